@@ -1,0 +1,1 @@
+"""Crypto features to trusted backtests: a Dagster pipeline and its Python API."""

@@ -1,0 +1,5 @@
+"""Bars, timeframes, features, validation, partitions, errors: pure functions on arrays.
+
+This room knows no other room. Nothing here opens a file, a socket or a database, and nothing
+here knows what a strategy or a backtest is.
+"""

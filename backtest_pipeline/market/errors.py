@@ -1,0 +1,83 @@
+"""Every error that this project raises on purpose.
+
+    BacktestError
+    ├── ConfigurationError      a setting is missing or makes no sense
+    ├── UnknownName             an asset, timeframe, signal or parameter that does not exist
+    ├── InvalidInput            an argument or a range that cannot be computed
+    ├── BarsError               bars that cannot be read or trusted
+    ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
+    ├── StoreError              the database
+    │   ├── StoreUnavailable    does not answer, or refuses
+    │   └── SchemaNotMigrated   answers, with another schema than this code needs
+    └── ArtifactError           the artifact folder
+        └── ArtifactCorrupt     a file differs from its manifest
+
+Each message says what is wrong, where, and how to mend it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BacktestError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class ConfigurationError(BacktestError):
+    """A setting is missing or makes no sense; the message names the variable."""
+
+
+class UnknownName(BacktestError):
+    """A name that does not exist; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        choices = sorted(set(known))
+        by_folded = {choice.lower(): choice for choice in choices}
+        near = get_close_matches(name.lower(), by_folded, n=3, cutoff=0.5)
+        if near:
+            hint = "did you mean " + " or ".join(by_folded[n] for n in near) + "?"
+        elif choices:
+            shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+            hint = f"known: {shown}"
+        else:
+            hint = "none is known yet"
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        self.kind, self.name = kind, name
+
+
+class InvalidInput(BacktestError):
+    """An argument or a range that cannot be computed."""
+
+
+class BarsError(BacktestError):
+    """Bars that cannot be read or trusted; the message names the file or asset."""
+
+
+class PartitionError(BacktestError):
+    """One (asset, timeframe) cannot be computed; the others of its batch can."""
+
+    def __init__(self, asset: str, timeframe: str, reason: str) -> None:
+        super().__init__(f"{asset}|{timeframe}: {reason}")
+        self.asset, self.timeframe, self.reason = asset, timeframe, reason
+
+
+class StoreError(BacktestError):
+    """The database cannot do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer, or refuses the connection."""
+
+
+class SchemaNotMigrated(StoreError):
+    """The database answers, with another schema than this code needs."""
+
+
+class ArtifactError(BacktestError):
+    """The artifact folder cannot be written or read."""
+
+
+class ArtifactCorrupt(ArtifactError):
+    """An artifact's bytes differ from what its manifest says."""
