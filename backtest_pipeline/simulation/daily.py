@@ -1,0 +1,191 @@
+"""Statistics of daily equity, for all columns in one compiled pass."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+DAILY_STATISTICS = (
+    "total_return",
+    "cagr",
+    "annual_volatility",
+    "sharpe",
+    "sortino",
+    "max_drawdown",
+    "max_drawdown_duration_days",
+    "omega",
+    "value_at_risk_95",
+    "expected_shortfall_95",
+    "skew",
+    "kurtosis",
+    "benchmark_return",
+    "alpha",
+    "beta",
+    "information_ratio",
+    "tracking_error",
+    "mean_equity",
+    "n_days",
+)
+_YEAR = 365.0
+
+
+@njit(cache=True, nogil=True)
+def _to_days(equity, days, daily):
+    """Equity at each day's end; a day without a bar repeats the last one. Returns the count."""
+    first = days[0]
+    last = -1
+    for t in range(len(equity)):
+        day = days[t] - first
+        for missing in range(last + 1, day):
+            daily[missing] = daily[last]
+        daily[day] = equity[t]
+        last = day
+    return last + 1
+
+
+@njit(cache=True, nogil=True)
+def _returns(daily, n, out):
+    for i in range(1, n):
+        # After a total loss there is nothing left to earn on.
+        out[i - 1] = daily[i] / daily[i - 1] - 1.0 if daily[i - 1] > 0.0 else 0.0
+    return max(n - 1, 0)
+
+
+@njit(cache=True, nogil=True)
+def _drawdown(daily, n):
+    peak, peak_day, deepest, longest = daily[0], 0, 0.0, 0
+    for i in range(n):
+        if daily[i] >= peak:
+            peak, peak_day = daily[i], i
+        else:
+            deepest = min(deepest, daily[i] / peak - 1.0)
+        longest = max(longest, i - peak_day)
+    return deepest, longest
+
+
+@njit(cache=True, nogil=True)
+def _varies(sum_of_squares, n, scale):
+    # Identical returns differ by rounding alone; their variance is nothing to divide by.
+    return sum_of_squares / n > (1e-14 * scale) ** 2
+
+
+@njit(cache=True, nogil=True)
+def _shape_of_returns(r, n, stats):
+    mean = 0.0
+    largest = 0.0
+    for i in range(n):
+        mean += r[i]
+        largest = max(largest, abs(r[i]))
+    mean /= n
+    m2 = m3 = m4 = downside = gains = losses = 0.0
+    for i in range(n):
+        d = r[i] - mean
+        m2 += d * d
+        m3 += d * d * d
+        m4 += d * d * d * d
+        if r[i] < 0.0:
+            downside += r[i] * r[i]
+            losses -= r[i]
+        else:
+            gains += r[i]
+    if _varies(m2, n, largest):
+        deviation = np.sqrt(m2 / (n - 1))
+        stats[2] = deviation * np.sqrt(_YEAR)
+        stats[3] = mean / deviation * np.sqrt(_YEAR)
+        stats[10] = (m3 / n) / (m2 / n) ** 1.5
+        stats[11] = (m4 / n) / (m2 / n) ** 2
+        ordered = np.sort(r[:n])
+        position = 0.05 * (n - 1)
+        k = int(position)
+        above = ordered[min(k + 1, n - 1)]
+        stats[8] = ordered[k] + (above - ordered[k]) * (position - k)
+        tail = 0.0
+        for i in range(k + 1):
+            tail += ordered[i]
+        stats[9] = tail / (k + 1)
+    if downside > 0.0:
+        stats[4] = mean / np.sqrt(downside / n) * np.sqrt(_YEAR)
+        stats[7] = gains / losses
+
+
+@njit(cache=True, nogil=True)
+def _against_benchmark(r, b, n, stats):
+    mean_r = mean_b = mean_d = 0.0
+    largest_b = largest_d = 0.0
+    for i in range(n):
+        mean_r += r[i]
+        mean_b += b[i]
+        mean_d += r[i] - b[i]
+        largest_b = max(largest_b, abs(b[i]))
+        largest_d = max(largest_d, max(abs(r[i]), abs(b[i])))
+    mean_r /= n
+    mean_b /= n
+    mean_d /= n
+    covariance = variance = variance_d = 0.0
+    for i in range(n):
+        covariance += (r[i] - mean_r) * (b[i] - mean_b)
+        variance += (b[i] - mean_b) ** 2
+        variance_d += (r[i] - b[i] - mean_d) ** 2
+    if _varies(variance, n, largest_b):
+        beta = covariance / variance
+        excess = 0.0
+        for i in range(n):
+            excess += r[i] - beta * b[i]
+        stats[13] = (1.0 + excess / n) ** _YEAR - 1.0
+        stats[14] = beta
+        deviation = np.sqrt(variance_d / (n - 1))
+        stats[16] = deviation * np.sqrt(_YEAR)
+        if _varies(variance_d, n, largest_d):
+            stats[15] = mean_d / deviation * np.sqrt(_YEAR)
+
+
+@njit(cache=True, nogil=True)
+def _all_columns(equity, benchmark, offsets, days, out):
+    n_assets = len(offsets) - 1
+    longest = 0
+    for a in range(n_assets):
+        if offsets[a + 1] > offsets[a]:
+            longest = max(longest, days[offsets[a + 1] - 1] - days[offsets[a]] + 1)
+    daily, r, b = np.empty(longest), np.empty(longest), np.empty(longest)
+    for a in range(n_assets):
+        first, end = offsets[a], offsets[a + 1]
+        if first == end:
+            continue
+        n = _to_days(benchmark[first:end], days[first:end], daily)
+        benchmark_return = daily[n - 1] / daily[0] - 1.0
+        _returns(daily, n, b)
+        for run in range(equity.shape[0]):
+            stats = out[run * n_assets + a]
+            _to_days(equity[run, first:end], days[first:end], daily)
+            n_returns = _returns(daily, n, r)
+            growth = daily[n - 1] / daily[0]
+            stats[0] = growth - 1.0
+            if n_returns > 0:
+                stats[1] = growth ** (_YEAR / n_returns) - 1.0
+                stats[18] = n_returns
+            stats[5], stats[6] = _drawdown(daily, n)
+            stats[12] = benchmark_return
+            stats[17] = daily[:n].mean()
+            if n_returns > 1:
+                _shape_of_returns(r, n_returns, stats)
+                _against_benchmark(r, b, n_returns, stats)
+
+
+def daily_statistics(
+    equity: np.ndarray, benchmark: np.ndarray, offsets: np.ndarray, days: np.ndarray
+) -> np.ndarray:
+    """The DAILY_STATISTICS of every column; see the metric dictionary for the formulas.
+
+    Args:
+        equity: float64 `(n_runs, n_rows)`.
+        benchmark: float64 `(n_rows,)`, equity of each asset's benchmark.
+        offsets: int64 `(n_assets + 1,)`.
+        days: int64 `(n_rows,)`, UTC day number of each bar's close.
+
+    Returns:
+        float64 `(n_runs * n_assets, len(DAILY_STATISTICS))`, NaN where undefined.
+    """
+    n_columns = equity.shape[0] * (len(offsets) - 1)
+    out = np.full((n_columns, len(DAILY_STATISTICS)), np.nan)
+    _all_columns(np.ascontiguousarray(equity), benchmark, offsets, days, out)
+    return out

@@ -1,0 +1,185 @@
+"""The metric dictionary, version 1: names, units, formulas, and their computation.
+
+Fractions, not percent. Daily figures come from the equity at the end of each UTC day (a day
+without a bar repeats the last equity), n daily returns r, 365 days a year, ddof 1, risk-free
+rate 0. Undefined is NaN with a reason, never infinity, 0 or a sentinel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.simulation.daily import DAILY_STATISTICS, daily_statistics
+from backtest_pipeline.simulation.trades import Trades
+
+METRICS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the dictionary."""
+
+    name: str
+    unit: str
+    formula: str
+    undefined: str
+    """Why the metric is undefined where it is."""
+    source: str = ""
+
+
+_DAYS = "fewer than two daily returns, or none that vary"
+_BENCHMARK = "fewer than two daily returns, or a benchmark that does not vary"
+_CLOSED = "no closed trade"
+
+METRICS: tuple[Metric, ...] = (
+    Metric("total_return", "fraction", "equity_end / equity_start - 1", "no bars"),
+    Metric(
+        "cagr",
+        "fraction a year",
+        "(equity_end / equity_start) ** (365 / days) - 1",
+        "less than a day of equity, or growth beyond what a double can hold",
+    ),
+    Metric("annual_volatility", "fraction a year", "std(r) * sqrt(365)", _DAYS),
+    Metric("sharpe", "per year", "mean(r) / std(r) * sqrt(365)", _DAYS, "Sharpe 1994"),
+    Metric(
+        "sortino",
+        "per year",
+        "mean(r) / sqrt(mean(min(r, 0) ** 2)) * sqrt(365)",
+        "no losing day",
+        "Sortino and Price 1994",
+    ),
+    Metric("calmar", "per year", "cagr / abs(max_drawdown)", "no drawdown, or no cagr"),
+    Metric("max_drawdown", "fraction", "min(equity / running_max(equity) - 1)", "no bars"),
+    Metric(
+        "max_drawdown_duration_days",
+        "days",
+        "longest time from a peak of equity until that peak is reached again, or the end",
+        "no bars",
+    ),
+    Metric(
+        "omega",
+        "ratio",
+        "sum(max(r, 0)) / sum(max(-r, 0))",
+        "no losing day",
+        "Keating and Shadwick 2002, threshold 0",
+    ),
+    Metric("value_at_risk_95", "fraction a day", "5th percentile of r (historical)", _DAYS),
+    Metric(
+        "expected_shortfall_95",
+        "fraction a day",
+        "mean of the floor(0.05 * (n - 1)) + 1 smallest r (historical)",
+        _DAYS,
+    ),
+    Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS),
+    Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: a normal has 3)", _DAYS),
+    Metric("trade_count", "trades", "trades, open ones included", ""),
+    Metric("win_rate", "fraction", "closed trades with pnl > 0 / closed trades", _CLOSED),
+    Metric(
+        "profit_factor",
+        "ratio",
+        "sum of positive pnl / abs(sum of negative pnl), closed trades",
+        "no closed losing trade",
+    ),
+    Metric("expectancy", "fraction a trade", "mean(pnl_pct) of closed trades", _CLOSED),
+    Metric("avg_win", "fraction", "mean(pnl_pct) of closed trades with pnl > 0", "no winner"),
+    Metric("avg_loss", "fraction", "mean(pnl_pct) of closed trades with pnl <= 0", "no loser"),
+    Metric("avg_holding_days", "days", "mean(exit_ts - entry_ts) of closed trades", _CLOSED),
+    Metric("exposure", "fraction", "bars closed in position / bars", "no bars"),
+    Metric(
+        "turnover",
+        "times a year",
+        "sum(abs(size) * price) / mean(daily equity) / days * 365",
+        "less than a day of equity",
+    ),
+    Metric("fees_paid", "quote currency", "sum of fees", ""),
+    Metric(
+        "slippage_cost", "quote currency", "sum of size * abs(fill price - open of the bar)", ""
+    ),
+    Metric("benchmark_return", "fraction", "total_return of the benchmark", "no bars"),
+    Metric(
+        "alpha",
+        "fraction a year",
+        "(1 + mean(r - beta * b)) ** 365 - 1, b = daily returns of the benchmark",
+        _BENCHMARK,
+        "Jensen 1968, compounded",
+    ),
+    Metric("beta", "1", "cov(r, b) / var(b)", _BENCHMARK),
+    Metric(
+        "information_ratio",
+        "per year",
+        "mean(r - b) / std(r - b) * sqrt(365)",
+        "the run does not differ from its benchmark",
+    ),
+    Metric("tracking_error", "fraction a year", "std(r - b) * sqrt(365)", _BENCHMARK),
+)
+METRIC_NAMES = tuple(metric.name for metric in METRICS)
+_REASONS = {metric.name: metric.undefined for metric in METRICS}
+
+
+def compute_metrics_batch(
+    panel: Panel,
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    trades: Trades,
+    bars_in_position: np.ndarray,
+    traded_notional: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """All metrics of all columns.
+
+    Args:
+        panel: the bars; gives days and asset bounds.
+        equity: float64 `(n_runs, n_rows)`.
+        benchmark: float64 `(n_rows,)`, the benchmark's equity of each asset.
+        trades: the trades of all columns.
+        bars_in_position: int64 `(n_columns,)`.
+        traded_notional: float64 `(n_columns,)`, sum of abs(size) * price of the fills.
+
+    Returns:
+        One float64 `(n_columns,)` array per metric, NaN where undefined.
+    """
+    n_columns = equity.shape[0] * len(panel.assets)
+    days = panel.ts // DAY_US
+    table = daily_statistics(equity, benchmark, panel.offsets, days)
+    metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
+    mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        metrics["calmar"] = metrics["cagr"] / np.abs(metrics["max_drawdown"])
+        metrics["turnover"] = traded_notional / mean_equity / n_days * 365.0
+        bars = np.tile(panel.lengths, equity.shape[0])
+        metrics["exposure"] = bars_in_position / bars
+        metrics.update(_trade_metrics(trades, n_columns))
+    for values in metrics.values():
+        values[~np.isfinite(values)] = np.nan
+    return {name: metrics[name] for name in METRIC_NAMES}
+
+
+def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:
+    def total(weights: np.ndarray) -> np.ndarray:
+        return np.bincount(trades.column, weights=weights, minlength=n_columns)
+
+    closed = ~trades.is_open
+    won = closed & (trades.pnl > 0)
+    lost = closed & ~won
+    n_closed, n_won, n_lost = total(closed), total(won), total(lost)
+    held_days = (trades.exit_ts - trades.entry_ts) / DAY_US
+    return {
+        "trade_count": np.bincount(trades.column, minlength=n_columns).astype(np.float64),
+        "win_rate": n_won / n_closed,
+        "profit_factor": total(trades.pnl * won) / -total(trades.pnl * lost),
+        "expectancy": total(trades.pnl_pct * closed) / n_closed,
+        "avg_win": total(trades.pnl_pct * won) / n_won,
+        "avg_loss": total(trades.pnl_pct * lost) / n_lost,
+        "avg_holding_days": total(held_days * closed) / n_closed,
+        "fees_paid": total(trades.fees),
+        "slippage_cost": total(trades.slippage_cost),
+    }
+
+
+def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Why each undefined (NaN) metric of one run is so."""
+    return {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)}

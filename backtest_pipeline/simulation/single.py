@@ -1,0 +1,185 @@
+"""One asset on plain pandas objects: the batch of one that a notebook asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.costs import (
+    CostModel,
+    Direction,
+    FixedFractional,
+    SimulationConfig,
+)
+from backtest_pipeline.simulation.metrics import undefined_reasons
+from backtest_pipeline.simulation.orders import (
+    LONG_ENTRY,
+    LONG_EXIT,
+    NOTHING_PENDING,
+    SHORT_ENTRY,
+    SHORT_EXIT,
+)
+from backtest_pipeline.simulation.trades import EXIT_REASONS
+
+_SIDES = {1: "long", -1: "short", 0: "flat"}
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What one run came to.
+
+    Attributes:
+        equity: account value at each bar's close, in the quote currency.
+        benchmark: the same of buy and hold at the same costs.
+        trades: one row per trade.
+        metrics: the dictionary of docs/metrics.md; None where undefined.
+        undefined: why a metric is None.
+        pending: side that the last bar's signal asks for at the next open, None where none.
+    """
+
+    equity: pd.Series
+    benchmark: pd.Series
+    trades: pd.DataFrame
+    metrics: dict[str, float | None]
+    undefined: dict[str, str]
+    pending: str | None
+
+
+def simulate(
+    bars: pd.DataFrame,
+    entries: pd.Series,
+    exits: pd.Series,
+    short_entries: pd.Series | None = None,
+    short_exits: pd.Series | None = None,
+    *,
+    costs: CostModel | None = None,
+    sizing: FixedFractional | None = None,
+    initial_cash: float = 10_000.0,
+    timeframe: str | None = None,
+) -> SimulationResult:
+    """Trade signals on one asset's bars; a signal of bar t fills at the open of bar t + 1.
+
+    Args:
+        bars: columns open, high, low, close; tz-aware, strictly increasing index of T stamps.
+        entries: boolean, T; enter long.
+        exits: boolean, T; leave a long.
+        short_entries: boolean, T; enter short.
+        short_exits: boolean, T; leave a short.
+        costs: fees and slippage; 10 and 5 basis points where not given.
+        sizing: fraction of equity per entry; all of it where not given.
+        initial_cash: starting equity.
+        timeframe: name of the bars' timeframe; found from their spacing where not given.
+
+    Raises:
+        InvalidInput: for naive, unsorted or duplicate stamps, prices that are not positive
+            numbers, or signals that do not fit the bars.
+    """
+    panel = bars_panel(bars, timeframe)
+    events = np.zeros((1, len(panel)), np.uint8)
+    for signal, bit, name in (
+        (entries, LONG_ENTRY, "entries"),
+        (exits, LONG_EXIT, "exits"),
+        (short_entries, SHORT_ENTRY, "short_entries"),
+        (short_exits, SHORT_EXIT, "short_exits"),
+    ):
+        if signal is not None:
+            events[0] |= _flags(signal, bars.index, name) * np.uint8(bit)
+    config = SimulationConfig(
+        costs=costs or CostModel(),
+        sizing=sizing or FixedFractional(),
+        direction=Direction.LONG if short_entries is None else Direction.BOTH,
+        initial_cash=initial_cash,
+    )
+    return single_result(simulate_batch(panel, events, config))
+
+
+def single_result(batch: BatchResult) -> SimulationResult:
+    """The only column of a batch of one."""
+    index = utc_index(batch.panel.ts)
+    values = {name: float(column[0]) for name, column in batch.metrics.items()}
+    pending = int(batch.pending[0])
+    return SimulationResult(
+        equity=pd.Series(batch.equity[0], index, name="equity"),
+        benchmark=pd.Series(batch.benchmark, index, name="benchmark"),
+        trades=trade_frame(batch),
+        metrics={name: None if np.isnan(value) else value for name, value in values.items()},
+        undefined=undefined_reasons(values),
+        pending=None if pending == NOTHING_PENDING else _SIDES[pending],
+    )
+
+
+def trade_frame(batch: BatchResult) -> pd.DataFrame:
+    """The trades of a batch as a data frame, with names instead of codes."""
+    trades = batch.trades
+    return pd.DataFrame(
+        {
+            "trade_no": trades.number,
+            "asset": np.array(batch.panel.assets, object)[trades.column % len(batch.panel.assets)],
+            "direction": np.where(trades.side > 0, "long", "short"),
+            "entry_ts": utc_index(trades.entry_ts),
+            "exit_ts": utc_index(trades.exit_ts),
+            "entry_price": trades.entry_price,
+            "exit_price": trades.exit_price,
+            "size": trades.size,
+            "fees": trades.fees,
+            "slippage_cost": trades.slippage_cost,
+            "pnl": trades.pnl,
+            "pnl_pct": trades.pnl_pct,
+            "mae": trades.mae,
+            "mfe": trades.mfe,
+            "bars_held": trades.bars_held,
+            "exit_reason": np.array(EXIT_REASONS, object)[trades.exit_reason],
+            "is_open": trades.is_open,
+            "entry_after_gap": trades.entry_after_gap,
+        }
+    )
+
+
+def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "asset") -> Panel:
+    """One asset's bars as a panel; volume and gap_bars are taken along where they are there.
+
+    Raises:
+        InvalidInput: for a missing column, too few bars to tell the timeframe, or bad stamps.
+    """
+    if not isinstance(bars, pd.DataFrame):
+        raise InvalidInput(f"bars must be a data frame, not {type(bars).__name__}")
+    required = ("open", "high", "low", "close")
+    for name in required:
+        if name not in bars.columns:
+            raise InvalidInput(str(UnknownName("bar column", name, map(str, bars.columns))))
+    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
+    optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
+    return Panel.stack(chosen, {asset: bars}, (*required, *optional))
+
+
+def infer_timeframe(index: pd.Index) -> Timeframe:
+    """The fixed-length timeframe that most steps of an index have.
+
+    Raises:
+        InvalidInput: where there are fewer than two stamps, or no timeframe is that long.
+    """
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 2:
+        raise InvalidInput("cannot tell the timeframe of these bars; pass timeframe='1D'")
+    step = index.to_series().diff().mode().iloc[0]
+    step_us = int(step / pd.Timedelta(microseconds=1))
+    for candidate in TIMEFRAMES.values():
+        if candidate.length_us == step_us:
+            return candidate
+    raise InvalidInput(f"no timeframe is {step} long; pass timeframe= with one of its names")
+
+
+def _flags(signal: pd.Series, index: pd.Index, name: str) -> np.ndarray:
+    if len(signal) != len(index):
+        raise InvalidInput(f"{name} has {len(signal)} values for {len(index)} bars")
+    if isinstance(signal, pd.Series) and not signal.index.equals(index):
+        raise InvalidInput(f"{name} has another index than the bars; align it first")
+    values = np.asarray(signal)
+    if values.dtype != bool:
+        raise InvalidInput(f"{name} must be boolean, not {values.dtype}; fill what is missing")
+    return values.astype(np.uint8)

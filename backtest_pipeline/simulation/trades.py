@@ -1,0 +1,154 @@
+"""The trade log of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numba import njit
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.engine import Fills
+from backtest_pipeline.simulation.equity import EquityCurves
+from backtest_pipeline.simulation.orders import Orders
+
+EXIT_REASONS = ("signal", "reversal", "liquidation", "end_of_data")
+SIGNAL, REVERSAL, LIQUIDATION, END_OF_DATA = range(4)
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Trades sorted by column, then entry; all arrays are `(n_trades,)`.
+
+    Attributes:
+        column: int64, `run * n_assets + asset`.
+        number: int64, 1, 2, 3 ... within the column.
+        entry_ts, exit_ts: int64 microseconds UTC. The open of the bar that filled; for
+            a liquidation or an open trade the close stamp of its last bar.
+        entry_price, exit_price: after slippage; the last close where the trade is open.
+        side: int8, 1 long, -1 short.
+        size: units, positive.
+        fees: both sides, quote currency.
+        slippage_cost: what the fills lost against the bars' opens, quote currency.
+        pnl: after fees, quote currency; an open trade is marked to the last close.
+        pnl_pct: pnl as a fraction of the entry's notional.
+        mae, mfe: worst and best excursion, as fractions of the entry price, seen for the side.
+        bars_held: bars at whose close the position was held.
+        exit_reason: int8, index into EXIT_REASONS.
+        is_open: bool.
+        entry_after_gap: bool, the entry's bar came after a hole in the data.
+    """
+
+    column: np.ndarray
+    number: np.ndarray
+    entry_ts: np.ndarray
+    exit_ts: np.ndarray
+    entry_price: np.ndarray
+    exit_price: np.ndarray
+    side: np.ndarray
+    size: np.ndarray
+    fees: np.ndarray
+    slippage_cost: np.ndarray
+    pnl: np.ndarray
+    pnl_pct: np.ndarray
+    mae: np.ndarray
+    mfe: np.ndarray
+    bars_held: np.ndarray
+    exit_reason: np.ndarray
+    is_open: np.ndarray
+    entry_after_gap: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def take(self, rows: np.ndarray | slice) -> Trades:
+        """The trades at these positions."""
+        return Trades(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+@njit(cache=True, nogil=True)
+def _excursions(low, high, first, last, entry_price, exit_price, side, mae, mfe):
+    for i in range(len(first)):
+        lowest = min(entry_price[i], exit_price[i])
+        highest = max(entry_price[i], exit_price[i])
+        for t in range(first[i], last[i]):
+            lowest = min(lowest, low[t])
+            highest = max(highest, high[t])
+        down = lowest / entry_price[i] - 1.0
+        up = highest / entry_price[i] - 1.0
+        mae[i], mfe[i] = (down, up) if side[i] > 0 else (-up, -down)
+
+
+def trade_log(panel: Panel, orders: Orders, fills: Fills, curves: EquityCurves) -> Trades:
+    """Trades as they were, ended where a liquidation ended them."""
+    fill_of_order = np.full(len(orders.row), -1, np.int64)
+    fill_of_order[fills.order] = np.arange(len(fills.order))
+    happened = (
+        fill_of_order[fills.entry_order] < curves.fills_done[orders.column[fills.entry_order]]
+    )
+    raw = fills.trades[happened]
+    entry_order = fills.entry_order[happened]
+    exit_order = fills.exit_order[happened]
+    column = orders.column[entry_order]
+    asset = column % len(panel.assets)
+
+    # vectorbt's status: 1 closed. A close that a liquidation forestalled did not happen.
+    closed = raw["status"] == 1
+    exit_fill = np.where(closed, fill_of_order[exit_order], -1)
+    closed &= exit_fill < curves.fills_done[column]
+    liquidated = ~closed & (curves.liquidation_row[column] >= 0)
+    is_open = ~closed & ~liquidated
+
+    last_row = panel.offsets[asset + 1] - 1
+    entry_row = orders.row[entry_order]
+    exit_row = np.where(
+        closed,
+        orders.row[np.where(closed, exit_order, 0)],
+        np.where(liquidated, curves.liquidation_row[column], last_row),
+    )
+    # Bars whose whole range the position saw: up to the bar before an exit at the open.
+    seen_until = np.where(is_open, last_row + 1, exit_row)
+
+    side = np.where(raw["direction"] == 0, 1, -1).astype(np.int8)
+    size, entry_price = raw["size"], raw["entry_price"]
+    exit_price = np.where(
+        closed,
+        raw["exit_price"],
+        np.where(liquidated, curves.liquidation_price[column], panel["close"][last_row]),
+    )
+    fees = raw["entry_fees"] + np.where(closed, raw["exit_fees"], 0.0)
+    pnl = np.where(closed, raw["pnl"], side * size * (exit_price - entry_price) - fees)
+    entry_slippage = np.abs(entry_price - panel["open"][entry_row])
+    exit_slippage = np.where(closed, np.abs(exit_price - panel["open"][exit_row]), 0.0)
+
+    mae, mfe = np.empty(len(side)), np.empty(len(side))
+    _excursions(
+        panel["low"], panel["high"], entry_row, seen_until, entry_price, exit_price, side, mae, mfe
+    )
+    reversed_ = closed & (orders.target[np.where(closed, exit_order, 0)] != 0)
+    reason = np.select(
+        [is_open, liquidated, reversed_], [END_OF_DATA, LIQUIDATION, REVERSAL], SIGNAL
+    )
+    opens_at = panel.timeframe.period_bounds(panel.ts)[0]
+    gap = panel.columns.get("gap_bars")
+    first_of_column = np.searchsorted(column, column)
+    return Trades(
+        column=column,
+        number=np.arange(len(column)) - first_of_column + 1,
+        entry_ts=opens_at[entry_row],
+        exit_ts=np.where(closed, opens_at[exit_row], panel.ts[exit_row]),
+        entry_price=entry_price,
+        exit_price=exit_price,
+        side=side,
+        size=size,
+        fees=fees,
+        slippage_cost=size * (entry_slippage + exit_slippage),
+        pnl=pnl,
+        pnl_pct=pnl / (entry_price * size),
+        mae=mae,
+        mfe=mfe,
+        bars_held=seen_until - entry_row,
+        exit_reason=reason.astype(np.int8),
+        is_open=is_open,
+        entry_after_gap=np.zeros(len(side), bool) if gap is None else gap[entry_row] > 0,
+    )

@@ -1,0 +1,125 @@
+"""What every strategy is made of, and how its wishes become signal events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numba import njit
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.panel import Panel
+
+
+class Params(BaseModel):
+    """Typed parameters of a strategy: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a strategy wants at each bar's close; bool arrays as long as the panel."""
+
+    long_entry: np.ndarray
+    long_exit: np.ndarray
+    short_entry: np.ndarray
+    short_exit: np.ndarray
+
+
+@dataclass(frozen=True)
+class Strategy(Generic[P]):
+    """A strategy.
+
+    Attributes:
+        signal_type: its name in `dim_signals.signal_type`.
+        params_type: its parameters.
+        columns: the feature columns that it reads with given parameters.
+        wishes: panel and parameters to entries and exits.
+        cooldown: bars without an entry after an exit.
+    """
+
+    signal_type: str
+    params_type: type[P]
+    columns: Callable[[P], tuple[str, ...]]
+    wishes: Callable[[Panel, P], Wishes]
+    cooldown: Callable[[P], int] = lambda _: 0
+
+    def parse(self, params: Mapping[str, Any]) -> P:
+        """Typed parameters.
+
+        Raises:
+            InvalidInput: naming each unknown, missing or wrong key.
+        """
+        known = self.params_type.model_fields
+        for key in params:
+            if key not in known:
+                raise InvalidInput(
+                    f"{self.signal_type}: {UnknownName('parameter', str(key), known)}"
+                )
+        try:
+            return self.params_type.model_validate(dict(params))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}"
+                for e in error.errors()
+            )
+            raise InvalidInput(f"{self.signal_type}: {problems}") from error
+
+
+@dataclass(frozen=True)
+class Events:
+    """Signal events: at which bar's close which side is entered or left.
+
+    Attributes:
+        long_entry, long_exit, short_entry, short_exit: bool, as long as the panel. Within a side
+            entries and exits alternate, beginning with an entry.
+    """
+
+    long_entry: np.ndarray
+    long_exit: np.ndarray
+    short_entry: np.ndarray
+    short_exit: np.ndarray
+
+
+def signal_events(strategy: Strategy[P], panel: Panel, params: P) -> Events:
+    """The events of one strategy on every asset of a panel."""
+    wishes = strategy.wishes(panel, params)
+    cooldown = strategy.cooldown(params)
+    long = _alternate(wishes.long_entry, wishes.long_exit, panel.offsets, cooldown)
+    short = _alternate(wishes.short_entry, wishes.short_exit, panel.offsets, cooldown)
+    return Events(*long, *short)
+
+
+@njit(cache=True, nogil=True)
+def _alternate(entry, exit_, offsets, cooldown):
+    entries = np.zeros(len(entry), np.bool_)
+    exits = np.zeros(len(entry), np.bool_)
+    for a in range(len(offsets) - 1):
+        held = False
+        free_from = offsets[a]
+        for t in range(offsets[a], offsets[a + 1]):
+            if held:
+                if exit_[t]:
+                    exits[t] = True
+                    held = False
+                    free_from = t + cooldown
+            elif entry[t] and not exit_[t] and t >= free_from:
+                entries[t] = True
+                held = True
+    return entries, exits
+
+
+def previous(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Each row's value one bar earlier; NaN on an asset's first bar."""
+    shifted = np.empty_like(values, dtype=np.float64)
+    shifted[1:] = values[:-1]
+    starts = offsets[:-1]
+    shifted[starts[starts < len(values)]] = np.nan
+    return shifted

@@ -1,0 +1,66 @@
+"""Mean reversion: the RSI comes back from an extreme."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.strategies.base import Params, Strategy, Wishes, previous
+
+
+class RsiMeanRevert(Params):
+    """RSI period in bars and the bounds of its normal range.
+
+    With `percentile_window` the bounds are percentiles of the RSI over that many bars, the
+    current one included, and `lower` and `upper` are those percentiles.
+    """
+
+    period: int = Field(ge=2, le=200)
+    lower: float = Field(gt=0, lt=100)
+    upper: float = Field(gt=0, lt=100)
+    percentile_window: int | None = Field(default=None, ge=10, le=2000)
+
+    @model_validator(mode="after")
+    def _lower_is_lower(self) -> Self:
+        if self.lower >= self.upper:
+            raise ValueError(f"lower ({self.lower}) must be below upper ({self.upper})")
+        return self
+
+
+def _columns(params: RsiMeanRevert) -> tuple[str, ...]:
+    return (f"rsi_{params.period}",)
+
+
+def _rolling_percentile(
+    values: np.ndarray, panel: Panel, window: int, percentile: float
+) -> np.ndarray:
+    by_asset = pd.Series(values).groupby(panel.segment_of_row)
+    rolled = by_asset.rolling(window).quantile(percentile / 100)
+    return rolled.to_numpy()
+
+
+def _wishes(panel: Panel, params: RsiMeanRevert) -> Wishes:
+    rsi = panel[f"rsi_{params.period}"]
+    if params.percentile_window is None:
+        lower = np.full(len(panel), params.lower)
+        upper = np.full(len(panel), params.upper)
+    else:
+        lower = _rolling_percentile(rsi, panel, params.percentile_window, params.lower)
+        upper = _rolling_percentile(rsi, panel, params.percentile_window, params.upper)
+    rsi_before = previous(rsi, panel.offsets)
+    lower_before, upper_before = previous(lower, panel.offsets), previous(upper, panel.offsets)
+    return Wishes(
+        long_entry=(rsi > lower) & (rsi_before <= lower_before),
+        long_exit=rsi >= upper,
+        short_entry=(rsi < upper) & (rsi_before >= upper_before),
+        short_exit=rsi <= lower,
+    )
+
+
+STRATEGY = Strategy(
+    signal_type="rsi_mean_revert", params_type=RsiMeanRevert, columns=_columns, wishes=_wishes
+)
