@@ -1,0 +1,40 @@
+"""Partition keys: one (asset, timeframe)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.timeframes import timeframe
+
+# Dagster joins the dimensions of a key with "|" and lists keys with "," and "[...]".
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,31}")
+
+
+class Partition(NamedTuple):
+    """One asset at one timeframe; `str()` gives the Dagster key `BTC|1D`."""
+
+    asset: str
+    timeframe: str
+
+    def __str__(self) -> str:
+        return f"{self.asset}|{self.timeframe}"
+
+    @staticmethod
+    def parse(key: str) -> Partition:
+        """A key as written by `str()`; raises InvalidInput or UnknownName."""
+        asset, bar, tf = key.partition("|")
+        if not bar:
+            raise InvalidInput(f"partition key {key!r} is not of the form ASSET|TIMEFRAME")
+        return Partition(checked_symbol(asset), timeframe(tf).name)
+
+
+def checked_symbol(symbol: str) -> str:
+    """The symbol, if it can be part of a key, a path and a URL; raises InvalidInput."""
+    if not _SYMBOL.fullmatch(symbol):
+        raise InvalidInput(
+            f"symbol {symbol!r} cannot be a partition key: use 1 to 32 letters, digits, "
+            "'.', '_' or '-', beginning with a letter or digit"
+        )
+    return symbol

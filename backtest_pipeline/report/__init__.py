@@ -1,0 +1,1 @@
+"""Results to pictures and text. Reads no store, computes no result."""
