@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import pandas as pd
+
+from backtest_pipeline.market.panel import stamps_us
 
 _COLOURS = ("#1f6feb", "#8b949e", "#d29922", "#3fb950", "#f85149", "#a371f7")
 _MOST_POINTS = 240  # a chart is about that many pixels wide; more would only cost bytes
@@ -34,7 +36,7 @@ def line_chart(
         log: logarithmic values where all are positive.
     """
     series = [_thinned(line.values.dropna()) for line in lines]
-    stamps = np.concatenate([s.index.as_unit("us").asi8 for s in series])
+    stamps = np.concatenate([stamps_us(s.index, title) for s in series])
     values = np.concatenate([s.to_numpy(np.float64) for s in series])
     log = log and bool((values > 0).all())
     scaled = np.log(values) if log else values
@@ -42,9 +44,10 @@ def line_chart(
     x = _scale(stamps.min(), stamps.max(), left, width - right)
     y = _scale(scaled.min(), scaled.max(), height - bottom, top)
 
+    size = f'width="{width}" height="{height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size} ',
+        'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         f'<text x="{left}" y="18" font-size="13" fill="#1f2328">{escape(title)}</text>',
     ]
@@ -67,7 +70,7 @@ def line_chart(
         heights = np.log(drawn.to_numpy(np.float64)) if log else drawn.to_numpy(np.float64)
         points = " ".join(
             f"{x(t):.1f},{y(v):.1f}"
-            for t, v in zip(drawn.index.as_unit("us").asi8, heights, strict=True)
+            for t, v in zip(stamps_us(drawn.index, title), heights, strict=True)
         )
         parts.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="1.4" points="{points}"/>'
@@ -90,7 +93,7 @@ def _thinned(values: pd.Series) -> pd.Series:
     return values.iloc[rows]
 
 
-def _scale(low: float, high: float, start: float, end: float):
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     span = (high - low) or 1.0
     return lambda value: start + (value - low) / span * (end - start)
 
