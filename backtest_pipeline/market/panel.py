@@ -99,6 +99,38 @@ class Panel:
         return pd.DataFrame(data, index=utc_index(self.ts[rows]))
 
     @staticmethod
+    def join(
+        timeframe: Timeframe,
+        assets: Sequence[str],
+        panels: Sequence[Panel],
+        columns: Sequence[str],
+    ) -> Panel:
+        """The named assets from panels that share none, in the given order.
+
+        An asset that is in none of the panels gets a segment without rows.
+        """
+        if len(panels) == 1 and panels[0].assets == tuple(assets):
+            return panels[0]
+        found = {asset: (panel, panel.rows_of(asset)) for panel in panels for asset in panel.assets}
+        pieces = [found[asset] for asset in assets if asset in found]
+        lengths = [
+            found[asset][1].stop - found[asset][1].start if asset in found else 0
+            for asset in assets
+        ]
+        nothing = np.empty(0)
+
+        def joined(parts: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate(parts) if parts else nothing
+
+        return Panel(
+            timeframe,
+            tuple(assets),
+            np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            joined([panel.ts[rows] for panel, rows in pieces]).astype(np.int64),
+            {name: joined([panel[name][rows] for panel, rows in pieces]) for name in columns},
+        )
+
+    @staticmethod
     def stack(
         timeframe: Timeframe,
         frames: Mapping[str, pd.DataFrame],

@@ -103,3 +103,52 @@ def equity_curves(
         curves.liquidation_price,
     )
     return curves
+
+
+@njit(cache=True, nogil=True)
+def drawdowns(equity: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Equity over its running maximum, less 1.
+
+    Args:
+        equity: float64 `(n_runs, n_rows)`.
+        offsets: int64 `(n_assets + 1,)`; the maximum begins anew with each asset.
+    """
+    out = np.empty_like(equity)
+    for run in range(equity.shape[0]):
+        for a in range(len(offsets) - 1):
+            peak = -np.inf
+            for t in range(offsets[a], offsets[a + 1]):
+                peak = max(peak, equity[run, t])
+                out[run, t] = equity[run, t] / peak - 1.0
+    return out
+
+
+@dataclass(frozen=True)
+class MonthlyReturns:
+    """Returns by UTC calendar month of many columns, sorted by column, then month.
+
+    Attributes:
+        column: int64 `(n,)`.
+        month: datetime64[M] `(n,)`.
+        value: float64 `(n,)`, fraction; 0 where there was no equity left to earn on.
+    """
+
+    column: np.ndarray
+    month: np.ndarray
+    value: np.ndarray
+
+
+def monthly_returns(panel: Panel, equity: np.ndarray) -> MonthlyReturns:
+    """Equity at each month's last bar over that of the month before; the first over the start."""
+    month = panel.ts.view("M8[us]").astype("M8[M]")
+    segment = panel.segment_of_row
+    new_segment = np.diff(segment, append=-1) != 0
+    is_last = new_segment | (np.diff(month.astype(np.int64), append=0) != 0)
+    last = np.flatnonzero(is_last)
+    first_of_asset = np.diff(segment[last], prepend=-1) != 0
+    before = np.where(first_of_asset, panel.offsets[segment[last]], np.roll(last, 1))
+    start, end = equity[:, before], equity[:, last]
+    value = np.divide(end, start, out=np.ones_like(end), where=start > 0) - 1.0
+    n_runs, n_assets = equity.shape[0], len(panel.assets)
+    column = (np.arange(n_runs) * n_assets)[:, None] + segment[last]
+    return MonthlyReturns(column.ravel(), np.tile(month[last], n_runs), value.ravel())

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _UNFINISHED = ".unfinished-"
+_ABANDONED_AFTER_S = 3600
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ class ArtifactStore:
                 f"the artifact folder {self.root} cannot be written ({error.strerror}); make it "
                 "writable or set BACKTEST_ARTIFACTS_URL to another folder"
             ) from error
+
+    def sweep(self) -> int:
+        """Remove what killed writers left more than an hour ago; returns how many."""
+        too_old = time.time() - _ABANDONED_AFTER_S
+        found = 0
+        for path in self.root.rglob(f"{_UNFINISHED}*"):
+            try:
+                if path.lstat().st_mtime > too_old:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                found += 1
+            except FileNotFoundError:
+                continue  # another process swept it, or its writer has just finished
+        return found
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
         """Store a table under the hash of its bytes; an equal one that is there is kept.

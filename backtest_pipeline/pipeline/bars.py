@@ -1,0 +1,191 @@
+"""Bars: from a source to content-addressed snapshots, one version per asset and timeframe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.partitions import Partition, checked_symbol
+from backtest_pipeline.market.resample import coarsest_base, resample
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
+from backtest_pipeline.pipeline.blocks import panel_table
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.sources.base import BarSource, SourceBars
+from backtest_pipeline.storage.assets import register_assets
+from backtest_pipeline.storage.datasets import (
+    DatasetVersion,
+    QualityCount,
+    read_versions,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.provenance import code_version, content_versions
+
+BAR_COLUMNS = (*OHLCV, "gap_bars")
+
+
+class SourceReader:
+    """A source that is read once, when the first block of bars is asked for."""
+
+    def __init__(self, source: BarSource, assets: Sequence[str]) -> None:
+        self.source = source
+        self._assets = [checked_symbol(asset) for asset in assets]
+        self._lock = Lock()
+
+    @cached_property
+    def _read(self) -> SourceBars:
+        return self.source.read(self._assets)
+
+    @property
+    def bars(self) -> SourceBars:
+        with self._lock:
+            return self._read
+
+    def resampled(self, tf: str, assets: Sequence[str]) -> Panel:
+        """Complete bars of the assets at a timeframe; an asset without any has no rows.
+
+        Each asset comes from the coarsest of its own base timeframes that divides the target.
+        """
+        target = timeframe(tf)
+        by_base: dict[str, list[str]] = {}
+        for asset in assets:
+            bases = [p.timeframe for p in self.bars.panels.values() if asset in p.assets]
+            try:
+                by_base.setdefault(coarsest_base(target, bases).name, []).append(asset)
+            except InvalidInput:
+                continue  # only coarser bars are there: the asset has no rows at this timeframe
+        panels = [
+            resample(self.bars.panels[base].select(found), target)
+            for base, found in by_base.items()
+        ]
+        return Panel.join(target, assets, panels, BAR_COLUMNS)
+
+
+def bar_batches(reader: SourceReader, partitions: Sequence[Partition]) -> Batches[Panel]:
+    """Bars of these partitions, resampled from what the source has."""
+    return Batches(tuple(partitions), reader.resampled)
+
+
+class BarsStage:
+    """Stores bars as snapshots; a partition whose content is unchanged keeps its version."""
+
+    name = "bars"
+
+    def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
+        self._workspace = workspace
+        self._reader = reader
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        """All: whether a source has changed is seen by reading it."""
+        return partitions
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        panels = self._reader.bars.panels.values()
+        days = {
+            asset: np.ptp(p.ts[p.rows_of(asset)]) / 86_400e6
+            for p in panels
+            for asset in p.assets
+            if asset in {q.asset for q in partitions} and len(p.ts[p.rows_of(asset)])
+        }
+        return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
+
+    def store(self, block: Panel) -> Iterable[Outcome]:
+        tf = block.timeframe.name
+        partitions = [Partition(asset, tf) for asset in block.assets]
+        database = self._workspace.database
+        with database.begin() as connection:
+            stored = read_versions(connection, self.name, partitions)
+        contents = content_versions(block, BAR_COLUMNS)
+        changed = [
+            p for p in partitions if p not in stored or stored[p].version != contents[p.asset]
+        ]
+        versions = self._versions(block, changed, contents, stored)
+        with database.begin() as connection:
+            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
+            ids = register_assets(connection, infos, self._reader.source.name)
+            write_versions(connection, self.name, ids, versions)
+            replace_quality(connection, self.name, ids, partitions, self._quality(block))
+        return [self._outcome(block, p, p in versions) for p in partitions]
+
+    def _versions(
+        self,
+        block: Panel,
+        changed: Sequence[Partition],
+        contents: Mapping[str, str],
+        stored: Mapping[Partition, DatasetVersion],
+    ) -> dict[Partition, DatasetVersion]:
+        """Write the changed partitions as one snapshot; their new versions."""
+        present = block.select([p.asset for p in changed if _rows(block, p.asset)])
+        uri = None
+        if len(present):
+            table = panel_table(present, BAR_COLUMNS)
+            uri = self._workspace.artifacts.put_snapshot(f"bars/{block.timeframe.name}", table)
+        appended = _appended(block, changed, stored)
+        versions = {}
+        for partition in changed:
+            rows = block.rows_of(partition.asset)
+            n = rows.stop - rows.start
+            content = contents[partition.asset]
+            versions[partition] = DatasetVersion(
+                version=content,
+                input_version=self._reader.source.name,
+                code_version=code_version("market", "sources"),
+                generation=stored[partition].generation if partition in appended else content,
+                n_rows=n,
+                first_ts=int(block.ts[rows.start]) if n else None,
+                last_ts=int(block.ts[rows.stop - 1]) if n else None,
+                uri=uri if n else None,
+            )
+        return versions
+
+    def _quality(self, panel: Panel) -> list[QualityCount]:
+        """What the source's raw rows were found to be, told at their own timeframe; and where
+        a coarser timeframe has no complete bar."""
+        tf = panel.timeframe.name
+        issues = [
+            QualityCount(Partition(i.asset, tf), i.reason.value, i.rows, i.first_ts, i.last_ts)
+            for i in self._reader.bars.issues
+            if i.timeframe == tf and i.asset in panel.assets
+        ]
+        without = [
+            QualityCount(Partition(asset, tf), "no_complete_bar", 1)
+            for asset in panel.assets
+            if not _rows(panel, asset)
+        ]
+        return issues + without
+
+    def _outcome(self, panel: Panel, partition: Partition, changed: bool) -> Outcome:
+        n = _rows(panel, partition.asset)
+        if n == 0:
+            bases = [
+                p.timeframe.name
+                for p in self._reader.bars.panels.values()
+                if partition.asset in p.assets
+            ]
+            detail = f"no complete {partition.timeframe} bar in bars of {', '.join(bases)}"
+            return Outcome(partition, Status.EMPTY, detail=detail)
+        return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)
+
+
+def _appended(
+    block: Panel, changed: Sequence[Partition], stored: Mapping[Partition, DatasetVersion]
+) -> set[Partition]:
+    """Those of the changed partitions whose stored rows are all still there, as they were."""
+    known = [p for p in changed if p in stored and stored[p].last_ts is not None]
+    if not known:
+        return set()
+    panel = block.select([p.asset for p in known])
+    until = np.array([stored[p].last_ts for p in known], np.int64)
+    before = content_versions(panel.take(panel.ts <= until[panel.segment_of_row]), BAR_COLUMNS)
+    return {p for p in known if before[p.asset] == stored[p].version}
+
+
+def _rows(panel: Panel, asset: str) -> int:
+    rows = panel.rows_of(asset)
+    return rows.stop - rows.start

@@ -1,0 +1,104 @@
+"""Blocks between stages, and panels as they lie in snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
+
+
+@dataclass(frozen=True)
+class PanelBlock:
+    """A panel and the stored versions of what it was made from, by asset."""
+
+    panel: Panel
+    inputs: Mapping[str, DatasetVersion]
+
+    @property
+    def partitions(self) -> list[Partition]:
+        return [Partition(asset, self.panel.timeframe.name) for asset in self.panel.assets]
+
+    def computed(self, compute: Callable[[Panel], Panel]) -> PanelBlock:
+        """The block with its panel computed into another one of the same assets."""
+        return PanelBlock(compute(self.panel), self.inputs)
+
+
+def stale_partitions(
+    workspace: Workspace,
+    dataset: str,
+    input_dataset: str,
+    code: str,
+    partitions: Sequence[Partition],
+) -> list[Partition]:
+    """Those whose stored dataset was not made from the stored input by this code."""
+    with workspace.database.begin() as connection:
+        inputs = read_versions(connection, input_dataset, partitions)
+        stored = read_versions(connection, dataset, partitions)
+    return [
+        p
+        for p in partitions
+        if p not in inputs or p not in stored or not stored[p].is_made_from(inputs[p].version, code)
+    ]
+
+
+def rows_of_dataset(
+    workspace: Workspace, dataset: str, partitions: Sequence[Partition]
+) -> dict[Partition, int]:
+    """Stored rows by partition."""
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, dataset, partitions)
+    return {partition: version.n_rows for partition, version in stored.items()}
+
+
+def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:
+    """A panel as an Arrow table: `asset`, `ts` (UTC), then the columns."""
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(panel.segment_of_row, pa.int32()), pa.array(panel.assets, pa.string())
+    )
+    stamps = pa.array(panel.ts, pa.timestamp("us", "UTC"))
+    values = [pa.array(panel[name]) for name in columns]
+    return pa.table([names, stamps, *values], names=["asset", "ts", *columns])
+
+
+def read_panel(
+    workspace: Workspace,
+    tf: str,
+    assets: Sequence[str],
+    versions: Mapping[Partition, DatasetVersion],
+    columns: Sequence[str],
+) -> Panel:
+    """Assets of one timeframe from the snapshots that their versions name; in the given order."""
+    uris: dict[str, list[str]] = {}
+    for asset in assets:
+        version = versions.get(Partition(asset, tf))
+        if version is not None and version.uri is not None:
+            uris.setdefault(version.uri, []).append(asset)
+    parts = [
+        _panel_of(
+            workspace.artifacts.read_snapshot(uri, ["asset", "ts", *columns], found), tf, columns
+        )
+        for uri, found in uris.items()
+    ]
+    return Panel.join(timeframe(tf), assets, parts, columns)
+
+
+def _panel_of(table: pa.Table, tf: str, columns: Sequence[str]) -> Panel:
+    names = table["asset"].combine_chunks()
+    codes = names.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1) != 0)
+    assets = tuple(names.dictionary.to_pylist()[code] for code in codes[starts])
+    return Panel(
+        timeframe(tf),
+        assets,
+        np.append(starts, len(codes)).astype(np.int64),
+        table["ts"].cast(pa.int64()).to_numpy(),
+        {name: table[name].to_numpy() for name in columns},
+    )

@@ -1,0 +1,123 @@
+"""What a run is: its configuration, its inputs, and the id and hashes that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.metrics import METRICS_VERSION
+from backtest_pipeline.storage.assets import SignalRow
+from backtest_pipeline.storage.provenance import code_version
+
+_NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
+# The rooms whose code decides a run's numbers, from the bar to the metric.
+RUN_CODE = ("market", "strategies", "simulation")
+_ENVIRONMENT = ("numba", "numpy", "pandas", "pyarrow", "vectorbt", "vectorbt-rust")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Half-open range of UTC dates that a run trades in; None is unbounded."""
+
+    start: date | None = None
+    end: date | None = None
+
+
+def run_config(
+    signal: SignalRow, asset: str, timeframe: str, window: Window, config: SimulationConfig
+) -> dict[str, Any]:
+    """All that was asked for, as it is stored in `backtest_runs.config`."""
+    return {
+        "signal": {"name": signal.name, "type": signal.signal_type, "params": signal.params},
+        "asset": asset,
+        "timeframe": timeframe,
+        "window": [d.isoformat() if d else None for d in (window.start, window.end)],
+        "split": "full",
+        "simulation": simulation_config(config),
+        "benchmark": "buy_and_hold",
+        "metrics_version": METRICS_VERSION,
+        "seed": 0,
+    }
+
+
+def simulation_config(config: SimulationConfig) -> dict[str, Any]:
+    """Costs, sizing, direction and cash as JSON values."""
+    return {
+        "costs": asdict(config.costs),
+        "sizing": {"mode": "fixed_fractional", **asdict(config.sizing)},
+        "direction": config.direction.value,
+        "initial_cash": config.initial_cash,
+    }
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def hash_of(value: Any) -> str:
+    """Hash of a JSON value."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def run_id_of(config: Mapping[str, Any], snapshot_id: str) -> uuid.UUID:
+    """The id that follows from all that can change the result."""
+    name, engine_version = engine_identity()
+    inputs = [config, snapshot_id, code_version(*RUN_CODE), name, engine_version]
+    return uuid.uuid5(_NAMESPACE, canonical_json(inputs))
+
+
+def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:
+    """Hash of the sorted dataset versions."""
+    return hash_of(sorted(dataset_versions.items()))
+
+
+@cache
+def environment_hash() -> str:
+    """Hash of the interpreter, the machine's kind and the packages that compute."""
+    packages = {name: version(name) for name in _ENVIRONMENT}
+    return hash_of([platform.python_version(), platform.machine(), packages])
+
+
+def fingerprints(batch: BatchResult) -> list[str]:
+    """For each column the sha256 over its trades and its equity, in canonical bytes."""
+    trades = batch.trades
+    log = np.column_stack(
+        [
+            np.asarray(values, dtype="<f8")
+            for values in (
+                trades.entry_ts,
+                trades.exit_ts,
+                trades.entry_price,
+                trades.exit_price,
+                trades.side,
+                trades.size,
+                trades.fees,
+                trades.pnl,
+                trades.exit_reason,
+            )
+        ]
+    )
+    n_assets = len(batch.panel.assets)
+    bounds = np.searchsorted(trades.column, np.arange(len(batch.pending) + 1))
+    prints = []
+    for column in range(len(batch.pending)):
+        run, asset = divmod(column, n_assets)
+        digest = hashlib.sha256(log[bounds[column] : bounds[column + 1]].tobytes())
+        rows = slice(batch.panel.offsets[asset], batch.panel.offsets[asset + 1])
+        digest.update(np.ascontiguousarray(batch.equity[run, rows], dtype="<f8").tobytes())
+        prints.append(digest.hexdigest())
+    return prints

@@ -1,0 +1,160 @@
+"""Which version of each dataset is stored for each partition, from what, by which code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.partitions import Partition
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """What is stored of one dataset for one partition.
+
+    Attributes:
+        version: hash of the stored content.
+        input_version: version of what it was made from.
+        code_version: hash of the code (and configuration) that made it.
+        generation: changes when rows are rewritten, stays when rows are only appended.
+        n_rows: rows stored; 0 is a result too.
+        first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
+        uri: the artifact that holds the rows, None where a table does.
+    """
+
+    version: str
+    input_version: str
+    code_version: str
+    generation: str
+    n_rows: int
+    first_ts: int | None = None
+    last_ts: int | None = None
+    uri: str | None = None
+
+    def is_made_from(self, input_version: str, code_version: str) -> bool:
+        return self.input_version == input_version and self.code_version == code_version
+
+
+def read_versions(
+    connection: Connection, dataset: str, partitions: Iterable[Partition]
+) -> dict[Partition, DatasetVersion]:
+    """The stored versions of a dataset, for those of the partitions that have one."""
+    wanted = set(partitions)
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, v.tf, v.version, v.input_version, v.code_version, v.generation,
+                   v.n_rows,
+                   (extract(epoch FROM v.first_ts) * 1000000)::bigint,
+                   (extract(epoch FROM v.last_ts) * 1000000)::bigint, v.uri
+            FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.dataset = :dataset AND a.symbol = ANY(:symbols) AND v.tf = ANY(:timeframes)
+        """),
+        {
+            "dataset": dataset,
+            "symbols": list({p.asset for p in wanted}),
+            "timeframes": list({p.timeframe for p in wanted}),
+        },
+    )
+    found = {Partition(row[0], row[1]): DatasetVersion(*row[2:]) for row in rows}
+    return {partition: version for partition, version in found.items() if partition in wanted}
+
+
+def write_versions(
+    connection: Connection,
+    dataset: str,
+    ids: Mapping[str, int],
+    versions: Mapping[Partition, DatasetVersion],
+) -> None:
+    """Record versions, each in place of the one before it."""
+    if not versions:
+        return
+    columns = {
+        "ids": [ids[p.asset] for p in versions],
+        "tfs": [p.timeframe for p in versions],
+        "versions": [v.version for v in versions.values()],
+        "inputs": [v.input_version for v in versions.values()],
+        "codes": [v.code_version for v in versions.values()],
+        "generations": [v.generation for v in versions.values()],
+        "counts": [v.n_rows for v in versions.values()],
+        "firsts": [v.first_ts for v in versions.values()],
+        "lasts": [v.last_ts for v in versions.values()],
+        "uris": [v.uri for v in versions.values()],
+    }
+    connection.execute(
+        text("""
+            INSERT INTO dataset_versions AS v (dataset, id, tf, version, input_version,
+                code_version, generation, n_rows, first_ts, last_ts, uri, updated_at)
+            SELECT :dataset, id, tf, version, input, code, generation, n_rows,
+                   timestamptz 'epoch' + first_us * interval '1 microsecond',
+                   timestamptz 'epoch' + last_us * interval '1 microsecond', uri, now()
+            FROM unnest(CAST(:ids AS int[]), CAST(:tfs AS text[]), CAST(:versions AS text[]),
+                        CAST(:inputs AS text[]), CAST(:codes AS text[]),
+                        CAST(:generations AS text[]), CAST(:counts AS bigint[]), CAST(:firsts AS bigint[]),
+                        CAST(:lasts AS bigint[]), CAST(:uris AS text[]))
+                 AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uri)
+            ORDER BY id
+            ON CONFLICT (dataset, id, tf) DO UPDATE SET
+                version = excluded.version, input_version = excluded.input_version,
+                code_version = excluded.code_version, generation = excluded.generation,
+                n_rows = excluded.n_rows,
+                first_ts = excluded.first_ts, last_ts = excluded.last_ts, uri = excluded.uri,
+                updated_at = excluded.updated_at
+        """),
+        {"dataset": dataset, **columns},
+    )
+
+
+@dataclass(frozen=True)
+class QualityCount:
+    """How many rows of one partition were skipped or remarked upon, and why."""
+
+    partition: Partition
+    reason: str
+    n_rows: int
+    first_ts: int | None = None
+    last_ts: int | None = None
+
+
+def replace_quality(
+    connection: Connection,
+    dataset: str,
+    ids: Mapping[str, int],
+    partitions: Sequence[Partition],
+    counts: Sequence[QualityCount],
+) -> None:
+    """Put the counts in place of all that was recorded for these partitions."""
+    connection.execute(
+        text("""
+            DELETE FROM data_quality WHERE dataset = :dataset AND (id, tf) IN (
+                SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:tfs AS text[])))
+        """),
+        {
+            "dataset": dataset,
+            "ids": [ids[p.asset] for p in partitions],
+            "tfs": [p.timeframe for p in partitions],
+        },
+    )
+    if not counts:
+        return
+    connection.execute(
+        text("""
+            INSERT INTO data_quality (dataset, id, tf, reason, n_rows, first_ts, last_ts)
+            VALUES (:dataset, :id, :tf, :reason, :n_rows,
+                    timestamptz 'epoch' + :first_us * interval '1 microsecond',
+                    timestamptz 'epoch' + :last_us * interval '1 microsecond')
+        """),
+        [
+            {
+                "dataset": dataset,
+                "id": ids[c.partition.asset],
+                "tf": c.partition.timeframe,
+                "reason": c.reason,
+                "n_rows": c.n_rows,
+                "first_us": c.first_ts,
+                "last_us": c.last_ts,
+            }
+            for c in counts
+        ],
+    )
