@@ -182,7 +182,7 @@ def test_each_bar_is_what_a_plain_loop_over_its_period_says(base: Panel, target:
         previous_close = None
         for i in range(*bars.rows_of(asset).indices(len(bars))):
             start, end = (int(bound[0]) for bound in tf.period_bounds(bars.ts[i : i + 1]))
-            inside = days[(stamps >= start) & (stamps < end)]
+            inside = days.loc[(stamps >= start) & (stamps < end)]
             assert bars.ts[i] == end - CLOSE_STAMP_US
             assert start >= stamps[0] + CLOSE_STAMP_US - DAY_US
             assert stamps[-1] >= end - CLOSE_STAMP_US
