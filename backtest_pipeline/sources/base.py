@@ -1,0 +1,80 @@
+"""What every source of bars offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.validation import RowIssue
+
+
+@dataclass(frozen=True)
+class AssetInfo:
+    """Who an asset is.
+
+    Attributes:
+        symbol: the name in partition keys.
+        name: for people; the symbol where the source tells nothing better.
+        asset_class: for example `crypto`.
+        asset_id: CoinMarketCap id, or None where the source knows none.
+        synthetic: whether the bars are invented.
+    """
+
+    symbol: str
+    name: str
+    asset_class: str
+    asset_id: int | None
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class SourceBars:
+    """What one read brought.
+
+    Attributes:
+        panels: validated bars (sorted, unique, complete) by the name of their timeframe.
+        assets: the assets in the panels, by symbol.
+        issues: what was wrong with the raw rows, skipped or only counted.
+    """
+
+    panels: Mapping[str, Panel]
+    assets: tuple[AssetInfo, ...]
+    issues: tuple[RowIssue, ...]
+
+
+class BarSource(Protocol):
+    """A place that bars come from."""
+
+    @property
+    def name(self) -> str:
+        """For messages and provenance."""
+        ...
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the bars are invented."""
+        ...
+
+    def symbols(self) -> tuple[str, ...]:
+        """The assets it has, sorted."""
+        ...
+
+    def read(self, assets: Sequence[str] | None = None) -> SourceBars:
+        """The bars of the named assets, or of all.
+
+        Raises:
+            UnknownName: for an asset it does not have, with the nearest names.
+            BarsError: where the bars cannot be read.
+        """
+        ...
+
+
+def require_known(assets: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UnknownName for the first of `assets` that is not among `known`."""
+    present = set(known)
+    for asset in assets:
+        if asset not in present:
+            raise UnknownName("asset", asset, known)
