@@ -1,0 +1,118 @@
+"""Compiled loops over stacked assets; the only module that imports numba.
+
+Each takes flat float64 arrays and the int64 `offsets` of a panel, and begins anew at each asset.
+A value is a function either of the last `n` rows in an order that does not depend on where the
+asset lies or how long it is, or of the row and the value before it. Hence an asset's values are
+the same bits alone and in a batch, and rows that come later never change earlier ones. For the
+same reason there is no `fastmath` here, which would let the compiler reorder sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndarray:
+    """Exponential smoothing that starts from the plain mean of the first `n` values.
+
+    After them each value moves the level by `weight` of its distance: 2 / (n + 1) is the EMA,
+    1 / n is Wilder's average. A NaN is undefined and starts the warm-up again.
+    """
+    out = np.full(x.size, np.nan)
+    for asset in range(offsets.size - 1):
+        seen, level = 0, 0.0
+        for t in range(offsets[asset], offsets[asset + 1]):
+            if np.isnan(x[t]):
+                seen, level = 0, 0.0
+                continue
+            seen += 1
+            # A mean that grows this way is exact for constant values, unlike sum / n.
+            if seen <= n:
+                level += (x[t] - level) / seen
+            else:
+                level += (x[t] - level) * weight
+            if seen >= n:
+                out[t] = level
+    return out
+
+
+@njit(cache=True, nogil=True)
+def rolling_moments(x: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the last `n` rows, and the sum of their squared deviations from it.
+
+    Windows are merged from smaller ones along the binary digits of `n` (13 merges for 365
+    rows): the order is fixed, the error grows with log n, and for constant rows the mean is
+    exact and the deviation exactly zero. NaN where the window holds a NaN or is not full.
+    """
+    mean = np.full(x.size, np.nan)
+    squares = np.full(x.size, np.nan)
+    longest = 0
+    for asset in range(offsets.size - 1):
+        longest = max(longest, offsets[asset + 1] - offsets[asset])
+    now, then = np.empty((2, longest)), np.empty((2, longest))
+    zeros = np.zeros(longest)
+    top = 1
+    while top * 2 <= n:
+        top *= 2
+    for asset in range(offsets.size - 1):
+        rows = x[offsets[asset] : offsets[asset + 1]]
+        count = rows.size
+        if count < n:
+            continue
+        # now[:, i] describes rows[i : i + size]
+        now[0, :count] = rows
+        now[1, :count] = 0.0
+        size, digit = 1, top // 2
+        while digit > 0:
+            windows = count - 2 * size + 1
+            _merge(now, size, now[0, size:], now[1, size:], size, windows, then)
+            now, then = then, now
+            size *= 2
+            if n & digit:
+                windows = count - size
+                _merge(now, size, rows[size:], zeros, 1, windows, then)
+                now, then = then, now
+                size += 1
+            digit //= 2
+        windows = count - n + 1
+        mean[offsets[asset] + n - 1 : offsets[asset + 1]] = now[0, :windows]
+        squares[offsets[asset] + n - 1 : offsets[asset + 1]] = now[1, :windows]
+    return mean, squares
+
+
+@njit(cache=True, nogil=True)
+def _merge(
+    older: np.ndarray,
+    older_rows: int,
+    newer_mean: np.ndarray,
+    newer_squares: np.ndarray,
+    newer_rows: int,
+    windows: int,
+    out: np.ndarray,
+) -> None:
+    """Moments of two neighbouring windows as one (Chan, Golub and LeVeque 1979)."""
+    share = newer_rows / (older_rows + newer_rows)
+    older_mean, older_squares = older[0], older[1]
+    mean, squares = out[0], out[1]
+    # Two loops: with one, the arrays that might overlap are too many for it to vectorise.
+    for i in range(windows):
+        mean[i] = older_mean[i] + (newer_mean[i] - older_mean[i]) * share
+    for i in range(windows):
+        apart = newer_mean[i] - older_mean[i]
+        squares[i] = older_squares[i] + newer_squares[i] + apart * apart * (share * older_rows)
+
+
+@njit(cache=True, nogil=True)
+def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Highest of the last `n` rows, this one included; NaN where one of them is NaN."""
+    out = np.full(x.size, np.nan)
+    for asset in range(offsets.size - 1):
+        for t in range(offsets[asset] + n - 1, offsets[asset + 1]):
+            highest = x[t]
+            for k in range(t - n + 1, t):
+                if x[k] > highest or np.isnan(x[k]):
+                    highest = x[k]
+            out[t] = highest
+    return out
