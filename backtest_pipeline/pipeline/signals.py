@@ -49,9 +49,7 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
     )
 
 
-def signals_of(
-    features: Batches[PanelBlock], signals: Sequence[SignalRow]
-) -> Batches[SignalBlock]:
+def signals_of(features: Batches[PanelBlock], signals: Sequence[SignalRow]) -> Batches[SignalBlock]:
     """Events of these signals."""
     chosen = tuple(signals)
 

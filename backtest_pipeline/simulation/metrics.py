@@ -143,12 +143,9 @@ def compute_metrics_batch(
         One float64 `(n_columns,)` array per metric, NaN where undefined.
     """
     n_columns = equity.shape[0] * len(panel.assets)
-    days = panel.ts // DAY_US
-    table = daily_statistics(equity, benchmark, panel.offsets, days)
-    metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
+    metrics = equity_metrics(panel, equity, benchmark)
     mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     with np.errstate(divide="ignore", invalid="ignore"):
-        metrics["calmar"] = metrics["cagr"] / np.abs(metrics["max_drawdown"])
         metrics["turnover"] = traded_notional / mean_equity / n_days * 365.0
         bars = np.tile(panel.lengths, equity.shape[0])
         metrics["exposure"] = bars_in_position / bars
@@ -156,6 +153,26 @@ def compute_metrics_batch(
     for values in metrics.values():
         values[~np.isfinite(values)] = np.nan
     return {name: metrics[name] for name in METRIC_NAMES}
+
+
+def equity_metrics(
+    panel: Panel, equity: np.ndarray, benchmark: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics that follow from equity alone, and `mean_equity` and `n_days`.
+
+    Args:
+        panel: gives stamps and asset bounds.
+        equity: float64 `(n_runs, n_rows)`.
+        benchmark: float64 `(n_rows,)`.
+    """
+    table = daily_statistics(equity, benchmark, panel.offsets, panel.ts // DAY_US)
+    table[~np.isfinite(table)] = np.nan
+    metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
+    deepest = np.abs(metrics["max_drawdown"])
+    metrics["calmar"] = np.divide(
+        metrics["cagr"], deepest, out=np.full_like(deepest, np.nan), where=deepest > 0
+    )
+    return metrics
 
 
 def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:

@@ -12,5 +12,13 @@ from backtest_pipeline.market.features.catalogue import (
     FEATURES,
     Feature,
 )
+from backtest_pipeline.market.features.derive import with_indicators
 
-__all__ = ["EMA_PERIODS", "FEATURES", "FEATURE_COLUMNS", "Feature", "build_features"]
+__all__ = [
+    "EMA_PERIODS",
+    "FEATURES",
+    "FEATURE_COLUMNS",
+    "Feature",
+    "build_features",
+    "with_indicators",
+]

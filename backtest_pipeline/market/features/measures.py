@@ -42,7 +42,7 @@ def returns(prices: Panel) -> Columns:
     delta1 = close - before
     ret_arith = close / before - 1
     ret_log = change(np.log(close), offsets)
-    true_range = np.maximum(high, before) - np.minimum(low, before)
+    ranges = true_range(prices)
     return {
         "delta1": delta1,
         "delta2": change(delta1, offsets),
@@ -52,9 +52,15 @@ def returns(prices: Panel) -> Columns:
         "delta_ret_log": change(ret_log, offsets),
         "range": high - low,
         "range_pct": (high - low) / close,
-        "true_range": true_range,
-        "true_range_pct": true_range / close,
+        "true_range": ranges,
+        "true_range_pct": ranges / close,
     }
+
+
+def true_range(prices: Panel) -> np.ndarray:
+    """Wilder's true range; undefined on an asset's first bar, which has no close before it."""
+    before = previous(prices["close"], prices.offsets)
+    return np.maximum(prices["high"], before) - np.minimum(prices["low"], before)
 
 
 def return_zscores(measured: Columns, offsets: np.ndarray) -> Columns:

@@ -1,0 +1,46 @@
+"""Indicators of any period, for panels that carry the registered ones only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel
+
+_PERIODIC = re.compile(r"(ema|rsi|atr)_(\d+)")
+
+
+def with_indicators(panel: Panel, names: Sequence[str]) -> Panel:
+    """The panel with the named columns, computed from its bars where it lacks them.
+
+    Args:
+        panel: holds at least high, low and close from each asset's first bar on; what is
+            computed from later bars differs, since an EMA and Wilder's average remember.
+        names: columns of the panel, or `ema_N`, `rsi_N`, `atr_N` for any period N.
+
+    Raises:
+        InvalidInput: for a name that is neither.
+    """
+    missing = [name for name in names if name not in panel.columns]
+    if not missing:
+        return panel
+    from backtest_pipeline.market.features import measures, rolling
+
+    offsets = panel.offsets
+    computed = {}
+    for name in missing:
+        match = _PERIODIC.fullmatch(name)
+        if match is None:
+            raise InvalidInput(
+                f"no feature {name!r}; strategies can read {', '.join(panel.columns)}, "
+                "and ema_N, rsi_N and atr_N for any period N"
+            )
+        kind, period = match[1], int(match[2])
+        if kind == "ema":
+            computed[name] = rolling.ema(panel["close"], offsets, period)
+        elif kind == "rsi":
+            computed[name] = measures.rsi(panel["close"], offsets, period)
+        else:
+            computed[name] = rolling.wilder(measures.true_range(panel), offsets, period)
+    return panel.with_columns(computed)

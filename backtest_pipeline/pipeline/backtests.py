@@ -1,0 +1,235 @@
+"""Backtests: from stored signals and prices to published runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from backtest_pipeline.market.errors import PartitionError
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
+from backtest_pipeline.pipeline.blocks import rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.features import load_block
+from backtest_pipeline.pipeline.identity import (
+    RUN_CODE,
+    Window,
+    environment_hash,
+    hash_of,
+    simulation_config,
+)
+from backtest_pipeline.pipeline.publication import identify_runs, publication_of
+from backtest_pipeline.pipeline.signals import SignalBlock
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.storage.assets import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.datasets import (
+    DatasetVersion,
+    QualityCount,
+    read_versions,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.provenance import code_version, combined
+from backtest_pipeline.storage.runs import publish_runs
+from backtest_pipeline.storage.signals import SignalEvents, read_signals
+
+FEWEST_BARS = 2  # a signal needs a next bar to fill at
+PRICE_COLUMNS = BAR_COLUMNS
+
+
+@dataclass(frozen=True)
+class BacktestBlock:
+    """Simulated runs of a block.
+
+    Attributes:
+        batch: results of the assets with enough bars, None where no asset has.
+        signals: what was traded.
+        inputs: versions of the features, by asset, of all assets of the block.
+        upstream: versions of the signals, by asset.
+        assets: all assets of the block.
+        timeframe: its timeframe.
+        started_at: when its simulation began.
+    """
+
+    batch: BatchResult | None
+    signals: tuple[SignalRow, ...]
+    inputs: Mapping[str, DatasetVersion]
+    upstream: Mapping[str, DatasetVersion]
+    assets: tuple[str, ...]
+    timeframe: str
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredSignals:
+    """Stored signals of a block, on the bars that they belong to."""
+
+    block: SignalBlock
+    upstream: Mapping[str, DatasetVersion]
+
+
+def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
+    """Signals as they are stored, placed on the stored prices."""
+    with workspace.database.begin() as connection:
+        signals = active_signals(connection)
+
+    def load(tf: str, assets: Sequence[str]) -> StoredSignals:
+        prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
+        partitions = [Partition(asset, tf) for asset in assets]
+        with workspace.database.begin() as connection:
+            versions = read_versions(connection, "signals", partitions)
+        stored = read_signals(workspace.database, tf, assets)
+        events = place_events(prices.panel, signals, stored)
+        return StoredSignals(
+            SignalBlock(prices.panel, signals, events, prices.inputs),
+            {p.asset: version for p, version in versions.items()},
+        )
+
+    return Batches(tuple(partitions), load)
+
+
+def place_events(panel: Panel, signals: Sequence[SignalRow], stored: SignalEvents) -> np.ndarray:
+    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
+
+    Raises:
+        PartitionError: for an asset with an event at a stamp that is none of its bars.
+    """
+    events = np.zeros((len(signals), len(panel)), np.uint8)
+    position_of = {signal.signal_id: i for i, signal in enumerate(signals)}
+    known = np.isin(stored.signal_id, list(position_of))
+    for segment, asset in enumerate(panel.assets):
+        mine = known & (stored.asset == segment)
+        rows = panel.rows_of(asset)
+        at = rows.start + np.searchsorted(panel.ts[rows], stored.ts[mine])
+        found = at < rows.stop
+        found[found] = panel.ts[at[found]] == stored.ts[mine][found]
+        if not found.all():
+            raise PartitionError(
+                asset,
+                panel.timeframe.name,
+                f"{mine.sum()} signals are stored, but only {found.sum()} of them lie on a bar; "
+                "refresh the signals with --full-rebuild",
+            )
+        signal = np.array([position_of[s] for s in stored.signal_id[mine]], np.int64)
+        np.bitwise_or.at(events, (signal, at), stored.bit[mine])
+    return events
+
+
+def backtests_of(
+    signals: Batches[StoredSignals], config: SimulationConfig
+) -> Batches[BacktestBlock]:
+    """These signals, traded on each asset that has enough bars."""
+
+    def compute(stored: StoredSignals) -> BacktestBlock:
+        started_at = datetime.now(UTC)
+        block = stored.block
+        enough = [
+            asset
+            for asset, n in zip(block.panel.assets, block.panel.lengths, strict=True)
+            if n >= FEWEST_BARS
+        ]
+        batch = None
+        if enough and block.signals:
+            keep = np.isin(
+                block.panel.segment_of_row, [block.panel.assets.index(a) for a in enough]
+            )
+            batch = simulate_batch(block.panel.select(enough), block.events[:, keep], config)
+        return BacktestBlock(
+            batch=batch,
+            signals=block.signals,
+            inputs=block.inputs,
+            upstream=stored.upstream,
+            assets=block.panel.assets,
+            timeframe=block.panel.timeframe.name,
+            started_at=started_at,
+        )
+
+    return signals.map(compute)
+
+
+class BacktestsStage:
+    """Publishes runs: files first, then one transaction for all rows of the block."""
+
+    name = "backtests"
+
+    def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
+        self._workspace = workspace
+        self._config = config
+        self._code = hash_of(
+            [
+                code_version(*RUN_CODE, "pipeline"),
+                engine_identity(),
+                environment_hash(),
+                simulation_config(config),
+            ]
+        )
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "signals", self._code, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "features", partitions)
+
+    def store(self, block: BacktestBlock) -> Iterable[Outcome]:
+        workspace = self._workspace
+        assets = [asset for asset in block.assets if asset in block.upstream]
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, assets)
+        traded = () if block.batch is None else block.batch.panel.assets
+        published = None
+        if block.batch is not None:
+            identities = identify_runs(
+                block.signals, traded, block.timeframe, block.inputs, self._config, Window()
+            )
+            published = publication_of(
+                block.batch,
+                block.signals,
+                identities,
+                ids,
+                self._config,
+                Window(),
+                block.started_at,
+            )
+            about = {"runs": len(identities), "timeframe": block.timeframe}
+            workspace.artifacts.put_directory(published.uri, published.files, about)
+        versions = {
+            Partition(asset, block.timeframe): DatasetVersion(
+                version=combined(block.upstream[asset].version, self._code),
+                input_version=block.upstream[asset].version,
+                code_version=self._code,
+                generation="",
+                n_rows=len(block.signals) if asset in traded else 0,
+                first_ts=block.upstream[asset].first_ts,
+                last_ts=block.upstream[asset].last_ts,
+                uri=published.uri if published and asset in traded else None,
+            )
+            for asset in assets
+        }
+        too_short = [QualityCount(p, "too_few_bars", 1) for p in versions if p.asset not in traded]
+        with workspace.database.begin() as connection:
+            if published is not None:
+                publish_runs(connection, published.runs, published.trades, published.metrics)
+            write_versions(connection, self.name, ids, versions)
+            replace_quality(connection, self.name, ids, list(versions), too_short)
+        return [
+            self._outcome(Partition(asset, block.timeframe), asset in traded, block)
+            for asset in block.assets
+        ]
+
+    def _outcome(self, partition: Partition, traded: bool, block: BacktestBlock) -> Outcome:
+        if traded:
+            return Outcome(partition, Status.STORED, len(block.signals))
+        if partition.asset not in block.upstream:
+            detail = "no signals are stored; refresh signals first"
+        elif not block.signals:
+            detail = "no signal is active; see dim_signals.is_active"
+        else:
+            detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
+        return Outcome(partition, Status.EMPTY, detail=detail)

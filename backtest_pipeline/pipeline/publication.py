@@ -1,0 +1,269 @@
+"""A simulated batch as the tables and files that are published of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.pipeline.identity import (
+    RUN_CODE,
+    Window,
+    canonical_json,
+    environment_hash,
+    fingerprints,
+    hash_of,
+    run_config,
+    run_id_of,
+    snapshot_id_of,
+)
+from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
+from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
+from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.trades import EXIT_REASONS
+from backtest_pipeline.storage.assets import SignalRow
+from backtest_pipeline.storage.datasets import DatasetVersion
+from backtest_pipeline.storage.provenance import code_version
+
+_SIDES = {1: "long", -1: "short", 0: "flat"}
+_SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes a run the run it is."""
+
+    run_id: UUID
+    config: dict[str, Any]
+    dataset_versions: dict[str, str]
+    snapshot_id: str
+
+
+def identify_runs(
+    signals: Sequence[SignalRow],
+    assets: Sequence[str],
+    tf: str,
+    inputs: Mapping[str, DatasetVersion],
+    config: SimulationConfig,
+    window: Window,
+) -> list[RunIdentity]:
+    """The identities of every signal on every asset, signal by signal."""
+    identities = []
+    for signal in signals:
+        for asset in assets:
+            versions = {f"{asset}|{tf}": inputs[asset].version}
+            snapshot_id = snapshot_id_of(versions)
+            asked = run_config(signal, asset, tf, window, config)
+            run_id = run_id_of(asked, snapshot_id)
+            identities.append(RunIdentity(run_id, asked, versions, snapshot_id))
+    return identities
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A batch ready to be published.
+
+    Attributes:
+        uri: the artifact directory, named by the runs in it.
+        files: its Parquet files.
+        runs, trades, metrics: rows of the tables of the same names.
+    """
+
+    uri: str
+    files: dict[str, pa.Table]
+    runs: pa.Table
+    trades: pa.Table
+    metrics: pa.Table
+
+
+def publication_of(
+    batch: BatchResult,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
+    ids: Mapping[str, int],
+    config: SimulationConfig,
+    window: Window,
+    started_at: datetime,
+) -> Publication:
+    """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`."""
+    tf = batch.panel.timeframe.name
+    run_ids = [str(identity.run_id) for identity in identities]
+    uri = f"runs/{tf}/{hash_of(sorted(run_ids))}"
+    return Publication(
+        uri=uri,
+        files={
+            "equity.parquet": _equity_table(batch, run_ids),
+            "monthly_returns.parquet": _monthly_table(batch, run_ids),
+        },
+        runs=_runs_table(batch, signals, identities, ids, config, window, started_at, uri),
+        trades=_trades_table(batch, run_ids),
+        metrics=_metrics_table(batch, run_ids),
+    )
+
+
+def _dictionary(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes, pa.int32()), pa.array(list(names), pa.string())
+    )
+
+
+def _stamps(ts_us: np.ndarray) -> pa.Array:
+    return pa.array(ts_us, pa.timestamp("us", "UTC"))
+
+
+def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    panel, n_runs = batch.panel, batch.equity.shape[0]
+    n_assets = len(panel.assets)
+    column = (np.arange(n_runs) * n_assets)[:, None] + panel.segment_of_row
+    return pa.table(
+        {
+            "run_id": _dictionary(column.ravel(), run_ids),
+            "ts": _stamps(np.tile(panel.ts, n_runs)),
+            "equity": batch.equity.ravel(),
+            "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
+            "benchmark": np.tile(batch.benchmark, n_runs),
+        }
+    )
+
+
+def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    monthly = monthly_returns(batch.panel, batch.equity)
+    return pa.table(
+        {
+            "run_id": _dictionary(monthly.column, run_ids),
+            "month": pa.array(monthly.month.astype("M8[D]")),
+            "return": monthly.value,
+        }
+    )
+
+
+def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    trades = batch.trades
+    return pa.table(
+        {
+            "run_id": _dictionary(trades.column, run_ids).dictionary_decode(),
+            "trade_no": trades.number,
+            "entry_ts": _stamps(trades.entry_ts),
+            "exit_ts": _stamps(trades.exit_ts),
+            "entry_price": trades.entry_price,
+            "exit_price": trades.exit_price,
+            "direction": _dictionary(trades.side < 0, ("long", "short")).dictionary_decode(),
+            "size": trades.size,
+            "fees": trades.fees,
+            "slippage_cost": trades.slippage_cost,
+            "pnl": trades.pnl,
+            "pnl_pct": trades.pnl_pct,
+            "mae": trades.mae,
+            "mfe": trades.mfe,
+            "bars_held": trades.bars_held,
+            "exit_reason": _dictionary(trades.exit_reason, EXIT_REASONS).dictionary_decode(),
+            "is_open": trades.is_open,
+            "entry_after_gap": trades.entry_after_gap,
+        }
+    )
+
+
+def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
+    return pa.table(
+        {
+            "run_id": list(run_ids),
+            "metrics_version": np.full(len(run_ids), METRICS_VERSION),
+            **{name: pa.array(values, from_pandas=True) for name, values in batch.metrics.items()},
+            "undefined": undefined,
+        }
+    )
+
+
+def _each_column(batch: BatchResult) -> list[dict[str, float]]:
+    names = list(batch.metrics)
+    table = np.column_stack(list(batch.metrics.values())).tolist()
+    return [dict(zip(names, row, strict=True)) for row in table]
+
+
+def _runs_table(
+    batch: BatchResult,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
+    ids: Mapping[str, int],
+    config: SimulationConfig,
+    window: Window,
+    started_at: datetime,
+    uri: str,
+) -> pa.Table:
+    panel = batch.panel
+    n_assets, n = len(panel.assets), len(identities)
+    engine, engine_version = engine_identity()
+    first, last = panel.offsets[:-1], panel.offsets[1:] - 1
+    by_signal = [signal for signal in signals for _ in range(n_assets)]
+    by_asset = list(panel.assets) * len(signals)
+
+    def same(value: Any) -> list[Any]:
+        return [value] * n
+
+    return pa.table(
+        {
+            "run_id": [str(identity.run_id) for identity in identities],
+            "signal_id": [signal.signal_id for signal in by_signal],
+            "signal_name": [signal.name for signal in by_signal],
+            "signal_type": [signal.signal_type for signal in by_signal],
+            "params": [canonical_json(signal.params) for signal in by_signal],
+            "id": [ids[asset] for asset in by_asset],
+            "symbol": by_asset,
+            "tf": same(panel.timeframe.name),
+            "split": same("full"),
+            "window_start": pa.array(same(window.start), pa.date32()),
+            "window_end": pa.array(same(window.end), pa.date32()),
+            "first_ts": _stamps(np.tile(panel.ts[first], len(signals))),
+            "last_ts": _stamps(np.tile(panel.ts[last], len(signals))),
+            "n_bars": np.tile(panel.lengths, len(signals)),
+            "direction": same(config.direction.value),
+            "status": same("completed"),
+            "started_at": pa.array(same(started_at), pa.timestamp("us", "UTC")),
+            "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
+            "is_current": same(True),
+            "config": [canonical_json(identity.config) for identity in identities],
+            "results": _results(batch),
+            "snapshot_id": [identity.snapshot_id for identity in identities],
+            "dataset_version_ids": [
+                canonical_json(identity.dataset_versions) for identity in identities
+            ],
+            "code_version": same(code_version(*RUN_CODE)),
+            "config_hash": [hash_of(identity.config) for identity in identities],
+            "environment_hash": same(environment_hash()),
+            "engine": same(engine),
+            "engine_version": same(engine_version),
+            "seed": np.zeros(n, np.int64),
+            "result_fingerprint": fingerprints(batch),
+            "artifact_uri": same(uri),
+        }
+    )
+
+
+def _results(batch: BatchResult) -> list[str]:
+    """The JSON summary of each run."""
+    summaries = []
+    for column, metrics in enumerate(_each_column(batch)):
+        pending = int(batch.pending[column])
+        summaries.append(
+            canonical_json(
+                {
+                    "summary": {
+                        name: None if np.isnan(metrics[name]) else metrics[name]
+                        for name in _SUMMARY
+                    },
+                    "trades": int(metrics["trade_count"]),
+                    "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
+                    "liquidated": bool(batch.liquidated[column]),
+                }
+            )
+        )
+    return summaries

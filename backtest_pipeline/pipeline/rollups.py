@@ -1,0 +1,204 @@
+"""Portfolio rollups: per timeframe, each strategy over all assets in one equal-weight book."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json, hash_of
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.portfolio import PortfolioResult, equal_weight_portfolio
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.equity import drawdowns
+from backtest_pipeline.simulation.metrics import equity_metrics
+from backtest_pipeline.storage.portfolios import publish_portfolios, stored_portfolio_ids
+from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.storage.runs import current_runs
+
+_NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
+SCHEME = "equal_weight"
+
+
+@dataclass(frozen=True)
+class RollupConfig:
+    """How portfolios are formed.
+
+    Attributes:
+        costs: what moving capital at a rebalance costs, fee and slippage on the moved amount.
+        initial_cash: starting capital.
+    """
+
+    costs: CostModel = CostModel()
+    initial_cash: float = 10_000.0
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """One strategy's portfolio at one timeframe, and what it was made from."""
+
+    timeframe: str
+    runs: pd.DataFrame
+    ts: np.ndarray
+    portfolio: PortfolioResult
+    benchmark: PortfolioResult
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the equity against the same portfolio of buy and hold."""
+        panel = Panel(
+            timeframe(self.timeframe), ("portfolio",), np.array([0, len(self.ts)]), self.ts, {}
+        )
+        found = equity_metrics(panel, self.portfolio.equity[None, :], self.benchmark.equity)
+        return {name: float(values[0]) for name, values in found.items()}
+
+
+def roll_up(workspace: Workspace, tf: str, config: RollupConfig) -> list[Rollup]:
+    """The portfolios of a timeframe, one per signal that has current runs; none without runs."""
+    with workspace.database.begin() as connection:
+        runs = current_runs(connection, timeframes=[tf])
+    rollups = []
+    for _, members in runs.groupby("signal_id", sort=True):
+        ts, curves, benchmarks = _curves(workspace, members)
+        rate = (config.costs.fee_bps + config.costs.slippage_bps) / 1e4
+        rollups.append(
+            Rollup(
+                tf,
+                members,
+                ts,
+                equal_weight_portfolio(curves, ts, config.initial_cash, rate),
+                equal_weight_portfolio(benchmarks, ts, config.initial_cash, rate),
+            )
+        )
+    return rollups
+
+
+def _curves(
+    workspace: Workspace, members: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Equity and benchmark of each run on the union of their stamps, `(n_runs, n_times)`."""
+    run_ids = [str(run_id) for run_id in members["run_id"]]
+    tables = []
+    for uri, of_uri in members.groupby("artifact_uri", sort=True):
+        wanted = [str(run_id) for run_id in of_uri["run_id"]]
+        tables.append(
+            workspace.artifacts.read_table(
+                str(uri),
+                "equity.parquet",
+                ["run_id", "ts", "equity", "benchmark"],
+                [("run_id", "in", wanted)],
+            )
+        )
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    names = table["run_id"].combine_chunks()
+    row_of = {run_id: i for i, run_id in enumerate(run_ids)}
+    of_code = np.array([row_of.get(name, -1) for name in names.dictionary.to_pylist()])
+    row = of_code[names.indices.to_numpy()]
+    ts, at = np.unique(table["ts"].cast(pa.int64()).to_numpy(), return_inverse=True)
+    curves = np.full((2, len(run_ids), len(ts)), np.nan)
+    curves[0, row, at] = table["equity"].to_numpy()
+    curves[1, row, at] = table["benchmark"].to_numpy()
+    return ts, curves[0], curves[1]
+
+
+def store_rollups(
+    workspace: Workspace, rollups: Iterable[Rollup], config: RollupConfig
+) -> list[dict[str, Any]]:
+    """Publish portfolios; what is stored under the same members and code is kept.
+
+    Returns:
+        One summary per portfolio: signal, assets, metrics, whether it is new.
+    """
+    summaries = []
+    for rollup in rollups:
+        row = _row(rollup, config)
+        with workspace.database.begin() as connection:
+            known = stored_portfolio_ids(connection, [row["run_id"]])
+        if row["run_id"] not in known:
+            workspace.artifacts.put_directory(
+                row["artifact_uri"],
+                {"equity.parquet": _equity_table(rollup)},
+                {"timeframe": rollup.timeframe, "signal": row["signal_name"], "scheme": SCHEME},
+            )
+            with workspace.database.begin() as connection:
+                publish_portfolios(connection, [row], _weights(rollup, row["run_id"]))
+        summaries.append({**row, "metrics": rollup.metrics, "is_new": row["run_id"] not in known})
+    return summaries
+
+
+def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
+    first = rollup.runs.iloc[0]
+    members = sorted(rollup.runs["run_id"])
+    about = {
+        "scheme": SCHEME,
+        "rebalance": "monthly",
+        "cost_bps": config.costs.fee_bps + config.costs.slippage_bps,
+        "initial_cash": config.initial_cash,
+    }
+    code = code_version(*RUN_CODE, "research")
+    identity = [rollup.timeframe, first["signal_name"], about, [str(m) for m in members], code]
+    run_id = uuid.uuid5(_NAMESPACE, canonical_json(identity))
+    equity = np.ascontiguousarray(rollup.portfolio.equity, dtype="<f8")
+    return {
+        "run_id": run_id,
+        "tf": rollup.timeframe,
+        "signal_id": int(first["signal_id"]),
+        "signal_name": first["signal_name"],
+        "scheme": SCHEME,
+        "n_assets": len(members),
+        "first_ts": utc_index(rollup.ts[:1])[0].to_pydatetime(),
+        "last_ts": utc_index(rollup.ts[-1:])[0].to_pydatetime(),
+        "completed_at": datetime.now(UTC),
+        "config": canonical_json(about),
+        "metrics": canonical_json(
+            {
+                **{n: None if np.isnan(v) else v for n, v in rollup.metrics.items()},
+                "rebalance_cost": rollup.portfolio.cost,
+                "mean_member_sharpe": _mean(rollup.runs["sharpe"]),
+            }
+        ),
+        "member_run_ids": members,
+        "code_version": code,
+        "result_fingerprint": hashlib.sha256(equity.tobytes()).hexdigest(),
+        "artifact_uri": f"portfolios/{rollup.timeframe}/{hash_of(str(run_id))}",
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    mean = values.astype(float).mean()
+    return None if np.isnan(mean) else float(mean)
+
+
+def _equity_table(rollup: Rollup) -> pa.Table:
+    equity = rollup.portfolio.equity
+    return pa.table(
+        {
+            "ts": pa.array(rollup.ts, pa.timestamp("us", "UTC")),
+            "equity": equity,
+            "drawdown": drawdowns(equity[None, :], np.array([0, len(equity)]))[0],
+            "benchmark": rollup.benchmark.equity,
+        }
+    )
+
+
+def _weights(rollup: Rollup, run_id: uuid.UUID) -> pa.Table:
+    portfolio = rollup.portfolio
+    when, asset = np.nonzero(portfolio.weights)
+    ids = rollup.runs["id"].to_numpy()
+    return pa.table(
+        {
+            "run_id": [str(run_id)] * len(when),
+            "ts": pa.array(rollup.ts[portfolio.rebalance_rows[when]], pa.timestamp("us", "UTC")),
+            "id": ids[asset],
+            "weight": portfolio.weights[when, asset],
+        }
+    )
