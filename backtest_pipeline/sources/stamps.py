@@ -50,7 +50,7 @@ def utc_stamps(column: pa.ChunkedArray, where: str) -> np.ndarray:
         stamps = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
     except pa.ArrowException as reason:
         raise BarsError(
-            f"{where}: {column[0]} is not a stamp that can be read ({reason}); "
+            f"{where}: the stamps, the first of them {column[0]}, cannot be read ({reason}); "
             "write ISO 8601 with a zone, such as 2024-01-31T00:00:00Z"
         ) from reason
     ts = stamps.cast(pa.int64()).to_numpy()

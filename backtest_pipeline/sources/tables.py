@@ -136,7 +136,7 @@ def _read_csv(path: Path) -> Loader:
     with pa.input_stream(str(path), compression="detect") as stream:
         first_line = io.TextIOWrapper(stream, encoding="utf-8-sig").readline()
     if not first_line.strip():
-        raise BarsError(f"{path}: the file is empty; export the bars again")
+        raise BarsError(f"{path}: the file is empty, or its first line is; begin with the header")
     delimiter = max(",;\t|", key=first_line.count)
     header = next(csv.reader([first_line], delimiter=delimiter))
     headerless = header[0].strip().isdigit() and len(header) == len(KLINE)
@@ -236,10 +236,11 @@ def _missing_column(path: Path, field: str) -> str:
         for match in get_close_matches(spelling, by_bare, n=1, cutoff=0.5)
     ]
     wanted = "a stamp (ts, timestamp, date or open_time)" if field == "stamp" else repr(field)
+    first_line = "" if path.name.endswith(PARQUET) else ", and begin the file with its header"
     hint = f"did you mean {near[0]!r}? " if near else ""
     return (
         f"{path}: no column with values for {wanted}; {hint}its columns are "
-        f"{', '.join(by_bare.values())}; rename the right one"
+        f"{', '.join(by_bare.values())}; rename the right one{first_line}"
     )
 
 

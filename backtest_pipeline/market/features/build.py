@@ -7,10 +7,10 @@ import numpy as np
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features.catalogue import (
     FEATURES,
+    RETURN_Z_WINDOWS,
     RETURNS,
     Z_SCORED_RETURNS,
 )
-from backtest_pipeline.market.features.catalogue import RETURN_Z_WINDOWS as Z_WINDOWS
 from backtest_pipeline.market.panel import OHLCV, Panel
 
 
@@ -23,7 +23,8 @@ def build_features(bars: Panel) -> Panel:
     Returns:
         A panel of the same rows. Numbers are float64 and NaN where undefined, never infinite;
         flags are bool, and False where undefined. A price that is not a positive number is
-        passed through as it is, and every measure that needs it is undefined.
+        passed through as it is, and every measure that needs it is undefined. Columns that are
+        equal by definition share one array, so treat them as read-only.
 
     Raises:
         InvalidInput: for a missing column.
@@ -39,6 +40,7 @@ def build_features(bars: Panel) -> Panel:
         )
     prices = _trusted(bars)
     offsets = prices.offsets
+    # What is undefined is expected here, and becomes NaN at the end.
     with np.errstate(all="ignore"):
         columns = measures.returns(prices)
         columns |= measures.return_zscores(columns, offsets)
@@ -88,6 +90,6 @@ def _rolled(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The `_roll` twins: over all rows of the table, which are complete bars only, hence equal."""
     twins = {f"{name}_roll": columns[name] for name in RETURNS}
     for name in Z_SCORED_RETURNS:
-        for n in Z_WINDOWS:
+        for n in RETURN_Z_WINDOWS:
             twins[f"{name}_roll_zscore_{n}"] = columns[f"{name}_zscore_{n}"]
     return twins

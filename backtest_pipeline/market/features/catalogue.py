@@ -53,7 +53,7 @@ class Feature:
 
 
 def _flag(name: str, definition: str, rows: int, recursive: bool = False) -> Feature:
-    return Feature(name, definition, rows, "flag", "", recursive, "BOOLEAN")
+    return Feature(name, definition, rows, "flag", "this project", recursive, "BOOLEAN")
 
 
 def _bars() -> Iterator[Feature]:
@@ -91,7 +91,9 @@ def _return_zscores() -> Iterator[Feature]:
         for column in (name, f"{name}_roll"):
             for n in RETURN_Z_WINDOWS:
                 definition = f"({column} - mean) / std over {n} bars, ddof 1"
-                yield Feature(f"{column}_zscore_{n}", definition, first + n - 1, "std")
+                yield Feature(
+                    f"{column}_zscore_{n}", definition, first + n - 1, "std", "standard score"
+                )
     yield _flag("ret_is_outlier", f"abs(ret_log_zscore_90) > {OUTLIER_Z:g}", 91)
 
 
@@ -108,7 +110,7 @@ def _volatilities() -> Iterator[Feature]:
             "sqrt(mean(ln(high/close) ln(high/open) + ln(low/close) ln(low/open)) * bars_per_year)",
             "Rogers and Satchell 1991",
         ),
-        ("log_roll", "std(ret_log, ddof 1) * sqrt(bars_per_year)", ""),
+        ("log_roll", "std(ret_log, ddof 1) * sqrt(bars_per_year)", "close to close"),
     )
     named = [
         Feature(
@@ -138,7 +140,7 @@ def _volatilities() -> Iterator[Feature]:
 def _own_zscore(of: Feature) -> Feature:
     definition = f"({of.name} - mean) / std over {Z_WINDOW} bars, ddof 1"
     rows = of.rows + Z_WINDOW - 1
-    return Feature(f"{of.name}_zscore", definition, rows, "std", "", of.recursive)
+    return Feature(f"{of.name}_zscore", definition, rows, "std", "standard score", of.recursive)
 
 
 def _technical() -> Iterator[Feature]:
@@ -172,7 +174,7 @@ def _flags() -> Iterator[Feature]:
 def _emas() -> Iterator[Feature]:
     for n in EMA_PERIODS:
         definition = f"EMA of close, weight 2 / {n + 1}, seeded with the mean of the first {n}"
-        yield Feature(f"ema_{n}", definition, n, "price", "", True)
+        yield Feature(f"ema_{n}", definition, n, "price", "SMA-seeded, as TA-Lib", True)
 
 
 _IN_TABLE = (

@@ -12,11 +12,9 @@ from backtest_pipeline.market.features.catalogue import (
     EMA_PERIODS,
     OUTLIER_Z,
     RETURN_Z_WINDOWS,
+    VOLATILITY_WINDOWS,
     Z_SCORED_RETURNS,
     Z_WINDOW,
-)
-from backtest_pipeline.market.features.catalogue import (
-    VOLATILITY_WINDOWS as WINDOWS,
 )
 from backtest_pipeline.market.features.rolling import (
     change,
@@ -85,9 +83,9 @@ def volatilities(prices: Panel, ret_log: np.ndarray, true_range: np.ndarray) -> 
     columns = {
         f"vol_{name}_{n}": np.sqrt(mean(variance, offsets, n) * per_year)
         for name, variance in bar_variance.items()
-        for n in WINDOWS
+        for n in VOLATILITY_WINDOWS
     }
-    for n in WINDOWS:
+    for n in VOLATILITY_WINDOWS:
         columns[f"vol_log_roll_{n}"] = deviation(ret_log, offsets, n) * np.sqrt(per_year)
     return {**columns, "atr_14": wilder(true_range, offsets, 14)}
 

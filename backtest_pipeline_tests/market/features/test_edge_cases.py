@@ -72,6 +72,7 @@ def test_a_price_that_is_not_positive_counts_as_unknown(broken: float) -> None:
     np.testing.assert_array_equal(built["close"], close)
     for name in ("ret_arith", "ret_log", "delta1", "range_pct", "bb_ma_20", "ema_9"):
         assert np.isnan(built[name][30]), name
+        assert not np.isnan(built[name][50:]).any(), name
 
 
 def test_a_crash_is_an_outlier_of_the_returns_and_of_the_table() -> None:

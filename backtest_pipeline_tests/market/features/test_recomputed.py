@@ -106,8 +106,38 @@ def test_log_return_volatility_is_the_sample_deviation(bars: Panel, built: Panel
     assert_close(built[f"vol_log_roll_{n}"], expected)
 
 
+@pytest.mark.parametrize("n", [7, 14, 21])
+def test_rsi_has_the_period_of_its_name(bars: Panel, built: Panel, n: int) -> None:
+    moves = np.diff(bars["close"]).tolist()
+    gain = statistics.fmean(max(move, 0) for move in moves[:n])
+    loss = statistics.fmean(max(-move, 0) for move in moves[:n])
+    expected = [math.nan] * n + [100 - 100 / (1 + gain / loss)]
+    for move in moves[n:]:
+        gain = (gain * (n - 1) + max(move, 0)) / n
+        loss = (loss * (n - 1) + max(-move, 0)) / n
+        expected.append(100 - 100 / (1 + gain / loss))
+    assert_close(built[f"rsi_{n}"], expected)
+
+
 def test_rsi_zscore_compares_with_the_last_365_bars(built: Panel) -> None:
     assert_close(built["rsi_14_zscore"], pandas_zscore(built["rsi_14"], 365))
+
+
+def test_outliers_lie_four_deviations_out() -> None:
+    bars = random_bars([1500], seed=3)
+    turmoil = np.where(np.arange(1500) % 500 > 470, 8.0, 1.0)
+    jumps = np.exp((0.02 * turmoil * np.random.default_rng(3).standard_normal(1500)).cumsum())
+    shaken = {name: bars[name] * jumps for name in ("open", "high", "low", "close")}
+    shaken["high"] = shaken["high"] * turmoil
+    built = build_features(bars.with_columns(shaken))
+    scores = {"ret": built["ret_log_zscore_90"], "ta": built["rsi_14_zscore"]}
+    for feature in FEATURES:
+        name = feature.name.removesuffix("_is_outlier")
+        if name != feature.name:
+            score = scores.get(name)
+            score = pandas_zscore(built[name], 365) if score is None else score
+            np.testing.assert_array_equal(built[feature.name], np.abs(score) > 4, name)
+            assert built[feature.name].any() or name == "ta", name
 
 
 def test_roll_columns_equal_their_plain_twins(built: Panel) -> None:
