@@ -8,11 +8,10 @@ from threading import Lock
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
-from backtest_pipeline.market.resample import coarsest_base, resample
-from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.market.resample import coarsest_base, divides, resample
+from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import panel_table
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -47,6 +46,15 @@ class SourceReader:
         with self._lock:
             return self._read
 
+    def bases_of(self, asset: str) -> list[Timeframe]:
+        """The timeframes at which the source has the asset."""
+        return [panel.timeframe for panel in self.bars.panels.values() if asset in panel.assets]
+
+    def base_of(self, asset: str, target: Timeframe) -> str | None:
+        """The one that bars of `target` are made of; None where all are coarser."""
+        fitting = [base for base in self.bases_of(asset) if divides(base, target)]
+        return coarsest_base(target, fitting).name if fitting else None
+
     def resampled(self, tf: str, assets: Sequence[str]) -> Panel:
         """Complete bars of the assets at a timeframe; an asset without any has no rows.
 
@@ -55,11 +63,9 @@ class SourceReader:
         target = timeframe(tf)
         by_base: dict[str, list[str]] = {}
         for asset in assets:
-            bases = [p.timeframe for p in self.bars.panels.values() if asset in p.assets]
-            try:
-                by_base.setdefault(coarsest_base(target, bases).name, []).append(asset)
-            except InvalidInput:
-                continue  # only coarser bars are there: the asset has no rows at this timeframe
+            base = self.base_of(asset, target)
+            if base is not None:
+                by_base.setdefault(base, []).append(asset)
         panels = [
             resample(self.bars.panels[base].select(found), target)
             for base, found in by_base.items()
@@ -86,13 +92,12 @@ class BarsStage:
         return partitions
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        panels = self._reader.bars.panels.values()
-        days = {
-            asset: np.ptp(p.ts[p.rows_of(asset)]) / 86_400e6
-            for p in panels
-            for asset in p.assets
-            if asset in {q.asset for q in partitions} and len(p.ts[p.rows_of(asset)])
-        }
+        days: dict[str, float] = {}
+        for panel in self._reader.bars.panels.values():
+            for asset in panel.assets:
+                ts = panel.ts[panel.rows_of(asset)]
+                if len(ts):
+                    days[asset] = max(days.get(asset, 0.0), (ts[-1] - ts[0]) / DAY_US)
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
     def store(self, block: Panel) -> Iterable[Outcome]:
@@ -144,30 +149,28 @@ class BarsStage:
             )
         return versions
 
-    def _quality(self, panel: Panel) -> list[QualityCount]:
-        """What the source's raw rows were found to be, told at their own timeframe; and where
-        a coarser timeframe has no complete bar."""
-        tf = panel.timeframe.name
+    def _quality(self, block: Panel) -> list[QualityCount]:
+        """What was found wrong with the source's rows that each partition is made of."""
+        target = block.timeframe
+        bases = {asset: self._reader.base_of(asset, target) for asset in block.assets}
         issues = [
-            QualityCount(Partition(i.asset, tf), i.reason.value, i.rows, i.first_ts, i.last_ts)
+            QualityCount(
+                Partition(i.asset, target.name), i.reason.value, i.rows, i.first_ts, i.last_ts
+            )
             for i in self._reader.bars.issues
-            if i.timeframe == tf and i.asset in panel.assets
+            if bases.get(i.asset) == i.timeframe
         ]
         without = [
-            QualityCount(Partition(asset, tf), "no_complete_bar", 1)
-            for asset in panel.assets
-            if not _rows(panel, asset)
+            QualityCount(Partition(asset, target.name), "no_complete_bar", 1)
+            for asset in block.assets
+            if not _rows(block, asset)
         ]
         return issues + without
 
     def _outcome(self, panel: Panel, partition: Partition, changed: bool) -> Outcome:
         n = _rows(panel, partition.asset)
         if n == 0:
-            bases = [
-                p.timeframe.name
-                for p in self._reader.bars.panels.values()
-                if partition.asset in p.assets
-            ]
+            bases = [base.name for base in self._reader.bases_of(partition.asset)]
             detail = f"no complete {partition.timeframe} bar in bars of {', '.join(bases)}"
             return Outcome(partition, Status.EMPTY, detail=detail)
         return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)

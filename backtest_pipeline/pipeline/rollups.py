@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,9 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json, hash_of
+from backtest_pipeline.pipeline.summary import Summary
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.svg import Line, line_chart
 from backtest_pipeline.research.portfolio import PortfolioResult, equal_weight_portfolio
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.equity import drawdowns
@@ -38,7 +40,7 @@ class RollupConfig:
         initial_cash: starting capital.
     """
 
-    costs: CostModel = CostModel()
+    costs: CostModel = field(default_factory=CostModel)
     initial_cash: float = 10_000.0
 
 
@@ -202,3 +204,35 @@ def _weights(rollup: Rollup, run_id: uuid.UUID) -> pa.Table:
             "weight": portfolio.weights[when, asset],
         }
     )
+
+
+def rollups_summary(rollups: Sequence[Rollup], stored: Sequence[Mapping[str, Any]]) -> Summary:
+    """A table of portfolios, best Sharpe first, and the equity of the best."""
+    ranked = sorted(
+        zip(rollups, stored, strict=True),
+        key=lambda pair: -np.nan_to_num(pair[1]["metrics"]["sharpe"], nan=-np.inf),
+    )
+    rows = [
+        {
+            "timeframe": row["tf"],
+            "signal": row["signal_name"],
+            "assets": row["n_assets"],
+            **{
+                name: None if np.isnan(row["metrics"][name]) else round(row["metrics"][name], 4)
+                for name in ("total_return", "benchmark_return", "sharpe", "max_drawdown")
+            },
+        }
+        for _, row in ranked
+    ]
+    chart = ""
+    if ranked:
+        best, row = ranked[0]
+        index = utc_index(best.ts)
+        chart = line_chart(
+            [
+                Line("buy and hold", pd.Series(best.benchmark.equity, index)),
+                Line(row["signal_name"], pd.Series(best.portfolio.equity, index)),
+            ],
+            f"{row['n_assets']} assets, {row['tf']}, equal weight",
+        )
+    return Summary({"portfolios": len(rows)}, {"portfolios_by_sharpe": rows}, chart)

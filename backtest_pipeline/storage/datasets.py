@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -91,8 +92,8 @@ def write_versions(
                    timestamptz 'epoch' + last_us * interval '1 microsecond', uri, now()
             FROM unnest(CAST(:ids AS int[]), CAST(:tfs AS text[]), CAST(:versions AS text[]),
                         CAST(:inputs AS text[]), CAST(:codes AS text[]),
-                        CAST(:generations AS text[]), CAST(:counts AS bigint[]), CAST(:firsts AS bigint[]),
-                        CAST(:lasts AS bigint[]), CAST(:uris AS text[]))
+                        CAST(:generations AS text[]), CAST(:counts AS bigint[]),
+                        CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]), CAST(:uris AS text[]))
                  AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uri)
             ORDER BY id
             ON CONFLICT (dataset, id, tf) DO UPDATE SET
@@ -158,3 +159,36 @@ def replace_quality(
             for c in counts
         ],
     )
+
+
+def quality_by_reason(
+    connection: Connection, dataset: str, *, symbols: Sequence[str], timeframes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows skipped or remarked upon, by reason, the most frequent first.
+
+    The same source rows count for each timeframe that is made of them; here they count once.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT reason, sum(n_rows)::bigint AS rows, count(*) AS assets
+            FROM (
+                SELECT q.id, q.reason, max(q.n_rows) AS n_rows
+                FROM data_quality q JOIN dim_assets a USING (id)
+                WHERE q.dataset = :dataset AND a.symbol = ANY(:symbols)
+                      AND q.tf = ANY(:timeframes)
+                GROUP BY q.id, q.reason
+            ) AS by_asset
+            GROUP BY reason ORDER BY rows DESC, reason
+        """),
+        {"dataset": dataset, "symbols": list(symbols), "timeframes": list(timeframes)},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:
+    """Those of the assets whose bars are invented."""
+    rows = connection.execute(
+        text("SELECT symbol FROM dim_assets WHERE is_synthetic AND symbol = ANY(:symbols)"),
+        {"symbols": list(symbols)},
+    )
+    return list(rows.scalars())

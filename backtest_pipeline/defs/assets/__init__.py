@@ -1,0 +1,1 @@
+"""Software-defined assets: each names its use case, and says what it owns."""

@@ -1,0 +1,52 @@
+"""Column schemas of what the assets own, made from the lists that the code works with."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
+from backtest_pipeline.simulation.metrics import METRICS
+
+
+def _schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
+    return dg.TableSchema(
+        [dg.TableColumn(name, kind, description=about or None) for name, kind, about in columns]
+    )
+
+
+_DEFINITIONS = {feature.name: feature.definition for feature in FEATURES}
+
+BARS = _schema(
+    ("asset", "string", "symbol"),
+    ("ts", "timestamp", "close stamp, UTC"),
+    *((name, "double", "") for name in ("open", "high", "low", "close", "volume")),
+    ("gap_bars", "double", "source bars missing since the bar before"),
+)
+CMC_FEATURES = _schema(
+    *((name, kind, _DEFINITIONS.get(name, "")) for name, kind in FEATURE_COLUMNS)
+)
+SIGNALS = _schema(
+    ("signal_id", "integer", "row of dim_signals"),
+    ("id", "integer", "asset"),
+    ("tf", "text", "timeframe"),
+    ("ts", "timestamptz", "close of the bar that gave the signal; it fills at the next open"),
+    ("direction", "text", "long or short"),
+    ("action", "text", "entry or exit"),
+    ("close", "double", "price at the signal"),
+    ("feature_snapshot", "jsonb", "the full feature row of that bar"),
+)
+BACKTESTS = _schema(
+    ("run_id", "uuid", "follows from all inputs"),
+    ("signal_name", "text", "strategy with its parameters"),
+    ("symbol", "text", "asset"),
+    ("tf", "text", "timeframe"),
+    *((metric.name, metric.unit, metric.formula) for metric in METRICS),
+)
+PORTFOLIOS = _schema(
+    ("run_id", "uuid", ""),
+    ("tf", "text", "timeframe"),
+    ("signal_name", "text", "strategy with its parameters"),
+    ("scheme", "text", "how capital is spread"),
+    ("n_assets", "integer", "runs in the portfolio"),
+    ("metrics", "jsonb", "metrics of the portfolio's equity"),
+)

@@ -1,0 +1,124 @@
+"""The chain per asset and timeframe: bars, features, signals, backtests."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from backtest_pipeline.defs.assets.columns import BACKTESTS, BARS, CMC_FEATURES, SIGNALS
+from backtest_pipeline.defs.io_managers import StageRun
+from backtest_pipeline.defs.partitions import (
+    by_asset_and_timeframe,
+    partitions_of,
+    require_sound_run,
+)
+from backtest_pipeline.defs.resources import SimulationResource, SourceResource, WorkspaceResource
+from backtest_pipeline.pipeline.backtests import BacktestsStage, StoredSignals, backtests_of
+from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.batches import Batches
+from backtest_pipeline.pipeline.blocks import PanelBlock
+from backtest_pipeline.pipeline.features import FeaturesStage, features_of
+from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
+from backtest_pipeline.storage.provenance import code_version
+
+OWNERS = ["team:quant-research"]
+
+
+class Refresh(dg.Config):
+    """How to refresh."""
+
+    full_rebuild: bool = False
+    """Compute every partition, also those whose inputs and code have not changed."""
+
+
+_COMMON = {
+    "partitions_def": by_asset_and_timeframe,
+    "backfill_policy": dg.BackfillPolicy.single_run(),
+    "io_manager_key": "stages",
+    "owners": OWNERS,
+}
+
+
+@dg.asset(
+    **_COMMON,
+    group_name="market",
+    kinds={"python", "parquet"},
+    code_version=code_version("market", "sources"),
+    metadata={"dagster/column_schema": BARS},
+    description="Validated, complete bars of one asset at one timeframe, resampled from the "
+    "source, stored as content-addressed Parquet with their dataset version.",
+)
+def bars(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    source: SourceResource,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    partitions = partitions_of(context.partition_keys)
+    reader = SourceReader(source.source(), sorted({p.asset for p in partitions}))
+    stage = BarsStage(store.workspace, reader)
+    return StageRun(bar_batches(reader, partitions), stage, config.full_rebuild)
+
+
+@dg.asset(
+    **_COMMON,
+    ins={"stored": dg.AssetIn("bars")},
+    group_name="market",
+    kinds={"postgres", "parquet"},
+    code_version=code_version("market"),
+    metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
+    description="The 112 columns of `cmc_features` for each bar, and the EMAs beside them in "
+    "`cmc_ema_multi_tf_u`.",
+)
+def cmc_features(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    stored: Batches[PanelBlock],
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    return StageRun(features_of(stored), FeaturesStage(store.workspace), config.full_rebuild)
+
+
+@dg.asset(
+    **_COMMON,
+    ins={"features": dg.AssetIn("cmc_features")},
+    group_name="research",
+    kinds={"postgres"},
+    code_version=code_version("market", "strategies"),
+    metadata={"dagster/column_schema": SIGNALS, "dagster/table_name": "signals"},
+    description="Entries and exits of every active strategy, each with the full feature row of "
+    "its bar.",
+)
+def signals(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    features: Batches[PanelBlock],
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    stage = SignalsStage(store.workspace)
+    return StageRun(signals_of(features, stage.signals), stage, config.full_rebuild)
+
+
+@dg.asset(
+    **_COMMON,
+    ins={"stored": dg.AssetIn("signals")},
+    group_name="research",
+    kinds={"vectorbt", "postgres", "parquet"},
+    code_version=code_version("market", "strategies", "simulation"),
+    metadata={"dagster/column_schema": BACKTESTS, "dagster/table_name": "backtest_runs"},
+    description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
+    "and monthly returns in Parquet. A signal fills at the next bar's open.",
+)
+def backtests(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
+    stored: Batches[StoredSignals],
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    chosen = simulation.config()
+    stage = BacktestsStage(store.workspace, chosen)
+    return StageRun(backtests_of(stored, chosen), stage, config.full_rebuild)

@@ -1,0 +1,110 @@
+"""IO managers: they hand lazy blocks to the stages that store them, and load what is stored.
+
+What an asset returns is a recipe, not data; computing, writing Postgres and Parquet, and leaving
+out what is already stored happen block by block when the IO manager runs the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from backtest_pipeline.defs import metadata
+from backtest_pipeline.defs.partitions import partitions_of
+from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.backtests import stored_signals
+from backtest_pipeline.pipeline.batches import Batches, Stage, StageReport, run_stage
+from backtest_pipeline.pipeline.features import stored_bars
+from backtest_pipeline.pipeline.signals import stored_features
+from backtest_pipeline.pipeline.summary import (
+    backtests_summary,
+    bars_summary,
+    features_summary,
+    signals_summary,
+)
+from backtest_pipeline.pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """An asset's output: what to compute, and the stage that stores it."""
+
+    batches: Batches[Any]
+    stage: Stage[Any]
+    rebuild: bool = False
+
+
+Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
+Summary = Callable[[Workspace, Sequence[Partition]], metadata.Summary]
+
+_LOADERS: dict[str, Loader] = {
+    "bars": stored_bars,
+    "cmc_features": stored_features,
+    "signals": stored_signals,
+}
+_SUMMARIES: dict[str, Summary] = {
+    "bars": bars_summary,
+    "cmc_features": features_summary,
+    "signals": signals_summary,
+    "backtests": backtests_summary,
+}
+
+
+class StageIOManager(dg.ConfigurableIOManager):
+    """Runs stages into the store, and loads stored datasets as lazy batches."""
+
+    store: dg.ResourceDependency[WorkspaceResource]
+
+    def handle_output(self, context: dg.OutputContext, obj: StageRun) -> Iterator[Any]:
+        workspace = self.store.workspace
+        report = run_stage(
+            obj.batches,
+            obj.stage,
+            workers=workspace.workers,
+            rebuild=obj.rebuild,
+            progress=workspace.progress,
+        )
+        asset = context.asset_key.path[-1]
+        summary = _SUMMARIES[asset](workspace, obj.batches.partitions)
+        found = metadata.of_stage(report, summary)
+        if report.failed:
+            yield from _report_good_partitions(context, report)
+            raise dg.Failure(
+                f"{len(report.failed)} of {len(report.outcomes)} partitions failed, the others "
+                f"are stored; first: {report.failed[0].partition}: {report.failed[0].detail}",
+                metadata=found,
+                allow_retries=False,
+            )
+        if len(report.outcomes) == 1:
+            context.add_output_metadata(found)
+        else:
+            # On the output the same tables would be written once for each partition.
+            context.log_event(dg.AssetObservation(context.asset_key, metadata=found))
+
+    def load_input(self, context: dg.InputContext) -> Batches[Any]:
+        asset = context.asset_key.path[-1]
+        return _LOADERS[asset](self.store.workspace, partitions_of(context.asset_partition_keys))
+
+
+def _report_good_partitions(context: dg.OutputContext, report: StageReport) -> Iterator[Any]:
+    """Materializations of what is stored, in a step that is about to fail.
+
+    Dagster takes logged events over when a generator yields; what is yielded itself is dropped
+    by the failure that follows.
+    """
+    failed = {outcome.partition for outcome in report.failed}
+    good = [outcome for outcome in report.outcomes if outcome.partition not in failed]
+    for outcome in good:
+        context.log_event(
+            dg.AssetMaterialization(
+                context.asset_key,
+                partition=str(outcome.partition),
+                metadata={"status": outcome.status.value, "rows": outcome.rows},
+            )
+        )
+    for outcome in good[:1]:
+        yield dg.AssetMaterialization(context.asset_key, partition=str(outcome.partition))

@@ -1,0 +1,55 @@
+"""What a person reads of a run in the Dagster UI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.summary import Summary
+from backtest_pipeline.report.svg import svg_markdown
+
+__all__ = ["Summary", "of_stage", "of_summary"]
+
+_MOST_SHOWN = 20
+
+
+def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
+    """Counts of a stage, partitions without a result and why, then the summary's own tables."""
+    found: dict[str, Any] = {
+        "partitions": len(report.outcomes),
+        **{f"partitions_{status}": count for status, count in report.counts.items()},
+        "dagster/row_count": report.rows,
+    }
+    remarks = [
+        {"partition": str(o.partition), "status": o.status.value, "why": o.detail}
+        for o in report.outcomes
+        if o.status in (Status.EMPTY, Status.FAILED)
+    ]
+    if remarks:
+        found["without_result"] = _table(remarks[:_MOST_SHOWN])
+        if len(remarks) > _MOST_SHOWN:
+            found["without_result_not_shown"] = len(remarks) - _MOST_SHOWN
+    return found | of_summary(summary)
+
+
+def of_summary(summary: Summary) -> dict[str, Any]:
+    """A summary's numbers, tables and chart as metadata values."""
+    found: dict[str, Any] = dict(summary.numbers)
+    for name, rows in summary.tables.items():
+        if rows:
+            found[name] = _table(rows)
+    if summary.chart:
+        found["equity"] = dg.MetadataValue.md(svg_markdown(summary.chart, "equity"))
+    return found
+
+
+def _table(rows: list[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    kinds = {str: "string", bool: "bool", int: "int", float: "float"}
+    columns = [
+        dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in rows[0].items()
+    ]
+    records = [dg.TableRecord({k: "" if v is None else v for k, v in row.items()}) for row in rows]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))

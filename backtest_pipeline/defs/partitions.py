@@ -1,0 +1,85 @@
+"""Partitions of the assets, and the one way in which their keys reach an asset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.partitions import Partition, checked_symbol
+from backtest_pipeline.storage.settings import load_settings
+
+# Append only: Dagster breaks where a partition with runs disappears (dagster#33910).
+assets_partitions = dg.DynamicPartitionsDefinition(name="asset")
+timeframes_partitions = dg.StaticPartitionsDefinition(list(load_settings().timeframes))
+by_asset_and_timeframe = dg.MultiPartitionsDefinition(
+    {"asset": assets_partitions, "timeframe": timeframes_partitions}
+)
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+def require_sound_run(tags: Mapping[str, str]) -> None:
+    """Refuse a run that names a range and one key at once.
+
+    A backfill launched from the job page tags its runs so, and Dagster then computes the first
+    key only and reports all as done (dagster#28861).
+    """
+    ranged = RANGE_START in tags
+    single = [t for t in tags if t.startswith("dagster/partition") and t != "dagster/partition_set"]
+    if ranged and single:
+        raise dg.Failure(
+            "this run names both a range of partitions and a single one (dagster#28861), so it "
+            "would compute one and report them all; launch it from the asset's page, not the job's",
+            allow_retries=False,
+        )
+
+
+def partitions_of(keys: Iterable[str]) -> list[Partition]:
+    """Dagster's keys as partitions."""
+    return [Partition.parse(str(key)) for key in keys]
+
+
+def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
+    """Add the symbols that Dagster does not know yet; returns those added."""
+    known = set(instance.get_dynamic_partitions("asset"))
+    new = [checked_symbol(symbol) for symbol in symbols if symbol not in known]
+    if new:
+        instance.add_dynamic_partitions("asset", new)
+    return new
+
+
+def rectangles(
+    instance: dg.DagsterInstance, assets: Sequence[str], timeframes: Sequence[str]
+) -> list[dict[str, str]]:
+    """Tags of the fewest range runs that cover these assets at these timeframes.
+
+    Dagster's ranges are rectangles over the stored order of both dimensions, so that wanted
+    assets which do not stand next to each other need more than one.
+    """
+    known = instance.get_dynamic_partitions("asset")
+    for asset in assets:
+        if asset not in known:
+            raise UnknownName("asset", asset, known)
+    names = timeframes_partitions.get_partition_keys()
+    for name in timeframes:
+        if name not in names:
+            raise UnknownName("timeframe of this project (BACKTEST_TIMEFRAMES)", name, names)
+    return [
+        {RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}
+        for a, b in _spans(map(known.index, assets))
+        for t, u in _spans(map(names.index, timeframes))
+    ]
+
+
+def _spans(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """Runs of neighbouring positions as (first, last)."""
+    spans: list[tuple[int, int]] = []
+    for position in sorted(set(positions)):
+        if spans and spans[-1][1] == position - 1:
+            spans[-1] = (spans[-1][0], position)
+        else:
+            spans.append((position, position))
+    return spans
