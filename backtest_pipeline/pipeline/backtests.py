@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
-from backtest_pipeline.pipeline.publication import identify_runs, publication_of
+from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -178,46 +178,35 @@ class BacktestsStage:
         return rows_of_dataset(self._workspace, "features", partitions)
 
     def store(self, block: BacktestBlock) -> Iterable[Outcome]:
-        workspace = self._workspace
+        database = self._workspace.database
         assets = [asset for asset in block.assets if asset in block.upstream]
-        with workspace.database.begin() as connection:
+        with database.begin() as connection:
             ids = asset_ids(connection, assets)
-        traded = () if block.batch is None else block.batch.panel.assets
         published = None
         if block.batch is not None:
-            identities = identify_runs(
-                block.signals, traded, block.timeframe, block.inputs, self._config, Window()
+            published = prepare_publication(
+                self._workspace, block.batch, block, ids, self._config, Window()
             )
-            published = publication_of(
-                block.batch,
-                block.signals,
-                identities,
-                ids,
-                self._config,
-                Window(),
-                block.started_at,
-            )
-            about = {"runs": len(identities), "timeframe": block.timeframe}
-            workspace.artifacts.put_directory(published.uri, published.files, about)
+        traded = () if block.batch is None else block.batch.panel.assets
         versions = {
             Partition(asset, block.timeframe): DatasetVersion(
-                version=combined(block.upstream[asset].version, self._code),
-                input_version=block.upstream[asset].version,
+                version=combined(upstream.version, self._code),
+                input_version=upstream.version,
                 code_version=self._code,
-                generation="",
+                generation=combined(upstream.generation, self._code),
                 n_rows=len(block.signals) if asset in traded else 0,
-                first_ts=block.upstream[asset].first_ts,
-                last_ts=block.upstream[asset].last_ts,
+                first_ts=upstream.first_ts,
+                last_ts=upstream.last_ts,
                 uri=published.uri if published and asset in traded else None,
             )
-            for asset in assets
+            for asset, upstream in block.upstream.items()
         }
         too_short = [QualityCount(p, "too_few_bars", 1) for p in versions if p.asset not in traded]
-        with workspace.database.begin() as connection:
+        with database.arrow() as connection, connection.cursor() as cursor:
             if published is not None:
-                publish_runs(connection, published.runs, published.trades, published.metrics)
-            write_versions(connection, self.name, ids, versions)
-            replace_quality(connection, self.name, ids, list(versions), too_short)
+                publish_runs(cursor, published.runs, published.trades, published.metrics)
+            write_versions(cursor, self.name, ids, versions)
+            replace_quality(cursor, self.name, ids, list(versions), too_short)
         return [
             self._outcome(Partition(asset, block.timeframe), asset in traded, block)
             for asset in block.assets
@@ -233,3 +222,23 @@ class BacktestsStage:
         else:
             detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
         return Outcome(partition, Status.EMPTY, detail=detail)
+
+
+def prepare_publication(
+    workspace: Workspace,
+    batch: BatchResult,
+    block: BacktestBlock,
+    ids: Mapping[str, int],
+    config: SimulationConfig,
+    window: Window,
+) -> Publication:
+    """Rows to publish, after the files that they point to are written."""
+    identities = identify_runs(
+        block.signals, batch.panel.assets, block.timeframe, block.inputs, config, window
+    )
+    published = publication_of(
+        batch, block.signals, identities, ids, config, window, block.started_at
+    )
+    about = {"runs": len(identities), "timeframe": block.timeframe}
+    workspace.artifacts.put_directory(published.uri, published.files, about)
+    return published

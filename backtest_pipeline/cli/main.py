@@ -1,0 +1,138 @@
+"""`backtest-pipeline`: the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest_pipeline.cli.console import console, fail
+from backtest_pipeline.market.errors import BacktestError
+
+app = typer.Typer(
+    help="Crypto features to trusted backtests: bars, features, signals, backtests, portfolios.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Bars = Annotated[
+    Path | None,
+    typer.Option("--bars", help="File or folder of bars; else BACKTEST_BARS or the sample market."),
+]
+FullRebuild = Annotated[
+    bool, typer.Option("--full-rebuild", help="Compute also what has not changed.")
+]
+
+
+@app.command()
+def demo() -> None:
+    """Run the whole pipeline on the synthetic sample market and show the results."""
+    from backtest_pipeline.cli import refreshing
+
+    refreshing.demo()
+
+
+@app.command()
+def run(
+    signal: Annotated[str, typer.Option(help="Signal name or type, for example rsi or ema_9_21.")],
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None,
+    bars: Bars = None,
+    direction: Annotated[str, typer.Option(help="long, short or both.")] = "both",
+    fee_bps: Annotated[float, typer.Option(help="Fee per side in basis points.")] = 10.0,
+    slippage_bps: Annotated[float, typer.Option(help="Slippage in basis points.")] = 5.0,
+    fraction: Annotated[float, typer.Option(help="Fraction of equity per entry.")] = 1.0,
+    full_rebuild: FullRebuild = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Backtest one signal on one asset, and store the run."""
+    from backtest_pipeline.cli import running
+
+    running.run(
+        signal=signal,
+        asset=asset,
+        tf=tf,
+        start=start,
+        end=end,
+        bars=str(bars or ""),
+        direction=direction,
+        costs=(fee_bps, slippage_bps),
+        fraction=fraction,
+        full_rebuild=full_rebuild,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def refresh(
+    assets: Annotated[
+        str, typer.Option(help="Symbols, separated by commas; all of the source if not given.")
+    ] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Timeframes, separated by commas; all of the project if not given.")
+    ] = "",
+    bars: Bars = None,
+    full_rebuild: FullRebuild = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
+    from backtest_pipeline.cli import refreshing
+
+    refreshing.refresh(
+        assets=_split(assets),
+        timeframes=_split(timeframes),
+        bars=str(bars or ""),
+        full_rebuild=full_rebuild,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
+) -> None:
+    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C ends all."""
+    from backtest_pipeline.cli import serving
+
+    serving.up(host, port)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date."""
+    from backtest_pipeline.cli import serving
+
+    serving.migrate()
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, store, schema, artifacts and disk, and say how to mend what is wrong."""
+    from backtest_pipeline.cli import serving
+
+    serving.doctor()
+
+
+def _split(names: str) -> list[str] | None:
+    return [name.strip() for name in names.split(",") if name.strip()] or None
+
+
+def main() -> None:
+    """Run the command; errors of this project become a message and exit code 1."""
+    try:
+        app()
+    except BacktestError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        console.print("interrupted; what was stored stays, run the command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The code location: everything that Dagster shows and runs, assembled by hand."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import dagster as dg
+
+# Backfill policies and multi-partition mappings are used knowingly; the versions are pinned.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+from backtest_pipeline.defs.assets.rollups import portfolio_rollups  # noqa: E402
+from backtest_pipeline.defs.assets.stages import (  # noqa: E402
+    backtests,
+    bars,
+    cmc_features,
+    signals,
+)
+from backtest_pipeline.defs.automation import (  # noqa: E402
+    nightly_refresh,
+    refresh_job,
+    rollup_after_backtests,
+    rollup_job,
+    source_assets,
+)
+from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
+from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
+from backtest_pipeline.defs.resources import (  # noqa: E402
+    SimulationResource,
+    SourceResource,
+    WorkspaceResource,
+)
+
+
+def build_definitions(**resource_overrides: Any) -> dg.Definitions:
+    """All definitions, with other resources in the place of the default ones where named.
+
+    Args:
+        resource_overrides: any of `store`, `source`, `simulation`.
+    """
+    store = resource_overrides.pop("store", None) or WorkspaceResource()
+    return dg.Definitions(
+        assets=[bars, cmc_features, signals, backtests, portfolio_rollups],
+        asset_checks=CHECKS,
+        jobs=[refresh_job, rollup_job],
+        schedules=[nightly_refresh],
+        sensors=[source_assets, rollup_after_backtests],
+        executor=dg.in_process_executor,
+        resources={
+            "store": store,
+            "source": SourceResource(),
+            "simulation": SimulationResource(),
+            "stages": StageIOManager(store=store),
+            **resource_overrides,
+        },
+    )
+
+
+defs = build_definitions()

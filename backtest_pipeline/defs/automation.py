@@ -1,0 +1,76 @@
+"""What happens by itself: assets of the source become partitions, and a nightly refresh."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from backtest_pipeline.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    assets_partitions,
+    register_partitions,
+    timeframes_partitions,
+)
+from backtest_pipeline.defs.resources import SourceResource
+
+refresh_job = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.assets("bars", "cmc_features", "signals", "backtests"),
+    executor_def=dg.in_process_executor,
+    description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
+)
+rollup_job = dg.define_asset_job(
+    "rollup",
+    selection=dg.AssetSelection.assets("portfolio_rollups"),
+    executor_def=dg.in_process_executor,
+    description="Portfolios of the stored backtests.",
+)
+
+
+@dg.sensor(
+    name="source_assets",
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds a partition for each asset that the source has and Dagster does not know.",
+)
+def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
+    new = register_partitions(context.instance, source.source().symbols())
+    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new asset")
+
+
+@dg.schedule(
+    name="nightly_refresh",
+    job=refresh_job,
+    cron_schedule="10 0 * * *",
+    execution_timezone="UTC",
+    description="One run over all assets and timeframes, after the UTC day has ended.",
+)
+def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
+    if not assets:
+        return dg.SkipReason("no asset is known yet; the sensor source_assets adds them")
+    timeframes = timeframes_partitions.get_partition_keys()
+    return dg.RunRequest(
+        run_key=context.scheduled_execution_time.isoformat(),
+        tags={
+            RANGE_START: f"{assets[0]}|{timeframes[0]}",
+            RANGE_END: f"{assets[-1]}|{timeframes[-1]}",
+        },
+    )
+
+
+@dg.asset_sensor(
+    asset_key=dg.AssetKey("backtests"),
+    name="rollup_after_backtests",
+    job=rollup_job,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Forms the portfolios of all timeframes anew after backtests were stored.",
+)
+def rollup_after_backtests(
+    _context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
+) -> dg.RunRequest:
+    timeframes = timeframes_partitions.get_partition_keys()
+    return dg.RunRequest(
+        run_key=asset_event.run_id,
+        tags={RANGE_START: timeframes[0], RANGE_END: timeframes[-1]},
+    )

@@ -1,0 +1,162 @@
+"""One backtest on demand: one signal on one asset in a window, stored like any other run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import DAY_US, timeframe
+from backtest_pipeline.pipeline.backtests import (
+    FEWEST_BARS,
+    BacktestBlock,
+    prepare_publication,
+    stored_signals,
+)
+from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.batches import StageReport, run_stage
+from backtest_pipeline.pipeline.features import FeaturesStage, features_of, stored_bars
+from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.publication import identify_runs
+from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.assets import (
+    active_signals,
+    asset_ids,
+    find_signal,
+    known_symbols,
+)
+from backtest_pipeline.storage.runs import current_runs, publish_runs, stored_run_ids
+
+
+def backtest_once(
+    workspace: Workspace,
+    source: BarSource,
+    *,
+    signal: str,
+    asset: str,
+    tf: str,
+    window: Window,
+    config: SimulationConfig,
+    rebuild: bool = False,
+) -> Mapping[str, Any]:
+    """Bring the partition up to date, trade the signal in the window, and store the run.
+
+    Indicators use the whole history before the window; trades use the window alone.
+
+    Args:
+        workspace: the open store.
+        source: where bars come from; an asset that it does not have may be stored already.
+        signal: name or type of a signal.
+        asset, tf: the partition.
+        window: UTC dates, half-open.
+        config: costs, sizing, direction.
+        rebuild: compute also what has not changed.
+
+    Returns:
+        The run's row with its metrics, as `storage.runs.current_runs` gives it.
+
+    Raises:
+        UnknownName: for a signal, asset or timeframe that there is not.
+        InvalidInput: for a window without enough bars.
+        BacktestError: where the partition has no result, and why.
+    """
+    require_window(window)
+    partition = Partition(asset, timeframe(tf).name)
+    with workspace.database.begin() as connection:
+        chosen = find_signal(active_signals(connection), signal)
+        known = known_symbols(connection)
+    if asset in source.symbols():
+        _refresh(workspace, source, partition, rebuild)
+    elif asset not in known:
+        raise UnknownName("asset", asset, (*source.symbols(), *known))
+
+    stored = stored_signals(workspace, [partition]).load(tf, [asset])
+    started_at = datetime.now(UTC)
+    events = stored.block.events[[s.name == chosen.name for s in stored.block.signals]]
+    keep = _rows_in(stored.block.panel, window)
+    panel = stored.block.panel.take(keep)
+    if len(panel) < FEWEST_BARS:
+        raise InvalidInput(_too_few(stored.block.panel, partition, window, len(panel)))
+    block = BacktestBlock(
+        batch=None,
+        signals=(chosen,),
+        inputs=stored.block.inputs,
+        upstream=stored.upstream,
+        assets=(asset,),
+        timeframe=tf,
+        started_at=started_at,
+    )
+    (identity,) = identify_runs((chosen,), (asset,), tf, block.inputs, config, window)
+    with workspace.database.begin() as connection:
+        ids = asset_ids(connection, [asset])
+        is_stored = identity.run_id in stored_run_ids(connection, [identity.run_id])
+    if rebuild or not is_stored:
+        batch = simulate_batch(panel, np.ascontiguousarray(events[:, keep]), config)
+        published = prepare_publication(workspace, batch, block, ids, config, window)
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            publish_runs(cursor, published.runs, published.trades, published.metrics)
+    with workspace.database.begin() as connection:
+        found = current_runs(connection, run_ids=[identity.run_id])
+    return found.iloc[0].to_dict()
+
+
+def _refresh(workspace: Workspace, source: BarSource, partition: Partition, rebuild: bool) -> None:
+    """Bars, features and signals of one partition; raises where one of them has no result."""
+    partitions = [partition]
+    reader = SourceReader(source, [partition.asset])
+    how = {"rebuild": rebuild, "workers": 1, "progress": workspace.progress}
+    _require(run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how))
+    bars = stored_bars(workspace, partitions)
+    _require(run_stage(features_of(bars), FeaturesStage(workspace), **how))
+    stage = SignalsStage(workspace)
+    features = stored_features(workspace, partitions)
+    _require(run_stage(signals_of(features, stage.signals), stage, **how))
+
+
+def _require(report: StageReport) -> None:
+    for outcome in report.outcomes:
+        if outcome.detail:
+            raise BacktestError(f"{outcome.partition}: {report.stage}: {outcome.detail}")
+
+
+def require_window(window: Window) -> None:
+    """Raises InvalidInput where the window ends before it begins."""
+    if window.start and window.end and window.end <= window.start:
+        raise InvalidInput(
+            f"the window ends on {window.end}, which is not after its start {window.start}; "
+            "the end is the day after the last"
+        )
+
+
+def _rows_in(panel: Panel, window: Window) -> np.ndarray:
+    day = panel.ts // DAY_US
+    keep = np.ones(len(panel), bool)
+    if window.start:
+        keep &= day >= _day_number(window.start)
+    if window.end:
+        keep &= day < _day_number(window.end)
+    return keep
+
+
+def _day_number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def _too_few(panel: Panel, partition: Partition, window: Window, n: int) -> str:
+    if len(panel) == 0:
+        return f"{partition} has no complete bar"
+    first, last = panel.ts[[0, -1]].view("M8[us]").astype("M8[D]")
+    asked = f"from {window.start or 'the beginning'} to {window.end or 'the end'}"
+    return (
+        f"{partition} has {n} bars {asked}, and a backtest needs {FEWEST_BARS}; "
+        f"its bars run from {first} to {last}"
+    )

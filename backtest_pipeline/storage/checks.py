@@ -1,0 +1,51 @@
+"""Grain and bounds of the stored tables: how many rows break each rule."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+# Every rule counts what must not be there.
+_RULES = {
+    "cmc_features": """
+        SELECT count(*) - count(DISTINCT (id, ts, tf)) AS duplicate_keys,
+               count(*) FILTER (WHERE high < low OR high < open OR high < close
+                                OR low > open OR low > close) AS prices_out_of_order,
+               count(*) FILTER (WHERE open IS NULL OR high IS NULL OR low IS NULL
+                                OR close IS NULL OR NOT close > 0) AS prices_missing,
+               count(*) FILTER (WHERE rsi_14 NOT BETWEEN 0 AND 100
+                                OR rsi_7 NOT BETWEEN 0 AND 100) AS rsi_out_of_bounds,
+               count(*) FILTER (WHERE atr_14 < 0 OR vol_parkinson_20 < 0) AS negative_volatility
+        FROM cmc_features
+    """,
+    "signals": """
+        SELECT count(*) FILTER (WHERE f.id IS NULL) AS without_bar,
+               count(*) FILTER (WHERE f.close IS DISTINCT FROM s.close) AS close_differs,
+               count(*) FILTER (WHERE s.follows IS NOT DISTINCT FROM s.action
+                                OR (s.follows IS NULL AND s.action = 'exit')) AS out_of_turn
+        FROM (
+            SELECT id, ts, tf, close, action, lag(action) OVER (
+                PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
+            FROM signals
+        ) AS s LEFT JOIN cmc_features f USING (id, ts, tf)
+    """,
+    "backtests": """
+        SELECT count(*) FILTER (WHERE m.run_id IS NULL) AS without_metrics,
+               count(*) FILTER (WHERE m.trade_count <> coalesce(t.n, 0)) AS trades_missing,
+               count(*) FILTER (WHERE m.win_rate NOT BETWEEN 0 AND 1
+                                OR m.exposure NOT BETWEEN 0 AND 1) AS shares_out_of_bounds,
+               count(*) FILTER (WHERE m.max_drawdown NOT BETWEEN -1 AND 0
+                                OR m.total_return < -1) AS losses_out_of_bounds
+        FROM backtest_runs r
+        LEFT JOIN backtest_metrics m USING (run_id)
+        LEFT JOIN (SELECT run_id, count(*) AS n FROM backtest_trades GROUP BY run_id) t
+            USING (run_id)
+        WHERE r.status = 'completed' AND r.is_current
+    """,
+}
+CHECKED = tuple(_RULES)
+
+
+def violations(connection: Connection, dataset: str) -> dict[str, int]:
+    """Rows that break each rule of a dataset; all zero where it is sound."""
+    row = connection.execute(text(_RULES[dataset])).mappings().one()
+    return {rule: int(count) for rule, count in row.items()}
