@@ -1,0 +1,193 @@
+"""One database: connections, transactions and errors.
+
+`Database.begin` is a transaction for statements, `Database.arrow` one for whole Arrow tables.
+Both go to the schema that the connection string's search path names, in UTC, with limits on how
+long anything may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.exc import DBAPIError
+
+from backtest_pipeline.market.errors import SchemaNotMigrated, StoreError, StoreUnavailable
+from backtest_pipeline.storage.embedded import PORT, SUPERUSER, embedded_server
+from backtest_pipeline.storage.settings import Settings
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
+
+EMBEDDED_DATABASE = "backtest"
+DAGSTER_SCHEMA = "dagster"
+_SESSION = {
+    "timezone": "UTC",
+    "statement_timeout": "15min",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "5min",
+    "jit": "off",
+}
+_CONNECTION = {
+    "application_name": "backtest_pipeline",
+    "connect_timeout": "5",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+_NO_PASSWORD_FITS = ("28P01", "28000")
+_NO_DATABASE = "3D000"
+_NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
+_WAITED_TOO_LONG = ("57014", "55P03")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that answered when it was opened.
+
+    Attributes:
+        conninfo: libpq connection string; holds the password and is not part of the repr.
+        engine: SQLAlchemy engine on psycopg, for statements.
+        where: host and database, for messages.
+    """
+
+    conninfo: str = field(repr=False)
+    engine: sa.Engine = field(repr=False)
+    where: str
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """One transaction: committed at the end, rolled back on any error.
+
+        Raises:
+            StoreUnavailable, SchemaNotMigrated, StoreError: for what the database reports.
+        """
+        with self.errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def arrow(self) -> Iterator[ArrowConnection]:
+        """One transaction on a connection that reads and writes Arrow tables; errors as `begin`."""
+        from adbc_driver_postgresql.dbapi import connect
+
+        with self.errors(), connect(self.conninfo) as connection:
+            yield connection
+            connection.commit()  # closing without it rolls back
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the drivers' errors into ours; for code on a connection of its own."""
+        from adbc_driver_manager import Error as ArrowError
+
+        try:
+            yield
+        except DBAPIError as error:
+            raise _translated(error.orig, self.where) from error
+        except (psycopg.Error, ArrowError) as error:
+            raise _translated(error, self.where) from error
+
+    def dagster_url(self) -> str:
+        """The SQLAlchemy URL of Dagster's own storage, password included.
+
+        It is the schema `dagster` of the same database: one backup holds both, a database user
+        needs no right to create databases, and a cloned database has storage of its own. Dagster
+        wants psycopg2: SQLAlchemy's default driver breaks its event log.
+        """
+        words = _words(self.conninfo)
+        words.pop("application_name")
+        options = f"{words.pop('options')} -csearch_path={DAGSTER_SCHEMA}"
+        url = sa.URL.create(
+            "postgresql+psycopg2",
+            username=words.pop("user", None),
+            password=words.pop("password", None),
+            database=words.pop("dbname", None),
+            query=words | {"options": options},
+        )
+        return url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name, the embedded server started if that is it.
+
+    Raises:
+        StoreUnavailable: where it does not answer, or refuses; with host and database, never
+            with the password.
+        ConfigurationError: where the embedded server cannot run below the home folder.
+    """
+    if settings.run_store_mode == "embedded":
+        socket = embedded_server(settings.home).socket_folder
+        address = {"host": str(socket), "port": PORT, "user": SUPERUSER}
+        _ensure_database(make_conninfo("", dbname="postgres", **address), EMBEDDED_DATABASE)
+        return connect_database(make_conninfo("", dbname=EMBEDDED_DATABASE, **address))
+    assert settings.postgres_dsn is not None  # noqa: S101  (a rule of Settings)
+    return connect_database(settings.postgres_dsn.get_secret_value())
+
+
+def connect_database(dsn: str) -> Database:
+    """The database behind a libpq connection string; raises as `open_database`."""
+    words = _words(dsn)
+    session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
+    options = f"{session} {words.pop('options', '')}".strip()
+    conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(conninfo),
+        pool_pre_ping=True,
+        pool_size=4,
+        max_overflow=8,
+        hide_parameters=True,
+    )
+    where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
+    database = Database(conninfo, engine, where)
+    with database.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    return database
+
+
+def _words(dsn: str) -> dict[str, str]:
+    return {name: str(word) for name, word in conninfo_to_dict(dsn).items() if word is not None}
+
+
+def _ensure_database(conninfo: str, name: str) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        known = "SELECT FROM pg_database WHERE datname = %s"
+        if connection.execute(known, [name]).fetchone() is None:
+            create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            try:
+                connection.execute(create)
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return  # another process was first
+
+
+def _translated(error: Any, where: str) -> StoreError:
+    """The error of ours for a driver's error, told by its SQLSTATE."""
+    state = getattr(error, "sqlstate", None)
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error):
+        return StoreUnavailable(
+            f"{where}: user name or password refused; check BACKTEST_POSTGRES_DSN"
+        )
+    if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
+        return StoreUnavailable(f"{where}: no such database; create it, or mend the DSN")
+    if state in _NO_SUCH_OBJECT:
+        return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
+    if state in _WAITED_TOO_LONG:
+        return StoreError(
+            f"{where}: {reason}; another writer holds the rows, or the block is large"
+        )
+    if isinstance(error, psycopg.OperationalError) or type(error).__name__ == "OperationalError":
+        return StoreUnavailable(
+            f"{where}: {reason}; check that the server runs and that BACKTEST_POSTGRES_DSN names it"
+        )
+    return StoreError(f"{where}: {reason}")

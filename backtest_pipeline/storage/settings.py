@@ -1,0 +1,117 @@
+"""Where the data lives: settings from the environment, validated once at start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backtest_pipeline.market.errors import ConfigurationError
+
+PREFIX = "BACKTEST_"
+
+
+def default_home() -> Path:
+    """The folder that holds everything unless `BACKTEST_HOME` says otherwise.
+
+    As root a folder below `/var/lib`: PostgreSQL then runs as a user of its own, and a folder
+    below root's home could only be reached by it if that home were opened to everybody.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/backtest_pipeline")
+    return user_data_path("backtest_pipeline")
+
+
+class Settings(BaseSettings):
+    """Everything that says where data lives; one field for each `BACKTEST_...` variable.
+
+    Attributes:
+        run_store_mode: `embedded` for a private PostgreSQL server below `home`, or `postgres`.
+        postgres_dsn: how to reach the server in mode `postgres`; a URL or `key=value` words.
+        home: absolute folder of the embedded server and, by default, the artifacts.
+        artifacts_url: a local folder, or empty for `<home>/artifacts`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    run_store_mode: Literal["embedded", "postgres"] = "embedded"
+    postgres_dsn: SecretStr | None = Field(default=None, validate_default=True)
+    home: Path = Field(default_factory=default_home)
+    artifacts_url: str = ""
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _dsn_is_given_and_parses(
+        cls, dsn: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        if info.data.get("run_store_mode") != "postgres":
+            return dsn
+        if dsn is None:
+            raise ValueError("is required where BACKTEST_RUN_STORE_MODE=postgres")
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            conninfo_to_dict(dsn.get_secret_value())
+        except psycopg.Error:  # libpq's message quotes pieces of the DSN, so it is not shown
+            raise ValueError(
+                "is not a connection string; write postgresql://user:password@host:5432/database,"
+                " with %40 for an @ in the password"
+            ) from None
+        return dsn
+
+    @field_validator("home")
+    @classmethod
+    def _home_is_absolute(cls, home: Path) -> Path:
+        home = home.expanduser()
+        if not home.is_absolute():
+            raise ValueError(f"must be an absolute folder, not {str(home)!r}")
+        return home
+
+    @field_validator("artifacts_url")
+    @classmethod
+    def _artifacts_are_local(cls, url: str) -> str:
+        scheme = urlsplit(url).scheme
+        if scheme not in ("", "file"):
+            raise ValueError(
+                f"{scheme}:// is not supported; give a local folder (mount the bucket, or copy"
+                " the folder to it)"
+            )
+        if url and not _local_folder(url).is_absolute():
+            raise ValueError(f"must be an absolute folder, not {url!r}")
+        return url
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """The folder that artifacts are written below."""
+        return _local_folder(self.artifacts_url) if self.artifacts_url else self.home / "artifacts"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process: its environment, with `overrides` by field name on top.
+
+    Raises:
+        ConfigurationError: naming each variable that is missing or makes no sense. Values of
+            secrets are never part of the message.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_complaint(e) for e in error.errors())) from None
+
+
+def _complaint(error: Any) -> str:
+    variable = PREFIX + str(error["loc"][0]).upper()
+    return f"{variable}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _local_folder(url: str) -> Path:
+    path = unquote(urlsplit(url).path) if url.startswith("file:") else url
+    return Path(path).expanduser()

@@ -1,0 +1,252 @@
+"""The tables `signals` and `signal_state`: events in with their feature rows, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from psycopg import sql
+
+from backtest_pipeline.market.errors import InvalidInput, StoreError
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.timeframes import Timeframe
+from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.dimensions import asset_ids
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+
+@dataclass(frozen=True)
+class SignalEvents:
+    """Entries and exits of any number of signals and assets at one timeframe.
+
+    Attributes:
+        signal_id: int, one for each event, as all the following.
+        asset_id: int.
+        ts: int64, close stamp of the bar in microseconds since 1970 UTC.
+        is_long: bool; False is short.
+        is_entry: bool; False is exit.
+        close: float64, the bar's close.
+        emas: values of the EMAs that were read, by period; NaN where an event read none.
+    """
+
+    signal_id: np.ndarray
+    asset_id: np.ndarray
+    ts: np.ndarray
+    is_long: np.ndarray
+    is_entry: np.ndarray
+    close: np.ndarray
+    emas: Mapping[int, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+@dataclass(frozen=True)
+class SignalState:
+    """Where the refresh of one signal on one asset stopped.
+
+    Attributes:
+        signal_id: of `dim_signals`.
+        asset_id: of `dim_assets`.
+        last_ts: last feature row that was read, microseconds since 1970 UTC.
+        position: 1 long, -1 short, 0 flat.
+        entry_ts: stamp of the bar that opened the position; None when flat.
+        entry_price: close of that bar; None when flat.
+    """
+
+    signal_id: int
+    asset_id: int
+    last_ts: int
+    position: int
+    entry_ts: int | None = None
+    entry_price: float | None = None
+
+
+def write_signals(
+    database: Database,
+    timeframe: Timeframe,
+    events: SignalEvents,
+    states: Sequence[SignalState],
+    *,
+    params_hashes: Mapping[int, str],
+    signal_version: str,
+    since: Mapping[tuple[int, int], int] | None = None,
+) -> int:
+    """Store what a block of (signal, asset) pairs gave, in one transaction; returns the events.
+
+    `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
+    where that is given, else all. The snapshot of the feature row is made in the database, so
+    that its columns never travel; it holds every feature and the event's EMAs, and leaves out
+    only when the row was written.
+
+    Args:
+        database: where to.
+        timeframe: of all events.
+        events: what the strategies gave.
+        states: one for each (signal, asset) that was computed, with events or without.
+        params_hashes: hash of the parameters of each signal id.
+        signal_version: version of the code that gave the events.
+        since: first stamp that was computed anew of a (signal_id, asset_id).
+
+    Raises:
+        InvalidInput: for an event whose pair has no state.
+        StoreError: where an event has no feature row, or a feature row no dataset version;
+            nothing of the block is stored then.
+    """
+    _check_pairs(events, states)
+    with database.arrow() as connection, connection.cursor() as cursor:
+        ids = {state.asset_id for state in states}
+        copy.lock_cells(cursor, "signals", timeframe.name, list(ids))
+        copy.stage(cursor, "computed", _state_rows(states, params_hashes, since or {}))
+        copy.stage(cursor, "staged", _event_rows(events, params_hashes))
+        copy.run(
+            cursor,
+            "DELETE FROM signals s USING computed c WHERE s.signal_id = c.signal_id"
+            " AND s.id = c.id AND s.tf = $1 AND s.ts >= coalesce(c.since, '-infinity')",
+            timeframe.name,
+        )
+        if _insert_events(cursor, timeframe, signal_version, events.emas) != len(events):
+            raise _lost(cursor, timeframe, len(events))
+        _upsert_states(cursor, timeframe, signal_version)
+    return len(events)
+
+
+def read_signals(
+    database: Database,
+    timeframe: Timeframe,
+    assets: Sequence[str],
+    *,
+    snapshots: bool = False,
+) -> pa.Table:
+    """The events of these assets, by asset, signal and time, exits before entries of one bar.
+
+    Columns: signal_id, name, id, symbol, ts, direction, action, close, params_hash,
+    feature_version, signal_version, and with `snapshots` the JSON text feature_snapshot.
+
+    Raises:
+        UnknownName: for an asset that does not exist.
+    """
+    ids = asset_ids(database, assets)
+    snapshot = sql.SQL(", s.feature_snapshot::text AS feature_snapshot" if snapshots else "")
+    query = sql.SQL(
+        "SELECT s.signal_id, d.name, s.id, a.symbol, s.ts, s.direction, s.action, s.close,"
+        " s.params_hash, s.feature_version, s.signal_version{snapshot}"
+        " FROM signals s JOIN dim_signals d USING (signal_id) JOIN dim_assets a ON a.id = s.id"
+        " WHERE s.tf = $1 AND s.id = ANY($2::int[])"
+        " ORDER BY array_position($2::int[], s.id), s.signal_id, s.ts, s.action DESC, s.direction"
+    ).format(snapshot=snapshot)
+    with database.arrow() as connection, connection.cursor() as cursor:
+        return copy.fetch(cursor, query.as_string(), timeframe.name, list(ids.values()))
+
+
+def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
+    known = {(state.signal_id, state.asset_id) for state in states}
+    seen = set(zip(events.signal_id.tolist(), events.asset_id.tolist(), strict=True))
+    if not seen <= known:
+        signal, asset = min(seen - known)
+        raise InvalidInput(
+            f"events of signal {signal} on asset {asset} come without a SignalState;"
+            f" give one for each pair that was computed ({len(seen - known)} are missing)"
+        )
+
+
+def _event_rows(events: SignalEvents, params_hashes: Mapping[int, str]) -> pa.Table:
+    hashes = [params_hashes[i] for i in events.signal_id.tolist()]
+    emas = {f"ema_{period}": copy.floats(values) for period, values in events.emas.items()}
+    return pa.table(
+        {
+            "signal_id": copy.integers(events.signal_id),
+            "id": copy.integers(events.asset_id),
+            "ts": copy.stamps(events.ts),
+            "is_long": copy.booleans(events.is_long),
+            "is_entry": copy.booleans(events.is_entry),
+            "close": copy.floats(events.close),
+            "params_hash": pa.array(hashes, pa.string()),
+            **emas,
+        }
+    )
+
+
+def _state_rows(
+    states: Sequence[SignalState],
+    params_hashes: Mapping[int, str],
+    since: Mapping[tuple[int, int], int],
+) -> pa.Table:
+    first = [since.get((state.signal_id, state.asset_id)) for state in states]
+    return pa.table(
+        {
+            "signal_id": pa.array([s.signal_id for s in states], pa.int32()),
+            "id": pa.array([s.asset_id for s in states], pa.int32()),
+            "last_ts": copy.stamps([s.last_ts for s in states]),
+            "position": pa.array([s.position for s in states], pa.int16()),
+            "entry_ts": copy.stamps([s.entry_ts for s in states]),
+            "entry_price": pa.array([s.entry_price for s in states], pa.float64()),
+            "params_hash": pa.array([params_hashes[s.signal_id] for s in states], pa.string()),
+            "since": copy.stamps(first),
+        }
+    )
+
+
+def _insert_events(
+    cursor: Cursor, timeframe: Timeframe, signal_version: str, emas: Mapping[int, np.ndarray]
+) -> int:
+    """Insert the staged events with their snapshots; returns how many found a feature row."""
+    table = copy.fetch(
+        cursor,
+        "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = 'cmc_features'::regclass"
+        " AND attnum > 0 AND NOT attisdropped AND attname <> 'updated_at' ORDER BY attnum",
+    )
+    columns = [("f", name) for name in table["name"].to_pylist()]
+    columns += [("s", f"ema_{period}") for period in emas]
+    statement = sql.SQL(
+        "WITH stored AS (INSERT INTO signals (signal_id, id, tf, ts, direction, action, close,"
+        " feature_snapshot, params_hash, feature_version, signal_version)"
+        " SELECT r.signal_id, r.id, $1, r.ts, CASE WHEN r.is_long THEN 'long' ELSE 'short' END,"
+        " CASE WHEN r.is_entry THEN 'entry' ELSE 'exit' END, r.close,"
+        " to_jsonb(r.snapshot), r.params_hash, r.version, $2"
+        " FROM (SELECT s.*, v.version, snapshot"
+        "  FROM staged s"
+        "  JOIN dataset_versions v ON v.dataset = 'features' AND v.id = s.id AND v.tf = $1"
+        "  JOIN cmc_features f ON f.id = s.id AND f.ts = s.ts AND f.tf = $1"
+        "  CROSS JOIN LATERAL (SELECT {columns}) AS snapshot) r"
+        " RETURNING 1) SELECT count(*) AS n FROM stored"
+    ).format(columns=sql.SQL(", ").join(sql.Identifier(*column) for column in columns))
+    return copy.fetch(cursor, statement.as_string(), timeframe.name, signal_version)["n"][0].as_py()
+
+
+def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) -> None:
+    columns = "last_ts position entry_ts entry_price params_hash feature_version signal_version"
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns.split())
+    copy.run(
+        cursor,
+        "INSERT INTO signal_state (signal_id, id, tf, last_ts, position, entry_ts, entry_price,"  # noqa: S608
+        " params_hash, feature_version, signal_version)"
+        " SELECT c.signal_id, c.id, $1, c.last_ts, c.position, c.entry_ts, c.entry_price,"
+        " c.params_hash, v.version, $2 FROM computed c"
+        " JOIN dataset_versions v ON v.dataset = 'features' AND v.id = c.id AND v.tf = $1"
+        f" ON CONFLICT (signal_id, id, tf) DO UPDATE SET {updates}, updated_at = now()",
+        timeframe.name,
+        signal_version,
+    )
+
+
+def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> StoreError:
+    lost = copy.fetch(
+        cursor,
+        "SELECT s.id, s.ts FROM staged s WHERE NOT EXISTS (SELECT FROM signals x"
+        " WHERE x.signal_id = s.signal_id AND x.id = s.id AND x.tf = $1 AND x.ts = s.ts)"
+        " ORDER BY s.id, s.ts",
+        timeframe.name,
+    )
+    when = utc_index(copy.stamps_of(lost["ts"])[:1])[0]
+    return StoreError(
+        f"{lost.num_rows} of {expected} signals have no row in cmc_features or no dataset"
+        f" version, the first of asset {lost['id'][0]} at {when} ({timeframe.name});"
+        " build the features of these assets again"
+    )

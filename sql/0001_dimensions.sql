@@ -1,0 +1,51 @@
+-- What everything else is keyed by: assets, timeframes, signals.
+
+CREATE SEQUENCE asset_id_seq AS INTEGER START 100001;  -- below: CoinMarketCap's own ids
+
+CREATE TABLE dim_assets (
+    id           INTEGER PRIMARY KEY DEFAULT nextval('asset_id_seq'),
+    symbol       TEXT NOT NULL UNIQUE CHECK (symbol ~ '^[^|,\[\]\s]+$'),  -- a partition key
+    name         TEXT,
+    asset_class  TEXT NOT NULL DEFAULT 'crypto',
+    source       TEXT,
+    is_synthetic BOOLEAN NOT NULL DEFAULT FALSE
+);
+ALTER SEQUENCE asset_id_seq OWNED BY dim_assets.id;
+
+-- The rows come from backtest_pipeline.market.timeframes at every migrate.
+CREATE TABLE dim_timeframe (
+    tf                  TEXT PRIMARY KEY,
+    label               TEXT NOT NULL,
+    base_unit           TEXT NOT NULL CHECK (base_unit IN ('MIN', 'H', 'D', 'W', 'M', 'Q', 'Y')),
+    tf_qty              INTEGER NOT NULL CHECK (tf_qty > 0),
+    tf_days_nominal     DOUBLE PRECISION NOT NULL CHECK (tf_days_nominal BETWEEN 1e-4 AND 1e4),
+    tf_days_min         DOUBLE PRECISION NOT NULL,
+    tf_days_max         DOUBLE PRECISION NOT NULL CHECK (tf_days_max BETWEEN tf_days_min AND 1e4),
+    alignment_type      TEXT NOT NULL CHECK (alignment_type IN ('tf_day', 'calendar')),
+    calendar_anchor     TEXT CHECK (calendar_anchor IN ('EOM', 'EOQ', 'EOY', 'WEEK_END', 'ISO-WEEK')),
+    calendar_scheme     TEXT CHECK (calendar_scheme IN ('US', 'ISO')),
+    roll_policy         TEXT NOT NULL CHECK (roll_policy IN ('multiple_of_tf', 'calendar_anchor')),
+    has_roll_flag       BOOLEAN NOT NULL,
+    is_intraday         BOOLEAN NOT NULL,
+    sort_order          INTEGER NOT NULL UNIQUE DEFERRABLE INITIALLY DEFERRED,
+    is_canonical        BOOLEAN NOT NULL,
+    allow_partial_start BOOLEAN NOT NULL,
+    allow_partial_end   BOOLEAN NOT NULL,
+    description         TEXT NOT NULL
+);
+
+CREATE TABLE dim_signals (
+    signal_id   INTEGER PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    signal_type TEXT NOT NULL,
+    params      JSONB NOT NULL CHECK (jsonb_typeof(params) = 'object'),
+    is_active   BOOLEAN NOT NULL DEFAULT TRUE
+);
+
+INSERT INTO dim_signals (signal_id, name, signal_type, params) VALUES
+    (1, 'ema_9_21',     'ema_crossover',   '{"fast": 9, "slow": 21}'),
+    (2, 'ema_21_50',    'ema_crossover',   '{"fast": 21, "slow": 50}'),
+    (3, 'ema_50_200',   'ema_crossover',   '{"fast": 50, "slow": 200}'),
+    (4, 'rsi_14_30_70', 'rsi_mean_revert', '{"period": 14, "lower": 30, "upper": 70}'),
+    (5, 'rsi_14_25_75', 'rsi_mean_revert', '{"period": 14, "lower": 25, "upper": 75}'),
+    (6, 'atr_20_14_2',  'atr_breakout',    '{"lookback": 20, "atr_period": 14, "trail_mult": 2.0}');
