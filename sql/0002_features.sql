@@ -137,12 +137,13 @@ CREATE TABLE cmc_ema_multi_tf_u (
 
 -- What is stored, by content: a dataset whose inputs and code are unchanged is not built again.
 CREATE TABLE dataset_versions (
-    dataset       TEXT NOT NULL CHECK (dataset IN ('bars', 'features')),
+    dataset       TEXT NOT NULL CHECK (dataset IN ('bars', 'features', 'signals', 'backtests')),
     id            INTEGER NOT NULL REFERENCES dim_assets,
     tf            TEXT NOT NULL REFERENCES dim_timeframe,
     version       TEXT NOT NULL,
     input_version TEXT NOT NULL,
     code_version  TEXT NOT NULL,
+    generation    TEXT NOT NULL,  -- changes when rows are rewritten, stays when rows are appended
     n_rows        BIGINT NOT NULL CHECK (n_rows >= 0),
     first_ts      TIMESTAMPTZ,
     last_ts       TIMESTAMPTZ,
@@ -155,7 +156,7 @@ CREATE TABLE dataset_versions (
 CREATE TABLE data_quality (
     id         INTEGER NOT NULL REFERENCES dim_assets,
     tf         TEXT NOT NULL REFERENCES dim_timeframe,
-    dataset    TEXT NOT NULL CHECK (dataset IN ('bars', 'features', 'signals')),
+    dataset    TEXT NOT NULL CHECK (dataset IN ('bars', 'features', 'signals', 'backtests')),
     reason     TEXT NOT NULL,
     n_rows     BIGINT NOT NULL CHECK (n_rows > 0),
     first_ts   TIMESTAMPTZ,

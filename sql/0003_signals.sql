@@ -54,13 +54,11 @@ CREATE TABLE signal_state (
     id              INTEGER NOT NULL REFERENCES dim_assets,
     tf              TEXT NOT NULL REFERENCES dim_timeframe,
     last_ts         TIMESTAMPTZ NOT NULL CHECK (isfinite(last_ts)),  -- last feature row that was read
-    position        SMALLINT NOT NULL CHECK (position IN (-1, 0, 1)),
-    entry_ts        TIMESTAMPTZ,
-    entry_price     DOUBLE PRECISION CHECK (entry_price BETWEEN 0 AND 1e300),
+    long_since      TIMESTAMPTZ,  -- entry of the long, or the short, that has no exit yet
+    short_since     TIMESTAMPTZ,
     params_hash     TEXT NOT NULL,
     feature_version TEXT NOT NULL,
     signal_version  TEXT NOT NULL,
     updated_at      TIMESTAMPTZ NOT NULL DEFAULT now(),
-    PRIMARY KEY (signal_id, id, tf),
-    CHECK ((position = 0) = (entry_ts IS NULL))
+    PRIMARY KEY (signal_id, id, tf)
 );

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
@@ -16,7 +17,6 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
-from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.pipeline.batches import Progress
 from backtest_pipeline.sources.base import require_known

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import rows_of_dataset, stale_partitions
@@ -28,6 +31,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.storage.assets import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
@@ -38,7 +42,7 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs
-from backtest_pipeline.storage.signals import SignalEvents, read_signals
+from backtest_pipeline.storage.signals import read_signals
 
 FEWEST_BARS = 2  # a signal needs a next bar to fill at
 PRICE_COLUMNS = BAR_COLUMNS
@@ -85,7 +89,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
         partitions = [Partition(asset, tf) for asset in assets]
         with workspace.database.begin() as connection:
             versions = read_versions(connection, "signals", partitions)
-        stored = read_signals(workspace.database, tf, assets)
+        stored = read_signals(workspace.database, timeframe(tf), assets)
         events = place_events(prices.panel, signals, stored)
         return StoredSignals(
             SignalBlock(prices.panel, signals, events, prices.inputs),
@@ -95,30 +99,49 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     return Batches(tuple(partitions), load)
 
 
-def place_events(panel: Panel, signals: Sequence[SignalRow], stored: SignalEvents) -> np.ndarray:
+def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -> np.ndarray:
     """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
+
+    Args:
+        panel: the bars.
+        signals: those to place; events of other signals are passed over.
+        stored: columns signal_id, symbol, ts, direction, action.
 
     Raises:
         PartitionError: for an asset with an event at a stamp that is none of its bars.
     """
+    position = {signal.signal_id: i for i, signal in enumerate(signals)}
+    stored = stored.filter(pc.is_in(stored["signal_id"], pa.array(list(position), pa.int32())))
     events = np.zeros((len(signals), len(panel)), np.uint8)
-    position_of = {signal.signal_id: i for i, signal in enumerate(signals)}
-    known = np.isin(stored.signal_id, list(position_of))
-    for segment, asset in enumerate(panel.assets):
-        mine = known & (stored.asset == segment)
-        rows = panel.rows_of(asset)
-        at = rows.start + np.searchsorted(panel.ts[rows], stored.ts[mine])
-        found = at < rows.stop
-        found[found] = panel.ts[at[found]] == stored.ts[mine][found]
-        if not found.all():
-            raise PartitionError(
-                asset,
-                panel.timeframe.name,
-                f"{mine.sum()} signals are stored, but only {found.sum()} of them lie on a bar; "
-                "refresh the signals with --full-rebuild",
-            )
-        signal = np.array([position_of[s] for s in stored.signal_id[mine]], np.int64)
-        np.bitwise_or.at(events, (signal, at), stored.bit[mine])
+    if not stored.num_rows:
+        return events
+    segment = {asset: i for i, asset in enumerate(panel.assets)}
+    asset = np.array([segment[symbol] for symbol in stored["symbol"].to_pylist()], np.int64)
+    ts = stored["ts"].cast(pa.int64()).to_numpy()
+    # One sortable number per (asset, stamp): the panel's rows ascend in it.
+    first = min(panel.ts.min(), ts.min())
+    span = max(panel.ts.max(), ts.max()) - first + 1
+    keys = panel.segment_of_row * span + (panel.ts - first)
+    wanted = asset * span + (ts - first)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    lost = keys[at] != wanted
+    if lost.any():
+        culprit = int(asset[lost][0])
+        raise PartitionError(
+            panel.assets[culprit],
+            panel.timeframe.name,
+            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
+            "on no bar; refresh the signals with --full-rebuild",
+        )
+    is_long = pc.equal(stored["direction"], "long").to_numpy()
+    is_entry = pc.equal(stored["action"], "entry").to_numpy()
+    bit = np.where(
+        is_long,
+        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
+        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
+    ).astype(np.uint8)
+    signal = np.array([position[i] for i in stored["signal_id"].to_pylist()], np.int64)
+    np.bitwise_or.at(events, (signal, at), bit)
     return events
 
 

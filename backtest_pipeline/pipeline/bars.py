@@ -114,8 +114,9 @@ class BarsStage:
         with database.begin() as connection:
             infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
             ids = register_assets(connection, infos, self._reader.source.name)
-            write_versions(connection, self.name, ids, versions)
-            replace_quality(connection, self.name, ids, partitions, self._quality(block))
+        with database.arrow() as connection, connection.cursor() as cursor:
+            write_versions(cursor, self.name, ids, versions)
+            replace_quality(cursor, self.name, ids, partitions, self._quality(block))
         return [self._outcome(block, p, p in versions) for p in partitions]
 
     def _versions(

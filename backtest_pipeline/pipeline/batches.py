@@ -180,17 +180,17 @@ def blocks_of(
 
 def _run_block(batches: Batches[T], stage: Stage[T], block: Sequence[Partition]) -> list[Outcome]:
     try:
-        tf = block[0].timeframe
-        return list(stage.store(batches.load(tf, [p.asset for p in block])))
+        return list(stage.store(batches.load(block[0].timeframe, [p.asset for p in block])))
     except _ENVIRONMENT:
         raise
-    except Exception as error:
-        if len(block) == 1:
-            logger.exception("%s failed for %s", stage.name, block[0])
-            return [Outcome(block[0], Status.FAILED, detail=f"{type(error).__name__}: {error}")]
-        # Find the partition to blame by halves, so that its neighbours are stored all the same.
-        half = len(block) // 2
-        return [
-            *_run_block(batches, stage, block[:half]),
-            *_run_block(batches, stage, block[half:]),
-        ]
+    except Exception as error:  # it becomes the partition's recorded outcome
+        reason = error
+    if len(block) == 1:
+        logger.error("%s failed for %s", stage.name, block[0], exc_info=reason)
+        return [Outcome(block[0], Status.FAILED, detail=f"{type(reason).__name__}: {reason}")]
+    # Find the partition to blame by halves, so that its neighbours are stored all the same.
+    half = len(block) // 2
+    return [
+        *_run_block(batches, stage, block[:half]),
+        *_run_block(batches, stage, block[half:]),
+    ]

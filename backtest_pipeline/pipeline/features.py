@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, build_features
+from backtest_pipeline.market.features import EMA_PERIODS, build_features
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
@@ -18,9 +16,10 @@ from backtest_pipeline.pipeline.blocks import (
     stale_partitions,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
+from backtest_pipeline.storage.assets import asset_ids
+from backtest_pipeline.storage.datasets import read_versions
 from backtest_pipeline.storage.features import write_features
-from backtest_pipeline.storage.provenance import code_version, combined, content_versions
+from backtest_pipeline.storage.provenance import code_version
 
 # What strategies and the simulation read; a run's snapshot is these columns.
 SNAPSHOT_COLUMNS = (
@@ -68,51 +67,34 @@ class FeaturesStage:
         return rows_of_dataset(self._workspace, "bars", partitions)
 
     def store(self, block: PanelBlock) -> Iterable[Outcome]:
-        """New rows are appended where the bars only grew; else the partition is written anew."""
-        panel = block.panel
-        contents = content_versions(panel, [f.name for f in FEATURES])
-        with self._workspace.database.begin() as connection:
-            stored = read_versions(connection, self.name, block.partitions)
-        present = [asset for asset, n in zip(panel.assets, panel.lengths, strict=True) if n]
+        """New rows are appended where the stored ones are unchanged; else all are replaced."""
+        database = self._workspace.database
+        known = [asset for asset in block.panel.assets if asset in block.inputs]
+        if not known:
+            return [_outcome(partition, None) for partition in block.partitions]
+        panel = block.panel.select(known)
         uri = None
-        if present:
-            table = panel_table(panel.select(present), SNAPSHOT_COLUMNS)
+        if len(panel):
+            table = panel_table(panel, SNAPSHOT_COLUMNS)
             folder = f"features/{panel.timeframe.name}"
             uri = self._workspace.artifacts.put_snapshot(folder, table)
-        versions: dict[Partition, DatasetVersion] = {}
-        written_until = np.full(len(panel.assets), np.iinfo(np.int64).min)
-        for i, partition in enumerate(block.partitions):
-            bars = block.inputs.get(partition.asset)
-            if bars is None:
-                continue
-            generation = combined(bars.generation, self._code)
-            before = stored.get(partition)
-            if before is not None and before.generation == generation and before.last_ts:
-                written_until[i] = before.last_ts
-            versions[partition] = DatasetVersion(
-                version=contents[partition.asset],
-                input_version=bars.version,
-                code_version=self._code,
-                generation=generation,
-                n_rows=bars.n_rows,
-                first_ts=bars.first_ts,
-                last_ts=bars.last_ts,
-                uri=uri if bars.n_rows else None,
-            )
-        write_features(self._workspace.database, panel, written_until, versions)
-        segment = panel.segment_of_row
-        new_rows = np.bincount(
-            segment, weights=panel.ts > written_until[segment], minlength=len(panel.assets)
+        with database.begin() as connection:
+            ids = asset_ids(connection, known)
+        write_features(
+            database,
+            panel,
+            ids,
+            input_versions={asset: block.inputs[asset].version for asset in known},
+            code_version=self._code,
+            uri=uri,
         )
-        return [
-            _outcome(partition, versions.get(partition), int(n))
-            for partition, n in zip(block.partitions, new_rows, strict=True)
-        ]
+        lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
+        return [_outcome(p, lengths.get(p.asset)) for p in block.partitions]
 
 
-def _outcome(partition: Partition, version: DatasetVersion | None, new_rows: int) -> Outcome:
-    if version is None:
+def _outcome(partition: Partition, rows: int | None) -> Outcome:
+    if rows is None:
         return Outcome(partition, Status.EMPTY, detail="no bars are stored; refresh bars first")
-    if version.n_rows == 0:
+    if rows == 0:
         return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")
-    return Outcome(partition, Status.STORED, new_rows)
+    return Outcome(partition, Status.STORED, rows)

@@ -131,8 +131,8 @@ def store_rollups(
                 {"equity.parquet": _equity_table(rollup)},
                 {"timeframe": rollup.timeframe, "signal": row["signal_name"], "scheme": SCHEME},
             )
-            with workspace.database.begin() as connection:
-                publish_portfolios(connection, [row], _weights(rollup, row["run_id"]))
+            with workspace.database.arrow() as connection, connection.cursor() as cursor:
+                publish_portfolios(cursor, _table(row), _weights(rollup, row["run_id"]))
         summaries.append({**row, "metrics": rollup.metrics, "is_new": row["run_id"] not in known})
     return summaries
 
@@ -160,6 +160,7 @@ def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
         "first_ts": utc_index(rollup.ts[:1])[0].to_pydatetime(),
         "last_ts": utc_index(rollup.ts[-1:])[0].to_pydatetime(),
         "completed_at": datetime.now(UTC),
+        "is_current": True,
         "config": canonical_json(about),
         "metrics": canonical_json(
             {
@@ -173,6 +174,11 @@ def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
         "result_fingerprint": hashlib.sha256(equity.tobytes()).hexdigest(),
         "artifact_uri": f"portfolios/{rollup.timeframe}/{hash_of(str(run_id))}",
     }
+
+
+def _table(row: Mapping[str, Any]) -> pa.Table:
+    members = [str(member) for member in row["member_run_ids"]]
+    return pa.Table.from_pylist([{**row, "run_id": str(row["run_id"]), "member_run_ids": members}])
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
@@ -16,10 +16,10 @@ from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.identity import hash_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.storage.assets import SignalRow, active_signals
+from backtest_pipeline.storage.assets import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.signals import write_signals
+from backtest_pipeline.storage.signals import SignalEvents, SignalState, write_signals
 from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategy_of
 
@@ -101,34 +101,114 @@ class SignalsStage:
         partitions = [Partition(asset, tf) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
-        in_events = np.bincount(
-            panel.segment_of_row,
-            weights=np.count_nonzero(block.events, axis=0),
-            minlength=len(panel.assets),
+            ids = asset_ids(connection, panel.assets)
+        versions = self._versions(block)
+        written_until = {
+            p.asset: before.last_ts
+            for p, version in versions.items()
+            if (before := stored.get(p)) and before.generation == version.generation
+        }
+        filled = [a for a, n in zip(panel.assets, panel.lengths, strict=True) if n]
+        write_signals(
+            self._workspace.database,
+            panel.timeframe,
+            _events(block, ids, written_until),
+            _states(block, ids, filled),
+            params_hashes={s.signal_id: hash_of(s.params) for s in block.signals},
+            signal_version=self.code,
+            ids=ids,
+            versions=versions,
+            since={
+                (signal.signal_id, ids[asset]): last + 1
+                for signal in block.signals
+                for asset, last in written_until.items()
+                if last is not None
+            },
         )
-        versions: dict[Partition, DatasetVersion] = {}
-        written_until = np.full(len(panel.assets), np.iinfo(np.int64).min)
-        for i, partition in enumerate(partitions):
-            features = block.inputs.get(partition.asset)
-            if features is None:
-                continue
-            generation = combined(features.generation, self.code)
-            before = stored.get(partition)
-            if before is not None and before.generation == generation and before.last_ts:
-                written_until[i] = before.last_ts
-            versions[partition] = DatasetVersion(
+        return [_outcome(p, versions.get(p)) for p in partitions]
+
+    def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
+        panel = block.panel
+        by_row = np.bitwise_count(block.events).sum(axis=0)
+        n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
+        return {
+            Partition(asset, panel.timeframe.name): DatasetVersion(
                 version=combined(features.version, self.code),
                 input_version=features.version,
                 code_version=self.code,
-                generation=generation,
-                n_rows=int(in_events[i]),
+                generation=combined(features.generation, self.code),
+                n_rows=int(n),
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,
             )
-        write_signals(
-            self._workspace.database, panel, block.signals, block.events, written_until, versions
-        )
-        return [_outcome(p, versions.get(p)) for p in partitions]
+            for asset, n in zip(panel.assets, n_events, strict=True)
+            if (features := block.inputs.get(asset))
+        }
+
+
+_BITS = (
+    (LONG_ENTRY, True, True),
+    (LONG_EXIT, True, False),
+    (SHORT_ENTRY, False, True),
+    (SHORT_EXIT, False, False),
+)
+
+
+def _events(
+    block: SignalBlock, ids: Mapping[str, int], written_until: Mapping[str, int | None]
+) -> SignalEvents:
+    """The events that are not written yet, one row for each bit."""
+    panel = block.panel
+    never = np.iinfo(np.int64).min
+    until = np.array([written_until.get(asset) or never for asset in panel.assets], np.int64)
+    fresh = panel.ts > until[panel.segment_of_row]
+    signal, row, is_long, is_entry = [], [], [], []
+    for bit, long, entry in _BITS:
+        s, r = np.nonzero((block.events & np.uint8(bit)).astype(bool) & fresh)
+        signal.append(s)
+        row.append(r)
+        is_long.append(np.full(len(s), long))
+        is_entry.append(np.full(len(s), entry))
+    rows = np.concatenate(row)
+    signal_ids = np.array([s.signal_id for s in block.signals], np.int32)
+    asset_of = np.array([ids.get(asset, 0) for asset in panel.assets], np.int32)
+    return SignalEvents(
+        signal_id=signal_ids[np.concatenate(signal)],
+        asset_id=asset_of[panel.segment_of_row[rows]],
+        ts=panel.ts[rows],
+        is_long=np.concatenate(is_long),
+        is_entry=np.concatenate(is_entry),
+        close=panel["close"][rows],
+        emas={period: panel[f"ema_{period}"][rows] for period in EMA_PERIODS},
+    )
+
+
+def _states(block: SignalBlock, ids: Mapping[str, int], assets: Sequence[str]) -> list[SignalState]:
+    """Where each signal stands after each asset's last bar."""
+    panel = block.panel
+    states = []
+    for asset in assets:
+        rows = panel.rows_of(asset)
+        ts = panel.ts[rows]
+        for signal, events in zip(block.signals, block.events[:, rows], strict=True):
+            states.append(
+                SignalState(
+                    signal.signal_id,
+                    ids[asset],
+                    int(ts[-1]),
+                    long_since=_open_since(ts, events, LONG_ENTRY, LONG_EXIT),
+                    short_since=_open_since(ts, events, SHORT_ENTRY, SHORT_EXIT),
+                )
+            )
+    return states
+
+
+def _open_since(ts: np.ndarray, events: np.ndarray, entry: int, exit_: int) -> int | None:
+    """Stamp of a side's last event where that is an entry."""
+    found = np.flatnonzero(events & np.uint8(entry | exit_))
+    if len(found) and events[found[-1]] & entry:
+        return int(ts[found[-1]])
+    return None
 
 
 def _outcome(partition: Partition, version: DatasetVersion | None) -> Outcome:

@@ -18,12 +18,10 @@ from backtest_pipeline.pipeline.backtests import (
     prepare_publication,
     stored_signals,
 )
-from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
-from backtest_pipeline.pipeline.batches import StageReport, run_stage
-from backtest_pipeline.pipeline.features import FeaturesStage, features_of, stored_bars
+from backtest_pipeline.pipeline.batches import StageReport
 from backtest_pipeline.pipeline.identity import Window
 from backtest_pipeline.pipeline.publication import identify_runs
-from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
@@ -75,7 +73,8 @@ def backtest_once(
         chosen = find_signal(active_signals(connection), signal)
         known = known_symbols(connection)
     if asset in source.symbols():
-        _refresh(workspace, source, partition, rebuild)
+        for report in refresh_signals(workspace, source, [partition], rebuild=rebuild):
+            _require(report)
     elif asset not in known:
         raise UnknownName("asset", asset, (*source.symbols(), *known))
 
@@ -107,19 +106,6 @@ def backtest_once(
     with workspace.database.begin() as connection:
         found = current_runs(connection, run_ids=[identity.run_id])
     return found.iloc[0].to_dict()
-
-
-def _refresh(workspace: Workspace, source: BarSource, partition: Partition, rebuild: bool) -> None:
-    """Bars, features and signals of one partition; raises where one of them has no result."""
-    partitions = [partition]
-    reader = SourceReader(source, [partition.asset])
-    how = {"rebuild": rebuild, "workers": 1, "progress": workspace.progress}
-    _require(run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how))
-    bars = stored_bars(workspace, partitions)
-    _require(run_stage(features_of(bars), FeaturesStage(workspace), **how))
-    stage = SignalsStage(workspace)
-    features = stored_features(workspace, partitions)
-    _require(run_stage(signals_of(features, stage.signals), stage, **how))
 
 
 def _require(report: StageReport) -> None:

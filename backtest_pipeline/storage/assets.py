@@ -63,7 +63,7 @@ def asset_ids(connection: Connection, symbols: Sequence[str]) -> dict[str, int]:
         text("SELECT symbol, id FROM dim_assets WHERE symbol = ANY(:symbols)"),
         {"symbols": list(symbols)},
     )
-    return dict(rows.tuples())
+    return {row.symbol: row.id for row in rows}
 
 
 def known_symbols(connection: Connection) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from psycopg import sql
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -40,6 +41,25 @@ def stage(cursor: Cursor, name: str, rows: pa.Table) -> None:
     """COPY the rows into a new temporary table that vanishes with the connection."""
     cursor.adbc_ingest(name, rows, mode="create", temporary=True)
     run(cursor, f"ANALYZE {name}")
+
+
+def insert(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> None:
+    """Move the rows of a staged table into a table, each column cast to the type it has there."""
+    types = fetch(
+        cursor,
+        "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
+        " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+        table,
+    )
+    type_of = dict(zip(types["name"].to_pylist(), types["type"].to_pylist(), strict=True))
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    values = sql.SQL(", ").join(
+        sql.SQL("{}::{}").format(sql.Identifier(name), sql.SQL(type_of[name])) for name in columns
+    )
+    statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+        sql.Identifier(table), names, values, sql.Identifier(staged)
+    )
+    run(cursor, statement.as_string())
 
 
 def lock_cells(cursor: Cursor, dataset: str, timeframe: str, ids: Sequence[int]) -> None:

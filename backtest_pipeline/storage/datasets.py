@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class DatasetVersion:
     """What is stored of one dataset for one partition.
 
@@ -63,47 +68,41 @@ def read_versions(
 
 
 def write_versions(
-    connection: Connection,
+    cursor: Cursor,
     dataset: str,
     ids: Mapping[str, int],
     versions: Mapping[Partition, DatasetVersion],
 ) -> None:
-    """Record versions, each in place of the one before it."""
-    if not versions:
-        return
-    columns = {
-        "ids": [ids[p.asset] for p in versions],
-        "tfs": [p.timeframe for p in versions],
-        "versions": [v.version for v in versions.values()],
-        "inputs": [v.input_version for v in versions.values()],
-        "codes": [v.code_version for v in versions.values()],
-        "generations": [v.generation for v in versions.values()],
-        "counts": [v.n_rows for v in versions.values()],
-        "firsts": [v.first_ts for v in versions.values()],
-        "lasts": [v.last_ts for v in versions.values()],
-        "uris": [v.uri for v in versions.values()],
-    }
-    connection.execute(
-        text("""
-            INSERT INTO dataset_versions AS v (dataset, id, tf, version, input_version,
-                code_version, generation, n_rows, first_ts, last_ts, uri, updated_at)
-            SELECT :dataset, id, tf, version, input, code, generation, n_rows,
-                   timestamptz 'epoch' + first_us * interval '1 microsecond',
-                   timestamptz 'epoch' + last_us * interval '1 microsecond', uri, now()
-            FROM unnest(CAST(:ids AS int[]), CAST(:tfs AS text[]), CAST(:versions AS text[]),
-                        CAST(:inputs AS text[]), CAST(:codes AS text[]),
-                        CAST(:generations AS text[]), CAST(:counts AS bigint[]),
-                        CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[]), CAST(:uris AS text[]))
-                 AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uri)
-            ORDER BY id
-            ON CONFLICT (dataset, id, tf) DO UPDATE SET
-                version = excluded.version, input_version = excluded.input_version,
-                code_version = excluded.code_version, generation = excluded.generation,
-                n_rows = excluded.n_rows,
-                first_ts = excluded.first_ts, last_ts = excluded.last_ts, uri = excluded.uri,
-                updated_at = excluded.updated_at
-        """),
-        {"dataset": dataset, **columns},
+    """Record versions, each in place of the one before it, in the cursor's transaction."""
+    rows = sorted((ids[p.asset], p.timeframe, v) for p, v in versions.items())
+    copy.run(
+        cursor,
+        """
+        INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
+            generation, n_rows, first_ts, last_ts, uri, updated_at)
+        SELECT $1, id, tf, version, input, code, generation, n_rows,
+               timestamptz 'epoch' + first_us * interval '1 microsecond',
+               timestamptz 'epoch' + last_us * interval '1 microsecond', uri, now()
+        FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                    $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
+             AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uri)
+        ON CONFLICT (dataset, id, tf) DO UPDATE SET
+            version = excluded.version, input_version = excluded.input_version,
+            code_version = excluded.code_version, generation = excluded.generation,
+            n_rows = excluded.n_rows, first_ts = excluded.first_ts,
+            last_ts = excluded.last_ts, uri = excluded.uri, updated_at = excluded.updated_at
+        """,
+        dataset,
+        [id_ for id_, _, _ in rows],
+        [tf for _, tf, _ in rows],
+        [v.version for _, _, v in rows],
+        [v.input_version for _, _, v in rows],
+        [v.code_version for _, _, v in rows],
+        [v.generation for _, _, v in rows],
+        [v.n_rows for _, _, v in rows],
+        [v.first_ts for _, _, v in rows],
+        [v.last_ts for _, _, v in rows],
+        [v.uri for _, _, v in rows],
     )
 
 
@@ -119,46 +118,35 @@ class QualityCount:
 
 
 def replace_quality(
-    connection: Connection,
+    cursor: Cursor,
     dataset: str,
     ids: Mapping[str, int],
     partitions: Sequence[Partition],
     counts: Sequence[QualityCount],
 ) -> None:
     """Put the counts in place of all that was recorded for these partitions."""
-    connection.execute(
-        text("""
-            DELETE FROM data_quality WHERE dataset = :dataset AND (id, tf) IN (
-                SELECT * FROM unnest(CAST(:ids AS int[]), CAST(:tfs AS text[])))
-        """),
+    copy.run(
+        cursor,
+        """
+        DELETE FROM data_quality WHERE dataset = $1 AND (id, tf) IN (
+            SELECT * FROM unnest($2::int[], $3::text[]))
+        """,
+        dataset,
+        [ids[p.asset] for p in partitions],
+        [p.timeframe for p in partitions],
+    )
+    rows = pa.table(
         {
-            "dataset": dataset,
-            "ids": [ids[p.asset] for p in partitions],
-            "tfs": [p.timeframe for p in partitions],
-        },
+            "dataset": pa.array([dataset] * len(counts), pa.string()),
+            "id": pa.array([ids[c.partition.asset] for c in counts], pa.int32()),
+            "tf": pa.array([c.partition.timeframe for c in counts], pa.string()),
+            "reason": pa.array([c.reason for c in counts], pa.string()),
+            "n_rows": pa.array([c.n_rows for c in counts], pa.int64()),
+            "first_ts": pa.array([c.first_ts for c in counts], copy.TIMESTAMPTZ),
+            "last_ts": pa.array([c.last_ts for c in counts], copy.TIMESTAMPTZ),
+        }
     )
-    if not counts:
-        return
-    connection.execute(
-        text("""
-            INSERT INTO data_quality (dataset, id, tf, reason, n_rows, first_ts, last_ts)
-            VALUES (:dataset, :id, :tf, :reason, :n_rows,
-                    timestamptz 'epoch' + :first_us * interval '1 microsecond',
-                    timestamptz 'epoch' + :last_us * interval '1 microsecond')
-        """),
-        [
-            {
-                "dataset": dataset,
-                "id": ids[c.partition.asset],
-                "tf": c.partition.timeframe,
-                "reason": c.reason,
-                "n_rows": c.n_rows,
-                "first_us": c.first_ts,
-                "last_us": c.last_ts,
-            }
-            for c in counts
-        ],
-    )
+    copy.append(cursor, "data_quality", rows)
 
 
 def quality_by_reason(

@@ -14,9 +14,11 @@ from psycopg import sql
 
 from backtest_pipeline.market.errors import BarsError, InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.datasets import DatasetVersion, write_versions
 from backtest_pipeline.storage.dimensions import asset_ids
 from backtest_pipeline.storage.provenance import content_versions
 
@@ -46,6 +48,7 @@ def write_features(
     *,
     input_versions: Mapping[str, str],
     code_version: str,
+    uri: str | None = None,
     replace: bool = False,
 ) -> FeatureWrite:
     """Store a block of assets at one timeframe, in one transaction, with its dataset versions.
@@ -61,6 +64,7 @@ def write_features(
         ids: asset id of each symbol.
         input_versions: for each symbol the version of the bars that it was computed from.
         code_version: the version of the code that computed it.
+        uri: the snapshot that holds what computations read of the panel.
         replace: replace every asset, whatever is stored.
 
     Raises:
@@ -84,7 +88,13 @@ def write_features(
         copy.append(cursor, "cmc_features", _feature_rows(fresh, ids, classes, types))
         copy.append(cursor, "cmc_ema_multi_tf_u", _ema_rows(fresh, ids, emas))
         versions = content_versions(panel, hashed)
-        _record(cursor, panel, ids, versions, input_versions, code_version)
+        generations = {a: stored[a].generation for a in panel.assets if kept[a] != _NOTHING}
+        write_versions(
+            cursor,
+            "features",
+            ids,
+            _versions(panel, versions, generations, input_versions, code_version, uri),
+        )
     grown = dict(zip(fresh.assets, fresh.lengths > 0, strict=True))
     return FeatureWrite(
         replaced=tuple(a for a in panel.assets if kept[a] == _NOTHING),
@@ -149,31 +159,38 @@ def _check_columns(panel: Panel, types: Mapping[str, str]) -> list[str]:
     return sorted(emas, key=lambda name: int(name.removeprefix("ema_")))
 
 
+@dataclass(frozen=True)
+class _Stored:
+    version: str
+    generation: str
+    last_ts: int
+
+
 def _stored_versions(
     cursor: Cursor, timeframe: Timeframe, ids: Mapping[str, int]
-) -> dict[str, tuple[str, int]]:
-    """For each asset with stored rows their version and last stamp in microseconds."""
+) -> dict[str, _Stored]:
+    """What is stored of each asset that has rows."""
     rows = copy.fetch(
         cursor,
-        "SELECT id, version, last_ts FROM dataset_versions"
+        "SELECT id, version, generation, last_ts FROM dataset_versions"
         " WHERE dataset = 'features' AND tf = $1 AND id = ANY($2::int[]) AND n_rows > 0",
         timeframe.name,
         list(ids.values()),
     )
     last = copy.stamps_of(rows["last_ts"]).tolist()
-    values = zip(rows["version"].to_pylist(), last, strict=True)
+    values = zip(rows["version"].to_pylist(), rows["generation"].to_pylist(), last, strict=True)
     by_id = dict(zip(rows["id"].to_pylist(), values, strict=True))
-    return {asset: by_id[i] for asset, i in ids.items() if i in by_id}
+    return {asset: _Stored(*by_id[i]) for asset, i in ids.items() if i in by_id}
 
 
 def _kept_until(
-    panel: Panel, stored: Mapping[str, tuple[str, int]], hashed: Sequence[str]
+    panel: Panel, stored: Mapping[str, _Stored], hashed: Sequence[str]
 ) -> dict[str, int]:
     """For each asset the last stamp of its stored rows; `_NOTHING` where they must go."""
     known = panel.select([asset for asset in panel.assets if asset in stored])
-    last = np.repeat(np.array([stored[a][1] for a in known.assets], np.int64), known.lengths)
+    last = np.repeat(np.array([stored[a].last_ts for a in known.assets], np.int64), known.lengths)
     beginnings = content_versions(known.take(known.ts <= last), hashed)
-    kept = {a: stored[a][1] for a, version in beginnings.items() if version == stored[a][0]}
+    kept = {a: stored[a].last_ts for a, v in beginnings.items() if v == stored[a].version}
     return {asset: kept.get(asset, _NOTHING) for asset in panel.assets}
 
 
@@ -221,37 +238,28 @@ def _ema_rows(panel: Panel, ids: Mapping[str, int], emas: Sequence[str]) -> pa.T
     return pa.concat_tables(tables) if tables else pa.table({})
 
 
-def _record(
-    cursor: Cursor,
+def _versions(
     panel: Panel,
-    ids: Mapping[str, int],
-    versions: Mapping[str, str],
-    input_versions: Mapping[str, str],
+    contents: Mapping[str, str],
+    generations: Mapping[str, str],
+    inputs: Mapping[str, str],
     code_version: str,
-) -> None:
-    ts, bounds = panel.ts.tolist(), panel.offsets.tolist()
-    segments = list(pairwise(bounds))
-    rows = {
-        "id": pa.array([ids[asset] for asset in panel.assets], pa.int32()),
-        "version": pa.array([versions[asset] for asset in panel.assets], pa.string()),
-        "input_version": pa.array([input_versions[asset] for asset in panel.assets], pa.string()),
-        "n_rows": pa.array(panel.lengths, pa.int64()),
-        "first_ts": copy.stamps([ts[a] if b > a else None for a, b in segments]),
-        "last_ts": copy.stamps([ts[b - 1] if b > a else None for a, b in segments]),
+    uri: str | None,
+) -> dict[Partition, DatasetVersion]:
+    bounds = panel.offsets.tolist()
+    return {
+        Partition(asset, panel.timeframe.name): DatasetVersion(
+            version=contents[asset],
+            input_version=inputs[asset],
+            code_version=code_version,
+            generation=generations.get(asset, contents[asset]),
+            n_rows=end - start,
+            first_ts=int(panel.ts[start]) if end > start else None,
+            last_ts=int(panel.ts[end - 1]) if end > start else None,
+            uri=uri if end > start else None,
+        )
+        for asset, (start, end) in zip(panel.assets, pairwise(bounds), strict=True)
     }
-    copy.stage(cursor, "recorded", pa.table(rows))
-    copy.run(
-        cursor,
-        "INSERT INTO dataset_versions (dataset, tf, code_version, id, version, input_version,"
-        " n_rows, first_ts, last_ts)"
-        " SELECT 'features', $1, $2, id, version, input_version, n_rows, first_ts, last_ts"
-        " FROM recorded ON CONFLICT (dataset, id, tf) DO UPDATE SET version = EXCLUDED.version,"
-        " input_version = EXCLUDED.input_version, code_version = EXCLUDED.code_version,"
-        " n_rows = EXCLUDED.n_rows, first_ts = EXCLUDED.first_ts, last_ts = EXCLUDED.last_ts,"
-        " updated_at = now()",
-        panel.timeframe.name,
-        code_version,
-    )
 
 
 def _panel_of(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from backtest_pipeline.storage.copy import copy_table
+import pyarrow.compute as pc
+
+from backtest_pipeline.storage import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 from sqlalchemy import Connection, text
 
 
@@ -20,36 +25,25 @@ def stored_portfolio_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -
     return set(rows.scalars())
 
 
-def publish_portfolios(
-    connection: Connection, rows: Sequence[Mapping[str, Any]], weights: pa.Table
-) -> None:
-    """Put portfolios in the place of the current ones of their timeframe, signal and scheme."""
-    for row in rows:
-        place = {"tf": row["tf"], "signal_id": row["signal_id"], "scheme": row["scheme"]}
-        lock = f"portfolios/{row['tf']}/{row['signal_id']}/{row['scheme']}"
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:lock, 0))"), {"lock": lock}
-        )
-        connection.execute(
-            text("DELETE FROM portfolio_runs WHERE run_id = :run_id"), {"run_id": row["run_id"]}
-        )
-        connection.execute(
-            text("""
-                UPDATE portfolio_runs SET is_current = FALSE
-                WHERE is_current AND tf = :tf AND signal_id = :signal_id AND scheme = :scheme
-            """),
-            place,
-        )
-        connection.execute(
-            text("""
-                INSERT INTO portfolio_runs (run_id, tf, signal_id, signal_name, scheme, n_assets,
-                    first_ts, last_ts, completed_at, is_current, config, metrics,
-                    member_run_ids, code_version, result_fingerprint, artifact_uri)
-                VALUES (:run_id, :tf, :signal_id, :signal_name, :scheme, :n_assets,
-                    :first_ts, :last_ts, :completed_at, TRUE, CAST(:config AS jsonb),
-                    CAST(:metrics AS jsonb), CAST(:member_run_ids AS uuid[]), :code_version,
-                    :result_fingerprint, :artifact_uri)
-            """),
-            dict(row),
-        )
-    copy_table(connection, "portfolio_weights", weights)
+def publish_portfolios(cursor: Cursor, portfolios: pa.Table, weights: pa.Table) -> None:
+    """Put portfolios in the place of the current ones of their timeframe, signal and scheme.
+
+    The tables have a `run_id` column (text) and otherwise the columns of `portfolio_runs` and
+    `portfolio_weights`.
+    """
+    for tf in portfolios["tf"].unique().to_pylist():
+        signals = portfolios.filter(pc.equal(portfolios["tf"], tf))["signal_id"]
+        copy.lock_cells(cursor, "portfolios", tf, signals.unique().to_pylist())
+    copy.stage(cursor, "staged_portfolios", portfolios)
+    copy.stage(cursor, "staged_weights", weights)
+    copy.run(
+        cursor,
+        "DELETE FROM portfolio_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_portfolios)",
+    )
+    copy.run(
+        cursor,
+        "UPDATE portfolio_runs p SET is_current = FALSE FROM staged_portfolios s WHERE p.is_current"
+        " AND p.tf = s.tf AND p.signal_id = s.signal_id AND p.scheme = s.scheme",
+    )
+    copy.insert(cursor, "portfolio_runs", "staged_portfolios", portfolios.column_names)
+    copy.insert(cursor, "portfolio_weights", "staged_weights", weights.column_names)

@@ -31,6 +31,11 @@ def content_versions(panel: Panel, columns: Sequence[str]) -> dict[str, str]:
     return {asset: digest.hexdigest() for asset, digest in digests.items()}
 
 
+def combined(*versions: str) -> str:
+    """One version that follows from several, in their order."""
+    return _digest_of("\0".join(versions)).hexdigest()
+
+
 def _digest_of(text: str) -> hashlib.blake2b:
     return hashlib.blake2b(text.encode() + b"\0", digest_size=16)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
-from backtest_pipeline.storage.copy import copy_table
+
+from backtest_pipeline.storage import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 from sqlalchemy import Connection, text
 
 
@@ -24,52 +28,29 @@ def stored_run_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -> set[
     return set(rows.scalars())
 
 
-def publish_runs(
-    connection: Connection,
-    runs: pa.Table,
-    trades: pa.Table,
-    metrics: pa.Table,
-) -> None:
+def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table) -> None:
     """Put runs with their trades and metrics in the place of what they supersede.
 
-    All tables have a `run_id` column and otherwise the columns of `backtest_runs`,
-    `backtest_trades` and `backtest_metrics`. The caller's transaction makes all of it appear at
+    All tables have a `run_id` column (text) and otherwise the columns of `backtest_runs`,
+    `backtest_trades` and `backtest_metrics`. The cursor's transaction makes all of it appear at
     once; the artifacts that the runs point to must be there already.
     """
-    run_ids = [uuid.UUID(run_id) for run_id in runs["run_id"].to_pylist()]
-    _serialise(
-        connection, {(row["id"], row["tf"]) for row in runs.select(["id", "tf"]).to_pylist()}
+    (tf,) = runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
+    copy.stage(cursor, "staged_runs", runs)
+    copy.stage(cursor, "staged_trades", trades)
+    copy.stage(cursor, "staged_metrics", metrics)
+    copy.run(
+        cursor, "DELETE FROM backtest_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_runs)"
     )
-    connection.execute(
-        text("DELETE FROM backtest_runs WHERE run_id = ANY(:run_ids)"), {"run_ids": run_ids}
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs r SET is_current = FALSE FROM staged_runs s"
+        " WHERE r.is_current AND r.config_hash = s.config_hash AND r.id = s.id AND r.tf = s.tf",
     )
-    connection.execute(
-        text("""
-            UPDATE backtest_runs SET is_current = FALSE
-            WHERE is_current AND (config_hash, id, tf) IN (
-                SELECT * FROM unnest(CAST(:hashes AS text[]), CAST(:ids AS int[]),
-                                     CAST(:tfs AS text[])))
-        """),
-        {
-            "hashes": runs["config_hash"].to_pylist(),
-            "ids": runs["id"].to_pylist(),
-            "tfs": runs["tf"].to_pylist(),
-        },
-    )
-    copy_table(connection, "backtest_runs", runs)
-    copy_table(connection, "backtest_trades", trades)
-    copy_table(connection, "backtest_metrics", metrics)
-
-
-def _serialise(connection: Connection, partitions: set[tuple[int, str]]) -> None:
-    """Let two publications of one partition follow each other; in one order, so never locked."""
-    connection.execute(
-        text("""
-            SELECT pg_advisory_xact_lock(hashtextextended(key, 0))
-            FROM (SELECT unnest(CAST(:keys AS text[])) AS key ORDER BY 1) AS keys
-        """),
-        {"keys": [f"backtests/{id_}/{tf}" for id_, tf in partitions]},
-    )
+    copy.insert(cursor, "backtest_runs", "staged_runs", runs.column_names)
+    copy.insert(cursor, "backtest_trades", "staged_trades", trades.column_names)
+    copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
 
 
 def current_runs(

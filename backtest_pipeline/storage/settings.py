@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.timeframes import timeframe
 
 PREFIX = "BACKTEST_"
+DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
 def default_home() -> Path:
@@ -34,6 +36,8 @@ class Settings(BaseSettings):
         run_store_mode: `embedded` for a private PostgreSQL server below `home`, or `postgres`.
         postgres_dsn: how to reach the server in mode `postgres`; a URL or `key=value` words.
         home: absolute folder of the embedded server and, by default, the artifacts.
+        bars: file or folder of bars; empty for the synthetic sample market.
+        timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
         artifacts_url: a local folder, or empty for `<home>/artifacts`.
     """
 
@@ -45,6 +49,20 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr | None = Field(default=None, validate_default=True)
     home: Path = Field(default_factory=default_home)
     artifacts_url: str = ""
+    bars: str = ""
+    timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES
+
+    @field_validator("timeframes", mode="before")
+    @classmethod
+    def _timeframes_exist(cls, names: str | tuple[str, ...]) -> tuple[str, ...]:
+        given = names.replace(",", " ").split() if isinstance(names, str) else names
+        if not given:
+            raise ValueError("names no timeframe")
+        try:
+            chosen = {timeframe(name) for name in given}
+        except UnknownName as error:
+            raise ValueError(str(error)) from None
+        return tuple(tf.name for tf in sorted(chosen, key=lambda tf: tf.sort_order))
 
     @field_validator("postgres_dsn")
     @classmethod

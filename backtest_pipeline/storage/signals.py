@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import sqlalchemy as sa
 from psycopg import sql
 
 from backtest_pipeline.market.errors import InvalidInput, StoreError
 from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.datasets import DatasetVersion, write_versions
 from backtest_pipeline.storage.dimensions import asset_ids
 
 if TYPE_CHECKING:
@@ -55,17 +58,15 @@ class SignalState:
         signal_id: of `dim_signals`.
         asset_id: of `dim_assets`.
         last_ts: last feature row that was read, microseconds since 1970 UTC.
-        position: 1 long, -1 short, 0 flat.
-        entry_ts: stamp of the bar that opened the position; None when flat.
-        entry_price: close of that bar; None when flat.
+        long_since: stamp of the long entry that has no exit yet; None without one.
+        short_since: the same of the short side.
     """
 
     signal_id: int
     asset_id: int
     last_ts: int
-    position: int
-    entry_ts: int | None = None
-    entry_price: float | None = None
+    long_since: int | None = None
+    short_since: int | None = None
 
 
 def write_signals(
@@ -76,6 +77,8 @@ def write_signals(
     *,
     params_hashes: Mapping[int, str],
     signal_version: str,
+    ids: Mapping[str, int],
+    versions: Mapping[Partition, DatasetVersion],
     since: Mapping[tuple[int, int], int] | None = None,
 ) -> int:
     """Store what a block of (signal, asset) pairs gave, in one transaction; returns the events.
@@ -92,6 +95,8 @@ def write_signals(
         states: one for each (signal, asset) that was computed, with events or without.
         params_hashes: hash of the parameters of each signal id.
         signal_version: version of the code that gave the events.
+        ids: asset id of each symbol.
+        versions: what is recorded of the dataset `signals` for these partitions.
         since: first stamp that was computed anew of a (signal_id, asset_id).
 
     Raises:
@@ -101,8 +106,8 @@ def write_signals(
     """
     _check_pairs(events, states)
     with database.arrow() as connection, connection.cursor() as cursor:
-        ids = {state.asset_id for state in states}
-        copy.lock_cells(cursor, "signals", timeframe.name, list(ids))
+        computed = {state.asset_id for state in states}
+        copy.lock_cells(cursor, "signals", timeframe.name, list(computed))
         copy.stage(cursor, "computed", _state_rows(states, params_hashes, since or {}))
         copy.stage(cursor, "staged", _event_rows(events, params_hashes))
         copy.run(
@@ -114,6 +119,7 @@ def write_signals(
         if _insert_events(cursor, timeframe, signal_version, events.emas) != len(events):
             raise _lost(cursor, timeframe, len(events))
         _upsert_states(cursor, timeframe, signal_version)
+        write_versions(cursor, "signals", ids, versions)
     return len(events)
 
 
@@ -184,9 +190,8 @@ def _state_rows(
             "signal_id": pa.array([s.signal_id for s in states], pa.int32()),
             "id": pa.array([s.asset_id for s in states], pa.int32()),
             "last_ts": copy.stamps([s.last_ts for s in states]),
-            "position": pa.array([s.position for s in states], pa.int16()),
-            "entry_ts": copy.stamps([s.entry_ts for s in states]),
-            "entry_price": pa.array([s.entry_price for s in states], pa.float64()),
+            "long_since": copy.stamps([s.long_since for s in states]),
+            "short_since": copy.stamps([s.short_since for s in states]),
             "params_hash": pa.array([params_hashes[s.signal_id] for s in states], pa.string()),
             "since": copy.stamps(first),
         }
@@ -221,13 +226,13 @@ def _insert_events(
 
 
 def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) -> None:
-    columns = "last_ts position entry_ts entry_price params_hash feature_version signal_version"
+    columns = "last_ts long_since short_since params_hash feature_version signal_version"
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns.split())
     copy.run(
         cursor,
-        "INSERT INTO signal_state (signal_id, id, tf, last_ts, position, entry_ts, entry_price,"  # noqa: S608
+        "INSERT INTO signal_state (signal_id, id, tf, last_ts, long_since, short_since,"  # noqa: S608
         " params_hash, feature_version, signal_version)"
-        " SELECT c.signal_id, c.id, $1, c.last_ts, c.position, c.entry_ts, c.entry_price,"
+        " SELECT c.signal_id, c.id, $1, c.last_ts, c.long_since, c.short_since,"
         " c.params_hash, v.version, $2 FROM computed c"
         " JOIN dataset_versions v ON v.dataset = 'features' AND v.id = c.id AND v.tf = $1"
         f" ON CONFLICT (signal_id, id, tf) DO UPDATE SET {updates}, updated_at = now()",
@@ -250,3 +255,19 @@ def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> StoreError:
         f" version, the first of asset {lost['id'][0]} at {when} ({timeframe.name});"
         " build the features of these assets again"
     )
+
+
+def count_signals(
+    connection: sa.Connection, *, symbols: Sequence[str], timeframes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Stored events by signal, and the assets that have some."""
+    rows = connection.execute(
+        sa.text("""
+            SELECT d.name AS signal, count(*) AS events, count(DISTINCT s.id) AS assets
+            FROM signals s JOIN dim_signals d USING (signal_id) JOIN dim_assets a USING (id)
+            WHERE a.symbol = ANY(:symbols) AND s.tf = ANY(:timeframes)
+            GROUP BY d.name ORDER BY d.name
+        """),
+        {"symbols": list(symbols), "timeframes": list(timeframes)},
+    )
+    return [dict(row) for row in rows.mappings()]

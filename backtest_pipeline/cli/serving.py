@@ -1,0 +1,113 @@
+"""`backtest-pipeline up`, `migrate` and `doctor`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from backtest_pipeline.cli.console import console, progress_bars
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.settings import Settings
+
+_STOP_SECONDS = 20
+
+
+def ensure_schema(settings: Settings) -> None:
+    """Migrate the embedded store; a server of the user's own is migrated only when asked to."""
+    from backtest_pipeline.storage.database import open_database
+    from backtest_pipeline.storage.migrations import check
+    from backtest_pipeline.storage.migrations import migrate as apply
+
+    database = open_database(settings)
+    try:
+        if settings.run_store_mode == "embedded":
+            apply(database)
+        else:
+            check(database)
+    finally:
+        database.close()
+
+
+def migrate() -> None:
+    """Apply what is missing and name it."""
+    with progress_bars() as progress:
+        progress("migrating", 0, 1)
+        from backtest_pipeline.storage.database import open_database
+        from backtest_pipeline.storage.migrations import migrate as apply
+        from backtest_pipeline.storage.settings import load_settings
+
+        database = open_database(load_settings())
+        try:
+            applied = apply(database)
+            where = database.where
+        finally:
+            database.close()
+        progress("migrating", 1, 1)
+    for name in applied:
+        console.print(f"applied {name}", highlight=False)
+    console.print(f"{where}: the schema is up to date", highlight=False)
+
+
+def up(host: str, port: int) -> None:
+    """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
+    with progress_bars() as progress:
+        progress("store", 0, 1)
+        from backtest_pipeline.defs.instance import open_instance
+        from backtest_pipeline.defs.partitions import register_partitions
+        from backtest_pipeline.sources.choose import choose_source
+        from backtest_pipeline.storage.database import open_database
+        from backtest_pipeline.storage.settings import load_settings
+
+        settings = load_settings()
+        ensure_schema(settings)
+        database = open_database(settings)
+        with open_instance(settings, database) as instance:
+            register_partitions(instance, choose_source(settings.bars).symbols())
+        database.close()
+        progress("store", 1, 1)
+    command = [
+        *(sys.executable, "-m", "dagster", "dev"),
+        *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),
+    ]
+    console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C ends everything)", highlight=False)
+    # Dagster copies how SIGINT is handled to its children: from a shell that ignores SIGINT
+    # (a background job) they could then only be killed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = _stop(process)
+    sys.exit(code)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    """Interrupt Dagster as Ctrl-C would, and kill what is left of its group in the end."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        console.print("Dagster did not stop in time and is killed")
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return 0
+
+
+def doctor() -> None:
+    """Print each check with how to mend it; exit code 1 where one fails."""
+    from backtest_pipeline.storage.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
+        console.print(f"{mark} {finding.name}: {finding.detail}", highlight=False, soft_wrap=True)
+        if not finding.ok:
+            console.print(f"     mend: {finding.mend}", highlight=False, soft_wrap=True)
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)

@@ -1,0 +1,50 @@
+"""The whole chain without an orchestrator: what a program or a measurement runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.batches import StageReport, run_stage
+from backtest_pipeline.pipeline.features import FeaturesStage, features_of, stored_bars
+from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.sources.base import BarSource
+
+
+def refresh_signals(
+    workspace: Workspace,
+    source: BarSource,
+    partitions: Sequence[Partition],
+    *,
+    rebuild: bool = False,
+) -> Iterator[StageReport]:
+    """Bars, features and signals of these partitions; each report as its stage ends."""
+    how = {"rebuild": rebuild, "workers": workspace.workers, "progress": workspace.progress}
+    reader = SourceReader(source, sorted({p.asset for p in partitions}))
+    yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
+    bars = stored_bars(workspace, partitions)
+    yield run_stage(features_of(bars), FeaturesStage(workspace), **how)
+    stage = SignalsStage(workspace)
+    features = stored_features(workspace, partitions)
+    yield run_stage(signals_of(features, stage.signals), stage, **how)
+
+
+def refresh_backtests(
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    config: SimulationConfig,
+    *,
+    rebuild: bool = False,
+) -> StageReport:
+    """Backtests of the stored signals of these partitions."""
+    return run_stage(
+        backtests_of(stored_signals(workspace, partitions), config),
+        BacktestsStage(workspace, config),
+        rebuild=rebuild,
+        workers=workspace.workers,
+        progress=workspace.progress,
+    )
