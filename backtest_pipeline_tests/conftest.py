@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from backtest_pipeline.storage.database import Database
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,62 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no market data at {folder}; set BACKTEST_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A short temporary folder that another user may enter, as a server started by root must."""
+    folder = Path(tempfile.mkdtemp(prefix="btp-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def template(open_folder: Path) -> Iterator[Database]:
+    """A migrated database on an embedded server of this test process; tests get copies of it."""
+    import psycopg
+
+    from backtest_pipeline.storage.database import open_database
+    from backtest_pipeline.storage.embedded import embedded_server
+    from backtest_pipeline.storage.migrations import migrate
+    from backtest_pipeline.storage.settings import load_settings
+
+    home = open_folder / "home"
+    database = open_database(load_settings(run_store_mode="embedded", home=home))
+    with psycopg.connect(database.conninfo, autocommit=True) as server:
+        server.execute("ALTER SYSTEM SET fsync = off")  # creating and dropping copies is all fsync
+        server.execute("SELECT pg_reload_conf()")
+    migrate(database)
+    database.close()
+    yield database
+    embedded_server(home).release()
+
+
+@pytest.fixture
+def empty_database(template: Database) -> Iterator[Database]:
+    """A database of its own with nothing in it."""
+    yield from _database_like(template, "template0")
+
+
+@pytest.fixture
+def database(template: Database) -> Iterator[Database]:
+    """A migrated database of its own."""
+    yield from _database_like(template, "backtest")
+
+
+def _database_like(template: Database, name: str) -> Iterator[Database]:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    from backtest_pipeline.storage.database import connect_database
+
+    copy = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(
+        make_conninfo(template.conninfo, dbname="postgres"), autocommit=True
+    ) as server:
+        server.execute(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY wal_log")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        database = connect_database(make_conninfo(template.conninfo, dbname=copy))
+        yield database
+        database.close()
+        server.execute(f"DROP DATABASE {copy} WITH (FORCE)")  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -14,6 +14,7 @@ from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database
 from backtest_pipeline.storage.dimensions import sync_timeframes
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_ROLES = "roles.sql"  # repeated after every migration
 _LOCK = 7_204_315_526_001  # any number that nobody else takes
 _CREATE_LEDGER = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -48,7 +49,8 @@ def load_migrations(folder: Path | None = None) -> list[Migration]:
         ConfigurationError: for a name that is not `NNNN_name.sql`, or a number used twice.
     """
     found: dict[str, Migration] = {}
-    for path in sorted((folder or sql_folder()).glob("*.sql")):
+    files = (folder or sql_folder()).glob("*.sql")
+    for path in sorted(path for path in files if path.name != _ROLES):
         match = _FILE_NAME.fullmatch(path.name)
         if match is None or match[1] in found:
             raise ConfigurationError(f"{path.name}: migrations are called NNNN_name.sql, each once")
@@ -66,12 +68,14 @@ def migrate(database: Database, folder: Path | None = None) -> list[str]:
         SchemaNotMigrated: where an applied file has changed, or the schema is newer than the code.
         StoreError: where a file fails; it leaves nothing behind, the files before it stay.
     """
-    applied = [m.name for m in load_migrations(folder) if _apply_once(database, m)]
+    migrations = load_migrations(folder)
+    applied = [m.name for m in migrations if _apply_once(database, m)]
     with database.begin() as connection:
         _lock(connection)
-        _refuse_drift(_recorded(connection), load_migrations(folder), database)
+        _refuse_drift(_recorded(connection), migrations, database)
         connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{DAGSTER_SCHEMA}"'))
         sync_timeframes(connection)
+        _run(connection, (sql_folder() / _ROLES).read_text())
     return applied
 
 
@@ -97,9 +101,7 @@ def _apply_once(database: Database, migration: Migration) -> bool:
             connection.execute(sa.text(_CREATE_LEDGER))
             if migration.name in _recorded(connection):
                 return False
-            cursor = connection.connection.cursor()  # many statements, % signs as they are
-            cursor.execute(migration.sql)
-            cursor.close()
+            _run(connection, migration.sql)
             connection.execute(
                 sa.text("INSERT INTO schema_migrations (name, sha256) VALUES (:name, :sha256)"),
                 {"name": migration.name, "sha256": migration.sha256},
@@ -107,6 +109,12 @@ def _apply_once(database: Database, migration: Migration) -> bool:
     except StoreError as error:
         raise type(error)(f"{migration.name}: {error}") from error
     return True
+
+
+def _run(connection: sa.Connection, statements: str) -> None:
+    cursor = connection.connection.cursor()  # the driver's own: many statements, % as it is
+    cursor.execute(statements)
+    cursor.close()
 
 
 def _lock(connection: sa.Connection) -> None:

@@ -1,0 +1,122 @@
+"""What `backtest-pipeline doctor` looks at: each part of the store, and how to mend it."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from backtest_pipeline.market.errors import ArtifactError, BacktestError, StoreError
+from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database, open_database
+from backtest_pipeline.storage.migrations import check, load_migrations
+from backtest_pipeline.storage.settings import Settings, load_settings
+
+_LEAST_FREE_GB = 2.0
+_LEAST_VERSION = 15
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `mend` says what to do where it is not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def examine(settings: Callable[[], Settings] = load_settings) -> Iterator[Finding]:
+    """Look at settings, database, schema, Dagster's storage, artifacts and disk, in this order.
+
+    Each finding is given as soon as it is known. What needs something that is broken is left out.
+    """
+    chosen, finding = _attempt("settings", settings, lambda s: f"store {s.run_store_mode}")
+    yield finding
+    if chosen is None:
+        return
+    database, finding = _attempt("database", lambda: open_database(chosen), lambda d: d.where)
+    yield finding
+    if database is not None:
+        yield _look("server version", lambda: _server_version(database))
+        yield _look("schema", lambda: _schema(database))
+        yield _look("dagster storage", lambda: _dagster_storage(database))
+        database.close()
+    folder = chosen.artifacts_folder
+    yield _look("artifact folder", lambda: check_artifact_folder(folder))
+    yield free_space(folder)
+
+
+def check_artifact_folder(folder: Path) -> str:
+    """Create the folder if need be and write, rename and remove a file there.
+
+    Raises:
+        ArtifactError: where any of this fails; with the reason.
+    """
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.replace(probe.with_suffix(".renamed")).unlink()
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write to the artifact folder {folder}: {error.strerror}; make it writable, or"
+            " set BACKTEST_ARTIFACTS_URL to a folder that is"
+        ) from error
+    return f"{folder} is writable"
+
+
+def free_space(folder: Path, least_gb: float = _LEAST_FREE_GB) -> Finding:
+    """Whether the disk that the folder is, or will be, on has room."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free_gb = shutil.disk_usage(there).free / 1e9
+    return Finding(
+        "disk space",
+        free_gb >= least_gb,
+        f"{free_gb:.1f} GB free at {there}",
+        f"make room, or set BACKTEST_HOME to a disk with at least {least_gb:.0f} GB free",
+    )
+
+
+def _attempt(
+    name: str, action: Callable[[], _T], detail: Callable[[_T], str]
+) -> tuple[_T | None, Finding]:
+    try:
+        result = action()
+    except BacktestError as error:
+        what, _, mend = str(error).rpartition("; ")
+        return None, Finding(name, False, what or str(error), mend)
+    return result, Finding(name, True, detail(result))
+
+
+def _look(name: str, action: Callable[[], str]) -> Finding:
+    return _attempt(name, action, str)[1]
+
+
+def _server_version(database: Database) -> str:
+    with database.begin() as connection:
+        version = str(connection.scalar(sa.text("SHOW server_version")))
+    if int(version.split(".")[0]) < _LEAST_VERSION:
+        raise StoreError(f"PostgreSQL {version}; use {_LEAST_VERSION} or newer")
+    return f"PostgreSQL {version}"
+
+
+def _schema(database: Database) -> str:
+    check(database)
+    return f"{len(load_migrations())} migrations applied"
+
+
+def _dagster_storage(database: Database) -> str:
+    """Dagster's storage through Dagster's own driver, as Dagster will reach it."""
+    engine = sa.create_engine(database.dagster_url(), poolclass=sa.NullPool, hide_parameters=True)
+    with database.errors(), engine.connect() as connection:
+        if connection.scalar(sa.text("SELECT current_schema()")) != DAGSTER_SCHEMA:
+            raise StoreError(
+                f"no schema {DAGSTER_SCHEMA!r} in {database.where}; run `backtest-pipeline migrate`"
+            )
+    return f"schema {DAGSTER_SCHEMA!r} in {database.where}"

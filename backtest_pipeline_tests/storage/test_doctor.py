@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.doctor import Finding, check_artifact_folder, examine, free_space
+from backtest_pipeline.storage.settings import Settings, load_settings
+
+
+def findings(settings: Settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(lambda: settings)}
+
+
+def settings_for(database: Database, artifacts: Path) -> Settings:
+    return load_settings(
+        run_store_mode="postgres",
+        postgres_dsn=database.conninfo,
+        artifacts_url=str(artifacts),
+    )
+
+
+def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -> None:
+    found = findings(settings_for(database, tmp_path / "artifacts"))
+    assert [name for name, finding in found.items() if not finding.ok] == []
+    assert list(found) == [
+        *("settings", "database", "server version", "schema", "dagster storage"),
+        *("artifact folder", "disk space"),
+    ]
+    assert "PostgreSQL 18" in found["server version"].detail
+
+
+def test_an_unmigrated_store_is_told_to_migrate(empty_database: Database, tmp_path: Path) -> None:
+    found = findings(settings_for(empty_database, tmp_path))
+    assert not found["schema"].ok
+    assert found["schema"].mend == "run `backtest-pipeline migrate`"
+    assert not found["dagster storage"].ok
+    assert found["dagster storage"].mend == "run `backtest-pipeline migrate`"
+
+
+def test_a_store_that_does_not_answer_still_has_its_folder_examined(tmp_path: Path) -> None:
+    settings = load_settings(
+        run_store_mode="postgres",
+        postgres_dsn="postgresql://u:hunter2@127.0.0.1:1/prices",
+        artifacts_url=str(tmp_path),
+    )
+    found = findings(settings)
+    assert not found["database"].ok
+    assert found["artifact folder"].ok
+    assert "schema" not in found
+    assert "hunter2" not in str(found)
+
+
+def test_bad_settings_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "mysql")
+    (only,) = examine()
+    assert not only.ok
+    assert "BACKTEST_RUN_STORE_MODE" in only.detail
+
+
+def test_a_folder_that_is_a_file_cannot_hold_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="BACKTEST_ARTIFACTS_URL"):
+        check_artifact_folder(tmp_path / "file")
+
+
+def test_a_folder_on_a_read_only_disk_cannot_hold_artifacts() -> None:
+    with pytest.raises(ArtifactError, match="cannot write to the artifact folder /proc"):
+        check_artifact_folder(Path("/proc/artifacts"))
+
+
+def test_examining_the_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
+    check_artifact_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    assert free_space(tmp_path / "not" / "there", least_gb=0).ok
+    assert not free_space(tmp_path, least_gb=1e9).ok

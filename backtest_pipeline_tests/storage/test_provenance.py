@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.storage.provenance import code_version, content_versions
+
+
+def panel_of(**assets: list[float]) -> Panel:
+    lengths = [len(values) for values in assets.values()]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    ts = np.concatenate([np.arange(n) for n in lengths]).astype(np.int64)
+    close = np.concatenate([np.array(values, float) for values in assets.values()])
+    columns = {"close": close, "open": close + 1, "flag": close > 0}
+    return Panel(timeframe("1D"), tuple(assets), offsets, ts, columns)
+
+
+def version(panel: Panel, asset: str = "a", columns: tuple[str, ...] = ("close", "flag")) -> str:
+    return content_versions(panel, columns)[asset]
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=9))
+def test_a_version_does_not_depend_on_the_other_assets(values: list[float]) -> None:
+    alone = version(panel_of(a=values))
+    assert version(panel_of(b=[1.0, 2.0], a=values, c=[])) == alone
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        panel_of(a=[1.0, 2.0, 4.0]),
+        panel_of(a=[1.0, 2.0]),
+        panel_of(a=[1.0, 2.0, 3.0, 3.0]),
+        panel_of(a=[1.0, np.nan, 3.0]),
+        panel_of(a=[1.0, 3.0, 2.0]),
+    ],
+)
+def test_any_other_content_has_another_version(other: Panel) -> None:
+    assert version(panel_of(a=[1.0, 2.0, 3.0])) != version(other)
+
+
+def test_stamps_columns_and_timeframe_count() -> None:
+    panel = panel_of(a=[1.0, 2.0])
+    base = version(panel)
+    later = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts + 1, panel.columns)
+    weekly = Panel(timeframe("1W"), panel.assets, panel.offsets, panel.ts, panel.columns)
+    assert len({base, version(later), version(weekly), version(panel, "a", ("close", "open"))}) == 4
+
+
+def test_every_nan_is_the_same_nan() -> None:
+    odd = np.array([0x7FF8_0000_0000_0123], np.uint64).view(np.float64)
+    panel, other = panel_of(a=[np.nan]), panel_of(a=[float(odd[0])])
+    other = other.with_columns({"close": odd})
+    assert np.isnan(odd).all()
+    assert version(panel) == version(other)
+
+
+def test_a_version_is_the_same_on_every_machine() -> None:
+    nan = b"\0\0\0\0\0\0\xf8\x7f"
+    digest = hashlib.blake2b(b"1D\0", digest_size=16)
+    digest.update(b"ts\0" + struct.pack("<3q", 0, 1, 2))
+    digest.update(b"close\0" + struct.pack("<d", 1.5) + nan + struct.pack("<d", -2.0))
+    digest.update(b"flag\0\1\0\0")
+    assert version(panel_of(a=[1.5, np.nan, -2.0])) == digest.hexdigest()
+
+
+def test_the_values_are_not_changed_by_hashing() -> None:
+    panel = panel_of(a=[np.nan, 1.0])
+    before = panel["close"].tobytes()
+    version(panel)
+    assert panel["close"].tobytes() == before
+
+
+def test_code_versions_differ_by_room_and_stay_the_same() -> None:
+    assert code_version("market") == code_version("market")
+    assert code_version("market") != code_version("market.timeframes")
+    assert code_version("market", "storage") == code_version("storage", "market")
+
+
+def test_an_unknown_room_is_an_error() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        code_version("nowhere")

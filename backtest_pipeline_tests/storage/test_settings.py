@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.storage.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RUN_STORE_MODE", "POSTGRES_DSN", "HOME", "ARTIFACTS_URL"):
+        monkeypatch.delenv(f"BACKTEST_{name}", raising=False)
+
+
+def test_nothing_set_means_an_embedded_store_with_artifacts_below_home() -> None:
+    settings = load_settings()
+    assert settings.run_store_mode == "embedded"
+    assert settings.home.is_absolute()
+    assert settings.artifacts_folder == settings.home / "artifacts"
+
+
+def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "postgres")
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", "postgresql://u:p@h/d")
+    monkeypatch.setenv("BACKTEST_HOME", "/somewhere")
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", "file:///else%20where")
+    settings = load_settings()
+    assert settings.run_store_mode == "postgres"
+    assert settings.postgres_dsn is not None
+    assert settings.postgres_dsn.get_secret_value() == "postgresql://u:p@h/d"
+    assert settings.home == Path("/somewhere")
+    assert settings.artifacts_folder == Path("/else where")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "")
+    assert load_settings().run_store_mode == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("RUN_STORE_MODE", "mysql", "'embedded' or 'postgres'"),
+        ("HOME", "relative/folder", "absolute"),
+        ("ARTIFACTS_URL", "s3://bucket/prefix", "s3:// is not supported"),
+        ("ARTIFACTS_URL", "relative", "absolute"),
+    ],
+)
+def test_a_bad_value_is_refused_naming_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(f"BACKTEST_{variable}", value)
+    with pytest.raises(ConfigurationError, match=f"BACKTEST_{variable}: .*{says}"):
+        load_settings()
+
+
+def test_postgres_mode_without_a_dsn_is_refused_naming_the_dsn() -> None:
+    with pytest.raises(ConfigurationError, match="BACKTEST_POSTGRES_DSN: is required"):
+        load_settings(run_store_mode="postgres")
+
+
+@pytest.mark.parametrize("dsn", ["hunter2 is not a dsn", "postgresql://u:hunter2@h:hunter2/d"])
+def test_a_dsn_that_does_not_parse_is_refused_without_showing_it(dsn: str) -> None:
+    if dsn.startswith("postgresql"):
+        dsn = dsn.replace("/d", "/d?nonsense=hunter2")
+    with pytest.raises(ConfigurationError, match="BACKTEST_POSTGRES_DSN") as caught:
+        load_settings(run_store_mode="postgres", postgres_dsn=dsn)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_dsn_is_not_shown_by_printing_the_settings() -> None:
+    settings = load_settings(run_store_mode="postgres", postgres_dsn="postgresql://u:hunter2@h/d")
+    assert "hunter2" not in f"{settings!r} {settings}"
