@@ -32,7 +32,6 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.storage.assets import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -40,6 +39,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
+from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs
 from backtest_pipeline.storage.signals import read_signals

@@ -16,7 +16,6 @@ from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import panel_table
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
-from backtest_pipeline.storage.assets import register_assets
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -24,6 +23,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
+from backtest_pipeline.storage.dimensions import register_assets
 from backtest_pipeline.storage.provenance import code_version, content_versions
 
 BAR_COLUMNS = (*OHLCV, "gap_bars")

@@ -16,8 +16,8 @@ from backtest_pipeline.pipeline.blocks import (
     stale_partitions,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.assets import asset_ids
 from backtest_pipeline.storage.datasets import read_versions
+from backtest_pipeline.storage.dimensions import asset_ids
 from backtest_pipeline.storage.features import write_features
 from backtest_pipeline.storage.provenance import code_version
 

@@ -19,7 +19,7 @@ from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
-from backtest_pipeline.storage.assets import SignalRow
+from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")

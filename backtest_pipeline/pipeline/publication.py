@@ -29,8 +29,8 @@ from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import EXIT_REASONS
-from backtest_pipeline.storage.assets import SignalRow
 from backtest_pipeline.storage.datasets import DatasetVersion
+from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}

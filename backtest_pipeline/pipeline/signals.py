@@ -16,8 +16,8 @@ from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.identity import hash_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.storage.assets import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
+from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.signals import SignalEvents, SignalState, write_signals
 from backtest_pipeline.strategies.base import signal_events

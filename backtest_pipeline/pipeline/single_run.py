@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.assets import (
+from backtest_pipeline.storage.dimensions import (
     active_signals,
     asset_ids,
     find_signal,

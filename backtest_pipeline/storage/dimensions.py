@@ -1,15 +1,16 @@
-"""The rows of `dim_timeframe` and `dim_assets`."""
+"""The rows of `dim_timeframe`, `dim_assets` and `dim_signals`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import DAY_US, TIMEFRAMES, Timeframe
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.sources.base import AssetInfo
 
 _UNIT_WORDS = {"MIN": "minute", "H": "hour", "D": "day", "W": "week", "M": "month", "Y": "year"}
 _LENGTHS_IN_DAYS = {"M": (28, 31), "Y": (365, 366)}
@@ -78,49 +79,104 @@ def _calendar_anchor(timeframe: Timeframe) -> str | None:
     return {3: "EOQ", 12: "EOY"}.get(months, "EOM")
 
 
-def ensure_assets(
-    database: Database,
-    symbols: Sequence[str],
-    *,
-    source: str | None = None,
-    is_synthetic: bool = False,
-    known_ids: Mapping[str, int] | None = None,
+def register_assets(
+    connection: sa.Connection, assets: Iterable[AssetInfo], source: str
 ) -> dict[str, int]:
-    """The id of each symbol; symbols without a row get one, with their known id or a new one."""
-    insert = sa.text(
-        "INSERT INTO dim_assets (id, symbol, source, is_synthetic)"
-        " VALUES (coalesce(:id, nextval('asset_id_seq')), :symbol, :source, :is_synthetic)"
-        " ON CONFLICT (symbol) DO NOTHING"
-    ).bindparams(sa.bindparam("id", type_=sa.Integer))
-    with database.begin() as connection:
-        stored = _ids(connection, symbols)
-        rows = [
-            {
-                "id": (known_ids or {}).get(symbol),
-                "symbol": symbol,
-                "source": source,
-                "is_synthetic": is_synthetic,
-            }
-            for symbol in symbols
-            if symbol not in stored
-        ]
-        if rows:
-            connection.execute(insert, rows)
-            stored = _ids(connection, symbols)
-    return {symbol: stored[symbol] for symbol in symbols}
+    """Make assets known under an id each; returns the ids by symbol.
+
+    Raises:
+        InvalidInput: where a source gives an asset another id than the one it is known by: that
+            is another asset with the same ticker.
+    """
+    rows = [
+        {
+            "symbol": a.symbol,
+            "id": a.asset_id,
+            "name": a.name,
+            "asset_class": a.asset_class,
+            "source": source,
+            "is_synthetic": a.synthetic,
+        }
+        for a in sorted(assets, key=lambda a: a.symbol)
+    ]
+    if not rows:
+        return {}
+    connection.execute(
+        sa.text("""
+            INSERT INTO dim_assets AS d (id, symbol, name, asset_class, source, is_synthetic)
+            VALUES (coalesce(CAST(:id AS int), nextval('asset_id_seq')), :symbol, :name,
+                    :asset_class, :source, :is_synthetic)
+            ON CONFLICT (symbol) DO UPDATE SET
+                name = excluded.name, asset_class = excluded.asset_class,
+                source = excluded.source, is_synthetic = excluded.is_synthetic
+            WHERE (d.name, d.asset_class, d.source, d.is_synthetic) IS DISTINCT FROM
+                  (excluded.name, excluded.asset_class, excluded.source, excluded.is_synthetic)
+        """),
+        rows,
+    )
+    ids = _ids(connection, [row["symbol"] for row in rows])
+    for row in rows:
+        if row["id"] is not None and ids[row["symbol"]] != row["id"]:
+            raise InvalidInput(
+                f"asset {row['symbol']} is known by id {ids[row['symbol']]}, but {source} gives it "
+                f"{row['id']}: that is another asset; rename it in the source"
+            )
+    return ids
 
 
-def asset_ids(database: Database, symbols: Sequence[str]) -> dict[str, int]:
+def asset_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
     """The id of each symbol, in the order given; raises UnknownName for one without a row."""
-    with database.begin() as connection:
-        stored = _ids(connection, symbols)
-        for symbol in symbols:
-            if symbol not in stored:
-                everything = connection.scalars(sa.text("SELECT symbol FROM dim_assets"))
-                raise UnknownName("asset", symbol, everything)
+    stored = _ids(connection, symbols)
+    for symbol in symbols:
+        if symbol not in stored:
+            raise UnknownName("asset", symbol, known_symbols(connection))
     return {symbol: stored[symbol] for symbol in symbols}
+
+
+def known_symbols(connection: sa.Connection) -> tuple[str, ...]:
+    """All assets that the store knows, sorted."""
+    query = sa.text("SELECT symbol FROM dim_assets ORDER BY symbol")
+    return tuple(connection.execute(query).scalars())
 
 
 def _ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
     query = sa.text("SELECT symbol, id FROM dim_assets WHERE symbol = ANY(:symbols)")
     return {row.symbol: row.id for row in connection.execute(query, {"symbols": list(symbols)})}
+
+
+@dataclass(frozen=True)
+class SignalRow:
+    """One row of `dim_signals`: a strategy with its parameters."""
+
+    signal_id: int
+    name: str
+    signal_type: str
+    params: dict[str, Any]
+
+
+def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
+    """The signals that a refresh computes, by id."""
+    rows = connection.execute(
+        sa.text("""
+            SELECT signal_id, name, signal_type, params FROM dim_signals
+            WHERE is_active ORDER BY signal_id
+        """)
+    )
+    return tuple(SignalRow(*row) for row in rows)
+
+
+def find_signal(signals: Sequence[SignalRow], name: str) -> SignalRow:
+    """A signal by its name, its type, or the beginning of its type (`rsi`).
+
+    Raises:
+        UnknownName: with the nearest names.
+    """
+    for matches in (
+        lambda s: s.name == name,
+        lambda s: s.signal_type == name,
+        lambda s: s.signal_type.split("_")[0] == name,
+    ):
+        for signal in signals:
+            if matches(signal):
+                return signal
+    raise UnknownName("signal", name, [s.name for s in signals] + [s.signal_type for s in signals])

@@ -113,7 +113,8 @@ def read_features(
         UnknownName: for an asset or a column that does not exist.
         BarsError: where a key is there twice.
     """
-    ids = asset_ids(database, assets)
+    with database.begin() as connection:
+        ids = asset_ids(connection, assets)
     plain = [name for name in columns if not _EMA.fullmatch(name)]
     with database.arrow() as connection, connection.cursor() as cursor:
         types = _feature_types(cursor)
@@ -201,7 +202,9 @@ def _classes(cursor: Cursor, ids: Mapping[str, int]) -> dict[str, str]:
     by_id = dict(zip(rows["id"].to_pylist(), rows["asset_class"].to_pylist(), strict=True))
     strangers = [f"{asset} ({i})" for asset, i in ids.items() if i not in by_id]
     if strangers:
-        raise InvalidInput(f"dim_assets has no row for {', '.join(strangers)}; call ensure_assets")
+        raise InvalidInput(
+            f"dim_assets has no row for {', '.join(strangers)}; refresh their bars first"
+        )
     return {asset: by_id[i] for asset, i in ids.items()}
 
 

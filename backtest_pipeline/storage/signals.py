@@ -138,7 +138,8 @@ def read_signals(
     Raises:
         UnknownName: for an asset that does not exist.
     """
-    ids = asset_ids(database, assets)
+    with database.begin() as connection:
+        ids = asset_ids(connection, assets)
     snapshot = sql.SQL(", s.feature_snapshot::text AS feature_snapshot" if snapshots else "")
     query = sql.SQL(
         "SELECT s.signal_id, d.name, s.id, a.symbol, s.ts, s.direction, s.action, s.close,"

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import sqlalchemy as sa
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
+from backtest_pipeline.sources.base import AssetInfo
 from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.dimensions import register_assets
 
 PERIODS = (9, 21, 50)
 _KEYS = ("id", "ts", "tf", "tf_days", "asset_class", "updated_at")
+
+
+def ensure_assets(
+    database: Database, symbols: Sequence[str], known_ids: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Register assets by their symbols; their ids."""
+    infos = [AssetInfo(s, s, "crypto", (known_ids or {}).get(s), synthetic=False) for s in symbols]
+    with database.begin() as connection:
+        return register_assets(connection, infos, "test")
 
 
 def feature_types(database: Database) -> dict[str, str]:

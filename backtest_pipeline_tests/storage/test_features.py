@@ -12,9 +12,13 @@ from backtest_pipeline.market.errors import BarsError, InvalidInput, StoreError,
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.storage.database import Database, connect_database
-from backtest_pipeline.storage.dimensions import ensure_assets
 from backtest_pipeline.storage.features import FeatureWrite, read_features, write_features
-from backtest_pipeline_tests.storage.panels import assert_equal, first_rows, random_panel
+from backtest_pipeline_tests.storage.panels import (
+    assert_equal,
+    ensure_assets,
+    first_rows,
+    random_panel,
+)
 
 LENGTHS = {"BTC": 40, "ETH": 25, "NEW": 1, "NONE": 0}
 

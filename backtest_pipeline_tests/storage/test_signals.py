@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from backtest_pipeline.market.errors import InvalidInput, StoreError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.dimensions import ensure_assets
 from backtest_pipeline.storage.features import write_features
 from backtest_pipeline.storage.signals import (
     SignalEvents,
@@ -18,7 +17,7 @@ from backtest_pipeline.storage.signals import (
     read_signals,
     write_signals,
 )
-from backtest_pipeline_tests.storage.panels import feature_types, random_panel
+from backtest_pipeline_tests.storage.panels import ensure_assets, feature_types, random_panel
 
 HASHES = {1: "hash-1", 2: "hash-2"}
 
@@ -49,7 +48,7 @@ def events_at(panel: Panel, database: Database, rows: list[int], signal: int = 1
 
 def states_for(panel: Panel, database: Database, signal: int = 1) -> list[SignalState]:
     ids = ensure_assets(database, panel.assets)
-    return [SignalState(signal, ids[asset], int(panel.ts[-1]), 0) for asset in panel.assets]
+    return [SignalState(signal, ids[asset], int(panel.ts[-1])) for asset in panel.assets]
 
 
 def write(
@@ -67,6 +66,8 @@ def write(
         states or states_for(panel, database, signal),
         params_hashes=HASHES,
         signal_version="v1",
+        ids={},
+        versions={},
         since=since,
     )
 
