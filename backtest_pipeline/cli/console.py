@@ -7,19 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console()
-errors = Console(stderr=True)
+# Piped output has no width of its own; 80 columns would cut the tables.
+_WIDTH = None if sys.stdout.isatty() else 110
+console = Console(width=_WIDTH)
+errors = Console(stderr=True, width=_WIDTH)
 
 _PERCENT = {"total_return", "benchmark_return", "max_drawdown", "win_rate"}
 _TITLES = {
+    "timeframe": "tf",
     "total_return": "return",
     "benchmark_return": "benchmark",
     "sharpe": "Sharpe",
-    "max_drawdown": "max drawdown",
+    "max_drawdown": "max DD",
     "trade_count": "trades",
     "win_rate": "win rate",
     "fees_paid": "fees",
@@ -63,10 +67,11 @@ def progress_bars(quiet: bool = False) -> Iterator[StageBars]:
 
 def runs_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Runs with their main metrics; an undefined metric shows as a dash."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
         is_text = isinstance(rows[0][name], str)
-        table.add_column(_TITLES.get(name, name), justify="left" if is_text else "right")
+        title = _TITLES.get(name, name)
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_shown(name, value) for name, value in row.items()))
     return table

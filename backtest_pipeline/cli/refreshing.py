@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backtest_pipeline.defs.launch import RefreshResult
 
 from backtest_pipeline.cli.console import console, fail, progress_bars, runs_table
 
@@ -53,46 +57,39 @@ def refresh(
             full_rebuild=full_rebuild,
             progress=progress,
         )
-    _show_results(result.run_ids, result.failures, assets, timeframes, as_json)
+    _show_results(result, as_json)
     if result.failures:
         fail("\n".join(result.failures))
 
 
-def _show_results(
-    run_ids: Sequence[str],
-    failures: Sequence[str],
-    assets: Sequence[str] | None,
-    timeframes: Sequence[str] | None,
-    as_json: bool,
-) -> None:
-    from backtest_pipeline.pipeline.summary import run_rows
+def _show_results(result: RefreshResult, as_json: bool) -> None:
+    from backtest_pipeline.pipeline.summary import beating_benchmark, by_sharpe, run_rows
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.storage.runs import current_runs
 
     with open_workspace() as workspace:
         with workspace.database.begin() as connection:
-            runs = current_runs(connection, symbols=assets, timeframes=timeframes)
+            runs = current_runs(connection, symbols=result.assets, timeframes=result.timeframes)
         folder, where = workspace.artifacts.root, workspace.database.where
-    ranked = runs.sort_values("sharpe", ascending=False, na_position="last", kind="stable")
+    ranked = by_sharpe(runs)
     if as_json:
         console.print_json(
             json.dumps(
                 {
-                    "dagster_runs": list(run_ids),
-                    "failures": list(failures),
-                    "runs": run_rows(ranked),
+                    "dagster_runs": list(result.run_ids),
+                    "failures": list(result.failures),
+                    "runs": run_rows(runs),
                 },
                 allow_nan=False,
             )
         )
         return
-    if len(ranked):
-        judged = ranked[ranked["sharpe"].notna()]
-        console.print(runs_table("Best runs by Sharpe", run_rows(judged.head(_SHOWN))))
-        console.print(runs_table("Worst runs", run_rows(judged.tail(3).iloc[::-1])))
-    beating = int((runs["total_return"] > runs["benchmark_return"]).sum())
+    if ranked:
+        console.print(runs_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
+        console.print(runs_table("Worst runs", run_rows(ranked[:-4:-1])))
+    trades = int(sum(run["trade_count"] for run in runs))
     console.print(
-        f"{len(runs)} backtests, {int(runs['trade_count'].sum()):,} trades; {beating} runs beat "
-        "buy and hold. Picking the best of many flatters it: expect less of it than it shows."
+        f"{len(runs)} backtests, {trades:,} trades; {beating_benchmark(runs)} runs beat buy and "
+        "hold. Picking the best of many flatters it: expect less of it than it shows."
     )
     console.print(f"database: {where}\nfiles:    {folder}", highlight=False, soft_wrap=True)

@@ -66,9 +66,7 @@ def run(
     if as_json:
         console.print_json(json.dumps(_as_json(row, str(folder)), allow_nan=False))
         return
-    import pandas as pd
-
-    console.print(runs_table(f"run {row['run_id']}", run_rows(pd.DataFrame([row]))))
+    console.print(runs_table(f"run {row['run_id']}", run_rows([row])))
     synthetic = " of the synthetic sample market" if source.synthetic else ""
     console.print(f"{row['n_bars']} bars{synthetic}, {row['first_ts']} to {row['last_ts']}")
     pending = row["results"]["pending"]
@@ -90,7 +88,6 @@ def _day(text: str | None, option: str) -> date | None:
 def _as_json(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
     from backtest_pipeline.simulation.metrics import METRIC_NAMES
 
-    metrics = {name: None if row[name] != row[name] else row[name] for name in METRIC_NAMES}
     return {
         "run_id": str(row["run_id"]),
         "signal": row["signal_name"],
@@ -101,7 +98,7 @@ def _as_json(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "last_ts": row["last_ts"].isoformat(),
         "pending": row["results"]["pending"],
         "liquidated": row["results"]["liquidated"],
-        "metrics": metrics,
+        "metrics": {name: row[name] for name in METRIC_NAMES},
         "undefined": row["undefined"],
         "result_fingerprint": row["result_fingerprint"],
         "artifacts": folder,

@@ -1,7 +1,5 @@
 """What happens by itself: assets of the source become partitions, and a nightly refresh."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from backtest_pipeline.defs.partitions import (

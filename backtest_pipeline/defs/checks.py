@@ -1,7 +1,5 @@
 """Asset checks: grain and bounds of what each asset owns."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from backtest_pipeline.defs.resources import WorkspaceResource

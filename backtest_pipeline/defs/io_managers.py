@@ -4,8 +4,6 @@ What an asset returns is a recipe, not data; computing, writing Postgres and Par
 out what is already stored happen block by block when the IO manager runs the stage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

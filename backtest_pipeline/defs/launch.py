@@ -23,6 +23,8 @@ from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.database import open_database
 from backtest_pipeline.storage.settings import load_settings
 
+# Everything is in Dagster's event log; the console belongs to the progress bars.
+_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 _STAGES = ("bars", "cmc_features", "signals", "backtests")
 
 
@@ -31,10 +33,13 @@ class RefreshResult:
     """What a refresh came to.
 
     Attributes:
+        assets, timeframes: what was refreshed.
         run_ids: Dagster's runs.
         failures: messages of the steps that failed; empty where all went well.
     """
 
+    assets: tuple[str, ...]
+    timeframes: tuple[str, ...]
     run_ids: tuple[str, ...]
     failures: tuple[str, ...]
 
@@ -88,7 +93,10 @@ def _execute(
     full_rebuild: bool,
 ) -> RefreshResult:
     job = definitions.resolve_job_def("refresh")
-    config = {"ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in _STAGES}}
+    config = {
+        "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in _STAGES},
+        "loggers": _QUIET,
+    }
     runs = [
         job.execute_in_process(config, instance=instance, tags=tags, raise_on_error=False)
         for tags in rectangles(instance, assets, timeframes)
@@ -99,12 +107,15 @@ def _execute(
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
         runs.append(
             rollup.execute_in_process(
+                {"loggers": _QUIET},
                 instance=instance,
                 tags={RANGE_START: first, RANGE_END: last},
                 raise_on_error=False,
             )
         )
     return RefreshResult(
+        tuple(assets),
+        tuple(timeframes),
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
     )

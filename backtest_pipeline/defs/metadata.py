@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -46,7 +46,7 @@ def of_summary(summary: Summary) -> dict[str, Any]:
     return found
 
 
-def _table(rows: list[Mapping[str, Any]]) -> dg.TableMetadataValue:
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     kinds = {str: "string", bool: "bool", int: "int", float: "float"}
     columns = [
         dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in rows[0].items()

@@ -1,7 +1,5 @@
 """Resources: the open store, the source of bars, and how runs are simulated."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,15 +23,15 @@ class WorkspaceResource(dg.ConfigurableResource):
     """The store that the environment names; secrets stay in the environment."""
 
     _workspace: Workspace = PrivateAttr()
-    _progress: Progress = PrivateAttr(default=silent)
+    _progress: Progress = PrivateAttr(default_factory=lambda: silent)
 
-    def listening(self, progress: Progress) -> WorkspaceResource:
+    def listening(self, progress: Progress) -> "WorkspaceResource":
         """The resource, telling `progress` how far its stages are."""
         self._progress = progress
         return self
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[WorkspaceResource]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WorkspaceResource"]:
         with open_workspace(progress=self._progress) as workspace:
             self._workspace = workspace
             yield self

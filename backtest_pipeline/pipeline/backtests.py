@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.panel import Panel
@@ -111,7 +110,8 @@ def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -
         PartitionError: for an asset with an event at a stamp that is none of its bars.
     """
     position = {signal.signal_id: i for i, signal in enumerate(signals)}
-    stored = stored.filter(pc.is_in(stored["signal_id"], pa.array(list(position), pa.int32())))
+    known = np.isin(stored["signal_id"].to_numpy(), list(position))
+    stored = stored.filter(pa.array(known))
     events = np.zeros((len(signals), len(panel)), np.uint8)
     if not stored.num_rows:
         return events
@@ -133,8 +133,8 @@ def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -
             f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
             "on no bar; refresh the signals with --full-rebuild",
         )
-    is_long = pc.equal(stored["direction"], "long").to_numpy()
-    is_entry = pc.equal(stored["action"], "entry").to_numpy()
+    is_long = stored["direction"].to_numpy() == "long"
+    is_entry = stored["action"].to_numpy() == "entry"
     bit = np.where(
         is_long,
         np.where(is_entry, LONG_ENTRY, LONG_EXIT),

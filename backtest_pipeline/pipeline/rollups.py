@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json, hash_of
-from backtest_pipeline.pipeline.summary import Summary
+from backtest_pipeline.pipeline.summary import Run, Summary, rounded
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.svg import Line, line_chart
 from backtest_pipeline.research.portfolio import PortfolioResult, equal_weight_portfolio
@@ -49,7 +51,7 @@ class Rollup:
     """One strategy's portfolio at one timeframe, and what it was made from."""
 
     timeframe: str
-    runs: pd.DataFrame
+    runs: Sequence[Run]
     ts: np.ndarray
     portfolio: PortfolioResult
     benchmark: PortfolioResult
@@ -69,7 +71,8 @@ def roll_up(workspace: Workspace, tf: str, config: RollupConfig) -> list[Rollup]
     with workspace.database.begin() as connection:
         runs = current_runs(connection, timeframes=[tf])
     rollups = []
-    for _, members in runs.groupby("signal_id", sort=True):
+    for _, group in groupby(sorted(runs, key=itemgetter("signal_id")), itemgetter("signal_id")):
+        members = list(group)
         ts, curves, benchmarks = _curves(workspace, members)
         rate = (config.costs.fee_bps + config.costs.slippage_bps) / 1e4
         rollups.append(
@@ -85,21 +88,19 @@ def roll_up(workspace: Workspace, tf: str, config: RollupConfig) -> list[Rollup]
 
 
 def _curves(
-    workspace: Workspace, members: pd.DataFrame
+    workspace: Workspace, members: Sequence[Run]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Equity and benchmark of each run on the union of their stamps, `(n_runs, n_times)`."""
-    run_ids = [str(run_id) for run_id in members["run_id"]]
-    tables = []
-    for uri, of_uri in members.groupby("artifact_uri", sort=True):
-        wanted = [str(run_id) for run_id in of_uri["run_id"]]
-        tables.append(
-            workspace.artifacts.read_table(
-                str(uri),
-                "equity.parquet",
-                ["run_id", "ts", "equity", "benchmark"],
-                [("run_id", "in", wanted)],
-            )
+    run_ids = [str(run["run_id"]) for run in members]
+    tables = [
+        workspace.artifacts.read_table(
+            uri,
+            "equity.parquet",
+            ["run_id", "ts", "equity", "benchmark"],
+            [("run_id", "in", run_ids)],
         )
+        for uri in sorted({run["artifact_uri"] for run in members})
+    ]
     table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
     names = table["run_id"].combine_chunks()
     row_of = {run_id: i for i, run_id in enumerate(run_ids)}
@@ -138,8 +139,8 @@ def store_rollups(
 
 
 def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
-    first = rollup.runs.iloc[0]
-    members = sorted(rollup.runs["run_id"])
+    first = rollup.runs[0]
+    members = sorted(run["run_id"] for run in rollup.runs)
     about = {
         "scheme": SCHEME,
         "rebalance": "monthly",
@@ -153,7 +154,7 @@ def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "tf": rollup.timeframe,
-        "signal_id": int(first["signal_id"]),
+        "signal_id": first["signal_id"],
         "signal_name": first["signal_name"],
         "scheme": SCHEME,
         "n_assets": len(members),
@@ -166,7 +167,7 @@ def _row(rollup: Rollup, config: RollupConfig) -> dict[str, Any]:
             {
                 **{n: None if np.isnan(v) else v for n, v in rollup.metrics.items()},
                 "rebalance_cost": rollup.portfolio.cost,
-                "mean_member_sharpe": _mean(rollup.runs["sharpe"]),
+                "mean_member_sharpe": _mean_sharpe(rollup.runs),
             }
         ),
         "member_run_ids": members,
@@ -181,9 +182,9 @@ def _table(row: Mapping[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{**row, "run_id": str(row["run_id"]), "member_run_ids": members}])
 
 
-def _mean(values: pd.Series) -> float | None:
-    mean = values.astype(float).mean()
-    return None if np.isnan(mean) else float(mean)
+def _mean_sharpe(runs: Sequence[Run]) -> float | None:
+    known = [run["sharpe"] for run in runs if run["sharpe"] is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _equity_table(rollup: Rollup) -> pa.Table:
@@ -201,7 +202,7 @@ def _equity_table(rollup: Rollup) -> pa.Table:
 def _weights(rollup: Rollup, run_id: uuid.UUID) -> pa.Table:
     portfolio = rollup.portfolio
     when, asset = np.nonzero(portfolio.weights)
-    ids = rollup.runs["id"].to_numpy()
+    ids = np.array([run["id"] for run in rollup.runs])
     return pa.table(
         {
             "run_id": [str(run_id)] * len(when),
@@ -224,7 +225,7 @@ def rollups_summary(rollups: Sequence[Rollup], stored: Sequence[Mapping[str, Any
             "signal": row["signal_name"],
             "assets": row["n_assets"],
             **{
-                name: None if np.isnan(row["metrics"][name]) else round(row["metrics"][name], 4)
+                name: rounded(row["metrics"][name])
                 for name in ("total_return", "benchmark_return", "sharpe", "max_drawdown")
             },
         }

@@ -105,7 +105,7 @@ def backtest_once(
             publish_runs(cursor, published.runs, published.trades, published.metrics)
     with workspace.database.begin() as connection:
         found = current_runs(connection, run_ids=[identity.run_id])
-    return found.iloc[0].to_dict()
+    return found[0]
 
 
 def _require(report: StageReport) -> None:

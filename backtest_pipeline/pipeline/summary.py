@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ TABLE_METRICS = (
     "fees_paid",
 )
 _SHOWN = 5
+Run = Mapping[str, Any]
+"""A row of `storage.runs.current_runs`."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,18 @@ class Summary:
     """Numbers, tables (lists of rows) and perhaps one chart (SVG text)."""
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     chart: str = ""
 
 
-def _box(partitions: Sequence[Partition]) -> dict[str, list[str]]:
+class _Box(NamedTuple):
+    symbols: list[str]
+    timeframes: list[str]
+
+
+def _box(partitions: Sequence[Partition]) -> _Box:
     """The assets and timeframes of partitions that form a rectangle."""
-    return {
-        "symbols": sorted({p.asset for p in partitions}),
-        "timeframes": sorted({p.timeframe for p in partitions}),
-    }
+    return _Box(sorted({p.asset for p in partitions}), sorted({p.timeframe for p in partitions}))
 
 
 def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
@@ -55,14 +59,14 @@ def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summa
 def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Whether the bars are invented."""
     with workspace.database.begin() as connection:
-        synthetic = synthetic_among(connection, _box(partitions)["symbols"])
+        synthetic = synthetic_among(connection, _box(partitions).symbols)
     return Summary({"synthetic_assets": len(synthetic)})
 
 
 def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Events by signal."""
     with workspace.database.begin() as connection:
-        counts = count_signals(connection, **_box(partitions))
+        counts = count_signals(connection, **_box(partitions)._asdict())
     return Summary(
         {"signal_events": sum(row["events"] for row in counts)}, {"events_by_signal": counts}
     )
@@ -70,61 +74,78 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
 
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Best and worst runs by Sharpe, and the equity of the best against buy and hold."""
+    box = _box(partitions)
     with workspace.database.begin() as connection:
-        runs = current_runs(connection, **_box(partitions))
-        synthetic = synthetic_among(connection, _box(partitions)["symbols"])
+        runs = current_runs(connection, symbols=box.symbols, timeframes=box.timeframes)
+        synthetic = synthetic_among(connection, box.symbols)
     quality = _quality(workspace, "backtests", partitions)
-    if runs.empty:
+    if not runs:
         return quality
-    ranked = runs.sort_values(
-        ["sharpe", "symbol", "tf", "signal_name"], ascending=[False, True, True, True]
-    )
-    judged = ranked[ranked["sharpe"].notna()]
+    ranked = by_sharpe(runs)
     return Summary(
         {
             "runs": len(runs),
-            "trades": int(runs["trade_count"].sum()),
-            "runs_beating_benchmark": int((runs["total_return"] > runs["benchmark_return"]).sum()),
-            "runs_liquidated": int(sum(bool(r["liquidated"]) for r in runs["results"])),
-            "median_sharpe": _rounded(runs["sharpe"].median()),
+            "trades": int(sum(run["trade_count"] for run in runs)),
+            "runs_beating_benchmark": beating_benchmark(runs),
+            "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
             "synthetic_assets": len(synthetic),
         },
         {
             **quality.tables,
-            "best_runs": run_rows(judged.head(_SHOWN)),
-            "worst_runs": run_rows(judged.tail(_SHOWN).iloc[::-1]),
+            "best_runs": run_rows(ranked[:_SHOWN]),
+            "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
         },
-        run_chart(workspace, judged.iloc[0], bool(synthetic)) if len(judged) else "",
+        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else "",
     )
 
 
-def run_rows(runs: pd.DataFrame) -> list[Mapping[str, Any]]:
+def by_sharpe(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose Sharpe is defined, the best first."""
+    judged = [run for run in runs if run["sharpe"] is not None]
+    return sorted(
+        judged, key=lambda run: (-run["sharpe"], run["symbol"], run["tf"], run["signal_name"])
+    )
+
+
+def beating_benchmark(runs: Sequence[Run]) -> int:
+    """How many runs returned more than their benchmark."""
+    return sum(run["total_return"] > run["benchmark_return"] for run in runs)
+
+
+def run_rows(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
     """Runs as table rows: what was run, then its main metrics."""
     return [
         {
             "signal": run["signal_name"],
             "asset": run["symbol"],
             "timeframe": run["tf"],
-            **{name: _rounded(run[name]) for name in TABLE_METRICS},
+            **{name: rounded(run[name]) for name in TABLE_METRICS},
         }
-        for _, run in runs.iterrows()
+        for run in runs
     ]
 
 
-def run_curves(workspace: Workspace, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Equity, drawdown and benchmark of a run, indexed by bar."""
-    columns = ["ts", "equity", "drawdown", "benchmark"]
+class Curves(NamedTuple):
+    """Equity, drawdown and benchmark of a run by bar (tz-aware index)."""
+
+    equity: pd.Series
+    drawdown: pd.Series
+    benchmark: pd.Series
+
+
+def run_curves(workspace: Workspace, run: Run) -> Curves:
+    """The stored series of a run."""
     table = workspace.artifacts.read_table(
-        str(run["artifact_uri"]),
+        run["artifact_uri"],
         "equity.parquet",
-        columns,
+        ["ts", *Curves._fields],
         [("run_id", "==", str(run["run_id"]))],
     )
     index = utc_index(table["ts"].cast(pa.int64()).to_numpy())
-    return pd.DataFrame({name: table[name].to_numpy() for name in columns[1:]}, index=index)
+    return Curves(*(pd.Series(table[name].to_numpy(), index) for name in Curves._fields))
 
 
-def run_chart(workspace: Workspace, run: Mapping[str, Any], synthetic: bool) -> str:
+def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> str:
     """A run's equity against its benchmark as SVG."""
     curves = run_curves(workspace, run)
     title = f"{run['symbol']} {run['tf']}: {run['signal_name']}"
@@ -132,8 +153,8 @@ def run_chart(workspace: Workspace, run: Mapping[str, Any], synthetic: bool) -> 
         title += " (synthetic bars)"
     return line_chart(
         [
-            Line("buy and hold", curves["benchmark"]),
-            Line(str(run["signal_name"]), curves["equity"]),
+            Line("buy and hold", curves.benchmark),
+            Line(run["signal_name"], curves.equity),
         ],
         title,
     )
@@ -141,9 +162,10 @@ def run_chart(workspace: Workspace, run: Mapping[str, Any], synthetic: bool) -> 
 
 def _quality(workspace: Workspace, dataset: str, partitions: Sequence[Partition]) -> Summary:
     with workspace.database.begin() as connection:
-        reasons = quality_by_reason(connection, dataset, **_box(partitions))
+        reasons = quality_by_reason(connection, dataset, **_box(partitions)._asdict())
     return Summary({}, {"rows_by_reason": reasons})
 
 
-def _rounded(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), 4)
+def rounded(value: float | None) -> float | None:
+    """To four digits, for people; None and NaN as None."""
+    return None if value is None or np.isnan(value) else round(float(value), 4)

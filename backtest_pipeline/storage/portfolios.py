@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from backtest_pipeline.storage import copy
 
@@ -32,8 +31,7 @@ def publish_portfolios(cursor: Cursor, portfolios: pa.Table, weights: pa.Table) 
     `portfolio_weights`.
     """
     for tf in portfolios["tf"].unique().to_pylist():
-        signals = portfolios.filter(pc.equal(portfolios["tf"], tf))["signal_id"]
-        copy.lock_cells(cursor, "portfolios", tf, signals.unique().to_pylist())
+        copy.lock_cells(cursor, "portfolios", tf, portfolios["signal_id"].unique().to_pylist())
     copy.stage(cursor, "staged_portfolios", portfolios)
     copy.stage(cursor, "staged_weights", weights)
     copy.run(

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from backtest_pipeline.storage import copy
@@ -59,11 +58,11 @@ def current_runs(
     timeframes: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
     run_ids: Sequence[uuid.UUID] | None = None,
-) -> pd.DataFrame:
-    """Current full-window runs with their metrics, one row each, in a stable order.
+) -> list[dict[str, Any]]:
+    """Current runs with their metrics, in a stable order; an undefined metric is None.
 
     Args:
-        timeframes, symbols: only these, where given.
+        timeframes, symbols: only these, where given, and only runs over the whole history.
         run_ids: exactly these runs, of whatever window.
     """
     conditions = ["r.is_current", "r.status = 'completed'"]
@@ -80,11 +79,10 @@ def current_runs(
         conditions.append("r.symbol = ANY(:symbols)")
         bound["symbols"] = list(symbols)
     query = f"""
-        SELECT r.run_id, r.signal_id, r.signal_name, r.symbol, r.id, r.tf, r.first_ts, r.last_ts,
+        SELECT r.signal_id, r.signal_name, r.symbol, r.id, r.tf, r.first_ts, r.last_ts,
                r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results, m.*
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
         WHERE {" AND ".join(conditions)}
         ORDER BY r.tf, r.signal_id, r.symbol, r.run_id
     """  # noqa: S608 - the conditions are the literals above, their values are bound
-    frame = pd.read_sql(text(query), connection, params=bound)
-    return frame.loc[:, ~frame.columns.duplicated()]
+    return [dict(row) for row in connection.execute(text(query), bound).mappings()]

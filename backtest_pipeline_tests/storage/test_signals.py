@@ -175,16 +175,14 @@ def test_a_close_that_is_no_price_is_refused(database: Database, panel: Panel) -
 def test_the_state_of_each_pair_is_kept(database: Database, panel: Panel) -> None:
     state = states_for(panel, database)[0]
     write(database, panel, events_at(panel, database, [3]), [state])
-    held = replace(state, position=-1, entry_ts=int(panel.ts[3]), entry_price=42.5)
+    held = replace(state, short_since=int(panel.ts[3]))
     write(database, panel, events_at(panel, database, [3]), [held])
-    query = sa.text(
-        "SELECT id, last_ts, position, entry_ts, entry_price, params_hash FROM signal_state"
-    )
+    query = sa.text("SELECT id, last_ts, long_since, short_since, params_hash FROM signal_state")
     with database.begin() as connection:
         (row,) = (tuple(row) for row in connection.execute(query))
     assert row[0] == state.asset_id
     assert row[1].isoformat() == "2020-01-20T00:00:00+00:00"
-    assert row[2:3] + row[4:] == (-1, 42.5, "hash-1")
+    assert (row[2], row[4]) == (None, "hash-1")
     assert row[3].isoformat() == "2020-01-04T00:00:00+00:00"
 
 

@@ -1,7 +1,5 @@
 """Portfolios per timeframe."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from backtest_pipeline.defs.assets.columns import PORTFOLIOS

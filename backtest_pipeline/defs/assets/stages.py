@@ -1,7 +1,5 @@
 """The chain per asset and timeframe: bars, features, signals, backtests."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from backtest_pipeline.defs.assets.columns import BACKTESTS, BARS, CMC_FEATURES, SIGNALS
@@ -12,10 +10,9 @@ from backtest_pipeline.defs.partitions import (
     require_sound_run,
 )
 from backtest_pipeline.defs.resources import SimulationResource, SourceResource, WorkspaceResource
-from backtest_pipeline.pipeline.backtests import BacktestsStage, StoredSignals, backtests_of
+from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches
-from backtest_pipeline.pipeline.blocks import PanelBlock
 from backtest_pipeline.pipeline.features import FeaturesStage, features_of
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
 from backtest_pipeline.storage.provenance import code_version
@@ -74,7 +71,7 @@ def cmc_features(
     context: dg.AssetExecutionContext,
     config: Refresh,
     store: WorkspaceResource,
-    stored: Batches[PanelBlock],
+    stored: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
     return StageRun(features_of(stored), FeaturesStage(store.workspace), config.full_rebuild)
@@ -94,7 +91,7 @@ def signals(
     context: dg.AssetExecutionContext,
     config: Refresh,
     store: WorkspaceResource,
-    features: Batches[PanelBlock],
+    features: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
     stage = SignalsStage(store.workspace)
@@ -116,7 +113,7 @@ def backtests(
     config: Refresh,
     store: WorkspaceResource,
     simulation: SimulationResource,
-    stored: Batches[StoredSignals],
+    stored: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
     chosen = simulation.config()
