@@ -12,7 +12,7 @@ from backtest_pipeline.simulation.costs import Direction, FixedFractional, Simul
 from backtest_pipeline.simulation.engine import Fills, fill_orders
 from backtest_pipeline.simulation.equity import EquityCurves, equity_curves
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
-from backtest_pipeline.simulation.orders import LONG_ENTRY, Orders, resolve_orders
+from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, Orders, resolve_orders
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -51,7 +51,7 @@ def simulate_batch(panel: Panel, events: np.ndarray, config: SimulationConfig) -
     """Trade every run's signals on every asset of the panel, each column on its own.
 
     Args:
-        panel: bars with open, high, low, close; `gap_bars` where known.
+        panel: bars with open, high, low, close.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
         config: costs, sizing, direction and starting cash.
 
@@ -61,6 +61,7 @@ def simulate_batch(panel: Panel, events: np.ndarray, config: SimulationConfig) -
     _require_bars(panel, events)
     account = _trade(panel, events, config)
     held = _trade(panel, _buy_and_hold(panel), _benchmark_config(config))
+    liquidated = account.curves.liquidation_row >= 0
     trades = trade_log(panel, account.orders, account.fills, account.curves)
     return BatchResult(
         panel=panel,
@@ -75,8 +76,8 @@ def simulate_batch(panel: Panel, events: np.ndarray, config: SimulationConfig) -
             account.curves.bars_in_position,
             _traded_notional(account),
         ),
-        pending=account.orders.pending,
-        liquidated=account.curves.liquidation_row >= 0,
+        pending=np.where(liquidated, np.int8(NOTHING_PENDING), account.orders.pending),
+        liquidated=liquidated,
     )
 
 
