@@ -38,7 +38,8 @@ class EquityCurves:
 @njit(cache=True, nogil=True)
 def _walk(
     offsets, open_, high, close, first_fill, fill_row, fill_size, fill_price, fill_fees, fill_flat,
-    initial_cash, equity, units_after, bars_in_position, fills_done, liquidation_row, liquidation_price,
+    initial_cash, equity, units_after, bars_in_position, fills_done, liquidation_row,
+    liquidation_price,
 ):  # fmt: skip
     n_runs = equity.shape[0]
     n_assets = len(offsets) - 1

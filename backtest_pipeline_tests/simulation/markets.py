@@ -86,7 +86,7 @@ def random_events(rng: np.random.Generator, n_runs: int, panel: Panel) -> np.nda
 def real_bars(test_data: Path, file: str, symbol: str) -> pd.DataFrame:
     """One symbol of the real data, indexed by its open stamps."""
     frame = pd.read_parquet(test_data / file, filters=[("symbol", "==", symbol)])
-    return frame.set_index("ts")[["open", "high", "low", "close", "volume"]]
+    return pd.DataFrame(frame.set_index("ts"), columns=["open", "high", "low", "close", "volume"])
 
 
 def google(test_data: Path) -> pd.DataFrame:
@@ -99,9 +99,11 @@ def google(test_data: Path) -> pd.DataFrame:
 
 def average_crosses(bars: pd.DataFrame, fast: int, slow: int) -> tuple[pd.Series, pd.Series]:
     """Where the fast simple average of closes crosses the slow one upwards, and downwards."""
-    above = bars["close"].rolling(fast).mean() - bars["close"].rolling(slow).mean()
-    before = above.shift()
-    return (above > 0) & (before < 0), (above < 0) & (before > 0)
+    close = pd.Series(bars["close"])
+    above = close.rolling(fast).mean().to_numpy() - close.rolling(slow).mean().to_numpy()
+    before = np.concatenate(([np.nan], above[:-1]))
+    up, down = (above > 0) & (before < 0), (above < 0) & (before > 0)
+    return pd.Series(up, bars.index), pd.Series(down, bars.index)
 
 
 def _pairs(offsets: np.ndarray) -> list[tuple[int, int]]:

@@ -71,6 +71,16 @@ class Account:
         self.trades[-1].end(bar, -self.cash / self.units, "liquidation")
         self.ruined = True
 
+    def gone_at(self, price: float) -> bool:
+        return not self.ruined and self.units < 0 and self.cash + self.units * price <= 0
+
+    def mark(self, bar: Bar) -> None:
+        self.equity.append(0.0 if self.ruined else self.cash + self.units * bar.close)
+        if not self.ruined and self.units != 0:
+            self.held += 1
+            self.trades[-1].bars_held += 1
+            self.trades[-1].saw(bar.low, bar.high)
+
     def go(self, target: int, bar: int, open_: float) -> None:
         """Hold `target` times the fraction of the equity, valued at this open."""
         before = self.units
@@ -139,22 +149,15 @@ def trade_by_hand(
     account = Account(fee, slippage, fraction, cash)
     due: int | None = None
     for t, bar in enumerate(bars):
-        if not account.ruined:
-            if account.units < 0 and account.cash + account.units * bar.open <= 0:
-                account.liquidate(t)
-            elif due is not None:
-                account.go(due, t, bar.open)
-        if not account.ruined and account.units < 0:
-            if account.cash + account.units * bar.high <= 0:
-                account.liquidate(t)
+        if account.gone_at(bar.open):
+            account.liquidate(t)
+        elif due is not None and not account.ruined:
+            account.go(due, t, bar.open)
+        if account.gone_at(bar.high):
+            account.liquidate(t)
+        account.mark(bar)
         if account.ruined:
-            account.equity.append(0.0)
             continue
-        account.equity.append(account.cash + account.units * bar.close)
-        if account.units != 0:
-            account.held += 1
-            account.trades[-1].bars_held += 1
-            account.trades[-1].saw(bar.low, bar.high)
         wanted = decide(account.side, events[t] & allowed)
         due = None if wanted == account.side else wanted
     if not account.ruined:

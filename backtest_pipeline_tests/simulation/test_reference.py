@@ -27,9 +27,9 @@ ALLOWED = {Direction.LONG: 3, Direction.SHORT: 12, Direction.BOTH: 15}
 def by_hand(panel: Panel, events: np.ndarray, config: SimulationConfig, column: int) -> Account:
     run, asset = divmod(column, len(panel.assets))
     rows = slice(int(panel.offsets[asset]), int(panel.offsets[asset + 1]))
-    prices = zip(*(panel[name][rows].tolist() for name in ("open", "high", "low", "close")))
+    prices = np.column_stack([panel[name][rows] for name in ("open", "high", "low", "close")])
     return trade_by_hand(
-        [Bar(*bar) for bar in prices],
+        [Bar(*bar) for bar in prices.tolist()],
         events[run, rows].tolist(),
         fee=config.costs.fee_bps / 1e4,
         slippage=config.costs.slippage_bps / 1e4,
@@ -45,8 +45,9 @@ def assert_column_is(result: BatchResult, column: int, hand: Account) -> None:
     first = int(panel.offsets[asset])
     rows = slice(first, int(panel.offsets[asset + 1]))
     largest = max([1.0, *hand.equity])  # money is rounded on the scale that the account had
-    money = {"rtol": 1e-12, "atol": 1e-12 * largest}
-    np.testing.assert_allclose(result.equity[run, rows], hand.equity, **money)
+    np.testing.assert_allclose(
+        result.equity[run, rows], hand.equity, rtol=1e-12, atol=1e-12 * largest
+    )
     assert result.liquidated[column] == hand.ruined
     assert result.pending[column] == (NOTHING_PENDING if hand.pending is None else hand.pending)
     trades = result.trades.take(np.flatnonzero(result.trades.column == column))
@@ -63,7 +64,9 @@ def assert_column_is(result: BatchResult, column: int, hand: Account) -> None:
     assert np.array_equal(trades.exit_ts, np.where(closes, opens_at[exit_row], panel.ts[exit_row]))
     for name in ("entry_price", "size", "exit_price", "fees", "slippage_cost", "pnl"):
         by_hand = [getattr(t, name) for t in hand.trades]
-        np.testing.assert_allclose(getattr(trades, name), by_hand, err_msg=name, **money)
+        np.testing.assert_allclose(
+            getattr(trades, name), by_hand, rtol=1e-12, atol=1e-12 * largest, err_msg=name
+        )
     for name, hand_name in (("mae", "worst"), ("mfe", "best")):
         by_hand = [getattr(t, hand_name) for t in hand.trades]
         np.testing.assert_allclose(getattr(trades, name), by_hand, rtol=1e-11, atol=1e-12)
