@@ -188,6 +188,27 @@ def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:
     }
 
 
+def metrics_page() -> str:
+    """The dictionary as the Markdown of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        f"Version {METRICS_VERSION}. Fractions, not percent. Daily figures come from the starting",
+        "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
+        "equity): n daily returns `r`, 365 days a year, `std` with ddof 1, risk-free rate 0. The",
+        "benchmark is buy and hold of the same asset at the same costs. An undefined metric is",
+        "NULL, and its reason stands beside it: never infinity, 0 or a sentinel.",
+        "",
+        "| metric | unit | formula | undefined | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
+        for m in METRICS
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
     """Why each undefined (NaN) metric of one run is so."""
     return {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)}
