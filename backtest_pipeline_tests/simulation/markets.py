@@ -100,7 +100,7 @@ def google(test_data: Path) -> pd.DataFrame:
 def average_crosses(bars: pd.DataFrame, fast: int, slow: int) -> tuple[pd.Series, pd.Series]:
     """Where the fast simple average of closes crosses the slow one upwards, and downwards."""
     close = pd.Series(bars["close"])
-    above = close.rolling(fast).mean().to_numpy() - close.rolling(slow).mean().to_numpy()
+    above = np.asarray(close.rolling(fast).mean()) - np.asarray(close.rolling(slow).mean())
     before = np.concatenate(([np.nan], above[:-1]))
     up, down = (above > 0) & (before < 0), (above < 0) & (before > 0)
     return pd.Series(up, bars.index), pd.Series(down, bars.index)
