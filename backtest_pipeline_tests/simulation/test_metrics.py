@@ -14,7 +14,12 @@ import pytest
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.costs import CostModel, Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import (
+    CostModel,
+    Direction,
+    FixedFractional,
+    SimulationConfig,
+)
 from backtest_pipeline.simulation.daily import DAILY_STATISTICS, daily_statistics
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS, undefined_reasons
 from backtest_pipeline.simulation.single import simulate
@@ -262,6 +267,36 @@ def test_the_benchmark_pays_the_same_costs() -> None:
     costs = CostModel(50.0, 20.0)
     result = simulate(bars, flags(bars), flags(bars), costs=costs)
     assert result.benchmark.tolist()[-1] == exactly(10_000 / (100 * 1.002 * 1.005) * 120)
+
+
+def test_the_benchmark_is_fully_invested_whatever_the_runs_size_and_side() -> None:
+    bars = bars_of([100, 100, 120])
+    never = flags(bars)
+    result = simulate(
+        bars, never, never, flags(bars, 0), never, costs=NO_COSTS, sizing=FixedFractional(0.1)
+    )
+    assert result.metrics["benchmark_return"] == exactly(0.2)
+    assert result.metrics["total_return"] == exactly(-0.02)
+
+
+def test_the_benchmark_is_long_even_of_a_run_that_may_only_sell() -> None:
+    panel = random_panel(np.random.default_rng(2), [30])
+    events = np.zeros((1, 30), np.uint8)
+    benchmarks = [
+        simulate_batch(panel, events, SimulationConfig(direction=direction)).benchmark
+        for direction in Direction
+    ]
+    assert len({tuple(benchmark) for benchmark in benchmarks}) == 1
+    assert benchmarks[0][-1] != benchmarks[0][0]
+
+
+def test_a_trade_that_breaks_even_is_not_won() -> None:
+    bars = bars_of([100.0, 100.0, 120.0, 100.0, 100.0])
+    result = simulate(bars, flags(bars, 0), flags(bars, 2), costs=NO_COSTS)
+    assert result.trades["pnl"].tolist() == [0.0]
+    assert result.metrics["win_rate"] == 0.0
+    assert result.metrics["avg_loss"] == 0.0
+    assert "profit_factor" in result.undefined
 
 
 def undefined_of(result: BatchResult) -> dict[str, str]:

@@ -74,7 +74,7 @@ def assert_column_is(result: BatchResult, column: int, hand: Account) -> None:
         assert result.metrics["exposure"][column] == hand.held / len(hand.equity)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     volatility=st.sampled_from([0.005, 0.05, 0.4]),

@@ -299,9 +299,13 @@ def assert_same_events(ours: Events, theirs: Events, rows: np.ndarray | slice) -
         assert np.array_equal(getattr(ours, name)[rows], getattr(theirs, name)), name
 
 
+@pytest.mark.parametrize("first_bar", [0, 25], ids=["from the start", "warm"])
 @pytest.mark.parametrize("case", CASES)
-def test_an_asset_has_the_same_events_alone_and_in_a_batch(case: str) -> None:
-    panel = panel_of(*(featured(walk(seed, n)) for seed, n in enumerate((150, 30, 1, 90, 8))))
+def test_an_asset_has_the_same_events_alone_and_in_a_batch(case: str, first_bar: int) -> None:
+    lengths = (150, 30, 1, 90, 8, *[40] * 20)
+    panel = panel_of(*(featured(walk(seed, n)) for seed, n in enumerate(lengths)))
+    # Warm features stand on the first bar, where a neighbour's last ones must not be seen.
+    panel = panel.take(np.concatenate([np.arange(n) for n in lengths]) >= first_bar)
     batch = events_of(case.split()[0], panel, **CASES[case])
     for name in panel.assets:
         alone = events_of(case.split()[0], panel.select([name]), **CASES[case])
