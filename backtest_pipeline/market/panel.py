@@ -171,10 +171,12 @@ def stamps_us(index: pd.Index, where: str) -> np.ndarray:
     This is the one place where stamps of pandas objects enter the project.
 
     Raises:
-        InvalidInput: naming `where`, for an index without stamps or without a zone.
+        InvalidInput: naming `where`, for an index without stamps, without a zone or with NaT.
     """
     if not isinstance(index, pd.DatetimeIndex):
         raise InvalidInput(f"{where}: the index must hold timestamps, not {index.dtype}")
     if index.tz is None:
         raise InvalidInput(f"{where}: stamps without a time zone; use .tz_localize('UTC')")
+    if index.hasnans:
+        raise InvalidInput(f"{where}: a stamp is missing (NaT); drop such rows")
     return index.tz_convert("UTC").tz_localize(None).to_numpy("M8[us]").astype(np.int64)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.simulation.costs import Direction, FixedFractional, SimulationConfig
 from backtest_pipeline.simulation.engine import Fills, fill_orders
 from backtest_pipeline.simulation.equity import EquityCurves, equity_curves
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
-from backtest_pipeline.simulation.orders import LONG_ENTRY, Orders, resolve_orders
+from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, Orders, resolve_orders
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -51,16 +51,18 @@ def simulate_batch(panel: Panel, events: np.ndarray, config: SimulationConfig) -
     """Trade every run's signals on every asset of the panel, each column on its own.
 
     Args:
-        panel: bars with open, high, low, close; `gap_bars` where known.
+        panel: bars with open, high, low, close.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
         config: costs, sizing, direction and starting cash.
 
     Raises:
-        InvalidInput: where the shapes do not fit or a price is not a positive number.
+        InvalidInput: where the shapes do not fit, stamps are not strictly increasing, a price is
+            not a positive number, or an open or close lies outside low..high.
     """
     _require_bars(panel, events)
     account = _trade(panel, events, config)
     held = _trade(panel, _buy_and_hold(panel), _benchmark_config(config))
+    liquidated = account.curves.liquidation_row >= 0
     trades = trade_log(panel, account.orders, account.fills, account.curves)
     return BatchResult(
         panel=panel,
@@ -75,8 +77,8 @@ def simulate_batch(panel: Panel, events: np.ndarray, config: SimulationConfig) -
             account.curves.bars_in_position,
             _traded_notional(account),
         ),
-        pending=account.orders.pending,
-        liquidated=account.curves.liquidation_row >= 0,
+        pending=np.where(liquidated, np.int8(NOTHING_PENDING), account.orders.pending),
+        liquidated=liquidated,
     )
 
 
@@ -113,13 +115,25 @@ def _require_bars(panel: Panel, events: np.ndarray) -> None:
             f"signals must be uint8 of shape (runs, {len(panel)}), not "
             f"{events.dtype} of shape {events.shape}"
         )
-    for name in ("open", "high", "low", "close"):
-        column = panel[name]
-        bad = np.flatnonzero(~(np.isfinite(column) & (column > 0)))
-        if len(bad):
-            asset = panel.assets[int(panel.segment_of_row[bad[0]])]
-            raise InvalidInput(
-                f"{asset}|{panel.timeframe.name}: {name} is {column[bad[0]]!r} at "
-                f"{panel.ts[bad[:1]].view('M8[us]')[0]} UTC ({len(bad)} such rows); "
-                "validate the bars first"
-            )
+    open_, high, low, close = (panel[name] for name in ("open", "high", "low", "close"))
+    follows = np.diff(panel.ts, prepend=0) > 0
+    follows[panel.offsets[:-1][panel.lengths > 0]] = True
+    _refuse(panel, ~follows, "the stamp is not after the one before it")
+    for name, column in (("open", open_), ("high", high), ("low", low), ("close", close)):
+        _refuse(panel, ~(np.isfinite(column) & (column > 0)), f"{name} is not a positive number")
+    # A close above the high would let a short lose more than it has.
+    outside = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
+    _refuse(panel, outside, "open or close lies outside low..high")
+
+
+def _refuse(panel: Panel, bad: np.ndarray, problem: str) -> None:
+    rows = np.flatnonzero(bad)
+    if len(rows) == 0:
+        return
+    row = int(rows[0])
+    prices = ", ".join(f"{name} {float(panel[name][row])!r}" for name in OHLCV[:4])
+    raise InvalidInput(
+        f"{panel.assets[int(panel.segment_of_row[row])]}|{panel.timeframe.name}: {problem} at "
+        f"{panel.ts[row : row + 1].view('M8[us]')[0]} UTC ({prices}; {len(rows)} such rows); "
+        "validate the bars first"
+    )

@@ -30,10 +30,21 @@ _YEAR = 365.0
 
 
 @njit(cache=True, nogil=True)
+def _first_day(days):
+    # Equity starts with the first bar's close, before which nothing can be held. Where that day
+    # goes on, its end is a mark of its own, and the start counts as the end of the day before.
+    return days[0] - 1 if len(days) > 1 and days[1] == days[0] else days[0]
+
+
+@njit(cache=True, nogil=True)
 def _to_days(equity, days, daily):
-    """Equity at each day's end; a day without a bar repeats the last one. Returns the count."""
-    first = days[0]
-    last = -1
+    """The starting equity and that at each day's end; a day without a bar repeats the last one.
+
+    Returns the count.
+    """
+    first = _first_day(days)
+    daily[0] = equity[0]
+    last = 0
     for t in range(len(equity)):
         day = days[t] - first
         for missing in range(last + 1, day):
@@ -55,27 +66,28 @@ def _returns(daily, n, out):
 def _drawdown(daily, n):
     peak, peak_day, deepest, longest = daily[0], 0, 0.0, 0
     for i in range(n):
-        if daily[i] >= peak:
-            peak, peak_day = daily[i], i
-        else:
+        if daily[i] < peak:
             deepest = min(deepest, daily[i] / peak - 1.0)
-        longest = max(longest, i - peak_day)
+            longest = max(longest, i - peak_day)
+        else:
+            if i > peak_day + 1:  # the peak is reached again
+                longest = max(longest, i - peak_day)
+            peak, peak_day = daily[i], i
     return deepest, longest
 
 
 @njit(cache=True, nogil=True)
-def _varies(sum_of_squares, n, scale):
-    # Identical returns differ by rounding alone; their variance is nothing to divide by.
-    return sum_of_squares / n > (1e-14 * scale) ** 2
+def _varies(sum_of_squares, n):
+    # Identical returns differ by rounding alone, which is that of the growth factor 1 + r; their
+    # variance is nothing to divide by.
+    return sum_of_squares / n > 1e-14**2
 
 
 @njit(cache=True, nogil=True)
 def _shape_of_returns(r, n, stats):
     mean = 0.0
-    largest = 0.0
     for i in range(n):
         mean += r[i]
-        largest = max(largest, abs(r[i]))
     mean /= n
     m2 = m3 = m4 = downside = gains = losses = 0.0
     for i in range(n):
@@ -88,7 +100,7 @@ def _shape_of_returns(r, n, stats):
             losses -= r[i]
         else:
             gains += r[i]
-    if _varies(m2, n, largest):
+    if _varies(m2, n):
         deviation = np.sqrt(m2 / (n - 1))
         stats[2] = deviation * np.sqrt(_YEAR)
         stats[3] = mean / deviation * np.sqrt(_YEAR)
@@ -111,13 +123,10 @@ def _shape_of_returns(r, n, stats):
 @njit(cache=True, nogil=True)
 def _against_benchmark(r, b, n, stats):
     mean_r = mean_b = mean_d = 0.0
-    largest_b = largest_d = 0.0
     for i in range(n):
         mean_r += r[i]
         mean_b += b[i]
         mean_d += r[i] - b[i]
-        largest_b = max(largest_b, abs(b[i]))
-        largest_d = max(largest_d, max(abs(r[i]), abs(b[i])))
     mean_r /= n
     mean_b /= n
     mean_d /= n
@@ -126,17 +135,17 @@ def _against_benchmark(r, b, n, stats):
         covariance += (r[i] - mean_r) * (b[i] - mean_b)
         variance += (b[i] - mean_b) ** 2
         variance_d += (r[i] - b[i] - mean_d) ** 2
-    if _varies(variance, n, largest_b):
+    if _varies(variance, n):
         beta = covariance / variance
         excess = 0.0
         for i in range(n):
             excess += r[i] - beta * b[i]
         stats[13] = (1.0 + excess / n) ** _YEAR - 1.0
         stats[14] = beta
-        deviation = np.sqrt(variance_d / (n - 1))
-        stats[16] = deviation * np.sqrt(_YEAR)
-        if _varies(variance_d, n, largest_d):
-            stats[15] = mean_d / deviation * np.sqrt(_YEAR)
+    deviation = np.sqrt(variance_d / (n - 1))
+    stats[16] = deviation * np.sqrt(_YEAR)
+    if _varies(variance_d, n):
+        stats[15] = mean_d / deviation * np.sqrt(_YEAR)
 
 
 @njit(cache=True, nogil=True)
@@ -145,7 +154,8 @@ def _all_columns(equity, benchmark, offsets, days, out):
     longest = 0
     for a in range(n_assets):
         if offsets[a + 1] > offsets[a]:
-            longest = max(longest, days[offsets[a + 1] - 1] - days[offsets[a]] + 1)
+            asset_days = days[offsets[a] : offsets[a + 1]]
+            longest = max(longest, asset_days[-1] - _first_day(asset_days) + 1)
     daily, r, b = np.empty(longest), np.empty(longest), np.empty(longest)
     for a in range(n_assets):
         first, end = offsets[a], offsets[a + 1]

@@ -1,8 +1,8 @@
-"""The vectorbt boundary: orders in, fills and matched trades out.
+"""The vectorbt boundary: orders in, fills out.
 
 vectorbt is given each column's sequence of orders, not its bars: row k of its matrices is the
-k-th order of each column. Sizes, cash limits, fees, slippage and the matching of fills to trades
-are its work; what lies between two orders is not its business. So the cost grows with the
+k-th order of each column. Sizes, cash limits, fees and slippage are its work; what lies between
+two orders is not its business. So the cost grows with the
 orders and not with the bars, and several orders may fall on one bar.
 """
 
@@ -28,17 +28,12 @@ class Fills:
         size: float64, units bought (positive) or sold (negative).
         price: float64, fill price after slippage.
         fees: float64, in the quote currency.
-        trades: vectorbt's exit trades, a structured array; `entry_order` and `exit_order` give
-            positions in `Orders`.
     """
 
     order: np.ndarray
     size: np.ndarray
     price: np.ndarray
     fees: np.ndarray
-    trades: np.ndarray
-    entry_order: np.ndarray
-    exit_order: np.ndarray
 
 
 @cache
@@ -63,12 +58,11 @@ def fill_orders(
     """
     import vectorbt as vbt
     from vectorbt.portfolio.enums import Direction as VbtDirection
-    from vectorbt.portfolio.enums import OrderSide, SizeType, trade_dt
+    from vectorbt.portfolio.enums import OrderSide, SizeType
 
     if len(orders.row) == 0:
         none = np.empty(0)
-        nowhere = np.empty(0, np.int64)
-        return Fills(nowhere, none, none, none, np.empty(0, trade_dt), nowhere, nowhere)
+        return Fills(np.empty(0, np.int64), none, none, none)
 
     # Columns without an order have no row here, so that the matrix holds only what trades.
     counts = np.diff(orders.offsets)
@@ -103,18 +97,12 @@ def fill_orders(
         engine="rust",
     )
     filled = portfolio.orders.records_arr
-    trades = portfolio.exit_trades.records_arr
     order = order_at[filled["idx"], filled["col"]]
     by_order = np.argsort(order, kind="stable")
     signed = np.where(filled["side"] == OrderSide.Buy, filled["size"], -filled["size"])
-    entry_order = order_at[trades["entry_idx"], trades["col"]]
-    by_entry = np.argsort(entry_order, kind="stable")
     return Fills(
         order=order[by_order],
         size=signed[by_order],
         price=filled["price"][by_order],
         fees=filled["fees"][by_order],
-        trades=trades[by_entry],
-        entry_order=entry_order[by_entry],
-        exit_order=order_at[trades["exit_idx"], trades["col"]][by_entry],
     )

@@ -18,6 +18,8 @@ class EquityCurves:
 
     Attributes:
         equity: float64 `(n_runs, n_rows)`, cash plus position at each bar's close.
+        units_after: float64 `(n_fills,)`, the position that each fill left; 0 for the fills that a
+            liquidation forestalled.
         bars_in_position: int64 `(n_columns,)`, bars at whose close a position was held.
         fills_done: int64 `(n_columns,)`, end of the column's executed fills; what a liquidated
             column ordered later never happened.
@@ -26,6 +28,7 @@ class EquityCurves:
     """
 
     equity: np.ndarray
+    units_after: np.ndarray
     bars_in_position: np.ndarray
     fills_done: np.ndarray
     liquidation_row: np.ndarray
@@ -35,7 +38,8 @@ class EquityCurves:
 @njit(cache=True, nogil=True)
 def _walk(
     offsets, open_, high, close, first_fill, fill_row, fill_size, fill_price, fill_fees, fill_flat,
-    initial_cash, equity, bars_in_position, fills_done, liquidation_row, liquidation_price,
+    initial_cash, equity, units_after, bars_in_position, fills_done, liquidation_row,
+    liquidation_price,
 ):  # fmt: skip
     n_runs = equity.shape[0]
     n_assets = len(offsets) - 1
@@ -52,9 +56,13 @@ def _walk(
                 # A gap through zero equity comes before any order that is due at this open.
                 ruined = units < 0.0 and cash + units * open_[t] <= 0.0
                 while not ruined and f < last and fill_row[f] == t:
-                    cash -= fill_size[f] * fill_price[f] + fill_fees[f]
-                    units = 0.0 if fill_flat[f] else units + fill_size[f]
-                    f += 1
+                    # A way out of a short that the cash does not pay for is no way out.
+                    ruined = units < 0.0 and 0.0 < fill_size[f] < -units * (1.0 - 1e-9)
+                    if not ruined:
+                        cash -= fill_size[f] * fill_price[f] + fill_fees[f]
+                        units = 0.0 if fill_flat[f] else units + fill_size[f]
+                        units_after[f] = units
+                        f += 1
                 ruined = ruined or (units < 0.0 and cash + units * high[t] <= 0.0)
                 if ruined:
                     liquidation_row[c] = t
@@ -72,13 +80,15 @@ def equity_curves(
 ) -> EquityCurves:
     """Mark every column to each bar's close, and end it where its equity is gone.
 
-    A short whose equity reaches zero within a bar (at the bar's high, or at its open after a
-    gap) is closed at the price at which the equity is zero; the column's equity stays zero.
+    A short whose equity reaches zero within a bar (at the bar's high, at its open after a gap, or
+    because the costs of an exit eat what is left) is closed at the price at which the equity is
+    zero; the column's equity stays zero.
     """
     n_columns = n_runs * len(panel.assets)
     first_fill = np.searchsorted(orders.column[fills.order], np.arange(n_columns + 1))
     curves = EquityCurves(
         equity=np.empty((n_runs, len(panel))),
+        units_after=np.zeros(len(fills.order)),
         bars_in_position=np.zeros(n_columns, np.int64),
         fills_done=np.zeros(n_columns, np.int64),
         liquidation_row=np.full(n_columns, -1, np.int64),
@@ -97,6 +107,7 @@ def equity_curves(
         orders.target[fills.order] == 0,
         initial_cash,
         curves.equity,
+        curves.units_after,
         curves.bars_in_position,
         curves.fills_done,
         curves.liquidation_row,

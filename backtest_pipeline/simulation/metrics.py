@@ -1,8 +1,9 @@
 """The metric dictionary, version 1: names, units, formulas, and their computation.
 
-Fractions, not percent. Daily figures come from the equity at the end of each UTC day (a day
-without a bar repeats the last equity), n daily returns r, 365 days a year, ddof 1, risk-free
-rate 0. Undefined is NaN with a reason, never infinity, 0 or a sentinel.
+Fractions, not percent. Daily figures come from the starting equity (that of the first bar, before
+which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
+the last equity): n daily returns r, 365 days a year, ddof 1, risk-free rate 0. Undefined is NaN
+with a reason, never infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Metric:
 
 _DAYS = "fewer than two daily returns, or none that vary"
 _BENCHMARK = "fewer than two daily returns, or a benchmark that does not vary"
+_LOSING_DAY = "fewer than two daily returns, or no losing day"
 _CLOSED = "no closed trade"
 
 METRICS: tuple[Metric, ...] = (
@@ -50,7 +52,7 @@ METRICS: tuple[Metric, ...] = (
         "sortino",
         "per year",
         "mean(r) / sqrt(mean(min(r, 0) ** 2)) * sqrt(365)",
-        "no losing day",
+        _LOSING_DAY,
         "Sortino and Price 1994",
     ),
     Metric("calmar", "per year", "cagr / abs(max_drawdown)", "no drawdown, or no cagr"),
@@ -65,7 +67,7 @@ METRICS: tuple[Metric, ...] = (
         "omega",
         "ratio",
         "sum(max(r, 0)) / sum(max(-r, 0))",
-        "no losing day",
+        _LOSING_DAY,
         "Keating and Shadwick 2002, threshold 0",
     ),
     Metric("value_at_risk_95", "fraction a day", "5th percentile of r (historical)", _DAYS),
@@ -113,9 +115,14 @@ METRICS: tuple[Metric, ...] = (
         "information_ratio",
         "per year",
         "mean(r - b) / std(r - b) * sqrt(365)",
-        "the run does not differ from its benchmark",
+        "fewer than two daily returns, or a run that does not differ from its benchmark",
     ),
-    Metric("tracking_error", "fraction a year", "std(r - b) * sqrt(365)", _BENCHMARK),
+    Metric(
+        "tracking_error",
+        "fraction a year",
+        "std(r - b) * sqrt(365)",
+        "fewer than two daily returns",
+    ),
 )
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
 _REASONS = {metric.name: metric.undefined for metric in METRICS}
@@ -177,7 +184,8 @@ def equity_metrics(
 
 def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:
     def total(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(trades.column, weights=weights, minlength=n_columns)
+        sums = np.bincount(trades.column, weights=weights, minlength=n_columns)
+        return sums.astype(np.float64)  # without any trade NumPy counts in integers
 
     closed = ~trades.is_open
     won = closed & (trades.pnl > 0)
@@ -195,6 +203,27 @@ def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:
         "fees_paid": total(trades.fees),
         "slippage_cost": total(trades.slippage_cost),
     }
+
+
+def metrics_page() -> str:
+    """The dictionary as the Markdown of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        f"Version {METRICS_VERSION}. Fractions, not percent. Daily figures come from the starting",
+        "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
+        "equity): n daily returns `r`, 365 days a year, `std` with ddof 1, risk-free rate 0. The",
+        "benchmark is buy and hold of the same asset at the same costs. An undefined metric is",
+        "NULL, and its reason stands beside it: never infinity, 0 or a sentinel.",
+        "",
+        "| metric | unit | formula | undefined | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
+        for m in METRICS
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:

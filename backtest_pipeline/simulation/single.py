@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel, stamps_us, utc_index
 from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.costs import (
@@ -77,10 +77,18 @@ def simulate(
         timeframe: name of the bars' timeframe; found from their spacing where not given.
 
     Raises:
-        InvalidInput: for naive, unsorted or duplicate stamps, prices that are not positive
-            numbers, or signals that do not fit the bars.
+        InvalidInput: for fewer than two bars, naive, unsorted or duplicate stamps, prices that
+            are not positive numbers, an open or close outside low..high, or signals that do not
+            fit the bars. Nothing is skipped or filled.
+        UnknownName: for a timeframe that does not exist.
     """
     panel = bars_panel(bars, timeframe)
+    if len(panel) < 2:
+        raise InvalidInput(
+            f"{len(panel)} bars; a signal fills at the next bar's open, so give at least two"
+        )
+    if short_exits is not None and short_entries is None:
+        raise InvalidInput("short_exits without short_entries; give both or neither")
     events = np.zeros((1, len(panel)), np.uint8)
     for signal, bit, name in (
         (entries, LONG_ENTRY, "entries"),
@@ -88,7 +96,7 @@ def simulate(
         (short_entries, SHORT_ENTRY, "short_entries"),
         (short_exits, SHORT_EXIT, "short_exits"),
     ):
-        if signal is not None:
+        if signal is not None or bit in (LONG_ENTRY, LONG_EXIT):
             events[0] |= _flags(signal, bars.index, name) * np.uint8(bit)
     config = SimulationConfig(
         costs=costs or CostModel(),
@@ -145,38 +153,77 @@ def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "ass
     """One asset's bars as a panel; volume and gap_bars are taken along where they are there.
 
     Raises:
-        InvalidInput: for a missing column, too few bars to tell the timeframe, or bad stamps.
+        InvalidInput: for a missing, repeated or non-numeric column, bad stamps, stamps of which
+            two lie in one period, or too few to tell the timeframe.
     """
     if not isinstance(bars, pd.DataFrame):
         raise InvalidInput(f"bars must be a data frame, not {type(bars).__name__}")
     required = ("open", "high", "low", "close")
     for name in required:
         if name not in bars.columns:
-            raise InvalidInput(str(UnknownName("bar column", name, map(str, bars.columns))))
-    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
+            given = ", ".join(map(str, bars.columns))
+            raise InvalidInput(
+                f"bars have no column {name!r}, but {given or 'none at all'}; columns must be "
+                f"called {', '.join(required)}"
+            )
     optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
-    return Panel.stack(chosen, {asset: bars}, (*required, *optional))
+    columns = (*required, *optional)
+    _require_numbers(bars, columns)
+    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
+    panel = Panel.stack(chosen, {asset: bars}, columns)
+    _require_one_bar_per_period(panel)
+    return panel
+
+
+def _require_numbers(bars: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        column = bars[name]
+        if not isinstance(column, pd.Series):
+            raise InvalidInput(f"bars have {column.shape[1]} columns {name!r}; keep one")
+        try:
+            column.to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"bars: column {name!r} does not hold numbers: {error}") from error
+
+
+def _require_one_bar_per_period(panel: Panel) -> None:
+    start = panel.timeframe.period_bounds(panel.ts)[0]
+    shared = np.flatnonzero(start[1:] == start[:-1])
+    if len(shared):
+        first, second = panel.ts[shared[0] : shared[0] + 2].view("M8[us]")
+        raise InvalidInput(
+            f"the bars at {first} and {second} UTC lie in one period of {panel.timeframe.name}; "
+            "pass the timeframe= that they have"
+        )
 
 
 def infer_timeframe(index: pd.Index) -> Timeframe:
     """The fixed-length timeframe that most steps of an index have.
 
     Raises:
-        InvalidInput: where there are fewer than two stamps, or no timeframe is that long.
+        InvalidInput: where there are fewer than two stamps, they are not strictly increasing, or
+            no timeframe is that long.
     """
-    if not isinstance(index, pd.DatetimeIndex) or len(index) < 2:
-        raise InvalidInput("cannot tell the timeframe of these bars; pass timeframe='1D'")
-    step = index.to_series().diff().mode().iloc[0]
-    step_us = int(step / pd.Timedelta(microseconds=1))
+    steps, counts = np.unique(np.diff(stamps_us(index, "bars")), return_counts=True)
+    if len(steps) == 0:
+        raise InvalidInput(f"cannot tell the timeframe of {len(index)} bars; give at least two")
+    if steps[0] <= 0:
+        raise InvalidInput(
+            "bars: stamps are not strictly increasing; sort them and drop duplicates"
+        )
+    step_us = int(steps[counts.argmax()])
     for candidate in TIMEFRAMES.values():
         if candidate.length_us == step_us:
             return candidate
-    raise InvalidInput(f"no timeframe is {step} long; pass timeframe= with one of its names")
+    raise InvalidInput(
+        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= with its name"
+    )
 
 
-def _flags(signal: pd.Series, index: pd.Index, name: str) -> np.ndarray:
-    if len(signal) != len(index):
-        raise InvalidInput(f"{name} has {len(signal)} values for {len(index)} bars")
+def _flags(signal: pd.Series | None, index: pd.Index, name: str) -> np.ndarray:
+    if signal is None or np.shape(signal) != (len(index),):
+        given = type(signal).__name__ if signal is None else f"shape {np.shape(signal)}"
+        raise InvalidInput(f"{name} must be one boolean for each of {len(index)} bars, not {given}")
     if isinstance(signal, pd.Series) and not signal.index.equals(index):
         raise InvalidInput(f"{name} has another index than the bars; align it first")
     values = np.asarray(signal)

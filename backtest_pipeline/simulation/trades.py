@@ -76,48 +76,37 @@ def _excursions(low, high, first, last, entry_price, exit_price, side, mae, mfe)
             highest = max(highest, high[t])
         down = lowest / entry_price[i] - 1.0
         up = highest / entry_price[i] - 1.0
-        mae[i], mfe[i] = (down, up) if side[i] > 0 else (-up, -down)
+        # Not -down: nothing lost is 0, not -0.
+        mae[i], mfe[i] = (down, up) if side[i] > 0 else (0.0 - up, 0.0 - down)
 
 
 def trade_log(panel: Panel, orders: Orders, fills: Fills, curves: EquityCurves) -> Trades:
-    """Trades as they were, ended where a liquidation ended them."""
-    fill_of_order = np.full(len(orders.row), -1, np.int64)
-    fill_of_order[fills.order] = np.arange(len(fills.order))
-    happened = (
-        fill_of_order[fills.entry_order] < curves.fills_done[orders.column[fills.entry_order]]
-    )
-    raw = fills.trades[happened]
-    entry_order = fills.entry_order[happened]
-    exit_order = fills.exit_order[happened]
-    column = orders.column[entry_order]
-    asset = column % len(panel.assets)
-
-    # vectorbt's status: 1 closed. A close that a liquidation forestalled did not happen.
-    closed = raw["status"] == 1
-    exit_fill = np.where(closed, fill_of_order[exit_order], -1)
-    closed &= exit_fill < curves.fills_done[column]
+    """Match fills to trades: each fill that leaves a position opens one, the next fill ends it."""
+    entry, exit_, closed = _match(orders, fills, curves)
+    column = orders.column[fills.order[entry]]
     liquidated = ~closed & (curves.liquidation_row[column] >= 0)
     is_open = ~closed & ~liquidated
 
-    last_row = panel.offsets[asset + 1] - 1
-    entry_row = orders.row[entry_order]
+    last_row = panel.offsets[column % len(panel.assets) + 1] - 1
+    entry_row, exit_row = orders.row[fills.order[entry]], orders.row[fills.order[exit_]]
     exit_row = np.where(
-        closed,
-        orders.row[np.where(closed, exit_order, 0)],
-        np.where(liquidated, curves.liquidation_row[column], last_row),
+        closed, exit_row, np.where(liquidated, curves.liquidation_row[column], last_row)
     )
     # Bars whose whole range the position saw: up to the bar before an exit at the open.
     seen_until = np.where(is_open, last_row + 1, exit_row)
 
-    side = np.where(raw["direction"] == 0, 1, -1).astype(np.int8)
-    size, entry_price = raw["size"], raw["entry_price"]
+    units, entry_price = curves.units_after[entry], fills.price[entry]
+    side, size = np.sign(units).astype(np.int8), np.abs(units)
     exit_price = np.where(
         closed,
-        raw["exit_price"],
+        fills.price[exit_],
         np.where(liquidated, curves.liquidation_price[column], panel["close"][last_row]),
     )
-    fees = raw["entry_fees"] + np.where(closed, raw["exit_fees"], 0.0)
-    pnl = np.where(closed, raw["pnl"], side * size * (exit_price - entry_price) - fees)
+    # A reversal is one fill; its fee belongs to two trades.
+    fees = fills.fees[entry] * (size / np.abs(fills.size[entry])) + np.where(
+        closed, fills.fees[exit_] * (size / np.abs(fills.size[exit_])), 0.0
+    )
+    pnl = side * size * (exit_price - entry_price) - fees
     entry_slippage = np.abs(entry_price - panel["open"][entry_row])
     exit_slippage = np.where(closed, np.abs(exit_price - panel["open"][exit_row]), 0.0)
 
@@ -125,12 +114,11 @@ def trade_log(panel: Panel, orders: Orders, fills: Fills, curves: EquityCurves) 
     _excursions(
         panel["low"], panel["high"], entry_row, seen_until, entry_price, exit_price, side, mae, mfe
     )
-    reversed_ = closed & (orders.target[np.where(closed, exit_order, 0)] != 0)
+    reversed_ = closed & (orders.target[fills.order[exit_]] != 0)
     reason = np.select(
         [is_open, liquidated, reversed_], [END_OF_DATA, LIQUIDATION, REVERSAL], SIGNAL
     )
     opens_at = panel.timeframe.period_bounds(panel.ts)[0]
-    gap = panel.columns.get("gap_bars")
     first_of_column = np.searchsorted(column, column)
     return Trades(
         column=column,
@@ -150,5 +138,29 @@ def trade_log(panel: Panel, orders: Orders, fills: Fills, curves: EquityCurves) 
         bars_held=seen_until - entry_row,
         exit_reason=reason.astype(np.int8),
         is_open=is_open,
-        entry_after_gap=np.zeros(len(side), bool) if gap is None else gap[entry_row] > 0,
+        entry_after_gap=_follows_hole(panel, entry_row),
     )
+
+
+def _match(
+    orders: Orders, fills: Fills, curves: EquityCurves
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each trade its entry fill, its exit fill, and whether there is such an exit.
+
+    Where there is none, the exit fill is the entry fill.
+    """
+    column = orders.column[fills.order]
+    entry = np.flatnonzero(curves.units_after)
+    following = np.minimum(entry + 1, len(column) - 1)
+    closed = (
+        (following > entry)
+        & (column[following] == column[entry])
+        & (following < curves.fills_done[column[entry]])
+    )
+    return entry, np.where(closed, following, entry), closed
+
+
+def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
+    """Whether bars are missing before these rows; none of them is an asset's first."""
+    start = panel.timeframe.period_bounds(panel.ts[rows])[0]
+    return start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]

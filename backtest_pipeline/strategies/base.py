@@ -17,7 +17,7 @@ from backtest_pipeline.market.panel import Panel
 class Params(BaseModel):
     """Typed parameters of a strategy: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 P = TypeVar("P", bound=Params)
@@ -42,7 +42,7 @@ class Strategy(Generic[P]):
         params_type: its parameters.
         columns: the feature columns that it reads with given parameters.
         wishes: panel and parameters to entries and exits.
-        cooldown: bars without an entry after an exit.
+        cooldown: whole bars without an entry after an exit, for each side on its own.
     """
 
     signal_type: str
@@ -58,19 +58,20 @@ class Strategy(Generic[P]):
             InvalidInput: naming each unknown, missing or wrong key.
         """
         known = self.params_type.model_fields
-        for key in params:
-            if key not in known:
-                raise InvalidInput(
-                    f"{self.signal_type}: {UnknownName('parameter', str(key), known)}"
-                )
+        problems = [
+            str(UnknownName("parameter", str(key), known)) for key in params if key not in known
+        ]
         try:
-            return self.params_type.model_validate(dict(params))
+            parsed = self.params_type.model_validate({k: params[k] for k in known if k in params})
         except ValidationError as error:
-            problems = "; ".join(
+            problems += [
                 f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}"
                 for e in error.errors()
-            )
-            raise InvalidInput(f"{self.signal_type}: {problems}") from error
+            ]
+            raise InvalidInput(f"{self.signal_type}: {'; '.join(problems)}") from error
+        if problems:
+            raise InvalidInput(f"{self.signal_type}: {'; '.join(problems)}")
+        return parsed
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,17 @@ class Events:
 
 
 def signal_events(strategy: Strategy[P], panel: Panel, params: P) -> Events:
-    """The events of one strategy on every asset of a panel."""
+    """The events of one strategy on every asset of a panel.
+
+    Raises:
+        InvalidInput: naming the feature columns that the panel lacks.
+    """
+    missing = [name for name in strategy.columns(params) if name not in panel.columns]
+    if missing:
+        raise InvalidInput(
+            f"{strategy.signal_type}: the panel has no column "
+            f"{', '.join(map(repr, missing))}; compute or load it first"
+        )
     wishes = strategy.wishes(panel, params)
     cooldown = strategy.cooldown(params)
     long = _alternate(wishes.long_entry, wishes.long_exit, panel.offsets, cooldown)
@@ -103,14 +114,14 @@ def _alternate(entry, exit_, offsets, cooldown):
     exits = np.zeros(len(entry), np.bool_)
     for a in range(len(offsets) - 1):
         held = False
-        free_from = offsets[a]
+        resting_until = offsets[a] - 1
         for t in range(offsets[a], offsets[a + 1]):
             if held:
                 if exit_[t]:
                     exits[t] = True
                     held = False
-                    free_from = t + cooldown
-            elif entry[t] and not exit_[t] and t >= free_from:
+                    resting_until = t + cooldown
+            elif entry[t] and not exit_[t] and t > resting_until:
                 entries[t] = True
                 held = True
     return entries, exits

@@ -12,14 +12,18 @@ from backtest_pipeline.strategies.base import Params, Strategy, Wishes, previous
 
 
 class EmaCrossover(Params):
-    """Periods in bars; filters apply to entries alone, None is off."""
+    """Periods in bars; filters apply to entries alone, None is off.
+
+    `min_atr_pct` is a fraction of the close: 0.01 asks for an ATR of 1 %. After an exit a side
+    rests for `cooldown_bars` whole bars.
+    """
 
     fast: int = Field(ge=1, le=1000)
     slow: int = Field(ge=2, le=1000)
     rsi_min_long: float | None = Field(default=None, ge=0, le=100)
     rsi_max_short: float | None = Field(default=None, ge=0, le=100)
-    min_atr_pct: float | None = Field(default=None, ge=0)
-    cooldown_bars: int = Field(default=0, ge=0)
+    min_atr_pct: float | None = Field(default=None, ge=0, le=1)
+    cooldown_bars: int = Field(default=0, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _fast_is_faster(self) -> Self:

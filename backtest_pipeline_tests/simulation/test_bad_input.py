@@ -1,0 +1,199 @@
+"""What `simulate` refuses: a named error that helps, never a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.costs import CostModel, FixedFractional, SimulationConfig
+from backtest_pipeline.simulation.single import infer_timeframe, simulate
+from backtest_pipeline_tests.simulation.markets import bars_of, flags, random_panel
+
+Damage = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def good_bars() -> pd.DataFrame:
+    return bars_of([100, 101, 102, 103, 104, 105], closes=[101, 102, 103, 104, 105, 106])
+
+
+def put(column: str, value: float) -> Damage:
+    def damage(bars: pd.DataFrame) -> pd.DataFrame:
+        bars.loc[bars.index[3], column] = value
+        return bars
+
+    return damage
+
+
+def restamp(change: Callable[[pd.DatetimeIndex], Any]) -> Damage:
+    def damage(bars: pd.DataFrame) -> pd.DataFrame:
+        return bars.set_index(change(pd.DatetimeIndex(bars.index)))
+
+    return damage
+
+
+def repeated_column(bars: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([bars, bars[["close"]]], axis=1)
+
+
+BAD_BARS: dict[str, tuple[Damage, str]] = {
+    "NaN price": (put("close", np.nan), r"asset\|1D: close is not a positive .* 2024-01-04"),
+    "infinite price": (put("high", np.inf), "high is not a positive number"),
+    "zero price": (put("low", 0.0), "low is not a positive number"),
+    "negative price": (put("open", -1.0), "open is not a positive number"),
+    "high below low": (put("high", 50.0), r"outside low\.\.high at 2024-01-04.*high 50\.0"),
+    "close above high": (put("close", 1e6), "outside low..high"),
+    "open below low": (put("open", 1.0), "outside low..high"),
+    "missing column": (
+        lambda bars: bars.drop(columns="low"),
+        "no column 'low', but open, high, close;",
+    ),
+    "capital letters": (
+        lambda bars: bars.rename(columns=str.capitalize),
+        "no column 'open', but Open, .* called open, high",
+    ),
+    "repeated column": (repeated_column, "2 columns 'close'; keep one"),
+    "text": (lambda bars: bars.assign(open="dear"), "'open' does not hold numbers"),
+    "naive stamps": (restamp(lambda index: index.tz_localize(None)), "without a time zone"),
+    "no stamps": (lambda bars: bars.reset_index(drop=True), "must hold timestamps"),
+    "missing stamp": (
+        restamp(lambda index: index[:5].append(pd.DatetimeIndex([pd.NaT], tz="UTC"))),
+        "NaT",
+    ),
+    "duplicate stamp": (restamp(lambda index: index[[0, 1, 2, 2, 4, 5]]), "drop duplicates"),
+    "unsorted stamps": (restamp(lambda index: index[[0, 1, 3, 2, 4, 5]]), "sort them"),
+    "falling stamps": (lambda bars: bars.iloc[::-1], "sort them"),
+    "no bars": (lambda bars: bars.iloc[:0], "at least two"),
+    "one bar": (lambda bars: bars.iloc[:1], "at least two"),
+    "odd spacing": (restamp(lambda index: index[0] + (index - index[0]) * 1.1), "no timeframe is"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_BARS)
+def test_bad_bars_are_refused_by_name(damage: str) -> None:
+    spoil, message = BAD_BARS[damage]
+    bars = spoil(good_bars())
+    never = pd.Series(False, bars.index)
+    with pytest.raises(InvalidInput, match=message):
+        simulate(bars, never, never)
+
+
+@pytest.mark.parametrize("damage", [d for d in BAD_BARS if "spacing" not in d])
+def test_bad_bars_are_refused_with_a_given_timeframe_too(damage: str) -> None:
+    spoil, message = BAD_BARS[damage]
+    bars = spoil(good_bars())
+    never = pd.Series(False, bars.index)
+    with pytest.raises(InvalidInput, match=message):
+        simulate(bars, never, never, timeframe="1D")
+
+
+def test_bars_that_are_no_data_frame_are_refused() -> None:
+    bars: Any = good_bars().to_numpy()
+    with pytest.raises(InvalidInput, match="data frame, not ndarray"):
+        simulate(bars, pd.Series([]), pd.Series([]))
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (pd.Series([True, False]), r"each of 6 bars, not shape \(2,\)"),
+        (pd.Series(0, good_bars().index), "must be boolean, not int64"),
+        (pd.Series(np.nan, good_bars().index), "must be boolean, not float64"),
+        (pd.Series([None, *[True] * 5], good_bars().index), "must be boolean, not object"),
+        (pd.Series([pd.NA, *[True] * 5], good_bars().index, dtype="boolean"), "fill what is"),
+        (pd.Series(True, good_bars().index.shift(1)), "another index"),
+        (pd.Series(True, range(6)), "another index"),
+        (pd.DataFrame({"a": True, "b": False}, good_bars().index), r"shape \(6, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("which", ["entries", "exits", "short_entries", "short_exits"])
+def test_signals_that_do_not_fit_are_refused_by_name(which: str, signal: Any, message: str) -> None:
+    bars = good_bars()
+    signals: dict[str, Any] = dict.fromkeys(("entries", "exits"), flags(bars))
+    signals["short_entries"] = flags(bars)
+    signals[which] = signal
+    with pytest.raises(InvalidInput, match=f"^{which} .*{message}"):
+        simulate(bars, **signals)
+
+
+@pytest.mark.parametrize("which", ["entries", "exits"])
+def test_long_signals_must_be_given(which: str) -> None:
+    bars = good_bars()
+    signals: dict[str, Any] = {"entries": flags(bars), "exits": flags(bars), which: None}
+    with pytest.raises(InvalidInput, match=f"^{which} .*not NoneType"):
+        simulate(bars, **signals)
+
+
+def test_short_exits_need_short_entries() -> None:
+    bars = good_bars()
+    with pytest.raises(InvalidInput, match="short_exits without short_entries"):
+        simulate(bars, flags(bars), flags(bars), short_exits=flags(bars))
+
+
+def test_nullable_booleans_and_arrays_are_signals_too() -> None:
+    bars = good_bars()
+    plain = simulate(bars, flags(bars, 1), flags(bars, 3))
+    nullable = simulate(bars, flags(bars, 1).astype("boolean"), flags(bars, 3).astype("boolean"))
+    assert nullable.equity.equals(plain.equity)
+
+
+def test_a_timeframe_longer_than_the_bars_is_refused() -> None:
+    bars = bars_of(range(1, 30), freq="h")
+    with pytest.raises(InvalidInput, match="one period of 1D"):
+        simulate(bars, flags(bars), flags(bars), timeframe="1D")
+
+
+def test_an_unknown_timeframe_names_its_neighbours() -> None:
+    bars = good_bars()
+    with pytest.raises(UnknownName, match="did you mean"):
+        simulate(bars, flags(bars), flags(bars), timeframe="1d")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CostModel(fee_bps=-1.0),
+        lambda: CostModel(slippage_bps=float("nan")),
+        lambda: CostModel(fee_bps=10_000.0),
+        lambda: FixedFractional(0.0),
+        lambda: FixedFractional(1.5),
+        lambda: FixedFractional(float("nan")),
+        lambda: SimulationConfig(initial_cash=0.0),
+        lambda: SimulationConfig(initial_cash=float("inf")),
+    ],
+)
+def test_assumptions_without_sense_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidInput, match=r"must be .*not "):
+        make()
+
+
+@pytest.mark.parametrize(
+    "events", [np.zeros(9, np.uint8), np.zeros((1, 8), np.uint8), np.zeros((1, 9), bool)]
+)
+def test_a_batch_refuses_signals_of_another_shape_or_type(events: np.ndarray) -> None:
+    panel = random_panel(np.random.default_rng(0), [5, 4])
+    with pytest.raises(InvalidInput, match=r"uint8 of shape \(runs, 9\)"):
+        simulate_batch(panel, events, SimulationConfig())
+
+
+def test_a_batch_names_the_asset_whose_bars_are_bad() -> None:
+    panel = random_panel(np.random.default_rng(0), [5, 0, 4])
+    close = panel["close"].copy()
+    close[6] = np.nan
+    with pytest.raises(InvalidInput, match=r"A2\|1D: close .* 1 such rows"):
+        simulate_batch(
+            panel.with_columns({"close": close}), np.zeros((1, 9), np.uint8), SimulationConfig()
+        )
+
+
+@pytest.mark.parametrize(
+    ("freq", "name"), [("min", "1m"), ("4h", "4H"), ("D", "1D"), ("W-SUN", "1W"), ("15min", "15m")]
+)
+def test_the_timeframe_is_found_from_the_stamps(freq: str, name: str) -> None:
+    index = pd.date_range("2024-01-07", periods=20, freq=freq, tz="UTC")
+    assert infer_timeframe(index[[0, 1, 2, 3, 7, 8, 9, 15]]).name == name

@@ -1,0 +1,192 @@
+"""Indicators and signals one bar at a time, in plain Python; no code is shared with the product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from backtest_pipeline.strategies.base import Events
+
+NAN = float("nan")
+
+
+def ema(closes: Sequence[float], n: int) -> list[float]:
+    """Exponential average, seeded with the simple average of the first n values."""
+    out = [NAN] * len(closes)
+    for t in range(n - 1, len(closes)):
+        if t == n - 1:
+            out[t] = sum(closes[:n]) / n
+        else:
+            out[t] = out[t - 1] + 2 / (n + 1) * (closes[t] - out[t - 1])
+    return out
+
+
+def wilder(values: Sequence[float], n: int) -> list[float]:
+    """Wilder's average: the plain mean of the first n, then (previous * (n - 1) + value) / n."""
+    out = [NAN] * len(values)
+    for t in range(n - 1, len(values)):
+        if t == n - 1:
+            out[t] = sum(values[:n]) / n
+        else:
+            out[t] = (out[t - 1] * (n - 1) + values[t]) / n
+    return out
+
+
+def rsi(closes: Sequence[float], n: int) -> list[float]:
+    """Wilder's relative strength index; the first value stands at bar n."""
+    changes = [b - a for a, b in pairwise(closes)]
+    gains = wilder([max(c, 0.0) for c in changes], n)
+    losses = wilder([max(-c, 0.0) for c in changes], n)
+    strength = [
+        100.0 if loss == 0 and gain > 0 else 50.0 if loss == 0 else 100 - 100 / (1 + gain / loss)
+        for gain, loss in zip(gains, losses, strict=True)
+    ]
+    return [NAN, *strength][: len(closes)]
+
+
+def atr(highs: Sequence[float], lows: Sequence[float], closes: Sequence[float], n: int) -> list:
+    """Wilder's average true range; the first true range is high less low."""
+    ranges = [
+        high - low if t == 0 else max(high, closes[t - 1]) - min(low, closes[t - 1])
+        for t, (high, low) in enumerate(zip(highs, lows, strict=True))
+    ]
+    return wilder(ranges, n)
+
+
+@dataclass
+class Log:
+    """Bars at which each side was entered and left."""
+
+    long_entry: list[int] = field(default_factory=list)
+    long_exit: list[int] = field(default_factory=list)
+    short_entry: list[int] = field(default_factory=list)
+    short_exit: list[int] = field(default_factory=list)
+
+
+def log_of(events: Events) -> Log:
+    """The product's events in the same form."""
+    return Log(
+        *(
+            [t for t, happened in enumerate(flags.tolist()) if happened]
+            for flags in (
+                events.long_entry,
+                events.long_exit,
+                events.short_entry,
+                events.short_exit,
+            )
+        )
+    )
+
+
+def one_side(
+    bars: int,
+    enters: Callable[[int], bool],
+    leaves: Callable[[int], bool],
+    cooldown: int = 0,
+) -> tuple[list[int], list[int]]:
+    """Enter while out, leave while in; `cooldown` whole bars pass between leaving and entering."""
+    entries: list[int] = []
+    exits: list[int] = []
+    inside = False
+    for t in range(1, bars):
+        if inside:
+            if leaves(t):
+                exits.append(t)
+                inside = False
+        elif enters(t) and not leaves(t) and (not exits or t - exits[-1] > cooldown):
+            entries.append(t)
+            inside = True
+    return entries, exits
+
+
+def crossover(
+    fast: Sequence[float],
+    slow: Sequence[float],
+    cooldown: int = 0,
+    long_filter: Callable[[int], bool] = lambda _: True,
+    short_filter: Callable[[int], bool] = lambda _: True,
+) -> Log:
+    """The fast average crosses the slow one."""
+
+    def up(t: int) -> bool:
+        return fast[t - 1] <= slow[t - 1] and fast[t] > slow[t]
+
+    def down(t: int) -> bool:
+        return fast[t - 1] >= slow[t - 1] and fast[t] < slow[t]
+
+    n = len(fast)
+    long = one_side(n, lambda t: up(t) and long_filter(t), down, cooldown)
+    short = one_side(n, lambda t: down(t) and short_filter(t), up, cooldown)
+    return Log(*long, *short)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Linear between the two nearest ranks; NaN where a value is missing."""
+    if any(v != v for v in values):
+        return NAN
+    ordered = sorted(values)
+    position = share / 100 * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def reversion(index: Sequence[float], lower: float, upper: float, window: int | None = None) -> Log:
+    """The index comes back from an extreme, fixed or a percentile of the last `window` bars."""
+
+    def bound(t: int, share: float) -> float:
+        if window is None:
+            return share
+        return percentile(index[t - window + 1 : t + 1], share) if t >= window - 1 else NAN
+
+    low = [bound(t, lower) for t in range(len(index))]
+    high = [bound(t, upper) for t in range(len(index))]
+    n = len(index)
+    long = one_side(
+        n,
+        lambda t: index[t - 1] <= low[t - 1] and index[t] > low[t],
+        lambda t: index[t] >= high[t],
+    )
+    short = one_side(
+        n,
+        lambda t: index[t - 1] >= high[t - 1] and index[t] < high[t],
+        lambda t: index[t] <= low[t],
+    )
+    return Log(*long, *short)
+
+
+def breakout(
+    highs: Sequence[float],
+    lows: Sequence[float],
+    closes: Sequence[float],
+    ranges: Sequence[float],
+    lookback: int,
+    multiple: float,
+) -> Log:
+    """The close leaves the channel of the `lookback` bars before it; a stop trails it."""
+
+    def trade(side: int) -> tuple[list[int], list[int]]:
+        entries: list[int] = []
+        exits: list[int] = []
+        stop: float | None = None
+        inside = False
+        for t in range(lookback, len(closes)):
+            top, bottom = max(highs[t - lookback : t]), min(lows[t - lookback : t])
+            broke_out = closes[t] > top if side > 0 else closes[t] < bottom
+            broke_back = closes[t] < bottom if side > 0 else closes[t] > top
+            stopped = stop is not None and (closes[t] < stop if side > 0 else closes[t] > stop)
+            if inside and (broke_back or stopped):
+                exits.append(t)
+                inside = False
+                continue
+            if not inside and broke_out:
+                entries.append(t)
+                inside, stop = True, None
+            if inside and ranges[t] == ranges[t]:
+                level = closes[t] - side * multiple * ranges[t]
+                nearer = max if side > 0 else min
+                stop = level if stop is None else nearer(stop, level)
+        return entries, exits
+
+    return Log(*trade(1), *trade(-1))

@@ -1,0 +1,79 @@
+"""Parameters that make no sense are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+
+GOOD: dict[str, dict[str, Any]] = {
+    "ema_crossover": {"fast": 9, "slow": 21},
+    "rsi_mean_revert": {"period": 14, "lower": 30, "upper": 70},
+    "atr_breakout": {"lookback": 20, "atr_period": 14, "trail_mult": 2},
+}
+
+
+def test_three_strategies_are_registered() -> None:
+    assert strategies().keys() == GOOD.keys()
+
+
+def test_an_unknown_signal_type_names_its_neighbours() -> None:
+    with pytest.raises(UnknownName, match="did you mean ema_crossover"):
+        strategy_of("ema_cross")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_whole_numbers_from_json_are_good_numbers(name: str) -> None:
+    params = strategy_of(name).parse(GOOD[name])
+    assert {key: getattr(params, key) for key in GOOD[name]} == GOOD[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("rsi_mean_revert", {"uper": 70}, "unknown parameter 'uper'; did you mean upper"),
+        ("rsi_mean_revert", {"oversold": 30, "Lower": 1}, "'oversold'.*'Lower'; did you mean low"),
+        ("ema_crossover", {"fast": 21}, r"fast \(21\) must be below slow \(21\)"),
+        ("ema_crossover", {"fast": 50}, r"fast \(50\) must be below slow \(21\)"),
+        ("ema_crossover", {"fast": 0}, "fast: .*greater than or equal to 1"),
+        ("ema_crossover", {"fast": 9.0}, "fast: .*integer"),
+        ("ema_crossover", {"fast": "9"}, "fast: .*integer"),
+        ("ema_crossover", {"fast": True}, "fast: .*integer"),
+        ("ema_crossover", {"fast": None}, "fast: .*integer"),
+        ("ema_crossover", {"cooldown_bars": -1}, "cooldown_bars: "),
+        ("ema_crossover", {"cooldown_bars": 2**63}, "cooldown_bars: "),
+        ("ema_crossover", {"rsi_min_long": float("nan")}, "rsi_min_long: "),
+        ("ema_crossover", {"min_atr_pct": float("inf")}, "min_atr_pct: "),
+        ("ema_crossover", {"min_atr_pct": 1.5}, "min_atr_pct: .*less than or equal to 1"),
+        ("rsi_mean_revert", {"lower": 70}, r"lower \(70.*\) must be below upper \(70"),
+        ("rsi_mean_revert", {"lower": 0}, "lower: "),
+        ("rsi_mean_revert", {"upper": 100}, "upper: "),
+        ("rsi_mean_revert", {"period": 1}, "period: "),
+        ("rsi_mean_revert", {"percentile_window": 5}, "percentile_window: "),
+        ("atr_breakout", {"lookback": 0}, "lookback: "),
+        ("atr_breakout", {"trail_mult": 0}, "trail_mult: "),
+        ("atr_breakout", {"trail_mult": float("nan")}, "trail_mult: "),
+        ("atr_breakout", {"trail_mult": "2"}, "trail_mult: .*number"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(
+    name: str, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"^{name}: .*{message}"):
+        strategy_of(name).parse(GOOD[name] | change)
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in GOOD for key in GOOD[name]])
+def test_a_missing_parameter_is_refused_by_name(name: str, key: str) -> None:
+    given = {k: v for k, v in GOOD[name].items() if k != key}
+    with pytest.raises(InvalidInput, match=f"{name}: {key}: Field required"):
+        strategy_of(name).parse(given)
+
+
+def test_parameters_cannot_be_changed_after_the_fact() -> None:
+    params = strategy_of("ema_crossover").parse(GOOD["ema_crossover"])
+    with pytest.raises(ValueError, match="frozen"):
+        params.fast = 3

@@ -1,0 +1,53 @@
+"""Every strategy finds trades on both sides of real markets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.strategies.base import signal_events
+from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline_tests.strategies import by_hand
+
+REGISTERED: list[tuple[str, dict[str, Any]]] = [
+    ("ema_crossover", {"fast": 9, "slow": 21}),
+    ("ema_crossover", {"fast": 21, "slow": 50}),
+    ("ema_crossover", {"fast": 50, "slow": 200}),
+    ("rsi_mean_revert", {"period": 14, "lower": 30, "upper": 70}),
+    ("rsi_mean_revert", {"period": 14, "lower": 25, "upper": 75}),
+    ("rsi_mean_revert", {"period": 14, "lower": 20, "upper": 80, "percentile_window": 100}),
+    ("atr_breakout", {"lookback": 20, "atr_period": 14, "trail_mult": 2}),
+]
+
+
+@pytest.fixture(scope="module")
+def features(test_data: Path) -> Panel:
+    frames: dict[str, pd.DataFrame] = {}
+    for symbol in ("BTCUSDT", "XRPUSDT", "SOLUSDT"):
+        bars = pd.read_parquet(
+            test_data / "binance_daily.parquet", filters=[("symbol", "==", symbol)]
+        )
+        close, high, low = (bars[name].tolist() for name in ("close", "high", "low"))
+        computed = {f"ema_{n}": by_hand.ema(close, n) for n in (9, 21, 50, 200)}
+        computed["rsi_14"] = by_hand.rsi(close, 14)
+        computed["atr_14"] = by_hand.atr(high, low, close, 14)
+        prices = {"open": bars["open"].tolist(), "high": high, "low": low, "close": close}
+        frames[symbol] = pd.DataFrame(prices | computed, index=pd.DatetimeIndex(bars["ts"]))
+    return Panel.stack(timeframe("1D"), frames, next(iter(frames.values())).columns)
+
+
+@pytest.mark.parametrize(("signal_type", "params"), REGISTERED)
+def test_real_markets_give_events_on_both_sides(
+    features: Panel, signal_type: str, params: dict[str, Any]
+) -> None:
+    strategy = strategy_of(signal_type)
+    events = signal_events(strategy, features, strategy.parse(params))
+    for asset in features.assets:
+        rows = features.rows_of(asset)
+        for name in ("long_entry", "long_exit", "short_entry", "short_exit"):
+            assert getattr(events, name)[rows].any(), (asset, name)
