@@ -33,6 +33,8 @@ from backtest_pipeline.defs.resources import (  # noqa: E402
     WorkspaceResource,
 )
 
+ASSETS: list[dg.AssetsDefinition] = [bars, cmc_features, signals, backtests, portfolio_rollups]
+
 
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """All definitions, with other resources in the place of the default ones where named.
@@ -42,7 +44,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """
     store = resource_overrides.pop("store", None) or WorkspaceResource()
     return dg.Definitions(
-        assets=[bars, cmc_features, signals, backtests, portfolio_rollups],
+        assets=ASSETS,
         asset_checks=CHECKS,
         jobs=[refresh_job, rollup_job],
         schedules=[nightly_refresh],

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 from backtest_pipeline.cli.console import console, fail, progress_bars, runs_table
 
-DEMO_TIMEFRAMES = ("4H", "1D", "3D", "1W")
+# Neighbours in the project's list, so that one range run covers them.
+DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
 _SHOWN = 8
 
 

@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.batches import Batches, Stage, StageReport, run_
 from backtest_pipeline.pipeline.features import stored_bars
 from backtest_pipeline.pipeline.signals import stored_features
 from backtest_pipeline.pipeline.summary import (
+    Summary,
     backtests_summary,
     bars_summary,
     features_summary,
@@ -37,14 +38,13 @@ class StageRun:
 
 
 Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
-Summary = Callable[[Workspace, Sequence[Partition]], metadata.Summary]
 
 _LOADERS: dict[str, Loader] = {
     "bars": stored_bars,
     "cmc_features": stored_features,
     "signals": stored_signals,
 }
-_SUMMARIES: dict[str, Summary] = {
+_SUMMARIES: dict[str, Callable[[Workspace, Sequence[Partition]], Summary]] = {
     "bars": bars_summary,
     "cmc_features": features_summary,
     "signals": signals_summary,
@@ -57,7 +57,9 @@ class StageIOManager(dg.ConfigurableIOManager):
 
     store: dg.ResourceDependency[WorkspaceResource]
 
-    def handle_output(self, context: dg.OutputContext, obj: StageRun) -> Iterator[Any]:
+    def handle_output(  # pyright: ignore[reportIncompatibleMethodOverride] - may be a generator
+        self, context: dg.OutputContext, obj: StageRun
+    ) -> Iterator[Any]:
         workspace = self.store.workspace
         report = run_stage(
             obj.batches,
@@ -82,6 +84,8 @@ class StageIOManager(dg.ConfigurableIOManager):
         else:
             # On the output the same tables would be written once for each partition.
             context.log_event(dg.AssetObservation(context.asset_key, metadata=found))
+            about = "tables and chart of the whole run: see the observation beside this event"
+            context.add_output_metadata({**metadata.counts_of(report), "report": about})
 
     def load_input(self, context: dg.InputContext) -> Batches[Any]:
         asset = context.asset_key.path[-1]

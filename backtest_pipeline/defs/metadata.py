@@ -11,18 +11,21 @@ from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.summary import Summary
 from backtest_pipeline.report.svg import svg_markdown
 
-__all__ = ["Summary", "of_stage", "of_summary"]
-
 _MOST_SHOWN = 20
+
+
+def counts_of(report: StageReport) -> dict[str, Any]:
+    """What a stage did to how many partitions."""
+    return {
+        "partitions": len(report.outcomes),
+        **{f"partitions_{status}": count for status, count in report.counts.items()},
+        "rows_written": report.rows,
+    }
 
 
 def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
     """Counts of a stage, partitions without a result and why, then the summary's own tables."""
-    found: dict[str, Any] = {
-        "partitions": len(report.outcomes),
-        **{f"partitions_{status}": count for status, count in report.counts.items()},
-        "dagster/row_count": report.rows,
-    }
+    found = counts_of(report)
     remarks = [
         {"partition": str(o.partition), "status": o.status.value, "why": o.detail}
         for o in report.outcomes

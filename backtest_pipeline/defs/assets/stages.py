@@ -1,5 +1,8 @@
 """The chain per asset and timeframe: bars, features, signals, backtests."""
 
+from collections.abc import Callable
+from typing import Any
+
 import dagster as dg
 
 from backtest_pipeline.defs.assets.columns import BACKTESTS, BARS, CMC_FEATURES, SIGNALS
@@ -27,16 +30,18 @@ class Refresh(dg.Config):
     """Compute every partition, also those whose inputs and code have not changed."""
 
 
-_COMMON = {
-    "partitions_def": by_asset_and_timeframe,
-    "backfill_policy": dg.BackfillPolicy.single_run(),
-    "io_manager_key": "stages",
-    "owners": OWNERS,
-}
+def _stage_asset(**specific: Any) -> Callable[[Callable[..., StageRun]], dg.AssetsDefinition]:
+    """An asset per asset and timeframe whose output a stage stores; one run for any range."""
+    return dg.asset(
+        partitions_def=by_asset_and_timeframe,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key="stages",
+        owners=OWNERS,
+        **specific,
+    )
 
 
-@dg.asset(
-    **_COMMON,
+@_stage_asset(
     group_name="market",
     kinds={"python", "parquet"},
     code_version=code_version("market", "sources"),
@@ -57,8 +62,7 @@ def bars(
     return StageRun(bar_batches(reader, partitions), stage, config.full_rebuild)
 
 
-@dg.asset(
-    **_COMMON,
+@_stage_asset(
     ins={"stored": dg.AssetIn("bars")},
     group_name="market",
     kinds={"postgres", "parquet"},
@@ -77,8 +81,7 @@ def cmc_features(
     return StageRun(features_of(stored), FeaturesStage(store.workspace), config.full_rebuild)
 
 
-@dg.asset(
-    **_COMMON,
+@_stage_asset(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres"},
@@ -98,8 +101,7 @@ def signals(
     return StageRun(signals_of(features, stage.signals), stage, config.full_rebuild)
 
 
-@dg.asset(
-    **_COMMON,
+@_stage_asset(
     ins={"stored": dg.AssetIn("signals")},
     group_name="research",
     kinds={"vectorbt", "postgres", "parquet"},
