@@ -91,6 +91,7 @@ def fill_orders(
         fees=config.costs.fee_bps / 1e4,
         slippage=config.costs.slippage_bps / 1e4,
         init_cash=config.initial_cash,
+        min_size=0.0,  # the default of 1e-8 units would drop small orders, exits included
         cash_sharing=False,
         max_orders=len(orders.row),
         freq="1D",

@@ -276,6 +276,14 @@ def test_reversals_split_the_fee_of_their_one_fill() -> None:
     assert result.trades["fees"].tolist() == pytest.approx([2 * long, 2 * short], rel=1e-12)
 
 
+def test_a_few_billionths_of_a_unit_are_traded_like_any_other_size() -> None:
+    bars = bars_of([1e9, 1e9, 2e9, 3e9, 3e9])
+    result = simulate(
+        bars, flags(bars, 0), flags(bars, 2), costs=CostModel(0.0, 0.0), initial_cash=1.0
+    )
+    assert result.equity.tolist() == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0], rel=1e-12)
+
+
 def test_every_reason_occurs_in_a_wild_market() -> None:
     panel, events = case(3, 0.3)
     result = simulate_batch(panel, events, SimulationConfig())
