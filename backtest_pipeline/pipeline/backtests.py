@@ -88,7 +88,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
         partitions = [Partition(asset, tf) for asset in assets]
         with workspace.database.begin() as connection:
             versions = read_versions(connection, "signals", partitions)
-        stored = read_signals(workspace.database, timeframe(tf), assets)
+        stored = read_signals(workspace.database, timeframe(tf), [p.asset for p in versions])
         events = place_events(prices.panel, signals, stored)
         return StoredSignals(
             SignalBlock(prices.panel, signals, events, prices.inputs),
