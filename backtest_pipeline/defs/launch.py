@@ -17,7 +17,8 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Progress
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.database import open_database
@@ -63,26 +64,43 @@ def refresh(
 
     Raises:
         UnknownName: for an asset or timeframe that there is not.
+        InvalidInput: for a timeframe that this project is not partitioned by.
     """
     settings = load_settings()
     source = SourceResource(path=bars)
     known = source.source().symbols()
     wanted = known if assets is None else tuple(assets)
     require_known(wanted, known)
-    names = timeframes_partitions.get_partition_keys()
-    chosen = names if timeframes is None else list(timeframes)
-    for name in chosen:
-        if name not in names:
-            raise UnknownName("timeframe of this project (BACKTEST_TIMEFRAMES)", name, names)
+    chosen = _chosen_timeframes(timeframes)
     database = open_database(settings)
     try:
         with open_instance(settings, database) as instance:
             register_partitions(instance, known)
-            store = WorkspaceResource().listening(progress)
-            definitions = build_definitions(store=store, source=source)
-            return _execute(definitions, instance, wanted, chosen, full_rebuild)
+            definitions = build_definitions(store=_store_telling(progress), source=source)
+            return _execute(definitions, instance, wanted, chosen, full_rebuild, progress)
     finally:
         database.close()
+
+
+def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
+    names = timeframes_partitions.get_partition_keys()
+    if wanted is None:
+        return list(names)
+    for name in wanted:
+        if timeframe(name).name not in names:
+            raise InvalidInput(
+                f"timeframe {name} is not one of this project: {', '.join(names)}; add it to "
+                "BACKTEST_TIMEFRAMES"
+            )
+    return list(wanted)
+
+
+def _store_telling(progress: Progress) -> WorkspaceResource:
+    class TellingStore(WorkspaceResource):
+        def progress(self, stage: str, done: int, total: int) -> None:
+            progress(stage, done, total)
+
+    return TellingStore()
 
 
 def _execute(
@@ -91,6 +109,7 @@ def _execute(
     assets: Sequence[str],
     timeframes: Sequence[str],
     full_rebuild: bool,
+    progress: Progress,
 ) -> RefreshResult:
     job = definitions.resolve_job_def("refresh")
     config = {
@@ -102,8 +121,9 @@ def _execute(
         for tags in rectangles(instance, assets, timeframes)
     ]
     names = timeframes_partitions.get_partition_keys()
-    rollup = definitions.resolve_job_def("rollup")
     if all(run.success for run in runs):
+        progress("portfolios", 0, len(timeframes))
+        rollup = definitions.resolve_job_def("rollup")
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
         runs.append(
             rollup.execute_in_process(
@@ -113,6 +133,7 @@ def _execute(
                 raise_on_error=False,
             )
         )
+        progress("portfolios", len(timeframes), len(timeframes))
     return RefreshResult(
         tuple(assets),
         tuple(timeframes),
