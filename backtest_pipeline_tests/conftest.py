@@ -63,16 +63,16 @@ def template(open_folder: Path) -> Iterator[Database]:
 @pytest.fixture
 def empty_database(template: Database) -> Iterator[Database]:
     """A database of its own with nothing in it."""
-    yield from _database_like(template, "template0")
+    yield from database_like(template, "template0")
 
 
 @pytest.fixture
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
-    yield from _database_like(template, "backtest")
+    yield from database_like(template, "backtest")
 
 
-def _database_like(template: Database, name: str) -> Iterator[Database]:
+def database_like(template: Database, name: str) -> Iterator[Database]:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
