@@ -23,16 +23,23 @@ class WorkspaceResource(dg.ConfigurableResource):
     """The store that the environment names; secrets stay in the environment."""
 
     _workspace: Workspace = PrivateAttr()
-    _progress: Progress = PrivateAttr(default_factory=lambda: silent)
 
     def listening(self, progress: Progress) -> "WorkspaceResource":
-        """The resource, telling `progress` how far its stages are."""
-        self._progress = progress
-        return self
+        """A resource of the same store that tells `progress` how far its stages are."""
+
+        # Dagster makes a resource anew for each run, from its class and its config alone.
+        class ListeningWorkspace(WorkspaceResource):
+            def _progress(self) -> Progress:
+                return progress
+
+        return ListeningWorkspace()
+
+    def _progress(self) -> Progress:
+        return silent
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WorkspaceResource"]:
-        with open_workspace(progress=self._progress) as workspace:
+        with open_workspace(progress=self._progress()) as workspace:
             self._workspace = workspace
             yield self
 
