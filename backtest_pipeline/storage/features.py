@@ -236,16 +236,15 @@ def _feature_rows(
 
 
 def _ema_rows(panel: Panel, ids: Mapping[str, int], emas: Sequence[str]) -> pa.Table:
-    """The EMA columns one below the other; warm-up rows are left out."""
-    keys = pa.table(_keys(panel, ids))
-    tables = []
-    for name in emas:
-        period = pa.scalar(int(name.removeprefix("ema_")), pa.int32())
-        known = np.isfinite(panel[name])
-        rows = keys.filter(pa.array(known))
-        rows = rows.append_column("period", pa.repeat(period, rows.num_rows))
-        tables.append(rows.append_column("ema", pa.array(panel[name][known])))
-    return pa.concat_tables(tables) if tables else pa.table({})
+    """The EMA columns as rows in the order of the table's key; warm-up rows are left out."""
+    if not emas:
+        return pa.table({})
+    values = np.column_stack([panel[name] for name in emas])
+    row, ema = np.nonzero(np.isfinite(values))
+    periods = np.array([int(name.removeprefix("ema_")) for name in emas], np.int32)
+    rows = pa.table(_keys(panel, ids)).take(pa.array(row))
+    rows = rows.append_column("period", pa.array(periods[ema]))
+    return rows.append_column("ema", pa.array(values[row, ema]))
 
 
 def _versions(
