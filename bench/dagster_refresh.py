@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from backtest_pipeline.defs.launch import refresh
+from backtest_pipeline.launch import refresh
 from bench.bars import daily_bars, write_bars
 from bench.clock import Clock, Seconds
 from bench.harness import Report, Table
