@@ -117,7 +117,8 @@ class BarsStage:
         changed = [p for p in sound if p not in stored or stored[p].version != contents[p.asset]]
         versions = self._versions(block, changed, contents, stored)
         with database.begin() as connection:
-            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
+            known = {p.asset for p in sound}
+            infos = [a for a in self._reader.bars.assets if a.symbol in known]
             ids = register_assets(connection, infos, self._reader.source.name)
         with database.arrow() as connection, connection.cursor() as cursor:
             write_versions(cursor, self.name, ids, versions)
