@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def cli(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[CommandLine]:
+) -> CommandLine:
     """The command line on a migrated database of its own."""
     settings = {
         "BACKTEST_RUN_STORE_MODE": "postgres",
@@ -85,8 +84,8 @@ def cli(
         # Dagster's own are set by the command, and would otherwise outlive the test.
         "DAGSTER_HOME": "",
         "DAGSTER_PG_URL": "",
-        "DAGSTER_EVENT_BATCH_SIZE": "",
+        "DAGSTER_EVENT_BATCH_SIZE": "500",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    yield CommandLine(database, tmp_path, monkeypatch, capsys)
+    return CommandLine(database, tmp_path, monkeypatch, capsys)

@@ -23,8 +23,10 @@ def naive(bars: pd.DataFrame) -> pd.DataFrame:
 UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "missing column": (
         lambda b: b.drop(columns="low"),
-        "bars.csv: no column for 'low'; its columns are symbol, ts, open, high, close, volume; "
-        "rename the right one",
+        (
+            "bars.csv: no column for 'low'; its columns are symbol, ts, open, high, close, volume; "
+            "rename the right one"
+        ),
     ),
     "misspelt column": (
         lambda b: b.rename(columns={"close": "cloze"}),
@@ -38,8 +40,10 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "text for a price": (
         lambda b: b.assign(close=["abc", *b["close"][1:]]),
-        "bars.csv: cannot be read (In CSV column #5: CSV conversion error to double: invalid "
-        "value 'abc'); check that the file is whole",
+        (
+            "bars.csv: cannot be read (In CSV column #5: CSV conversion error to double: invalid "
+            "value 'abc'); check that the file is whole"
+        ),
     ),
     "no rows": (lambda b: b[:0], "a header and no rows; export the bars again"),
     "one bar": (lambda b: b[:1], "one stamp does not tell how long a bar is"),
@@ -54,8 +58,10 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "all zero": (lambda b: put(b, "low", 0.0, ALL), "90 1D rows skipped as non_positive_price"),
     "all negative": (
         lambda b: put(b, "open", -1.0, ALL),
-        "AAA|1D: bars: no complete 1D bar in bars of 1D from files:bars.csv: 90 1D rows skipped "
-        "as non_positive_price",
+        (
+            "AAA|1D: bars: no complete 1D bar in bars of 1D from files:bars.csv: "
+            "90 1D rows skipped as non_positive_price"
+        ),
     ),
     "all high below low": (
         lambda b: put(b, "high", 50.0, ALL),
