@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from backtest_pipeline.storage.database import Database
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")
@@ -58,16 +63,16 @@ def template(open_folder: Path) -> Iterator[Database]:
 @pytest.fixture
 def empty_database(template: Database) -> Iterator[Database]:
     """A database of its own with nothing in it."""
-    yield from _database_like(template, "template0")
+    yield from database_like(template, "template0")
 
 
 @pytest.fixture
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
-    yield from _database_like(template, "backtest")
+    yield from database_like(template, "backtest")
 
 
-def _database_like(template: Database, name: str) -> Iterator[Database]:
+def database_like(template: Database, name: str) -> Iterator[Database]:
     import psycopg
     from psycopg.conninfo import make_conninfo
 

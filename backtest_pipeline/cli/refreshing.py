@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backtest_pipeline.defs.launch import RefreshResult
+    from backtest_pipeline.launch import RefreshResult
 
 from backtest_pipeline.cli.console import (
     console,
@@ -55,7 +55,7 @@ def refresh(
 
         settings = load_settings(**({"bars": ""} if sample else {}))
         ensure_schema(settings)
-        from backtest_pipeline.defs.launch import refresh as launch
+        from backtest_pipeline.launch import refresh as launch
 
         progress("loading", 1, 1)
         result = launch(

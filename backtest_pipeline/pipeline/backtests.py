@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
 )
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
-from backtest_pipeline.pipeline.signals import SignalBlock
+from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
@@ -40,7 +40,7 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.runs import publish_runs
+from backtest_pipeline.storage.runs import publish_runs, retire_runs
 from backtest_pipeline.storage.signals import read_signals
 
 FEWEST_BARS = 2  # a signal needs a next bar to fill at
@@ -57,6 +57,7 @@ class BacktestBlock:
         inputs: versions of the features, by asset, of all assets of the block.
         upstream: versions of the signals, by asset.
         assets: all assets of the block.
+        too_short: those with signals and too few bars.
         timeframe: its timeframe.
         started_at: when its simulation began.
     """
@@ -66,6 +67,7 @@ class BacktestBlock:
     inputs: Mapping[str, DatasetVersion]
     upstream: Mapping[str, DatasetVersion]
     assets: tuple[str, ...]
+    too_short: tuple[str, ...]
     timeframe: str
     started_at: datetime
 
@@ -79,16 +81,27 @@ class StoredSignals:
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
-    """Signals as they are stored, placed on the stored prices."""
+    """Signals as they are stored, placed on the stored prices.
+
+    Loading raises PartitionError where they are not those of the stored features.
+    """
     with workspace.database.begin() as connection:
         signals = active_signals(connection)
+    code = signals_code(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
         partitions = [Partition(asset, tf) for asset in assets]
+        stored = read_signals(workspace.database, timeframe(tf), list(prices.inputs))
         with workspace.database.begin() as connection:
             versions = read_versions(connection, "signals", partitions)
-        stored = read_signals(workspace.database, timeframe(tf), assets)
+        for partition, version in versions.items():
+            if not version.is_made_from(prices.inputs[partition.asset].version, code):
+                raise PartitionError(
+                    *partition,
+                    "the stored signals were made from other features, parameters or code than "
+                    "there are now; refresh signals first",
+                )
         events = place_events(prices.panel, signals, stored)
         return StoredSignals(
             SignalBlock(prices.panel, signals, events, prices.inputs),
@@ -119,12 +132,12 @@ def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -
     asset = np.array([segment[symbol] for symbol in stored["symbol"].to_pylist()], np.int64)
     ts = stored["ts"].cast(pa.int64()).to_numpy()
     # One sortable number per (asset, stamp): the panel's rows ascend in it.
-    first = min(panel.ts.min(), ts.min())
-    span = max(panel.ts.max(), ts.max()) - first + 1
+    stamps = np.concatenate([panel.ts, ts])
+    first, span = stamps.min(), np.ptp(stamps) + 1
     keys = panel.segment_of_row * span + (panel.ts - first)
     wanted = asset * span + (ts - first)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    lost = keys[at] != wanted
+    at = np.searchsorted(keys, wanted)
+    lost = np.append(keys, -1)[at] != wanted
     if lost.any():
         culprit = int(asset[lost][0])
         raise PartitionError(
@@ -156,7 +169,7 @@ def backtests_of(
         enough = [
             asset
             for asset, n in zip(block.panel.assets, block.panel.lengths, strict=True)
-            if n >= FEWEST_BARS
+            if n >= FEWEST_BARS and asset in stored.upstream
         ]
         batch = None
         if enough and block.signals:
@@ -170,6 +183,7 @@ def backtests_of(
             inputs=block.inputs,
             upstream=stored.upstream,
             assets=block.panel.assets,
+            too_short=tuple(a for a in stored.upstream if a not in enough),
             timeframe=block.panel.timeframe.name,
             started_at=started_at,
         )
@@ -200,7 +214,7 @@ class BacktestsStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: BacktestBlock) -> Iterable[Outcome]:
+    def store(self, block: BacktestBlock, *, rebuild: bool) -> Iterable[Outcome]:
         database = self._workspace.database
         assets = [asset for asset in block.assets if asset in block.upstream]
         with database.begin() as connection:
@@ -216,7 +230,7 @@ class BacktestsStage:
                 version=combined(upstream.version, self._code),
                 input_version=upstream.version,
                 code_version=self._code,
-                generation=combined(upstream.generation, self._code),
+                generation=combined(upstream.version, self._code),
                 n_rows=len(block.signals) if asset in traded else 0,
                 first_ts=upstream.first_ts,
                 last_ts=upstream.last_ts,
@@ -224,10 +238,14 @@ class BacktestsStage:
             )
             for asset, upstream in block.upstream.items()
         }
-        too_short = [QualityCount(p, "too_few_bars", 1) for p in versions if p.asset not in traded]
+        too_short = [
+            QualityCount(Partition(asset, block.timeframe), "too_few_bars", 1)
+            for asset in block.too_short
+        ]
         with database.arrow() as connection, connection.cursor() as cursor:
             if published is not None:
                 publish_runs(cursor, published.runs, published.trades, published.metrics)
+            retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), too_short)
         return [
@@ -240,10 +258,10 @@ class BacktestsStage:
             return Outcome(partition, Status.STORED, len(block.signals))
         if partition.asset not in block.upstream:
             detail = "no signals are stored; refresh signals first"
-        elif not block.signals:
-            detail = "no signal is active; see dim_signals.is_active"
-        else:
+        elif partition.asset in block.too_short:
             detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
+        else:
+            detail = "no signal is active; see dim_signals.is_active"
         return Outcome(partition, Status.EMPTY, detail=detail)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 
-import numpy as np
-
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
@@ -100,7 +98,7 @@ class BarsStage:
                     days[asset] = max(days.get(asset, 0.0), (ts[-1] - ts[0]) / DAY_US)
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
-    def store(self, block: Panel) -> Iterable[Outcome]:
+    def store(self, block: Panel, *, rebuild: bool) -> Iterable[Outcome]:
         tf = block.timeframe.name
         partitions = [Partition(asset, tf) for asset in block.assets]
         database = self._workspace.database
@@ -114,8 +112,10 @@ class BarsStage:
             if not _rows(block, p.asset) and p in stored and stored[p].n_rows
         }
         sound = [p for p in partitions if p not in lost]
-        changed = [p for p in sound if p not in stored or stored[p].version != contents[p.asset]]
-        versions = self._versions(block, changed, contents, stored)
+        changed = [
+            p for p in sound if rebuild or p not in stored or stored[p].version != contents[p.asset]
+        ]
+        versions = self._versions(block, changed, contents)
         with database.begin() as connection:
             known = {p.asset for p in sound}
             infos = [a for a in self._reader.bars.assets if a.symbol in known]
@@ -136,7 +136,6 @@ class BarsStage:
         block: Panel,
         changed: Sequence[Partition],
         contents: Mapping[str, str],
-        stored: Mapping[Partition, DatasetVersion],
     ) -> dict[Partition, DatasetVersion]:
         """Write the changed partitions as one snapshot; their new versions."""
         present = block.select([p.asset for p in changed if _rows(block, p.asset)])
@@ -144,7 +143,6 @@ class BarsStage:
         if len(present):
             table = panel_table(present, BAR_COLUMNS)
             uri = self._workspace.artifacts.put_snapshot(f"bars/{block.timeframe.name}", table)
-        appended = _appended(block, changed, stored)
         versions = {}
         for partition in changed:
             rows = block.rows_of(partition.asset)
@@ -154,7 +152,7 @@ class BarsStage:
                 version=content,
                 input_version=self._reader.source.name,
                 code_version=code_version("market", "sources"),
-                generation=stored[partition].generation if partition in appended else content,
+                generation=content,
                 n_rows=n,
                 first_ts=int(block.ts[rows.start]) if n else None,
                 last_ts=int(block.ts[rows.stop - 1]) if n else None,
@@ -204,19 +202,6 @@ class BarsStage:
             f"no complete {partition.timeframe} bar in bars of {', '.join(bases)} from "
             f"{self._reader.source.name}: {found}"
         )
-
-
-def _appended(
-    block: Panel, changed: Sequence[Partition], stored: Mapping[Partition, DatasetVersion]
-) -> set[Partition]:
-    """Those of the changed partitions whose stored rows are all still there, as they were."""
-    known = [p for p in changed if p in stored and stored[p].last_ts is not None]
-    if not known:
-        return set()
-    panel = block.select([p.asset for p in known])
-    until = np.array([stored[p].last_ts for p in known], np.int64)
-    before = content_versions(panel.take(panel.ts <= until[panel.segment_of_row]), BAR_COLUMNS)
-    return {p for p in known if before[p.asset] == stored[p].version}
 
 
 def _rows(panel: Panel, asset: str) -> int:

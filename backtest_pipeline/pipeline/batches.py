@@ -100,8 +100,8 @@ class Stage(Protocol[T_contra]):
         """About how many rows each partition has, to size the blocks."""
         ...
 
-    def store(self, block: T_contra) -> Iterable[Outcome]:
-        """Write a block in one transaction."""
+    def store(self, block: T_contra, *, rebuild: bool) -> Iterable[Outcome]:
+        """Write a block in one transaction; with `rebuild` also what seems to be stored."""
         ...
 
 
@@ -125,7 +125,7 @@ def run_stage(
         stage: where it goes.
         workers: blocks under way at once; Postgres works for one while we compute another.
         block_rows: about how many rows a block may have.
-        rebuild: compute also what is not stale.
+        rebuild: compute and write also what is not stale.
         progress: told after each block.
 
     Raises:
@@ -140,7 +140,7 @@ def run_stage(
     blocks = blocks_of(stale, stage.rows_expected(stale), block_rows)
     pool = ThreadPoolExecutor(workers, thread_name_prefix=stage.name)
     try:
-        running = {pool.submit(_run_block, batches, stage, block) for block in blocks}
+        running = {pool.submit(_run_block, batches, stage, block, rebuild) for block in blocks}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -178,9 +178,12 @@ def blocks_of(
     return [block for _, block in sorted(blocks, key=lambda sized: -sized[0])]
 
 
-def _run_block(batches: Batches[T], stage: Stage[T], block: Sequence[Partition]) -> list[Outcome]:
+def _run_block(
+    batches: Batches[T], stage: Stage[T], block: Sequence[Partition], rebuild: bool
+) -> list[Outcome]:
     try:
-        return list(stage.store(batches.load(block[0].timeframe, [p.asset for p in block])))
+        loaded = batches.load(block[0].timeframe, [p.asset for p in block])
+        return list(stage.store(loaded, rebuild=rebuild))
     except _ENVIRONMENT:
         raise
     except Exception as error:  # it becomes the partition's recorded outcome
@@ -191,6 +194,6 @@ def _run_block(batches: Batches[T], stage: Stage[T], block: Sequence[Partition])
     # Find the partition to blame by halves, so that its neighbours are stored all the same.
     half = len(block) // 2
     return [
-        *_run_block(batches, stage, block[:half]),
-        *_run_block(batches, stage, block[half:]),
+        *_run_block(batches, stage, block[:half], rebuild),
+        *_run_block(batches, stage, block[half:], rebuild),
     ]

@@ -66,7 +66,7 @@ class FeaturesStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "bars", partitions)
 
-    def store(self, block: PanelBlock) -> Iterable[Outcome]:
+    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
         """New rows are appended where the stored ones are unchanged; else all are replaced."""
         database = self._workspace.database
         known = [asset for asset in block.panel.assets if asset in block.inputs]
@@ -87,6 +87,7 @@ class FeaturesStage:
             input_versions={asset: block.inputs[asset].version for asset in known},
             code_version=self._code,
             uri=uri,
+            replace=rebuild,
         )
         lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
         return [_outcome(p, lengths.get(p.asset)) for p in block.partitions]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from backtest_pipeline.market.errors import ConfigurationError, InvalidInput, UnknownName
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -77,8 +78,36 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
     return events
 
 
+def signals_code(signals: Sequence[SignalRow]) -> str:
+    """Version of what gives the events: the code, and the signals with their parameters."""
+    specs = [asdict(signal) for signal in signals]
+    return hash_of([code_version("market", "strategies"), specs])
+
+
+def require_sound_params(signals: Sequence[SignalRow]) -> None:
+    """Raises ConfigurationError, naming each signal whose type or parameters are wrong.
+
+    None is computed then: a store that is fresh but for one signal would look fresh.
+    """
+    problems = []
+    for signal in signals:
+        try:
+            strategy_of(signal.signal_type).parse(signal.params)
+        except (InvalidInput, UnknownName) as error:
+            problems.append(f"{signal.name}: {error}")
+    if problems:
+        raise ConfigurationError(
+            f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend signal_type "
+            "or params of these rows, or set their is_active to false; no signal was refreshed"
+        )
+
+
 class SignalsStage:
-    """Stores signal events, each with the full feature row of its bar."""
+    """Stores signal events, each with the full feature row of its bar.
+
+    Raises:
+        ConfigurationError: for a signal of `dim_signals` that cannot be computed.
+    """
 
     name = "signals"
 
@@ -86,8 +115,8 @@ class SignalsStage:
         self._workspace = workspace
         with workspace.database.begin() as connection:
             self.signals = active_signals(connection)
-        specs = [asdict(signal) for signal in self.signals]
-        self.code = hash_of([code_version("market", "strategies"), specs])
+        require_sound_params(self.signals)
+        self.code = signals_code(self.signals)
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         return stale_partitions(self._workspace, self.name, "features", self.code, partitions)
@@ -95,18 +124,18 @@ class SignalsStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: SignalBlock) -> Iterable[Outcome]:
+    def store(self, block: SignalBlock, *, rebuild: bool) -> Iterable[Outcome]:
         """Only events of new bars are written where the features only grew."""
         panel, tf = block.panel, block.panel.timeframe.name
         partitions = [Partition(asset, tf) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
-            ids = asset_ids(connection, panel.assets)
+            ids = asset_ids(connection, list(block.inputs))
         versions = self._versions(block)
         written_until = {
             p.asset: before.last_ts
             for p, version in versions.items()
-            if (before := stored.get(p)) and before.generation == version.generation
+            if not rebuild and (before := stored.get(p)) and before.generation == version.generation
         }
         filled = [a for a, n in zip(panel.assets, panel.lengths, strict=True) if n]
         write_signals(

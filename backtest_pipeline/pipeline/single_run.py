@@ -79,6 +79,8 @@ def backtest_once(
         raise UnknownName("asset", asset, (*source.symbols(), *known))
 
     stored = stored_signals(workspace, [partition]).load(tf, [asset])
+    if asset not in stored.upstream:
+        raise BacktestError(f"{partition}: no signals are stored; refresh signals first")
     started_at = datetime.now(UTC)
     events = stored.block.events[[s.name == chosen.name for s in stored.block.signals]]
     keep = _rows_in(stored.block.panel, window)
@@ -91,6 +93,7 @@ def backtest_once(
         inputs=stored.block.inputs,
         upstream=stored.upstream,
         assets=(asset,),
+        too_short=(),
         timeframe=tf,
         started_at=started_at,
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.partitions import Partition
@@ -124,29 +123,44 @@ def replace_quality(
     partitions: Sequence[Partition],
     counts: Sequence[QualityCount],
 ) -> None:
-    """Put the counts in place of all that was recorded for these partitions."""
+    """Put the counts in place of all that was recorded for these partitions.
+
+    Rows that say the same already are not touched.
+    """
+    rows = sorted((ids[c.partition.asset], c.partition.timeframe, c.reason, c) for c in counts)
+    keys = [[row[i] for row in rows] for i in range(3)]
     copy.run(
         cursor,
         """
-        DELETE FROM data_quality WHERE dataset = $1 AND (id, tf) IN (
-            SELECT * FROM unnest($2::int[], $3::text[]))
+        DELETE FROM data_quality WHERE dataset = $1
+            AND (id, tf) IN (SELECT * FROM unnest($2::int[], $3::text[]))
+            AND (id, tf, reason) NOT IN (SELECT * FROM unnest($4::int[], $5::text[], $6::text[]))
         """,
         dataset,
         [ids[p.asset] for p in partitions],
         [p.timeframe for p in partitions],
+        *keys,
     )
-    rows = pa.table(
-        {
-            "dataset": pa.array([dataset] * len(counts), pa.string()),
-            "id": pa.array([ids[c.partition.asset] for c in counts], pa.int32()),
-            "tf": pa.array([c.partition.timeframe for c in counts], pa.string()),
-            "reason": pa.array([c.reason for c in counts], pa.string()),
-            "n_rows": pa.array([c.n_rows for c in counts], pa.int64()),
-            "first_ts": pa.array([c.first_ts for c in counts], copy.TIMESTAMPTZ),
-            "last_ts": pa.array([c.last_ts for c in counts], copy.TIMESTAMPTZ),
-        }
+    copy.run(
+        cursor,
+        """
+        INSERT INTO data_quality AS q (dataset, id, tf, reason, n_rows, first_ts, last_ts)
+        SELECT $1, id, tf, reason, n_rows,
+               timestamptz 'epoch' + first_us * interval '1 microsecond',
+               timestamptz 'epoch' + last_us * interval '1 microsecond'
+        FROM unnest($2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+             AS u (id, tf, reason, n_rows, first_us, last_us)
+        ON CONFLICT (id, tf, dataset, reason) DO UPDATE SET n_rows = excluded.n_rows,
+            first_ts = excluded.first_ts, last_ts = excluded.last_ts, updated_at = now()
+        WHERE (q.n_rows, q.first_ts, q.last_ts)
+              IS DISTINCT FROM (excluded.n_rows, excluded.first_ts, excluded.last_ts)
+        """,
+        dataset,
+        *keys,
+        [row[3].n_rows for row in rows],
+        [row[3].first_ts for row in rows],
+        [row[3].last_ts for row in rows],
     )
-    copy.append(cursor, "data_quality", rows)
 
 
 def quality_by_reason(

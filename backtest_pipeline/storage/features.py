@@ -20,7 +20,7 @@ from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.datasets import DatasetVersion, write_versions
 from backtest_pipeline.storage.dimensions import asset_ids
-from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.storage.provenance import combined, content_versions
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -78,8 +78,8 @@ def write_features(
         hashed = [*sorted(types), *emas]
         copy.lock_cells(cursor, "features", panel.timeframe.name, list(ids.values()))
         classes = _classes(cursor, ids)
-        stored = {} if replace else _stored_versions(cursor, panel.timeframe, ids)
-        kept = _kept_until(panel, stored, hashed)
+        stored = _stored_versions(cursor, panel.timeframe, ids)
+        kept = _kept_until(panel, {} if replace else stored, hashed)
         fresh = panel.take(panel.ts > np.repeat([kept[a] for a in panel.assets], panel.lengths))
         outdated = [ids[asset] for asset in panel.assets if kept[asset] == _NOTHING]
         for table in ("cmc_features", "cmc_ema_multi_tf_u"):
@@ -88,7 +88,14 @@ def write_features(
         copy.append(cursor, "cmc_features", _feature_rows(fresh, ids, classes, types))
         copy.append(cursor, "cmc_ema_multi_tf_u", _ema_rows(fresh, ids, emas))
         versions = content_versions(panel, hashed)
-        generations = {a: stored[a].generation for a in panel.assets if kept[a] != _NOTHING}
+        # A replaced asset never gets a generation again that it had before, even where its rows
+        # are those of long ago: what was made of the rows in between must not pass for current.
+        generations = {
+            asset: before.generation
+            if kept[asset] != _NOTHING
+            else combined(before.generation, versions[asset])
+            for asset, before in stored.items()
+        }
         write_versions(
             cursor,
             "features",
@@ -170,15 +177,15 @@ class _Stored:
 def _stored_versions(
     cursor: Cursor, timeframe: Timeframe, ids: Mapping[str, int]
 ) -> dict[str, _Stored]:
-    """What is stored of each asset that has rows."""
+    """What is stored of each asset that has a version; without rows it ends at `_NOTHING`."""
     rows = copy.fetch(
         cursor,
         "SELECT id, version, generation, last_ts FROM dataset_versions"
-        " WHERE dataset = 'features' AND tf = $1 AND id = ANY($2::int[]) AND n_rows > 0",
+        " WHERE dataset = 'features' AND tf = $1 AND id = ANY($2::int[])",
         timeframe.name,
         list(ids.values()),
     )
-    last = copy.stamps_of(rows["last_ts"]).tolist()
+    last = rows["last_ts"].cast(pa.int64()).fill_null(_NOTHING).to_pylist()
     values = zip(rows["version"].to_pylist(), rows["generation"].to_pylist(), last, strict=True)
     by_id = dict(zip(rows["id"].to_pylist(), values, strict=True))
     return {asset: _Stored(*by_id[i]) for asset, i in ids.items() if i in by_id}
@@ -229,16 +236,15 @@ def _feature_rows(
 
 
 def _ema_rows(panel: Panel, ids: Mapping[str, int], emas: Sequence[str]) -> pa.Table:
-    """The EMA columns one below the other; warm-up rows are left out."""
-    keys = pa.table(_keys(panel, ids))
-    tables = []
-    for name in emas:
-        period = pa.scalar(int(name.removeprefix("ema_")), pa.int32())
-        known = np.isfinite(panel[name])
-        rows = keys.filter(pa.array(known))
-        rows = rows.append_column("period", pa.repeat(period, rows.num_rows))
-        tables.append(rows.append_column("ema", pa.array(panel[name][known])))
-    return pa.concat_tables(tables) if tables else pa.table({})
+    """The EMA columns as rows in the order of the table's key; warm-up rows are left out."""
+    if not emas:
+        return pa.table({})
+    values = np.column_stack([panel[name] for name in emas])
+    row, ema = np.nonzero(np.isfinite(values))
+    periods = np.array([int(name.removeprefix("ema_")) for name in emas], np.int32)
+    rows = pa.table(_keys(panel, ids)).take(pa.array(row))
+    rows = rows.append_column("period", pa.array(periods[ema]))
+    return rows.append_column("ema", pa.array(values[row, ema]))
 
 
 def _versions(

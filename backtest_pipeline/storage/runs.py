@@ -52,6 +52,17 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
 
 
+def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
+    """The runs over the whole history of these assets at a timeframe are no longer current."""
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"
+        " AND id = ANY($2::int[]) AND window_start IS NULL AND window_end IS NULL",
+        tf,
+        list(ids),
+    )
+
+
 def current_runs(
     connection: Connection,
     *,
@@ -62,13 +73,15 @@ def current_runs(
     """Current runs with their metrics, in a stable order; an undefined metric is None.
 
     Args:
-        timeframes, symbols: only these, where given, and only runs over the whole history.
-        run_ids: exactly these runs, of whatever window.
+        timeframes, symbols: only these, where given, and only the runs of each partition's last
+            refresh: the active signals over the whole history, under one configuration.
+        run_ids: exactly these runs, of whatever window and configuration.
     """
     conditions = ["r.is_current", "r.status = 'completed'"]
     bound: dict[str, Any] = {}
     if run_ids is None:
-        conditions.append("r.window_start IS NULL AND r.window_end IS NULL")
+        conditions.append("""(r.id, r.tf, r.artifact_uri) IN (
+            SELECT id, tf, uri FROM dataset_versions WHERE dataset = 'backtests')""")
     else:
         conditions.append("r.run_id = ANY(:run_ids)")
         bound["run_ids"] = list(run_ids)

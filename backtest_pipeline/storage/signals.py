@@ -86,7 +86,8 @@ def write_signals(
     `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
     where that is given, else all. The snapshot of the feature row is made in the database, so
     that its columns never travel; it holds every feature and the event's EMAs, and leaves out
-    only when the row was written.
+    only when the row was written. `feature_version` is the version of the code that made it. An
+    asset whose version says that it has no bars loses what is stored of it.
 
     Args:
         database: where to.
@@ -106,8 +107,8 @@ def write_signals(
     """
     _check_pairs(events, states)
     with database.arrow() as connection, connection.cursor() as cursor:
-        computed = {state.asset_id for state in states}
-        copy.lock_cells(cursor, "signals", timeframe.name, list(computed))
+        written = {state.asset_id for state in states} | {ids[p.asset] for p in versions}
+        copy.lock_cells(cursor, "signals", timeframe.name, list(written))
         copy.stage(cursor, "computed", _state_rows(states, params_hashes, since or {}))
         copy.stage(cursor, "staged", _event_rows(events, params_hashes))
         copy.run(
@@ -116,6 +117,10 @@ def write_signals(
             " AND s.id = c.id AND s.tf = $1 AND s.ts >= coalesce(c.since, '-infinity')",
             timeframe.name,
         )
+        emptied = [ids[p.asset] for p, version in versions.items() if version.last_ts is None]
+        for table in ("signals", "signal_state"):
+            statement = f"DELETE FROM {table} WHERE tf = $1 AND id = ANY($2::int[])"  # noqa: S608
+            copy.run(cursor, statement, timeframe.name, emptied)
         if _insert_events(cursor, timeframe, signal_version, events.emas) != len(events):
             raise _lost(cursor, timeframe, len(events))
         _upsert_states(cursor, timeframe, signal_version)
@@ -215,8 +220,8 @@ def _insert_events(
         " feature_snapshot, params_hash, feature_version, signal_version)"
         " SELECT r.signal_id, r.id, $1, r.ts, CASE WHEN r.is_long THEN 'long' ELSE 'short' END,"
         " CASE WHEN r.is_entry THEN 'entry' ELSE 'exit' END, r.close,"
-        " to_jsonb(r.snapshot), r.params_hash, r.version, $2"
-        " FROM (SELECT s.*, v.version, snapshot"
+        " to_jsonb(r.snapshot), r.params_hash, r.code_version, $2"
+        " FROM (SELECT s.*, v.code_version, snapshot"
         "  FROM staged s"
         "  JOIN dataset_versions v ON v.dataset = 'features' AND v.id = s.id AND v.tf = $1"
         "  JOIN cmc_features f ON f.id = s.id AND f.ts = s.ts AND f.tf = $1"
@@ -234,7 +239,7 @@ def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) ->
         "INSERT INTO signal_state (signal_id, id, tf, last_ts, long_since, short_since,"  # noqa: S608
         " params_hash, feature_version, signal_version)"
         " SELECT c.signal_id, c.id, $1, c.last_ts, c.long_since, c.short_since,"
-        " c.params_hash, v.version, $2 FROM computed c"
+        " c.params_hash, v.code_version, $2 FROM computed c"
         " JOIN dataset_versions v ON v.dataset = 'features' AND v.id = c.id AND v.tf = $1"
         f" ON CONFLICT (signal_id, id, tf) DO UPDATE SET {updates}, updated_at = now()",
         timeframe.name,

@@ -1,0 +1,166 @@
+"""Whatever way a store came to its state, it holds what one full refresh would have given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline_tests.pipeline.markets import (
+    PARTITIONS,
+    Contents,
+    StaticSource,
+    assert_same,
+    changed,
+    contents,
+    daily_panel,
+    refresh,
+    sample_panels,
+    until,
+    us,
+    whole,
+)
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        ("2025-12-31",),
+        ("2024-09-10",),
+        ("2024-06-02", "2025-05-12", "2025-11-02", "2025-12-24"),
+    ],
+    ids=["one day more", "before the hourly bars", "four times"],
+)
+def test_growing_history_ends_as_a_full_refresh(
+    workspace: Workspace, undisturbed: Contents, days: tuple[str, ...]
+) -> None:
+    for day in days:
+        known = until(day)
+        refresh(workspace, known)
+    refresh(workspace, whole())
+    assert_same(contents(workspace), undisturbed)
+
+
+def _raised(panel: Panel) -> Panel:
+    """One bar of the past a little higher."""
+    row = panel.rows_of("S-ALPHA").start + 60
+    columns = {name: values.copy() for name, values in panel.columns.items()}
+    for name in ("open", "high", "low", "close"):
+        columns[name][row] *= 1.03
+    return panel.with_columns(columns)
+
+
+def _holed(panel: Panel) -> Panel:
+    """A bar of the past removed."""
+    return panel.take(np.arange(len(panel)) != panel.rows_of("S-ALPHA").start + 60)
+
+
+def _shortened(panel: Panel) -> Panel:
+    """The last days removed."""
+    return panel.take(panel.ts < us("2025-12-20"))
+
+
+def _begun_later(panel: Panel) -> Panel:
+    return panel.take(panel.ts >= us("2025-11-08") if panel.timeframe.is_intraday else panel.ts > 0)
+
+
+@pytest.mark.parametrize("restate", [_raised, _holed, _shortened, _begun_later])
+def test_restated_history_ends_as_a_full_refresh(
+    workspace: Workspace, undisturbed: Contents, restate: Callable[[Panel], Panel]
+) -> None:
+    refresh(workspace, changed(restate))
+    refresh(workspace, whole())
+    assert_same(contents(workspace), undisturbed)
+
+
+def test_bars_that_were_appended_and_then_withdrawn_leave_nothing_behind(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    before = changed(_shortened)
+    refresh(workspace, before)
+    refresh(workspace, whole())
+    refresh(workspace, before)
+    straight = fresh_store()
+    refresh(straight, before)
+    assert_same(contents(workspace), contents(straight))
+
+
+def test_an_asset_that_loses_all_its_bars_loses_its_signals_and_runs(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    full = StaticSource({"1D": daily_panel({"A": 300, "B": 300})})
+    panel = full.panels["1D"]
+    emptied = StaticSource({"1D": panel.take(panel.segment_of_row == 1)})
+    partitions = [Partition("A", "1D"), Partition("B", "1D")]
+    refresh(workspace, full, partitions)
+    reports = refresh(workspace, emptied, partitions)
+    assert not any(report.failed for report in reports.values())
+    straight = fresh_store()
+    refresh(straight, emptied, partitions)
+    assert_same(contents(workspace), contents(straight))
+
+
+def test_an_unchanged_source_writes_nothing(workspace: Workspace) -> None:
+    refresh(workspace, whole())
+    before = _traces(workspace)
+    reports = refresh(workspace, whole())
+    for report in reports.values():
+        statuses = {outcome.status for outcome in report.outcomes}
+        assert statuses <= {Status.UNCHANGED, Status.EMPTY}, report.stage
+        assert report.rows == 0
+    assert _traces(workspace) == before
+
+
+def test_a_full_rebuild_ends_in_the_same(workspace: Workspace, undisturbed: Contents) -> None:
+    refresh(workspace, until("2025-11-20"))
+    reports = refresh(workspace, whole(), rebuild=True)
+    assert {outcome.status for outcome in reports["backtests"].outcomes} == {Status.STORED}
+    assert_same(contents(workspace), undisturbed)
+
+
+@pytest.mark.parametrize("table", ["cmc_features", "cmc_ema_multi_tf_u", "signals"])
+def test_a_full_rebuild_mends_tables_that_were_tampered_with(
+    workspace: Workspace, undisturbed: Contents, table: str
+) -> None:
+    refresh(workspace, whole())
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM {table} WHERE tf = '1D'"))
+    refresh(workspace, whole(), rebuild=True)
+    assert_same(contents(workspace), undisturbed)
+
+
+def test_other_bars_of_other_timeframes_are_left_alone(workspace: Workspace) -> None:
+    refresh(workspace, whole())
+    weekly = [p for p in PARTITIONS if p.timeframe == "1W"]
+    daily = [p for p in PARTITIONS if p.timeframe == "1D"]
+    before = contents(workspace, daily)
+    refresh(workspace, changed(_raised), weekly)
+    assert_same(contents(workspace, daily), before)
+
+
+def _traces(workspace: Workspace) -> dict[str, object]:
+    """When each row was written last, by table, and the files."""
+    tables = ("cmc_features", "signals", "signal_state", "dataset_versions", "data_quality")
+    tables += ("cmc_ema_multi_tf_u", "backtest_runs", "backtest_trades", "backtest_metrics")
+    with workspace.database.begin() as connection:
+        written = {
+            table: sorted(connection.execute(sa.text(f"SELECT xmin::text FROM {table}")).scalars())
+            for table in tables
+        }
+    root = workspace.artifacts.root
+    # Snapshots that are equal are found by writing them, so only the names count.
+    return {**written, "files": sorted(str(path) for path in root.rglob("*"))}
+
+
+def test_the_sample_is_worth_refreshing(undisturbed: Contents) -> None:
+    assert len(sample_panels()["1D"].assets) == 3
+    assert set(undisturbed["signals"]["tf"]) >= {"4H", "1D"}
+    assert undisturbed["backtest_trades"]["direction"].nunique() >= 1
+    runs = undisturbed["backtest_runs"]
+    assert len(runs) == 6 * len(runs[["symbol", "tf"]].drop_duplicates())
