@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,12 +68,13 @@ def refresh(
     stored = _stored(result)
     if as_json:
         print_json(_as_json(result, stored))
-    else:
-        _show(stored)
+    elif not result.failures:
+        _show(stored, result.without_bars)
     if result.failures:
         fail("\n".join(result.failures))
-    if not stored.runs:
-        fail(f"no backtest came of it; {_without_result(stored)}")
+    partitions = len(result.assets) * len(result.timeframes)
+    if not stored.runs or len(result.without_bars) == partitions:
+        fail(f"the source has no usable bars: {_first(result.without_bars)}")
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,11 @@ class Stored:
     Attributes:
         runs: rows of `storage.runs.current_runs`.
         skipped: rows skipped or remarked upon, by reason.
-        without: partitions without a run, as `ASSET|TIMEFRAME`.
         database, folder: where all of it is.
     """
 
     runs: Sequence[Mapping[str, Any]]
     skipped: Sequence[Mapping[str, Any]]
-    without: Sequence[str]
     database: str
     folder: str
 
@@ -104,10 +102,8 @@ def _stored(result: RefreshResult) -> Stored:
     with open_workspace() as workspace, workspace.database.begin() as connection:
         runs = current_runs(connection, symbols=assets, timeframes=timeframes)
         skipped = quality_by_reason(connection, "bars", symbols=assets, timeframes=timeframes)
-        found = {(run["symbol"], run["tf"]) for run in runs}
-        without = [f"{a}|{tf}" for a, tf in product(assets, timeframes) if (a, tf) not in found]
         where, folder = workspace.database.where, workspace.artifacts.root
-    return Stored(runs, skipped, without, where, str(folder))
+    return Stored(runs, skipped, where, str(folder))
 
 
 def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
@@ -120,7 +116,7 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
             {"run_id": str(run["run_id"]), **row}
             for run, row in zip(stored.runs, run_rows(stored.runs), strict=True)
         ],
-        "without_result": stored.without,
+        "without_bars": result.without_bars,
         "rows_by_reason": [
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
             for row in stored.skipped
@@ -130,7 +126,7 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
     }
 
 
-def _show(stored: Stored) -> None:
+def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
     from backtest_pipeline.pipeline.summary import beating_benchmark, by_sharpe, run_rows
 
     ranked = by_sharpe(stored.runs)
@@ -147,15 +143,16 @@ def _show(stored: Stored) -> None:
             f"{beating_benchmark(stored.runs)} runs beat buy and hold. "
             "The best of many looks better than it is."
         )
-        if stored.without:
-            say(_without_result(stored))
+    if without_bars:
+        say(f"without bars: {_first(without_bars)}")
     say(f"database: {stored.database}")
     say(f"files:    {stored.folder}")
 
 
-def _without_result(stored: Stored) -> str:
-    shown = ", ".join(stored.without[:6]) + (", ..." if len(stored.without) > 6 else "")
-    return (
-        f"{len(stored.without)} partitions have no complete bars in the source, or too few: "
-        f"{shown}; why: table data_quality"
-    )
+def _first(without_bars: Mapping[str, str]) -> str:
+    """One partition and why; how many others there are."""
+    if not without_bars:
+        return "too few complete bars for a backtest; see table data_quality"
+    partition, why = next(iter(without_bars.items()))
+    others = len(without_bars) - 1
+    return f"{partition}: {why}" + (f"; and {others} others like it" if others else "")

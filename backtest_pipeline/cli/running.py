@@ -38,7 +38,7 @@ def run(
         from backtest_pipeline.pipeline.workspace import open_workspace
         from backtest_pipeline.sources.base import require_known
         from backtest_pipeline.sources.choose import choose_source
-        from backtest_pipeline.storage.datasets import synthetic_among
+        from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
         from backtest_pipeline.storage.settings import load_settings
 
         window = Window(since, until)
@@ -63,10 +63,12 @@ def run(
             folder = str(workspace.artifacts.root / row["artifact_uri"])
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
+                remarks = quality_by_reason(connection, "bars", symbols=[asset], timeframes=[tf])
+    rows_by_reason = {str(remark["reason"]): int(remark["rows"]) for remark in remarks}
     if as_json:
-        print_json(_as_json(row, folder, synthetic))
+        print_json(_as_json(row, folder, synthetic, rows_by_reason))
     else:
-        _show(row, folder, synthetic)
+        _show(row, folder, synthetic, rows_by_reason)
 
 
 def _simulation(direction: str, costs: tuple[float, float], fraction: float) -> SimulationConfig:
@@ -82,13 +84,18 @@ def _simulation(direction: str, costs: tuple[float, float], fraction: float) -> 
     return SimulationConfig(CostModel(*costs), FixedFractional(fraction), Direction(direction))
 
 
-def _show(row: Mapping[str, Any], folder: str, synthetic: bool) -> None:
+def _show(
+    row: Mapping[str, Any], folder: str, synthetic: bool, rows_by_reason: Mapping[str, int]
+) -> None:
     from backtest_pipeline.pipeline.summary import run_rows
 
     console.print(rows_table(f"run {row['run_id']}", run_rows([row])))
     of_what = " of the synthetic sample market" if synthetic else ""
     first, last = (f"{row[name]:%Y-%m-%d %H:%M:%S}" for name in ("first_ts", "last_ts"))
     say(f"{row['n_bars']:,} bars{of_what}, closing from {first} to {last} UTC")
+    if rows_by_reason:
+        counts = ", ".join(f"{reason} {rows:,}" for reason, rows in rows_by_reason.items())
+        say(f"rows of the source, skipped or remarked upon: {counts}")
     if row["results"]["liquidated"]:
         say("the equity was used up: the position was liquidated, and the run ends there")
     if row["results"]["pending"]:
@@ -106,7 +113,9 @@ def _day(text: str | None, option: str) -> date | None:
         raise InvalidInput(f"{option} {text!r} is not a day; write it as 2024-01-31") from None
 
 
-def _as_json(row: Mapping[str, Any], folder: str, synthetic: bool) -> dict[str, Any]:
+def _as_json(
+    row: Mapping[str, Any], folder: str, synthetic: bool, rows_by_reason: Mapping[str, int]
+) -> dict[str, Any]:
     from backtest_pipeline.simulation.metrics import METRIC_NAMES
 
     return {
@@ -116,6 +125,7 @@ def _as_json(row: Mapping[str, Any], folder: str, synthetic: bool) -> dict[str, 
         "timeframe": row["tf"],
         "bars": int(row["n_bars"]),
         "synthetic": synthetic,
+        "rows_by_reason": rows_by_reason,
         "first_ts": row["first_ts"].isoformat(),
         "last_ts": row["last_ts"].isoformat(),
         "pending": row["results"]["pending"],

@@ -101,11 +101,13 @@ def backtest_once(
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, [asset])
         is_stored = identity.run_id in stored_run_ids(connection, [identity.run_id])
+    workspace.progress("backtest", 0, 1)
     if rebuild or not is_stored:
         batch = simulate_batch(panel, np.ascontiguousarray(events[:, keep]), config)
         published = prepare_publication(workspace, batch, block, ids, config, window)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish_runs(cursor, published.runs, published.trades, published.metrics)
+    workspace.progress("backtest", 1, 1)
     with workspace.database.begin() as connection:
         found = current_runs(connection, run_ids=[identity.run_id])
     return found[0]
