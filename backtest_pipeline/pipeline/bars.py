@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 
-import numpy as np
-
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
@@ -181,13 +179,10 @@ def _appended(
     block: Panel, changed: Sequence[Partition], stored: Mapping[Partition, DatasetVersion]
 ) -> set[Partition]:
     """Those of the changed partitions whose stored rows are all still there, as they were."""
-    known = [p for p in changed if p in stored and stored[p].last_ts is not None]
-    if not known:
-        return set()
-    panel = block.select([p.asset for p in known])
-    until = np.array([stored[p].last_ts for p in known], np.int64)
-    before = content_versions(panel.take(panel.ts <= until[panel.segment_of_row]), BAR_COLUMNS)
-    return {p for p in known if before[p.asset] == stored[p].version}
+    last = {p.asset: stored[p].last_ts for p in changed if p in stored}
+    until = {asset: ts for asset, ts in last.items() if ts is not None}
+    before = content_versions(block, BAR_COLUMNS, until)
+    return {p for p in changed if p.asset in until and before[p.asset] == stored[p].version}
 
 
 def _rows(panel: Panel, asset: str) -> int:
