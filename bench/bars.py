@@ -26,12 +26,11 @@ def daily_bars(*, quick: bool) -> tuple[pa.Table, str]:
     return random_bars(_SYNTHETIC_ASSETS, _SYNTHETIC_DAYS), "synthetic"
 
 
-def write_bars(bars: pa.Table, path: Path, *, without_last_day: bool = False) -> None:
-    """Write the bars as a source reads them, the last day left out if so wished."""
-    if without_last_day:
-        ts = bars["ts"].to_numpy()
-        bars = bars.filter(pa.array(ts < ts.max()))
-    pq.write_table(bars, path)
+def write_bars(bars: pa.Table, path: Path, *, days_left_out: int = 0) -> None:
+    """Write the bars as a source reads them, without so many of the last days."""
+    ts = bars["ts"].to_numpy()
+    kept = ts <= ts.max() - np.timedelta64(days_left_out, "D")
+    pq.write_table(bars.filter(pa.array(kept)), path)
 
 
 def random_bars(n_assets: int, n_days: int, seed: int = 7) -> pa.Table:

@@ -34,7 +34,7 @@ def _rows(*, quick: bool) -> list[list[str | float | int]]:
         clock = Clock(settings.home)
         rows: list[list[str | float | int]] = []
         for kind in ("full rebuild", "one day appended"):
-            write_bars(bars, path, without_last_day=kind == "full rebuild")
+            write_bars(bars, path, days_left_out=int(kind == "full rebuild"))
             spans = StageSpans()
 
             def heard(stage: str, done: int, total: int, spans: StageSpans = spans) -> None:

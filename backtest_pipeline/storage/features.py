@@ -195,9 +195,8 @@ def _kept_until(
     panel: Panel, stored: Mapping[str, _Stored], hashed: Sequence[str]
 ) -> dict[str, int]:
     """For each asset the last stamp of its stored rows; `_NOTHING` where they must go."""
-    known = panel.select([asset for asset in panel.assets if asset in stored])
-    last = np.repeat(np.array([stored[a].last_ts for a in known.assets], np.int64), known.lengths)
-    beginnings = content_versions(known.take(known.ts <= last), hashed)
+    last = {asset: stored[asset].last_ts for asset in panel.assets if asset in stored}
+    beginnings = content_versions(panel, hashed, last) if last else {}
     kept = {a: stored[a].last_ts for a, v in beginnings.items() if v == stored[a].version}
     return {asset: kept.get(asset, _NOTHING) for asset in panel.assets}
 
