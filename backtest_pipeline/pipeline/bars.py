@@ -11,7 +11,7 @@ from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
-from backtest_pipeline.pipeline.blocks import panel_table
+from backtest_pipeline.pipeline.blocks import lost_artifacts, panel_table
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage.datasets import (
@@ -105,10 +105,14 @@ class BarsStage:
         with database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
         contents = content_versions(block, BAR_COLUMNS)
+        gone = lost_artifacts(self._workspace, stored.values())
         changed = [
             p
             for p in partitions
-            if rebuild or p not in stored or stored[p].version != contents[p.asset]
+            if rebuild
+            or p not in stored
+            or stored[p].version != contents[p.asset]
+            or stored[p].uri in gone
         ]
         versions = self._versions(block, changed, contents)
         with database.begin() as connection:
