@@ -118,7 +118,7 @@ class ArtifactStore:
             tables: file name (`*.parquet`) to table.
             about: what the manifest says beside the list of files.
         """
-        if self._is_intact(uri):
+        if self.is_intact(uri):
             return
         with _writing((self.root / uri).parent) as unfinished:
             unfinished.mkdir()
@@ -144,7 +144,7 @@ class ArtifactStore:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if self._is_intact(uri):
+            if self.is_intact(uri):
                 return  # another process was first, with the same content
             damaged = unfinished.with_name(f"{unfinished.name}-damaged")
             with suppress(FileNotFoundError):  # another process mends it too
@@ -181,7 +181,8 @@ class ArtifactStore:
                 f"{uri} in {self.root} has no readable manifest; {_MEND}"
             ) from error
 
-    def _is_intact(self, uri: str) -> bool:
+    def is_intact(self, uri: str) -> bool:
+        """Whether a published directory holds what its manifest lists, to the last byte."""
         folder = self.root / uri
         try:
             return all(_sha256(folder / name) == sha for name, sha in self._hashes(uri).items())
