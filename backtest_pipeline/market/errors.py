@@ -8,7 +8,8 @@
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
-    │   └── SchemaNotMigrated   answers, with another schema than this code needs
+    │   ├── SchemaNotMigrated   answers, with another schema than this code needs
+    │   └── RowsRefused         answers, and does not take these rows
     └── ArtifactError           the artifact folder
         └── ArtifactCorrupt     a file differs from its manifest
 
@@ -73,6 +74,10 @@ class StoreUnavailable(StoreError):
 
 class SchemaNotMigrated(StoreError):
     """The database answers, with another schema than this code needs."""
+
+
+class RowsRefused(StoreError):
+    """Rows break a rule of the database, or miss rows that they belong to; others may be sound."""
 
 
 class ArtifactError(BacktestError):

@@ -272,13 +272,14 @@ def prepare_publication(
     ids: Mapping[str, int],
     config: SimulationConfig,
     window: Window,
+    uri: str | None = None,
 ) -> Publication:
-    """Rows to publish, after the files that they point to are written."""
+    """Rows to publish, after the files that they point to are written (to `uri`, if given)."""
     identities = identify_runs(
         block.signals, batch.panel.assets, block.timeframe, block.inputs, config, window
     )
     published = publication_of(
-        batch, block.signals, identities, ids, config, window, block.started_at
+        batch, block.signals, identities, ids, config, window, block.started_at, uri
     )
     about = {"runs": len(identities), "timeframe": block.timeframe}
     workspace.artifacts.put_directory(published.uri, published.files, about)

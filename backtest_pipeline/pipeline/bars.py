@@ -11,7 +11,7 @@ from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
-from backtest_pipeline.pipeline.blocks import panel_table
+from backtest_pipeline.pipeline.blocks import lost_artifacts, panel_table
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage.datasets import (
@@ -112,8 +112,14 @@ class BarsStage:
             if not _rows(block, p.asset) and p in stored and stored[p].n_rows
         }
         sound = [p for p in partitions if p not in lost]
+        gone = lost_artifacts(self._workspace, stored.values())
         changed = [
-            p for p in sound if rebuild or p not in stored or stored[p].version != contents[p.asset]
+            p
+            for p in sound
+            if rebuild
+            or p not in stored
+            or stored[p].version != contents[p.asset]
+            or stored[p].uri in gone
         ]
         versions = self._versions(block, changed, contents)
         with database.begin() as connection:

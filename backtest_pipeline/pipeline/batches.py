@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from backtest_pipeline.market.errors import ArtifactError, ConfigurationError, StoreError
+from backtest_pipeline.market.errors import (
+    ArtifactCorrupt,
+    ArtifactError,
+    ConfigurationError,
+    RowsRefused,
+    StoreError,
+)
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 
@@ -107,6 +113,8 @@ class Stage(Protocol[T_contra]):
 
 # Trouble with the surroundings: the next block would meet it as well.
 _ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError)
+# Errors of those kinds that are about what one partition holds.
+_OF_A_PARTITION = (RowsRefused, ArtifactCorrupt)
 
 
 def run_stage(
@@ -184,10 +192,10 @@ def _run_block(
     try:
         loaded = batches.load(block[0].timeframe, [p.asset for p in block])
         return list(stage.store(loaded, rebuild=rebuild))
-    except _ENVIRONMENT:
-        raise
-    except Exception as error:  # it becomes the partition's recorded outcome
-        reason = error
+    except Exception as error:
+        if isinstance(error, _ENVIRONMENT) and not isinstance(error, _OF_A_PARTITION):
+            raise
+        reason = error  # it becomes the partition's recorded outcome
     if len(block) == 1:
         logger.error("%s failed for %s", stage.name, block[0], exc_info=reason)
         return [Outcome(block[0], Status.FAILED, detail=f"{type(reason).__name__}: {reason}")]

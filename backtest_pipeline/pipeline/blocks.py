@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +38,25 @@ def stale_partitions(
     code: str,
     partitions: Sequence[Partition],
 ) -> list[Partition]:
-    """Those whose stored dataset was not made from the stored input by this code."""
+    """Those whose stored dataset was not made from the stored input by this code, or is gone."""
     with workspace.database.begin() as connection:
         inputs = read_versions(connection, input_dataset, partitions)
         stored = read_versions(connection, dataset, partitions)
+    gone = lost_artifacts(workspace, stored.values())
     return [
         p
         for p in partitions
-        if p not in inputs or p not in stored or not stored[p].is_made_from(inputs[p].version, code)
+        if p not in inputs
+        or p not in stored
+        or not stored[p].is_made_from(inputs[p].version, code)
+        or stored[p].uri in gone
     ]
+
+
+def lost_artifacts(workspace: Workspace, versions: Iterable[DatasetVersion]) -> set[str]:
+    """The artifacts that versions name and that are not there; what they hold is made again."""
+    uris = {version.uri for version in versions if version.uri is not None}
+    return {uri for uri in uris if not workspace.artifacts.has(uri)}
 
 
 def rows_of_dataset(

@@ -92,11 +92,15 @@ def publication_of(
     config: SimulationConfig,
     window: Window,
     started_at: datetime,
+    uri: str | None = None,
 ) -> Publication:
-    """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`."""
+    """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`.
+
+    The directory is named by the runs, unless `uri` names one that holds them already.
+    """
     tf = batch.panel.timeframe.name
     run_ids = [str(identity.run_id) for identity in identities]
-    uri = f"runs/{tf}/{hash_of(sorted(run_ids))}"
+    uri = uri or f"runs/{tf}/{hash_of(sorted(run_ids))}"
     return Publication(
         uri=uri,
         files={

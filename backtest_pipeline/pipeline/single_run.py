@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from backtest_pipeline.storage.dimensions import (
     find_signal,
     known_symbols,
 )
-from backtest_pipeline.storage.runs import current_runs, publish_runs, stored_run_ids
+from backtest_pipeline.storage.runs import current_runs, publish_runs
 
 
 def backtest_once(
@@ -98,19 +99,26 @@ def backtest_once(
         started_at=started_at,
     )
     (identity,) = identify_runs((chosen,), (asset,), tf, block.inputs, config, window)
-    with workspace.database.begin() as connection:
-        ids = asset_ids(connection, [asset])
-        is_stored = identity.run_id in stored_run_ids(connection, [identity.run_id])
+    run = _stored_run(workspace, identity.run_id)
+    uri = run["artifact_uri"] if run else None
+    kept = uri if uri and workspace.artifacts.is_intact(uri) else None
     workspace.progress("backtest", 0, 1)
-    if rebuild or not is_stored:
+    if rebuild or not kept:
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, [asset])
         batch = simulate_batch(panel, np.ascontiguousarray(events[:, keep]), config)
-        published = prepare_publication(workspace, batch, block, ids, config, window)
+        published = prepare_publication(workspace, batch, block, ids, config, window, kept)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish_runs(cursor, published.runs, published.trades, published.metrics)
+        run = _stored_run(workspace, identity.run_id)
     workspace.progress("backtest", 1, 1)
+    assert run is not None  # noqa: S101  (it was just published)
+    return run
+
+
+def _stored_run(workspace: Workspace, run_id: UUID) -> Mapping[str, Any] | None:
     with workspace.database.begin() as connection:
-        found = current_runs(connection, run_ids=[identity.run_id])
-    return found[0]
+        return next(iter(current_runs(connection, run_ids=[run_id])), None)
 
 
 def _require(report: StageReport) -> None:

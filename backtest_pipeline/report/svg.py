@@ -30,12 +30,13 @@ def line_chart(
     """Lines over a shared time axis as a self-contained SVG.
 
     Args:
-        lines: each with at least one finite value; drawn in order, so put the context first.
+        lines: each with at least one finite value (others are left out); drawn in order, so put
+            the context first.
         title: text above the chart.
         width, height: in pixels.
         log: logarithmic values where all are positive.
     """
-    series = [_thinned(line.values.dropna()) for line in lines]
+    series = [_thinned(line.values[np.isfinite(line.values)]) for line in lines]
     stamps = np.concatenate([stamps_us(s.index, title) for s in series])
     values = np.concatenate([s.to_numpy(np.float64) for s in series])
     log = log and bool((values > 0).all())
@@ -83,6 +84,7 @@ def line_chart(
 
 def svg_markdown(svg: str, alt: str) -> str:
     """An SVG as a Markdown image that needs no file."""
+    alt = alt.translate({ord(bracket): None for bracket in "[]"})
     return f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
@@ -99,6 +101,4 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _short(value: float) -> str:
-    if value and abs(value) < 1:
-        return f"{value:.3g}"
-    return f"{value:,.0f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -32,8 +32,9 @@ def equal_weight_portfolio(
     """Spread capital evenly over the runs that are alive, anew at the first bar of each month.
 
     Between two rebalances each share follows its run's equity. A run that ends within the month
-    keeps its last equity until the next rebalance and has no share after it; one that begins
-    waits for the next. Only what is known at a bar's close decides the weights set there.
+    keeps its last equity until the next rebalance and has no share after it, as has one that has
+    lost everything; one that begins waits for the next. Only what is known at a bar's close
+    decides the weights set there.
 
     Args:
         curves: float64 `(n_assets, n_times)`, equity of each run; NaN before its first and after
@@ -45,7 +46,7 @@ def equal_weight_portfolio(
     Raises:
         InvalidInput: where no run has any equity.
     """
-    alive = np.isfinite(curves)
+    alive = np.isfinite(curves) & (curves > 0)
     known = np.flatnonzero(alive.any(axis=0))
     if len(known) == 0:
         raise InvalidInput("a portfolio needs at least one run with equity")

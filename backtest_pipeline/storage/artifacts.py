@@ -7,13 +7,15 @@ final name by a rename, after their bytes are on disk.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +30,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _UNFINISHED = ".unfinished-"
 _ABANDONED_AFTER_S = 3600
+_MEND = "refresh with --full-rebuild"
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,18 @@ class ArtifactStore:
         """Remove what killed writers left more than an hour ago; returns how many."""
         too_old = time.time() - _ABANDONED_AFTER_S
         found = 0
-        for path in self.root.rglob(f"{_UNFINISHED}*"):
-            try:
-                if path.lstat().st_mtime > too_old:
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-                found += 1
-            except FileNotFoundError:
-                continue  # another process swept it, or its writer has just finished
+        for parent, folders, files in os.walk(self.root):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if name.startswith(_UNFINISHED) and _last_changed(path) < too_old:
+                    _remove(path)
+                    found += 1
+            folders[:] = [name for name in folders if not name.startswith(_UNFINISHED)]
         return found
+
+    def has(self, uri: str) -> bool:
+        """Whether something is there under that uri, intact or not."""
+        return (self.root / uri).exists()
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
         """Store a table under the hash of its bytes; an equal one that is there is kept.
@@ -76,17 +79,10 @@ class ArtifactStore:
         Returns:
             The uri, `folder/<sha256>.parquet`.
         """
-        target = self.root / folder
-        unfinished = target / f"{_UNFINISHED}{uuid.uuid4().hex}"
-        try:
-            target.mkdir(parents=True, exist_ok=True)
+        with _writing(self.root / folder) as unfinished:
             _write_parquet(table, unfinished)
             uri = f"{folder}/{_sha256(unfinished)}.parquet"
             _rename(unfinished, self.root / uri)
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
         self._verified.add(uri)
         return uri
 
@@ -101,11 +97,10 @@ class ArtifactStore:
         path = self.root / uri
         if uri not in self._verified:
             if not path.is_file():
-                raise ArtifactCorrupt(f"snapshot {uri} is gone from {self.root}; refresh again")
+                raise ArtifactCorrupt(f"snapshot {uri} is gone from {self.root}; {_MEND}")
             if _sha256(path) != path.stem:
                 raise ArtifactCorrupt(
-                    f"snapshot {uri} in {self.root} has changed since it was written; delete it "
-                    "and refresh again"
+                    f"snapshot {uri} in {self.root} has changed since it was written; {_MEND}"
                 )
             self._verified.add(uri)
         filters = None if assets is None else [("asset", "in", list(assets))]
@@ -116,17 +111,17 @@ class ArtifactStore:
     ) -> None:
         """Publish tables as one directory with its manifest; an intact one is kept.
 
+        Any number of processes may publish the same directory at once.
+
         Args:
             uri: the directory; its content must follow from its name.
             tables: file name (`*.parquet`) to table.
             about: what the manifest says beside the list of files.
         """
-        target = self.root / uri
-        if self._is_intact(uri):
+        if self.is_intact(uri):
             return
-        unfinished = target.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
-        try:
-            unfinished.mkdir(parents=True)
+        with _writing((self.root / uri).parent) as unfinished:
+            unfinished.mkdir()
             files = {}
             for name, table in tables.items():
                 path = unfinished / name
@@ -140,13 +135,22 @@ class ArtifactStore:
             (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
             _flush(unfinished / MANIFEST)
             _flush(unfinished)
-            if target.exists():  # what an earlier attempt left, found not to be intact above
-                shutil.rmtree(target)
+            self._put_in_place(unfinished, uri)
+
+    def _put_in_place(self, unfinished: Path, uri: str) -> None:
+        target = self.root / uri
+        try:
             _rename(unfinished, target)
         except OSError as error:
-            raise _unwritable(target, error) from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if self.is_intact(uri):
+                return  # another process was first, with the same content
+            damaged = unfinished.with_name(f"{unfinished.name}-damaged")
+            with suppress(FileNotFoundError):  # another process mends it too
+                target.rename(damaged)
+            _remove(damaged)
+            self._put_in_place(unfinished, uri)
 
     def read_table(
         self, uri: str, name: str, columns: Sequence[str] | None = None, filters: Any = None
@@ -158,35 +162,70 @@ class ArtifactStore:
         """
         path = self.root / uri / name
         if f"{uri}/{name}" not in self._verified:
-            entry = self._manifest(uri)["files"].get(name)
-            if entry is None or not path.is_file() or _sha256(path) != entry["sha256"]:
+            expected = self._hashes(uri).get(name)
+            if expected is None or not path.is_file() or _sha256(path) != expected:
                 raise ArtifactCorrupt(
                     f"{name} of {uri} in {self.root} is missing or differs from its manifest; "
-                    "run the backtest again"
+                    f"{_MEND}"
                 )
             self._verified.add(f"{uri}/{name}")
         return pq.read_table(path, columns=columns, filters=filters)
 
-    def _manifest(self, uri: str) -> dict[str, Any]:
+    def _hashes(self, uri: str) -> dict[str, str]:
+        """The sha256 of each file that the manifest lists."""
         try:
-            return json.loads((self.root / uri / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
+            manifest = json.loads((self.root / uri / MANIFEST).read_text())
+            return {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactCorrupt(
-                f"{uri} in {self.root} has no readable manifest; run the backtest again"
+                f"{uri} in {self.root} has no readable manifest; {_MEND}"
             ) from error
 
-    def _is_intact(self, uri: str) -> bool:
-        if not (self.root / uri).exists():
-            return False
-        try:
-            files = self._manifest(uri)["files"]
-        except ArtifactCorrupt:
-            return False
+    def is_intact(self, uri: str) -> bool:
+        """Whether a published directory holds what its manifest lists, to the last byte."""
         folder = self.root / uri
-        return all(
-            (folder / name).is_file() and _sha256(folder / name) == entry["sha256"]
-            for name, entry in files.items()
-        )
+        try:
+            return all(_sha256(folder / name) == sha for name, sha in self._hashes(uri).items())
+        except (ArtifactCorrupt, OSError):
+            return False
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """A path in a folder to write to; what is left there at the end is removed.
+
+    Raises:
+        ArtifactError: for what the file system refuses.
+    """
+    unfinished = folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArtifactError(
+            f"cannot write artifacts to {folder}: {reason}; mend that, or set "
+            "BACKTEST_ARTIFACTS_URL to another folder"
+        ) from error
+    finally:
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; none there is as good."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+
+
+def _last_changed(path: Path) -> float:
+    """When a path was changed; now where its writer has just finished."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
@@ -212,7 +251,3 @@ def _rename(source: Path, target: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unwritable(target: Path, error: OSError) -> ArtifactError:
-    return ArtifactError(f"cannot write artifacts to {target}: {error.strerror or error}")

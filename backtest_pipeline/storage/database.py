@@ -19,7 +19,12 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
-from backtest_pipeline.market.errors import SchemaNotMigrated, StoreError, StoreUnavailable
+from backtest_pipeline.market.errors import (
+    RowsRefused,
+    SchemaNotMigrated,
+    StoreError,
+    StoreUnavailable,
+)
 from backtest_pipeline.storage.embedded import PORT, SUPERUSER, embedded_server
 from backtest_pipeline.storage.settings import Settings
 
@@ -45,6 +50,7 @@ _CONNECTION = {
 _NO_PASSWORD_FITS = ("28P01", "28000")
 _NO_DATABASE = "3D000"
 _NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
+_BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
 _WAITED_TOO_LONG = ("57014", "55P03")
 
 
@@ -216,6 +222,8 @@ def _translated(error: Any, where: str) -> StoreError:
         return StoreUnavailable(f"{where}: no such database; create it, or mend the DSN")
     if state in _NO_SUCH_OBJECT:
         return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
+    if state is not None and state.startswith(_BAD_DATA):
+        return RowsRefused(f"{where}: {reason}")
     if state in _WAITED_TOO_LONG:
         return StoreError(
             f"{where}: {reason}; another writer holds the rows, or the block is large"

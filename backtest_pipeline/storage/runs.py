@@ -15,18 +15,6 @@ if TYPE_CHECKING:
 from sqlalchemy import Connection, text
 
 
-def stored_run_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the runs that are completed and current."""
-    rows = connection.execute(
-        text("""
-            SELECT run_id FROM backtest_runs
-            WHERE run_id = ANY(:run_ids) AND status = 'completed' AND is_current
-        """),
-        {"run_ids": list(run_ids)},
-    )
-    return set(rows.scalars())
-
-
 def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table) -> None:
     """Put runs with their trades and metrics in the place of what they supersede.
 

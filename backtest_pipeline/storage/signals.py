@@ -11,7 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from psycopg import sql
 
-from backtest_pipeline.market.errors import InvalidInput, StoreError
+from backtest_pipeline.market.errors import InvalidInput, RowsRefused
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
@@ -102,7 +102,7 @@ def write_signals(
 
     Raises:
         InvalidInput: for an event whose pair has no state.
-        StoreError: where an event has no feature row, or a feature row no dataset version;
+        RowsRefused: where an event has no feature row, or a feature row no dataset version;
             nothing of the block is stored then.
     """
     _check_pairs(events, states)
@@ -247,7 +247,7 @@ def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) ->
     )
 
 
-def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> StoreError:
+def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> RowsRefused:
     lost = copy.fetch(
         cursor,
         "SELECT s.id, s.ts FROM staged s WHERE NOT EXISTS (SELECT FROM signals x"
@@ -256,10 +256,10 @@ def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> StoreError:
         timeframe.name,
     )
     when = utc_index(copy.stamps_of(lost["ts"])[:1])[0]
-    return StoreError(
+    return RowsRefused(
         f"{lost.num_rows} of {expected} signals have no row in cmc_features or no dataset"
         f" version, the first of asset {lost['id'][0]} at {when} ({timeframe.name});"
-        " build the features of these assets again"
+        " refresh the features of these assets with --full-rebuild"
     )
 
 

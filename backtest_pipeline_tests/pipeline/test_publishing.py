@@ -1,0 +1,202 @@
+"""A run is there whole or not at all, once, whoever publishes it and however that ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.pipeline.backtests import BacktestsStage
+from backtest_pipeline.pipeline.checks import check_dataset
+from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.rollups import RollupConfig, roll_up, store_rollups
+from backtest_pipeline.pipeline.single_run import backtest_once
+from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.costs import CostModel, Direction, SimulationConfig
+from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.runs import current_runs
+from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refreshing
+
+DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
+
+
+def one_run(workspace: Workspace, config: SimulationConfig, **changes):
+    asked = {"signal": "ema_9_21", "asset": "A", "tf": "1D", "window": Window()} | changes
+    return backtest_once(workspace, MARKET, config=config, **asked)
+
+
+def test_killed_refreshes_leave_only_whole_runs_and_a_repeat_ends_as_if_undisturbed(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    warm = fresh_store()
+    lasts = 0.0
+    for _ in range(2):  # the first one waits for what the processes are forked from
+        began = time.monotonic()
+        process = refreshing(warm, rebuild=True)
+        process.join(120)
+        assert process.exitcode == 0
+        lasts = time.monotonic() - began
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    killed = 0
+    for instant in rng.permuted((np.arange(8) + rng.random(8)) / 8 * lasts):
+        process = refreshing(workspace, rebuild=True)
+        process.join(instant)
+        process.kill()
+        process.join()
+        killed += process.exitcode != 0
+        _assert_only_whole_runs(workspace)
+    assert killed >= 3
+    refresh(workspace, MARKET, PARTITIONS)
+    assert_same(contents(workspace), contents(warm))
+    for path in workspace.artifacts.root.rglob(".unfinished-*"):
+        os.utime(path, (0, 0))
+    workspace.artifacts.sweep()
+    assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
+
+
+def _assert_only_whole_runs(workspace: Workspace) -> None:
+    reader = ArtifactStore(workspace.artifacts.root)
+    for dataset in ("cmc_features", "signals", "backtests"):
+        assert not any(check_dataset(workspace, dataset).values()), dataset
+    with workspace.database.begin() as connection:
+        runs = current_runs(connection)
+    for uri in {run["artifact_uri"] for run in runs}:
+        found = reader.read_table(uri, "equity.parquet", ["run_id"])["run_id"].unique().to_pylist()
+        assert {str(r["run_id"]) for r in runs if r["artifact_uri"] == uri} <= set(found)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_processes_that_refresh_the_same_at_once_agree(
+    workspace: Workspace, fresh_store: Callable[[], Workspace], rebuild: bool
+) -> None:
+    processes = [refreshing(workspace, rebuild=rebuild) for _ in range(2)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    alone = fresh_store()
+    refresh(alone, MARKET, PARTITIONS)
+    assert_same(contents(workspace), contents(alone))
+    assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
+
+
+def test_a_run_has_all_that_it_takes_to_repeat_it(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    runs = contents(workspace)["backtest_runs"]
+    for name in ("snapshot_id", "code_version", "config_hash", "environment_hash", "engine"):
+        assert runs[name].str.len().gt(3).all(), name
+    with workspace.database.begin() as connection:
+        rows = connection.execute(
+            sa.text("""
+                SELECT r.symbol || '|' || r.tf AS key, dataset_version_ids, v.version
+                FROM backtest_runs r JOIN dataset_versions v USING (id, tf)
+                WHERE v.dataset = 'features'
+            """)
+        ).all()
+    assert len(rows) == 6 * len(PARTITIONS)
+    assert all(used == {key: version} for key, used, version in rows)
+
+
+def test_the_same_inputs_give_the_same_runs_under_other_asset_ids(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    other = fresh_store()
+    numbered = tuple((asset, 900 - i) for i, asset in enumerate("ABCDEF"))
+    source = type(MARKET)(MARKET.panels, known_ids=numbered)
+    refresh(other, source, PARTITIONS)
+    with other.database.begin() as connection:
+        ids = connection.execute(sa.text("SELECT DISTINCT id FROM backtest_runs")).scalars()
+        assert set(ids) == set(range(895, 901))
+    assert_same(contents(workspace), contents(other))
+
+
+def test_repeating_a_publication_adds_nothing(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    before = _counts(workspace)
+    refresh(workspace, MARKET, PARTITIONS, rebuild=True)
+    assert _counts(workspace) == before
+
+
+@pytest.mark.parametrize(
+    "other", [DEAR, SimulationConfig(direction=Direction.SHORT), SimulationConfig(initial_cash=7.0)]
+)
+def test_other_costs_or_direction_are_other_runs(
+    workspace: Workspace, other: SimulationConfig
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    with workspace.database.begin() as connection:
+        first = {run["run_id"] for run in current_runs(connection)}
+    refresh(workspace, MARKET, PARTITIONS, other)
+    with workspace.database.begin() as connection:
+        second = {run["run_id"] for run in current_runs(connection)}
+        together = connection.scalar(sa.text("SELECT count(*) FROM backtest_runs"))
+    assert len(first) == len(second) == 6 * len(PARTITIONS)
+    assert not first & second
+    assert together == len(first) + len(second)
+    assert backtests_summary(workspace, PARTITIONS).numbers["runs"] == len(second)
+
+
+def test_portfolios_hold_each_asset_once_whatever_else_was_run(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    one_run(workspace, DEAR)
+    refresh(workspace, MARKET, PARTITIONS, DEAR)
+    config = RollupConfig(DEAR.costs)
+    rollups = roll_up(workspace, "1D", config)
+    stored = store_rollups(workspace, rollups, config)
+    assert [len(rollup.runs) for rollup in rollups] == [6] * 6
+    assert all(row["is_new"] for row in stored)
+    assert not any(row["is_new"] for row in store_rollups(workspace, rollups, config))
+    with workspace.database.begin() as connection:
+        sums = connection.execute(
+            sa.text("SELECT sum(weight) FROM portfolio_weights GROUP BY run_id, ts")
+        ).scalars()
+        assert list(sums) == pytest.approx([1.0] * 6 * 9)
+        assert (
+            connection.scalar(sa.text("SELECT count(*) FROM portfolio_runs WHERE is_current")) == 6
+        )
+
+
+def test_a_run_on_demand_is_the_one_of_the_batch(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    before = _counts(workspace)
+    known = contents(workspace)["backtest_runs"]
+    for rebuild in (False, True):
+        run = one_run(workspace, SimulationConfig(), rebuild=rebuild)
+        assert run["run_id"] in set(known["run_id"])
+        assert backtests_summary(workspace, PARTITIONS).numbers["runs"] == len(known)
+        assert len(run_curves(workspace, run).equity) == 250
+    assert _counts(workspace) == before
+
+
+def test_a_run_on_demand_whose_files_are_damaged_is_made_again(workspace: Workspace) -> None:
+    first = one_run(workspace, DEAR)
+    folder = workspace.artifacts.root / first["artifact_uri"]
+    (folder / "equity.parquet").unlink()
+    workspace.artifacts._verified.clear()  # as a new process
+    again = one_run(workspace, DEAR)
+    assert again["run_id"] == first["run_id"]
+    assert len(run_curves(workspace, again).equity) == 250
+
+
+def test_a_killed_stage_is_seen_as_stale(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    stage = BacktestsStage(workspace, SimulationConfig())
+    assert list(stage.stale(PARTITIONS)) == []
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("DELETE FROM dataset_versions WHERE dataset = 'backtests'"))
+    assert list(stage.stale(PARTITIONS)) == PARTITIONS
+
+
+def _counts(workspace: Workspace) -> dict[str, int]:
+    tables = ("backtest_runs", "backtest_trades", "backtest_metrics", "signals")
+    with workspace.database.begin() as connection:
+        return {
+            table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
+            for table in tables
+        }
