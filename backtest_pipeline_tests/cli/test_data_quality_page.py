@@ -12,7 +12,7 @@ from backtest_pipeline.market.validation import reasons_table
 from backtest_pipeline.storage.database import Database
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data-quality.md").read_text(encoding="utf-8")
-QUERIES = re.findall(r"-- .*?;", PAGE, re.DOTALL)
+QUERIES = re.findall(r"^-- [A-Z].*?;", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def test_the_page_has_the_reasons_of_the_code() -> None:
