@@ -214,7 +214,8 @@ def _translated(error: Any, where: str) -> StoreError:
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
-    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error):
+    no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
+    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
         return StoreUnavailable(
             f"{where}: user name or password refused; check BACKTEST_POSTGRES_DSN"
         )

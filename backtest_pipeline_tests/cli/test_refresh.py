@@ -100,3 +100,13 @@ def test_a_partition_without_bars_is_named_beside_the_results(cli: CommandLine, 
     assert answer.code == 0, answer.err
     assert "6 backtests, " in answer.out
     assert "without bars: AAA|12H: no complete 12H bar in bars of 1D" in answer.out
+
+
+def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
+    cli: CommandLine, bars: Path, tmp_path: Path
+) -> None:
+    refresh = ("refresh", "--assets", "AAA", "--timeframes", "1D", "--json", "--bars", bars)
+    first = json.loads(cli(*refresh).out)
+    other = write(daily_bars(60), tmp_path / "other.csv")
+    assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
+    assert json.loads(cli(*refresh).out)["runs"] == first["runs"]
