@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,13 +13,18 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 START_SECONDS = 120
 RUN_SECONDS = 180
+PAGE_SECONDS = 30
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -66,36 +72,49 @@ def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
             process.wait(60)
 
 
-def test_materializing_one_partition_shows_its_backtests(ui: tuple[str, psutil.Process]) -> None:
+@pytest.fixture
+def page(ui: tuple[str, psutil.Process]) -> Iterator[Page]:
+    """A browser's page whose relative addresses are the UI's."""
     from playwright.sync_api import sync_playwright
 
-    url, _ = ui
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        page = browser.new_page(viewport={"width": 1600, "height": 1200})
-        page.set_default_timeout(60_000)
-        page.goto(f"{url}/asset-groups?asset-selection=%2Bkey%3A%22backtests%22")
-        page.get_by_role("button", name="Materialize all").click()
-        for key in ("S-ALPHA", "1W"):
-            page.get_by_text("Select a partition").first.click()
-            page.keyboard.type(key)
-            page.get_by_text("Select all (1)").first.click()
-            page.keyboard.press("Escape")
-        page.get_by_role("button", name="Launch").last.click()
-
-        page.get_by_role("button", name="Launch").last.wait_for(state="hidden")
-        page.goto(f"{url}/assets/backtests?view=partitions&partition=S-ALPHA%7C1W")
-        page.get_by_text("runs_by_sharpe").wait_for(timeout=RUN_SECONDS * 1000)
-        shown = page.inner_text("body")
-        assert "ema_9_21" in shown
-        assert "synthetic_assets" in shown
-        chart = page.locator('img[src^="data:image/svg+xml;base64,"]').first
-        chart.wait_for()
-        assert chart.evaluate("image => image.naturalWidth") > 100
+        page = browser.new_page(base_url=ui[0], viewport={"width": 1400, "height": 1200})
+        page.set_default_timeout(PAGE_SECONDS * 1000)
+        yield page
         browser.close()
+
+
+def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
+    page.goto("/assets/backtests?view=lineage&lineageScope=upstream&lineageDepth=5")
+    page.get_by_text("Upstream").wait_for()
+    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_text("materialize 4 assets").wait_for()
+    for key in ("S-ALPHA", "1W"):
+        page.get_by_text("Select a partition").first.click()
+        page.keyboard.type(key)
+        page.get_by_text("Select all (1)").first.click()
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Launch 1 run").click()
+    page.get_by_text("Launched run").wait_for()
+    page.get_by_text("View", exact=True).click()
+
+    # The page of a run follows it; the page of a partition shows what was there when it opened.
+    ended = page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first
+    ended.wait_for(timeout=RUN_SECONDS * 1000)
+    assert ended.inner_text() == "Success"
+    page.goto("/assets/backtests?view=partitions&partition=S-ALPHA%7C1W")
+    page.get_by_text("runs_by_sharpe").wait_for()
+    shown = page.inner_text("body")
+    assert "ema_9_21" in shown
+    assert "synthetic_assets" in shown
+    page.get_by_text("[Show Markdown]").click()
+    chart = page.get_by_role("img", name="equity")
+    chart.wait_for()
+    assert chart.evaluate("image => image.naturalWidth") > 100
 
 
 def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]) -> None:
