@@ -125,7 +125,8 @@ def _failures(run: dg.ExecuteInProcessResult) -> list[str]:
     found = []
     for event in run.get_step_failure_events():
         error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
+        # Under Dagster's wrappers stands our error; what caused that knows less of how to mend it.
+        while error is not None and error.cause and (error.cls_name or "").startswith("Dagster"):
             error = error.cause
         message = error.message.strip() if error else "no reason was recorded"
         found.append(f"{event.step_key}: {message}")
