@@ -22,7 +22,7 @@ def naive(bars: pd.DataFrame) -> pd.DataFrame:
 
 UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "missing column": (
-        lambda b: b.drop(columns="low"),
+        lambda b: pd.DataFrame(b.drop(columns="low")),
         (
             "bars.csv: no column for 'low'; its columns are symbol, ts, open, high, close, volume; "
             "rename the right one"
@@ -32,7 +32,10 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         lambda b: b.rename(columns={"close": "cloze"}),
         "no column for 'close'; did you mean 'cloze'?",
     ),
-    "missing stamp": (lambda b: b.drop(columns="ts"), "no column for a stamp (ts, timestamp"),
+    "missing stamp": (
+        lambda b: pd.DataFrame(b.drop(columns="ts")),
+        "no column for a stamp (ts, timestamp",
+    ),
     "empty column": (lambda b: put(b, "close", np.nan, ALL), "column 'close' is empty in all rows"),
     "stamps without a zone": (
         naive,
