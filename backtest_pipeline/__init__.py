@@ -1,1 +1,55 @@
-"""Crypto features to trusted backtests: a Dagster pipeline and its Python API."""
+"""Crypto features to trusted backtests: a Dagster pipeline and its Python API.
+
+The names below are the public API; each is imported when it is first used, so that importing the
+package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest_pipeline.market.errors import BacktestError
+    from backtest_pipeline.pipeline.api import (
+        build_features,
+        generate_signals,
+        load_bars,
+        run_backtest,
+    )
+    from backtest_pipeline.simulation.costs import CostModel, FixedFractional
+    from backtest_pipeline.simulation.single import SimulationResult, simulate
+
+_HOMES = {
+    "BacktestError": "market.errors",
+    "CostModel": "simulation.costs",
+    "FixedFractional": "simulation.costs",
+    "SimulationResult": "simulation.single",
+    "build_features": "pipeline.api",
+    "generate_signals": "pipeline.api",
+    "load_bars": "pipeline.api",
+    "run_backtest": "pipeline.api",
+    "simulate": "simulation.single",
+}
+
+__all__ = [
+    "BacktestError",
+    "CostModel",
+    "FixedFractional",
+    "SimulationResult",
+    "build_features",
+    "generate_signals",
+    "load_bars",
+    "run_backtest",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 from rich.table import Table
+
+from backtest_pipeline.cli.progress import Listener, progress_on
 
 # Piped output has no width of its own; 80 columns would cut the tables.
 _WIDTH = None if sys.stdout.isatty() else 110
@@ -18,6 +22,7 @@ console = Console(width=_WIDTH)
 errors = Console(stderr=True, width=_WIDTH)
 
 _PERCENT = {"total_return", "benchmark_return", "max_drawdown", "win_rate"}
+_COUNTS = {"trade_count", "rows"}
 _TITLES = {
     "timeframe": "tf",
     "total_return": "return",
@@ -32,48 +37,36 @@ _TITLES = {
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Print an error and leave."""
-    errors.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
-class StageBars:
-    """Progress bars, one per stage, drawn as the stages report."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, Any] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
-
-
 @contextmanager
-def progress_bars(quiet: bool = False) -> Iterator[StageBars]:
-    """Progress bars on stderr while the block runs; a spinner shows that something is going on."""
-    from rich.progress import SpinnerColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, disable=quiet) as progress:
-        yield StageBars(progress)
+def progress_shown() -> Iterator[Listener]:
+    """A listener that shows on stderr how far the stages are while the block runs."""
+    with progress_on(errors) as listener:
+        yield listener
 
 
-def runs_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Runs with their main metrics; an undefined metric shows as a dash."""
+def say(line: str) -> None:
+    """Print a line as it is: names and paths hold brackets, and may be long."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print strict JSON; NaN and infinity are no part of it."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows (at least one) under their names; what is undefined shows as a dash."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
         is_text = isinstance(rows[0][name], str)
         title = _TITLES.get(name, name)
         table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(_shown(name, value) for name, value in row.items()))
+        table.add_row(*(escape(_shown(name, value)) for name, value in row.items()))
     return table
 
 
@@ -84,6 +77,6 @@ def _shown(name: str, value: Any) -> str:
         return value
     if name in _PERCENT:
         return f"{value:.1%}"
-    if name == "trade_count" or isinstance(value, int):
+    if name in _COUNTS or isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:,.2f}"

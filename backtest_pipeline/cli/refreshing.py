@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from backtest_pipeline.defs.launch import RefreshResult
+    from backtest_pipeline.launch import RefreshResult
 
-from backtest_pipeline.cli.console import console, fail, progress_bars, runs_table
+from backtest_pipeline.cli.console import (
+    console,
+    fail,
+    print_json,
+    progress_shown,
+    rows_table,
+    say,
+)
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
@@ -41,14 +48,14 @@ def refresh(
     sample: bool = False,
 ) -> None:
     """Refresh through Dagster, then print the best and worst of the stored runs."""
-    with progress_bars(quiet=as_json) as progress:
+    with progress_shown() as progress:
         progress("loading", 0, 1)
         from backtest_pipeline.cli.serving import ensure_schema
         from backtest_pipeline.storage.settings import load_settings
 
         settings = load_settings(**({"bars": ""} if sample else {}))
         ensure_schema(settings)
-        from backtest_pipeline.defs.launch import refresh as launch
+        from backtest_pipeline.launch import refresh as launch
 
         progress("loading", 1, 1)
         result = launch(
@@ -58,39 +65,94 @@ def refresh(
             full_rebuild=full_rebuild,
             progress=progress,
         )
-    _show_results(result, as_json)
+    stored = _stored(result)
+    if as_json:
+        print_json(_as_json(result, stored))
+    elif not result.failures:
+        _show(stored, result.without_bars)
     if result.failures:
         fail("\n".join(result.failures))
+    partitions = len(result.assets) * len(result.timeframes)
+    if not stored.runs or len(result.without_bars) == partitions:
+        fail(f"the source has no usable bars: {_first(result.without_bars)}")
 
 
-def _show_results(result: RefreshResult, as_json: bool) -> None:
-    from backtest_pipeline.pipeline.summary import beating_benchmark, by_sharpe, run_rows
+@dataclass(frozen=True)
+class Stored:
+    """What the store holds of the refreshed rectangle.
+
+    Attributes:
+        runs: rows of `storage.runs.current_runs`.
+        skipped: rows skipped or remarked upon, by reason.
+        database, folder: where all of it is.
+    """
+
+    runs: Sequence[Mapping[str, Any]]
+    skipped: Sequence[Mapping[str, Any]]
+    database: str
+    folder: str
+
+
+def _stored(result: RefreshResult) -> Stored:
     from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.storage.datasets import quality_by_reason
     from backtest_pipeline.storage.runs import current_runs
 
-    with open_workspace() as workspace:
-        with workspace.database.begin() as connection:
-            runs = current_runs(connection, symbols=result.assets, timeframes=result.timeframes)
-        folder, where = workspace.artifacts.root, workspace.database.where
-    ranked = by_sharpe(runs)
-    if as_json:
-        console.print_json(
-            json.dumps(
-                {
-                    "dagster_runs": list(result.run_ids),
-                    "failures": list(result.failures),
-                    "runs": run_rows(runs),
-                },
-                allow_nan=False,
-            )
-        )
-        return
+    assets, timeframes = result.assets, result.timeframes
+    with open_workspace() as workspace, workspace.database.begin() as connection:
+        runs = current_runs(connection, symbols=assets, timeframes=timeframes)
+        skipped = quality_by_reason(connection, "bars", symbols=assets, timeframes=timeframes)
+        where, folder = workspace.database.where, workspace.artifacts.root
+    return Stored(runs, skipped, where, str(folder))
+
+
+def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
+    from backtest_pipeline.pipeline.summary import run_rows
+
+    return {
+        "dagster_runs": result.run_ids,
+        "failures": result.failures,
+        "runs": [
+            {"run_id": str(run["run_id"]), **row}
+            for run, row in zip(stored.runs, run_rows(stored.runs), strict=True)
+        ],
+        "without_bars": result.without_bars,
+        "rows_by_reason": [
+            {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
+            for row in stored.skipped
+        ],
+        "database": stored.database,
+        "artifacts": stored.folder,
+    }
+
+
+def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
+    from backtest_pipeline.pipeline.summary import beating_benchmark, by_sharpe, run_rows
+
+    ranked = by_sharpe(stored.runs)
     if ranked:
-        console.print(runs_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
-        console.print(runs_table("Worst runs", run_rows(ranked[:-4:-1])))
-    trades = int(sum(run["trade_count"] for run in runs))
-    console.print(
-        f"{len(runs)} backtests, {trades:,} trades; {beating_benchmark(runs)} runs beat buy and "
-        "hold. Picking the best of many flatters it: expect less of it than it shows."
-    )
-    console.print(f"database: {where}\nfiles:    {folder}", highlight=False, soft_wrap=True)
+        console.print(rows_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
+        if len(ranked) > _SHOWN:
+            console.print(rows_table("Worst runs", run_rows(ranked[:-4:-1])))
+    if stored.skipped:
+        console.print(rows_table("Rows of the source, skipped or remarked upon", stored.skipped))
+    if stored.runs:
+        trades = int(sum(run["trade_count"] for run in stored.runs))
+        say(
+            f"{len(stored.runs)} backtests, {trades:,} trades; "
+            f"{beating_benchmark(stored.runs)} runs beat buy and hold. "
+            "The best of many looks better than it is."
+        )
+    if without_bars:
+        say(f"without bars: {_first(without_bars)}")
+    say(f"database: {stored.database}")
+    say(f"files:    {stored.folder}")
+
+
+def _first(without_bars: Mapping[str, str]) -> str:
+    """One partition and why; how many others there are."""
+    if not without_bars:
+        return "too few complete bars for a backtest; see table data_quality"
+    partition, why = next(iter(without_bars.items()))
+    others = len(without_bars) - 1
+    return f"{partition}: {why}" + (f"; and {others} others like it" if others else "")

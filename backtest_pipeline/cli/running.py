@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backtest_pipeline.cli.console import console, progress_bars, runs_table
+from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+
+if TYPE_CHECKING:
+    from backtest_pipeline.simulation.costs import SimulationConfig
 
 
 def run(
@@ -26,32 +28,28 @@ def run(
     as_json: bool,
 ) -> None:
     """Backtest, print the result and where its files are."""
-    with progress_bars(quiet=as_json) as progress:
+    with progress_shown() as progress:
         progress("loading", 0, 1)
+        since, until = _day(start, "--start"), _day(end, "--end")
+        simulation = _simulation(direction, costs, fraction)
+        from backtest_pipeline.cli.serving import ensure_schema
         from backtest_pipeline.pipeline.identity import Window
         from backtest_pipeline.pipeline.single_run import backtest_once, require_window
-        from backtest_pipeline.pipeline.summary import run_rows
         from backtest_pipeline.pipeline.workspace import open_workspace
-        from backtest_pipeline.simulation.costs import (
-            CostModel,
-            Direction,
-            FixedFractional,
-            SimulationConfig,
-        )
+        from backtest_pipeline.sources.base import require_known
         from backtest_pipeline.sources.choose import choose_source
+        from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
         from backtest_pipeline.storage.settings import load_settings
 
-        if direction not in list(Direction):
-            raise UnknownName("direction", direction, list(Direction))
-        config = SimulationConfig(
-            CostModel(*costs), FixedFractional(fraction), Direction(direction)
-        )
-        window = Window(_day(start, "--start"), _day(end, "--end"))
+        window = Window(since, until)
         require_window(window)
         settings = load_settings()
         source = choose_source(bars or settings.bars)
-        progress("loading", 1, 1)
+        if bars:  # of another source might be stored what this one does not have
+            require_known([asset], source.symbols())
+        ensure_schema(settings)
         with open_workspace(settings, progress=progress) as workspace:
+            progress("loading", 1, 1)
             row = backtest_once(
                 workspace,
                 source,
@@ -59,21 +57,51 @@ def run(
                 asset=asset,
                 tf=tf,
                 window=window,
-                config=config,
+                config=simulation,
                 rebuild=full_rebuild,
             )
-            folder = workspace.artifacts.root / row["artifact_uri"]
+            folder = str(workspace.artifacts.root / row["artifact_uri"])
+            with workspace.database.begin() as connection:
+                synthetic = bool(synthetic_among(connection, [asset]))
+                remarks = quality_by_reason(connection, "bars", symbols=[asset], timeframes=[tf])
+    rows_by_reason = {str(remark["reason"]): int(remark["rows"]) for remark in remarks}
     if as_json:
-        console.print_json(json.dumps(_as_json(row, str(folder)), allow_nan=False))
-        return
-    console.print(runs_table(f"run {row['run_id']}", run_rows([row])))
-    synthetic = " of the synthetic sample market" if source.synthetic else ""
-    console.print(f"{row['n_bars']} bars{synthetic}, {row['first_ts']} to {row['last_ts']}")
-    pending = row["results"]["pending"]
-    if pending:
-        console.print(f"the last bar's signal is pending: {pending} at the next open")
-    console.print(f"equity and monthly returns: {folder}", soft_wrap=True)
-    console.print("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
+        print_json(_as_json(row, folder, synthetic, rows_by_reason))
+    else:
+        _show(row, folder, synthetic, rows_by_reason)
+
+
+def _simulation(direction: str, costs: tuple[float, float], fraction: float) -> SimulationConfig:
+    from backtest_pipeline.simulation.costs import (
+        CostModel,
+        Direction,
+        FixedFractional,
+        SimulationConfig,
+    )
+
+    if direction not in list(Direction):
+        raise UnknownName("direction", direction, list(Direction))
+    return SimulationConfig(CostModel(*costs), FixedFractional(fraction), Direction(direction))
+
+
+def _show(
+    row: Mapping[str, Any], folder: str, synthetic: bool, rows_by_reason: Mapping[str, int]
+) -> None:
+    from backtest_pipeline.pipeline.summary import run_rows
+
+    console.print(rows_table(f"run {row['run_id']}", run_rows([row])))
+    of_what = " of the synthetic sample market" if synthetic else ""
+    first, last = (f"{row[name]:%Y-%m-%d %H:%M:%S}" for name in ("first_ts", "last_ts"))
+    say(f"{row['n_bars']:,} bars{of_what}, closing from {first} to {last} UTC")
+    if rows_by_reason:
+        counts = ", ".join(f"{reason} {rows:,}" for reason, rows in rows_by_reason.items())
+        say(f"rows of the source, skipped or remarked upon: {counts}")
+    if row["results"]["liquidated"]:
+        say("the equity was used up: the position was liquidated, and the run ends there")
+    if row["results"]["pending"]:
+        say(f"the last bar's signal is pending: {row['results']['pending']} at the next open")
+    say(f"equity and monthly returns: {folder}")
+    say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
 
 
 def _day(text: str | None, option: str) -> date | None:
@@ -85,7 +113,9 @@ def _day(text: str | None, option: str) -> date | None:
         raise InvalidInput(f"{option} {text!r} is not a day; write it as 2024-01-31") from None
 
 
-def _as_json(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
+def _as_json(
+    row: Mapping[str, Any], folder: str, synthetic: bool, rows_by_reason: Mapping[str, int]
+) -> dict[str, Any]:
     from backtest_pipeline.simulation.metrics import METRIC_NAMES
 
     return {
@@ -94,6 +124,8 @@ def _as_json(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "asset": row["symbol"],
         "timeframe": row["tf"],
         "bars": int(row["n_bars"]),
+        "synthetic": synthetic,
+        "rows_by_reason": rows_by_reason,
         "first_ts": row["first_ts"].isoformat(),
         "last_ts": row["last_ts"].isoformat(),
         "pending": row["results"]["pending"],

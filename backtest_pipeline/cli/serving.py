@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from backtest_pipeline.cli.console import console, progress_bars
+from backtest_pipeline.cli.console import console, fail, progress_shown, say
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.settings import Settings
@@ -35,7 +35,7 @@ def ensure_schema(settings: Settings) -> None:
 
 def migrate() -> None:
     """Apply what is missing and name it."""
-    with progress_bars() as progress:
+    with progress_shown() as progress:
         progress("migrating", 0, 1)
         from backtest_pipeline.storage.database import open_database
         from backtest_pipeline.storage.migrations import migrate as apply
@@ -49,13 +49,13 @@ def migrate() -> None:
             database.close()
         progress("migrating", 1, 1)
     for name in applied:
-        console.print(f"applied {name}", highlight=False)
-    console.print(f"{where}: the schema is up to date", highlight=False)
+        say(f"applied {name}")
+    say(f"{where}: the schema is up to date")
 
 
 def up(host: str, port: int) -> None:
     """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
-    with progress_bars() as progress:
+    with progress_shown() as progress:
         progress("store", 0, 1)
         from backtest_pipeline.defs.instance import open_instance
         from backtest_pipeline.defs.partitions import register_partitions
@@ -101,13 +101,18 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 def doctor() -> None:
     """Print each check with how to mend it; exit code 1 where one fails."""
-    from backtest_pipeline.storage.doctor import examine
+    with progress_shown() as progress:
+        progress("examining", 0, 1)
+        from backtest_pipeline.storage.doctor import examine
 
-    findings = examine()
+        findings = list(examine())
+        progress("examining", 1, 1)
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
-        console.print(f"{mark} {finding.name}: {finding.detail}", highlight=False, soft_wrap=True)
-        if not finding.ok:
-            console.print(f"     mend: {finding.mend}", highlight=False, soft_wrap=True)
-    if not all(finding.ok for finding in findings):
-        sys.exit(1)
+        console.print(mark, end=" ")
+        say(f"{finding.name}: {finding.detail}")
+        if finding.mend and not finding.ok:
+            say(f"     mend: {finding.mend}")
+    broken = [finding.name for finding in findings if not finding.ok]
+    if broken:
+        fail(f"to be mended: {', '.join(broken)}")

@@ -13,11 +13,20 @@ from backtest_pipeline.storage.settings import Settings
 URL_VARIABLE = "DAGSTER_PG_URL"
 
 # The URL is named, never written: it would show in the arguments of every Dagster process.
+_CONFIG = f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }}"
 DAGSTER_YAML = f"""\
-storage:
-  postgres:
-    postgres_url:
-      env: {URL_VARIABLE}
+run_storage:
+  module: dagster_postgres.run_storage
+  class: PostgresRunStorage
+  {_CONFIG}
+event_log_storage:
+  module: backtest_pipeline.defs.event_log
+  class: BatchingEventLogStorage
+  {_CONFIG}
+schedule_storage:
+  module: dagster_postgres.schedule_storage
+  class: PostgresScheduleStorage
+  {_CONFIG}
 telemetry:
   enabled: false
 nux:

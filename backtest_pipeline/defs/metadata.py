@@ -41,11 +41,11 @@ def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
 def of_summary(summary: Summary) -> dict[str, Any]:
     """A summary's numbers, tables and chart as metadata values."""
     found: dict[str, Any] = dict(summary.numbers)
+    if summary.chart:
+        found["equity"] = dg.MetadataValue.md(svg_markdown(summary.chart, "equity"))
     for name, rows in summary.tables.items():
         if rows:
             found[name] = _table(rows)
-    if summary.chart:
-        found["equity"] = dg.MetadataValue.md(svg_markdown(summary.chart, "equity"))
     return found
 
 

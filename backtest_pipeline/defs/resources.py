@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.costs import (
     CostModel,
@@ -23,16 +22,16 @@ class WorkspaceResource(dg.ConfigurableResource):
     """The store that the environment names; secrets stay in the environment."""
 
     _workspace: Workspace = PrivateAttr()
-    _progress: Progress = PrivateAttr(default_factory=lambda: silent)
 
-    def listening(self, progress: Progress) -> "WorkspaceResource":
-        """The resource, telling `progress` how far its stages are."""
-        self._progress = progress
-        return self
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Told how far the stages are; does nothing unless a subclass listens.
+
+        A method, for Dagster makes each resource anew from its class and its fields.
+        """
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WorkspaceResource"]:
-        with open_workspace(progress=self._progress) as workspace:
+        with open_workspace(progress=self.progress) as workspace:
             self._workspace = workspace
             yield self
 

@@ -74,7 +74,9 @@ class Panel:
         return Panel(self.timeframe, self.assets, kept[self.offsets], self.ts[keep], columns)
 
     def select(self, assets: Sequence[str]) -> Panel:
-        """The named assets, in the given order."""
+        """The named assets, in the given order; the panel itself where these are its own."""
+        if tuple(assets) == self.assets:
+            return self
         slices = [self.rows_of(asset) for asset in assets]
         offsets = np.concatenate(([0], np.cumsum([s.stop - s.start for s in slices])))
 

@@ -64,6 +64,16 @@ class Reason(StrEnum):
     ZERO_VOLUME = "zero_volume", False, "the volume is zero; the bar is kept"
 
 
+def reasons_table() -> str:
+    """The reasons as a Markdown table, as docs/data-quality.md shows it."""
+    rows = [
+        f"| `{reason.value}` | {'skipped' if reason.skips else 'kept and counted'} |"
+        f" {reason.explanation} |"
+        for reason in Reason
+    ]
+    return "\n".join(["| reason | the rows are | because |", "| --- | --- | --- |", *rows]) + "\n"
+
+
 @dataclass(frozen=True)
 class RowIssue:
     """All rows of one asset and timeframe that share one reason.

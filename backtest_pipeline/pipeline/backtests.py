@@ -92,7 +92,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
         partitions = [Partition(asset, tf) for asset in assets]
-        stored = read_signals(workspace.database, timeframe(tf), assets)
+        stored = read_signals(workspace.database, timeframe(tf), list(prices.inputs))
         with workspace.database.begin() as connection:
             versions = read_versions(connection, "signals", partitions)
         for partition, version in versions.items():

@@ -105,10 +105,17 @@ class BarsStage:
         with database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
         contents = content_versions(block, BAR_COLUMNS)
+        # A source that has lost all bars of a partition is damaged: what is stored stays.
+        lost = {
+            p: stored[p].n_rows
+            for p in partitions
+            if not _rows(block, p.asset) and p in stored and stored[p].n_rows
+        }
+        sound = [p for p in partitions if p not in lost]
         gone = lost_artifacts(self._workspace, stored.values())
         changed = [
             p
-            for p in partitions
+            for p in sound
             if rebuild
             or p not in stored
             or stored[p].version != contents[p.asset]
@@ -116,12 +123,19 @@ class BarsStage:
         ]
         versions = self._versions(block, changed, contents)
         with database.begin() as connection:
-            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
+            known = {p.asset for p in sound}
+            infos = [a for a in self._reader.bars.assets if a.symbol in known]
             ids = register_assets(connection, infos, self._reader.source.name)
         with database.arrow() as connection, connection.cursor() as cursor:
             write_versions(cursor, self.name, ids, versions)
-            replace_quality(cursor, self.name, ids, partitions, self._quality(block))
-        return [self._outcome(block, p, p in versions) for p in partitions]
+            replace_quality(
+                cursor,
+                self.name,
+                ids,
+                sound,
+                [count for count in self._quality(block) if count.partition not in lost],
+            )
+        return [self._outcome(block, p, p in versions, lost.get(p, 0)) for p in partitions]
 
     def _versions(
         self,
@@ -170,13 +184,30 @@ class BarsStage:
         ]
         return issues + without
 
-    def _outcome(self, panel: Panel, partition: Partition, changed: bool) -> Outcome:
+    def _outcome(
+        self, panel: Panel, partition: Partition, changed: bool, kept_rows: int
+    ) -> Outcome:
         n = _rows(panel, partition.asset)
         if n == 0:
-            bases = [base.name for base in self._reader.bases_of(partition.asset)]
-            detail = f"no complete {partition.timeframe} bar in bars of {', '.join(bases)}"
+            detail = self._why_empty(partition)
+            if kept_rows:
+                detail += f"; the {kept_rows:,} bars that are stored stay as they are"
             return Outcome(partition, Status.EMPTY, detail=detail)
         return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)
+
+    def _why_empty(self, partition: Partition) -> str:
+        bars = self._reader.bars
+        skipped = [
+            f"{i.rows:,} {i.timeframe} rows skipped as {i.reason.value}"
+            for i in bars.issues
+            if i.asset == partition.asset and i.reason.skips
+        ]
+        bases = [base.name for base in self._reader.bases_of(partition.asset)]
+        found = ", ".join(skipped) or f"bring bars that {partition.timeframe} can be made of"
+        return (
+            f"no complete {partition.timeframe} bar in bars of {', '.join(bases)} from "
+            f"{self._reader.source.name}: {found}"
+        )
 
 
 def _rows(panel: Panel, asset: str) -> int:

@@ -28,7 +28,7 @@ from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
-from backtest_pipeline.simulation.trades import EXIT_REASONS
+from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.datasets import DatasetVersion
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
@@ -150,29 +150,10 @@ def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
 
 
 def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
-    trades = batch.trades
-    return pa.table(
-        {
-            "run_id": _dictionary(trades.column, run_ids).dictionary_decode(),
-            "trade_no": trades.number,
-            "entry_ts": _stamps(trades.entry_ts),
-            "exit_ts": _stamps(trades.exit_ts),
-            "entry_price": trades.entry_price,
-            "exit_price": trades.exit_price,
-            "direction": _dictionary(trades.side < 0, ("long", "short")).dictionary_decode(),
-            "size": trades.size,
-            "fees": trades.fees,
-            "slippage_cost": trades.slippage_cost,
-            "pnl": trades.pnl,
-            "pnl_pct": trades.pnl_pct,
-            "mae": trades.mae,
-            "mfe": trades.mfe,
-            "bars_held": trades.bars_held,
-            "exit_reason": _dictionary(trades.exit_reason, EXIT_REASONS).dictionary_decode(),
-            "is_open": trades.is_open,
-            "entry_after_gap": trades.entry_after_gap,
-        }
-    )
+    columns = trade_columns(batch.trades)
+    stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
+    owner = _dictionary(batch.trades.column, run_ids).dictionary_decode()
+    return pa.table({"run_id": owner, **columns, **stamps})
 
 
 def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:

@@ -130,7 +130,7 @@ class SignalsStage:
         partitions = [Partition(asset, tf) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
-            ids = asset_ids(connection, panel.assets)
+            ids = asset_ids(connection, list(block.inputs))
         versions = self._versions(block)
         written_until = {
             p.asset: before.last_ts

@@ -27,6 +27,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.datasets import forget_version
 from backtest_pipeline.storage.dimensions import (
     active_signals,
     asset_ids,
@@ -102,6 +103,7 @@ def backtest_once(
     run = _stored_run(workspace, identity.run_id)
     uri = run["artifact_uri"] if run else None
     kept = uri if uri and workspace.artifacts.is_intact(uri) else None
+    workspace.progress("backtest", 0, 1)
     if rebuild or not kept:
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, [asset])
@@ -109,7 +111,12 @@ def backtest_once(
         published = prepare_publication(workspace, batch, block, ids, config, window, kept)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish_runs(cursor, published.runs, published.trades, published.metrics)
+            if window == Window():
+                # The run took the place of one that a refresh had published: were the data of
+                # that one to come back, the refresh must not take its own for current.
+                forget_version(cursor, "backtests", ids[asset], tf)
         run = _stored_run(workspace, identity.run_id)
+    workspace.progress("backtest", 1, 1)
     assert run is not None  # noqa: S101  (it was just published)
     return run
 

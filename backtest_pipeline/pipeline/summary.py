@@ -92,11 +92,19 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
         },
         {
             **quality.tables,
-            "best_runs": run_rows(ranked[:_SHOWN]),
-            "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
+            **_extremes(ranked),
         },
         run_chart(workspace, ranked[0], bool(synthetic)) if ranked else "",
     )
+
+
+def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
+    if len(ranked) <= 2 * _SHOWN:
+        return {"runs_by_sharpe": run_rows(ranked)}
+    return {
+        "best_runs": run_rows(ranked[:_SHOWN]),
+        "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
+    }
 
 
 def by_sharpe(runs: Sequence[Run]) -> list[Run]:

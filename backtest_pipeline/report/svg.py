@@ -12,7 +12,8 @@ import pandas as pd
 
 from backtest_pipeline.market.panel import stamps_us
 
-_COLOURS = ("#1f6feb", "#8b949e", "#d29922", "#3fb950", "#f85149", "#a371f7")
+# The first line is the context of the others, so it is the pale one.
+_COLOURS = ("#8b949e", "#1f6feb", "#d29922", "#3fb950", "#f85149", "#a371f7")
 _MOST_POINTS = 240  # a chart is about that many pixels wide; more would only cost bytes
 
 
@@ -41,7 +42,7 @@ def line_chart(
     values = np.concatenate([s.to_numpy(np.float64) for s in series])
     log = log and bool((values > 0).all())
     scaled = np.log(values) if log else values
-    left, right, top, bottom = 58, 12, 30, 40
+    left, right, top, bottom = 58, 34, 30, 40  # half a date fits to the right of the last tick
     x = _scale(stamps.min(), stamps.max(), left, width - right)
     y = _scale(scaled.min(), scaled.max(), height - bottom, top)
 

@@ -25,7 +25,7 @@ from backtest_pipeline.simulation.orders import (
     SHORT_ENTRY,
     SHORT_EXIT,
 )
-from backtest_pipeline.simulation.trades import EXIT_REASONS
+from backtest_pipeline.simulation.trades import trade_columns
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}
 
@@ -115,38 +115,17 @@ def single_result(batch: BatchResult) -> SimulationResult:
     return SimulationResult(
         equity=pd.Series(batch.equity[0], index, name="equity"),
         benchmark=pd.Series(batch.benchmark, index, name="benchmark"),
-        trades=trade_frame(batch),
+        trades=_trade_frame(batch),
         metrics={name: None if np.isnan(value) else value for name, value in values.items()},
         undefined=undefined_reasons(values),
         pending=None if pending == NOTHING_PENDING else _SIDES[pending],
     )
 
 
-def trade_frame(batch: BatchResult) -> pd.DataFrame:
-    """The trades of a batch as a data frame, with names instead of codes."""
-    trades = batch.trades
-    return pd.DataFrame(
-        {
-            "trade_no": trades.number,
-            "asset": np.array(batch.panel.assets, object)[trades.column % len(batch.panel.assets)],
-            "direction": np.where(trades.side > 0, "long", "short"),
-            "entry_ts": utc_index(trades.entry_ts),
-            "exit_ts": utc_index(trades.exit_ts),
-            "entry_price": trades.entry_price,
-            "exit_price": trades.exit_price,
-            "size": trades.size,
-            "fees": trades.fees,
-            "slippage_cost": trades.slippage_cost,
-            "pnl": trades.pnl,
-            "pnl_pct": trades.pnl_pct,
-            "mae": trades.mae,
-            "mfe": trades.mfe,
-            "bars_held": trades.bars_held,
-            "exit_reason": np.array(EXIT_REASONS, object)[trades.exit_reason],
-            "is_open": trades.is_open,
-            "entry_after_gap": trades.entry_after_gap,
-        }
-    )
+def _trade_frame(batch: BatchResult) -> pd.DataFrame:
+    columns = trade_columns(batch.trades)
+    stamps = {name: utc_index(columns[name]) for name in ("entry_ts", "exit_ts")}
+    return pd.DataFrame({**columns, **stamps})
 
 
 def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "asset") -> Panel:

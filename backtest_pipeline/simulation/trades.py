@@ -164,3 +164,26 @@ def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
     """Whether bars are missing before these rows; none of them is an asset's first."""
     start = panel.timeframe.period_bounds(panel.ts[rows])[0]
     return start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]
+
+
+def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
+    """The log as it is shown and stored: names instead of codes, stamps still as numbers."""
+    return {
+        "trade_no": trades.number,
+        "entry_ts": trades.entry_ts,
+        "exit_ts": trades.exit_ts,
+        "entry_price": trades.entry_price,
+        "exit_price": trades.exit_price,
+        "direction": np.where(trades.side > 0, "long", "short").astype(object),
+        "size": trades.size,
+        "fees": trades.fees,
+        "slippage_cost": trades.slippage_cost,
+        "pnl": trades.pnl,
+        "pnl_pct": trades.pnl_pct,
+        "mae": trades.mae,
+        "mfe": trades.mfe,
+        "bars_held": trades.bars_held,
+        "exit_reason": np.array(EXIT_REASONS, object)[trades.exit_reason],
+        "is_open": trades.is_open,
+        "entry_after_gap": trades.entry_after_gap,
+    }

@@ -230,16 +230,22 @@ def _missing_column(path: Path, field: str) -> str:
     else:
         header, _ = _read_csv(path)
     by_bare = {_bare(cell): cell.strip() for cell in header if cell.strip()}
+    for spelling in SPELLINGS[field]:
+        if spelling in by_bare:
+            return (
+                f"{path}: column {by_bare[spelling]!r} is empty in all rows; export the bars again"
+            )
+    taken = {spelling for spellings in SPELLINGS.values() for spelling in spellings}
     near = [
         by_bare[match]
         for spelling in SPELLINGS[field]
-        for match in get_close_matches(spelling, by_bare, n=1, cutoff=0.5)
+        for match in get_close_matches(spelling, set(by_bare) - taken, n=1, cutoff=0.5)
     ]
     wanted = "a stamp (ts, timestamp, date or open_time)" if field == "stamp" else repr(field)
     first_line = "" if path.name.endswith(PARQUET) else ", and begin the file with its header"
     hint = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"{path}: no column with values for {wanted}; {hint}its columns are "
+        f"{path}: no column for {wanted}; {hint}its columns are "
         f"{', '.join(by_bare.values())}; rename the right one{first_line}"
     )
 

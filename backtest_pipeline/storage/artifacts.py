@@ -229,7 +229,9 @@ def _last_changed(path: Path) -> float:
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", compression_level=1)
+    # Prices hardly repeat: only what is a dictionary already is written as one.
+    names: Any = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
+    pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=names)
     _flush(path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -45,13 +46,7 @@ def stage(cursor: Cursor, name: str, rows: pa.Table) -> None:
 
 def insert(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> None:
     """Move the rows of a staged table into a table, each column cast to the type it has there."""
-    types = fetch(
-        cursor,
-        "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
-        " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
-        table,
-    )
-    type_of = dict(zip(types["name"].to_pylist(), types["type"].to_pylist(), strict=True))
+    type_of = _types_of(cursor, table)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     values = sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Identifier(name), sql.SQL(type_of[name])) for name in columns
@@ -60,6 +55,45 @@ def insert(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> N
         sql.Identifier(table), names, values, sql.Identifier(staged)
     )
     run(cursor, statement.as_string())
+
+
+def as_stored(cursor: Cursor, table: str, rows: pa.Table) -> pa.Table:
+    """The rows as COPY takes them: UUIDs in text as bytes, integers as wide as the columns are."""
+    type_of = _types_of(cursor, table)
+    columns = {
+        name: _ARROW.get(type_of[name], lambda column: column)(rows[name])
+        for name in rows.column_names
+    }
+    return pa.table(columns)
+
+
+def _uuid_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """UUIDs in text as 16 bytes; there are few for many rows."""
+    coded = column.dictionary_encode().unify_dictionaries()
+    chunks = [
+        pa.array([UUID(text).bytes for text in chunk.dictionary.to_pylist()], pa.binary(16)).take(
+            chunk.indices
+        )
+        for chunk in coded.chunks
+    ]
+    return pa.chunked_array(chunks, pa.binary(16))
+
+
+_ARROW = {
+    "uuid": _uuid_bytes,
+    "integer": lambda column: column.cast(pa.int32()),
+    "bigint": lambda column: column.cast(pa.int64()),
+}
+
+
+def _types_of(cursor: Cursor, table: str) -> dict[str, Any]:
+    types = fetch(
+        cursor,
+        "SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
+        " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+        table,
+    )
+    return dict(zip(types["name"].to_pylist(), types["type"].to_pylist(), strict=True))
 
 
 def lock_cells(cursor: Cursor, dataset: str, timeframe: str, ids: Sequence[int]) -> None:

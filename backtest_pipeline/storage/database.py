@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -66,6 +67,10 @@ class Database:
     conninfo: str = field(repr=False)
     engine: sa.Engine = field(repr=False)
     where: str
+    _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_arrow", _ArrowDriver(self.conninfo))
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -80,9 +85,7 @@ class Database:
     @contextmanager
     def arrow(self) -> Iterator[ArrowConnection]:
         """One transaction on a connection that reads and writes Arrow tables; errors as `begin`."""
-        from adbc_driver_postgresql.dbapi import connect
-
-        with self.errors(), connect(self.conninfo) as connection:
+        with self.errors(), self._arrow.connect() as connection:
             yield connection
             connection.commit()  # closing without it rolls back
 
@@ -120,6 +123,37 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()
+        self._arrow.close()
+
+
+class _ArrowDriver:
+    """Makes Arrow connections of one driver, opened when the first is asked for.
+
+    A driver reads all types of the database when it opens, which takes eight times as long as
+    connecting.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._opening = Lock()
+        self._first: ArrowConnection | None = None
+
+    def connect(self) -> ArrowConnection:
+        """A connection of its own, with its own session."""
+        from adbc_driver_postgresql.dbapi import connect
+
+        with self._opening:
+            if self._first is None:
+                # It stays idle, so it must not be in a transaction.
+                self._first = connect(self._conninfo, autocommit=True)
+            return self._first.adbc_clone()
+
+    def close(self) -> None:
+        """Let go of the driver; it opens again where it is asked."""
+        with self._opening:
+            if self._first is not None:
+                self._first.close()
+            self._first = None
 
 
 def open_database(settings: Settings) -> Database:
@@ -180,7 +214,8 @@ def _translated(error: Any, where: str) -> StoreError:
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
-    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error):
+    no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
+    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
         return StoreUnavailable(
             f"{where}: user name or password refused; check BACKTEST_POSTGRES_DSN"
         )

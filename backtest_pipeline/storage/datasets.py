@@ -105,6 +105,17 @@ def write_versions(
     )
 
 
+def forget_version(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
+    """Have the next refresh compute a partition's dataset anew, in the cursor's transaction."""
+    copy.run(
+        cursor,
+        "DELETE FROM dataset_versions WHERE dataset = $1 AND id = $2::int AND tf = $3",
+        dataset,
+        asset_id,
+        tf,
+    )
+
+
 @dataclass(frozen=True)
 class QualityCount:
     """How many rows of one partition were skipped or remarked upon, and why."""

@@ -90,7 +90,7 @@ def _attempt(
         result = action()
     except BacktestError as error:
         what, _, mend = str(error).rpartition("; ")
-        return None, Finding(name, False, what or str(error), mend)
+        return None, Finding(name, False, what, mend) if what else Finding(name, False, mend)
     return result, Finding(name, True, detail(result))
 
 

@@ -195,9 +195,8 @@ def _kept_until(
     panel: Panel, stored: Mapping[str, _Stored], hashed: Sequence[str]
 ) -> dict[str, int]:
     """For each asset the last stamp of its stored rows; `_NOTHING` where they must go."""
-    known = panel.select([asset for asset in panel.assets if asset in stored])
-    last = np.repeat(np.array([stored[a].last_ts for a in known.assets], np.int64), known.lengths)
-    beginnings = content_versions(known.take(known.ts <= last), hashed)
+    last = {asset: stored[asset].last_ts for asset in panel.assets if asset in stored}
+    beginnings = content_versions(panel, hashed, last) if last else {}
     kept = {a: stored[a].last_ts for a, v in beginnings.items() if v == stored[a].version}
     return {asset: kept.get(asset, _NOTHING) for asset in panel.assets}
 
@@ -236,16 +235,15 @@ def _feature_rows(
 
 
 def _ema_rows(panel: Panel, ids: Mapping[str, int], emas: Sequence[str]) -> pa.Table:
-    """The EMA columns one below the other; warm-up rows are left out."""
-    keys = pa.table(_keys(panel, ids))
-    tables = []
-    for name in emas:
-        period = pa.scalar(int(name.removeprefix("ema_")), pa.int32())
-        known = np.isfinite(panel[name])
-        rows = keys.filter(pa.array(known))
-        rows = rows.append_column("period", pa.repeat(period, rows.num_rows))
-        tables.append(rows.append_column("ema", pa.array(panel[name][known])))
-    return pa.concat_tables(tables) if tables else pa.table({})
+    """The EMA columns as rows in the order of the table's key; warm-up rows are left out."""
+    if not emas:
+        return pa.table({})
+    values = np.column_stack([panel[name] for name in emas])
+    row, ema = np.nonzero(np.isfinite(values))
+    periods = np.array([int(name.removeprefix("ema_")) for name in emas], np.int32)
+    rows = pa.table(_keys(panel, ids)).take(pa.array(row))
+    rows = rows.append_column("period", pa.array(periods[ema]))
+    return rows.append_column("ema", pa.array(values[row, ema]))
 
 
 def _versions(

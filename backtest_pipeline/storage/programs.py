@@ -88,11 +88,21 @@ def find_programs(home: Path) -> Programs:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, traversable whatever the umask says."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o755)
+    """Create a folder and its missing parents, traversable whatever the umask says.
+
+    Raises:
+        ConfigurationError: where one cannot be created, or a file stands in its place.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    try:
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+    except OSError as error:
+        raise ConfigurationError(
+            f"BACKTEST_HOME={folder}: {error.filename} cannot be created ({error.strerror}); set "
+            "BACKTEST_HOME to a folder that you can write"
+        ) from error
 
 
 def refuse_closed_folders(home: Path) -> None:
@@ -101,7 +111,7 @@ def refuse_closed_folders(home: Path) -> None:
     if closed:
         raise ConfigurationError(
             f"BACKTEST_HOME={home}: as root, PostgreSQL runs as the user {SYSTEM_USER!r}, which"
-            f" cannot pass {closed[-1]}. Set BACKTEST_HOME to a folder that everybody may pass,"
+            f" cannot pass {closed[-1]}; set BACKTEST_HOME to a folder that everybody may pass,"
             " such as one below /var/lib, or run as an ordinary user"
         )
 

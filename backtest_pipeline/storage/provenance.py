@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,22 +13,38 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 
 
-def content_versions(panel: Panel, columns: Sequence[str]) -> dict[str, str]:
+def content_versions(
+    panel: Panel, columns: Sequence[str], until: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """For each asset a hash of its rows: stamps and the named columns.
 
     Hashed are, in this order: the timeframe's name, then `ts` as little-endian int64, then each
     column's name and values as little-endian float64 with one NaN (booleans as bytes). The order
     of `columns` counts, the order of assets does not.
+
+    Args:
+        panel: the rows.
+        columns: float64, bool or integer columns of it.
+        until: last stamp to hash of each asset; assets that are not named are left out. All rows
+            of all assets where None.
     """
-    digests = {asset: _digest_of(panel.timeframe.name) for asset in panel.assets}
+    if until is None:
+        bounds = {asset: panel.rows_of(asset) for asset in panel.assets}
+    else:
+        bounds = {asset: _rows_until(panel, asset, last) for asset, last in until.items()}
+    digests = {asset: _digest_of(panel.timeframe.name) for asset in bounds}
     for name, values in (("ts", panel.ts), *((c, panel[c]) for c in columns)):
         stored = _canonical(values).view(np.uint8).data
         width = len(stored) // max(len(panel), 1)
-        bounds = (panel.offsets * width).tolist()
-        for digest, start, end in zip(digests.values(), bounds[:-1], bounds[1:], strict=True):
-            digest.update(name.encode() + b"\0")
-            digest.update(stored[start:end])
+        for asset, rows in bounds.items():
+            digests[asset].update(name.encode() + b"\0")
+            digests[asset].update(stored[rows.start * width : rows.stop * width])
     return {asset: digest.hexdigest() for asset, digest in digests.items()}
+
+
+def _rows_until(panel: Panel, asset: str, last: int) -> slice:
+    rows = panel.rows_of(asset)
+    return slice(rows.start, rows.start + int(panel.ts[rows].searchsorted(last, "right")))
 
 
 def combined(*versions: str) -> str:

@@ -25,7 +25,6 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
     (tf,) = runs["tf"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
     copy.stage(cursor, "staged_runs", runs)
-    copy.stage(cursor, "staged_trades", trades)
     copy.stage(cursor, "staged_metrics", metrics)
     copy.run(
         cursor, "DELETE FROM backtest_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_runs)"
@@ -36,7 +35,7 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
         " WHERE r.is_current AND r.config_hash = s.config_hash AND r.id = s.id AND r.tf = s.tf",
     )
     copy.insert(cursor, "backtest_runs", "staged_runs", runs.column_names)
-    copy.insert(cursor, "backtest_trades", "staged_trades", trades.column_names)
+    copy.append(cursor, "backtest_trades", copy.as_stored(cursor, "backtest_trades", trades))
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
 
 

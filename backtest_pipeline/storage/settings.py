@@ -122,7 +122,8 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_complaint(e) for e in error.errors())) from None
+        complaints = ", and ".join(_complaint(e) for e in error.errors())
+        raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
 
 
 def _complaint(error: Any) -> str:

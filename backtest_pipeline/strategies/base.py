@@ -125,12 +125,3 @@ def _alternate(entry, exit_, offsets, cooldown):
                 entries[t] = True
                 held = True
     return entries, exits
-
-
-def previous(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Each row's value one bar earlier; NaN on an asset's first bar."""
-    shifted = np.empty_like(values, dtype=np.float64)
-    shifted[1:] = values[:-1]
-    starts = offsets[:-1]
-    shifted[starts[starts < len(values)]] = np.nan
-    return shifted

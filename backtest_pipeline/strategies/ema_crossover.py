@@ -7,8 +7,9 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from backtest_pipeline.market.features.rolling import previous
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes, previous
+from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
 
 class EmaCrossover(Params):

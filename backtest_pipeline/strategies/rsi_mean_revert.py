@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from backtest_pipeline.market.features.rolling import previous
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes, previous
+from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
 
 class RsiMeanRevert(Params):

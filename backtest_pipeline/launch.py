@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,7 +18,8 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Progress
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.database import open_database
@@ -25,6 +27,8 @@ from backtest_pipeline.storage.settings import load_settings
 
 # Everything is in Dagster's event log; the console belongs to the progress bars.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+# Dagster puts an error's class before its message; ours speak for themselves.
+_CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
 _STAGES = ("bars", "cmc_features", "signals", "backtests")
 
 
@@ -36,12 +40,15 @@ class RefreshResult:
         assets, timeframes: what was refreshed.
         run_ids: Dagster's runs.
         failures: messages of the steps that failed; empty where all went well.
+        without_bars: partitions that the source has no complete bars of, and why; where there
+            are very many, the first of them.
     """
 
     assets: tuple[str, ...]
     timeframes: tuple[str, ...]
     run_ids: tuple[str, ...]
     failures: tuple[str, ...]
+    without_bars: Mapping[str, str]
 
 
 def refresh(
@@ -63,26 +70,43 @@ def refresh(
 
     Raises:
         UnknownName: for an asset or timeframe that there is not.
+        InvalidInput: for a timeframe that this project is not partitioned by.
     """
     settings = load_settings()
     source = SourceResource(path=bars)
     known = source.source().symbols()
     wanted = known if assets is None else tuple(assets)
     require_known(wanted, known)
-    names = timeframes_partitions.get_partition_keys()
-    chosen = names if timeframes is None else list(timeframes)
-    for name in chosen:
-        if name not in names:
-            raise UnknownName("timeframe of this project (BACKTEST_TIMEFRAMES)", name, names)
+    chosen = _chosen_timeframes(timeframes)
     database = open_database(settings)
     try:
         with open_instance(settings, database) as instance:
             register_partitions(instance, known)
-            store = WorkspaceResource().listening(progress)
-            definitions = build_definitions(store=store, source=source)
-            return _execute(definitions, instance, wanted, chosen, full_rebuild)
+            definitions = build_definitions(store=_store_telling(progress), source=source)
+            return _execute(definitions, instance, wanted, chosen, full_rebuild, progress)
     finally:
         database.close()
+
+
+def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
+    names = timeframes_partitions.get_partition_keys()
+    if wanted is None:
+        return list(names)
+    for name in wanted:
+        if timeframe(name).name not in names:
+            raise InvalidInput(
+                f"timeframe {name} is not one of this project: {', '.join(names)}; add it to "
+                "BACKTEST_TIMEFRAMES"
+            )
+    return list(wanted)
+
+
+def _store_telling(progress: Progress) -> WorkspaceResource:
+    class TellingStore(WorkspaceResource):
+        def progress(self, stage: str, done: int, total: int) -> None:
+            progress(stage, done, total)
+
+    return TellingStore()
 
 
 def _execute(
@@ -91,19 +115,22 @@ def _execute(
     assets: Sequence[str],
     timeframes: Sequence[str],
     full_rebuild: bool,
+    progress: Progress,
 ) -> RefreshResult:
     job = definitions.resolve_job_def("refresh")
     config = {
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in _STAGES},
         "loggers": _QUIET,
     }
+    ranges = rectangles(instance, assets, timeframes)
     runs = [
         job.execute_in_process(config, instance=instance, tags=tags, raise_on_error=False)
-        for tags in rectangles(instance, assets, timeframes)
+        for tags in ranges
     ]
     names = timeframes_partitions.get_partition_keys()
-    rollup = definitions.resolve_job_def("rollup")
     if all(run.success for run in runs):
+        progress("portfolios", 0, len(timeframes))
+        rollup = definitions.resolve_job_def("rollup")
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
         runs.append(
             rollup.execute_in_process(
@@ -113,20 +140,43 @@ def _execute(
                 raise_on_error=False,
             )
         )
+        progress("portfolios", len(timeframes), len(timeframes))
     return RefreshResult(
         tuple(assets),
         tuple(timeframes),
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
+        _without_bars(runs[: len(ranges)]),
     )
+
+
+def _without_bars(runs: Iterable[dg.ExecuteInProcessResult]) -> dict[str, str]:
+    """Why partitions have no bars, from what the stage told Dagster."""
+    found: dict[str, str] = {}
+    for run in runs:
+        for event in run.events_for_node("bars"):
+            if event.is_step_materialization:
+                told = event.materialization.metadata
+            elif event.is_asset_observation:
+                told = event.asset_observation_data.asset_observation.metadata
+            else:
+                continue
+            table = told.get("without_result")
+            if isinstance(table, dg.TableMetadataValue):
+                rows = [record.data for record in table.records]
+                found |= {str(row["partition"]): str(row["why"]) for row in rows}
+    return found
 
 
 def _failures(run: dg.ExecuteInProcessResult) -> list[str]:
     found = []
     for event in run.get_step_failure_events():
+        chain = []
         error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
+        while error is not None:
+            chain.append(error.message.strip())
             error = error.cause
-        message = error.message.strip() if error else "no reason was recorded"
-        found.append(f"{event.step_key}: {message}")
+        ours = [message for message in chain if _CLASS_OF_OURS.match(message)]
+        message = next(iter(ours or chain[::-1]), "no reason was recorded")
+        found.append(f"{event.step_key}: {_CLASS_OF_OURS.sub('', message)}")
     return found

@@ -1,0 +1,34 @@
+# Everything a fresh machine needs: Python 3.11 to 3.13 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint bench up clean
+
+demo: $(READY)  ## the whole pipeline on the synthetic sample market
+	$(BIN)/backtest-pipeline demo
+
+up: $(READY)  ## the Dagster UI on http://127.0.0.1:3000; Ctrl-C ends it
+	$(BIN)/backtest-pipeline up
+
+test: $(READY)  ## the whole suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## speed beside peers; writes bench/RESULTS.md
+	$(BIN)/python -m bench
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, not %d.%d; run make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+clean:
+	rm -rf .venv

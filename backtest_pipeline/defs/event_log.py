@@ -1,0 +1,53 @@
+"""Dagster's event log in Postgres, with the plans of a range run written together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.utils import pg_url_from_config
+
+
+class BatchingEventLogStorage(PostgresEventLogStorage):
+    """Dagster's Postgres event log that stores planned materializations as one batch.
+
+    Before a run begins, Dagster plans one event for each asset and partition. It hands them over
+    in batches, but its storage writes them one by one, on two new connections each: a range run
+    over 894 partitions of four assets spent a quarter of a minute before its first step. They are
+    the same rows here, in one statement and one transaction a batch.
+    """
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> BatchingEventLogStorage:
+        return cls(pg_url_from_config(config_value), inst_data=inst_data)
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store planned materializations at once, and other events as Dagster does."""
+        planned = [event for event in events if _is_planned(event)]
+        others = [event for event in events if not _is_planned(event)]
+        if planned:
+            self._store_planned(planned)
+        if others:
+            super().store_event_batch(others)
+
+    def _store_planned(self, events: Sequence[dg.EventLogEntry]) -> None:
+        insert = self.prepare_insert_event_batch(events)
+        with self.index_transaction() as connection:
+            ids = connection.execute(insert.returning(SqlEventLogStorageTable.c.id)).scalars().all()
+            # An asset's own row holds its last event only.
+            last = {
+                event.get_dagster_event().asset_key: (event, event_id)
+                for event, event_id in zip(events, ids, strict=True)
+            }
+            for event, event_id in last.values():
+                self._store_asset_event(connection, event, event_id)
+
+
+def _is_planned(event: dg.EventLogEntry) -> bool:
+    return event.dagster_event_type is dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED

@@ -1,0 +1,158 @@
+"""The Python API on plain pandas objects: one asset, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.features import build_features as build_panel_features
+from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import TIMEFRAMES
+from backtest_pipeline.pipeline.bars import SourceReader
+from backtest_pipeline.simulation.costs import CostModel, Direction, FixedFractional
+from backtest_pipeline.simulation.single import (
+    SimulationResult,
+    bars_panel,
+    infer_timeframe,
+    simulate,
+)
+from backtest_pipeline.sources.choose import choose_source
+from backtest_pipeline.strategies.base import signal_events
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+
+_ASSET = "asset"
+
+
+def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1D") -> pd.DataFrame:
+    """Validated, complete bars of one asset.
+
+    Args:
+        path: file or folder of bars (Parquet or CSV); the synthetic sample market where None.
+        asset: symbol as the source spells it.
+        timeframe: name; finer bars are resampled to it.
+
+    Returns:
+        Columns open, high, low, close, volume, gap_bars; index `ts`, the close stamps (UTC).
+        What was found wrong with the source's rows is in `.attrs["issues"]`.
+
+    Raises:
+        UnknownName: for an asset or timeframe that there is not.
+        BarsError: for a file that cannot be read.
+        InvalidInput: where no complete bar of that timeframe can be made.
+    """
+    reader = SourceReader(choose_source(str(path or "")), [asset])
+    panel = reader.resampled(timeframe, [asset])
+    if not len(panel):
+        bases = ", ".join(base.name for base in reader.bases_of(asset))
+        raise InvalidInput(f"{asset}: no complete {timeframe} bar can be made of bars of {bases}")
+    bars = panel.frame(asset)
+    bars.attrs["issues"] = [
+        f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
+    ]
+    return bars
+
+
+def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.DataFrame:
+    """All feature columns of one asset's bars; see docs/features.md.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        timeframe: name; found from the spacing of the bars where not given.
+
+    Raises:
+        InvalidInput: for missing columns or bad stamps.
+    """
+    return build_panel_features(bars_panel(bars, timeframe, _ASSET)).frame(_ASSET)
+
+
+def generate_signals(
+    features: pd.DataFrame, signal_type: str, *, timeframe: str | None = None, **params: Any
+) -> pd.DataFrame:
+    """Entries and exits of a strategy on one asset's features.
+
+    Args:
+        features: as `build_features` gives them.
+        signal_type: `ema_crossover`, `rsi_mean_revert` or `atr_breakout`; their first word will do.
+        timeframe: name; found from the spacing of the bars where not given.
+        params: the strategy's parameters, all that have no default.
+
+    Returns:
+        Boolean columns entries, exits, short_entries, short_exits; they are known at the close
+        of their bar.
+
+    Raises:
+        UnknownName: for a strategy that there is not.
+        InvalidInput: for parameters that are missing, unknown or of the wrong type.
+    """
+    strategy = strategy_of(_full_name(signal_type))
+    parsed = strategy.parse(params)
+    name = TIMEFRAMES[timeframe] if timeframe else infer_timeframe(features.index)
+    panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
+    events = signal_events(strategy, with_indicators(panel, strategy.columns(parsed)), parsed)
+    return pd.DataFrame(
+        {
+            "entries": events.long_entry,
+            "exits": events.long_exit,
+            "short_entries": events.short_entry,
+            "short_exits": events.short_exit,
+        },
+        index=features.index,
+    )
+
+
+def run_backtest(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any],
+    *,
+    direction: str = "both",
+    costs: CostModel | None = None,
+    sizing: FixedFractional | None = None,
+    initial_cash: float = 10_000.0,
+    timeframe: str | None = None,
+) -> SimulationResult:
+    """Features, signals and simulation of one asset in one call.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy, as in `generate_signals`.
+        params: its parameters.
+        direction: `long`, `short` or `both`.
+        costs, sizing, initial_cash, timeframe: as in `simulate`.
+
+    Raises:
+        UnknownName, InvalidInput: as the functions that it calls.
+    """
+    if direction not in list(Direction):
+        raise UnknownName("direction", direction, list(Direction))
+    features = build_features(bars, timeframe=timeframe)
+    signals = generate_signals(features, signal_type, timeframe=timeframe, **params)
+    never = pd.Series(np.zeros(len(signals), bool), signals.index)
+
+    def traded(name: str, side: Direction) -> pd.Series:
+        return pd.Series(signals[name]) if direction in (side, Direction.BOTH) else never
+
+    return simulate(
+        bars,
+        traded("entries", Direction.LONG),
+        traded("exits", Direction.LONG),
+        traded("short_entries", Direction.SHORT),
+        traded("short_exits", Direction.SHORT),
+        costs=costs,
+        sizing=sizing,
+        initial_cash=initial_cash,
+        timeframe=timeframe,
+    )
+
+
+def _full_name(signal_type: str) -> str:
+    for name in strategies():
+        if signal_type == name.split("_")[0]:
+            return name
+    return signal_type

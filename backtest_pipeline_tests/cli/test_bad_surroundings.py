@@ -1,0 +1,106 @@
+"""A store, a schema or a folder that cannot be used, and settings that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.cli.conftest import CommandLine
+
+RUN = ("run", "--signal", "rsi", "--asset", "S-ALPHA")
+COMMANDS = (RUN, ("refresh", "--assets", "S-ALPHA", "--timeframes", "1D"), ("migrate",))
+SECRET = "hunter2"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("BACKTEST_RUN_STORE_MODE", "mysql", "Input should be 'embedded' or 'postgres'"),
+        ("BACKTEST_POSTGRES_DSN", "", "is required where BACKTEST_RUN_STORE_MODE=postgres"),
+        ("BACKTEST_POSTGRES_DSN", f"host = = {SECRET}", "is not a connection string; write"),
+        ("BACKTEST_TIMEFRAMES", "1D,2X", "unknown timeframe '2X'; did you mean"),
+        ("BACKTEST_HOME", "some/where", "must be an absolute folder, not 'some/where'"),
+        ("BACKTEST_ARTIFACTS_URL", "s3://bucket", "s3:// is not supported; give a local folder"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    for command in (*COMMANDS, ("doctor",)):
+        answer = cli(*command)
+        assert answer.code == 1
+        told = answer.out + answer.message
+        assert f"{variable}: " in told
+        assert message in told
+        assert SECRET not in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"host": "127.0.0.1", "port": "1", "user": "u"},
+            "check that the server runs and that BACKTEST_POSTGRES_DSN names it",
+        ),
+        ({"user": "nobody_here"}, "user name or password refused; check BACKTEST_POSTGRES_DSN"),
+        ({"dbname": "no_such"}, "no such database; create it, or mend the DSN"),
+    ],
+)
+def test_a_database_that_does_not_answer_or_refuses_is_named(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, words: dict[str, str], message: str
+) -> None:
+    dsn = make_conninfo(cli.database.conninfo, password=SECRET, **words)
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", dsn)
+    for command in COMMANDS:
+        answer = cli(*command)
+        assert (answer.code, answer.out) == (1, "")
+        assert message in answer.message
+        assert SECRET not in answer.err
+
+
+def test_a_schema_that_is_not_migrated_is_told_to_migrate_and_left_alone(
+    cli: CommandLine, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", empty_database.conninfo)
+    for command in COMMANDS[:2]:
+        answer = cli(*command)
+        assert (answer.code, answer.out) == (1, "")
+        assert "not applied yet: 0001_dimensions.sql" in answer.message
+        assert answer.message.endswith("run `backtest-pipeline migrate`")
+    migrated = cli("migrate")
+    assert migrated.code == 0
+    assert migrated.out.startswith("applied 0001_dimensions.sql")
+    assert "applied" not in cli("migrate").out
+    assert cli(*RUN).code == 0
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/artifacts"])
+def test_an_artifact_folder_that_cannot_be_written_is_named(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", str(tmp_path / place))
+    before = cli.stored()
+    for command in COMMANDS[:2]:
+        answer = cli(*command)
+        assert (answer.code, answer.out) == (1, "")
+        assert f"the artifact folder {tmp_path / place} cannot be written" in answer.message
+        assert "set BACKTEST_ARTIFACTS_URL to another folder" in answer.message
+    assert cli.stored() == before
+
+
+def test_a_home_that_cannot_be_created_is_named(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "embedded")
+    monkeypatch.setenv("BACKTEST_HOME", str(tmp_path / "file" / "home"))
+    for command in COMMANDS:
+        answer = cli(*command)
+        assert (answer.code, answer.out) == (1, "")
+        assert f"BACKTEST_HOME={tmp_path}/file/home" in answer.message
+        assert "set BACKTEST_HOME to a folder that you can write" in answer.message

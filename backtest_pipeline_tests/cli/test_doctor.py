@@ -1,0 +1,39 @@
+"""`doctor`: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.cli.conftest import CommandLine
+
+
+def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
+    answer = cli("doctor")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        *("ok   settings", "ok   database", "ok   server version", "ok   schema"),
+        *("ok   dagster storage", "ok   artifact folder", "ok   disk space"),
+    ]
+    assert lines[3] == "ok   schema: 4 migrations applied"
+
+
+def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(
+    cli: CommandLine, empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", empty_database.conninfo)
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert "fail schema: " in answer.out
+    assert answer.out.count("     mend: run `backtest-pipeline migrate`\n") == 2
+    assert answer.message == "to be mended: schema, dagster storage"
+
+
+def test_an_error_is_not_its_own_remedy(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKTEST_HOME", "some/where")
+    answer = cli("doctor")
+    assert answer.out.splitlines() == [
+        "fail settings: BACKTEST_HOME: must be an absolute folder, not 'some/where'",
+        "     mend: correct the setting, or unset it",
+    ]

@@ -1,0 +1,112 @@
+"""`refresh`: one Dagster run from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.cli.files import daily_bars, put, write
+
+STAGES = ["bars", "features", "signals", "backtests"]
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> Path:
+    both = pd.concat([daily_bars(), daily_bars(symbol="BBB")])
+    return write(both, tmp_path / "bars.csv")
+
+
+def ended(told: str) -> list[str]:
+    return [line.split(":")[0] for line in told.splitlines() if " done in " in line]
+
+
+def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
+    cli: CommandLine, bars: Path
+) -> None:
+    first = cli("refresh", "--timeframes", "1D,2D", "--bars", bars)
+    assert first.code == 0, first.err
+    assert ended(first.err) == ["loading", *STAGES, "portfolios"]
+    assert "24 backtests, " in first.out
+    assert f"files:    {cli.folder / 'artifacts'}" in first.out
+    stored = cli.stored()
+
+    second = cli("refresh", "--timeframes", "1D,2D", "--bars", bars, "--json")
+    assert second.code == 0, second.err
+    found = json.loads(second.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert set(found) == {
+        *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
+        *("database", "artifacts"),
+    }
+    assert len({run["run_id"] for run in found["runs"]}) == 24
+    assert {run["asset"] for run in found["runs"]} == {"AAA", "BBB"}
+    assert found["failures"] == []
+    assert cli.stored() == stored
+
+
+def test_bad_input_is_refused_and_stored_results_stay(
+    cli: CommandLine, bars: Path, tmp_path: Path
+) -> None:
+    assert cli("refresh", "--timeframes", "1D", "--bars", bars).code == 0
+    good = daily_bars()
+    damaged = {
+        "text.csv": good.assign(close=["abc", *good["close"][1:]]),
+        "nothing.csv": put(good, "low", -1.0, slice(None)),
+        "key.csv": good.assign(symbol="A|B"),
+    }
+    paths = {name: write(frame, tmp_path / name) for name, frame in damaged.items()}
+    asked: list[tuple[tuple[str | Path, ...], str]] = [
+        (("--assets", "AAAA", "--bars", bars), "unknown asset 'AAAA'; did you mean AAA?"),
+        (("--timeframes", "1X", "--bars", bars), "unknown timeframe '1X'; did you mean"),
+        (
+            ("--timeframes", "5m", "--bars", bars),
+            "timeframe 5m is not one of this project: 1H, 4H",
+        ),
+        (("--bars", tmp_path / "none.csv"), "none.csv: no such file or folder; check the path"),
+        (("--timeframes", "1D", "--bars", paths["text.csv"]), "bars: " + str(paths["text.csv"])),
+        (
+            ("--timeframes", "1D", "--bars", paths["nothing.csv"]),
+            (
+                "the source has no usable bars: AAA|1D: no complete 1D bar in bars of 1D from "
+                "files:nothing.csv: 90 1D rows skipped as non_positive_price; the 90 bars that are "
+                "stored stay as they are"
+            ),
+        ),
+        (("--bars", paths["key.csv"]), "symbol 'A|B' cannot be a partition key"),
+        (
+            ("--timeframes", "4H", "--bars", bars),
+            "no complete 4H bar in bars of 1D from files:bars.csv: bring bars that 4H can be",
+        ),
+    ]
+    for arguments, message in asked:
+        before = {
+            k: v for k, v in cli.stored().items() if k not in ("data_quality", "dataset_versions")
+        }
+        answer = cli("refresh", *arguments)
+        after = {
+            k: v for k, v in cli.stored().items() if k not in ("data_quality", "dataset_versions")
+        }
+        assert answer.code == 1, arguments
+        assert message in answer.message, arguments
+        assert "Traceback" not in answer.err, arguments
+        assert after == before, arguments
+
+
+def test_a_partition_without_bars_is_named_beside_the_results(cli: CommandLine, bars: Path) -> None:
+    answer = cli("refresh", "--assets", "AAA", "--timeframes", "12H,1D", "--bars", bars)
+    assert answer.code == 0, answer.err
+    assert "6 backtests, " in answer.out
+    assert "without bars: AAA|12H: no complete 12H bar in bars of 1D" in answer.out
+
+
+def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
+    cli: CommandLine, bars: Path, tmp_path: Path
+) -> None:
+    refresh = ("refresh", "--assets", "AAA", "--timeframes", "1D", "--json", "--bars", bars)
+    first = json.loads(cli(*refresh).out)
+    other = write(daily_bars(60), tmp_path / "other.csv")
+    assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
+    assert json.loads(cli(*refresh).out)["runs"] == first["runs"]

@@ -1,0 +1,201 @@
+"""`run`: its arguments, its window, and what it prints and stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.simulation.metrics import METRIC_NAMES
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.cli.files import daily_bars, write
+
+SAMPLE = ("run", "--signal", "rsi", "--asset", "S-ALPHA", "--tf", "1D")
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> Path:
+    return write(daily_bars(200), tmp_path / "bars.csv")
+
+
+def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
+    answer = cli(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fraction", "0"), "fraction must be above 0 and at most 1, not 0.0"),
+        (("--fraction", "nan"), "fraction must be above 0 and at most 1, not nan"),
+        (("--fee-bps", "-1"), "fee_bps must be at least 0 and below 10,000, not -1.0"),
+        (("--slippage-bps", "inf"), "slippage_bps must be at least 0 and below 10,000, not inf"),
+        (("--direction", "sideways"), "unknown direction 'sideways'; known: both, long, short"),
+        (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
+        (("--start", "2024-13-01"), "--start '2024-13-01' is not a day; write it as 2024-01-31"),
+        (("--end", "tomorrow"), "--end 'tomorrow' is not a day"),
+        (
+            ("--start", "2024-01-01", "--end", "2023-01-01"),
+            "the window ends on 2023-01-01, which is not after its start 2024-01-01",
+        ),
+        (("--start", "2024-01-01", "--end", "2024-01-01"), "which is not after its start"),
+        (("--signal", "ema_9_12"), "unknown signal 'ema_9_12'; did you mean ema_9_21"),
+        (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
+        (("--tf", "1d"), "unknown timeframe '1d'; did you mean 1D"),
+    ],
+)
+def test_arguments_that_make_no_sense_leave_nothing_behind(
+    cli: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    before = cli.stored()
+    answer = cli(*SAMPLE, *arguments)
+    assert (answer.code, answer.out) == (1, "")
+    assert message in answer.message
+    assert cli.stored() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "--signal", "rsi"), (*SAMPLE, "--fee-bps", "much"), ("walk",), (*SAMPLE, "--fast")],
+)
+def test_usage_errors_leave_with_2(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    answer = cli(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert "Usage" in answer.err
+
+
+def test_a_timeframe_that_the_source_cannot_give_is_refused(cli: CommandLine, bars: Path) -> None:
+    answer = cli("run", "--signal", "rsi", "--asset", "AAA", "--tf", "4H", "--bars", bars)
+    assert answer.code == 1
+    assert "no complete 4H bar in bars of 1D from files:bars.csv" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("window", "asked"),
+    [
+        (("--end", "2024-01-01"), "0 bars from the beginning to 2024-01-01"),
+        (("--start", "2030-01-01"), "0 bars from 2030-01-01 to the end"),
+        (("--start", "2024-03-01", "--end", "2024-03-02"), "1 bars from 2024-03-01 to 2024-03-02"),
+    ],
+)
+def test_a_window_without_enough_bars_is_refused(
+    cli: CommandLine, bars: Path, window: tuple[str, ...], asked: str
+) -> None:
+    answer = cli("run", "--signal", "rsi", "--asset", "AAA", "--bars", bars, *window)
+    assert answer.code == 1
+    assert f"AAA|1D has {asked}, and a backtest needs 2" in answer.message
+    assert "its bars run from 2024-01-01 to 2024-07-18" in answer.message
+
+
+def test_the_window_holds_the_days_from_start_to_before_end(cli: CommandLine, bars: Path) -> None:
+    window = ("--start", "2024-03-01", "--end", "2024-05-01")
+    found = as_json(cli, "run", "--signal", "ema", "--asset", "AAA", "--bars", bars, *window)
+    assert found["bars"] == 31 + 30
+    assert found["first_ts"] == "2024-03-01T23:59:59.999000+00:00"
+    assert found["last_ts"] == "2024-04-30T23:59:59.999000+00:00"
+
+
+def test_a_window_trades_what_a_direct_simulation_of_it_trades(
+    cli: CommandLine, bars: Path
+) -> None:
+    """Indicators know the history before the window; positions begin inside it."""
+    from backtest_pipeline.market.features import build_features
+    from backtest_pipeline.simulation.batch import simulate_batch
+    from backtest_pipeline.simulation.costs import SimulationConfig
+    from backtest_pipeline.simulation.orders import (
+        LONG_ENTRY,
+        LONG_EXIT,
+        SHORT_ENTRY,
+        SHORT_EXIT,
+    )
+    from backtest_pipeline.sources.files import FileBars
+    from backtest_pipeline.strategies.base import signal_events
+    from backtest_pipeline.strategies.registry import strategy_of
+
+    found = as_json(
+        cli,
+        *("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", bars),
+        *("--start", "2024-03-01", "--end", "2024-06-15"),
+    )
+    panel = build_features(FileBars(bars).read().panels["1D"])
+    strategy = strategy_of("ema_crossover")
+    events = signal_events(strategy, panel, strategy.parse({"fast": 9, "slow": 21}))
+    bits = (
+        events.long_entry * LONG_ENTRY
+        + events.long_exit * LONG_EXIT
+        + events.short_entry * SHORT_ENTRY
+        + events.short_exit * SHORT_EXIT
+    ).astype(np.uint8)
+    days = pd.to_datetime(panel.ts, unit="us", utc=True)
+    keep = np.asarray((days >= "2024-03-01") & (days < "2024-06-15"))
+    batch = simulate_batch(panel.take(keep), bits[None, keep], SimulationConfig())
+    assert found["metrics"]["trade_count"] == len(batch.trades.entry_ts) > 3
+    assert found["metrics"]["total_return"] == pytest.approx(batch.equity[0, -1] / 10_000 - 1)
+
+
+def test_a_second_run_is_the_same_run_and_stores_nothing(cli: CommandLine) -> None:
+    first = as_json(cli, *SAMPLE, "--start", "2024-01-01")
+    stored = cli.stored()
+    assert as_json(cli, *SAMPLE, "--start", "2024-01-01") == first
+    assert cli.stored() == stored
+
+
+def test_a_full_rebuild_computes_the_same_run_again(cli: CommandLine) -> None:
+    first = as_json(cli, *SAMPLE, "--start", "2024-01-01")
+    started = "SELECT run_id, started_at, completed_at FROM backtest_runs"
+    with cli.database.begin() as connection:
+        before = connection.execute(sa.text(started)).one()
+    assert as_json(cli, *SAMPLE, "--start", "2024-01-01", "--full-rebuild") == first
+    with cli.database.begin() as connection:
+        after = connection.execute(sa.text(started)).one()
+    assert after.run_id == before.run_id
+    assert after.started_at > before.started_at
+
+
+def test_json_tells_the_run_its_metrics_and_its_files(cli: CommandLine) -> None:
+    found = as_json(cli, *SAMPLE)
+    assert set(found) == {
+        *("run_id", "signal", "asset", "timeframe", "bars", "synthetic", "rows_by_reason"),
+        *("first_ts", "last_ts", "pending", "liquidated", "metrics", "undefined"),
+        *("result_fingerprint", "artifacts"),
+    }
+    assert (found["signal"], found["asset"], found["timeframe"]) == (
+        "rsi_14_30_70",
+        "S-ALPHA",
+        "1D",
+    )
+    assert found["synthetic"] is True
+    assert list(found["metrics"]) == list(METRIC_NAMES)
+    missing = {name for name, value in found["metrics"].items() if value is None}
+    assert missing == set(found["undefined"])
+    assert (Path(found["artifacts"]) / "equity.parquet").is_file()
+
+
+def test_the_table_tells_the_result_and_where_it_is(cli: CommandLine) -> None:
+    answer = cli(*SAMPLE, "--start", "2024-01-01")
+    assert answer.code == 0
+    for title in ("return", "benchmark", "Sharpe", "max DD", "trades", "win rate", "fees"):
+        assert title in answer.out
+    assert "731 bars of the synthetic sample market, closing from 2024-01-01 23:59:59" in answer.out
+    assert str(cli.folder / "artifacts" / "runs" / "1D") in answer.out
+
+
+def test_bars_that_lack_the_asset_are_not_replaced_by_stored_ones(
+    cli: CommandLine, bars: Path
+) -> None:
+    assert cli(*SAMPLE).code == 0
+    answer = cli(*SAMPLE, "--bars", bars)
+    assert answer.code == 1
+    assert answer.message == "unknown asset 'S-ALPHA'; known: AAA"
+
+
+def test_each_stage_is_told_on_stderr(cli: CommandLine) -> None:
+    told = cli(*SAMPLE, "--json").err.splitlines()
+    ended = [line.split(":")[0] for line in told if " done in " in line]
+    assert ended == ["loading", "bars", "features", "signals", "backtest"]

@@ -1,0 +1,30 @@
+"""A code location on a database of its own, and an instance to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from backtest_pipeline.storage.database import Database
+
+ASSETS = ("S-ALPHA", "S-BETA", "S-GAMMA")
+
+
+@pytest.fixture
+def store(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The database, as the environment of a Dagster process names it."""
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "postgres")
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", database.conninfo)
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", str(tmp_path / "artifacts"))
+    monkeypatch.delenv("BACKTEST_BARS", raising=False)
+    return database
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("asset", list(ASSETS))
+        yield instance

@@ -1,0 +1,65 @@
+"""Nobody changes the graph by accident."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from backtest_pipeline.definitions import ASSETS, defs
+from backtest_pipeline.market.features import FEATURE_COLUMNS
+
+GRAPH = {
+    "bars": (set(), "market"),
+    "cmc_features": ({"bars"}, "market"),
+    "signals": ({"cmc_features"}, "research"),
+    "backtests": ({"signals"}, "research"),
+    "portfolio_rollups": ({"backtests"}, "research"),
+}
+
+
+def _specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.specs}
+
+
+def test_the_assets_and_what_they_depend_on() -> None:
+    found = {
+        name: ({dep.asset_key.to_user_string() for dep in spec.deps}, spec.group_name)
+        for name, spec in _specs().items()
+    }
+    assert found == GRAPH
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_each_asset_says_what_it_is(name: str) -> None:
+    spec = _specs()[name]
+    assert spec.description
+    assert spec.owners == ["team:quant-research"]
+    assert spec.kinds
+    assert spec.code_version
+    assert spec.metadata["dagster/column_schema"].columns
+
+
+def test_the_features_asset_lists_all_columns_of_its_table() -> None:
+    schema = _specs()["cmc_features"].metadata["dagster/column_schema"]
+    assert [(c.name, c.type) for c in schema.columns] == list(FEATURE_COLUMNS)
+
+
+def test_assets_are_partitioned_by_asset_and_timeframe() -> None:
+    by_both = {"bars", "cmc_features", "signals", "backtests"}
+    for asset in ASSETS:
+        partitions = asset.partitions_def
+        if asset.key.to_user_string() in by_both:
+            assert isinstance(partitions, dg.MultiPartitionsDefinition)
+            assert [d.name for d in partitions.partitions_defs] == ["asset", "timeframe"]
+        else:
+            assert isinstance(partitions, dg.StaticPartitionsDefinition)
+
+
+def test_nothing_is_pickled() -> None:
+    managers = {asset.get_io_manager_key_for_asset_key(asset.key) for asset in ASSETS[:-1]}
+    assert managers == {"stages"}
+
+
+def test_the_code_location_loads_with_its_jobs() -> None:
+    dg.Definitions.validate_loadable(defs)
+    assert {job.name for job in defs.jobs or []} == {"refresh", "rollup"}

@@ -1,0 +1,105 @@
+"""Keys, ranges and what happens by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest_pipeline.defs.automation import nightly_refresh, source_assets
+from backtest_pipeline.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    by_asset_and_timeframe,
+    rectangles,
+    register_partitions,
+    timeframes_partitions,
+)
+from backtest_pipeline.defs.resources import SourceResource
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.partitions import Partition
+
+TIMEFRAMES = timeframes_partitions.get_partition_keys()
+NAMES = [f"A{i}" for i in range(6)]
+
+
+@given(
+    st.sets(st.sampled_from(NAMES), min_size=1), st.sets(st.sampled_from(TIMEFRAMES), min_size=1)
+)
+def test_rectangles_cover_exactly_what_is_asked(assets: set[str], timeframes: set[str]) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("asset", NAMES)
+        covered = [
+            str(key)
+            for tags in rectangles(instance, sorted(assets), sorted(timeframes))
+            for key in by_asset_and_timeframe.get_partition_keys_in_range(
+                dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END]),
+                dynamic_partitions_store=instance,
+            )
+        ]
+    assert sorted(covered) == sorted(f"{a}|{tf}" for a in assets for tf in timeframes)
+
+
+def test_neighbours_make_one_run() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("asset", NAMES)
+        asked = ["1D", "2D", "3D", "1W", "2W", "1M"]
+        assert len(rectangles(instance, NAMES, asked)) == 1
+
+
+def test_what_is_not_there_is_named() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("asset", ["BTC"])
+        with pytest.raises(UnknownName, match="did you mean BTC"):
+            rectangles(instance, ["BTX"], ["1D"])
+        with pytest.raises(UnknownName, match="BACKTEST_TIMEFRAMES"):
+            rectangles(instance, ["BTC"], ["45D"])
+
+
+@pytest.mark.parametrize("symbol", ["A|B", "A,B", "A[B]", "", "../etc", "A B"])
+def test_symbols_that_break_keys_are_refused(symbol: str) -> None:
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(InvalidInput, match="symbol"):
+        register_partitions(instance, [symbol])
+
+
+def test_a_key_and_its_text_are_the_same() -> None:
+    assert Partition.parse("S-ALPHA|1D") == Partition("S-ALPHA", "1D")
+    assert str(Partition("S-ALPHA", "1D")) == "S-ALPHA|1D"
+    with pytest.raises(InvalidInput, match="ASSET"):
+        Partition.parse("S-ALPHA")
+
+
+def test_the_sensor_adds_assets_of_the_source_once() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        for expected in ("added S-ALPHA", "no new asset"):
+            context = dg.build_sensor_context(
+                instance, resources={"source": SourceResource(path="")}
+            )
+            result = source_assets(context)
+            assert isinstance(result, dg.SkipReason)
+            assert expected in str(result.skip_message)
+        assert len(instance.get_dynamic_partitions("asset")) == 12
+
+
+def test_the_nightly_schedule_asks_for_everything_in_one_run() -> None:
+    with dg.instance_for_test() as instance:
+        moment = datetime(2026, 1, 2, 0, 10, tzinfo=UTC)
+        context = dg.build_schedule_context(
+            instance, scheduled_execution_time=moment, instance_ref=instance.get_ref()
+        )
+        assert isinstance(nightly_refresh(context), dg.SkipReason)
+        instance.add_dynamic_partitions("asset", NAMES)
+        request = nightly_refresh(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags[RANGE_START] == f"A0|{TIMEFRAMES[0]}"
+    assert request.tags[RANGE_END] == f"A5|{TIMEFRAMES[-1]}"
+    assert request.run_key == moment.isoformat()
+
+
+def test_the_workspace_file_names_the_code_location() -> None:
+    text = (Path(__file__).parents[2] / "workspace.yaml").read_text()
+    assert "module_name: backtest_pipeline.definitions" in text

@@ -1,0 +1,76 @@
+"""What the documents show runs as they show it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("docs/python-api.md", "python")
+    exec(compile(example, "docs/python-api.md", "exec"), {})  # noqa: S102 - our own document
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_the_api_that_is_documented_is_the_api_that_there_is() -> None:
+    import backtest_pipeline
+
+    documented = (ROOT / "docs/python-api.md").read_text()
+    for name in backtest_pipeline.__all__:
+        assert name in documented
+        assert getattr(backtest_pipeline, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = backtest_pipeline.nothing
+
+
+def test_every_setting_is_documented() -> None:
+    from backtest_pipeline.storage.settings import PREFIX, Settings
+
+    text = (ROOT / "docs/operations.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`{PREFIX}{name.upper()}`" in text
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{document} links to {target}"
+
+
+def test_the_compose_file_names_settings_that_exist() -> None:
+    from backtest_pipeline.storage.settings import PREFIX, Settings
+
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(services["dagster"]["environment"]) <= known
+
+
+def test_every_direct_dependency_has_a_reason() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    reasons = (ROOT / "docs/dependencies.md").read_text()
+    for requirement in named:
+        name = re.split(r"[\[=><]", requirement)[0]
+        assert name in reasons, f"{name} has no reason in docs/dependencies.md"
+
+
+def test_the_lock_holds_hashes_and_no_addresses() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = re.findall(r"^[a-zA-Z0-9._-]+==", lock, re.MULTILINE)
+    assert len(pinned) > 100
+    assert lock.count("--hash=sha256:") >= len(pinned)
+    assert "://" not in lock

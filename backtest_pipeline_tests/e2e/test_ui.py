@@ -1,0 +1,126 @@
+"""A person opens the UI, selects an asset and a timeframe, presses Materialize, sees the result."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+START_SECONDS = 120
+RUN_SECONDS = 180
+PAGE_SECONDS = 30
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/server_info", timeout=2):  # noqa: S310 - our own server
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """`backtest-pipeline up` on a store of its own; its address and process."""
+    home = open_folder / "ui"
+    port = _free_port()
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("BACKTEST_", "DAGSTER"))},
+        "BACKTEST_HOME": str(home),
+    }
+    with (open_folder / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backtest_pipeline.cli.main", "up", "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                pytest.fail((open_folder / "up.log").read_text()[-3000:])
+            time.sleep(0.5)
+        yield url, psutil.Process(process.pid)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+@pytest.fixture
+def page(ui: tuple[str, psutil.Process]) -> Iterator[Page]:
+    """A browser's page whose relative addresses are the UI's."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page(base_url=ui[0], viewport={"width": 1400, "height": 1200})
+        page.set_default_timeout(PAGE_SECONDS * 1000)
+        yield page
+        browser.close()
+
+
+def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
+    page.goto("/assets/backtests?view=lineage&lineageScope=upstream&lineageDepth=5")
+    page.get_by_text("Upstream").wait_for()
+    page.get_by_role("button", name="Materialize all").click()
+    page.get_by_text("materialize 4 assets").wait_for()
+    for key in ("S-ALPHA", "1W"):
+        page.get_by_text("Select a partition").first.click()
+        page.keyboard.type(key)
+        page.get_by_text("Select all (1)").first.click()
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="Launch 1 run").click()
+    page.get_by_text("Launched run").wait_for()
+    page.get_by_text("View", exact=True).click()
+
+    # The page of a run follows it; the page of a partition shows what was there when it opened.
+    ended = page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first
+    ended.wait_for(timeout=RUN_SECONDS * 1000)
+    assert ended.inner_text() == "Success"
+    page.goto("/assets/backtests?view=partitions&partition=S-ALPHA%7C1W")
+    page.get_by_text("runs_by_sharpe").wait_for()
+    shown = page.inner_text("body")
+    assert "ema_9_21" in shown
+    assert "synthetic_assets" in shown
+    page.get_by_text("[Show Markdown]").click()
+    chart = page.get_by_role("img", name="equity")
+    chart.wait_for()
+    assert chart.evaluate("image => image.naturalWidth") > 100
+
+
+def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]) -> None:
+    _, process = ui
+    tree = [process, *process.children(recursive=True)]
+    assert len(tree) > 3  # the command, dagster dev, webserver, daemon, code server
+    process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(tree, timeout=60)
+    assert [p.cmdline() for p in alive] == []
