@@ -188,7 +188,7 @@ def contents(workspace: Workspace, partitions: Sequence[Partition] | None = None
 def _file(workspace: Workspace, uris: pd.DataFrame, file: str) -> pd.DataFrame:
     tables = [
         workspace.artifacts.read_table(
-            uri, file, filters=[("run_id", "in", [str(r) for r in runs["run_id"]])]
+            str(uri), file, filters=[("run_id", "in", [str(r) for r in runs["run_id"]])]
         )
         for uri, runs in uris.groupby("artifact_uri")
     ]
@@ -200,10 +200,10 @@ def _file(workspace: Workspace, uris: pd.DataFrame, file: str) -> pd.DataFrame:
 
 
 def _canonical(frame: pd.DataFrame) -> pd.DataFrame:
-    kept = frame[[name for name in frame if name not in _PASSING]]
+    kept = frame.drop(columns=[name for name in frame if name in _PASSING])
     keys = ("run_id", "symbol", "tf", "ts", "month", "signal_id", "direction", "action")
     keys += ("period", "dataset", "reason", "trade_no")
-    return kept.sort_values([key for key in keys if key in kept]).reset_index(drop=True)
+    return kept.sort_values(by=[key for key in keys if key in kept.columns]).reset_index(drop=True)
 
 
 def assert_same(one: Contents, other: Contents) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
@@ -73,7 +74,7 @@ def test_a_failing_partition_is_found_among_many_and_the_others_are_stored(
     partitions = [Partition(name, "1D") for name in names]
     reader = SourceReader(small_market(**dict.fromkeys(names, 30)), names)
 
-    def load(tf: str, assets: list[str]):
+    def load(tf: str, assets: Sequence[str]) -> Panel:
         if {"X2", "X7"} & set(assets):
             raise ZeroDivisionError("odd")
         return bar_batches(reader, partitions).load(tf, assets)
@@ -197,7 +198,7 @@ def test_two_bars_give_runs_whose_undefined_metrics_have_reasons(workspace: Work
     refresh(workspace, small_market(A=2), [A])
     found = contents(workspace)
     assert len(found["backtest_runs"]) == 6
-    assert found["backtest_metrics"]["sharpe"].isna().all()
+    assert set(found["backtest_metrics"]["sharpe"]) == {None}
     assert found["backtest_metrics"]["why"].str.contains("sharpe").all()
     assert backtests_summary(workspace, [A]).numbers["runs"] == 6
 
@@ -265,7 +266,7 @@ def test_backtests_refuse_signals_of_other_features(workspace: Workspace) -> Non
     panel = small_market().panels["1D"]
     refresh(workspace, StaticSource({"1D": panel.take(np.arange(len(panel)) % 120 < 110)}), [A])
     bars_and_features = refresh_signals(workspace, small_market(), [A])
-    next(bars_and_features), next(bars_and_features)
+    assert [next(bars_and_features).stage for _ in range(2)] == ["bars", "features"]
     report = _backtests(workspace, A)
     assert outcome(report, A)[0] == "failed"
     assert "refresh signals first" in outcome(report, A)[1]
