@@ -20,7 +20,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json, hash_of
 from backtest_pipeline.pipeline.summary import Run, Summary, rounded
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.svg import Line, line_chart
+from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.portfolio import PortfolioResult, equal_weight_portfolio
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.equity import drawdowns
@@ -231,15 +231,13 @@ def rollups_summary(rollups: Sequence[Rollup], stored: Sequence[Mapping[str, Any
         }
         for _, row in ranked
     ]
-    chart = ""
+    chart = None
     if ranked:
         best, row = ranked[0]
         index = utc_index(best.ts)
-        chart = line_chart(
-            [
-                Line("buy and hold", pd.Series(best.benchmark.equity, index)),
-                Line(row["signal_name"], pd.Series(best.portfolio.equity, index)),
-            ],
-            f"{row['n_assets']} assets, {row['tf']}, equal weight",
+        lines = (
+            Line("buy and hold", pd.Series(best.benchmark.equity, index)),
+            Line(row["signal_name"], pd.Series(best.portfolio.equity, index)),
         )
+        chart = Chart(lines, f"{row['n_assets']} assets, {row['tf']}, equal weight")
     return Summary({"portfolios": len(rows)}, {"portfolios_by_sharpe": rows}, chart)

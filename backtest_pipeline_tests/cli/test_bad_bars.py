@@ -29,7 +29,7 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         ),
     ),
     "misspelt column": (
-        lambda b: b.rename(columns={"close": "cloze"}),
+        lambda b: pd.DataFrame(b.rename(columns={"close": "cloze"})),
         "no column for 'close'; did you mean 'cloze'?",
     ),
     "missing stamp": (
@@ -48,8 +48,8 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
             "value 'abc'); check that the file is whole"
         ),
     ),
-    "no rows": (lambda b: b[:0], "a header and no rows; export the bars again"),
-    "one bar": (lambda b: b[:1], "one stamp does not tell how long a bar is"),
+    "no rows": (lambda b: b.head(0), "a header and no rows; export the bars again"),
+    "one bar": (lambda b: b.head(1), "one stamp does not tell how long a bar is"),
     "other asset": (
         lambda b: b.assign(symbol="AAB"),
         "unknown asset 'AAA'; did you mean AAB?",
