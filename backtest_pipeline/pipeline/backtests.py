@@ -142,7 +142,7 @@ def place_events(
     at = np.searchsorted(keys, wanted)
     lost = np.append(keys, -1)[at] != wanted
     if lost.any():
-        culprit = int(asset[lost][0])
+        culprit = int(asset[lost].min())
         raise PartitionError(
             panel.assets[culprit],
             panel.timeframe.name,

@@ -108,6 +108,7 @@ def publication_of(
         uri=uri,
         files={
             "equity.parquet": _equity_table(batch, run_ids),
+            "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
         runs=_runs_table(batch, signals, identities, ids, config, window, started_at, uri),
@@ -136,7 +137,17 @@ def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
             "ts": _stamps(np.tile(panel.ts, n_runs)),
             "equity": batch.equity.ravel(),
             "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
-            "benchmark": np.tile(batch.benchmark, n_runs),
+        }
+    )
+
+
+def _benchmark_table(batch: BatchResult) -> pa.Table:
+    panel = batch.panel
+    return pa.table(
+        {
+            "asset": _dictionary(panel.segment_of_row, panel.assets),
+            "ts": _stamps(panel.ts),
+            "benchmark": batch.benchmark,
         }
     )
 
