@@ -143,14 +143,13 @@ class Curves(NamedTuple):
 
 def run_curves(workspace: Workspace, run: Run) -> Curves:
     """The stored series of a run."""
-    table = workspace.artifacts.read_table(
-        run["artifact_uri"],
-        "equity.parquet",
-        ["ts", *Curves._fields],
-        [("run_id", "==", str(run["run_id"]))],
-    )
+    read, uri = workspace.artifacts.read_table, run["artifact_uri"]
+    own = [("run_id", "==", str(run["run_id"]))]
+    table = read(uri, "equity.parquet", ["ts", "equity", "drawdown"], own)
+    held = read(uri, "benchmark.parquet", ["benchmark"], [("asset", "==", run["symbol"])])
     index = utc_index(table["ts"].cast(pa.int64()).to_numpy())
-    return Curves(*(pd.Series(table[name].to_numpy(), index) for name in Curves._fields))
+    columns = (table["equity"], table["drawdown"], held["benchmark"])
+    return Curves(*(pd.Series(column.to_numpy(), index) for column in columns))
 
 
 def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> Chart:
