@@ -88,38 +88,38 @@ def register_assets(
         InvalidInput: where a source gives an asset another id than the one it is known by: that
             is another asset with the same ticker.
     """
-    rows = [
-        {
-            "symbol": a.symbol,
-            "id": a.asset_id,
-            "name": a.name,
-            "asset_class": a.asset_class,
-            "source": source,
-            "is_synthetic": a.synthetic,
-        }
-        for a in sorted(assets, key=lambda a: a.symbol)
-    ]
+    rows = sorted(assets, key=lambda a: a.symbol)
     if not rows:
         return {}
     connection.execute(
         sa.text("""
             INSERT INTO dim_assets AS d (id, symbol, name, asset_class, source, is_synthetic)
-            VALUES (coalesce(CAST(:id AS int), nextval('asset_id_seq')), :symbol, :name,
-                    :asset_class, :source, :is_synthetic)
+            SELECT coalesce(u.id, nextval('asset_id_seq')), symbol, name, asset_class, :source,
+                   is_synthetic
+            FROM unnest(CAST(:ids AS int[]), CAST(:symbols AS text[]), CAST(:names AS text[]),
+                        CAST(:classes AS text[]), CAST(:synthetic AS bool[]))
+                 AS u (id, symbol, name, asset_class, is_synthetic)
             ON CONFLICT (symbol) DO UPDATE SET
                 name = excluded.name, asset_class = excluded.asset_class,
                 source = excluded.source, is_synthetic = excluded.is_synthetic
             WHERE (d.name, d.asset_class, d.source, d.is_synthetic) IS DISTINCT FROM
                   (excluded.name, excluded.asset_class, excluded.source, excluded.is_synthetic)
         """),
-        rows,
+        {
+            "source": source,
+            "ids": [a.asset_id for a in rows],
+            "symbols": [a.symbol for a in rows],
+            "names": [a.name for a in rows],
+            "classes": [a.asset_class for a in rows],
+            "synthetic": [a.synthetic for a in rows],
+        },
     )
-    ids = _ids(connection, [row["symbol"] for row in rows])
-    for row in rows:
-        if row["id"] is not None and ids[row["symbol"]] != row["id"]:
+    ids = _ids(connection, [a.symbol for a in rows])
+    for asset in rows:
+        if asset.asset_id is not None and ids[asset.symbol] != asset.asset_id:
             raise InvalidInput(
-                f"asset {row['symbol']} is known by id {ids[row['symbol']]}, but {source} gives it "
-                f"{row['id']}: that is another asset; rename it in the source"
+                f"asset {asset.symbol} is known by id {ids[asset.symbol]}, but {source} gives it "
+                f"{asset.asset_id}: that is another asset; rename it in the source"
             )
     return ids
 
