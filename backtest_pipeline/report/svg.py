@@ -37,7 +37,7 @@ def line_chart(
         width, height: in pixels.
         log: logarithmic values where all are positive.
     """
-    series = [_thinned(line.values[np.isfinite(line.values)]) for line in lines]
+    series = [_thinned(line.values.replace([np.inf, -np.inf], np.nan).dropna()) for line in lines]
     stamps = np.concatenate([stamps_us(s.index, title) for s in series])
     values = np.concatenate([s.to_numpy(np.float64) for s in series])
     log = log and bool((values > 0).all())
