@@ -9,7 +9,7 @@ import dagster as dg
 
 from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.summary import Summary
-from backtest_pipeline.report.svg import svg_markdown
+from backtest_pipeline.report.svg import line_chart, sparkline, svg_markdown
 
 _MOST_SHOWN = 20
 
@@ -42,7 +42,12 @@ def of_summary(summary: Summary) -> dict[str, Any]:
     """A summary's numbers, tables and chart as metadata values."""
     found: dict[str, Any] = dict(summary.numbers)
     if summary.chart:
-        found["equity"] = dg.MetadataValue.md(svg_markdown(summary.chart, "equity"))
+        chart = summary.chart
+        # Dagster draws a picture in the page where its text is short, and else behind a link.
+        found["equity"] = dg.MetadataValue.md(svg_markdown(sparkline(chart.lines), chart.title))
+        found["equity_chart"] = dg.MetadataValue.md(
+            svg_markdown(line_chart(chart.lines, chart.title), chart.title)
+        )
     for name, rows in summary.tables.items():
         if rows:
             found[name] = _table(rows)

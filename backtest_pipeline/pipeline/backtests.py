@@ -41,7 +41,7 @@ from backtest_pipeline.storage.datasets import (
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
-from backtest_pipeline.storage.signals import read_signals
+from backtest_pipeline.storage.signals import read_events
 
 FEWEST_BARS = 2  # a signal needs a next bar to fill at
 PRICE_COLUMNS = BAR_COLUMNS
@@ -92,7 +92,9 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
         partitions = [Partition(asset, tf) for asset in assets]
-        stored = read_signals(workspace.database, timeframe(tf), list(prices.inputs))
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(prices.inputs))
+        stored = read_events(workspace.database, timeframe(tf), list(ids.values()))
         with workspace.database.begin() as connection:
             versions = read_versions(connection, "signals", partitions)
         for partition, version in versions.items():
@@ -102,7 +104,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                     "the stored signals were made from other features, parameters or code than "
                     "there are now; refresh signals first",
                 )
-        events = place_events(prices.panel, signals, stored)
+        events = place_events(prices.panel, signals, stored, ids)
         return StoredSignals(
             SignalBlock(prices.panel, signals, events, prices.inputs),
             {p.asset: version for p, version in versions.items()},
@@ -111,25 +113,26 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     return Batches(tuple(partitions), load)
 
 
-def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -> np.ndarray:
+def place_events(
+    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
+) -> np.ndarray:
     """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
 
     Args:
         panel: the bars.
         signals: those to place; events of other signals are passed over.
-        stored: columns signal_id, symbol, ts, direction, action.
+        stored: columns signal_id, id, ts, is_long, is_entry.
+        ids: asset id of each symbol with events.
 
     Raises:
         PartitionError: for an asset with an event at a stamp that is none of its bars.
     """
-    position = {signal.signal_id: i for i, signal in enumerate(signals)}
-    known = np.isin(stored["signal_id"].to_numpy(), list(position))
-    stored = stored.filter(pa.array(known))
+    signal_ids = [signal.signal_id for signal in signals]
+    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
     events = np.zeros((len(signals), len(panel)), np.uint8)
     if not stored.num_rows:
         return events
-    segment = {asset: i for i, asset in enumerate(panel.assets)}
-    asset = np.array([segment[symbol] for symbol in stored["symbol"].to_pylist()], np.int64)
+    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
     ts = stored["ts"].cast(pa.int64()).to_numpy()
     # One sortable number per (asset, stamp): the panel's rows ascend in it.
     stamps = np.concatenate([panel.ts, ts])
@@ -139,23 +142,27 @@ def place_events(panel: Panel, signals: Sequence[SignalRow], stored: pa.Table) -
     at = np.searchsorted(keys, wanted)
     lost = np.append(keys, -1)[at] != wanted
     if lost.any():
-        culprit = int(asset[lost][0])
+        culprit = int(asset[lost].min())
         raise PartitionError(
             panel.assets[culprit],
             panel.timeframe.name,
             f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
             "on no bar; refresh the signals with --full-rebuild",
         )
-    is_long = stored["direction"].to_numpy() == "long"
-    is_entry = stored["action"].to_numpy() == "entry"
+    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
     bit = np.where(
         is_long,
         np.where(is_entry, LONG_ENTRY, LONG_EXIT),
         np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
     ).astype(np.uint8)
-    signal = np.array([position[i] for i in stored["signal_id"].to_pylist()], np.int64)
-    np.bitwise_or.at(events, (signal, at), bit)
+    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
     return events
+
+
+def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where in `known` each wanted id stands; all are there."""
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
 
 
 def backtests_of(

@@ -104,7 +104,7 @@ class BarsStage:
         database = self._workspace.database
         with database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
-        contents = content_versions(block, BAR_COLUMNS)
+        contents = content_versions(block, BAR_COLUMNS).whole
         # A source that has lost all bars of a partition is damaged: what is stored stays.
         lost = {
             p: stored[p].n_rows

@@ -37,16 +37,19 @@ class Window:
 
 
 def run_config(
-    signal: SignalRow, asset: str, timeframe: str, window: Window, config: SimulationConfig
+    signal: SignalRow, asset: str, timeframe: str, window: Window, simulation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that was asked for, as it is stored in `backtest_runs.config`."""
+    """All that was asked for, as it is stored in `backtest_runs.config`.
+
+    `simulation` is what `simulation_config` gives.
+    """
     return {
         "signal": {"name": signal.name, "type": signal.signal_type, "params": signal.params},
         "asset": asset,
         "timeframe": timeframe,
         "window": [d.isoformat() if d else None for d in (window.start, window.end)],
         "split": "full",
-        "simulation": simulation_config(config),
+        "simulation": simulation,
         "benchmark": "buy_and_hold",
         "metrics_version": METRICS_VERSION,
         "seed": 0,
@@ -70,14 +73,18 @@ def canonical_json(value: Any) -> str:
 
 def hash_of(value: Any) -> str:
     """Hash of a JSON value."""
-    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+    return hash_of_text(canonical_json(value))
 
 
-def run_id_of(config: Mapping[str, Any], snapshot_id: str) -> uuid.UUID:
-    """The id that follows from all that can change the result."""
-    name, engine_version = engine_identity()
-    inputs = [config, snapshot_id, code_version(*RUN_CODE), name, engine_version]
-    return uuid.uuid5(_NAMESPACE, canonical_json(inputs))
+def hash_of_text(text: str) -> str:
+    """Hash of a JSON value that is canonical text already."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def run_id_of(config: str, snapshot_id: str) -> uuid.UUID:
+    """The id that follows from all that can change the result; the config as canonical JSON."""
+    code = [snapshot_id, code_version(*RUN_CODE), *engine_identity()]
+    return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
 
 
 def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:

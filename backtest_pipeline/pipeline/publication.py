@@ -18,8 +18,10 @@ from backtest_pipeline.pipeline.identity import (
     environment_hash,
     fingerprints,
     hash_of,
+    hash_of_text,
     run_config,
     run_id_of,
+    simulation_config,
     snapshot_id_of,
 )
 from backtest_pipeline.simulation.batch import BatchResult
@@ -39,10 +41,10 @@ _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_r
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is."""
+    """What makes a run the run it is; its configuration as canonical JSON."""
 
     run_id: UUID
-    config: dict[str, Any]
+    config: str
     dataset_versions: dict[str, str]
     snapshot_id: str
 
@@ -57,11 +59,12 @@ def identify_runs(
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal."""
     identities = []
+    simulation = simulation_config(config)
     for signal in signals:
         for asset in assets:
             versions = {f"{asset}|{tf}": inputs[asset].version}
             snapshot_id = snapshot_id_of(versions)
-            asked = run_config(signal, asset, tf, window, config)
+            asked = canonical_json(run_config(signal, asset, tf, window, simulation))
             run_id = run_id_of(asked, snapshot_id)
             identities.append(RunIdentity(run_id, asked, versions, snapshot_id))
     return identities
@@ -105,6 +108,7 @@ def publication_of(
         uri=uri,
         files={
             "equity.parquet": _equity_table(batch, run_ids),
+            "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
         runs=_runs_table(batch, signals, identities, ids, config, window, started_at, uri),
@@ -133,7 +137,17 @@ def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
             "ts": _stamps(np.tile(panel.ts, n_runs)),
             "equity": batch.equity.ravel(),
             "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
-            "benchmark": np.tile(batch.benchmark, n_runs),
+        }
+    )
+
+
+def _benchmark_table(batch: BatchResult) -> pa.Table:
+    panel = batch.panel
+    return pa.table(
+        {
+            "asset": _dictionary(panel.segment_of_row, panel.assets),
+            "ts": _stamps(panel.ts),
+            "benchmark": batch.benchmark,
         }
     )
 
@@ -190,6 +204,7 @@ def _runs_table(
     first, last = panel.offsets[:-1], panel.offsets[1:] - 1
     by_signal = [signal for signal in signals for _ in range(n_assets)]
     by_asset = list(panel.assets) * len(signals)
+    params = [canonical_json(signal.params) for signal in signals]
 
     def same(value: Any) -> list[Any]:
         return [value] * n
@@ -200,7 +215,7 @@ def _runs_table(
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
             "signal_type": [signal.signal_type for signal in by_signal],
-            "params": [canonical_json(signal.params) for signal in by_signal],
+            "params": [text for text in params for _ in range(n_assets)],
             "id": [ids[asset] for asset in by_asset],
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),
@@ -215,14 +230,14 @@ def _runs_table(
             "started_at": pa.array(same(started_at), pa.timestamp("us", "UTC")),
             "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
             "is_current": same(True),
-            "config": [canonical_json(identity.config) for identity in identities],
+            "config": [identity.config for identity in identities],
             "results": _results(batch),
             "snapshot_id": [identity.snapshot_id for identity in identities],
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
             ],
             "code_version": same(code_version(*RUN_CODE)),
-            "config_hash": [hash_of(identity.config) for identity in identities],
+            "config_hash": [hash_of_text(identity.config) for identity in identities],
             "environment_hash": same(environment_hash()),
             "engine": same(engine),
             "engine_version": same(engine_version),

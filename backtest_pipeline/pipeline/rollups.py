@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json, hash_of
 from backtest_pipeline.pipeline.summary import Run, Summary, rounded
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.svg import Line, line_chart
+from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.portfolio import PortfolioResult, equal_weight_portfolio
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.equity import drawdowns
@@ -91,26 +91,49 @@ def _curves(
     workspace: Workspace, members: Sequence[Run]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Equity and benchmark of each run on the union of their stamps, `(n_runs, n_times)`."""
-    run_ids = [str(run["run_id"]) for run in members]
+    own = _series(workspace, members, "equity", "run_id", [str(run["run_id"]) for run in members])
+    held = _series(workspace, members, "benchmark", "asset", [run["symbol"] for run in members])
+    ts = np.union1d(own.ts, held.ts)
+    return ts, _placed(own, ts, len(members)), _placed(held, ts, len(members))
+
+
+class _Series(NamedTuple):
+    """A value at each stamp of each run; `run` is its position among the members."""
+
+    run: np.ndarray
+    ts: np.ndarray
+    value: np.ndarray
+
+
+def _series(
+    workspace: Workspace, members: Sequence[Run], what: str, key: str, keys: Sequence[str]
+) -> _Series:
+    """The column `what` of the file of that name; `keys` are the members' values of `key`."""
+    by_uri: dict[str, list[str]] = {}
+    for run, name in zip(members, keys, strict=True):
+        by_uri.setdefault(run["artifact_uri"], []).append(name)
+    # An older file may still hold assets whose current runs are in another one.
     tables = [
         workspace.artifacts.read_table(
-            uri,
-            "equity.parquet",
-            ["run_id", "ts", "equity", "benchmark"],
-            [("run_id", "in", run_ids)],
+            uri, f"{what}.parquet", [key, "ts", what], [(key, "in", found)]
         )
-        for uri in sorted({run["artifact_uri"] for run in members})
+        for uri, found in sorted(by_uri.items())
     ]
     table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
-    names = table["run_id"].combine_chunks()
-    row_of = {run_id: i for i, run_id in enumerate(run_ids)}
-    of_code = np.array([row_of.get(name, -1) for name in names.dictionary.to_pylist()])
-    row = of_code[names.indices.to_numpy()]
-    ts, at = np.unique(table["ts"].cast(pa.int64()).to_numpy(), return_inverse=True)
-    curves = np.full((2, len(run_ids), len(ts)), np.nan)
-    curves[0, row, at] = table["equity"].to_numpy()
-    curves[1, row, at] = table["benchmark"].to_numpy()
-    return ts, curves[0], curves[1]
+    names = table[key].combine_chunks()
+    run_of = {name: i for i, name in enumerate(keys)}
+    of_code = np.array([run_of.get(name, -1) for name in names.dictionary.to_pylist()])
+    return _Series(
+        of_code[names.indices.to_numpy()],
+        table["ts"].cast(pa.int64()).to_numpy(),
+        table[what].to_numpy(),
+    )
+
+
+def _placed(series: _Series, ts: np.ndarray, n_runs: int) -> np.ndarray:
+    values = np.full((n_runs, len(ts)), np.nan)
+    values[series.run, np.searchsorted(ts, series.ts)] = series.value
+    return values
 
 
 def store_rollups(
@@ -231,15 +254,13 @@ def rollups_summary(rollups: Sequence[Rollup], stored: Sequence[Mapping[str, Any
         }
         for _, row in ranked
     ]
-    chart = ""
+    chart = None
     if ranked:
         best, row = ranked[0]
         index = utc_index(best.ts)
-        chart = line_chart(
-            [
-                Line("buy and hold", pd.Series(best.benchmark.equity, index)),
-                Line(row["signal_name"], pd.Series(best.portfolio.equity, index)),
-            ],
-            f"{row['n_assets']} assets, {row['tf']}, equal weight",
+        lines = (
+            Line("buy and hold", pd.Series(best.benchmark.equity, index)),
+            Line(row["signal_name"], pd.Series(best.portfolio.equity, index)),
         )
+        chart = Chart(lines, f"{row['n_assets']} assets, {row['tf']}, equal weight")
     return Summary({"portfolios": len(rows)}, {"portfolios_by_sharpe": rows}, chart)

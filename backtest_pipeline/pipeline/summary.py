@@ -13,7 +13,7 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.svg import Line, line_chart
+from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.signals import count_signals
@@ -34,11 +34,11 @@ Run = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers, tables (lists of rows) and perhaps one chart (SVG text)."""
+    """Numbers, tables (lists of rows) and perhaps one chart."""
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    chart: str = ""
+    chart: Chart | None = None
 
 
 class _Box(NamedTuple):
@@ -94,7 +94,7 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
             **quality.tables,
             **_extremes(ranked),
         },
-        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else "",
+        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
     )
 
 
@@ -143,29 +143,23 @@ class Curves(NamedTuple):
 
 def run_curves(workspace: Workspace, run: Run) -> Curves:
     """The stored series of a run."""
-    table = workspace.artifacts.read_table(
-        run["artifact_uri"],
-        "equity.parquet",
-        ["ts", *Curves._fields],
-        [("run_id", "==", str(run["run_id"]))],
-    )
+    read, uri = workspace.artifacts.read_table, run["artifact_uri"]
+    own = [("run_id", "==", str(run["run_id"]))]
+    table = read(uri, "equity.parquet", ["ts", "equity", "drawdown"], own)
+    held = read(uri, "benchmark.parquet", ["benchmark"], [("asset", "==", run["symbol"])])
     index = utc_index(table["ts"].cast(pa.int64()).to_numpy())
-    return Curves(*(pd.Series(table[name].to_numpy(), index) for name in Curves._fields))
+    columns = (table["equity"], table["drawdown"], held["benchmark"])
+    return Curves(*(pd.Series(column.to_numpy(), index) for column in columns))
 
 
-def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> str:
-    """A run's equity against its benchmark as SVG."""
+def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> Chart:
+    """A run's equity beside its benchmark's."""
     curves = run_curves(workspace, run)
     title = f"{run['symbol']} {run['tf']}: {run['signal_name']}"
     if synthetic:
         title += " (synthetic bars)"
-    return line_chart(
-        [
-            Line("buy and hold", curves.benchmark),
-            Line(run["signal_name"], curves.equity),
-        ],
-        title,
-    )
+    lines = Line("buy and hold", curves.benchmark), Line(run["signal_name"], curves.equity)
+    return Chart(lines, title)
 
 
 def _quality(workspace: Workspace, dataset: str, partitions: Sequence[Partition]) -> Summary:

@@ -14,6 +14,7 @@ from backtest_pipeline.market.panel import stamps_us
 
 # The first line is the context of the others, so it is the pale one.
 _COLOURS = ("#8b949e", "#1f6feb", "#d29922", "#3fb950", "#f85149", "#a371f7")
+_SPARK_POINTS, _SPARK_STEP, _SPARK_HEIGHT = 36, 9, 80
 _MOST_POINTS = 240  # a chart is about that many pixels wide; more would only cost bytes
 
 
@@ -23,6 +24,14 @@ class Line:
 
     label: str
     values: pd.Series
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What to draw: the context first, then what it is about."""
+
+    lines: tuple[Line, ...]
+    title: str
 
 
 def line_chart(
@@ -37,7 +46,7 @@ def line_chart(
         width, height: in pixels.
         log: logarithmic values where all are positive.
     """
-    series = [_thinned(line.values.replace([np.inf, -np.inf], np.nan).dropna()) for line in lines]
+    series = [_thinned(pd.Series(line.values[np.isfinite(line.values)])) for line in lines]
     stamps = np.concatenate([stamps_us(s.index, title) for s in series])
     values = np.concatenate([s.to_numpy(np.float64) for s in series])
     log = log and bool((values > 0).all())
@@ -81,6 +90,34 @@ def line_chart(
             f'fill="#1f2328">{escape(line.label)}</text>'
         )
     return "".join([*parts, "</svg>"])
+
+
+def sparkline(lines: Sequence[Line]) -> str:
+    """Lines without axes in an SVG of at most 700 bytes, which Dagster shows in the page itself.
+
+    Args:
+        lines: as in `line_chart`; at most two, on a logarithmic scale where all are positive.
+    """
+    thinned = [
+        line.values.iloc[np.linspace(0, len(line.values) - 1, _SPARK_POINTS).astype(int)].to_numpy(
+            np.float64
+        )
+        for line in lines
+    ]
+    values = np.concatenate(thinned)
+    if (values > 0).all():
+        thinned, values = [np.log(v) for v in thinned], np.log(values)
+    y = _scale(values.min(), values.max(), _SPARK_HEIGHT - 1, 1)
+    paths = []
+    for colour, heights in zip(("#999", "#16e"), thinned, strict=False):
+        points = np.array([round(y(v)) for v in heights])
+        steps = "".join(f"l{_SPARK_STEP} {step}" for step in np.diff(points))
+        paths.append(f'<path stroke="{colour}" d="M0 {points[0]}{steps}"/>')
+    width = _SPARK_STEP * (_SPARK_POINTS - 1)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_SPARK_HEIGHT}" '
+        f'fill="none">{"".join(paths)}</svg>'
+    )
 
 
 def svg_markdown(svg: str, alt: str) -> str:

@@ -79,7 +79,9 @@ def write_features(
         copy.lock_cells(cursor, "features", panel.timeframe.name, list(ids.values()))
         classes = _classes(cursor, ids)
         stored = _stored_versions(cursor, panel.timeframe, ids)
-        kept = _kept_until(panel, {} if replace else stored, hashed)
+        until = {} if replace else {asset: before.last_ts for asset, before in stored.items()}
+        versions, beginnings = content_versions(panel, hashed, until)
+        kept = _kept_until(panel, stored, beginnings)
         fresh = panel.take(panel.ts > np.repeat([kept[a] for a in panel.assets], panel.lengths))
         outdated = [ids[asset] for asset in panel.assets if kept[asset] == _NOTHING]
         for table in ("cmc_features", "cmc_ema_multi_tf_u"):
@@ -87,7 +89,6 @@ def write_features(
             copy.run(cursor, statement, panel.timeframe.name, outdated)
         copy.append(cursor, "cmc_features", _feature_rows(fresh, ids, classes, types))
         copy.append(cursor, "cmc_ema_multi_tf_u", _ema_rows(fresh, ids, emas))
-        versions = content_versions(panel, hashed)
         # A replaced asset never gets a generation again that it had before, even where its rows
         # are those of long ago: what was made of the rows in between must not pass for current.
         generations = {
@@ -192,11 +193,9 @@ def _stored_versions(
 
 
 def _kept_until(
-    panel: Panel, stored: Mapping[str, _Stored], hashed: Sequence[str]
+    panel: Panel, stored: Mapping[str, _Stored], beginnings: Mapping[str, str]
 ) -> dict[str, int]:
     """For each asset the last stamp of its stored rows; `_NOTHING` where they must go."""
-    last = {asset: stored[asset].last_ts for asset in panel.assets if asset in stored}
-    beginnings = content_versions(panel, hashed, last) if last else {}
     kept = {a: stored[a].last_ts for a, v in beginnings.items() if v == stored[a].version}
     return {asset: kept.get(asset, _NOTHING) for asset in panel.assets}
 

@@ -7,44 +7,85 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 
+_ROWS = 4096  # encoded at once: they fit in the processor's cache
+
+
+class ContentVersions(NamedTuple):
+    """Hashes by asset: of all its rows, and of its first rows where these were asked for."""
+
+    whole: dict[str, str]
+    beginning: dict[str, str]
+
 
 def content_versions(
     panel: Panel, columns: Sequence[str], until: Mapping[str, int] | None = None
-) -> dict[str, str]:
+) -> ContentVersions:
     """For each asset a hash of its rows: stamps and the named columns.
 
-    Hashed are, in this order: the timeframe's name, then `ts` as little-endian int64, then each
-    column's name and values as little-endian float64 with one NaN (booleans as bytes). The order
-    of `columns` counts, the order of assets does not.
+    Hashed (sha256, cut to 128 bits) are the timeframe's name and the columns' names and kinds,
+    then row after row: `ts` and the integer and boolean columns as little-endian int64, then the
+    other columns as little-endian float64 with one NaN. The order of `columns` counts, the order
+    of assets does not. Row by row, the hash of a beginning falls out on the way to the whole.
 
     Args:
         panel: the rows.
         columns: float64, bool or integer columns of it.
-        until: last stamp to hash of each asset; assets that are not named are left out. All rows
-            of all assets where None.
+        until: for each asset whose beginning is asked for, the last stamp of that.
     """
-    if until is None:
-        bounds = {asset: panel.rows_of(asset) for asset in panel.assets}
-    else:
-        bounds = {asset: _rows_until(panel, asset, last) for asset, last in until.items()}
-    digests = {asset: _digest_of(panel.timeframe.name) for asset in bounds}
-    for name, values in (("ts", panel.ts), *((c, panel[c]) for c in columns)):
-        stored = _canonical(values).view(np.uint8).data
-        width = len(stored) // max(len(panel), 1)
-        for asset, rows in bounds.items():
-            digests[asset].update(name.encode() + b"\0")
-            digests[asset].update(stored[rows.start * width : rows.stop * width])
-    return {asset: digest.hexdigest() for asset, digest in digests.items()}
+    rows = _EncodedRows(panel, columns)
+    whole, beginning = {}, {}
+    for asset, start, stop in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
+        digest = hashlib.sha256(rows.header)
+        if until is not None and asset in until:
+            first, start = start, start + panel.ts[start:stop].searchsorted(until[asset], "right")
+            rows.feed(digest, int(first), int(start))
+            beginning[asset] = digest.hexdigest()[:32]
+        rows.feed(digest, int(start), int(stop))
+        whole[asset] = digest.hexdigest()[:32]
+    return ContentVersions(whole, beginning)
 
 
-def _rows_until(panel: Panel, asset: str, last: int) -> slice:
-    rows = panel.rows_of(asset)
-    return slice(rows.start, rows.start + int(panel.ts[rows].searchsorted(last, "right")))
+class _EncodedRows:
+    """A panel as bytes, row by row; fast where rows are asked for in ascending order."""
+
+    def __init__(self, panel: Panel, columns: Sequence[str]) -> None:
+        real = {name: np.issubdtype(panel[name].dtype, np.floating) for name in columns}
+        kinds = [f"{name}:{'f8' if is_real else 'i8'}" for name, is_real in real.items()]
+        self.header = "".join(f"{text}\0" for text in (panel.timeframe.name, *kinds)).encode()
+        self._whole = [panel.ts, *(panel[name] for name in columns if not real[name])]
+        self._real = [panel[name] for name in columns if real[name]]
+        self._n_rows, self._width = len(panel), 8 * (1 + len(columns))
+        self._first = -1
+        self._bytes = memoryview(b"")
+
+    def feed(self, digest: hashlib._Hash, start: int, stop: int) -> None:
+        """Update the digest with these rows."""
+        while start < stop:
+            first = start - start % _ROWS
+            if first != self._first:
+                self._bytes, self._first = self._encoded(first), first
+            until = min(stop, first + _ROWS)
+            digest.update(
+                self._bytes[(start - first) * self._width : (until - first) * self._width]
+            )
+            start = until
+
+    def _encoded(self, first: int) -> memoryview:
+        rows = slice(first, min(first + _ROWS, self._n_rows))
+        table = np.empty((rows.stop - first, self._width // 8), "<i8")
+        for i, values in enumerate(self._whole):
+            table[:, i] = values[rows]
+        reals = table.view("<f8")[:, len(self._whole) :]
+        for i, values in enumerate(self._real):
+            reals[:, i] = values[rows]
+        np.copyto(reals, np.nan, where=np.isnan(reals))
+        return table.reshape(-1).view(np.uint8).data
 
 
 def combined(*versions: str) -> str:
@@ -54,16 +95,6 @@ def combined(*versions: str) -> str:
 
 def _digest_of(text: str) -> hashlib.blake2b:
     return hashlib.blake2b(text.encode() + b"\0", digest_size=16)
-
-
-def _canonical(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.bool_:
-        return np.ascontiguousarray(values).view(np.uint8)
-    if np.issubdtype(values.dtype, np.integer):
-        return np.ascontiguousarray(values, dtype="<i8")
-    canonical = np.array(values, dtype="<f8")
-    canonical[np.isnan(canonical)] = np.nan
-    return canonical
 
 
 @cache

@@ -152,6 +152,19 @@ def read_signals(
         return copy.fetch(cursor, query.as_string(), timeframe.name, list(ids.values()))
 
 
+def read_events(database: Database, timeframe: Timeframe, ids: Sequence[int]) -> pa.Table:
+    """What the events of these assets are and nothing about them, in no order.
+
+    Columns: signal_id, id, ts, is_long, is_entry.
+    """
+    query = (
+        "SELECT signal_id, id, ts, direction = 'long' AS is_long, action = 'entry' AS is_entry"
+        " FROM signals WHERE tf = $1 AND id = ANY($2::int[])"
+    )
+    with database.arrow() as connection, connection.cursor() as cursor:
+        return copy.fetch(cursor, query, timeframe.name, list(ids))
+
+
 def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
     known = {(state.signal_id, state.asset_id) for state in states}
     seen = set(zip(events.signal_id.tolist(), events.asset_id.tolist(), strict=True))

@@ -22,17 +22,20 @@ def naive(bars: pd.DataFrame) -> pd.DataFrame:
 
 UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "missing column": (
-        lambda b: b.drop(columns="low"),
+        lambda b: pd.DataFrame(b.drop(columns="low")),
         (
             "bars.csv: no column for 'low'; its columns are symbol, ts, open, high, close, volume; "
             "rename the right one"
         ),
     ),
     "misspelt column": (
-        lambda b: b.rename(columns={"close": "cloze"}),
+        lambda b: pd.DataFrame(b.rename(columns={"close": "cloze"})),
         "no column for 'close'; did you mean 'cloze'?",
     ),
-    "missing stamp": (lambda b: b.drop(columns="ts"), "no column for a stamp (ts, timestamp"),
+    "missing stamp": (
+        lambda b: pd.DataFrame(b.drop(columns="ts")),
+        "no column for a stamp (ts, timestamp",
+    ),
     "empty column": (lambda b: put(b, "close", np.nan, ALL), "column 'close' is empty in all rows"),
     "stamps without a zone": (
         naive,
@@ -45,8 +48,8 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
             "value 'abc'); check that the file is whole"
         ),
     ),
-    "no rows": (lambda b: b[:0], "a header and no rows; export the bars again"),
-    "one bar": (lambda b: b[:1], "one stamp does not tell how long a bar is"),
+    "no rows": (lambda b: b.head(0), "a header and no rows; export the bars again"),
+    "one bar": (lambda b: b.head(1), "one stamp does not tell how long a bar is"),
     "other asset": (
         lambda b: b.assign(symbol="AAB"),
         "unknown asset 'AAA'; did you mean AAB?",

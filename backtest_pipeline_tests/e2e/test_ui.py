@@ -111,10 +111,12 @@ def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
     shown = page.inner_text("body")
     assert "ema_9_21" in shown
     assert "synthetic_assets" in shown
+    charts = page.get_by_role("img", name="S-ALPHA 1W")
+    charts.first.wait_for()  # the small one, in the page itself
     page.get_by_text("[Show Markdown]").click()
-    chart = page.get_by_role("img", name="equity")
-    chart.wait_for()
-    assert chart.evaluate("image => image.naturalWidth") > 100
+    charts.nth(1).wait_for()
+    for chart in charts.all():
+        assert chart.evaluate("image => image.naturalWidth") > 100
 
 
 def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]) -> None:

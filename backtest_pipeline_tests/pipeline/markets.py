@@ -182,6 +182,7 @@ def contents(workspace: Workspace, partitions: Sequence[Partition] | None = None
             found[table] = found[table][found[table]["run_id"].isin(uris["run_id"])]
     for file in ("equity.parquet", "monthly_returns.parquet"):
         found[file] = _file(workspace, uris, file)
+    found["benchmark.parquet"] = _benchmarks(workspace, uris)
     return {table: _canonical(frame) for table, frame in found.items()}
 
 
@@ -197,6 +198,18 @@ def _file(workspace: Workspace, uris: pd.DataFrame, file: str) -> pd.DataFrame:
     frame = pa.concat_tables(tables).to_pandas()
     frame["run_id"] = frame["run_id"].astype(str)
     return frame
+
+
+def _benchmarks(workspace: Workspace, uris: pd.DataFrame) -> pd.DataFrame:
+    frames = [
+        workspace.artifacts.read_table(
+            str(uri), "benchmark.parquet", filters=[("asset", "in", list(runs["symbol"]))]
+        )
+        .to_pandas()
+        .assign(symbol=lambda frame: frame.pop("asset").astype(str), tf=runs["tf"].iloc[0])
+        for uri, runs in uris.groupby("artifact_uri")
+    ]
+    return pd.concat(frames) if frames else pd.DataFrame()
 
 
 def _canonical(frame: pd.DataFrame) -> pd.DataFrame:

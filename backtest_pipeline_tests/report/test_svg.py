@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest_pipeline.report.svg import Line, line_chart, svg_markdown
+from backtest_pipeline.report.svg import Line, line_chart, sparkline, svg_markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -79,7 +79,7 @@ def test_many_points_are_thinned_and_the_ends_stay() -> None:
     _, (points,) = drawn(line_chart([line(list(range(1, 10_001)))], "many"))
     assert len(points) <= 300
     assert points[0][0] == pytest.approx(58)
-    assert points[-1][0] > 600
+    assert points[-1][0] == pytest.approx(606)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.3), (0.001, 0.002), (9_000, 31_000)])
@@ -94,3 +94,12 @@ def test_markdown_carries_the_picture_itself() -> None:
     markdown = svg_markdown(svg, "best ]( run")
     assert base64.b64decode(markdown.rpartition("base64,")[2].rstrip(")")).decode() == svg
     assert markdown.count("](") == 1
+
+
+def test_a_sparkline_is_short_enough_to_be_drawn_in_the_page() -> None:
+    rng = np.random.default_rng(1)
+    for scale in (0.01, 0.1, 1.0):
+        walks = [line(list(np.exp(rng.normal(0, scale, 3000).cumsum()))) for _ in range(2)]
+        text = svg_markdown(sparkline(walks), "BTCUSDT 1D: ema_50_200 (synthetic bars)")
+        assert len(text) < 1000
+        assert len(ElementTree.fromstring(sparkline(walks))) == 2  # noqa: S314

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
@@ -23,7 +23,7 @@ def panel_of(**assets: list[float]) -> Panel:
 
 
 def version(panel: Panel, asset: str = "a", columns: tuple[str, ...] = ("close", "flag")) -> str:
-    return content_versions(panel, columns)[asset]
+    return content_versions(panel, columns).whole[asset]
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=9))
@@ -64,11 +64,31 @@ def test_every_nan_is_the_same_nan() -> None:
 
 def test_a_version_is_the_same_on_every_machine() -> None:
     nan = b"\0\0\0\0\0\0\xf8\x7f"
-    digest = hashlib.blake2b(b"1D\0", digest_size=16)
-    digest.update(b"ts\0" + struct.pack("<3q", 0, 1, 2))
-    digest.update(b"close\0" + struct.pack("<d", 1.5) + nan + struct.pack("<d", -2.0))
-    digest.update(b"flag\0\1\0\0")
-    assert version(panel_of(a=[1.5, np.nan, -2.0])) == digest.hexdigest()
+    digest = hashlib.sha256(b"1D\0close:f8\0flag:i8\0")
+    digest.update(struct.pack("<2qd", 0, 1, 1.5))
+    digest.update(struct.pack("<2q", 1, 0) + nan)
+    digest.update(struct.pack("<2qd", 2, 0, -2.0))
+    assert version(panel_of(a=[1.5, np.nan, -2.0])) == digest.hexdigest()[:32]
+
+
+@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=4), st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_beginning_has_the_version_that_it_has_alone(
+    lengths: list[int], data: st.DataObject
+) -> None:
+    values = {f"a{i}": [float(i + row) for row in range(n)] for i, n in enumerate(lengths)}
+    asset = data.draw(st.sampled_from(sorted(values)))
+    n = data.draw(st.integers(0, len(values[asset])))
+    columns = ("close", "flag")
+    found = content_versions(panel_of(**values), columns, {asset: n - 1})
+    assert found.beginning == {asset: version(panel_of(**{asset: values[asset][:n]}), asset)}
+    assert found.whole == content_versions(panel_of(**values), columns).whole
+
+
+def test_a_whole_number_is_not_the_number_with_the_same_bytes() -> None:
+    panel = panel_of(a=[1.0])
+    bits = panel.with_columns({"close": panel["close"].view(np.int64)})
+    assert version(panel) != version(bits)
 
 
 def test_the_values_are_not_changed_by_hashing() -> None:
