@@ -27,7 +27,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.costs import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.datasets import forget_version
+from backtest_pipeline.storage.datasets import mark_stale
 from backtest_pipeline.storage.dimensions import (
     active_signals,
     asset_ids,
@@ -114,7 +114,7 @@ def backtest_once(
             if window == Window():
                 # The run took the place of one that a refresh had published: were the data of
                 # that one to come back, the refresh must not take its own for current.
-                forget_version(cursor, "backtests", ids[asset], tf)
+                mark_stale(cursor, "backtests", ids[asset], tf)
         run = _stored_run(workspace, identity.run_id)
     workspace.progress("backtest", 1, 1)
     assert run is not None  # noqa: S101  (it was just published)

@@ -105,11 +105,15 @@ def write_versions(
     )
 
 
-def forget_version(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
-    """Have the next refresh compute a partition's dataset anew, in the cursor's transaction."""
+def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
+    """Have the next refresh compute a partition's dataset anew, in the cursor's transaction.
+
+    Until then what is stored stays the partition's dataset.
+    """
     copy.run(
         cursor,
-        "DELETE FROM dataset_versions WHERE dataset = $1 AND id = $2::int AND tf = $3",
+        "UPDATE dataset_versions SET input_version = ''"
+        " WHERE dataset = $1 AND id = $2::int AND tf = $3",
         dataset,
         asset_id,
         tf,

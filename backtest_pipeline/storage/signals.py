@@ -86,8 +86,7 @@ def write_signals(
     `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
     where that is given, else all. The snapshot of the feature row is made in the database, so
     that its columns never travel; it holds every feature and the event's EMAs, and leaves out
-    only when the row was written. `feature_version` is the version of the code that made it. An
-    asset whose version says that it has no bars loses what is stored of it.
+    only when the row was written. `feature_version` is the version of the code that made it.
 
     Args:
         database: where to.
@@ -117,10 +116,6 @@ def write_signals(
             " AND s.id = c.id AND s.tf = $1 AND s.ts >= coalesce(c.since, '-infinity')",
             timeframe.name,
         )
-        emptied = [ids[p.asset] for p, version in versions.items() if version.last_ts is None]
-        for table in ("signals", "signal_state"):
-            statement = f"DELETE FROM {table} WHERE tf = $1 AND id = ANY($2::int[])"  # noqa: S608
-            copy.run(cursor, statement, timeframe.name, emptied)
         if _insert_events(cursor, timeframe, signal_version, events.emas) != len(events):
             raise _lost(cursor, timeframe, len(events))
         _upsert_states(cursor, timeframe, signal_version)

@@ -20,6 +20,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     changed,
     contents,
     daily_panel,
+    outcome,
     refresh,
     sample_panels,
     until,
@@ -91,19 +92,33 @@ def test_bars_that_were_appended_and_then_withdrawn_leave_nothing_behind(
     assert_same(contents(workspace), contents(straight))
 
 
-def test_an_asset_that_loses_all_its_bars_loses_its_signals_and_runs(
+TWO = [Partition("A", "1D"), Partition("B", "1D")]
+
+
+def _two_assets(*, last_of_a: int) -> StaticSource:
+    """Two assets of 300 days, of the first only the last ones."""
+    panel = daily_panel({"A": 300, "B": 300})
+    keep = (panel.segment_of_row == 1) | (panel.ts > panel.ts[299 - last_of_a])
+    return StaticSource({"1D": panel.take(keep)})
+
+
+def test_an_asset_that_shrinks_to_one_bar_loses_its_signals_and_runs(
     workspace: Workspace, fresh_store: Callable[[], Workspace]
 ) -> None:
-    full = StaticSource({"1D": daily_panel({"A": 300, "B": 300})})
-    panel = full.panels["1D"]
-    emptied = StaticSource({"1D": panel.take(panel.segment_of_row == 1)})
-    partitions = [Partition("A", "1D"), Partition("B", "1D")]
-    refresh(workspace, full, partitions)
-    reports = refresh(workspace, emptied, partitions)
+    refresh(workspace, _two_assets(last_of_a=299), TWO)
+    reports = refresh(workspace, _two_assets(last_of_a=1), TWO)
     assert not any(report.failed for report in reports.values())
     straight = fresh_store()
-    refresh(straight, emptied, partitions)
+    refresh(straight, _two_assets(last_of_a=1), TWO)
     assert_same(contents(workspace), contents(straight))
+
+
+def test_an_asset_that_loses_all_its_bars_keeps_what_is_stored(workspace: Workspace) -> None:
+    refresh(workspace, _two_assets(last_of_a=299), TWO)
+    before = contents(workspace)
+    reports = refresh(workspace, _two_assets(last_of_a=0), TWO)
+    assert outcome(reports["bars"], TWO[0])[0] == "empty"
+    assert_same(contents(workspace), before)
 
 
 def test_an_unchanged_source_writes_nothing(workspace: Workspace) -> None:
