@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         build_features,
         generate_signals,
         load_bars,
+        load_features,
+        load_signals,
         run_backtest,
     )
     from backtest_pipeline.simulation.costs import CostModel, FixedFractional
@@ -28,6 +30,8 @@ _HOMES = {
     "build_features": "pipeline.api",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
+    "load_features": "pipeline.api",
+    "load_signals": "pipeline.api",
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
 }
@@ -40,6 +44,8 @@ __all__ = [
     "build_features",
     "generate_signals",
     "load_bars",
+    "load_features",
+    "load_signals",
     "run_backtest",
     "simulate",
 ]

@@ -1,20 +1,24 @@
-"""The Python API on plain pandas objects: one asset, no store."""
+"""The Python API on plain pandas objects, one asset at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import TIMEFRAMES
+from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
+from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.simulation.costs import CostModel, Direction, FixedFractional
 from backtest_pipeline.simulation.single import (
     SimulationResult,
@@ -23,6 +27,8 @@ from backtest_pipeline.simulation.single import (
     simulate,
 )
 from backtest_pipeline.sources.choose import choose_source
+from backtest_pipeline.storage.features import read_features
+from backtest_pipeline.storage.signals import read_signals
 from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategies, strategy_of
 
@@ -149,6 +155,46 @@ def run_backtest(
         initial_cash=initial_cash,
         timeframe=timeframe,
     )
+
+
+def load_features(
+    asset: str, timeframe: str = "1D", columns: Sequence[str] = ("close",)
+) -> pd.DataFrame:
+    """Stored features of one asset, from the store that the environment names.
+
+    Args:
+        asset, timeframe: the partition.
+        columns: columns of `cmc_features`, and `ema_N` for the stored periods.
+
+    Raises:
+        UnknownName: for an asset, timeframe or column that is not stored.
+        StoreError: where the store cannot be read.
+    """
+    with open_workspace() as workspace:
+        panel = read_features(workspace.database, named_timeframe(timeframe), [asset], columns)
+    return panel.frame(asset).reindex(columns=list(columns))
+
+
+def load_signals(asset: str, timeframe: str = "1D") -> pd.DataFrame:
+    """Stored signal events of one asset, each with the full feature row of its bar.
+
+    Columns: name, direction, action, close, and the features of the snapshot; index `ts`.
+
+    Raises:
+        UnknownName: for an asset or timeframe that is not stored.
+        StoreError: where the store cannot be read.
+    """
+    with open_workspace() as workspace:
+        stored = read_signals(
+            workspace.database, named_timeframe(timeframe), [asset], snapshots=True
+        )
+    names = ("name", "direction", "action", "close")
+    events = stored.select(names).to_pylist()
+    snapshots = [json.loads(text) for text in stored["feature_snapshot"].to_pylist()]
+    rows = [{**snapshot, **event} for snapshot, event in zip(snapshots, events, strict=True)]
+    frame = pd.DataFrame(rows, utc_index(stored["ts"].cast(pa.int64()).to_numpy()))
+    features = [name for name in frame.columns if name not in (*names, "ts")]
+    return frame.reindex(columns=[*names, *features])
 
 
 def _full_name(signal_type: str) -> str:

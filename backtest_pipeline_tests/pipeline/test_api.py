@@ -1,0 +1,80 @@
+"""The Python API beside the store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import backtest_pipeline as bp
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.refresh import refresh_signals
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.sources.sample import SampleMarket
+
+ASSET = "S-ALPHA"
+
+
+@pytest.fixture
+def refreshed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A store with one partition, named by the environment."""
+    for report in refresh_signals(workspace, SampleMarket(), [Partition(ASSET, "1D")]):
+        assert not report.failed
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "postgres")
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", workspace.database.conninfo)
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", str(workspace.artifacts.root))
+    return workspace
+
+
+def test_stored_features_are_those_that_are_computed(refreshed: Workspace) -> None:
+    columns = ["close", "rsi_14", "ema_21", "ret_is_outlier"]
+    stored = bp.load_features(ASSET, "1D", columns)
+    computed = bp.build_features(bp.load_bars(asset=ASSET, timeframe="1D"))
+    pd.testing.assert_frame_equal(
+        stored,
+        pd.DataFrame(computed[columns]),
+        check_exact=True,
+        check_freq=False,
+        check_dtype=False,
+    )
+
+
+def test_stored_signals_are_those_that_are_generated(refreshed: Workspace) -> None:
+    stored = bp.load_signals(ASSET)
+    features = bp.build_features(bp.load_bars(asset=ASSET))
+    generated = bp.generate_signals(features, "ema", fast=9, slow=21)
+    mine = pd.DataFrame(stored[stored["name"] == "ema_9_21"])
+    for direction, action, column in (
+        ("long", "entry", "entries"),
+        ("long", "exit", "exits"),
+        ("short", "entry", "short_entries"),
+        ("short", "exit", "short_exits"),
+    ):
+        found = mine[(mine["direction"] == direction) & (mine["action"] == action)]
+        assert list(found.index) == list(generated.index[generated[column].to_numpy(bool)])
+    snapshot = mine["rsi_14"].to_numpy(float)
+    assert np.allclose(snapshot, features["rsi_14"].reindex(mine.index), rtol=0, atol=1e-12)
+
+
+def test_what_is_not_stored_is_named(refreshed: Workspace) -> None:
+    with pytest.raises(UnknownName, match="did you mean S-ALPHA"):
+        bp.load_features("S-ALPA")
+    with pytest.raises(UnknownName, match="unknown feature"):
+        bp.load_features(ASSET, "1D", ["rsi_99"])
+    with pytest.raises(UnknownName, match="unknown timeframe"):
+        bp.load_signals(ASSET, "1d")
+
+
+def test_bad_calls_are_explained() -> None:
+    bars = bp.load_bars(asset=ASSET)
+    with pytest.raises(UnknownName, match="unknown signal type 'macd'"):
+        bp.run_backtest(bars, "macd", {})
+    with pytest.raises(InvalidInput, match="slow: Field required"):
+        bp.run_backtest(bars, "ema", {"fast": 9})
+    with pytest.raises(UnknownName, match="unknown direction"):
+        bp.run_backtest(bars, "ema", {"fast": 9, "slow": 21}, direction="sideways")
+    with pytest.raises(InvalidInput, match="no complete 4H bar"):
+        bp.load_bars(asset="S-GAMMA", timeframe="4H")
+    with pytest.raises(InvalidInput, match="time zone"):
+        bp.build_features(bars.tz_localize(None))
