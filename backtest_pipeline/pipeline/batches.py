@@ -122,7 +122,7 @@ def run_stage(
     stage: Stage[T],
     *,
     workers: int = 2,
-    block_rows: int = 60_000,
+    block_rows: int = 150_000,
     rebuild: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
