@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 import yaml
+
+from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.database import Database
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,3 +80,22 @@ def test_the_lock_holds_hashes_and_no_addresses() -> None:
     assert len(pinned) > 100
     assert lock.count("--hash=sha256:") >= len(pinned)
     assert "://" not in lock
+
+
+def test_the_queries_on_the_concepts_page_run(database: Database, tmp_path: Path) -> None:
+    on_tables, on_files = blocks("docs/concepts.md", "sql")
+    with database.begin() as connection:
+        for query in on_tables.split(";"):
+            if query.strip():
+                connection.execute(sa.text(query))
+
+    store = ArtifactStore(tmp_path / "artifacts")
+    equity = pa.table(
+        {"run_id": ["a", "a", "b"], "equity": [1.0, 3.0, 2.0], "drawdown": [0.0, -0.5, -0.1]}
+    )
+    store.put_directory("runs/1D/some-block", {"equity.parquet": equity}, {})
+    query = on_files.replace("'artifacts/", f"'{store.root}/")
+    assert sorted(duckdb.connect().execute(query).fetchall()) == [
+        ("a", 3.0, -0.5),
+        ("b", 2.0, -0.1),
+    ]
