@@ -19,13 +19,22 @@ if TYPE_CHECKING:
         load_signals,
         run_backtest,
     )
-    from backtest_pipeline.simulation.costs import CostModel, FixedFractional
+    from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.single import SimulationResult, simulate
+    from backtest_pipeline.simulation.sizing import (
+        AtrRisk,
+        EqualWeight,
+        FixedFractional,
+        VolatilityScaled,
+    )
+    from backtest_pipeline.simulation.stops import StopRules
 
 _HOMES = {
     "BacktestError": "market.errors",
     "CostModel": "simulation.costs",
-    "FixedFractional": "simulation.costs",
+    "AtrRisk": "simulation.sizing",
+    "EqualWeight": "simulation.sizing",
+    "FixedFractional": "simulation.sizing",
     "SimulationResult": "simulation.single",
     "build_features": "pipeline.api",
     "generate_signals": "pipeline.api",
@@ -34,13 +43,19 @@ _HOMES = {
     "load_signals": "pipeline.api",
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
+    "StopRules": "simulation.stops",
+    "VolatilityScaled": "simulation.sizing",
 }
 
 __all__ = [
+    "AtrRisk",
     "BacktestError",
     "CostModel",
+    "EqualWeight",
     "FixedFractional",
     "SimulationResult",
+    "StopRules",
+    "VolatilityScaled",
     "build_features",
     "generate_signals",
     "load_bars",

@@ -12,7 +12,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import StageReport
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.files import FileBars
 from bench.bars import daily_bars, write_bars
 from bench.clock import Clock, Seconds

@@ -10,7 +10,7 @@ from backtest_pipeline.cli.console import console, print_json, progress_shown, r
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
-    from backtest_pipeline.simulation.costs import SimulationConfig
+    from backtest_pipeline.simulation.config import SimulationConfig
 
 
 def run(
@@ -72,12 +72,9 @@ def run(
 
 
 def _simulation(direction: str, costs: tuple[float, float], fraction: float) -> SimulationConfig:
-    from backtest_pipeline.simulation.costs import (
-        CostModel,
-        Direction,
-        FixedFractional,
-        SimulationConfig,
-    )
+    from backtest_pipeline.simulation.config import Direction, SimulationConfig
+    from backtest_pipeline.simulation.costs import CostModel
+    from backtest_pipeline.simulation.sizing import FixedFractional
 
     if direction not in list(Direction):
         raise UnknownName("direction", direction, list(Direction))

@@ -7,12 +7,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.simulation.costs import (
-    CostModel,
-    Direction,
-    FixedFractional,
-    SimulationConfig,
-)
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import load_settings

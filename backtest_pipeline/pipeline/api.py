@@ -19,13 +19,15 @@ from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.simulation.costs import CostModel, Direction, FixedFractional
+from backtest_pipeline.simulation.config import Direction
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.single import (
     SimulationResult,
     bars_panel,
     infer_timeframe,
     simulate,
 )
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.features import read_features
 from backtest_pipeline.storage.signals import read_signals

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
 from backtest_pipeline.storage.dimensions import SignalRow

@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.identity import (
     snapshot_id_of,
 )
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons

@@ -11,7 +11,7 @@ from backtest_pipeline.pipeline.batches import StageReport, run_stage
 from backtest_pipeline.pipeline.features import FeaturesStage, features_of, stored_bars
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
 
 

@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.datasets import mark_stale
 from backtest_pipeline.storage.dimensions import (

@@ -8,11 +8,12 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.costs import Direction, FixedFractional, SimulationConfig
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.engine import Fills, fill_orders
 from backtest_pipeline.simulation.equity import EquityCurves, equity_curves
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, Orders, resolve_orders
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 

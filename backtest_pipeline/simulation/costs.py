@@ -1,76 +1,63 @@
-"""What a trade costs, how much of the equity it uses, and in which direction it may go."""
+"""What a trade costs: fees, slippage and funding, and the fees that venues take."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
-from backtest_pipeline.market.errors import InvalidInput
-
-
-class Direction(StrEnum):
-    """Sides that a run may take."""
-
-    LONG = "long"
-    SHORT = "short"
-    BOTH = "both"
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs of a fill.
+    """Costs of a fill, and of holding.
 
     Attributes:
         fee_bps: fee in basis points of notional, on each side. 0 is 0.
-        slippage_bps: basis points by which a fill is worse than the bar's open.
+        slippage_bps: basis points by which a fill is worse than the price it aims at.
+        funding_bps_day: basis points of notional a day that longs pay and shorts receive; negative
+            the other way. A table of rates by symbol takes its place where one is given.
 
     Raises:
-        InvalidInput: for a negative or non-finite cost, or one of 100 % and more.
+        InvalidInput: for a negative or non-finite fee or slippage, or a rate of 100 % and more.
     """
 
     fee_bps: float = 10.0
     slippage_bps: float = 5.0
+    funding_bps_day: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("fee_bps", "slippage_bps"):
             value = getattr(self, name)
             if not math.isfinite(value) or not 0 <= value < 10_000:
                 raise InvalidInput(f"{name} must be at least 0 and below 10,000, not {value!r}")
+        if not math.isfinite(self.funding_bps_day) or abs(self.funding_bps_day) >= 10_000:
+            raise InvalidInput(
+                f"funding_bps_day must lie between -10,000 and 10,000, not {self.funding_bps_day!r}"
+            )
+
+    @staticmethod
+    def of_venue(name: str) -> CostModel:
+        """The costs of a venue's lowest tier.
+
+        Raises:
+            UnknownName: for a venue that is not in VENUES.
+        """
+        if name not in VENUES:
+            raise UnknownName("venue", name, VENUES)
+        return VENUES[name]
 
 
-@dataclass(frozen=True)
-class FixedFractional:
-    """Each entry uses the same fraction of the equity at its fill.
-
-    Attributes:
-        fraction: above 0 and at most 1. The fees come out of the same cash, so that a fraction
-            of 1 buys as much as the cash pays for.
-    """
-
-    fraction: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.fraction) or not 0 < self.fraction <= 1:
-            raise InvalidInput(f"fraction must be above 0 and at most 1, not {self.fraction!r}")
-
-
-@dataclass(frozen=True)
-class SimulationConfig:
-    """What a run assumes beside its signals.
-
-    Attributes:
-        costs: fees and slippage.
-        sizing: how much of the equity an entry uses.
-        direction: which of the strategy's signals are traded.
-        initial_cash: starting equity, in the quote currency of the bars.
-    """
-
-    costs: CostModel = CostModel()
-    sizing: FixedFractional = FixedFractional()
-    direction: Direction = Direction.BOTH
-    initial_cash: float = 10_000.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.initial_cash) or self.initial_cash <= 0:
-            raise InvalidInput(f"initial_cash must be above 0, not {self.initial_cash!r}")
+# Taker fees of the lowest tier as the venues' fee pages gave them in 2025. Perpetuals carry the
+# interest part of funding that these venues share, 0.01 % each 8 hours. Slippage is this
+# project's default, not a venue's.
+_PERPETUAL_FUNDING = 3.0
+VENUES: dict[str, CostModel] = {
+    "binance_spot": CostModel(10.0),
+    "binance_perp": CostModel(5.0, funding_bps_day=_PERPETUAL_FUNDING),
+    "bybit_spot": CostModel(10.0),
+    "bybit_perp": CostModel(5.5, funding_bps_day=_PERPETUAL_FUNDING),
+    "okx_spot": CostModel(10.0),
+    "okx_perp": CostModel(5.0, funding_bps_day=_PERPETUAL_FUNDING),
+    "kraken_spot": CostModel(40.0),
+}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import Orders
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from backtest_pipeline.simulation.costs import Direction
+from backtest_pipeline.simulation.config import Direction
 
 LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8
 _ALLOWED = {

@@ -11,12 +11,8 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel, stamps_us, utc_index
 from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.costs import (
-    CostModel,
-    Direction,
-    FixedFractional,
-    SimulationConfig,
-)
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics import undefined_reasons
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
@@ -25,6 +21,7 @@ from backtest_pipeline.simulation.orders import (
     SHORT_ENTRY,
     SHORT_EXIT,
 )
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.trades import trade_columns
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}

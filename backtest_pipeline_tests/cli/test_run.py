@@ -107,7 +107,7 @@ def test_a_window_trades_what_a_direct_simulation_of_it_trades(
     """Indicators know the history before the window; positions begin inside it."""
     from backtest_pipeline.market.features import build_features
     from backtest_pipeline.simulation.batch import simulate_batch
-    from backtest_pipeline.simulation.costs import SimulationConfig
+    from backtest_pipeline.simulation.config import SimulationConfig
     from backtest_pipeline.simulation.orders import (
         LONG_ENTRY,
         LONG_EXIT,

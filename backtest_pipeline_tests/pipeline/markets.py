@@ -18,7 +18,7 @@ from backtest_pipeline.market.validation import RowIssue
 from backtest_pipeline.pipeline.batches import StageReport
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import AssetInfo, BarSource, SourceBars, require_known
 from backtest_pipeline.sources.sample import SampleMarket
 

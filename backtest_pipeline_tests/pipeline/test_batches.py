@@ -17,7 +17,7 @@ from backtest_pipeline.pipeline.batches import Batches, StageReport, blocks_of, 
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.summary import backtests_summary
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import (
     PARTITIONS,
     Contents,

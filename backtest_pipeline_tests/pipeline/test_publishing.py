@@ -17,7 +17,8 @@ from backtest_pipeline.pipeline.rollups import RollupConfig, roll_up, store_roll
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.costs import CostModel, Direction, SimulationConfig
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh

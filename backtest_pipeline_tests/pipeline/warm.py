@@ -8,7 +8,7 @@ from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.signals import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.costs import SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.dimensions import SignalRow
 
 assert adbc_driver_postgresql.dbapi

@@ -11,8 +11,16 @@ import pytest
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.costs import CostModel, FixedFractional, SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.single import infer_timeframe, simulate
+from backtest_pipeline.simulation.sizing import (
+    AtrRisk,
+    EqualWeight,
+    FixedFractional,
+    VolatilityScaled,
+)
+from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import bars_of, flags, random_panel
 
 Damage = Callable[[pd.DataFrame], pd.DataFrame]
@@ -161,14 +169,21 @@ def test_an_unknown_timeframe_names_its_neighbours() -> None:
         lambda: CostModel(slippage_bps=float("nan")),
         lambda: CostModel(fee_bps=10_000.0),
         lambda: FixedFractional(0.0),
-        lambda: FixedFractional(1.5),
+        lambda: SimulationConfig(sizing=FixedFractional(1.5)),
+        lambda: CostModel(funding_bps_day=float("inf")),
+        lambda: VolatilityScaled(0.0),
+        lambda: EqualWeight(0),
+        lambda: AtrRisk(risk=1.5),
+        lambda: StopRules(stop_loss=0.0),
+        lambda: StopRules(trailing=1.0),
+        lambda: StopRules(max_bars=0),
         lambda: FixedFractional(float("nan")),
         lambda: SimulationConfig(initial_cash=0.0),
         lambda: SimulationConfig(initial_cash=float("inf")),
     ],
 )
 def test_assumptions_without_sense_are_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(InvalidInput, match=r"must be .*not "):
+    with pytest.raises(InvalidInput, match=r"must .*not "):
         make()
 
 

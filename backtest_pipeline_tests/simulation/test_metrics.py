@@ -14,15 +14,12 @@ import pytest
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.costs import (
-    CostModel,
-    Direction,
-    FixedFractional,
-    SimulationConfig,
-)
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.daily import DAILY_STATISTICS, daily_statistics
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS, undefined_reasons
 from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     bars_of,

@@ -11,9 +11,11 @@ import pytest
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.costs import CostModel, FixedFractional, SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import resolve_orders
 from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,

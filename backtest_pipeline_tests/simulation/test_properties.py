@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.costs import (
-    CostModel,
-    Direction,
-    FixedFractional,
-    SimulationConfig,
-)
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.trades import EXIT_REASONS, Trades
 from backtest_pipeline_tests.simulation.markets import (
     bars_of,

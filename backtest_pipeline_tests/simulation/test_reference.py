@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.costs import (
-    CostModel,
-    Direction,
-    FixedFractional,
-    SimulationConfig,
-)
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.trades import EXIT_REASONS
 from backtest_pipeline_tests.simulation.markets import random_events, random_panel
 from backtest_pipeline_tests.simulation.reference import Account, Bar, trade_by_hand

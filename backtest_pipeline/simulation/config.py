@@ -1,0 +1,87 @@
+"""What a run assumes beside its signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing, with_sizing_columns
+from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+
+
+class Direction(StrEnum):
+    """Sides that a run may take."""
+
+    LONG = "long"
+    SHORT = "short"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What a run assumes beside its signals; docs/simulation.md says what each does.
+
+    Attributes:
+        costs: fees, slippage, funding.
+        sizing: how much of the equity an entry uses.
+        direction: which of the strategy's signals are traded.
+        initial_cash: starting equity, in the quote currency of the bars.
+        stops: when a position is left without a signal.
+        max_leverage: gross exposure that entries may bring the account to, in equities.
+        lot_size: units that a position is a multiple of, one for all or by symbol; 0 is any.
+        min_notional: smallest entry in the quote currency, one for all or by symbol.
+        delay_bars: bars that a signal is late beyond the next open.
+        intrabar: which of a stop and a target comes first where nothing tells.
+        risk_free: return of cash a day, a fraction, that the metrics are in excess of.
+    """
+
+    costs: CostModel = field(default_factory=CostModel)
+    sizing: Sizing = field(default_factory=FixedFractional)
+    direction: Direction = Direction.BOTH
+    initial_cash: float = 10_000.0
+    stops: StopRules = field(default_factory=StopRules)
+    max_leverage: float = 1.0
+    lot_size: float | Mapping[str, float] = 0.0
+    min_notional: float | Mapping[str, float] = 0.0
+    delay_bars: int = 0
+    intrabar: IntrabarOrder = IntrabarOrder.STOP_FIRST
+    risk_free: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("initial_cash", "max_leverage"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value <= 0:
+                raise InvalidInput(f"{name} must be above 0, not {value!r}")
+        if isinstance(self.sizing, FixedFractional) and self.sizing.fraction > self.max_leverage:
+            raise InvalidInput(
+                f"fraction must be at most max_leverage ({self.max_leverage!r}), "
+                f"not {self.sizing.fraction!r}"
+            )
+        for name in ("lot_size", "min_notional"):
+            given = getattr(self, name)
+            for value in given.values() if isinstance(given, Mapping) else (given,):
+                if not math.isfinite(value) or value < 0:
+                    raise InvalidInput(f"{name} must be at least 0, not {value!r}")
+        if not isinstance(self.delay_bars, int) or self.delay_bars < 0:
+            raise InvalidInput(
+                f"delay_bars must be a whole number of at least 0, not {self.delay_bars!r}"
+            )
+        if not math.isfinite(self.risk_free):
+            raise InvalidInput(f"risk_free must be a number, not {self.risk_free!r}")
+
+
+def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:
+    """The panel with the indicators that stops and sizing read.
+
+    To be called before a panel is cut to a window: they remember the bars before it.
+    """
+    panel = with_sizing_columns(panel, config.sizing)
+    if config.stops.trailing_atr is None:
+        return panel
+    return with_indicators(panel, [f"atr_{config.stops.atr_period}"])
