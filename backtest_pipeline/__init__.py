@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         run_backtest,
     )
     from backtest_pipeline.simulation.costs import CostModel
-    from backtest_pipeline.simulation.single import SimulationResult, simulate
+    from backtest_pipeline.simulation.many import BookSimulation, simulate_book
+    from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
     from backtest_pipeline.simulation.sizing import (
         AtrRisk,
         EqualWeight,
@@ -42,7 +43,10 @@ _HOMES = {
     "load_features": "pipeline.api",
     "load_signals": "pipeline.api",
     "run_backtest": "pipeline.api",
+    "BookSimulation": "simulation.many",
+    "compute_metrics": "simulation.single",
     "simulate": "simulation.single",
+    "simulate_book": "simulation.many",
     "StopRules": "simulation.stops",
     "VolatilityScaled": "simulation.sizing",
 }
@@ -50,6 +54,7 @@ _HOMES = {
 __all__ = [
     "AtrRisk",
     "BacktestError",
+    "BookSimulation",
     "CostModel",
     "EqualWeight",
     "FixedFractional",
@@ -57,12 +62,14 @@ __all__ = [
     "StopRules",
     "VolatilityScaled",
     "build_features",
+    "compute_metrics",
     "generate_signals",
     "load_bars",
     "load_features",
     "load_signals",
     "run_backtest",
     "simulate",
+    "simulate_book",
 ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
@@ -20,14 +20,8 @@ from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.simulation.config import Direction
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.single import (
-    SimulationResult,
-    bars_panel,
-    infer_timeframe,
-    simulate,
-)
-from backtest_pipeline.simulation.sizing import FixedFractional
+from backtest_pipeline.simulation.frames import bars_panel, infer_timeframe
+from backtest_pipeline.simulation.single import SimulationResult, simulate
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.features import read_features
 from backtest_pipeline.storage.signals import read_signals
@@ -120,10 +114,8 @@ def run_backtest(
     params: Mapping[str, Any],
     *,
     direction: str = "both",
-    costs: CostModel | None = None,
-    sizing: FixedFractional | None = None,
-    initial_cash: float = 10_000.0,
     timeframe: str | None = None,
+    **assumptions: Any,
 ) -> SimulationResult:
     """Features, signals and simulation of one asset in one call.
 
@@ -132,19 +124,19 @@ def run_backtest(
         signal_type: the strategy, as in `generate_signals`.
         params: its parameters.
         direction: `long`, `short` or `both`.
-        costs, sizing, initial_cash, timeframe: as in `simulate`.
+        timeframe: as in `simulate`.
+        assumptions: costs, sizing, stops, funding and all else that `simulate` takes by name.
 
     Raises:
         UnknownName, InvalidInput: as the functions that it calls.
     """
-    if direction not in list(Direction):
-        raise UnknownName("direction", direction, list(Direction))
+    side_of_run = Direction.of(direction)
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, signal_type, timeframe=timeframe, **params)
     never = pd.Series(np.zeros(len(signals), bool), signals.index)
 
     def traded(name: str, side: Direction) -> pd.Series:
-        return pd.Series(signals[name]) if direction in (side, Direction.BOTH) else never
+        return pd.Series(signals[name]) if side_of_run in (side, Direction.BOTH) else never
 
     return simulate(
         bars,
@@ -152,10 +144,8 @@ def run_backtest(
         traded("exits", Direction.LONG),
         traded("short_entries", Direction.SHORT),
         traded("short_exits", Direction.SHORT),
-        costs=costs,
-        sizing=sizing,
-        initial_cash=initial_cash,
         timeframe=timeframe,
+        **assumptions,
     )
 
 

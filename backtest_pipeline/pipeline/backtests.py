@@ -27,9 +27,9 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
@@ -59,10 +59,8 @@ def run_config(
 def simulation_config(config: SimulationConfig) -> dict[str, Any]:
     """Costs, sizing, direction and cash as JSON values."""
     return {
-        "costs": asdict(config.costs),
-        "sizing": {"mode": "fixed_fractional", **asdict(config.sizing)},
-        "direction": config.direction.value,
-        "initial_cash": config.initial_cash,
+        **asdict(config),
+        "sizing": {"mode": type(config.sizing).__name__, **asdict(config.sizing)},
     }
 
 

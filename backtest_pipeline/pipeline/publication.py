@@ -24,9 +24,9 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
     snapshot_id_of,
 )
+from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING

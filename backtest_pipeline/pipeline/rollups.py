@@ -62,7 +62,9 @@ class Rollup:
         panel = Panel(
             timeframe(self.timeframe), ("portfolio",), np.array([0, len(self.ts)]), self.ts, {}
         )
-        found = equity_metrics(panel, self.portfolio.equity[None, :], self.benchmark.equity)
+        found = equity_metrics(
+            panel.ts, panel.offsets, self.portfolio.equity[None, :], self.benchmark.equity
+        )
         return {name: float(values[0]) for name, values in found.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.costs import CostModel
@@ -21,6 +21,13 @@ class Direction(StrEnum):
     LONG = "long"
     SHORT = "short"
     BOTH = "both"
+
+    @staticmethod
+    def of(name: str) -> Direction:
+        """The direction of this name; raises UnknownName where there is none."""
+        if name not in list(Direction):
+            raise UnknownName("direction", name, list(Direction))
+        return Direction(name)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _varies(sum_of_squares, n):
 
 
 @njit(cache=True, nogil=True)
-def _shape_of_returns(r, n, stats):
+def _shape_of_returns(r, n, risk_free, stats):
     mean = 0.0
     for i in range(n):
         mean += r[i]
@@ -95,15 +95,17 @@ def _shape_of_returns(r, n, stats):
         m2 += d * d
         m3 += d * d * d
         m4 += d * d * d * d
-        if r[i] < 0.0:
-            downside += r[i] * r[i]
-            losses -= r[i]
+        excess = r[i] - risk_free
+        if excess < 0.0:
+            downside += excess * excess
+            losses -= excess
         else:
-            gains += r[i]
+            gains += excess
+    excess = mean - risk_free
     if _varies(m2, n):
         deviation = np.sqrt(m2 / (n - 1))
         stats[2] = deviation * np.sqrt(_YEAR)
-        stats[3] = mean / deviation * np.sqrt(_YEAR)
+        stats[3] = excess / deviation * np.sqrt(_YEAR)
         stats[10] = (m3 / n) / (m2 / n) ** 1.5
         stats[11] = (m4 / n) / (m2 / n) ** 2
         ordered = np.sort(r[:n])
@@ -116,12 +118,12 @@ def _shape_of_returns(r, n, stats):
             tail += ordered[i]
         stats[9] = tail / (k + 1)
     if downside > 0.0:
-        stats[4] = mean / np.sqrt(downside / n) * np.sqrt(_YEAR)
+        stats[4] = excess / np.sqrt(downside / n) * np.sqrt(_YEAR)
         stats[7] = gains / losses
 
 
 @njit(cache=True, nogil=True)
-def _against_benchmark(r, b, n, stats):
+def _against_benchmark(r, b, n, risk_free, stats):
     mean_r = mean_b = mean_d = 0.0
     for i in range(n):
         mean_r += r[i]
@@ -139,7 +141,7 @@ def _against_benchmark(r, b, n, stats):
         beta = covariance / variance
         excess = 0.0
         for i in range(n):
-            excess += r[i] - beta * b[i]
+            excess += r[i] - risk_free - beta * (b[i] - risk_free)
         stats[13] = (1.0 + excess / n) ** _YEAR - 1.0
         stats[14] = beta
     deviation = np.sqrt(variance_d / (n - 1))
@@ -149,7 +151,7 @@ def _against_benchmark(r, b, n, stats):
 
 
 @njit(cache=True, nogil=True)
-def _all_columns(equity, benchmark, offsets, days, out):
+def _all_columns(equity, benchmark, offsets, days, risk_free, out):
     n_assets = len(offsets) - 1
     longest = 0
     for a in range(n_assets):
@@ -177,12 +179,16 @@ def _all_columns(equity, benchmark, offsets, days, out):
             stats[12] = benchmark_return
             stats[17] = daily[:n].mean()
             if n_returns > 1:
-                _shape_of_returns(r, n_returns, stats)
-                _against_benchmark(r, b, n_returns, stats)
+                _shape_of_returns(r, n_returns, risk_free, stats)
+                _against_benchmark(r, b, n_returns, risk_free, stats)
 
 
 def daily_statistics(
-    equity: np.ndarray, benchmark: np.ndarray, offsets: np.ndarray, days: np.ndarray
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    offsets: np.ndarray,
+    days: np.ndarray,
+    risk_free: float = 0.0,
 ) -> np.ndarray:
     """The DAILY_STATISTICS of every column; see the metric dictionary for the formulas.
 
@@ -191,11 +197,12 @@ def daily_statistics(
         benchmark: float64 `(n_rows,)`, equity of each asset's benchmark.
         offsets: int64 `(n_assets + 1,)`.
         days: int64 `(n_rows,)`, UTC day number of each bar's close.
+        risk_free: return of cash a day, a fraction.
 
     Returns:
         float64 `(n_runs * n_assets, len(DAILY_STATISTICS))`, NaN where undefined.
     """
     n_columns = equity.shape[0] * (len(offsets) - 1)
     out = np.full((n_columns, len(DAILY_STATISTICS)), np.nan)
-    _all_columns(np.ascontiguousarray(equity), benchmark, offsets, days, out)
+    _all_columns(np.ascontiguousarray(equity), benchmark, offsets, days, risk_free, out)
     return out

@@ -2,8 +2,8 @@
 
 Fractions, not percent. Daily figures come from the starting equity (that of the first bar, before
 which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
-the last equity): n daily returns r, 365 days a year, ddof 1, risk-free rate 0. Undefined is NaN
-with a reason, never infinity, 0 or a sentinel.
+the last equity): n daily returns r, 365 days a year, ddof 1. Undefined is NaN with a reason, never
+infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -95,13 +95,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "turnover",
         "times a year",
-        "sum(abs(size) * price) / mean(daily equity) / days * 365",
+        "sum(size * fill price) / mean(daily equity) / days * 365",
         "less than a day of equity",
     ),
     Metric("fees_paid", "quote currency", "sum of fees", ""),
     Metric(
-        "slippage_cost", "quote currency", "sum of size * abs(fill price - open of the bar)", ""
+        "slippage_cost", "quote currency", "sum of size * abs(fill price - price it aimed at)", ""
     ),
+    Metric("funding_paid", "quote currency", "sum of funding; negative where received", ""),
     Metric("benchmark_return", "fraction", "total_return of the benchmark", "no bars"),
     Metric(
         "alpha",
@@ -125,6 +126,7 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
+AGAINST_BENCHMARK = ("benchmark_return", "alpha", "beta", "information_ratio", "tracking_error")
 _REASONS = {metric.name: metric.undefined for metric in METRICS}
 
 
@@ -133,8 +135,8 @@ def compute_metrics_batch(
     equity: np.ndarray,
     benchmark: np.ndarray,
     trades: Trades,
-    bars_in_position: np.ndarray,
-    traded_notional: np.ndarray,
+    *,
+    risk_free: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """All metrics of all columns.
 
@@ -143,36 +145,42 @@ def compute_metrics_batch(
         equity: float64 `(n_runs, n_rows)`.
         benchmark: float64 `(n_rows,)`, the benchmark's equity of each asset.
         trades: the trades of all columns.
-        bars_in_position: int64 `(n_columns,)`.
-        traded_notional: float64 `(n_columns,)`, sum of abs(size) * price of the fills.
+        risk_free: return of cash a day, a fraction.
 
     Returns:
         One float64 `(n_columns,)` array per metric, NaN where undefined.
     """
     n_columns = equity.shape[0] * len(panel.assets)
-    metrics = equity_metrics(panel, equity, benchmark)
+    metrics = equity_metrics(panel.ts, panel.offsets, equity, benchmark, risk_free=risk_free)
     mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     with np.errstate(divide="ignore", invalid="ignore"):
-        metrics["turnover"] = traded_notional / mean_equity / n_days * 365.0
+        metrics.update(trade_metrics(vars(trades), trades.column, n_columns))
+        metrics["turnover"] = metrics.pop("notional") / mean_equity / n_days * 365.0
         bars = np.tile(panel.lengths, equity.shape[0])
-        metrics["exposure"] = bars_in_position / bars
-        metrics.update(_trade_metrics(trades, n_columns))
+        metrics["exposure"] = metrics.pop("bars_in_position") / bars
     for values in metrics.values():
         values[~np.isfinite(values)] = np.nan
     return {name: metrics[name] for name in METRIC_NAMES}
 
 
 def equity_metrics(
-    panel: Panel, equity: np.ndarray, benchmark: np.ndarray
+    ts: np.ndarray,
+    offsets: np.ndarray,
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    *,
+    risk_free: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """The metrics that follow from equity alone, and `mean_equity` and `n_days`.
 
     Args:
-        panel: gives stamps and asset bounds.
+        ts: int64 `(n_rows,)`, microseconds UTC.
+        offsets: int64 `(n_assets + 1,)`, rows of each asset.
         equity: float64 `(n_runs, n_rows)`.
         benchmark: float64 `(n_rows,)`.
+        risk_free: return of cash a day, a fraction.
     """
-    table = daily_statistics(equity, benchmark, panel.offsets, panel.ts // DAY_US)
+    table = daily_statistics(equity, benchmark, offsets, ts // DAY_US, risk_free)
     table[~np.isfinite(table)] = np.nan
     metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
     deepest = np.abs(metrics["max_drawdown"])
@@ -182,26 +190,47 @@ def equity_metrics(
     return metrics
 
 
-def _trade_metrics(trades: Trades, n_columns: int) -> dict[str, np.ndarray]:
+TRADE_COLUMNS = (
+    *("entry_ts", "exit_ts", "entry_price", "exit_price", "size", "fees", "slippage_cost"),
+    *("funding", "pnl", "pnl_pct", "bars_held", "is_open"),
+)
+
+
+def trade_metrics(
+    trades: Mapping[str, np.ndarray], column: np.ndarray, n_columns: int
+) -> dict[str, np.ndarray]:
+    """The metrics that follow from trades alone, and `notional` and `bars_in_position`.
+
+    Args:
+        trades: TRADE_COLUMNS by name, each `(n_trades,)`, stamps in microseconds.
+        column: int64 `(n_trades,)`, the column of each trade.
+        n_columns: columns in all.
+    """
+
     def total(weights: np.ndarray) -> np.ndarray:
-        sums = np.bincount(trades.column, weights=weights, minlength=n_columns)
+        sums = np.bincount(column, weights=weights, minlength=n_columns)
         return sums.astype(np.float64)  # without any trade NumPy counts in integers
 
-    closed = ~trades.is_open
-    won = closed & (trades.pnl > 0)
+    pnl, pnl_pct = trades["pnl"], trades["pnl_pct"]
+    closed = ~trades["is_open"]
+    won = closed & (pnl > 0)
     lost = closed & ~won
     n_closed, n_won, n_lost = total(closed), total(won), total(lost)
-    held_days = (trades.exit_ts - trades.entry_ts) / DAY_US
+    held_days = (trades["exit_ts"] - trades["entry_ts"]) / DAY_US
+    prices = trades["entry_price"] + trades["exit_price"] * closed
     return {
-        "trade_count": np.bincount(trades.column, minlength=n_columns).astype(np.float64),
+        "trade_count": np.bincount(column, minlength=n_columns).astype(np.float64),
         "win_rate": n_won / n_closed,
-        "profit_factor": total(trades.pnl * won) / -total(trades.pnl * lost),
-        "expectancy": total(trades.pnl_pct * closed) / n_closed,
-        "avg_win": total(trades.pnl_pct * won) / n_won,
-        "avg_loss": total(trades.pnl_pct * lost) / n_lost,
+        "profit_factor": total(pnl * won) / -total(pnl * lost),
+        "expectancy": total(pnl_pct * closed) / n_closed,
+        "avg_win": total(pnl_pct * won) / n_won,
+        "avg_loss": total(pnl_pct * lost) / n_lost,
         "avg_holding_days": total(held_days * closed) / n_closed,
-        "fees_paid": total(trades.fees),
-        "slippage_cost": total(trades.slippage_cost),
+        "fees_paid": total(trades["fees"]),
+        "slippage_cost": total(trades["slippage_cost"]),
+        "funding_paid": total(trades["funding"]),
+        "notional": total(trades["size"] * prices),
+        "bars_in_position": total(trades["bars_held"]),
     }
 
 
@@ -212,9 +241,11 @@ def metrics_page() -> str:
         "",
         f"Version {METRICS_VERSION}. Fractions, not percent. Daily figures come from the starting",
         "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
-        "equity): n daily returns `r`, 365 days a year, `std` with ddof 1, risk-free rate 0. The",
-        "benchmark is buy and hold of the same asset at the same costs. An undefined metric is",
-        "NULL, and its reason stands beside it: never infinity, 0 or a sentinel.",
+        "equity): n daily returns `r`, 365 days a year, `std` with ddof 1. Sharpe, Sortino, omega",
+        "and alpha are in excess of the risk-free return of a day, 0 unless configured. The",
+        "benchmark is buy and hold of the same asset at the same costs, unless another is asked",
+        "for. An undefined metric is NULL, and its reason stands beside it: never infinity, 0 or a",
+        "sentinel.",
         "",
         "| metric | unit | formula | undefined | source |",
         "| --- | --- | --- | --- | --- |",

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel, stamps_us, utc_index
-from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.benchmarks import benchmark_equity, seen_last
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.metrics import undefined_reasons
-from backtest_pipeline.simulation.orders import (
-    LONG_ENTRY,
-    LONG_EXIT,
-    NOTHING_PENDING,
-    SHORT_ENTRY,
-    SHORT_EXIT,
+from backtest_pipeline.simulation.equity import drawdowns, position_values
+from backtest_pipeline.simulation.frames import bars_panel, events_of
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.metrics import (
+    AGAINST_BENCHMARK,
+    METRIC_NAMES,
+    TRADE_COLUMNS,
+    equity_metrics,
+    trade_metrics,
+    undefined_reasons,
 )
-from backtest_pipeline.simulation.sizing import FixedFractional
-from backtest_pipeline.simulation.trades import trade_columns
+from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
+from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.simulation.trades import Trades, trade_columns
 
-_SIDES = {1: "long", -1: "short", 0: "flat"}
+SIDES = {1: "long", -1: "short", 0: "flat"}
+_ASSET = "asset"
 
 
 @dataclass(frozen=True)
@@ -33,19 +40,32 @@ class SimulationResult:
 
     Attributes:
         equity: account value at each bar's close, in the quote currency.
-        benchmark: the same of buy and hold at the same costs.
+        drawdown: equity over its running maximum, less 1.
+        exposure: value of the position over the equity; negative while short.
+        benchmark: equity of the benchmark.
         trades: one row per trade.
         metrics: the dictionary of docs/metrics.md; None where undefined.
         undefined: why a metric is None.
         pending: side that the last bar's signal asks for at the next open, None where none.
+        refused: entries that could not be sized, or were too small.
+        liquidated: whether the equity was lost.
     """
 
     equity: pd.Series
+    drawdown: pd.Series
+    exposure: pd.Series
     benchmark: pd.Series
     trades: pd.DataFrame
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     pending: str | None
+    refused: int
+    liquidated: bool
+
+    @property
+    def returns(self) -> pd.Series:
+        """Change of the equity from bar to bar, a fraction; the first is NaN."""
+        return pd.Series(self.equity.pct_change().rename("returns"))
 
 
 def simulate(
@@ -56,11 +76,23 @@ def simulate(
     short_exits: pd.Series | None = None,
     *,
     costs: CostModel | None = None,
-    sizing: FixedFractional | None = None,
+    sizing: Sizing | None = None,
+    stops: StopRules | None = None,
+    funding: pd.Series | None = None,
+    finer: pd.DataFrame | None = None,
+    benchmark: str | pd.Series = "asset",
     initial_cash: float = 10_000.0,
+    max_leverage: float = 1.0,
+    lot_size: float = 0.0,
+    min_notional: float = 0.0,
+    delay_bars: int = 0,
+    intrabar: str = IntrabarOrder.STOP_FIRST.value,
+    risk_free: float = 0.0,
     timeframe: str | None = None,
 ) -> SimulationResult:
     """Trade signals on one asset's bars; a signal of bar t fills at the open of bar t + 1.
+
+    docs/simulation.md has the rules.
 
     Args:
         bars: columns open, high, low, close; tz-aware, strictly increasing index of T stamps.
@@ -68,141 +100,144 @@ def simulate(
         exits: boolean, T; leave a long.
         short_entries: boolean, T; enter short.
         short_exits: boolean, T; leave a short.
-        costs: fees and slippage; 10 and 5 basis points where not given.
-        sizing: fraction of equity per entry; all of it where not given.
+        costs: fees, slippage, funding; 10, 5 and 0 basis points where not given.
+        sizing: how much of the equity an entry uses; all of it where not given.
+        stops: levels and times at which a position is left; none where not given.
+        funding: rates by tz-aware stamp that longs pay, in place of the flat rate.
+        finer: bars of the same asset at a finer timeframe, to tell a stop from a target.
+        benchmark: "asset" (buy and hold at the same costs), "cash", or the equity of anything
+            else by tz-aware stamp, of which the value seen last counts.
         initial_cash: starting equity.
+        max_leverage: gross exposure that an entry may bring the account to, in equities.
+        lot_size, min_notional: the venue's limits of an order; 0 is none.
+        delay_bars: bars that each signal is late beyond the next open.
+        intrabar: `stop_first` or `target_first` where one bar has both and nothing tells.
+        risk_free: return of cash a day, a fraction.
         timeframe: name of the bars' timeframe; found from their spacing where not given.
 
     Raises:
         InvalidInput: for fewer than two bars, naive, unsorted or duplicate stamps, prices that
             are not positive numbers, an open or close outside low..high, or signals that do not
             fit the bars. Nothing is skipped or filled.
-        UnknownName: for a timeframe that does not exist.
+        UnknownName: for a timeframe, an intrabar order or a benchmark that there is not.
     """
-    panel = bars_panel(bars, timeframe)
+    panel = bars_panel(bars, timeframe, _ASSET)
     if len(panel) < 2:
         raise InvalidInput(
             f"{len(panel)} bars; a signal fills at the next bar's open, so give at least two"
         )
-    if short_exits is not None and short_entries is None:
-        raise InvalidInput("short_exits without short_entries; give both or neither")
-    events = np.zeros((1, len(panel)), np.uint8)
-    for signal, bit, name in (
-        (entries, LONG_ENTRY, "entries"),
-        (exits, LONG_EXIT, "exits"),
-        (short_entries, SHORT_ENTRY, "short_entries"),
-        (short_exits, SHORT_EXIT, "short_exits"),
-    ):
-        if signal is not None or bit in (LONG_ENTRY, LONG_EXIT):
-            events[0] |= _flags(signal, bars.index, name) * np.uint8(bit)
+    signals = {
+        "entries": entries,
+        "exits": exits,
+        "short_entries": short_entries,
+        "short_exits": short_exits,
+    }
     config = SimulationConfig(
         costs=costs or CostModel(),
         sizing=sizing or FixedFractional(),
+        stops=stops or StopRules(),
         direction=Direction.LONG if short_entries is None else Direction.BOTH,
         initial_cash=initial_cash,
+        max_leverage=max_leverage,
+        lot_size=lot_size,
+        min_notional=min_notional,
+        delay_bars=delay_bars,
+        intrabar=IntrabarOrder.of(intrabar),
+        risk_free=risk_free,
     )
-    return single_result(simulate_batch(panel, events, config))
+    rates = None if funding is None else FundingRates.of({_ASSET: funding})
+    batch = simulate_batch(
+        panel,
+        events_of(signals, bars.index),
+        config,
+        funding=rates,
+        finer=None if finer is None else bars_panel(finer, None, _ASSET),
+        benchmark=benchmark_equity(panel, benchmark, config, rates),
+    )
+    return single_result(batch)
 
 
 def single_result(batch: BatchResult) -> SimulationResult:
     """The only column of a batch of one."""
     index = utc_index(batch.panel.ts)
+    equity = batch.equity[:1]
     values = {name: float(column[0]) for name, column in batch.metrics.items()}
     pending = int(batch.pending[0])
+    held = position_values(batch.panel, batch.trades, 1)[0]
+    exposure = np.divide(held, equity[0], out=np.zeros_like(held), where=equity[0] > 0)
     return SimulationResult(
-        equity=pd.Series(batch.equity[0], index, name="equity"),
+        equity=pd.Series(equity[0], index, name="equity"),
+        drawdown=pd.Series(drawdowns(equity, batch.panel.offsets)[0], index, name="drawdown"),
+        exposure=pd.Series(exposure, index, name="exposure"),
         benchmark=pd.Series(batch.benchmark, index, name="benchmark"),
-        trades=_trade_frame(batch),
-        metrics={name: None if np.isnan(value) else value for name, value in values.items()},
+        trades=trade_frame(batch.trades),
+        metrics=defined(values),
         undefined=undefined_reasons(values),
-        pending=None if pending == NOTHING_PENDING else _SIDES[pending],
+        pending=None if pending == NOTHING_PENDING else SIDES[pending],
+        refused=int(batch.refused[0]),
+        liquidated=bool(batch.liquidated[0]),
     )
 
 
-def _trade_frame(batch: BatchResult) -> pd.DataFrame:
-    columns = trade_columns(batch.trades)
+def compute_metrics(
+    equity: pd.Series,
+    benchmark: pd.Series | None = None,
+    trades: pd.DataFrame | None = None,
+    *,
+    risk_free: float = 0.0,
+) -> dict[str, float | None]:
+    """The metric dictionary of an equity curve; docs/metrics.md has the formulas.
+
+    Args:
+        equity: account value by tz-aware, strictly increasing stamp; the first is the start.
+        benchmark: equity to compare with, of which the value seen last counts.
+        trades: one row per trade, columns as in `SimulationResult.trades`.
+        risk_free: return of cash a day, a fraction.
+
+    Returns:
+        Every metric; None where it is undefined, or needs a benchmark or trades that are not given.
+
+    Raises:
+        InvalidInput: for an equity that is empty, negative, unsorted or naive, or trades without a
+            column that is needed.
+    """
+    ts = stamps_us(equity.index, "equity")
+    values = equity.to_numpy(np.float64, na_value=np.nan)
+    if len(values) == 0 or np.any(np.diff(ts) <= 0) or not np.all(values >= 0) or values[0] == 0:
+        raise InvalidInput("equity must be at least 0, and start above, at increasing stamps")
+    against = np.ones(len(ts)) if benchmark is None else seen_last(ts, benchmark, values[0])
+    offsets = np.array([0, len(ts)])
+    found = equity_metrics(ts, offsets, values[None, :], against, risk_free=risk_free)
+    mean_equity, n_days = found.pop("mean_equity"), found.pop("n_days")
+    if benchmark is None:
+        found = {name: column for name, column in found.items() if name not in AGAINST_BENCHMARK}
+    if trades is not None:
+        columns = _trade_arrays(trades)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found |= trade_metrics(columns, np.zeros(len(trades), np.int64), 1)
+            found["turnover"] = found["notional"] / mean_equity / n_days * 365.0
+            found["exposure"] = found["bars_in_position"] / len(ts)
+    nan = np.array([np.nan])
+    return defined({name: float(found.get(name, nan)[0]) for name in METRIC_NAMES})
+
+
+def _trade_arrays(trades: pd.DataFrame) -> dict[str, np.ndarray]:
+    missing = [name for name in TRADE_COLUMNS if name not in trades.columns]
+    if missing:
+        raise InvalidInput(f"trades have no column {', '.join(map(repr, missing))}")
+    columns = {name: trades[name].to_numpy() for name in TRADE_COLUMNS}
+    for name in ("entry_ts", "exit_ts"):
+        columns[name] = stamps_us(pd.DatetimeIndex(trades[name]), name)
+    return columns
+
+
+def defined(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics with None where they are undefined."""
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def trade_frame(trades: Trades) -> pd.DataFrame:
+    """The trade log as a data frame."""
+    columns = trade_columns(trades)
     stamps = {name: utc_index(columns[name]) for name in ("entry_ts", "exit_ts")}
     return pd.DataFrame({**columns, **stamps})
-
-
-def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "asset") -> Panel:
-    """One asset's bars as a panel; volume and gap_bars are taken along where they are there.
-
-    Raises:
-        InvalidInput: for a missing, repeated or non-numeric column, bad stamps, stamps of which
-            two lie in one period, or too few to tell the timeframe.
-    """
-    if not isinstance(bars, pd.DataFrame):
-        raise InvalidInput(f"bars must be a data frame, not {type(bars).__name__}")
-    required = ("open", "high", "low", "close")
-    for name in required:
-        if name not in bars.columns:
-            given = ", ".join(map(str, bars.columns))
-            raise InvalidInput(
-                f"bars have no column {name!r}, but {given or 'none at all'}; columns must be "
-                f"called {', '.join(required)}"
-            )
-    optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
-    columns = (*required, *optional)
-    _require_numbers(bars, columns)
-    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
-    panel = Panel.stack(chosen, {asset: bars}, columns)
-    _require_one_bar_per_period(panel)
-    return panel
-
-
-def _require_numbers(bars: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    for name in columns:
-        column = bars[name]
-        if not isinstance(column, pd.Series):
-            raise InvalidInput(f"bars have {column.shape[1]} columns {name!r}; keep one")
-        try:
-            column.to_numpy(np.float64, na_value=np.nan)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"bars: column {name!r} does not hold numbers: {error}") from error
-
-
-def _require_one_bar_per_period(panel: Panel) -> None:
-    start = panel.timeframe.period_bounds(panel.ts)[0]
-    shared = np.flatnonzero(start[1:] == start[:-1])
-    if len(shared):
-        first, second = panel.ts[shared[0] : shared[0] + 2].view("M8[us]")
-        raise InvalidInput(
-            f"the bars at {first} and {second} UTC lie in one period of {panel.timeframe.name}; "
-            "pass the timeframe= that they have"
-        )
-
-
-def infer_timeframe(index: pd.Index) -> Timeframe:
-    """The fixed-length timeframe that most steps of an index have.
-
-    Raises:
-        InvalidInput: where there are fewer than two stamps, they are not strictly increasing, or
-            no timeframe is that long.
-    """
-    steps, counts = np.unique(np.diff(stamps_us(index, "bars")), return_counts=True)
-    if len(steps) == 0:
-        raise InvalidInput(f"cannot tell the timeframe of {len(index)} bars; give at least two")
-    if steps[0] <= 0:
-        raise InvalidInput(
-            "bars: stamps are not strictly increasing; sort them and drop duplicates"
-        )
-    step_us = int(steps[counts.argmax()])
-    for candidate in TIMEFRAMES.values():
-        if candidate.length_us == step_us:
-            return candidate
-    raise InvalidInput(
-        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= with its name"
-    )
-
-
-def _flags(signal: pd.Series | None, index: pd.Index, name: str) -> np.ndarray:
-    if signal is None or np.shape(signal) != (len(index),):
-        given = type(signal).__name__ if signal is None else f"shape {np.shape(signal)}"
-        raise InvalidInput(f"{name} must be one boolean for each of {len(index)} bars, not {given}")
-    if isinstance(signal, pd.Series) and not signal.index.equals(index):
-        raise InvalidInput(f"{name} has another index than the bars; align it first")
-    values = np.asarray(signal)
-    if values.dtype != bool:
-        raise InvalidInput(f"{name} must be boolean, not {values.dtype}; fill what is missing")
-    return values.astype(np.uint8)

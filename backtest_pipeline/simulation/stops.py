@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
 
 class IntrabarOrder(StrEnum):
@@ -14,6 +14,13 @@ class IntrabarOrder(StrEnum):
 
     STOP_FIRST = "stop_first"
     TARGET_FIRST = "target_first"
+
+    @staticmethod
+    def of(name: str) -> IntrabarOrder:
+        """The order of this name; raises UnknownName where there is none."""
+        if name not in list(IntrabarOrder):
+            raise UnknownName("intrabar order", name, list(IntrabarOrder))
+        return IntrabarOrder(name)
 
 
 @dataclass(frozen=True)

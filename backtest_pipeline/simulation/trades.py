@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numba import njit
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.engine import Fills
-from backtest_pipeline.simulation.equity import EquityCurves
-from backtest_pipeline.simulation.orders import Orders
-
-EXIT_REASONS = ("signal", "reversal", "liquidation", "end_of_data")
-SIGNAL, REVERSAL, LIQUIDATION, END_OF_DATA = range(4)
+from backtest_pipeline.simulation.account import END_OF_DATA, EXIT_REASONS
 
 
 @dataclass(frozen=True)
@@ -23,14 +17,16 @@ class Trades:
     Attributes:
         column: int64, `run * n_assets + asset`.
         number: int64, 1, 2, 3 ... within the column.
-        entry_ts, exit_ts: int64 microseconds UTC. The open of the bar that filled; for
-            a liquidation or an open trade the close stamp of its last bar.
+        entry_bar: int64, position among the asset's bars of the one at whose open it was entered.
+        entry_ts, exit_ts: int64 microseconds UTC. The open of the bar for fills at an open; for
+            an exit within a bar, or an open trade, the close stamp of its last bar.
         entry_price, exit_price: after slippage; the last close where the trade is open.
         side: int8, 1 long, -1 short.
         size: units, positive.
         fees: both sides, quote currency.
-        slippage_cost: what the fills lost against the bars' opens, quote currency.
-        pnl: after fees, quote currency; an open trade is marked to the last close.
+        slippage_cost: what the fills lost against the prices they aimed at, quote currency.
+        funding: paid, or received where negative, quote currency.
+        pnl: after fees and funding, quote currency; an open trade is marked to the last close.
         pnl_pct: pnl as a fraction of the entry's notional.
         mae, mfe: worst and best excursion, as fractions of the entry price, seen for the side.
         bars_held: bars at whose close the position was held.
@@ -41,6 +37,7 @@ class Trades:
 
     column: np.ndarray
     number: np.ndarray
+    entry_bar: np.ndarray
     entry_ts: np.ndarray
     exit_ts: np.ndarray
     entry_price: np.ndarray
@@ -49,6 +46,7 @@ class Trades:
     size: np.ndarray
     fees: np.ndarray
     slippage_cost: np.ndarray
+    funding: np.ndarray
     pnl: np.ndarray
     pnl_pct: np.ndarray
     mae: np.ndarray
@@ -66,98 +64,40 @@ class Trades:
         return Trades(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-@njit(cache=True, nogil=True)
-def _excursions(low, high, first, last, entry_price, exit_price, side, mae, mfe):
-    for i in range(len(first)):
-        lowest = min(entry_price[i], exit_price[i])
-        highest = max(entry_price[i], exit_price[i])
-        for t in range(first[i], last[i]):
-            lowest = min(lowest, low[t])
-            highest = max(highest, high[t])
-        down = lowest / entry_price[i] - 1.0
-        up = highest / entry_price[i] - 1.0
-        # Not -down: nothing lost is 0, not -0.
-        mae[i], mfe[i] = (down, up) if side[i] > 0 else (0.0 - up, 0.0 - down)
-
-
-def trade_log(panel: Panel, orders: Orders, fills: Fills, curves: EquityCurves) -> Trades:
-    """Match fills to trades: each fill that leaves a position opens one, the next fill ends it."""
-    entry, exit_, closed = _match(orders, fills, curves)
-    column = orders.column[fills.order[entry]]
-    liquidated = ~closed & (curves.liquidation_row[column] >= 0)
-    is_open = ~closed & ~liquidated
-
-    last_row = panel.offsets[column % len(panel.assets) + 1] - 1
-    entry_row, exit_row = orders.row[fills.order[entry]], orders.row[fills.order[exit_]]
-    exit_row = np.where(
-        closed, exit_row, np.where(liquidated, curves.liquidation_row[column], last_row)
-    )
-    # Bars whose whole range the position saw: up to the bar before an exit at the open.
-    seen_until = np.where(is_open, last_row + 1, exit_row)
-
-    units, entry_price = curves.units_after[entry], fills.price[entry]
-    side, size = np.sign(units).astype(np.int8), np.abs(units)
-    exit_price = np.where(
-        closed,
-        fills.price[exit_],
-        np.where(liquidated, curves.liquidation_price[column], panel["close"][last_row]),
-    )
-    # A reversal is one fill; its fee belongs to two trades.
-    fees = fills.fees[entry] * (size / np.abs(fills.size[entry])) + np.where(
-        closed, fills.fees[exit_] * (size / np.abs(fills.size[exit_])), 0.0
-    )
-    pnl = side * size * (exit_price - entry_price) - fees
-    entry_slippage = np.abs(entry_price - panel["open"][entry_row])
-    exit_slippage = np.where(closed, np.abs(exit_price - panel["open"][exit_row]), 0.0)
-
-    mae, mfe = np.empty(len(side)), np.empty(len(side))
-    _excursions(
-        panel["low"], panel["high"], entry_row, seen_until, entry_price, exit_price, side, mae, mfe
-    )
-    reversed_ = closed & (orders.target[fills.order[exit_]] != 0)
-    reason = np.select(
-        [is_open, liquidated, reversed_], [END_OF_DATA, LIQUIDATION, REVERSAL], SIGNAL
-    )
+def trade_log(panel: Panel, records: np.ndarray) -> Trades:
+    """The log of what the accounts wrote down, as TRADE records in any order."""
+    records = records[np.lexsort((records["entry_row"], records["column"]))]
+    side = np.sign(records["units"]).astype(np.int8)
+    size = np.abs(records["units"])
+    entry, exit_ = records["entry_price"], records["exit_price"]
+    fees, funding = records["fees"], records["funding"]
+    pnl = side * size * (exit_ - entry) - fees - funding
+    down, up = records["lowest"] / entry - 1.0, records["highest"] / entry - 1.0
     opens_at = panel.timeframe.period_bounds(panel.ts)[0]
-    first_of_column = np.searchsorted(column, column)
+    column, row = records["column"], records["exit_row"]
     return Trades(
         column=column,
-        number=np.arange(len(column)) - first_of_column + 1,
-        entry_ts=opens_at[entry_row],
-        exit_ts=np.where(closed, opens_at[exit_row], panel.ts[exit_row]),
-        entry_price=entry_price,
-        exit_price=exit_price,
+        number=np.arange(len(column)) - np.searchsorted(column, column) + 1,
+        entry_bar=records["entry_row"] - panel.offsets[column % len(panel.assets)],
+        entry_ts=opens_at[records["entry_row"]],
+        exit_ts=np.where(records["at_open"], opens_at[row], panel.ts[row]),
+        entry_price=entry,
+        exit_price=exit_,
         side=side,
         size=size,
         fees=fees,
-        slippage_cost=size * (entry_slippage + exit_slippage),
+        slippage_cost=records["slippage_cost"],
+        funding=funding,
         pnl=pnl,
-        pnl_pct=pnl / (entry_price * size),
-        mae=mae,
-        mfe=mfe,
-        bars_held=seen_until - entry_row,
-        exit_reason=reason.astype(np.int8),
-        is_open=is_open,
-        entry_after_gap=_follows_hole(panel, entry_row),
+        pnl_pct=pnl / (entry * size),
+        # Not -down: nothing lost is 0, not -0.
+        mae=np.where(side > 0, down, 0.0 - up),
+        mfe=np.where(side > 0, up, 0.0 - down),
+        bars_held=records["bars_held"],
+        exit_reason=records["reason"],
+        is_open=records["reason"] == END_OF_DATA,
+        entry_after_gap=_follows_hole(panel, records["entry_row"]),
     )
-
-
-def _match(
-    orders: Orders, fills: Fills, curves: EquityCurves
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each trade its entry fill, its exit fill, and whether there is such an exit.
-
-    Where there is none, the exit fill is the entry fill.
-    """
-    column = orders.column[fills.order]
-    entry = np.flatnonzero(curves.units_after)
-    following = np.minimum(entry + 1, len(column) - 1)
-    closed = (
-        (following > entry)
-        & (column[following] == column[entry])
-        & (following < curves.fills_done[column[entry]])
-    )
-    return entry, np.where(closed, following, entry), closed
 
 
 def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
@@ -178,6 +118,7 @@ def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
         "size": trades.size,
         "fees": trades.fees,
         "slippage_cost": trades.slippage_cost,
+        "funding": trades.funding,
         "pnl": trades.pnl,
         "pnl_pct": trades.pnl_pct,
         "mae": trades.mae,

@@ -16,7 +16,7 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
         *("ok   settings", "ok   database", "ok   server version", "ok   schema"),
         *("ok   dagster storage", "ok   artifact folder", "ok   disk space"),
     ]
-    assert lines[3] == "ok   schema: 4 migrations applied"
+    assert lines[3] == "ok   schema: 5 migrations applied"
 
 
 def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(

@@ -32,8 +32,8 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--fraction", "0"), "fraction must be above 0 and at most 1, not 0.0"),
-        (("--fraction", "nan"), "fraction must be above 0 and at most 1, not nan"),
+        (("--fraction", "0"), "fraction must be above 0, not 0.0"),
+        (("--fraction", "nan"), "fraction must be above 0, not nan"),
         (("--fee-bps", "-1"), "fee_bps must be at least 0 and below 10,000, not -1.0"),
         (("--slippage-bps", "inf"), "slippage_bps must be at least 0 and below 10,000, not inf"),
         (("--direction", "sideways"), "unknown direction 'sideways'; known: both, long, short"),

@@ -13,7 +13,8 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.single import infer_timeframe, simulate
+from backtest_pipeline.simulation.frames import infer_timeframe
+from backtest_pipeline.simulation.single import simulate
 from backtest_pipeline.simulation.sizing import (
     AtrRisk,
     EqualWeight,

@@ -322,7 +322,7 @@ def test_hardly_any_bars_leave_everything_undefined_or_nothing(length: int) -> N
     panel = random_panel(np.random.default_rng(0), [length])
     events = np.full((1, length), 1, np.uint8)
     result = simulate_batch(panel, events, SimulationConfig())
-    nothing = {"trade_count", "fees_paid", "slippage_cost"}
+    nothing = {"trade_count", "fees_paid", "slippage_cost", "funding_paid"}
     if length == 1:
         nothing |= {
             *("total_return", "max_drawdown", "max_drawdown_duration_days"),
@@ -385,7 +385,7 @@ def test_growth_beyond_all_numbers_is_undefined_and_not_infinite() -> None:
 
 def test_every_metric_that_can_be_undefined_says_why() -> None:
     always = {metric.name for metric in METRICS if not metric.undefined}
-    assert always == {"trade_count", "fees_paid", "slippage_cost"}
+    assert always == {"trade_count", "fees_paid", "slippage_cost", "funding_paid"}
     assert len(set(METRIC_NAMES)) == len(METRICS)
 
 

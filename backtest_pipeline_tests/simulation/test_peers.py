@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.orders import resolve_orders
+from backtest_pipeline.simulation.referee import vectorbt_opinion
 from backtest_pipeline.simulation.single import simulate
-from backtest_pipeline.simulation.sizing import FixedFractional
+from backtest_pipeline.simulation.sizing import (
+    AtrRisk,
+    FixedFractional,
+    Sizing,
+    VolatilityScaled,
+)
+from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,
@@ -120,15 +128,18 @@ def test_backtesting_py_agrees_on_ten_coins(test_data: Path, symbol: str, side: 
     np.testing.assert_allclose(closed["entry_price"], their_trades["EntryPrice"], rtol=1e-12)
 
 
-def vectorbt_on_all_bars(panel: Panel, events: np.ndarray, config: SimulationConfig) -> Any:
-    """One vectorbt portfolio with a row per bar, of a panel with one asset."""
+def vectorbt_on_all_bars(panel: Panel, result: BatchResult, config: SimulationConfig) -> Any:
+    """One vectorbt portfolio with a row per bar, of a panel with one asset, without reversals."""
     import vectorbt as vbt
     from vectorbt.portfolio.enums import Direction, SizeType
 
-    orders = resolve_orders(events, panel.offsets, config.direction)
-    size = np.full(events.shape[::-1], np.nan)
-    size[orders.row, orders.column] = orders.target * config.sizing.fraction
-    wide = np.ones(len(events))
+    assert isinstance(config.sizing, FixedFractional)
+    trades = result.trades
+    size = np.full(result.equity.shape[::-1], np.nan)
+    size[trades.entry_bar, trades.column] = trades.side * config.sizing.fraction
+    closed = ~trades.is_open
+    size[(trades.entry_bar + trades.bars_held)[closed], trades.column[closed]] = 0.0
+    wide = np.ones(len(result.equity))
     return vbt.Portfolio.from_orders(
         panel["close"][:, None] * wide,
         size=size,
@@ -144,15 +155,18 @@ def vectorbt_on_all_bars(panel: Panel, events: np.ndarray, config: SimulationCon
     )
 
 
+@pytest.mark.parametrize("direction", [Direction.LONG, Direction.SHORT])
 @pytest.mark.parametrize("fraction", [1.0, 0.3])
-def test_vectorbt_on_all_bars_has_the_same_equity_and_trades(fraction: float) -> None:
+def test_vectorbt_on_all_bars_has_the_same_equity_and_trades(
+    fraction: float, direction: Direction
+) -> None:
     rng = np.random.default_rng(7)
     panel = random_panel(rng, [400], volatility=0.02)
     events = random_events(rng, 30, panel)
-    config = SimulationConfig(sizing=FixedFractional(fraction))
+    config = SimulationConfig(sizing=FixedFractional(fraction), direction=direction)
     ours = simulate_batch(panel, events, config)
     assert not ours.liquidated.any()
-    theirs = vectorbt_on_all_bars(panel, events, config)
+    theirs = vectorbt_on_all_bars(panel, ours, config)
     np.testing.assert_allclose(ours.equity, theirs.value().to_numpy().T, rtol=1e-12)
     records = theirs.exit_trades.records
     assert len(records) == len(ours.trades) > 1000
@@ -162,3 +176,47 @@ def test_vectorbt_on_all_bars_has_the_same_equity_and_trades(fraction: float) ->
         records["entry_fees"] + records["exit_fees"] * ~ours.trades.is_open,
         rtol=1e-12,
     )
+
+
+@pytest.mark.parametrize(
+    "sizing",
+    [FixedFractional(), FixedFractional(0.4), VolatilityScaled(0.3, 10), AtrRisk(0.02, 2.0, 7)],
+)
+def test_vectorbt_replays_stops_and_reversals_to_the_same_cash(sizing: Sizing) -> None:
+    rng = np.random.default_rng(11)
+    panel = random_panel(rng, [300, 2, 500], volatility=0.03)
+    events = random_events(rng, 20, panel)
+    config = SimulationConfig(
+        sizing=sizing,
+        stops=StopRules(stop_loss=0.05, take_profit=0.07, trailing_atr=2.5, max_bars=9),
+    )
+    ours = simulate_batch(panel, events, config)
+    opinion = vectorbt_opinion(ours, config)
+    assert len(opinion.columns) > 30
+    assert opinion.worst_size < 1e-9
+    assert opinion.worst_equity < 1e-9
+
+
+def test_vectorbt_notices_fills_that_are_off_by_a_hundredth_of_a_basis_point() -> None:
+    rng = np.random.default_rng(12)
+    panel = random_panel(rng, [300], volatility=0.03)
+    config = SimulationConfig()
+    ours = simulate_batch(panel, random_events(rng, 5, panel), config)
+    tampered = replace(ours, equity=ours.equity * (1 + 1e-6))
+    assert vectorbt_opinion(tampered, config).worst_equity > 5e-7
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SimulationConfig(costs=CostModel(funding_bps_day=1.0)),
+        SimulationConfig(max_leverage=2.0),
+        SimulationConfig(lot_size=0.1),
+    ],
+)
+def test_vectorbt_is_not_asked_about_what_it_does_not_know(config: SimulationConfig) -> None:
+    rng = np.random.default_rng(13)
+    panel = random_panel(rng, [30])
+    result = simulate_batch(panel, random_events(rng, 1, panel), config)
+    with pytest.raises(InvalidInput, match="no second opinion"):
+        vectorbt_opinion(result, config)

@@ -16,6 +16,7 @@ from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.simulation.single import simulate
 from backtest_pipeline.simulation.sizing import FixedFractional
+from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import EXIT_REASONS, Trades
 from backtest_pipeline_tests.simulation.markets import (
     bars_of,
@@ -283,5 +284,9 @@ def test_a_few_billionths_of_a_unit_are_traded_like_any_other_size() -> None:
 
 def test_every_reason_occurs_in_a_wild_market() -> None:
     panel, events = case(3, 0.3)
-    result = simulate_batch(panel, events, SimulationConfig())
-    assert set(result.trades.exit_reason.tolist()) == set(range(len(EXIT_REASONS)))
+    stops = StopRules(stop_loss=0.4, take_profit=0.5, trailing=0.45, max_bars=4)
+    reasons = [
+        simulate_batch(panel, events, SimulationConfig(stops=rules)).trades.exit_reason
+        for rules in (StopRules(), stops)
+    ]
+    assert set(np.concatenate(reasons).tolist()) == set(range(len(EXIT_REASONS)))

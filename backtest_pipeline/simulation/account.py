@@ -1,0 +1,480 @@
+"""The walk of an account over its bars, compiled; docs/simulation.md is its description.
+
+An account holds cash and one position for each of its members. Its table of rows has one line for
+each instant and one column for each member: the panel row of the member's bar, or -1 where it has
+none. A run on one asset is an account of one member; a book is an account of many.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from backtest_pipeline.simulation.orders import ENTRIES, NOTHING_PENDING, decide
+
+ENGINE = "backtest_pipeline.account"
+EXIT_REASONS = (
+    "signal",
+    "reversal",
+    "stop_loss",
+    "trailing_stop",
+    "take_profit",
+    "time_stop",
+    "liquidation",
+    "end_of_data",
+)
+(
+    SIGNAL,
+    REVERSAL,
+    STOP_LOSS,
+    TRAILING_STOP,
+    TAKE_PROFIT,
+    TIME_STOP,
+    LIQUIDATION,
+    END_OF_DATA,
+) = range(len(EXIT_REASONS))
+_STAYS = -1
+
+ACCOUNT = np.dtype(
+    [
+        ("cash", np.float64),
+        ("n_trades", np.int64),
+        ("refused", np.int64),  # entries
+        ("ruined", np.bool_),
+    ],
+    align=True,
+)
+POSITION = np.dtype(
+    [
+        ("column", np.int64),
+        ("asset", np.int64),
+        ("row", np.int64),  # of the bar seen last
+        ("units", np.float64),  # signed; 0 is flat
+        ("mark", np.float64),  # price seen last
+        ("worst_mark", np.float64),  # worst price of the bar at hand
+        ("entry_price", np.float64),
+        ("entry_base", np.float64),  # before slippage
+        ("entry_fee", np.float64),
+        ("entry_row", np.int64),
+        ("bars_held", np.int64),
+        ("funding", np.float64),
+        ("peak", np.float64),  # best price since the entry, as of the close before
+        ("stop", np.float64),
+        ("trail", np.float64),
+        ("target", np.float64),
+        ("lowest", np.float64),
+        ("highest", np.float64),
+        ("due", np.int8),  # side to hold from the next open on, or NOTHING_PENDING
+        ("exit_reason", np.int8),  # what ends it within the bar at hand, or _STAYS
+        ("exit_base", np.float64),
+    ],
+    align=True,
+)
+TRADE = np.dtype(
+    [
+        ("column", np.int64),
+        ("entry_row", np.int64),
+        ("exit_row", np.int64),
+        ("entry_price", np.float64),
+        ("exit_price", np.float64),
+        ("units", np.float64),
+        ("fees", np.float64),
+        ("slippage_cost", np.float64),
+        ("funding", np.float64),
+        ("lowest", np.float64),
+        ("highest", np.float64),
+        ("bars_held", np.int64),
+        ("reason", np.int8),
+        ("at_open", np.bool_),
+    ],
+    align=True,
+)
+
+
+def engine_identity() -> tuple[str, str]:
+    """Name of the engine and version of its compiler, part of a run's identity."""
+    return ENGINE, f"numba.{version('numba')}"
+
+
+class Rules(NamedTuple):
+    """Numbers that all accounts of a batch share; NaN is no such rule."""
+
+    initial_cash: float
+    fee: float
+    slippage: float
+    max_leverage: float
+    stop_loss: float
+    take_profit: float
+    trailing: float
+    trailing_atr: float
+    max_bars: int
+    target_first: bool
+
+
+class Bars(NamedTuple):
+    """Columns by panel row, and by asset where they say so.
+
+    `fine_first` and `fine_end` bound the finer bars of each bar in `fine_low` and `fine_high`.
+    """
+
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    atr: np.ndarray
+    fraction: np.ndarray
+    funding: np.ndarray
+    fine_first: np.ndarray
+    fine_end: np.ndarray
+    fine_low: np.ndarray
+    fine_high: np.ndarray
+    lot_size_of_asset: np.ndarray
+    min_notional_of_asset: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def _worth(account, positions, without=-1):
+    worth = account.cash
+    for i in range(len(positions)):
+        if i != without:
+            worth += positions[i].units * positions[i].mark
+    return worth
+
+
+@njit(cache=True, nogil=True)
+def _record(account, p, price, base, fee, at_open, reason, trades):
+    """Write down the position as a trade that ends, or is marked, at this price."""
+    trade = trades[account.n_trades]
+    account.n_trades += 1
+    trade.column = p.column
+    trade.entry_row, trade.exit_row = p.entry_row, p.row
+    trade.entry_price, trade.exit_price = p.entry_price, price
+    trade.units = p.units
+    trade.fees = p.entry_fee + fee
+    trade.slippage_cost = abs(p.units) * (abs(p.entry_price - p.entry_base) + abs(price - base))
+    trade.funding = p.funding
+    trade.lowest, trade.highest = min(p.lowest, price), max(p.highest, price)
+    trade.bars_held = p.bars_held
+    trade.reason, trade.at_open = reason, at_open
+
+
+@njit(cache=True, nogil=True)
+def _leave(account, positions, i, base, at_open, reason, rules, trades):
+    """Close a position; where that costs more than there is, the account is ruined."""
+    p = positions[i]
+    rest = _worth(account, positions, i)
+    side = np.sign(p.units)
+    price = base * (1.0 - side * rules.slippage)
+    bankrupt = -rest / p.units
+    if side * (price - bankrupt) <= 0.0:
+        price, base, fee, account.ruined = bankrupt, bankrupt, 0.0, True
+    else:
+        fee = abs(p.units) * price * rules.fee
+        if rest + p.units * price - fee <= 0.0:
+            fee, account.ruined = rest + p.units * price, True
+    if account.ruined:
+        reason = LIQUIDATION
+    _record(account, p, price, base, fee, at_open, reason, trades)
+    account.cash += p.units * price - fee
+    p.units = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _liquidate(account, positions, at_open, trades):
+    """End the account where its worth at the worst marks is gone.
+
+    Every position closes the same share of the way from its mark to its worst mark, the share at
+    which the worth is zero.
+    """
+    worst, n_held = account.cash, 0
+    for i in range(len(positions)):
+        if positions[i].units != 0.0:
+            worst += positions[i].units * positions[i].worst_mark
+            n_held += 1
+    if n_held == 0 or worst > 0.0:
+        return
+    account.ruined = True
+    worth = _worth(account, positions)
+    share = worth / (worth - worst) if worth != worst else 0.0
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units != 0.0:
+            price = p.mark + share * (p.worst_mark - p.mark)
+            if n_held == 1:
+                price = -account.cash / p.units
+            _record(account, p, price, price, 0.0, at_open, LIQUIDATION, trades)
+            p.units = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _trail(p, side, atr, rules):
+    """Move the trailing stop towards the price, never away from it."""
+    for level in (p.peak * (1.0 - side * rules.trailing), p.peak - side * rules.trailing_atr * atr):
+        if not np.isnan(level) and not side * level <= side * p.trail:
+            p.trail = level
+
+
+@njit(cache=True, nogil=True)
+def _enter(account, p, units, bars, rules):
+    """Open the position at the bar's open, and set its levels."""
+    side, base = np.sign(units), bars.open[p.row]
+    price = base * (1.0 + side * rules.slippage)
+    p.units, p.entry_row, p.bars_held, p.funding = units, p.row, 0, 0.0
+    p.entry_price, p.entry_base = price, base
+    p.entry_fee = abs(units) * price * rules.fee
+    p.peak = p.lowest = p.highest = price
+    p.stop = price * (1.0 - side * rules.stop_loss)
+    p.target = price * (1.0 + side * rules.take_profit)
+    p.trail = np.nan
+    _trail(p, side, bars.atr[p.row - 1], rules)
+    account.cash -= units * price + p.entry_fee
+
+
+@njit(cache=True, nogil=True)
+def _outlay(p, bars, rules):
+    """What an entry takes of the room for each unit of equity; NaN where it cannot be sized."""
+    costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
+    return bars.fraction[p.row] * costs
+
+
+@njit(cache=True, nogil=True)
+def _is_entry_due(p, row):
+    return row >= 0 and p.units == 0.0 and (p.due == 1 or p.due == -1)
+
+
+@njit(cache=True, nogil=True)
+def _enter_due(account, positions, table_row, bars, rules):
+    """Open what is due at this open, all out of the same room."""
+    equity = _worth(account, positions)
+    room, need = rules.max_leverage * equity, 0.0
+    for i in range(len(positions)):
+        p = positions[i]
+        room -= abs(p.units) * p.mark
+        if _is_entry_due(p, table_row[i]):
+            outlay = _outlay(p, bars, rules)
+            if not np.isnan(outlay):
+                need += outlay * equity
+    share = 1.0 if need <= room or need == 0.0 else max(room, 0.0) / need
+    for i in range(len(positions)):
+        p = positions[i]
+        if not _is_entry_due(p, table_row[i]):
+            continue
+        open_, lot = bars.open[p.row], bars.lot_size_of_asset[p.asset]
+        size = share * bars.fraction[p.row] * equity / open_
+        if lot > 0.0:
+            size = np.floor(size / lot + 1e-9) * lot  # 0.3 / 0.1 is three lots
+        if size > 0.0 and size * open_ >= bars.min_notional_of_asset[p.asset]:
+            _enter(account, p, p.due * size, bars, rules)
+        else:
+            account.refused += 1
+
+
+@njit(cache=True, nogil=True)
+def _leave_due(account, positions, table_row, rules, trades):
+    """Close what is due at this open."""
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units == 0.0 or table_row[i] < 0:
+            continue
+        if p.due != NOTHING_PENDING:
+            reason = SIGNAL if p.due == 0 else REVERSAL
+        elif p.bars_held >= rules.max_bars:
+            reason = TIME_STOP
+        else:
+            continue
+        _leave(account, positions, i, p.mark, True, reason, rules, trades)
+
+
+@njit(cache=True, nogil=True)
+def _see_open(account, positions, table_row, bars, rules, trades):
+    """What happens at the opens of one instant."""
+    held = due = False
+    for i in range(len(positions)):
+        p = positions[i]
+        p.worst_mark = p.mark
+        if table_row[i] >= 0:
+            p.row = table_row[i]
+            p.worst_mark = bars.open[p.row]
+            due = due or p.due != NOTHING_PENDING
+        held = held or p.units != 0.0
+    if held:
+        _liquidate(account, positions, True, trades)
+    for i in range(len(positions)):
+        positions[i].mark = positions[i].worst_mark
+    if held and not account.ruined:
+        _leave_due(account, positions, table_row, rules, trades)
+        if account.ruined:
+            _liquidate(account, positions, True, trades)
+    if due and not account.ruined:
+        _enter_due(account, positions, table_row, bars, rules)
+
+
+@njit(cache=True, nogil=True)
+def _target_first(row, side, stop, target, bars, rules):
+    """Whether the target comes before the stop in a bar that touches both from between them."""
+    for k in range(bars.fine_first[row], bars.fine_end[row]):
+        against, towards = bars.fine_low[k], bars.fine_high[k]
+        if side < 0:
+            against, towards = towards, against
+        stopped, reached = side * against <= side * stop, side * towards >= side * target
+        if stopped != reached:
+            return reached
+        if stopped:
+            break
+    return rules.target_first
+
+
+@njit(cache=True, nogil=True)
+def _find_exit(p, bars, rules):
+    """Find what ends the position within this bar, if anything, and its worst price there."""
+    side, open_ = np.sign(p.units), bars.open[p.row]
+    against, towards = bars.low[p.row], bars.high[p.row]
+    if side < 0:
+        against, towards = towards, against
+    stop, reason = p.stop, STOP_LOSS
+    if np.isnan(stop) or side * p.trail > side * stop:
+        stop, reason = p.trail, TRAILING_STOP
+    stopped, reached = side * against <= side * stop, side * towards >= side * p.target
+    if stopped and reached and side * open_ > side * stop:
+        first = side * open_ >= side * p.target
+        stopped = not (first or _target_first(p.row, side, stop, p.target, bars, rules))
+    p.exit_reason, p.worst_mark = _STAYS, against
+    if stopped:
+        p.exit_reason, p.exit_base = reason, open_ if side * open_ <= side * stop else stop
+        p.worst_mark = p.exit_base * (1.0 - side * rules.slippage)
+    elif reached:
+        p.exit_reason = TAKE_PROFIT
+        p.exit_base = open_ if side * open_ >= side * p.target else p.target
+
+
+@njit(cache=True, nogil=True)
+def _see_range(account, positions, table_row, bars, rules, trades):
+    """What happens within the bars of one instant."""
+    ending = False
+    for i in range(len(positions)):
+        p = positions[i]
+        p.exit_reason, p.worst_mark = _STAYS, p.mark
+        if p.units == 0.0 or table_row[i] < 0:
+            continue
+        _find_exit(p, bars, rules)
+        funding = p.units * bars.close[p.row] * bars.funding[p.row]
+        if p.exit_reason != _STAYS:
+            ending = True
+            funding = max(funding, 0.0)
+        p.funding += funding
+        account.cash -= funding
+    _liquidate(account, positions, False, trades)
+    if account.ruined or not ending:
+        return
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.exit_reason != _STAYS:
+            at_open = p.exit_base == bars.open[p.row]
+            _leave(account, positions, i, p.exit_base, at_open, p.exit_reason, rules, trades)
+    if account.ruined:
+        _liquidate(account, positions, False, trades)
+
+
+@njit(cache=True, nogil=True)
+def _see_closes(positions, table_row, events, bars, rules):
+    """Mark the positions to the closes, move their levels, and read the bars' signals."""
+    for i in range(len(positions)):
+        p, row = positions[i], table_row[i]
+        side = np.sign(p.units)
+        if row >= 0:
+            if side != 0:
+                p.mark = bars.close[row]
+                p.bars_held += 1
+                p.lowest, p.highest = min(p.lowest, bars.low[row]), max(p.highest, bars.high[row])
+                p.peak = p.highest if side > 0 else p.lowest
+                _trail(p, side, bars.atr[row], rules)
+            wanted = decide(side, events[row])
+            p.due = NOTHING_PENDING if wanted == side else wanted
+
+
+@njit(cache=True, nogil=True)
+def _walk(account, positions, table, events, bars, rules, equity, trades):
+    """Walk one account over its table; `equity` is written for each line of it."""
+    for step in range(len(table)):
+        _see_open(account, positions, table[step], bars, rules, trades)
+        if not account.ruined:
+            _see_range(account, positions, table[step], bars, rules, trades)
+        if account.ruined:
+            equity[step:] = 0.0
+            return
+        _see_closes(positions, table[step], events, bars, rules)
+        equity[step] = _worth(account, positions)
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units != 0.0:
+            _record(account, p, p.mark, p.mark, 0.0, False, END_OF_DATA, trades)
+
+
+@njit(cache=True, nogil=True)
+def _walk_all(table, bounds, events, bars, rules, equity, trades, pending, refused, ruined):
+    """Walk every run's accounts; returns the count of trades."""
+    n_accounts, width = len(bounds) - 1, table.shape[1]
+    account = np.zeros(1, ACCOUNT)[0]
+    positions = np.zeros(width, POSITION)
+    for run in range(len(events)):
+        for a in range(n_accounts):
+            account.cash, account.refused, account.ruined = rules.initial_cash, 0, False
+            for i in range(width):
+                p = positions[i]
+                p.asset = a * width + i
+                p.column = (run * n_accounts + a) * width + i
+                p.units, p.mark, p.due = 0.0, 0.0, NOTHING_PENDING
+            lines = slice(bounds[a], bounds[a + 1])
+            _walk(account, positions, table[lines], events[run], bars, rules,
+                  equity[run, lines], trades)  # fmt: skip
+            c = run * n_accounts + a
+            refused[c], ruined[c] = account.refused, account.ruined
+            for i in range(width):
+                pending[c * width + i] = NOTHING_PENDING if account.ruined else positions[i].due
+    return account.n_trades
+
+
+class Walked(NamedTuple):
+    """What the accounts came to.
+
+    Attributes:
+        equity: float64 `(n_runs, n_lines)`, at each line's closes.
+        trades: TRADE records by account, in the order of their ends.
+        pending: int8 `(n_columns,)`, side that the last signal asks for, or NOTHING_PENDING.
+        refused: int64 `(n_runs * n_accounts,)`, entries that could not be made.
+        ruined: bool, as long.
+    """
+
+    equity: np.ndarray
+    trades: np.ndarray
+    pending: np.ndarray
+    refused: np.ndarray
+    ruined: np.ndarray
+
+
+def walk(
+    table: np.ndarray, bounds: np.ndarray, events: np.ndarray, bars: Bars, rules: Rules
+) -> Walked:
+    """Trade every run's signals in its accounts.
+
+    Args:
+        table: int64 `(n_lines, n_members)`, panel rows of the members' bars at each instant, -1
+            where there is none; the lines of all accounts, one after the other.
+        bounds: int64 `(n_accounts + 1,)`, lines of each account.
+        events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
+        bars: what is known of each bar.
+        rules: what is the same for all.
+    """
+    n_runs, n_accounts = len(events), len(bounds) - 1
+    walked = Walked(
+        equity=np.empty((n_runs, len(table))),
+        trades=np.zeros(np.count_nonzero(events & ENTRIES), TRADE),
+        pending=np.empty(n_runs * n_accounts * table.shape[1], np.int8),
+        refused=np.empty(n_runs * n_accounts, np.int64),
+        ruined=np.empty(n_runs * n_accounts, np.bool_),
+    )
+    n = _walk_all(table, bounds, events, bars, rules, *walked)
+    return walked._replace(trades=walked.trades[:n])

@@ -1,0 +1,157 @@
+"""Many assets in one account: cash is shared, and the order of assets plays no part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.account import Walked, walk
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.equity import position_values
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.inputs import account_inputs, require_bars
+from backtest_pipeline.simulation.metrics import compute_metrics_batch
+from backtest_pipeline.simulation.orders import LONG_ENTRY
+from backtest_pipeline.simulation.sizing import EqualWeight
+from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.simulation.trades import Trades, trade_log
+
+
+@dataclass(frozen=True)
+class BookResult:
+    """What books, one for each run, came to.
+
+    Attributes:
+        panel: the bars, its assets sorted by name.
+        ts: int64 `(n_times,)`, every stamp that any asset has, ascending.
+        equity: float64 `(n_runs, n_times)`.
+        gross, net: float64 `(n_runs, n_times)`, value of the positions over the equity: the sum
+            without and with regard to their side.
+        benchmark: float64 `(n_times,)`.
+        trades: all trades; `column` is `run * n_assets + asset`.
+        metrics: one `(n_runs,)` array per metric of the dictionary.
+        pending: int8 `(n_runs * n_assets,)`, as in `BatchResult`.
+        liquidated: bool `(n_runs,)`.
+        refused: int64 `(n_runs,)`, entries that could not be sized or were too small.
+    """
+
+    panel: Panel
+    ts: np.ndarray
+    equity: np.ndarray
+    gross: np.ndarray
+    net: np.ndarray
+    benchmark: np.ndarray
+    trades: Trades
+    metrics: dict[str, np.ndarray]
+    pending: np.ndarray
+    liquidated: np.ndarray
+    refused: np.ndarray
+
+
+def simulate_book(
+    panel: Panel,
+    events: np.ndarray,
+    config: SimulationConfig,
+    *,
+    funding: FundingRates | None = None,
+    finer: Panel | None = None,
+    benchmark: np.ndarray | None = None,
+) -> BookResult:
+    """Trade each run's signals on all assets of the panel out of one account.
+
+    Args:
+        panel, events, config, funding, finer: as `batch.simulate_batch` takes them.
+        benchmark: float64 `(n_times,)`, equity to compare with; the assets of the book bought and
+            held in equal parts, each from its second bar on, where not given.
+
+    Raises:
+        InvalidInput: as `batch.simulate_batch`.
+    """
+    require_bars(panel, events)
+    panel, events = _by_name(panel, events)
+    ts, table = _instants(panel)
+    walked = _walk_book(panel, table, events, config, funding, finer)
+    trades = trade_log(panel, walked.trades)
+    gross, net = _exposure(panel, table, trades, walked.equity)
+    if benchmark is None:
+        benchmark = _held(panel, table, config, funding)
+    n_assets = len(panel.assets)
+    book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
+    of_run = replace(trades, column=trades.column // n_assets if n_assets else trades.column)
+    metrics = compute_metrics_batch(
+        book, walked.equity, benchmark, of_run, risk_free=config.risk_free
+    )
+    if len(ts):
+        metrics["exposure"] = np.mean(gross > 0, axis=1)
+    return BookResult(
+        panel=panel,
+        ts=ts,
+        equity=walked.equity,
+        gross=gross,
+        net=net,
+        benchmark=benchmark,
+        trades=trades,
+        metrics=metrics,
+        pending=walked.pending,
+        liquidated=walked.ruined,
+        refused=walked.refused,
+    )
+
+
+def _by_name(panel: Panel, events: np.ndarray) -> tuple[Panel, np.ndarray]:
+    """Assets sorted by name: sums over them come out the same to the last bit."""
+    names = sorted(panel.assets)
+    rows = [np.arange(len(panel))[panel.rows_of(name)] for name in names]
+    order = np.concatenate([np.empty(0, np.int64), *rows])
+    return panel.select(names), np.ascontiguousarray(events[:, order])
+
+
+def _instants(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """All stamps, and the row that each asset has at each of them, -1 for none."""
+    ts, step = np.unique(panel.ts, return_inverse=True)
+    table = np.full((len(ts), len(panel.assets)), -1, np.int64)
+    table[step, panel.segment_of_row] = np.arange(len(panel))
+    return ts, table
+
+
+def _walk_book(
+    panel: Panel,
+    table: np.ndarray,
+    events: np.ndarray,
+    config: SimulationConfig,
+    funding: FundingRates | None,
+    finer: Panel | None,
+) -> Walked:
+    seen, bars, rules = account_inputs(panel, events, config, len(panel.assets), funding, finer)
+    return walk(table, np.array([0, len(table)]), seen, bars, rules)
+
+
+def _held(
+    panel: Panel, table: np.ndarray, config: SimulationConfig, funding: FundingRates | None
+) -> np.ndarray:
+    events = np.zeros((1, len(panel)), np.uint8)
+    events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
+    held = SimulationConfig(
+        costs=config.costs,
+        sizing=EqualWeight(),
+        stops=StopRules(),
+        direction=Direction.LONG,
+        initial_cash=config.initial_cash,
+    )
+    return _walk_book(panel, table, events, held, funding, None).equity[0]
+
+
+def _exposure(
+    panel: Panel, table: np.ndarray, trades: Trades, equity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gross and net exposure; an asset without a bar keeps the value that it had last."""
+    gross, net = np.zeros_like(equity), np.zeros_like(equity)
+    latest = np.maximum.accumulate(table, axis=0)
+    for run, values in enumerate(position_values(panel, trades, len(equity))):
+        held = np.where(latest >= 0, values[latest], 0.0)
+        alive = equity[run] > 0
+        np.divide(np.abs(held).sum(axis=1), equity[run], out=gross[run], where=alive)
+        np.divide(held.sum(axis=1), equity[run], out=net[run], where=alive)
+    return gross, net

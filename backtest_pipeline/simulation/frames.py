@@ -1,0 +1,124 @@
+"""From pandas objects, as a notebook has them, to panels and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel, stamps_us
+from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+
+_BITS = {
+    "entries": LONG_ENTRY,
+    "exits": LONG_EXIT,
+    "short_entries": SHORT_ENTRY,
+    "short_exits": SHORT_EXIT,
+}
+
+
+def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "asset") -> Panel:
+    """One asset's bars as a panel; volume and gap_bars are taken along where they are there.
+
+    Raises:
+        InvalidInput: for a missing, repeated or non-numeric column, bad stamps, stamps of which
+            two lie in one period, or too few to tell the timeframe.
+    """
+    if not isinstance(bars, pd.DataFrame):
+        raise InvalidInput(f"bars must be a data frame, not {type(bars).__name__}")
+    required = ("open", "high", "low", "close")
+    for name in required:
+        if name not in bars.columns:
+            given = ", ".join(map(str, bars.columns))
+            raise InvalidInput(
+                f"bars have no column {name!r}, but {given or 'none at all'}; columns must be "
+                f"called {', '.join(required)}"
+            )
+    optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
+    columns = (*required, *optional)
+    _require_numbers(bars, columns)
+    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
+    panel = Panel.stack(chosen, {asset: bars}, columns)
+    _require_one_bar_per_period(panel)
+    return panel
+
+
+def _require_numbers(bars: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        column = bars[name]
+        if not isinstance(column, pd.Series):
+            raise InvalidInput(f"bars have {column.shape[1]} columns {name!r}; keep one")
+        try:
+            column.to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"bars: column {name!r} does not hold numbers: {error}") from error
+
+
+def _require_one_bar_per_period(panel: Panel) -> None:
+    start = panel.timeframe.period_bounds(panel.ts)[0]
+    shared = np.flatnonzero(start[1:] == start[:-1])
+    if len(shared):
+        first, second = panel.ts[shared[0] : shared[0] + 2].view("M8[us]")
+        raise InvalidInput(
+            f"the bars at {first} and {second} UTC lie in one period of {panel.timeframe.name}; "
+            "pass the timeframe= that they have"
+        )
+
+
+def infer_timeframe(index: pd.Index) -> Timeframe:
+    """The fixed-length timeframe that most steps of an index have.
+
+    Raises:
+        InvalidInput: where there are fewer than two stamps, they are not strictly increasing, or
+            no timeframe is that long.
+    """
+    steps, counts = np.unique(np.diff(stamps_us(index, "bars")), return_counts=True)
+    if len(steps) == 0:
+        raise InvalidInput(f"cannot tell the timeframe of {len(index)} bars; give at least two")
+    if steps[0] <= 0:
+        raise InvalidInput(
+            "bars: stamps are not strictly increasing; sort them and drop duplicates"
+        )
+    step_us = int(steps[counts.argmax()])
+    for candidate in TIMEFRAMES.values():
+        if candidate.length_us == step_us:
+            return candidate
+    raise InvalidInput(
+        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= with its name"
+    )
+
+
+def events_of(signals: Mapping[str, pd.Series | None], index: pd.Index) -> np.ndarray:
+    """Event bits of one run on one asset, uint8 `(1, n_bars)`.
+
+    Args:
+        signals: boolean series as long as the bars by name: entries and exits, and, both or
+            neither, short_entries and short_exits.
+        index: the bars' stamps.
+
+    Raises:
+        InvalidInput: for signals that are not boolean or do not fit the bars.
+    """
+    if signals.get("short_exits") is not None and signals.get("short_entries") is None:
+        raise InvalidInput("short_exits without short_entries; give both or neither")
+    events = np.zeros((1, len(index)), np.uint8)
+    for name, bit in _BITS.items():
+        signal = signals.get(name)
+        if signal is not None or name in ("entries", "exits"):
+            events[0] |= _flags(signal, index, name) * np.uint8(bit)
+    return events
+
+
+def _flags(signal: pd.Series | None, index: pd.Index, name: str) -> np.ndarray:
+    if signal is None or np.shape(signal) != (len(index),):
+        given = type(signal).__name__ if signal is None else f"shape {np.shape(signal)}"
+        raise InvalidInput(f"{name} must be one boolean for each of {len(index)} bars, not {given}")
+    if isinstance(signal, pd.Series) and not signal.index.equals(index):
+        raise InvalidInput(f"{name} has another index than the bars; align it first")
+    values = np.asarray(signal)
+    if values.dtype != bool:
+        raise InvalidInput(f"{name} must be boolean, not {values.dtype}; fill what is missing")
+    return values.astype(np.uint8)

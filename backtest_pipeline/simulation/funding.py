@@ -1,0 +1,79 @@
+"""Funding rates: what a position pays or receives for being held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel, stamps_us
+from backtest_pipeline.market.timeframes import DAY_US
+
+_MINUTE_US = 60_000_000
+
+
+@dataclass(frozen=True)
+class FundingRates:
+    """Rates by symbol, each charged once, at its stamp.
+
+    Attributes:
+        ts: for each symbol int64 microseconds UTC, ascending, whole minutes.
+        rate: for each symbol fractions of the notional, which longs pay and shorts receive.
+    """
+
+    ts: Mapping[str, np.ndarray]
+    rate: Mapping[str, np.ndarray]
+
+    @staticmethod
+    def of(rates: Mapping[str, pd.Series]) -> FundingRates:
+        """Rates from one series by symbol, indexed by tz-aware stamps.
+
+        Stamps are rounded to the minute: exchanges write them some milliseconds late, which would
+        put them into the next bar.
+
+        Raises:
+            InvalidInput: for naive, unsorted or repeated stamps, or rates that are no numbers.
+        """
+        ts, values = {}, {}
+        for symbol, series in rates.items():
+            stamps = stamps_us(series.index, symbol)
+            stamps = (stamps + _MINUTE_US // 2) // _MINUTE_US * _MINUTE_US
+            if np.any(np.diff(stamps) <= 0):
+                raise InvalidInput(
+                    f"{symbol}: funding stamps are not strictly increasing by the minute; sort "
+                    "them and drop duplicates"
+                )
+            rate = series.to_numpy(np.float64, na_value=np.nan)
+            if not np.all(np.isfinite(rate)):
+                raise InvalidInput(f"{symbol}: {np.sum(~np.isfinite(rate))} rates are no numbers")
+            ts[symbol], values[symbol] = stamps, rate
+        return FundingRates(ts, values)
+
+
+def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | None) -> np.ndarray:
+    """Fraction of its notional that a long pays for each bar, float64 `(n_rows,)`.
+
+    The sum of the rates in (open, close] of the bar, or the flat rate for the bar's days.
+
+    Raises:
+        InvalidInput: for an asset without rates in a table of rates.
+    """
+    start, end = panel.timeframe.period_bounds(panel.ts)
+    if rates is None:
+        return funding_bps_day / 1e4 * (end - start) / DAY_US
+    charged = np.zeros(len(panel))
+    for asset in panel.assets:
+        if asset not in rates.ts:
+            raise InvalidInput(
+                f"{asset}: no funding rates; the table has {', '.join(rates.ts) or 'none'}"
+            )
+        rows = panel.rows_of(asset)
+        ts, rate = rates.ts[asset], rates.rate[asset]
+        bar = np.searchsorted(end[rows], ts)
+        within = bar < rows.stop - rows.start
+        within[within] = ts[within] > start[rows][bar[within]]
+        charged[rows] = np.bincount(bar[within], rate[within], rows.stop - rows.start)
+    return charged
