@@ -248,7 +248,7 @@ def _table(rates: Rates | None) -> FundingRates | None:
     return None if rates is None else FundingRates.of(rates)
 
 
-def daily(frames: Mapping[str, pd.DataFrame], name: str = "1D") -> Panel:
+def hand_panel(frames: Mapping[str, pd.DataFrame], name: str = "1D") -> Panel:
     """Hand-made bars, indexed by their opens, as a panel."""
     tf = timeframe(name)
     panel = Panel.stack(tf, frames, PRICES)
@@ -262,15 +262,18 @@ def trade_one(
     config: SimulationConfig,
     rates: pd.Series | None = None,
     finer: pd.DataFrame | None = None,
-    finer_name: str = "12H",
+    name: str = "1D",
 ) -> Account:
-    """One asset's account by hand, which the product shares; signals are given by bar."""
+    """One asset's account by hand, which the product shares; signals are given by bar.
+
+    The finer bars are half days.
+    """
     (account,) = check_batch(
-        daily({"A": bars}),
+        hand_panel({"A": bars}, name),
         _events([signals], [len(bars)]),
         config,
         None if rates is None else {"A": rates},
-        None if finer is None else daily({"A": finer}, finer_name),
+        None if finer is None else hand_panel({"A": finer}, "12H"),
     )
     return account
 
@@ -283,7 +286,7 @@ def trade_book(
     """A book by hand, which the product shares; signals are given by asset and bar."""
     per_asset = [signals.get(name, {}) for name in frames]
     lengths = [len(bars) for bars in frames.values()]
-    (account,) = check_book(daily(frames), _events(per_asset, lengths), config)
+    (account,) = check_book(hand_panel(frames), _events(per_asset, lengths), config)
     return account
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.sizing import EqualWeight
+from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import EXIT_REASONS
 from backtest_pipeline_tests.simulation.assumptions import configs, seeds, volatilities
@@ -84,12 +84,12 @@ def test_random_books_agree_with_the_simulation_by_hand(
 
 
 def test_every_end_of_a_trade_occurs_in_a_wild_book() -> None:
-    panel, finer, events, rates = drawn_case(3, 0.3, 1e-3, BOOK_LENGTHS, 30)
+    panel, finer, events, rates = drawn_case(3, 0.1, 1e-3, BOOK_LENGTHS, 30)
     config = SimulationConfig(
-        sizing=EqualWeight(1),
-        stops=StopRules(stop_loss=0.3, take_profit=0.4, trailing=0.35, max_bars=6),
+        sizing=FixedFractional(3.0),
+        stops=StopRules(stop_loss=0.4, take_profit=0.4, trailing=0.45, max_bars=5),
         max_leverage=3.0,
-        min_notional=3_000.0,
+        min_notional=1_000.0,
     )
     accounts = check_book(panel, events, config, rates, finer)
     ends = {trade.reason for hand in accounts for trades in hand.trades for trade in trades}
