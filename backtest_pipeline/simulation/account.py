@@ -414,7 +414,7 @@ def _walk(account, positions, table, events, bars, rules, equity, trades):
 
 
 @njit(cache=True, nogil=True)
-def _walk_all(table, bounds, events, bars, rules, equity, trades, pending, refused, ruined):
+def _walk_all(table, bounds, members, events, bars, rules, equity, trades, side, refused, ruined):
     """Walk every run's accounts; returns the count of trades."""
     n_accounts, width = len(bounds) - 1, table.shape[1]
     account = np.zeros(1, ACCOUNT)[0]
@@ -424,8 +424,8 @@ def _walk_all(table, bounds, events, bars, rules, equity, trades, pending, refus
             account.cash, account.refused, account.ruined = rules.initial_cash, 0, False
             for i in range(width):
                 p = positions[i]
-                p.asset = a * width + i
-                p.column = (run * n_accounts + a) * width + i
+                p.asset = members[a * width + i]
+                p.column = run * len(members) + p.asset
                 p.units, p.mark, p.due = 0.0, 0.0, NOTHING_PENDING
             lines = slice(bounds[a], bounds[a + 1])
             _walk(account, positions, table[lines], events[run], bars, rules,
@@ -433,7 +433,7 @@ def _walk_all(table, bounds, events, bars, rules, equity, trades, pending, refus
             c = run * n_accounts + a
             refused[c], ruined[c] = account.refused, account.ruined
             for i in range(width):
-                pending[c * width + i] = NOTHING_PENDING if account.ruined else positions[i].due
+                side[positions[i].column] = np.sign(positions[i].units)
     return account.n_trades
 
 
@@ -443,20 +443,25 @@ class Walked(NamedTuple):
     Attributes:
         equity: float64 `(n_runs, n_lines)`, at each line's closes.
         trades: TRADE records by account, in the order of their ends.
-        pending: int8 `(n_columns,)`, side that the last signal asks for, or NOTHING_PENDING.
+        side: int8 `(n_columns,)`, side held at the end.
         refused: int64 `(n_runs * n_accounts,)`, entries that could not be made.
         ruined: bool, as long.
     """
 
     equity: np.ndarray
     trades: np.ndarray
-    pending: np.ndarray
+    side: np.ndarray
     refused: np.ndarray
     ruined: np.ndarray
 
 
 def walk(
-    table: np.ndarray, bounds: np.ndarray, events: np.ndarray, bars: Bars, rules: Rules
+    table: np.ndarray,
+    bounds: np.ndarray,
+    members: np.ndarray,
+    events: np.ndarray,
+    bars: Bars,
+    rules: Rules,
 ) -> Walked:
     """Trade every run's signals in its accounts.
 
@@ -464,6 +469,7 @@ def walk(
         table: int64 `(n_lines, n_members)`, panel rows of the members' bars at each instant, -1
             where there is none; the lines of all accounts, one after the other.
         bounds: int64 `(n_accounts + 1,)`, lines of each account.
+        members: int64 `(n_accounts * n_members,)`, assets of the accounts.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
         bars: what is known of each bar.
         rules: what is the same for all.
@@ -472,9 +478,9 @@ def walk(
     walked = Walked(
         equity=np.empty((n_runs, len(table))),
         trades=np.zeros(np.count_nonzero(events & ENTRIES), TRADE),
-        pending=np.empty(n_runs * n_accounts * table.shape[1], np.int8),
+        side=np.empty(n_runs * len(members), np.int8),
         refused=np.empty(n_runs * n_accounts, np.int64),
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
-    n = _walk_all(table, bounds, events, bars, rules, *walked)
+    n = _walk_all(table, bounds, members, events, bars, rules, *walked)
     return walked._replace(trades=walked.trades[:n])

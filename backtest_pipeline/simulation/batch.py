@@ -7,11 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.account import walk
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.inputs import account_inputs, buy_and_hold, require_bars
+from backtest_pipeline.simulation.inputs import (
+    account_inputs,
+    buy_and_hold,
+    require_bars,
+    walk_alone,
+)
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
+from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -68,11 +73,11 @@ def simulate_batch(
     """
     require_bars(panel, events)
     seen, bars, rules = account_inputs(panel, events, config, 1, funding, finer)
-    table = np.arange(len(panel)).reshape(-1, 1)
-    walked = walk(table, panel.offsets, seen, bars, rules)
+    walked = walk_alone(panel, seen, bars, rules)
     trades = trade_log(panel, walked.trades)
     if benchmark is None:
         benchmark = buy_and_hold(panel, config, funding)
+    pending = pending_sides(events, panel.offsets, config.direction, walked.side)
     return BatchResult(
         panel=panel,
         equity=walked.equity,
@@ -81,7 +86,7 @@ def simulate_batch(
         metrics=compute_metrics_batch(
             panel, walked.equity, benchmark, trades, risk_free=config.risk_free
         ),
-        pending=walked.pending,
+        pending=np.where(walked.ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=walked.ruined,
         refused=walked.refused,
     )

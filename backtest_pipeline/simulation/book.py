@@ -13,7 +13,7 @@ from backtest_pipeline.simulation.equity import position_values
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, require_bars
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
-from backtest_pipeline.simulation.orders import LONG_ENTRY
+from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, pending_sides
 from backtest_pipeline.simulation.sizing import EqualWeight
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades, trade_log
@@ -24,7 +24,7 @@ class BookResult:
     """What books, one for each run, came to.
 
     Attributes:
-        panel: the bars, its assets sorted by name.
+        panel: the bars.
         ts: int64 `(n_times,)`, every stamp that any asset has, ascending.
         equity: float64 `(n_runs, n_times)`.
         gross, net: float64 `(n_runs, n_times)`, value of the positions over the equity: the sum
@@ -70,13 +70,15 @@ def simulate_book(
         InvalidInput: as `batch.simulate_batch`.
     """
     require_bars(panel, events)
-    panel, events = _by_name(panel, events)
-    ts, table = _instants(panel)
-    walked = _walk_book(panel, table, events, config, funding, finer)
+    members = _by_name(panel)
+    ts, table = _instants(panel, members)
+    walked = _walk_book(panel, table, members, events, config, funding, finer)
     trades = trade_log(panel, walked.trades)
+    pending = pending_sides(events, panel.offsets, config.direction, walked.side)
+    of_ruined = np.repeat(walked.ruined, len(panel.assets))
     gross, net = _exposure(panel, table, trades, walked.equity)
     if benchmark is None:
-        benchmark = _held(panel, table, config, funding)
+        benchmark = _held(panel, table, members, config, funding)
     n_assets = len(panel.assets)
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
     of_run = replace(trades, column=trades.column // n_assets if n_assets else trades.column)
@@ -94,42 +96,47 @@ def simulate_book(
         benchmark=benchmark,
         trades=trades,
         metrics=metrics,
-        pending=walked.pending,
+        pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=walked.ruined,
         refused=walked.refused,
     )
 
 
-def _by_name(panel: Panel, events: np.ndarray) -> tuple[Panel, np.ndarray]:
-    """Assets sorted by name: sums over them come out the same to the last bit."""
-    names = sorted(panel.assets)
-    rows = [np.arange(len(panel))[panel.rows_of(name)] for name in names]
-    order = np.concatenate([np.empty(0, np.int64), *rows])
-    return panel.select(names), np.ascontiguousarray(events[:, order])
-
-
-def _instants(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """All stamps, and the row that each asset has at each of them, -1 for none."""
+def _instants(panel: Panel, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All stamps, and the row that each member has at each of them, -1 for none."""
     ts, step = np.unique(panel.ts, return_inverse=True)
     table = np.full((len(ts), len(panel.assets)), -1, np.int64)
     table[step, panel.segment_of_row] = np.arange(len(panel))
-    return ts, table
+    return ts, table[:, members]
+
+
+def _by_name(panel: Panel) -> np.ndarray:
+    """Positions of the assets in the order of their names.
+
+    Walked in this order, sums over assets come out the same to the last bit for any order given.
+    """
+    return np.argsort(np.array(panel.assets, object), kind="stable")
 
 
 def _walk_book(
     panel: Panel,
     table: np.ndarray,
+    members: np.ndarray,
     events: np.ndarray,
     config: SimulationConfig,
     funding: FundingRates | None,
     finer: Panel | None,
 ) -> Walked:
     seen, bars, rules = account_inputs(panel, events, config, len(panel.assets), funding, finer)
-    return walk(table, np.array([0, len(table)]), seen, bars, rules)
+    return walk(table, np.array([0, len(table)]), members, seen, bars, rules)
 
 
 def _held(
-    panel: Panel, table: np.ndarray, config: SimulationConfig, funding: FundingRates | None
+    panel: Panel,
+    table: np.ndarray,
+    members: np.ndarray,
+    config: SimulationConfig,
+    funding: FundingRates | None,
 ) -> np.ndarray:
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
@@ -140,7 +147,7 @@ def _held(
         direction=Direction.LONG,
         initial_cash=config.initial_cash,
     )
-    return _walk_book(panel, table, events, held, funding, None).equity[0]
+    return _walk_book(panel, table, members, events, held, funding, None).equity[0]
 
 
 def _exposure(

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.account import Bars, Rules, walk
+from backtest_pipeline.simulation.account import Bars, Rules, Walked, walk
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
@@ -124,7 +124,13 @@ def buy_and_hold(
         delay_bars=0,
     )
     seen, bars, rules = account_inputs(panel, events, held, 1, funding, None)
-    return walk(np.arange(len(panel)).reshape(-1, 1), panel.offsets, seen, bars, rules).equity[0]
+    return walk_alone(panel, seen, bars, rules).equity[0]
+
+
+def walk_alone(panel: Panel, seen: np.ndarray, bars: Bars, rules: Rules) -> Walked:
+    """Walk each asset of the panel in an account of its own."""
+    table = np.arange(len(panel)).reshape(-1, 1)
+    return walk(table, panel.offsets, np.arange(len(panel.assets)), seen, bars, rules)
 
 
 def require_bars(panel: Panel, events: np.ndarray) -> None:

@@ -45,6 +45,33 @@ def seen_events(
     return late
 
 
+def pending_sides(
+    events: np.ndarray, offsets: np.ndarray, direction: Direction, side: np.ndarray
+) -> np.ndarray:
+    """Side that the last bar's signal asks for, or NOTHING_PENDING, int8 `(n_columns,)`.
+
+    Args:
+        events: uint8 `(n_runs, n_rows)`, as the strategies gave them.
+        offsets: int64, the panel's asset bounds.
+        direction: sides that may be taken.
+        side: int8 `(n_columns,)`, side held at the end.
+    """
+    pending = np.full(len(side), NOTHING_PENDING, np.int8)
+    _ask_last(events & np.uint8(_ALLOWED[direction]), offsets, side, pending)
+    return pending
+
+
+@njit(cache=True, nogil=True)
+def _ask_last(events, offsets, side, pending):
+    n_assets = len(offsets) - 1
+    for c in range(len(side)):
+        run, asset = c // n_assets, c % n_assets
+        if offsets[asset + 1] > offsets[asset]:
+            wanted = decide(side[c], events[run, offsets[asset + 1] - 1])
+            if wanted != side[c]:
+                pending[c] = wanted
+
+
 @njit(cache=True, nogil=True)
 def decide(side: float, event: int) -> int:
     """The side to hold after seeing `event` while holding `side`."""

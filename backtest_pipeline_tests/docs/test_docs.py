@@ -24,7 +24,7 @@ def blocks(document: str, language: str) -> list[str]:
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = blocks("docs/python-api.md", "python")
     exec(compile(example, "docs/python-api.md", "exec"), {})  # noqa: S102 - our own document
-    assert len(capsys.readouterr().out.split()) == 3
+    assert len(capsys.readouterr().out.split()) > 3
 
 
 def test_the_api_that_is_documented_is_the_api_that_there_is() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 
 EVENT_SHARES = (0, 0, 0, 0, 1, 2, 4, 8, 6, 9, 5, 3, 12, 15)
@@ -76,6 +76,44 @@ def random_panel(
             "close": close,
         },
     )
+
+
+def random_market(
+    rng: np.random.Generator, lengths: Sequence[int], volatility: float, holes: float
+) -> tuple[Panel, Panel]:
+    """Days, and the four-hour bars that they are made of; a share `holes` of both is missing."""
+    per_day = 6
+    finer = random_panel(rng, [per_day * n for n in lengths], volatility / per_day**0.5, "4H")
+    open_, high, low, close = (
+        finer[name].reshape(-1, per_day) for name in ("open", "high", "low", "close")
+    )
+    days = Panel(
+        timeframe("1D"),
+        finer.assets,
+        finer.offsets // per_day,
+        finer.ts[per_day - 1 :: per_day],
+        {
+            "open": open_[:, 0],
+            "high": high.max(axis=1),
+            "low": low.min(axis=1),
+            "close": close[:, -1],
+        },
+    )
+    return days.take(rng.random(len(days)) >= holes), finer.take(rng.random(len(finer)) >= holes)
+
+
+def random_rates(rng: np.random.Generator, panel: Panel, deviation: float) -> dict[str, pd.Series]:
+    """Funding each eight hours, stamped a few milliseconds late or early."""
+    period_us = DAY_US // 3
+    first = int(panel.ts.min(initial=19_723 * DAY_US)) // DAY_US * DAY_US
+    instants = np.arange(first, int(panel.ts.max(initial=first)) + DAY_US, period_us)
+    return {
+        name: pd.Series(
+            rng.normal(0, deviation, len(instants)),
+            utc_index(instants + 1000 * rng.integers(-40, 40, len(instants))),
+        )
+        for name in panel.assets
+    }
 
 
 def random_events(rng: np.random.Generator, n_runs: int, panel: Panel) -> np.ndarray:

@@ -1,0 +1,263 @@
+"""A slow, obvious simulator: one account, bar by bar, plain Python numbers.
+
+It shares no code with the product. What it does is what docs/simulation.md says, written so that
+a reader can check it with a pencil. An account of one asset and a book of many are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from backtest_pipeline_tests.simulation.reference_trade import Bar, Exit, Stops, Trade
+
+LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8
+Prices = dict[int, float]  # by asset
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the account assumes; `allowed` are the signals that it sees."""
+
+    cash: float
+    fee: float = 0.0
+    slippage: float = 0.0
+    max_leverage: float = 1.0
+    delay_bars: int = 0
+    allowed: int = 15
+    stops: Stops = field(default_factory=Stops)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Bars and signals of one asset.
+
+    Attributes:
+        fractions: of the equity that an entry at each bar's open wants; NaN where unknown.
+        atr: average true range at each bar's close, which the trailing ATR stop reads.
+        lot, min_notional: what an entry is a multiple of, and the smallest.
+    """
+
+    bars: list[Bar]
+    signals: list[int]
+    fractions: list[float]
+    atr: list[float]
+    lot: float = 0.0
+    min_notional: float = 0.0
+
+
+def decide(side: int, signal: int) -> int:
+    """The side to hold after seeing a signal in a position of `side`, 0 being flat."""
+    enter_long = bool(signal & LONG_ENTRY) and not signal & LONG_EXIT
+    enter_short = bool(signal & SHORT_ENTRY) and not signal & SHORT_EXIT
+    if side == 0:
+        if enter_long and enter_short:
+            return 0
+        return 1 if enter_long else -1 if enter_short else 0
+    if side > 0:
+        return -1 if enter_short else 0 if signal & LONG_EXIT else 1
+    return 1 if enter_long else 0 if signal & SHORT_EXIT else -1
+
+
+class Account:
+    """Cash and positions of one or many assets.
+
+    Attributes:
+        prices: the price seen last of each asset.
+        held: the open position of each asset that has one.
+        trades: all trades of each asset.
+        pending: side that each asset's last signal asks for; None where it asks nothing.
+        equity, gross, net: at each time; exposures as fractions of the equity.
+    """
+
+    def __init__(self, assets: list[Asset], rules: Rules) -> None:
+        self.assets, self.rules, self.cash = assets, rules, rules.cash
+        self.prices: Prices = {}
+        self.held: dict[int, Trade] = {}
+        self.trades: list[list[Trade]] = [[] for _ in assets]
+        self.pending: list[int | None] = [None for _ in assets]
+        self.refused = 0
+        self.ruined = False
+        self.equity: list[float] = []
+        self.gross: list[float] = []
+        self.net: list[float] = []
+
+    def worth(self, prices: Prices) -> float:
+        return self.cash + sum(trade.units * prices[a] for a, trade in self.held.items())
+
+    def side(self, asset: int) -> int:
+        return self.held[asset].side if asset in self.held else 0
+
+    def signal(self, asset: int, bar: int) -> int:
+        """The signal that acts at the open of this bar."""
+        given_at = bar - 1 - self.rules.delay_bars
+        return self.assets[asset].signals[given_at] & self.rules.allowed if given_at >= 0 else 0
+
+    # At the open
+
+    def at_open(self, time: int, now: dict[int, int]) -> None:
+        """Ruin, exits, entries; `now` is the bar of each asset that has one at this time."""
+        seen = self.prices
+        self.prices = seen | {a: self.assets[a].bars[t].open for a, t in now.items()}
+        if self.held and self.worth(self.prices) <= 0:
+            self.liquidate(time, seen, self.prices, at_open=True)
+            return
+        wanted = {a: decide(self.side(a), self.signal(a, t)) for a, t in now.items()}
+        entering = {a: side for a, side in wanted.items() if side not in (0, self.side(a))}
+        leaving: dict[int, Exit] = {}
+        for a, t in now.items():
+            reason = self.reason_to_leave(a, t, wanted[a])
+            if reason:
+                leaving[a] = Exit(self.prices[a], reason, at_open=True)
+        self.leave(time, leaving, self.prices)
+        if not self.ruined:
+            self.enter(now, entering)
+
+    def reason_to_leave(self, asset: int, bar: int, wanted: int) -> str:
+        if asset not in self.held:
+            return ""
+        trade, most = self.held[asset], self.rules.stops.max_bars
+        if wanted != trade.side:
+            return "reversal" if wanted else "signal"
+        return "time_stop" if most is not None and bar == trade.entry_bar + most else ""
+
+    def leave(self, time: int, exits: dict[int, Exit], elsewhere: Prices) -> None:
+        """Fill the exits of one moment together.
+
+        Where they leave less than nothing, the other positions valued `elsewhere`, the account
+        ends: the fills go only as far as something is left, and their fees take at most the rest.
+        """
+        fee, slippage = self.rules.fee, self.rules.slippage
+        fills = {a: way.price * (1 - self.side(a) * slippage) for a, way in exits.items()}
+        fees = {a: self.held[a].size * fill * fee for a, fill in fills.items()}
+        at_open = all(way.at_open for way in exits.values())
+        left = self.worth(elsewhere | fills)
+        if exits and left < 0:
+            self.liquidate(time, self.prices, elsewhere | fills, at_open)
+        elif exits and left < sum(fees.values()):
+            for a in fees:
+                self.held[a].fees += fees[a] * left / sum(fees.values())
+            self.close_all(time, elsewhere | fills, at_open)
+        else:
+            for a, way in exits.items():
+                trade = self.held.pop(a)
+                self.cash += trade.units * fills[a] - fees[a]
+                trade.fees += fees[a]
+                trade.slippage_cost += trade.size * abs(fills[a] - way.price)
+                trade.end(time, fills[a], way.reason, way.at_open)
+
+    def enter(self, now: dict[int, int], sides: dict[int, int]) -> None:
+        """Fill the entries of one open together: they share what the leverage leaves."""
+        rules, prices = self.rules, self.prices
+        equity = self.worth(prices)
+        gross = sum(trade.size * prices[a] for a, trade in self.held.items())
+        wants: Prices = {}
+        for a in sides:
+            fraction = self.assets[a].fractions[now[a]]
+            if not math.isnan(fraction):
+                wants[a] = min(fraction, rules.max_leverage) * equity
+        dearer = (1 + rules.slippage) * (1 + rules.fee)
+        need = sum(want * (dearer if sides[a] > 0 else 1) for a, want in wants.items())
+        room = max(0.0, rules.max_leverage * equity - gross)
+        share = 1.0 if need <= room else room / need
+        for a, side in sides.items():
+            asset = self.assets[a]
+            units = wants.get(a, 0.0) * share / prices[a]
+            if asset.lot > 0:
+                units = math.floor(units / asset.lot) * asset.lot
+            if units <= 0 or units * prices[a] < asset.min_notional:
+                self.refused += 1
+                continue
+            t = now[a]
+            trade = Trade(side, t, prices[a], units, rules.fee, rules.slippage)
+            trade.trail_atr(trade.entry_price, asset.atr[t - 1], rules.stops.trailing_atr)
+            self.cash -= trade.units * trade.entry_price + trade.fees
+            self.held[a] = trade
+            self.trades[a].append(trade)
+
+    # Within the bar
+
+    def within(self, time: int, now: dict[int, int]) -> None:
+        """Funding, ruin, stops and targets."""
+        exits: dict[int, Exit] = {}
+        worst = dict(self.prices)
+        for a, t in now.items():
+            if a not in self.held:
+                continue
+            trade, bar = self.held[a], self.assets[a].bars[t]
+            worst[a] = bar.worst(trade.side)
+            funding = bar.rate * trade.units * bar.close
+            way = trade.exit_within(bar, self.rules.stops)
+            if way is not None:
+                exits[a] = way
+                funding = max(0.0, funding)
+                if way.reason != "take_profit":
+                    worst[a] = way.price * (1 - trade.side * self.rules.slippage)
+            trade.funding += funding
+            self.cash -= funding
+        if self.held and self.worth(worst) <= 0:
+            self.liquidate(time, self.prices, worst, at_open=False)
+        else:
+            self.leave(time, exits, worst)
+
+    # Ruin
+
+    def liquidate(self, time: int, seen: Prices, ruinous: Prices, at_open: bool) -> None:
+        """Close all on the way from the prices seen last to the ruinous ones, at worth zero."""
+        before, after = self.worth(seen), self.worth(ruinous)
+        if before > 0:
+            share = before / (before - after)
+            prices = {a: seen[a] + share * (ruinous[a] - seen[a]) for a in self.held}
+        else:
+            # Costs have taken more than there was: the prices at which nothing is left lie
+            # the other way, and each is better by the same fraction.
+            gross = sum(trade.size * seen[a] for a, trade in self.held.items())
+            prices = {a: seen[a] * (1 - self.side(a) * before / gross) for a in self.held}
+        self.close_all(time, prices, at_open)
+
+    def close_all(self, time: int, prices: Prices, at_open: bool) -> None:
+        for a, trade in self.held.items():
+            trade.end(time, prices[a], "liquidation", at_open)
+        self.cash, self.held, self.ruined = 0.0, {}, True
+
+    # At the close
+
+    def at_close(self, now: dict[int, int]) -> None:
+        """Mark the account, and let each position see its bar."""
+        for a, t in now.items():
+            asset = self.assets[a]
+            self.prices[a] = asset.bars[t].close
+            if a in self.held:
+                self.held[a].held_to_close(asset.bars[t], asset.atr[t], self.rules.stops)
+        equity = self.worth(self.prices)
+        values = [trade.units * self.prices[a] for a, trade in self.held.items()]
+        self.equity.append(equity)
+        self.gross.append(sum(map(abs, values)) / equity if values else 0.0)
+        self.net.append(sum(values) / equity if values else 0.0)
+
+    def finish(self) -> None:
+        """Mark what is still open to the last close, and keep what the last signals ask for."""
+        for a, asset in enumerate(self.assets):
+            if self.ruined or not asset.bars:
+                continue
+            wanted = decide(self.side(a), asset.signals[-1] & self.rules.allowed)
+            self.pending[a] = None if wanted == self.side(a) else wanted
+            if a in self.held:
+                self.held[a].end(asset.bars[-1].time, self.prices[a], "end_of_data", at_open=False)
+
+
+def run_account(assets: list[Asset], rules: Rules) -> Account:
+    """Walk an account over the bars of its assets."""
+    account = Account(assets, rules)
+    calendar: dict[int, dict[int, int]] = {}
+    for a, asset in enumerate(assets):
+        for t, bar in enumerate(asset.bars):
+            calendar.setdefault(bar.time, {})[a] = t
+    for time, now in sorted(calendar.items()):
+        if not account.ruined:
+            account.at_open(time, now)
+        if not account.ruined:
+            account.within(time, now)
+        account.at_close(now)
+    account.finish()
+    return account

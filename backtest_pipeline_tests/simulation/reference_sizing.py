@@ -1,0 +1,56 @@
+"""What the slow simulator's sizing and stops read of the past, by plain loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from backtest_pipeline_tests.simulation.reference_trade import NAN, Bar
+
+
+def average_true_range(bars: list[Bar], period: int) -> list[float]:
+    """Wilder's average true range at each bar's close.
+
+    The mean of the first `period` true ranges, then `(previous x (period - 1) + range) / period`.
+    The first bar has no close before it, and so no true range.
+    """
+    ranges = [
+        max(bar.high, before.close) - min(bar.low, before.close)
+        for before, bar in itertools.pairwise(bars)
+    ]
+    out = [NAN] * len(bars)
+    for t in range(period, len(bars)):
+        if t == period:
+            out[t] = sum(ranges[:period]) / period
+        else:
+            out[t] = (out[t - 1] * (period - 1) + ranges[t - 1]) / period
+    return out
+
+
+def volatility(bars: list[Bar], lookback: int, bars_per_year: float) -> list[float]:
+    """Annual standard deviation of the last `lookback` returns at each bar's close, ddof 1."""
+    returns = [bar.close / before.close - 1 for before, bar in itertools.pairwise(bars)]
+    out = [NAN] * len(bars)
+    for t in range(lookback, len(bars)):
+        last = returns[t - lookback : t]
+        mean = sum(last) / lookback
+        variance = sum((r - mean) ** 2 for r in last) / (lookback - 1)
+        out[t] = math.sqrt(variance * bars_per_year)
+    return out
+
+
+def volatility_fractions(known: list[float], target: float) -> list[float]:
+    """Fraction of the equity that an entry at each bar's open wants, from the close before."""
+    return [NAN] + [_over(target, deviation) for deviation in known[:-1]]
+
+
+def risk_fractions(bars: list[Bar], atr: list[float], risk: float, multiple: float) -> list[float]:
+    """The same: losing `multiple` of the ATR of the close before costs `risk`."""
+    return [NAN] + [
+        _over(risk * bar.open, multiple * known)
+        for bar, known in zip(bars[1:], atr[:-1], strict=True)
+    ]
+
+
+def _over(part: float, whole: float) -> float:
+    return math.inf if whole == 0 else part / whole
