@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from backtest_pipeline.cli import assumed
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -40,13 +41,22 @@ def run(
     signal: Annotated[str, typer.Option(help="Signal name or type, for example rsi or ema_9_21.")],
     asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
     tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
-    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None,
+    start: assumed.Start = None,
+    end: assumed.End = None,
     bars: Bars = None,
-    direction: Annotated[str, typer.Option(help="long, short or both.")] = "both",
-    fee_bps: Annotated[float, typer.Option(help="Fee per side in basis points.")] = 10.0,
-    slippage_bps: Annotated[float, typer.Option(help="Slippage in basis points.")] = 5.0,
-    fraction: Annotated[float, typer.Option(help="Fraction of equity per entry.")] = 1.0,
+    direction: assumed.DirectionOption = "both",
+    venue: assumed.Venue = None,
+    fee_bps: assumed.FeeBps = None,
+    slippage_bps: assumed.SlippageBps = None,
+    funding_bps_day: assumed.FundingBpsDay = None,
+    funding: assumed.Funding = None,
+    sizing: assumed.SizingOption = "fixed",
+    stops: assumed.Stops = "",
+    leverage: assumed.Leverage = 1.0,
+    lot_size: assumed.LotSize = 0.0,
+    min_notional: assumed.MinNotional = 0.0,
+    delay_bars: assumed.DelayBars = 0,
+    benchmark: assumed.BenchmarkOption = "asset",
     full_rebuild: FullRebuild = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -57,12 +67,24 @@ def run(
         signal=signal,
         asset=asset,
         tf=tf,
-        start=start,
-        end=end,
+        assumptions=assumed.Assumed(
+            start=start,
+            end=end,
+            direction=direction,
+            venue=venue,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            funding_bps_day=funding_bps_day,
+            funding=funding,
+            sizing=sizing,
+            stops=stops,
+            leverage=leverage,
+            lot_size=lot_size,
+            min_notional=min_notional,
+            delay_bars=delay_bars,
+            benchmark=benchmark,
+        ),
         bars=str(bars or ""),
-        direction=direction,
-        costs=(fee_bps, slippage_bps),
-        fraction=fraction,
         full_rebuild=full_rebuild,
         as_json=as_json,
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
-    from backtest_pipeline.simulation.config import SimulationConfig
+    from backtest_pipeline.cli.assumed import Assumed
 
 
 def run(
@@ -18,31 +16,23 @@ def run(
     signal: str,
     asset: str,
     tf: str,
-    start: str | None,
-    end: str | None,
+    assumptions: Assumed,
     bars: str,
-    direction: str,
-    costs: tuple[float, float],
-    fraction: float,
     full_rebuild: bool,
     as_json: bool,
 ) -> None:
     """Backtest, print the result and where its files are."""
     with progress_shown() as progress:
         progress("loading", 0, 1)
-        since, until = _day(start, "--start"), _day(end, "--end")
-        simulation = _simulation(direction, costs, fraction)
+        asked = assumptions.asked()
         from backtest_pipeline.cli.serving import ensure_schema
-        from backtest_pipeline.pipeline.identity import Window
-        from backtest_pipeline.pipeline.single_run import backtest_once, require_window
+        from backtest_pipeline.pipeline.single_run import backtest_once
         from backtest_pipeline.pipeline.workspace import open_workspace
         from backtest_pipeline.sources.base import require_known
         from backtest_pipeline.sources.choose import choose_source
         from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
         from backtest_pipeline.storage.settings import load_settings
 
-        window = Window(since, until)
-        require_window(window)
         settings = load_settings()
         source = choose_source(bars or settings.bars)
         if bars:  # of another source might be stored what this one does not have
@@ -56,8 +46,7 @@ def run(
                 signal=signal,
                 asset=asset,
                 tf=tf,
-                window=window,
-                config=simulation,
+                asked=asked,
                 rebuild=full_rebuild,
             )
             folder = str(workspace.artifacts.root / row["artifact_uri"])
@@ -69,16 +58,6 @@ def run(
         print_json(_as_json(row, folder, synthetic, rows_by_reason))
     else:
         _show(row, folder, synthetic, rows_by_reason)
-
-
-def _simulation(direction: str, costs: tuple[float, float], fraction: float) -> SimulationConfig:
-    from backtest_pipeline.simulation.config import Direction, SimulationConfig
-    from backtest_pipeline.simulation.costs import CostModel
-    from backtest_pipeline.simulation.sizing import FixedFractional
-
-    if direction not in list(Direction):
-        raise UnknownName("direction", direction, list(Direction))
-    return SimulationConfig(CostModel(*costs), FixedFractional(fraction), Direction(direction))
 
 
 def _show(
@@ -95,19 +74,12 @@ def _show(
         say(f"rows of the source, skipped or remarked upon: {counts}")
     if row["results"]["liquidated"]:
         say("the equity was used up: the position was liquidated, and the run ends there")
+    if row["results"].get("refused_entries"):
+        say(f"{row['results']['refused_entries']} entries were too small or could not be sized")
     if row["results"]["pending"]:
         say(f"the last bar's signal is pending: {row['results']['pending']} at the next open")
     say(f"equity and monthly returns: {folder}")
     say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
-
-
-def _day(text: str | None, option: str) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{option} {text!r} is not a day; write it as 2024-01-31") from None
 
 
 def _as_json(
@@ -127,6 +99,7 @@ def _as_json(
         "last_ts": row["last_ts"].isoformat(),
         "pending": row["results"]["pending"],
         "liquidated": row["results"]["liquidated"],
+        "refused_entries": row["results"].get("refused_entries", 0),
         "metrics": {name: row[name] for name in METRIC_NAMES},
         "undefined": row["undefined"],
         "result_fingerprint": row["result_fingerprint"],

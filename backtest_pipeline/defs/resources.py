@@ -7,9 +7,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.simulation.assumptions import sizing_of, stops_of
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import load_settings
@@ -50,18 +50,34 @@ class SourceResource(dg.ConfigurableResource):
 
 
 class SimulationResource(dg.ConfigurableResource):
-    """Costs, sizing and direction of the stored backtests."""
+    """Costs, sizing, stops and direction of the stored backtests; docs/simulation.md."""
 
     fee_bps: float = 10.0
     slippage_bps: float = 5.0
-    fraction: float = 1.0
+    funding_bps_day: float = 0.0
+    sizing: str = Field(
+        default="fixed",
+        description="fixed[:fraction=], equal:n_assets=, volatility:target=,lookback= or "
+        "atr:risk=,atr_multiple=,atr_period=",
+    )
+    stops: str = Field(
+        default="",
+        description="stop_loss=, take_profit=, trailing=, trailing_atr=, atr_period=, max_bars=",
+    )
     direction: str = Direction.BOTH.value
     initial_cash: float = 10_000.0
+    max_leverage: float = 1.0
+    lot_size: float = 0.0
+    min_notional: float = 0.0
 
     def config(self) -> SimulationConfig:
         return SimulationConfig(
-            costs=CostModel(self.fee_bps, self.slippage_bps),
-            sizing=FixedFractional(self.fraction),
-            direction=Direction(self.direction),
+            costs=CostModel(self.fee_bps, self.slippage_bps, self.funding_bps_day),
+            sizing=sizing_of(self.sizing),
+            stops=stops_of(self.stops),
+            direction=Direction.of(self.direction),
             initial_cash=self.initial_cash,
+            max_leverage=self.max_leverage,
+            lot_size=self.lot_size,
+            min_notional=self.min_notional,
         )

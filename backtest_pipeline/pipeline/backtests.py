@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.blocks import rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.features import load_block
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
-    Window,
+    Asked,
     environment_hash,
     hash_of,
     simulation_config,
@@ -229,7 +229,7 @@ class BacktestsStage:
         published = None
         if block.batch is not None:
             published = prepare_publication(
-                self._workspace, block.batch, block, ids, self._config, Window()
+                self._workspace, block.batch, block, ids, Asked(self._config)
             )
         traded = () if block.batch is None else block.batch.panel.assets
         versions = {
@@ -277,17 +277,18 @@ def prepare_publication(
     batch: BatchResult,
     block: BacktestBlock,
     ids: Mapping[str, int],
-    config: SimulationConfig,
-    window: Window,
+    asked: Asked,
+    compared: Mapping[str, str] | None = None,
     uri: str | None = None,
 ) -> Publication:
-    """Rows to publish, after the files that they point to are written (to `uri`, if given)."""
+    """Rows to publish, after the files that they point to are written (to `uri`, if given).
+
+    `compared` are the dataset versions that the benchmark was made from.
+    """
     identities = identify_runs(
-        block.signals, batch.panel.assets, block.timeframe, block.inputs, config, window
+        block.signals, batch.panel.assets, block.timeframe, block.inputs, asked, compared or {}
     )
-    published = publication_of(
-        batch, block.signals, identities, ids, config, window, block.started_at, uri
-    )
+    published = publication_of(batch, block.signals, identities, ids, asked, block.started_at, uri)
     about = {"runs": len(identities), "timeframe": block.timeframe}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return published

@@ -7,7 +7,7 @@ import json
 import platform
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -18,6 +18,7 @@ import numpy as np
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
@@ -36,13 +37,31 @@ class Window:
     end: date | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What runs were asked to assume, beside their signals, assets and timeframe.
+
+    Attributes:
+        config: costs, sizing, stops, direction.
+        window: dates that are traded.
+        benchmark: name of what they are compared with, see `pipeline.comparison`.
+        funding: rates by symbol, in place of the flat rate.
+    """
+
+    config: SimulationConfig
+    window: Window = field(default_factory=Window)
+    benchmark: str = "asset"
+    funding: FundingRates | None = None
+
+
 def run_config(
-    signal: SignalRow, asset: str, timeframe: str, window: Window, simulation: Mapping[str, Any]
+    signal: SignalRow, asset: str, timeframe: str, asked: Asked, simulation: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that was asked for, as it is stored in `backtest_runs.config`.
 
-    `simulation` is what `simulation_config` gives.
+    `simulation` is what `simulation_config` gives for the config that was asked.
     """
+    window = asked.window
     return {
         "signal": {"name": signal.name, "type": signal.signal_type, "params": signal.params},
         "asset": asset,
@@ -50,7 +69,8 @@ def run_config(
         "window": [d.isoformat() if d else None for d in (window.start, window.end)],
         "split": "full",
         "simulation": simulation,
-        "benchmark": "buy_and_hold",
+        "benchmark": asked.benchmark,
+        "funding": asked.funding.version(asset) if asked.funding else None,
         "metrics_version": METRICS_VERSION,
         "seed": 0,
     }

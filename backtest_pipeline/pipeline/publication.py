@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
-    Window,
+    Asked,
     canonical_json,
     environment_hash,
     fingerprints,
@@ -26,7 +26,6 @@ from backtest_pipeline.pipeline.identity import (
 )
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
@@ -54,19 +53,22 @@ def identify_runs(
     assets: Sequence[str],
     tf: str,
     inputs: Mapping[str, DatasetVersion],
-    config: SimulationConfig,
-    window: Window,
+    asked: Asked,
+    compared: Mapping[str, str],
 ) -> list[RunIdentity]:
-    """The identities of every signal on every asset, signal by signal."""
+    """The identities of every signal on every asset, signal by signal.
+
+    `compared` are the dataset versions that a benchmark was made from, by partition.
+    """
     identities = []
-    simulation = simulation_config(config)
+    simulation = simulation_config(asked.config)
     for signal in signals:
         for asset in assets:
-            versions = {f"{asset}|{tf}": inputs[asset].version}
+            versions = {**compared, f"{asset}|{tf}": inputs[asset].version}
             snapshot_id = snapshot_id_of(versions)
-            asked = canonical_json(run_config(signal, asset, tf, window, simulation))
-            run_id = run_id_of(asked, snapshot_id)
-            identities.append(RunIdentity(run_id, asked, versions, snapshot_id))
+            config = canonical_json(run_config(signal, asset, tf, asked, simulation))
+            run_id = run_id_of(config, snapshot_id)
+            identities.append(RunIdentity(run_id, config, versions, snapshot_id))
     return identities
 
 
@@ -92,8 +94,7 @@ def publication_of(
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
-    config: SimulationConfig,
-    window: Window,
+    asked: Asked,
     started_at: datetime,
     uri: str | None = None,
 ) -> Publication:
@@ -111,7 +112,7 @@ def publication_of(
             "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
-        runs=_runs_table(batch, signals, identities, ids, config, window, started_at, uri),
+        runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri),
         trades=_trades_table(batch, run_ids),
         metrics=_metrics_table(batch, run_ids),
     )
@@ -193,8 +194,7 @@ def _runs_table(
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
-    config: SimulationConfig,
-    window: Window,
+    asked: Asked,
     started_at: datetime,
     uri: str,
 ) -> pa.Table:
@@ -220,12 +220,12 @@ def _runs_table(
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),
             "split": same("full"),
-            "window_start": pa.array(same(window.start), pa.date32()),
-            "window_end": pa.array(same(window.end), pa.date32()),
+            "window_start": pa.array(same(asked.window.start), pa.date32()),
+            "window_end": pa.array(same(asked.window.end), pa.date32()),
             "first_ts": _stamps(np.tile(panel.ts[first], len(signals))),
             "last_ts": _stamps(np.tile(panel.ts[last], len(signals))),
             "n_bars": np.tile(panel.lengths, len(signals)),
-            "direction": same(config.direction.value),
+            "direction": same(asked.config.direction.value),
             "status": same("completed"),
             "started_at": pa.array(same(started_at), pa.timestamp("us", "UTC")),
             "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
@@ -263,6 +263,7 @@ def _results(batch: BatchResult) -> list[str]:
                     "trades": int(metrics["trade_count"]),
                     "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
                     "liquidated": bool(batch.liquidated[column]),
+                    "refused_entries": int(batch.refused[column]),
                 }
             )
         )

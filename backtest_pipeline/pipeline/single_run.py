@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import numpy as np
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import DAY_US, timeframe
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.backtests import (
     FEWEST_BARS,
     BacktestBlock,
@@ -20,12 +20,13 @@ from backtest_pipeline.pipeline.backtests import (
     stored_signals,
 )
 from backtest_pipeline.pipeline.batches import StageReport
-from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.comparison import compare_with, require_benchmark, rows_in
+from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.config import with_config_columns
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.datasets import mark_stale
 from backtest_pipeline.storage.dimensions import (
@@ -44,8 +45,7 @@ def backtest_once(
     signal: str,
     asset: str,
     tf: str,
-    window: Window,
-    config: SimulationConfig,
+    asked: Asked,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
     """Bring the partition up to date, trade the signal in the window, and store the run.
@@ -57,8 +57,7 @@ def backtest_once(
         source: where bars come from; an asset that it does not have may be stored already.
         signal: name or type of a signal.
         asset, tf: the partition.
-        window: UTC dates, half-open.
-        config: costs, sizing, direction.
+        asked: costs, sizing, stops, direction, window, benchmark, funding.
         rebuild: compute also what has not changed.
 
     Returns:
@@ -66,29 +65,37 @@ def backtest_once(
 
     Raises:
         UnknownName: for a signal, asset or timeframe that there is not.
-        InvalidInput: for a window without enough bars.
+        InvalidInput: for a window without enough bars, or funding rates that do not cover them.
         BacktestError: where the partition has no result, and why.
     """
-    require_window(window)
+    require_window(asked.window)
     partition = Partition(asset, timeframe(tf).name)
     with workspace.database.begin() as connection:
         chosen = find_signal(active_signals(connection), signal)
         known = known_symbols(connection)
-    if asset in source.symbols():
-        for report in refresh_signals(workspace, source, [partition], rebuild=rebuild):
+    offered = source.symbols()
+    if asset not in offered and asset not in known:
+        raise UnknownName("asset", asset, (*offered, *known))
+    require_benchmark(asked.benchmark, (*offered, *known))
+    wanted = dict.fromkeys([asset, asked.benchmark])
+    partitions = [Partition(name, partition.timeframe) for name in wanted if name in offered]
+    if partitions:
+        for report in refresh_signals(workspace, source, partitions, rebuild=rebuild):
             _require(report)
-    elif asset not in known:
-        raise UnknownName("asset", asset, (*source.symbols(), *known))
 
     stored = stored_signals(workspace, [partition]).load(tf, [asset])
     if asset not in stored.upstream:
         raise BacktestError(f"{partition}: no signals are stored; refresh signals first")
     started_at = datetime.now(UTC)
     events = stored.block.events[[s.name == chosen.name for s in stored.block.signals]]
-    keep = _rows_in(stored.block.panel, window)
-    panel = stored.block.panel.take(keep)
+    keep = rows_in(stored.block.panel, asked.window)
+    # Indicators remember what was before the window, so they come before the cut.
+    panel = with_config_columns(stored.block.panel, asked.config).take(keep)
     if len(panel) < FEWEST_BARS:
-        raise InvalidInput(_too_few(stored.block.panel, partition, window, len(panel)))
+        raise InvalidInput(_too_few(stored.block.panel, partition, asked.window, len(panel)))
+    if asked.funding:
+        asked.funding.require_cover(panel)
+    benchmark = compare_with(workspace, panel, asked)
     block = BacktestBlock(
         batch=None,
         signals=(chosen,),
@@ -99,7 +106,7 @@ def backtest_once(
         timeframe=tf,
         started_at=started_at,
     )
-    (identity,) = identify_runs((chosen,), (asset,), tf, block.inputs, config, window)
+    (identity,) = identify_runs((chosen,), (asset,), tf, block.inputs, asked, benchmark.versions)
     run = _stored_run(workspace, identity.run_id)
     uri = run["artifact_uri"] if run else None
     kept = uri if uri and workspace.artifacts.is_intact(uri) else None
@@ -107,11 +114,19 @@ def backtest_once(
     if rebuild or not kept:
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, [asset])
-        batch = simulate_batch(panel, np.ascontiguousarray(events[:, keep]), config)
-        published = prepare_publication(workspace, batch, block, ids, config, window, kept)
+        batch = simulate_batch(
+            panel,
+            np.ascontiguousarray(events[:, keep]),
+            asked.config,
+            funding=asked.funding,
+            benchmark=benchmark.equity,
+        )
+        published = prepare_publication(
+            workspace, batch, block, ids, asked, benchmark.versions, kept
+        )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish_runs(cursor, published.runs, published.trades, published.metrics)
-            if window == Window():
+            if asked.window == Window():
                 # The run took the place of one that a refresh had published: were the data of
                 # that one to come back, the refresh must not take its own for current.
                 mark_stale(cursor, "backtests", ids[asset], tf)
@@ -139,20 +154,6 @@ def require_window(window: Window) -> None:
             f"the window ends on {window.end}, which is not after its start {window.start}; "
             "the end is the day after the last"
         )
-
-
-def _rows_in(panel: Panel, window: Window) -> np.ndarray:
-    day = panel.ts // DAY_US
-    keep = np.ones(len(panel), bool)
-    if window.start:
-        keep &= day >= _day_number(window.start)
-    if window.end:
-        keep &= day < _day_number(window.end)
-    return keep
-
-
-def _day_number(day: date) -> int:
-    return (day - date(1970, 1, 1)).days
 
 
 def _too_few(panel: Panel, partition: Partition, window: Window, n: int) -> str:

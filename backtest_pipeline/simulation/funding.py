@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,26 @@ class FundingRates:
 
     ts: Mapping[str, np.ndarray]
     rate: Mapping[str, np.ndarray]
+
+    def version(self, symbol: str) -> str:
+        """Hash of the rates of one symbol."""
+        digest = hashlib.sha256(self.ts[symbol].astype("<i8").tobytes())
+        digest.update(self.rate[symbol].astype("<f8").tobytes())
+        return digest.hexdigest()[:32]
+
+    def require_cover(self, panel: Panel) -> None:
+        """Raises InvalidInput where an asset's rates begin after its bars, or end before them."""
+        for asset in panel.assets:
+            ts, bars = self.ts.get(asset), panel.ts[panel.rows_of(asset)]
+            if ts is None or len(ts) == 0:
+                raise InvalidInput(_no_rates(asset, self.ts))
+            start, end = panel.timeframe.period_bounds(bars[[0, -1]])
+            if ts[0] > end[0] or ts[-1] < start[-1]:
+                first, last = ts[[0, -1]].view("M8[us]").astype("M8[D]")
+                raise InvalidInput(
+                    f"{asset}: the funding rates run from {first} to {last} and do not cover the "
+                    f"bars; cut the window, or charge a flat rate"
+                )
 
     @staticmethod
     def of(rates: Mapping[str, pd.Series]) -> FundingRates:
@@ -53,6 +74,10 @@ class FundingRates:
         return FundingRates(ts, values)
 
 
+def _no_rates(asset: str, known: Mapping[str, np.ndarray]) -> str:
+    return f"{asset}: no funding rates; the table has {', '.join(known) or 'none'}"
+
+
 def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | None) -> np.ndarray:
     """Fraction of its notional that a long pays for each bar, float64 `(n_rows,)`.
 
@@ -67,9 +92,7 @@ def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | 
     charged = np.zeros(len(panel))
     for asset in panel.assets:
         if asset not in rates.ts:
-            raise InvalidInput(
-                f"{asset}: no funding rates; the table has {', '.join(rates.ts) or 'none'}"
-            )
+            raise InvalidInput(_no_rates(asset, rates.ts))
         rows = panel.rows_of(asset)
         ts, rate = rates.ts[asset], rates.rate[asset]
         bar = np.searchsorted(end[rows], ts)

@@ -32,8 +32,16 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--fraction", "0"), "fraction must be above 0, not 0.0"),
-        (("--fraction", "nan"), "fraction must be above 0, not nan"),
+        (("--sizing", "fixed:fraction=0"), "fraction must be above 0, not 0"),
+        (("--sizing", "fixed:fraction=nan"), "fraction must be above 0, not nan"),
+        (("--sizing", "fixd"), "unknown sizing 'fixd'; did you mean fixed?"),
+        (("--sizing", "atr:rsk=1"), "unknown field of AtrRisk 'rsk'; did you mean risk?"),
+        (("--stops", "stop_loss=2"), "stop_loss is a fraction and must be below 1, not 2"),
+        (("--stops", "stop_loss"), "StopRules: write stop_loss=value, not 'stop_loss'"),
+        (("--stops", "max_bars=many"), "max_bars must be a number, not 'many'"),
+        (("--venue", "binance_prep"), "unknown venue 'binance_prep'; did you mean binance_perp"),
+        (("--leverage", "0"), "max_leverage must be above 0, not 0.0"),
+        (("--benchmark", "S-BTA"), "unknown benchmark 'S-BTA'; did you mean S-BETA"),
         (("--fee-bps", "-1"), "fee_bps must be at least 0 and below 10,000, not -1.0"),
         (("--slippage-bps", "inf"), "slippage_bps must be at least 0 and below 10,000, not inf"),
         (("--direction", "sideways"), "unknown direction 'sideways'; known: both, long, short"),
@@ -162,7 +170,8 @@ def test_json_tells_the_run_its_metrics_and_its_files(cli: CommandLine) -> None:
     found = as_json(cli, *SAMPLE)
     assert set(found) == {
         *("run_id", "signal", "asset", "timeframe", "bars", "synthetic", "rows_by_reason"),
-        *("first_ts", "last_ts", "pending", "liquidated", "metrics", "undefined"),
+        *("first_ts", "last_ts", "pending", "liquidated", "refused_entries", "metrics"),
+        "undefined",
         *("result_fingerprint", "artifacts"),
     }
     assert (found["signal"], found["asset"], found["timeframe"]) == (

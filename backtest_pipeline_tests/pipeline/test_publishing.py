@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.backtests import BacktestsStage
 from backtest_pipeline.pipeline.checks import check_dataset
-from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.rollups import RollupConfig, roll_up, store_rollups
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
@@ -28,8 +28,9 @@ DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 
 
 def one_run(workspace: Workspace, config: SimulationConfig, **changes):
-    asked = {"signal": "ema_9_21", "asset": "A", "tf": "1D", "window": Window()} | changes
-    return backtest_once(workspace, MARKET, config=config, **asked)
+    window = changes.pop("window", Window())
+    what = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
+    return backtest_once(workspace, MARKET, asked=Asked(config, window), **what)
 
 
 def test_killed_refreshes_leave_only_whole_runs_and_a_repeat_ends_as_if_undisturbed(

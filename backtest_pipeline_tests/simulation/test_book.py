@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ FREE = SimulationConfig(CostModel(0.0, 0.0))
 HALF = replace(FREE, sizing=FixedFractional(0.5))
 
 
-def sizes(account: Account) -> list[list[float]]:
+def sizes(account: Account) -> list[list[Any]]:
+    """Sizes by asset, which compare with a relative tolerance of 1e-12."""
     return [[pytest.approx(t.size, rel=1e-12) for t in trades] for trades in account.trades]
 
 

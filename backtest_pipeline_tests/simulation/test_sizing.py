@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def with_sizing(sizing: Sizing, max_leverage: float = 1.0) -> SimulationConfig:
     return replace(FREE, sizing=sizing, max_leverage=max_leverage)
 
 
-def sizes(account: Account) -> list[float]:
+def sizes(account: Account) -> Any:
     return pytest.approx([trade.size for trade in account.trades[0]], rel=1e-12)
 
 

@@ -7,6 +7,7 @@ Unless a test says otherwise: 10,000 in cash, no costs, a signal at bar 0, so th
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -33,7 +34,7 @@ def only(account: Account) -> Trade:
     return trade
 
 
-def end_of(account: Account) -> tuple[str, float, bool]:
+def end_of(account: Account) -> tuple[str, Any, bool]:
     """Why, at which price and whether at an open the first trade ended."""
     trade = account.trades[0][0]
     return trade.reason, pytest.approx(trade.exit_price, rel=1e-12), trade.at_open
