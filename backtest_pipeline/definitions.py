@@ -23,7 +23,9 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     refresh_job,
     rollup_after_backtests,
     rollup_job,
+    second_opinion_job,
     source_assets,
+    weekly_second_opinion,
 )
 from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
@@ -46,8 +48,8 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
-        jobs=[refresh_job, rollup_job],
-        schedules=[nightly_refresh],
+        jobs=[refresh_job, rollup_job, second_opinion_job],
+        schedules=[nightly_refresh, weekly_second_opinion],
         sensors=[source_assets, rollup_after_backtests],
         executor=dg.in_process_executor,
         resources={

@@ -11,11 +11,22 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import SourceResource
 
+SECOND_OPINION = dg.AssetSelection.checks(
+    dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
+)
 refresh_job = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.assets("bars", "cmc_features", "signals", "backtests"),
+    # Importing vectorbt for its opinion takes longer than all of the computing.
+    selection=dg.AssetSelection.assets("bars", "cmc_features", "signals", "backtests")
+    - SECOND_OPINION,
     executor_def=dg.in_process_executor,
     description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
+)
+second_opinion_job = dg.define_asset_job(
+    "second_opinion",
+    selection=SECOND_OPINION,
+    executor_def=dg.in_process_executor,
+    description="Replays a sample of the stored backtests in vectorbt.",
 )
 rollup_job = dg.define_asset_job(
     "rollup",
@@ -55,6 +66,15 @@ def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
             RANGE_END: f"{assets[-1]}|{timeframes[-1]}",
         },
     )
+
+
+weekly_second_opinion = dg.ScheduleDefinition(
+    name="weekly_second_opinion",
+    job=second_opinion_job,
+    cron_schedule="10 6 * * 1",
+    execution_timezone="UTC",
+    description="Asks vectorbt about a sample of the stored backtests.",
+)
 
 
 @dg.asset_sensor(

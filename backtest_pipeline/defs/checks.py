@@ -2,8 +2,10 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
+from backtest_pipeline.pipeline.second_opinion import TOLERANCE
+from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 
 
 def _check_of(asset: str) -> dg.AssetChecksDefinition:
@@ -26,4 +28,25 @@ def _check_of(asset: str) -> dg.AssetChecksDefinition:
     return grain_and_bounds
 
 
-CHECKS = [_check_of(asset) for asset in CHECKED]
+@dg.asset_check(
+    asset="backtests",
+    name="second_opinion",
+    description="vectorbt replays the orders of a sample of stored runs and comes to the same "
+    f"return within {TOLERANCE:g}.",
+)
+def second_opinion(store: WorkspaceResource, simulation: SimulationResource) -> dg.AssetCheckResult:
+    found = replayed(store.workspace, simulation.config())
+    return dg.AssetCheckResult(
+        passed=not found.disagreeing and found.worst_size <= TOLERANCE,
+        metadata={
+            "partitions": found.partitions,
+            "runs": found.runs,
+            "worst_size": found.worst_size,
+            "worst_return": found.worst_return,
+            "disagreeing": list(found.disagreeing),
+        },
+        description=f"{len(found.disagreeing)} of {found.runs} runs disagree",
+    )
+
+
+CHECKS = [*(_check_of(asset) for asset in CHECKED), second_opinion]

@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.identity import (
 )
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.equity import drawdowns, monthly_returns
+from backtest_pipeline.simulation.equity import drawdowns, monthly_returns, position_values
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import trade_columns
@@ -132,12 +132,15 @@ def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     panel, n_runs = batch.panel, batch.equity.shape[0]
     n_assets = len(panel.assets)
     column = (np.arange(n_runs) * n_assets)[:, None] + panel.segment_of_row
+    held = position_values(panel, batch.trades, n_runs)
+    exposure = np.divide(held, batch.equity, out=held, where=batch.equity > 0)
     return pa.table(
         {
             "run_id": _dictionary(column.ravel(), run_ids),
             "ts": _stamps(np.tile(panel.ts, n_runs)),
             "equity": batch.equity.ravel(),
             "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
+            "exposure": exposure.ravel(),
         }
     )
 

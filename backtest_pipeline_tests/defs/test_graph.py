@@ -62,4 +62,8 @@ def test_nothing_is_pickled() -> None:
 
 def test_the_code_location_loads_with_its_jobs() -> None:
     dg.Definitions.validate_loadable(defs)
-    assert {job.name for job in defs.jobs or []} == {"refresh", "rollup"}
+    assert {job.name for job in defs.jobs or []} == {
+        "refresh",
+        "rollup",
+        "second_opinion",
+    }

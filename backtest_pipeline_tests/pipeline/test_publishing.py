@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refre
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 
 
-def one_run(workspace: Workspace, config: SimulationConfig, **changes):
-    window = changes.pop("window", Window())
-    what = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
+def one_run(workspace: Workspace, config: SimulationConfig, **changes: Any):
+    window = changes.pop("window", None) or Window()
+    what: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
     return backtest_once(workspace, MARKET, asked=Asked(config, window), **what)
 
 
