@@ -19,6 +19,12 @@ if TYPE_CHECKING:
         load_signals,
         run_backtest,
     )
+    from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
+    from backtest_pipeline.research.significance import (
+        deflated_sharpe_ratio,
+        probabilistic_sharpe_ratio,
+    )
+    from backtest_pipeline.research.splits import walk_forward_splits
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.single import SimulationResult, simulate
     from backtest_pipeline.simulation.sizing import (
@@ -37,14 +43,18 @@ _HOMES = {
     "FixedFractional": "simulation.sizing",
     "SimulationResult": "simulation.single",
     "build_features": "pipeline.api",
+    "deflated_sharpe_ratio": "research.significance",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
     "load_signals": "pipeline.api",
+    "probabilistic_sharpe_ratio": "research.significance",
+    "probability_of_backtest_overfitting": "research.overfitting",
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
     "StopRules": "simulation.stops",
     "VolatilityScaled": "simulation.sizing",
+    "walk_forward_splits": "research.splits",
 }
 
 __all__ = [
@@ -57,12 +67,16 @@ __all__ = [
     "StopRules",
     "VolatilityScaled",
     "build_features",
+    "deflated_sharpe_ratio",
     "generate_signals",
     "load_bars",
     "load_features",
     "load_signals",
+    "probabilistic_sharpe_ratio",
+    "probability_of_backtest_overfitting",
     "run_backtest",
     "simulate",
+    "walk_forward_splits",
 ]
 
 
