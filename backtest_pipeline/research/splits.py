@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import Literal
@@ -97,7 +97,7 @@ def walk_forward_splits(
         raise InvalidInput(
             f"step {step!r} is shorter than test {test!r}: bars would be tested more than once"
         )
-    # A stamp stands for the bar that ends there, so the bars reach one bar beyond the first stamp.
+    # Bars last one bar length more than their stamps span, whichever end of a bar a stamp marks.
     bar_us = int(np.median(np.diff(stamps)))
     first, end = int(stamps[0]), int(stamps[-1]) + bar_us
     missing = first + train_us + test_us - end
@@ -115,7 +115,7 @@ def walk_forward_splits(
 
 def fixed_date_splits(
     index: pd.DatetimeIndex,
-    windows: Sequence[Sequence[str | pd.Timestamp]],
+    windows: Sequence[Sequence[str | datetime]],
     purge: int = 0,
     embargo: float = 0.01,
 ) -> tuple[Fold, ...]:
@@ -217,7 +217,7 @@ def _length_us(name: str, length: Length) -> int:
     return int(delta // timedelta(microseconds=1))
 
 
-def _instants(window: Sequence[str | pd.Timestamp]) -> tuple[int, int, int, int]:
+def _instants(window: Sequence[str | datetime]) -> tuple[int, int, int, int]:
     """Microseconds UTC of the four dates of a window."""
     try:
         dates = pd.to_datetime(list(window), utc=True).as_unit("us")
