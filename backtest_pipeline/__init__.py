@@ -19,6 +19,12 @@ if TYPE_CHECKING:
         load_signals,
         run_backtest,
     )
+    from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
+    from backtest_pipeline.research.significance import (
+        deflated_sharpe_ratio,
+        probabilistic_sharpe_ratio,
+    )
+    from backtest_pipeline.research.splits import walk_forward_splits
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
@@ -31,24 +37,28 @@ if TYPE_CHECKING:
     from backtest_pipeline.simulation.stops import StopRules
 
 _HOMES = {
-    "BacktestError": "market.errors",
-    "CostModel": "simulation.costs",
     "AtrRisk": "simulation.sizing",
+    "BacktestError": "market.errors",
+    "BookSimulation": "simulation.many",
+    "CostModel": "simulation.costs",
     "EqualWeight": "simulation.sizing",
     "FixedFractional": "simulation.sizing",
     "SimulationResult": "simulation.single",
+    "StopRules": "simulation.stops",
+    "VolatilityScaled": "simulation.sizing",
     "build_features": "pipeline.api",
+    "compute_metrics": "simulation.single",
+    "deflated_sharpe_ratio": "research.significance",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
     "load_signals": "pipeline.api",
+    "probabilistic_sharpe_ratio": "research.significance",
+    "probability_of_backtest_overfitting": "research.overfitting",
     "run_backtest": "pipeline.api",
-    "BookSimulation": "simulation.many",
-    "compute_metrics": "simulation.single",
     "simulate": "simulation.single",
     "simulate_book": "simulation.many",
-    "StopRules": "simulation.stops",
-    "VolatilityScaled": "simulation.sizing",
+    "walk_forward_splits": "research.splits",
 }
 
 __all__ = [
@@ -63,13 +73,17 @@ __all__ = [
     "VolatilityScaled",
     "build_features",
     "compute_metrics",
+    "deflated_sharpe_ratio",
     "generate_signals",
     "load_bars",
     "load_features",
     "load_signals",
+    "probabilistic_sharpe_ratio",
+    "probability_of_backtest_overfitting",
     "run_backtest",
     "simulate",
     "simulate_book",
+    "walk_forward_splits",
 ]
 
 

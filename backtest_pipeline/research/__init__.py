@@ -1,4 +1,4 @@
-"""What follows from many runs: portfolios of them. Pure functions on arrays.
+"""What follows from many runs: portfolios, splits of history, significance. Pure functions.
 
-Nothing here simulates a fill or reads a store; it works on equity curves that exist.
+Nothing here simulates a fill or reads a store; it works on returns and equity curves that exist.
 """

@@ -27,6 +27,12 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.split()) > 3
 
 
+def test_the_research_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("docs/research.md", "python")
+    exec(compile(example, "docs/research.md", "exec"), {})  # noqa: S102 - our own document
+    assert len(capsys.readouterr().out.split()) == 2
+
+
 def test_the_api_that_is_documented_is_the_api_that_there_is() -> None:
     import backtest_pipeline
 

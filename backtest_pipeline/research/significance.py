@@ -1,0 +1,267 @@
+"""How sure one can be that a Sharpe ratio is not luck.
+
+All Sharpe ratios here are per period (mean over standard deviation with ddof 1, not annualised);
+skew and kurtosis are those of the returns with ddof 0, kurtosis being Pearson's (a normal has 3).
+
+Every function takes numbers, or arrays that broadcast against the first argument. In arrays an
+element that is undefined (a Sharpe ratio, skew or kurtosis of NaN, fewer than two returns) stays
+undefined: NaN, so that its neighbours are answered. Where there are only numbers it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from backtest_pipeline.market.errors import InvalidInput
+
+Number = TypeVar("Number", float, np.ndarray)
+
+
+def probabilistic_sharpe_ratio(
+    sharpe: Number,
+    n_obs: float | np.ndarray,
+    skew: float | np.ndarray,
+    kurtosis: float | np.ndarray,
+    benchmark_sharpe: float | np.ndarray = 0.0,
+) -> Number:
+    """Probability that the true Sharpe ratio exceeds a benchmark (PSR).
+
+        normal_cdf((sharpe - benchmark) * sqrt(n_obs - 1) / sqrt(v))
+        v = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe ** 2
+
+    Args:
+        sharpe: per period.
+        n_obs: returns that it was measured on.
+        skew: of those returns.
+        kurtosis: Pearson's.
+        benchmark_sharpe: per period.
+
+    Returns:
+        A fraction; NaN where v is not positive, which only an impossible pair of skew and kurtosis
+        or two-valued returns can bring about.
+
+    Raises:
+        InvalidInput: for fewer than two returns, a kurtosis below 1, anything infinite or NaN.
+
+    Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 8.
+    """
+    _check(n_obs=n_obs, kurtosis=kurtosis)
+    values = _aligned(
+        sharpe=sharpe, n_obs=n_obs, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
+    )
+    return _as_given(_probability_above(*values))
+
+
+def expected_maximum_sharpe(trials_variance: Number, n_trials: float | np.ndarray) -> Number:
+    """Sharpe ratio to be expected of the best of `n_trials` strategies that are worth nothing.
+
+        sqrt(trials_variance) * ((1 - g) * z(1 - 1 / n_trials) + g * z(1 - 1 / (n_trials * e)))
+
+    where z is the normal quantile and g the Euler-Mascheroni constant. It is 0 for one trial, and
+    never less: between 1 and 1.4 trials the approximation would fall below.
+
+    Args:
+        trials_variance: variance of the trials' Sharpe ratios, per period.
+        n_trials: independent trials; may be fractional.
+
+    Raises:
+        InvalidInput: for a negative variance, less than one trial, anything infinite or NaN.
+
+    Source: Bailey and Lopez de Prado 2014, "The Deflated Sharpe Ratio", eq. 1 and 2.
+    """
+    _check(trials_variance=trials_variance, n_trials=n_trials)
+    return _as_given(
+        _expected_maximum(*_aligned(trials_variance=trials_variance, n_trials=n_trials))
+    )
+
+
+def deflated_sharpe_ratio(
+    sharpe: Number,
+    n_obs: float | np.ndarray,
+    skew: float | np.ndarray,
+    kurtosis: float | np.ndarray,
+    trials_variance: float | np.ndarray,
+    n_trials: float | np.ndarray,
+) -> Number:
+    """Probability that the best of many trials has a true Sharpe ratio above zero (DSR).
+
+    The probabilistic Sharpe ratio against `expected_maximum_sharpe(trials_variance, n_trials)`.
+
+    Args:
+        sharpe: of the chosen trial, per period.
+        n_obs: returns that it was measured on.
+        skew: of those returns.
+        kurtosis: Pearson's.
+        trials_variance: variance of the Sharpe ratios of all trials, per period.
+        n_trials: how many there were, each that was looked at counting.
+
+    Returns:
+        A fraction; NaN as in `probabilistic_sharpe_ratio`.
+
+    Raises:
+        InvalidInput: as in the two functions that it is made of.
+
+    Source: Bailey and Lopez de Prado 2014, "The Deflated Sharpe Ratio", eq. 2.
+    """
+    _check(n_obs=n_obs, kurtosis=kurtosis, trials_variance=trials_variance, n_trials=n_trials)
+    values = _aligned(
+        sharpe=sharpe,
+        n_obs=n_obs,
+        skew=skew,
+        kurtosis=kurtosis,
+        trials_variance=trials_variance,
+        n_trials=n_trials,
+    )
+    sr, periods, skew_, kurtosis_, variance, trials = values
+    bar = _expected_maximum(variance, trials)
+    return _as_given(_probability_above(sr, periods, skew_, kurtosis_, bar))
+
+
+def minimum_track_record_length(
+    sharpe: Number,
+    skew: float | np.ndarray,
+    kurtosis: float | np.ndarray,
+    benchmark_sharpe: float | np.ndarray = 0.0,
+    confidence: float = 0.95,
+) -> Number:
+    """How many returns a Sharpe ratio must last until it is significant (MinTRL).
+
+        1 + v * (normal_quantile(confidence) / (sharpe - benchmark)) ** 2
+
+    with v as in `probabilistic_sharpe_ratio`, which reaches `confidence` at just this length.
+
+    Args:
+        sharpe: per period.
+        skew: of its returns.
+        kurtosis: Pearson's.
+        benchmark_sharpe: per period.
+        confidence: fraction above one half.
+
+    Returns:
+        A number of returns, not rounded; NaN where the Sharpe ratio does not exceed the benchmark,
+        for then no length suffices.
+
+    Raises:
+        InvalidInput: for a kurtosis below 1, a confidence outside (0.5, 1), anything infinite or
+            NaN.
+
+    Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 11.
+    """
+    from scipy.special import ndtri
+
+    if not 0.5 < confidence < 1:
+        raise InvalidInput(f"confidence is a fraction between 0.5 and 1, not {confidence}")
+    _check(kurtosis=kurtosis)
+    sr, skew_, kurtosis_, benchmark = _aligned(
+        sharpe=sharpe, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
+    )
+    excess = np.where(sr > benchmark, sr - benchmark, np.nan)
+    variance = _variance_of_sharpe(sr, skew_, kurtosis_)
+    return _as_given(1 + variance * (ndtri(confidence) / excess) ** 2)
+
+
+@dataclass(frozen=True)
+class SharpeMoments:
+    """What the functions above need to know of each column of returns.
+
+    Attributes:
+        sharpe: float64 `(n_strategies,)`, per period, ddof 1; NaN for returns that do not vary.
+        skew: float64 `(n_strategies,)`, ddof 0; NaN likewise.
+        kurtosis: float64 `(n_strategies,)`, Pearson's, ddof 0; NaN likewise.
+        n_obs: number of returns of each.
+    """
+
+    sharpe: np.ndarray
+    skew: np.ndarray
+    kurtosis: np.ndarray
+    n_obs: int
+
+
+def sharpe_moments(returns: np.ndarray) -> SharpeMoments:
+    """Sharpe ratio, skew and kurtosis of each column.
+
+    Args:
+        returns: float64 `(n_obs, n_strategies)`, simple returns per period, all finite.
+    """
+    n_obs = len(returns)
+    deviation = returns - returns.mean(axis=0)
+    m2 = (deviation**2).mean(axis=0)
+    # Identical returns differ by rounding alone; their variance is nothing to divide by.
+    m2 = np.where(m2 > 1e-14**2, m2, np.nan)
+    return SharpeMoments(
+        sharpe=returns.mean(axis=0) / np.sqrt(m2 * n_obs / max(n_obs - 1, 1)),
+        skew=(deviation**3).mean(axis=0) / m2**1.5,
+        kurtosis=(deviation**4).mean(axis=0) / m2**2,
+        n_obs=n_obs,
+    )
+
+
+def _variance_of_sharpe(sr: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray) -> np.ndarray:
+    """Variance of the estimated Sharpe ratio times n_obs - 1; NaN unless positive."""
+    variance = 1 - skew * sr + (kurtosis - 1) / 4 * sr**2
+    return np.where(variance > 0, variance, np.nan)
+
+
+def _probability_above(
+    sr: np.ndarray, n_obs: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray, bar: np.ndarray
+) -> np.ndarray:
+    from scipy.special import ndtr
+
+    periods = np.where(n_obs >= 2, n_obs - 1, np.nan)
+    return ndtr((sr - bar) * np.sqrt(periods) / np.sqrt(_variance_of_sharpe(sr, skew, kurtosis)))
+
+
+def _expected_maximum(trials_variance: np.ndarray, n_trials: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtri
+
+    several = np.where(n_trials <= 1, np.e, n_trials)
+    # -z(p) is z(1 - p) without the digits that 1 - p loses for many trials.
+    best = -(1 - np.euler_gamma) * ndtri(1 / several)
+    best -= np.euler_gamma * ndtri(1 / (several * np.e))
+    return np.sqrt(trials_variance) * np.where(n_trials <= 1, 0.0, np.maximum(best, 0.0))
+
+
+_LEAST = {
+    "n_obs": (2, "a Sharpe ratio needs two returns"),
+    # Two-valued returns have a kurtosis of 1, give or take the last digits.
+    "kurtosis": (
+        1 - 1e-9,
+        "Pearson's kurtosis is meant, of which a normal has 3: add 3 to the excess",
+    ),
+    "trials_variance": (0, "a variance is not negative"),
+    "n_trials": (1, "the chosen strategy is a trial itself"),
+}
+
+
+def _check(**arguments: float | np.ndarray) -> None:
+    """Refuse what no data can have."""
+    for name, value in arguments.items():
+        least, why = _LEAST[name]
+        if name == "n_obs" and np.ndim(value) > 0:
+            continue  # too few returns leave an element undefined, as a missing Sharpe ratio does
+        below = np.asarray(value, float) < least
+        if below.any():
+            raise InvalidInput(f"{name} is {np.asarray(value)[below].min()}: {why}")
+
+
+def _aligned(**arguments: float | np.ndarray) -> list[np.ndarray]:
+    """The arguments as floats of one shape; NaN is refused where all of them are numbers."""
+    arrays = {name: np.asarray(value, float) for name, value in arguments.items()}
+    for name, value in arrays.items():
+        if np.isinf(value).any():
+            raise InvalidInput(f"{name} is infinite; undefined is NaN")
+        if np.isnan(value).any() and all(array.ndim == 0 for array in arrays.values()):
+            raise InvalidInput(f"{name} is NaN: without it nothing can be said")
+    try:
+        return [*np.broadcast_arrays(*arrays.values())]
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+        raise InvalidInput(f"arrays of different shapes: {shapes}") from error
+
+
+def _as_given(values: np.ndarray) -> Any:
+    """A float where only numbers came in."""
+    return values if np.ndim(values) else float(values)
