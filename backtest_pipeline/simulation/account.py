@@ -3,6 +3,9 @@
 An account holds cash and one position for each of its members. Its table of rows has one line for
 each instant and one column for each member: the panel row of the member's bar, or -1 where it has
 none. A run on one asset is an account of one member; a book is an account of many.
+
+All that is compiled together stands in this one file: the compiler's cache sees when the file of a
+function has changed, and not when that of a function which it calls has.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from backtest_pipeline.simulation.orders import ENTRIES, NOTHING_PENDING, decide
-
 ENGINE = "backtest_pipeline.account"
+LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8  # the bits of an event
+NOTHING_PENDING = 2
 EXIT_REASONS = (
     "signal",
     "reversal",
@@ -133,6 +136,37 @@ class Bars(NamedTuple):
     fine_high: np.ndarray
     lot_size_of_asset: np.ndarray
     min_notional_of_asset: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def decide(side: float, event: int) -> int:
+    """The side to hold after seeing `event` while holding `side`."""
+    long_in = event & LONG_ENTRY and not event & LONG_EXIT
+    short_in = event & SHORT_ENTRY and not event & SHORT_EXIT
+    if side == 0:
+        if long_in and not short_in:
+            return 1
+        if short_in and not long_in:
+            return -1
+        return 0
+    if side > 0:
+        if short_in:
+            return -1
+        return 0 if event & LONG_EXIT else 1
+    if long_in:
+        return 1
+    return 0 if event & SHORT_EXIT else -1
+
+
+@njit(cache=True, nogil=True)
+def decide_all(side: np.ndarray, event: np.ndarray) -> np.ndarray:
+    """The sides to hold next, int8, or NOTHING_PENDING where they stay as they are."""
+    wanted = np.empty(len(side), np.int8)
+    for i in range(len(side)):
+        wanted[i] = decide(side[i], event[i])
+        if wanted[i] == side[i]:
+            wanted[i] = NOTHING_PENDING
+    return wanted
 
 
 @njit(cache=True, nogil=True)
@@ -477,7 +511,7 @@ def walk(
     n_runs, n_accounts = len(events), len(bounds) - 1
     walked = Walked(
         equity=np.empty((n_runs, len(table))),
-        trades=np.zeros(np.count_nonzero(events & ENTRIES), TRADE),
+        trades=np.zeros(np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY)), TRADE),
         side=np.empty(n_runs * len(members), np.int8),
         refused=np.empty(n_runs * n_accounts, np.int64),
         ruined=np.empty(n_runs * n_accounts, np.bool_),

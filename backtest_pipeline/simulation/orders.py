@@ -11,13 +11,26 @@ position is held at a time:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.simulation.account import (
+    LONG_ENTRY,
+    LONG_EXIT,
+    NOTHING_PENDING,
+    SHORT_ENTRY,
+    SHORT_EXIT,
+    decide_all,
+)
 from backtest_pipeline.simulation.config import Direction
 
-LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8
-ENTRIES = np.uint8(LONG_ENTRY | SHORT_ENTRY)
-NOTHING_PENDING = 2
+__all__ = [
+    "LONG_ENTRY",
+    "LONG_EXIT",
+    "NOTHING_PENDING",
+    "SHORT_ENTRY",
+    "SHORT_EXIT",
+    "pending_sides",
+    "seen_events",
+]
 _ALLOWED = {
     Direction.LONG: LONG_ENTRY | LONG_EXIT,
     Direction.SHORT: SHORT_ENTRY | SHORT_EXIT,
@@ -56,37 +69,8 @@ def pending_sides(
         direction: sides that may be taken.
         side: int8 `(n_columns,)`, side held at the end.
     """
-    pending = np.full(len(side), NOTHING_PENDING, np.int8)
-    _ask_last(events & np.uint8(_ALLOWED[direction]), offsets, side, pending)
-    return pending
-
-
-@njit(cache=True, nogil=True)
-def _ask_last(events, offsets, side, pending):
-    n_assets = len(offsets) - 1
-    for c in range(len(side)):
-        run, asset = c // n_assets, c % n_assets
-        if offsets[asset + 1] > offsets[asset]:
-            wanted = decide(side[c], events[run, offsets[asset + 1] - 1])
-            if wanted != side[c]:
-                pending[c] = wanted
-
-
-@njit(cache=True, nogil=True)
-def decide(side: float, event: int) -> int:
-    """The side to hold after seeing `event` while holding `side`."""
-    long_in = event & LONG_ENTRY and not event & LONG_EXIT
-    short_in = event & SHORT_ENTRY and not event & SHORT_EXIT
-    if side == 0:
-        if long_in and not short_in:
-            return 1
-        if short_in and not long_in:
-            return -1
-        return 0
-    if side > 0:
-        if short_in:
-            return -1
-        return 0 if event & LONG_EXIT else 1
-    if long_in:
-        return 1
-    return 0 if event & SHORT_EXIT else -1
+    if not events.shape[1]:
+        return np.full(len(side), NOTHING_PENDING, np.int8)
+    last = events[:, np.maximum(offsets[1:] - 1, 0)] & np.uint8(_ALLOWED[direction])
+    last[:, np.diff(offsets) == 0] = 0
+    return decide_all(side, last.ravel())
