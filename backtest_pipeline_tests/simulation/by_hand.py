@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, MICROSECONDS, timeframe
+from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, MICROSECONDS, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.book import BookResult, simulate_book
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
@@ -66,14 +66,16 @@ def hand_asset(
     rows = panel.rows_of(name)
     start, end = (bound.tolist() for bound in panel.timeframe.period_bounds(panel.ts[rows]))
     prices = np.column_stack([panel[column][rows] for column in PRICES]).tolist()
-    flat = config.costs.funding_bps_day / 1e4 * panel.timeframe.days
+    flat = config.costs.funding_bps_day / 1e4
     paid = None if rates is None else _minutes(rates[name])
     within = [] if finer is None else _ranges(finer, name)
     bars = [
         Bar(
             time,
             *prices[t],
-            rate=flat if paid is None else sum(r for m, r in paid if start[t] < m <= end[t]),
+            rate=flat * (end[t] - start[t]) / DAY_US
+            if paid is None
+            else sum(r for m, r in paid if start[t] < m <= end[t]),
             finer=tuple((low, high) for ts, low, high in within if start[t] <= ts < end[t]),
         )
         for t, time in enumerate(panel.ts[rows].tolist())

@@ -164,7 +164,8 @@ class Account:
             asset = self.assets[a]
             units = wants.get(a, 0.0) * share / prices[a]
             if asset.lot > 0:
-                units = math.floor(units / asset.lot) * asset.lot
+                # 0.3 is three lots of 0.1, although 0.3 / 0.1 is a little less than 3 in binary.
+                units = math.floor(units / asset.lot + 1e-9) * asset.lot
             if units <= 0 or units * prices[a] < asset.min_notional:
                 self.refused += 1
                 continue

@@ -60,6 +60,12 @@ def test_a_day_has_six_bars_of_four_hours_and_they_pay_what_it_pays() -> None:
     assert account.trades[0][0].funding == pytest.approx(12.0)
 
 
+def test_a_month_pays_for_its_own_days() -> None:
+    # January's signal holds through February, which had 29 days in 2024, and March with 31.
+    account = trade_one(bars_of([100] * 3, freq="MS"), LONG, flat(1.0), name="1M_CAL")
+    assert account.equity == pytest.approx([10_000, 10_000 - 29, 10_000 - 60])
+
+
 def test_a_bar_pays_the_rates_after_its_open_up_to_its_close() -> None:
     # Bar 1 is January 2: midnight at its open belongs to bar 0, midnight at its end to it.
     table = rates(d2_00h00=0.5, d2_08h00=0.001, d2_16h00=0.002, d3_00h00=0.004, d3_08h00=0.25)

@@ -139,6 +139,16 @@ def test_the_fee_of_a_ruinous_exit_takes_what_is_left_and_no_more() -> None:
     assert trade.fees == pytest.approx(200.0)
 
 
+def test_a_ruinous_exit_costs_no_slippage() -> None:
+    # 100 units sold at 99 for a fee of 99 leave 19,801: the cover at 196.95 leaves 106 of its fee.
+    bars = bars_of([100, 100, 150, 195, 100])
+    config = replace(FREE, costs=CostModel(100.0, 100.0))
+    trade = ruined_trade(trade_one(bars, {**SHORT, 2: SHORT_EXIT}, config))
+    assert trade.exit_price == pytest.approx(196.95)
+    assert trade.fees == pytest.approx(99 + 106)
+    assert trade.slippage_cost == pytest.approx(100.0)
+
+
 def test_the_fee_of_a_stop_may_ruin_too() -> None:
     # 30,000 / 101 units on 20,000 of debt. The stop sells them at 68 for 20,198.02, and the fee
     # of 201.98 is more than the 198.02 that are left.

@@ -86,6 +86,11 @@ def test_units_are_rounded_down_to_lots_for_either_side() -> None:
     assert sizes(trade_one(bars_of([100] * 3), SHORT, config)) == [98.0]
 
 
+def test_a_whole_number_of_lots_is_not_rounded_down_by_binary_fractions() -> None:
+    config = replace(FREE, initial_cash=0.3, lot_size=0.1)
+    assert sizes(trade_one(bars_of([1.0] * 3), LONG, config)) == [0.3]
+
+
 def test_an_entry_below_one_lot_is_refused_and_its_signal_is_gone() -> None:
     account = trade_one(bars_of([100] * 5), LONG, replace(FREE, lot_size=101.0))
     assert account.trades == [[]]
