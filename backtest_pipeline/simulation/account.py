@@ -46,6 +46,7 @@ ACCOUNT = np.dtype(
         ("cash", np.float64),
         ("n_trades", np.int64),
         ("refused", np.int64),  # entries
+        ("row", np.int64),  # of a bar of the instant at hand
         ("ruined", np.bool_),
     ],
     align=True,
@@ -53,9 +54,11 @@ ACCOUNT = np.dtype(
 POSITION = np.dtype(
     [
         ("column", np.int64),
-        ("asset", np.int64),
         ("row", np.int64),  # of the bar seen last
+        ("lot_size", np.float64),
+        ("min_notional", np.float64),
         ("units", np.float64),  # signed; 0 is flat
+        ("bar_open", np.float64),
         ("mark", np.float64),  # price seen last
         ("worst_mark", np.float64),  # worst price of the bar at hand
         ("entry_price", np.float64),
@@ -97,45 +100,44 @@ TRADE = np.dtype(
 )
 
 
+BAR = np.dtype(
+    [
+        ("open", np.float64),
+        ("high", np.float64),
+        ("low", np.float64),
+        ("close", np.float64),
+        ("atr", np.float64),  # as of the close
+        ("fraction", np.float64),  # of the equity, for an entry at the open; NaN is unknown
+        ("funding", np.float64),  # fraction of its notional that a long pays
+        ("fine_first", np.int64),  # its finer bars
+        ("fine_end", np.int64),
+    ],
+    align=True,
+)
+FINE_BAR = np.dtype([("low", np.float64), ("high", np.float64)])
+MEMBER = np.dtype(
+    [("asset", np.int64), ("lot_size", np.float64), ("min_notional", np.float64)], align=True
+)
+RULES = np.dtype(  # NaN is no such rule
+    [
+        ("initial_cash", np.float64),
+        ("fee", np.float64),
+        ("slippage", np.float64),
+        ("max_leverage", np.float64),
+        ("stop_loss", np.float64),
+        ("take_profit", np.float64),
+        ("trailing", np.float64),
+        ("trailing_atr", np.float64),
+        ("max_bars", np.int64),
+        ("target_first", np.bool_),
+    ],
+    align=True,
+)
+
+
 def engine_identity() -> tuple[str, str]:
     """Name of the engine and version of its compiler, part of a run's identity."""
     return ENGINE, f"numba.{version('numba')}"
-
-
-class Rules(NamedTuple):
-    """Numbers that all accounts of a batch share; NaN is no such rule."""
-
-    initial_cash: float
-    fee: float
-    slippage: float
-    max_leverage: float
-    stop_loss: float
-    take_profit: float
-    trailing: float
-    trailing_atr: float
-    max_bars: int
-    target_first: bool
-
-
-class Bars(NamedTuple):
-    """Columns by panel row, and by asset where they say so.
-
-    `fine_first` and `fine_end` bound the finer bars of each bar in `fine_low` and `fine_high`.
-    """
-
-    open: np.ndarray
-    high: np.ndarray
-    low: np.ndarray
-    close: np.ndarray
-    atr: np.ndarray
-    fraction: np.ndarray
-    funding: np.ndarray
-    fine_first: np.ndarray
-    fine_end: np.ndarray
-    fine_low: np.ndarray
-    fine_high: np.ndarray
-    lot_size_of_asset: np.ndarray
-    min_notional_of_asset: np.ndarray
 
 
 @njit(cache=True, nogil=True)
@@ -179,12 +181,12 @@ def _worth(account, positions, without=-1):
 
 
 @njit(cache=True, nogil=True)
-def _record(account, p, price, base, fee, at_open, reason, trades):
-    """Write down the position as a trade that ends, or is marked, at this price."""
+def _record(account, p, price, base, fee, row, at_open, reason, trades):
+    """Write down the position as a trade that ends, or is marked, at this price, and close it."""
     trade = trades[account.n_trades]
     account.n_trades += 1
     trade.column = p.column
-    trade.entry_row, trade.exit_row = p.entry_row, p.row
+    trade.entry_row, trade.exit_row = p.entry_row, row
     trade.entry_price, trade.exit_price = p.entry_price, price
     trade.units = p.units
     trade.fees = p.entry_fee + fee
@@ -193,45 +195,26 @@ def _record(account, p, price, base, fee, at_open, reason, trades):
     trade.lowest, trade.highest = min(p.lowest, price), max(p.highest, price)
     trade.bars_held = p.bars_held
     trade.reason, trade.at_open = reason, at_open
-
-
-@njit(cache=True, nogil=True)
-def _leave(account, positions, i, base, at_open, reason, rules, trades):
-    """Close a position; where that costs more than there is, the account is ruined."""
-    p = positions[i]
-    rest = _worth(account, positions, i)
-    side = np.sign(p.units)
-    price = base * (1.0 - side * rules.slippage)
-    bankrupt = -rest / p.units
-    if side * (price - bankrupt) <= 0.0:
-        price, base, fee, account.ruined = bankrupt, bankrupt, 0.0, True
-    else:
-        fee = abs(p.units) * price * rules.fee
-        if rest + p.units * price - fee <= 0.0:
-            fee, account.ruined = rest + p.units * price, True
-    if account.ruined:
-        reason = LIQUIDATION
-    _record(account, p, price, base, fee, at_open, reason, trades)
     account.cash += p.units * price - fee
     p.units = 0.0
 
 
 @njit(cache=True, nogil=True)
 def _liquidate(account, positions, at_open, trades):
-    """End the account where its worth at the worst marks is gone.
+    """End the account whose worth at the worst marks is gone.
 
     Every position closes the same share of the way from its mark to its worst mark, the share at
     which the worth is zero.
     """
-    worst, n_held = account.cash, 0
-    for i in range(len(positions)):
-        if positions[i].units != 0.0:
-            worst += positions[i].units * positions[i].worst_mark
-            n_held += 1
-    if n_held == 0 or worst > 0.0:
-        return
     account.ruined = True
-    worth = _worth(account, positions)
+    worth = worst = account.cash
+    n_held = 0
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units != 0.0:
+            n_held += 1
+            worth += p.units * p.mark
+            worst += p.units * p.worst_mark
     share = worth / (worth - worst) if worth != worst else 0.0
     for i in range(len(positions)):
         p = positions[i]
@@ -239,8 +222,40 @@ def _liquidate(account, positions, at_open, trades):
             price = p.mark + share * (p.worst_mark - p.mark)
             if n_held == 1:
                 price = -account.cash / p.units
-            _record(account, p, price, price, 0.0, at_open, LIQUIDATION, trades)
-            p.units = 0.0
+            _record(account, p, price, price, 0.0, account.row, at_open, LIQUIDATION, trades)
+
+
+@njit(cache=True, nogil=True)
+def _leave(account, positions, at_open, rules, trades):
+    """Close the positions that have an exit reason, at their exit base after slippage.
+
+    They are judged together, the others at their worst marks: fills that leave less than nothing
+    are a liquidation; fees that would, take what is left, and the others close there as well.
+    """
+    left, fees = account.cash, 0.0
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units != 0.0:
+            if p.exit_reason != _STAYS:
+                p.worst_mark = p.exit_base * (1.0 - np.sign(p.units) * rules.slippage)
+                fees += abs(p.units) * p.worst_mark * rules.fee
+            left += p.units * p.worst_mark
+    if left <= 0.0:
+        _liquidate(account, positions, at_open, trades)
+        return
+    account.ruined = left <= fees
+    share = left / fees if account.ruined else 1.0
+    for i in range(len(positions)):
+        p = positions[i]
+        if p.units == 0.0 or (p.exit_reason == _STAYS and not account.ruined):
+            continue
+        price, base, fee, reason = p.worst_mark, p.exit_base, 0.0, p.exit_reason
+        if reason != _STAYS:
+            fee = share * abs(p.units) * price * rules.fee
+        if account.ruined:
+            base, reason = price, LIQUIDATION
+        gapped = p.exit_reason != _STAYS and p.exit_base == p.bar_open
+        _record(account, p, price, base, fee, account.row, at_open or gapped, reason, trades)
 
 
 @njit(cache=True, nogil=True)
@@ -252,9 +267,9 @@ def _trail(p, side, atr, rules):
 
 
 @njit(cache=True, nogil=True)
-def _enter(account, p, units, bars, rules):
-    """Open the position at the bar's open, and set its levels."""
-    side, base = np.sign(units), bars.open[p.row]
+def _enter(account, p, units, base, atr, rules):
+    """Open the position, and set its levels."""
+    side = np.sign(units)
     price = base * (1.0 + side * rules.slippage)
     p.units, p.entry_row, p.bars_held, p.funding = units, p.row, 0, 0.0
     p.entry_price, p.entry_base = price, base
@@ -263,15 +278,8 @@ def _enter(account, p, units, bars, rules):
     p.stop = price * (1.0 - side * rules.stop_loss)
     p.target = price * (1.0 + side * rules.take_profit)
     p.trail = np.nan
-    _trail(p, side, bars.atr[p.row - 1], rules)
+    _trail(p, side, atr, rules)
     account.cash -= units * price + p.entry_fee
-
-
-@njit(cache=True, nogil=True)
-def _outlay(p, bars, rules):
-    """What an entry takes of the room for each unit of equity; NaN where it cannot be sized."""
-    costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
-    return bars.fraction[p.row] * costs
 
 
 @njit(cache=True, nogil=True)
@@ -287,21 +295,20 @@ def _enter_due(account, positions, table_row, bars, rules):
     for i in range(len(positions)):
         p = positions[i]
         room -= abs(p.units) * p.mark
-        if _is_entry_due(p, table_row[i]):
-            outlay = _outlay(p, bars, rules)
-            if not np.isnan(outlay):
-                need += outlay * equity
+        if _is_entry_due(p, table_row[i]) and not np.isnan(bars[p.row].fraction):
+            costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
+            need += bars[p.row].fraction * equity * costs
     share = 1.0 if need <= room or need == 0.0 else max(room, 0.0) / need
     for i in range(len(positions)):
         p = positions[i]
         if not _is_entry_due(p, table_row[i]):
             continue
-        open_, lot = bars.open[p.row], bars.lot_size_of_asset[p.asset]
-        size = share * bars.fraction[p.row] * equity / open_
-        if lot > 0.0:
-            size = np.floor(size / lot + 1e-9) * lot  # 0.3 / 0.1 is three lots
-        if size > 0.0 and size * open_ >= bars.min_notional_of_asset[p.asset]:
-            _enter(account, p, p.due * size, bars, rules)
+        bar = bars[p.row]
+        size = share * bar.fraction * equity / bar.open
+        if p.lot_size > 0.0:
+            size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
+        if size > 0.0 and size * bar.open >= p.min_notional:
+            _enter(account, p, p.due * size, bar.open, bars[p.row - 1].atr, rules)
         else:
             account.refused += 1
 
@@ -309,48 +316,55 @@ def _enter_due(account, positions, table_row, bars, rules):
 @njit(cache=True, nogil=True)
 def _leave_due(account, positions, table_row, rules, trades):
     """Close what is due at this open."""
+    leaving = False
     for i in range(len(positions)):
         p = positions[i]
+        p.exit_reason, p.exit_base = _STAYS, p.mark
         if p.units == 0.0 or table_row[i] < 0:
             continue
         if p.due != NOTHING_PENDING:
-            reason = SIGNAL if p.due == 0 else REVERSAL
+            p.exit_reason = SIGNAL if p.due == 0 else REVERSAL
         elif p.bars_held >= rules.max_bars:
-            reason = TIME_STOP
-        else:
-            continue
-        _leave(account, positions, i, p.mark, True, reason, rules, trades)
+            p.exit_reason = TIME_STOP
+        leaving = leaving or p.exit_reason != _STAYS
+    if leaving:
+        _leave(account, positions, True, rules, trades)
 
 
 @njit(cache=True, nogil=True)
 def _see_open(account, positions, table_row, bars, rules, trades):
-    """What happens at the opens of one instant."""
+    """What happens at the opens of one instant; returns whether any position is held then."""
     held = due = False
+    worst = account.cash
     for i in range(len(positions)):
         p = positions[i]
         p.worst_mark = p.mark
         if table_row[i] >= 0:
-            p.row = table_row[i]
-            p.worst_mark = bars.open[p.row]
+            p.row = account.row = table_row[i]
+            p.worst_mark = p.bar_open = bars[p.row].open
             due = due or p.due != NOTHING_PENDING
-        held = held or p.units != 0.0
-    if held:
+        if p.units != 0.0:
+            held = True
+            due = due or p.bars_held >= rules.max_bars
+            worst += p.units * p.worst_mark
+    if held and worst <= 0.0:
         _liquidate(account, positions, True, trades)
+        return False
     for i in range(len(positions)):
         positions[i].mark = positions[i].worst_mark
-    if held and not account.ruined:
+    if due:
         _leave_due(account, positions, table_row, rules, trades)
         if account.ruined:
-            _liquidate(account, positions, True, trades)
-    if due and not account.ruined:
+            return False
         _enter_due(account, positions, table_row, bars, rules)
+    return held or due
 
 
 @njit(cache=True, nogil=True)
-def _target_first(row, side, stop, target, bars, rules):
+def _target_first(bar, side, stop, target, fine_bars, rules):
     """Whether the target comes before the stop in a bar that touches both from between them."""
-    for k in range(bars.fine_first[row], bars.fine_end[row]):
-        against, towards = bars.fine_low[k], bars.fine_high[k]
+    for k in range(bar.fine_first, bar.fine_end):
+        against, towards = fine_bars[k].low, fine_bars[k].high
         if side < 0:
             against, towards = towards, against
         stopped, reached = side * against <= side * stop, side * towards >= side * target
@@ -362,10 +376,10 @@ def _target_first(row, side, stop, target, bars, rules):
 
 
 @njit(cache=True, nogil=True)
-def _find_exit(p, bars, rules):
+def _find_exit(p, bar, fine_bars, rules):
     """Find what ends the position within this bar, if anything, and its worst price there."""
-    side, open_ = np.sign(p.units), bars.open[p.row]
-    against, towards = bars.low[p.row], bars.high[p.row]
+    side, open_ = np.sign(p.units), bar.open
+    against, towards = bar.low, bar.high
     if side < 0:
         against, towards = towards, against
     stop, reason = p.stop, STOP_LOSS
@@ -374,7 +388,7 @@ def _find_exit(p, bars, rules):
     stopped, reached = side * against <= side * stop, side * towards >= side * p.target
     if stopped and reached and side * open_ > side * stop:
         first = side * open_ >= side * p.target
-        stopped = not (first or _target_first(p.row, side, stop, p.target, bars, rules))
+        stopped = not (first or _target_first(bar, side, stop, p.target, fine_bars, rules))
     p.exit_reason, p.worst_mark = _STAYS, against
     if stopped:
         p.exit_reason, p.exit_base = reason, open_ if side * open_ <= side * stop else stop
@@ -385,84 +399,87 @@ def _find_exit(p, bars, rules):
 
 
 @njit(cache=True, nogil=True)
-def _see_range(account, positions, table_row, bars, rules, trades):
+def _see_range(account, positions, table_row, bars, fine_bars, rules, trades):
     """What happens within the bars of one instant."""
     ending = False
+    worst = 0.0
     for i in range(len(positions)):
         p = positions[i]
         p.exit_reason, p.worst_mark = _STAYS, p.mark
-        if p.units == 0.0 or table_row[i] < 0:
+        if p.units == 0.0:
             continue
-        _find_exit(p, bars, rules)
-        funding = p.units * bars.close[p.row] * bars.funding[p.row]
-        if p.exit_reason != _STAYS:
-            ending = True
-            funding = max(funding, 0.0)
-        p.funding += funding
-        account.cash -= funding
-    _liquidate(account, positions, False, trades)
-    if account.ruined or not ending:
-        return
-    for i in range(len(positions)):
-        p = positions[i]
-        if p.exit_reason != _STAYS:
-            at_open = p.exit_base == bars.open[p.row]
-            _leave(account, positions, i, p.exit_base, at_open, p.exit_reason, rules, trades)
-    if account.ruined:
+        if table_row[i] >= 0:
+            bar = bars[p.row]
+            _find_exit(p, bar, fine_bars, rules)
+            funding = p.units * bar.close * bar.funding
+            if p.exit_reason != _STAYS:
+                ending = True
+                funding = max(funding, 0.0)
+            p.funding += funding
+            account.cash -= funding
+        worst += p.units * p.worst_mark
+    if account.cash + worst <= 0.0:
         _liquidate(account, positions, False, trades)
+    elif ending:
+        _leave(account, positions, False, rules, trades)
 
 
 @njit(cache=True, nogil=True)
-def _see_closes(positions, table_row, events, bars, rules):
-    """Mark the positions to the closes, move their levels, and read the bars' signals."""
-    for i in range(len(positions)):
-        p, row = positions[i], table_row[i]
-        side = np.sign(p.units)
-        if row >= 0:
-            if side != 0:
-                p.mark = bars.close[row]
-                p.bars_held += 1
-                p.lowest, p.highest = min(p.lowest, bars.low[row]), max(p.highest, bars.high[row])
-                p.peak = p.highest if side > 0 else p.lowest
-                _trail(p, side, bars.atr[row], rules)
-            wanted = decide(side, events[row])
-            p.due = NOTHING_PENDING if wanted == side else wanted
+def _see_close(p, bar, event, rules):
+    """Mark the position to the close, move its levels, and read the bar's signal."""
+    side = np.sign(p.units)
+    if side != 0:
+        p.mark = bar.close
+        p.bars_held += 1
+        p.lowest, p.highest = min(p.lowest, bar.low), max(p.highest, bar.high)
+        p.peak = p.highest if side > 0 else p.lowest
+        _trail(p, side, bar.atr, rules)
+    wanted = decide(side, event)
+    p.due = NOTHING_PENDING if wanted == side else wanted
 
 
 @njit(cache=True, nogil=True)
-def _walk(account, positions, table, events, bars, rules, equity, trades):
+def _walk(account, positions, table, events, bars, fine_bars, rules, equity, trades):
     """Walk one account over its table; `equity` is written for each line of it."""
     for step in range(len(table)):
-        _see_open(account, positions, table[step], bars, rules, trades)
-        if not account.ruined:
-            _see_range(account, positions, table[step], bars, rules, trades)
+        if _see_open(account, positions, table[step], bars, rules, trades):
+            _see_range(account, positions, table[step], bars, fine_bars, rules, trades)
         if account.ruined:
             equity[step:] = 0.0
             return
-        _see_closes(positions, table[step], events, bars, rules)
-        equity[step] = _worth(account, positions)
+        worth = account.cash
+        for i in range(len(positions)):
+            p, row = positions[i], table[step, i]
+            if row >= 0:
+                _see_close(p, bars[row], events[row], rules)
+            worth += p.units * p.mark
+        equity[step] = worth
     for i in range(len(positions)):
         p = positions[i]
         if p.units != 0.0:
-            _record(account, p, p.mark, p.mark, 0.0, False, END_OF_DATA, trades)
+            units = p.units
+            _record(account, p, p.mark, p.mark, 0.0, p.row, False, END_OF_DATA, trades)
+            p.units = units  # marked, not closed
 
 
 @njit(cache=True, nogil=True)
-def _walk_all(table, bounds, members, events, bars, rules, equity, trades, side, refused, ruined):
+def _walk_all(
+    table, bounds, members, events, bars, fine_bars, rules, equity, trades, side, refused, ruined
+):
     """Walk every run's accounts; returns the count of trades."""
     n_accounts, width = len(bounds) - 1, table.shape[1]
     account = np.zeros(1, ACCOUNT)[0]
     positions = np.zeros(width, POSITION)
     for run in range(len(events)):
         for a in range(n_accounts):
-            account.cash, account.refused, account.ruined = rules.initial_cash, 0, False
+            account.cash, account.refused, account.ruined = rules[0].initial_cash, 0, False
             for i in range(width):
-                p = positions[i]
-                p.asset = members[a * width + i]
-                p.column = run * len(members) + p.asset
+                p, member = positions[i], members[a * width + i]
+                p.column = run * len(members) + member.asset
+                p.lot_size, p.min_notional = member.lot_size, member.min_notional
                 p.units, p.mark, p.due = 0.0, 0.0, NOTHING_PENDING
             lines = slice(bounds[a], bounds[a + 1])
-            _walk(account, positions, table[lines], events[run], bars, rules,
+            _walk(account, positions, table[lines], events[run], bars, fine_bars, rules[0],
                   equity[run, lines], trades)  # fmt: skip
             c = run * n_accounts + a
             refused[c], ruined[c] = account.refused, account.ruined
@@ -494,8 +511,9 @@ def walk(
     bounds: np.ndarray,
     members: np.ndarray,
     events: np.ndarray,
-    bars: Bars,
-    rules: Rules,
+    bars: np.ndarray,
+    fine_bars: np.ndarray,
+    rules: np.ndarray,
 ) -> Walked:
     """Trade every run's signals in its accounts.
 
@@ -503,10 +521,11 @@ def walk(
         table: int64 `(n_lines, n_members)`, panel rows of the members' bars at each instant, -1
             where there is none; the lines of all accounts, one after the other.
         bounds: int64 `(n_accounts + 1,)`, lines of each account.
-        members: int64 `(n_accounts * n_members,)`, assets of the accounts.
+        members: MEMBER `(n_accounts * n_members,)`, assets of the accounts.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
-        bars: what is known of each bar.
-        rules: what is the same for all.
+        bars: BAR `(n_rows,)`.
+        fine_bars: FINE_BAR, those that `bars` name.
+        rules: RULES `(1,)`, what is the same for all.
     """
     n_runs, n_accounts = len(events), len(bounds) - 1
     walked = Walked(
@@ -516,5 +535,5 @@ def walk(
         refused=np.empty(n_runs * n_accounts, np.int64),
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
-    n = _walk_all(table, bounds, members, events, bars, rules, *walked)
+    n = _walk_all(table, bounds, members, events, bars, fine_bars, rules, *walked)
     return walked._replace(trades=walked.trades[:n])

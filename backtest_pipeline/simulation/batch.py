@@ -13,7 +13,6 @@ from backtest_pipeline.simulation.inputs import (
     account_inputs,
     buy_and_hold,
     require_bars,
-    walk_alone,
 )
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
@@ -72,8 +71,7 @@ def simulate_batch(
             not a positive number, or an open or close lies outside low..high.
     """
     require_bars(panel, events)
-    seen, bars, rules = account_inputs(panel, events, config, 1, funding, finer)
-    walked = walk_alone(panel, seen, bars, rules)
+    walked = account_inputs(panel, events, config, 1, funding, finer).walked_alone(panel)
     trades = trade_log(panel, walked.trades)
     if benchmark is None:
         benchmark = buy_and_hold(panel, config, funding)

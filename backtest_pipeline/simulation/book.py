@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.account import Walked, walk
+from backtest_pipeline.simulation.account import Walked
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.equity import position_values
 from backtest_pipeline.simulation.funding import FundingRates
@@ -127,8 +127,8 @@ def _walk_book(
     funding: FundingRates | None,
     finer: Panel | None,
 ) -> Walked:
-    seen, bars, rules = account_inputs(panel, events, config, len(panel.assets), funding, finer)
-    return walk(table, np.array([0, len(table)]), members, seen, bars, rules)
+    inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
+    return inputs.walked(table, np.array([0, len(table)]), members)
 
 
 def _held(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.account import Bars, Rules, Walked, walk
+from backtest_pipeline.simulation.account import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
@@ -19,6 +19,42 @@ from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 _NEVER = 2**62
 
 
+@dataclass(frozen=True)
+class AccountInputs:
+    """What `account.walk` walks over, beside a table of rows.
+
+    Attributes:
+        events: uint8 `(n_runs, n_rows)`, those that are seen, where they are seen.
+        members: MEMBER `(n_assets,)`.
+        bars: BAR `(n_rows,)`.
+        fine_bars: FINE_BAR.
+        rules: RULES `(1,)`.
+    """
+
+    events: np.ndarray
+    members: np.ndarray
+    bars: np.ndarray
+    fine_bars: np.ndarray
+    rules: np.ndarray
+
+    def walked(self, table: np.ndarray, bounds: np.ndarray, members: np.ndarray) -> Walked:
+        """Walk accounts of these members, given by the position of their assets."""
+        return walk(
+            table,
+            bounds,
+            self.members[members],
+            self.events,
+            self.bars,
+            self.fine_bars,
+            self.rules,
+        )
+
+    def walked_alone(self, panel: Panel) -> Walked:
+        """Walk each asset of the panel in an account of its own."""
+        table = np.arange(len(panel)).reshape(-1, 1)
+        return self.walked(table, panel.offsets, np.arange(len(panel.assets)))
+
+
 def account_inputs(
     panel: Panel,
     events: np.ndarray,
@@ -26,41 +62,45 @@ def account_inputs(
     n_members: int,
     funding: FundingRates | None,
     finer: Panel | None,
-) -> tuple[np.ndarray, Bars, Rules]:
-    """The events that are seen, the bars and the rules, as `account.walk` wants them.
+) -> AccountInputs:
+    """The events that are seen, the bars and the rules.
 
     Args:
         panel, events, config, funding, finer: as `batch.simulate_batch` takes them.
         n_members: assets that share an account.
     """
     panel = with_config_columns(panel, config)
+    bars = np.zeros(len(panel), BAR)
+    for name in ("open", "high", "low", "close"):
+        bars[name] = panel[name]
     stops = config.stops
-    no_atr = np.full(len(panel), np.nan)
-    bars = Bars(
-        open=panel["open"],
-        high=panel["high"],
-        low=panel["low"],
-        close=panel["close"],
-        atr=no_atr if stops.trailing_atr is None else panel[f"atr_{stops.atr_period}"],
-        fraction=entry_fractions(panel, config.sizing, n_members, config.max_leverage),
-        funding=funding_of_bars(panel, config.costs.funding_bps_day, funding),
-        **_finer_bars(panel, finer),
-        lot_size_of_asset=_by_asset(panel, "lot_size", config.lot_size),
-        min_notional_of_asset=_by_asset(panel, "min_notional", config.min_notional),
+    bars["atr"] = np.nan if stops.trailing_atr is None else panel[f"atr_{stops.atr_period}"]
+    bars["fraction"] = entry_fractions(panel, config.sizing, n_members, config.max_leverage)
+    bars["funding"] = funding_of_bars(panel, config.costs.funding_bps_day, funding)
+    members = np.zeros(len(panel.assets), MEMBER)
+    members["asset"] = np.arange(len(panel.assets))
+    members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)
+    members["min_notional"] = _by_asset(panel, "min_notional", config.min_notional)
+    return AccountInputs(
+        events=seen_events(events, panel.offsets, config.direction, config.delay_bars),
+        members=members,
+        bars=bars,
+        fine_bars=_with_finer_bars(bars, panel, finer),
+        rules=_rules(config),
     )
-    rules = Rules(
-        initial_cash=config.initial_cash,
-        fee=config.costs.fee_bps / 1e4,
-        slippage=config.costs.slippage_bps / 1e4,
-        max_leverage=config.max_leverage,
-        stop_loss=_or_nan(stops.stop_loss),
-        take_profit=_or_nan(stops.take_profit),
-        trailing=_or_nan(stops.trailing),
-        trailing_atr=_or_nan(stops.trailing_atr),
-        max_bars=_NEVER if stops.max_bars is None else stops.max_bars,
-        target_first=config.intrabar is IntrabarOrder.TARGET_FIRST,
-    )
-    return seen_events(events, panel.offsets, config.direction, config.delay_bars), bars, rules
+
+
+def _rules(config: SimulationConfig) -> np.ndarray:
+    rules, stops = np.zeros(1, RULES), config.stops
+    rules["initial_cash"] = config.initial_cash
+    rules["fee"] = config.costs.fee_bps / 1e4
+    rules["slippage"] = config.costs.slippage_bps / 1e4
+    rules["max_leverage"] = config.max_leverage
+    for name in ("stop_loss", "take_profit", "trailing", "trailing_atr"):
+        rules[name] = _or_nan(getattr(stops, name))
+    rules["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
+    rules["target_first"] = config.intrabar is IntrabarOrder.TARGET_FIRST
+    return rules
 
 
 def _or_nan(value: float | None) -> float:
@@ -76,11 +116,10 @@ def _by_asset(panel: Panel, name: str, given: float | Mapping[str, float]) -> np
     return np.array([float(given[asset]) for asset in panel.assets])
 
 
-def _finer_bars(panel: Panel, finer: Panel | None) -> dict[str, np.ndarray]:
-    first, end = np.zeros((2, len(panel)), np.int64)
+def _with_finer_bars(bars: np.ndarray, panel: Panel, finer: Panel | None) -> np.ndarray:
+    """The finer bars, after `bars` is told which of them are its own."""
     if finer is None:
-        nothing = np.empty(0)
-        return {"fine_first": first, "fine_end": end, "fine_low": nothing, "fine_high": nothing}
+        return np.zeros(0, FINE_BAR)
     if finer.timeframe.days >= panel.timeframe.days:
         raise InvalidInput(
             f"bars of {finer.timeframe.name} are not finer than those of {panel.timeframe.name}"
@@ -88,14 +127,12 @@ def _finer_bars(panel: Panel, finer: Panel | None) -> dict[str, np.ndarray]:
     starts = panel.timeframe.period_bounds(panel.ts)[0]
     for asset in set(panel.assets) & set(finer.assets):
         rows, fine = panel.rows_of(asset), finer.rows_of(asset)
-        first[rows] = fine.start + np.searchsorted(finer.ts[fine], starts[rows], side="right")
-        end[rows] = fine.start + np.searchsorted(finer.ts[fine], panel.ts[rows], side="right")
-    return {
-        "fine_first": first,
-        "fine_end": end,
-        "fine_low": finer["low"],
-        "fine_high": finer["high"],
-    }
+        for name, bound in (("fine_first", starts), ("fine_end", panel.ts)):
+            at = np.searchsorted(finer.ts[fine], bound[rows], side="right")
+            bars[name][rows] = fine.start + at
+    fine_bars = np.zeros(len(finer), FINE_BAR)
+    fine_bars["low"], fine_bars["high"] = finer["low"], finer["high"]
+    return fine_bars
 
 
 def buy_and_hold(
@@ -123,14 +160,7 @@ def buy_and_hold(
         min_notional=0.0,
         delay_bars=0,
     )
-    seen, bars, rules = account_inputs(panel, events, held, 1, funding, None)
-    return walk_alone(panel, seen, bars, rules).equity[0]
-
-
-def walk_alone(panel: Panel, seen: np.ndarray, bars: Bars, rules: Rules) -> Walked:
-    """Walk each asset of the panel in an account of its own."""
-    table = np.arange(len(panel)).reshape(-1, 1)
-    return walk(table, panel.offsets, np.arange(len(panel.assets)), seen, bars, rules)
+    return account_inputs(panel, events, held, 1, funding, None).walked_alone(panel).equity[0]
 
 
 def require_bars(panel: Panel, events: np.ndarray) -> None:
