@@ -314,8 +314,8 @@ def _enter_due(account, positions, table_row, bars, rules):
 
 
 @njit(cache=True, nogil=True)
-def _leave_due(account, positions, table_row, rules, trades):
-    """Close what is due at this open."""
+def _trade_due(account, positions, table_row, bars, rules, trades):
+    """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
         p = positions[i]
@@ -329,45 +329,27 @@ def _leave_due(account, positions, table_row, rules, trades):
         leaving = leaving or p.exit_reason != _STAYS
     if leaving:
         _leave(account, positions, True, rules, trades)
-
-
-@njit(cache=True, nogil=True)
-def _see_open(account, positions, table_row, bars, rules, trades):
-    """What happens at the opens of one instant; returns whether any position is held then."""
-    held = due = False
-    worst = account.cash
-    for i in range(len(positions)):
-        p = positions[i]
-        p.worst_mark = p.mark
-        if table_row[i] >= 0:
-            p.row = account.row = table_row[i]
-            p.worst_mark = p.bar_open = bars[p.row].open
-            due = due or p.due != NOTHING_PENDING
-        if p.units != 0.0:
-            held = True
-            due = due or p.bars_held >= rules.max_bars
-            worst += p.units * p.worst_mark
-    if held and worst <= 0.0:
-        _liquidate(account, positions, True, trades)
-        return False
-    for i in range(len(positions)):
-        positions[i].mark = positions[i].worst_mark
-    if due:
-        _leave_due(account, positions, table_row, rules, trades)
-        if account.ruined:
-            return False
+    if not account.ruined:
         _enter_due(account, positions, table_row, bars, rules)
-    return held or due
 
 
 @njit(cache=True, nogil=True)
-def _target_first(bar, side, stop, target, fine_bars, rules):
+def _see_open(account, p, row, bar, rules):
+    """See the bar's open; returns whether anything is due at it."""
+    p.row = account.row = row
+    p.worst_mark = p.bar_open = bar.open
+    return p.due != NOTHING_PENDING or (p.units != 0.0 and p.bars_held >= rules.max_bars)
+
+
+@njit(cache=True, nogil=True)
+def _target_first(p, bar, fine_bars, rules):
     """Whether the target comes before the stop in a bar that touches both from between them."""
+    side, stop = np.sign(p.units), p.exit_base
     for k in range(bar.fine_first, bar.fine_end):
         against, towards = fine_bars[k].low, fine_bars[k].high
         if side < 0:
             against, towards = towards, against
-        stopped, reached = side * against <= side * stop, side * towards >= side * target
+        stopped, reached = side * against <= side * stop, side * towards >= side * p.target
         if stopped != reached:
             return reached
         if stopped:
@@ -376,8 +358,11 @@ def _target_first(bar, side, stop, target, fine_bars, rules):
 
 
 @njit(cache=True, nogil=True)
-def _find_exit(p, bar, fine_bars, rules):
-    """Find what ends the position within this bar, if anything, and its worst price there."""
+def _see_range(account, p, bar, rules):
+    """See what lies within the bar of a position: what ends it, its worst price, its funding.
+
+    Returns whether the bar touches both its stop and its target from between them.
+    """
     side, open_ = np.sign(p.units), bar.open
     against, towards = bar.low, bar.high
     if side < 0:
@@ -386,42 +371,24 @@ def _find_exit(p, bar, fine_bars, rules):
     if np.isnan(stop) or side * p.trail > side * stop:
         stop, reason = p.trail, TRAILING_STOP
     stopped, reached = side * against <= side * stop, side * towards >= side * p.target
-    if stopped and reached and side * open_ > side * stop:
-        first = side * open_ >= side * p.target
-        stopped = not (first or _target_first(bar, side, stop, p.target, fine_bars, rules))
+    funding = p.units * bar.close * bar.funding
+    if stopped or reached:
+        funding = max(funding, 0.0)
+    p.funding += funding
+    account.cash -= funding
     p.exit_reason, p.worst_mark = _STAYS, against
-    if stopped:
+    if stopped and not (reached and side * open_ >= side * p.target):
         p.exit_reason, p.exit_base = reason, open_ if side * open_ <= side * stop else stop
         p.worst_mark = p.exit_base * (1.0 - side * rules.slippage)
     elif reached:
-        p.exit_reason = TAKE_PROFIT
-        p.exit_base = open_ if side * open_ >= side * p.target else p.target
+        _reach_target(p, side, open_, against)
+    return stopped and reached and side * stop < side * open_ < side * p.target
 
 
 @njit(cache=True, nogil=True)
-def _see_range(account, positions, table_row, bars, fine_bars, rules, trades):
-    """What happens within the bars of one instant."""
-    ending = False
-    worst = 0.0
-    for i in range(len(positions)):
-        p = positions[i]
-        p.exit_reason, p.worst_mark = _STAYS, p.mark
-        if p.units == 0.0:
-            continue
-        if table_row[i] >= 0:
-            bar = bars[p.row]
-            _find_exit(p, bar, fine_bars, rules)
-            funding = p.units * bar.close * bar.funding
-            if p.exit_reason != _STAYS:
-                ending = True
-                funding = max(funding, 0.0)
-            p.funding += funding
-            account.cash -= funding
-        worst += p.units * p.worst_mark
-    if account.cash + worst <= 0.0:
-        _liquidate(account, positions, False, trades)
-    elif ending:
-        _leave(account, positions, False, rules, trades)
+def _reach_target(p, side, open_, against):
+    p.exit_reason, p.worst_mark = TAKE_PROFIT, against
+    p.exit_base = open_ if side * open_ >= side * p.target else p.target
 
 
 @njit(cache=True, nogil=True)
@@ -439,22 +406,65 @@ def _see_close(p, bar, event, rules):
 
 
 @njit(cache=True, nogil=True)
-def _walk(account, positions, table, events, bars, fine_bars, rules, equity, trades):
-    """Walk one account over its table; `equity` is written for each line of it."""
+def _walk(  # noqa: C901 - see below why its loops are not functions
+    account, positions, table, events, bars, fine_bars, rules, equity, trades
+):
+    """Walk one account over its table; `equity` is written for each line of it.
+
+    The functions that every step calls take single records: passing arrays counts their
+    references, which would make the walk eight times as slow.
+    """
+    members = range(len(positions))
+    busy = False  # whether anything is held or due
     for step in range(len(table)):
-        if _see_open(account, positions, table[step], bars, rules, trades):
-            _see_range(account, positions, table[step], bars, fine_bars, rules, trades)
-        if account.ruined:
-            equity[step:] = 0.0
-            return
-        worth = account.cash
-        for i in range(len(positions)):
+        if busy:
+            held = due = False
+            worst = account.cash
+            for i in members:
+                p, row = positions[i], table[step, i]
+                p.worst_mark = p.mark
+                if row >= 0:
+                    due = _see_open(account, p, row, bars[row], rules) or due
+                worst += p.units * p.worst_mark
+                held = held or p.units != 0.0
+            if held and worst <= 0.0:
+                _liquidate(account, positions, True, trades)
+            for i in members:
+                positions[i].mark = positions[i].worst_mark
+            if due and not account.ruined:
+                _trade_due(account, positions, table[step], bars, rules, trades)
+
+            ending = False
+            worst, held = 0.0, False
+            for i in members:
+                p, row = positions[i], table[step, i]
+                p.exit_reason, p.worst_mark = _STAYS, p.mark
+                if p.units != 0.0:
+                    if row >= 0:
+                        unclear = _see_range(account, p, bars[row], rules)
+                        if unclear and _target_first(p, bars[row], fine_bars, rules):
+                            against = bars[row].low if p.units > 0.0 else bars[row].high
+                            _reach_target(p, np.sign(p.units), bars[row].open, against)
+                        ending = ending or p.exit_reason != _STAYS
+                    worst += p.units * p.worst_mark
+                    held = True
+            if held and account.cash + worst <= 0.0:
+                _liquidate(account, positions, False, trades)
+            elif ending:
+                _leave(account, positions, False, rules, trades)
+            if account.ruined:
+                equity[step:] = 0.0
+                return
+        worth, busier = account.cash, False
+        for i in members:
             p, row = positions[i], table[step, i]
-            if row >= 0:
+            if row >= 0 and (busy or events[row] != 0):
                 _see_close(p, bars[row], events[row], rules)
             worth += p.units * p.mark
+            busier = busier or p.units != 0.0 or p.due != NOTHING_PENDING
         equity[step] = worth
-    for i in range(len(positions)):
+        busy = busier
+    for i in members:
         p = positions[i]
         if p.units != 0.0:
             units = p.units
