@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         probabilistic_sharpe_ratio,
     )
     from backtest_pipeline.research.splits import walk_forward_splits
+    from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
@@ -42,6 +43,7 @@ _HOMES = {
     "BookSimulation": "simulation.many",
     "CostModel": "simulation.costs",
     "EqualWeight": "simulation.sizing",
+    "Exploration": "pipeline.exploration",
     "FixedFractional": "simulation.sizing",
     "SimulationResult": "simulation.single",
     "StopRules": "simulation.stops",
@@ -49,6 +51,7 @@ _HOMES = {
     "build_features": "pipeline.api",
     "compute_metrics": "simulation.single",
     "deflated_sharpe_ratio": "research.significance",
+    "explore": "pipeline.exploration",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
@@ -67,6 +70,7 @@ __all__ = [
     "BookSimulation",
     "CostModel",
     "EqualWeight",
+    "Exploration",
     "FixedFractional",
     "SimulationResult",
     "StopRules",
@@ -74,6 +78,7 @@ __all__ = [
     "build_features",
     "compute_metrics",
     "deflated_sharpe_ratio",
+    "explore",
     "generate_signals",
     "load_bars",
     "load_features",

@@ -90,6 +90,49 @@ def run(
     )
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def explore(
+    context: typer.Context,
+    indicator: Annotated[
+        str, typer.Argument(help="ema, rsi, atr, bollinger, macd, or any signal type.")
+    ],
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None,
+    bars: Bars = None,
+    metric: Annotated[str, typer.Option(help="Metric of docs/metrics.md to rank by.")] = "sharpe",
+    direction: Annotated[str, typer.Option(help="long, short or both.")] = "both",
+    fee_bps: Annotated[float, typer.Option(help="Fee per side in basis points.")] = 10.0,
+    slippage_bps: Annotated[float, typer.Option(help="Slippage in basis points.")] = 5.0,
+    max_combinations: Annotated[int, typer.Option(help="More than these are refused.")] = 20_000,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("exploration.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Sweep an indicator's parameters on one asset: a heat map as one HTML page, and a table.
+
+    Parameters are options with a range, after the indicator: --fast 5:50:5 --slow 20,50,200.
+    A parameter that is not given takes a range of its own.
+    """
+    from backtest_pipeline.cli import exploring
+
+    exploring.explore(
+        indicator,
+        context.args,
+        asset=asset,
+        tf=tf,
+        start=start,
+        end=end,
+        bars=str(bars or ""),
+        metric=metric,
+        direction=direction,
+        costs=(fee_bps, slippage_bps),
+        max_combinations=max_combinations,
+        output=output,
+        as_json=as_json,
+    )
+
+
 @app.command()
 def refresh(
     assets: Annotated[
