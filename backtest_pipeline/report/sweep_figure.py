@@ -164,6 +164,7 @@ def _lay_out(
                 "yanchor": "bottom",
                 "bgcolor": "white",
                 "bordercolor": "#d0d7de",
+                "font": {"size": 11},  # so that the list is no longer than the figure
                 "pad": {"b": 4},
             }
         ]

@@ -56,8 +56,8 @@ def test_each_combination_has_the_metrics_of_its_run_alone(panel: Panel, name: s
         single = simulate_batch(panel, alone(panel, grid, combination), config).metrics
         expected = [float(single[metric][0]) for metric in table.columns]
         np.testing.assert_array_equal(table.iloc[position].to_numpy(float), expected)
-    assert table["trade_count"].max() > 3
-    assert table["total_return"].nunique() > 1
+    assert table["trade_count"].to_numpy().max() > 3
+    assert len(np.unique(table["total_return"])) > 1
 
 
 def test_blocks_leave_no_trace(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_bollinger_events_are_the_crossings_of_vectorbt_s_own_bands(panel: Panel
     periods, widths = [10, 20, 35], [1.1, 1.6, 2.0]
     grid = grid_of("bollinger_revert", period=periods, width=widths)
     close = pd.Series(panel["close"], utc_index(panel.ts))
-    bands = vbt.BBANDS.run(close, window=periods, alpha=widths, param_product=True)
+    bands: Any = vbt.BBANDS.run(close, window=periods, alpha=widths, param_product=True)
     at_close, middle = close.to_numpy()[:, None], bands.middle.to_numpy()
     wanted = {
         LONG_ENTRY: bands.close_crossed_above(bands.lower).to_numpy(),
