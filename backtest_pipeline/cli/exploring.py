@@ -124,7 +124,7 @@ def _range_of(option: str, text: str, part: str) -> list[int | float]:
 
 
 def _show(found: Exploration, page: Path, issues: Sequence[str], *, synthetic: bool) -> None:
-    from backtest_pipeline.report.exploration import surroundings_told
+    from backtest_pipeline.report.exploration import remarks, surroundings_told
 
     of_what = "the synthetic sample market: " if synthetic else ""
     title = f"{found.subject.signal_type} by {found.metric}, {len(found.table):,} combinations"
@@ -132,8 +132,8 @@ def _show(found: Exploration, page: Path, issues: Sequence[str], *, synthetic: b
     say(f"{of_what}{found.subject}")
     for issue in issues:
         say(f"rows of the source, skipped or remarked upon: {issue}")
-    if found.left_out:
-        say(f"{found.left_out:,} combinations make no sense and were left out")
+    for remark in remarks(found.table, found.metric, found.left_out):
+        say(remark)
     say(f"around the best: {surroundings_told(found.surroundings, found.metric)}")
     say(f"warning: {found.warning}")
     say(f"heat map and curves: {page.resolve()}")

@@ -9,6 +9,7 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from backtest_pipeline.report.sweep_traces import shown
@@ -93,7 +94,7 @@ def exploration_page(
         left_out: combinations that make no sense.
     """
     ranked = table.iloc[best_first(pd.Series(table[metric]))]
-    notes = [*_READING, *_missing(metric, left_out, len(table) - len(ranked))]
+    notes = [*_READING, *remarks(table, metric, left_out)]
     values = pd.Series(ranked[metric])
     last = len(ranked) - 1
     tiles = [
@@ -125,18 +126,26 @@ def exploration_page(
         head="".join(f"<th>{escape(name)}</th>" for name in _columns(ranked, metric)),
         rows="".join(_row(ranked, metric, i) for i in range(min(_ROWS, len(ranked)))),
         n_rows=min(_ROWS, len(ranked)),
-        notes="".join(f"<li>{escape(note)}</li>" for note in notes),
+        notes="".join(f"<li>{escape(note.rstrip('.'))}.</li>" for note in notes),
     )
 
 
-def _missing(metric: str, left_out: int, undefined: int) -> Iterator[str]:
+def remarks(table: pd.DataFrame, metric: str, left_out: int) -> Iterator[str]:
+    """What of a sweep's combinations has no result, or a bitter one."""
     if left_out:
         yield (
             f"{left_out:,} combinations make no sense (one value must be below another) and were "
-            "left out; their cells are empty."
+            "left out"
         )
+    undefined = int(np.isnan(table[metric].to_numpy(np.float64)).sum())
     if undefined:
-        yield f"{metric} is undefined for {undefined:,} combinations; their cells are empty."
+        yield f"{metric} is undefined for {undefined:,} combinations"
+    ruined = int((table["total_return"].to_numpy(np.float64) <= -1).sum())
+    if ruined:
+        yield (
+            f"{ruined:,} combinations lost all of their equity and were liquidated, whatever "
+            f"their {metric}"
+        )
 
 
 def combination(table: pd.DataFrame, position: int) -> str:
@@ -179,6 +188,7 @@ _READING = (
         "dotted line and the band are the median and the 10th to 90th percentile of all "
         "combinations with that value."
     ),
+    "A cell is empty where there is no combination, or its metric is undefined.",
     "Every cell is a whole backtest: signals fill at the next open, costs included.",
 )
 

@@ -118,7 +118,13 @@ def _lay_out(
         },
         height=heat_share + _CURVE_HEIGHT,
         margin={"l": 70, "r": 20, "t": 60, "b": 70},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.08, "x": 0, "xanchor": "left"},
+        legend={
+            "orientation": "h",
+            "yanchor": "top",
+            "y": -0.08 if slices else -0.2,
+            "x": 0,
+            "xanchor": "left",
+        },
         hoverlabel={"bgcolor": "white", "font": {"color": _INK}, "align": "left"},
         plot_bgcolor="white",
     )

@@ -14,7 +14,8 @@ from backtest_pipeline.simulation.metrics import METRICS
 
 BLUE, GREY, ORANGE = "#1f6feb", "#6e7781", "#fb8500"
 _HOVERED = ("sharpe", "total_return", "max_drawdown", "trade_count")
-_MOST_LABELLED = 160  # cells that are wide enough for their number
+_LABELLED_COLUMNS, _LABELLED_ROWS = 15, 22  # cells that are large enough for their number
+_GAPS = 40  # more rows or columns would be all gaps
 _UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
@@ -88,7 +89,7 @@ def heat_traces(
     cells, markers = {}, {}
     for metric in metrics:
         form = number_format(metric)
-        labelled = len(xs) * len(ys) <= _MOST_LABELLED
+        labelled = len(xs) <= _LABELLED_COLUMNS and len(ys) <= _LABELLED_ROWS
         cells[metric] = {
             "x": x_labels,
             "y": y_labels,
@@ -106,8 +107,8 @@ def heat_traces(
         "coloraxis": "coloraxis",
         "customdata": spread(facts),
         "hoverongaps": False,
-        "xgap": 2,
-        "ygap": 2,
+        "xgap": 2 if len(xs) <= _GAPS else 0,
+        "ygap": 2 if len(ys) <= _GAPS else 0,
         "textfont": {"size": 11},
         "visible": visible,
     }
@@ -137,79 +138,74 @@ def curve_traces(
     best: Mapping[str, Any],
     cell: tuple[int, int],
 ) -> list[Trace]:
-    """The best combination with one parameter varied, over what all combinations came to."""
+    """The best combination with one parameter varied, over what all combinations came to.
+
+    Args:
+        table: one row per combination.
+        metrics: columns of the table that can be shown.
+        name: the parameter.
+        best: all parameters of the best combination.
+        cell: row and column of the subplot; the first column brings the legend.
+    """
     through = at_values(table, {n: best[n] for n in table.index.names if n != name})
-    grouped = table.groupby(level=name)
-    values = np.unique(table.index.get_level_values(name)).tolist()
-    low, middle, high = (pd.DataFrame(grouped[list(metrics)].quantile(q)) for q in (0.1, 0.5, 0.9))
-    along = through.index.get_level_values(name).to_list()
-    first = cell[1] == 1
-
-    def line(source: pd.DataFrame, x: list[Any]) -> dict[str, dict[str, Any]]:
-        return {
-            metric: {
-                "x": x,
-                "y": plain(pd.Series(source[metric])),
-                "hovertemplate": f"{name} %{{x}}: %{{y:{number_format(metric)}}}",
-            }
-            for metric in metrics
-        }
-
     at_best = at_values(through, {name: best[name]})
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    shade = {**edge, "fill": "tonexty", "fillcolor": "rgba(110,119,129,0.16)"}
+    curve = {
+        "mode": "lines+markers",
+        "line": {"color": BLUE, "width": 2.2},
+        "marker": {"size": 6},
+        "name": "others as in the best",
+    }
+    square = {
+        "mode": "markers",
+        "marker": {
+            "symbol": "square-open",
+            "size": 15,
+            "color": ORANGE,
+            "line": {"width": 2.5},
+        },
+        "name": "best combination",
+        "hoverinfo": "skip",
+    }
+    drawn = [(curve, through), (square, at_best)]
+    if len(through) < len(table):
+        drawn = [*_spread(table, metrics, name), *drawn]
+    legend = {"showlegend": cell[1] == 1}
     return [
-        Trace("scatter", edge, line(low, values), cell),
         Trace(
             "scatter",
-            {**shade, "name": "10 to 90 % of all", "showlegend": first, "legendgroup": "band"},
-            line(high, values),
+            {**legend, "legendgroup": fixed.get("name"), **fixed},
+            _line(source, metrics, name),
             cell,
-        ),
-        Trace(
-            "scatter",
-            {
-                "mode": "lines",
-                "line": {"color": GREY, "width": 1.6, "dash": "dot"},
-                "name": "median of all",
-                "showlegend": first,
-                "legendgroup": "median",
-            },
-            line(middle, values),
-            cell,
-        ),
-        Trace(
-            "scatter",
-            {
-                "mode": "lines+markers",
-                "line": {"color": BLUE, "width": 2.2},
-                "marker": {"size": 6},
-                "name": "others as in the best",
-                "showlegend": first,
-                "legendgroup": "best",
-            },
-            line(through, along),
-            cell,
-        ),
-        Trace(
-            "scatter",
-            {
-                "mode": "markers",
-                "marker": {
-                    "symbol": "square-open",
-                    "size": 15,
-                    "color": ORANGE,
-                    "line": {"width": 2.5},
-                },
-                "name": "best combination",
-                "showlegend": first,
-                "legendgroup": "marker",
-                "hoverinfo": "skip",
-            },
-            line(at_best, [best[name]]),
-            cell,
-        ),
+        )
+        for fixed, source in drawn
     ]
+
+
+def _spread(
+    table: pd.DataFrame, metrics: Sequence[str], name: str
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The band and the median of all combinations with each value of a parameter."""
+    grouped = table.groupby(level=name)[list(metrics)]
+    low, middle, high = (pd.DataFrame(grouped.quantile(q)) for q in (0.1, 0.5, 0.9))
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    shade = {**edge, "fill": "tonexty", "fillcolor": "rgba(110,119,129,0.16)"}
+    dotted = {"mode": "lines", "line": {"color": GREY, "width": 1.6, "dash": "dot"}}
+    return [
+        ({**edge, "showlegend": False}, low),
+        ({**shade, "name": "10 to 90 % of all"}, high),
+        ({**dotted, "name": "median of all"}, middle),
+    ]
+
+
+def _line(source: pd.DataFrame, metrics: Sequence[str], name: str) -> dict[str, dict[str, Any]]:
+    return {
+        metric: {
+            "x": source.index.get_level_values(name).to_list(),
+            "y": plain(pd.Series(source[metric])),
+            "hovertemplate": f"{name} %{{x}}: %{{y:{number_format(metric)}}}",
+        }
+        for metric in metrics
+    }
 
 
 def plain(values: pd.Series) -> list[float | None]:

@@ -96,6 +96,6 @@ def test_the_menu_changes_the_metric_and_the_slider_the_third_parameter(
     other = 14 if period == 7 else 7
     x = rail["x"] + (rail["width"] - 4 if other == 14 else 4)
     page.mouse.click(x, rail["y"] + rail["height"] / 2)
-    page.get_by_text(f"atr_period {other}").wait_for()
+    page.get_by_text(f"atr_period {other}", exact=True).wait_for()
     for row, values in zip(shown(), expected("max_drawdown", other), strict=True):
         assert row == pytest.approx(values, rel=1e-4)

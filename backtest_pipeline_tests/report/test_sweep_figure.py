@@ -138,7 +138,10 @@ def test_one_parameter_has_a_curve_and_no_map() -> None:
     figure = drawn(table_of("fast"))
     assert heat_maps(figure) == []
     assert "sliders" not in figure["layout"]
-    assert len(figure["data"]) == 5
+    assert [trace["name"] for trace in figure["data"]] == [
+        "others as in the best",
+        "best combination",
+    ]
 
 
 def test_colours_turn_round_for_metrics_of_which_less_is_better() -> None:
@@ -179,6 +182,9 @@ def test_the_page_is_whole_ranks_and_warns() -> None:
     assert "Beware." in page
     assert "7 combinations make no sense" in page
     assert "sharpe is undefined for 1 combinations" in page
+    ruined = np.count_nonzero(table["total_return"].to_numpy() <= -1)
+    assert ruined
+    assert f"{ruined} combinations lost all of their equity" in page
     best = table["sharpe"].idxmax()
     assert isinstance(best, tuple)
     assert f"fast {best[0]}, slow {best[1]}" in page
