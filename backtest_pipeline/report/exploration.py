@@ -94,7 +94,6 @@ def exploration_page(
         left_out: combinations that make no sense.
     """
     ranked = table.iloc[best_first(pd.Series(table[metric]))]
-    notes = [*_READING, *remarks(table, metric, left_out)]
     values = pd.Series(ranked[metric])
     last = len(ranked) - 1
     tiles = [
@@ -112,21 +111,32 @@ def exploration_page(
         metric=escape(metric),
         warning=escape(warning),
         surroundings=escape(surroundings_told(surroundings, metric)),
+        remarks="".join(f" {escape(told)}." for told in remarks(table, metric, left_out)),
         tiles="".join(
             f'<div class="tile"><span>{escape(title)}</span><b>{escape(value)}</b>'
             f"<small>{escape(below)}</small></div>"
             for title, value, below in shown_tiles
         ),
-        figure=figure.to_html(
-            full_html=False,
-            include_plotlyjs=True,
-            div_id="sweep",
-            config={"responsive": True, "displaylogo": False, "modeBarButtons": [_BUTTONS]},
-        ),
+        figure=_figure_div(figure),
         head="".join(f"<th>{escape(name)}</th>" for name in _columns(ranked, metric)),
         rows="".join(_row(ranked, metric, i) for i in range(min(_ROWS, len(ranked)))),
         n_rows=min(_ROWS, len(ranked)),
-        notes="".join(f"<li>{escape(note.rstrip('.'))}.</li>" for note in notes),
+        notes="".join(f"<li>{escape(note)}</li>" for note in _READING),
+    )
+
+
+def _figure_div(figure: Figure) -> str:
+    """The figure with plotly.js; the page's own menu takes the place of the figure's."""
+    from plotly.graph_objects import Figure
+
+    shown_figure = Figure(figure)
+    shown_figure.update_layout(updatemenus=[{"visible": False}])
+    return shown_figure.to_html(
+        full_html=False,
+        include_plotlyjs=True,
+        div_id="sweep",
+        config={"responsive": True, "displaylogo": False, "modeBarButtons": [_BUTTONS]},
+        post_script=_MENU,
     )
 
 
@@ -192,6 +202,16 @@ _READING = (
     "Every cell is a whole backtest: signals fill at the next open, costs included.",
 )
 
+# The figure's own menu is as long as its metrics, and longer than a small figure.
+_MENU = """
+const plot = document.getElementById("sweep");
+const menu = plot.layout.updatemenus[0];
+const select = document.getElementById("metric");
+for (const button of menu.buttons) select.add(new Option(button.label));
+select.selectedIndex = menu.active;
+select.onchange = () => Plotly.update(plot, ...menu.buttons[select.selectedIndex].args);
+"""
+
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -222,6 +242,9 @@ _PAGE = Template("""\
   td { text-align: right; border-bottom: 1px solid #eaeef2; }
   th, td { padding: 5px 12px; white-space: nowrap; }
   tr:first-child td { font-weight: 600; }
+  label { color: #57606a; font-size: 13px; }
+  select { font: inherit; color: #1f2328; background: white; margin-left: 6px;
+           border: 1px solid #d0d7de; border-radius: 6px; padding: 4px 8px; }
   ul { color: #57606a; padding-left: 20px; }
 </style>
 </head>
@@ -231,8 +254,9 @@ _PAGE = Template("""\
 <p>$subject</p>
 <p class="warning"><b>Not evidence.</b> $warning</p>
 <div class="tiles">$tiles</div>
-<p>Around the best $metric: $surroundings</p>
-<div class="card">$figure</div>
+<p>Around the best $metric: $surroundings$remarks</p>
+<div class="card"><label>metric <select id="metric"></select></label>
+$figure</div>
 <h2>The best $n_rows by $metric</h2>
 <div class="card"><table><thead><tr>$head</tr></thead><tbody>$rows</tbody></table></div>
 <h2>How to read this page</h2>

@@ -86,9 +86,9 @@ def test_the_menu_changes_the_metric_and_the_slider_the_third_parameter(
     period = int(exploration.best["atr_period"])
     for row, values in zip(shown(), expected("sharpe", period), strict=True):
         assert row == pytest.approx(values, rel=1e-4)
-    page.locator(".updatemenu-header").click()
-    page.locator(".updatemenu-dropdown-button", has_text="max_drawdown").first.click()
-    page.get_by_text("max_drawdown", exact=True).nth(1).wait_for()
+    assert page.locator("#metric").input_value() == "sharpe"
+    page.select_option("#metric", "max_drawdown")
+    page.locator("#sweep").get_by_text("max_drawdown", exact=True).first.wait_for()
     for row, values in zip(shown(), expected("max_drawdown", period), strict=True):
         assert row == pytest.approx(values, rel=1e-4)
     rail = page.locator(".slider-rail-touch-rect").bounding_box()
