@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
-from backtest_pipeline.cli.running import day_of
 from backtest_pipeline.market.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from backtest_pipeline.cli.assumed import Assumed
     from backtest_pipeline.pipeline.exploration import Exploration
 
 _BESIDE = ("sharpe", "total_return", "benchmark_return", "max_drawdown", "trade_count")
@@ -25,12 +26,9 @@ def explore(
     *,
     asset: str,
     tf: str,
-    start: str | None,
-    end: str | None,
+    assumptions: Assumed,
     bars: str,
     metric: str,
-    direction: str,
-    costs: tuple[float, float],
     max_combinations: int,
     output: Path,
     as_json: bool,
@@ -39,10 +37,9 @@ def explore(
     with progress_shown() as progress:
         progress("loading", 0, 1)
         params = parameters_of(ranges)
-        since, until = day_of(start, "--start"), day_of(end, "--end")
+        asked = assumptions.asked()
         from backtest_pipeline.pipeline.api import load_bars
         from backtest_pipeline.pipeline.exploration import explore as sweep
-        from backtest_pipeline.simulation.costs import CostModel
         from backtest_pipeline.storage.settings import load_settings
 
         path = bars or load_settings().bars
@@ -53,14 +50,14 @@ def explore(
             indicator,
             params,
             metric=metric,
-            start=since,
-            end=until,
-            direction=direction,
-            costs=CostModel(*costs),
+            start=asked.window.start,
+            end=asked.window.end,
+            funding=asked.funding,
             timeframe=tf,
             asset=asset,
             max_combinations=max_combinations,
             progress=progress,
+            **{field.name: getattr(asked.config, field.name) for field in fields(asked.config)},
         )
         page = found.write_html(output)
     if as_json:

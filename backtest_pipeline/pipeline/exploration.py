@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,17 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.batches import Progress, silent
-from backtest_pipeline.pipeline.identity import Window
 from backtest_pipeline.pipeline.comparison import rows_in
+from backtest_pipeline.pipeline.identity import Window
 from backtest_pipeline.pipeline.single_run import require_window, too_few_bars
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
 from backtest_pipeline.report.sweep_figure import sweep_figure
 from backtest_pipeline.research.neighbourhood import Neighbourhood, best_first, neighbourhood
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.explore import sweep
-from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.simulation.frames import bars_panel
-from backtest_pipeline.simulation.sizing import FixedFractional
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.registry import strategies
@@ -114,13 +113,12 @@ def explore(
     start: date | None = None,
     end: date | None = None,
     direction: str = "both",
-    costs: CostModel | None = None,
-    sizing: FixedFractional | None = None,
-    initial_cash: float = 10_000.0,
+    funding: FundingRates | None = None,
     timeframe: str | None = None,
     asset: str = "asset",
     max_combinations: int = MOST_COMBINATIONS,
     progress: Progress = silent,
+    **assumptions: Any,
 ) -> Exploration:
     """Backtest every combination of a strategy's parameters on one asset.
 
@@ -134,10 +132,12 @@ def explore(
         metric: a metric of docs/metrics.md.
         start, end: UTC days, half-open; indicators know the bars before them.
         direction: `long`, `short` or `both`.
-        costs, sizing, initial_cash, timeframe: as in `run_backtest`.
-        asset: its name on the page.
+        funding: rates of the asset, by its name, in place of the flat rate.
+        timeframe: name of the bars' timeframe; found from their spacing where not given.
+        asset: its name, on the page and among the rates.
         max_combinations: more than these are refused.
         progress: told how many combinations are done.
+        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
 
     Raises:
         UnknownName: for a strategy, parameter, metric or direction that there is not.
@@ -147,14 +147,7 @@ def explore(
     strategy = _strategy(signal_type)
     if metric not in METRIC_NAMES:
         raise UnknownName("metric", metric, METRIC_NAMES)
-    if direction not in list(Direction):
-        raise UnknownName("direction", direction, list(Direction))
-    config = SimulationConfig(
-        costs=costs or CostModel(),
-        sizing=sizing or FixedFractional(),
-        direction=Direction(direction),
-        initial_cash=initial_cash,
-    )
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     window = Window(start, end)
     require_window(window)
     grid = parameter_grid(strategy, params or {}, max_combinations)
@@ -164,6 +157,8 @@ def explore(
         partition = Partition(asset, panel.timeframe.name)
         raise InvalidInput(too_few_bars(panel, partition, window, int(keep.sum())))
 
+    if funding:
+        funding.require_cover(panel.take(keep))
     if not grid.swept:
         raise InvalidInput(
             f"{strategy.signal_type}: one combination is a backtest and not a sweep; give a "
@@ -173,7 +168,7 @@ def explore(
     def listen(done: int, total: int) -> None:
         progress("explore", done, total)
 
-    table = sweep(panel, grid, config, keep=keep, listen=listen)
+    table = sweep(panel, grid, config, keep=keep, funding=funding, listen=listen)
     if not np.isfinite(table[metric].to_numpy()).any():
         (reason,) = (m.undefined for m in METRICS if m.name == metric)
         raise InvalidInput(
@@ -194,9 +189,7 @@ def explore(
             n_bars=int(keep.sum()),
             first=days[0],
             last=days[1],
-            direction=direction,
-            fee_bps=config.costs.fee_bps,
-            slippage_bps=config.costs.slippage_bps,
+            assumed=_assumed(config, funding),
         ),
     )
 
@@ -207,3 +200,31 @@ def _strategy(signal_type: str) -> Strategy[Any]:
         first_words = [known.split("_")[0] for known in strategies()]
         raise UnknownName("indicator", signal_type, [*first_words, *strategies()])
     return strategies()[name]
+
+
+def _assumed(config: SimulationConfig, funding: FundingRates | None) -> str:
+    """Direction and costs, and whatever else differs from the usual."""
+    costs, usual = config.costs, SimulationConfig()
+    told = [
+        f"direction {config.direction}",
+        f"fee {costs.fee_bps:g} and slippage {costs.slippage_bps:g} basis points a side",
+    ]
+    if funding:
+        told.append("funding by a table of rates")
+    elif costs.funding_bps_day:
+        told.append(f"funding {costs.funding_bps_day:g} basis points a day")
+    told += [
+        f"{field.name} {_in_words(getattr(config, field.name))}"
+        for field in fields(config)
+        if field.name not in ("direction", "costs")
+        and getattr(config, field.name) != getattr(usual, field.name)
+    ]
+    return ", ".join(told)
+
+
+def _in_words(value: Any) -> str:
+    if not is_dataclass(value):
+        return str(value)
+    given = {field.name: getattr(value, field.name) for field in fields(value)}
+    words = ", ".join(f"{name} {v:g}" for name, v in given.items() if v is not None)
+    return f"{type(value).__name__}({words})"

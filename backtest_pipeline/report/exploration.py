@@ -32,8 +32,7 @@ class Subject:
         signal_type, asset, timeframe: which.
         n_bars: bars that were traded.
         first, last: UTC days on which they close.
-        direction: sides that were taken.
-        fee_bps, slippage_bps: costs on each side, basis points.
+        assumed: costs, direction and whatever else is not as usual, in words.
     """
 
     signal_type: str
@@ -42,15 +41,12 @@ class Subject:
     n_bars: int
     first: date
     last: date
-    direction: str
-    fee_bps: float
-    slippage_bps: float
+    assumed: str
 
     def __str__(self) -> str:
         return (
             f"{self.asset} {self.timeframe}, {self.n_bars:,} bars from {self.first} to "
-            f"{self.last} (UTC), direction {self.direction}, fee {self.fee_bps:g} and slippage "
-            f"{self.slippage_bps:g} basis points a side"
+            f"{self.last} (UTC); {self.assumed}"
         )
 
 

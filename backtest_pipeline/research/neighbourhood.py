@@ -18,6 +18,7 @@ LOWER_IS_BETTER = frozenset(
         "turnover",
         "fees_paid",
         "slippage_cost",
+        "funding_paid",
         "tracking_error",
     }
 )

@@ -12,6 +12,7 @@ from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.strategies.base import Strategy, signal_events
 from backtest_pipeline.strategies.grid import ParameterGrid
@@ -73,6 +74,7 @@ def sweep(
     config: SimulationConfig,
     *,
     keep: np.ndarray | None = None,
+    funding: FundingRates | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> pd.DataFrame:
     """The metrics of every combination on one asset, each as its run alone would have them.
@@ -85,6 +87,7 @@ def sweep(
         config: costs, sizing, direction and starting cash.
         keep: bool, as long as the panel: rows that are traded; indicators know all rows. None is
             all.
+        funding: rates by symbol, in place of the flat rate of the costs.
         listen: told how many combinations are done, of how many.
 
     Returns:
@@ -104,7 +107,7 @@ def sweep(
         run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
         events = np.asarray(run.events).reshape(len(panel), len(combinations))
         events = np.ascontiguousarray(events[keep].T)
-        found.append(pd.DataFrame(simulate_batch(traded, events, config).metrics))
+        found.append(pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics))
         listen(start + len(combinations), len(grid))
     table = pd.concat(found)
     table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)

@@ -102,7 +102,8 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
 def test_a_sweep_says_of_a_combination_what_run_says(cli: CommandLine, tmp_path: Path) -> None:
     """The registered EMA 9/21 in a window, from the store and from the sweep."""
     bars = write(daily_bars(200), tmp_path / "bars.csv")
-    shared = ("--asset", "AAA", "--bars", bars, "--start", "2024-03-01", "--end", "2024-06-15")
+    shared = ("--asset", "AAA", "--bars", bars, "--start", "2024-03-01", "--end", "2024-06-15",
+              "--stops", "trailing_atr=2", "--venue", "binance_perp")  # fmt: skip
     run = json.loads(cli("run", "--signal", "ema_9_21", *shared, "--json").out)
     page = ("--output", tmp_path / "sweep.html")
     answer = cli("explore", "ema", *shared, "--fast", "9", "--slow", "21,300", "--json", *page)

@@ -12,6 +12,7 @@ import pytest
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 
 SMALL = {"fast": [5, 9], "slow": [21, 50]}
@@ -32,11 +33,27 @@ def bars() -> pd.DataFrame:
         ("macd", {"fast": [8, 12], "slow": 26, "signal": [7, 9]}, (8, 26, 9)),
     ],
 )
-@pytest.mark.parametrize("direction", ["both", "long"])
+@pytest.mark.parametrize(
+    "assumed",
+    [
+        {"direction": "both"},
+        {
+            "direction": "long",
+            "costs": bp.CostModel(12.0, 4.0, funding_bps_day=2.0),
+            "sizing": bp.VolatilityScaled(0.3, 20),
+            "stops": bp.StopRules(trailing_atr=3.0, max_bars=60),
+            "max_leverage": 1.5,
+        },
+    ],
+    ids=["usual", "unusual"],
+)
 def test_a_cell_is_the_backtest_of_its_parameters_bit_for_bit(
-    bars: pd.DataFrame, name: str, params: dict[str, Any], cell: tuple[float, ...], direction: str
+    bars: pd.DataFrame,
+    name: str,
+    params: dict[str, Any],
+    cell: tuple[float, ...],
+    assumed: dict[str, Any],
 ) -> None:
-    assumed: dict[str, Any] = {"direction": direction, "costs": bp.CostModel(12.0, 4.0)}
     found = bp.explore(bars, name, params, **assumed)
     single = bp.run_backtest(bars, name, dict(zip(params, cell, strict=True)), **assumed)
     assert single.metrics["trade_count"]
@@ -63,6 +80,31 @@ def test_the_window_is_traded_and_the_bars_before_it_are_known(bars: pd.DataFram
     cold = bp.explore(bars.loc["2020-06-01":"2021-05-31"], "ema", SMALL)
     assert cold.subject.n_bars == 365
     assert not cold.table["total_return"].equals(found.table["total_return"])
+
+
+def test_the_subject_tells_what_is_not_as_usual(bars: pd.DataFrame) -> None:
+    usual = bp.explore(bars, "ema", SMALL, asset="BTC").subject
+    assert str(usual) == (
+        "BTC 1D, 700 bars from 2020-01-01 to 2021-11-30 (UTC); direction both, fee 10 and "
+        "slippage 5 basis points a side"
+    )
+    rates = pd.Series(1e-4, bars.index)
+    unusual = bp.explore(
+        bars,
+        "ema",
+        SMALL,
+        asset="BTC",
+        funding=FundingRates.of({"BTC": rates}),
+        stops=bp.StopRules(stop_loss=0.1),
+        max_leverage=2.0,
+    )
+    assert unusual.subject.assumed.endswith(
+        "a side, funding by a table of rates, stops StopRules(stop_loss 0.1, atr_period 14), "
+        "max_leverage 2.0"
+    )
+    assert unusual.table["funding_paid"].abs().to_numpy().min() > 0
+    with pytest.raises(InvalidInput, match="ETH: no funding rates; the table has BTC"):
+        bp.explore(bars, "ema", SMALL, asset="ETH", funding=FundingRates.of({"BTC": rates}))
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_numbers_are_written_in_their_unit(metric: str, value: float, text: str)
 
 def page_of(table: pd.DataFrame, asset: str) -> str:
     found = neighbourhood(pd.Series(table["sharpe"]))
-    subject = Subject("ema", asset, "1D", 9, date(2024, 1, 1), date(2024, 1, 9), "both", 10, 5)
+    subject = Subject("ema", asset, "1D", 9, date(2024, 1, 1), date(2024, 1, 9), "no costs")
     figure = sweep_figure(table, "sharpe", list(table.index.names), found)
     return exploration_page(subject, figure, table, "sharpe", found, "Beware.", 7)
 
