@@ -20,7 +20,7 @@ from backtest_pipeline.strategies.grid import ParameterGrid
 BLOCK_BYTES = 200_000_000
 """Equity that is held at a time."""
 
-_BLOCK_RUNS = 1_000  # so that progress is seen, and Ctrl-C is heard
+_BLOCK_RUNS = 250  # so that progress is seen, and Ctrl-C is heard
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
