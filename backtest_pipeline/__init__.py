@@ -19,13 +19,13 @@ if TYPE_CHECKING:
         load_signals,
         run_backtest,
     )
+    from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.significance import (
         deflated_sharpe_ratio,
         probabilistic_sharpe_ratio,
     )
     from backtest_pipeline.research.splits import walk_forward_splits
-    from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
