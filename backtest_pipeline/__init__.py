@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_signals,
         run_backtest,
     )
+    from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.significance import (
         deflated_sharpe_ratio,
@@ -42,6 +43,7 @@ _HOMES = {
     "BookSimulation": "simulation.many",
     "CostModel": "simulation.costs",
     "EqualWeight": "simulation.sizing",
+    "Exploration": "pipeline.exploration",
     "FixedFractional": "simulation.sizing",
     "SimulationResult": "simulation.single",
     "StopRules": "simulation.stops",
@@ -49,6 +51,7 @@ _HOMES = {
     "build_features": "pipeline.api",
     "compute_metrics": "simulation.single",
     "deflated_sharpe_ratio": "research.significance",
+    "explore": "pipeline.exploration",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
@@ -67,6 +70,7 @@ __all__ = [
     "BookSimulation",
     "CostModel",
     "EqualWeight",
+    "Exploration",
     "FixedFractional",
     "SimulationResult",
     "StopRules",
@@ -74,6 +78,7 @@ __all__ = [
     "build_features",
     "compute_metrics",
     "deflated_sharpe_ratio",
+    "explore",
     "generate_signals",
     "load_bars",
     "load_features",

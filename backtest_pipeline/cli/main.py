@@ -90,6 +90,70 @@ def run(
     )
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def explore(
+    context: typer.Context,
+    indicator: Annotated[
+        str, typer.Argument(help="ema, rsi, atr, bollinger, macd, or any signal type.")
+    ],
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    start: assumed.Start = None,
+    end: assumed.End = None,
+    bars: Bars = None,
+    metric: Annotated[str, typer.Option(help="Metric of docs/metrics.md to rank by.")] = "sharpe",
+    direction: assumed.DirectionOption = "both",
+    venue: assumed.Venue = None,
+    fee_bps: assumed.FeeBps = None,
+    slippage_bps: assumed.SlippageBps = None,
+    funding_bps_day: assumed.FundingBpsDay = None,
+    funding: assumed.Funding = None,
+    sizing: assumed.SizingOption = "fixed",
+    stops: assumed.Stops = "",
+    leverage: assumed.Leverage = 1.0,
+    lot_size: assumed.LotSize = 0.0,
+    min_notional: assumed.MinNotional = 0.0,
+    delay_bars: assumed.DelayBars = 0,
+    max_combinations: Annotated[int, typer.Option(help="More than these are refused.")] = 20_000,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("exploration.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Sweep an indicator's parameters on one asset: a heat map as one HTML page, and a table.
+
+    Parameters are options with a range, after the indicator: --fast 5:50:5 --slow 20,50,200.
+    A parameter that is not given takes a range of its own.
+    """
+    from backtest_pipeline.cli import exploring
+
+    exploring.explore(
+        indicator,
+        context.args,
+        asset=asset,
+        tf=tf,
+        assumptions=assumed.Assumed(
+            start=start,
+            end=end,
+            direction=direction,
+            venue=venue,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            funding_bps_day=funding_bps_day,
+            funding=funding,
+            sizing=sizing,
+            stops=stops,
+            leverage=leverage,
+            lot_size=lot_size,
+            min_notional=min_notional,
+            delay_bars=delay_bars,
+        ),
+        bars=str(bars or ""),
+        metric=metric,
+        max_combinations=max_combinations,
+        output=output,
+        as_json=as_json,
+    )
+
+
 @app.command()
 def refresh(
     assets: Annotated[

@@ -92,7 +92,7 @@ def generate_signals(
         UnknownName: for a strategy that there is not.
         InvalidInput: for parameters that are missing, unknown or of the wrong type.
     """
-    strategy = strategy_of(_full_name(signal_type))
+    strategy = strategy_of(full_signal_type(signal_type))
     parsed = strategy.parse(params)
     name = TIMEFRAMES[timeframe] if timeframe else infer_timeframe(features.index)
     panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
@@ -189,7 +189,8 @@ def load_signals(asset: str, timeframe: str = "1D") -> pd.DataFrame:
     return frame.reindex(columns=[*names, *features])
 
 
-def _full_name(signal_type: str) -> str:
+def full_signal_type(signal_type: str) -> str:
+    """The signal type that a first word such as `ema` stands for; any other name as it is."""
     for name in strategies():
         if signal_type == name.split("_")[0]:
             return name

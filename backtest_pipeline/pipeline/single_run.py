@@ -92,7 +92,7 @@ def backtest_once(
     # Indicators remember what was before the window, so they come before the cut.
     panel = with_config_columns(stored.block.panel, asked.config).take(keep)
     if len(panel) < FEWEST_BARS:
-        raise InvalidInput(_too_few(stored.block.panel, partition, asked.window, len(panel)))
+        raise InvalidInput(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
     if asked.funding:
         asked.funding.require_cover(panel)
     benchmark = compare_with(workspace, panel, asked)
@@ -156,7 +156,8 @@ def require_window(window: Window) -> None:
         )
 
 
-def _too_few(panel: Panel, partition: Partition, window: Window, n: int) -> str:
+def too_few_bars(panel: Panel, partition: Partition, window: Window, n: int) -> str:
+    """Why `n` bars in a window are not enough, and which bars there are."""
     if len(panel) == 0:
         return f"{partition} has no complete bar"
     first, last = panel.ts[[0, -1]].view("M8[us]").astype("M8[D]")

@@ -56,5 +56,13 @@ def _wishes(panel: Panel, params: AtrBreakout) -> Wishes:
 
 
 STRATEGY = Strategy(
-    signal_type="atr_breakout", params_type=AtrBreakout, columns=_columns, wishes=_wishes
+    signal_type="atr_breakout",
+    params_type=AtrBreakout,
+    columns=_columns,
+    wishes=_wishes,
+    grid={
+        "lookback": range(10, 101, 10),
+        "trail_mult": (1, 1.5, 2, 2.5, 3, 4, 5, 6),
+        "atr_period": (7, 14, 28),
+    },
 )

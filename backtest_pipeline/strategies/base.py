@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -43,6 +43,7 @@ class Strategy(Generic[P]):
         columns: the feature columns that it reads with given parameters.
         wishes: panel and parameters to entries and exits.
         cooldown: whole bars without an entry after an exit, for each side on its own.
+        grid: values worth exploring, by parameter; the first two span the heat map.
     """
 
     signal_type: str
@@ -50,6 +51,7 @@ class Strategy(Generic[P]):
     columns: Callable[[P], tuple[str, ...]]
     wishes: Callable[[Panel, P], Wishes]
     cooldown: Callable[[P], int] = lambda _: 0
+    grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def parse(self, params: Mapping[str, Any]) -> P:
         """Typed parameters.

@@ -69,4 +69,5 @@ STRATEGY = Strategy(
     columns=_columns,
     wishes=_wishes,
     cooldown=lambda params: params.cooldown_bars,
+    grid={"fast": range(5, 51, 5), "slow": range(20, 201, 20)},
 )

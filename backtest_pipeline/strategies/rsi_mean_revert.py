@@ -63,5 +63,9 @@ def _wishes(panel: Panel, params: RsiMeanRevert) -> Wishes:
 
 
 STRATEGY = Strategy(
-    signal_type="rsi_mean_revert", params_type=RsiMeanRevert, columns=_columns, wishes=_wishes
+    signal_type="rsi_mean_revert",
+    params_type=RsiMeanRevert,
+    columns=_columns,
+    wishes=_wishes,
+    grid={"lower": range(15, 46, 5), "upper": range(55, 86, 5), "period": (7, 10, 14, 21, 28)},
 )

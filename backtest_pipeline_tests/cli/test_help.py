@@ -7,10 +7,20 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "pandas", "pyarrow", "sqlalchemy", "dagster", "vectorbt", "numba", "psycopg")
+HEAVY = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "sqlalchemy",
+    "dagster",
+    "vectorbt",
+    "numba",
+    "psycopg",
+    "plotly",
+)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["refresh"], ["demo"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["explore"], ["refresh"], ["demo"], ["doctor"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(
         [

@@ -68,8 +68,8 @@ def test_what_is_not_stored_is_named(refreshed: Workspace) -> None:
 
 def test_bad_calls_are_explained() -> None:
     bars = bp.load_bars(asset=ASSET)
-    with pytest.raises(UnknownName, match="unknown signal type 'macd'"):
-        bp.run_backtest(bars, "macd", {})
+    with pytest.raises(UnknownName, match="unknown signal type 'supertrend'"):
+        bp.run_backtest(bars, "supertrend", {})
     with pytest.raises(InvalidInput, match="slow: Field required"):
         bp.run_backtest(bars, "ema", {"fast": 9})
     with pytest.raises(UnknownName, match="unknown direction"):

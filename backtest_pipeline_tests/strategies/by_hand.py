@@ -156,6 +156,40 @@ def reversion(index: Sequence[float], lower: float, upper: float, window: int | 
     return Log(*long, *short)
 
 
+def macd_and_signal(
+    closes: Sequence[float], fast: int, slow: int, signal: int
+) -> tuple[list[float], list[float]]:
+    """Difference of two averages, and its own average, which begins where the difference does."""
+    pairs = zip(ema(closes, fast), ema(closes, slow), strict=True)
+    macd = [quick - steady for quick, steady in pairs]
+    return macd, [NAN] * (slow - 1) + ema(macd[slow - 1 :], signal)
+
+
+def band_reversion(closes: Sequence[float], period: int, width: float) -> Log:
+    """The close comes back into its Bollinger bands, and leaves at their middle."""
+
+    def bands(t: int) -> tuple[float, float, float]:
+        if t < period - 1:
+            return NAN, NAN, NAN
+        window = closes[t - period + 1 : t + 1]
+        middle = sum(window) / period
+        spread = width * (sum((c - middle) ** 2 for c in window) / period) ** 0.5
+        return middle - spread, middle, middle + spread
+
+    drawn = [bands(t) for t in range(len(closes))]
+    long = one_side(
+        len(closes),
+        lambda t: closes[t - 1] <= drawn[t - 1][0] and closes[t] > drawn[t][0],
+        lambda t: closes[t] >= drawn[t][1],
+    )
+    short = one_side(
+        len(closes),
+        lambda t: closes[t - 1] >= drawn[t - 1][2] and closes[t] < drawn[t][2],
+        lambda t: closes[t] <= drawn[t][1],
+    )
+    return Log(*long, *short)
+
+
 def breakout(
     highs: Sequence[float],
     lows: Sequence[float],

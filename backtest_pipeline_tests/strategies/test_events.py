@@ -268,6 +268,53 @@ def test_breakouts_of_random_walks_agree_with_the_loop(
     assert log == by_hand.breakout(*bars, ranges, lookback, multiple)
 
 
+# Bollinger bands and MACD
+
+
+def smooth_walk(seed: int, n: int) -> dict[str, list[float]]:
+    """Closes that are no round numbers, so that rounding decides no comparison."""
+    rng = np.random.default_rng(seed)
+    return {"close": (100 * np.exp(np.cumsum(rng.normal(0, 0.05, n)))).tolist()}
+
+
+def test_a_close_that_comes_back_into_its_bands_enters_and_leaves_at_the_middle() -> None:
+    close = [10.0, 10.0, 10.0, 10.0, 6.0, 8.0, 9.0, 14.0, 11.0, 9.0]
+    log = logged("bollinger_revert", {"close": close}, period=4, width=1.5)
+    # 6 lies below 9 - 1.5 x 1.73, and 14 above 9.25 + 1.5 x 2.95.
+    assert log == by_hand.band_reversion(close, 4, 1.5) == Log([5], [6], [8], [9])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    period=st.integers(4, 20),
+    width=st.sampled_from([0.9, 1.1, 1.6]),
+)
+def test_band_reversions_of_random_walks_agree_with_the_loop(
+    seed: int, period: int, width: float
+) -> None:
+    columns = smooth_walk(seed, 100)
+    expected = by_hand.band_reversion(columns["close"], period, width)
+    assert logged("bollinger_revert", columns, period=period, width=width) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    fast=st.integers(1, 6),
+    more=st.integers(1, 9),
+    signal=st.integers(2, 9),
+)
+def test_macd_crossovers_of_random_walks_agree_with_the_loop(
+    seed: int, fast: int, more: int, signal: int
+) -> None:
+    columns, slow = smooth_walk(seed, 100), fast + more
+    expected = by_hand.crossover(*by_hand.macd_and_signal(columns["close"], fast, slow, signal))
+    columns |= {f"ema_{n}": by_hand.ema(columns["close"], n) for n in (fast, slow)}
+    log = logged("macd_crossover", columns, fast=fast, slow=slow, signal=signal)
+    assert log == expected
+
+
 # All of them
 
 CASES: dict[str, dict[str, Any]] = {
@@ -280,6 +327,8 @@ CASES: dict[str, dict[str, Any]] = {
         "percentile_window": 20,
     },
     "atr_breakout": {"lookback": 5, "atr_period": 14, "trail_mult": 2.0},
+    "bollinger_revert": {"period": 10, "width": 1.5},
+    "macd_crossover": {"fast": 3, "slow": 8, "signal": 5},
 }
 
 

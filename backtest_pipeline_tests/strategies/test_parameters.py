@@ -13,10 +13,12 @@ GOOD: dict[str, dict[str, Any]] = {
     "ema_crossover": {"fast": 9, "slow": 21},
     "rsi_mean_revert": {"period": 14, "lower": 30, "upper": 70},
     "atr_breakout": {"lookback": 20, "atr_period": 14, "trail_mult": 2},
+    "bollinger_revert": {"period": 20, "width": 2},
+    "macd_crossover": {"fast": 12, "slow": 26, "signal": 9},
 }
 
 
-def test_three_strategies_are_registered() -> None:
+def test_every_strategy_is_registered() -> None:
     assert strategies().keys() == GOOD.keys()
 
 
@@ -57,6 +59,10 @@ def test_whole_numbers_from_json_are_good_numbers(name: str) -> None:
         ("atr_breakout", {"trail_mult": 0}, "trail_mult: "),
         ("atr_breakout", {"trail_mult": float("nan")}, "trail_mult: "),
         ("atr_breakout", {"trail_mult": "2"}, "trail_mult: .*number"),
+        ("bollinger_revert", {"period": 1}, "period: "),
+        ("bollinger_revert", {"width": 0}, "width: "),
+        ("macd_crossover", {"fast": 26}, r"fast \(26\) must be below slow \(26\)"),
+        ("macd_crossover", {"signal": 1}, "signal: "),
     ],
 )
 def test_bad_parameters_are_refused_by_name(

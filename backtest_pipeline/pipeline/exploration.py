@@ -1,0 +1,230 @@
+"""What one look at a strategy's parameters does: sweep, rank, and tell how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.features import build_features
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.api import full_signal_type
+from backtest_pipeline.pipeline.backtests import FEWEST_BARS
+from backtest_pipeline.pipeline.batches import Progress, silent
+from backtest_pipeline.pipeline.comparison import rows_in
+from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.single_run import require_window, too_few_bars
+from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
+from backtest_pipeline.report.sweep_figure import sweep_figure
+from backtest_pipeline.research.neighbourhood import Neighbourhood, best_first, neighbourhood
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.explore import sweep
+from backtest_pipeline.simulation.frames import bars_panel
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
+from backtest_pipeline.strategies.base import Strategy
+from backtest_pipeline.strategies.grid import parameter_grid
+from backtest_pipeline.strategies.registry import strategies
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_COMBINATIONS = 20_000
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What a sweep of a strategy's parameters came to.
+
+    Attributes:
+        table: one row per combination, indexed by the parameters, one column per metric of
+            docs/metrics.md; NaN where undefined.
+        metric: the metric by which combinations are ranked.
+        swept: parameters with more than one value.
+        left_out: combinations that make no sense, such as a fast period above the slow one.
+        surroundings: the best combination and its neighbours.
+        subject: what was swept, on which bars.
+    """
+
+    table: pd.DataFrame
+    metric: str
+    swept: tuple[str, ...]
+    left_out: int
+    surroundings: Neighbourhood
+    subject: Subject
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """The combinations whose metric is defined, the best first."""
+        return self.table.iloc[best_first(pd.Series(self.table[self.metric]))]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The parameters of the best combination."""
+        return parameters(self.table, self.surroundings.best)
+
+    @property
+    def warning(self) -> str:
+        """What the best of a sweep is not."""
+        return (
+            f"{len(self.table):,} combinations were tried on the same bars, and the best of many "
+            "looks good by luck alone: it is not evidence. Test it on bars that it has not seen."
+        )
+
+    def figure(self) -> Figure:
+        """The heat map and the curves as an interactive Plotly figure."""
+        return sweep_figure(self.table, self.metric, self.swept, self.surroundings)
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write one page that needs no network: figure, ranking, warning.
+
+        Raises:
+            InvalidInput: where the file cannot be written.
+        """
+        page = exploration_page(
+            self.subject,
+            self.figure(),
+            self.table,
+            self.metric,
+            self.surroundings,
+            self.warning,
+            self.left_out,
+        )
+        path = Path(path)
+        try:
+            path.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+        return path
+
+
+def explore(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    metric: str = "sharpe",
+    start: date | None = None,
+    end: date | None = None,
+    direction: str = "both",
+    funding: FundingRates | None = None,
+    timeframe: str | None = None,
+    asset: str = "asset",
+    max_combinations: int = MOST_COMBINATIONS,
+    progress: Progress = silent,
+    **assumptions: Any,
+) -> Exploration:
+    """Backtest every combination of a strategy's parameters on one asset.
+
+    Each row is what `run_backtest` gives for those parameters, bit for bit.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy; its first word will do.
+        params: a number or a sequence of numbers by parameter; a range worth exploring where
+            one is not given.
+        metric: a metric of docs/metrics.md.
+        start, end: UTC days, half-open; indicators know the bars before them.
+        direction: `long`, `short` or `both`.
+        funding: rates of the asset, by its name, in place of the flat rate.
+        timeframe: name of the bars' timeframe; found from their spacing where not given.
+        asset: its name, on the page and among the rates.
+        max_combinations: more than these are refused.
+        progress: told how many combinations are done.
+        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+
+    Raises:
+        UnknownName: for a strategy, parameter, metric or direction that there is not.
+        InvalidInput: for bars, a window or values that cannot be explored, too many
+            combinations, or a metric that is undefined for all of them.
+    """
+    strategy = _strategy(signal_type)
+    if metric not in METRIC_NAMES:
+        raise UnknownName("metric", metric, METRIC_NAMES)
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    window = Window(start, end)
+    require_window(window)
+    grid = parameter_grid(strategy, params or {}, max_combinations)
+    panel = build_features(bars_panel(bars, timeframe, asset))
+    keep = rows_in(panel, window)
+    if keep.sum() < FEWEST_BARS:
+        partition = Partition(asset, panel.timeframe.name)
+        raise InvalidInput(too_few_bars(panel, partition, window, int(keep.sum())))
+
+    if funding:
+        funding.require_cover(panel.take(keep))
+    if not grid.swept:
+        raise InvalidInput(
+            f"{strategy.signal_type}: one combination is a backtest and not a sweep; give a "
+            "parameter more than one value"
+        )
+
+    def listen(done: int, total: int) -> None:
+        progress("explore", done, total)
+
+    table = sweep(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    if not np.isfinite(table[metric].to_numpy()).any():
+        (reason,) = (m.undefined for m in METRICS if m.name == metric)
+        raise InvalidInput(
+            f"{metric} is undefined for all {len(table):,} combinations ({reason}); give more "
+            "bars, other values or another metric"
+        )
+    days = panel.ts[keep][[0, -1]].view("M8[us]").astype("M8[D]").astype(date)
+    return Exploration(
+        table=table,
+        metric=metric,
+        swept=grid.swept,
+        left_out=grid.left_out,
+        surroundings=neighbourhood(pd.Series(table[metric])),
+        subject=Subject(
+            signal_type=strategy.signal_type,
+            asset=asset,
+            timeframe=panel.timeframe.name,
+            n_bars=int(keep.sum()),
+            first=days[0],
+            last=days[1],
+            assumed=_assumed(config, funding),
+        ),
+    )
+
+
+def _strategy(signal_type: str) -> Strategy[Any]:
+    name = full_signal_type(signal_type)
+    if name not in strategies():
+        first_words = [known.split("_")[0] for known in strategies()]
+        raise UnknownName("indicator", signal_type, [*first_words, *strategies()])
+    return strategies()[name]
+
+
+def _assumed(config: SimulationConfig, funding: FundingRates | None) -> str:
+    """Direction and costs, and whatever else differs from the usual."""
+    costs, usual = config.costs, SimulationConfig()
+    told = [
+        f"direction {config.direction}",
+        f"fee {costs.fee_bps:g} and slippage {costs.slippage_bps:g} basis points a side",
+    ]
+    if funding:
+        told.append("funding by a table of rates")
+    elif costs.funding_bps_day:
+        told.append(f"funding {costs.funding_bps_day:g} basis points a day")
+    told += [
+        f"{field.name} {_in_words(getattr(config, field.name))}"
+        for field in fields(config)
+        if field.name not in ("direction", "costs")
+        and getattr(config, field.name) != getattr(usual, field.name)
+    ]
+    return ", ".join(told)
+
+
+def _in_words(value: Any) -> str:
+    if not is_dataclass(value):
+        return str(value)
+    given = {field.name: getattr(value, field.name) for field in fields(value)}
+    words = ", ".join(f"{name} {v:g}" for name, v in given.items() if v is not None)
+    return f"{type(value).__name__}({words})"

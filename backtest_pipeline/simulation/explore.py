@@ -1,0 +1,114 @@
+"""Sweeps: a strategy's combinations of parameters as one vectorbt indicator, simulated at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.strategies.base import Strategy, signal_events
+from backtest_pipeline.strategies.grid import ParameterGrid
+
+BLOCK_BYTES = 200_000_000
+"""Equity that is held at a time."""
+
+_BLOCK_RUNS = 250  # so that progress is seen, and Ctrl-C is heard
+
+
+def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
+    """A vectorbt indicator whose parameters are the strategy's, and whose output are its events.
+
+    `.run(close, *values)` takes a list of values per name, and its `.events` has one uint8
+    column per combination (bits as in `simulation.orders`) under the values as labels. Events
+    are those of `signal_events`, so that a sweep means what the strategy means.
+
+    Args:
+        strategy: any.
+        panel: one asset with the features that the strategy reads; `ema_N`, `rsi_N` and `atr_N`
+            are added.
+        names: parameters that `run` takes; the others keep their defaults.
+    """
+    import vectorbt as vbt
+
+    def parsed(values: tuple[Any, ...]) -> Any:
+        return strategy.parse(dict(zip(names, values, strict=True)))
+
+    def features_once(_close: np.ndarray, *values: list[Any]) -> Panel:
+        """Called once a run: what many combinations read is computed one time."""
+        combinations = zip(*values, strict=True)
+        read = {name for c in combinations for name in strategy.columns(parsed(c))}
+        return with_indicators(panel, sorted(read))
+
+    def events(_close: np.ndarray, *values_and_features: Any) -> np.ndarray:
+        *values, features = values_and_features
+        found = signal_events(strategy, features, parsed(tuple(values)))
+        bits = (
+            found.long_entry * np.uint8(LONG_ENTRY)
+            | found.long_exit * np.uint8(LONG_EXIT)
+            | found.short_entry * np.uint8(SHORT_ENTRY)
+            | found.short_exit * np.uint8(SHORT_EXIT)
+        )
+        return bits[:, None]
+
+    factory = vbt.IndicatorFactory(
+        class_name=strategy.params_type.__name__,
+        short_name=strategy.signal_type,
+        input_names=["close"],
+        param_names=list(names),
+        output_names=["events"],
+    )
+    return factory.from_apply_func(events, cache_func=features_once)
+
+
+def sweep(
+    panel: Panel,
+    grid: ParameterGrid,
+    config: SimulationConfig,
+    *,
+    keep: np.ndarray | None = None,
+    funding: FundingRates | None = None,
+    listen: Callable[[int, int], None] = lambda _done, _total: None,
+) -> pd.DataFrame:
+    """The metrics of every combination on one asset, each as its run alone would have them.
+
+    Memory is bounded: combinations are simulated in blocks whose equity takes `BLOCK_BYTES`.
+
+    Args:
+        panel: one asset with the features that the strategy reads.
+        grid: what to try.
+        config: costs, sizing, direction and starting cash.
+        keep: bool, as long as the panel: rows that are traded; indicators know all rows. None is
+            all.
+        funding: rates by symbol, in place of the flat rate of the costs.
+        listen: told how many combinations are done, of how many.
+
+    Returns:
+        One row per combination of the grid, indexed by the parameters, one column per metric;
+        NaN where undefined.
+    """
+    panel = with_config_columns(panel, config)
+    keep = np.ones(len(panel), bool) if keep is None else keep
+    traded = panel.take(keep)
+    indicator = strategy_indicator(grid.strategy, panel, grid.names)
+    close = pd.Series(panel["close"], utc_index(panel.ts), name="close")
+    block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
+    found = []
+    listen(0, len(grid))
+    for start in range(0, len(grid), block):
+        combinations = grid.combinations[start : start + block]
+        run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
+        events = np.asarray(run.events).reshape(len(panel), len(combinations))
+        events = np.ascontiguousarray(events[keep].T)
+        found.append(pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics))
+        listen(start + len(combinations), len(grid))
+    table = pd.concat(found)
+    table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
+    return table

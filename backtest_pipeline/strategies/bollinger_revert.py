@@ -1,0 +1,44 @@
+"""Mean reversion: the close comes back into its Bollinger bands."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from backtest_pipeline.market.features.rolling import deviation, mean, previous
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+
+
+class BollingerRevert(Params):
+    """Bars of the mean, and half the width of the bands in population deviations (ddof 0)."""
+
+    period: int = Field(ge=2, le=1000)
+    width: float = Field(gt=0, le=10)
+
+
+def _columns(_: BollingerRevert) -> tuple[str, ...]:
+    return ("close",)
+
+
+def _wishes(panel: Panel, params: BollingerRevert) -> Wishes:
+    close, offsets, n = panel["close"], panel.offsets, params.period
+    middle = mean(close, offsets, n)
+    spread = params.width * deviation(close, offsets, n) * np.sqrt((n - 1) / n)
+    lower, upper = middle - spread, middle + spread
+    before = previous(close, offsets)
+    return Wishes(
+        long_entry=(close > lower) & (before <= previous(lower, offsets)),
+        long_exit=close >= middle,
+        short_entry=(close < upper) & (before >= previous(upper, offsets)),
+        short_exit=close <= middle,
+    )
+
+
+STRATEGY = Strategy(
+    signal_type="bollinger_revert",
+    params_type=BollingerRevert,
+    columns=_columns,
+    wishes=_wishes,
+    grid={"period": range(10, 61, 5), "width": (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3)},
+)

@@ -1,0 +1,123 @@
+"""Grids of a strategy's parameters: the combinations that make sense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.strategies.base import Strategy
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class ParameterGrid:
+    """Combinations of a strategy's parameters.
+
+    Attributes:
+        strategy: whose parameters they are.
+        names: the parameters; those with a single value as well.
+        combinations: one value per name each, in the order of the values.
+        left_out: combinations of single values that make no sense together, such as a fast
+            period above the slow one.
+    """
+
+    strategy: Strategy[Any]
+    names: tuple[str, ...]
+    combinations: tuple[tuple[Number, ...], ...]
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.combinations)
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The parameters of which more than one value is left."""
+        columns = zip(*self.combinations, strict=True)
+        return tuple(n for n, column in zip(self.names, columns, strict=True) if len({*column}) > 1)
+
+
+def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int) -> ParameterGrid:
+    """All combinations of the values that the strategy accepts.
+
+    Args:
+        strategy: gives what `values` leaves out: values worth exploring, or its defaults.
+        values: a number or a sequence of numbers by parameter.
+        most: combinations that are not too many.
+
+    Raises:
+        UnknownName: for a parameter that the strategy does not have.
+        InvalidInput: for a value that its parameter does not take, no value, too many
+            combinations, or none that makes sense.
+    """
+    for name in values:
+        if name not in strategy.params_type.model_fields:
+            raise UnknownName(
+                f"parameter of {strategy.signal_type}", name, strategy.params_type.model_fields
+            )
+    left = {name: found for name, found in strategy.grid.items() if name not in values}
+    axes = {name: _sequence(strategy, name, found) for name, found in {**values, **left}.items()}
+    _require_size(strategy, axes, most)
+    names = tuple(axes)
+    sorted_axes = [_numbers(strategy, name, axis) for name, axis in axes.items()]
+    sound, reason = [], ""
+    for combination in product(*sorted_axes):
+        problem = _contradiction(strategy, dict(zip(names, combination, strict=True)))
+        if problem is None:
+            sound.append(combination)
+        reason = reason or problem or ""
+    n = math.prod(map(len, sorted_axes))
+    if not sound:
+        raise InvalidInput(
+            f"{strategy.signal_type}: none of {n:,} combinations makes sense: {reason}"
+        )
+    return ParameterGrid(strategy, names, tuple(sound), n - len(sound))
+
+
+def _sequence(strategy: Strategy[Any], name: str, values: Any) -> Sequence[Any]:
+    axis = values if hasattr(values, "__len__") and not isinstance(values, str) else (values,)
+    if len(axis) == 0:
+        raise InvalidInput(f"{strategy.signal_type}: {name} has no value to explore")
+    return axis
+
+
+def _require_size(strategy: Strategy[Any], axes: Mapping[str, Sequence[Any]], most: int) -> None:
+    n = math.prod(map(len, axes.values()))
+    if n > most:
+        sizes = " x ".join(f"{len(axis):,} of {name}" for name, axis in axes.items())
+        raise InvalidInput(
+            f"{strategy.signal_type}: {sizes} are {n:,} combinations, and {most:,} are the limit; "
+            "take larger steps, or raise max_combinations (--max-combinations)"
+        )
+
+
+def _numbers(strategy: Strategy[Any], name: str, values: Sequence[Any]) -> list[Number]:
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    for value in plain:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidInput(f"{strategy.signal_type}: {name}: {value!r} is not a number")
+        if not math.isfinite(value):
+            raise InvalidInput(f"{strategy.signal_type}: {name} must be finite, not {value!r}")
+    return sorted(set(plain))
+
+
+def _contradiction(strategy: Strategy[Any], params: dict[str, Number]) -> str | None:
+    """Why values that are sound alone make no sense together; None where they do.
+
+    Raises:
+        InvalidInput: for a value that is not sound alone.
+    """
+    try:
+        strategy.params_type.model_validate(params)
+    except ValidationError as error:
+        if any(e["loc"] for e in error.errors()):
+            strategy.parse(params)  # which names the parameter
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return None
