@@ -108,10 +108,11 @@ def _shape_of_returns(r, n, risk_free, stats):
         stats[3] = excess / deviation * np.sqrt(_YEAR)
         stats[10] = (m3 / n) / (m2 / n) ** 1.5
         stats[11] = (m4 / n) / (m2 / n) ** 2
-        ordered = np.sort(r[:n])
         position = 0.05 * (n - 1)
         k = int(position)
-        above = ordered[min(k + 1, n - 1)]
+        # Only the tail is put in order: sorting all returns costs more than all the rest.
+        split = np.partition(r[:n], k + 1)
+        ordered, above = np.sort(split[: k + 1]), split[k + 1]
         stats[8] = ordered[k] + (above - ordered[k]) * (position - k)
         tail = 0.0
         for i in range(k + 1):
