@@ -189,7 +189,7 @@ def _days_panel(day: np.ndarray) -> Panel:
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
     """The 5th and 95th percentile; NaN where no sample is defined."""
-    known = samples[np.isfinite(samples)]
+    known = samples[~np.isnan(samples)]
     if len(known) == 0:
         return np.nan, np.nan
     low, high = np.percentile(known, (5, 95))
@@ -203,7 +203,7 @@ def p_value_above_zero(estimate: float, samples: np.ndarray) -> float:
     "Two guidelines for bootstrap hypothesis testing": `(1 + #{sample - estimate >= estimate}) /
     (1 + n)`. NaN where the estimate is.
     """
-    known = samples[np.isfinite(samples)]
+    known = samples[~np.isnan(samples)]
     if not np.isfinite(estimate) or len(known) == 0:
         return np.nan
     return p_value(2 * estimate, known)

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from scipy.optimize import root_scalar
 
-from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.stops import IntrabarOrder
@@ -63,19 +61,15 @@ class Envelope:
         return bool(self.reasons)
 
 
-def envelope(panel: Panel, events: np.ndarray, config: SimulationConfig) -> Envelope:
+def envelope(run: RunInputs) -> Envelope:
     """Repeat a run one bar later, in the other intrabar order, and at a grid of costs.
 
     The grid are MULTIPLIERS of the run's fee by those of its slippage; where the run has none, of
     the defaults of `CostModel`, so that a run without costs is shown some too. Total return is
     what is compared, not the excess over the benchmark: the benchmark pays the same costs, and a
     gain that is only a smaller loss than another's pays nobody.
-
-    Args:
-        panel: bars of one asset.
-        events: uint8 `(1, n_rows)`, the run's signals.
-        config: as the run had it.
     """
+    config = run.config
 
     def scenario(
         assumption: str, changed: SimulationConfig, fees: float = 1.0, slippages: float = 1.0
@@ -88,7 +82,7 @@ def envelope(panel: Panel, events: np.ndarray, config: SimulationConfig) -> Enve
             changed.intrabar.value,
             fees,
             slippages,
-            total_return(panel, events, changed),
+            replace(run, config=changed).total_return,
         )
 
     (other,) = set(IntrabarOrder) - {config.intrabar}
@@ -104,11 +98,6 @@ def envelope(panel: Panel, events: np.ndarray, config: SimulationConfig) -> Enve
         ),
     )
     return Envelope(scenarios, tuple(_reasons(scenarios[0], scenarios[1:])))
-
-
-def total_return(panel: Panel, events: np.ndarray, config: SimulationConfig) -> float:
-    """Total return of one run on one asset, a fraction."""
-    return float(simulate_batch(panel, events, config).metrics["total_return"][0])
 
 
 def _multiplied(costs: CostModel, fees: float, slippages: float) -> CostModel:
@@ -159,28 +148,22 @@ def _sentence(run: Scenario, s: Scenario) -> str:
     return f"{what} {verdict}: {s.total_return:.1%} instead of {run.total_return:.1%}"
 
 
-def break_even_bps(
-    panel: Panel, events: np.ndarray, config: SimulationConfig
-) -> tuple[float | None, str]:
+def break_even_bps(run: RunInputs) -> tuple[float | None, str]:
     """The cost per side, fee and slippage together, at which the run's total return is 0.
 
     The run is simulated anew at each cost that is tried; fee and slippage keep their proportion
     (all fee where the run has neither), funding stays.
 
-    Args:
-        panel: bars of one asset.
-        events: uint8 `(1, n_rows)`, the run's signals.
-        config: as the run had it.
-
     Returns:
         Basis points and an empty reason, or None and why there is no such cost.
     """
-    own = config.costs.fee_bps + config.costs.slippage_bps
-    fee_share = config.costs.fee_bps / own if own else 1.0
+    costs = run.config.costs
+    own = costs.fee_bps + costs.slippage_bps
+    fee_share = costs.fee_bps / own if own else 1.0
 
     def at(bps: float) -> float:
-        costs = replace(config.costs, fee_bps=bps * fee_share, slippage_bps=bps * (1.0 - fee_share))
-        return total_return(panel, events, replace(config, costs=costs))
+        tried = replace(costs, fee_bps=bps * fee_share, slippage_bps=bps * (1.0 - fee_share))
+        return replace(run, config=replace(run.config, costs=tried)).total_return
 
     return _first_zero(at, start=max(own, 1.0))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.draws import Purpose, blocks, generator, require_draws
+from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
@@ -87,19 +88,16 @@ def place_trades(
     np.bitwise_or.at(events, exit_[left] - 1, exits[left])
 
 
-def random_entry_returns(
-    panel: Panel, trades: Trades, config: SimulationConfig, draws: int, seed: int
-) -> np.ndarray:
+def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -> np.ndarray:
     """Total returns of runs that trade as often, as long and on the same sides, at random places.
 
     They pay the same costs and are sized by the same rule; they leave when the holding time is
     over, and have no stops.
 
     Args:
-        panel: bars of one asset.
-        trades: the run's, at least one.
-        config: as the run had it.
-        draws: runs.
+        run: the run.
+        trades: what it traded, at least one.
+        draws: random runs.
         seed: of the random numbers.
 
     Returns:
@@ -110,15 +108,15 @@ def random_entry_returns(
         InvalidInput: without draws.
     """
     require_draws(draws, seed)
-    holdings = holdings_of(panel, trades, config)
+    holdings = holdings_of(run.panel, trades, run.config)
     if holdings.free_bars < 0:
         return np.empty(0)
-    at_once = replace(config, stops=StopRules(), delay_bars=0)
+    at_once = replace(run.config, stops=StopRules(), delay_bars=0)
     found = []
-    for block in blocks(draws, len(panel)):
-        events = np.zeros((len(block), len(panel)), np.uint8)
+    for block in blocks(draws, len(run.panel)):
+        events = np.zeros((len(block), len(run.panel)), np.uint8)
         for i, draw in enumerate(block):
             rng = generator(seed, Purpose.ENTRIES, draw)
             place_trades(*random_places(holdings, rng), holdings.side, events[i])
-        found.append(simulate_batch(panel, events, at_once).metrics["total_return"])
+        found.append(simulate_batch(run.panel, events, at_once).metrics["total_return"])
     return np.concatenate(found)

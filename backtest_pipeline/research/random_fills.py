@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.research.draws import Purpose, blocks, generator, require_draws
-from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.research.draws import Purpose, generator, require_draws
+from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.trades import Trades
 
 
@@ -20,14 +21,7 @@ def filled_at_open(panel: Panel, trades: Trades) -> np.ndarray:
     return np.union1d(entry, exit_[at_open])
 
 
-def random_fill_returns(
-    panel: Panel,
-    events: np.ndarray,
-    config: SimulationConfig,
-    trades: Trades,
-    draws: int,
-    seed: int,
-) -> np.ndarray:
+def random_fill_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -> np.ndarray:
     """Total returns of the run with the fills at opens drawn from their bars.
 
     Each bar at whose open the run filled opens at a price drawn uniformly between its low and its
@@ -35,11 +29,9 @@ def random_fill_returns(
     Fills within a bar (stops, targets, a liquidation) stay where they are.
 
     Args:
-        panel: bars of one asset.
-        events: uint8 `(1, n_rows)`, the run's signals.
-        config: as the run had it.
-        trades: the run's.
-        draws: runs.
+        run: the run.
+        trades: what it traded.
+        draws: how often it is repeated.
         seed: of the random numbers.
 
     Returns:
@@ -49,27 +41,13 @@ def random_fill_returns(
         InvalidInput: without draws.
     """
     require_draws(draws, seed)
-    rows = filled_at_open(panel, trades)
-    low, high = panel["low"][rows], panel["high"][rows]
-    found = []
-    for block in blocks(draws, len(panel)):
-        repeated = _side_by_side(panel, len(block))
-        opens = repeated["open"].reshape(len(block), len(panel))
-        for i, draw in enumerate(block):
-            share = generator(seed, Purpose.FILLS, draw).random(len(rows))
-            # The sum of two products could leave the bar by a rounding.
-            opens[i, rows] = np.clip(low + share * (high - low), low, high)
-        batch = simulate_batch(repeated, np.tile(events, len(block)), config)
-        found.append(batch.metrics["total_return"])
-    return np.concatenate(found)
-
-
-def _side_by_side(panel: Panel, n: int) -> Panel:
-    """The panel's only asset `n` times, each on rows of its own."""
-    return Panel(
-        panel.timeframe,
-        panel.assets * n,
-        np.arange(n + 1) * len(panel),
-        np.tile(panel.ts, n),
-        {name: np.tile(column, n) for name, column in panel.columns.items()},
-    )
+    rows = filled_at_open(run.panel, trades)
+    low, high = run.panel["low"][rows], run.panel["high"][rows]
+    returns = np.empty(draws)
+    for draw in range(draws):
+        share = generator(seed, Purpose.FILLS, draw).random(len(rows))
+        opens = run.panel["open"].copy()
+        # The sum could leave the bar by a rounding.
+        opens[rows] = np.clip(low + share * (high - low), low, high)
+        returns[draw] = replace(run, panel=run.panel.with_columns({"open": opens})).total_return
+    return returns

@@ -6,12 +6,11 @@ Each method asks one question, and none of them knows how many other runs were t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.bootstrap import (
     FEWEST_DAYS,
     Bootstrap,
@@ -26,25 +25,23 @@ from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.envelope import Envelope, break_even_bps, envelope
 from backtest_pipeline.research.random_entries import random_entry_returns
 from backtest_pipeline.research.random_fills import random_fill_returns
+from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.trade_order import reordered_drawdowns, trade_returns
-from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.metrics import undefined_reasons
+from backtest_pipeline.simulation.trades import Trades
 
-NUMBERS = (
-    *("total_return", "sharpe", "max_drawdown"),
+_RUN = ("total_return", "sharpe", "max_drawdown")
+_RESAMPLED = (
     *("block_length", "total_return_low", "total_return_high", "p_total_return"),
     *("sharpe_low", "sharpe_high", "p_sharpe"),
     *("drawdown_median", "drawdown_95", "p_drawdown"),
-    *("reordered_drawdown_median", "reordered_drawdown_95"),
-    *("random_fill_low", "random_fill_high"),
-    *("random_entry_median", "p_random_entries"),
-    "break_even_bps",
 )
-"""The names of the numbers, in the order of docs/robustness.md, which says what each means."""
-
-_NO_TRADE = "no trade"
-_FEW_DAYS = f"fewer than {FEWEST_DAYS} daily returns"
-_CONSTANT = "daily returns that do not vary"
+_REORDERED = ("reordered_drawdown_median", "reordered_drawdown_95")
+_REFILLED = ("random_fill_low", "random_fill_high")
+_REENTERED = ("random_entry_median", "p_random_entries")
+_COSTS = ("break_even_bps",)
+NUMBERS = (*_RUN, *_RESAMPLED, *_REORDERED, *_REFILLED, *_REENTERED, *_COSTS)
+"""The names of the numbers; docs/robustness.md says what each means."""
 
 
 @dataclass(frozen=True)
@@ -86,59 +83,52 @@ class _Findings:
     undefined: dict[str, str] = field(default_factory=dict)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def lack(self, reason: str, *names: str) -> None:
+    def know(self, names: Sequence[str], values: Iterable[float]) -> None:
+        self.numbers.update(zip(names, values, strict=True))
+
+    def lack(self, names: Sequence[str], reason: str) -> None:
         self.undefined.update(dict.fromkeys(names, reason))
 
+    def defined(self) -> dict[str, float | None]:
+        """All NUMBERS; those that no draw defines have a reason afterwards as well."""
+        for name in set(NUMBERS) - set(self.undefined):
+            if math.isnan(self.numbers[name]):
+                self.undefined[name] = "daily returns that vary in no draw"
+        return {name: None if name in self.undefined else self.numbers[name] for name in NUMBERS}
 
-def assess(
-    panel: Panel, events: np.ndarray, config: SimulationConfig, *, draws: int = 1000, seed: int = 0
-) -> Robustness:
-    """Repeat one run in every way that section by section docs/robustness.md explains.
+
+def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
+    """Repeat one run in every way that docs/robustness.md explains.
 
     Args:
-        panel: bars of one asset, with what stops and sizing read.
-        events: uint8 `(1, n_rows)`, the run's signals.
-        config: what the run assumes.
+        run: the run.
         draws: repetitions of each random method, 1 to 10,000.
         seed: of the random numbers; the same gives the same result, and fewer draws are the first
             of more.
 
     Raises:
-        InvalidInput: for draws or a seed out of range, or another shape than one run on one asset.
+        InvalidInput: for draws or a seed out of range.
     """
     require_draws(draws, seed)
-    if len(panel.assets) != 1 or events.shape != (1, len(panel)):
-        raise InvalidInput(
-            f"robustness is that of one run on one asset, not {len(events)} on {len(panel.assets)}"
-        )
-    run = simulate_batch(panel, events, config)
+    result = run.simulated()
     found = _Findings()
-    for name in ("total_return", "sharpe", "max_drawdown"):
-        found.numbers[name] = float(run.metrics[name][0])
-    if math.isnan(found.numbers["sharpe"]):
-        found.lack(f"{_FEW_DAYS}, or {_CONSTANT}", "sharpe")
+    of_run = {name: float(result.metrics[name][0]) for name in _RUN}
+    found.numbers.update(of_run)
+    found.undefined.update(undefined_reasons(of_run))
 
-    daily = daily_equity(panel.ts, run.equity[0])
+    daily = daily_equity(run.panel.ts, result.equity[0])
     resampled = _resample(daily, draws, seed, found)
-    if len(run.trades) == 0:
-        found.lack(_NO_TRADE, *NUMBERS[NUMBERS.index("reordered_drawdown_median") :], "fragile")
+    traded = len(result.trades) > 0
+    if traded:
+        _trade_otherwise(run, result.trades, draws, seed, found)
     else:
-        _reorder(trade_returns(run.trades, config.initial_cash), draws, seed, found)
-        fills = random_fill_returns(panel, events, config, run.trades, draws, seed)
-        found.samples["random_fill_return"] = fills
-        found.numbers["random_fill_low"], found.numbers["random_fill_high"] = interval(fills)
-        _enter_at_random(random_entry_returns(panel, run.trades, config, draws, seed), panel, found)
-        bps, reason = break_even_bps(panel, events, config)
-        if bps is None:
-            found.lack(reason, "break_even_bps")
-        else:
-            found.numbers["break_even_bps"] = bps
-    assumptions = envelope(panel, events, config)
+        found.lack([*_REORDERED, *_REFILLED, *_REENTERED, *_COSTS, "fragile"], "no trade")
+    assumptions = envelope(run)
     return Robustness(
         draws=draws,
         seed=seed,
-        numbers={name: _defined(found, name) for name in NUMBERS},
-        fragile=assumptions.fragile if len(run.trades) else None,
+        numbers=found.defined(),
+        fragile=assumptions.fragile if traded else None,
         reasons=assumptions.reasons,
         undefined=found.undefined,
         envelope=assumptions,
@@ -148,60 +138,65 @@ def assess(
     )
 
 
-def _defined(found: _Findings, name: str) -> float | None:
-    return None if name in found.undefined else found.numbers[name]
-
-
 def _resample(daily: DailyEquity, draws: int, seed: int, found: _Findings) -> Bootstrap | None:
-    of_it = NUMBERS[NUMBERS.index("block_length") : NUMBERS.index("reordered_drawdown_median")]
     if len(daily.returns) < FEWEST_DAYS:
-        found.lack(_FEW_DAYS, *of_it)
+        found.lack(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
         return None
     if not np.ptp(daily.returns):
-        found.lack(_CONSTANT, *of_it)
+        found.lack(_RESAMPLED, "daily returns that do not vary")
         return None
     resampled = bootstrap(daily, draws, seed)
     samples = resampled.samples
     found.samples.update({f"resampled_{name}": values for name, values in samples.items()})
-    numbers = found.numbers
-    numbers["block_length"] = resampled.block_length
-    for name in ("total_return", "sharpe"):
-        numbers[f"{name}_low"], numbers[f"{name}_high"] = interval(samples[name])
-    numbers["p_sharpe"] = p_value_above_zero(numbers["sharpe"], samples["sharpe"])
-    if numbers["total_return"] > -1:
-        growth = np.log1p(samples["total_return"])
-        numbers["p_total_return"] = p_value_above_zero(np.log1p(numbers["total_return"]), growth)
-    else:
-        found.lack("the equity was used up", "p_total_return")
-    numbers["drawdown_median"], numbers["drawdown_95"] = _typical_and_deep(samples["max_drawdown"])
-    numbers["p_drawdown"] = p_value(-numbers["max_drawdown"], -samples["max_drawdown"])
+    growth, sharpe, drawdown = (samples[name] for name in _RUN)
+    of_run = found.numbers
+    logs = np.log1p(np.maximum(growth, -1.0), where=growth > -1, out=np.full(draws, -np.inf))
+    used_up = of_run["total_return"] <= -1
+    found.know(
+        _RESAMPLED,
+        (
+            *(resampled.block_length, *interval(growth)),
+            math.nan if used_up else p_value_above_zero(np.log1p(of_run["total_return"]), logs),
+            *(*interval(sharpe), p_value_above_zero(of_run["sharpe"], sharpe)),
+            *(*_typical_and_deep(drawdown), p_value(-of_run["max_drawdown"], -drawdown)),
+        ),
+    )
+    if used_up:
+        found.lack(["p_total_return"], "the equity was used up")
     return resampled
 
 
 def _typical_and_deep(drawdowns: np.ndarray) -> tuple[float, float]:
     """The median, and the one that one in twenty is deeper than."""
-    median, deep = np.percentile(drawdowns, (50, 5))
+    deep, median = np.percentile(drawdowns, (5, 50))
     return float(median), float(deep)
 
 
-def _reorder(returns: np.ndarray, draws: int, seed: int, found: _Findings) -> None:
-    names = "reordered_drawdown_median", "reordered_drawdown_95"
-    if len(returns) < 2:
-        found.lack("a single trade has no other order", *names)
-        return
-    drawdowns = reordered_drawdowns(returns, draws, seed)
-    found.samples["reordered_drawdown"] = drawdowns
-    found.numbers.update(zip(names, _typical_and_deep(drawdowns), strict=True))
+def _trade_otherwise(
+    run: RunInputs, trades: Trades, draws: int, seed: int, found: _Findings
+) -> None:
+    if len(trades) > 1:
+        returns = trade_returns(trades, run.config.initial_cash)
+        reordered = reordered_drawdowns(returns, draws, seed)
+        found.samples["reordered_drawdown"] = reordered
+        found.know(_REORDERED, _typical_and_deep(reordered))
+    else:
+        found.lack(_REORDERED, "a single trade has no other order")
 
+    refilled = random_fill_returns(run, trades, draws, seed)
+    found.samples["random_fill_return"] = refilled
+    found.know(_REFILLED, interval(refilled))
 
-def _enter_at_random(returns: np.ndarray, panel: Panel, found: _Findings) -> None:
-    if len(returns) == 0:
-        found.lack(
-            f"the trades leave no room for other places in {len(panel)} bars",
-            "random_entry_median",
-            "p_random_entries",
-        )
-        return
-    found.samples["random_entry_return"] = returns
-    found.numbers["random_entry_median"] = float(np.median(returns))
-    found.numbers["p_random_entries"] = p_value(found.numbers["total_return"], returns)
+    reentered = random_entry_returns(run, trades, draws, seed)
+    if len(reentered):
+        found.samples["random_entry_return"] = reentered
+        own = found.numbers["total_return"]
+        found.know(_REENTERED, (float(np.median(reentered)), p_value(own, reentered)))
+    else:
+        found.lack(_REENTERED, f"the trades leave no room in {len(run.panel)} bars")
+
+    bps, reason = break_even_bps(run)
+    if bps is None:
+        found.lack(_COSTS, reason)
+    else:
+        found.know(_COSTS, (bps,))
