@@ -150,7 +150,8 @@ def _resample(daily: DailyEquity, draws: int, seed: int, found: _Findings) -> Bo
     found.samples.update({f"resampled_{name}": values for name, values in samples.items()})
     growth, sharpe, drawdown = (samples[name] for name in _RUN)
     of_run = found.numbers
-    logs = np.log1p(np.maximum(growth, -1.0), where=growth > -1, out=np.full(draws, -np.inf))
+    with np.errstate(divide="ignore"):  # a total loss is infinitely far below zero
+        logs = np.log1p(growth)
     used_up = of_run["total_return"] <= -1
     found.know(
         _RESAMPLED,
