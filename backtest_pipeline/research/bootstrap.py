@@ -13,8 +13,7 @@ import numpy as np
 from numba import njit
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.market.timeframes import DAY_US, timeframe
+from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.research.draws import Purpose, generator, require_draws
 from backtest_pipeline.simulation.metrics import equity_metrics
 
@@ -149,7 +148,12 @@ class Bootstrap:
 
 
 def bootstrap(
-    daily: DailyEquity, draws: int, seed: int, block_length: float | None = None
+    daily: DailyEquity,
+    draws: int,
+    seed: int,
+    block_length: float | None = None,
+    *,
+    risk_free: float = 0.0,
 ) -> Bootstrap:
     """Resample the daily returns of a run.
 
@@ -158,6 +162,7 @@ def bootstrap(
         draws: paths.
         seed: of the random numbers.
         block_length: mean length of a block in days; `optimal_block_length` where not given.
+        risk_free: return of cash a day, a fraction, that Sharpe ratios are in excess of.
 
     Raises:
         InvalidInput: for too few returns, no draws, or a block shorter than a day.
@@ -174,17 +179,18 @@ def bootstrap(
     equity[:, 0] = daily.equity[0]
     np.cumprod(1.0 + returns[rows], axis=1, out=equity[:, 1:])
     equity[:, 1:] *= daily.equity[0]
-    metrics = equity_metrics(_days_panel(daily.day), equity, np.ones(len(daily.day)))
+    metrics = equity_metrics(
+        daily.day * DAY_US,
+        np.array([0, len(daily.day)]),
+        equity,
+        np.ones(len(daily.day)),
+        risk_free=risk_free,
+    )
     return Bootstrap(
         block_length=length,
         bands=np.percentile(equity, BAND_PERCENTILES, axis=0),
         samples={name: metrics[name] for name in STATISTICS},
     )
-
-
-def _days_panel(day: np.ndarray) -> Panel:
-    offsets = np.array([0, len(day)], np.int64)
-    return Panel(timeframe("1D"), ("resampled",), offsets, day * DAY_US, {})
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,6 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.draws import Purpose, blocks, generator, require_draws
 from backtest_pipeline.research.repeat import RunInputs
-from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.simulation.stops import StopRules
@@ -24,13 +23,13 @@ class Holdings:
         side: int8 `(n_trades,)`, 1 long, -1 short, in the order of the trades.
         bars: int64 `(n_trades,)`, from the entry's open to the exit's open.
         first_row: the first bar at whose open the run could have filled.
-        n_rows: bars of the run.
+        end_row: the last one; beyond the bars where the run itself ends in position.
     """
 
     side: np.ndarray
     bars: np.ndarray
     first_row: int
-    n_rows: int
+    end_row: int
 
     @property
     def least_gap(self) -> np.ndarray:
@@ -41,7 +40,7 @@ class Holdings:
     def free_bars(self) -> int:
         """Bars that can lie before, between and after the trades as one likes."""
         held = int(self.bars.sum() + self.least_gap.sum())
-        return self.n_rows - self.first_row - held
+        return self.end_row - self.first_row - held
 
 
 def holdings_of(panel: Panel, trades: Trades, config: SimulationConfig) -> Holdings:
@@ -50,10 +49,14 @@ def holdings_of(panel: Panel, trades: Trades, config: SimulationConfig) -> Holdi
     A position that was left within a bar counts until that bar's open, and at least one bar; one
     that is still open counts until the end.
     """
-    entry = np.searchsorted(panel.ts, trades.entry_ts)
     exit_ = np.searchsorted(panel.ts, trades.exit_ts)
-    bars = np.where(trades.is_open, len(panel) - entry, np.maximum(exit_ - entry, 1))
-    return Holdings(trades.side, bars, 1 + config.delay_bars, len(panel))
+    held = np.where(trades.is_open, len(panel), exit_) - trades.entry_bar
+    return Holdings(
+        trades.side,
+        np.maximum(held, 1),
+        1 + config.delay_bars,
+        len(panel) - 1 + int(trades.is_open.any()),
+    )
 
 
 def random_places(holdings: Holdings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +67,7 @@ def random_places(holdings: Holdings, rng: np.random.Generator) -> tuple[np.ndar
 
     Returns:
         Rows of entry, and of exit: the bars at whose open each trade begins and ends, int64
-        `(n_trades,)`. An exit at `n_rows` is none: the position stays open.
+        `(n_trades,)`. An exit beyond the last bar is none: the position stays open.
     """
     n = len(holdings.side)
     bars = holdings.bars.copy()
@@ -92,7 +95,7 @@ def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) 
     """Total returns of runs that trade as often, as long and on the same sides, at random places.
 
     They pay the same costs and are sized by the same rule; they leave when the holding time is
-    over, and have no stops.
+    over, and have no stops. They end in position only if the run itself does.
 
     Args:
         run: the run.
@@ -111,12 +114,12 @@ def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) 
     holdings = holdings_of(run.panel, trades, run.config)
     if holdings.free_bars < 0:
         return np.empty(0)
-    at_once = replace(run.config, stops=StopRules(), delay_bars=0)
+    at_once = replace(run, config=replace(run.config, stops=StopRules(), delay_bars=0))
     found = []
     for block in blocks(draws, len(run.panel)):
         events = np.zeros((len(block), len(run.panel)), np.uint8)
         for i, draw in enumerate(block):
             rng = generator(seed, Purpose.ENTRIES, draw)
             place_trades(*random_places(holdings, rng), holdings.side, events[i])
-        found.append(simulate_batch(run.panel, events, at_once).metrics["total_return"])
+        found.append(at_once.of(events).metrics["total_return"])
     return np.concatenate(found)

@@ -9,24 +9,24 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.draws import Purpose, generator, require_draws
 from backtest_pipeline.research.repeat import RunInputs
+from backtest_pipeline.simulation.account import REVERSAL, SIGNAL, TIME_STOP
 from backtest_pipeline.simulation.trades import Trades
 
+_DUE = (SIGNAL, REVERSAL, TIME_STOP)
 
-def filled_at_open(panel: Panel, trades: Trades) -> np.ndarray:
-    """Rows of one asset's bars at whose open its run filled, ascending."""
-    entry = np.searchsorted(panel.ts, trades.entry_ts)
-    exit_ = np.searchsorted(panel.ts, trades.exit_ts)
-    # What ends within a bar, or not at all, carries that bar's close stamp.
-    at_open = panel.ts[exit_] != trades.exit_ts
-    return np.union1d(entry, exit_[at_open])
+
+def due_fills(panel: Panel, trades: Trades) -> np.ndarray:
+    """Rows of one asset's bars at whose open a fill of its run was due, ascending."""
+    exits = trades.exit_ts[np.isin(trades.exit_reason, _DUE)]
+    return np.union1d(trades.entry_bar, np.searchsorted(panel.ts, exits))
 
 
 def random_fill_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -> np.ndarray:
     """Total returns of the run with the fills at opens drawn from their bars.
 
-    Each bar at whose open the run filled opens at a price drawn uniformly between its low and its
-    high instead; slippage and fees come on top, sizes and stop levels follow from the price drawn.
-    Fills within a bar (stops, targets, a liquidation) stay where they are.
+    Each bar at whose open an entry, or an exit by signal or time, was due opens at a price drawn
+    uniformly between its low and its high instead; slippage and fees come on top, sizes and stop
+    levels follow from the price drawn. Stops, targets and liquidations keep their own prices.
 
     Args:
         run: the run.
@@ -41,7 +41,7 @@ def random_fill_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -
         InvalidInput: without draws.
     """
     require_draws(draws, seed)
-    rows = filled_at_open(run.panel, trades)
+    rows = due_fills(run.panel, trades)
     low, high = run.panel["low"][rows], run.panel["high"][rows]
     returns = np.empty(draws)
     for draw in range(draws):

@@ -10,6 +10,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,15 @@ class RunInputs:
         panel: bars of one asset, with what stops and sizing read.
         events: uint8 `(1, n_rows)`, the run's signals, see `simulation.orders`.
         config: what the run assumes.
+        funding: rates by symbol, in place of the flat rate of the costs.
+        finer: bars of the same asset at a finer timeframe, which tell a stop from a target.
     """
 
     panel: Panel
     events: np.ndarray
     config: SimulationConfig
+    funding: FundingRates | None = None
+    finer: Panel | None = None
 
     def __post_init__(self) -> None:
         if len(self.panel.assets) != 1 or len(self.events) != 1:
@@ -34,8 +39,19 @@ class RunInputs:
             )
 
     def simulated(self) -> BatchResult:
-        """The run."""
-        return simulate_batch(self.panel, self.events, self.config)
+        """The run, held against cash: no doubt is about its benchmark."""
+        return self.of(self.events)
+
+    def of(self, events: np.ndarray) -> BatchResult:
+        """Runs with other signals, uint8 `(n_runs, n_rows)`, and all else as it is."""
+        return simulate_batch(
+            self.panel,
+            events,
+            self.config,
+            funding=self.funding,
+            finer=self.finer,
+            benchmark=np.full(len(self.panel), self.config.initial_cash),
+        )
 
     @property
     def total_return(self) -> float:

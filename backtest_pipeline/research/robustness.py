@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.research.bootstrap import (
+    BAND_PERCENTILES,
     FEWEST_DAYS,
     Bootstrap,
     DailyEquity,
@@ -22,7 +26,7 @@ from backtest_pipeline.research.bootstrap import (
     p_value_above_zero,
 )
 from backtest_pipeline.research.draws import require_draws
-from backtest_pipeline.research.envelope import Envelope, break_even_bps, envelope
+from backtest_pipeline.research.envelope import Scenario, break_even_bps, envelope
 from backtest_pipeline.research.random_entries import random_entry_returns
 from backtest_pipeline.research.random_fills import random_fill_returns
 from backtest_pipeline.research.repeat import RunInputs
@@ -56,11 +60,10 @@ class Robustness:
             where nothing was traded.
         reasons: those assumptions, in words.
         undefined: why a number, or `fragile`, is None.
-        envelope: the run under each changed assumption.
-        daily: the equity at day ends.
-        bands: float64 `(5, n_days)`, the 5th, 25th, 50th, 75th and 95th percentile of resampled
-            equity at those; None where nothing was resampled.
-        samples: each random method's results, by name, float64 `(draws,)`; only those that exist.
+        scenarios: the run as it is, and under each changed assumption.
+        bands: by day end (tz-aware), the run's `equity` and the percentiles p05, p25, p50, p75 and
+            p95 of the resampled; no rows where nothing was resampled.
+        samples: what came of each draw, a column for each method that found something.
     """
 
     draws: int
@@ -69,10 +72,9 @@ class Robustness:
     fragile: bool | None
     reasons: tuple[str, ...]
     undefined: dict[str, str]
-    envelope: Envelope
-    daily: DailyEquity
-    bands: np.ndarray | None
-    samples: dict[str, np.ndarray]
+    scenarios: tuple[Scenario, ...]
+    bands: pd.DataFrame
+    samples: pd.DataFrame
 
 
 @dataclass
@@ -117,7 +119,7 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
     found.undefined.update(undefined_reasons(of_run))
 
     daily = daily_equity(run.panel.ts, result.equity[0])
-    resampled = _resample(daily, draws, seed, found)
+    resampled = _resample(daily, draws, seed, run.config.risk_free, found)
     traded = len(result.trades) > 0
     if traded:
         _trade_otherwise(run, result.trades, draws, seed, found)
@@ -131,21 +133,31 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
         fragile=assumptions.fragile if traded else None,
         reasons=assumptions.reasons,
         undefined=found.undefined,
-        envelope=assumptions,
-        daily=daily,
-        bands=resampled.bands if resampled else None,
-        samples=found.samples,
+        scenarios=assumptions.scenarios,
+        bands=_bands(daily, resampled),
+        samples=pd.DataFrame(found.samples),
     )
 
 
-def _resample(daily: DailyEquity, draws: int, seed: int, found: _Findings) -> Bootstrap | None:
+def _bands(daily: DailyEquity, resampled: Bootstrap | None) -> pd.DataFrame:
+    names = [f"p{percentile:02}" for percentile in BAND_PERCENTILES]
+    day_end = utc_index((daily.day + 1) * DAY_US - CLOSE_STAMP_US)
+    if resampled is None:
+        return pd.DataFrame(columns=["equity", *names], index=day_end[:0], dtype=np.float64)
+    values = dict(zip(names, resampled.bands, strict=True))
+    return pd.DataFrame({"equity": daily.equity, **values}, index=day_end)
+
+
+def _resample(
+    daily: DailyEquity, draws: int, seed: int, risk_free: float, found: _Findings
+) -> Bootstrap | None:
     if len(daily.returns) < FEWEST_DAYS:
         found.lack(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
         return None
     if not np.ptp(daily.returns):
         found.lack(_RESAMPLED, "daily returns that do not vary")
         return None
-    resampled = bootstrap(daily, draws, seed)
+    resampled = bootstrap(daily, draws, seed, risk_free=risk_free)
     samples = resampled.samples
     found.samples.update({f"resampled_{name}": values for name, values in samples.items()})
     growth, sharpe, drawdown = (samples[name] for name in _RUN)

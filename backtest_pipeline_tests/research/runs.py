@@ -9,8 +9,8 @@ import numpy as np
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
-from backtest_pipeline.simulation.single import bars_panel
 from backtest_pipeline_tests.simulation.markets import bars_of, random_events, random_panel
 
 FREE = CostModel(0.0, 0.0)

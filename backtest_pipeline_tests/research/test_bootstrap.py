@@ -114,7 +114,7 @@ def test_daily_equity_is_what_the_metrics_are_computed_from(timeframe: str, hole
     panel = random_panel(rng, [200], timeframe_name=timeframe, holes=holes)
     equity = 1000 * np.exp(np.cumsum(rng.normal(0, 0.02, 200)))
     returns = daily_equity(panel.ts, equity).returns
-    known = equity_metrics(panel, equity[None, :], np.ones(200))
+    known = equity_metrics(panel.ts, panel.offsets, equity[None, :], np.ones(200))
     assert len(returns) == known["n_days"][0]
     assert returns.mean() / returns.std(ddof=1) * np.sqrt(365) == pytest.approx(
         known["sharpe"][0], rel=1e-12
@@ -140,7 +140,7 @@ def test_bands_are_the_quantiles_of_independent_days() -> None:
         np.testing.assert_allclose(np.log(found.bands[:, day] / 10_000), expected, atol=error)
 
 
-def covered(coefficient: float, block_length: float | None, n_series: int = 120) -> float:
+def covered(coefficient: float, block_length: float | None, n_series: int = 100) -> float:
     """Share of series whose true Sharpe ratio lies in its interval of 90 %."""
     hits = 0
     for seed in range(n_series):
@@ -151,7 +151,7 @@ def covered(coefficient: float, block_length: float | None, n_series: int = 120)
             returns[t] = coefficient * returns[t - 1] + noise[t]
         drift = 0.0005
         deviation = 0.01 / np.sqrt(1 - coefficient**2)
-        found = bootstrap(of_returns(returns + drift), 150, seed, block_length)
+        found = bootstrap(of_returns(returns + drift), 120, seed, block_length)
         low, high = interval(found.samples["sharpe"])
         hits += low <= drift / deviation * np.sqrt(365) <= high
     return hits / n_series

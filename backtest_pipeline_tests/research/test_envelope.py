@@ -14,6 +14,7 @@ from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
+from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 from backtest_pipeline_tests.research.runs import FREE, random_run, run_of, swings
 
 
@@ -32,8 +33,9 @@ def test_an_edge_without_costs_alone_is_fragile() -> None:
     # A fifth of a percent a trade: the usual costs of both sides are three tenths.
     free = envelope(swings(30, 0.002, SimulationConfig(FREE)))
     assert free.fragile
-    assert free.reasons == (
-        "at a fee of 0 and a slippage of 5 bps the gain is less than half: 3.0% instead of 6.2%",
+    assert (
+        "at a fee of 0 and a slippage of 5 bps the gain is less than half: 3.0% instead of 6.2%"
+        in free.reasons
     )
     paid = envelope(swings(30, 0.002, SimulationConfig()))
     assert paid.scenarios[0].total_return < 0
@@ -41,9 +43,31 @@ def test_an_edge_without_costs_alone_is_fragile() -> None:
     assert "the loss becomes a gain" in paid.reasons[0]
 
 
+def test_an_edge_of_a_single_bar_does_not_survive_a_delay() -> None:
+    # Every eighth bar rises by 5 %, the one after it falls back; bought for that bar alone.
+    opens = [100.0, *np.tile([100.0, 105, 100, 100, 100, 100, 100, 100], 10)]
+    events = {}
+    for rise in range(1, len(opens), 8):
+        events |= {rise - 1: LONG_ENTRY, rise: LONG_EXIT}
+    # (1.05 x 0.997)**10 as it is, (0.997 / 1.05)**10 a bar later.
+    found = envelope(run_of(opens, events, SimulationConfig()))
+    assert found.reasons == ("one bar later the gain becomes a loss: -40.4% instead of 58.1%",)
+
+
+def test_an_edge_that_hangs_on_the_order_within_the_bar_is_fragile() -> None:
+    stops = StopRules(stop_loss=0.02, take_profit=0.02)
+    config = SimulationConfig(FREE, stops=stops, intrabar=IntrabarOrder.TARGET_FIRST)
+    n = 40
+    events = dict.fromkeys(range(0, n, 4), LONG_ENTRY)
+    run = run_of([100.0] * n, events, config, highs=[103.0] * n, lows=[97.0] * n)
+    found = envelope(run)
+    assert found.scenarios[2].intrabar == "stop_first"
+    assert any("with stop_first within a bar" in reason for reason in found.reasons)
+
+
 def test_costs_beyond_double_are_shown_and_not_judged() -> None:
     # Half is lost between twice and three times the costs.
-    run = swings(30, 0.0085, SimulationConfig())
+    run = swings(30, 0.011, SimulationConfig())
     found = envelope(run)
     own = found.scenarios[0].total_return
     by_costs = {(s.fee_multiplier, s.slippage_multiplier): s.total_return for s in found.scenarios}
@@ -64,10 +88,16 @@ def test_each_assumption_is_repeated_once() -> None:
 
 
 def test_every_scenario_is_the_run_with_its_assumptions() -> None:
-    run = random_run(np.random.default_rng(3), 200)
+    stops = StopRules(stop_loss=0.03, take_profit=0.03)
+    run = random_run(np.random.default_rng(3), 200, SimulationConfig(stops=stops))
     for scenario in envelope(run).scenarios:
         costs = CostModel(scenario.fee_bps, scenario.slippage_bps)
-        config = replace(run.config, costs=costs, delay_bars=scenario.delay_bars)
+        config = replace(
+            run.config,
+            costs=costs,
+            delay_bars=scenario.delay_bars,
+            intrabar=IntrabarOrder(scenario.intrabar),
+        )
         assert replace(run, config=config).total_return == scenario.total_return
 
 

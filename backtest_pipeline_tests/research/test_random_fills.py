@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.random_fills import filled_at_open, random_fill_returns
+from backtest_pipeline.research.random_fills import due_fills, random_fill_returns
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
-from backtest_pipeline_tests.research.runs import random_run, run_of
+from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline_tests.research.runs import FREE, random_run, run_of
 
 
 def test_one_fill_is_drawn_from_the_range_of_its_bar() -> None:
@@ -23,7 +25,7 @@ def test_one_fill_is_drawn_from_the_range_of_its_bar() -> None:
         lows=[100, 100, 80, 100, 100, 70],
     )
     trades = run.simulated().trades
-    assert filled_at_open(run.panel, trades).tolist() == [2, 4]
+    assert due_fills(run.panel, trades).tolist() == [2, 4]
     prices = 100 / (1 + random_fill_returns(run, trades, 500, 0))
     assert stats.kstest((prices - 80) / 40, "uniform").pvalue > 0.01
 
@@ -45,9 +47,19 @@ def test_every_draw_is_a_run_that_the_engine_accepts(seed: int) -> None:
     assert np.all(found >= -1)
 
 
+def test_stops_keep_their_own_prices() -> None:
+    config = SimulationConfig(FREE, stops=StopRules(stop_loss=0.05))
+    lows = [100.0, 100, 100, 60, 100]
+    run = run_of([100.0] * 5, {1: LONG_ENTRY}, config, lows=lows)
+    trades = run.simulated().trades
+    assert due_fills(run.panel, trades).tolist() == [2]
+    # The entry's bar has no range, so that all draws are stopped where the run was.
+    np.testing.assert_allclose(random_fill_returns(run, trades, 10, 0), -0.05)
+
+
 def test_an_open_position_has_one_fill() -> None:
     run = run_of([100.0, 101, 102, 103], {1: LONG_ENTRY})
-    assert filled_at_open(run.panel, run.simulated().trades).tolist() == [2]
+    assert due_fills(run.panel, run.simulated().trades).tolist() == [2]
 
 
 def test_seeds_decide_the_fills() -> None:

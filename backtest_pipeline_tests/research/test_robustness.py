@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,13 +48,13 @@ def test_a_planted_edge_stands_every_doubt() -> None:
     assert numbers["sharpe_low"] < numbers["sharpe"] < numbers["sharpe_high"]
     assert numbers["drawdown_95"] <= numbers["drawdown_median"] <= 0
     assert numbers["break_even_bps"] > 100
-    assert found.bands is not None
-    assert found.bands.shape == (5, len(found.daily.day))
+    assert list(found.bands) == ["equity", "p05", "p25", "p50", "p75", "p95"]
+    assert len(found.bands) == 201
     assert set(found.samples) == {
         *("resampled_total_return", "resampled_sharpe", "resampled_max_drawdown"),
         *("reordered_drawdown", "random_fill_return", "random_entry_return"),
     }
-    assert {len(values) for values in found.samples.values()} == {200}
+    assert len(found.samples) == 200
 
 
 def test_a_run_without_a_trade_has_no_robustness() -> None:
@@ -63,7 +64,7 @@ def test_a_run_without_a_trade_has_no_robustness() -> None:
     assert found.undefined["fragile"] == "no trade"
     assert found.undefined["p_random_entries"] == "no trade"
     assert found.undefined["sharpe_low"] == "daily returns that do not vary"
-    assert found.bands is None
+    assert found.bands.empty
 
 
 def test_a_single_trade_has_no_other_order() -> None:
@@ -82,7 +83,7 @@ def test_too_few_days_are_not_resampled() -> None:
     assert_complete(found)
     assert found.undefined["sharpe_low"] == "fewer than 20 daily returns"
     assert found.numbers["p_random_entries"] is not None
-    assert found.bands is None
+    assert found.bands.empty
 
 
 def test_what_has_lost_everything_has_no_growth_to_test() -> None:
@@ -106,9 +107,10 @@ def test_seed_and_draws_decide_everything() -> None:
     first, again = assess(run, draws=30, seed=9), assess(run, draws=30, seed=9)
     assert first.numbers == again.numbers
     fewer, other = assess(run, draws=12, seed=9), assess(run, draws=30, seed=10)
+    pd.testing.assert_frame_equal(again.samples, first.samples, check_exact=True)
+    pd.testing.assert_frame_equal(again.bands, first.bands, check_exact=True)
+    pd.testing.assert_frame_equal(fewer.samples, first.samples.iloc[:12], check_exact=True)
     for name, values in first.samples.items():
-        np.testing.assert_array_equal(again.samples[name], values)
-        np.testing.assert_array_equal(fewer.samples[name], values[:12])
         assert not np.array_equal(other.samples[name], values)
 
 
