@@ -44,8 +44,9 @@ _REORDERED = ("reordered_drawdown_median", "reordered_drawdown_95")
 _REFILLED = ("random_fill_low", "random_fill_high")
 _REENTERED = ("random_entry_median", "p_random_entries")
 _COSTS = ("break_even_bps",)
-NUMBERS = (*_RUN, *_RESAMPLED, *_REORDERED, *_REFILLED, *_REENTERED, *_COSTS)
-"""The names of the numbers; docs/robustness.md says what each means."""
+DOUBTS = (*_RESAMPLED, *_REORDERED, *_REFILLED, *_REENTERED, *_COSTS)
+NUMBERS = (*_RUN, *DOUBTS)
+"""The numbers of the run that are doubted, and what the doubts find; see docs/robustness.md."""
 
 
 @dataclass(frozen=True)
