@@ -61,14 +61,8 @@ def assess_once(
     )
     workspace.progress("robustness", 0, 1)
     code = code_version(*RUN_CODE, "research")
-    found = _stored(workspace, run["run_id"])
-    known = found and (found["draws"], found["seed"], found["code_version"]) == (draws, seed, code)
-    if (
-        rebuild
-        or not found
-        or not known
-        or not workspace.artifacts.is_intact(found["artifact_uri"])
-    ):
+    found = None if rebuild else _stored(workspace, run["run_id"])
+    if found is None or not _is_kept(workspace, found, draws, seed, code):
         single = load_single(workspace, Partition(asset, tf), run["signal_name"], asked)
         inputs = RunInputs(single.panel, single.events, asked.config, funding=asked.funding)
         _store(workspace, run, assess(inputs, draws=draws, seed=seed), code)
@@ -80,6 +74,14 @@ def assess_once(
 def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:
     with workspace.database.begin() as connection:
         return stored_robustness(connection, run_id)
+
+
+def _is_kept(
+    workspace: Workspace, found: Mapping[str, Any], draws: int, seed: int, code: str
+) -> bool:
+    """Whether it was found in the same way, and its files are whole."""
+    same = (found["draws"], found["seed"], found["code_version"]) == (draws, seed, code)
+    return same and workspace.artifacts.is_intact(found["artifact_uri"])
 
 
 def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code: str) -> None:
