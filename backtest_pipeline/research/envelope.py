@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.optimize import root_scalar
-
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
@@ -176,5 +174,7 @@ def _first_zero(at: Callable[[float], float], start: float) -> tuple[float | Non
         if high >= MOST_COST_BPS:
             return None, f"gains even at {MOST_COST_BPS:,.0f} bps a side"
         low, high = high, min(2 * high, MOST_COST_BPS)
+    from scipy.optimize import root_scalar  # half a second to load
+
     found = root_scalar(at, bracket=(low, high), method="brentq", xtol=1e-6)
     return float(found.root), ""
