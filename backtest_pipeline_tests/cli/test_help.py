@@ -10,7 +10,9 @@ import pytest
 HEAVY = ("numpy", "pandas", "pyarrow", "sqlalchemy", "dagster", "vectorbt", "numba", "psycopg")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["refresh"], ["demo"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["robustness"], ["refresh"], ["demo"], ["doctor"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(
         [
