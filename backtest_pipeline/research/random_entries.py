@@ -11,6 +11,7 @@ from backtest_pipeline.research.draws import Purpose, blocks, generator, require
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.sizing import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
 
@@ -47,15 +48,18 @@ def holdings_of(panel: Panel, trades: Trades, config: SimulationConfig) -> Holdi
     """What a run on the panel's only asset held.
 
     A position that was left within a bar counts until that bar's open, and at least one bar; one
-    that is still open counts until the end.
+    that is still open counts until the end. Bars before the sizing has a value are no places for a
+    trade.
     """
     exit_ = np.searchsorted(panel.ts, trades.exit_ts)
     held = np.where(trades.is_open, len(panel), exit_) - trades.entry_bar
+    sized = with_sizing_columns(panel, config.sizing)
+    has_size = np.isfinite(entry_fractions(sized, config.sizing, 1, config.max_leverage))
     return Holdings(
-        trades.side,
-        np.maximum(held, 1),
-        1 + config.delay_bars,
-        len(panel) - 1 + int(trades.is_open.any()),
+        side=trades.side,
+        bars=np.maximum(held, 1),
+        first_row=max(1 + config.delay_bars, int(has_size.argmax())),
+        end_row=len(panel) - 1 + int(trades.is_open.any()),
     )
 
 
@@ -121,5 +125,5 @@ def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) 
         for i, draw in enumerate(block):
             rng = generator(seed, Purpose.ENTRIES, draw)
             place_trades(*random_places(holdings, rng), holdings.side, events[i])
-        found.append(at_once.of(events).metrics["total_return"])
+        found.append(at_once.simulated(events).metrics["total_return"])
     return np.concatenate(found)

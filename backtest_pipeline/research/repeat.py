@@ -38,15 +38,14 @@ class RunInputs:
                 f"{len(self.events)} runs on {len(self.panel.assets)} assets"
             )
 
-    def simulated(self) -> BatchResult:
-        """The run, held against cash: no doubt is about its benchmark."""
-        return self.of(self.events)
+    def simulated(self, events: np.ndarray | None = None) -> BatchResult:
+        """The run, or runs with other signals, uint8 `(n_runs, n_rows)`, and all else as it is.
 
-    def of(self, events: np.ndarray) -> BatchResult:
-        """Runs with other signals, uint8 `(n_runs, n_rows)`, and all else as it is."""
+        They are held against cash, since no doubt is about a benchmark.
+        """
         return simulate_batch(
             self.panel,
-            events,
+            self.events if events is None else events,
             self.config,
             funding=self.funding,
             finer=self.finer,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -39,10 +38,10 @@ def asked(window: Window = YEARS, **changes: Any) -> dict[str, Any]:
     }
 
 
-def rows(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
+def rows(workspace: Workspace) -> list[dict[str, Any]]:
     with workspace.database.begin() as connection:
         query = sa.text("SELECT * FROM run_robustness ORDER BY run_id")
-        return connection.execute(query).mappings().all()
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> None:

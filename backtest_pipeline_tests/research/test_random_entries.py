@@ -23,6 +23,7 @@ from backtest_pipeline.research.random_entries import (
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.sizing import VolatilityScaled
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline_tests.research.runs import random_run, run_of, swings
 from backtest_pipeline_tests.simulation.markets import random_panel
@@ -135,6 +136,16 @@ def test_a_run_stopped_in_every_bar_leaves_no_room() -> None:
     trades = run.simulated().trades
     assert len(trades) == 3
     assert len(random_entry_returns(run, trades, 10, 0)) == 0
+
+
+def test_no_place_lies_before_the_sizing_knows_the_volatility() -> None:
+    config = SimulationConfig(sizing=VolatilityScaled(0.2, 20))
+    run = random_run(np.random.default_rng(1), 60, config)
+    trades = run.simulated().trades
+    held = holdings_of(run.panel, trades, config)
+    # The 20th return is known at the close of bar 20.
+    assert held.first_row == 21 <= trades.entry_bar[0]
+    assert held.free_bars >= 0
 
 
 def test_seeds_decide_the_places() -> None:
