@@ -29,7 +29,7 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
         (("--draws", "0"), "draws must be a whole number from 1 to 10,000, not 0"),
         (("--draws", "100000"), "draws must be a whole number from 1 to 10,000, not 100000"),
         (("--seed", "-1"), "seed must be a whole number from 0 to 2**63 - 1, not -1"),
-        (("--fraction", "0"), "fraction must be above 0"),
+        (("--sizing", "fixed:fraction=0"), "fraction must be above 0"),
         (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
         (("--start", "2024-13-01"), "--start '2024-13-01' is not a day"),
         (("--signal", "ema_9_12"), "unknown signal 'ema_9_12'; did you mean ema_9_21"),

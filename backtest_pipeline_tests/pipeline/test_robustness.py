@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.robustness import assess_once
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -27,13 +27,14 @@ from backtest_pipeline.sources.sample import SampleMarket
 YEARS = Window(date(2023, 1, 1), date(2025, 1, 1))
 
 
-def asked(window: Window = YEARS, **changes: Any) -> dict[str, Any]:
+def asked(
+    window: Window = YEARS, config: SimulationConfig | None = None, **changes: Any
+) -> dict[str, Any]:
     return {
         "signal": "ema_9_21",
         "asset": "S-ALPHA",
         "tf": "1D",
-        "window": window,
-        "config": SimulationConfig(),
+        "asked": Asked(config or SimulationConfig(), window),
         **changes,
     }
 
@@ -147,7 +148,7 @@ def test_bad_questions_store_nothing(workspace: Workspace) -> None:
         ({"draws": 0}, InvalidInput, "draws must be a whole number from 1 to 10,000, not 0"),
         ({"seed": -1}, InvalidInput, "seed must be"),
         ({"signal": "ema_9_12"}, UnknownName, "did you mean ema_9_21"),
-        ({"window": Window(date(2024, 1, 1), date(2024, 1, 2))}, InvalidInput, "has 1 bars"),
+        (asked(Window(date(2024, 1, 1), date(2024, 1, 2))), InvalidInput, "has 1 bars"),
     ):
         with pytest.raises(error, match=message):
             assess_once(workspace, SampleMarket(), **{**asked(), **changes})
