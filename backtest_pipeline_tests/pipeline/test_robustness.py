@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.robustness import DOUBTS, NUMBERS
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.sizing import VolatilityScaled
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.sources.sample import SampleMarket
@@ -141,6 +142,18 @@ def test_the_doubted_run_is_the_stored_run_with_stops_and_sizing_too(workspace: 
     assert first["assumption"] == "as run"
     assert first["total_return"] == found["total_return"]
     assert found["trade_count"] > 3
+
+
+def test_a_table_of_funding_rates_is_paid_in_every_repetition(workspace: Workspace) -> None:
+    each_day = pd.date_range("2022-12-31", "2025-01-02", freq="D", tz="UTC")
+    rates = FundingRates.of({"S-ALPHA": pd.Series(5e-4, each_day)})
+    free = assess_once(workspace, SampleMarket(), **asked(), draws=5)
+    question = Asked(SimulationConfig(), YEARS, funding=rates)
+    paid = assess_once(workspace, SampleMarket(), **{**asked(), "asked": question}, draws=5)
+    assert paid["run_id"] != free["run_id"]
+    assert paid["total_return"] == paid["robustness"]["envelope"][0]["total_return"]
+    for name in ("random_entry_median", "random_fill_low", "random_fill_high"):
+        assert paid["robustness"][name] != free["robustness"][name]
 
 
 def test_bad_questions_store_nothing(workspace: Workspace) -> None:
