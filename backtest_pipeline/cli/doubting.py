@@ -173,10 +173,16 @@ def _doubts(row: Row, found: Row) -> Iterator[tuple[str, str, tuple[str, ...], s
     )
     yield (
         "other assumptions?",
-        f"worst of delay, intrabar order and up to twice the costs: {_percent(_worst(found))}",
+        f"{_percent(_worst(found))} at worst (a bar later, other intrabar order, 2 x costs)",
         ("fragile",),
-        _yes(not found["fragile"], "robust", "fragile"),
+        _stands(row, found),
     )
+
+
+def _stands(row: Row, found: Row) -> str:
+    if not found["fragile"] and row["total_return"] <= 0:
+        return "[red]always a loss[/]"
+    return _yes(not found["fragile"], "robust", "fragile")
 
 
 def _significant(p: float | None) -> str:

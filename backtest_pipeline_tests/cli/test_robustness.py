@@ -103,6 +103,22 @@ def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
     assert all(len(line) <= 110 for line in answer.out.splitlines() if str(cli.folder) not in line)
 
 
+def test_the_verdict_on_a_loss_is_no_praise(cli: CommandLine) -> None:
+    """A run that loses under every assumption is not fragile, and not robust either."""
+    found = as_json(cli, *ASKED, *YEARS)
+    assert found["fragile"] is False
+    assert found["numbers"]["total_return"] < 0
+    answer = cli(*ASKED, *YEARS)
+    assert "always a loss" in answer.out
+    assert "robust " not in answer.out
+
+
+def test_what_a_run_does_not_survive_is_named(cli: CommandLine) -> None:
+    answer = cli("robustness", "--signal", "atr", "--asset", "S-BETA", *YEARS)
+    assert "fragile: " in answer.out
+    assert "the gain is less than half" in answer.out
+
+
 def test_what_is_undefined_shows_its_reason(cli: CommandLine, tmp_path: Path) -> None:
     bars = write(daily_bars(15), tmp_path / "bars.csv")
     answer = cli("robustness", "--signal", "ema_50_200", "--asset", "AAA", "--bars", bars)
