@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         load_bars,
         load_features,
         load_signals,
+        robustness,
         run_backtest,
     )
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
+    from backtest_pipeline.research.robustness import Robustness
     from backtest_pipeline.research.significance import (
         deflated_sharpe_ratio,
         probabilistic_sharpe_ratio,
@@ -58,6 +60,8 @@ _HOMES = {
     "load_signals": "pipeline.api",
     "probabilistic_sharpe_ratio": "research.significance",
     "probability_of_backtest_overfitting": "research.overfitting",
+    "Robustness": "research.robustness",
+    "robustness": "pipeline.api",
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
     "simulate_book": "simulation.many",
@@ -72,6 +76,7 @@ __all__ = [
     "EqualWeight",
     "Exploration",
     "FixedFractional",
+    "Robustness",
     "SimulationResult",
     "StopRules",
     "VolatilityScaled",
@@ -85,6 +90,7 @@ __all__ = [
     "load_signals",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
+    "robustness",
     "run_backtest",
     "simulate",
     "simulate_book",

@@ -155,6 +155,64 @@ def explore(
 
 
 @app.command()
+def robustness(
+    signal: Annotated[str, typer.Option(help="Signal name or type, for example rsi or ema_9_21.")],
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    start: assumed.Start = None,
+    end: assumed.End = None,
+    bars: Bars = None,
+    direction: assumed.DirectionOption = "both",
+    venue: assumed.Venue = None,
+    fee_bps: assumed.FeeBps = None,
+    slippage_bps: assumed.SlippageBps = None,
+    funding_bps_day: assumed.FundingBpsDay = None,
+    funding: assumed.Funding = None,
+    sizing: assumed.SizingOption = "fixed",
+    stops: assumed.Stops = "",
+    leverage: assumed.Leverage = 1.0,
+    lot_size: assumed.LotSize = 0.0,
+    min_notional: assumed.MinNotional = 0.0,
+    delay_bars: assumed.DelayBars = 0,
+    benchmark: assumed.BenchmarkOption = "asset",
+    draws: Annotated[int, typer.Option(help="Repetitions of each random method.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    full_rebuild: FullRebuild = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Backtest one signal on one asset, and tell how far the result can be trusted."""
+    from backtest_pipeline.cli import doubting
+
+    doubting.robustness(
+        signal=signal,
+        asset=asset,
+        tf=tf,
+        assumptions=assumed.Assumed(
+            start=start,
+            end=end,
+            direction=direction,
+            venue=venue,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            funding_bps_day=funding_bps_day,
+            funding=funding,
+            sizing=sizing,
+            stops=stops,
+            leverage=leverage,
+            lot_size=lot_size,
+            min_notional=min_notional,
+            delay_bars=delay_bars,
+            benchmark=benchmark,
+        ),
+        bars=str(bars or ""),
+        draws=draws,
+        seed=seed,
+        full_rebuild=full_rebuild,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def refresh(
     assets: Annotated[
         str, typer.Option(help="Symbols, separated by commas; all of the source if not given.")

@@ -19,9 +19,13 @@ from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.simulation.config import Direction
-from backtest_pipeline.simulation.frames import bars_panel, infer_timeframe
+from backtest_pipeline.research.repeat import RunInputs
+from backtest_pipeline.research.robustness import Robustness, assess
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.frames import bars_panel, events_of, infer_timeframe
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.single import SimulationResult, simulate
+from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.features import read_features
 from backtest_pipeline.storage.signals import read_signals
@@ -147,6 +151,52 @@ def run_backtest(
         timeframe=timeframe,
         **assumptions,
     )
+
+
+def robustness(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any],
+    *,
+    direction: str = "both",
+    draws: int = 1000,
+    seed: int = 0,
+    funding: pd.Series | None = None,
+    finer: pd.DataFrame | None = None,
+    timeframe: str | None = None,
+    **assumptions: Any,
+) -> Robustness:
+    """How far the result of `run_backtest` can be trusted; docs/robustness.md explains it.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy, as in `generate_signals`.
+        params: its parameters.
+        direction: `long`, `short` or `both`.
+        draws: repetitions of each random method, 1 to 10,000.
+        seed: of the random numbers; the same gives the same result.
+        funding, finer, timeframe: as in `simulate`.
+        assumptions: costs, sizing, stops, initial_cash, max_leverage, lot_size, min_notional,
+            delay_bars, intrabar and risk_free, as in `simulate`.
+
+    Raises:
+        UnknownName, InvalidInput: as the functions that it calls, and for draws or a seed out of
+            range.
+    """
+    if "intrabar" in assumptions:
+        assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    features = build_features(bars, timeframe=timeframe)
+    signals = generate_signals(features, signal_type, timeframe=timeframe, **params)
+    by_name = {str(name): pd.Series(column) for name, column in signals.items()}
+    run = RunInputs(
+        bars_panel(bars, timeframe, _ASSET),
+        events_of(by_name, bars.index),
+        config,
+        funding=None if funding is None else FundingRates.of({_ASSET: funding}),
+        finer=None if finer is None else bars_panel(finer, None, _ASSET),
+    )
+    return assess(run, draws=draws, seed=seed)
 
 
 def load_features(

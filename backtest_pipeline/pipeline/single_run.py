@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.backtests import (
     FEWEST_BARS,
     BacktestBlock,
+    StoredSignals,
     prepare_publication,
     stored_signals,
 )
@@ -83,24 +85,14 @@ def backtest_once(
         for report in refresh_signals(workspace, source, partitions, rebuild=rebuild):
             _require(report)
 
-    stored = stored_signals(workspace, [partition]).load(tf, [asset])
-    if asset not in stored.upstream:
-        raise BacktestError(f"{partition}: no signals are stored; refresh signals first")
+    single = load_single(workspace, partition, chosen.name, asked)
     started_at = datetime.now(UTC)
-    events = stored.block.events[[s.name == chosen.name for s in stored.block.signals]]
-    keep = rows_in(stored.block.panel, asked.window)
-    # Indicators remember what was before the window, so they come before the cut.
-    panel = with_config_columns(stored.block.panel, asked.config).take(keep)
-    if len(panel) < FEWEST_BARS:
-        raise InvalidInput(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
-    if asked.funding:
-        asked.funding.require_cover(panel)
-    benchmark = compare_with(workspace, panel, asked)
+    benchmark = compare_with(workspace, single.panel, asked)
     block = BacktestBlock(
         batch=None,
         signals=(chosen,),
-        inputs=stored.block.inputs,
-        upstream=stored.upstream,
+        inputs=single.stored.block.inputs,
+        upstream=single.stored.upstream,
         assets=(asset,),
         too_short=(),
         timeframe=tf,
@@ -115,8 +107,8 @@ def backtest_once(
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, [asset])
         batch = simulate_batch(
-            panel,
-            np.ascontiguousarray(events[:, keep]),
+            single.panel,
+            single.events,
             asked.config,
             funding=asked.funding,
             benchmark=benchmark.equity,
@@ -134,6 +126,45 @@ def backtest_once(
     workspace.progress("backtest", 1, 1)
     assert run is not None  # noqa: S101  (it was just published)
     return run
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """What one run trades.
+
+    Attributes:
+        stored: the partition's signals, and the versions that they were made from.
+        panel: bars of the window, with what stops and sizing read.
+        events: uint8 `(1, n_rows)`, the chosen signal on them.
+    """
+
+    stored: StoredSignals
+    panel: Panel
+    events: np.ndarray
+
+
+def load_single(
+    workspace: Workspace, partition: Partition, signal_name: str, asked: Asked
+) -> SingleRun:
+    """One signal of a partition in a window, as it is stored.
+
+    Raises:
+        InvalidInput: for a window without enough bars, or funding rates that do not cover them.
+        BacktestError: where no signals are stored, or they are not those of the stored features.
+    """
+    stored = stored_signals(workspace, [partition]).load(partition.timeframe, [partition.asset])
+    if partition.asset not in stored.upstream:
+        raise BacktestError(f"{partition}: no signals are stored; refresh signals first")
+    keep = rows_in(stored.block.panel, asked.window)
+    # Indicators remember what was before the window, so they come before the cut.
+    panel = with_config_columns(stored.block.panel, asked.config).take(keep)
+    if len(panel) < FEWEST_BARS:
+        raise InvalidInput(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
+    if asked.funding:
+        asked.funding.require_cover(panel)
+    chosen = [signal.name == signal_name for signal in stored.block.signals]
+    events = np.ascontiguousarray(stored.block.events[chosen][:, keep])
+    return SingleRun(stored, panel, events)
 
 
 def _stored_run(workspace: Workspace, run_id: UUID) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What follows from many runs: portfolios, splits of history, significance. Pure functions.
+"""What follows from runs: portfolios, splits, significance, robustness. Pure functions.
 
-Nothing here simulates a fill or reads a store; it works on returns and equity curves that exist.
+Nothing here reads a store or decides a fill; what repeats a run asks `simulation` to.
 """

@@ -20,7 +20,9 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["explore"], ["refresh"], ["demo"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(
         [

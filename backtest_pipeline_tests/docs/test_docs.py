@@ -105,3 +105,16 @@ def test_the_queries_on_the_concepts_page_run(database: Database, tmp_path: Path
         ("a", 3.0, -0.5),
         ("b", 2.0, -0.1),
     ]
+
+
+def test_every_number_of_a_robustness_is_stored_and_explained(database: Database) -> None:
+    from backtest_pipeline.research.robustness import DOUBTS
+
+    page = (ROOT / "docs/robustness.md").read_text()
+    (query,) = blocks("docs/robustness.md", "sql")
+    with database.begin() as connection:
+        connection.execute(sa.text(query))
+        stored = {column["name"] for column in sa.inspect(connection).get_columns("run_robustness")}
+    for name in DOUBTS:
+        assert f"`{name}`" in page
+        assert name in stored

@@ -1,0 +1,128 @@
+"""How far one run can be trusted: the run made or found, put in doubt, and the findings stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.identity import RUN_CODE, Asked, canonical_json, hash_of
+from backtest_pipeline.pipeline.single_run import backtest_once, load_single
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.draws import require_draws
+from backtest_pipeline.research.repeat import RunInputs
+from backtest_pipeline.research.robustness import DOUBTS, Robustness, assess
+from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.storage.robustness import publish_robustness, stored_robustness
+
+
+def assess_once(
+    workspace: Workspace,
+    source: BarSource,
+    *,
+    signal: str,
+    asset: str,
+    tf: str,
+    asked: Asked,
+    draws: int = 1000,
+    seed: int = 0,
+    rebuild: bool = False,
+) -> Mapping[str, Any]:
+    """Make a run as `backtest_once` does, put it in doubt, and store what is found.
+
+    What is stored under the same run, draws, seed and code is kept.
+
+    Args:
+        workspace, source, signal, asset, tf, asked, rebuild: as `backtest_once` takes.
+        draws: repetitions of each random method.
+        seed: of the random numbers.
+
+    Returns:
+        The run's row with its metrics, and under `robustness` the row of `run_robustness`.
+
+    Raises:
+        InvalidInput: for draws or a seed out of range.
+        BacktestError: as `backtest_once` raises.
+    """
+    require_draws(draws, seed)
+    run = backtest_once(
+        workspace,
+        source,
+        signal=signal,
+        asset=asset,
+        tf=tf,
+        asked=asked,
+        rebuild=rebuild,
+    )
+    workspace.progress("robustness", 0, 1)
+    code = code_version(*RUN_CODE, "research")
+    found = None if rebuild else _stored(workspace, run["run_id"])
+    if found is None or not _is_kept(workspace, found, draws, seed, code):
+        single = load_single(workspace, Partition(asset, tf), run["signal_name"], asked)
+        inputs = RunInputs(single.panel, single.events, asked.config, funding=asked.funding)
+        _store(workspace, run, assess(inputs, draws=draws, seed=seed), code)
+        found = _stored(workspace, run["run_id"])
+    workspace.progress("robustness", 1, 1)
+    return {**run, "robustness": found}
+
+
+def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:
+    with workspace.database.begin() as connection:
+        return stored_robustness(connection, run_id)
+
+
+def _is_kept(
+    workspace: Workspace, found: Mapping[str, Any], draws: int, seed: int, code: str
+) -> bool:
+    """Whether it was found in the same way, and its files are whole."""
+    same = (found["draws"], found["seed"], found["code_version"]) == (draws, seed, code)
+    return same and workspace.artifacts.is_intact(found["artifact_uri"])
+
+
+def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code: str) -> None:
+    """Files first, then the row that points to them."""
+    run_id, tf = str(run["run_id"]), run["tf"]
+    uri = f"robustness/{tf}/{hash_of([run_id, found.draws, found.seed, code])}"
+    workspace.artifacts.put_directory(
+        uri,
+        {
+            "bands.parquet": pa.Table.from_pandas(found.bands.reset_index(), preserve_index=False),
+            "samples.parquet": pa.Table.from_pandas(found.samples, preserve_index=False),
+        },
+        {"run_id": run_id, "draws": found.draws, "seed": found.seed},
+    )
+    row = {
+        "run_id": run_id,
+        "seed": found.seed,
+        "draws": found.draws,
+        "fragile": found.fragile,
+        "reasons": list(found.reasons),
+        **{name: found.numbers[name] for name in DOUBTS},
+        "envelope": canonical_json([asdict(scenario) for scenario in found.scenarios]),
+        "undefined": canonical_json(found.undefined),
+        "code_version": code,
+        "artifact_uri": uri,
+    }
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        publish_robustness(cursor, tf, run["id"], pa.Table.from_pylist([row], _schema()))
+
+
+def _schema() -> pa.Schema:
+    """Types that hold where every value of a column is NULL or a list is empty."""
+    return pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("seed", pa.int64()),
+            ("draws", pa.int64()),
+            ("fragile", pa.bool_()),
+            ("reasons", pa.list_(pa.string())),
+            *((name, pa.float64()) for name in DOUBTS),
+            *((name, pa.string()) for name in ("envelope", "undefined")),
+            *((name, pa.string()) for name in ("code_version", "artifact_uri")),
+        ]
+    )

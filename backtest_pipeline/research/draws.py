@@ -1,0 +1,50 @@
+"""Random numbers that follow from the seed, their purpose and the number of the draw alone.
+
+So a draw is the same whatever is drawn before it, beside it or in the same block, and the first
+hundred of a thousand draws are those of a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+import numpy as np
+
+from backtest_pipeline.market.errors import InvalidInput
+
+MOST_DRAWS = 10_000
+_LARGEST_SEED = 2**63 - 1  # what a BIGINT holds
+_CELLS_AT_ONCE = 1_000_000
+
+
+class Purpose(IntEnum):
+    """What is drawn; each has numbers of its own."""
+
+    BOOTSTRAP = 0
+    TRADE_ORDER = 1
+    FILLS = 2
+    ENTRIES = 3
+
+
+def require_draws(draws: int, seed: int) -> None:
+    """Raises InvalidInput unless there is something to draw, and a seed to draw it from."""
+    if not isinstance(draws, int) or not 1 <= draws <= MOST_DRAWS:
+        raise InvalidInput(
+            f"draws must be a whole number from 1 to {MOST_DRAWS:,}, not {draws!r}; 1,000 tell "
+            "probabilities to about one percent"
+        )
+    if not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED:
+        raise InvalidInput(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+
+
+def generator(seed: int, purpose: Purpose, draw: int) -> np.random.Generator:
+    """The random numbers of one draw."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, purpose, draw))))
+
+
+def blocks(draws: int, width: int) -> Iterator[range]:
+    """The numbers of the draws in blocks that hold about a million cells of this width."""
+    size = max(1, _CELLS_AT_ONCE // max(width, 1))
+    for first in range(0, draws, size):
+        yield range(first, min(first + size, draws))

@@ -1,0 +1,133 @@
+"""`robustness`: its arguments, and what it prints and stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.research.robustness import NUMBERS
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.cli.files import daily_bars, write
+
+ASKED = ("robustness", "--signal", "ema_9_21", "--asset", "S-ALPHA", "--tf", "1D")
+YEARS = ("--start", "2023-01-01", "--end", "2025-01-01", "--draws", "50")
+
+
+def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
+    answer = cli(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--draws", "0"), "draws must be a whole number from 1 to 10,000, not 0"),
+        (("--draws", "100000"), "draws must be a whole number from 1 to 10,000, not 100000"),
+        (("--seed", "-1"), "seed must be a whole number from 0 to 2**63 - 1, not -1"),
+        (("--sizing", "fixed:fraction=0"), "fraction must be above 0"),
+        (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
+        (("--start", "2024-13-01"), "--start '2024-13-01' is not a day"),
+        (("--signal", "ema_9_12"), "unknown signal 'ema_9_12'; did you mean ema_9_21"),
+        (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
+        (("--tf", "1d"), "unknown timeframe '1d'; did you mean 1D"),
+    ],
+)
+def test_arguments_that_make_no_sense_leave_nothing_behind(
+    cli: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    before = cli.stored()
+    answer = cli(*ASKED, *arguments)
+    assert (answer.code, answer.out) == (1, "")
+    assert message in answer.message
+    assert cli.stored() == before
+
+
+def test_draws_that_are_no_number_are_a_usage_error(cli: CommandLine) -> None:
+    answer = cli(*ASKED, "--draws", "many")
+    assert (answer.code, answer.out) == (2, "")
+    assert "Usage" in answer.err
+
+
+def test_json_tells_every_number_and_its_files(cli: CommandLine) -> None:
+    found = as_json(cli, *ASKED, *YEARS, "--seed", "7")
+    assert set(found) == {
+        *("run_id", "signal", "asset", "timeframe", "bars", "trades", "synthetic", "draws"),
+        *("seed", "fragile", "reasons", "numbers", "undefined", "envelope", "artifacts"),
+    }
+    assert (found["draws"], found["seed"], found["bars"]) == (50, 7, 731)
+    assert list(found["numbers"]) == list(NUMBERS)
+    assert found["fragile"] is bool(found["reasons"])
+    assert len(found["envelope"]) == 27
+    missing = {name for name, value in found["numbers"].items() if value is None}
+    assert missing == set(found["undefined"])
+    for name in ("bands.parquet", "samples.parquet", "manifest.json"):
+        assert (Path(found["artifacts"]) / name).is_file()
+    assert as_json(cli, *ASKED, *YEARS, "--seed", "7") == found
+
+
+def test_the_doubted_run_is_the_one_that_run_makes(cli: CommandLine) -> None:
+    window = ("--start", "2023-01-01", "--end", "2025-01-01", "--fee-bps", "4")
+    run = as_json(cli, "run", *ASKED[1:], *window)
+    found = as_json(cli, *ASKED, *window, "--draws", "20")
+    assert found["run_id"] == run["run_id"]
+    for name in ("total_return", "sharpe", "max_drawdown"):
+        assert found["numbers"][name] == run["metrics"][name]
+    with cli.database.begin() as connection:
+        stored = connection.execute(sa.text("SELECT run_id, draws FROM run_robustness")).one()
+    assert (str(stored.run_id), stored.draws) == (run["run_id"], 20)
+
+
+def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
+    answer = cli(*ASKED, *YEARS)
+    assert answer.code == 0
+    for question in (
+        "better than random entries?",
+        "Sharpe above 0?",
+        "return above 0?",
+        "which drawdown is usual?",
+        "trades in another order?",
+        "fills anywhere in the bar?",
+        "what cost can it bear?",
+        "other assumptions?",
+    ):
+        assert question in answer.out
+    assert "ema_9_21 on S-ALPHA 1D (synthetic bars)" in answer.out
+    assert "basis points a side" in answer.out
+    assert "50 draws each, seed 0" in answer.out
+    assert "how many other runs were tried" in answer.out
+    assert all(len(line) <= 110 for line in answer.out.splitlines() if str(cli.folder) not in line)
+
+
+def test_the_verdict_on_a_loss_is_no_praise(cli: CommandLine) -> None:
+    """A run that loses under every assumption is not fragile, and not robust either."""
+    found = as_json(cli, *ASKED, *YEARS)
+    assert found["fragile"] is False
+    assert found["numbers"]["total_return"] < 0
+    answer = cli(*ASKED, *YEARS)
+    assert "always a loss" in answer.out
+    assert "robust " not in answer.out
+
+
+def test_what_a_run_does_not_survive_is_named(cli: CommandLine) -> None:
+    answer = cli("robustness", "--signal", "atr", "--asset", "S-BETA", *YEARS)
+    assert "fragile: " in answer.out
+    assert "the gain is less than half" in answer.out
+
+
+def test_what_is_undefined_shows_its_reason(cli: CommandLine, tmp_path: Path) -> None:
+    bars = write(daily_bars(15), tmp_path / "bars.csv")
+    answer = cli("robustness", "--signal", "ema_50_200", "--asset", "AAA", "--bars", bars)
+    assert answer.code == 0, answer.err
+    assert "undefined: no trade" in answer.out
+    assert "undefined: fewer than 20 daily returns" in answer.out
+
+
+def test_its_progress_is_told_on_stderr(cli: CommandLine) -> None:
+    told = cli(*ASKED, *YEARS, "--json").err.splitlines()
+    ended = [line.split(":")[0] for line in told if " done in " in line]
+    assert ended == ["loading", "bars", "features", "signals", "backtest", "robustness"]
