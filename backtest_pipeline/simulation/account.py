@@ -298,7 +298,9 @@ def _enter_due(account, positions, table_row, bars, rules):
         if _is_entry_due(p, table_row[i]) and not np.isnan(bars[p.row].fraction):
             costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
             need += bars[p.row].fraction * equity * costs
-    share = 1.0 if need <= room or need == 0.0 else max(room, 0.0) / need
+    if room < 1e-9 * equity:
+        room = 0.0  # what rounding leaves of a room that is used up
+    share = 1.0 if need <= room or need == 0.0 else room / need
     for i in range(len(positions)):
         p = positions[i]
         if not _is_entry_due(p, table_row[i]):

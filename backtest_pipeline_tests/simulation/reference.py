@@ -158,7 +158,9 @@ class Account:
                 wants[a] = min(fraction, rules.max_leverage) * equity
         dearer = (1 + rules.slippage) * (1 + rules.fee)
         need = sum(want * (dearer if sides[a] > 0 else 1) for a, want in wants.items())
-        room = max(0.0, rules.max_leverage * equity - gross)
+        room = rules.max_leverage * equity - gross
+        if room < 1e-9 * equity:
+            room = 0.0  # what rounding leaves of a room that is used up
         share = 1.0 if need <= room else room / need
         for a, side in sides.items():
             asset = self.assets[a]
