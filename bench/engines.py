@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
+from backtest_pipeline.market.features.rolling import ema
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
 
@@ -76,6 +77,32 @@ def backtesting_py(column: Column) -> float:
         frame = column.bars.rename(columns=str.capitalize)
         frame.index = pd.DatetimeIndex(column.bars.index).tz_localize(None)
         stats: Any = Backtest(frame, Precomputed, cash=CASH, commission=FEE).run()
+        return stats["Return [%]"] / 100
+
+
+def ema_cross_by_backtesting_py(panel: Panel, fast: int, slow: int) -> float:
+    """Total return of an EMA crossover as its users write one, of a panel with one asset."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it draws a progress bar
+        warnings.simplefilter("ignore")  # remarks on notebooks and on open trades
+        from backtesting import Backtest, Strategy
+        from backtesting.lib import crossover
+
+        class EmaCross(Strategy):
+            def init(self) -> None:
+                close = np.asarray(self.data.Close)
+                self.fast: Any = self.I(ema, close, panel.offsets, fast)
+                self.slow: Any = self.I(ema, close, panel.offsets, slow)
+
+            def next(self) -> None:
+                if crossover(self.fast, self.slow):
+                    self.buy()
+                elif crossover(self.slow, self.fast):
+                    self.position.close()
+
+        bars = panel.frame(panel.assets[0])
+        frame = bars.rename(columns=str.capitalize)
+        frame.index = pd.DatetimeIndex(bars.index).tz_localize(None)
+        stats: Any = Backtest(frame, EmaCross, cash=CASH, commission=FEE).run()
         return stats["Return [%]"] / 100
 
 

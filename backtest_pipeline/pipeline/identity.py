@@ -26,7 +26,7 @@ from backtest_pipeline.storage.provenance import code_version
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # The rooms whose code decides a run's numbers, from the bar to the metric.
 RUN_CODE = ("market", "strategies", "simulation")
-_ENVIRONMENT = ("numba", "numpy", "pandas", "pyarrow", "vectorbt", "vectorbt-rust")
+_ENVIRONMENT = ("numba", "numpy", "pandas", "pyarrow")
 
 
 @dataclass(frozen=True)

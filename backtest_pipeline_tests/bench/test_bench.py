@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FIGURES = {
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),
+    "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
     "dagster_refresh": ("full rebuild", "one day appended"),
 }
@@ -57,4 +58,4 @@ def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "no case 'universes'; there are peers, universe, dagster_refresh" in done.stderr
+    assert "no case 'universes'; there are peers, grid, universe, dagster_refresh" in done.stderr

@@ -104,7 +104,7 @@ def signals(
 @_stage_asset(
     ins={"stored": dg.AssetIn("signals")},
     group_name="research",
-    kinds={"vectorbt", "postgres", "parquet"},
+    kinds={"numba", "postgres", "parquet"},
     code_version=code_version("market", "strategies", "simulation"),
     metadata={"dagster/column_schema": BACKTESTS, "dagster/table_name": "backtest_runs"},
     description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
