@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENT
 from backtest_pipeline.strategies.base import Strategy, signal_events
 from backtest_pipeline.strategies.grid import ParameterGrid
 
-BLOCK_BYTES = 200_000_000
-"""Equity that is held at a time."""
+BLOCK_BYTES = 70_000_000
+"""Equity of one block; as many are held at a time as there are workers, and one more."""
 
-_BLOCK_RUNS = 250  # so that progress is seen, and Ctrl-C is heard
+_BLOCK_RUNS = 125  # so that progress is seen, and Ctrl-C is heard
+_WORKERS = 2
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
@@ -100,15 +103,23 @@ def sweep(
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
     close = pd.Series(panel["close"], utc_index(panel.ts), name="close")
     block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
-    found = []
+
+    def simulated(events: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics)
+
+    found: list[pd.DataFrame] = []
     listen(0, len(grid))
-    for start in range(0, len(grid), block):
-        combinations = grid.combinations[start : start + block]
-        run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
-        events = np.asarray(run.events).reshape(len(panel), len(combinations))
-        events = np.ascontiguousarray(events[keep].T)
-        found.append(pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics))
-        listen(start + len(combinations), len(grid))
+    # The compiled part of one block runs beside the signals of the next.
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        running: deque[Future[pd.DataFrame]] = deque()
+        for start in range(0, len(grid), block):
+            combinations = grid.combinations[start : start + block]
+            run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
+            events = np.asarray(run.events).reshape(len(panel), len(combinations))
+            running.append(pool.submit(simulated, np.ascontiguousarray(events[keep].T)))
+            while len(running) > (_WORKERS if start + block < len(grid) else 0):
+                found.append(running.popleft().result())
+                listen(sum(map(len, found)), len(grid))
     table = pd.concat(found)
     table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
     return table
