@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numba import njit
 
@@ -182,6 +184,17 @@ def _all_columns(equity, benchmark, offsets, days, risk_free, out):
             if n_returns > 1:
                 _shape_of_returns(r, n_returns, risk_free, stats)
                 _against_benchmark(r, b, n_returns, risk_free, stats)
+
+
+def daily_return_counts(offsets: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """How many daily returns each asset's bars have, int64 `(n_assets,)`.
+
+    Args:
+        offsets: int64 `(n_assets + 1,)`, no asset without a row.
+        days: int64 `(n_rows,)`, UTC day number of each bar's close.
+    """
+    counts = [days[end - 1] - _first_day(days[first:end]) for first, end in pairwise(offsets)]
+    return np.array(counts, np.int64)
 
 
 def daily_statistics(

@@ -46,15 +46,31 @@ def stage(cursor: Cursor, name: str, rows: pa.Table) -> None:
 
 def insert(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> None:
     """Move the rows of a staged table into a table, each column cast to the type it has there."""
+    run(cursor, _insertion(cursor, table, staged, columns).as_string())
+
+
+def insert_new(cursor: Cursor, table: str, staged: str, columns: Sequence[str], key: str) -> int:
+    """As `insert`, for the rows whose key is not there yet; returns how many there were.
+
+    The rows go in by the order of the key, so that writers of the same rows wait for each other
+    and never in a circle.
+    """
+    statement = sql.SQL(
+        "WITH added AS ({} ORDER BY {} ON CONFLICT ({}) DO NOTHING RETURNING 1)"
+        " SELECT count(*) AS n FROM added"
+    ).format(_insertion(cursor, table, staged, columns), sql.Identifier(key), sql.Identifier(key))
+    return fetch(cursor, statement.as_string())["n"][0].as_py()
+
+
+def _insertion(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> sql.Composed:
     type_of = _types_of(cursor, table)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     values = sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Identifier(name), sql.SQL(type_of[name])) for name in columns
     )
-    statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+    return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
         sql.Identifier(table), names, values, sql.Identifier(staged)
     )
-    run(cursor, statement.as_string())
 
 
 def as_stored(cursor: Cursor, table: str, rows: pa.Table) -> pa.Table:
