@@ -16,6 +16,9 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
+LARGEST_STEP = 100.0
+"""From one bar's close to the next one's open, either way; beyond it is no market."""
+
 
 class Reason(StrEnum):
     """What can be wrong with bars, in the order of precedence for a row with several defects.
@@ -58,6 +61,15 @@ class Reason(StrEnum):
         "rows of one stamp differ; all are skipped, for nobody can say which is right",
     )
     DUPLICATE_EQUAL = "duplicate_equal", True, "a row is repeated unchanged; one of them is kept"
+    PRICE_JUMP = (
+        "price_jump",
+        True,
+        # The largest true one of 735,000 bars of four real data sets is +356 % in a day.
+        (
+            "the price jumps a hundredfold or more between two bars: another coin or another unit; "
+            "the level with the most bars is kept"
+        ),
+    )
     UNSORTED = "unsorted", False, "a row stood after a later one; the rows were sorted"
     GAP = "gap", False, "bars are missing between two bars, those skipped above included"
     MISSING_VOLUME = "missing_volume", False, "the volume is not a finite number; kept as NaN"
@@ -123,7 +135,10 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
     ]
     columns = {name: column[order] for name, column in raw.columns.items()}
     ordered = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts[order], columns)
-    clean, found = _inspect_kept(ordered.take(verdict[order] == 0), length)
+    sound = ordered.take(verdict[order] == 0)
+    other = _on_another_level(sound)
+    issues += _tally(sound, Reason.PRICE_JUMP, sound.segment_of_row[other], sound.ts[other])
+    clean, found = _inspect_kept(sound.take(~other), length)
     issues += found
     positions = {asset: i for i, asset in enumerate(raw.assets)}
     issues.sort(key=lambda issue: (positions[issue.asset], _PRECEDENCE[issue.reason]))
@@ -191,6 +206,26 @@ def _duplicates(raw: Panel, segment: np.ndarray, rows: np.ndarray) -> tuple[np.n
         differs |= (here != there) & ~(np.isnan(here) & np.isnan(there))
     conflicting = np.bincount(stamp, weights=differs) > 0
     return repeated, conflicting[stamp]
+
+
+def jumps(panel: Panel) -> np.ndarray:
+    """Logarithm of each bar's open over the close before it where that is a jump, else 0."""
+    step = np.zeros(len(panel))
+    step[1:] = np.log(panel["open"][1:] / panel["close"][:-1])
+    step[panel.offsets[:-1][panel.lengths > 0]] = 0.0
+    return np.where(np.abs(step) >= np.log(LARGEST_STEP), step, 0.0)
+
+
+def _on_another_level(panel: Panel) -> np.ndarray:
+    """Which bars of each asset lie beyond a jump from the level that most of its bars have."""
+    other = np.zeros(len(panel), bool)
+    step = jumps(panel)
+    for i in np.unique(panel.segment_of_row[np.flatnonzero(step)]):
+        rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
+        level = np.cumsum(step[rows])
+        near = np.abs(level[:, None] - np.unique(level)) < np.log(LARGEST_STEP)
+        other[rows] = ~near[:, near.sum(axis=0).argmax()]
+    return other
 
 
 def _unsorted(raw: Panel, segment: np.ndarray) -> Iterator[RowIssue]:

@@ -15,7 +15,6 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
-from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.workspace import open_workspace
@@ -98,7 +97,7 @@ def generate_signals(
     """
     strategy = strategy_of(full_signal_type(signal_type))
     parsed = strategy.parse(params)
-    name = TIMEFRAMES[timeframe] if timeframe else infer_timeframe(features.index)
+    name = named_timeframe(timeframe) if timeframe else infer_timeframe(features.index)
     panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
     events = signal_events(strategy, with_indicators(panel, strategy.columns(parsed)), parsed)
     return pd.DataFrame(

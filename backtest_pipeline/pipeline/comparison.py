@@ -45,14 +45,14 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
 
     `asset` is the asset bought and held, `cash` the starting cash, `universe` all assets that
     have features at this timeframe, held in equal parts and rebalanced each month, and the
-    symbol of another asset that asset bought and held; all at the run's costs.
+    symbol of another asset that asset bought and held; all at the run's fee and slippage.
 
     Raises:
         InvalidInput: for an asset, or a universe, without stored bars in the window.
     """
     name = asked.benchmark
     if name in BENCHMARKS:
-        return Comparison(benchmark_equity(panel, name, asked.config, asked.funding))
+        return Comparison(benchmark_equity(panel, name, asked.config))
     with workspace.database.begin() as connection:
         wanted = known_symbols(connection) if name == UNIVERSE else (name,)
         partitions = [Partition(symbol, panel.timeframe.name) for symbol in wanted]

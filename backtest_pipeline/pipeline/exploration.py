@@ -157,8 +157,6 @@ def explore(
         partition = Partition(asset, panel.timeframe.name)
         raise InvalidInput(too_few_bars(panel, partition, window, int(keep.sum())))
 
-    if funding:
-        funding.require_cover(panel.take(keep))
     if not grid.swept:
         raise InvalidInput(
             f"{strategy.signal_type}: one combination is a backtest and not a sweep; give a "

@@ -17,6 +17,7 @@ import numpy as np
 
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
@@ -70,6 +71,9 @@ def run_config(
         "split": "full",
         "simulation": simulation,
         "benchmark": asked.benchmark,
+        "benchmark_code": None
+        if asked.benchmark in BENCHMARKS
+        else code_version("pipeline", "research"),
         "funding": asked.funding.version(asset) if asked.funding else None,
         "metrics_version": METRICS_VERSION,
         "seed": 0,

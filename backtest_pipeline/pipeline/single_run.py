@@ -160,8 +160,6 @@ def load_single(
     panel = with_config_columns(stored.block.panel, asked.config).take(keep)
     if len(panel) < FEWEST_BARS:
         raise InvalidInput(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
-    if asked.funding:
-        asked.funding.require_cover(panel)
     chosen = [signal.name == signal_name for signal in stored.block.signals]
     events = np.ascontiguousarray(stored.block.events[chosen][:, keep])
     return SingleRun(stored, panel, events)

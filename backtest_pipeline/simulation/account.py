@@ -172,11 +172,10 @@ def decide_all(side: np.ndarray, event: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _worth(account, positions, without=-1):
+def _worth(account, positions):
     worth = account.cash
     for i in range(len(positions)):
-        if i != without:
-            worth += positions[i].units * positions[i].mark
+        worth += positions[i].units * positions[i].mark
     return worth
 
 

@@ -12,7 +12,7 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import (
     account_inputs,
     buy_and_hold,
-    require_bars,
+    require_events,
 )
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
@@ -70,11 +70,11 @@ def simulate_batch(
         InvalidInput: where the shapes do not fit, stamps are not strictly increasing, a price is
             not a positive number, or an open or close lies outside low..high.
     """
-    require_bars(panel, events)
+    require_events(panel, events)
     walked = account_inputs(panel, events, config, 1, funding, finer).walked_alone(panel)
     trades = trade_log(panel, walked.trades)
     if benchmark is None:
-        benchmark = buy_and_hold(panel, config, funding)
+        benchmark = buy_and_hold(panel, config)
     pending = pending_sides(events, panel.offsets, config.direction, walked.side)
     return BatchResult(
         panel=panel,

@@ -8,14 +8,13 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.account import Walked
-from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.equity import position_values
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.inputs import account_inputs, require_bars
+from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, pending_sides
 from backtest_pipeline.simulation.sizing import EqualWeight
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -69,7 +68,7 @@ def simulate_book(
     Raises:
         InvalidInput: as `batch.simulate_batch`.
     """
-    require_bars(panel, events)
+    require_events(panel, events)
     members = _by_name(panel)
     ts, table = _instants(panel, members)
     walked = _walk_book(panel, table, members, events, config, funding, finer)
@@ -78,7 +77,7 @@ def simulate_book(
     of_ruined = np.repeat(walked.ruined, len(panel.assets))
     gross, net = _exposure(panel, table, trades, walked.equity)
     if benchmark is None:
-        benchmark = _held(panel, table, members, config, funding)
+        benchmark = _held(panel, table, members, config)
     n_assets = len(panel.assets)
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
     of_run = replace(trades, column=trades.column // n_assets if n_assets else trades.column)
@@ -115,7 +114,7 @@ def _by_name(panel: Panel) -> np.ndarray:
 
     Walked in this order, sums over assets come out the same to the last bit for any order given.
     """
-    return np.argsort(np.array(panel.assets, object), kind="stable")
+    return np.argsort(np.array(list(map(str, panel.assets))), kind="stable")
 
 
 def _walk_book(
@@ -136,18 +135,11 @@ def _held(
     table: np.ndarray,
     members: np.ndarray,
     config: SimulationConfig,
-    funding: FundingRates | None,
 ) -> np.ndarray:
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
-    held = SimulationConfig(
-        costs=config.costs,
-        sizing=EqualWeight(),
-        stops=StopRules(),
-        direction=Direction.LONG,
-        initial_cash=config.initial_cash,
-    )
-    return _walk_book(panel, table, members, events, held, funding, None).equity[0]
+    held = holding(config, EqualWeight())
+    return _walk_book(panel, table, members, events, held, None, None).equity[0]
 
 
 def _exposure(

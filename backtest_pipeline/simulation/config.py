@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import get_args
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.bounds import require_number, require_whole
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.sizing import FixedFractional, Sizing, with_sizing_columns
 from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
@@ -28,6 +29,9 @@ class Direction(StrEnum):
         if name not in list(Direction):
             raise UnknownName("direction", name, list(Direction))
         return Direction(name)
+
+
+_KINDS = {"costs": (CostModel,), "sizing": get_args(Sizing), "stops": (StopRules,)}
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,11 @@ class SimulationConfig:
     risk_free: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "direction", Direction.of(self.direction))
+        object.__setattr__(self, "intrabar", IntrabarOrder.of(self.intrabar))
+        self._require_kinds()
         for name in ("initial_cash", "max_leverage"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0:
-                raise InvalidInput(f"{name} must be above 0, not {value!r}")
+            require_number(name, getattr(self, name), above=0)
         if isinstance(self.sizing, FixedFractional) and self.sizing.fraction > self.max_leverage:
             raise InvalidInput(
                 f"fraction must be at most max_leverage ({self.max_leverage!r}), "
@@ -73,14 +78,15 @@ class SimulationConfig:
         for name in ("lot_size", "min_notional"):
             given = getattr(self, name)
             for value in given.values() if isinstance(given, Mapping) else (given,):
-                if not math.isfinite(value) or value < 0:
-                    raise InvalidInput(f"{name} must be at least 0, not {value!r}")
-        if not isinstance(self.delay_bars, int) or self.delay_bars < 0:
-            raise InvalidInput(
-                f"delay_bars must be a whole number of at least 0, not {self.delay_bars!r}"
-            )
-        if not math.isfinite(self.risk_free):
-            raise InvalidInput(f"risk_free must be a number, not {self.risk_free!r}")
+                require_number(name, value, least=0)
+        require_whole("delay_bars", self.delay_bars, least=0)
+        require_number("risk_free", self.risk_free)
+
+    def _require_kinds(self) -> None:
+        for name, kinds in _KINDS.items():
+            if not isinstance(getattr(self, name), kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise InvalidInput(f"{name} must be {wanted}, not {getattr(self, name)!r}")
 
 
 def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.simulation.bounds import require_number
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,8 @@ class CostModel:
 
     def __post_init__(self) -> None:
         for name in ("fee_bps", "slippage_bps"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or not 0 <= value < 10_000:
-                raise InvalidInput(f"{name} must be at least 0 and below 10,000, not {value!r}")
-        if not math.isfinite(self.funding_bps_day) or abs(self.funding_bps_day) >= 10_000:
-            raise InvalidInput(
-                f"funding_bps_day must lie between -10,000 and 10,000, not {self.funding_bps_day!r}"
-            )
+            require_number(name, getattr(self, name), least=0, below=10_000)
+        require_number("funding_bps_day", self.funding_bps_day, above=-10_000, below=10_000)
 
     @staticmethod
     def of_venue(name: str) -> CostModel:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel, stamps_us
 from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
@@ -58,6 +58,16 @@ def _require_numbers(bars: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 
 def _require_one_bar_per_period(panel: Panel) -> None:
+    if len(panel) > 1:
+        steps = (
+            panel.timeframe.period_bounds(panel.ts)[0][1:]
+            - panel.timeframe.period_bounds(panel.ts[:-1])[1]
+        )
+        if steps.min() > 0:
+            raise InvalidInput(
+                f"no two bars lie one period of {panel.timeframe.name} apart; pass the timeframe= "
+                "that they have"
+            )
     start = panel.timeframe.period_bounds(panel.ts)[0]
     shared = np.flatnonzero(start[1:] == start[:-1])
     if len(shared):
@@ -102,6 +112,9 @@ def events_of(signals: Mapping[str, pd.Series | None], index: pd.Index) -> np.nd
     Raises:
         InvalidInput: for signals that are not boolean or do not fit the bars.
     """
+    for name in signals:
+        if name not in _BITS:
+            raise UnknownName("signal column", name, _BITS)
     if signals.get("short_exits") is not None and signals.get("short_entries") is None:
         raise InvalidInput("short_exits without short_entries; give both or neither")
     events = np.zeros((1, len(index)), np.uint8)

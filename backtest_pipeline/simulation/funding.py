@@ -14,6 +14,7 @@ from backtest_pipeline.market.panel import Panel, stamps_us
 from backtest_pipeline.market.timeframes import DAY_US
 
 _MINUTE_US = 60_000_000
+_LONGEST_HOLE = 4  # in usual distances between two rates
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,28 @@ class FundingRates:
         return digest.hexdigest()[:32]
 
     def require_cover(self, panel: Panel) -> None:
-        """Raises InvalidInput where an asset's rates begin after its bars, or end before them."""
+        """Raises InvalidInput where an asset's rates do not span its bars, or leave a hole."""
         for asset in panel.assets:
-            ts, bars = self.ts.get(asset), panel.ts[panel.rows_of(asset)]
-            if ts is None or len(ts) == 0:
+            ts, bars = self.ts.get(asset, np.empty(0, np.int64)), panel.ts[panel.rows_of(asset)]
+            if len(bars) == 0:
+                continue
+            if len(ts) == 0:
                 raise InvalidInput(_no_rates(asset, self.ts))
             start, end = panel.timeframe.period_bounds(bars[[0, -1]])
-            if ts[0] > end[0] or ts[-1] < start[-1]:
+            usual = np.median(np.diff(ts)) if len(ts) > 1 else DAY_US
+            if ts[0] > end[0] + usual or ts[-1] < start[-1] - usual:
                 first, last = ts[[0, -1]].view("M8[us]").astype("M8[D]")
                 raise InvalidInput(
                     f"{asset}: the funding rates run from {first} to {last} and do not cover the "
                     f"bars; cut the window, or charge a flat rate"
+                )
+            within = ts[(ts >= start[0] - usual) & (ts <= end[-1] + usual)]
+            holes = np.flatnonzero(np.diff(within) > _LONGEST_HOLE * usual)
+            if len(holes):
+                since, until = within[holes[0] : holes[0] + 2].view("M8[us]").astype("M8[m]")
+                raise InvalidInput(
+                    f"{asset}: no funding rates between {since} and {until} UTC, and "
+                    f"{len(holes) - 1} more holes; fill them, with 0 where none was charged"
                 )
 
     @staticmethod
@@ -68,8 +80,11 @@ class FundingRates:
                     "them and drop duplicates"
                 )
             rate = series.to_numpy(np.float64, na_value=np.nan)
-            if not np.all(np.isfinite(rate)):
-                raise InvalidInput(f"{symbol}: {np.sum(~np.isfinite(rate))} rates are no numbers")
+            if not np.all(np.abs(rate) < 1):
+                raise InvalidInput(
+                    f"{symbol}: {np.sum(~(np.abs(rate) < 1))} rates are no fractions between -1 "
+                    "and 1; 0.01 % is 0.0001"
+                )
             ts[symbol], values[symbol] = stamps, rate
         return FundingRates(ts, values)
 
@@ -84,16 +99,17 @@ def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | 
     The sum of the rates in (open, close] of the bar, or the flat rate for the bar's days.
 
     Raises:
-        InvalidInput: for an asset without rates in a table of rates.
+        InvalidInput: for an asset whose bars the table of rates does not cover.
     """
     start, end = panel.timeframe.period_bounds(panel.ts)
     if rates is None:
         return funding_bps_day / 1e4 * (end - start) / DAY_US
+    rates.require_cover(panel)
     charged = np.zeros(len(panel))
     for asset in panel.assets:
-        if asset not in rates.ts:
-            raise InvalidInput(_no_rates(asset, rates.ts))
         rows = panel.rows_of(asset)
+        if rows.start == rows.stop:
+            continue
         ts, rate = rates.ts[asset], rates.rate[asset]
         bar = np.searchsorted(end[rows], ts)
         within = bar < rows.stop - rows.start

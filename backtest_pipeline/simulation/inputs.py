@@ -9,14 +9,16 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.validation import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.account import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
-from backtest_pipeline.simulation.sizing import FixedFractional, entry_fractions
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing, entry_fractions
+from backtest_pipeline.simulation.stops import IntrabarOrder
 
 _NEVER = 2**62
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -124,52 +126,73 @@ def _with_finer_bars(bars: np.ndarray, panel: Panel, finer: Panel | None) -> np.
         raise InvalidInput(
             f"bars of {finer.timeframe.name} are not finer than those of {panel.timeframe.name}"
         )
-    starts = panel.timeframe.period_bounds(panel.ts)[0]
+    require_bars(finer)
+    starts, ends = panel.timeframe.period_bounds(panel.ts)
+    fine_starts = finer.timeframe.period_bounds(finer.ts)[0]
     for asset in set(panel.assets) & set(finer.assets):
         rows, fine = panel.rows_of(asset), finer.rows_of(asset)
-        for name, bound in (("fine_first", starts), ("fine_end", panel.ts)):
-            at = np.searchsorted(finer.ts[fine], bound[rows], side="right")
+        for name, bound in (("fine_first", starts), ("fine_end", ends)):
+            at = np.searchsorted(fine_starts[fine], bound[rows])
             bars[name][rows] = fine.start + at
+        _require_within(panel, rows, finer, bars)
     fine_bars = np.zeros(len(finer), FINE_BAR)
     fine_bars["low"], fine_bars["high"] = finer["low"], finer["high"]
     return fine_bars
 
 
-def buy_and_hold(
-    panel: Panel, config: SimulationConfig, funding: FundingRates | None = None
-) -> np.ndarray:
+def _require_within(panel: Panel, rows: slice, finer: Panel, bars: np.ndarray) -> None:
+    """Raises InvalidInput where finer bars of one asset leave the range of their bar."""
+    first, end = bars["fine_first"][rows], bars["fine_end"][rows]
+    of_bar = np.repeat(np.arange(rows.start, rows.stop), end - first)
+    fine = np.concatenate([np.empty(0, np.int64), *map(np.arange, first, end)])
+    outside = (finer["low"][fine] < panel["low"][of_bar] * (1 - _ROUNDING)) | (
+        finer["high"][fine] > panel["high"][of_bar] * (1 + _ROUNDING)
+    )
+    bad = np.zeros(len(finer), bool)
+    bad[fine[outside]] = True
+    _refuse(finer, bad, f"low or high lies outside the bar of {panel.timeframe.name} around it")
+
+
+def buy_and_hold(panel: Panel, config: SimulationConfig) -> np.ndarray:
     """Equity of holding each asset from its second bar's open on, the first that any run could.
+
+    What is held is the asset itself, not a contract on it: it pays fee and slippage, no funding.
 
     Args:
         panel: the bars.
         config: gives costs and starting cash.
-        funding: rates by symbol.
 
     Returns:
         float64 `(n_rows,)`.
     """
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
-    held = replace(
-        config,
+    held = holding(config, FixedFractional())
+    return account_inputs(panel, events, held, 1, None, None).walked_alone(panel).equity[0]
+
+
+def holding(config: SimulationConfig, sizing: Sizing) -> SimulationConfig:
+    """Assumptions of whoever buys and holds at the fees and slippage of a run."""
+    return SimulationConfig(
+        costs=replace(config.costs, funding_bps_day=0.0),
+        sizing=sizing,
         direction=Direction.LONG,
-        sizing=FixedFractional(1.0),
-        stops=StopRules(),
-        max_leverage=1.0,
-        lot_size=0.0,
-        min_notional=0.0,
-        delay_bars=0,
+        initial_cash=config.initial_cash,
     )
-    return account_inputs(panel, events, held, 1, funding, None).walked_alone(panel).equity[0]
 
 
-def require_bars(panel: Panel, events: np.ndarray) -> None:
+def require_events(panel: Panel, events: np.ndarray) -> None:
     """Raises InvalidInput where bars or events are not what an account can walk over."""
     if events.ndim != 2 or events.shape[1] != len(panel) or events.dtype != np.uint8:
         raise InvalidInput(
             f"signals must be uint8 of shape (runs, {len(panel)}), not "
             f"{events.dtype} of shape {events.shape}"
         )
+    require_bars(panel)
+
+
+def require_bars(panel: Panel) -> None:
+    """Raises InvalidInput for bars that are not sorted, whole, or of one market."""
     open_, high, low, close = (panel[name] for name in ("open", "high", "low", "close"))
     follows = np.diff(panel.ts, prepend=0) > 0
     follows[panel.offsets[:-1][panel.lengths > 0]] = True
@@ -179,6 +202,7 @@ def require_bars(panel: Panel, events: np.ndarray) -> None:
     # A close above the high would let a short lose more than it has.
     outside = (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low)
     _refuse(panel, outside, "open or close lies outside low..high")
+    _refuse(panel, jumps(panel) != 0, f"the price jumps {LARGEST_STEP:g}-fold or more")
 
 
 def _refuse(panel: Panel, bad: np.ndarray, problem: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.benchmarks import benchmark_equity, seen_last
+from backtest_pipeline.simulation.benchmarks import benchmark_equity, equity_values, seen_last
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.equity import drawdowns, position_values
@@ -152,7 +152,7 @@ def simulate(
         config,
         funding=rates,
         finer=None if finer is None else bars_panel(finer, None, _ASSET),
-        benchmark=benchmark_equity(panel, benchmark, config, rates),
+        benchmark=benchmark_equity(panel, benchmark, config),
     )
     return single_result(batch)
 
@@ -198,13 +198,12 @@ def compute_metrics(
         Every metric; None where it is undefined, or needs a benchmark or trades that are not given.
 
     Raises:
-        InvalidInput: for an equity that is empty, negative, unsorted or naive, or trades without a
-            column that is needed.
+        InvalidInput: for an equity or a benchmark that `equity_values` refuses, or trades that lack
+            a column or hold something else in it than numbers.
     """
-    ts = stamps_us(equity.index, "equity")
-    values = equity.to_numpy(np.float64, na_value=np.nan)
-    if len(values) == 0 or np.any(np.diff(ts) <= 0) or not np.all(values >= 0) or values[0] == 0:
-        raise InvalidInput("equity must be at least 0, and start above, at increasing stamps")
+    if not np.isfinite(risk_free):
+        raise InvalidInput(f"risk_free must be a number, not {risk_free!r}")
+    ts, values = equity_values(equity, "equity")
     against = np.ones(len(ts)) if benchmark is None else seen_last(ts, benchmark, values[0])
     offsets = np.array([0, len(ts)])
     found = equity_metrics(ts, offsets, values[None, :], against, risk_free=risk_free)
@@ -216,18 +215,36 @@ def compute_metrics(
         with np.errstate(divide="ignore", invalid="ignore"):
             found |= trade_metrics(columns, np.zeros(len(trades), np.int64), 1)
             found["turnover"] = found["notional"] / mean_equity / n_days * 365.0
-            found["exposure"] = found["bars_in_position"] / len(ts)
+            found["exposure"] = np.array([np.mean(_held_at(ts, columns))])
     nan = np.array([np.nan])
     return defined({name: float(found.get(name, nan)[0]) for name in METRIC_NAMES})
 
 
+def _held_at(ts: np.ndarray, trades: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether any trade is held at each stamp: entered by then, and not left."""
+    entered = np.searchsorted(np.sort(trades["entry_ts"]), ts, side="right")
+    exits = np.sort(trades["exit_ts"][~trades["is_open"]])
+    return entered > np.searchsorted(exits, ts, side="right")
+
+
 def _trade_arrays(trades: pd.DataFrame) -> dict[str, np.ndarray]:
+    if not isinstance(trades, pd.DataFrame):
+        raise InvalidInput(f"trades must be a data frame, not {type(trades).__name__}")
     missing = [name for name in TRADE_COLUMNS if name not in trades.columns]
     if missing:
         raise InvalidInput(f"trades have no column {', '.join(map(repr, missing))}")
-    columns = {name: trades[name].to_numpy() for name in TRADE_COLUMNS}
-    for name in ("entry_ts", "exit_ts"):
-        columns[name] = stamps_us(pd.DatetimeIndex(trades[name]), name)
+    columns = {}
+    for name in TRADE_COLUMNS:
+        if name in ("entry_ts", "exit_ts"):
+            columns[name] = stamps_us(pd.Index(trades[name]), f"trades: {name}")
+            continue
+        try:
+            columns[name] = trades[name].to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"trades: {name!r} does not hold numbers: {error}") from error
+        if not np.all(np.isfinite(columns[name])):
+            raise InvalidInput(f"trades: {name!r} is missing or infinite in some rows")
+    columns["is_open"] = columns["is_open"] != 0
     return columns
 
 

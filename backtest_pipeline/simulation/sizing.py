@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import rolling, with_indicators
 from backtest_pipeline.market.panel import Panel
-
-
-def _require(name: str, value: float, *, most: float = math.inf) -> None:
-    if not math.isfinite(value) or not 0 < value <= most:
-        limit = "" if most == math.inf else f" and at most {most:g}"
-        raise InvalidInput(f"{name} must be above 0{limit}, not {value!r}")
-
-
-def _require_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}")
+from backtest_pipeline.simulation.bounds import require_number, require_whole
 
 
 @dataclass(frozen=True)
@@ -35,7 +23,7 @@ class FixedFractional:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        _require("fraction", self.fraction)
+        require_number("fraction", self.fraction, above=0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class EqualWeight:
 
     def __post_init__(self) -> None:
         if self.n_assets is not None:
-            _require_count("n_assets", self.n_assets, 1)
+            require_whole("n_assets", self.n_assets, least=1)
 
 
 @dataclass(frozen=True)
@@ -66,8 +54,8 @@ class VolatilityScaled:
     lookback: int = 30
 
     def __post_init__(self) -> None:
-        _require("target", self.target)
-        _require_count("lookback", self.lookback, 2)
+        require_number("target", self.target, above=0)
+        require_whole("lookback", self.lookback, least=2)
 
 
 @dataclass(frozen=True)
@@ -85,9 +73,9 @@ class AtrRisk:
     atr_period: int = 14
 
     def __post_init__(self) -> None:
-        _require("risk", self.risk, most=1.0)
-        _require("atr_multiple", self.atr_multiple)
-        _require_count("atr_period", self.atr_period, 2)
+        require_number("risk", self.risk, above=0, most=1)
+        require_number("atr_multiple", self.atr_multiple, above=0)
+        require_whole("atr_period", self.atr_period, least=2)
 
 
 Sizing = FixedFractional | EqualWeight | VolatilityScaled | AtrRisk

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.simulation.bounds import require_number, require_whole
 
 
 class IntrabarOrder(StrEnum):
@@ -47,17 +47,12 @@ class StopRules:
     max_bars: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("stop_loss", "take_profit", "trailing", "trailing_atr"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InvalidInput(f"{name} must be above 0, not {value!r}")
         for name in ("stop_loss", "trailing"):
-            value = getattr(self, name)
-            if value is not None and value >= 1:
-                raise InvalidInput(f"{name} is a fraction and must be below 1, not {value!r}")
-        for name, least in (("atr_period", 2), ("max_bars", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InvalidInput(
-                    f"{name} must be a whole number of at least {least}, not {value!r}"
-                )
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), above=0, below=1)
+        for name in ("take_profit", "trailing_atr"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), above=0)
+        require_whole("atr_period", self.atr_period, least=2)
+        if self.max_bars is not None:
+            require_whole("max_bars", self.max_bars, least=1)

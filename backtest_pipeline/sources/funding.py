@@ -45,5 +45,10 @@ def read_funding(path: Path) -> dict[str, pd.Series]:
         rates = pd.Series(np.asarray(pd.to_numeric(found["rate"]), np.float64), stamps)
     except (TypeError, ValueError) as error:
         raise BarsError(f"{path}: stamps or rates cannot be read: {error}") from error
+    blank = int(pd.isna(found["symbol"]).sum())
+    if blank:
+        raise BarsError(f"{path}: {blank} rows have no symbol")
+    if len(stamps) and np.datetime64("2000") > np.max(stamps.tz_localize(None).to_numpy()):
+        raise BarsError(f"{path}: the stamps end on {stamps.max()}; numbers are milliseconds")
     by_symbol = rates.groupby(np.asarray(found["symbol"]))
     return {str(symbol): pd.Series(part.sort_index()) for symbol, part in by_symbol}

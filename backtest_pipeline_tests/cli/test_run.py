@@ -36,7 +36,7 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
         (("--sizing", "fixed:fraction=nan"), "fraction must be above 0, not nan"),
         (("--sizing", "fixd"), "unknown sizing 'fixd'; did you mean fixed?"),
         (("--sizing", "atr:rsk=1"), "unknown field of AtrRisk 'rsk'; did you mean risk?"),
-        (("--stops", "stop_loss=2"), "stop_loss is a fraction and must be below 1, not 2"),
+        (("--stops", "stop_loss=2"), "stop_loss must be above 0 and below 1, not 2"),
         (("--stops", "stop_loss"), "StopRules: write stop_loss=value, not 'stop_loss'"),
         (("--stops", "max_bars=many"), "max_bars must be a number, not 'many'"),
         (("--venue", "binance_prep"), "unknown venue 'binance_prep'; did you mean binance_perp"),

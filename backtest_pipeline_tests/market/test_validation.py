@@ -172,3 +172,33 @@ def test_an_asset_is_judged_the_same_alone_and_in_a_batch(raw: Panel) -> None:
         alone, alone_issues = validate_bars(raw.select([asset]), 6 * DAY_US)
         assert same_bits(alone, clean.select([asset]))
         assert alone_issues == tuple(i for i in issues if i.asset == asset)
+
+
+def _levels(closes: list[float]) -> tuple[list[float], dict[Reason, int]]:
+    """Closes that are kept of daily bars, and the rows by reason."""
+    n = len(closes)
+    start = 19_723 * DAY_US
+    ts = start + DAY_US * np.arange(1, n + 1) - CLOSE_STAMP_US
+    price = np.array(closes)
+    columns = dict.fromkeys(("open", "high", "low", "close"), price) | {"volume": np.ones(n)}
+    raw = Panel(timeframe("1D"), ("A",), np.array([0, n]), ts, columns)
+    kept, issues = validate_bars(raw, int(ts[-1]) + DAY_US)
+    return kept["close"].tolist(), {issue.reason: issue.rows for issue in issues}
+
+
+def test_a_ticker_that_another_coin_took_over_keeps_the_longer_of_the_two() -> None:
+    kept, reasons = _levels([2.0, 2.1, 2.0, 342_232.0, 350_000.0])
+    assert kept == [2.0, 2.1, 2.0]
+    assert reasons == {Reason.PRICE_JUMP: 2}
+
+
+def test_a_wild_bar_in_between_is_skipped_alone() -> None:
+    kept, reasons = _levels([2.0, 2.1, 900.0, 2.0, 2.2])
+    assert kept == [2.0, 2.1, 2.0, 2.2]
+    assert reasons == {Reason.PRICE_JUMP: 1, Reason.GAP: 1}
+
+
+def test_a_rise_of_99_times_is_a_market() -> None:
+    kept, reasons = _levels([1.0, 99.0, 1.0])
+    assert kept == [1.0, 99.0, 1.0]
+    assert reasons == {}

@@ -15,7 +15,7 @@ EVENT_SHARES = (0, 0, 0, 0, 1, 2, 4, 8, 6, 9, 5, 3, 12, 15)
 
 
 def bars_of(
-    opens: Sequence[float],
+    opens: Sequence[float] | np.ndarray,
     closes: Sequence[float] | None = None,
     highs: Sequence[float] | None = None,
     lows: Sequence[float] | None = None,

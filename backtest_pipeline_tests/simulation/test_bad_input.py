@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.frames import infer_timeframe
+from backtest_pipeline.simulation.many import simulate_book
 from backtest_pipeline.simulation.single import simulate
 from backtest_pipeline.simulation.sizing import (
     AtrRisk,
@@ -213,3 +214,92 @@ def test_a_batch_names_the_asset_whose_bars_are_bad() -> None:
 def test_the_timeframe_is_found_from_the_stamps(freq: str, name: str) -> None:
     index = pd.date_range("2024-01-07", periods=20, freq=freq, tz="UTC")
     assert infer_timeframe(index[[0, 1, 2, 3, 7, 8, 9, 15]]).name == name
+
+
+def test_a_price_of_another_coin_is_no_return() -> None:
+    bars = bars_of([1.0, 1.0, 171_116.0, 171_116.0])
+    with pytest.raises(InvalidInput, match="the price jumps 100-fold or more"):
+        simulate(bars, flags(bars, 0), flags(bars, 2))
+
+
+def test_a_timeframe_shorter_than_the_bars_is_refused() -> None:
+    bars = good_bars()
+    with pytest.raises(InvalidInput, match="no two bars lie one period of 1H apart"):
+        simulate(bars, flags(bars), flags(bars), timeframe="1H")
+
+
+def test_finer_bars_outside_their_bar_are_refused() -> None:
+    bars = bars_of([100.0] * 3)
+    finer = bars_of([100.0] * 6, freq="12h")
+    finer.loc[finer.index[2], "low"] = 1.0
+    with pytest.raises(InvalidInput, match="outside the bar of 1D around it"):
+        simulate(bars, flags(bars, 0), flags(bars), finer=finer)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        (pd.Series([], pd.DatetimeIndex([], tz="UTC"), dtype=float), "no funding rates"),
+        (
+            pd.Series(1e-4, pd.date_range("2030-01-01", periods=9, freq="8h", tz="UTC")),
+            "do not cover the bars",
+        ),
+        (
+            pd.Series(1e-4, pd.date_range("2023-12-31", periods=99, freq="8h", tz="UTC")).drop(
+                pd.date_range("2024-01-05", periods=12, freq="8h", tz="UTC")
+            ),
+            "no funding rates between 2024-01-04T16:00 and 2024-01-09T00:00",
+        ),
+        (
+            pd.Series(10.0, pd.date_range("2023-12-31", periods=99, freq="8h", tz="UTC")),
+            "no fractions between -1 and 1",
+        ),
+    ],
+)
+def test_funding_that_does_not_cover_the_bars_is_refused(rates: pd.Series, message: str) -> None:
+    bars = bars_of([100.0] * 20)
+    with pytest.raises(InvalidInput, match=message):
+        simulate(bars, flags(bars, 0), flags(bars), funding=rates)
+
+
+@pytest.mark.parametrize(
+    ("assumption", "message"),
+    [
+        ({"costs": "binance_perp"}, "costs must be CostModel, not 'binance_perp'"),
+        ({"sizing": 0.5}, "sizing must be FixedFractional or EqualWeight or .*, not 0.5"),
+        ({"stops": {"stop_loss": 0.1}}, "stops must be StopRules, not"),
+        ({"initial_cash": "1"}, "initial_cash must be above 0, not '1'"),
+        ({"intrabar": "garbage"}, "unknown intrabar order 'garbage'"),
+        ({"delay_bars": True}, "delay_bars must be a whole number"),
+    ],
+)
+def test_assumptions_of_the_wrong_kind_are_named(assumption: dict[str, Any], message: str) -> None:
+    bars = good_bars()
+    with pytest.raises(BacktestError, match=message):
+        simulate(bars, flags(bars), flags(bars), **assumption)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert StopRules(max_bars=np.int64(5)).max_bars == 5  # pyright: ignore[reportArgumentType]
+
+
+def test_a_book_names_a_signal_column_that_it_does_not_know() -> None:
+    bars = bars_of([100.0] * 5)
+    signals = pd.DataFrame(False, bars.index, columns=["entries", "exits", "short_entry"])
+    with pytest.raises(UnknownName, match="did you mean short_entries"):
+        simulate_book({"A": bars}, {"A": signals})
+
+
+def test_holding_the_asset_pays_no_funding() -> None:
+    bars = bars_of(np.linspace(100.0, 400.0, 400))
+    costs = CostModel(funding_bps_day=300.0)
+    run = simulate(bars, flags(bars, 0), flags(bars), costs=costs)
+    assert run.liquidated
+    assert run.metrics["benchmark_return"] == pytest.approx(3.0, abs=0.05)
+
+
+def test_a_benchmark_that_was_lost_is_still_a_benchmark() -> None:
+    bars = bars_of([100.0] * 5)
+    lost = pd.Series([1.0, 0.5, 0.0, 0.0, 0.0], bars.index)
+    run = simulate(bars, flags(bars, 0), flags(bars), benchmark=lost)
+    assert run.metrics["benchmark_return"] == -1.0

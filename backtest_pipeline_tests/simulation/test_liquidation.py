@@ -60,7 +60,7 @@ def test_a_leveraged_long_is_liquidated_when_a_third_is_lost() -> None:
 
 
 def test_a_long_without_debt_is_never_liquidated() -> None:
-    bars = bars_of([100, 100, 0.001, 0.001])
+    bars = bars_of([100, 100, 1.1, 1.1])
     assert not trade_one(bars, LONG, FREE).ruined
 
 

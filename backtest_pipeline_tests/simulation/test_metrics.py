@@ -377,7 +377,7 @@ def test_a_run_that_is_its_benchmark_has_no_information_ratio() -> None:
 
 
 def test_growth_beyond_all_numbers_is_undefined_and_not_infinite() -> None:
-    bars = bars_of([1.0, 1.0, 1e3], freq="D")
+    bars = bars_of([1.0, 1.0, 99.0], freq="D")
     result = simulate(bars, flags(bars, 0), flags(bars), costs=NO_COSTS)
     assert result.metrics["cagr"] is None
     assert "double" in result.undefined["cagr"]

@@ -189,7 +189,6 @@ def test_finer_bars_of_other_days_tell_nothing() -> None:
     finer = halves((85, 110), (95, 125)).drop(
         index=pd.date_range("2024-01-03", periods=2, freq="12h", tz="UTC")
     )
-    finer.loc[finer.index[0], "low"] = 80.0
     config = replace(BOTH, intrabar=IntrabarOrder.TARGET_FIRST)
     assert end_of(trade_one(BOTH_HIT, LONG, config, finer=finer))[0] == "take_profit"
 

@@ -1,0 +1,37 @@
+"""Bounds of the numbers that a run assumes."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+from backtest_pipeline.market.errors import InvalidInput
+
+
+def require_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raises InvalidInput, naming the value, unless it is a finite number within the bounds."""
+    bounds = {"above": above, "at least": least, "below": below, "at most": most}
+    wanted = " and ".join(f"{word} {b:,g}" for word, b in bounds.items() if b is not None)
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if (
+        not math.isfinite(number)
+        or (above is not None and number <= above)
+        or (least is not None and number < least)
+        or (below is not None and number >= below)
+        or (most is not None and number > most)
+    ):
+        raise InvalidInput(f"{name} must be {wanted or 'a finite number'}, not {value!r}")
+
+
+def require_whole(name: str, value: object, *, least: int) -> None:
+    """Raises InvalidInput, naming the value, unless it is a whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}")
