@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.portfolio import equal_weight_portfolio
+from backtest_pipeline.research.portfolio import form_portfolio
 
 NAN = np.nan
 
@@ -22,7 +22,7 @@ def test_two_assets_by_hand() -> None:
     # January: 500 each; A doubles, B halves by 1 February: 1000 + 250 = 1250, spread 625 each,
     # moved 375 + 375 = 750 at 1 % costs 7.5; then A x1.5 and B x1: 621.25 * 2.5 = 1553.125.
     curves = np.array([[10.0, 15, 20, 30, 30], [8, 8, 4, 4, 4]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_array_equal(found.rebalance_rows, [0, 2, 4])
     np.testing.assert_allclose(found.equity[:2], [1000, 500 * 1.5 + 500])
     np.testing.assert_allclose(found.equity[2], 1250 - 7.5)
@@ -35,41 +35,47 @@ def test_two_assets_by_hand() -> None:
 
 def test_a_late_listing_waits_for_the_next_month() -> None:
     curves = np.array([[10.0, 10, 10, 10, 10], [NAN, 5, 10, 20, 20]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[1, 0], [0.5, 0.5], [0.5, 0.5]])
     np.testing.assert_allclose(found.equity, [1000, 1000, 1000, 500 + 1000, 1500])
 
 
 def test_an_asset_that_ends_keeps_its_last_equity_until_the_next_month() -> None:
     curves = np.array([[10.0, 10, 10, 10, 10], [10, 20, NAN, NAN, NAN]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[0.5, 0.5], [1, 0], [1, 0]])
     np.testing.assert_allclose(found.equity, [1000, 1500, 1500, 1500, 1500])
 
 
 def test_what_one_member_loses_is_lost_once() -> None:
     curves = np.array([[10.0, 10, 10, 10, 20], [10, 0, 0, 0, 0]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[0.5, 0.5], [1, 0], [1, 0]])
     np.testing.assert_allclose(found.equity, [1000, 500, 500, 500, 1000])
 
 
 def test_when_all_is_lost_nothing_is_left() -> None:
     curves = np.array([[10.0, 0, 0, 0, 0], [10, 5, 0, 0, 0]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_allclose(found.equity, [1000, 250, 0, 0, 0])
     assert np.isfinite(found.weights).all()
 
 
 def test_before_the_first_listing_the_cash_waits() -> None:
     curves = np.array([[NAN, NAN, NAN, 10.0, 20]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_allclose(found.equity, [1000, 1000, 1000, 1000, 2000])
 
 
 def test_a_portfolio_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at least one run"):
-        equal_weight_portfolio(np.full((2, 5), NAN), JANUARY_TO_MARCH, 1000.0, 0.0)
+        form_portfolio(np.empty((0, 5)), JANUARY_TO_MARCH, 1000.0, 0.0)
+
+
+def test_a_portfolio_of_what_never_lives_stays_cash() -> None:
+    found = form_portfolio(np.full((2, 5), NAN), JANUARY_TO_MARCH, 1000.0, 0.0)
+    assert len(found.rebalance_rows) == len(found.weights) == 0
+    np.testing.assert_array_equal(found.equity, 1000.0)
 
 
 @st.composite
@@ -92,7 +98,7 @@ def markets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 @given(markets())
 def test_weights_sum_to_one_and_equity_is_finite(market: tuple[np.ndarray, np.ndarray]) -> None:
-    found = equal_weight_portfolio(*market, 1000.0, 0.002)
+    found = form_portfolio(*market, 1000.0, 0.002)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1)
     assert (found.weights >= 0).all()
     assert (found.equity > 0).all()
@@ -102,8 +108,8 @@ def test_weights_sum_to_one_and_equity_is_finite(market: tuple[np.ndarray, np.nd
 @given(markets(), st.integers(1, 149))
 def test_only_the_past_counts(market: tuple[np.ndarray, np.ndarray], n: int) -> None:
     curves, ts = market
-    whole = equal_weight_portfolio(curves, ts, 1000.0, 0.002)
-    part = equal_weight_portfolio(curves[:, :n], ts[:n], 1000.0, 0.002)
+    whole = form_portfolio(curves, ts, 1000.0, 0.002)
+    part = form_portfolio(curves[:, :n], ts[:n], 1000.0, 0.002)
     np.testing.assert_array_equal(part.equity, whole.equity[:n])
     np.testing.assert_array_equal(part.weights, whole.weights[: len(part.weights)])
 
@@ -113,14 +119,14 @@ def test_the_order_of_assets_is_irrelevant(market: tuple[np.ndarray, np.ndarray]
     curves, ts = market
     order = list(range(len(curves)))
     random.shuffle(order)
-    one = equal_weight_portfolio(curves, ts, 1000.0, 0.002)
-    other = equal_weight_portfolio(curves[order], ts, 1000.0, 0.002)
+    one = form_portfolio(curves, ts, 1000.0, 0.002)
+    other = form_portfolio(curves[order], ts, 1000.0, 0.002)
     np.testing.assert_allclose(one.equity, other.equity, rtol=1e-12)
     np.testing.assert_array_equal(one.weights[:, order], other.weights)
 
 
 @given(markets())
 def test_costs_only_cost(market: tuple[np.ndarray, np.ndarray]) -> None:
-    free = equal_weight_portfolio(*market, 1000.0, 0.0)
-    dear = equal_weight_portfolio(*market, 1000.0, 0.01)
+    free = form_portfolio(*market, 1000.0, 0.0)
+    dear = form_portfolio(*market, 1000.0, 0.01)
     assert (dear.equity <= free.equity * (1 + 1e-12)).all()
