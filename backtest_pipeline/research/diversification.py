@@ -89,13 +89,16 @@ class Diversification:
         variance: of the portfolio's return of a bar before rebalancing costs, ddof 1.
         risk_contributions: float64 `(n_assets,)`, with the sum `variance`.
         ratio: diversification ratio.
-        effective_bets: effective number of bets.
     """
 
     variance: float
     risk_contributions: np.ndarray
     ratio: float
-    effective_bets: float
+
+    @property
+    def effective_bets(self) -> float:
+        """Effective number of bets."""
+        return self.ratio**2
 
 
 def diversification(added: np.ndarray) -> Diversification:
@@ -108,36 +111,23 @@ def diversification(added: np.ndarray) -> Diversification:
       (Euler's decomposition: Tasche, "Risk contributions and performance measurement", 1999);
     - diversification ratio: the sum of the members' volatilities, over the portfolio's (Choueifaty
       and Coignard, "Toward maximum diversification", Journal of Portfolio Management 35(1), 2008);
-    - effective number of bets: exp of the entropy of the variance's shares in uncorrelated bets
-      (Meucci, "Managing diversification", Risk 22(5), 2009). The bets are those nearest to the
-      members (minimum torsion: Meucci, Santangelo and Deguest, "Risk budgeting and
-      diversification based on optimized uncorrelated factors", 2015), in closed form
-      `corr(K)^(-1/2) diag(K)^(-1/2)` (ZCA-cor: Kessy, Lewin and Strimmer, "Optimal whitening and
-      decorrelation", The American Statistician 72(4), 2018).
+    - effective number of bets: the square of that ratio, which is n for n independent members of
+      the same volatility, 1 for twins, and n / (1 + (n - 1) r) where all correlations are r
+      (Choueifaty, Froidure and Reynier, "Properties of the most diversified portfolio", Journal of
+      Investment Strategies 2(2), 2013). Meucci's entropies do not serve here: for equal weights
+      and correlations they give 1 (of principal components) or n (of minimum torsion) whatever r.
 
     Args:
         added: float64 `(n_assets, n_bars)`, as `contributions` gives them.
     """
     n_assets, n_bars = added.shape
     if n_bars < 2:
-        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan, np.nan)
+        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan)
     centred = added - added.mean(axis=1, keepdims=True)
     covariance = centred @ centred.T / (n_bars - 1)
     parts = covariance.sum(axis=1)
     variance = float(parts.sum())
     if variance <= 1e-28:  # returns that differ by rounding alone
-        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan, np.nan)
-    volatilities = np.sqrt(covariance.diagonal())
-    ratio = float(volatilities.sum() / np.sqrt(variance))
-    return Diversification(variance, parts, ratio, _effective_bets(covariance))
-
-
-def _effective_bets(covariance: np.ndarray) -> float:
-    varies = covariance.diagonal() > 0
-    covariance = covariance[np.ix_(varies, varies)]
-    volatilities = np.sqrt(covariance.diagonal())
-    values, vectors = np.linalg.eigh(covariance / np.outer(volatilities, volatilities))
-    bets = vectors @ (np.sqrt(np.maximum(values, 0.0)) * (vectors.T @ volatilities))
-    shares = bets**2 / (bets @ bets)
-    shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan)
+    volatilities = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+    return Diversification(variance, parts, float(volatilities.sum() / np.sqrt(variance)))

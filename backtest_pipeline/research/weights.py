@@ -205,13 +205,17 @@ SCHEMES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def capped(weights: np.ndarray, max_weight: float) -> np.ndarray:
-    """Weights cut to the cap, what is cut off going to the others in proportion."""
+    """Weights cut to the cap, what is cut off going to the others in proportion.
+
+    Where the others have nothing, they get the same each.
+    """
     weights = weights.copy()
     full = np.zeros(len(weights), bool)
     while (over := weights > max_weight * (1.0 + _NOTHING)).any():
         full |= over
         weights[full] = max_weight
-        weights[~full] *= (1.0 - max_weight * full.sum()) / weights[~full].sum()
+        others = weights[~full] if weights[~full].any() else np.ones(len(full) - full.sum())
+        weights[~full] = others * ((1.0 - max_weight * full.sum()) / others.sum())
     return weights
 
 
