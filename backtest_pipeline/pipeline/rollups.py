@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.pipeline.members import Members, members_of
@@ -41,7 +42,10 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
         known = stored_portfolio_ids(connection, [plan.run_id for plan in plans])
     if len(known) == len(plans):
         return 0
-    portfolios = list(_formed(workspace, plans, config))
+    # Threads would make sums depend on the number of cores, and wait for each other on matrices
+    # as small as these: on busy cores that takes four times as long.
+    with threadpool_limits(1, user_api="blas"):
+        portfolios = list(_formed(workspace, plans, config))
     workspace.artifacts.put_directory(
         artifact_uri(portfolios),
         files_of(portfolios),
