@@ -34,6 +34,18 @@ _NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
 ENGINE, ENGINE_VERSION = "scipy", version("scipy")
 ALL = "all"
 """The name, in the place of a strategy's, of the portfolios of all strategies."""
+_VARIES = "fewer than two returns, or none that vary"
+FIGURES = {
+    "mean_member_sharpe": "no member has a Sharpe ratio",
+    "diversification_benefit": "the portfolio or every member has no Sharpe ratio",
+    "mean_pairwise_correlation": f"no two members share {LEAST_COMMON} returns that vary",
+    "diversification_ratio": _VARIES,
+    "effective_bets": _VARIES,
+    "return_variance": _VARIES,
+    "rebalance_cost": "no rebalance",
+    "mean_turnover": "fewer than two rebalances",
+}
+"""What a portfolio has beside the metrics of its equity, and why each is undefined where it is."""
 
 
 @dataclass(frozen=True)
@@ -191,22 +203,10 @@ class Portfolio:
                 {name: value for name, value in self.metrics.items() if name in METRIC_NAMES}
             )
         return {
-            name: reasons.get(name) or _REASONS[name]
+            name: reasons.get(name) or FIGURES[name]
             for name, value in self.metrics.items()
             if np.isnan(value)
         }
-
-
-_VARIES = "fewer than two returns, or none that vary"
-_REASONS = {
-    "mean_member_sharpe": "no member has a Sharpe ratio",
-    "diversification_benefit": "the portfolio or every member has no Sharpe ratio",
-    "mean_pairwise_correlation": f"no two members share {LEAST_COMMON} returns that vary",
-    "diversification_ratio": _VARIES,
-    "effective_bets": _VARIES,
-    "return_variance": _VARIES,
-    "mean_turnover": "fewer than two rebalances",
-}
 
 
 def formed(

@@ -168,14 +168,14 @@ class TestBesideSkfolio:
         from sklearn.covariance import LedoitWolf
 
         returns = market(n_returns, n_assets)
-        expected = LedoitWolf().fit(returns).covariance_
+        expected = np.asarray(LedoitWolf().fit(returns).covariance_)
         np.testing.assert_allclose(ledoit_wolf(returns), expected, rtol=1e-10, atol=1e-18)
 
     def test_inverse_volatility_is_the_same(self, n_returns: int, n_assets: int) -> None:
         from skfolio.optimization import InverseVolatility
 
         returns = market(n_returns, n_assets)
-        expected = InverseVolatility().fit(returns).weights_
+        expected = np.asarray(InverseVolatility().fit(returns).weights_)
         found = scheme_weights("inverse_volatility", returns)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -191,7 +191,7 @@ class TestBesideSkfolio:
             prior_estimator=EmpiricalPrior(covariance_estimator=LedoitWolf()),
             seriation_estimator=HierarchicalSeriation(optimal_ordering=False),
         )
-        expected = peer.fit(returns).weights_
+        expected = np.asarray(peer.fit(returns).weights_)
         np.testing.assert_allclose(hierarchical_risk_parity(returns, 1.0), expected, atol=1e-12)
 
     @pytest.mark.parametrize("cap", [1.0, 0.6])
@@ -202,7 +202,9 @@ class TestBesideSkfolio:
 
         returns = market(n_returns, n_assets)
         prior = EmpiricalPrior(covariance_estimator=LedoitWolf())
-        expected = MeanRisk(prior_estimator=prior, max_weights=cap).fit(returns).weights_
+        expected = np.asarray(
+            MeanRisk(prior_estimator=prior, max_weights=cap).fit(returns).weights_
+        )
         found = scheme_weights("minimum_variance", returns, cap)
         covariance = ledoit_wolf(returns)
         # Its solver stops at about six digits; ours must not be worse.
@@ -216,7 +218,7 @@ class TestBesideSkfolio:
 
         returns = market(n_returns, n_assets)
         peer = MeanRisk(risk_measure=RiskMeasure.CVAR, cvar_beta=CVAR_LEVEL, max_weights=cap)
-        expected = peer.fit(returns).weights_
+        expected = np.asarray(peer.fit(returns).weights_)
         found = scheme_weights("cvar", returns, cap)
         assert cvar(returns, found) == pytest.approx(cvar(returns, expected), rel=1e-4, abs=1e-8)
 
