@@ -118,7 +118,7 @@ def form_portfolio(
         raise InvalidInput("a portfolio needs at least one run and one bar")
     rules = rules or PortfolioRules()
     alive = np.isfinite(curves) & (curves > 0)
-    lives: np.ndarray = alive.any(axis=0)
+    lives = np.asarray(alive.any(axis=0))
     begin = lives.argmax()
     turns = period_starts(ts_us, rules.rebalance)
     # Where nothing is alive at a period's first bar, the shares stay as they are.
