@@ -145,7 +145,7 @@ def _below_cap(covariance: np.ndarray, weights: np.ndarray, max_weight: float) -
         level = slope[free].mean() if free.any() else slope[weights > 0.0].max()
         gain = np.where(weights > 0.0, slope - level, level - slope)
         gain[free] = 0.0
-        if gain.max() <= 1e-13 * abs(level):
+        if gain.max() <= 1e-11 * abs(level):
             return weights
         free[gain.argmax()] = True
         if free.sum() == 1:  # what it gains another must lose
