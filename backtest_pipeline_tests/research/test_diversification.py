@@ -62,7 +62,9 @@ def test_contributions_add_up_to_the_return_before_costs(
     portfolio = form_portfolio(*market, 1000.0, 0.0, rules)
     added = contributions(market[0], portfolio)
     equity = portfolio.equity[portfolio.start :]
-    np.testing.assert_allclose(added.sum(axis=0), equity[1:] / equity[:-1] - 1, atol=1e-12)
+    gained, before = np.diff(equity), equity[:-1]
+    expected = np.divide(gained, before, out=np.zeros_like(gained), where=before > 0)
+    np.testing.assert_allclose(added.sum(axis=0), expected, atol=1e-12)
 
 
 @given(markets())
