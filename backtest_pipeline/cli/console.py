@@ -21,7 +21,7 @@ _WIDTH = None if sys.stdout.isatty() else 110
 console = Console(width=_WIDTH)
 errors = Console(stderr=True, width=_WIDTH)
 
-_PERCENT = {"total_return", "benchmark_return", "max_drawdown", "win_rate"}
+_PERCENT = {"total_return", "benchmark_return", "max_drawdown", "win_rate", "mean_turnover"}
 _COUNTS = {"trade_count", "rows"}
 _TITLES = {
     "timeframe": "tf",
@@ -32,6 +32,9 @@ _TITLES = {
     "trade_count": "trades",
     "win_rate": "win rate",
     "fees_paid": "fees",
+    "diversification_benefit": "Sharpe gained",
+    "effective_bets": "bets",
+    "mean_turnover": "moved",
 }
 
 

@@ -84,11 +84,13 @@ class Stored:
     Attributes:
         runs: rows of `storage.runs.current_runs`.
         skipped: rows skipped or remarked upon, by reason.
+        portfolios: rows of `storage.portfolios.current_portfolios`.
         database, folder: where all of it is.
     """
 
     runs: Sequence[Mapping[str, Any]]
     skipped: Sequence[Mapping[str, Any]]
+    portfolios: Sequence[Mapping[str, Any]]
     database: str
     folder: str
 
@@ -96,14 +98,16 @@ class Stored:
 def _stored(result: RefreshResult) -> Stored:
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.storage.datasets import quality_by_reason
+    from backtest_pipeline.storage.portfolios import current_portfolios
     from backtest_pipeline.storage.runs import current_runs
 
     assets, timeframes = result.assets, result.timeframes
     with open_workspace() as workspace, workspace.database.begin() as connection:
         runs = current_runs(connection, symbols=assets, timeframes=timeframes)
         skipped = quality_by_reason(connection, "bars", symbols=assets, timeframes=timeframes)
+        portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.root
-    return Stored(runs, skipped, where, str(folder))
+    return Stored(runs, skipped, portfolios, where, str(folder))
 
 
 def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
@@ -116,6 +120,18 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
             {"run_id": str(run["run_id"]), **row}
             for run, row in zip(stored.runs, run_rows(stored.runs), strict=True)
         ],
+        "portfolios": [
+            {
+                "run_id": str(row["run_id"]),
+                "timeframe": row["tf"],
+                "strategy": row["signal_name"],
+                "scheme": row["scheme"],
+                "members": int(row["n_members"]),
+                "metrics": row["metrics"],
+                "undefined": row["undefined"],
+            }
+            for row in stored.portfolios
+        ],
         "without_bars": result.without_bars,
         "rows_by_reason": [
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
@@ -127,6 +143,7 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
 
 
 def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
+    from backtest_pipeline.pipeline.rollups import scheme_rows
     from backtest_pipeline.pipeline.summary import beating_benchmark, by_sharpe, run_rows
 
     ranked = by_sharpe(stored.runs)
@@ -134,6 +151,9 @@ def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
         console.print(rows_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
         if len(ranked) > _SHOWN:
             console.print(rows_table("Worst runs", run_rows(ranked[:-4:-1])))
+    by_scheme = scheme_rows(stored.portfolios)
+    if by_scheme:
+        console.print(rows_table("Portfolios by weighting scheme, medians", by_scheme))
     if stored.skipped:
         console.print(rows_table("Rows of the source, skipped or remarked upon", stored.skipped))
     if stored.runs:

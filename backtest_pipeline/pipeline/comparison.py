@@ -15,7 +15,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.features import load_block
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.portfolio import equal_weight_portfolio
+from backtest_pipeline.research.portfolio import form_portfolio
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS, benchmark_equity, seen_last
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.inputs import buy_and_hold
@@ -79,7 +79,7 @@ def _held_equally(panel: Panel, config: SimulationConfig) -> pd.Series:
     curves = np.full((len(panel.assets), len(ts)), np.nan)
     curves[panel.segment_of_row, at] = held
     cost_rate = (config.costs.fee_bps + config.costs.slippage_bps) / 1e4
-    equity = equal_weight_portfolio(curves, ts, config.initial_cash, cost_rate).equity
+    equity = form_portfolio(curves, ts, config.initial_cash, cost_rate).equity
     return pd.Series(equity, utc_index(ts))
 
 

@@ -1,12 +1,56 @@
-"""Portfolios of runs: capital spread over equity curves, rebalanced on a schedule."""
+"""Portfolios of runs: capital spread over equity curves, anew on a schedule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES, scheme_weights
+
+_MONTHS = {"monthly": 1, "quarterly": 3}
+SCHEDULES = ("weekly", *_MONTHS)
+SHORT_HISTORY, CONSTANT = "short_history", "constant_returns"
+LEFT_OUT = (SHORT_HISTORY, CONSTANT)
+# Identical returns differ by rounding alone, which is that of the growth factor 1 + r.
+_ROUNDING = 1e-14
+
+
+@dataclass(frozen=True)
+class PortfolioRules:
+    """How a portfolio sets its weights.
+
+    Attributes:
+        scheme: one of `research.weights.SCHEMES`.
+        rebalance: capital is spread anew at the first bar of each week (from Monday), month or
+            quarter: one of SCHEDULES.
+        lookback: returns, one per bar, that all schemes but `equal_weight` look at. An asset
+            joins once it has so many.
+        max_weight: most that one asset may weigh when weights are set. Where that is below
+            1 / number of assets, each gets it, and the rest of the capital is cash.
+
+    Raises:
+        UnknownName: for a scheme or schedule that there is not.
+        InvalidInput: for a look-back below 2, or a cap outside (0, 1].
+    """
+
+    scheme: str = EQUAL_WEIGHT
+    rebalance: str = "monthly"
+    lookback: int = 90
+    max_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise UnknownName("portfolio scheme", self.scheme, SCHEMES)
+        if self.rebalance not in SCHEDULES:
+            raise UnknownName("rebalancing schedule", self.rebalance, SCHEDULES)
+        if self.lookback < 2:
+            raise InvalidInput(f"lookback must be at least 2 returns, not {self.lookback!r}")
+        if not (math.isfinite(self.max_weight) and 0.0 < self.max_weight <= 1.0):
+            raise InvalidInput(f"max_weight must be above 0 and at most 1, not {self.max_weight!r}")
 
 
 @dataclass(frozen=True)
@@ -15,26 +59,48 @@ class PortfolioResult:
 
     Attributes:
         equity: float64 `(n_times,)`.
-        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew.
-        weights: float64 `(n_rebalances, n_assets)`, fractions set there, each row sums to 1.
+        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew; none
+            where no asset is ever alive with enough history, and all stays cash.
+        weights: float64 `(n_rebalances, n_assets)`, fractions set there; each row sums to 1 less
+            what is cash.
+        turnover: float64 `(n_rebalances,)`, moved capital as a fraction of all, 0 at the first.
         cost: float64, paid for moving capital, in the currency of the equity.
+        left_out: for each reason of LEFT_OUT int64 `(n_rebalances,)`, assets that were alive and
+            got nothing for it.
     """
 
     equity: np.ndarray
     rebalance_rows: np.ndarray
     weights: np.ndarray
+    turnover: np.ndarray
     cost: float
+    left_out: Mapping[str, np.ndarray]
+
+    @property
+    def start(self) -> int:
+        """Row of the first rebalance; `n_times` where there is none."""
+        return int(self.rebalance_rows[0]) if len(self.rebalance_rows) else len(self.equity)
+
+    def since_start(self) -> PortfolioResult:
+        """The portfolio without the rows before its first rebalance."""
+        rows = self.rebalance_rows - self.start
+        return replace(self, equity=self.equity[self.start :], rebalance_rows=rows)
 
 
-def equal_weight_portfolio(
-    curves: np.ndarray, ts_us: np.ndarray, initial_cash: float, cost_rate: float
+def form_portfolio(
+    curves: np.ndarray,
+    ts_us: np.ndarray,
+    initial_cash: float,
+    cost_rate: float,
+    rules: PortfolioRules | None = None,
 ) -> PortfolioResult:
-    """Spread capital evenly over the runs that are alive, anew at the first bar of each month.
+    """Spread capital over the runs that are alive, anew on a schedule.
 
-    Between two rebalances each share follows its run's equity. A run that ends within the month
-    keeps its last equity until the next rebalance and has no share after it, as has one that has
-    lost everything; one that begins waits for the next. Only what is known at a bar's close
-    decides the weights set there.
+    Between two rebalances each share follows its run's equity. A run that ends in between keeps
+    its last equity until the next rebalance and has no share after it, as has one that has lost
+    everything; one that begins waits for the next. Only what is known at a bar's close decides
+    the weights set there. Until a first asset has enough history the capital waits; where none
+    has at a later rebalance, the shares stay as they are. The first spreading costs nothing.
 
     Args:
         curves: float64 `(n_assets, n_times)`, equity of each run; NaN before its first and after
@@ -42,42 +108,85 @@ def equal_weight_portfolio(
         ts_us: int64 `(n_times,)`, strictly increasing microseconds UTC.
         initial_cash: starting capital.
         cost_rate: fraction of the moved capital that a rebalance costs.
+        rules: equal weights, each month, where None.
 
     Raises:
-        InvalidInput: where no run has any equity.
+        InvalidInput: for no runs, or no bars.
+        BacktestError: where a solver fails.
     """
+    if curves.size == 0:
+        raise InvalidInput("a portfolio needs at least one run and one bar")
+    rules = rules or PortfolioRules()
     alive = np.isfinite(curves) & (curves > 0)
-    known = np.flatnonzero(alive.any(axis=0))
-    if len(known) == 0:
-        raise InvalidInput("a portfolio needs at least one run with equity")
-    month = ts_us.astype("M8[us]").astype("M8[M]").astype(np.int64)
-    turns = np.flatnonzero(np.diff(month, prepend=month[0] - 1) != 0)
-    # Where nothing is alive at a month's first bar, the shares stay as they are.
-    rows = np.union1d(known[:1], turns[(turns > known[0]) & alive[:, turns].any(axis=0)])
+    lives = np.asarray(alive.any(axis=0))
+    begin = lives.argmax()
+    turns = period_starts(ts_us, rules.rebalance)
+    # Where nothing is alive at a period's first bar, the shares stay as they are.
+    candidates = np.union1d(begin, turns[turns > begin])
+    candidates = candidates[lives[candidates]]
+    rows, weights, left_out = _weights_at(candidates, curves, alive, rules)
 
     equity = np.full(curves.shape[1], initial_cash)
-    weights = np.zeros((len(rows), len(curves)))
     held = np.zeros(len(curves))
+    turnover = np.zeros(len(rows))
     cost = 0.0
-    for i, row in enumerate(rows):
+    for i, (row, wanted) in enumerate(zip(rows, weights, strict=True)):
         capital = equity[row]
-        wanted = alive[:, row] / alive[:, row].sum()
         moved = np.abs(wanted * capital - held).sum() if i else 0.0
+        turnover[i] = moved / capital if capital > 0 else 0.0
         cost += moved * cost_rate
         capital -= moved * cost_rate
-        weights[i] = wanted
         end = rows[i + 1] + 1 if i + 1 < len(rows) else curves.shape[1]
-        growth = _growth_since(curves[wanted > 0, row:end])
-        shares = wanted[wanted > 0, None] * capital * growth
-        equity[row:end] = shares.sum(axis=0)
+        chosen = wanted > 0
+        shares = wanted[chosen, None] * capital * growth_since(curves[chosen, row:end])
+        equity[row:end] = shares.sum(axis=0) + max(1.0 - wanted.sum(), 0.0) * capital
         held = np.zeros(len(curves))
-        held[wanted > 0] = shares[:, -1]
-    return PortfolioResult(equity, rows, weights, cost)
+        held[chosen] = shares[:, -1]
+    return PortfolioResult(equity, rows, weights, turnover, cost, left_out)
 
 
-def _growth_since(curves: np.ndarray) -> np.ndarray:
+def period_starts(ts_us: np.ndarray, schedule: str) -> np.ndarray:
+    """Rows that are the first of their week, month or quarter, int64."""
+    stamps = ts_us.astype("M8[us]")
+    if schedule == "weekly":
+        period = (stamps.astype("M8[D]").astype(np.int64) + 3) // 7  # 1970 began on a Thursday
+    else:
+        period = stamps.astype("M8[M]").astype(np.int64) // _MONTHS[schedule]
+    return np.flatnonzero(np.diff(period, prepend=period[0] - 1) != 0)
+
+
+def _weights_at(
+    rows: np.ndarray, curves: np.ndarray, alive: np.ndarray, rules: PortfolioRules
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The rows at which weights can be set, the weights, and how many were left out and why."""
+    weights = np.zeros((len(rows), len(curves)))
+    left_out = {reason: np.zeros(len(rows), np.int64) for reason in LEFT_OUT}
+    first = np.isfinite(curves).argmax(axis=1)
+    filled = _filled(curves)
+    for i, row in enumerate(rows):
+        chosen = np.flatnonzero(alive[:, row])
+        returns = np.empty((0, len(chosen)))
+        if rules.scheme != EQUAL_WEIGHT:
+            enough = chosen[first[chosen] + rules.lookback <= row]
+            window = filled[enough, max(row - rules.lookback, 0) : row + 1]
+            returns = (window[:, 1:] / window[:, :-1] - 1.0).T
+            varies = np.abs(returns - returns[:1]).max(axis=0, initial=0.0) > _ROUNDING
+            left_out[SHORT_HISTORY][i] = len(chosen) - len(enough)
+            left_out[CONSTANT][i] = len(enough) - varies.sum()
+            chosen, returns = enough[varies], returns[:, varies]
+        if len(chosen):
+            weights[i, chosen] = scheme_weights(rules.scheme, returns, rules.max_weight)
+    can = weights.any(axis=1)
+    return rows[can], weights[can], {reason: n[can] for reason, n in left_out.items()}
+
+
+def growth_since(curves: np.ndarray) -> np.ndarray:
     """Each curve over its first value; what ends keeps its last value, what is lost stays 0."""
-    last_seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), 0)
-    filled = np.take_along_axis(curves, np.maximum.accumulate(last_seen, axis=1), axis=1)
-    start = curves[:, :1]
+    filled, start = _filled(curves), curves[:, :1]
     return np.divide(filled, start, out=np.zeros_like(filled), where=start > 0)
+
+
+def _filled(curves: np.ndarray) -> np.ndarray:
+    """The curves with each gap, and the time after the end, at the last value before it."""
+    last_seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), 0)
+    return np.take_along_axis(curves, np.maximum.accumulate(last_seen, axis=1), axis=1)

@@ -41,6 +41,34 @@ _RULES = {
             USING (run_id)
         WHERE r.status = 'completed' AND r.is_current
     """,
+    # What is not invested is cash, and there is cash only where each weight is at the cap.
+    "portfolio_rollups": """
+        WITH current_ones AS (
+            SELECT run_id, n_rebalances, member_run_ids, (config ->> 'max_weight')::float AS cap
+            FROM portfolio_runs WHERE is_current
+        ), rebalances AS (
+            SELECT c.run_id, c.cap, w.ts, sum(w.weight) AS total, min(w.weight) AS least,
+                   max(w.weight) AS most
+            FROM current_ones c JOIN (
+                SELECT run_id, ts, weight FROM portfolio_weights
+                UNION ALL SELECT run_id, ts, weight FROM portfolio_strategy_weights
+            ) w USING (run_id)
+            GROUP BY c.run_id, c.cap, w.ts
+        ), members AS (
+            SELECT c.run_id, r.id, r.first_ts
+            FROM current_ones c CROSS JOIN unnest(c.member_run_ids) AS member
+            JOIN backtest_runs r ON r.run_id = member
+        )
+        SELECT (SELECT count(*) FROM rebalances
+                WHERE total > 1 + 1e-9 OR (total < 1 - 1e-9 AND least < cap - 1e-9)
+               ) AS weights_without_sum,
+               (SELECT count(*) FROM rebalances WHERE most > cap + 1e-9) AS weights_above_cap,
+               (SELECT count(*) FROM portfolio_weights w JOIN members m USING (run_id, id)
+                WHERE w.ts < m.first_ts) AS weights_before_history,
+               (SELECT count(*) FROM current_ones c
+                WHERE c.n_rebalances <> (SELECT count(*) FROM rebalances r
+                                         WHERE r.run_id = c.run_id)) AS rebalances_missing
+    """,
 }
 CHECKED = tuple(_RULES)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -13,6 +14,21 @@ from backtest_pipeline.storage import copy
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True)
+class PortfolioTables:
+    """Portfolios of one timeframe, with the columns of the tables that they go to.
+
+    Attributes:
+        runs: of `portfolio_runs`.
+        weights: of `portfolio_weights`.
+        strategy_weights: of `portfolio_strategy_weights`.
+    """
+
+    runs: pa.Table
+    weights: pa.Table
+    strategy_weights: pa.Table
 
 
 def stored_portfolio_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
@@ -24,24 +40,38 @@ def stored_portfolio_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -
     return set(rows.scalars())
 
 
-def publish_portfolios(cursor: Cursor, portfolios: pa.Table, weights: pa.Table) -> None:
-    """Put portfolios in the place of the current ones of their timeframe, signal and scheme.
+def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
+    """Put the portfolios in the place of all current ones of their timeframe.
 
-    The tables have a `run_id` column (text) and otherwise the columns of `portfolio_runs` and
-    `portfolio_weights`.
+    `run_id` is text. The artifacts that the portfolios point to must be there already.
     """
-    for tf in portfolios["tf"].unique().to_pylist():
-        copy.lock_cells(cursor, "portfolios", tf, portfolios["signal_id"].unique().to_pylist())
-    copy.stage(cursor, "staged_portfolios", portfolios)
-    copy.stage(cursor, "staged_weights", weights)
+    (tf,) = tables.runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "portfolios", tf, [0])
+    copy.stage(cursor, "staged_portfolios", tables.runs)
     copy.run(
         cursor,
         "DELETE FROM portfolio_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_portfolios)",
     )
     copy.run(
-        cursor,
-        "UPDATE portfolio_runs p SET is_current = FALSE FROM staged_portfolios s WHERE p.is_current"
-        " AND p.tf = s.tf AND p.signal_id = s.signal_id AND p.scheme = s.scheme",
+        cursor, "UPDATE portfolio_runs SET is_current = FALSE WHERE is_current AND tf = $1", tf
     )
-    copy.insert(cursor, "portfolio_runs", "staged_portfolios", portfolios.column_names)
-    copy.insert(cursor, "portfolio_weights", "staged_weights", weights.column_names)
+    copy.insert(cursor, "portfolio_runs", "staged_portfolios", tables.runs.column_names)
+    for name, rows in (
+        ("portfolio_weights", tables.weights),
+        ("portfolio_strategy_weights", tables.strategy_weights),
+    ):
+        copy.append(cursor, name, copy.as_stored(cursor, name, rows))
+
+
+def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> list[dict[str, Any]]:
+    """Current portfolios of these timeframes, in a stable order."""
+    rows = connection.execute(
+        text("""
+            SELECT run_id, tf, signal_id, signal_name, scheme, n_members, n_rebalances, left_out,
+                   metrics, undefined, config, artifact_uri
+            FROM portfolio_runs WHERE is_current AND tf = ANY(:timeframes)
+            ORDER BY tf, signal_id NULLS LAST, scheme
+        """),
+        {"timeframes": list(timeframes)},
+    )
+    return [dict(row) for row in rows.mappings()]

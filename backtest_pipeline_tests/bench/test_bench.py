@@ -15,6 +15,7 @@ FIGURES = {
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),
     "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
+    "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
 }
 
@@ -58,4 +59,5 @@ def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "no case 'universes'; there are peers, grid, universe, dagster_refresh" in done.stderr
+    known = "peers, grid, universe, portfolio, dagster_refresh"
+    assert f"no case 'universes'; there are {known}" in done.stderr

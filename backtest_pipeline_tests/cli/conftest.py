@@ -15,7 +15,7 @@ from backtest_pipeline.storage.database import Database
 TABLES = (
     *("dim_assets", "dataset_versions", "data_quality", "cmc_features", "signals"),
     *("backtest_runs", "backtest_trades", "backtest_metrics", "portfolio_runs"),
-    "run_robustness",
+    *("portfolio_weights", "portfolio_strategy_weights", "run_robustness"),
 )
 
 

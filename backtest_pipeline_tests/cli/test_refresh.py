@@ -31,6 +31,8 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert first.code == 0, first.err
     assert ended(first.err) == ["loading", *STAGES, "portfolios"]
     assert "24 backtests, " in first.out
+    assert "Portfolios by weighting scheme" in first.out
+    assert "equal_weight" in first.out
     assert f"files:    {cli.folder / 'artifacts'}" in first.out
     stored = cli.stored()
 
@@ -39,8 +41,11 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     found = json.loads(second.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
-        *("database", "artifacts"),
+        *("portfolios", "database", "artifacts"),
     }
+    assert len(found["portfolios"]) == 2 * 7 * 5
+    never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]
+    assert all("sharpe" in row["undefined"] for row in never)
     assert len({run["run_id"] for run in found["runs"]}) == 24
     assert {run["asset"] for run in found["runs"]} == {"AAA", "BBB"}
     assert found["failures"] == []

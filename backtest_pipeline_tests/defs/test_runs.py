@@ -157,7 +157,9 @@ def test_portfolios_are_formed_from_the_stored_backtests(
     execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-GAMMA|1D"))
     run = execute(instance, "rollup", rectangle("1D", "1D"))
     require_success(run)
-    assert count(store, "SELECT count(*) FROM portfolio_runs WHERE is_current") == 6
+    assert count(store, "SELECT count(*) FROM portfolio_runs WHERE is_current") == 7 * 5
+    checks = {c.check_name: c.passed for c in run.get_asset_check_evaluations()}
+    assert checks == {"grain_and_bounds": True}
     sums = """
         SELECT count(*) FROM (
             SELECT sum(weight) AS total FROM portfolio_weights GROUP BY run_id, ts

@@ -33,6 +33,27 @@ def test_the_research_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().out.split()) == 2
 
 
+def test_the_portfolio_example_and_query_run(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = blocks("docs/portfolios.md", "python")
+    exec(compile(example, "docs/portfolios.md", "exec"), {})  # noqa: S102 - our own document
+    assert len(capsys.readouterr().out.split()) > 3
+    (query,) = blocks("docs/portfolios.md", "sql")
+    with database.begin() as connection:
+        assert connection.execute(sa.text(query)).all() == []
+
+
+def test_the_portfolio_page_names_every_scheme_and_figure() -> None:
+    from backtest_pipeline.pipeline.portfolios import FIGURES
+    from backtest_pipeline.research.portfolio import LEFT_OUT, SCHEDULES
+    from backtest_pipeline.research.weights import SCHEMES
+
+    text = (ROOT / "docs/portfolios.md").read_text()
+    for name in (*SCHEMES, *SCHEDULES, *LEFT_OUT, *FIGURES):
+        assert f"`{name}`" in text, name
+
+
 def test_the_api_that_is_documented_is_the_api_that_there_is() -> None:
     import backtest_pipeline
 

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from backtest_pipeline.pipeline.backtests import BacktestsStage
 from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.rollups import RollupConfig, roll_up, store_rollups
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -143,26 +142,6 @@ def test_other_costs_or_direction_are_other_runs(
     assert not first & second
     assert together == len(first) + len(second)
     assert backtests_summary(workspace, PARTITIONS).numbers["runs"] == len(second)
-
-
-def test_portfolios_hold_each_asset_once_whatever_else_was_run(workspace: Workspace) -> None:
-    refresh(workspace, MARKET, PARTITIONS)
-    one_run(workspace, DEAR)
-    refresh(workspace, MARKET, PARTITIONS, DEAR)
-    config = RollupConfig(DEAR.costs)
-    rollups = roll_up(workspace, "1D", config)
-    stored = store_rollups(workspace, rollups, config)
-    assert [len(rollup.runs) for rollup in rollups] == [6] * 6
-    assert all(row["is_new"] for row in stored)
-    assert not any(row["is_new"] for row in store_rollups(workspace, rollups, config))
-    with workspace.database.begin() as connection:
-        sums = connection.execute(
-            sa.text("SELECT sum(weight) FROM portfolio_weights GROUP BY run_id, ts")
-        ).scalars()
-        assert list(sums) == pytest.approx([1.0] * 6 * 9)
-        assert (
-            connection.scalar(sa.text("SELECT count(*) FROM portfolio_runs WHERE is_current")) == 6
-        )
 
 
 def test_a_run_on_demand_is_the_one_of_the_batch(workspace: Workspace) -> None:

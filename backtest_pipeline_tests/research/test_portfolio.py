@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.portfolio import equal_weight_portfolio
+from backtest_pipeline.research.portfolio import (
+    SCHEDULES,
+    PortfolioRules,
+    form_portfolio,
+    period_starts,
+)
+from backtest_pipeline.research.weights import SCHEMES
 
 NAN = np.nan
 
@@ -22,7 +28,7 @@ def test_two_assets_by_hand() -> None:
     # January: 500 each; A doubles, B halves by 1 February: 1000 + 250 = 1250, spread 625 each,
     # moved 375 + 375 = 750 at 1 % costs 7.5; then A x1.5 and B x1: 621.25 * 2.5 = 1553.125.
     curves = np.array([[10.0, 15, 20, 30, 30], [8, 8, 4, 4, 4]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_array_equal(found.rebalance_rows, [0, 2, 4])
     np.testing.assert_allclose(found.equity[:2], [1000, 500 * 1.5 + 500])
     np.testing.assert_allclose(found.equity[2], 1250 - 7.5)
@@ -35,41 +41,47 @@ def test_two_assets_by_hand() -> None:
 
 def test_a_late_listing_waits_for_the_next_month() -> None:
     curves = np.array([[10.0, 10, 10, 10, 10], [NAN, 5, 10, 20, 20]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[1, 0], [0.5, 0.5], [0.5, 0.5]])
     np.testing.assert_allclose(found.equity, [1000, 1000, 1000, 500 + 1000, 1500])
 
 
 def test_an_asset_that_ends_keeps_its_last_equity_until_the_next_month() -> None:
     curves = np.array([[10.0, 10, 10, 10, 10], [10, 20, NAN, NAN, NAN]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[0.5, 0.5], [1, 0], [1, 0]])
     np.testing.assert_allclose(found.equity, [1000, 1500, 1500, 1500, 1500])
 
 
 def test_what_one_member_loses_is_lost_once() -> None:
     curves = np.array([[10.0, 10, 10, 10, 20], [10, 0, 0, 0, 0]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
     np.testing.assert_allclose(found.weights, [[0.5, 0.5], [1, 0], [1, 0]])
     np.testing.assert_allclose(found.equity, [1000, 500, 500, 500, 1000])
 
 
 def test_when_all_is_lost_nothing_is_left() -> None:
     curves = np.array([[10.0, 0, 0, 0, 0], [10, 5, 0, 0, 0]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_allclose(found.equity, [1000, 250, 0, 0, 0])
     assert np.isfinite(found.weights).all()
 
 
 def test_before_the_first_listing_the_cash_waits() -> None:
     curves = np.array([[NAN, NAN, NAN, 10.0, 20]])
-    found = equal_weight_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01)
     np.testing.assert_allclose(found.equity, [1000, 1000, 1000, 1000, 2000])
 
 
 def test_a_portfolio_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at least one run"):
-        equal_weight_portfolio(np.full((2, 5), NAN), JANUARY_TO_MARCH, 1000.0, 0.0)
+        form_portfolio(np.empty((0, 5)), JANUARY_TO_MARCH, 1000.0, 0.0)
+
+
+def test_a_portfolio_of_what_never_lives_stays_cash() -> None:
+    found = form_portfolio(np.full((2, 5), NAN), JANUARY_TO_MARCH, 1000.0, 0.0)
+    assert len(found.rebalance_rows) == len(found.weights) == 0
+    np.testing.assert_array_equal(found.equity, 1000.0)
 
 
 @st.composite
@@ -92,7 +104,7 @@ def markets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 @given(markets())
 def test_weights_sum_to_one_and_equity_is_finite(market: tuple[np.ndarray, np.ndarray]) -> None:
-    found = equal_weight_portfolio(*market, 1000.0, 0.002)
+    found = form_portfolio(*market, 1000.0, 0.002)
     np.testing.assert_allclose(found.weights.sum(axis=1), 1)
     assert (found.weights >= 0).all()
     assert (found.equity > 0).all()
@@ -102,8 +114,8 @@ def test_weights_sum_to_one_and_equity_is_finite(market: tuple[np.ndarray, np.nd
 @given(markets(), st.integers(1, 149))
 def test_only_the_past_counts(market: tuple[np.ndarray, np.ndarray], n: int) -> None:
     curves, ts = market
-    whole = equal_weight_portfolio(curves, ts, 1000.0, 0.002)
-    part = equal_weight_portfolio(curves[:, :n], ts[:n], 1000.0, 0.002)
+    whole = form_portfolio(curves, ts, 1000.0, 0.002)
+    part = form_portfolio(curves[:, :n], ts[:n], 1000.0, 0.002)
     np.testing.assert_array_equal(part.equity, whole.equity[:n])
     np.testing.assert_array_equal(part.weights, whole.weights[: len(part.weights)])
 
@@ -113,14 +125,114 @@ def test_the_order_of_assets_is_irrelevant(market: tuple[np.ndarray, np.ndarray]
     curves, ts = market
     order = list(range(len(curves)))
     random.shuffle(order)
-    one = equal_weight_portfolio(curves, ts, 1000.0, 0.002)
-    other = equal_weight_portfolio(curves[order], ts, 1000.0, 0.002)
+    one = form_portfolio(curves, ts, 1000.0, 0.002)
+    other = form_portfolio(curves[order], ts, 1000.0, 0.002)
     np.testing.assert_allclose(one.equity, other.equity, rtol=1e-12)
     np.testing.assert_array_equal(one.weights[:, order], other.weights)
 
 
 @given(markets())
 def test_costs_only_cost(market: tuple[np.ndarray, np.ndarray]) -> None:
-    free = equal_weight_portfolio(*market, 1000.0, 0.0)
-    dear = equal_weight_portfolio(*market, 1000.0, 0.01)
+    free = form_portfolio(*market, 1000.0, 0.0)
+    dear = form_portfolio(*market, 1000.0, 0.01)
     assert (dear.equity <= free.equity * (1 + 1e-12)).all()
+
+
+def trading(n_assets: int, n_times: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Equity curves that never stand still, daily from Wednesday 15 November 2023."""
+    rng = np.random.default_rng(seed)
+    ts = days("2023-11-15")[0] + np.arange(n_times) * 86_400_000_000
+    return np.exp(np.cumsum(rng.normal(0, 0.03, (n_assets, n_times)), axis=1)), ts
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("rebalance", SCHEDULES)
+@given(markets(), st.integers(1, 149), st.sampled_from([1.0, 0.4]))
+def test_what_comes_later_changes_no_earlier_weight(
+    scheme: str, rebalance: str, market: tuple[np.ndarray, np.ndarray], n: int, cap: float
+) -> None:
+    curves, ts = market
+    rules = PortfolioRules(scheme, rebalance, 20, cap)
+    whole = form_portfolio(curves, ts, 1000.0, 0.002, rules)
+    part = form_portfolio(curves[:, :n], ts[:n], 1000.0, 0.002, rules)
+    known = len(part.rebalance_rows)
+    np.testing.assert_array_equal(part.rebalance_rows, whole.rebalance_rows[:known])
+    np.testing.assert_array_equal(part.weights, whole.weights[:known])
+    np.testing.assert_array_equal(part.equity, whole.equity[:n])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@given(markets(), st.randoms())
+def test_the_order_of_assets_changes_no_weight(
+    scheme: str, market: tuple[np.ndarray, np.ndarray], random
+) -> None:
+    curves, ts = market
+    order = list(range(len(curves)))
+    random.shuffle(order)
+    rules = PortfolioRules(scheme, "monthly", 20)
+    one = form_portfolio(curves, ts, 1000.0, 0.002, rules)
+    other = form_portfolio(curves[order], ts, 1000.0, 0.002, rules)
+    np.testing.assert_allclose(one.weights[:, order], other.weights, atol=1e-8)
+    np.testing.assert_allclose(one.equity, other.equity, rtol=1e-8)
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "equal_weight"])
+def test_an_asset_joins_at_the_first_rebalance_with_enough_history(scheme: str) -> None:
+    curves, ts = trading(3, 120)
+    curves[2, :40] = NAN
+    found = form_portfolio(curves, ts, 1000.0, 0.0, PortfolioRules(scheme, "weekly", 30, 0.6))
+    # The first two have 30 returns at row 30, the third at row 70; weeks begin at rows 5, 12 ...
+    np.testing.assert_array_equal(found.rebalance_rows, np.arange(33, 120, 7))
+    assert (found.weights[:, :2].sum(axis=1) > 0).all()
+    joined = found.rebalance_rows >= 70
+    assert not found.weights[~joined, 2].any()
+    alive = (found.rebalance_rows >= 40) & ~joined
+    np.testing.assert_array_equal(found.left_out["short_history"], alive)
+    np.testing.assert_array_equal(found.equity[:34], 1000.0)
+
+
+def test_an_asset_that_stands_still_is_left_out_and_counted() -> None:
+    curves, ts = trading(3, 120)
+    curves[1, :80] = 1.0
+    rules = PortfolioRules("minimum_variance", "weekly", 30)
+    found = form_portfolio(curves, ts, 1000.0, 0.0, rules)
+    still = found.rebalance_rows < 80
+    assert still.any()
+    assert not found.weights[still, 1].any()
+    np.testing.assert_array_equal(found.left_out["constant_returns"], still)
+
+
+def test_where_all_stand_still_nothing_is_formed() -> None:
+    rules = PortfolioRules("hrp", lookback=20)
+    found = form_portfolio(np.ones((3, 120)), trading(3, 120)[1], 1000.0, 0.0, rules)
+    assert len(found.rebalance_rows) == 0
+    np.testing.assert_array_equal(found.equity, 1000.0)
+
+
+def test_what_a_cap_leaves_is_cash() -> None:
+    # 300 each and 400 cash; on 1 February 600 + 150 + 400 = 1150: 345 each, 255 + 195 moved.
+    curves = np.array([[10.0, 15, 20, 30, 30], [8, 8, 4, 4, 4]])
+    rules = PortfolioRules(max_weight=0.3)
+    found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.01, rules)
+    np.testing.assert_allclose(found.weights, 0.3)
+    np.testing.assert_allclose(found.equity[:3], [1000, 450 + 300 + 400, 1150 - 4.5])
+    np.testing.assert_allclose(found.turnover[1], 450 / 1150)
+    np.testing.assert_allclose(found.equity[3], 1145.5 * (0.3 * 1.5 + 0.3 + 0.4))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("weekly", ["2023-11-15", "2023-11-20", "2023-11-27", "2023-12-04"]),
+        ("monthly", ["2023-11-15", "2023-12-01", "2024-01-01", "2024-02-01"]),
+        ("quarterly", ["2023-11-15", "2024-01-01", "2024-04-01", "2024-07-01"]),
+    ],
+)
+def test_a_schedule_begins_with_each_week_month_or_quarter(
+    schedule: str, expected: list[str]
+) -> None:
+    _, ts = trading(1, 250)
+    np.testing.assert_array_equal(ts[period_starts(ts, schedule)[:4]], days(*expected))
+    sparse = ts[::50]  # some periods have no bar, the others begin with the first that they have
+    assert (np.diff(period_starts(sparse, schedule)) > 0).all()
+    assert period_starts(sparse, schedule)[0] == 0

@@ -183,3 +183,31 @@ def test_a_user_who_may_not_create_roles_can_migrate(empty_database: Database) -
     with psycopg.connect(empty_database.conninfo, autocommit=True) as server:
         server.execute("DROP OWNED BY plain CASCADE")
         server.execute("DROP ROLE plain")
+
+
+def test_portfolios_without_provenance_become_history(
+    empty_database: Database, folder: Path
+) -> None:
+    later = [path for path in folder.glob("0*.sql") if path.name >= "0007"]
+    kept = {path: path.read_bytes() for path in later}
+    for path in later:
+        path.unlink()
+    migrate(empty_database, folder)
+    with empty_database.begin() as connection:
+        connection.execute(
+            sa.text("""
+                INSERT INTO portfolio_runs (
+                    run_id, tf, signal_id, signal_name, scheme, n_assets, first_ts, last_ts,
+                    completed_at, is_current, config, metrics, member_run_ids, code_version,
+                    result_fingerprint, artifact_uri)
+                VALUES (gen_random_uuid(), '1D', 1, 'ema_9_21', 'equal_weight', 3, now(), now(),
+                        now(), TRUE, '{}', '{}', '{}', '', '', '')
+            """)
+        )
+    for path, data in kept.items():
+        path.write_bytes(data)
+    assert "0007_portfolios.sql" in migrate(empty_database, folder)
+    with empty_database.begin() as connection:
+        (row,) = connection.execute(sa.text("SELECT * FROM portfolio_runs")).mappings()
+    assert row["n_members"] == 3
+    assert not row["is_current"]

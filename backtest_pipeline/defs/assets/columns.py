@@ -43,10 +43,13 @@ BACKTESTS = _schema(
     *((metric.name, metric.unit, metric.formula) for metric in METRICS),
 )
 PORTFOLIOS = _schema(
-    ("run_id", "uuid", ""),
+    ("run_id", "uuid", "follows from all inputs"),
     ("tf", "text", "timeframe"),
-    ("signal_name", "text", "strategy with its parameters"),
+    ("signal_name", "text", "strategy with its parameters, or all of them together"),
     ("scheme", "text", "how capital is spread"),
-    ("n_assets", "integer", "runs in the portfolio"),
-    ("metrics", "jsonb", "metrics of the portfolio's equity"),
+    ("n_members", "integer", "runs, or strategies' portfolios, that it is formed of"),
+    ("n_rebalances", "integer", "times that weights were set"),
+    ("left_out", "jsonb", "members that got no weight at a rebalance, by reason"),
+    ("metrics", "jsonb", "metrics of the portfolio's equity, and figures of its members together"),
+    ("undefined", "jsonb", "why a metric is NULL"),
 )

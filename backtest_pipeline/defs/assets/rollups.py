@@ -1,14 +1,27 @@
 """Portfolios per timeframe."""
 
 import dagster as dg
+from pydantic import Field
 
 from backtest_pipeline.defs.assets.columns import PORTFOLIOS
 from backtest_pipeline.defs.assets.stages import OWNERS
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
-from backtest_pipeline.pipeline.rollups import RollupConfig, roll_up, rollups_summary, store_rollups
+from backtest_pipeline.pipeline.portfolios import RollupConfig
+from backtest_pipeline.pipeline.rollups import roll_up, rollups_summary
+from backtest_pipeline.research.portfolio import SCHEDULES
+from backtest_pipeline.research.weights import SCHEMES
 from backtest_pipeline.storage.provenance import code_version
+
+
+class Rollup(dg.Config):
+    """How portfolios are formed; docs/portfolios.md."""
+
+    schemes: list[str] = Field(default=list(SCHEMES), description=", ".join(SCHEMES))
+    rebalance: str = Field(default="monthly", description=", ".join(SCHEDULES))
+    lookback: int = Field(default=90, description="returns that the schemes look at, in bars")
+    max_weight: float = Field(default=1.0, description="most that one member may weigh")
 
 
 @dg.asset(
@@ -24,17 +37,26 @@ from backtest_pipeline.storage.provenance import code_version
     owners=OWNERS,
     code_version=code_version("market", "strategies", "simulation", "research"),
     metadata={"dagster/column_schema": PORTFOLIOS, "dagster/table_name": "portfolio_runs"},
-    description="Each strategy over all assets of a timeframe in one equal-weight portfolio, "
-    "rebalanced monthly with costs.",
+    description="Each strategy over all assets of a timeframe, and all strategies together, in one "
+    "portfolio per weighting scheme, rebalanced on a schedule with costs.",
 )
 def portfolio_rollups(
-    context: dg.AssetExecutionContext, store: WorkspaceResource, simulation: SimulationResource
+    context: dg.AssetExecutionContext,
+    config: Rollup,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
 ) -> dg.MaterializeResult:
     require_sound_run(context.run.tags)
     chosen = simulation.config()
-    config = RollupConfig(chosen.costs, chosen.initial_cash)
-    rollups = [
-        rollup for tf in context.partition_keys for rollup in roll_up(store.workspace, tf, config)
-    ]
-    stored = store_rollups(store.workspace, rollups, config)
-    return dg.MaterializeResult(metadata=of_summary(rollups_summary(rollups, stored)))
+    asked = RollupConfig(
+        chosen.costs,
+        chosen.initial_cash,
+        tuple(config.schemes),
+        config.rebalance,
+        config.lookback,
+        config.max_weight,
+    )
+    timeframes = list(context.partition_keys)
+    formed = sum(roll_up(store.workspace, tf, asked) for tf in timeframes)
+    found = of_summary(rollups_summary(store.workspace, timeframes))
+    return dg.MaterializeResult(metadata={"portfolios_formed": formed, **found})
