@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.backtests import (
     BacktestBlock,
     StoredSignals,
     prepare_publication,
+    publish,
     stored_signals,
 )
 from backtest_pipeline.pipeline.batches import StageReport
@@ -37,7 +38,7 @@ from backtest_pipeline.storage.dimensions import (
     find_signal,
     known_symbols,
 )
-from backtest_pipeline.storage.runs import current_runs, publish_runs
+from backtest_pipeline.storage.runs import current_runs
 
 
 def backtest_once(
@@ -114,10 +115,10 @@ def backtest_once(
             benchmark=benchmark.equity,
         )
         published = prepare_publication(
-            workspace, batch, block, ids, asked, benchmark.versions, kept
+            workspace, batch, block, ids, asked, "run", benchmark.versions, kept
         )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            publish_runs(cursor, published.runs, published.trades, published.metrics)
+            publish(cursor, published)
             if asked.window == Window():
                 # The run took the place of one that a refresh had published: were the data of
                 # that one to come back, the refresh must not take its own for current.
