@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
-from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
@@ -79,8 +79,6 @@ def sweep(
 ) -> pd.DataFrame:
     """The metrics of every combination on one asset, each as its run alone would have them.
 
-    Memory is bounded: combinations are simulated in blocks whose equity takes `BLOCK_BYTES`.
-
     Args:
         panel: one asset with the features that the strategy reads.
         grid: what to try.
@@ -94,21 +92,41 @@ def sweep(
         One row per combination of the grid, indexed by the parameters, one column per metric;
         NaN where undefined.
     """
+    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    return metrics_table(grid, [batch.metrics for _, batch in batches])
+
+
+def metrics_table(grid: ParameterGrid, blocks: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """The metrics of all blocks of a sweep, one row per combination of the grid."""
+    table = pd.concat([pd.DataFrame(metrics) for metrics in blocks])
+    table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
+    return table
+
+
+def sweep_batches(
+    panel: Panel,
+    grid: ParameterGrid,
+    config: SimulationConfig,
+    *,
+    keep: np.ndarray | None = None,
+    funding: FundingRates | None = None,
+    listen: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
+    """Combinations with their simulation, block by block, in the order of the grid.
+
+    Memory is bounded: the equity of a block takes `BLOCK_BYTES`. Arguments as in `sweep`.
+    """
     panel = with_config_columns(panel, config)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
     close = pd.Series(panel["close"], utc_index(panel.ts), name="close")
     block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
-    found = []
     listen(0, len(grid))
     for start in range(0, len(grid), block):
         combinations = grid.combinations[start : start + block]
         run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
         events = np.asarray(run.events).reshape(len(panel), len(combinations))
         events = np.ascontiguousarray(events[keep].T)
-        found.append(pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics))
+        yield combinations, simulate_batch(traded, events, config, funding=funding)
         listen(start + len(combinations), len(grid))
-    table = pd.concat(found)
-    table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
-    return table
