@@ -8,7 +8,7 @@ of many has chosen among families as well, and no number of a single run can tel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -82,11 +82,19 @@ def deflate_partitions(
 def families(trials: pa.Table) -> dict[FamilyKey, Family]:
     """The families of trials, as `storage.trials.read_families` gives them."""
     owners = list(zip(*(trials[n].to_pylist() for n in ("symbol", "signal_type")), strict=True))
-    sharpe, n_obs = (copy.numbers(trials[name]) for name in ("sharpe", "n_obs"))
-    return {
-        owner: family_of(sharpe[rows], n_obs[rows], _aligned(trials[rows.start : rows.stop]))
-        for owner, rows in _runs_of_equals(owners)
-    }
+    sharpe, n_obs, first_day = (
+        copy.numbers(trials[name]) for name in ("sharpe", "n_obs", "first_day")
+    )
+    weekly = trials["weekly_returns"].combine_chunks()
+    bounds, values = weekly.offsets.to_numpy(), weekly.values.to_numpy()
+    found, start = {}, 0
+    for owner, group in groupby(owners):
+        stop = start + len(list(group))
+        rows = slice(start, stop)
+        series = [values[low:high] for low, high in pairwise(bounds[start : stop + 1])]
+        found[owner] = family_of(sharpe[rows], n_obs[rows], _aligned(first_day[rows], series))
+        start = stop
+    return found
 
 
 def deflated(runs: pa.Table, found: Mapping[FamilyKey, Family]) -> pa.Table:
@@ -122,25 +130,20 @@ def deflated(runs: pa.Table, found: Mapping[FamilyKey, Family]) -> pa.Table:
     )
 
 
-def _runs_of_equals(owners: Sequence[FamilyKey]) -> Iterator[tuple[FamilyKey, slice]]:
-    """Each owner with the rows that are its own; the rows are sorted by owner."""
-    start = 0
-    for owner, group in groupby(owners):
-        stop = start + len(list(group))
-        yield owner, slice(start, stop)
-        start = stop
+def _aligned(first_day: np.ndarray, series: Sequence[np.ndarray]) -> np.ndarray:
+    """Weekly returns side by side, float64 `(n_weeks, n_sampled)`; 0 where a trial has none.
 
-
-def _aligned(trials: pa.Table) -> np.ndarray:
-    """Weekly returns side by side, float64 `(n_weeks, n_sampled)`; 0 where a trial has none."""
-    sampled = trials.filter(trials["weekly_returns"].is_valid()).combine_chunks()
-    first = sampled["first_week"].cast(pa.int32()).to_numpy() // 7
-    lists = sampled["weekly_returns"].combine_chunks()
-    bounds = lists.offsets.to_numpy()
-    values = lists.values.to_numpy()
-    length = np.diff(bounds)
-    start = first - first.min()
-    aligned = np.zeros((int((start + length).max()), len(first)))
-    for i, (low, high) in enumerate(pairwise(bounds)):
-        aligned[start[i] : start[i] + length[i], i] = values[low:high]
+    Args:
+        first_day: day number of each trial's first week; NaN where it has no returns here.
+        series: the weekly returns of each trial.
+    """
+    first_week = ((first_day - np.nanmin(first_day)) // 7).tolist()
+    sampled = [
+        (int(first), returns)
+        for first, returns in zip(first_week, series, strict=True)
+        if not np.isnan(first)
+    ]
+    aligned = np.zeros((max(first + len(returns) for first, returns in sampled), len(sampled)))
+    for column, (first, returns) in enumerate(sampled):
+        aligned[first : first + len(returns), column] = returns
     return aligned

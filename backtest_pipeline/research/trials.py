@@ -215,18 +215,37 @@ def _correlations(returns: np.ndarray) -> np.ndarray:
 
 def _clusters(correlation: np.ndarray) -> np.ndarray:
     """The cut of the dendrogram with the highest mean silhouette; the coarsest if several have."""
-    from scipy.cluster.hierarchy import average, cut_tree
+    from scipy.cluster.hierarchy import average
     from scipy.spatial.distance import squareform
 
     if len(correlation) == 1:
         return np.zeros(1, np.int64)
     distance = np.sqrt((1 - correlation) / 2)
-    cuts = cut_tree(average(squareform(distance, checks=False))).T[::-1]  # the coarsest first
+    merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
+    cuts = _cuts(merged)
     scores = [_silhouettes(distance, labels).mean() for labels in cuts]
     _, first, labels = np.unique(
         cuts[int(np.argmax(scores))], return_index=True, return_inverse=True
     )
     return np.argsort(np.argsort(first))[labels]
+
+
+@njit(cache=True, nogil=True)
+def _cuts(merged):
+    """The cluster of each trial in every cut of a dendrogram, the coarsest cut first.
+
+    As scipy's cut_tree, which takes longer than all the rest for the few trials of most families.
+    """
+    n = len(merged) + 1
+    cuts = np.empty((n, n), np.int64)
+    labels, name = np.arange(n), np.arange(2 * n - 1)
+    cuts[n - 1] = labels
+    for k in range(n - 1):
+        kept, gone = name[merged[k, 0]], name[merged[k, 1]]
+        name[n + k] = kept
+        labels[labels == gone] = kept
+        cuts[n - 2 - k] = labels
+    return cuts
 
 
 @njit(cache=True, nogil=True)
@@ -249,7 +268,7 @@ def _silhouettes(distance, labels):
         own = total[labels[i]] / (size[labels[i]] - 1)
         nearest = _UNCORRELATED
         for cluster in range(len(size)):
-            if cluster != labels[i]:
+            if cluster != labels[i] and size[cluster] > 0:
                 nearest = min(nearest, total[cluster] / size[cluster])
         if max(own, nearest) > 0.0:
             found[i] = (nearest - own) / max(own, nearest)

@@ -46,8 +46,8 @@ def read_families(
             are those with the lowest `configuration_id`, which is as good as random.
 
     Returns:
-        Columns symbol, signal_type, sharpe, n_obs, first_week and weekly_returns, the last two
-        NULL where they are left out.
+        Columns symbol, signal_type, sharpe, n_obs, first_day (that of the first week, since 1970)
+        and weekly_returns, the last two NULL where they are left out.
     """
     return copy.fetch(
         cursor,
@@ -64,7 +64,8 @@ def read_families(
                 PARTITION BY symbol, signal_type ORDER BY configuration_id) AS place
             FROM newest
         )
-        SELECT p.symbol, p.signal_type, p.sharpe, p.n_obs, t.first_week, t.weekly_returns
+        SELECT p.symbol, p.signal_type, p.sharpe, p.n_obs,
+               t.first_week - DATE '1970-01-01' AS first_day, t.weekly_returns
         FROM placed p LEFT JOIN trials t ON t.trial_id = p.trial_id AND p.place <= $4
         ORDER BY p.symbol, p.signal_type, p.configuration_id""",
         tf,
