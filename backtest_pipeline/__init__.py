@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.robustness import Robustness
-    from backtest_pipeline.research.significance import (
-        deflated_sharpe_ratio,
-        probabilistic_sharpe_ratio,
-    )
     from backtest_pipeline.research.splits import walk_forward_splits
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
+    from backtest_pipeline.simulation.significance import (
+        deflated_sharpe_ratio,
+        probabilistic_sharpe_ratio,
+    )
     from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
     from backtest_pipeline.simulation.sizing import (
         AtrRisk,
@@ -52,13 +52,13 @@ _HOMES = {
     "VolatilityScaled": "simulation.sizing",
     "build_features": "pipeline.api",
     "compute_metrics": "simulation.single",
-    "deflated_sharpe_ratio": "research.significance",
+    "deflated_sharpe_ratio": "simulation.significance",
     "explore": "pipeline.exploration",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
     "load_signals": "pipeline.api",
-    "probabilistic_sharpe_ratio": "research.significance",
+    "probabilistic_sharpe_ratio": "simulation.significance",
     "probability_of_backtest_overfitting": "research.overfitting",
     "Robustness": "research.robustness",
     "robustness": "pipeline.api",

@@ -33,6 +33,9 @@ COMMENT ON COLUMN trials.n_obs IS 'Daily returns';
 COMMENT ON COLUMN trials.first_week IS 'Monday of the week of the first of weekly_returns';
 CREATE INDEX trials_family ON trials (symbol, tf, signal_type, configuration_id, created_at);
 
+ALTER TABLE backtest_runs ADD COLUMN trial_id UUID REFERENCES trials (trial_id);
+COMMENT ON COLUMN backtest_runs.trial_id IS 'The entry of the ledger that this run is';
+
 ALTER TABLE backtest_metrics
     ADD COLUMN psr                     DOUBLE PRECISION,
     ADD COLUMN min_track_record_length DOUBLE PRECISION,

@@ -38,27 +38,33 @@ def explore(
         progress("loading", 0, 1)
         params = parameters_of(ranges)
         asked = assumptions.asked()
+        from backtest_pipeline.cli.serving import ensure_schema
         from backtest_pipeline.pipeline.api import load_bars
         from backtest_pipeline.pipeline.exploration import explore as sweep
+        from backtest_pipeline.pipeline.workspace import open_workspace
         from backtest_pipeline.storage.settings import load_settings
 
-        path = bars or load_settings().bars
+        settings = load_settings()
+        path = bars or settings.bars
         loaded = load_bars(path, asset=asset, timeframe=tf)
-        progress("loading", 1, 1)
-        found = sweep(
-            loaded,
-            indicator,
-            params,
-            metric=metric,
-            start=asked.window.start,
-            end=asked.window.end,
-            funding=asked.funding,
-            timeframe=tf,
-            asset=asset,
-            max_combinations=max_combinations,
-            progress=progress,
-            **{field.name: getattr(asked.config, field.name) for field in fields(asked.config)},
-        )
+        ensure_schema(settings)
+        with open_workspace(settings) as workspace:
+            progress("loading", 1, 1)
+            found = sweep(
+                loaded,
+                indicator,
+                params,
+                metric=metric,
+                start=asked.window.start,
+                end=asked.window.end,
+                funding=asked.funding,
+                timeframe=tf,
+                asset=asset,
+                max_combinations=max_combinations,
+                workspace=workspace,
+                progress=progress,
+                **{field.name: getattr(asked.config, field.name) for field in fields(asked.config)},
+            )
         page = found.write_html(output)
     if as_json:
         print_json(_as_json(found, page))
@@ -121,7 +127,7 @@ def _range_of(option: str, text: str, part: str) -> list[int | float]:
 
 
 def _show(found: Exploration, page: Path, issues: Sequence[str], *, synthetic: bool) -> None:
-    from backtest_pipeline.report.exploration import remarks, surroundings_told
+    from backtest_pipeline.report.exploration import remarks, selection_told, surroundings_told
 
     of_what = "the synthetic sample market: " if synthetic else ""
     title = f"{found.subject.signal_type} by {found.metric}, {len(found.table):,} combinations"
@@ -132,6 +138,8 @@ def _show(found: Exploration, page: Path, issues: Sequence[str], *, synthetic: b
     for remark in remarks(found.table, found.metric, found.left_out):
         say(remark)
     say(f"around the best: {surroundings_told(found.surroundings, found.metric)}")
+    for sentence in selection_told(found.selection):
+        say(sentence)
     say(f"warning: {found.warning}")
     say(f"heat map and curves: {page.resolve()}")
 
@@ -188,6 +196,17 @@ def _as_json(found: Exploration, page: Path) -> dict[str, Any]:
             "median": around.median,
             "worst": around.worst,
             "rank": around.rank,
+        },
+        "selection": {
+            **{
+                name: _known(getattr(found.selection, name))
+                for name in ("psr", "dsr", "dsr_effective", "n_trials_effective", "pbo")
+            },
+            "n_trials": found.selection.n_trials,
+            "intervals": {
+                name: list(map(_known, ends)) for name, ends in found.selection.intervals.items()
+            },
+            "undefined": dict(found.selection.undefined),
         },
         "warning": found.warning,
         "page": str(page.resolve()),

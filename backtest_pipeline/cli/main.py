@@ -237,6 +237,18 @@ def refresh(
 
 
 @app.command()
+def trials(
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count what was tried on one asset, and deflate its runs' Sharpe ratios by it anew."""
+    from backtest_pipeline.cli import counting
+
+    counting.trials(asset=asset, tf=tf, as_json=as_json)
+
+
+@app.command()
 def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",

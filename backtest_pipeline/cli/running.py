@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.cli.assumed import Assumed
     from backtest_pipeline.cli.progress import Listener
     from backtest_pipeline.pipeline.workspace import Workspace
+    from backtest_pipeline.research.selection import Intervals
     from backtest_pipeline.sources.base import BarSource
 
 
@@ -29,7 +31,7 @@ def run(
     with progress_shown() as progress:
         progress("loading", 0, 1)
         asked = assumptions.asked()
-        from backtest_pipeline.pipeline.single_run import backtest_once
+        from backtest_pipeline.pipeline.single_run import backtest_once, run_intervals
         from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
 
         with store_and_source(asset, bars, progress) as (workspace, source):
@@ -42,15 +44,18 @@ def run(
                 asked=asked,
                 rebuild=full_rebuild,
             )
+            intervals = run_intervals(workspace, row, risk_free=asked.config.risk_free) or {}
             folder = str(workspace.artifacts.root / row["artifact_uri"])
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
                 remarks = quality_by_reason(connection, "bars", symbols=[asset], timeframes=[tf])
     rows_by_reason = {str(remark["reason"]): int(remark["rows"]) for remark in remarks}
     if as_json:
-        print_json(_as_json(row, folder, synthetic, rows_by_reason))
+        ends = {name: list(map(_known, pair)) for name, pair in intervals.items()}
+        print_json(_as_json(row, folder, synthetic, rows_by_reason) | {"intervals": ends})
     else:
         _show(row, folder, synthetic, rows_by_reason)
+        _show_significance(row, intervals)
 
 
 @contextmanager
@@ -96,10 +101,31 @@ def _show(
     say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
 
 
+def _show_significance(row: Mapping[str, Any], intervals: Intervals) -> None:
+    if row["dsr"] is not None:
+        say(
+            f"probability of a Sharpe ratio above zero: {row['psr']:.0%} alone, {row['dsr']:.0%} "
+            f"as one of {row['n_trials']:,.0f} trials of {row['signal_type']} here "
+            f"({row['dsr_effective']:.0%} as one of {row['n_trials_effective']:,.1f} of their own "
+            "kind)"
+        )
+    if intervals and not any(map(math.isnan, intervals["sharpe"])):
+        low, high = intervals["sharpe"]
+        lowest, highest = intervals["total_return"]
+        say(
+            f"its days drawn anew, 5th to 95th percentile: Sharpe {low:.2f} to {high:.2f}, return "
+            f"{lowest:.1%} to {highest:.1%}"
+        )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _as_json(
     row: Mapping[str, Any], folder: str, synthetic: bool, rows_by_reason: Mapping[str, int]
 ) -> dict[str, Any]:
-    from backtest_pipeline.simulation.metrics import METRIC_NAMES
+    from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
 
     return {
         "run_id": str(row["run_id"]),
@@ -115,6 +141,7 @@ def _as_json(
         "liquidated": row["results"]["liquidated"],
         "refused_entries": row["results"].get("refused_entries", 0),
         "metrics": {name: row[name] for name in METRIC_NAMES},
+        "significance": {metric.name: row[metric.name] for metric in FAMILY_METRICS},
         "undefined": row["undefined"],
         "result_fingerprint": row["result_fingerprint"],
         "artifacts": folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,10 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
+from backtest_pipeline.pipeline.significance import deflate
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -42,6 +45,10 @@ from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asse
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
 from backtest_pipeline.storage.signals import read_events
+from backtest_pipeline.storage.trials import record_trials
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.copy import Cursor
 
 FEWEST_BARS = 2  # a signal needs a next bar to fill at
 PRICE_COLUMNS = BAR_COLUMNS
@@ -229,7 +236,7 @@ class BacktestsStage:
         published = None
         if block.batch is not None:
             published = prepare_publication(
-                self._workspace, block.batch, block, ids, Asked(self._config)
+                self._workspace, block.batch, block, ids, Asked(self._config), "refresh"
             )
         traded = () if block.batch is None else block.batch.panel.assets
         versions = {
@@ -251,7 +258,7 @@ class BacktestsStage:
         ]
         with database.arrow() as connection, connection.cursor() as cursor:
             if published is not None:
-                publish_runs(cursor, published.runs, published.trades, published.metrics)
+                publish(cursor, published)
             retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), too_short)
@@ -278,17 +285,38 @@ def prepare_publication(
     block: BacktestBlock,
     ids: Mapping[str, int],
     asked: Asked,
+    source: str,
     compared: Mapping[str, str] | None = None,
     uri: str | None = None,
 ) -> Publication:
     """Rows to publish, after the files that they point to are written (to `uri`, if given).
 
-    `compared` are the dataset versions that the benchmark was made from.
+    `source` is who tries, as in `trials.source`; `compared` are the dataset versions that the
+    benchmark was made from.
     """
     identities = identify_runs(
         block.signals, batch.panel.assets, block.timeframe, block.inputs, asked, compared or {}
     )
-    published = publication_of(batch, block.signals, identities, ids, asked, block.started_at, uri)
+    trials = trials_of(
+        batch,
+        [signal.params for signal in block.signals],
+        signal_type=[signal.signal_type for signal in block.signals],
+        dataset_versions={a: block.inputs[a].input_version for a in batch.panel.assets},
+        asked=asked,
+        source=source,
+    )
+    published = publication_of(
+        batch, block.signals, identities, ids, asked, block.started_at, trials, uri
+    )
     about = {"runs": len(identities), "timeframe": block.timeframe}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return published
+
+
+def publish(cursor: Cursor, published: Publication) -> None:
+    """Enter the runs in the ledger, put them in their place, and weigh them against the ledger."""
+    record_trials(cursor, published.trials)
+    publish_runs(cursor, published.runs, published.trades, published.metrics)
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    symbols = published.runs["symbol"].unique().to_pylist()
+    deflate(cursor, tf, symbols, published.trials["trial_id"].to_pylist())

@@ -10,24 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.backtests import FEWEST_BARS
+from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.comparison import rows_in
-from backtest_pipeline.pipeline.identity import Window
+from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.single_run import require_window, too_few_bars
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
 from backtest_pipeline.report.sweep_figure import sweep_figure
 from backtest_pipeline.research.neighbourhood import Neighbourhood, best_first, neighbourhood
+from backtest_pipeline.research.selection import Selection, selection
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.explore import sweep
+from backtest_pipeline.simulation.daily import daily_returns
+from backtest_pipeline.simulation.explore import metrics_table, sweep_batches
 from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
+from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.registry import strategies
@@ -50,6 +59,7 @@ class Exploration:
         left_out: combinations that make no sense, such as a fast period above the slow one.
         surroundings: the best combination and its neighbours.
         subject: what was swept, on which bars.
+        selection: what the best is worth, given all that were tried.
     """
 
     table: pd.DataFrame
@@ -58,6 +68,7 @@ class Exploration:
     left_out: int
     surroundings: Neighbourhood
     subject: Subject
+    selection: Selection
 
     @property
     def ranked(self) -> pd.DataFrame:
@@ -95,6 +106,7 @@ class Exploration:
             self.surroundings,
             self.warning,
             self.left_out,
+            self.selection,
         )
         path = Path(path)
         try:
@@ -117,6 +129,7 @@ def explore(
     timeframe: str | None = None,
     asset: str = "asset",
     max_combinations: int = MOST_COMBINATIONS,
+    workspace: Workspace | None = None,
     progress: Progress = silent,
     **assumptions: Any,
 ) -> Exploration:
@@ -136,6 +149,8 @@ def explore(
         timeframe: name of the bars' timeframe; found from their spacing where not given.
         asset: its name, on the page and among the rates.
         max_combinations: more than these are refused.
+        workspace: an open store, in whose ledger every combination is entered as a trial. Without
+            one, none is: what was tried so is missing where later runs are deflated.
         progress: told how many combinations are done.
         assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
 
@@ -166,20 +181,43 @@ def explore(
     def listen(done: int, total: int) -> None:
         progress("explore", done, total)
 
-    table = sweep(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    asked = Asked(config, window, funding=funding)
+    versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    metrics, returns, trials = [], [], []
+    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    for combinations, batch in batches:
+        metrics.append(batch.metrics)
+        returns.append(daily_returns(batch.equity, batch.panel.ts // DAY_US))
+        if workspace:
+            tried = [dict(zip(grid.names, values, strict=True)) for values in combinations]
+            trials.append(
+                trials_of(
+                    batch,
+                    tried,
+                    signal_type=strategy.signal_type,
+                    dataset_versions=versions,
+                    asked=asked,
+                    source="sweep",
+                )
+            )
+    if workspace:
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            record_trials(cursor, pa.concat_tables(trials))
+    table = metrics_table(grid, metrics)
     if not np.isfinite(table[metric].to_numpy()).any():
         (reason,) = (m.undefined for m in METRICS if m.name == metric)
         raise InvalidInput(
             f"{metric} is undefined for all {len(table):,} combinations ({reason}); give more "
             "bars, other values or another metric"
         )
+    surroundings = neighbourhood(pd.Series(table[metric]))
     days = panel.ts[keep][[0, -1]].view("M8[us]").astype("M8[D]").astype(date)
     return Exploration(
         table=table,
         metric=metric,
         swept=grid.swept,
         left_out=grid.left_out,
-        surroundings=neighbourhood(pd.Series(table[metric])),
+        surroundings=surroundings,
         subject=Subject(
             signal_type=strategy.signal_type,
             asset=asset,
@@ -188,6 +226,9 @@ def explore(
             first=days[0],
             last=days[1],
             assumed=_assumed(config, funding),
+        ),
+        selection=selection(
+            np.concatenate(returns, axis=1), surroundings.best, risk_free=config.risk_free
         ),
     )
 

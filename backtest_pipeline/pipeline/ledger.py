@@ -55,7 +55,7 @@ def trials_of(
         batch: every asset with a bar at least.
         params: of each run of the batch.
         signal_type: of all runs, or of each.
-        dataset_versions: of the features that were traded, by asset.
+        dataset_versions: by asset, of the bars on which it was tried.
         asked: costs, sizing, stops, direction, funding, and the window.
         source: `run`, `refresh`, `sweep`, `walk_forward`, `service` or `strategist`.
         windows: by asset, where they are not all that of `asked`.

@@ -80,6 +80,7 @@ class Publication:
         uri: the artifact directory, named by the runs in it.
         files: its Parquet files.
         runs, trades, metrics: rows of the tables of the same names.
+        trials: the runs as entries of the ledger, in the same order.
     """
 
     uri: str
@@ -87,6 +88,7 @@ class Publication:
     runs: pa.Table
     trades: pa.Table
     metrics: pa.Table
+    trials: pa.Table
 
 
 def publication_of(
@@ -96,6 +98,7 @@ def publication_of(
     ids: Mapping[str, int],
     asked: Asked,
     started_at: datetime,
+    trials: pa.Table,
     uri: str | None = None,
 ) -> Publication:
     """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`.
@@ -112,9 +115,12 @@ def publication_of(
             "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
-        runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri),
+        runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri).append_column(
+            "trial_id", trials["trial_id"]
+        ),
         trades=_trades_table(batch, run_ids),
         metrics=_metrics_table(batch, run_ids),
+        trials=trials,
     )
 
 

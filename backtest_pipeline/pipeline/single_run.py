@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.backtests import (
     BacktestBlock,
     StoredSignals,
     prepare_publication,
+    publish,
     stored_signals,
 )
 from backtest_pipeline.pipeline.batches import StageReport
@@ -26,7 +27,10 @@ from backtest_pipeline.pipeline.comparison import compare_with, require_benchmar
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.refresh import refresh_signals
+from backtest_pipeline.pipeline.significance import deflate_partitions
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.bootstrap import FEWEST_DAYS, daily_equity
+from backtest_pipeline.research.selection import Intervals, bootstrap_intervals
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import with_config_columns
 from backtest_pipeline.sources.base import BarSource
@@ -37,7 +41,7 @@ from backtest_pipeline.storage.dimensions import (
     find_signal,
     known_symbols,
 )
-from backtest_pipeline.storage.runs import current_runs, publish_runs
+from backtest_pipeline.storage.runs import current_runs
 
 
 def backtest_once(
@@ -114,15 +118,17 @@ def backtest_once(
             benchmark=benchmark.equity,
         )
         published = prepare_publication(
-            workspace, batch, block, ids, asked, benchmark.versions, kept
+            workspace, batch, block, ids, asked, "run", benchmark.versions, kept
         )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            publish_runs(cursor, published.runs, published.trades, published.metrics)
+            publish(cursor, published)
             if asked.window == Window():
                 # The run took the place of one that a refresh had published: were the data of
                 # that one to come back, the refresh must not take its own for current.
                 mark_stale(cursor, "backtests", ids[asset], tf)
-        run = _stored_run(workspace, identity.run_id)
+    else:
+        deflate_partitions(workspace, [partition])  # others may have been tried since
+    run = _stored_run(workspace, identity.run_id)
     workspace.progress("backtest", 1, 1)
     assert run is not None  # noqa: S101  (it was just published)
     return run
@@ -163,6 +169,29 @@ def load_single(
     chosen = [signal.name == signal_name for signal in stored.block.signals]
     events = np.ascontiguousarray(stored.block.events[chosen][:, keep])
     return SingleRun(stored, panel, events)
+
+
+def run_intervals(
+    workspace: Workspace, run: Mapping[str, Any], *, risk_free: float = 0.0
+) -> Intervals | None:
+    """5th and 95th percentile of what a run's days could have come to as well, by metric.
+
+    They are drawn anew each time, with one seed: 500 draws take less than reading what they would
+    be stored as. None for a run of too few days.
+
+    Args:
+        workspace: the open store.
+        run: a row of `storage.runs.current_runs`.
+        risk_free: return of cash a day, a fraction, that the run assumes.
+    """
+    equity = workspace.artifacts.read_table(
+        run["artifact_uri"], "equity.parquet", filters=[("run_id", "=", str(run["run_id"]))]
+    )
+    ts, values = (equity[name].to_numpy() for name in ("ts", "equity"))
+    returns = daily_equity(ts.astype("M8[us]").astype(np.int64), values).returns
+    if len(returns) < FEWEST_DAYS:
+        return None
+    return bootstrap_intervals(returns, risk_free=risk_free)
 
 
 def _stored_run(workspace: Workspace, run_id: UUID) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from backtest_pipeline.report.sweep_traces import shown
 from backtest_pipeline.research.neighbourhood import Neighbourhood, Shape, best_first
+from backtest_pipeline.research.selection import Selection
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -69,6 +70,33 @@ def surroundings_told(found: Neighbourhood, metric: str) -> str:
     return f"{told}; {hint[found.shape]}."
 
 
+def selection_told(found: Selection) -> list[str]:
+    """What the best combination is worth, in sentences."""
+    n, effective = found.n_trials, found.n_trials_effective
+    told = []
+    if "dsr" not in found.undefined:
+        verdict = "more than luck" if found.dsr >= 0.95 else "what luck alone may bring"
+        told.append(
+            f"The best of {n:,} combinations ({effective:,.1f} of their own kind) has a deflated "
+            f"Sharpe ratio of {found.dsr:.0%} ({found.dsr_effective:.0%} for those of their own "
+            f"kind; {found.psr:.0%} if it had been the only one): {verdict}."
+        )
+    if "pbo" not in found.undefined:
+        told.append(
+            f"Choosing by Sharpe ratio is overfitting with a probability of {found.pbo:.0%}: so "
+            "often the best of one half of the days was below the median in the other half."
+        )
+    if found.intervals:
+        low, high = found.intervals["sharpe"]
+        lowest, highest = found.intervals["total_return"]
+        told.append(
+            "Its own days, drawn anew, give (5th to 95th percentile) a Sharpe ratio from "
+            f"{low:.2f} to {high:.2f} and a total return from {lowest:.1%} to {highest:.1%}."
+        )
+    told += [f"Unknown: {name} ({why})." for name, why in found.undefined.items()]
+    return told
+
+
 def exploration_page(
     subject: Subject,
     figure: Figure,
@@ -77,6 +105,7 @@ def exploration_page(
     surroundings: Neighbourhood,
     warning: str,
     left_out: int,
+    selection: Selection,
 ) -> str:
     """The page: figure, key figures, ranking, warning; plotly.js is part of it.
 
@@ -88,6 +117,7 @@ def exploration_page(
         surroundings: of the best.
         warning: why the best is no evidence.
         left_out: combinations that make no sense.
+        selection: what the best is worth.
     """
     ranked = table.iloc[best_first(pd.Series(table[metric]))]
     values = pd.Series(ranked[metric])
@@ -108,6 +138,7 @@ def exploration_page(
         warning=escape(warning),
         surroundings=escape(surroundings_told(surroundings, metric)),
         remarks="".join(f" {escape(told)}." for told in remarks(table, metric, left_out)),
+        selection=escape(" ".join(selection_told(selection))),
         tiles="".join(
             f'<div class="tile"><span>{escape(title)}</span><b>{escape(value)}</b>'
             f"<small>{escape(below)}</small></div>"
@@ -251,6 +282,7 @@ _PAGE = Template("""\
 <p class="warning"><b>Not evidence.</b> $warning</p>
 <div class="tiles">$tiles</div>
 <p>Around the best $metric: $surroundings$remarks</p>
+<p>$selection</p>
 <div class="card"><label>metric <select id="metric"></select></label>
 $figure</div>
 <h2>The best $n_rows by $metric</h2>

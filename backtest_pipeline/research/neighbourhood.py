@@ -15,6 +15,7 @@ LOWER_IS_BETTER = frozenset(
         "annual_volatility",
         "max_drawdown_duration_days",
         "kurtosis",
+        "min_track_record_length",
         "turnover",
         "fees_paid",
         "slippage_cost",

@@ -23,11 +23,14 @@ import numpy as np
 from numba import njit
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.significance import (
+from backtest_pipeline.simulation.significance import (
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
     sharpe_moments,
 )
+
+MOST_CLUSTERED = 500
+"""Trials above which a sample is clustered: what it takes grows with the cube of their number."""
 
 _UNCORRELATED = np.sqrt(0.5)  # the distance at a correlation of 0
 
@@ -95,33 +98,80 @@ def trials_variance(sharpes: np.ndarray) -> float:
     """Variance (ddof 1) of the Sharpe ratios that are defined; 0 where fewer than two are.
 
     Args:
-        sharpes: float64 `(n_trials,)`, per period, NaN where undefined.
+        sharpes: float64 `(n_trials,)`, all per the same length of time, NaN where undefined.
     """
     known = sharpes[np.isfinite(sharpes)]
     return float(known.var(ddof=1)) if len(known) > 1 else 0.0
 
 
-def effective_number_of_trials(returns: np.ndarray) -> float:
+def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None) -> float:
     """Number of independent trials that the given ones amount to, between 1 and their count.
 
     The sum over the clusters of `c + (1 - c) * m`, where m is the size of a cluster and c the mean
-    correlation of its pairs. A trial whose returns never vary counts in full.
+    correlation of its pairs. A trial whose returns never vary counts in full. Of more than
+    MOST_CLUSTERED trials so many are clustered, taken at random with a fixed seed, and each cluster
+    counts with as many members as it has in proportion.
 
     Args:
-        returns: float64 `(n_obs, n_trials)`, simple returns per period over one stretch of time.
+        returns: float64 `(n_obs, n_sampled)`, simple returns per period over one stretch of time.
+        n_trials: how many there are, where the returns are a random sample of them.
 
     Raises:
         InvalidInput: for fewer than two rows, or returns that are NaN or infinite.
     """
-    correlation = _correlations(_checked(returns))
+    sample = _checked(returns)
+    total = sample.shape[1] if n_trials is None else n_trials
+    if sample.shape[1] > MOST_CLUSTERED:
+        chosen = np.random.default_rng(0).choice(sample.shape[1], MOST_CLUSTERED, replace=False)
+        sample = sample[:, chosen]
+    correlation = _correlations(sample)
     labels = _clusters(correlation)
     count = 0.0
     for cluster in range(labels.max() + 1):
         within = correlation[np.ix_(labels == cluster, labels == cluster)]
         m = len(within)
         shared = max((within.sum() - m) / (m * (m - 1)), 0.0) if m > 1 else 0.0
-        count += shared + (1 - shared) * m
+        count += shared + (1 - shared) * m * total / len(correlation)
     return float(count)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The trials that a run was chosen from, itself among them.
+
+    Attributes:
+        n_trials: each counting.
+        n_effective: trials of their own kind, between 1 and `n_trials`.
+        spread: variance of the trials' Sharpe ratios, each times the root of the number of its
+            returns: about 1 for unrelated trials without an edge, however long they are. Over the
+            number of a run's returns it is the variance that `deflated_sharpe_ratio` asks for.
+    """
+
+    n_trials: int
+    n_effective: float
+    spread: float
+
+
+def family_of(sharpes: np.ndarray, n_obs: np.ndarray, returns: np.ndarray) -> Family:
+    """Trials over any stretches of time as a family.
+
+    Args:
+        sharpes: float64 `(n_trials,)`, per period, NaN where undefined.
+        n_obs: int64 `(n_trials,)`, returns that each was measured on.
+        returns: float64 `(n_periods, n_sampled)`, of all or of a random sample of them, 0 where a
+            trial was not yet or no longer there; the periods may be longer than those of the
+            Sharpe ratios.
+
+    Raises:
+        InvalidInput: for returns that are NaN or infinite.
+    """
+    n_trials = len(sharpes)
+    comparable = n_trials > 1 and len(returns) > 1
+    return Family(
+        n_trials=n_trials,
+        n_effective=effective_number_of_trials(returns, n_trials) if comparable else n_trials,
+        spread=trials_variance(sharpes * np.sqrt(n_obs)),
+    )
 
 
 def cluster_trials(returns: np.ndarray) -> np.ndarray:
@@ -165,18 +215,37 @@ def _correlations(returns: np.ndarray) -> np.ndarray:
 
 def _clusters(correlation: np.ndarray) -> np.ndarray:
     """The cut of the dendrogram with the highest mean silhouette; the coarsest if several have."""
-    from scipy.cluster.hierarchy import average, cut_tree
+    from scipy.cluster.hierarchy import average
     from scipy.spatial.distance import squareform
 
     if len(correlation) == 1:
         return np.zeros(1, np.int64)
     distance = np.sqrt((1 - correlation) / 2)
-    cuts = cut_tree(average(squareform(distance, checks=False))).T[::-1]  # the coarsest first
+    merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
+    cuts = _cuts(merged)
     scores = [_silhouettes(distance, labels).mean() for labels in cuts]
     _, first, labels = np.unique(
         cuts[int(np.argmax(scores))], return_index=True, return_inverse=True
     )
     return np.argsort(np.argsort(first))[labels]
+
+
+@njit(cache=True, nogil=True)
+def _cuts(merged):
+    """The cluster of each trial in every cut of a dendrogram, the coarsest cut first.
+
+    As scipy's cut_tree, which takes longer than all the rest for the few trials of most families.
+    """
+    n = len(merged) + 1
+    cuts = np.empty((n, n), np.int64)
+    labels, name = np.arange(n), np.arange(2 * n - 1)
+    cuts[n - 1] = labels
+    for k in range(n - 1):
+        kept, gone = name[merged[k, 0]], name[merged[k, 1]]
+        name[n + k] = kept
+        labels[labels == gone] = kept
+        cuts[n - 2 - k] = labels
+    return cuts
 
 
 @njit(cache=True, nogil=True)
@@ -199,7 +268,7 @@ def _silhouettes(distance, labels):
         own = total[labels[i]] / (size[labels[i]] - 1)
         nearest = _UNCORRELATED
         for cluster in range(len(size)):
-            if cluster != labels[i]:
+            if cluster != labels[i] and size[cluster] > 0:
                 nearest = min(nearest, total[cluster] / size[cluster])
         if max(own, nearest) > 0.0:
             found[i] = (nearest - own) / max(own, nearest)

@@ -197,6 +197,21 @@ def daily_return_counts(offsets: np.ndarray, days: np.ndarray) -> np.ndarray:
     return np.array(counts, np.int64)
 
 
+def daily_returns(equity: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Simple daily returns of runs on one asset, float64 `(n_returns, n_runs)`.
+
+    Args:
+        equity: float64 `(n_runs, n_rows)`.
+        days: int64 `(n_rows,)`, UTC day number of each bar's close.
+    """
+    ends = np.arange(_first_day(days) + 1, days[-1] + 1)
+    last_bar = np.searchsorted(days, ends, side="right") - 1
+    marks = equity[:, np.concatenate(([0], last_bar))].T
+    before, after = marks[:-1], marks[1:]
+    # After a total loss there is nothing left to earn on.
+    return np.divide(after, before, out=np.ones_like(after), where=before > 0) - 1.0
+
+
 def daily_statistics(
     equity: np.ndarray,
     benchmark: np.ndarray,

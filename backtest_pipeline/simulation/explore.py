@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
-from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
@@ -82,8 +82,6 @@ def sweep(
 ) -> pd.DataFrame:
     """The metrics of every combination on one asset, each as its run alone would have them.
 
-    Memory is bounded: combinations are simulated in blocks whose equity takes `BLOCK_BYTES`.
-
     Args:
         panel: one asset with the features that the strategy reads.
         grid: what to try.
@@ -97,29 +95,50 @@ def sweep(
         One row per combination of the grid, indexed by the parameters, one column per metric;
         NaN where undefined.
     """
+    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    return metrics_table(grid, [batch.metrics for _, batch in batches])
+
+
+def metrics_table(grid: ParameterGrid, blocks: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """The metrics of all blocks of a sweep, one row per combination of the grid."""
+    table = pd.concat([pd.DataFrame(metrics) for metrics in blocks])
+    table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
+    return table
+
+
+def sweep_batches(
+    panel: Panel,
+    grid: ParameterGrid,
+    config: SimulationConfig,
+    *,
+    keep: np.ndarray | None = None,
+    funding: FundingRates | None = None,
+    listen: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
+    """Combinations with their simulation, block by block, in the order of the grid.
+
+    Memory is bounded: the equity of a block takes `BLOCK_BYTES`. Arguments as in `sweep`.
+    """
     panel = with_config_columns(panel, config)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
     close = pd.Series(panel["close"], utc_index(panel.ts), name="close")
     block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
-
-    def simulated(events: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(simulate_batch(traded, events, config, funding=funding).metrics)
-
-    found: list[pd.DataFrame] = []
     listen(0, len(grid))
     # The compiled part of one block runs beside the signals of the next.
     with ThreadPoolExecutor(_WORKERS) as pool:
-        running: deque[Future[pd.DataFrame]] = deque()
+        running: deque[tuple[tuple[tuple[float, ...], ...], Future[BatchResult]]] = deque()
+        done = 0
         for start in range(0, len(grid), block):
             combinations = grid.combinations[start : start + block]
             run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
-            running.append(pool.submit(simulated, np.ascontiguousarray(events[keep].T)))
+            events = np.ascontiguousarray(events[keep].T)
+            job = pool.submit(simulate_batch, traded, events, config, funding=funding)
+            running.append((combinations, job))
             while len(running) > (_WORKERS if start + block < len(grid) else 0):
-                found.append(running.popleft().result())
-                listen(sum(map(len, found)), len(grid))
-    table = pd.concat(found)
-    table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
-    return table
+                finished, job = running.popleft()
+                yield finished, job.result()
+                done += len(finished)
+                listen(done, len(grid))

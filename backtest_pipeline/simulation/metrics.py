@@ -8,7 +8,7 @@ infinity, 0 or a sentinel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,10 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.simulation.daily import DAILY_STATISTICS, daily_statistics
+from backtest_pipeline.simulation.significance import (
+    minimum_track_record_length,
+    probabilistic_sharpe_ratio,
+)
 from backtest_pipeline.simulation.trades import Trades
 
 METRICS_VERSION = 1
@@ -79,6 +83,21 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS),
     Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: a normal has 3)", _DAYS),
+    Metric(
+        "psr",
+        "probability",
+        "Z(S * sqrt(n - 1) / sqrt(v)), v = 1 - skew * S + (kurtosis - 1) / 4 * S ** 2, "
+        "S = sharpe / sqrt(365), Z the normal distribution function",
+        _DAYS,
+        "Bailey and Lopez de Prado 2012",
+    ),
+    Metric(
+        "min_track_record_length",
+        "days",
+        "1 + v * (z(0.95) / S) ** 2, z the inverse of Z",
+        "no Sharpe ratio above 0, for which no length suffices",
+        "Bailey and Lopez de Prado 2012",
+    ),
     Metric("trade_count", "trades", "trades, open ones included", ""),
     Metric("win_rate", "fraction", "closed trades with pnl > 0 / closed trades", _CLOSED),
     Metric(
@@ -128,6 +147,33 @@ METRICS: tuple[Metric, ...] = (
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
 AGAINST_BENCHMARK = ("benchmark_return", "alpha", "beta", "information_ratio", "tracking_error")
 _REASONS = {metric.name: metric.undefined for metric in METRICS}
+
+FAMILY_METRICS: tuple[Metric, ...] = (
+    Metric(
+        "dsr",
+        "probability",
+        "psr with S - S0 in the place of S in the numerator; S0 is the maximum to be expected of "
+        "n_trials Sharpe ratios that differ as those of the family do, and are worth nothing",
+        _DAYS,
+        "Bailey and Lopez de Prado 2014",
+    ),
+    Metric(
+        "dsr_effective",
+        "probability",
+        "dsr with n_trials_effective in the place of n_trials",
+        _DAYS,
+        "Bailey and Lopez de Prado 2014",
+    ),
+    Metric("n_trials", "trials", "configurations of the family in the ledger", ""),
+    Metric(
+        "n_trials_effective",
+        "trials",
+        "sum over clusters of c + (1 - c) * m, m trials with a mean correlation of c",
+        "",
+        "Bailey and Lopez de Prado 2014",
+    ),
+)
+"""What follows from a run and from the other trials of its family; see docs/research.md."""
 
 
 def compute_metrics_batch(
@@ -187,6 +233,10 @@ def equity_metrics(
     metrics["calmar"] = np.divide(
         metrics["cagr"], deepest, out=np.full_like(deepest, np.nan), where=deepest > 0
     )
+    per_day = metrics["sharpe"] / np.sqrt(365)
+    shape = (metrics["skew"], metrics["kurtosis"])
+    metrics["psr"] = probabilistic_sharpe_ratio(per_day, metrics["n_days"], *shape)
+    metrics["min_track_record_length"] = minimum_track_record_length(per_day, *shape)
     return metrics
 
 
@@ -247,14 +297,26 @@ def metrics_page() -> str:
         "for. An undefined metric is NULL, and its reason stands beside it: never infinity, 0 or a",
         "sentinel.",
         "",
-        "| metric | unit | formula | undefined | source |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
-        for m in METRICS
+        *_table_of(METRICS),
+        "",
+        "A stored run also has what follows from the other trials of its family; see",
+        "[research.md](research.md).",
+        "",
+        *_table_of(FAMILY_METRICS),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _table_of(metrics: Iterable[Metric]) -> list[str]:
+    rows = [
+        f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
+        for m in metrics
+    ]
+    return [
+        "| metric | unit | formula | undefined | source |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+    ]
 
 
 def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:

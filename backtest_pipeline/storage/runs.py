@@ -79,9 +79,9 @@ def current_runs(
         conditions.append("r.symbol = ANY(:symbols)")
         bound["symbols"] = list(symbols)
     query = f"""
-        SELECT r.signal_id, r.signal_name, r.symbol, r.id, r.tf, r.first_ts, r.last_ts,
-               r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
-               r.dataset_version_ids, m.*
+        SELECT r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf, r.first_ts,
+               r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash,
+               r.results, r.dataset_version_ids, m.*
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
         WHERE {" AND ".join(conditions)}
         ORDER BY r.tf, r.signal_id, r.symbol, r.run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -28,3 +29,82 @@ def record_trials(cursor: Cursor, trials: pa.Table) -> int:
     added = copy.insert_new(cursor, "trials", "staged_trials", trials.column_names, "trial_id")
     copy.run(cursor, "DROP TABLE staged_trials")
     return added
+
+
+def read_families(
+    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str], most_returns: int
+) -> pa.Table:
+    """The trials at a timeframe that the families of these assets count: one a configuration.
+
+    Of the contents of a configuration the newest counts, but those in `published` come before.
+
+    Args:
+        cursor: of a transaction that sees the trials.
+        tf, symbols: whose families.
+        published: ids of the trials that are being published.
+        most_returns: returns of more trials of a family than this are left out; those that stay
+            are those with the lowest `configuration_id`, which is as good as random.
+
+    Returns:
+        Columns symbol, signal_type, sharpe, n_obs, first_day (that of the first week, since 1970)
+        and weekly_returns, the last two NULL where they are left out.
+    """
+    return copy.fetch(
+        cursor,
+        """
+        WITH newest AS (
+            SELECT DISTINCT ON (symbol, signal_type, configuration_id)
+                   trial_id, configuration_id, symbol, signal_type, sharpe, n_obs
+            FROM trials
+            WHERE tf = $1 AND symbol = ANY($2::text[])
+            ORDER BY symbol, signal_type, configuration_id,
+                     trial_id = ANY($3::text[]::uuid[]) DESC, created_at DESC, trial_id
+        ), placed AS (
+            SELECT *, row_number() OVER (
+                PARTITION BY symbol, signal_type ORDER BY configuration_id) AS place
+            FROM newest
+        )
+        SELECT p.symbol, p.signal_type, p.sharpe, p.n_obs,
+               t.first_week - DATE '1970-01-01' AS first_day, t.weekly_returns
+        FROM placed p LEFT JOIN trials t ON t.trial_id = p.trial_id AND p.place <= $4
+        ORDER BY p.symbol, p.signal_type, p.configuration_id""",
+        tf,
+        list(symbols),
+        list(published),
+        most_returns,
+    )
+
+
+def read_runs_to_deflate(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.Table:
+    """The current runs at a timeframe on these assets, with what their trials measured.
+
+    Columns: run_id and trial_id as text, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
+    """
+    return copy.fetch(
+        cursor,
+        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.signal_type,"
+        " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM backtest_runs r JOIN trials t USING (trial_id)"
+        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
+        " ORDER BY r.run_id",
+        tf,
+        list(symbols),
+    )
+
+
+def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
+    """Put what follows from the ledger in the place of what the metrics of runs say of it.
+
+    Args:
+        cursor: its transaction makes it appear.
+        deflated: run_id as text, dsr, dsr_effective, n_trials, n_trials_effective, and `undefined`,
+            a JSON object with the reason of each that is NULL.
+    """
+    copy.stage(cursor, "staged_deflated", deflated)
+    copy.run(
+        cursor,
+        "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"
+        " n_trials = s.n_trials, n_trials_effective = s.n_trials_effective,"
+        " undefined = m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb"
+        " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid",
+    )
+    copy.run(cursor, "DROP TABLE staged_deflated")

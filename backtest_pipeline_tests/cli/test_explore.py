@@ -97,6 +97,43 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
     assert "explore: 6 of 6 done" in answer.err
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert cli.stored() == before
+    assert "The best of 6 combinations (" in answer.out
+    assert "Choosing by Sharpe ratio is overfitting with a probability of" in answer.out
+    assert "The best of 6 combinations (" in page.read_text(encoding="utf-8")
+
+
+def test_what_was_swept_weighs_on_the_run_of_the_best(cli: CommandLine, tmp_path: Path) -> None:
+    run = ("run", "--signal", "ema_9_21", "--asset", "S-ALPHA", "--json")
+    alone = json.loads(cli(*run).out)
+    assert alone["significance"]["n_trials"] == 1
+    assert alone["significance"]["dsr"] == alone["metrics"]["psr"]
+    sweep = (*EMA[:4], "--fast", "5,9", "--slow", "15:27:6")
+    answer = cli(*sweep, "--output", tmp_path / "sweep.html", "--json")
+    selection = json.loads(answer.out)["selection"]
+    assert selection["n_trials"] == 6
+    assert selection["dsr"] <= selection["dsr_effective"] <= selection["psr"]
+    assert 0 <= selection["pbo"] <= 1
+    for low, high in selection["intervals"].values():
+        assert low < high
+    weighed = json.loads(cli(*run).out)
+    assert weighed["significance"]["n_trials"] == 6  # 9/21 is one of them
+    assert weighed["significance"]["dsr"] < alone["significance"]["dsr"]
+    for name in ("run_id", "result_fingerprint", "metrics", "intervals"):
+        assert weighed[name] == alone[name]
+
+
+def test_the_ledger_is_counted_by_strategy(cli: CommandLine, tmp_path: Path) -> None:
+    assert "unknown asset 'S-ALPHA'" in cli("trials", "--asset", "S-ALPHA").message
+    cli(*EMA, "--output", tmp_path / "sweep.html")
+    cli("run", "--signal", "ema_9_21", "--asset", "S-ALPHA")
+    found = json.loads(cli("trials", "--asset", "S-ALPHA", "--json").out)
+    (family,) = found["families"]
+    assert (family["strategy"], family["trials"]) == ("ema_crossover", 6)
+    assert 1 <= family["of their own kind"] <= 6
+    answer = cli("trials", "--asset", "S-ALPHA")
+    assert answer.code == 0
+    assert "tried on S-ALPHA|1D" in answer.out
+    assert "unknown asset 'S-ALPHAA'" in cli("trials", "--asset", "S-ALPHAA").message
 
 
 def test_a_sweep_says_of_a_combination_what_run_says(cli: CommandLine, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.research.bootstrap import daily_equity
-from backtest_pipeline.research.significance import sharpe_moments
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.significance import sharpe_moments
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline_tests.pipeline.markets import daily_panel

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from scipy.stats import kurtosis, skew
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.significance import (
-    deflated_sharpe_ratio,
-    probabilistic_sharpe_ratio,
-)
 from backtest_pipeline.research.trials import (
     _silhouettes,
     cluster_trials,
     effective_number_of_trials,
     family_significance,
     trials_variance,
+)
+from backtest_pipeline.simulation.significance import (
+    deflated_sharpe_ratio,
+    probabilistic_sharpe_ratio,
 )
 
 

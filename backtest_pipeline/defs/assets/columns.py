@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
-from backtest_pipeline.simulation.metrics import METRICS
+from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRICS
 
 
 def _schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
@@ -40,7 +40,7 @@ BACKTESTS = _schema(
     ("signal_name", "text", "strategy with its parameters"),
     ("symbol", "text", "asset"),
     ("tf", "text", "timeframe"),
-    *((metric.name, metric.unit, metric.formula) for metric in METRICS),
+    *((metric.name, metric.unit, metric.formula) for metric in (*METRICS, *FAMILY_METRICS)),
 )
 PORTFOLIOS = _schema(
     ("run_id", "uuid", "follows from all inputs"),

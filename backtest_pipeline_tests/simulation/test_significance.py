@@ -12,7 +12,7 @@ from scipy.stats import kurtosis, norm, skew
 from skfolio import measures
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.significance import (
+from backtest_pipeline.simulation.significance import (
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     minimum_track_record_length,

@@ -1,0 +1,136 @@
+"""Runs against the ledger: known values, what counts, and that noise does not pass."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+import backtest_pipeline as bp
+from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.identity import Asked
+from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.signals import signal_matrix
+from backtest_pipeline.pipeline.significance import deflate_partitions, deflated, families
+from backtest_pipeline.pipeline.single_run import backtest_once
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.trials import MOST_CLUSTERED
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.dimensions import SignalRow
+from backtest_pipeline.storage.trials import read_families, record_trials
+from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, whole
+
+CONFIG = SimulationConfig()
+
+
+def test_the_example_of_bailey_and_lopez_de_prado_2014_comes_out() -> None:
+    rng = np.random.default_rng(5)
+    sharpes = rng.normal(size=100)
+    sharpes *= math.sqrt(0.5 / 250) / sharpes.std(ddof=1)
+    ledger = pa.table(
+        {
+            "symbol": ["A"] * 100,
+            "signal_type": ["ema_crossover"] * 100,
+            "sharpe": sharpes,
+            "n_obs": np.full(100, 1250),
+            "first_day": np.full(100, 4),
+            "weekly_returns": list(rng.normal(0, 0.01, (100, 180)).astype(np.float32)),
+        }
+    )
+    run = pa.table(
+        {
+            "run_id": ["r"],
+            "symbol": ["A"],
+            "signal_type": ["ema_crossover"],
+            "sharpe": [2.5 / math.sqrt(250)],
+            "n_obs": [1250],
+            "skew": [-3.0],
+            "kurtosis": [10.0],
+        }
+    )
+    (found,) = deflated(run, families(ledger)).to_pylist()
+    assert found["dsr"] == pytest.approx(0.90039683444939, abs=1e-12)
+    assert found["n_trials"] == 100
+    assert 80 < found["n_trials_effective"] <= 100
+    assert found["dsr_effective"] >= found["dsr"]
+
+
+def metrics(workspace: Workspace) -> list[dict[str, Any]]:
+    with workspace.database.begin() as connection:
+        query = "SELECT * FROM backtest_runs JOIN backtest_metrics USING (run_id) WHERE is_current"
+        return [dict(row) for row in connection.execute(sa.text(query)).mappings()]
+
+
+def test_a_refresh_enters_each_signal_on_each_partition_once(workspace: Workspace) -> None:
+    partitions = [Partition("S-ALPHA", "1D"), Partition("S-ZETA", "1D")]
+    for rebuild in (False, True):
+        refresh(workspace, whole(), partitions, rebuild=rebuild)
+        with workspace.database.begin() as connection:
+            query = "SELECT source, count(*) FROM trials GROUP BY source"
+            assert connection.execute(sa.text(query)).all() == [("refresh", 12)]
+    counts = {(row["signal_type"], row["n_trials"]) for row in metrics(workspace)}
+    assert counts == {("ema_crossover", 3), ("rsi_mean_revert", 2), ("atr_breakout", 1)}
+    for row in metrics(workspace):
+        assert row["dsr"] <= row["dsr_effective"] <= row["psr"]
+        assert row["trial_id"] is not None
+
+
+def test_a_run_and_a_sweep_of_the_same_bars_try_the_same(workspace: Workspace) -> None:
+    asked = Asked(CONFIG)
+    run = backtest_once(
+        workspace, SampleMarket(), signal="ema_9_21", asset="S-ALPHA", tf="1D", asked=asked
+    )
+    assert (run["n_trials"], run["dsr"]) == (1, run["psr"])
+    bars = bp.load_bars(asset="S-ALPHA")
+    bp.explore(
+        bars, "ema", {"fast": [5, 9], "slow": [21, 50]}, asset="S-ALPHA", workspace=workspace
+    )
+    with workspace.database.begin() as connection:
+        sources = connection.execute(sa.text("SELECT source FROM trials")).scalars()
+        assert sorted(sources) == ["run", "sweep", "sweep", "sweep"]
+    found = deflate_partitions(workspace, [Partition("S-ALPHA", "1D")])
+    family = found[Partition("S-ALPHA", "1D")]["ema_crossover"]
+    (weighed,) = metrics(workspace)
+    assert weighed["n_trials"] == family.n_trials == 4
+    assert weighed["dsr"] < run["dsr"]
+    for name in ("run_id", "result_fingerprint", "psr", "sharpe"):
+        assert weighed[name] == run[name]
+
+
+def test_of_one_thousand_searches_over_random_walks_few_pass(database: Database) -> None:
+    n_walks = 1000
+    panel = daily_panel({f"W{i:04}": 400 for i in range(n_walks)}, seed=11)
+    signals = [
+        SignalRow(i, f"ema_{fast}_{slow}", "ema_crossover", {"fast": fast, "slow": slow})
+        for i, (fast, slow) in enumerate((f, s) for f in (5, 10, 20) for s in (30, 60, 90))
+    ]
+    panel = with_indicators(panel, [f"ema_{n}" for n in (5, 10, 20, 30, 60, 90)])
+    free = SimulationConfig(costs=bp.CostModel(fee_bps=0.0, slippage_bps=0.0))
+    batch = simulate_batch(panel, signal_matrix(panel, signals), free)
+    trials = trials_of(
+        batch,
+        [signal.params for signal in signals],
+        signal_type="ema_crossover",
+        dataset_versions=dict.fromkeys(panel.assets, "v"),
+        asked=Asked(free),
+        source="sweep",
+    )
+    with database.arrow() as connection, connection.cursor() as cursor:
+        assert record_trials(cursor, trials) == n_walks * len(signals)
+        found = families(read_families(cursor, "1D", panel.assets, (), MOST_CLUSTERED))
+    weighed = deflated(trials.append_column("run_id", trials["trial_id"]), found)
+
+    def share_that_passes(probability: np.ndarray) -> float:
+        best = np.nan_to_num(probability).reshape(len(signals), n_walks).max(axis=0)
+        return float((best >= 0.95).mean())
+
+    assert share_that_passes(batch.metrics["psr"]) > 0.08  # the best of nine, as if it were one
+    assert share_that_passes(weighed["dsr"].to_numpy()) <= 0.05
