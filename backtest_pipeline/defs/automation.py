@@ -36,13 +36,13 @@ rollup_job = dg.define_asset_job(
 )
 
 leaderboard_job = dg.define_asset_job(
-    "leaderboard",
+    "rank_runs",
     selection=dg.AssetSelection.assets("leaderboard"),
     executor_def=dg.in_process_executor,
     description="Ranks all current runs.",
 )
 negative_controls_job = dg.define_asset_job(
-    "negative_controls",
+    "search_no_edge",
     selection=dg.AssetSelection.assets("negative_controls"),
     executor_def=dg.in_process_executor,
     description="Searches worlds without an edge.",

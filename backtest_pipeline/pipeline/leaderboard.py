@@ -244,7 +244,6 @@ def shown_rows(
             "timeframe": row["tf"],
             "dsr": rounded(row["dsr"]),
             "sharpe": rounded(row["sharpe"]),
-            "total_return": rounded(row["total_return"]),
             "max_drawdown": rounded(row["max_drawdown"]),
             "trade_count": row["trade_count"],
             **({scheme: rounded(row["scores"][scheme])} if scheme else {}),

@@ -140,7 +140,7 @@ def _believed(
     """Searches in blocks, so that memory is bounded and Ctrl-C is heard."""
     grids = search_grids()
     like = _calendar(asked.n_bars)
-    stage = f"searching {kind.value.replace('_', ' ')}s"
+    stage = f"searching {kind.value.replace('_', ' ')}"
 
     def believed_of(first: int) -> Verdicts:
         draws = range(first, min(first + _BLOCK, asked.searches))

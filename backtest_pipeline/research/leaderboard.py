@@ -8,6 +8,7 @@ more chance per family, which the gates allow for (Bonferroni).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -208,6 +209,9 @@ class Gate:
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
             raise InvalidInput(f"gate {self.name}: give at_least or at_most, one of the two")
+        bound = self.at_most if self.at_least is None else self.at_least
+        if not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise InvalidInput(f"gate {self.name}: the bound must be a number, not {bound!r}")
         if self.metric not in GATED:
             raise UnknownName(f"metric of gate {self.name}", self.metric, GATED)
 

@@ -21,7 +21,8 @@ HEAVY = (
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]]
+    "command",
+    [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["leaderboard"], ["demo"], ["doctor"]],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(
