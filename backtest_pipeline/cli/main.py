@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed
+from backtest_pipeline.cli import assumed, ranking
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(ranking.app)
 
 Bars = Annotated[
     Path | None,
@@ -234,54 +235,6 @@ def refresh(
         full_rebuild=full_rebuild,
         as_json=as_json,
     )
-
-
-@app.command()
-def leaderboard(
-    scheme: Annotated[
-        str, typer.Option(help="Order by a score: balanced, risk_focus, quality or low_cost.")
-    ] = "",
-    tf: Annotated[str, typer.Option(help="Only runs at this timeframe, for example 1D.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 20,
-    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
-    late_gates: Annotated[
-        bool, typer.Option("--late-gates", help="Take gates registered after the results.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Rank all current runs by deflated significance, and show the best."""
-    from backtest_pipeline.cli import ranking
-
-    ranking.leaderboard(
-        scheme=scheme, tf=tf, limit=limit, gates=gates, late_gates=late_gates, as_json=as_json
-    )
-
-
-@app.command()
-def negative_controls(
-    searches: Annotated[int, typer.Option(help="Searches in each kind of world.")] = 1000,
-    bars: Annotated[int, typer.Option(help="Daily bars of each world.")] = 1461,
-    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
-    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Search worlds without an edge: how often does the pipeline believe what is not there?"""
-    from backtest_pipeline.cli import ranking
-
-    ranking.negative_controls(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
-
-
-@app.command()
-def register_gates(
-    name: Annotated[str, typer.Argument(help="What leaderboards call the gates by.")],
-    file: Annotated[
-        Path, typer.Argument(help="JSON list of gates: name, metric, at_least or at_most.")
-    ],
-) -> None:
-    """Register gates before the runs that they are to judge; they can never be changed."""
-    from backtest_pipeline.cli import ranking
-
-    ranking.register_gates(name, file)
 
 
 @app.command()

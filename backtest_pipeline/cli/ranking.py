@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from backtest_pipeline.cli.console import (
     console,
@@ -19,6 +21,48 @@ from backtest_pipeline.cli.console import (
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.workspace import Workspace
+
+app = typer.Typer()
+
+
+@app.command()
+def leaderboard(
+    scheme: Annotated[
+        str, typer.Option(help="Order by a score: balanced, risk_focus, quality or low_cost.")
+    ] = "",
+    tf: Annotated[str, typer.Option(help="Only runs at this timeframe, for example 1D.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 20,
+    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
+    late_gates: Annotated[
+        bool, typer.Option("--late-gates", help="Take gates registered after the results.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank all current runs by deflated significance, and show the best."""
+    _rank(scheme=scheme, tf=tf, limit=limit, gates=gates, late_gates=late_gates, as_json=as_json)
+
+
+@app.command()
+def negative_controls(
+    searches: Annotated[int, typer.Option(help="Searches in each kind of world.")] = 1000,
+    bars: Annotated[int, typer.Option(help="Daily bars of each world.")] = 1461,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search worlds without an edge: how often does the pipeline believe what is not there?"""
+    _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
+
+
+@app.command()
+def register_gates(
+    name: Annotated[str, typer.Argument(help="What leaderboards call the gates by.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON list of gates: name, metric, at_least or at_most.")
+    ],
+) -> None:
+    """Register gates before the runs that they are to judge; they can never be changed."""
+    _register(name, file)
 
 
 @contextmanager
@@ -37,9 +81,7 @@ def _store() -> Iterator[Workspace]:
             yield workspace
 
 
-def leaderboard(
-    *, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_json: bool
-) -> None:
+def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_json: bool) -> None:
     """Publish the board of all current runs, and print the best of it."""
     with _store() as workspace:
         from backtest_pipeline.market.timeframes import timeframe
@@ -84,7 +126,7 @@ def leaderboard(
         )
 
 
-def negative_controls(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
+def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
     """Search worlds without an edge, and print how many searches were believed."""
     with _store() as workspace:
         from backtest_pipeline.pipeline.negative_controls import (
@@ -116,7 +158,7 @@ def negative_controls(*, searches: int, bars: int, seed: int, gates: str, as_jso
 _RATES = {"best_by_psr", "dsr_in_family", "rate", "upper_bound", "passed_gates"}
 
 
-def register_gates(name: str, file: Path) -> None:
+def _register(name: str, file: Path) -> None:
     """Register the gates of a JSON file under a name."""
     try:
         gates = json.loads(file.read_text(encoding="utf-8"))

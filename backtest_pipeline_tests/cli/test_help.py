@@ -22,7 +22,10 @@ HEAVY = (
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["leaderboard"], ["demo"], ["doctor"]],
+    [
+        *([], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]),
+        *(["leaderboard"], ["negative-controls"], ["register-gates"]),
+    ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(

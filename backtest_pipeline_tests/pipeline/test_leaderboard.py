@@ -85,8 +85,8 @@ def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
     refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
     before = publish_leaderboard(workspace)
     window = Window(date(2025, 1, 1), date(2025, 12, 1))
-    question = {"signal": "ema_9_21", "asset": "S-ALPHA", "tf": "1D"}
-    backtest_once(workspace, whole(), **question, asked=Asked(SimulationConfig(), window))
+    asked = Asked(SimulationConfig(), window)
+    backtest_once(workspace, whole(), signal="ema_9_21", asset="S-ALPHA", tf="1D", asked=asked)
     after = publish_leaderboard(workspace)
     (by_hand,) = [row for row in after.rows if row["unranked"]]
     assert by_hand["unranked"].startswith("no run of the last refresh")
@@ -151,12 +151,12 @@ def daily(asset: str, log_moves: np.ndarray) -> Panel:
 
 def test_a_real_edge_passes_every_default_gate_and_a_bad_run_none(workspace: Workspace) -> None:
     rng = np.random.default_rng(4)
-    # Trends of 25 days, up and down by turns, are what moving averages earn on.
-    turns = np.where(np.arange(2600) // 25 % 2 == 0, 0.02, -0.02)
+    # Trends of 80 days, up and down by turns, are what breakouts and crossovers earn on.
+    turns = np.where(np.arange(2600) // 80 % 2 == 0, 0.01, -0.01)
     good = daily("GOOD", turns + rng.normal(0, 0.012, 2600))
-    # Leaps and falls of a short and wild life: long after it rose, short after it fell.
-    wild = np.where(np.arange(300) // 22 % 2 == 0, 0.035, -0.035)
-    bad = daily("BAD", wild + rng.normal(0, 0.01, 300))
+    # A short and wild life: whoever follows a trend of 12 days buys its end and sells the next's.
+    wild = np.where(np.arange(300) // 12 % 2 == 0, 0.05, -0.05)
+    bad = daily("BAD", wild + rng.normal(0, 0.005, 300))
     panel = Panel.join(timeframe("1D"), ("BAD", "GOOD"), [bad, good], tuple(good.columns))
     refresh(workspace, StaticSource({"1D": panel}), [Partition(a, "1D") for a in ("BAD", "GOOD")])
     board = publish_leaderboard(workspace)

@@ -132,7 +132,7 @@ def test_significance_is_deflated_by_the_runs_of_the_family_and_board() -> None:
         )
     )
     daily = np.array(sharpe) / np.sqrt(365)
-    expected = deflated_sharpe_ratio(daily[0], 1000, 0.1, 5.0, np.var(daily[:3], ddof=1), 4)
+    expected = deflated_sharpe_ratio(daily[0], 1000, 0.1, 5.0, float(np.var(daily[:3], ddof=1)), 4)
     assert frame["dsr"].iloc[0] == pytest.approx(expected, rel=1e-12)
     assert frame["n_trials"].tolist() == [4] * 4 + [2, 2]  # without a Sharpe ratio, and a trial
     assert set(frame["n_families"]) == {2}
