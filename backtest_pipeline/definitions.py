@@ -11,6 +11,7 @@ import dagster as dg
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
+from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls  # noqa: E402
 from backtest_pipeline.defs.assets.rollups import portfolio_rollups  # noqa: E402
 from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     backtests,
@@ -19,12 +20,16 @@ from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     signals,
 )
 from backtest_pipeline.defs.automation import (  # noqa: E402
+    leaderboard_job,
+    negative_controls_job,
+    nightly_leaderboard,
     nightly_refresh,
     refresh_job,
     rollup_after_backtests,
     rollup_job,
     second_opinion_job,
     source_assets,
+    weekly_negative_controls,
     weekly_second_opinion,
 )
 from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
@@ -35,7 +40,15 @@ from backtest_pipeline.defs.resources import (  # noqa: E402
     WorkspaceResource,
 )
 
-ASSETS: list[dg.AssetsDefinition] = [bars, cmc_features, signals, backtests, portfolio_rollups]
+ASSETS: list[dg.AssetsDefinition] = [
+    bars,
+    cmc_features,
+    signals,
+    backtests,
+    portfolio_rollups,
+    leaderboard,
+    negative_controls,
+]
 
 
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
@@ -48,8 +61,19 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
-        jobs=[refresh_job, rollup_job, second_opinion_job],
-        schedules=[nightly_refresh, weekly_second_opinion],
+        jobs=[
+            refresh_job,
+            rollup_job,
+            second_opinion_job,
+            leaderboard_job,
+            negative_controls_job,
+        ],
+        schedules=[
+            nightly_refresh,
+            nightly_leaderboard,
+            weekly_second_opinion,
+            weekly_negative_controls,
+        ],
         sensors=[source_assets, rollup_after_backtests],
         executor=dg.in_process_executor,
         resources={

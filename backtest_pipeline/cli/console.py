@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -61,24 +61,29 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows (at least one) under their names; what is undefined shows as a dash."""
+def rows_table(
+    title: str, rows: Sequence[Mapping[str, Any]], *, percent: Collection[str] = _PERCENT
+) -> Table:
+    """Rows (at least one) under their names; what is undefined shows as a dash.
+
+    Columns in `percent` are fractions that are shown as percentages.
+    """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
         is_text = isinstance(rows[0][name], str)
         title = _TITLES.get(name, name)
         table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(_shown(name, value)) for name, value in row.items()))
+        table.add_row(*(escape(_shown(n, value, n in percent)) for n, value in row.items()))
     return table
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: Any, is_percent: bool) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
         return value
-    if name in _PERCENT:
+    if is_percent:
         return f"{value:.1%}"
     if name in _COUNTS or isinstance(value, int):
         return f"{value:,.0f}"

@@ -35,6 +35,19 @@ rollup_job = dg.define_asset_job(
     description="Portfolios of the stored backtests.",
 )
 
+leaderboard_job = dg.define_asset_job(
+    "rank_runs",
+    selection=dg.AssetSelection.assets("leaderboard"),
+    executor_def=dg.in_process_executor,
+    description="Ranks all current runs.",
+)
+negative_controls_job = dg.define_asset_job(
+    "search_no_edge",
+    selection=dg.AssetSelection.assets("negative_controls"),
+    executor_def=dg.in_process_executor,
+    description="Searches worlds without an edge.",
+)
+
 
 @dg.sensor(
     name="source_assets",
@@ -68,6 +81,20 @@ def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
     )
 
 
+nightly_leaderboard = dg.ScheduleDefinition(
+    name="nightly_leaderboard",
+    job=leaderboard_job,
+    cron_schedule="10 2 * * *",
+    execution_timezone="UTC",
+    description="Ranks all current runs, two hours after the nightly refresh.",
+)
+weekly_negative_controls = dg.ScheduleDefinition(
+    name="weekly_negative_controls",
+    job=negative_controls_job,
+    cron_schedule="10 5 * * 1",
+    execution_timezone="UTC",
+    description="Measures how often the pipeline believes what is not there.",
+)
 weekly_second_opinion = dg.ScheduleDefinition(
     name="weekly_second_opinion",
     job=second_opinion_job,

@@ -4,6 +4,12 @@ import dagster as dg
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
+from backtest_pipeline.pipeline.leaderboard import leaderboard_faults
+from backtest_pipeline.pipeline.negative_controls import (
+    MOST_FALSE,
+    believes_too_much,
+    newest_controls,
+)
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 
@@ -49,4 +55,46 @@ def second_opinion(store: WorkspaceResource, simulation: SimulationResource) -> 
     )
 
 
-CHECKS = [*(_check_of(asset) for asset in CHECKED), second_opinion]
+@dg.asset_check(
+    asset="leaderboard",
+    name="ranks_and_coverage",
+    description="Ranks run from 1 on without a gap, and every current run is on the newest board "
+    "once, with a rank or with the reason why it has none.",
+)
+def ranks_and_coverage(store: WorkspaceResource) -> dg.AssetCheckResult:
+    found = leaderboard_faults(store.workspace)
+    broken = sum(found.values())
+    return dg.AssetCheckResult(
+        passed=broken == 0,
+        metadata=dict(found),
+        description=f"{broken} faults" if broken else "sound",
+    )
+
+
+@dg.asset_check(
+    asset="negative_controls",
+    name="false_positive_rate",
+    description=f"At most {MOST_FALSE:.0%} of the searches in worlds without an edge were called "
+    "significant, in every kind of world.",
+)
+def false_positive_rate(store: WorkspaceResource) -> dg.AssetCheckResult:
+    rows = newest_controls(store.workspace)
+    rates = {
+        f"{row['world']}_{name}": float(row[name])
+        for row in rows
+        for name in ("rate", "upper_bound")
+    }
+    return dg.AssetCheckResult(
+        passed=bool(rows) and not believes_too_much(rows),
+        metadata=dict(rates),
+        description=", ".join(f"{row['world']}: {row['rate']:.1%}" for row in rows)
+        or "no control was run yet",
+    )
+
+
+CHECKS = [
+    *(_check_of(asset) for asset in CHECKED),
+    second_opinion,
+    ranks_and_coverage,
+    false_positive_rate,
+]

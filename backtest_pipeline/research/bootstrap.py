@@ -111,6 +111,15 @@ def _chain(start, begins_anew, n_source):
         start[t] = at
 
 
+def stationary_rows(
+    rng: np.random.Generator, n: int, n_source: int, block_length: float
+) -> np.ndarray:
+    """Positions of `n` observations in blocks out of `n_source`; see `resampled_rows`."""
+    start = rng.integers(0, n_source, n)
+    _chain(start, rng.random(n) * block_length < 1.0, n_source)
+    return start
+
+
 def resampled_rows(
     n: int, block_length: float, draws: int, seed: int, *, purpose: Purpose = Purpose.BOOTSTRAP
 ) -> np.ndarray:
@@ -125,10 +134,7 @@ def resampled_rows(
     """
     rows = np.empty((draws, n), np.int32)
     for draw in range(draws):
-        rng = generator(seed, purpose, draw)
-        start = rng.integers(0, n, n)
-        _chain(start, rng.random(n) * block_length < 1.0, n)
-        rows[draw] = start
+        rows[draw] = stationary_rows(generator(seed, purpose, draw), n, n, block_length)
     return rows
 
 

@@ -25,6 +25,8 @@ class Purpose(IntEnum):
     TRADE_ORDER = 1
     FILLS = 2
     ENTRIES = 3
+    RANDOM_WALK = 4
+    SHUFFLED_BARS = 5
 
 
 def require_draws(draws: int, seed: int) -> None:

@@ -21,7 +21,11 @@ HEAVY = (
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]]
+    "command",
+    [
+        *([], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]),
+        *(["leaderboard"], ["negative-controls"], ["register-gates"]),
+    ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(

@@ -14,7 +14,10 @@ GRAPH = {
     "signals": ({"cmc_features"}, "research"),
     "backtests": ({"signals"}, "research"),
     "portfolio_rollups": ({"backtests"}, "research"),
+    "leaderboard": ({"backtests"}, "research"),
+    "negative_controls": ({"bars"}, "research"),
 }
+STAGES = {"bars", "cmc_features", "signals", "backtests"}
 
 
 def _specs() -> dict[str, dg.AssetSpec]:
@@ -45,18 +48,21 @@ def test_the_features_asset_lists_all_columns_of_its_table() -> None:
 
 
 def test_assets_are_partitioned_by_asset_and_timeframe() -> None:
-    by_both = {"bars", "cmc_features", "signals", "backtests"}
     for asset in ASSETS:
         partitions = asset.partitions_def
-        if asset.key.to_user_string() in by_both:
+        if asset.key.to_user_string() in STAGES:
             assert isinstance(partitions, dg.MultiPartitionsDefinition)
             assert [d.name for d in partitions.partitions_defs] == ["asset", "timeframe"]
+        elif asset.key.to_user_string() in {"leaderboard", "negative_controls"}:
+            assert partitions is None
         else:
             assert isinstance(partitions, dg.StaticPartitionsDefinition)
 
 
 def test_nothing_is_pickled() -> None:
-    managers = {asset.get_io_manager_key_for_asset_key(asset.key) for asset in ASSETS[:-1]}
+    stages = [asset for asset in ASSETS if asset.key.to_user_string() in STAGES]
+    managers = {asset.get_io_manager_key_for_asset_key(asset.key) for asset in stages}
+    assert len(stages) == len(STAGES)
     assert managers == {"stages"}
 
 
@@ -66,4 +72,6 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "refresh",
         "rollup",
         "second_opinion",
+        "rank_runs",
+        "search_no_edge",
     }

@@ -42,6 +42,35 @@ BACKTESTS = _schema(
     ("tf", "text", "timeframe"),
     *((metric.name, metric.unit, metric.formula) for metric in (*METRICS, *FAMILY_METRICS)),
 )
+LEADERBOARD = _schema(
+    ("board_id", "text", "follows from the runs, the gates and the code"),
+    ("run_id", "uuid", ""),
+    ("rank", "integer", "by dsr; NULL where `unranked` says why"),
+    ("unranked", "text", "why a run has no rank"),
+    ("signal_name", "text", "strategy with its parameters"),
+    ("symbol", "text", "asset"),
+    ("tf", "text", "timeframe"),
+    ("dsr", "double", "deflated Sharpe ratio within the family"),
+    ("dsr_across_families", "double", "1 - n_families * (1 - dsr), at least 0"),
+    ("psr", "double", "probabilistic Sharpe ratio, as if there were no other run"),
+    ("n_trials", "integer", "runs of the family"),
+    ("cost_share", "double", "costs / (profit + costs)"),
+    ("scores", "jsonb", "composite scores by scheme"),
+    ("gates", "jsonb", "whether each gate is passed"),
+    ("passed", "boolean", "whether all gates are passed"),
+)
+NEGATIVE_CONTROLS = _schema(
+    ("control_id", "text", "follows from the question, the bars and the code"),
+    ("world", "text", "random_walk or shuffled_bars"),
+    ("seed", "bigint", ""),
+    ("n_searches", "integer", "worlds, each searched once"),
+    ("n_naive", "integer", "searches whose best run has a PSR of at least 0.95"),
+    ("n_in_family", "integer", "searches with a DSR of at least 0.95 within a family"),
+    ("n_significant", "integer", "the same where the choice of the family is allowed for"),
+    ("n_passed", "integer", "searches with a run that passes all gates"),
+    ("rate", "double", "n_significant / n_searches"),
+    ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
+)
 PORTFOLIOS = _schema(
     ("run_id", "uuid", "follows from all inputs"),
     ("tf", "text", "timeframe"),

@@ -1,0 +1,70 @@
+"""What the runs are worth together: the leaderboard, and the pipeline's own false-positive rate."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.assets.columns import LEADERBOARD, NEGATIVE_CONTROLS
+from backtest_pipeline.defs.assets.stages import OWNERS
+from backtest_pipeline.defs.metadata import of_summary
+from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.pipeline.leaderboard import (
+    DEFAULT_GATES,
+    leaderboard_summary,
+    publish_leaderboard,
+)
+from backtest_pipeline.pipeline.negative_controls import (
+    Controls,
+    controls_summary,
+    run_negative_controls,
+)
+from backtest_pipeline.storage.provenance import code_version
+
+
+class LeaderboardConfig(dg.Config):
+    """By which gates runs are judged."""
+
+    gates: str = DEFAULT_GATES
+    late_gates: bool = False
+
+
+class NegativeControlsConfig(dg.Config):
+    """How much is searched where nothing is to be found."""
+
+    searches: int = 1000
+    n_bars: int = 1461
+    seed: int = 0
+    gates: str = DEFAULT_GATES
+
+
+@dg.asset(
+    deps=["backtests"],
+    group_name="research",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version=code_version("research", "pipeline.leaderboard"),
+    metadata={"dagster/column_schema": LEADERBOARD, "dagster/table_name": "leaderboard"},
+    description="All current runs, ranked by deflated Sharpe ratio, with composite scores and "
+    "gates that were registered before the runs.",
+)
+def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.MaterializeResult:
+    board = publish_leaderboard(store.workspace, gates=config.gates, late_gates=config.late_gates)
+    return dg.MaterializeResult(metadata=of_summary(leaderboard_summary(board)))
+
+
+@dg.asset(
+    deps=["bars"],
+    group_name="research",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version=code_version("market", "strategies", "simulation", "research"),
+    metadata={
+        "dagster/column_schema": NEGATIVE_CONTROLS,
+        "dagster/table_name": "negative_controls",
+    },
+    description="The whole search in worlds without an edge: how often luck is called significant.",
+)
+def negative_controls(
+    config: NegativeControlsConfig, store: WorkspaceResource
+) -> dg.MaterializeResult:
+    asked = Controls(config.searches, config.n_bars, config.seed, config.gates)
+    rows = run_negative_controls(store.workspace, asked)
+    return dg.MaterializeResult(metadata=of_summary(controls_summary(rows)))

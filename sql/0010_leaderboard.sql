@@ -1,0 +1,102 @@
+-- The board of all runs, the gates that were agreed upon before the runs, and the rate at which
+-- the pipeline believes what is not there.
+
+CREATE TABLE gate_sets (
+    gate_set_id   TEXT PRIMARY KEY GENERATED ALWAYS AS (md5(gates::text)) STORED,
+    name          TEXT NOT NULL UNIQUE,
+    gates         JSONB NOT NULL CHECK (jsonb_typeof(gates) = 'array'),
+    registered_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE gate_sets IS
+    'Bounds that runs are judged by: [{"name", "metric", "at_least" or "at_most"}]; never changed';
+
+CREATE FUNCTION stamp_registration() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.registered_at := clock_timestamp();  -- whatever the writer says
+    RETURN NEW;
+END $$;
+CREATE TRIGGER gate_sets_registered BEFORE INSERT ON gate_sets
+    FOR EACH ROW EXECUTE FUNCTION stamp_registration();
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a registered gate set is never changed or removed; register another one'
+        USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER gate_sets_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON gate_sets
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Registered here, a fresh store has them before it has its first run.
+INSERT INTO gate_sets (name, gates) VALUES ('default', '[
+    {"name": "trades",       "metric": "trade_count",         "at_least": 30},
+    {"name": "days",         "metric": "n_days",              "at_least": 365},
+    {"name": "drawdown",     "metric": "max_drawdown",        "at_least": -0.5},
+    {"name": "costs",        "metric": "cost_share",          "at_most": 0.5},
+    {"name": "significance", "metric": "dsr_across_families", "at_least": 0.95}
+]');
+
+CREATE TABLE leaderboards (
+    board_id                 TEXT PRIMARY KEY,
+    gate_set_id              TEXT NOT NULL REFERENCES gate_sets (gate_set_id),
+    registered_after_results BOOLEAN NOT NULL,
+    n_ranked                 INTEGER NOT NULL CHECK (n_ranked >= 0),
+    n_passed                 INTEGER NOT NULL CHECK (n_passed BETWEEN 0 AND n_ranked),
+    code_version             TEXT NOT NULL,
+    published_at             TIMESTAMPTZ NOT NULL
+);
+COMMENT ON COLUMN leaderboards.board_id IS 'Follows from the runs, the gates and the code';
+COMMENT ON COLUMN leaderboards.registered_after_results IS
+    'Whether a ranked run was completed before its gates were registered: such gates prove nothing';
+
+-- Without a reference to backtest_runs: a board remains as it was when its runs go.
+CREATE TABLE leaderboard (
+    board_id            TEXT NOT NULL REFERENCES leaderboards (board_id) ON DELETE CASCADE,
+    run_id              UUID NOT NULL,
+    rank                INTEGER CHECK (rank > 0),
+    unranked            TEXT,
+    signal_name         TEXT NOT NULL,
+    family              TEXT NOT NULL,
+    symbol              TEXT NOT NULL,
+    tf                  TEXT NOT NULL,
+    dsr                 DOUBLE PRECISION CHECK (dsr BETWEEN 0 AND 1),
+    dsr_across_families DOUBLE PRECISION CHECK (dsr_across_families BETWEEN 0 AND 1),
+    psr                 DOUBLE PRECISION CHECK (psr BETWEEN 0 AND 1),
+    n_trials            INTEGER CHECK (n_trials > 0),
+    n_families          INTEGER CHECK (n_families > 0),
+    n_days              INTEGER NOT NULL,
+    cost_share          DOUBLE PRECISION,
+    scores              JSONB NOT NULL,
+    gates               JSONB NOT NULL,
+    passed              BOOLEAN NOT NULL,
+    undefined           TEXT[] NOT NULL,
+    PRIMARY KEY (board_id, run_id),
+    UNIQUE (board_id, rank),
+    CHECK ((rank IS NULL) = (unranked IS NOT NULL))
+);
+COMMENT ON COLUMN leaderboard.unranked IS 'Why a run has no rank';
+COMMENT ON COLUMN leaderboard.scores IS 'Composite scores by scheme, between 0 and 1';
+COMMENT ON COLUMN leaderboard.gates IS 'Whether the run passes each gate, by name';
+COMMENT ON COLUMN leaderboard.undefined IS
+    'Metrics that are NULL: they count 0 in a score and pass no gate';
+
+CREATE TABLE negative_controls (
+    control_id    TEXT NOT NULL,
+    world         TEXT NOT NULL CHECK (world IN ('random_walk', 'shuffled_bars')),
+    seed          BIGINT NOT NULL CHECK (seed >= 0),
+    n_bars        INTEGER NOT NULL,
+    n_assets      INTEGER NOT NULL,
+    n_trials      INTEGER NOT NULL,
+    n_searches    INTEGER NOT NULL CHECK (n_searches > 0),
+    n_naive       INTEGER NOT NULL CHECK (n_naive BETWEEN 0 AND n_searches),
+    n_in_family   INTEGER NOT NULL CHECK (n_in_family BETWEEN 0 AND n_searches),
+    n_significant INTEGER NOT NULL CHECK (n_significant BETWEEN 0 AND n_searches),
+    n_passed      INTEGER NOT NULL CHECK (n_passed BETWEEN 0 AND n_searches),
+    rate          DOUBLE PRECISION NOT NULL CHECK (rate BETWEEN 0 AND 1),
+    upper_bound   DOUBLE PRECISION NOT NULL CHECK (upper_bound BETWEEN rate AND 1),
+    gate_set_id   TEXT NOT NULL REFERENCES gate_sets (gate_set_id),
+    code_version  TEXT NOT NULL,
+    created_at    TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (control_id, world)
+);
+COMMENT ON TABLE negative_controls IS
+    'Searches in worlds without an edge, and how many of them were believed; docs/leaderboard.md';
