@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.research.significance import (
+from backtest_pipeline.simulation.significance import (
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from backtest_pipeline.research.significance import deflated_sharpe_ratio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from backtest_pipeline.research.leaderboard import (
     score,
     with_significance,
 )
+from backtest_pipeline.simulation.significance import deflated_sharpe_ratio
 
 # Said here once more, by hand: a sign that is wrong there must not be wrong here too.
 BETTER = {
