@@ -16,7 +16,13 @@ from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.identity import hash_of
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.orders import (
+    LONG_ENTRY,
+    LONG_EXIT,
+    SHORT_ENTRY,
+    SHORT_EXIT,
+    event_bits,
+)
 from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
@@ -71,10 +77,7 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
         strategy = strategy_of(signal.signal_type)
         params = strategy.parse(signal.params)
         found = signal_events(strategy, with_indicators(panel, strategy.columns(params)), params)
-        row |= found.long_entry * np.uint8(LONG_ENTRY)
-        row |= found.long_exit * np.uint8(LONG_EXIT)
-        row |= found.short_entry * np.uint8(SHORT_ENTRY)
-        row |= found.short_exit * np.uint8(SHORT_EXIT)
+        row[:] = event_bits(found)
     return events
 
 

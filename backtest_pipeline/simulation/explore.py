@@ -15,7 +15,7 @@ from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.orders import event_bits
 from backtest_pipeline.strategies.base import Strategy, signal_events
 from backtest_pipeline.strategies.grid import ParameterGrid
 
@@ -52,14 +52,7 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
 
     def events(_close: np.ndarray, *values_and_features: Any) -> np.ndarray:
         *values, features = values_and_features
-        found = signal_events(strategy, features, parsed(tuple(values)))
-        bits = (
-            found.long_entry * np.uint8(LONG_ENTRY)
-            | found.long_exit * np.uint8(LONG_EXIT)
-            | found.short_entry * np.uint8(SHORT_ENTRY)
-            | found.short_exit * np.uint8(SHORT_EXIT)
-        )
-        return bits[:, None]
+        return event_bits(signal_events(strategy, features, parsed(tuple(values))))[:, None]
 
     factory = vbt.IndicatorFactory(
         class_name=strategy.params_type.__name__,

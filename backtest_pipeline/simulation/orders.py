@@ -21,6 +21,7 @@ from backtest_pipeline.simulation.account import (
     decide_all,
 )
 from backtest_pipeline.simulation.config import Direction
+from backtest_pipeline.strategies.base import Events
 
 __all__ = [
     "LONG_ENTRY",
@@ -28,6 +29,7 @@ __all__ = [
     "NOTHING_PENDING",
     "SHORT_ENTRY",
     "SHORT_EXIT",
+    "event_bits",
     "pending_sides",
     "seen_events",
 ]
@@ -36,6 +38,16 @@ _ALLOWED = {
     Direction.SHORT: SHORT_ENTRY | SHORT_EXIT,
     Direction.BOTH: LONG_ENTRY | LONG_EXIT | SHORT_ENTRY | SHORT_EXIT,
 }
+
+
+def event_bits(events: Events) -> np.ndarray:
+    """A strategy's events as bits, uint8, as long as they are."""
+    return (
+        events.long_entry * np.uint8(LONG_ENTRY)
+        | events.long_exit * np.uint8(LONG_EXIT)
+        | events.short_entry * np.uint8(SHORT_ENTRY)
+        | events.short_exit * np.uint8(SHORT_EXIT)
+    )
 
 
 def seen_events(
