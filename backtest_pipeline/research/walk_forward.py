@@ -31,7 +31,14 @@ from backtest_pipeline.simulation.orders import LONG_EXIT, SHORT_EXIT
 from backtest_pipeline.simulation.windows import NO_SIGNALS, events_by_params, simulate_windows
 from backtest_pipeline.strategies.grid import ParameterSpace
 
-FOLD_METRICS = ("total_return", "sharpe", "sortino", "calmar", "max_drawdown", "trade_count")
+FOLD_METRICS: tuple[str, ...] = (
+    "total_return",
+    "sharpe",
+    "sortino",
+    "calmar",
+    "max_drawdown",
+    "trade_count",
+)
 WFO_THRESHOLD = 0.6
 BLOCK_BYTES = 100_000_000
 """Equity of training windows that is held at a time."""
@@ -177,7 +184,7 @@ def choose(
     best = [best_of(c, np.array(s)) for c, s in zip(tried, scores, strict=True)]
     picked = [[] if b is None else [tried[t][b]] for t, b in enumerate(best)]
     tested = _simulated(panel, tests, picked, question).metrics
-    nothing = dict.fromkeys(FOLD_METRICS, math.nan)
+    nothing: dict[str, float] = dict.fromkeys(FOLD_METRICS, math.nan)
     return [
         Chosen(
             combination=None if b is None else tried[t][b],
