@@ -17,6 +17,7 @@ from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     bars,
     cmc_features,
     signals,
+    walk_forward,
 )
 from backtest_pipeline.defs.automation import (  # noqa: E402
     nightly_refresh,
@@ -25,37 +26,48 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     rollup_job,
     second_opinion_job,
     source_assets,
+    walk_forward_job,
     weekly_second_opinion,
+    weekly_walk_forward,
 )
 from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
 from backtest_pipeline.defs.resources import (  # noqa: E402
     SimulationResource,
     SourceResource,
+    WalkForwardResource,
     WorkspaceResource,
 )
 
-ASSETS: list[dg.AssetsDefinition] = [bars, cmc_features, signals, backtests, portfolio_rollups]
+ASSETS: list[dg.AssetsDefinition] = [
+    bars,
+    cmc_features,
+    signals,
+    backtests,
+    walk_forward,
+    portfolio_rollups,
+]
 
 
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """All definitions, with other resources in the place of the default ones where named.
 
     Args:
-        resource_overrides: any of `store`, `source`, `simulation`.
+        resource_overrides: any of `store`, `source`, `simulation`, `walk`.
     """
     store = resource_overrides.pop("store", None) or WorkspaceResource()
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
-        jobs=[refresh_job, rollup_job, second_opinion_job],
-        schedules=[nightly_refresh, weekly_second_opinion],
+        jobs=[refresh_job, walk_forward_job, rollup_job, second_opinion_job],
+        schedules=[nightly_refresh, weekly_walk_forward, weekly_second_opinion],
         sensors=[source_assets, rollup_after_backtests],
         executor=dg.in_process_executor,
         resources={
             "store": store,
             "source": SourceResource(),
             "simulation": SimulationResource(),
+            "walk": WalkForwardResource(),
             "stages": StageIOManager(store=store),
             **resource_overrides,
         },

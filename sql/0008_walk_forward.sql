@@ -61,3 +61,14 @@ COMMENT ON TABLE walk_forward_runs IS
     'How much of the training Sharpe the stitched out-of-sample run of all folds has left';
 COMMENT ON COLUMN walk_forward_runs.n_judged IS
     'Folds in which both Sharpe ratios are defined; the means are over these';
+
+ALTER TABLE dataset_versions
+    DROP CONSTRAINT dataset_versions_dataset_check,
+    ADD CONSTRAINT dataset_versions_dataset_check CHECK (
+        dataset IN ('bars', 'features', 'signals', 'backtests', 'walk_forward')
+    );
+ALTER TABLE data_quality
+    DROP CONSTRAINT data_quality_dataset_check,
+    ADD CONSTRAINT data_quality_dataset_check CHECK (
+        dataset IN ('bars', 'features', 'signals', 'backtests', 'walk_forward')
+    );

@@ -85,8 +85,7 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise UnknownName("search method", self.method, get_args(Method))
+        method_of(self.method)
         if self.most < 1:
             raise InvalidInput(f"a search evaluates one combination at least, not {self.most}")
         if self.seed < 0:
@@ -107,6 +106,14 @@ class Search:
         if self.method == "auto":
             return "grid" if space.size <= self.most else "tpe"
         return self.method
+
+
+def method_of(name: str) -> Method:
+    """The search method of this name; raises UnknownName where there is none."""
+    for method in get_args(Method):
+        if name == method:
+            return method
+    raise UnknownName("search method", name, get_args(Method))
 
 
 class Searcher(Protocol):

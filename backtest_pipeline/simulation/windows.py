@@ -70,7 +70,7 @@ def simulate_windows(
     cut = panel.windows(windows)
     traded = np.zeros((len(chosen), len(cut)), np.uint8)
     for w, window in enumerate(windows):
-        own = events[chosen[:, w], window]
-        own[chosen[:, w] == NO_SIGNALS] = 0
-        traded[:, cut.offsets[w] : cut.offsets[w + 1]] = own
+        trading = chosen[:, w] != NO_SIGNALS
+        rows = slice(cut.offsets[w], cut.offsets[w + 1])
+        traded[trading, rows] = events[chosen[trading, w], window]
     return simulate_batch(cut, traded, config, funding=funding)

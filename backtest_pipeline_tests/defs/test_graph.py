@@ -13,6 +13,7 @@ GRAPH = {
     "cmc_features": ({"bars"}, "market"),
     "signals": ({"cmc_features"}, "research"),
     "backtests": ({"signals"}, "research"),
+    "walk_forward": ({"cmc_features"}, "research"),
     "portfolio_rollups": ({"backtests"}, "research"),
 }
 
@@ -45,7 +46,7 @@ def test_the_features_asset_lists_all_columns_of_its_table() -> None:
 
 
 def test_assets_are_partitioned_by_asset_and_timeframe() -> None:
-    by_both = {"bars", "cmc_features", "signals", "backtests"}
+    by_both = {"bars", "cmc_features", "signals", "backtests", "walk_forward"}
     for asset in ASSETS:
         partitions = asset.partitions_def
         if asset.key.to_user_string() in by_both:
@@ -66,4 +67,5 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "refresh",
         "rollup",
         "second_opinion",
+        "walk_forwards",
     }
