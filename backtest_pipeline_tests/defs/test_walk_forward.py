@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.automation import weekly_walk_forward
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WalkForwardResource
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.storage.checks import violations
@@ -104,18 +104,19 @@ def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
     assert "more bars are needed" in str(remark.value)
 
 
-def test_the_weekly_schedule_covers_everything(instance: dg.DagsterInstance) -> None:
-    repository = build_definitions().get_repository_def()
-    context = dg.build_schedule_context(
-        instance=instance,
-        repository_def=repository,
-        scheduled_execution_time=datetime(2026, 1, 3, 3, 10, tzinfo=UTC),
-    )
-    request = weekly_walk_forward(context)
+def test_the_weekly_schedule_asks_for_everything_in_one_run() -> None:
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(
+            instance,
+            scheduled_execution_time=datetime(2026, 1, 3, 3, 10, tzinfo=UTC),
+            instance_ref=instance.get_ref(),
+        )
+        assert isinstance(weekly_walk_forward(context), dg.SkipReason)
+        instance.add_dynamic_partitions("asset", ["A0", "A5"])
+        request = weekly_walk_forward(context)
     assert isinstance(request, dg.RunRequest)
-    tags = request.tags
-    assert tags["dagster/asset_partition_range_start"] == "S-ALPHA|1H"
-    assert tags["dagster/asset_partition_range_end"].startswith("S-GAMMA|")
+    assert request.tags[RANGE_START].startswith("A0|")
+    assert request.tags[RANGE_END].startswith("A5|")
 
 
 def test_a_resource_with_a_misspelt_word_says_which() -> None:

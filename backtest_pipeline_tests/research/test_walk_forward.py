@@ -119,7 +119,7 @@ def test_each_figure_is_that_of_a_backtest_of_the_window_by_itself() -> None:
     asked = {"costs": CostModel(7.0, 3.0), "stops": StopRules(trailing_atr=3.0)}
     found = bp.walk_forward(bars, "ema", {"fast": [3, 9], "slow": [21, 40]}, **asked)
     assert len(found.folds) == 20
-    for n in (0, 7, 19):
+    for n in (0, 19):
         fold = found.folds.iloc[n]
         runs = {}
         for side in ("train", "test"):
