@@ -1,4 +1,4 @@
-"""Case `walk_forward`: folds x combinations at once, against backtesting.py one window at a time."""
+"""Case `walk_forward`: folds x combinations at once, and backtesting.py window by window."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ def optimise_by_backtesting_py(
         from backtesting.lib import crossover
 
         def average(close: Any, period: int) -> pd.Series:
-            return pd.Series(close).ewm(span=period, adjust=False).mean()
+            return pd.Series(pd.Series(close).ewm(span=period, adjust=False).mean())
 
         class Crossover(Strategy):
             fast = 5
             slow = 20
 
             def init(self) -> None:
-                self.quick = self.I(average, self.data.Close, self.fast)
-                self.steady = self.I(average, self.data.Close, self.slow)
+                self.quick: Any = self.I(average, self.data.Close, self.fast)
+                self.steady: Any = self.I(average, self.data.Close, self.slow)
 
             def next(self) -> None:
                 if crossover(self.quick, self.steady):
@@ -106,13 +106,12 @@ def optimise_by_backtesting_py(
         (asset,) = panel.assets
         bars = panel.frame(asset).rename(columns=str.capitalize)
         bars.index = pd.DatetimeIndex(bars.index).tz_localize(None)
-        costs = {"cash": CASH, "commission": FEE}
-        training = Backtest(bars.iloc[fold.train], Crossover, **costs)
+        training = Backtest(bars.iloc[fold.train], Crossover, cash=CASH, commission=FEE)
         sharpe = {
             params: training.run(fast=params[0], slow=params[1])["Sharpe Ratio"]
             for params in product(fast, slow)
         }
         best = max(sharpe, key=lambda params: np.nan_to_num(sharpe[params], nan=-np.inf))
-        testing = Backtest(bars.iloc[fold.test], Crossover, **costs)
+        testing = Backtest(bars.iloc[fold.test], Crossover, cash=CASH, commission=FEE)
         tested: Any = testing.run(fast=best[0], slow=best[1])
         return tested["Return [%]"] / 100

@@ -45,7 +45,7 @@ def walk_forward(
         from backtest_pipeline.storage.settings import load_settings
 
         settings = load_settings()
-        most = search["most"] or settings.optimizer_max_combinations
+        most = settings.optimizer_max_combinations if search["most"] is None else search["most"]
         plan = Plan(
             Schedule(**schedule),
             Search(search["method"], most, search["seed"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -46,13 +46,10 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.runs import publish_runs, retire_runs
-from backtest_pipeline.storage.walk_forward import store_efficiency
+from backtest_pipeline.storage.runs import retire_runs
+from backtest_pipeline.storage.walk_forward import publish_walk_forwards
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
 from backtest_pipeline.strategies.registry import strategy_of
-
-if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Cursor
 
 
 @dataclass(frozen=True)
@@ -165,13 +162,6 @@ def _require_no_look_ahead(
         require_no_look_ahead(panel, question.space.strategy, params, asset)
 
 
-def publish_walked(cursor: Cursor, walked: WalkedBlock) -> None:
-    """Write the rows of the runs in the cursor's transaction."""
-    published = walked.publication
-    publish_runs(cursor, published.runs, published.trades, published.metrics)
-    store_efficiency(cursor, walked.efficiencies)
-
-
 class WalkForwardStage:
     """Publishes the out-of-sample runs of all registered strategies."""
 
@@ -264,7 +254,14 @@ class WalkForwardStage:
         counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in short]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             if walked is not None:
-                publish_walked(cursor, walked)
+                published = walked.publication
+                publish_walk_forwards(
+                    cursor,
+                    published.runs,
+                    published.trades,
+                    published.metrics,
+                    walked.efficiencies,
+                )
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), counts)

@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.folds import Plan, tasks_of
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.single_run import require_window
-from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
+from backtest_pipeline.pipeline.walk_forward import judge, walk_block, walkers
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import Objective, Search
@@ -50,7 +50,11 @@ from backtest_pipeline.storage.dimensions import (
     find_signal,
     known_symbols,
 )
-from backtest_pipeline.storage.walk_forward import current_walk_forwards, stored_folds
+from backtest_pipeline.storage.walk_forward import (
+    current_walk_forwards,
+    publish_walk_forwards,
+    stored_folds,
+)
 from backtest_pipeline.strategies.grid import parameter_space
 from backtest_pipeline.strategies.registry import strategy_of
 
@@ -236,12 +240,15 @@ def walk_once(
     tasks = tasks_of(block.panel, asset, plan.schedule, rows_in(block.panel, asked.window))
     walked = walk_block(workspace, block, tasks, walking, plan, asked, rebuild=rebuild)
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
-        publish_walked(cursor, walked)
+        published = walked.publication
+        publish_walk_forwards(
+            cursor, published.runs, published.trades, published.metrics, walked.efficiencies
+        )
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
-            ids = walked.publication.runs["id"].to_pylist()
+            ids = published.runs["id"].to_pylist()
             mark_stale(cursor, "walk_forward", ids[0], block.panel.timeframe.name)
-    (run_id,) = walked.publication.runs["run_id"].to_pylist()
+    (run_id,) = published.runs["run_id"].to_pylist()
     with workspace.database.begin() as connection:
         (row,) = current_walk_forwards(connection, run_ids=[run_id])
         return {**row, "folds": stored_folds(connection, row["run_id"])}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.runs import publish_runs
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -44,11 +45,17 @@ def store_folds(cursor: Cursor, folds: pa.Table) -> None:
     copy.run(cursor, "DROP TABLE staged_folds")
 
 
-def store_efficiency(cursor: Cursor, rows: pa.Table) -> None:
-    """Rows of `walk_forward_runs`, `run_id` as text, of runs that were published just now."""
-    copy.stage(cursor, "staged_efficiency", rows)
-    copy.insert(cursor, "walk_forward_runs", "staged_efficiency", rows.column_names)
-    copy.run(cursor, "DROP TABLE staged_efficiency")
+def publish_walk_forwards(
+    cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table, efficiencies: pa.Table
+) -> None:
+    """Put stitched runs with what their folds say together in the place of older ones.
+
+    `efficiencies` are rows of `walk_forward_runs`, `run_id` as text; the other tables are those
+    of `publish_runs`.
+    """
+    publish_runs(cursor, runs, trades, metrics)
+    copy.stage(cursor, "staged_efficiency", efficiencies)
+    copy.insert(cursor, "walk_forward_runs", "staged_efficiency", efficiencies.column_names)
 
 
 def stored_folds(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:

@@ -17,11 +17,17 @@ HEAVY = (
     "numba",
     "psycopg",
     "plotly",
+    "optuna",
 )
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]]
+    "command",
+    [
+        [],
+        *(["run"], ["explore"], ["robustness"], ["walk-forward"], ["refresh"], ["demo"]),
+        ["doctor"],
+    ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     found = subprocess.run(
