@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -100,7 +101,8 @@ def test_appended_bars_cost_the_new_folds_alone(workspace: Workspace) -> None:
     assert len(after) > len(before)
     newest = folds(workspace)
     assert len(newest) == len(after)
-    assert newest.groupby("run_id")["fold"].apply(list).map(lambda f: f == [*range(len(f))]).all()
+    for _, of_run in newest.groupby("run_id"):
+        assert list(of_run["fold"]) == list(range(len(of_run)))
 
 
 def test_the_same_inputs_are_not_computed_again_and_a_rebuild_gives_the_same(
@@ -161,8 +163,10 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
         for name in FOLD_METRICS:
             for side in ("train", "test"):
                 value = row[f"{side}_{name}"]
-                assert pd.isna(fold[f"{side}_{name}"]) if value is None else True
-                assert value is None or value == pytest.approx(fold[f"{side}_{name}"], rel=1e-9)
+                expected = float(fold[f"{side}_{name}"])
+                assert (np.nan if value is None else value) == pytest.approx(
+                    expected, rel=1e-9, nan_ok=True
+                )
     assert stored["efficiency"] == pytest.approx(found.efficiency.ratio)
     assert stored["verdict"] == found.efficiency.verdict
     assert stored["sharpe"] == pytest.approx(found.metrics["sharpe"])
