@@ -21,9 +21,12 @@ if TYPE_CHECKING:
         run_backtest,
     )
     from backtest_pipeline.pipeline.exploration import Exploration, explore
+    from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
+    from backtest_pipeline.research.optimizer import Search
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.robustness import Robustness
     from backtest_pipeline.research.splits import walk_forward_splits
+    from backtest_pipeline.research.walk_forward import Schedule
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.significance import (
@@ -47,6 +50,8 @@ _HOMES = {
     "EqualWeight": "simulation.sizing",
     "Exploration": "pipeline.exploration",
     "FixedFractional": "simulation.sizing",
+    "Schedule": "research.walk_forward",
+    "Search": "research.optimizer",
     "SimulationResult": "simulation.single",
     "StopRules": "simulation.stops",
     "VolatilityScaled": "simulation.sizing",
@@ -65,6 +70,8 @@ _HOMES = {
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
     "simulate_book": "simulation.many",
+    "WalkForward": "pipeline.walking",
+    "walk_forward": "pipeline.walking",
     "walk_forward_splits": "research.splits",
 }
 
@@ -77,9 +84,12 @@ __all__ = [
     "Exploration",
     "FixedFractional",
     "Robustness",
+    "Schedule",
+    "Search",
     "SimulationResult",
     "StopRules",
     "VolatilityScaled",
+    "WalkForward",
     "build_features",
     "compute_metrics",
     "deflated_sharpe_ratio",
@@ -94,6 +104,7 @@ __all__ = [
     "run_backtest",
     "simulate",
     "simulate_book",
+    "walk_forward",
     "walk_forward_splits",
 ]
 

@@ -18,6 +18,7 @@ from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     bars,
     cmc_features,
     signals,
+    walk_forward,
 )
 from backtest_pipeline.defs.automation import (  # noqa: E402
     leaderboard_job,
@@ -29,14 +30,17 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     rollup_job,
     second_opinion_job,
     source_assets,
+    walk_forward_job,
     weekly_negative_controls,
     weekly_second_opinion,
+    weekly_walk_forward,
 )
 from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
 from backtest_pipeline.defs.resources import (  # noqa: E402
     SimulationResource,
     SourceResource,
+    WalkForwardResource,
     WorkspaceResource,
 )
 
@@ -45,6 +49,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     cmc_features,
     signals,
     backtests,
+    walk_forward,
     portfolio_rollups,
     leaderboard,
     negative_controls,
@@ -55,7 +60,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """All definitions, with other resources in the place of the default ones where named.
 
     Args:
-        resource_overrides: any of `store`, `source`, `simulation`.
+        resource_overrides: any of `store`, `source`, `simulation`, `walk`.
     """
     store = resource_overrides.pop("store", None) or WorkspaceResource()
     return dg.Definitions(
@@ -65,6 +70,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             refresh_job,
             rollup_job,
             second_opinion_job,
+            walk_forward_job,
             leaderboard_job,
             negative_controls_job,
         ],
@@ -72,6 +78,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             nightly_refresh,
             nightly_leaderboard,
             weekly_second_opinion,
+            weekly_walk_forward,
             weekly_negative_controls,
         ],
         sensors=[source_assets, rollup_after_backtests],
@@ -80,6 +87,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             "store": store,
             "source": SourceResource(),
             "simulation": SimulationResource(),
+            "walk": WalkForwardResource(),
             "stages": StageIOManager(store=store),
             **resource_overrides,
         },

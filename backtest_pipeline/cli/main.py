@@ -213,6 +213,84 @@ def robustness(
     )
 
 
+@app.command(
+    "walk-forward", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def walk_forward(
+    context: typer.Context,
+    signal: Annotated[str, typer.Option(help="Signal name or type, for example ema.")],
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    train: Annotated[float, typer.Option(help="Days of a training window.")] = 365,
+    test: Annotated[float, typer.Option(help="Days of a test window.")] = 90,
+    mode: Annotated[str, typer.Option(help="rolling, expanding or anchored.")] = "rolling",
+    purge: Annotated[int, typer.Option(help="Bars left out before each test.")] = 0,
+    embargo: Annotated[float, typer.Option(help="Share of a window left out besides.")] = 0.01,
+    objective: Annotated[
+        str, typer.Option(help="A metric, composite, or weights: sharpe=1,calmar=0.5")
+    ] = "sharpe",
+    search: Annotated[str, typer.Option(help="auto, grid, random or tpe.")] = "auto",
+    max_combinations: Annotated[
+        int | None, typer.Option(help="Else BACKTEST_OPTIMIZER_MAX_COMBINATIONS.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of a random or tpe search.")] = 0,
+    start: assumed.Start = None,
+    end: assumed.End = None,
+    bars: Bars = None,
+    direction: assumed.DirectionOption = "both",
+    venue: assumed.Venue = None,
+    fee_bps: assumed.FeeBps = None,
+    slippage_bps: assumed.SlippageBps = None,
+    funding_bps_day: assumed.FundingBpsDay = None,
+    funding: assumed.Funding = None,
+    sizing: assumed.SizingOption = "fixed",
+    stops: assumed.Stops = "",
+    leverage: assumed.Leverage = 1.0,
+    lot_size: assumed.LotSize = 0.0,
+    min_notional: assumed.MinNotional = 0.0,
+    delay_bars: assumed.DelayBars = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the folds.")] = False,
+    full_rebuild: FullRebuild = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Choose parameters on training windows, test each choice on the bars after, store all folds.
+
+    The values to choose from are options with a range: --fast 5:50:5 --slow 20,50,200. A
+    parameter that is not given takes a range of its own.
+    """
+    from backtest_pipeline.cli import walking
+
+    walking.walk_forward(
+        signal,
+        context.args,
+        asset=asset,
+        tf=tf,
+        schedule={"train": train, "test": test, "mode": mode, "purge": purge, "embargo": embargo},
+        objective=objective,
+        search={"method": search, "most": max_combinations, "seed": seed},
+        assumptions=assumed.Assumed(
+            start=start,
+            end=end,
+            direction=direction,
+            venue=venue,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            funding_bps_day=funding_bps_day,
+            funding=funding,
+            sizing=sizing,
+            stops=stops,
+            leverage=leverage,
+            lot_size=lot_size,
+            min_notional=min_notional,
+            delay_bars=delay_bars,
+        ),
+        bars=str(bars or ""),
+        dry_run=dry_run,
+        full_rebuild=full_rebuild,
+        as_json=as_json,
+    )
+
+
 @app.command()
 def refresh(
     assets: Annotated[

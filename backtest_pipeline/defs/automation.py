@@ -22,6 +22,12 @@ refresh_job = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
 )
+walk_forward_job = dg.define_asset_job(
+    "walk_forwards",
+    selection=dg.AssetSelection.assets("walk_forward"),
+    executor_def=dg.in_process_executor,
+    description="Walk-forwards of the stored features for a rectangle of assets and timeframes.",
+)
 second_opinion_job = dg.define_asset_job(
     "second_opinion",
     selection=SECOND_OPINION,
@@ -68,6 +74,22 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
     description="One run over all assets and timeframes, after the UTC day has ended.",
 )
 def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    return _everything(context)
+
+
+@dg.schedule(
+    name="weekly_walk_forward",
+    job=walk_forward_job,
+    cron_schedule="10 3 * * 6",
+    execution_timezone="UTC",
+    description="Walk-forwards over all assets and timeframes; only folds that are new cost time.",
+)
+def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    return _everything(context)
+
+
+def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """One run over the rectangle of all assets and timeframes."""
     assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
     if not assets:
         return dg.SkipReason("no asset is known yet; the sensor source_assets adds them")

@@ -13,14 +13,22 @@ from backtest_pipeline.pipeline.negative_controls import (
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 
+_GRAIN = (
+    "No duplicate key, no row without what it refers to, no value out of bounds; what depends on "
+    "the asset does not run where one is found."
+)
+_ABOUT = {
+    "walk_forward": "Every out-of-sample bar is used once, none is left out between two tests, "
+    "none was trained on in its fold, and the stitched run consists of just these bars."
+}
+
 
 def _check_of(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name="grain_and_bounds",
         blocking=True,
-        description="No duplicate key, no row without what it refers to, no value out of bounds; "
-        "what depends on the asset does not run where one is found.",
+        description=_ABOUT.get(asset, _GRAIN),
     )
     def grain_and_bounds(store: WorkspaceResource) -> dg.AssetCheckResult:
         found = check_dataset(store.workspace, asset)

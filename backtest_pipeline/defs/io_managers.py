@@ -24,6 +24,7 @@ from backtest_pipeline.pipeline.summary import (
     bars_summary,
     features_summary,
     signals_summary,
+    walk_forward_summary,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 
@@ -49,6 +50,7 @@ _SUMMARIES: dict[str, Callable[[Workspace, Sequence[Partition]], Summary]] = {
     "cmc_features": features_summary,
     "signals": signals_summary,
     "backtests": backtests_summary,
+    "walk_forward": walk_forward_summary,
 }
 
 

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.research.optimizer import Objective, Search, method_of
+from backtest_pipeline.research.splits import mode_of
+from backtest_pipeline.research.walk_forward import Schedule
 from backtest_pipeline.simulation.assumptions import sizing_of, stops_of
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
@@ -80,4 +84,28 @@ class SimulationResource(dg.ConfigurableResource):
             max_leverage=self.max_leverage,
             lot_size=self.lot_size,
             min_notional=self.min_notional,
+        )
+
+
+class WalkForwardResource(dg.ConfigurableResource):
+    """Windows, objective and search of the stored walk-forwards; docs/walk-forward.md."""
+
+    train: float = Field(default=365.0, description="days of a training window")
+    test: float = Field(default=90.0, description="days of a test window")
+    mode: str = Field(default="rolling", description="rolling, expanding or anchored")
+    purge: int = Field(default=0, description="bars left out before each test")
+    embargo: float = Field(default=0.01, description="share of a window left out besides")
+    objective: str = Field(
+        default="sharpe", description="a metric, composite, or weights: sharpe=1,calmar=0.5"
+    )
+    search: str = Field(default="auto", description="auto, grid, random or tpe")
+    seed: int = 0
+
+    def plan(self) -> Plan:
+        settings = load_settings()
+        return Plan(
+            Schedule(self.train, self.test, mode_of(self.mode), self.purge, self.embargo),
+            Search(method_of(self.search), settings.optimizer_max_combinations, self.seed),
+            Objective.of(self.objective),
+            settings.wfo_threshold,
         )

@@ -4,6 +4,7 @@
     ├── ConfigurationError      a setting is missing or makes no sense
     ├── UnknownName             an asset, timeframe, signal or parameter that does not exist
     ├── InvalidInput            an argument or a range that cannot be computed
+    ├── LooksAhead              a strategy whose signals depend on bars that come later
     ├── BarsError               bars that cannot be read or trusted
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
     ├── StoreError              the database
@@ -50,6 +51,10 @@ class UnknownName(BacktestError):
 
 class InvalidInput(BacktestError):
     """An argument or a range that cannot be computed."""
+
+
+class LooksAhead(BacktestError):
+    """A strategy whose signals change when the bars after them are taken away."""
 
 
 class BarsError(BacktestError):

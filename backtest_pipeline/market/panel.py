@@ -88,6 +88,19 @@ class Panel:
             self.timeframe, tuple(assets), offsets.astype(np.int64), pick(self.ts), columns
         )
 
+    def windows(self, windows: Sequence[slice]) -> Panel:
+        """Each of these rows, all of one asset, as a segment of its own; names may repeat."""
+        lengths = [window.stop - window.start for window in windows]
+        rows = np.concatenate([np.arange(w.start, w.stop) for w in windows] or [[]]).astype(int)
+        at = np.searchsorted(self.offsets, [w.start for w in windows], side="right") - 1
+        return Panel(
+            self.timeframe,
+            tuple(self.assets[i] for i in at.tolist()),
+            np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            self.ts[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+        )
+
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> Panel:
         """The same rows with these columns added or replaced."""
         return Panel(

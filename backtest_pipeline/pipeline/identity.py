@@ -47,12 +47,25 @@ class Asked:
         window: dates that are traded.
         benchmark: name of what they are compared with, see `pipeline.comparison`.
         funding: rates by symbol, in place of the flat rate.
+        walk_forward: how the parameters of each stretch of bars are chosen, as JSON values; None
+            where they are the signal's.
     """
 
     config: SimulationConfig
     window: Window = field(default_factory=Window)
     benchmark: str = "asset"
     funding: FundingRates | None = None
+    walk_forward: Mapping[str, Any] | None = None
+
+    @property
+    def split(self) -> str:
+        """The kind of bars that are traded, as `backtest_runs.split` has it."""
+        return "full" if self.walk_forward is None else "walk_forward"
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """The rooms whose code decides the numbers."""
+        return RUN_CODE if self.walk_forward is None else (*RUN_CODE, "research")
 
 
 def run_config(
@@ -68,7 +81,8 @@ def run_config(
         "asset": asset,
         "timeframe": timeframe,
         "window": [d.isoformat() if d else None for d in (window.start, window.end)],
-        "split": "full",
+        "split": asked.split,
+        **({"walk_forward": asked.walk_forward} if asked.walk_forward is not None else {}),
         "simulation": simulation,
         "benchmark": asked.benchmark,
         "benchmark_code": None
@@ -103,9 +117,9 @@ def hash_of_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def run_id_of(config: str, snapshot_id: str) -> uuid.UUID:
+def run_id_of(config: str, snapshot_id: str, rooms: tuple[str, ...] = RUN_CODE) -> uuid.UUID:
     """The id that follows from all that can change the result; the config as canonical JSON."""
-    code = [snapshot_id, code_version(*RUN_CODE), *engine_identity()]
+    code = [snapshot_id, code_version(*rooms), *engine_identity()]
     return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
 
 

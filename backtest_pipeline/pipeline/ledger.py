@@ -44,7 +44,7 @@ def trials_of(
     dataset_versions: Mapping[str, str],
     asked: Asked,
     source: str,
-    windows: Mapping[str, Window] | None = None,
+    windows: Sequence[Window] | None = None,
 ) -> pa.Table:
     """A batch as rows of `trials`, column by column, for `storage.trials.record_trials`.
 
@@ -58,7 +58,7 @@ def trials_of(
         dataset_versions: by asset, of the bars on which it was tried.
         asked: costs, sizing, stops, direction, funding, and the window.
         source: `run`, `refresh`, `sweep`, `walk_forward`, `service` or `strategist`.
-        windows: by asset, where they are not all that of `asked`.
+        windows: of each segment of the batch's panel, where they are not all that of `asked`.
 
     Raises:
         InvalidInput: for parameters that their strategy does not take.
@@ -70,9 +70,9 @@ def trials_of(
         canonical_json(_with_defaults(name, given))
         for name, given in zip(types, params, strict=True)
     ]
-    window_of = windows or dict.fromkeys(panel.assets, asked.window)
-    starts = [window_of[asset].start for asset in panel.assets]
-    ends = [window_of[asset].end for asset in panel.assets]
+    windows = windows or [asked.window] * len(panel.assets)
+    starts = [window.start for window in windows]
+    ends = [window.end for window in windows]
     simulation = simulation_config(asked.config)
     assumed = [
         hash_of([simulation, asked.funding.version(asset) if asked.funding else None])

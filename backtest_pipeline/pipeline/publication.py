@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.identity import (
-    RUN_CODE,
     Asked,
     canonical_json,
     environment_hash,
@@ -67,7 +66,7 @@ def identify_runs(
             versions = {**compared, f"{asset}|{tf}": inputs[asset].version}
             snapshot_id = snapshot_id_of(versions)
             config = canonical_json(run_config(signal, asset, tf, asked, simulation))
-            run_id = run_id_of(config, snapshot_id)
+            run_id = run_id_of(config, snapshot_id, asked.rooms)
             identities.append(RunIdentity(run_id, config, versions, snapshot_id))
     return identities
 
@@ -228,7 +227,7 @@ def _runs_table(
             "id": [ids[asset] for asset in by_asset],
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),
-            "split": same("full"),
+            "split": same(asked.split),
             "window_start": pa.array(same(asked.window.start), pa.date32()),
             "window_end": pa.array(same(asked.window.end), pa.date32()),
             "first_ts": _stamps(np.tile(panel.ts[first], len(signals))),
@@ -245,7 +244,7 @@ def _runs_table(
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
             ],
-            "code_version": same(code_version(*RUN_CODE)),
+            "code_version": same(code_version(*asked.rooms)),
             "config_hash": [hash_of_text(identity.config) for identity in identities],
             "environment_hash": same(environment_hash()),
             "engine": same(engine),

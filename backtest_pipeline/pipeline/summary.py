@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.signals import count_signals
+from backtest_pipeline.storage.walk_forward import current_walk_forwards
 
 TABLE_METRICS = (
     "total_return",
@@ -94,6 +96,33 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
             **quality.tables,
             **_extremes(ranked),
         },
+        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
+    )
+
+
+def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """How many strategies keep what they promise in training, and the out-of-sample runs."""
+    box = _box(partitions)
+    with workspace.database.begin() as connection:
+        runs = current_walk_forwards(connection, symbols=box.symbols, timeframes=box.timeframes)
+        synthetic = synthetic_among(connection, box.symbols)
+    quality = _quality(workspace, "walk_forward", partitions)
+    if not runs:
+        return quality
+    verdicts = Counter(run["verdict"] for run in runs)
+    ranked = by_sharpe(runs)
+    judged = [
+        {**row, "efficiency": rounded(run["efficiency"]), "verdict": run["verdict"]}
+        for row, run in zip(run_rows(ranked), ranked, strict=True)
+    ]
+    return Summary(
+        {
+            "runs": len(runs),
+            "folds": sum(run["n_folds"] for run in runs),
+            **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
+            "synthetic_assets": len(synthetic),
+        },
+        {**quality.tables, "best_out_of_sample": judged[: 2 * _SHOWN]},
         run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
     )
 

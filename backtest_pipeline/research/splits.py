@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import ceil
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,6 @@ import pandas as pd
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
 Mode = Literal["rolling", "expanding", "anchored"]
-_MODES = ("rolling", "expanding", "anchored")
 Length = float | str | timedelta  # a number counts days
 
 
@@ -88,8 +87,7 @@ def walk_forward_splits(
             training bars are left, `step` is shorter than `test`, or the index is unusable.
         UnknownName: for another mode.
     """
-    if mode not in _MODES:
-        raise UnknownName("walk-forward mode", mode, _MODES)
+    mode = mode_of(mode)
     stamps = _stamps(index)
     train_us, test_us = _length_us("train", train), _length_us("test", test)
     step_us = test_us if step is None else _length_us("step", step)
@@ -111,6 +109,14 @@ def walk_forward_splits(
         for start in range(first + train_us, end - test_us + 1, step_us)
     ]
     return _folds(stamps, windows, purge, embargo)
+
+
+def mode_of(name: str) -> Mode:
+    """The mode of this name; raises UnknownName where there is none."""
+    for mode in get_args(Mode):
+        if name == mode:
+            return mode
+    raise UnknownName("walk-forward mode", name, get_args(Mode))
 
 
 def fixed_date_splits(

@@ -106,8 +106,9 @@ def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | 
         return funding_bps_day / 1e4 * (end - start) / DAY_US
     rates.require_cover(panel)
     charged = np.zeros(len(panel))
-    for asset in panel.assets:
-        rows = panel.rows_of(asset)
+    # By segment and not by name: an asset's windows are segments of the same name.
+    for asset, first, last in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
+        rows = slice(int(first), int(last))
         if rows.start == rows.stop:
             continue
         ts, rate = rates.ts[asset], rates.rate[asset]

@@ -39,14 +39,19 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
 
 
-def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
-    """The runs over the whole history of these assets at a timeframe are no longer current."""
+def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
+    """The runs over the whole history of these assets at a timeframe are no longer current.
+
+    `split` is `full` or `walk_forward`: those of the other kind stay.
+    """
     copy.run(
         cursor,
         "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"
-        " AND id = ANY($2::int[]) AND window_start IS NULL AND window_end IS NULL",
+        " AND id = ANY($2::int[]) AND window_start IS NULL AND window_end IS NULL"
+        " AND split = $3",
         tf,
         list(ids),
+        split,
     )
 
 

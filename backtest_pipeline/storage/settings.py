@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         bars: file or folder of bars; empty for the synthetic sample market.
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
         artifacts_url: a local folder, or empty for `<home>/artifacts`.
+        optimizer_max_combinations: combinations of parameters that a search evaluates at most.
+        wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
     """
 
     model_config = SettingsConfigDict(
@@ -51,6 +53,8 @@ class Settings(BaseSettings):
     artifacts_url: str = ""
     bars: str = ""
     timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES
+    optimizer_max_combinations: int = Field(default=500, ge=1, le=1_000_000)
+    wfo_threshold: float = Field(default=0.6, gt=0, le=10)
 
     @field_validator("timeframes", mode="before")
     @classmethod

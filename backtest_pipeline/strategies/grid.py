@@ -15,6 +15,8 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.strategies.base import Strategy
 
 Number = int | float
+MOST_IN_SPACE = 10_000_000
+"""Combinations of a space that is searched and not swept."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,64 @@ class ParameterGrid:
         return tuple(n for n, column in zip(self.names, columns, strict=True) if len({*column}) > 1)
 
 
-def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int) -> ParameterGrid:
-    """All combinations of the values that the strategy accepts.
+@dataclass(frozen=True)
+class ParameterSpace:
+    """The values that a strategy's parameters may take; not all go together.
+
+    Attributes:
+        strategy: whose parameters they are.
+        axes: the values of each parameter, ascending; those with a single value as well.
+    """
+
+    strategy: Strategy[Any]
+    axes: Mapping[str, tuple[Number, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters, in the order of a combination's values."""
+        return tuple(self.axes)
+
+    @property
+    def size(self) -> int:
+        """Combinations, those that make no sense included."""
+        return math.prod(map(len, self.axes.values()))
+
+    def params(self, combination: Sequence[Number]) -> dict[str, Number]:
+        """A combination's values by parameter."""
+        return dict(zip(self.axes, combination, strict=True))
+
+    def problem(self, combination: Sequence[Number]) -> str | None:
+        """Why these values make no sense together, such as fast above slow; None where they do.
+
+        Raises:
+            InvalidInput: for a value that its parameter does not take whatever the others are.
+        """
+        return _contradiction(self.strategy, self.params(combination))
+
+    def grid(self) -> ParameterGrid:
+        """All combinations that make sense.
+
+        Raises:
+            InvalidInput: where there is none.
+        """
+        sound, reason = [], ""
+        for combination in product(*self.axes.values()):
+            problem = self.problem(combination)
+            if problem is None:
+                sound.append(combination)
+            reason = reason or problem or ""
+        if not sound:
+            raise InvalidInput(
+                f"{self.strategy.signal_type}: none of {self.size:,} combinations makes sense: "
+                f"{reason}"
+            )
+        return ParameterGrid(self.strategy, self.names, tuple(sound), self.size - len(sound))
+
+
+def parameter_space(
+    strategy: Strategy[Any], values: Mapping[str, Any], most: int = MOST_IN_SPACE
+) -> ParameterSpace:
+    """The values to try, by parameter.
 
     Args:
         strategy: gives what `values` leaves out: values worth exploring, or its defaults.
@@ -54,8 +112,8 @@ def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int
 
     Raises:
         UnknownName: for a parameter that the strategy does not have.
-        InvalidInput: for a value that its parameter does not take, no value, too many
-            combinations, or none that makes sense.
+        InvalidInput: for a parameter without a value, a value that is no number, or too many
+            combinations.
     """
     for name in values:
         if name not in strategy.params_type.model_fields:
@@ -65,20 +123,23 @@ def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int
     left = {name: found for name, found in strategy.grid.items() if name not in values}
     axes = {name: _sequence(strategy, name, found) for name, found in {**values, **left}.items()}
     _require_size(strategy, axes, most)
-    names = tuple(axes)
-    sorted_axes = [_numbers(strategy, name, axis) for name, axis in axes.items()]
-    sound, reason = [], ""
-    for combination in product(*sorted_axes):
-        problem = _contradiction(strategy, dict(zip(names, combination, strict=True)))
-        if problem is None:
-            sound.append(combination)
-        reason = reason or problem or ""
-    n = math.prod(map(len, sorted_axes))
-    if not sound:
-        raise InvalidInput(
-            f"{strategy.signal_type}: none of {n:,} combinations makes sense: {reason}"
-        )
-    return ParameterGrid(strategy, names, tuple(sound), n - len(sound))
+    return ParameterSpace(
+        strategy, {name: tuple(_numbers(strategy, name, axis)) for name, axis in axes.items()}
+    )
+
+
+def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int) -> ParameterGrid:
+    """All combinations of the values that the strategy accepts.
+
+    Args:
+        strategy, values, most: as `parameter_space` takes them.
+
+    Raises:
+        UnknownName: for a parameter that the strategy does not have.
+        InvalidInput: for a value that its parameter does not take, no value, too many
+            combinations, or none that makes sense.
+    """
+    return parameter_space(strategy, values, most).grid()
 
 
 def _sequence(strategy: Strategy[Any], name: str, values: Any) -> Sequence[Any]:

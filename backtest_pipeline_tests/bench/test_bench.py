@@ -17,6 +17,7 @@ FIGURES = {
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
+    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
 }
 
 
@@ -59,5 +60,5 @@ def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
         check=False,
     )
     assert done.returncode == 2
-    known = "peers, grid, universe, portfolio, dagster_refresh"
+    known = "peers, grid, universe, portfolio, dagster_refresh, walk_forward"
     assert f"no case 'universes'; there are {known}" in done.stderr

@@ -17,6 +17,7 @@ HEAVY = (
     "numba",
     "psycopg",
     "plotly",
+    "optuna",
 )
 
 
@@ -24,7 +25,7 @@ HEAVY = (
     "command",
     [
         *([], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]),
-        *(["leaderboard"], ["negative-controls"], ["register-gates"]),
+        *(["walk-forward"], ["leaderboard"], ["negative-controls"], ["register-gates"]),
     ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:

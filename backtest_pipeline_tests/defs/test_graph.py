@@ -13,11 +13,12 @@ GRAPH = {
     "cmc_features": ({"bars"}, "market"),
     "signals": ({"cmc_features"}, "research"),
     "backtests": ({"signals"}, "research"),
+    "walk_forward": ({"cmc_features"}, "research"),
     "portfolio_rollups": ({"backtests"}, "research"),
     "leaderboard": ({"backtests"}, "research"),
     "negative_controls": ({"bars"}, "research"),
 }
-STAGES = {"bars", "cmc_features", "signals", "backtests"}
+STAGES = {"bars", "cmc_features", "signals", "backtests", "walk_forward"}
 
 
 def _specs() -> dict[str, dg.AssetSpec]:
@@ -74,4 +75,5 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "second_opinion",
         "rank_runs",
         "search_no_edge",
+        "walk_forwards",
     }

@@ -139,3 +139,13 @@ def test_every_number_of_a_robustness_is_stored_and_explained(database: Database
     for name in DOUBTS:
         assert f"`{name}`" in page
         assert name in stored
+
+
+def test_the_walk_forward_page_runs(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("docs/walk-forward.md", "python")
+    exec(compile(example, "docs/walk-forward.md", "exec"), {})  # noqa: S102 - our own document
+    assert len(capsys.readouterr().out.split()) == 3
+    (queries,) = blocks("docs/walk-forward.md", "sql")
+    with database.begin() as connection:
+        for query in filter(str.strip, queries.split(";")):
+            connection.execute(sa.text(query))

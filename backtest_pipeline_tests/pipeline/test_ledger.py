@@ -93,7 +93,7 @@ def test_what_is_left_out_counts_as_its_default(database: Database) -> None:
         {"asked": Asked(CONFIG, Window(date(2020, 1, 1)))},
         {"asked": Asked(SimulationConfig(CostModel(fee_bps=7.0)))},
         {"asked": Asked(SimulationConfig(direction=Direction.LONG))},
-        {"windows": {"A": Window(None, date(2030, 1, 1))}},
+        {"windows": [Window(None, date(2030, 1, 1))]},
         {"signal_type": "of_a_strategist"},
     ],
     ids=["window", "costs", "direction", "window of the asset", "strategy"],

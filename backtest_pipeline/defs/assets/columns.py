@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
+from backtest_pipeline.research.walk_forward import FOLD_METRICS
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRICS
 
 
@@ -70,6 +71,19 @@ NEGATIVE_CONTROLS = _schema(
     ("n_passed", "integer", "searches with a run that passes all gates"),
     ("rate", "double", "n_significant / n_searches"),
     ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
+)
+WALK_FORWARD = _schema(
+    ("run_id", "uuid", "stitched out-of-sample run, split walk_forward in backtest_runs"),
+    ("fold", "integer", "from 0 on"),
+    ("train_start", "timestamptz", "close of the first bar that was trained on"),
+    ("train_end", "timestamptz", "close of the last bar that was trained on"),
+    ("test_start", "timestamptz", "close of the first bar that was tested on"),
+    ("test_end", "timestamptz", "close of the last bar that was tested on"),
+    ("params", "jsonb", "chosen in training"),
+    ("score", "double", "the objective of the choice, in training"),
+    ("n_combinations", "integer", "evaluated in training"),
+    *((f"train_{name}", "double", "of the choice, in training") for name in FOLD_METRICS),
+    *((f"test_{name}", "double", "of the choice, out of sample") for name in FOLD_METRICS),
 )
 PORTFOLIOS = _schema(
     ("run_id", "uuid", "follows from all inputs"),

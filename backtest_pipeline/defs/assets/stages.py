@@ -5,19 +5,31 @@ from typing import Any
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.columns import BACKTESTS, BARS, CMC_FEATURES, SIGNALS
+from backtest_pipeline.defs.assets.columns import (
+    BACKTESTS,
+    BARS,
+    CMC_FEATURES,
+    SIGNALS,
+    WALK_FORWARD,
+)
 from backtest_pipeline.defs.io_managers import StageRun
 from backtest_pipeline.defs.partitions import (
     by_asset_and_timeframe,
     partitions_of,
     require_sound_run,
 )
-from backtest_pipeline.defs.resources import SimulationResource, SourceResource, WorkspaceResource
+from backtest_pipeline.defs.resources import (
+    SimulationResource,
+    SourceResource,
+    WalkForwardResource,
+    WorkspaceResource,
+)
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches
 from backtest_pipeline.pipeline.features import FeaturesStage, features_of
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
 from backtest_pipeline.storage.provenance import code_version
 
 OWNERS = ["team:quant-research"]
@@ -121,3 +133,25 @@ def backtests(
     chosen = simulation.config()
     stage = BacktestsStage(store.workspace, chosen)
     return StageRun(backtests_of(stored, chosen), stage, config.full_rebuild)
+
+
+@_stage_asset(
+    ins={"features": dg.AssetIn("cmc_features")},
+    group_name="research",
+    kinds={"postgres", "parquet"},
+    code_version=code_version("market", "strategies", "simulation", "research"),
+    metadata={"dagster/column_schema": WALK_FORWARD, "dagster/table_name": "walk_forward_folds"},
+    description="Parameters of every registered strategy chosen on training windows and traded "
+    "on the bars after each: all folds, and the stitched out-of-sample run.",
+)
+def walk_forward(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
+    walk: WalkForwardResource,
+    features: Batches,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
+    return StageRun(features, stage, config.full_rebuild)

@@ -1,0 +1,293 @@
+"""Walk-forward: from stored features to published out-of-sample runs, with every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.batches import Outcome, Status
+from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.folds import Plan, folds_of, tasks_of
+from backtest_pipeline.pipeline.identity import (
+    RUN_CODE,
+    Asked,
+    environment_hash,
+    hash_of,
+    simulation_config,
+)
+from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.look_ahead import require_no_look_ahead
+from backtest_pipeline.research.walk_forward import (
+    Chosen,
+    Efficiency,
+    Question,
+    Task,
+    efficiency,
+    stitched,
+)
+from backtest_pipeline.simulation.account import engine_identity
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.storage.datasets import (
+    DatasetVersion,
+    QualityCount,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.provenance import code_version, combined
+from backtest_pipeline.storage.runs import retire_runs
+from backtest_pipeline.storage.walk_forward import publish_walk_forwards
+from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
+from backtest_pipeline.strategies.registry import strategy_of
+
+
+@dataclass(frozen=True)
+class Walker:
+    """One registered strategy, and the parameters that it chooses from.
+
+    Attributes:
+        signal: what its out-of-sample runs are stored under: the first registered signal of the
+            strategy, with the name of the strategy and the values of its space as parameters.
+        space: what is chosen from.
+    """
+
+    signal: SignalRow
+    space: ParameterSpace
+
+
+def walkers(
+    signals: Sequence[SignalRow], values: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Walker, ...]:
+    """One for each strategy among the signals; `values` by strategy and parameter where given."""
+    first = {signal.signal_type: signal for signal in reversed(signals)}
+    found = []
+    for signal in sorted(first.values(), key=lambda s: s.signal_id):
+        name = signal.signal_type
+        space = parameter_space(strategy_of(name), (values or {}).get(name, {}))
+        axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
+        found.append(Walker(replace(signal, name=name, params=axes), space))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class WalkedBlock:
+    """Out-of-sample runs of a block, ready to be published.
+
+    Attributes:
+        publication: of every strategy on every asset, strategy by strategy.
+        efficiencies: rows of `walk_forward_runs`.
+    """
+
+    publication: Publication
+    efficiencies: pa.Table
+
+
+def walk_block(
+    workspace: Workspace,
+    block: PanelBlock,
+    tasks: Sequence[Task],
+    walking: Sequence[Walker],
+    plan: Plan,
+    asked: Asked,
+    *,
+    rebuild: bool = False,
+) -> WalkedBlock:
+    """Choose and test all folds of some assets; each is stored when it is done.
+
+    The files of the runs are written; their rows are not.
+
+    Raises:
+        LooksAhead: for a strategy whose signals use later bars.
+        InvalidInput: for a space that cannot be searched.
+    """
+    started_at = datetime.now(UTC)
+    told = replace(asked, walk_forward=plan.as_json())
+    assets = list(dict.fromkeys(task.asset for task in tasks))
+    tf = block.panel.timeframe.name
+    panel = with_config_columns(block.panel.select(assets), asked.config)
+    with workspace.database.begin() as connection:
+        ids = asset_ids(connection, assets)
+    signals = [walker.signal for walker in walking]
+    identities = identify_runs(signals, assets, tf, block.inputs, told, {})
+    versions = {asset: block.inputs[asset].version for asset in assets}
+    traded, rows = [], []
+    test_bars = panel
+    for w, walker in enumerate(walking):
+        own = identities[w * len(assets) : (w + 1) * len(assets)]
+        run_ids = {asset: one.run_id for asset, one in zip(assets, own, strict=True)}
+        question = Question(walker.space, plan.search, plan.objective, asked.config, asked.funding)
+        chosen = folds_of(
+            workspace, panel, tasks, question, told, run_ids, ids, versions, rebuild=rebuild
+        )
+        _require_no_look_ahead(panel, tasks, chosen, question)
+        test_bars, events = stitched(panel, tasks, chosen, question)
+        traded.append(events)
+        for asset in assets:
+            of_asset = [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset]
+            found = judge(of_asset, plan.threshold)
+            rows.append(_efficiency_row(run_ids[asset], found, len(of_asset), plan.threshold))
+    events = np.concatenate(traded)
+    batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
+    published = publication_of(batch, signals, identities, ids, told, started_at)
+    about = {"runs": len(identities), "timeframe": tf}
+    workspace.artifacts.put_directory(published.uri, published.files, about)
+    return WalkedBlock(published, _efficiency_table(rows))
+
+
+def judge(chosen: Sequence[Chosen], threshold: float) -> Efficiency:
+    """The efficiency of an asset's folds."""
+    return efficiency(
+        [c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen], threshold
+    )
+
+
+def _require_no_look_ahead(
+    panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], question: Question
+) -> None:
+    """Probe what each asset's last fold chose; the code is the same for all of them."""
+    last = {t.asset: c for t, c in zip(tasks, chosen, strict=True) if c.combination is not None}
+    for asset, choice in last.items():
+        params = question.space.params(choice.combination or ())
+        require_no_look_ahead(panel, question.space.strategy, params, asset)
+
+
+class WalkForwardStage:
+    """Publishes the out-of-sample runs of all registered strategies."""
+
+    name = "walk_forward"
+
+    def __init__(self, workspace: Workspace, config: SimulationConfig, plan: Plan) -> None:
+        self._workspace = workspace
+        self._asked = Asked(config)
+        self._plan = plan
+        with workspace.database.begin() as connection:
+            self._walkers = walkers(active_signals(connection))
+        self._code = hash_of(
+            [
+                code_version(*RUN_CODE, "research", "pipeline"),
+                engine_identity(),
+                environment_hash(),
+                simulation_config(config),
+                [asdict(walker.signal) for walker in self._walkers],
+                plan.as_json(),
+                plan.threshold,
+            ]
+        )
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "features", self._code, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "features", partitions)
+
+    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
+        """Folds as they are done, then one transaction for the runs of the block."""
+        panel, tf = block.panel, block.panel.timeframe.name
+        tasks: list[Task] = []
+        outcomes: dict[str, Outcome] = {}
+        for asset in panel.assets:
+            partition = Partition(asset, tf)
+            if asset not in block.inputs:
+                detail = "no features are stored; refresh cmc_features first"
+            elif not self._walkers:
+                detail = "no signal is active; see dim_signals.is_active"
+            else:
+                found, detail = self._tasks(panel, asset)
+                tasks += found
+            outcomes[asset] = (
+                Outcome(partition, Status.EMPTY, detail=detail)
+                if detail
+                else Outcome(partition, Status.STORED, len(self._walkers))
+            )
+        walked = None
+        if tasks:
+            walked = walk_block(
+                self._workspace,
+                block,
+                tasks,
+                self._walkers,
+                self._plan,
+                self._asked,
+                rebuild=rebuild,
+            )
+        self._publish(block, walked, {a for a, o in outcomes.items() if not o.detail})
+        return list(outcomes.values())
+
+    def _tasks(self, panel: Panel, asset: str) -> tuple[list[Task], str]:
+        """The folds of an asset, or why it has none."""
+        if panel.rows_of(asset).stop - panel.rows_of(asset).start < 2:
+            return [], "fewer than 2 complete bars"
+        try:
+            return tasks_of(panel, asset, self._plan.schedule, np.ones(len(panel), bool)), ""
+        except InvalidInput as error:
+            return [], str(error)
+
+    def _publish(self, block: PanelBlock, walked: WalkedBlock | None, traded: set[str]) -> None:
+        tf = block.panel.timeframe.name
+        with self._workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(block.inputs))
+        versions = {
+            Partition(asset, tf): DatasetVersion(
+                version=combined(features.version, self._code),
+                input_version=features.version,
+                code_version=self._code,
+                generation=combined(features.version, self._code),
+                n_rows=len(self._walkers) if asset in traded else 0,
+                first_ts=features.first_ts,
+                last_ts=features.last_ts,
+                uri=walked.publication.uri if walked and asset in traded else None,
+            )
+            for asset, features in block.inputs.items()
+        }
+        short = [asset for asset in block.inputs if asset not in traded]
+        counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in short]
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            if walked is not None:
+                published = walked.publication
+                publish_walk_forwards(
+                    cursor,
+                    published.runs,
+                    published.trades,
+                    published.metrics,
+                    walked.efficiencies,
+                )
+            retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
+            write_versions(cursor, self.name, ids, versions)
+            replace_quality(cursor, self.name, ids, list(versions), counts)
+
+
+def _efficiency_row(
+    run_id: UUID, found: Efficiency, n_folds: int, threshold: float
+) -> dict[str, Any]:
+    return {
+        "run_id": str(run_id),
+        "n_folds": n_folds,
+        "n_judged": found.n_folds,
+        "train_sharpe": found.train_sharpe,
+        "test_sharpe": found.test_sharpe,
+        "efficiency": found.ratio,
+        "threshold": threshold,
+        "verdict": found.verdict.value,
+        "reason": found.reason,
+    }
+
+
+def _efficiency_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    kinds = {
+        **dict.fromkeys(("run_id", "verdict", "reason"), pa.string()),
+        **dict.fromkeys(("n_folds", "n_judged"), pa.int32()),
+    }
+    return pa.table(
+        {name: pa.array([r[name] for r in rows], kinds.get(name, pa.float64())) for name in rows[0]}
+    )

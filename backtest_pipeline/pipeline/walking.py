@@ -1,0 +1,254 @@
+"""One walk-forward on demand: on stored features, or on plain pandas objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import BacktestError, UnknownName
+from backtest_pipeline.market.features import build_features
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe as named_timeframe
+from backtest_pipeline.pipeline.api import full_signal_type
+from backtest_pipeline.pipeline.batches import Progress, silent
+from backtest_pipeline.pipeline.blocks import PanelBlock
+from backtest_pipeline.pipeline.comparison import rows_in
+from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.folds import Plan, tasks_of
+from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.refresh import refresh_signals
+from backtest_pipeline.pipeline.single_run import require_window
+from backtest_pipeline.pipeline.walk_forward import judge, walk_block, walkers
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.look_ahead import require_no_look_ahead
+from backtest_pipeline.research.optimizer import Objective, Search
+from backtest_pipeline.research.splits import Fold
+from backtest_pipeline.research.walk_forward import (
+    FOLD_METRICS,
+    WFO_THRESHOLD,
+    Efficiency,
+    Question,
+    Schedule,
+    blocks_of_tasks,
+    choose,
+    stitched,
+)
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.frames import bars_panel
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.single import defined, trade_frame
+from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.datasets import mark_stale
+from backtest_pipeline.storage.dimensions import (
+    active_signals,
+    find_signal,
+    known_symbols,
+)
+from backtest_pipeline.storage.walk_forward import (
+    current_walk_forwards,
+    publish_walk_forwards,
+    stored_folds,
+)
+from backtest_pipeline.strategies.grid import parameter_space
+from backtest_pipeline.strategies.registry import strategy_of
+
+_ASSET = "asset"
+
+
+@dataclass(frozen=True)
+class WalkForward:
+    """What a walk-forward came to.
+
+    Attributes:
+        folds: one row per fold: bounds (closes of first and last bar), chosen parameters, score,
+            metrics in training and test; NaN where undefined.
+        equity: of the stitched out-of-sample bars, by close stamp.
+        trades: on them, as `simulate` gives them.
+        metrics: of them, None where undefined.
+        efficiency: how much of the training Sharpe is left.
+    """
+
+    folds: pd.DataFrame
+    equity: pd.Series
+    trades: pd.DataFrame
+    metrics: dict[str, float | None]
+    efficiency: Efficiency
+
+
+def walk_forward(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    schedule: Schedule | None = None,
+    objective: str = "sharpe",
+    search: Search | None = None,
+    threshold: float = WFO_THRESHOLD,
+    direction: str = "both",
+    funding: pd.Series | None = None,
+    timeframe: str | None = None,
+    progress: Progress = silent,
+    **assumptions: Any,
+) -> WalkForward:
+    """Choose parameters on training windows, and trade the bars after each with the choice.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy; its first word will do.
+        params: a number or a sequence of numbers by parameter; a range worth exploring where
+            one is not given.
+        schedule: windows; 365 days to train and 90 to test where not given.
+        objective: what the best has most of, see `research.optimizer.Objective.of`.
+        search: how the parameters are searched.
+        threshold: efficiency from which on it is not called overfit.
+        direction: `long`, `short` or `both`.
+        funding: rates by stamp, in place of the flat rate.
+        timeframe: name; found from the spacing of the bars where not given.
+        progress: told how many folds are done.
+        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+
+    Raises:
+        UnknownName: for a strategy, parameter, objective, mode or direction that there is not.
+        InvalidInput: for bars that do not fill a fold, or a space that cannot be searched.
+        LooksAhead: for a strategy whose signals use later bars.
+    """
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    rates = None if funding is None else FundingRates.of({_ASSET: funding})
+    space = parameter_space(strategy_of(full_signal_type(signal_type)), params or {})
+    question = Question(space, search or Search(), Objective.of(objective), config, rates)
+    panel = with_config_columns(build_features(bars_panel(bars, timeframe, _ASSET)), config)
+    tasks = tasks_of(panel, _ASSET, schedule or Schedule(), np.ones(len(panel), bool))
+    chosen = []
+    progress("walk_forward", 0, len(tasks))
+    for block in blocks_of_tasks(tasks, question):
+        chosen += choose(panel, block, question)
+        progress("walk_forward", len(chosen), len(tasks))
+    picked = [space.params(c.combination) for c in chosen if c.combination is not None]
+    for params_of_fold in picked[-1:]:
+        require_no_look_ahead(panel, space.strategy, params_of_fold, _ASSET)
+    test_bars, events = stitched(panel, tasks, chosen, question)
+    batch = simulate_batch(test_bars, events, config, funding=rates)
+    stamps = utc_index(panel.ts)
+    rows = []
+    for task, choice in zip(tasks, chosen, strict=True):
+        train, test = task.windows(panel)
+        bounds = (train.start, train.stop - 1, test.start, test.stop - 1)
+        names = ("train_start", "train_end", "test_start", "test_end")
+        picked_here = choice.combination
+        rows.append(
+            {
+                **dict(zip(names, stamps[list(bounds)], strict=True)),
+                **(
+                    dict.fromkeys(space.names) if picked_here is None else space.params(picked_here)
+                ),
+                "score": choice.score,
+                "n_combinations": choice.n_combinations,
+                **{f"train_{name}": choice.train[name] for name in FOLD_METRICS},
+                **{f"test_{name}": choice.test[name] for name in FOLD_METRICS},
+            }
+        )
+    return WalkForward(
+        folds=pd.DataFrame(rows).rename_axis("fold"),
+        equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
+        trades=trade_frame(batch.trades),
+        metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
+        efficiency=judge(chosen, threshold),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A walk-forward that is about to be done: its folds, and what they are folds of."""
+
+    block: PanelBlock
+    folds: tuple[Fold, ...]
+
+
+def prepare_walk(
+    workspace: Workspace,
+    source: BarSource,
+    *,
+    asset: str,
+    tf: str,
+    asked: Asked,
+    schedule: Schedule,
+    rebuild: bool = False,
+) -> Prepared:
+    """Bring the partition's features up to date, and lay out the folds in the window.
+
+    Raises:
+        UnknownName: for an asset or timeframe that there is not.
+        InvalidInput: where the bars do not fill one fold, and how many are missing.
+        BacktestError: where no features can be had, and why.
+    """
+    require_window(asked.window)
+    partition = Partition(asset, named_timeframe(tf).name)
+    with workspace.database.begin() as connection:
+        known = known_symbols(connection)
+    offered = source.symbols()
+    if asset not in offered and asset not in known:
+        raise UnknownName("asset", asset, (*offered, *known))
+    if asset in offered:
+        for report in refresh_signals(workspace, source, [partition], rebuild=rebuild):
+            for outcome in report.outcomes:
+                if outcome.detail:
+                    raise BacktestError(f"{partition}: {report.stage}: {outcome.detail}")
+    block = load_block(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
+    if asset not in block.inputs:
+        raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
+    tasks = tasks_of(block.panel, asset, schedule, rows_in(block.panel, asked.window))
+    if asked.funding:
+        asked.funding.require_cover(block.panel)
+    return Prepared(block, tuple(task.fold for task in tasks))
+
+
+def walk_once(
+    workspace: Workspace,
+    prepared: Prepared,
+    *,
+    signal: str,
+    params: Mapping[str, Any],
+    asked: Asked,
+    plan: Plan,
+    rebuild: bool = False,
+) -> Mapping[str, Any]:
+    """Do a walk-forward that is prepared, and store it like any other run.
+
+    Args:
+        signal: name or type of a registered signal; its strategy is walked.
+        params: values to choose from, by parameter.
+
+    Returns:
+        The stitched run's row with metrics and efficiency, and its `folds`.
+
+    Raises:
+        UnknownName: for a signal or a parameter that there is not.
+        InvalidInput: for a space that cannot be searched.
+        LooksAhead: for a strategy whose signals use later bars.
+    """
+    block = prepared.block
+    (asset,) = block.panel.assets
+    with workspace.database.begin() as connection:
+        chosen = find_signal(active_signals(connection), signal)
+    walking = walkers([chosen], {chosen.signal_type: params})
+    tasks = tasks_of(block.panel, asset, plan.schedule, rows_in(block.panel, asked.window))
+    walked = walk_block(workspace, block, tasks, walking, plan, asked, rebuild=rebuild)
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        published = walked.publication
+        publish_walk_forwards(
+            cursor, published.runs, published.trades, published.metrics, walked.efficiencies
+        )
+        if asked.window == Window():
+            # It may have taken the place of a run that the asset had published.
+            ids = published.runs["id"].to_pylist()
+            mark_stale(cursor, "walk_forward", ids[0], block.panel.timeframe.name)
+    (run_id,) = published.runs["run_id"].to_pylist()
+    with workspace.database.begin() as connection:
+        (row,) = current_walk_forwards(connection, run_ids=[run_id])
+        return {**row, "folds": stored_folds(connection, row["run_id"])}

@@ -1,0 +1,80 @@
+"""`walk-forward`: what it shows, stores and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+
+ASKED = ("walk-forward", "--signal", "ema", "--asset", "S-ALPHA")
+SMALL = (*ASKED, "--fast", "5,9", "--slow", "21,40", "--train", "500", "--test", "250")
+
+
+def count(cli: CommandLine, query: str) -> int:
+    with cli.database.begin() as connection:
+        return int(connection.execute(sa.text(query)).scalar_one())
+
+
+def test_a_dry_run_shows_the_folds_and_does_none(cli: CommandLine) -> None:
+    answer = cli(*ASKED, "--dry-run")
+    assert answer.code == 0, answer.err
+    assert "20 folds" in answer.out
+    assert "2025-09-06" in answer.out
+    planned = json.loads(cli(*ASKED, "--dry-run", "--json").out)
+    assert len(planned["folds"]) == 20
+    assert planned["folds"][0]["train_start"].startswith("2020-01-01")
+    assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 0
+
+
+def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> None:
+    answer = cli(*SMALL)
+    assert answer.code == 0, answer.err
+    assert "6 folds: training from 2020-01-01" in answer.out
+    assert "slow 40" in answer.out
+    assert "verdict: " in answer.out
+    found = json.loads(cli(*SMALL, "--json").out)
+    assert found["verdict"] in answer.out
+    assert found["n_folds"] == len(found["folds"]) == 6
+    assert {fold["n_combinations"] for fold in found["folds"]} == {4}
+    assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 6
+    assert count(cli, "SELECT count(*) FROM backtest_runs WHERE split = 'walk_forward'") == 1
+    trades = "SELECT count(*) FROM backtest_trades"
+    assert count(cli, trades) == found["metrics"]["trade_count"] > 0
+
+
+def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
+    answers = [
+        json.loads(cli(*SMALL, *more, "--json").out)
+        for more in ((), ("--fee-bps", "50"), ("--objective", "composite"), ("--mode", "expanding"))
+    ]
+    assert len({answer["run_id"] for answer in answers}) == 4
+    assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--train", "5000"), "more bars are needed"),
+        (("--train", "-1"), "train -1.0 is not a positive length of time"),
+        (("--mode", "roling"), "did you mean rolling"),
+        (("--objective", "sharp"), "did you mean sharpe"),
+        (("--search", "grdi"), "did you mean grid"),
+        (("--max-combinations", "0"), "one combination at least"),
+        (("--search", "grid", "--max-combinations", "3"), "are more than 3"),
+        (("--fats", "5"), "did you mean fast"),
+        (("--fast", "50", "--slow", "5"), "makes sense"),
+        (("--fast", "2.5"), "fast"),
+        (("--signal", "ema_9_12"), "did you mean ema_9_21"),
+        (("--asset", "S-ALHPA"), "did you mean S-ALPHA"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_stores_no_fold(
+    cli: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = cli(*ASKED, *arguments)
+    assert answer.code == 1
+    assert message in " ".join(answer.message.split())
+    assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 0

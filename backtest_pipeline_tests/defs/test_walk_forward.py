@@ -1,0 +1,126 @@
+"""The walk-forward asset on a real store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.defs.automation import weekly_walk_forward
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.defs.resources import WalkForwardResource
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.storage.checks import violations
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.defs.test_runs import (
+    count,
+    execute,
+    materialized,
+    rectangle,
+    require_success,
+)
+
+ALPHA = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
+SHORT = WalkForwardResource(train=500, test=500)
+
+
+def test_folds_runs_and_verdicts_are_stored_and_found_again(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    execute(instance, "refresh", ALPHA)
+    run = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    require_success(run)
+    assert materialized(instance, "walk_forward") == {"S-ALPHA|1D"}
+    # Six signals are registered, of three strategies.
+    assert count(store, "SELECT count(*) FROM walk_forward_runs") == 3
+    assert count(store, "SELECT count(*) FROM backtest_runs WHERE split = 'walk_forward'") == 3
+    folds = count(store, "SELECT count(*) FROM walk_forward_folds")
+    assert folds == count(store, "SELECT sum(n_folds) FROM walk_forward_runs") > 6
+    assert count(store, "SELECT count(*) FROM trials WHERE source = 'walk_forward'") > 1000
+    (event,) = run.get_asset_materialization_events()
+    found = event.step_materialization_data.materialization.metadata
+    assert found["runs"].value == 3
+    assert found["folds"].value == folds
+    (check,) = run.get_asset_check_evaluations()
+    assert check.passed
+
+    again = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    (event,) = again.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert metadata["partitions_unchanged"].value == 1
+    assert metadata["rows_written"].value == 0
+
+
+DAMAGE = {
+    "tested_twice": "SET train_end = train_start, test_start = test_start - interval '20 days'"
+    " WHERE fold = 1",
+    "bars_untested": "SET test_end = test_end - interval '2 days' WHERE fold = 0",
+    "folds_missing": "SET fold = 9 WHERE fold = 0",
+    "other_bars_than_the_run": "SET n_test = n_test + 1",
+}
+
+
+def test_the_check_sees_bars_that_are_not_tested_just_once(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    execute(instance, "refresh", ALPHA)
+    require_success(execute(instance, "walk_forwards", ALPHA, walk=SHORT))
+    with store.begin() as connection:
+        assert set(violations(connection, "walk_forward").values()) == {0}
+    for rule, change in DAMAGE.items():
+        with store.begin() as connection:
+            connection.execute(sa.text(f"UPDATE walk_forward_folds {change}"))
+            assert violations(connection, "walk_forward")[rule] > 0, rule
+            connection.rollback()
+    with store.begin() as connection:
+        connection.execute(sa.text("DELETE FROM walk_forward_folds WHERE fold = 0"))
+    run = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    (check,) = run.get_asset_check_evaluations()
+    assert not check.passed
+    assert check.metadata["folds_missing"].value != 0
+
+
+def test_rollups_and_the_refresh_do_not_see_out_of_sample_runs(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    execute(instance, "refresh", ALPHA)
+    require_success(execute(instance, "walk_forwards", ALPHA, walk=SHORT))
+    require_success(execute(instance, "refresh", ALPHA))
+    require_success(execute(instance, "rollup", rectangle("1D", "1D")))
+    assert count(store, "SELECT count(*) FROM portfolio_runs WHERE is_current") == 6
+    assert count(store, "SELECT count(*) FROM backtest_runs WHERE is_current") == 6 + 3
+
+
+def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    execute(instance, "refresh", ALPHA)
+    run = execute(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train=9000))
+    require_success(run)
+    (event,) = run.get_asset_materialization_events()
+    remark = event.step_materialization_data.materialization.metadata["without_result"]
+    assert "more bars are needed" in str(remark.value)
+
+
+def test_the_weekly_schedule_asks_for_everything_in_one_run() -> None:
+    with dg.instance_for_test() as instance:
+        context = dg.build_schedule_context(
+            instance,
+            scheduled_execution_time=datetime(2026, 1, 3, 3, 10, tzinfo=UTC),
+            instance_ref=instance.get_ref(),
+        )
+        assert isinstance(weekly_walk_forward(context), dg.SkipReason)
+        instance.add_dynamic_partitions("asset", ["A0", "A5"])
+        request = weekly_walk_forward(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags[RANGE_START].startswith("A0|")
+    assert request.tags[RANGE_END].startswith("A5|")
+
+
+def test_a_resource_with_a_misspelt_word_says_which() -> None:
+    with pytest.raises(UnknownName, match="did you mean rolling"):
+        WalkForwardResource(mode="roling").plan()
+    with pytest.raises(UnknownName, match="did you mean random"):
+        WalkForwardResource(search="randm").plan()

@@ -1,0 +1,223 @@
+"""Stored walk-forwards: folds survive, nothing is computed twice, every trial is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+
+import backtest_pipeline as bp
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.walk_forward import FOLD_METRICS, Schedule
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.pipeline.walking_process import (
+    MARKET,
+    PARTITIONS,
+    WITHOUT_LAST_WEEK,
+    walk,
+    walking,
+)
+
+GRID = {"fast": [5, 9], "slow": [21, 40]}
+
+
+def rows(workspace: Workspace, query: str) -> list[dict[str, Any]]:
+    with workspace.database.begin() as connection:
+        return [dict(row) for row in connection.execute(sa.text(query)).mappings()]
+
+
+def folds(workspace: Workspace) -> pd.DataFrame:
+    """All folds of current runs, without when they were computed."""
+    query = """
+        SELECT f.* FROM walk_forward_folds f JOIN backtest_runs r USING (run_id)
+        WHERE is_current ORDER BY signal_type, symbol, fold
+    """
+    return pd.DataFrame(rows(workspace, query)).drop(columns=["computed_at", "id", "fold_key"])
+
+
+def computed(workspace: Workspace) -> dict[str, datetime]:
+    found = rows(workspace, "SELECT fold_key, min(computed_at) FROM walk_forward_folds GROUP BY 1")
+    return {row["fold_key"]: row["min"] for row in found}
+
+
+def fingerprints(workspace: Workspace) -> list[dict[str, Any]]:
+    query = """
+        SELECT run_id, result_fingerprint, efficiency, verdict
+        FROM backtest_runs JOIN walk_forward_runs USING (run_id) WHERE is_current ORDER BY 1
+    """
+    return rows(workspace, query)
+
+
+def test_a_walk_forward_that_is_killed_goes_on_where_it_stopped(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    process = walking(workspace)
+    deadline = time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < deadline and len(computed(workspace)) < 6:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    before = computed(workspace)
+    assert 6 <= len(before) < 27
+    n_trials = rows(workspace, "SELECT count(*) AS n FROM trials")[0]["n"]
+    assert rows(workspace, "SELECT 1 FROM walk_forward_runs") == []
+
+    assert not walk(workspace).failed
+    after = computed(workspace)
+    assert {key: after[key] for key in before} == before
+    assert len(after) > len(before)
+    assert rows(workspace, "SELECT count(*) AS n FROM trials")[0]["n"] > n_trials
+
+    undisturbed = fresh_store()
+    refresh(undisturbed, MARKET, PARTITIONS)
+    walk(undisturbed)
+    pd.testing.assert_frame_equal(folds(workspace), folds(undisturbed))
+    assert fingerprints(workspace) == fingerprints(undisturbed)
+
+
+def test_appended_bars_cost_the_new_folds_alone(workspace: Workspace) -> None:
+    refresh(workspace, WITHOUT_LAST_WEEK, PARTITIONS)
+    walk(workspace)
+    before = computed(workspace)
+    refresh(workspace, MARKET, PARTITIONS)
+    report = walk(workspace)
+    assert {o.status for o in report.outcomes} == {Status.STORED}
+    after = computed(workspace)
+    assert {key: after[key] for key in before} == before
+    assert len(after) > len(before)
+    newest = folds(workspace)
+    assert len(newest) == len(after)
+    for _, of_run in newest.groupby("run_id"):
+        assert list(of_run["fold"]) == list(range(len(of_run)))
+
+
+def test_the_same_inputs_are_not_computed_again_and_a_rebuild_gives_the_same(
+    workspace: Workspace,
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    walk(workspace)
+    first, stamps, prints = folds(workspace), computed(workspace), fingerprints(workspace)
+    assert walk(workspace).counts == {"unchanged": 2}
+    assert computed(workspace) == stamps
+    n_trials = rows(workspace, "SELECT count(*) AS n FROM trials")
+    walk(workspace, rebuild=True)
+    assert all(later > stamps[key] for key, later in computed(workspace).items())
+    pd.testing.assert_frame_equal(folds(workspace), first)
+    assert fingerprints(workspace) == prints
+    assert rows(workspace, "SELECT count(*) AS n FROM trials") == n_trials
+
+
+def test_an_asset_alone_is_what_it_is_in_company(
+    workspace: Workspace, fresh_store: Callable[[], Workspace]
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    walk(workspace, PARTITIONS[::-1])
+    alone = fresh_store()
+    refresh(alone, MARKET, PARTITIONS)
+    for partition in PARTITIONS:
+        walk(alone, [partition])
+    pd.testing.assert_frame_equal(folds(workspace), folds(alone))
+    assert fingerprints(workspace) == fingerprints(alone)
+
+
+def once(workspace: Workspace, **changes: Any) -> dict[str, Any]:
+    """A walk-forward of S-ALPHA, with some of it changed."""
+    plan = changes.pop("plan", Plan(Schedule(400, 200)))
+    asked = Asked(SimulationConfig(), changes.pop("window", Window()))
+    walked = {"signal": "ema", "params": GRID, **changes}
+    prepared = prepare_walk(
+        workspace,
+        SampleMarket(),
+        asset="S-ALPHA",
+        tf="1D",
+        asked=asked,
+        schedule=plan.schedule,
+    )
+    return dict(walk_once(workspace, prepared, asked=asked, plan=plan, **walked))
+
+
+def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> None:
+    stored = once(workspace)
+    found = bp.walk_forward(
+        bp.load_bars(asset="S-ALPHA"), "ema", GRID, schedule=bp.Schedule(400, 200)
+    )
+    assert stored["n_folds"] == len(found.folds) > 5
+    for row, (_, fold) in zip(stored["folds"], found.folds.iterrows(), strict=True):
+        assert row["params"] == {"fast": fold["fast"], "slow": fold["slow"]}
+        for name in ("train_start", "train_end", "test_start", "test_end"):
+            assert pd.Timestamp(row[name]) == fold[name]
+        for name in FOLD_METRICS:
+            for side in ("train", "test"):
+                value = row[f"{side}_{name}"]
+                expected = float(fold[f"{side}_{name}"])
+                assert (np.nan if value is None else value) == pytest.approx(
+                    expected, rel=1e-9, nan_ok=True
+                )
+    assert stored["efficiency"] == pytest.approx(found.efficiency.ratio)
+    assert stored["verdict"] == found.efficiency.verdict
+    assert stored["sharpe"] == pytest.approx(found.metrics["sharpe"])
+    trades = rows(workspace, "SELECT * FROM backtest_trades ORDER BY trade_no")
+    assert len(trades) == len(found.trades) > 0
+    read, uri = workspace.artifacts.read_table, stored["artifact_uri"]
+    equity = read(uri, "equity.parquet", ["equity"])["equity"].to_numpy()
+    pd.testing.assert_series_equal(
+        pd.Series(equity), found.equity.reset_index(drop=True), check_names=False
+    )
+
+
+def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None:
+    stored = once(workspace)
+    trials = rows(workspace, "SELECT * FROM trials")
+    assert len(trials) == 4 * stored["n_folds"]
+    assert {t["source"] for t in trials} == {"walk_forward"}
+    assert len({(t["window_start"], t["window_end"]) for t in trials}) == stored["n_folds"]
+    for fold in stored["folds"]:
+        (trial,) = [
+            t
+            for t in trials
+            if t["params"]["fast"] == fold["params"]["fast"]
+            and t["params"]["slow"] == fold["params"]["slow"]
+            and t["window_start"] == fold["train_start"].date()
+        ]
+        assert trial["total_return"] == fold["train_total_return"]
+    once(workspace)
+    assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials)
+
+
+def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
+    workspace: Workspace,
+) -> None:
+    cut = once(workspace, window=Window(date(2021, 7, 1), date(2024, 7, 1)))
+    first, last = cut["folds"][0], cut["folds"][-1]
+    assert first["train_start"].date() == date(2021, 7, 1)
+    assert last["test_end"].date() < date(2024, 7, 1)
+    assert cut["first_ts"] == first["test_start"]
+    assert cut["last_ts"] == last["test_end"]
+    with pytest.raises(InvalidInput, match=r"S-ALPHA\|1D: .* more bars are needed"):
+        once(workspace, window=Window(date(2021, 7, 1), date(2022, 1, 1)))
+
+
+def test_bad_questions_store_no_fold(workspace: Workspace) -> None:
+    for changes, error, message in (
+        ({"signal": "ema_9_12"}, UnknownName, "did you mean"),
+        ({"params": {"fats": [3]}}, UnknownName, "did you mean fast"),
+        ({"params": {"fast": []}}, InvalidInput, "no value"),
+        ({"params": {"fast": [50], "slow": [5]}}, InvalidInput, "makes sense"),
+    ):
+        with pytest.raises(error, match=message):
+            once(workspace, **changes)
+    assert rows(workspace, "SELECT 1 FROM walk_forward_folds") == []

@@ -1,0 +1,60 @@
+"""A walk-forward in a process of its own, forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.batches import StageReport, run_stage
+from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.signals import stored_features
+from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research import walk_forward
+from backtest_pipeline.research.walk_forward import Schedule
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
+
+PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
+MARKET = StaticSource({"1D": daily_panel({"A": 500, "B": 420}, seed=5)})
+WITHOUT_LAST_WEEK = StaticSource(
+    {
+        "1D": MARKET.panels["1D"].take(
+            MARKET.panels["1D"].ts <= np.max(MARKET.panels["1D"].ts) - 40 * 86_400_000_000
+        )
+    }
+)
+PLAN = Plan(Schedule(150, 60))
+
+_context = mp.get_context("forkserver")
+_context.set_forkserver_preload([__name__])
+
+
+def walk(
+    workspace: Workspace, partitions: list[Partition] = PARTITIONS, *, rebuild: bool = False
+) -> StageReport:
+    """The stage over these partitions, one block at a time."""
+    stage = WalkForwardStage(workspace, SimulationConfig(), PLAN)
+    features = stored_features(workspace, partitions)
+    return run_stage(features, stage, workers=1, rebuild=rebuild)
+
+
+def walking(workspace: Workspace) -> ForkServerProcess:
+    """A process that walks fold by fold; started."""
+    store = (workspace.database.conninfo, workspace.artifacts.root)
+    process = _context.Process(target=_walk, args=store)
+    process.start()
+    return process
+
+
+def _walk(conninfo: str, root: Path) -> None:
+    walk_forward.BLOCK_BYTES = 1  # each fold is a block of its own
+    workspace = Workspace(connect_database(conninfo), ArtifactStore(root))
+    assert not walk(workspace).failed
+    workspace.database.close()
