@@ -37,8 +37,8 @@ class FundingRates:
 
     def require_cover(self, panel: Panel) -> None:
         """Raises InvalidInput where an asset's rates do not span its bars, or leave a hole."""
-        for asset in panel.assets:
-            ts, bars = self.ts.get(asset, np.empty(0, np.int64)), panel.ts[panel.rows_of(asset)]
+        for asset, start, end in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
+            ts, bars = self.ts.get(asset, np.empty(0, np.int64)), panel.ts[start:end]
             if len(bars) == 0:
                 continue
             if len(ts) == 0:

@@ -156,14 +156,14 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
         bp.load_bars(asset="S-ALPHA"), "ema", GRID, schedule=bp.Schedule(400, 200)
     )
     assert stored["n_folds"] == len(found.folds) > 5
-    for row, (_, fold) in zip(stored["folds"], found.folds.iterrows(), strict=True):
+    for row, fold in zip(stored["folds"], found.folds.to_dict("records"), strict=True):
         assert row["params"] == {"fast": fold["fast"], "slow": fold["slow"]}
         for name in ("train_start", "train_end", "test_start", "test_end"):
             assert pd.Timestamp(row[name]) == fold[name]
         for name in FOLD_METRICS:
             for side in ("train", "test"):
                 value = row[f"{side}_{name}"]
-                expected = float(fold[f"{side}_{name}"])
+                expected = fold[f"{side}_{name}"]
                 assert (np.nan if value is None else value) == pytest.approx(
                     expected, rel=1e-9, nan_ok=True
                 )
