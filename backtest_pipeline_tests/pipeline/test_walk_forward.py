@@ -163,7 +163,7 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
         for name in FOLD_METRICS:
             for side in ("train", "test"):
                 value = row[f"{side}_{name}"]
-                expected = fold[f"{side}_{name}"]
+                expected: Any = fold[f"{side}_{name}"]
                 assert (np.nan if value is None else value) == pytest.approx(
                     expected, rel=1e-9, nan_ok=True
                 )
