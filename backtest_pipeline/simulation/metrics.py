@@ -34,7 +34,10 @@ class Metric:
     formula: str
     undefined: str
     """Why the metric is undefined where it is."""
-    source: str = ""
+    source: str = "definition"
+    """Whose formula it is."""
+    version: int = 1
+    """Of the dictionary, the first with this formula."""
 
 
 _DAYS = "fewer than two daily returns, or none that vary"
@@ -293,9 +296,9 @@ def metrics_page() -> str:
         "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
         "equity): n daily returns `r`, 365 days a year, `std` with ddof 1. Sharpe, Sortino, omega",
         "and alpha are in excess of the risk-free return of a day, 0 unless configured. The",
-        "benchmark is buy and hold of the same asset at the same costs, unless another is asked",
-        "for. An undefined metric is NULL, and its reason stands beside it: never infinity, 0 or a",
-        "sentinel.",
+        "benchmark is buy and hold of the same asset at the same fee and slippage, without funding,",
+        "unless another is asked for. An undefined metric is NULL, and its reason stands beside it:",
+        "never infinity, 0 or a sentinel.",
         "",
         *_table_of(METRICS),
         "",
@@ -310,11 +313,12 @@ def metrics_page() -> str:
 def _table_of(metrics: Iterable[Metric]) -> list[str]:
     rows = [
         f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
+        f" {m.version} |"
         for m in metrics
     ]
     return [
-        "| metric | unit | formula | undefined | source |",
-        "| --- | --- | --- | --- | --- |",
+        "| metric | unit | formula | undefined | source | since version |",
+        "| --- | --- | --- | --- | --- | --- |",
         *rows,
     ]
 
