@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.features import with_indicators
-from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates
@@ -117,7 +117,7 @@ def sweep_batches(
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
-    close = pd.Series(panel["close"], utc_index(panel.ts), name="close")
+    close = pd.Series(panel["close"], name="close")  # vectorbt takes its time over stamps
     block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
     listen(0, len(grid))
     # The compiled part of one block runs beside the signals of the next.
