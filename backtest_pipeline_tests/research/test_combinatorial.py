@@ -75,7 +75,7 @@ def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, Any], message:
 def test_nothing_imports_skfolio_before_it_is_needed() -> None:
     program = (
         "import sys, backtest_pipeline.pipeline.api, backtest_pipeline.pipeline.refresh\n"
-        "from backtest_pipeline.research import combinatorial, overfitting, significance, trials\n"
+        "from backtest_pipeline.research import combinatorial, overfitting, trials\n"
         "sys.exit(', '.join({'skfolio', 'cvxpy', 'sklearn'} & set(sys.modules)) or None)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
