@@ -69,7 +69,8 @@ def _drawdown(daily, n):
     peak, peak_day, deepest, longest = daily[0], 0, 0.0, 0
     for i in range(n):
         if daily[i] < peak:
-            deepest = min(deepest, daily[i] / peak - 1.0)
+            if daily[i] <= peak * (1.0 + deepest) * (1.0 + 1e-15):  # a division is dear
+                deepest = min(deepest, daily[i] / peak - 1.0)
             longest = max(longest, i - peak_day)
         else:
             if i > peak_day + 1:  # the peak is reached again

@@ -42,12 +42,11 @@ _ALLOWED = {
 
 def event_bits(events: Events) -> np.ndarray:
     """Events as uint8 `(n_rows,)` of LONG_ENTRY, LONG_EXIT, SHORT_ENTRY and SHORT_EXIT."""
-    return (
-        events.long_entry * np.uint8(LONG_ENTRY)
-        | events.long_exit * np.uint8(LONG_EXIT)
-        | events.short_entry * np.uint8(SHORT_ENTRY)
-        | events.short_exit * np.uint8(SHORT_EXIT)
-    )
+    bits = events.long_entry.view(np.uint8) * np.uint8(LONG_ENTRY)
+    bits |= events.long_exit.view(np.uint8) * np.uint8(LONG_EXIT)
+    bits |= events.short_entry.view(np.uint8) * np.uint8(SHORT_ENTRY)
+    bits |= events.short_exit.view(np.uint8) * np.uint8(SHORT_EXIT)
+    return bits
 
 
 def seen_events(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from backtest_pipeline.market.features.rolling import deviation, mean, previous
+from backtest_pipeline.market.features.rolling import crosses_above, deviation, mean
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
@@ -26,11 +26,10 @@ def _wishes(panel: Panel, params: BollingerRevert) -> Wishes:
     middle = mean(close, offsets, n)
     spread = params.width * deviation(close, offsets, n) * np.sqrt((n - 1) / n)
     lower, upper = middle - spread, middle + spread
-    before = previous(close, offsets)
     return Wishes(
-        long_entry=(close > lower) & (before <= previous(lower, offsets)),
+        long_entry=crosses_above(close, lower, offsets),
         long_exit=close >= middle,
-        short_entry=(close < upper) & (before >= previous(upper, offsets)),
+        short_entry=crosses_above(upper, close, offsets),
         short_exit=close <= middle,
     )
 

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from backtest_pipeline.market.features.rolling import previous
+from backtest_pipeline.market.features.rolling import crosses_above
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
@@ -44,9 +44,8 @@ def _columns(params: EmaCrossover) -> tuple[str, ...]:
 
 def _wishes(panel: Panel, params: EmaCrossover) -> Wishes:
     fast, slow = panel[f"ema_{params.fast}"], panel[f"ema_{params.slow}"]
-    fast_before, slow_before = previous(fast, panel.offsets), previous(slow, panel.offsets)
-    crossed_up = (fast > slow) & (fast_before <= slow_before)
-    crossed_down = (fast < slow) & (fast_before >= slow_before)
+    crossed_up = crosses_above(fast, slow, panel.offsets)
+    crossed_down = crosses_above(slow, fast, panel.offsets)
     long_entry, short_entry = crossed_up, crossed_down
     if params.rsi_min_long is not None:
         long_entry = long_entry & (panel["rsi_14"] >= params.rsi_min_long)

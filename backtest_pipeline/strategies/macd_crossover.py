@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from backtest_pipeline.market.features.rolling import ema, previous
+from backtest_pipeline.market.features.rolling import crosses_above, ema
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
@@ -32,9 +32,8 @@ def _columns(params: MacdCrossover) -> tuple[str, ...]:
 def _wishes(panel: Panel, params: MacdCrossover) -> Wishes:
     macd = panel[f"ema_{params.fast}"] - panel[f"ema_{params.slow}"]
     line = ema(macd, panel.offsets, params.signal)
-    macd_before, line_before = previous(macd, panel.offsets), previous(line, panel.offsets)
-    crossed_up = (macd > line) & (macd_before <= line_before)
-    crossed_down = (macd < line) & (macd_before >= line_before)
+    crossed_up = crosses_above(macd, line, panel.offsets)
+    crossed_down = crosses_above(line, macd, panel.offsets)
     return Wishes(
         long_entry=crossed_up,
         long_exit=crossed_down,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from backtest_pipeline.market.features.rolling import previous
+from backtest_pipeline.market.features.rolling import crosses_above
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 
@@ -52,12 +52,10 @@ def _wishes(panel: Panel, params: RsiMeanRevert) -> Wishes:
     else:
         lower = _rolling_percentile(rsi, panel, params.percentile_window, params.lower)
         upper = _rolling_percentile(rsi, panel, params.percentile_window, params.upper)
-    rsi_before = previous(rsi, panel.offsets)
-    lower_before, upper_before = previous(lower, panel.offsets), previous(upper, panel.offsets)
     return Wishes(
-        long_entry=(rsi > lower) & (rsi_before <= lower_before),
+        long_entry=crosses_above(rsi, lower, panel.offsets),
         long_exit=rsi >= upper,
-        short_entry=(rsi < upper) & (rsi_before >= upper_before),
+        short_entry=crosses_above(upper, rsi, panel.offsets),
         short_exit=rsi <= lower,
     )
 

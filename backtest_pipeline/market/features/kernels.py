@@ -116,3 +116,13 @@ def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
                     highest = x[k]
             out[t] = highest
     return out
+
+
+@njit(cache=True, nogil=True)
+def crosses_above(x: np.ndarray, y: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Whether x is above y and was not at the row before; not where one of the four is NaN."""
+    out = np.zeros(x.size, np.bool_)
+    for asset in range(offsets.size - 1):
+        for t in range(offsets[asset] + 1, offsets[asset + 1]):
+            out[t] = x[t] > y[t] and x[t - 1] <= y[t - 1]
+    return out

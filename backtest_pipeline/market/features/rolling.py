@@ -24,6 +24,11 @@ def change(x: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return x - previous(x, offsets)
 
 
+def crosses_above(x: np.ndarray, y: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Whether x is above y and was not at the row before, bool; False where one is missing."""
+    return kernels.crosses_above(x, y, offsets)
+
+
 def ema(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Exponential moving average, weight 2 / (n + 1), seeded with the mean of the first n."""
     return kernels.smooth(x, offsets, n, 2 / (n + 1))
