@@ -93,11 +93,14 @@ def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
     page.get_by_text("Upstream").wait_for()
     page.get_by_role("button", name="Materialize all").click()
     page.get_by_text("materialize 4 assets").wait_for()
+    all_of_them = page.get_by_text(re.compile(r"^Select all \(\d+\)$")).first
     for key in ("S-ALPHA", "1W"):
         page.get_by_text("Select a partition").first.click()
+        all_of_them.wait_for()  # the list has opened: what is typed before is lost
         page.keyboard.type(key)
         page.get_by_text("Select all (1)").first.click()
         page.keyboard.press("Escape")
+        all_of_them.wait_for(state="hidden")
     page.get_by_role("button", name="Launch 1 run").click()
     page.get_by_text("Launched run").wait_for()
     page.get_by_text("View", exact=True).click()
