@@ -120,18 +120,22 @@ class Panel:
         panels: Sequence[Panel],
         columns: Sequence[str],
     ) -> Panel:
-        """The named assets from panels that share none, in the given order.
+        """The named assets from all panels, in the given order.
 
-        An asset that is in none of the panels gets a segment without rows.
+        An asset that is in none of the panels gets a segment without rows; one that is in several
+        has its rows in the order of the panels.
         """
         if len(panels) == 1 and panels[0].assets == tuple(assets):
             return panels[0]
-        found = {asset: (panel, panel.rows_of(asset)) for panel in panels for asset in panel.assets}
-        pieces = [found[asset] for asset in assets if asset in found]
-        lengths = [
-            found[asset][1].stop - found[asset][1].start if asset in found else 0
-            for asset in assets
-        ]
+        found: dict[str, list[tuple[Panel, slice]]] = {asset: [] for asset in assets}
+        for panel in panels:
+            for asset, start, stop in zip(
+                panel.assets, panel.offsets, panel.offsets[1:], strict=False
+            ):
+                if asset in found:
+                    found[asset].append((panel, slice(int(start), int(stop))))
+        pieces = [piece for asset in assets for piece in found[asset]]
+        lengths = [sum(rows.stop - rows.start for _, rows in found[asset]) for asset in assets]
         nothing = np.empty(0)
 
         def joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -248,7 +248,7 @@ class BacktestsStage:
                 n_rows=len(block.signals) if asset in traded else 0,
                 first_ts=upstream.first_ts,
                 last_ts=upstream.last_ts,
-                uri=published.uri if published and asset in traded else None,
+                uris=(published.uri,) if published and asset in traded else (),
             )
             for asset, upstream in block.upstream.items()
         }

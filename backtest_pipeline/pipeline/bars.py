@@ -119,7 +119,7 @@ class BarsStage:
             if rebuild
             or p not in stored
             or stored[p].version != contents[p.asset]
-            or stored[p].uri in gone
+            or not gone.isdisjoint(stored[p].uris)
         ]
         versions = self._versions(block, changed, contents)
         with database.begin() as connection:
@@ -145,10 +145,10 @@ class BarsStage:
     ) -> dict[Partition, DatasetVersion]:
         """Write the changed partitions as one snapshot; their new versions."""
         present = block.select([p.asset for p in changed if _rows(block, p.asset)])
-        uri = None
+        uris = ()
         if len(present):
             table = panel_table(present, BAR_COLUMNS)
-            uri = self._workspace.artifacts.put_snapshot(f"bars/{block.timeframe.name}", table)
+            uris = (self._workspace.artifacts.put_snapshot(f"bars/{block.timeframe.name}", table),)
         versions = {}
         for partition in changed:
             rows = block.rows_of(partition.asset)
@@ -162,7 +162,7 @@ class BarsStage:
                 n_rows=n,
                 first_ts=int(block.ts[rows.start]) if n else None,
                 last_ts=int(block.ts[rows.stop - 1]) if n else None,
-                uri=uri if n else None,
+                uris=uris if n else (),
             )
         return versions
 

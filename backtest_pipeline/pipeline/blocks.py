@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -49,13 +51,13 @@ def stale_partitions(
         if p not in inputs
         or p not in stored
         or not stored[p].is_made_from(inputs[p].version, code)
-        or stored[p].uri in gone
+        or not gone.isdisjoint(stored[p].uris)
     ]
 
 
 def lost_artifacts(workspace: Workspace, versions: Iterable[DatasetVersion]) -> set[str]:
     """The artifacts that versions name and that are not there; what they hold is made again."""
-    uris = {version.uri for version in versions if version.uri is not None}
+    uris = {uri for version in versions for uri in version.uris}
     return {uri for uri in uris if not workspace.artifacts.has(uri)}
 
 
@@ -86,16 +88,23 @@ def read_panel(
     columns: Sequence[str],
 ) -> Panel:
     """Assets of one timeframe from the snapshots that their versions name; in the given order."""
-    uris: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
+    order = TopologicalSorter[str]()
     for asset in assets:
         version = versions.get(Partition(asset, tf))
-        if version is not None and version.uri is not None:
-            uris.setdefault(version.uri, []).append(asset)
+        uris = version.uris if version is not None else ()
+        for uri in uris:
+            found.setdefault(uri, []).append(asset)
+            order.add(uri)
+        for older, newer in pairwise(uris):
+            order.add(newer, older)
     parts = [
         _panel_of(
-            workspace.artifacts.read_snapshot(uri, ["asset", "ts", *columns], found), tf, columns
+            workspace.artifacts.read_snapshot(uri, ["asset", "ts", *columns], found[uri]),
+            tf,
+            columns,
         )
-        for uri, found in uris.items()
+        for uri in order.static_order()
     ]
     return Panel.join(timeframe(tf), assets, parts, columns)
 

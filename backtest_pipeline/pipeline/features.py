@@ -73,11 +73,12 @@ class FeaturesStage:
         if not known:
             return [_outcome(partition, None) for partition in block.partitions]
         panel = block.panel.select(known)
-        uri = None
+        uris = {}
         if len(panel):
             table = panel_table(panel, SNAPSHOT_COLUMNS)
             folder = f"features/{panel.timeframe.name}"
             uri = self._workspace.artifacts.put_snapshot(folder, table)
+            uris = {a: (uri,) for a, n in zip(known, panel.lengths, strict=True) if n}
         with database.begin() as connection:
             ids = asset_ids(connection, known)
         write_features(
@@ -86,7 +87,7 @@ class FeaturesStage:
             ids,
             input_versions={asset: block.inputs[asset].version for asset in known},
             code_version=self._code,
-            uri=uri,
+            uris=uris,
             replace=rebuild,
         )
         lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))

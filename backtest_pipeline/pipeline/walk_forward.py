@@ -246,7 +246,7 @@ class WalkForwardStage:
                 n_rows=len(self._walkers) if asset in traded else 0,
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,
-                uri=walked.publication.uri if walked and asset in traded else None,
+                uris=(walked.publication.uri,) if walked and asset in traded else (),
             )
             for asset, features in block.inputs.items()
         }

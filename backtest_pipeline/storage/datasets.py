@@ -14,6 +14,9 @@ from backtest_pipeline.storage import copy
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
+# Those whose rows are files that runs are computed from.
+SNAPSHOT_DATASETS = ("bars", "features")
+
 
 @dataclass(frozen=True, order=True)
 class DatasetVersion:
@@ -26,7 +29,7 @@ class DatasetVersion:
         generation: changes when rows are rewritten, stays when rows are only appended.
         n_rows: rows stored; 0 is a result too.
         first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
-        uri: the artifact that holds the rows, None where a table does.
+        uris: the artifacts that hold the rows, oldest rows first; none where a table does.
     """
 
     version: str
@@ -36,7 +39,7 @@ class DatasetVersion:
     n_rows: int
     first_ts: int | None = None
     last_ts: int | None = None
-    uri: str | None = None
+    uris: tuple[str, ...] = ()
 
     def is_made_from(self, input_version: str, code_version: str) -> bool:
         return self.input_version == input_version and self.code_version == code_version
@@ -52,7 +55,7 @@ def read_versions(
             SELECT a.symbol, v.tf, v.version, v.input_version, v.code_version, v.generation,
                    v.n_rows,
                    (extract(epoch FROM v.first_ts) * 1000000)::bigint,
-                   (extract(epoch FROM v.last_ts) * 1000000)::bigint, v.uri
+                   (extract(epoch FROM v.last_ts) * 1000000)::bigint, v.uris
             FROM dataset_versions v JOIN dim_assets a USING (id)
             WHERE v.dataset = :dataset AND a.symbol = ANY(:symbols) AND v.tf = ANY(:timeframes)
         """),
@@ -62,7 +65,9 @@ def read_versions(
             "timeframes": list({p.timeframe for p in wanted}),
         },
     )
-    found = {Partition(row[0], row[1]): DatasetVersion(*row[2:]) for row in rows}
+    found = {
+        Partition(row[0], row[1]): DatasetVersion(*row[2:-1], uris=tuple(row[-1])) for row in rows
+    }
     return {partition: version for partition, version in found.items() if partition in wanted}
 
 
@@ -72,24 +77,38 @@ def write_versions(
     ids: Mapping[str, int],
     versions: Mapping[Partition, DatasetVersion],
 ) -> None:
-    """Record versions, each in place of the one before it, in the cursor's transaction."""
+    """Record versions, each in place of the one before it, in the cursor's transaction.
+
+    Those whose rows are in snapshots stay readable by their hash when newer ones replace them.
+    """
     rows = sorted((ids[p.asset], p.timeframe, v) for p, v in versions.items())
     copy.run(
         cursor,
         """
+        WITH given AS (
+            SELECT id, tf, version, input, code, generation, n_rows,
+                   timestamptz 'epoch' + first_us * interval '1 microsecond' AS first_ts,
+                   timestamptz 'epoch' + last_us * interval '1 microsecond' AS last_ts,
+                   string_to_array(uris, ' ') AS uris
+            FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                        $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
+                 AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uris)
+        ), readable AS (
+            INSERT INTO dataset_snapshots (dataset, id, tf, version, n_rows, first_ts, last_ts,
+                uris)
+            SELECT $1, id, tf, version, n_rows, first_ts, last_ts, uris FROM given
+            WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
+            ON CONFLICT (dataset, id, tf, version) DO UPDATE SET uris = excluded.uris
+        )
         INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
-            generation, n_rows, first_ts, last_ts, uri, updated_at)
-        SELECT $1, id, tf, version, input, code, generation, n_rows,
-               timestamptz 'epoch' + first_us * interval '1 microsecond',
-               timestamptz 'epoch' + last_us * interval '1 microsecond', uri, now()
-        FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
-             AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uri)
+            generation, n_rows, first_ts, last_ts, uris, updated_at)
+        SELECT $1, id, tf, version, input, code, generation, n_rows, first_ts, last_ts, uris, now()
+        FROM given
         ON CONFLICT (dataset, id, tf) DO UPDATE SET
             version = excluded.version, input_version = excluded.input_version,
             code_version = excluded.code_version, generation = excluded.generation,
             n_rows = excluded.n_rows, first_ts = excluded.first_ts,
-            last_ts = excluded.last_ts, uri = excluded.uri, updated_at = excluded.updated_at
+            last_ts = excluded.last_ts, uris = excluded.uris, updated_at = excluded.updated_at
         """,
         dataset,
         [id_ for id_, _, _ in rows],
@@ -101,7 +120,8 @@ def write_versions(
         [v.n_rows for _, _, v in rows],
         [v.first_ts for _, _, v in rows],
         [v.last_ts for _, _, v in rows],
-        [v.uri for _, _, v in rows],
+        [" ".join(v.uris) for _, _, v in rows],
+        list(SNAPSHOT_DATASETS),
     )
 
 

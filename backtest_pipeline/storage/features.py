@@ -48,7 +48,7 @@ def write_features(
     *,
     input_versions: Mapping[str, str],
     code_version: str,
-    uri: str | None = None,
+    uris: Mapping[str, tuple[str, ...]] | None = None,
     replace: bool = False,
 ) -> FeatureWrite:
     """Store a block of assets at one timeframe, in one transaction, with its dataset versions.
@@ -64,7 +64,7 @@ def write_features(
         ids: asset id of each symbol.
         input_versions: for each symbol the version of the bars that it was computed from.
         code_version: the version of the code that computed it.
-        uri: the snapshot that holds what computations read of the panel.
+        uris: for each symbol the snapshots that hold what computations read of its rows.
         replace: replace every asset, whatever is stored.
 
     Raises:
@@ -101,7 +101,7 @@ def write_features(
             cursor,
             "features",
             ids,
-            _versions(panel, versions, generations, input_versions, code_version, uri),
+            _versions(panel, versions, generations, input_versions, code_version, uris or {}),
         )
     grown = dict(zip(fresh.assets, fresh.lengths > 0, strict=True))
     return FeatureWrite(
@@ -251,7 +251,7 @@ def _versions(
     generations: Mapping[str, str],
     inputs: Mapping[str, str],
     code_version: str,
-    uri: str | None,
+    uris: Mapping[str, tuple[str, ...]],
 ) -> dict[Partition, DatasetVersion]:
     bounds = panel.offsets.tolist()
     return {
@@ -263,7 +263,7 @@ def _versions(
             n_rows=end - start,
             first_ts=int(panel.ts[start]) if end > start else None,
             last_ts=int(panel.ts[end - 1]) if end > start else None,
-            uri=uri if end > start else None,
+            uris=uris.get(asset, ()),
         )
         for asset, (start, end) in zip(panel.assets, pairwise(bounds), strict=True)
     }

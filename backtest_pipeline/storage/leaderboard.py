@@ -84,7 +84,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                r.completed_at, r.result_fingerprint, m.*,
                (r.config #>> '{simulation,initial_cash}')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
-                   SELECT id, tf, uri FROM dataset_versions WHERE dataset = 'backtests'
+                   SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
         WHERE r.is_current AND r.status = 'completed'

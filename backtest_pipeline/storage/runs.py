@@ -73,7 +73,7 @@ def current_runs(
     bound: dict[str, Any] = {}
     if run_ids is None:
         conditions.append("""(r.id, r.tf, r.artifact_uri) IN (
-            SELECT id, tf, uri FROM dataset_versions WHERE dataset = 'backtests')""")
+            SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests')""")
     else:
         conditions.append("r.run_id = ANY(:run_ids)")
         bound["run_ids"] = list(run_ids)

@@ -88,7 +88,7 @@ def current_walk_forwards(
             WHERE r.is_current AND r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
                   THEN (r.id, r.tf, r.artifact_uri) IN (
-                      SELECT id, tf, uri FROM dataset_versions WHERE dataset = 'walk_forward')
+                      SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'walk_forward')
                       AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
             ORDER BY r.tf, r.signal_type, r.symbol, r.run_id

@@ -149,7 +149,7 @@ def test_a_damaged_snapshot_fails_what_it_holds_and_a_rebuild_mends_it(
     with workspace.database.begin() as connection:
         uri = connection.scalar(
             sa.text(
-                "SELECT uri FROM dataset_versions JOIN dim_assets USING (id)"
+                "SELECT uris[1] FROM dataset_versions JOIN dim_assets USING (id)"
                 " WHERE dataset = 'features' AND symbol = 'B'"
             )
         )

@@ -10,8 +10,12 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.blocks import read_panel
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.datasets import read_versions
+from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline_tests.pipeline.markets import (
     PARTITIONS,
     Contents,
@@ -157,6 +161,26 @@ def test_other_bars_of_other_timeframes_are_left_alone(workspace: Workspace) -> 
     before = contents(workspace, daily)
     refresh(workspace, changed(_raised), weekly)
     assert_same(contents(workspace, daily), before)
+
+
+def test_a_version_that_was_replaced_stays_readable(workspace: Workspace) -> None:
+    refresh(workspace, until("2025-05-12"))
+    partition = Partition("S-ALPHA", "1D")
+    with workspace.database.begin() as connection:
+        old = read_versions(connection, "bars", [partition])[partition]
+    refresh(workspace, changed(_raised))
+    with workspace.database.begin() as connection:
+        row = connection.execute(
+            sa.text(
+                "SELECT n_rows, uris FROM dataset_snapshots"
+                " WHERE dataset = 'bars' AND tf = '1D' AND version = :version"
+            ),
+            {"version": old.version},
+        ).one()
+    assert tuple(row.uris) == old.uris
+    found = read_panel(workspace, "1D", ["S-ALPHA"], {partition: old}, BAR_COLUMNS)
+    assert content_versions(found, BAR_COLUMNS).whole["S-ALPHA"] == old.version
+    assert len(found) == row.n_rows
 
 
 def _traces(workspace: Workspace) -> dict[str, object]:
