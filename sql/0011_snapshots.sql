@@ -8,21 +8,24 @@ COMMENT ON COLUMN dataset_versions.uris IS
     'Artifacts that hold the rows, the oldest rows first; none where a table holds them';
 
 CREATE TABLE dataset_snapshots (
-    dataset    TEXT NOT NULL CHECK (dataset IN ('bars', 'features')),
-    id         INTEGER NOT NULL REFERENCES dim_assets (id),
-    tf         TEXT NOT NULL REFERENCES dim_timeframe (tf),
-    version    TEXT NOT NULL,
-    n_rows     BIGINT NOT NULL CHECK (n_rows > 0),
-    first_ts   TIMESTAMPTZ NOT NULL,
-    last_ts    TIMESTAMPTZ NOT NULL,
-    uris       TEXT[] NOT NULL CHECK (cardinality(uris) > 0),
-    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    dataset      TEXT NOT NULL CHECK (dataset IN ('bars', 'features')),
+    id           INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf           TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    version      TEXT NOT NULL,
+    code_version TEXT NOT NULL,
+    generation   TEXT NOT NULL,  -- stays while rows are only appended
+    n_rows       BIGINT NOT NULL CHECK (n_rows > 0),
+    first_ts     TIMESTAMPTZ NOT NULL,
+    last_ts      TIMESTAMPTZ NOT NULL,
+    uris         TEXT[] NOT NULL CHECK (cardinality(uris) > 0),
+    created_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (dataset, id, tf, version)
 );
 COMMENT ON TABLE dataset_snapshots IS
     'Every version of bars and features that was ever stored, and the files to read it from';
 
-INSERT INTO dataset_snapshots (dataset, id, tf, version, n_rows, first_ts, last_ts, uris)
-SELECT dataset, id, tf, version, n_rows, first_ts, last_ts, uris
+INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation, n_rows, first_ts,
+    last_ts, uris)
+SELECT dataset, id, tf, version, code_version, generation, n_rows, first_ts, last_ts, uris
 FROM dataset_versions
 WHERE dataset IN ('bars', 'features') AND n_rows > 0 AND cardinality(uris) > 0;

@@ -94,9 +94,10 @@ def write_versions(
                         $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
                  AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uris)
         ), readable AS (
-            INSERT INTO dataset_snapshots (dataset, id, tf, version, n_rows, first_ts, last_ts,
-                uris)
-            SELECT $1, id, tf, version, n_rows, first_ts, last_ts, uris FROM given
+            INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation,
+                n_rows, first_ts, last_ts, uris)
+            SELECT $1, id, tf, version, code, generation, n_rows, first_ts, last_ts, uris
+            FROM given
             WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
             ON CONFLICT (dataset, id, tf, version) DO UPDATE SET uris = excluded.uris
         )
