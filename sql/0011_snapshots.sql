@@ -8,17 +8,17 @@ COMMENT ON COLUMN dataset_versions.uris IS
     'Artifacts that hold the rows, the oldest rows first; none where a table holds them';
 
 CREATE TABLE dataset_snapshots (
-    dataset      TEXT NOT NULL CHECK (dataset IN ('bars', 'features')),
-    id           INTEGER NOT NULL REFERENCES dim_assets (id),
-    tf           TEXT NOT NULL REFERENCES dim_timeframe (tf),
-    version      TEXT NOT NULL,
-    code_version TEXT NOT NULL,
-    generation   TEXT NOT NULL,  -- stays while rows are only appended
-    n_rows       BIGINT NOT NULL CHECK (n_rows > 0),
-    first_ts     TIMESTAMPTZ NOT NULL,
-    last_ts      TIMESTAMPTZ NOT NULL,
-    uris         TEXT[] NOT NULL CHECK (cardinality(uris) > 0),
-    created_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
+    dataset       TEXT NOT NULL CHECK (dataset IN ('bars', 'features')),
+    id            INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf            TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    version       TEXT NOT NULL,
+    code_version  TEXT NOT NULL,
+    generation    TEXT NOT NULL,  -- stays while rows are only appended
+    n_rows        BIGINT NOT NULL CHECK (n_rows > 0),
+    first_ts      TIMESTAMPTZ NOT NULL,
+    last_ts       TIMESTAMPTZ NOT NULL,
+    uris          TEXT[] NOT NULL CHECK (cardinality(uris) > 0),
+    current_since TIMESTAMPTZ NOT NULL DEFAULT now(),  -- when it became the newest
     PRIMARY KEY (dataset, id, tf, version)
 );
 COMMENT ON TABLE dataset_snapshots IS

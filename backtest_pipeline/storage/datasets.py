@@ -99,7 +99,9 @@ def write_versions(
             SELECT $1, id, tf, version, code, generation, n_rows, first_ts, last_ts, uris
             FROM given
             WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
-            ON CONFLICT (dataset, id, tf, version) DO UPDATE SET uris = excluded.uris
+            ON CONFLICT (dataset, id, tf, version) DO UPDATE SET
+                code_version = excluded.code_version, generation = excluded.generation,
+                uris = excluded.uris, current_since = now()
         )
         INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
             generation, n_rows, first_ts, last_ts, uris, updated_at)
