@@ -20,12 +20,15 @@ from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     signals,
     walk_forward,
 )
+from backtest_pipeline.defs.assets.watching import restatements  # noqa: E402
 from backtest_pipeline.defs.automation import (  # noqa: E402
     leaderboard_job,
     negative_controls_job,
     nightly_leaderboard,
     nightly_refresh,
+    nightly_restatements,
     refresh_job,
+    restatements_job,
     rollup_after_backtests,
     rollup_job,
     second_opinion_job,
@@ -53,6 +56,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     portfolio_rollups,
     leaderboard,
     negative_controls,
+    restatements,
 ]
 
 
@@ -73,10 +77,12 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             walk_forward_job,
             leaderboard_job,
             negative_controls_job,
+            restatements_job,
         ],
         schedules=[
             nightly_refresh,
             nightly_leaderboard,
+            nightly_restatements,
             weekly_second_opinion,
             weekly_walk_forward,
             weekly_negative_controls,

@@ -328,6 +328,22 @@ def trials(
 
 
 @app.command()
+def restatements(
+    assets: Annotated[str, typer.Option(help="Symbols, separated by commas; all if none.")] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Timeframes, separated by commas; all if none.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find history that was changed after runs had used it, and how much PnL that moved."""
+    from backtest_pipeline.cli import watching
+
+    watching.restatements(
+        assets=_split(assets) or None, timeframes=_split(timeframes) or None, as_json=as_json
+    )
+
+
+@app.command()
 def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",

@@ -47,6 +47,12 @@ leaderboard_job = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Ranks all current runs.",
 )
+restatements_job = dg.define_asset_job(
+    "watch_history",
+    selection=dg.AssetSelection.assets("restatements"),
+    executor_def=dg.in_process_executor,
+    description="Compares what was rewritten with what runs had used.",
+)
 negative_controls_job = dg.define_asset_job(
     "search_no_edge",
     selection=dg.AssetSelection.assets("negative_controls"),
@@ -109,6 +115,13 @@ nightly_leaderboard = dg.ScheduleDefinition(
     cron_schedule="10 2 * * *",
     execution_timezone="UTC",
     description="Ranks all current runs, two hours after the nightly refresh.",
+)
+nightly_restatements = dg.ScheduleDefinition(
+    name="nightly_restatements",
+    job=restatements_job,
+    cron_schedule="40 1 * * *",
+    execution_timezone="UTC",
+    description="Looks for restated history, after the nightly refresh.",
 )
 weekly_negative_controls = dg.ScheduleDefinition(
     name="weekly_negative_controls",

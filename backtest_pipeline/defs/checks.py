@@ -10,6 +10,7 @@ from backtest_pipeline.pipeline.negative_controls import (
     believes_too_much,
     newest_controls,
 )
+from backtest_pipeline.pipeline.restatements import restated_lately
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 
@@ -100,9 +101,25 @@ def false_positive_rate(store: WorkspaceResource) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(
+    asset="restatements",
+    name="history_is_stable",
+    description="No bar that runs had used was changed by its source in the last seven days.",
+)
+def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
+    found = restated_lately(store.workspace)
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"restatements": len(found), "assets": sorted({row["asset"] for row in found})},
+        description=f"{len(found)} restatements" if found else "nothing was restated",
+    )
+
+
 CHECKS = [
     *(_check_of(asset) for asset in CHECKED),
     second_opinion,
     ranks_and_coverage,
     false_positive_rate,
+    history_is_stable,
 ]

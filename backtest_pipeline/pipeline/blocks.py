@@ -83,16 +83,13 @@ def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:
 def read_panel(
     workspace: Workspace,
     tf: str,
-    assets: Sequence[str],
-    versions: Mapping[Partition, DatasetVersion],
+    uris_of: Mapping[str, Sequence[str]],
     columns: Sequence[str],
 ) -> Panel:
-    """Assets of one timeframe from the snapshots that their versions name; in the given order."""
+    """Assets of one timeframe, in the order given, each from its files, oldest rows first."""
     found: dict[str, list[str]] = {}
     order = TopologicalSorter[str]()
-    for asset in assets:
-        version = versions.get(Partition(asset, tf))
-        uris = version.uris if version is not None else ()
+    for asset, uris in uris_of.items():
         for uri in uris:
             found.setdefault(uri, []).append(asset)
             order.add(uri)
@@ -106,7 +103,7 @@ def read_panel(
         )
         for uri in order.static_order()
     ]
-    return Panel.join(timeframe(tf), assets, parts, columns)
+    return Panel.join(timeframe(tf), list(uris_of), parts, columns)
 
 
 def _panel_of(table: pa.Table, tf: str, columns: Sequence[str]) -> Panel:

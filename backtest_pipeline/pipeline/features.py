@@ -42,8 +42,9 @@ def load_block(
     """A block of a stored dataset; an asset that is not stored has no rows and no version."""
     with workspace.database.begin() as connection:
         versions = read_versions(connection, dataset, [Partition(a, tf) for a in assets])
-    panel = read_panel(workspace, tf, assets, versions, columns)
-    return PanelBlock(panel, {p.asset: version for p, version in versions.items()})
+    stored = {p.asset: version for p, version in versions.items()}
+    uris = {asset: stored[asset].uris if asset in stored else () for asset in assets}
+    return PanelBlock(read_panel(workspace, tf, uris, columns), stored)
 
 
 def features_of(bars: Batches[PanelBlock]) -> Batches[PanelBlock]:

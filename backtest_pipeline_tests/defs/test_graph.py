@@ -17,6 +17,7 @@ GRAPH = {
     "portfolio_rollups": ({"backtests"}, "research"),
     "leaderboard": ({"backtests"}, "research"),
     "negative_controls": ({"bars"}, "research"),
+    "restatements": ({"backtests"}, "market"),
 }
 STAGES = {"bars", "cmc_features", "signals", "backtests", "walk_forward"}
 
@@ -54,7 +55,7 @@ def test_assets_are_partitioned_by_asset_and_timeframe() -> None:
         if asset.key.to_user_string() in STAGES:
             assert isinstance(partitions, dg.MultiPartitionsDefinition)
             assert [d.name for d in partitions.partitions_defs] == ["asset", "timeframe"]
-        elif asset.key.to_user_string() in {"leaderboard", "negative_controls"}:
+        elif asset.key.to_user_string() in {"leaderboard", "negative_controls", "restatements"}:
             assert partitions is None
         else:
             assert isinstance(partitions, dg.StaticPartitionsDefinition)
@@ -74,6 +75,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "rollup",
         "second_opinion",
         "rank_runs",
+        "watch_history",
         "search_no_edge",
         "walk_forwards",
     }

@@ -178,7 +178,7 @@ def test_a_version_that_was_replaced_stays_readable(workspace: Workspace) -> Non
             {"version": old.version},
         ).one()
     assert tuple(row.uris) == old.uris
-    found = read_panel(workspace, "1D", ["S-ALPHA"], {partition: old}, BAR_COLUMNS)
+    found = read_panel(workspace, "1D", {"S-ALPHA": old.uris}, BAR_COLUMNS)
     assert content_versions(found, BAR_COLUMNS).whole["S-ALPHA"] == old.version
     assert len(found) == row.n_rows
 

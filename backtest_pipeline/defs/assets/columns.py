@@ -72,6 +72,20 @@ NEGATIVE_CONTROLS = _schema(
     ("rate", "double", "n_significant / n_searches"),
     ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
 )
+RESTATEMENTS = _schema(
+    ("restatement_id", "uuid", "follows from the partition and both versions"),
+    ("id", "integer", "asset"),
+    ("tf", "text", "timeframe"),
+    ("version_before", "text", "dataset version of the features that runs had used"),
+    ("version_after", "text", "of those that took their place"),
+    ("code_changed", "boolean", "whether other code made them"),
+    ("bars_changed", "bigint", "bars of both with another value"),
+    ("bars_added", "bigint", "late bars, at or before the last known one"),
+    ("bars_removed", "bigint", "bars that are gone"),
+    ("first_ts", "timestamptz", "first bar that differs"),
+    ("last_ts", "timestamptz", "last bar that differs"),
+    ("columns", "jsonb", "largest relative change by column"),
+)
 WALK_FORWARD = _schema(
     ("run_id", "uuid", "stitched out-of-sample run, split walk_forward in backtest_runs"),
     ("fold", "integer", "from 0 on"),

@@ -1,0 +1,39 @@
+"""Restated history as a Dagster run, and what its check says."""
+
+from __future__ import annotations
+
+import dagster as dg
+import sqlalchemy as sa
+
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.defs.test_judgement import check_of, judged, metadata_of
+from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+
+
+def test_a_look_at_untouched_history_passes(store: Database, instance: dg.DagsterInstance) -> None:
+    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    run = judged(instance, "watch_history", "restatements")
+    require_success(run)
+    assert metadata_of(run)["restatements"] == 0
+    assert check_of(run).passed
+
+
+def test_restated_history_is_a_warning_with_its_assets(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    with store.begin() as connection:
+        connection.execute(
+            sa.text("""
+                INSERT INTO restatements
+                SELECT gen_random_uuid(), id, tf, 'was', version, FALSE, 1, 0, 0, last_ts, last_ts,
+                       '{"close": 0.5}'
+                FROM dataset_versions WHERE dataset = 'features'
+            """)
+        )
+    run = judged(instance, "watch_history", "restatements")
+    require_success(run)
+    check = check_of(run)
+    assert not check.passed
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert check.metadata["assets"].value == ["S-ALPHA"]
