@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from datetime import date
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -15,58 +18,46 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.identity import Asked
     from backtest_pipeline.simulation.costs import CostModel
 
-Start = Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")]
-End = Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")]
-DirectionOption = Annotated[str, typer.Option(help="long, short or both.")]
-Venue = Annotated[
-    str | None, typer.Option(help="Costs of a venue, for example binance_perp; else 10 + 5 bps.")
-]
-FeeBps = Annotated[float | None, typer.Option(help="Fee per side in basis points.")]
-SlippageBps = Annotated[float | None, typer.Option(help="Slippage in basis points.")]
-FundingBpsDay = Annotated[
-    float | None, typer.Option(help="Funding in basis points a day: longs pay, shorts receive.")
-]
-Funding = Annotated[
-    Path | None, typer.Option(help="File of funding rates: symbol, ts, rate; for the flat rate.")
-]
-SizingOption = Annotated[
-    str,
-    typer.Option(
-        help="fixed[:fraction=1], volatility:target=,lookback= or atr:risk=,atr_multiple="
-    ),
-]
-Stops = Annotated[
-    str,
-    typer.Option(help="stop_loss=, take_profit=, trailing=, trailing_atr=, atr_period=, max_bars="),
-]
-Leverage = Annotated[float, typer.Option(help="Most gross exposure that entries lead to.")]
-LotSize = Annotated[float, typer.Option(help="Units that a position is a multiple of.")]
-MinNotional = Annotated[float, typer.Option(help="Smallest entry in the quote currency.")]
-DelayBars = Annotated[int, typer.Option(help="Bars that signals are late beyond the next open.")]
-BenchmarkOption = Annotated[
-    str, typer.Option(help="asset, cash, universe or the symbol of another asset.")
-]
-
 
 @dataclass(frozen=True)
 class Assumed:
-    """The options as they were typed."""
+    """What may be assumed, as it was typed; each field is an option of its name."""
 
-    start: str | None = None
-    end: str | None = None
-    direction: str = "both"
-    venue: str | None = None
-    fee_bps: float | None = None
-    slippage_bps: float | None = None
-    funding_bps_day: float | None = None
-    funding: Path | None = None
-    sizing: str = "fixed"
-    stops: str = ""
-    leverage: float = 1.0
-    lot_size: float = 0.0
-    min_notional: float = 0.0
-    delay_bars: int = 0
-    benchmark: str = "asset"
+    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None
+    end: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None
+    direction: Annotated[str, typer.Option(help="long, short or both.")] = "both"
+    venue: Annotated[
+        str | None,
+        typer.Option(help="Costs of a venue, for example binance_perp; else 10 + 5 bps."),
+    ] = None
+    fee_bps: Annotated[float | None, typer.Option(help="Fee per side in basis points.")] = None
+    slippage_bps: Annotated[float | None, typer.Option(help="Slippage in basis points.")] = None
+    funding_bps_day: Annotated[
+        float | None,
+        typer.Option(help="Funding in basis points a day: longs pay, shorts receive."),
+    ] = None
+    funding: Annotated[
+        Path | None,
+        typer.Option(help="File of funding rates: symbol, ts, rate; for the flat rate."),
+    ] = None
+    sizing: Annotated[
+        str,
+        typer.Option(
+            help="fixed[:fraction=1], volatility:target=,lookback= or atr:risk=,atr_multiple="
+        ),
+    ] = "fixed"
+    stops: Annotated[
+        str,
+        typer.Option(
+            help="stop_loss=, take_profit=, trailing=, trailing_atr=, atr_period=, max_bars="
+        ),
+    ] = ""
+    leverage: Annotated[float, typer.Option(help="Most gross exposure that entries lead to.")] = 1.0
+    lot_size: Annotated[float, typer.Option(help="Units that a position is a multiple of.")] = 0.0
+    min_notional: Annotated[float, typer.Option(help="Smallest entry in the quote currency.")] = 0.0
+    delay_bars: Annotated[
+        int, typer.Option(help="Bars that signals are late beyond the next open.")
+    ] = 0
 
     def asked(self) -> Asked:
         """The same as the pipeline takes it.
@@ -94,7 +85,7 @@ class Assumed:
             delay_bars=self.delay_bars,
         )
         rates = FundingRates.of(read_funding(self.funding)) if self.funding else None
-        return Asked(config, window, self.benchmark, rates)
+        return Asked(config, window, funding=rates)
 
     def _costs(self) -> CostModel:
         from backtest_pipeline.simulation.costs import CostModel
@@ -106,6 +97,42 @@ class Assumed:
             "funding_bps_day": self.funding_bps_day,
         }
         return replace(costs, **{name: v for name, v in given.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Compared(Assumed):
+    """The same, and what the run is compared with."""
+
+    benchmark: Annotated[
+        str, typer.Option(help="asset, cash, universe or the symbol of another asset.")
+    ] = "asset"
+
+    def asked(self) -> Asked:
+        return replace(super().asked(), benchmark=self.benchmark)
+
+
+def assuming(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with an option for each field of its parameter `assumptions`, in that place."""
+    hints = get_type_hints(command, include_extras=True)
+    kind = hints["assumptions"]
+    hint_of = get_type_hints(kind, include_extras=True)
+
+    @wraps(command)
+    def assembled(**given: Any) -> None:
+        assumed = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given, assumptions=assumed)
+
+    shown: list[Parameter] = []
+    for name, own in signature(command).parameters.items():
+        if name == "assumptions":
+            shown += [
+                Parameter(f.name, own.kind, default=f.default, annotation=hint_of[f.name])
+                for f in fields(kind)
+            ]
+        else:
+            shown.append(own.replace(annotation=hints[name]))
+    vars(assembled)["__signature__"] = Signature(shown)
+    return assembled
 
 
 def _day(text: str | None, option: str) -> date | None:
