@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from backtest_pipeline.cli.console import console, fail, print_json, progress_shown, rows_table
+from backtest_pipeline.cli.console import console, fail, print_json, rows_table
+from backtest_pipeline.cli.opening import open_store
 
 
 def trials(*, asset: str, tf: str, as_json: bool) -> None:
     """Weigh the runs against the ledger, and print the families and the runs."""
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        from backtest_pipeline.cli.serving import ensure_schema
+    with open_store() as workspace:
         from backtest_pipeline.market.errors import UnknownName
         from backtest_pipeline.market.partitions import Partition
         from backtest_pipeline.market.timeframes import timeframe
         from backtest_pipeline.pipeline.significance import deflate_partitions
-        from backtest_pipeline.pipeline.workspace import open_workspace
         from backtest_pipeline.storage.dimensions import known_symbols
         from backtest_pipeline.storage.runs import current_runs
-        from backtest_pipeline.storage.settings import load_settings
 
         partition = Partition(asset, timeframe(tf).name)
-        settings = load_settings()
-        ensure_schema(settings)
-        with open_workspace(settings) as workspace:
-            progress("loading", 1, 1)
-            with workspace.database.begin() as connection:
-                known = known_symbols(connection)
-            if asset not in known:
-                raise UnknownName("asset", asset, known)
-            families = deflate_partitions(workspace, [partition]).get(partition, {})
-            with workspace.database.begin() as connection:
-                runs = current_runs(connection, timeframes=[tf], symbols=[asset])
+        with workspace.database.begin() as connection:
+            known = known_symbols(connection)
+        if asset not in known:
+            raise UnknownName("asset", asset, known)
+        families = deflate_partitions(workspace, [partition]).get(partition, {})
+        with workspace.database.begin() as connection:
+            runs = current_runs(connection, timeframes=[tf], symbols=[asset])
     if not families:
         fail(f"{partition}: nothing was tried yet; see refresh, run and explore")
     counts = [

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backtest_pipeline.cli.console import console, print_json, progress_shown, say
-from backtest_pipeline.cli.running import store_and_source
+from backtest_pipeline.cli.opening import store_and_source
 
 if TYPE_CHECKING:
     from backtest_pipeline.cli.assumed import Assumed

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,13 +12,10 @@ from backtest_pipeline.cli.console import (
     console,
     fail,
     print_json,
-    progress_shown,
     rows_table,
     say,
 )
-
-if TYPE_CHECKING:
-    from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.cli.opening import open_store
 
 app = typer.Typer()
 
@@ -65,25 +60,9 @@ def register_gates(
     _register(name, file)
 
 
-@contextmanager
-def _store() -> Iterator[Workspace]:
-    """The open store, migrated, that shows its progress."""
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        from backtest_pipeline.cli.serving import ensure_schema
-        from backtest_pipeline.pipeline.workspace import open_workspace
-        from backtest_pipeline.storage.settings import load_settings
-
-        settings = load_settings()
-        ensure_schema(settings)
-        with open_workspace(settings, progress=progress) as workspace:
-            progress("loading", 1, 1)
-            yield workspace
-
-
 def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_json: bool) -> None:
     """Publish the board of all current runs, and print the best of it."""
-    with _store() as workspace:
+    with open_store() as workspace:
         from backtest_pipeline.market.timeframes import timeframe
         from backtest_pipeline.pipeline.leaderboard import publish_leaderboard, shown_rows
         from backtest_pipeline.research.leaderboard import scheme_of
@@ -128,7 +107,7 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
 
 def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
     """Search worlds without an edge, and print how many searches were believed."""
-    with _store() as workspace:
+    with open_store() as workspace:
         from backtest_pipeline.pipeline.negative_controls import (
             MOST_FALSE,
             Controls,
@@ -166,7 +145,7 @@ def _register(name: str, file: Path) -> None:
         fail(f"{file}: {error}")
     if not isinstance(gates, list) or not all(isinstance(gate, dict) for gate in gates):
         fail(f"{file}: must hold a list of gates, each with name, metric, at_least or at_most")
-    with _store() as workspace:
+    with open_store() as workspace:
         from backtest_pipeline.pipeline.leaderboard import register_gates as register
 
         found = register(workspace, name, gates)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
+from backtest_pipeline.cli.opening import store_and_source
 
 if TYPE_CHECKING:
     from backtest_pipeline.cli.assumed import Assumed
-    from backtest_pipeline.cli.progress import Listener
-    from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline.research.selection import Intervals
-    from backtest_pipeline.sources.base import BarSource
 
 
 def run(
@@ -56,27 +53,6 @@ def run(
     else:
         _show(row, folder, synthetic, rows_by_reason)
         _show_significance(row, intervals)
-
-
-@contextmanager
-def store_and_source(
-    asset: str, bars: str, progress: Listener
-) -> Iterator[tuple[Workspace, BarSource]]:
-    """The open store, and the source that the bars of the asset come from."""
-    from backtest_pipeline.cli.serving import ensure_schema
-    from backtest_pipeline.pipeline.workspace import open_workspace
-    from backtest_pipeline.sources.base import require_known
-    from backtest_pipeline.sources.choose import choose_source
-    from backtest_pipeline.storage.settings import load_settings
-
-    settings = load_settings()
-    source = choose_source(bars or settings.bars)
-    if bars:  # of another source might be stored what this one does not have
-        require_known([asset], source.symbols())
-    ensure_schema(settings)
-    with open_workspace(settings, progress=progress) as workspace:
-        progress("loading", 1, 1)
-        yield workspace, source
 
 
 def _show(

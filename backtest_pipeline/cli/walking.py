@@ -32,7 +32,7 @@ def walk_forward(
 ) -> None:
     """Show the folds, do them, and print what each chose and what is left out of sample."""
     from backtest_pipeline.cli.exploring import parameters_of
-    from backtest_pipeline.cli.running import store_and_source
+    from backtest_pipeline.cli.opening import store_and_source
 
     with progress_shown() as progress:
         progress("loading", 0, 1)
