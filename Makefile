@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench up clean
+.PHONY: demo test fuzz lint bench up clean
 
 demo: $(READY)  ## the whole pipeline on the synthetic sample market
 	$(BIN)/backtest-pipeline demo
@@ -13,6 +13,9 @@ up: $(READY)  ## the Dagster UI on http://127.0.0.1:3000; Ctrl-C ends it
 
 test: $(READY)  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: $(READY)  ## the suite with random examples that it has not drawn before
+	$(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=other
 
 lint: $(READY)  ## style, types and the direction of imports
 	$(BIN)/ruff check .
