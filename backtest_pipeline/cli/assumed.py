@@ -81,7 +81,7 @@ class Assumed:
         from backtest_pipeline.simulation.funding import FundingRates
         from backtest_pipeline.sources.funding import read_funding
 
-        window = Window(_day(self.start, "--start"), _day(self.end, "--end"))
+        window = Window(day_of(self.start, "--start"), day_of(self.end, "--end"))
         require_window(window)
         config = SimulationConfig(
             costs=self._costs(),
@@ -108,7 +108,8 @@ class Assumed:
         return replace(costs, **{name: v for name, v in given.items() if v is not None})
 
 
-def _day(text: str | None, option: str) -> date | None:
+def day_of(text: str | None, option: str) -> date | None:
+    """The day behind an option, None where it was not given; raises InvalidInput."""
     if text is None:
         return None
     try:

@@ -29,7 +29,6 @@ from backtest_pipeline.sources.spans import Span, minus, union
 if TYPE_CHECKING:
     import duckdb
 
-_MOST_SEGMENTS = 16  # more are merged: each costs a reader about a millisecond
 _ATTEMPTS = 5
 _USE_NOTED_EVERY_S = 3600
 
@@ -96,14 +95,22 @@ class Counts:
 class BarCache:
     """Bars below one folder: `<exchange>/<timeframe>/<symbol>/<segment>.parquet`."""
 
-    def __init__(self, root: Path, most_bytes: int = 10**10, most_days: float = 365.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        most_bytes: int = 10**10,
+        most_days: float = 365.0,
+        most_segments: int = 16,
+    ) -> None:
         """Nothing is read or written yet.
 
         Args:
             root: the folder.
             most_bytes, most_days: what `evict` leaves.
+            most_segments: more of a series are merged; each costs a reader a millisecond.
         """
         self.root = root
+        self._most_segments = most_segments
         self._most_bytes = most_bytes
         self._most_unused_s = most_days * 86_400
         self.counts = Counts()
@@ -174,7 +181,7 @@ class BarCache:
         """Merge the segments of a series where they are many, and sweep what was abandoned."""
         folder = self.folder(series)
         files.sweep(folder)
-        if len(files.segments_in(folder)) <= _MOST_SEGMENTS:
+        if len(files.segments_in(folder)) <= self._most_segments:
             return
         with files.locked(folder):
             found = self._intact(folder)

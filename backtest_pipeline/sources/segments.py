@@ -71,7 +71,7 @@ class Piece:
 def segments_in(folder: Path) -> list[Segment]:
     """The segments of a series, the last published first; none where there is no folder."""
     try:
-        names = os.listdir(folder)
+        names = _listed(folder)
     except FileNotFoundError:
         return []
     found = []
@@ -79,6 +79,18 @@ def segments_in(folder: Path) -> list[Segment]:
         start, end, published, rows = map(int, match.groups()[:4])
         found.append(Segment(folder / match[0], Span(start, end), published, rows, match[5]))
     return sorted(found, key=lambda segment: (segment.published, segment.path.name), reverse=True)
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder at one instant.
+
+    A large folder is listed in parts, and one listing may miss a merged segment as well as the
+    parts that it replaced. Two equal ones in a row cannot: parts go after the merged one is there.
+    """
+    names = sorted(os.listdir(folder))
+    while names != (again := sorted(os.listdir(folder))):
+        names = again
+    return names
 
 
 def damaged_in(folder: Path) -> list[Path]:

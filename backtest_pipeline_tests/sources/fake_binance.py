@@ -299,6 +299,13 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(0.4)
         self.close_connection = True
 
+    def drip(self, answer: list[Row]) -> None:
+        body = json.dumps(answer).encode()
+        self._send(200, b"", length=len(body))
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            time.sleep(0.05)
+
     def reset(self, answer: list[Row]) -> None:
         linger = struct.pack("ii", 1, 0)  # closing sends RST
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -341,15 +348,15 @@ class _Handler(BaseHTTPRequestHandler):
 FAULTS: Mapping[str, Callable[[_Handler, list[Row]], None]] = {
     name: getattr(_Handler, name)
     for name in (
-        *("too_many", "banned", "broken", "overloaded", "timed_out", "silent", "reset"),
+        *("too_many", "banned", "broken", "overloaded", "timed_out", "silent", "drip", "reset"),
         *("truncated", "cut_json", "html", "duplicates", "disorder", "gap", "microseconds"),
         *("words", "not_a_number"),
     )
 }
 """What can go wrong with a page, by name."""
 
-PASSING_FAULTS = tuple(name for name in FAULTS if name != "banned")
-"""Those after which the next attempt may succeed."""
+PASSING_FAULTS = tuple(name for name in FAULTS if name not in ("banned", "drip"))
+"""Those after which the next attempt may succeed, without those that take long."""
 
 
 def generated(

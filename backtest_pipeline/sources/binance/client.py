@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,7 +131,9 @@ class BinanceClient:
     def _http(self) -> httpx2.Client:
         import httpx2
 
-        return httpx2.Client(base_url=self.url, timeout=httpx2.Timeout(self._patience.silence_s))
+        http = httpx2.Client(base_url=self.url, timeout=httpx2.Timeout(self._patience.silence_s))
+        weakref.finalize(self, http.close)
+        return http
 
     def _ask(self, path: str, params: dict[str, str], read: Callable[[Any], _T]) -> _T:
         """One question, asked until its answer can be read or patience ends."""

@@ -28,6 +28,7 @@ INTERVALS = {
 
 _NUMBERS = 6
 _FIELDS = 11
+_LATEST_MS = 10**14  # the year 5138; microseconds are beyond
 
 
 class BadAnswer(Exception):
@@ -75,6 +76,8 @@ def parse_page(answer: Any, asked: Span) -> pa.Table:
 def _numbers(row: Any) -> Sequence[float]:
     if not isinstance(row, list) or len(row) < _FIELDS or type(row[0]) is not int:
         raise BadAnswer("the answer has a row that is no kline")
+    if not 0 <= row[0] < _LATEST_MS:
+        raise BadAnswer(f"the answer has a kline of {row[0]}, which is no time in milliseconds")
     try:
         numbers = [float(field) for field in row[:_NUMBERS]]
     except (TypeError, ValueError):
