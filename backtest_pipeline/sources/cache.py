@@ -11,8 +11,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,8 +115,6 @@ class BarCache:
         self._most_unused_s = most_days * 86_400
         self.counts = Counts()
         self._verified: set[tuple[str, int, int]] = set()
-        self._lock = Lock()
-        self._opened: duckdb.DuckDBPyConnection | None = None
 
     def series(self) -> list[Series]:
         """Every series that has a segment, sorted."""
@@ -140,13 +138,15 @@ class BarCache:
         Raises:
             BarsError: where the folder cannot be read.
         """
+        import duckdb
+
         folder = self.folder(series)
         for _ in range(_ATTEMPTS):
             try:
                 found = self._intact(folder)
                 pieces = files.pieces_of(found, span)
                 bars = self._query(pieces)
-            except (FileNotFoundError, self._engine().Error):
+            except (FileNotFoundError, duckdb.Error):
                 # Merged or removed by another process, or damaged, since it was listed.
                 self._verified.clear()
                 continue
@@ -242,7 +242,7 @@ class BarCache:
         return intact
 
     def _query(self, pieces: Sequence[Piece]) -> pa.Table:
-        database = self._connection()
+        database = _database().cursor()  # a connection of its own for each thread
         tables = [
             database.sql(
                 _QUERY,
@@ -252,17 +252,13 @@ class BarCache:
         ]
         return pa.concat_tables([BARS.empty_table(), *tables]).combine_chunks()
 
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        """A cursor of this process's own database in memory, for one thread."""
-        with self._lock:
-            if self._opened is None:
-                self._opened = self._engine().connect(":memory:", config={"threads": 1})
-            return self._opened.cursor()
 
-    def _engine(self):
-        import duckdb  # costs 0.2 s, which only those pay who read
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """This process's own database, in memory; imported here, for it costs 0.2 s."""
+    import duckdb
 
-        return duckdb
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
 def open_times(bars: pa.Table) -> np.ndarray:
