@@ -273,8 +273,6 @@ def _print(
     elif rows:
         console.print(rows_table(title, rows))
     else:
-        say(
-            "no bars are kept yet; `backtest-pipeline bars pull BTCUSDT --interval 1d` fetches some"
-        )
+        say("no bars are kept; `backtest-pipeline bars pull BTCUSDT --interval 1d` fetches some")
     if where and not as_json:
         say(f"files: {where}")

@@ -7,7 +7,6 @@ github.com/binance/binance-spot-api-docs.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 import weakref
@@ -15,19 +14,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import httpx2
+import pyarrow as pa
+import stamina
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.sources.binance.klines import PAGE, BadAnswer, interval_of, parse_page
 from backtest_pipeline.sources.spans import Span
 
-if TYPE_CHECKING:
-    import httpx2
-    import pyarrow as pa
-
 PUBLIC_URL = "https://api.binance.com"
 MARKET_DATA_URL = "https://data-api.binance.vision"
+
+# Where structlog is installed, stamina prints each retry on stdout, in the middle of the results.
+stamina.instrumentation.set_on_retry_hooks([])
 
 _T = TypeVar("_T")
 _LARGEST_ANSWER = 64 * 2**20  # all symbols of the exchange are 15 MB
@@ -129,18 +131,12 @@ class BinanceClient:
 
     @cached_property
     def _http(self) -> httpx2.Client:
-        import httpx2
-
         http = httpx2.Client(base_url=self.url, timeout=httpx2.Timeout(self._patience.silence_s))
         weakref.finalize(self, http.close)
         return http
 
     def _ask(self, path: str, params: dict[str, str], read: Callable[[Any], _T]) -> _T:
         """One question, asked until its answer can be read or patience ends."""
-        import stamina
-
-        # Without a handler of its own, Python prints stamina's warnings on stderr.
-        logging.getLogger("stamina").addHandler(logging.NullHandler())
         patience, begin = self._patience, time.monotonic()
 
         def worth_another_try(error: Exception) -> bool | float:
@@ -181,8 +177,6 @@ class BinanceClient:
 
     def _answer(self, path: str, params: dict[str, str]) -> Any:
         """The decoded JSON of one answer with status 200."""
-        import httpx2
-
         if time.time() < self._banned_until:
             raise SourceUnavailable(self._ban())
         if time.monotonic() < self._rest_until:
