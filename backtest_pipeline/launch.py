@@ -62,7 +62,7 @@ def refresh(
     """Refresh bars to backtests for assets and timeframes, then the portfolios of these.
 
     Args:
-        bars: file or folder of bars; empty for the configured source.
+        bars: file or folder of bars, or `binance:1h`; empty for the configured source.
         assets: symbols; all that the source has where None.
         timeframes: names; all that the project has where None.
         full_rebuild: compute also what has not changed.
@@ -70,12 +70,15 @@ def refresh(
 
     Raises:
         UnknownName: for an asset or timeframe that there is not.
-        InvalidInput: for a timeframe that this project is not partitioned by.
+        InvalidInput: for a timeframe that this project is not partitioned by, or where neither
+            the caller nor the source names an asset.
     """
     settings = load_settings()
     source = SourceResource(path=bars)
-    known = source.source().symbols()
+    known = source.source(assets or ()).symbols()
     wanted = known if assets is None else tuple(assets)
+    if not wanted:
+        raise InvalidInput("the source has no asset yet; name some with --assets BTCUSDT,ETHUSDT")
     require_known(wanted, known)
     chosen = _chosen_timeframes(timeframes)
     database = open_database(settings)

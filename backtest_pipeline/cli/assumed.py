@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from backtest_pipeline.simulation.costs import CostModel
 
 
+Start = Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")]
+End = Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")]
+
+
 @dataclass(frozen=True)
 class Assumed:
     """What may be assumed, as it was typed; each field is an option of its name."""
 
-    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None
-    end: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None
+    start: Start = None
+    end: End = None
     direction: Annotated[str, typer.Option(help="long, short or both.")] = "both"
     venue: Annotated[
         str | None,
@@ -72,7 +76,7 @@ class Assumed:
         from backtest_pipeline.simulation.funding import FundingRates
         from backtest_pipeline.sources.funding import read_funding
 
-        window = Window(_day(self.start, "--start"), _day(self.end, "--end"))
+        window = Window(day_of(self.start, "--start"), day_of(self.end, "--end"))
         require_window(window)
         config = SimulationConfig(
             costs=self._costs(),
@@ -135,7 +139,8 @@ def assuming(command: Callable[..., None]) -> Callable[..., None]:
     return assembled
 
 
-def _day(text: str | None, option: str) -> date | None:
+def day_of(text: str | None, option: str) -> date | None:
+    """The day behind an option, None where it was not given; raises InvalidInput."""
     if text is None:
         return None
     try:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -54,6 +55,15 @@ def progress_shown() -> Iterator[Listener]:
 def say(line: str) -> None:
     """Print a line as it is: names and paths hold brackets, and may be long."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_what_is_missing(not_fetched_since: Mapping[str, datetime]) -> None:
+    """Print for each asset whose exchange could not be asked where its cached bars end."""
+    for asset, since in not_fetched_since.items():
+        say(
+            f"{asset} is taken from the cache, as the exchange could not be asked: the bar that "
+            f"closes at {since:%Y-%m-%d %H:%M:%S} UTC is missing, and what comes after it"
+        )
 
 
 def print_json(value: Mapping[str, Any]) -> None:

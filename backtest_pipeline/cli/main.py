@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, ranking
+from backtest_pipeline.cli import assumed, bars, ranking
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -19,10 +19,14 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ranking.app)
+app.add_typer(bars.app, name="bars")
 
 Bars = Annotated[
     Path | None,
-    typer.Option("--bars", help="File or folder of bars; else BACKTEST_BARS or the sample market."),
+    typer.Option(
+        "--bars",
+        help="File or folder of bars, or binance:1h; else BACKTEST_BARS or the sample market.",
+    ),
 ]
 FullRebuild = Annotated[
     bool, typer.Option("--full-rebuild", help="Compute also what has not changed.")

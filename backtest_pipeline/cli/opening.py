@@ -39,10 +39,10 @@ def store_and_source(
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.sources.base import require_known
     from backtest_pipeline.sources.choose import choose_source
-    from backtest_pipeline.storage.settings import load_settings
+    from backtest_pipeline.storage.settings import exchange_access, load_settings
 
     settings = load_settings()
-    source = choose_source(bars or settings.bars)
+    source = choose_source(bars or settings.bars, exchange_access, [asset])
     if bars:  # of another source might be stored what this one does not have
         require_known([asset], source.symbols())
     ensure_schema(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ from backtest_pipeline.cli.console import (
     progress_shown,
     rows_table,
     say,
+    say_what_is_missing,
 )
 
 # Neighbours in the project's list, so that one range run covers them.
@@ -84,12 +86,14 @@ class Stored:
     Attributes:
         runs: rows of `storage.runs.current_runs`.
         skipped: rows skipped or remarked upon, by reason.
+        not_fetched_since: by asset, when the first bar closes that the cache did not have.
         portfolios: rows of `storage.portfolios.current_portfolios`.
         database, folder: where all of it is.
     """
 
     runs: Sequence[Mapping[str, Any]]
     skipped: Sequence[Mapping[str, Any]]
+    not_fetched_since: Mapping[str, datetime]
     portfolios: Sequence[Mapping[str, Any]]
     database: str
     folder: str
@@ -97,7 +101,7 @@ class Stored:
 
 def _stored(result: RefreshResult) -> Stored:
     from backtest_pipeline.pipeline.workspace import open_workspace
-    from backtest_pipeline.storage.datasets import quality_by_reason
+    from backtest_pipeline.storage.datasets import not_fetched_since, quality_by_reason
     from backtest_pipeline.storage.portfolios import current_portfolios
     from backtest_pipeline.storage.runs import current_runs
 
@@ -105,9 +109,10 @@ def _stored(result: RefreshResult) -> Stored:
     with open_workspace() as workspace, workspace.database.begin() as connection:
         runs = current_runs(connection, symbols=assets, timeframes=timeframes)
         skipped = quality_by_reason(connection, "bars", symbols=assets, timeframes=timeframes)
+        missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
         portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.root
-    return Stored(runs, skipped, portfolios, where, str(folder))
+    return Stored(runs, skipped, missing, portfolios, where, str(folder))
 
 
 def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
@@ -137,6 +142,9 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
             for row in stored.skipped
         ],
+        "not_fetched_since": {
+            asset: since.isoformat() for asset, since in stored.not_fetched_since.items()
+        },
         "database": stored.database,
         "artifacts": stored.folder,
     }
@@ -156,6 +164,7 @@ def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
         console.print(rows_table("Portfolios by weighting scheme, medians", by_scheme))
     if stored.skipped:
         console.print(rows_table("Rows of the source, skipped or remarked upon", stored.skipped))
+    say_what_is_missing(stored.not_fetched_since)
     if stored.runs:
         trades = int(sum(run["trade_count"] for run in stored.runs))
         say(

@@ -6,7 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
+from backtest_pipeline.cli.console import (
+    console,
+    print_json,
+    progress_shown,
+    rows_table,
+    say,
+    say_what_is_missing,
+)
 from backtest_pipeline.cli.opening import store_and_source
 
 if TYPE_CHECKING:
@@ -29,7 +36,11 @@ def run(
         progress("loading", 0, 1)
         asked = assumptions.asked()
         from backtest_pipeline.pipeline.single_run import backtest_once, run_intervals
-        from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
+        from backtest_pipeline.storage.datasets import (
+            not_fetched_since,
+            quality_by_reason,
+            synthetic_among,
+        )
 
         with store_and_source(asset, bars, progress) as (workspace, source):
             row = backtest_once(
@@ -46,12 +57,18 @@ def run(
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
                 remarks = quality_by_reason(connection, "bars", symbols=[asset], timeframes=[tf])
+                missing = not_fetched_since(connection, symbols=[asset], timeframes=[tf])
     rows_by_reason = {str(remark["reason"]): int(remark["rows"]) for remark in remarks}
     if as_json:
         ends = {name: list(map(_known, pair)) for name, pair in intervals.items()}
-        print_json(_as_json(row, folder, synthetic, rows_by_reason) | {"intervals": ends})
+        since = {name: at.isoformat() for name, at in missing.items()}
+        print_json(
+            _as_json(row, folder, synthetic, rows_by_reason)
+            | {"intervals": ends, "not_fetched_since": since}
+        )
     else:
         _show(row, folder, synthetic, rows_by_reason)
+        say_what_is_missing(missing)
         _show_significance(row, intervals)
 
 

@@ -61,13 +61,13 @@ def up(host: str, port: int) -> None:
         from backtest_pipeline.defs.partitions import register_partitions
         from backtest_pipeline.sources.choose import choose_source
         from backtest_pipeline.storage.database import open_database
-        from backtest_pipeline.storage.settings import load_settings
+        from backtest_pipeline.storage.settings import exchange_access, load_settings
 
         settings = load_settings()
         ensure_schema(settings)
         database = open_database(settings)
         with open_instance(settings, database) as instance:
-            register_partitions(instance, choose_source(settings.bars).symbols())
+            register_partitions(instance, choose_source(settings.bars, exchange_access).symbols())
         database.close()
         progress("store", 1, 1)
     command = [

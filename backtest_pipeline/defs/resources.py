@@ -1,6 +1,6 @@
 """Resources: the open store, the source of bars, and how runs are simulated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
@@ -16,7 +16,7 @@ from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.choose import choose_source
-from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.settings import exchange_access, load_settings
 
 
 class WorkspaceResource(dg.ConfigurableResource):
@@ -42,15 +42,17 @@ class WorkspaceResource(dg.ConfigurableResource):
 
 
 class SourceResource(dg.ConfigurableResource):
-    """Where bars come from: files where a path is given, else the synthetic sample market."""
+    """Where bars come from: an exchange, files, or the synthetic sample market."""
 
     path: str = Field(
         default="",
-        description="file or folder of bars; empty: BACKTEST_BARS, else the sample market",
+        description="file or folder of bars, or binance:1h; empty: BACKTEST_BARS, else the "
+        "sample market",
     )
 
-    def source(self) -> BarSource:
-        return choose_source(self.path or load_settings().bars)
+    def source(self, named: Sequence[str] = ()) -> BarSource:
+        """The source; of an exchange also the assets that are wanted by name."""
+        return choose_source(self.path or load_settings().bars, exchange_access, named)
 
 
 class SimulationResource(dg.ConfigurableResource):

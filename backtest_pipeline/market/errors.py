@@ -6,6 +6,7 @@
     ├── InvalidInput            an argument or a range that cannot be computed
     ├── LooksAhead              a strategy whose signals depend on bars that come later
     ├── BarsError               bars that cannot be read or trusted
+    │   └── SourceUnavailable   an exchange does not answer, or refuses
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
@@ -59,6 +60,10 @@ class LooksAhead(BacktestError):
 
 class BarsError(BacktestError):
     """Bars that cannot be read or trusted; the message names the file or asset."""
+
+
+class SourceUnavailable(BarsError):
+    """An exchange does not answer, or refuses; what is cached can still be used."""
 
 
 class PartitionError(BacktestError):

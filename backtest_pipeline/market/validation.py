@@ -74,6 +74,11 @@ class Reason(StrEnum):
     GAP = "gap", False, "bars are missing between two bars, those skipped above included"
     MISSING_VOLUME = "missing_volume", False, "the volume is not a finite number; kept as NaN"
     ZERO_VOLUME = "zero_volume", False, "the volume is zero; the bar is kept"
+    NOT_FETCHED = (
+        "not_fetched",
+        False,
+        "the exchange could not be asked, and the cache does not have these bars",
+    )
 
 
 def reasons_table() -> str:

@@ -27,6 +27,7 @@ from backtest_pipeline.simulation.single import SimulationResult, simulate
 from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.features import read_features
+from backtest_pipeline.storage.settings import exchange_access
 from backtest_pipeline.storage.signals import read_signals
 from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategies, strategy_of
@@ -38,7 +39,8 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     """Validated, complete bars of one asset.
 
     Args:
-        path: file or folder of bars (Parquet or CSV); the synthetic sample market where None.
+        path: file or folder of bars (Parquet or CSV), or `binance:1h` for the exchange's; the
+            synthetic sample market where None.
         asset: symbol as the source spells it.
         timeframe: name; finer bars are resampled to it.
 
@@ -48,10 +50,10 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
 
     Raises:
         UnknownName: for an asset or timeframe that there is not.
-        BarsError: for a file that cannot be read.
+        BarsError: for a file that cannot be read, or an exchange that cannot be asked.
         InvalidInput: where no complete bar of that timeframe can be made.
     """
-    reader = SourceReader(choose_source(str(path or "")), [asset])
+    reader = SourceReader(choose_source(str(path or ""), exchange_access), [asset])
     panel = reader.resampled(timeframe, [asset])
     if not len(panel):
         bases = ", ".join(base.name for base in reader.bases_of(asset))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
@@ -223,6 +224,23 @@ def quality_by_reason(
         {"dataset": dataset, "symbols": list(symbols), "timeframes": list(timeframes)},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def not_fetched_since(
+    connection: Connection, *, symbols: Sequence[str], timeframes: Sequence[str]
+) -> dict[str, datetime]:
+    """For each asset that an exchange could not be asked for: when its first missing bar closes."""
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, min(q.first_ts)
+            FROM data_quality q JOIN dim_assets a USING (id)
+            WHERE q.dataset = 'bars' AND q.reason = 'not_fetched'
+                  AND a.symbol = ANY(:symbols) AND q.tf = ANY(:timeframes)
+            GROUP BY a.symbol ORDER BY a.symbol
+        """),
+        {"symbols": list(symbols), "timeframes": list(timeframes)},
+    )
+    return {symbol: since.astimezone(UTC) for symbol, since in rows}
 
 
 def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:

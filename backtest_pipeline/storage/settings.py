@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backtest_pipeline.market.errors import ConfigurationError, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.sources.choose import ExchangeAccess
 
 PREFIX = "BACKTEST_"
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
@@ -36,11 +37,16 @@ class Settings(BaseSettings):
         run_store_mode: `embedded` for a private PostgreSQL server below `home`, or `postgres`.
         postgres_dsn: how to reach the server in mode `postgres`; a URL or `key=value` words.
         home: absolute folder of the embedded server and, by default, the artifacts.
-        bars: file or folder of bars; empty for the synthetic sample market.
+        bars: file or folder of bars, or `binance`; empty for the synthetic sample market.
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
         artifacts_url: a local folder, or empty for `<home>/artifacts`.
         optimizer_max_combinations: combinations of parameters that a search evaluates at most.
         wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
+        binance_url: base address of the exchange's REST interface.
+        use_cache: whether bars of an exchange are kept, and taken from what was kept.
+        cache_folder: absolute folder of the kept bars, or empty for `<home>/cache/bars`.
+        cache_max_gb: kept bars beyond this are removed, those used longest ago first.
+        cache_max_days: kept bars that were not used for so long are removed.
     """
 
     model_config = SettingsConfigDict(
@@ -55,6 +61,11 @@ class Settings(BaseSettings):
     timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES
     optimizer_max_combinations: int = Field(default=500, ge=1, le=1_000_000)
     wfo_threshold: float = Field(default=0.6, gt=0, le=10)
+    binance_url: str = "https://api.binance.com"
+    use_cache: bool = True
+    cache_folder: Path | None = None
+    cache_max_gb: float = Field(default=10, gt=0)
+    cache_max_days: float = Field(default=365, gt=0)
 
     @field_validator("timeframes", mode="before")
     @classmethod
@@ -89,13 +100,23 @@ class Settings(BaseSettings):
             ) from None
         return dsn
 
-    @field_validator("home")
+    @field_validator("home", "cache_folder")
     @classmethod
-    def _home_is_absolute(cls, home: Path) -> Path:
-        home = home.expanduser()
-        if not home.is_absolute():
-            raise ValueError(f"must be an absolute folder, not {str(home)!r}")
-        return home
+    def _folder_is_absolute(cls, folder: Path | None) -> Path | None:
+        if folder is None:
+            return None
+        folder = folder.expanduser()
+        if not folder.is_absolute():
+            raise ValueError(f"must be an absolute folder, not {str(folder)!r}")
+        return folder
+
+    @field_validator("binance_url")
+    @classmethod
+    def _url_is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"must be an address like https://api.binance.com, not {url!r}")
+        return url
 
     @field_validator("artifacts_url")
     @classmethod
@@ -109,6 +130,11 @@ class Settings(BaseSettings):
         if url and not _local_folder(url).is_absolute():
             raise ValueError(f"must be an absolute folder, not {url!r}")
         return url
+
+    @property
+    def bar_cache(self) -> Path:
+        """The folder that bars of exchanges are kept in."""
+        return self.cache_folder or self.home / "cache" / "bars"
 
     @property
     def artifacts_folder(self) -> Path:
@@ -128,6 +154,17 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         complaints = ", and ".join(_complaint(e) for e in error.errors())
         raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
+
+
+def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
+    """How exchanges are asked, as these settings, or else the environment, say."""
+    chosen = settings or load_settings()
+    return ExchangeAccess(
+        binance_url=chosen.binance_url,
+        cache_folder=chosen.bar_cache if chosen.use_cache else None,
+        cache_bytes=int(chosen.cache_max_gb * 1e9),
+        cache_days=chosen.cache_max_days,
+    )
 
 
 def _complaint(error: Any) -> str:

@@ -1,0 +1,278 @@
+"""`backtest-pipeline bars`: what is kept of exchanges' bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backtest_pipeline.cli.assumed import End, Start, day_of
+from backtest_pipeline.cli.console import (
+    console,
+    fail,
+    print_json,
+    progress_shown,
+    rows_table,
+    say,
+)
+
+if TYPE_CHECKING:
+    from backtest_pipeline.sources.binance.client import BinanceClient
+    from backtest_pipeline.sources.cache import BarCache, Series
+    from backtest_pipeline.sources.keep import Kept
+    from backtest_pipeline.sources.spans import Span
+
+app = typer.Typer(help="Keep bars of an exchange: fetch, import, list, verify.")
+
+Interval = Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h, 4h, 12h or 1d.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def pull(
+    symbols: Annotated[list[str], typer.Argument(help="Symbols of Binance's spot market.")],
+    interval: Interval = "1d",
+    start: Start = None,
+    end: End = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Fetch also what is kept, as it may have been revised.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch bars from Binance and keep them; cut off at any point, it goes on from there."""
+    _pull(symbols, interval, start=start, end=end, again=again, as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="File or folder of bars, Parquet or CSV.")],
+    exchange: Annotated[str, typer.Option(help="Where the bars are from.")] = "binance",
+    as_json: AsJson = False,
+) -> None:
+    """Keep the bars of a file; those that are kept already stay as they are."""
+    _import(file, exchange, as_json=as_json)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show what is kept: from when until when, with how many holes, and its size."""
+    _list(as_json=as_json)
+
+
+@app.command()
+def verify(
+    symbols: Annotated[list[str] | None, typer.Argument(help="All where none is named.")] = None,
+    source: Annotated[
+        bool, typer.Option("--source", help="Compare with what Binance says today, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every kept byte; what has changed is put aside, and fetched anew when it is needed."""
+    _verify(symbols or (), source=source, as_json=as_json)
+
+
+@contextmanager
+def _kept() -> Iterator[tuple[BarCache, BinanceClient]]:
+    """The cache that the settings name, and the exchange."""
+    from backtest_pipeline.market.errors import ConfigurationError
+    from backtest_pipeline.sources.binance.client import BinanceClient
+    from backtest_pipeline.storage.settings import exchange_access
+
+    access = exchange_access()
+    cache = access.cache()
+    if cache is None:
+        raise ConfigurationError(
+            "BACKTEST_USE_CACHE is off, so no bars are kept; unset it, or set it to true"
+        )
+    yield cache, BinanceClient(access.binance_url)
+    cache.evict()
+
+
+def _pull(
+    symbols: Sequence[str],
+    interval: str,
+    *,
+    start: str | None,
+    end: str | None,
+    again: bool,
+    as_json: bool,
+) -> None:
+    from backtest_pipeline.sources.binance.klines import timeframe_of
+
+    timeframe = timeframe_of(interval)
+    rows = []
+    with progress_shown() as progress, _kept() as (cache, client):
+        from backtest_pipeline.sources.binance.pull import pull
+        from backtest_pipeline.sources.cache import Series
+
+        progress("asking", 0, 1)
+        now_us = client.now_us()
+        wanted = _wanted(start, end, now_us)
+        progress("asking", 1, 1)
+        for symbol in dict.fromkeys(symbols):
+            series = Series("binance", symbol, timeframe)
+            stage = f"{symbol} {timeframe.name}"
+            progress(stage, 0, 1)
+            pulled = pull(
+                client,
+                cache,
+                series,
+                wanted,
+                now_us=now_us,
+                again=again,
+                tell=lambda done, total, stage=stage: progress(stage, done, total),
+            )
+            progress(stage, max(pulled.pages, 1), max(pulled.pages, 1))
+            rows.append({**_row(cache, series), "fetched": pulled.bars})
+    _print("Kept bars", rows, as_json=as_json)
+
+
+def _wanted(start: str | None, end: str | None, now_us: int) -> Span:
+    """The instants from one day to another; from the listing and until now where not given."""
+    from datetime import UTC, datetime
+
+    from backtest_pipeline.market.errors import InvalidInput
+    from backtest_pipeline.market.timeframes import DAY_US
+    from backtest_pipeline.sources.spans import Span
+
+    first, last = day_of(start, "--start"), day_of(end, "--end")
+    epoch = datetime(1970, 1, 1, tzinfo=UTC).date()
+    wanted = Span(
+        (first - epoch).days * DAY_US if first else 0,
+        (last - epoch).days * DAY_US if last else now_us,
+    )
+    if wanted.start >= now_us:
+        now = datetime.fromtimestamp(now_us / 1e6, UTC)
+        raise InvalidInput(f"--start {start} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
+    if wanted.end <= wanted.start or wanted.start < 0:
+        raise InvalidInput(f"--end {end} is not after --start {start}; the end is the day after")
+    return wanted
+
+
+def _import(file: Path, exchange: str, *, as_json: bool) -> None:
+    with progress_shown() as progress, _kept() as (cache, _):
+        from backtest_pipeline.sources.files import FileBars
+        from backtest_pipeline.sources.keep import keep
+
+        progress("importing", 0, 1)
+        found = keep(cache, exchange, FileBars(file.expanduser()))
+        progress("importing", 1, 1)
+        rows = [{**_row(cache, kept.series), "added": kept.added} for kept in found]
+    _print("Kept bars", rows, as_json=as_json)
+    if not as_json:
+        for kept in found:
+            _remark(kept)
+
+
+def _remark(kept: Kept) -> None:
+    for issue in kept.issues:
+        say(f"{kept.series}: {issue.rows:,} rows: {issue.reason.explanation}")
+    if kept.differing:
+        say(f"{kept.series}: {kept.differing:,} bars were kept already, with other numbers")
+
+
+def _list(*, as_json: bool) -> None:
+    with progress_shown() as progress, _kept() as (cache, _):
+        progress("reading", 0, 1)
+        rows = [_row(cache, series) for series in cache.series()]
+        progress("reading", 1, 1)
+        where = str(cache.root)
+    _print("Kept bars", rows, as_json=as_json, where=where)
+
+
+def _row(cache: BarCache, series: Series) -> dict[str, Any]:
+    """What is kept of a series, for people and programs."""
+    from backtest_pipeline.sources.cache import open_times
+    from backtest_pipeline.sources.spans import Span
+
+    held = cache.read(series)
+    n_bytes, n_files = cache.size(series)
+    length, opens = series.length_us, open_times(held.bars)
+    row = {**_name(series), "from": None, "until": None, "bars": len(opens), "holes": 0}
+    unknown = []
+    if len(opens):
+        first, end = int(opens[0]), int(opens[-1]) + length
+        unknown = held.missing(Span(first, end))
+        row |= {"from": _minute(first), "until": _minute(end), "holes": held.holes(length)}
+    return {
+        **row,
+        "unknown": sum(-(-(span.end - span.start) // length) for span in unknown),
+        "kB": round(n_bytes / 1000),
+        "files": n_files,
+    }
+
+
+def _minute(at_us: int) -> str:
+    from datetime import UTC, datetime
+
+    return f"{datetime.fromtimestamp(at_us / 1e6, UTC):%Y-%m-%d %H:%M}"
+
+
+def _verify(symbols: Sequence[str], *, source: bool, as_json: bool) -> None:
+    from backtest_pipeline.sources.base import require_known
+
+    rows = []
+    with progress_shown() as progress, _kept() as (cache, client):
+        every = cache.series()
+        require_known(symbols, [series.symbol for series in every])
+        chosen = [series for series in every if not symbols or series.symbol in symbols]
+        now_us = client.now_us() if source else 0
+        for i, series in enumerate(chosen):
+            progress("verifying", i, len(chosen))
+            row = {**_name(series), "damaged": len(cache.verify(series))}
+            if source and series.exchange == "binance":
+                row["changed"] = _changed(cache, client, series, now_us)
+            rows.append(row)
+        progress("verifying", len(chosen), len(chosen))
+    _print("Verified", rows, as_json=as_json)
+    damaged = sum(row["damaged"] for row in rows)
+    if damaged:
+        fail(
+            f"{damaged} files had changed on disk and were put aside as *.damaged; "
+            "`backtest-pipeline bars pull` fetches their bars anew"
+        )
+    if any(row.get("changed") for row in rows):
+        fail(
+            "binance has other numbers for some bars today; "
+            "`backtest-pipeline bars pull SYMBOL --again` takes them"
+        )
+
+
+def _name(series: Series) -> dict[str, Any]:
+    return {
+        "exchange": series.exchange,
+        "symbol": series.symbol,
+        "timeframe": series.timeframe.name,
+    }
+
+
+def _changed(cache: BarCache, client: BinanceClient, series: Series, now_us: int) -> int:
+    """How many kept bars the exchange has otherwise, or does not have, or has besides."""
+    import tempfile
+
+    from backtest_pipeline.sources.binance.pull import pull
+    from backtest_pipeline.sources.cache import BarCache as Cache
+    from backtest_pipeline.sources.keep import changed
+
+    held = cache.read(series)
+    with tempfile.TemporaryDirectory(prefix="bars-") as folder:
+        today = Cache(Path(folder))
+        for span in held.covered:
+            pull(client, today, series, span, now_us=now_us)
+        return len(changed(held, today.read(series)))
+
+
+def _print(
+    title: str, rows: Sequence[dict[str, Any]], *, as_json: bool, where: str | None = None
+) -> None:
+    if as_json:
+        print_json({"series": list(rows)} | ({"folder": where} if where else {}))
+    elif rows:
+        console.print(rows_table(title, rows))
+    else:
+        say("no bars are kept; `backtest-pipeline bars pull BTCUSDT --interval 1d` fetches some")
+    if where and not as_json:
+        say(f"files: {where}")

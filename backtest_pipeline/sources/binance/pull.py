@@ -1,0 +1,125 @@
+"""Paging through a series into the cache: every page is kept as soon as it is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import SourceUnavailable
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.sources.binance.client import BinanceClient
+from backtest_pipeline.sources.binance.klines import PAGE
+from backtest_pipeline.sources.cache import BarCache, Series, open_times
+from backtest_pipeline.sources.spans import Span, union
+
+REREAD = 10
+"""Bars before a missing stretch that are asked for again: the last ones may have been revised."""
+
+_SETTLED_US = DAY_US  # a bar that is not there by then is a hole, and not late
+_AGREE_WITHIN = 5
+
+Tell = Callable[[int, int], None]
+"""Called with the pages that are done, and those that there are by now."""
+
+
+def untold(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull brought: pages that were asked for, and the bars on them."""
+
+    pages: int = 0
+    bars: int = 0
+
+
+def pull(
+    client: BinanceClient,
+    cache: BarCache,
+    series: Series,
+    wanted: Span,
+    *,
+    now_us: int,
+    again: bool = False,
+    tell: Tell = untold,
+) -> Pulled:
+    """Ask for what the cache does not know of a span, and for the bars just before it.
+
+    Killed or cut off at any point, the pages that were sure stay, and the next pull goes on there.
+
+    Args:
+        client, cache, series: from where, to where, and which bars.
+        wanted: open times, microseconds; bars that were not finished at `now_us` are left out.
+        now_us: the exchange's clock.
+        again: ask for all of it, also for what is known.
+        tell: told how far it is.
+
+    Raises:
+        UnknownName: where the exchange has no such symbol.
+        SourceUnavailable: where it gives no usable answer in time.
+        BarsError: where the cache cannot be written.
+    """
+    length = series.length_us
+    finished = Span(wanted.start, min(wanted.end, now_us // length * length))
+    missing = [finished] if again else cache.read(series).missing(finished)
+    reread = [Span(max(wanted.start, s.start - REREAD * length), s.end) for s in missing]
+    pages = bars = 0
+    for span in union(reread):
+        at = span.start
+        while at < span.end:
+            page = _sure_page(client, series, Span(at, span.end))
+            pages, bars = pages + 1, bars + len(page)
+            known = _known_until(page, Span(at, span.end), length, now_us)
+            if known > at:
+                cache.put(series, Span(at, known), page)
+            tell(pages, pages - -(-(span.end - known) // (PAGE * length)))
+            if len(page) < PAGE:
+                break
+            at = known
+    if pages:
+        tell(pages, pages)
+        cache.tidy(series)
+    return Pulled(pages, bars)
+
+
+def _sure_page(client: BinanceClient, series: Series, span: Span) -> pa.Table:
+    """One page; where it has a hole, or ends early, two answers have to agree.
+
+    What is missing on a page will be remembered as missing on the exchange.
+    """
+    page = client.klines(series.symbol, series.timeframe, span)
+    for _ in range(_AGREE_WITHIN):
+        if _is_whole(page, span, series.length_us):
+            return page
+        second = client.klines(series.symbol, series.timeframe, span)
+        if second.equals(page):
+            return page
+        page = second
+    raise SourceUnavailable(
+        f"binance gives another answer for {series} each time it is asked; try again later"
+    )
+
+
+def _is_whole(page: pa.Table, span: Span, length: int) -> bool:
+    """Whether every period has its bar, from the first asked for to the last that fits."""
+    periods = -(-(span.end - span.start) // length)
+    if len(page) != min(periods, PAGE):
+        return False
+    opens = open_times(page)
+    return opens[0] < span.start + length and bool((np.diff(opens) == length).all())
+
+
+def _known_until(page: pa.Table, span: Span, length: int, now_us: int) -> int:
+    """Up to where a page says what there is: its last bar, and if it is the last page, its end.
+
+    Bars that are missing at the end may only be late, unless they are long overdue.
+    """
+    last = int(open_times(page)[-1]) + length if len(page) else span.start
+    if len(page) == PAGE:
+        return last
+    overdue = (now_us - _SETTLED_US) // length * length
+    return max(last, min(span.end, overdue))

@@ -1,0 +1,182 @@
+"""`bars`: what is kept of exchanges' bars; and a refresh from an exchange."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stamina
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.cli.files import daily_bars, write
+from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
+
+DAY_MS = 86_400_000
+NOW_MS = int(time.time() * 1000)
+
+
+@pytest.fixture
+def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinance]:
+    """An exchange at the address that the settings name, and no waits between attempts."""
+    bars = generated("1d", 120, first_ms=NOW_MS - 119 * DAY_MS)
+    other = generated("1d", 100, first_ms=NOW_MS - 99 * DAY_MS, seed=1).drop(
+        index=NOW_MS // DAY_MS * DAY_MS - 50 * DAY_MS
+    )
+    fake = FakeBinance({("BTCUSDT", "1d"): bars, ("ETHUSDT", "1d"): other}, NOW_MS)
+    with fake.serving(), stamina.set_testing(True, attempts=2):
+        monkeypatch.setenv("BACKTEST_BINANCE_URL", fake.url)
+        yield fake
+
+
+def test_pulled_bars_are_listed_and_verified(cli: CommandLine, exchange: FakeBinance) -> None:
+    pulled = cli("bars", "pull", "BTCUSDT", "ETHUSDT", "--json")
+    assert pulled.code == 0, pulled.err
+    assert [row["fetched"] for row in json.loads(pulled.out)["series"]] == [119, 98]
+    assert "BTCUSDT 1D: 1 of 1 done" in pulled.err
+
+    listed = json.loads(cli("bars", "list", "--json").out)
+    assert listed["folder"] == str(cli.folder / "home" / "cache" / "bars")
+    assert [(row["symbol"], row["bars"], row["holes"]) for row in listed["series"]] == [
+        ("BTCUSDT", 119, 0),
+        ("ETHUSDT", 98, 1),
+    ]
+    shown = cli("bars", "list")
+    assert "ETHUSDT" in shown.out
+    assert "holes" in shown.out
+
+    assert cli("bars", "verify", "--source").code == 0
+    (file,) = Path(listed["folder"]).glob("binance/1D/BTCUSDT/*.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    damaged = cli("bars", "verify")
+    assert damaged.code == 1
+    assert "1 files had changed on disk and were put aside as *.damaged" in damaged.message
+    assert json.loads(cli("bars", "pull", "BTCUSDT", "--json").out)["series"][0]["fetched"] == 119
+    assert cli("bars", "verify").code == 0
+
+
+def test_bars_that_the_exchange_has_revised_are_found_and_taken(
+    cli: CommandLine, exchange: FakeBinance
+) -> None:
+    cli("bars", "pull", "BTCUSDT")
+    revised = exchange.bars["BTCUSDT", "1d"].copy()
+    revised.iloc[5, 3] += 0.25
+    exchange.bars = {**exchange.bars, ("BTCUSDT", "1d"): revised}
+    found = cli("bars", "verify", "BTCUSDT", "--source", "--json")
+    assert found.code == 1
+    assert json.loads(found.out)["series"][0]["changed"] == 1
+    assert "`backtest-pipeline bars pull SYMBOL --again` takes them" in found.message
+    assert cli("bars", "pull", "BTCUSDT", "--again").code == 0
+    assert cli("bars", "verify", "BTCUSDT", "--source").code == 0
+
+
+def test_a_window_is_pulled_and_no_more(cli: CommandLine, exchange: FakeBinance) -> None:
+    days = [time.strftime("%Y-%m-%d", time.gmtime(NOW_MS / 1000 - n * 86_400)) for n in (30, 20)]
+    pulled = cli("bars", "pull", "BTCUSDT", "--start", days[0], "--end", days[1], "--json")
+    (row,) = json.loads(pulled.out)["series"]
+    assert (row["from"], row["until"], row["bars"]) == (f"{days[0]} 00:00", f"{days[1]} 00:00", 10)
+
+
+def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kept(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    bars = daily_bars(60, symbol="AAAUSDT")
+    file = write(bars.drop(index=[20, 21]), tmp_path / "aaa.csv")
+    imported = cli("bars", "import", file, "--json")
+    assert imported.code == 0, imported.err
+    (row,) = json.loads(imported.out)["series"]
+    assert (row["bars"], row["added"], row["holes"], row["unknown"]) == (58, 58, 0, 2)
+
+    other = write(bars.assign(close=100.5), tmp_path / "other.csv")
+    again = cli("bars", "import", other)
+    assert "AAAUSDT 1D of binance: 58 bars were kept already, with other numbers" in again.out
+    (row,) = json.loads(cli("bars", "list", "--json").out)["series"]
+    assert (row["bars"], row["unknown"]) == (60, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pull", "BTCUSD"), "unknown symbol of binance 'BTCUSD'; did you mean BTCUSDT"),
+        (("pull", "BTCUSDT", "--interval", "1hr"), "unknown interval '1hr'; did you mean 1h"),
+        (("pull", "BTCUSDT", "--start", "2999-01-01"), "--start 2999-01-01 is in the future; it"),
+        (
+            ("pull", "BTCUSDT", "--start", "2024-02-01", "--end", "2024-01-01"),
+            "--end 2024-01-01 is not after --start 2024-02-01",
+        ),
+        (("pull", "BTCUSDT", "--start", "soon"), "--start 'soon' is not a day; write it as"),
+        (("import", "nothing.csv"), "nothing.csv: no such file or folder; check the path"),
+        (("verify", "BTCUSDT"), "unknown asset 'BTCUSDT'; none is known yet"),
+    ],
+)
+def test_what_makes_no_sense_is_told(
+    cli: CommandLine, exchange: FakeBinance, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = cli("bars", *arguments)
+    assert (answer.code, answer.out) == (1, "")
+    assert message in answer.message
+    assert "Traceback" not in answer.err
+
+
+def test_a_ban_a_dead_network_and_a_cache_that_is_off_are_told_with_what_to_do(
+    cli: CommandLine, exchange: FakeBinance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no bars are kept; `backtest-pipeline bars pull" in cli("bars", "list").out
+    exchange.faults = lambda number: "banned"
+    banned = cli("bars", "pull", "BTCUSDT")
+    assert banned.code == 1
+    assert "binance has banned this address until 20" in banned.message
+    assert "ask nothing before then" in banned.message
+
+    monkeypatch.setenv("BACKTEST_BINANCE_URL", "http://127.0.0.1:9")
+    dead = cli("bars", "pull", "BTCUSDT")
+    assert dead.code == 1
+    assert "binance cannot be used at http://127.0.0.1:9 (ConnectError" in dead.message
+    assert "or set BACKTEST_BINANCE_URL to another address" in dead.message
+
+    monkeypatch.setenv("BACKTEST_BINANCE_URL", "binance.com")
+    assert "BACKTEST_BINANCE_URL: must be an address like" in cli("bars", "list").message
+    monkeypatch.delenv("BACKTEST_BINANCE_URL")
+    monkeypatch.setenv("BACKTEST_USE_CACHE", "false")
+    assert "BACKTEST_USE_CACHE is off, so no bars are kept" in cli("bars", "list").message
+
+
+def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_without_it(
+    cli: CommandLine, exchange: FakeBinance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = ("refresh", "--bars", "binance", "--timeframes", "1D")
+    nobody = cli(*refresh)
+    assert nobody.code == 1
+    assert "name some with --assets BTCUSDT,ETHUSDT" in nobody.message
+    unknown = cli(*refresh, "--assets", "BTCUSD")
+    assert "unknown symbol of binance 'BTCUSD'; did you mean BTCUSDT" in unknown.message
+
+    first = cli(*refresh, "--assets", "BTCUSDT,ETHUSDT", "--json")
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert {run["asset"] for run in found["runs"]} == {"BTCUSDT", "ETHUSDT"}
+    assert found["rows_by_reason"] == [{"reason": "gap", "rows": 1, "assets": 1}]
+
+    # Two days later the exchange is away.
+    later = time.time() + 2 * 86_400
+    clock = "backtest_pipeline.sources.binance.source._now_us"
+    monkeypatch.setattr(clock, lambda: int(later * 1e6))
+    monkeypatch.setenv("BACKTEST_BINANCE_URL", "http://127.0.0.1:9")
+    offline = cli(*refresh, "--json")
+    assert offline.code == 0, offline.err
+    since = time.strftime("%Y-%m-%dT23:59:59.999000+00:00", time.gmtime(NOW_MS / 1000))
+    again = json.loads(offline.out)
+    assert again["runs"] == found["runs"]
+    assert {"reason": "not_fetched", "rows": 4, "assets": 2} in again["rows_by_reason"]
+    assert again["not_fetched_since"] == {"BTCUSDT": since, "ETHUSDT": since}
+
+    run = cli("run", "--signal", "ema_9_21", "--asset", "BTCUSDT", "--bars", "binance")
+    assert run.code == 0, run.err
+    assert "119 bars, closing from" in run.out
+    day = since.partition("T")[0]
+    assert (
+        "BTCUSDT is taken from the cache, as the exchange could not be asked: the bar that closes "
+        f"at {day} 23:59:59 UTC is missing, and what comes after it"
+    ) in run.out
