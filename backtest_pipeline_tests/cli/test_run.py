@@ -171,7 +171,7 @@ def test_json_tells_the_run_its_metrics_and_its_files(cli: CommandLine) -> None:
     assert set(found) == {
         *("run_id", "signal", "asset", "timeframe", "bars", "synthetic", "rows_by_reason"),
         *("first_ts", "last_ts", "pending", "liquidated", "refused_entries", "metrics"),
-        *("undefined", "significance", "intervals"),
+        *("undefined", "significance", "intervals", "not_fetched_since"),
         *("result_fingerprint", "artifacts"),
     }
     assert (found["signal"], found["asset"], found["timeframe"]) == (
