@@ -10,6 +10,7 @@ function has changed, and not when that of a function which it calls has.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -135,6 +136,7 @@ RULES = np.dtype(  # NaN is no such rule
 )
 
 
+@cache
 def engine_identity() -> tuple[str, str]:
     """Name of the engine and version of its compiler, part of a run's identity."""
     return ENGINE, f"numba.{version('numba')}"

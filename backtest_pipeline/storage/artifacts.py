@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
@@ -103,8 +104,14 @@ class ArtifactStore:
                     f"snapshot {uri} in {self.root} has changed since it was written; {_MEND}"
                 )
             self._verified.add(uri)
-        filters = None if assets is None else [("asset", "in", list(assets))]
-        return pq.read_table(path, columns=list(columns), filters=filters)
+        if assets is None:
+            return pq.read_table(path, columns=list(columns))
+        # A filter while reading takes twice as long as the reading, and mostly all are wanted.
+        table = pq.read_table(path, columns=list(dict.fromkeys(("asset", *columns))))
+        wanted = set(assets)
+        if not _only_of(table["asset"], wanted):
+            table = table.filter(pc.is_in(table["asset"], pa.array(sorted(wanted))))
+        return table.select(list(columns))
 
     def put_directory(
         self, uri: str, tables: Mapping[str, pa.Table], about: Mapping[str, Any]
@@ -234,6 +241,10 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
     names: Any = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     pq.write_table(table, path, compression="lz4", use_dictionary=names)
     _flush(path)
+
+
+def _only_of(names: pa.ChunkedArray, wanted: set[str]) -> bool:
+    return all(wanted.issuperset(chunk.dictionary.to_pylist()) for chunk in names.chunks)
 
 
 def _flush(path: Path) -> None:

@@ -41,7 +41,14 @@ def append(cursor: Cursor, table: str, rows: pa.Table) -> None:
 def stage(cursor: Cursor, name: str, rows: pa.Table) -> None:
     """COPY the rows into a new temporary table that vanishes with the connection."""
     cursor.adbc_ingest(name, rows, mode="create", temporary=True)
-    run(cursor, f"ANALYZE {name}")
+
+
+def analyze(cursor: Cursor, name: str, *columns: str) -> None:
+    """Have Postgres look at the columns by which a staged table is joined, so that it plans well.
+
+    It takes as long as the joining where the columns are large, so that only those are looked at.
+    """
+    run(cursor, f"ANALYZE {name} ({', '.join(columns)})")
 
 
 def insert(cursor: Cursor, table: str, staged: str, columns: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
     copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
     copy.stage(cursor, "staged_runs", runs)
     copy.stage(cursor, "staged_metrics", metrics)
+    copy.analyze(cursor, "staged_runs", "run_id", "config_hash", "id", "tf")
     copy.run(
         cursor, "DELETE FROM backtest_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_runs)"
     )

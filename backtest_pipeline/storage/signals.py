@@ -110,6 +110,8 @@ def write_signals(
         copy.lock_cells(cursor, "signals", timeframe.name, list(written))
         copy.stage(cursor, "computed", _state_rows(states, params_hashes, since or {}))
         copy.stage(cursor, "staged", _event_rows(events, params_hashes))
+        copy.analyze(cursor, "computed", "signal_id", "id", "since")
+        copy.analyze(cursor, "staged", "id", "ts")
         copy.run(
             cursor,
             "DELETE FROM signals s USING computed c WHERE s.signal_id = c.signal_id"

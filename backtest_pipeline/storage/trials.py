@@ -100,6 +100,7 @@ def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
             a JSON object with the reason of each that is NULL.
     """
     copy.stage(cursor, "staged_deflated", deflated)
+    copy.analyze(cursor, "staged_deflated", "run_id")
     copy.run(
         cursor,
         "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"
