@@ -13,6 +13,7 @@ from backtest_pipeline.market.features.catalogue import (
     Feature,
 )
 from backtest_pipeline.market.features.derive import with_indicators
+from backtest_pipeline.market.features.resume import resume_features
 
 __all__ = [
     "EMA_PERIODS",
@@ -20,5 +21,6 @@ __all__ = [
     "FEATURE_COLUMNS",
     "Feature",
     "build_features",
+    "resume_features",
     "with_indicators",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
@@ -12,6 +14,9 @@ from backtest_pipeline.market.features.catalogue import (
     Z_SCORED_RETURNS,
 )
 from backtest_pipeline.market.panel import OHLCV, Panel
+
+if TYPE_CHECKING:
+    from backtest_pipeline.market.features.recursions import Recursions
 
 
 def build_features(bars: Panel) -> Panel:
@@ -29,7 +34,14 @@ def build_features(bars: Panel) -> Panel:
     Raises:
         InvalidInput: for a missing column.
     """
-    # With the measures comes numba, which takes a second to import.
+    # With the recursions comes numba, which takes a second to import.
+    from backtest_pipeline.market.features.recursions import Recursions
+
+    return built(bars, Recursions.whole(np.asarray(bars.offsets, np.int64)))
+
+
+def built(bars: Panel, recursions: Recursions) -> Panel:
+    """As `build_features`, with recursions that may go on from an earlier pass."""
     from backtest_pipeline.market.features import measures
 
     missing = [name for name in OHLCV if name not in bars.columns]
@@ -44,11 +56,13 @@ def build_features(bars: Panel) -> Panel:
     with np.errstate(all="ignore"):
         columns = measures.returns(prices)
         columns |= measures.return_zscores(columns, offsets)
-        volatility = measures.volatilities(prices, columns["ret_log"], columns["true_range"])
+        volatility = measures.volatilities(
+            prices, columns["ret_log"], columns["true_range"], recursions
+        )
         columns |= volatility
         columns |= measures.volatility_zscores(volatility, offsets)
-        columns |= measures.oscillators(prices)
-        columns |= measures.averages(prices)
+        columns |= measures.oscillators(prices, recursions)
+        columns |= measures.averages(prices, recursions)
     columns = {name: _defined(column) for name, column in columns.items()}
     columns |= {name: bars[name] for name in OHLCV}
     columns["gap_bars"] = np.asarray(

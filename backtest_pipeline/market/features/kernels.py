@@ -20,10 +20,31 @@ def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndar
     After them each value moves the level by `weight` of its distance: 2 / (n + 1) is the EMA,
     1 / n is Wilder's average. A NaN is undefined and starts the warm-up again.
     """
+    state = np.zeros((offsets.size - 1, 2))
+    return resume_smooth(x, offsets, n, weight, offsets[:-1], offsets[1:], state)
+
+
+@njit(cache=True, nogil=True)
+def resume_smooth(
+    x: np.ndarray,
+    offsets: np.ndarray,
+    n: int,
+    weight: float,
+    begin: np.ndarray,
+    mark: np.ndarray,
+    state: np.ndarray,
+) -> np.ndarray:
+    """As `smooth` from row `begin` of each asset on, NaN before.
+
+    `state` holds for each asset how many values were seen and the level before row `begin`; it is
+    overwritten by the same before row `mark`, which is `begin` or later.
+    """
     out = np.full(x.size, np.nan)
     for asset in range(offsets.size - 1):
-        seen, level = 0, 0.0
-        for t in range(offsets[asset], offsets[asset + 1]):
+        seen, level = int(state[asset, 0]), state[asset, 1]
+        for t in range(begin[asset], offsets[asset + 1]):
+            if t == mark[asset]:
+                state[asset, 0], state[asset, 1] = seen, level
             if np.isnan(x[t]):
                 seen, level = 0, 0.0
                 continue
@@ -35,6 +56,8 @@ def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndar
                 level += (x[t] - level) * weight
             if seen >= n:
                 out[t] = level
+        if mark[asset] == offsets[asset + 1]:
+            state[asset, 0], state[asset, 1] = seen, level
     return out
 
 

@@ -6,6 +6,8 @@ sources are listed in `catalogue`, from which docs/features.md is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from backtest_pipeline.market.features.catalogue import (
@@ -16,10 +18,10 @@ from backtest_pipeline.market.features.catalogue import (
     Z_SCORED_RETURNS,
     Z_WINDOW,
 )
+from backtest_pipeline.market.features.recursions import Recursions
 from backtest_pipeline.market.features.rolling import (
     change,
     deviation,
-    ema,
     highest,
     lowest,
     mean,
@@ -31,6 +33,8 @@ from backtest_pipeline.market.features.rolling import (
 from backtest_pipeline.market.panel import Panel
 
 Columns = dict[str, np.ndarray]
+Average = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+"""A column, its offsets and a number of rows to the column's average."""
 
 
 def returns(prices: Panel) -> Columns:
@@ -71,7 +75,9 @@ def return_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
     return {**scores, "ret_is_outlier": outlying(scores["ret_log_zscore_90"])}
 
 
-def volatilities(prices: Panel, ret_log: np.ndarray, true_range: np.ndarray) -> Columns:
+def volatilities(
+    prices: Panel, ret_log: np.ndarray, true_range: np.ndarray, recursions: Recursions
+) -> Columns:
     """Annualised volatilities from the bars' ranges and from log returns, and the ATR."""
     offsets, per_year = prices.offsets, prices.timeframe.bars_per_year
     open_, high, low, close = (np.log(prices[name]) for name in ("open", "high", "low", "close"))
@@ -87,7 +93,7 @@ def volatilities(prices: Panel, ret_log: np.ndarray, true_range: np.ndarray) -> 
     }
     for n in VOLATILITY_WINDOWS:
         columns[f"vol_log_roll_{n}"] = deviation(ret_log, offsets, n) * np.sqrt(per_year)
-    return {**columns, "atr_14": wilder(true_range, offsets, 14)}
+    return {**columns, "atr_14": recursions.wilder(true_range, offsets, 14)}
 
 
 def volatility_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
@@ -100,22 +106,22 @@ def volatility_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
     return columns
 
 
-def oscillators(prices: Panel) -> Columns:
+def oscillators(prices: Panel, recursions: Recursions) -> Columns:
     """RSI, ADX, stochastics, and whether the RSI stands out."""
     close, offsets = prices["close"], prices.offsets
-    columns = {f"rsi_{n}": rsi(close, offsets, n) for n in (7, 14, 21)}
+    columns = {f"rsi_{n}": rsi(close, offsets, n, recursions.wilder) for n in (7, 14, 21)}
     columns["rsi_14_zscore"] = zscore(columns["rsi_14"], offsets, Z_WINDOW)
     columns["ta_is_outlier"] = outlying(columns["rsi_14_zscore"])
-    columns["adx_14"] = adx(prices["high"], prices["low"], offsets, 14)
+    columns["adx_14"] = adx(prices["high"], prices["low"], offsets, 14, recursions.wilder)
     top, bottom = highest(prices["high"], offsets, 14), lowest(prices["low"], offsets, 14)
     columns["stoch_k_14"] = 100 * ratio(close - bottom, top - bottom)
     columns["stoch_d_3"] = mean(columns["stoch_k_14"], offsets, 3)
     return columns
 
 
-def averages(prices: Panel) -> Columns:
+def averages(prices: Panel, recursions: Recursions) -> Columns:
     """EMAs, MACD and Bollinger bands."""
-    close, offsets = prices["close"], prices.offsets
+    close, offsets, ema = prices["close"], prices.offsets, recursions.ema
     columns = {f"ema_{n}": ema(close, offsets, n) for n in EMA_PERIODS}
     for fast, slow, signal_name in ((12, 26, "macd_signal_9"), (8, 17, "macd_signal_9_fast")):
         macd = ema(close, offsets, fast) - ema(close, offsets, slow)
@@ -126,18 +132,20 @@ def averages(prices: Panel) -> Columns:
     return {**columns, **bollinger(close, offsets)}
 
 
-def rsi(close: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+def rsi(close: np.ndarray, offsets: np.ndarray, n: int, average: Average = wilder) -> np.ndarray:
     """Wilder's relative strength index, 0 to 100.
 
     Without a loss it is 100; NaN where the price has not moved at all.
     """
     move = change(close, offsets)
-    gain = wilder(np.maximum(move, 0), offsets, n)
-    loss = wilder(np.maximum(-move, 0), offsets, n)
+    gain = average(np.maximum(move, 0), offsets, n)
+    loss = average(np.maximum(-move, 0), offsets, n)
     return 100 * ratio(gain, gain + loss)
 
 
-def adx(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+def adx(
+    high: np.ndarray, low: np.ndarray, offsets: np.ndarray, n: int, average: Average = wilder
+) -> np.ndarray:
     """Wilder's average directional index, 0 to 100; 0 where nothing has moved.
 
     The true range, by which both directional indicators are divided, cancels out of DX.
@@ -146,10 +154,10 @@ def adx(high: np.ndarray, low: np.ndarray, offsets: np.ndarray, n: int) -> np.nd
     undefined = np.isnan(up + down)
     rising = np.where(undefined, np.nan, np.where((up > down) & (up > 0), up, 0))
     falling = np.where(undefined, np.nan, np.where((down > up) & (down > 0), down, 0))
-    plus, minus = wilder(rising, offsets, n), wilder(falling, offsets, n)
+    plus, minus = average(rising, offsets, n), average(falling, offsets, n)
     moved = plus + minus
     dx = 100 * np.where(moved == 0, 0, ratio(np.abs(plus - minus), moved))
-    return wilder(dx, offsets, n)
+    return average(dx, offsets, n)
 
 
 def bollinger(close: np.ndarray, offsets: np.ndarray) -> Columns:
