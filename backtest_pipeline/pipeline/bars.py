@@ -6,25 +6,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 
+import numpy as np
+
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
-from backtest_pipeline.pipeline.blocks import lost_artifacts, panel_table
+from backtest_pipeline.pipeline.blocks import extended_chains, lost_artifacts
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
-    read_versions,
     replace_quality,
+    stored_versions,
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import register_assets
-from backtest_pipeline.storage.provenance import code_version, content_versions
+from backtest_pipeline.storage.provenance import code_version, combined, content_versions
 
 BAR_COLUMNS = (*OHLCV, "gap_bars")
+_NEVER = np.iinfo(np.int64).min
 
 
 class SourceReader:
@@ -99,34 +103,24 @@ class BarsStage:
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
     def store(self, block: Panel, *, rebuild: bool) -> Iterable[Outcome]:
+        """Newer bars are appended where the stored ones are unchanged, else all are replaced."""
         tf = block.timeframe.name
         partitions = [Partition(asset, tf) for asset in block.assets]
         database = self._workspace.database
         with database.begin() as connection:
-            stored = read_versions(connection, self.name, partitions)
-        contents = content_versions(block, BAR_COLUMNS).whole
-        # A source that has lost all bars of a partition is damaged: what is stored stays.
-        lost = {
-            p: stored[p].n_rows
-            for p in partitions
-            if not _rows(block, p.asset) and p in stored and stored[p].n_rows
-        }
-        sound = [p for p in partitions if p not in lost]
-        gone = lost_artifacts(self._workspace, stored.values())
-        changed = [
-            p
-            for p in sound
-            if rebuild
-            or p not in stored
-            or stored[p].version != contents[p.asset]
-            or not gone.isdisjoint(stored[p].uris)
-        ]
-        versions = self._versions(block, changed, contents)
-        with database.begin() as connection:
-            known = {p.asset for p in sound}
-            infos = [a for a in self._reader.bars.assets if a.symbol in known]
+            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
             ids = register_assets(connection, infos, self._reader.source.name)
         with database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, tf, list(ids.values()))
+            stored = stored_versions(cursor, self.name, tf, ids)
+            # A source that has lost all bars of a partition is damaged: what is stored stays.
+            lost = {
+                p: stored[p.asset].n_rows
+                for p in partitions
+                if not _rows(block, p.asset) and p.asset in stored and stored[p.asset].n_rows
+            }
+            sound = [p for p in partitions if p not in lost]
+            versions = self._versions(block, sound, stored, rebuild)
             write_versions(cursor, self.name, ids, versions)
             replace_quality(
                 cursor,
@@ -140,31 +134,66 @@ class BarsStage:
     def _versions(
         self,
         block: Panel,
-        changed: Sequence[Partition],
-        contents: Mapping[str, str],
+        partitions: Sequence[Partition],
+        stored: Mapping[str, DatasetVersion],
+        rebuild: bool,
     ) -> dict[Partition, DatasetVersion]:
-        """Write the changed partitions as one snapshot; their new versions."""
-        present = block.select([p.asset for p in changed if _rows(block, p.asset)])
-        uris = ()
-        if len(present):
-            table = panel_table(present, BAR_COLUMNS)
-            uris = (self._workspace.artifacts.put_snapshot(f"bars/{block.timeframe.name}", table),)
-        versions = {}
-        for partition in changed:
-            rows = block.rows_of(partition.asset)
-            n = rows.stop - rows.start
-            content = contents[partition.asset]
-            versions[partition] = DatasetVersion(
-                version=content,
-                input_version=self._reader.source.name,
-                code_version=code_version("market", "sources"),
-                generation=content,
-                n_rows=n,
-                first_ts=int(block.ts[rows.start]) if n else None,
-                last_ts=int(block.ts[rows.stop - 1]) if n else None,
-                uris=uris if n else (),
+        """Store the rows of the partitions that have changed; their new versions."""
+        until = {a: v.last_ts for a, v in stored.items() if v.last_ts is not None}
+        contents = content_versions(block, BAR_COLUMNS, until)
+        grown = {a for a, v in contents.beginning.items() if v == stored[a].version}
+        gone = lost_artifacts(self._workspace, stored.values())
+        readable = {a for a, v in stored.items() if gone.isdisjoint(v.uris)}
+        changed = [
+            p.asset
+            for p in partitions
+            if rebuild
+            or p.asset not in readable
+            or stored[p.asset].version != contents.whole[p.asset]
+        ]
+        appended = set() if rebuild else grown & readable
+        last = np.array([until[a] if a in appended else _NEVER for a in changed], np.int64)
+        present = block.select(changed)
+        chains = extended_chains(
+            self._workspace,
+            self.name,
+            present.take(present.ts > np.repeat(last, present.lengths)),
+            BAR_COLUMNS,
+            {a: stored[a].uris if a in appended else () for a in changed},
+        )
+        return {
+            Partition(asset, block.timeframe.name): self._version(
+                block.ts[block.rows_of(asset)],
+                contents.whole[asset],
+                stored.get(asset),
+                asset in grown,
+                chains[asset],
             )
-        return versions
+            for asset in changed
+        }
+
+    def _version(
+        self,
+        ts: np.ndarray,
+        content: str,
+        before: DatasetVersion | None,
+        grown: bool,
+        uris: tuple[str, ...],
+    ) -> DatasetVersion:
+        generation = content
+        if before is not None:
+            # Never one that it had before: what was made of the rows in between is not current.
+            generation = before.generation if grown else combined(before.generation, content)
+        return DatasetVersion(
+            version=content,
+            input_version=self._reader.source.name,
+            code_version=code_version("market", "sources"),
+            generation=generation,
+            n_rows=len(ts),
+            first_ts=int(ts[0]) if len(ts) else None,
+            last_ts=int(ts[-1]) if len(ts) else None,
+            uris=uris,
+        )
 
     def _quality(self, block: Panel) -> list[QualityCount]:
         """What was found wrong with the source's rows that each partition is made of."""

@@ -87,23 +87,64 @@ def read_panel(
     columns: Sequence[str],
 ) -> Panel:
     """Assets of one timeframe, in the order given, each from its files, oldest rows first."""
+    parts = _read_chains(workspace, tf, uris_of, columns)
+    return Panel.join(timeframe(tf), list(uris_of), parts, columns)
+
+
+def extended_chains(
+    workspace: Workspace,
+    folder: str,
+    rows: Panel,
+    columns: Sequence[str],
+    chains: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """Store rows as one more snapshot; for each asset the snapshots of all its rows.
+
+    Like the digits of a binary counter, snapshots at the end of a chain that hold no more rows
+    than come after them go into the new one. So a chain stays as short as the logarithm of the
+    days that were appended, and a row is written again as often as that.
+
+    Args:
+        workspace: where to.
+        folder: below `<folder>/<timeframe>`.
+        rows: the rows to store; of any of its assets maybe none.
+        columns: what is stored of them.
+        chains: the snapshots that hold each asset's rows before these, oldest rows first.
+    """
+    artifacts = workspace.artifacts
+    grown = [a for a, n in zip(rows.assets, rows.lengths, strict=True) if n]
+    if not grown:
+        return dict(chains)
+    kept: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for chain in {chains[asset] for asset in grown}:
+        n_rows, length = len(rows), len(chain)
+        while length and (older := artifacts.rows_in(chain[length - 1])) <= n_rows:
+            n_rows, length = n_rows + older, length - 1
+        kept[chain] = chain[:length]
+    merged = {a: chains[a][len(kept[chains[a]]) :] for a in grown}
+    parts = [*_read_chains(workspace, rows.timeframe.name, merged, columns), rows]
+    together = Panel.join(rows.timeframe, grown, parts, columns)
+    uri = artifacts.put_snapshot(f"{folder}/{rows.timeframe.name}", panel_table(together, columns))
+    return {**chains, **{asset: (*kept[chains[asset]], uri) for asset in grown}}
+
+
+def _read_chains(
+    workspace: Workspace, tf: str, chains: Mapping[str, Sequence[str]], columns: Sequence[str]
+) -> list[Panel]:
+    """The snapshots of these chains, those with older rows first."""
     found: dict[str, list[str]] = {}
     order = TopologicalSorter[str]()
-    for asset, uris in uris_of.items():
+    for asset, uris in chains.items():
         for uri in uris:
             found.setdefault(uri, []).append(asset)
             order.add(uri)
         for older, newer in pairwise(uris):
             order.add(newer, older)
-    parts = [
-        _panel_of(
-            workspace.artifacts.read_snapshot(uri, ["asset", "ts", *columns], found[uri]),
-            tf,
-            columns,
-        )
+    names = ["asset", "ts", *columns]
+    return [
+        _panel_of(workspace.artifacts.read_snapshot(uri, names, found[uri]), tf, columns)
         for uri in order.static_order()
     ]
-    return Panel.join(timeframe(tf), list(uris_of), parts, columns)
 
 
 def _panel_of(table: pa.Table, tf: str, columns: Sequence[str]) -> Panel:

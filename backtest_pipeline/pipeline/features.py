@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from backtest_pipeline.market.features import EMA_PERIODS, build_features
+import numpy as np
+
+from backtest_pipeline.market.features import EMA_PERIODS, resume_features
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import (
     PanelBlock,
-    panel_table,
+    extended_chains,
+    lost_artifacts,
     read_panel,
     rows_of_dataset,
     stale_partitions,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.datasets import read_versions
+from backtest_pipeline.storage.datasets import read_versions, stored_versions
 from backtest_pipeline.storage.dimensions import asset_ids
-from backtest_pipeline.storage.features import write_features
-from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.storage.feature_checkpoints import FeatureCheckpoint, read_checkpoints
+from backtest_pipeline.storage.feature_writing import ComputedFeatures, write_features
+from backtest_pipeline.storage.provenance import code_version, whole_blocks
 
 # What strategies and the simulation read; a run's snapshot is these columns.
 SNAPSHOT_COLUMNS = (
@@ -47,11 +52,6 @@ def load_block(
     return PanelBlock(read_panel(workspace, tf, uris, columns), stored)
 
 
-def features_of(bars: Batches[PanelBlock]) -> Batches[PanelBlock]:
-    """All features of these bars."""
-    return bars.map(lambda block: block.computed(build_features))
-
-
 class FeaturesStage:
     """Stores features in Postgres, and what computations read of them as snapshots."""
 
@@ -68,31 +68,84 @@ class FeaturesStage:
         return rows_of_dataset(self._workspace, "bars", partitions)
 
     def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
-        """New rows are appended where the stored ones are unchanged; else all are replaced."""
-        database = self._workspace.database
+        """Compute and append the features of new bars where bars were only appended, else all."""
         known = [asset for asset in block.panel.assets if asset in block.inputs]
         if not known:
             return [_outcome(partition, None) for partition in block.partitions]
-        panel = block.panel.select(known)
-        uris = {}
-        if len(panel):
-            table = panel_table(panel, SNAPSHOT_COLUMNS)
-            folder = f"features/{panel.timeframe.name}"
-            uri = self._workspace.artifacts.put_snapshot(folder, table)
-            uris = {a: (uri,) for a, n in zip(known, panel.lengths, strict=True) if n}
-        with database.begin() as connection:
+        with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, known)
-        write_features(
-            database,
-            panel,
+        bars = block.panel.select(known)
+        checkpoints = {} if rebuild else self._checkpoints(block, ids)
+        while bars.assets:
+            bars = bars.select(self._store(block, bars, ids, checkpoints, rebuild))
+            checkpoints = {}
+        lengths = dict(zip(block.panel.assets, block.panel.lengths.tolist(), strict=True))
+        return [
+            _outcome(p, lengths[p.asset] if p.asset in block.inputs else None)
+            for p in block.partitions
+        ]
+
+    def _checkpoints(
+        self, block: PanelBlock, ids: Mapping[str, int]
+    ) -> dict[str, FeatureCheckpoint]:
+        """Those that were made by this code, of bars that have only grown since."""
+        tf = block.panel.timeframe.name
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            found = read_checkpoints(cursor, tf, ids)
+            stored = stored_versions(cursor, self.name, tf, {asset: ids[asset] for asset in found})
+        gone = lost_artifacts(self._workspace, stored.values())
+        return {
+            asset: checkpoint
+            for asset, checkpoint in found.items()
+            if checkpoint.code_version == self._code
+            and checkpoint.input_generation == block.inputs[asset].generation
+            and asset in stored
+            and gone.isdisjoint(stored[asset].uris)
+        }
+
+    def _store(
+        self,
+        block: PanelBlock,
+        bars: Panel,
+        ids: Mapping[str, int],
+        checkpoints: Mapping[str, FeatureCheckpoint],
+        rebuild: bool,
+    ) -> tuple[str, ...]:
+        """The assets that have to be computed whole after all; the others are stored."""
+        done = [checkpoints[a].rows.n_rows if a in checkpoints else 0 for a in bars.assets]
+        features, standing = resume_features(
+            bars,
+            np.array(done, np.int64),
+            _standing(bars.assets, checkpoints),
+            whole_blocks(bars.lengths),
+        )
+        written = write_features(
+            self._workspace.database,
+            ComputedFeatures(
+                features,
+                input_versions={a: block.inputs[a].version for a in bars.assets},
+                code_version=self._code,
+                since={asset: checkpoint.rows for asset, checkpoint in checkpoints.items()},
+                input_generations={a: block.inputs[a].generation for a in bars.assets},
+                standing=dict(zip(bars.assets, standing, strict=True)),
+            ),
             ids,
-            input_versions={asset: block.inputs[asset].version for asset in known},
-            code_version=self._code,
-            uris=uris,
+            keep_files=lambda rows, chains: extended_chains(
+                self._workspace, "features", rows, SNAPSHOT_COLUMNS, chains
+            ),
             replace=rebuild,
         )
-        lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
-        return [_outcome(p, lengths.get(p.asset)) for p in block.partitions]
+        return written.unmatched
+
+
+def _standing(assets: Sequence[str], checkpoints: Mapping[str, FeatureCheckpoint]) -> np.ndarray:
+    """Where the recursions of each asset stand; zeros for those that begin."""
+    n_averages = max((len(c.standing) for c in checkpoints.values()), default=0)
+    standing = np.zeros((len(assets), n_averages, 2))
+    for row, asset in zip(standing, assets, strict=True):
+        if asset in checkpoints:
+            row[:] = checkpoints[asset].standing
+    return standing
 
 
 def _outcome(partition: Partition, rows: int | None) -> Outcome:

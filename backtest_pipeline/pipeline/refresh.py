@@ -8,7 +8,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import StageReport, run_stage
-from backtest_pipeline.pipeline.features import FeaturesStage, features_of, stored_bars
+from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -27,7 +27,7 @@ def refresh_signals(
     reader = SourceReader(source, sorted({p.asset for p in partitions}))
     yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
     bars = stored_bars(workspace, partitions)
-    yield run_stage(features_of(bars), FeaturesStage(workspace), **how)
+    yield run_stage(bars, FeaturesStage(workspace), **how)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)
     yield run_stage(signals_of(features, stage.signals), stage, **how)

@@ -110,8 +110,18 @@ class ArtifactStore:
         table = pq.read_table(path, columns=list(dict.fromkeys(("asset", *columns))))
         wanted = set(assets)
         if not _only_of(table["asset"], wanted):
-            table = table.filter(pc.is_in(table["asset"], pa.array(sorted(wanted))))
+            names = pa.array(sorted(wanted))
+            table = table.filter(pc.is_in(table["asset"], names))  # pyright: ignore[reportAttributeAccessIssue]
         return table.select(list(columns))
+
+    def rows_in(self, uri: str) -> int:
+        """How many rows a snapshot says that it has; raises ArtifactCorrupt where it is gone."""
+        try:
+            return pq.read_metadata(self.root / uri).num_rows
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ArtifactCorrupt(
+                f"snapshot {uri} in {self.root} cannot be read ({error}); {_MEND}"
+            ) from error
 
     def put_directory(
         self, uri: str, tables: Mapping[str, pa.Table], about: Mapping[str, Any]

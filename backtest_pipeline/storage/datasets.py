@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.partitions import Partition
@@ -70,6 +71,30 @@ def read_versions(
         Partition(row[0], row[1]): DatasetVersion(*row[2:-1], uris=tuple(row[-1])) for row in rows
     }
     return {partition: version for partition, version in found.items() if partition in wanted}
+
+
+def stored_versions(
+    cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int]
+) -> dict[str, DatasetVersion]:
+    """The stored versions of a dataset at one timeframe by asset, as the cursor sees them."""
+    rows = copy.fetch(
+        cursor,
+        "SELECT id, version, input_version, code_version, generation, n_rows, first_ts, last_ts,"
+        " array_to_string(uris, ' ') AS uris"
+        " FROM dataset_versions WHERE dataset = $1 AND tf = $2 AND id = ANY($3::int[])",
+        dataset,
+        tf,
+        list(ids.values()),
+    )
+    columns = [
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        for column in rows.itercolumns()
+    ]
+    found = {
+        id_: DatasetVersion(*values, uris=tuple(uris.split()))
+        for id_, *values, uris in zip(*(c.to_pylist() for c in columns), strict=True)
+    }
+    return {asset: found[i] for asset, i in ids.items() if i in found}
 
 
 def write_versions(

@@ -13,42 +13,73 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 
+BLOCK_ROWS = 64
+"""Rows after which a content hash can be resumed: so many are hashed again at most."""
+
 _ROWS = 4096  # encoded at once: they fit in the processor's cache
 
 
+class Checkpoint(NamedTuple):
+    """The whole blocks of rows at the beginning of an asset's history, and what they hash to."""
+
+    n_rows: int
+    digest: str
+
+
 class ContentVersions(NamedTuple):
-    """Hashes by asset: of all its rows, and of its first rows where these were asked for."""
+    """Hashes by asset: of all its rows, of its first rows where asked for, and of its blocks."""
 
     whole: dict[str, str]
     beginning: dict[str, str]
+    checkpoints: dict[str, Checkpoint]
+
+
+def whole_blocks(n_rows: np.ndarray) -> np.ndarray:
+    """How many of so many rows are in whole blocks."""
+    return n_rows - n_rows % BLOCK_ROWS
 
 
 def content_versions(
-    panel: Panel, columns: Sequence[str], until: Mapping[str, int] | None = None
+    panel: Panel,
+    columns: Sequence[str],
+    until: Mapping[str, int] | None = None,
+    since: Mapping[str, Checkpoint] | None = None,
 ) -> ContentVersions:
     """For each asset a hash of its rows: stamps and the named columns.
 
     Hashed (sha256, cut to 128 bits) are the timeframe's name and the columns' names and kinds,
     then row after row: `ts` and the integer and boolean columns as little-endian int64, then the
-    other columns as little-endian float64 with one NaN. The order of `columns` counts, the order
-    of assets does not. Row by row, the hash of a beginning falls out on the way to the whole.
+    other columns as little-endian float64 with one NaN. After each BLOCK_ROWS rows of an asset the
+    hash so far takes the place of all before it, so that hashing can go on from there when rows
+    are added. The order of `columns` counts, the order of assets does not.
 
     Args:
         panel: the rows.
         columns: float64, bool or integer columns of it.
         until: for each asset whose beginning is asked for, the last stamp of that.
+        since: for each asset that the panel holds without its first rows, the blocks that are
+            left out.
     """
     rows = _EncodedRows(panel, columns)
-    whole, beginning = {}, {}
-    for asset, start, stop in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
-        digest = hashlib.sha256(rows.header)
+    found = ContentVersions({}, {}, {})
+    for asset, start, stop in zip(
+        panel.assets, panel.offsets.tolist(), panel.offsets[1:].tolist(), strict=False
+    ):
+        before = (since or {}).get(asset, Checkpoint(0, rows.header))
+        cut = stop + 1  # beyond: none is asked for
         if until is not None and asset in until:
-            first, start = start, start + panel.ts[start:stop].searchsorted(until[asset], "right")
-            rows.feed(digest, int(first), int(start))
-            beginning[asset] = digest.hexdigest()[:32]
-        rows.feed(digest, int(start), int(stop))
-        whole[asset] = digest.hexdigest()[:32]
-    return ContentVersions(whole, beginning)
+            cut = start + int(panel.ts[start:stop].searchsorted(until[asset], "right"))
+        digest = before.digest
+        for first in range(start, stop + 1, BLOCK_ROWS):
+            after = first + BLOCK_ROWS
+            if first <= cut < after and cut <= stop:
+                found.beginning[asset] = rows.hash(digest, first, cut)
+            if after > stop:
+                found.checkpoints[asset] = Checkpoint(before.n_rows + first - start, digest)
+                found.whole[asset] = rows.hash(digest, first, stop)
+                break
+            digest = rows.hash(digest, first, after)
+    return found
 
 
 class _EncodedRows:
@@ -57,15 +88,16 @@ class _EncodedRows:
     def __init__(self, panel: Panel, columns: Sequence[str]) -> None:
         real = {name: np.issubdtype(panel[name].dtype, np.floating) for name in columns}
         kinds = [f"{name}:{'f8' if is_real else 'i8'}" for name, is_real in real.items()]
-        self.header = "".join(f"{text}\0" for text in (panel.timeframe.name, *kinds)).encode()
+        self.header = "".join(f"{text}\0" for text in (panel.timeframe.name, *kinds))
         self._whole = [panel.ts, *(panel[name] for name in columns if not real[name])]
         self._real = [panel[name] for name in columns if real[name]]
         self._n_rows, self._width = len(panel), 8 * (1 + len(columns))
         self._first = -1
         self._bytes = memoryview(b"")
 
-    def feed(self, digest: hashlib._Hash, start: int, stop: int) -> None:
-        """Update the digest with these rows."""
+    def hash(self, before: str, start: int, stop: int) -> str:
+        """Hash of a text and these rows after it."""
+        digest = hashlib.sha256(before.encode())
         while start < stop:
             first = start - start % _ROWS
             if first != self._first:
@@ -75,6 +107,7 @@ class _EncodedRows:
                 self._bytes[(start - first) * self._width : (until - first) * self._width]
             )
             start = until
+        return digest.hexdigest()[:32]
 
     def _encoded(self, first: int) -> memoryview:
         rows = slice(first, min(first + _ROWS, self._n_rows))

@@ -12,7 +12,12 @@ from backtest_pipeline.market.errors import BarsError, InvalidInput, StoreError,
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.storage.database import Database, connect_database
-from backtest_pipeline.storage.features import FeatureWrite, read_features, write_features
+from backtest_pipeline.storage.feature_writing import (
+    ComputedFeatures,
+    FeatureWrite,
+    write_features,
+)
+from backtest_pipeline.storage.features import read_features
 from backtest_pipeline_tests.storage.panels import (
     assert_equal,
     ensure_assets,
@@ -26,9 +31,8 @@ LENGTHS = {"BTC": 40, "ETH": 25, "NEW": 1, "NONE": 0}
 def write(database: Database, panel: Panel, *, replace: bool = False) -> FeatureWrite:
     ids = ensure_assets(database, panel.assets)
     inputs = dict.fromkeys(panel.assets, "bars-1")
-    return write_features(
-        database, panel, ids, input_versions=inputs, code_version="code-1", replace=replace
-    )
+    computed = ComputedFeatures(panel, input_versions=inputs, code_version="code-1")
+    return write_features(database, computed, ids, replace=replace)
 
 
 def read_all(database: Database, like: Panel) -> Panel:
@@ -233,7 +237,7 @@ def test_a_panel_with_other_columns_is_refused_by_name(database: Database) -> No
 def test_an_id_without_an_asset_is_refused(database: Database) -> None:
     panel = random_panel(database, {"BTC": 3})
     with pytest.raises(InvalidInput, match=r"no row for BTC \(77\)"):
-        write_features(database, panel, {"BTC": 77}, input_versions={"BTC": "i"}, code_version="c")
+        write_features(database, ComputedFeatures(panel, {"BTC": "i"}, "c"), {"BTC": 77})
 
 
 def test_an_asset_without_rows_reads_as_an_empty_segment(database: Database) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from backtest_pipeline.market.errors import InvalidInput, StoreError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.features import write_features
+from backtest_pipeline.storage.feature_writing import ComputedFeatures, write_features
 from backtest_pipeline.storage.signals import (
     SignalEvents,
     SignalState,
@@ -27,7 +27,7 @@ def panel(database: Database) -> Panel:
     panel = random_panel(database, {"BTC": 20, "ETH": 20})
     ids = ensure_assets(database, panel.assets)
     inputs = dict.fromkeys(panel.assets, "bars-1")
-    write_features(database, panel, ids, input_versions=inputs, code_version="code-1")
+    write_features(database, ComputedFeatures(panel, inputs, "code-1"), ids)
     return panel
 
 

@@ -27,7 +27,7 @@ from backtest_pipeline.defs.resources import (
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches
-from backtest_pipeline.pipeline.features import FeaturesStage, features_of
+from backtest_pipeline.pipeline.features import FeaturesStage
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
 from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
 from backtest_pipeline.storage.provenance import code_version
@@ -90,7 +90,7 @@ def cmc_features(
     stored: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
-    return StageRun(features_of(stored), FeaturesStage(store.workspace), config.full_rebuild)
+    return StageRun(stored, FeaturesStage(store.workspace), config.full_rebuild)
 
 
 @_stage_asset(
