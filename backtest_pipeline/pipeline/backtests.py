@@ -28,12 +28,14 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
-from backtest_pipeline.pipeline.significance import deflate
+from backtest_pipeline.pipeline.significance import deflate, families, with_deflated
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -45,7 +47,7 @@ from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asse
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
 from backtest_pipeline.storage.signals import read_events
-from backtest_pipeline.storage.trials import record_trials
+from backtest_pipeline.storage.trials import read_families, record_trials
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.copy import Cursor
@@ -319,8 +321,12 @@ def publish(cursor: Cursor, published: Publication) -> None:
         raise BacktestError(
             "runs without their entries in the ledger of trials cannot be published"
         )
-    record_trials(cursor, published.trials)
-    publish_runs(cursor, published.runs, published.trades, published.metrics)
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
-    deflate(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
+    copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
+    record_trials(cursor, published.trials)
+    trial_ids = published.trials["trial_id"].to_pylist()
+    found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
+    metrics = with_deflated(published.metrics, published.runs, published.trials, found)
+    publish_runs(cursor, published.runs, published.trades, metrics)
+    deflate(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

@@ -8,6 +8,7 @@ of many has chosen among families as well, and no number of a single run can tel
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
@@ -35,25 +36,48 @@ _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
 
 def deflate(
-    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str] = ()
-) -> dict[FamilyKey, Family]:
-    """Weigh the current runs on these assets against the ledger, and store what comes of it.
+    cursor: Cursor,
+    tf: str,
+    symbols: Sequence[str],
+    found: Mapping[FamilyKey, Family],
+    weighed: Sequence[str] = (),
+) -> None:
+    """Weigh the current runs on these assets against their families, and store what comes of it.
 
     A run's id and its fingerprint stay as they are: what others try is no part of a run.
 
     Args:
-        cursor: its transaction sees runs and trials, and makes the numbers appear.
+        cursor: its transaction sees the runs, and makes the numbers appear.
         tf, symbols: the partitions.
-        published: trials that this transaction publishes; of their configurations they count.
-
-    Returns:
-        The families.
+        found: their families.
+        weighed: ids of runs whose numbers are stored already.
     """
-    found = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
-    runs = read_runs_to_deflate(cursor, tf, symbols)
+    runs = read_runs_to_deflate(cursor, tf, symbols, weighed)
     if runs.num_rows:
         write_deflated(cursor, deflated(runs, found))
-    return found
+
+
+def with_deflated(
+    metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Mapping[FamilyKey, Family]
+) -> pa.Table:
+    """The metrics of runs that are about to be published, with what their families make of them.
+
+    Args:
+        metrics, runs, trials: rows of the tables of these names, run by run.
+        found: the families, the trials among them.
+    """
+    measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
+    owners = {name: runs[name] for name in ("run_id", "symbol", "signal_type")}
+    numbers = deflated(pa.table({**owners, **measured}), found)
+    reasons = [
+        of_run if of_family == "{}" else canonical_json(json.loads(of_run) | json.loads(of_family))
+        for of_run, of_family in zip(
+            metrics["undefined"].to_pylist(), numbers["undefined"].to_pylist(), strict=True
+        )
+    ]
+    columns = {name: metrics[name] for name in metrics.column_names}
+    added = {name: numbers[name] for name in numbers.column_names if name != "run_id"}
+    return pa.table({**columns, **added, "undefined": reasons})
 
 
 def deflate_partitions(
@@ -73,7 +97,8 @@ def deflate_partitions(
             ids = asset_ids(connection, symbols)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
-            found = deflate(cursor, tf, symbols)
+            found = families(read_families(cursor, tf, symbols, (), MOST_CLUSTERED))
+            deflate(cursor, tf, symbols, found)
         for (symbol, signal_type), family in found.items():
             answer.setdefault(Partition(symbol, tf), {})[signal_type] = family
     return answer

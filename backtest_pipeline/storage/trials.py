@@ -75,8 +75,12 @@ def read_families(
     )
 
 
-def read_runs_to_deflate(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.Table:
+def read_runs_to_deflate(
+    cursor: Cursor, tf: str, symbols: Sequence[str], but: Sequence[str] = ()
+) -> pa.Table:
     """The current runs at a timeframe on these assets, with what their trials measured.
+
+    Those whose ids are in `but` are left out.
 
     Columns: run_id and trial_id as text, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
     """
@@ -85,9 +89,10 @@ def read_runs_to_deflate(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.
         "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.signal_type,"
         " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM backtest_runs r JOIN trials t USING (trial_id)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
-        " ORDER BY r.run_id",
+        " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",
         tf,
         list(symbols),
+        list(but),
     )
 
 
