@@ -1,5 +1,7 @@
 """Asset checks: grain and bounds of what each asset owns."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
@@ -11,8 +13,14 @@ from backtest_pipeline.pipeline.negative_controls import (
     newest_controls,
 )
 from backtest_pipeline.pipeline.restatements import restated_lately
+from backtest_pipeline.pipeline.recomputed import (
+    Recomputed,
+    recomputed_features,
+    recomputed_signals,
+)
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
+from backtest_pipeline.pipeline.workspace import Workspace
 
 _GRAIN = (
     "No duplicate key, no row without what it refers to, no value out of bounds; what depends on "
@@ -41,6 +49,30 @@ def _check_of(asset: str) -> dg.AssetChecksDefinition:
         )
 
     return grain_and_bounds
+
+
+def _recomputed_check_of(
+    asset: str, recompute: Callable[[Workspace], Recomputed]
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="incremental_equals_full",
+        description="A sample of the partitions, computed whole from the stored bars, is what "
+        "refreshes have stored step by step, to the last bit.",
+    )
+    def incremental_equals_full(store: WorkspaceResource) -> dg.AssetCheckResult:
+        found = recompute(store.workspace)
+        return dg.AssetCheckResult(
+            passed=not found.differing,
+            metadata={
+                "partitions": [str(partition) for partition in found.partitions],
+                "rows": found.rows,
+                "differing": list(found.differing),
+            },
+            description=f"{len(found.differing)} of {len(found.partitions)} partitions differ",
+        )
+
+    return incremental_equals_full
 
 
 @dg.asset_check(
@@ -118,6 +150,8 @@ def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
 
 CHECKS = [
     *(_check_of(asset) for asset in CHECKED),
+    _recomputed_check_of("cmc_features", recomputed_features),
+    _recomputed_check_of("signals", recomputed_signals),
     second_opinion,
     ranks_and_coverage,
     false_positive_rate,

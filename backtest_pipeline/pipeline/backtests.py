@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from backtest_pipeline.market.errors import BacktestError, PartitionError
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
@@ -27,14 +25,13 @@ from backtest_pipeline.pipeline.identity import (
 )
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
-from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
+from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
 from backtest_pipeline.pipeline.significance import deflate, families, with_deflated
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
@@ -120,58 +117,6 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
         )
 
     return Batches(tuple(partitions), load)
-
-
-def place_events(
-    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
-) -> np.ndarray:
-    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
-
-    Args:
-        panel: the bars.
-        signals: those to place; events of other signals are passed over.
-        stored: columns signal_id, id, ts, is_long, is_entry.
-        ids: asset id of each symbol with events.
-
-    Raises:
-        PartitionError: for an asset with an event at a stamp that is none of its bars.
-    """
-    signal_ids = [signal.signal_id for signal in signals]
-    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
-    events = np.zeros((len(signals), len(panel)), np.uint8)
-    if not stored.num_rows:
-        return events
-    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
-    ts = stored["ts"].cast(pa.int64()).to_numpy()
-    # One sortable number per (asset, stamp): the panel's rows ascend in it.
-    stamps = np.concatenate([panel.ts, ts])
-    first, span = stamps.min(), np.ptp(stamps) + 1
-    keys = panel.segment_of_row * span + (panel.ts - first)
-    wanted = asset * span + (ts - first)
-    at = np.searchsorted(keys, wanted)
-    lost = np.append(keys, -1)[at] != wanted
-    if lost.any():
-        culprit = int(asset[lost].min())
-        raise PartitionError(
-            panel.assets[culprit],
-            panel.timeframe.name,
-            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
-            "on no bar; refresh the signals with --full-rebuild",
-        )
-    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
-    bit = np.where(
-        is_long,
-        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
-        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
-    ).astype(np.uint8)
-    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
-    return events
-
-
-def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
-    """Where in `known` each wanted id stands; all are there."""
-    order = np.argsort(known)
-    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
 
 
 def backtests_of(

@@ -6,8 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from backtest_pipeline.market.errors import ConfigurationError, InvalidInput, UnknownName
+from backtest_pipeline.market.errors import (
+    ConfigurationError,
+    InvalidInput,
+    PartitionError,
+    UnknownName,
+)
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -81,6 +87,58 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
     return events
 
 
+def place_events(
+    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
+) -> np.ndarray:
+    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
+
+    Args:
+        panel: the bars.
+        signals: those to place; events of other signals are passed over.
+        stored: columns signal_id, id, ts, is_long, is_entry.
+        ids: asset id of each symbol with events.
+
+    Raises:
+        PartitionError: for an asset with an event at a stamp that is none of its bars.
+    """
+    signal_ids = [signal.signal_id for signal in signals]
+    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
+    events = np.zeros((len(signals), len(panel)), np.uint8)
+    if not stored.num_rows:
+        return events
+    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
+    ts = stored["ts"].cast(pa.int64()).to_numpy()
+    # One sortable number per (asset, stamp): the panel's rows ascend in it.
+    stamps = np.concatenate([panel.ts, ts])
+    first, span = stamps.min(), np.ptp(stamps) + 1
+    keys = panel.segment_of_row * span + (panel.ts - first)
+    wanted = asset * span + (ts - first)
+    at = np.searchsorted(keys, wanted)
+    lost = np.append(keys, -1)[at] != wanted
+    if lost.any():
+        culprit = int(asset[lost].min())
+        raise PartitionError(
+            panel.assets[culprit],
+            panel.timeframe.name,
+            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
+            "on no bar; refresh the signals with --full-rebuild",
+        )
+    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
+    bit = np.where(
+        is_long,
+        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
+        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
+    ).astype(np.uint8)
+    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
+    return events
+
+
+def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where in `known` each wanted id stands; all are there."""
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
+
+
 def signals_code(signals: Sequence[SignalRow]) -> str:
     """Version of what gives the events: the code, and the signals with their parameters."""
     specs = [asdict(signal) for signal in signals]
@@ -140,12 +198,11 @@ class SignalsStage:
             for p, version in versions.items()
             if not rebuild and (before := stored.get(p)) and before.generation == version.generation
         }
-        filled = [a for a, n in zip(panel.assets, panel.lengths, strict=True) if n]
         write_signals(
             self._workspace.database,
             panel.timeframe,
             _events(block, ids, written_until),
-            _states(block, ids, filled),
+            signal_states(panel, block.signals, block.events, ids),
             params_hashes={s.signal_id: hash_of(s.params) for s in block.signals},
             signal_version=self.code,
             ids=ids,
@@ -215,32 +272,32 @@ def _events(
     )
 
 
-def _states(block: SignalBlock, ids: Mapping[str, int], assets: Sequence[str]) -> list[SignalState]:
-    """Where each signal stands after each asset's last bar."""
-    panel = block.panel
-    states = []
-    for asset in assets:
-        rows = panel.rows_of(asset)
-        ts = panel.ts[rows]
-        for signal, events in zip(block.signals, block.events[:, rows], strict=True):
-            states.append(
-                SignalState(
-                    signal.signal_id,
-                    ids[asset],
-                    int(ts[-1]),
-                    long_since=_open_since(ts, events, LONG_ENTRY, LONG_EXIT),
-                    short_since=_open_since(ts, events, SHORT_ENTRY, SHORT_EXIT),
-                )
-            )
-    return states
+def signal_states(
+    panel: Panel, signals: Sequence[SignalRow], events: np.ndarray, ids: Mapping[str, int]
+) -> list[SignalState]:
+    """Where each signal stands after the last bar of each asset that has one."""
+    long = _open_since(panel, events, LONG_ENTRY, LONG_EXIT)
+    short = _open_since(panel, events, SHORT_ENTRY, SHORT_EXIT)
+    last = panel.offsets[1:] - 1
+    return [
+        SignalState(signal.signal_id, ids[asset], int(panel.ts[last[a]]), long[s][a], short[s][a])
+        for a, asset in enumerate(panel.assets)
+        if panel.lengths[a]
+        for s, signal in enumerate(signals)
+    ]
 
 
-def _open_since(ts: np.ndarray, events: np.ndarray, entry: int, exit_: int) -> int | None:
-    """Stamp of a side's last event where that is an entry."""
-    found = np.flatnonzero(events & np.uint8(entry | exit_))
-    if len(found) and events[found[-1]] & entry:
-        return int(ts[found[-1]])
-    return None
+def _open_since(panel: Panel, events: np.ndarray, entry: int, exit_: int) -> list[list[int | None]]:
+    """For each signal and asset the stamp of a side's last event, where that is an entry."""
+    rows = np.arange(1, len(panel) + 1)
+    starts, found = panel.offsets[:-1], []
+    for of_signal in events:
+        seen = np.maximum.accumulate(np.where(of_signal & np.uint8(entry | exit_), rows, 0))
+        last = np.append(0, seen)[panel.offsets[1:]]
+        is_open = (last > starts) & ((np.append(0, of_signal)[last] & entry) > 0)
+        stamps = panel.ts[np.maximum(last - 1, 0)] if len(panel) else last
+        found.append([int(t) if held else None for t, held in zip(stamps, is_open, strict=True)])
+    return found
 
 
 def _outcome(partition: Partition, version: DatasetVersion | None) -> Outcome:

@@ -73,6 +73,18 @@ def read_versions(
     return {partition: version for partition, version in found.items() if partition in wanted}
 
 
+def all_partitions(connection: Connection, dataset: str) -> list[Partition]:
+    """The partitions of which a version of the dataset is stored."""
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)"
+            " WHERE v.dataset = :dataset ORDER BY a.symbol, v.tf"
+        ),
+        {"dataset": dataset},
+    )
+    return [Partition(*row) for row in rows]
+
+
 def stored_versions(
     cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int]
 ) -> dict[str, DatasetVersion]:

@@ -167,6 +167,21 @@ def read_events(database: Database, timeframe: Timeframe, ids: Sequence[int]) ->
         return copy.fetch(cursor, query, timeframe.name, list(ids))
 
 
+def read_states(
+    database: Database, timeframe: Timeframe, ids: Sequence[int]
+) -> dict[tuple[int, int], SignalState]:
+    """Where the signals of these assets stand, by signal_id and asset id."""
+    query = (
+        "SELECT signal_id, id, last_ts, long_since, short_since FROM signal_state"
+        " WHERE tf = $1 AND id = ANY($2::int[])"
+    )
+    with database.arrow() as connection, connection.cursor() as cursor:
+        rows = copy.fetch(cursor, query, timeframe.name, list(ids))
+    stamps = (rows[n].cast(pa.int64()) for n in ("last_ts", "long_since", "short_since"))
+    columns = [column.to_pylist() for column in (rows["signal_id"], rows["id"], *stamps)]
+    return {row[:2]: SignalState(*row) for row in zip(*columns, strict=True)}
+
+
 def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
     known = {(state.signal_id, state.asset_id) for state in states}
     seen = set(zip(events.signal_id.tolist(), events.asset_id.tolist(), strict=True))
