@@ -65,7 +65,7 @@ class Known:
 
 lately = st.integers(0, 30) | st.integers(0, LONGEST)
 trouble = st.none() | st.none() | lately
-sizes = st.one_of(*[st.integers(FEWEST, 150)] * 4, st.integers(480, LONGEST))
+sizes = st.one_of(*[st.integers(FEWEST, 120)] * 5, st.integers(480, LONGEST))
 
 
 @st.composite
@@ -73,7 +73,7 @@ def histories(draw: st.DrawFn) -> list[Known]:
     """How one asset is known at each of a few refreshes; mostly it grows."""
     days = draw(sizes)
     known = []
-    for _ in range(draw(st.integers(2, 4))):
+    for _ in range(draw(st.integers(2, 3))):
         known.append(Known(days, draw(trouble), draw(trouble)))
         days = min(LONGEST, days + draw(st.integers(0, 3) | st.integers(-5, 70)))
     return known
