@@ -63,6 +63,7 @@ def run(*, quick: bool) -> Report:
         [
             *(_stages_table(kind, [m[kind] for m in measured]) for kind in _KINDS),
             _ratios_table(measured),
+            _snapshots_table(profile),
             *(_profile_table(kind, profile[kind]) for kind in (_KINDS[0], _KINDS[2])),
         ],
     )
@@ -149,9 +150,26 @@ def _ratios_table(measured: list[dict[str, Refresh]]) -> Table:
     rows: list[list[str | float | int]] = []
     for kind in _KINDS:
         taken = median([m[kind].total for m in measured])
-        rows.append([kind, taken.wall, full.wall / taken.wall, full.cpu / taken.cpu])
+        shares = [f"{taken.wall / full.wall:.1%}", f"{taken.cpu / full.cpu:.1%}"]
+        rows.append([kind, taken.wall, full.wall / taken.wall, full.cpu / taken.cpu, *shares])
     columns = ["refresh", "wall s", "times as fast as full, wall", "times as fast, CPU"]
-    return Table("Refresh by what has changed", columns, rows)
+    return Table("Refresh by what has changed", [*columns, "of full, wall", "of full, CPU"], rows)
+
+
+def _snapshots_table(profile: dict[str, Refresh]) -> Table:
+    """How much of a refresh goes into writing and reading snapshots of bars and features."""
+    rows: list[list[str | float | int]] = []
+    for kind in (_KINDS[0], _KINDS[2]):
+        samples = profile[kind].samples
+        kept = sum(
+            count
+            for stage in ("bars", "features")
+            for name, count in samples.get(stage, Counter()).items()
+            if name.startswith("storage.artifacts")
+        )
+        total = sum(of_stage.total() for of_stage in samples.values())
+        rows.append([kind, f"{kept / max(total, 1):.1%}"])
+    return Table("Snapshots", ["refresh", "share of its thread time"], rows)
 
 
 def _profile_table(kind: str, refresh: Refresh) -> Table:

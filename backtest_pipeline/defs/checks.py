@@ -12,12 +12,12 @@ from backtest_pipeline.pipeline.negative_controls import (
     believes_too_much,
     newest_controls,
 )
-from backtest_pipeline.pipeline.restatements import restated_lately
 from backtest_pipeline.pipeline.recomputed import (
     Recomputed,
     recomputed_features,
     recomputed_signals,
 )
+from backtest_pipeline.pipeline.restatements import restated_lately
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 from backtest_pipeline.pipeline.workspace import Workspace

@@ -61,10 +61,10 @@ def identify_runs(
     """
     identities = []
     simulation = simulation_config(asked.config)
+    used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
+    snapshots = [snapshot_id_of(versions) for versions in used]
     for signal in signals:
-        for asset in assets:
-            versions = {**compared, f"{asset}|{tf}": inputs[asset].version}
-            snapshot_id = snapshot_id_of(versions)
+        for asset, versions, snapshot_id in zip(assets, used, snapshots, strict=True):
             config = canonical_json(run_config(signal, asset, tf, asked, simulation))
             run_id = run_id_of(config, snapshot_id, asked.rooms)
             identities.append(RunIdentity(run_id, config, versions, snapshot_id))

@@ -62,7 +62,8 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
     def compare(panel: Panel) -> dict[str, list[str]]:
         tf, names = panel.timeframe, [feature.name for feature in FEATURES]
         rows = read_features(workspace.database, tf, panel.assets, names)
-        files = read_panel(workspace, tf.name, panel.assets, stored, SNAPSHOT_COLUMNS)
+        uris = {asset: stored[Partition(asset, tf.name)].uris for asset in panel.assets}
+        files = read_panel(workspace, tf.name, uris, SNAPSHOT_COLUMNS)
         hashed = content_versions(panel, hashed_columns(panel)).whole
         return {
             asset: [

@@ -221,7 +221,10 @@ def _clusters(correlation: np.ndarray) -> np.ndarray:
     if len(correlation) == 1:
         return np.zeros(1, np.int64)
     distance = np.sqrt((1 - correlation) / 2)
-    merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
+    # Asking scipy takes longer than all the rest, and two can be merged in one way only.
+    merged = np.array([[0, 1]])
+    if len(correlation) > 2:
+        merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
     cuts = _cuts(merged)
     scores = [_silhouettes(distance, labels).mean() for labels in cuts]
     _, first, labels = np.unique(

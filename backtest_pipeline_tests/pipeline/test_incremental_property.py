@@ -170,7 +170,8 @@ def contents(store: Workspace, name: str, timeframes: Sequence[str]) -> dict[str
             versions = read_versions(connection, dataset, partitions)
             for tf in timeframes:
                 columns = BAR_COLUMNS if dataset == "bars" else SNAPSHOT_COLUMNS
-                panel = read_panel(store, tf, [name], versions, columns)
+                uris = versions[Partition(name, tf)].uris
+                panel = read_panel(store, tf, {name: uris}, columns)
                 found[f"{dataset} of {tf}"] = [
                     panel.ts.tobytes(),
                     *(values.tobytes() for values in panel.columns.values()),
