@@ -100,7 +100,7 @@ class BarCache:
         root: Path,
         most_bytes: int = 10**10,
         most_days: float = 365.0,
-        most_segments: int = 16,
+        most_segments: int = 8,
     ) -> None:
         """Nothing is read or written yet.
 
