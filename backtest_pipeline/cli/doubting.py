@@ -40,7 +40,7 @@ def robustness(
         from backtest_pipeline.storage.datasets import synthetic_among
 
         require_draws(draws, seed)
-        with store_and_source(asset, bars, progress) as (workspace, source):
+        with store_and_source(asset, bars, progress, asked.benchmark) as (workspace, source):
             row = assess_once(
                 workspace,
                 source,

@@ -32,17 +32,19 @@ def open_store() -> Iterator[Workspace]:
 
 @contextmanager
 def store_and_source(
-    asset: str, bars: str, progress: Listener
+    asset: str, bars: str, progress: Listener, benchmark: str = "asset"
 ) -> Iterator[tuple[Workspace, BarSource]]:
-    """The open store, and the source that the bars of the asset come from."""
+    """The open store, and the source that the bars of the asset and its benchmark come from."""
     from backtest_pipeline.cli.serving import ensure_schema
+    from backtest_pipeline.pipeline.comparison import NOT_ASSETS
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.sources.base import require_known
     from backtest_pipeline.sources.choose import choose_source
     from backtest_pipeline.storage.settings import exchange_access, load_settings
 
     settings = load_settings()
-    source = choose_source(bars or settings.bars, exchange_access, [asset])
+    named = [asset] if benchmark in NOT_ASSETS else [asset, benchmark]
+    source = choose_source(bars or settings.bars, exchange_access, named)
     if bars:  # of another source might be stored what this one does not have
         require_known([asset], source.symbols())
     ensure_schema(settings)

@@ -42,7 +42,7 @@ def run(
             synthetic_among,
         )
 
-        with store_and_source(asset, bars, progress) as (workspace, source):
+        with store_and_source(asset, bars, progress, asked.benchmark) as (workspace, source):
             row = backtest_once(
                 workspace,
                 source,

@@ -23,6 +23,8 @@ from backtest_pipeline.storage.datasets import read_versions
 from backtest_pipeline.storage.dimensions import known_symbols
 
 UNIVERSE = "universe"
+NOT_ASSETS = (*BENCHMARKS, UNIVERSE)
+"""What a benchmark may be besides the symbol of an asset."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Comparison:
 
 def require_benchmark(name: str, symbols: Iterable[str]) -> None:
     """Raises UnknownName where this is no benchmark; `symbols` are the assets that there are."""
-    known = (*BENCHMARKS, UNIVERSE, *symbols)
+    known = (*NOT_ASSETS, *symbols)
     if name not in known:
         raise UnknownName("benchmark", name, known)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,7 +101,7 @@ class BarCache:
         root: Path,
         most_bytes: int = 10**10,
         most_days: float = 365.0,
-        most_segments: int = 16,
+        most_segments: int = 8,
     ) -> None:
         """Nothing is read or written yet.
 
@@ -115,6 +116,7 @@ class BarCache:
         self._most_unused_s = most_days * 86_400
         self.counts = Counts()
         self._verified: set[tuple[str, int, int]] = set()
+        self._lock = Lock()
 
     def series(self) -> list[Series]:
         """Every series that has a segment, sorted."""
@@ -171,10 +173,8 @@ class BarCache:
     def look_up(self, series: Series, wanted: Span) -> Held:
         """As `read`, counted as a hit or a miss."""
         held = self.read(series)
-        if held.missing(wanted):
-            self.counts.misses += 1
-        else:
-            self.counts.hits += 1
+        hit = not held.missing(wanted)
+        self._count(hits=hit, misses=not hit)
         return held
 
     def tidy(self, series: Series) -> None:
@@ -214,7 +214,7 @@ class BarCache:
                     segment.path.unlink(missing_ok=True)
             total -= sizes[series]
             gone.append(series)
-        self.counts.evicted += len(gone)
+        self._count(evicted=len(gone))
         return gone
 
     def verify(self, series: Series) -> list[Path]:
@@ -223,6 +223,11 @@ class BarCache:
         before = set(files.damaged_in(self.folder(series)))
         self._intact(self.folder(series))
         return [path for path in files.damaged_in(self.folder(series)) if path not in before]
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, n in more.items():
+                setattr(self.counts, name, getattr(self.counts, name) + n)
 
     def _present(self, folder: Path) -> Iterator[Segment]:
         return (segment for segment in files.segments_in(folder) if segment.path.exists())
@@ -238,7 +243,7 @@ class BarCache:
                 intact.append(segment)
             else:
                 files.put_aside(segment)
-                self.counts.quarantined += 1
+                self._count(quarantined=1)
         return intact
 
     def _query(self, pieces: Sequence[Piece]) -> pa.Table:
@@ -267,8 +272,8 @@ def open_times(bars: pa.Table) -> np.ndarray:
 
 
 def _note_use(folder: Path) -> None:
-    """Remember on disk that a series was used, to the hour."""
-    if time.time() - _last_use(folder) > _USE_NOTED_EVERY_S:
+    """Remember on disk that a series was used, to the hour; a cache may be there to read only."""
+    if time.time() - _last_use(folder) > _USE_NOTED_EVERY_S and os.access(folder, os.W_OK):
         os.utime(folder)
 
 

@@ -128,6 +128,20 @@ def test_the_queries_on_the_concepts_page_run(database: Database, tmp_path: Path
     ]
 
 
+def test_the_query_on_the_data_sources_page_runs(tmp_path: Path) -> None:
+    from backtest_pipeline.market.timeframes import timeframe
+    from backtest_pipeline.sources.cache import BarCache, Series
+    from backtest_pipeline.sources.segments import BARS
+    from backtest_pipeline.sources.spans import Span
+
+    bars = pa.table([[0], [1.0], [3.0], [1.0], [2.0], [5.0]], schema=BARS)
+    cache = BarCache(tmp_path / "cache" / "bars")
+    cache.put(Series("binance", "BTCUSDT", timeframe("1D")), Span(0, 10), bars)
+    (query,) = blocks("docs/data-sources.md", "sql")
+    query = query.replace("'cache/bars/", f"'{cache.root}/")
+    assert duckdb.connect().execute(query).fetchall() == [(1, 0, 2.0)]
+
+
 def test_every_number_of_a_robustness_is_stored_and_explained(database: Database) -> None:
     from backtest_pipeline.research.robustness import DOUBTS
 

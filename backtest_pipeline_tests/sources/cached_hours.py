@@ -31,7 +31,7 @@ def hours(*numbers: int, price: float = 1.0) -> pa.Table:
     )
 
 
-def write_every_second(cache: BarCache, first: int, n: int = 25) -> None:
+def write_every_second(cache: BarCache, first: int, n: int = 12) -> None:
     """Put hours one by one, and read and merge after each."""
     for i in range(first, first + 2 * n, 2):
         cache.put(BTC, span(i, i + 1), hours(i))

@@ -53,6 +53,7 @@ class FakeBinance:
             in milliseconds; may be changed at any time, as when bars are revised.
         now_ms: the exchange's clock.
         faults: called with the number of a klines request (from 0); what goes wrong with it.
+        page_limit: klines in one answer, however many are asked for.
         weight_limit: request weight in a minute of the exchange's clock.
         seen: path and parameters of every request.
     """
@@ -61,6 +62,7 @@ class FakeBinance:
     now_ms: int
     faults: Callable[[int], str | None] = lambda number: None
     weight_limit: int = 6000
+    page_limit: int = 1000
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
     weight: int = 0
@@ -192,7 +194,7 @@ class FakeBinance:
         first = np.searchsorted(opens, int(params.get("startTime", 0)))
         end = min(int(params.get("endTime", self.now_ms)), self.now_ms)
         last = np.searchsorted(opens, end, side="right")
-        limit = min(limit, 1000)
+        limit = min(limit, self.page_limit)
         if "startTime" not in params:
             first = max(first, last - limit)
         length = _length(params["interval"])

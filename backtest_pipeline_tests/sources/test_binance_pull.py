@@ -253,6 +253,16 @@ def test_a_bar_that_is_late_is_no_hole_until_a_day_has_passed(tmp_path: Path) ->
     assert held.holes(HOURLY.length_us) == 240 - 24
 
 
+def test_pages_that_are_shorter_than_was_asked_for_lose_nothing(tmp_path: Path) -> None:
+    bars = generated("1h", 950)
+    exchange = of_market(bars, after_ms=100 * HOUR_MS)
+    exchange.page_limit = 300
+    cache = BarCache(tmp_path)
+    with exchange.serving():
+        pull_all(exchange.url, cache, HOURLY)
+    assert cache.read(HOURLY).bars.equals(table(bars))
+
+
 def test_a_span_before_the_listing_is_known_to_be_empty(tmp_path: Path) -> None:
     bars = generated("1h", 100)
     exchange = of_market(bars, after_ms=HOUR_MS)

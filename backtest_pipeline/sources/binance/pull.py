@@ -69,17 +69,17 @@ def pull(
     reread = [Span(max(wanted.start, s.start - REREAD * length), s.end) for s in missing]
     pages = bars = 0
     for span in union(reread):
-        at = span.start
-        while at < span.end:
-            page = _sure_page(client, series, Span(at, span.end))
+        rest = span
+        while rest.start < rest.end:
+            page = _sure_page(client, series, rest)
             pages, bars = pages + 1, bars + len(page)
-            known = _known_until(page, Span(at, span.end), length, now_us)
-            if known > at:
-                cache.put(series, Span(at, known), page)
-            tell(pages, pages - -(-(span.end - known) // (PAGE * length)))
-            if len(page) < PAGE:
+            known = _known_until(page, rest, length, now_us)
+            if known > rest.start:
+                cache.put(series, Span(rest.start, known), page)
+            if not len(page):
                 break
-            at = known
+            rest = Span(known, span.end)
+            tell(pages, pages - -(-(rest.end - rest.start) // (PAGE * length)))
     if pages:
         tell(pages, pages)
         cache.tidy(series)
@@ -87,7 +87,7 @@ def pull(
 
 
 def _sure_page(client: BinanceClient, series: Series, span: Span) -> pa.Table:
-    """One page; where it has a hole, or ends early, two answers have to agree.
+    """One page; where it is empty or has a hole, two answers have to agree.
 
     What is missing on a page will be remembered as missing on the exchange.
     """
@@ -105,21 +105,18 @@ def _sure_page(client: BinanceClient, series: Series, span: Span) -> pa.Table:
 
 
 def _is_whole(page: pa.Table, span: Span, length: int) -> bool:
-    """Whether every period has its bar, from the first asked for to the last that fits."""
-    periods = -(-(span.end - span.start) // length)
-    if len(page) != min(periods, PAGE):
-        return False
+    """Whether every period has its bar, from the first asked for to the last on the page."""
     opens = open_times(page)
-    return opens[0] < span.start + length and bool((np.diff(opens) == length).all())
+    begins = len(opens) > 0 and opens[0] < span.start + length
+    return bool(begins and (np.diff(opens) == length).all())
 
 
-def _known_until(page: pa.Table, span: Span, length: int, now_us: int) -> int:
-    """Up to where a page says what there is: its last bar, and if it is the last page, its end.
+def _known_until(page: pa.Table, asked: Span, length: int, now_us: int) -> int:
+    """Up to where a page says what there is: its last bar, however long the page.
 
-    Bars that are missing at the end may only be late, unless they are long overdue.
+    Only an empty page says that there is nothing more, and then what is missing may be late,
+    unless it is long overdue.
     """
-    last = int(open_times(page)[-1]) + length if len(page) else span.start
-    if len(page) == PAGE:
-        return last
-    overdue = (now_us - _SETTLED_US) // length * length
-    return max(last, min(span.end, overdue))
+    if len(page):
+        return int(open_times(page)[-1]) + length
+    return min(asked.end, (now_us - _SETTLED_US) // length * length)
