@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from backtest_pipeline.market.features import EMA_PERIODS, build_features
+from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, build_features
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
@@ -22,11 +22,7 @@ from backtest_pipeline.storage.features import write_features
 from backtest_pipeline.storage.provenance import code_version
 
 # What strategies and the simulation read; a run's snapshot is these columns.
-SNAPSHOT_COLUMNS = (
-    *BAR_COLUMNS,
-    *("rsi_7", "rsi_14", "rsi_21", "atr_14", "adx_14"),
-    *(f"ema_{period}" for period in EMA_PERIODS),
-)
+SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
 
 
 def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:

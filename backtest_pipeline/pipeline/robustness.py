@@ -23,7 +23,7 @@ from backtest_pipeline.storage.robustness import publish_robustness, stored_robu
 
 def assess_once(
     workspace: Workspace,
-    source: BarSource,
+    source: BarSource | ExternalReader,
     *,
     signal: str,
     asset: str,
