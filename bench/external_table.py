@@ -1,4 +1,4 @@
-"""A table of features such as a user has: 112 columns and two more in the key, made by the server."""
+"""A table of features such as a user has, made by the server: 112 columns, two more in the key."""
 
 from __future__ import annotations
 

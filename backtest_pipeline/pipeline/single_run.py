@@ -61,7 +61,7 @@ def backtest_once(
 
     Args:
         workspace: the open store.
-        source: where bars or features come from; an asset that it does not have may be stored already.
+        source: where bars or features come from; what it does not have may be stored already.
         signal: name or type of a signal.
         asset, tf: the partition.
         asked: costs, sizing, stops, direction, window, benchmark, funding.

@@ -181,6 +181,23 @@ class Settings(BaseSettings):
             filters_of(self.features_filters),
         )
 
+    def bars_of(self, given: str = "") -> str:
+        """The bars that features are built of: those given, else those of the setting.
+
+        Empty where features are the user's own, which count before `BACKTEST_BARS`.
+
+        Raises:
+            ConfigurationError: for bars that are given where features are the user's own.
+        """
+        if self.external is None:
+            return given or self.bars
+        if given:
+            raise ConfigurationError(
+                f"features come from the table {self.external.table}, and bars ({given}) cannot"
+                " take its place; unset BACKTEST_FEATURES_TABLE to build features of bars"
+            )
+        return ""
+
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process: its environment, with `overrides` by field name on top.

@@ -130,7 +130,7 @@ def _relation(
     )
     if oid is None:
         unknown = UnknownName("table", name, _tables(connection))
-        raise TableDrift(f"{variable}: {unknown} Names are case-sensitive, schema.table")
+        raise TableDrift(f"{variable}: {unknown}; write table or schema.table, in its own case")
     if not connection.scalar(
         sa.text("SELECT has_any_column_privilege(CAST(:oid AS oid), 'SELECT')"), {"oid": oid}
     ):
@@ -194,7 +194,7 @@ def _require(relation: Relation, wanted: Mapping[str, Sequence[str]]) -> None:
             problems.append(f"column {name} is {relation.columns[name]}, not {' or '.join(types)}")
     if problems:
         raise TableDrift(
-            f"{relation.name}: {'; '.join(problems)}. Name a view with the columns of"
+            f"{relation.name}: {'; '.join(problems)}; name a view with the columns of"
             " docs/features.md in its place, and nothing of the table has to change"
         )
 
@@ -237,7 +237,7 @@ def _require_filters(
         found = "; ".join(f"{c} holds {_values(connection, relation, c)}" for c in missing)
         raise TableDrift(
             f"{relation.name}: the key has {', '.join(missing)} besides id, ts and tf, and no"
-            f" filter says which rows count: {found}. Set BACKTEST_FEATURES_FILTERS, such as"
+            f" filter says which rows count: {found}; set BACKTEST_FEATURES_FILTERS, such as"
             f" {','.join(f'{column}=...' for column in missing)}"
         )
     for column in filters:
