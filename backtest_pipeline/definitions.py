@@ -63,7 +63,7 @@ ASSETS: list[dg.AssetsDefinition] = [
 ]
 
 
-def _chain(external: ExternalNames | None) -> dict[str, list[Any]]:
+def _chain(external: ExternalNames | None) -> dict[str, Any]:
     """Assets, checks and sensors, whether features are built here or are the user's own."""
     if external is None:
         return {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from psycopg import sql
+from sqlalchemy.exc import DataError
 
 from backtest_pipeline.market.errors import TableDrift, UnknownName
 from backtest_pipeline.market.features import READ_COLUMNS
@@ -256,7 +257,7 @@ def _require_values(
         try:
             with connection.begin_nested():
                 found = connection.exec_driver_sql(query.as_string().replace("%", "%%")).scalar()
-        except sa.exc.DataError:
+        except DataError:
             found = False
         if not found:
             raise TableDrift(
