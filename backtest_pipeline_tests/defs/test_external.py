@@ -37,8 +37,10 @@ def empty_instance() -> Iterator[dg.DagsterInstance]:
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     """One look of the sensor, its events stored as the daemon stores them."""
-    context = dg.build_sensor_context(instance, cursor, resources={"store": WorkspaceResource()})
-    result = watermark_sensor(context)
+    with dg.build_sensor_context(
+        instance, cursor, resources={"store": WorkspaceResource()}
+    ) as context:
+        result = watermark_sensor(context)
     assert isinstance(result, dg.SensorResult)
     for event in result.asset_events:
         assert isinstance(event, dg.AssetMaterialization)
@@ -97,13 +99,14 @@ def test_a_look_leads_to_backtests_and_the_next_one_to_nothing(
     first = tick(instance)
     assert set(instance.get_dynamic_partitions("asset")) == {"ID-1", "ID-2", "ID-3"}
     assert set(instance.get_materialized_partitions(TABLE)) == KEYS
-    (request,) = first.run_requests or []
-    assert rectangle(request) == ("ID-1|1D", "ID-3|1W")
+    requests = first.run_requests or []
+    assert [rectangle(r) for r in requests] == [("ID-1|1D", "ID-3|1D"), ("ID-1|1W", "ID-3|1W")]
 
-    run = refresh(instance, request)
-    assert run.success
-    checks = {c.asset_key.to_user_string(): c.passed for c in run.get_asset_check_evaluations()}
-    assert checks == {"feature_snapshots": True, "signals": True, "backtests": True}
+    for request in requests:
+        run = refresh(instance, request)
+        assert run.success
+        checks = {c.asset_key.to_user_string(): c.passed for c in run.get_asset_check_evaluations()}
+        assert checks == {"feature_snapshots": True, "signals": True, "backtests": True}
     assert set(instance.get_materialized_partitions(dg.AssetKey("backtests"))) >= KEYS
     assert count(store, "SELECT count(*) FROM backtest_runs WHERE is_current") == 6 * 6
     assert count(store, "SELECT count(*) FROM cmc_features") == 0
@@ -122,8 +125,8 @@ def test_what_changes_is_told_with_its_version_and_refreshed_alone(
 ) -> None:
     instance = empty_instance
     first = tick(instance)
-    (request,) = first.run_requests or []
-    assert refresh(instance, request).success
+    for request in first.run_requests or []:
+        assert refresh(instance, request).success
     external.run(
         "UPDATE theirs.features SET close = high, updated_at = now()"
         " WHERE id = 2 AND tf = '1D' AND ts < '2016-03-01';"
@@ -167,9 +170,9 @@ def test_a_bad_partition_fails_the_run_and_its_neighbours_are_stored(
         " WHERE id = 2 AND tf = '1D' ORDER BY ts LIMIT 1"
     )
     first = tick(empty_instance)
-    (request,) = first.run_requests or []
-    run = refresh(empty_instance, request)
-    assert not run.success
+    daily, weekly = first.run_requests or []
+    assert not refresh(empty_instance, daily).success
+    assert refresh(empty_instance, weekly).success
     kept = set(empty_instance.get_materialized_partitions(dg.AssetKey("feature_snapshots")))
     assert kept == KEYS - {"ID-2|1D"}
     (after,) = tick(empty_instance, first.cursor).run_requests or []

@@ -308,8 +308,8 @@ def test_new_rows_are_appended_to_the_same_generation(
     take(direct, theirs.open())
     assert version_of(direct, A)["version"] == version_of(store, A)["version"]
     fingerprints = (
-        "SELECT symbol, tf, signal_name, result_fingerprint FROM backtest_runs"
-        " WHERE is_current ORDER BY 1, 2, 3"
+        "SELECT symbol, tf, signal_name, result_fingerprint FROM backtest_runs WHERE is_current"
+        " ORDER BY 1, 2, 3"
     )
     assert rows(store, fingerprints) == rows(direct, fingerprints)
 
@@ -319,7 +319,7 @@ def test_a_bar_that_has_not_ended_is_taken_when_it_has(
 ) -> None:
     theirs.run(
         "UPDATE theirs.features SET ts = now() + interval '3 seconds'"
-        " WHERE id = 1 AND tf = '1D' AND ts > '2016-10-25'"
+        " WHERE id = 1 AND tf = '1D' AND ts > '2016-10-26'"
     )
     store = fresh_store()
     take(store, theirs.open(), (A,))

@@ -7,6 +7,7 @@ tf and id that includes ts and updated_at answers it without the table.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,9 +48,13 @@ def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
     ).format(sql.SQL(written), table.features.identifier, table.features.condition)
     with table.database.begin() as connection:
         rows = connection.exec_driver_sql(query.as_string().replace("%", "%%")).all()
+    now_us = time.time_ns() // 1000
     return {
         (id_, tf): Watermark(
-            combined(table.identity, str(n), str(first), str(last), str(stamp)), n, last
+            # A bar that has not ended is left out: that it has is a change too.
+            combined(table.identity, *map(str, (n, first, last, stamp, last > now_us))),
+            n,
+            last,
         )
         for id_, tf, n, first, last, stamp in rows
     }
