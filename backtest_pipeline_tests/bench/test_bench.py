@@ -18,6 +18,7 @@ FIGURES = {
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
+    "external": ("pandas.read_sql", "One look at all partitions"),
 }
 
 
