@@ -57,8 +57,8 @@ def run(*, quick: bool) -> Report:
         "External features",
         f"A table of {n:,} rows and 114 columns, {assets} assets, its key with alignment_source "
         f"and venue_id; {len(READ_COLUMNS)} columns besides id and ts are read. Median of "
-        f"{_REPEATS} rounds that take turns, files in the system's cache. CPU is that of this process "
-        "and the server; on a machine that others use, trust it more than the clock.",
+        f"{_REPEATS} rounds that take turns, files in the system's cache. CPU is that of this "
+        "process and the server; on a machine that others use, trust it more than the clock.",
         [
             Table(
                 "Reading what is needed",
@@ -96,6 +96,5 @@ def _measure(
         return pd.read_sql(query, engine)
 
     ours()  # reads the table into the cache for whoever comes first
-    return interleaved(
-        {"Arrow, several sessions": ours, "pandas.read_sql": pandas}, _REPEATS, clock
-    )
+    readers = {"Arrow, several sessions": ours, "pandas.read_sql": pandas}
+    return interleaved(readers, _REPEATS, clock)

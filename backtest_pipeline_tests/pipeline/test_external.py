@@ -180,11 +180,11 @@ def assert_same_results(built: Workspace, taken: Workspace) -> None:
         "benchmark.parquet": list(one["benchmark.parquet"].columns),
     }
     for table, columns in compared.items():
-        frames = [found[table][columns] for found in (one, other)]
+        frames = [pd.DataFrame(found[table][columns]) for found in (one, other)]
         assert len(frames[0]), table
         order = [c for c in (*runs, "signal_id", "ts", "direction", "action") if c in columns]
         if table in ("signals", "signal_state", "backtest_runs"):
-            frames = [frame.sort_values(order, ignore_index=True) for frame in frames]
+            frames = [frame.sort_values(by=order, ignore_index=True) for frame in frames]
         pd.testing.assert_frame_equal(frames[0], frames[1], check_exact=True, obj=table)
 
 
@@ -327,3 +327,24 @@ def test_a_bar_that_has_not_ended_is_taken_when_it_has(
     theirs.run("SELECT pg_sleep(3)")
     take(store, theirs.open(), (A,))
     assert version_of(store, A)["n_rows"] == 300
+
+
+def test_a_store_may_go_from_one_way_to_the_other_and_back(fresh_store: NewStore) -> None:
+    ids = (("S-ALPHA", 1), ("S-MU", 2), ("S-ZETA", 3))
+    source = replace(whole(), known_ids=ids)
+    some = (Partition("S-ALPHA", "1D"), Partition("S-MU", "3D"))
+    store, other = fresh_store(), fresh_store()
+    refresh(store, source, some)
+    built = contents(store)
+    copy = Theirs(other.database.conninfo, other.database.conninfo)
+    refresh(other, source, some)
+    copy.run(
+        "CREATE SCHEMA theirs; CREATE TABLE theirs.features AS SELECT * FROM cmc_features;"
+        "UPDATE theirs.features SET close = high"
+    )
+    taken = take(store, copy.open(filters=""), some)
+    assert all(r.counts == {"stored": len(some)} for r in taken.values())
+    refresh(store, source, some)
+    again = contents(store)
+    for table in ("cmc_features", "signals", "backtest_trades", "backtest_metrics"):
+        pd.testing.assert_frame_equal(built[table], again[table], check_exact=True, obj=table)
