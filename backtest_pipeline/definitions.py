@@ -38,7 +38,8 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     weekly_second_opinion,
     weekly_walk_forward,
 )
-from backtest_pipeline.defs.checks import CHECKS  # noqa: E402
+from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK  # noqa: E402
+from backtest_pipeline.defs.external import external_chain, watermark_sensor  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
 from backtest_pipeline.defs.resources import (  # noqa: E402
     SimulationResource,
@@ -46,6 +47,8 @@ from backtest_pipeline.defs.resources import (  # noqa: E402
     WalkForwardResource,
     WorkspaceResource,
 )
+from backtest_pipeline.storage.external.names import ExternalNames  # noqa: E402
+from backtest_pipeline.storage.settings import load_settings  # noqa: E402
 
 ASSETS: list[dg.AssetsDefinition] = [
     bars,
@@ -60,16 +63,42 @@ ASSETS: list[dg.AssetsDefinition] = [
 ]
 
 
+def _chain(external: ExternalNames | None) -> dict[str, Any]:
+    """Assets, checks and sensors, whether features are built here or are the user's own."""
+    if external is None:
+        return {
+            "assets": [*ASSETS],
+            "asset_checks": [*CHECKS],
+            "sensors": [source_assets, rollup_after_backtests],
+        }
+    replaced = external_chain(external)
+    keys = {asset.key for asset in replaced} | {bars.key}
+    return {
+        "assets": [*replaced, *(asset for asset in ASSETS if asset.key not in keys)],
+        "asset_checks": [
+            SNAPSHOTS_CHECK,
+            *(check for check in CHECKS if cmc_features.key not in _checked_by(check)),
+        ],
+        "sensors": [watermark_sensor, rollup_after_backtests],
+    }
+
+
+def _checked_by(check: dg.AssetChecksDefinition) -> set[dg.AssetKey]:
+    return {key.asset_key for key in check.check_keys}
+
+
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """All definitions, with other resources in the place of the default ones where named.
+
+    Where the settings name a table of features of the user's own, that takes the place of bars
+    and of the features that are built of them.
 
     Args:
         resource_overrides: any of `store`, `source`, `simulation`, `walk`.
     """
     store = resource_overrides.pop("store", None) or WorkspaceResource()
     return dg.Definitions(
-        assets=ASSETS,
-        asset_checks=CHECKS,
+        **_chain(load_settings().external),
         jobs=[
             refresh_job,
             rollup_job,
@@ -87,7 +116,6 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             weekly_walk_forward,
             weekly_negative_controls,
         ],
-        sensors=[source_assets, rollup_after_backtests],
         executor=dg.in_process_executor,
         resources={
             "store": store,

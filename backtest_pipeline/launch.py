@@ -21,15 +21,18 @@ from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Progress
+from backtest_pipeline.pipeline.external import ExternalReader
+from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.database import open_database
-from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.settings import Settings, load_settings
 
 # Everything is in Dagster's event log; the console belongs to the progress bars.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
 _CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
-_STAGES = ("bars", "cmc_features", "signals", "backtests")
+_BUILT = ("bars", "cmc_features", "signals", "backtests")
+_EXTERNAL = ("feature_snapshots", "signals", "backtests")
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def refresh(
             the caller nor the source names an asset.
     """
     settings = load_settings()
-    source = SourceResource(path=bars)
-    known = source.source(assets or ()).symbols()
+    source = SourceResource(path=settings.bars_of(bars))
+    known = offered_assets(settings, source, assets or ())
     wanted = known if assets is None else tuple(assets)
     if not wanted:
         raise InvalidInput("the source has no asset yet; name some with --assets BTCUSDT,ETHUSDT")
@@ -86,9 +89,26 @@ def refresh(
         with open_instance(settings, database) as instance:
             register_partitions(instance, known)
             definitions = build_definitions(store=_store_telling(progress), source=source)
-            return _execute(definitions, instance, wanted, chosen, full_rebuild, progress)
+            stages = _BUILT if settings.external is None else _EXTERNAL
+            return _execute(definitions, instance, wanted, chosen, stages, full_rebuild, progress)
     finally:
         database.close()
+
+
+def offered_assets(
+    settings: Settings, source: SourceResource, named: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The assets that there are to refresh: of the source, or of the user's own table of features.
+
+    `named` are those of an exchange that are wanted by name.
+
+    Raises:
+        BacktestError: where the source, or the table, cannot be read.
+    """
+    if settings.external is None:
+        return source.source(named).symbols()
+    with open_workspace(settings) as workspace:
+        return ExternalReader(workspace).symbols()
 
 
 def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
@@ -117,12 +137,13 @@ def _execute(
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     timeframes: Sequence[str],
+    stages: Sequence[str],
     full_rebuild: bool,
     progress: Progress,
 ) -> RefreshResult:
     job = definitions.resolve_job_def("refresh")
     config = {
-        "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in _STAGES},
+        "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
     }
     ranges = rectangles(instance, assets, timeframes)
@@ -149,15 +170,15 @@ def _execute(
         tuple(timeframes),
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
-        _without_bars(runs[: len(ranges)]),
+        _without_bars(runs[: len(ranges)], stages[0]),
     )
 
 
-def _without_bars(runs: Iterable[dg.ExecuteInProcessResult]) -> dict[str, str]:
-    """Why partitions have no bars, from what the stage told Dagster."""
+def _without_bars(runs: Iterable[dg.ExecuteInProcessResult], stage: str) -> dict[str, str]:
+    """Why partitions have no bars, from what the first stage told Dagster."""
     found: dict[str, str] = {}
     for run in runs:
-        for event in run.events_for_node("bars"):
+        for event in run.events_for_node(stage):
             if event.is_step_materialization:
                 told = event.materialization.metadata
             elif event.is_asset_observation:

@@ -8,11 +8,15 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from backtest_pipeline.storage.database import Database
+
+if TYPE_CHECKING:
+    from backtest_pipeline_tests.theirs import Theirs
 
 # How long an example takes depends on what else the machine does. The suite draws the same examples
 # each time, so that a change is judged by what it changes; `make fuzz` looks for others.
@@ -72,6 +76,30 @@ def empty_database(template: Database) -> Iterator[Database]:
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
     yield from database_like(template, "backtest")
+
+
+@pytest.fixture(scope="session")
+def their_template(template: Database) -> Iterator[str]:
+    """Name of a database with a table of features of somebody else, three assets of 300 bars."""
+    from backtest_pipeline_tests.theirs import make_theirs
+
+    role = f"reader_{uuid.uuid4().hex[:12]}"
+    for database in database_like(template, "backtest"):
+        name = database.where.rpartition("/")[2]
+        make_theirs(database.conninfo, role, assets=3, rows=300)
+        database.close()
+        yield name
+
+
+@pytest.fixture
+def theirs(template: Database, their_template: str) -> Iterator[Theirs]:
+    """That table in a database of its own, which is a store besides."""
+    from backtest_pipeline_tests.theirs import Theirs, as_reader
+
+    for database in database_like(template, their_template):
+        query = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'reader_%'"
+        (role,) = (row[0] for row in Theirs(database.conninfo, "").run(query))
+        yield Theirs(database.conninfo, as_reader(database.conninfo, role))
 
 
 def database_like(template: Database, name: str) -> Iterator[Database]:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from bench.machine import machine
 
-CASES = ("peers", "grid", "universe", "portfolio", "dagster_refresh", "walk_forward", "cache")
+CASES = (
+    *("peers", "grid", "universe", "portfolio", "dagster_refresh", "walk_forward", "cache"),
+    "external",
+)
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

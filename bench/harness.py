@@ -35,10 +35,10 @@ class Report:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], repeats: int
+    candidates: Mapping[str, Callable[[], object]], repeats: int, clock: Clock | None = None
 ) -> dict[str, list[Seconds]]:
     """Time every candidate `repeats` times, one after the other in each round."""
-    clock = Clock()
+    clock = clock or Clock()
     taken: dict[str, list[Seconds]] = {name: [] for name in candidates}
     for _ in range(repeats):
         for name, work in candidates.items():

@@ -10,6 +10,7 @@ from backtest_pipeline.cli.console import progress_shown
 
 if TYPE_CHECKING:
     from backtest_pipeline.cli.progress import Listener
+    from backtest_pipeline.pipeline.external import ExternalReader
     from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline.sources.base import BarSource
 
@@ -33,10 +34,11 @@ def open_store() -> Iterator[Workspace]:
 @contextmanager
 def store_and_source(
     asset: str, bars: str, progress: Listener, benchmark: str = "asset"
-) -> Iterator[tuple[Workspace, BarSource]]:
-    """The open store, and the source that the bars of the asset and its benchmark come from."""
+) -> Iterator[tuple[Workspace, BarSource | ExternalReader]]:
+    """The open store, and the source of the asset's bars or features, and of its benchmark's."""
     from backtest_pipeline.cli.serving import ensure_schema
     from backtest_pipeline.pipeline.comparison import NOT_ASSETS
+    from backtest_pipeline.pipeline.external import ExternalReader
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.sources.base import require_known
     from backtest_pipeline.sources.choose import choose_source
@@ -44,10 +46,10 @@ def store_and_source(
 
     settings = load_settings()
     named = [asset] if benchmark in NOT_ASSETS else [asset, benchmark]
-    source = choose_source(bars or settings.bars, exchange_access, named)
+    source = choose_source(settings.bars_of(bars), exchange_access, named)
     if bars:  # of another source might be stored what this one does not have
         require_known([asset], source.symbols())
     ensure_schema(settings)
     with open_workspace(settings, progress=progress) as workspace:
         progress("loading", 1, 1)
-        yield workspace, source
+        yield workspace, source if workspace.external is None else ExternalReader(workspace)

@@ -56,6 +56,7 @@ def refresh(
         from backtest_pipeline.storage.settings import load_settings
 
         settings = load_settings(**({"bars": ""} if sample else {}))
+        settings.bars_of(bars or ("the sample market" if sample else ""))
         ensure_schema(settings)
         from backtest_pipeline.launch import refresh as launch
 
@@ -108,7 +109,9 @@ def _stored(result: RefreshResult) -> Stored:
     assets, timeframes = result.assets, result.timeframes
     with open_workspace() as workspace, workspace.database.begin() as connection:
         runs = current_runs(connection, symbols=assets, timeframes=timeframes)
-        skipped = quality_by_reason(connection, "bars", symbols=assets, timeframes=timeframes)
+        skipped = quality_by_reason(
+            connection, workspace.price_dataset, symbols=assets, timeframes=timeframes
+        )
         missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
         portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.root

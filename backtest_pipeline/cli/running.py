@@ -56,7 +56,9 @@ def run(
             folder = str(workspace.artifacts.root / row["artifact_uri"])
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
-                remarks = quality_by_reason(connection, "bars", symbols=[asset], timeframes=[tf])
+                remarks = quality_by_reason(
+                    connection, workspace.price_dataset, symbols=[asset], timeframes=[tf]
+                )
                 missing = not_fetched_since(connection, symbols=[asset], timeframes=[tf])
     rows_by_reason = {str(remark["reason"]): int(remark["rows"]) for remark in remarks}
     if as_json:

@@ -59,15 +59,17 @@ def up(host: str, port: int) -> None:
         progress("store", 0, 1)
         from backtest_pipeline.defs.instance import open_instance
         from backtest_pipeline.defs.partitions import register_partitions
-        from backtest_pipeline.sources.choose import choose_source
+        from backtest_pipeline.defs.resources import SourceResource
+        from backtest_pipeline.launch import offered_assets
         from backtest_pipeline.storage.database import open_database
-        from backtest_pipeline.storage.settings import exchange_access, load_settings
+        from backtest_pipeline.storage.settings import load_settings
 
         settings = load_settings()
         ensure_schema(settings)
+        offered = offered_assets(settings, SourceResource())
         database = open_database(settings)
         with open_instance(settings, database) as instance:
-            register_partitions(instance, choose_source(settings.bars, exchange_access).symbols())
+            register_partitions(instance, offered)
         database.close()
         progress("store", 1, 1)
     command = [

@@ -16,9 +16,9 @@ SECOND_OPINION = dg.AssetSelection.checks(
 )
 refresh_job = dg.define_asset_job(
     "refresh",
-    # Importing vectorbt for its opinion takes longer than all of the computing.
-    selection=dg.AssetSelection.assets("bars", "cmc_features", "signals", "backtests")
-    - SECOND_OPINION,
+    # Whatever way features come. Importing vectorbt for its opinion takes longer than all of the
+    # computing.
+    selection=dg.AssetSelection.assets("backtests").upstream().materializable() - SECOND_OPINION,
     executor_def=dg.in_process_executor,
     description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
 )

@@ -148,6 +148,7 @@ def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
     )
 
 
+SNAPSHOTS_CHECK = _check_of("feature_snapshots")
 CHECKS = [
     *(_check_of(asset) for asset in CHECKED),
     _recomputed_check_of("cmc_features", recomputed_features),

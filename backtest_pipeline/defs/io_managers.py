@@ -24,6 +24,7 @@ from backtest_pipeline.pipeline.summary import (
     bars_summary,
     features_summary,
     signals_summary,
+    snapshots_summary,
     walk_forward_summary,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -43,11 +44,13 @@ Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
 _LOADERS: dict[str, Loader] = {
     "bars": stored_bars,
     "cmc_features": stored_features,
+    "feature_snapshots": stored_features,
     "signals": stored_signals,
 }
 _SUMMARIES: dict[str, Callable[[Workspace, Sequence[Partition]], Summary]] = {
     "bars": bars_summary,
     "cmc_features": features_summary,
+    "feature_snapshots": snapshots_summary,
     "signals": signals_summary,
     "backtests": backtests_summary,
     "walk_forward": walk_forward_summary,

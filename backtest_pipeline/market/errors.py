@@ -2,6 +2,7 @@
 
     BacktestError
     ├── ConfigurationError      a setting is missing or makes no sense
+    │   └── TableDrift          the user's own table is not as it is configured
     ├── UnknownName             an asset, timeframe, signal or parameter that does not exist
     ├── InvalidInput            an argument or a range that cannot be computed
     ├── LooksAhead              a strategy whose signals depend on bars that come later
@@ -30,6 +31,10 @@ class BacktestError(Exception):
 
 class ConfigurationError(BacktestError):
     """A setting is missing or makes no sense; the message names the variable."""
+
+
+class TableDrift(ConfigurationError):
+    """The user's own table of features is not as it is configured; the message names what is."""
 
 
 class UnknownName(BacktestError):

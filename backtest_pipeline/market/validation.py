@@ -135,14 +135,14 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
         *(
             issue
             for code, reason in enumerate(_SKIPPING, start=1)
-            for issue in _tally(raw, reason, segment[verdict == code], raw.ts[verdict == code])
+            for issue in tally(raw, reason, segment[verdict == code], raw.ts[verdict == code])
         ),
     ]
     columns = {name: column[order] for name, column in raw.columns.items()}
     ordered = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts[order], columns)
     sound = ordered.take(verdict[order] == 0)
     other = _on_another_level(sound)
-    issues += _tally(sound, Reason.PRICE_JUMP, sound.segment_of_row[other], sound.ts[other])
+    issues += tally(sound, Reason.PRICE_JUMP, sound.segment_of_row[other], sound.ts[other])
     clean, found = _inspect_kept(sound.take(~other), length)
     issues += found
     positions = {asset: i for i, asset in enumerate(raw.assets)}
@@ -181,7 +181,8 @@ def _verdicts(raw: Panel, now_us: int, segment: np.ndarray, order: np.ndarray) -
     return verdict
 
 
-def _defects(raw: Panel, now_us: int) -> Iterator[tuple[Reason, np.ndarray]]:
+def bar_defects(raw: Panel) -> Iterator[tuple[Reason, np.ndarray]]:
+    """What can be wrong with a bar by itself, and the rows where it is; the first one counts."""
     prices = np.stack([raw["open"], raw["high"], raw["low"], raw["close"]])
     open_, high, low, close = prices
     yield Reason.NAN_PRICE, np.logical_or.reduce(np.isnan(prices))
@@ -193,6 +194,10 @@ def _defects(raw: Panel, now_us: int) -> Iterator[tuple[Reason, np.ndarray]]:
         (np.maximum(open_, close) > high) | (np.minimum(open_, close) < low),
     )
     yield Reason.NEGATIVE_VOLUME, raw["volume"] < 0
+
+
+def _defects(raw: Panel, now_us: int) -> Iterator[tuple[Reason, np.ndarray]]:
+    yield from bar_defects(raw)
     period_end = raw.timeframe.period_bounds(raw.ts)[1]
     yield Reason.MISALIGNED_STAMP, raw.ts != period_end - CLOSE_STAMP_US
     yield Reason.UNFINISHED_BAR, period_end > now_us
@@ -236,7 +241,7 @@ def _on_another_level(panel: Panel) -> np.ndarray:
 def _unsorted(raw: Panel, segment: np.ndarray) -> Iterator[RowIssue]:
     back = np.zeros(len(raw), bool)
     back[1:] = (raw.ts[1:] < raw.ts[:-1]) & (segment[1:] == segment[:-1])
-    return _tally(raw, Reason.UNSORTED, segment[back], raw.ts[back])
+    return tally(raw, Reason.UNSORTED, segment[back], raw.ts[back])
 
 
 def _inspect_kept(kept: Panel, length_us: int) -> tuple[Panel, list[RowIssue]]:
@@ -247,7 +252,7 @@ def _inspect_kept(kept: Panel, length_us: int) -> tuple[Panel, list[RowIssue]]:
     missing[1:] = np.where(segment[1:] == segment[:-1], np.diff(ts) // length_us - 1, 0)
     after = np.flatnonzero(missing)
     issues = [
-        *_tally(
+        *tally(
             kept,
             Reason.GAP,
             segment[after],
@@ -255,13 +260,13 @@ def _inspect_kept(kept: Panel, length_us: int) -> tuple[Panel, list[RowIssue]]:
             ts[after] - length_us,
             missing[after],
         ),
-        *_tally(kept, Reason.MISSING_VOLUME, segment[unknown], ts[unknown]),
-        *_tally(kept, Reason.ZERO_VOLUME, segment[zero], ts[zero]),
+        *tally(kept, Reason.MISSING_VOLUME, segment[unknown], ts[unknown]),
+        *tally(kept, Reason.ZERO_VOLUME, segment[zero], ts[zero]),
     ]
     return kept.with_columns({"volume": np.where(unknown, np.nan, volume)}), issues
 
 
-def _tally(
+def tally(
     panel: Panel,
     reason: Reason,
     segment: np.ndarray,
@@ -269,7 +274,15 @@ def _tally(
     last_ts: np.ndarray | None = None,
     rows: np.ndarray | None = None,
 ) -> Iterator[RowIssue]:
-    """One issue for each asset that `segment` names, over the rows given with it."""
+    """One issue for each asset that `segment` names, over the rows given with it.
+
+    Args:
+        panel: the assets and their timeframe.
+        reason: of all issues.
+        segment: int, position of the asset in the panel, one for each row that counts.
+        first_ts, last_ts: stamps that a row covers; the same where `last_ts` is not given.
+        rows: how many each stands for; one where not given.
+    """
     if len(segment) == 0:
         return
     order = np.argsort(segment, kind="stable")

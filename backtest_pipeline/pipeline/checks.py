@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.checks import CHECKED, violations
+from backtest_pipeline.storage.checks import CHECKED, OF_EXTERNAL, violations
 
 __all__ = ["CHECKED", "check_dataset"]
 
 
 def check_dataset(workspace: Workspace, dataset: str) -> dict[str, int]:
     """Rows that break each rule of a dataset."""
+    if workspace.external is not None:
+        dataset = OF_EXTERNAL.get(dataset, dataset)
     with workspace.database.begin() as connection:
         return violations(connection, dataset)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from backtest_pipeline.market.features import EMA_PERIODS, resume_features
+from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, resume_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
@@ -27,11 +27,7 @@ from backtest_pipeline.storage.feature_writing import ComputedFeatures, write_fe
 from backtest_pipeline.storage.provenance import code_version, whole_blocks
 
 # What strategies and the simulation read; a run's snapshot is these columns.
-SNAPSHOT_COLUMNS = (
-    *BAR_COLUMNS,
-    *("rsi_7", "rsi_14", "rsi_21", "atr_14", "adx_14"),
-    *(f"ema_{period}" for period in EMA_PERIODS),
-)
+SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
 
 
 def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:

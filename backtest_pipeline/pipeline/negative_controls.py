@@ -86,8 +86,10 @@ def run_negative_controls(
     """
     with workspace.database.begin() as connection:
         gates = gate_set(connection, asked.gates)
-        symbols = symbols_with_bars(connection, _TF)
-    block = load_block(workspace, "bars", _TF, symbols, ("open", "high", "low", "close"))
+        symbols = symbols_with_bars(connection, _TF, workspace.price_dataset)
+    block = load_block(
+        workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
+    )
     code = code_version(*RUN_CODE, "research", "pipeline.negative_controls")
     versions = sorted((asset, found.version) for asset, found in block.inputs.items())
     about = [asked.searches, asked.n_bars, asked.seed, gates.gate_set_id, code]

@@ -8,6 +8,11 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import StageReport, run_stage
+from backtest_pipeline.pipeline.external import (
+    ExternalFeaturesStage,
+    ExternalReader,
+    external_features,
+)
 from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -17,17 +22,24 @@ from backtest_pipeline.sources.base import BarSource
 
 def refresh_signals(
     workspace: Workspace,
-    source: BarSource,
+    source: BarSource | ExternalReader,
     partitions: Sequence[Partition],
     *,
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
-    """Bars, features and signals of these partitions; each report as its stage ends."""
+    """Features and signals of these partitions; each report as its stage ends.
+
+    Features are built from the bars of a source, or taken from the user's own table.
+    """
     how = {"rebuild": rebuild, "workers": workspace.workers, "progress": workspace.progress}
-    reader = SourceReader(source, sorted({p.asset for p in partitions}))
-    yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
-    bars = stored_bars(workspace, partitions)
-    yield run_stage(bars, FeaturesStage(workspace), **how)
+    if isinstance(source, ExternalReader):
+        taken = external_features(source, partitions)
+        yield run_stage(taken, ExternalFeaturesStage(workspace, source), **how)
+    else:
+        reader = SourceReader(source, sorted({p.asset for p in partitions}))
+        yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
+        bars = stored_bars(workspace, partitions)
+        yield run_stage(bars, FeaturesStage(workspace), **how)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)
     yield run_stage(signals_of(features, stage.signals), stage, **how)

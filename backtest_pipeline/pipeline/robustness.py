@@ -10,6 +10,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.identity import RUN_CODE, Asked, canonical_json, hash_of
 from backtest_pipeline.pipeline.single_run import backtest_once, load_single
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -23,7 +24,7 @@ from backtest_pipeline.storage.robustness import publish_robustness, stored_robu
 
 def assess_once(
     workspace: Workspace,
-    source: BarSource,
+    source: BarSource | ExternalReader,
     *,
     signal: str,
     asset: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +32,15 @@ from backtest_pipeline.simulation.orders import (
 )
 from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.external.rows import feature_rows
 from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.signals import SignalEvents, SignalState, write_signals
+from backtest_pipeline.storage.signals import (
+    RowsOf,
+    SignalEvents,
+    SignalState,
+    built_rows,
+    write_signals,
+)
 from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategy_of
 
@@ -213,8 +221,15 @@ class SignalsStage:
                 for asset, last in written_until.items()
                 if last is not None
             },
+            rows_of=self._rows_of,
         )
         return [_outcome(p, versions.get(p)) for p in partitions]
+
+    @property
+    def _rows_of(self) -> RowsOf:
+        """Where the full feature rows of events lie."""
+        table = self._workspace.external
+        return built_rows if table is None else partial(feature_rows, table)
 
     def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
         panel = block.panel

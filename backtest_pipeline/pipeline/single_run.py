@@ -24,6 +24,7 @@ from backtest_pipeline.pipeline.backtests import (
 )
 from backtest_pipeline.pipeline.batches import StageReport
 from backtest_pipeline.pipeline.comparison import compare_with, require_benchmark, rows_in
+from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.refresh import refresh_signals
@@ -46,7 +47,7 @@ from backtest_pipeline.storage.runs import current_runs
 
 def backtest_once(
     workspace: Workspace,
-    source: BarSource,
+    source: BarSource | ExternalReader,
     *,
     signal: str,
     asset: str,
@@ -60,7 +61,7 @@ def backtest_once(
 
     Args:
         workspace: the open store.
-        source: where bars come from; an asset that it does not have may be stored already.
+        source: where bars or features come from; what it does not have may be stored already.
         signal: name or type of a signal.
         asset, tf: the partition.
         asked: costs, sizing, stops, direction, window, benchmark, funding.

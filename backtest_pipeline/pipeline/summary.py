@@ -65,6 +65,11 @@ def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> S
     return Summary({"synthetic_assets": len(synthetic)})
 
 
+def snapshots_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Rows of the user's own table that were left out or remarked upon, by reason."""
+    return _quality(workspace, "features", partitions)
+
+
 def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Events by signal."""
     with workspace.database.begin() as connection:

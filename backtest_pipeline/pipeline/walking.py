@@ -18,6 +18,7 @@ from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.blocks import PanelBlock
 from backtest_pipeline.pipeline.comparison import rows_in
+from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.folds import Plan, tasks_of
 from backtest_pipeline.pipeline.identity import Asked, Window
@@ -172,7 +173,7 @@ class Prepared:
 
 def prepare_walk(
     workspace: Workspace,
-    source: BarSource,
+    source: BarSource | ExternalReader,
     *,
     asset: str,
     tf: str,

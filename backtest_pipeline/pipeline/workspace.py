@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database, open_database
+from backtest_pipeline.storage.external.opened import open_table
+from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.migrations import check
 from backtest_pipeline.storage.settings import Settings, load_settings
 
@@ -22,12 +24,19 @@ class Workspace:
         artifacts: writable.
         workers: blocks under way at once.
         progress: told how far a stage is.
+        external: the user's own table of features; None where they are built here.
     """
 
     database: Database
     artifacts: ArtifactStore
     workers: int = 2
     progress: Progress = silent
+    external: FeatureTable | None = None
+
+    @property
+    def price_dataset(self) -> str:
+        """The dataset that all bars are in, whichever way they came."""
+        return "bars" if self.external is None else "features"
 
 
 @contextmanager
@@ -41,12 +50,15 @@ def open_workspace(
             to do.
     """
     settings = settings or load_settings()
-    database = open_database(settings)
-    try:
+    with ExitStack() as opened:
+        database = open_database(settings)
+        opened.callback(database.close)
         check(database)
         artifacts = ArtifactStore(settings.artifacts_folder)
         artifacts.require_writable()
         artifacts.sweep()
-        yield Workspace(database, artifacts, progress=progress)
-    finally:
-        database.close()
+        external = None
+        if settings.external is not None:
+            external = open_table(settings, database)
+            opened.callback(external.close)
+        yield Workspace(database, artifacts, progress=progress, external=external)

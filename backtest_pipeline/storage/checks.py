@@ -96,6 +96,34 @@ _RULES = {
 }
 CHECKED = tuple(_RULES)
 
+# Where features are the user's own there is no row here to hold signals against, but the snapshot.
+_RULES_OF_EXTERNAL = {
+    "external_signals": """
+        SELECT count(*) FILTER (WHERE (s.feature_snapshot ->> 'id')::bigint IS DISTINCT FROM s.id
+                                OR s.feature_snapshot ->> 'tf' IS DISTINCT FROM s.tf
+                               ) AS of_another_bar,
+               count(*) FILTER (WHERE (s.feature_snapshot ->> 'close')::float8
+                                IS DISTINCT FROM s.close) AS close_differs,
+               count(*) FILTER (WHERE s.follows IS NOT DISTINCT FROM s.action
+                                OR (s.follows IS NULL AND s.action = 'exit')) AS out_of_turn
+        FROM (
+            SELECT id, tf, close, action, feature_snapshot, lag(action) OVER (
+                PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
+            FROM signals
+        ) AS s
+    """,
+    "feature_snapshots": """
+        SELECT count(*) FILTER (WHERE v.n_rows > 0 AND v.uris = '{}') AS without_file,
+               count(*) FILTER (WHERE w.id IS NULL) AS without_watermark,
+               count(*) FILTER (WHERE w.n_rows < v.n_rows) AS more_rows_than_the_table
+        FROM dataset_versions v LEFT JOIN external_watermarks w USING (id, tf)
+        WHERE v.dataset = 'features'
+    """,
+}
+OF_EXTERNAL = {"signals": "external_signals"}
+"""The rules that take the place of a dataset's own where features are the user's."""
+_RULES |= _RULES_OF_EXTERNAL
+
 
 def violations(connection: Connection, dataset: str) -> dict[str, int]:
     """Rows that break each rule of a dataset; all zero where it is sound."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
 
 EMBEDDED_DATABASE = "backtest"
+DSN = "BACKTEST_POSTGRES_DSN"
+FEATURES_DSN = "BACKTEST_FEATURES_DSN"
 DAGSTER_SCHEMA = "dagster"
 _SESSION = {
     "timezone": "UTC",
@@ -62,11 +64,13 @@ class Database:
         conninfo: libpq connection string; holds the password and is not part of the repr.
         engine: SQLAlchemy engine on psycopg, for statements.
         where: host and database, for messages.
+        variable: the setting that names it, for messages.
     """
 
     conninfo: str = field(repr=False)
     engine: sa.Engine = field(repr=False)
     where: str
+    variable: str = DSN
     _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,9 +101,9 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise _translated(error.orig, self.where) from error
+            raise _translated(error.orig, self.where, self.variable) from error
         except (psycopg.Error, ArrowError) as error:
-            raise _translated(error, self.where) from error
+            raise _translated(error, self.where, self.variable) from error
 
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
@@ -209,11 +213,19 @@ def open_database(settings: Settings) -> Database:
     return connect_database(settings.postgres_dsn.get_secret_value())
 
 
-def connect_database(dsn: str) -> Database:
-    """The database behind a libpq connection string; raises as `open_database`."""
+def connect_database(dsn: str, *, variable: str = DSN, read_only: bool = False) -> Database:
+    """The database behind a libpq connection string; raises as `open_database`.
+
+    Args:
+        dsn: URL or `key=value` words.
+        variable: the setting that holds it, for messages.
+        read_only: refuse every statement that would write.
+    """
     words = _words(dsn)
     session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
-    options = f"{session} {words.pop('options', '')}".strip()
+    # The last one counts: nothing in the string can take it back.
+    guard = "-cdefault_transaction_read_only=on" if read_only else ""
+    options = " ".join(filter(None, (session, words.pop("options", ""), guard)))
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     engine = sa.create_engine(
         "postgresql+psycopg://",
@@ -224,7 +236,7 @@ def connect_database(dsn: str) -> Database:
         hide_parameters=True,
     )
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
-    database = Database(conninfo, engine, where)
+    database = Database(conninfo, engine, where, variable)
     with database.begin() as connection:
         connection.execute(sa.text("SELECT 1"))
     return database
@@ -245,18 +257,18 @@ def _ensure_database(conninfo: str, name: str) -> None:
                 return  # another process was first
 
 
-def _translated(error: Any, where: str) -> StoreError:
+def _translated(error: Any, where: str, variable: str) -> StoreError:
     """The error of ours for a driver's error, told by its SQLSTATE."""
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
     no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
     if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
-        return StoreUnavailable(
-            f"{where}: user name or password refused; check BACKTEST_POSTGRES_DSN"
-        )
+        return StoreUnavailable(f"{where}: user name or password refused; check {variable}")
     if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
         return StoreUnavailable(f"{where}: no such database; create it, or mend the DSN")
+    if state in _NO_SUCH_OBJECT and variable == FEATURES_DSN:
+        return StoreError(f"{where}: {reason}; the table has changed since it was looked at")
     if state in _NO_SUCH_OBJECT:
         return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
     if state is not None and state.startswith(_BAD_DATA):
@@ -267,6 +279,6 @@ def _translated(error: Any, where: str) -> StoreError:
         )
     if isinstance(error, psycopg.OperationalError) or type(error).__name__ == "OperationalError":
         return StoreUnavailable(
-            f"{where}: {reason}; check that the server runs and that BACKTEST_POSTGRES_DSN names it"
+            f"{where}: {reason}; check that the server runs and that {variable} names it"
         )
     return StoreError(f"{where}: {reason}")

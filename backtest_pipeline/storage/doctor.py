@@ -13,6 +13,9 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ArtifactError, BacktestError, StoreError
 from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database, open_database
+from backtest_pipeline.storage.external.opened import open_table
+from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.external.report import columns_told, rows_told
 from backtest_pipeline.storage.migrations import check, load_migrations
 from backtest_pipeline.storage.settings import Settings, load_settings
 
@@ -46,10 +49,26 @@ def examine(settings: Callable[[], Settings] = load_settings) -> Iterator[Findin
         yield _look("server version", lambda: _server_version(database))
         yield _look("schema", lambda: _schema(database))
         yield _look("dagster storage", lambda: _dagster_storage(database))
+        if chosen.external is not None:
+            yield from _features(chosen, database)
         database.close()
     folder = chosen.artifacts_folder
     yield _look("artifact folder", lambda: check_artifact_folder(folder))
     yield free_space(folder)
+
+
+def _features(settings: Settings, store: Database) -> Iterator[Finding]:
+    """The user's own table of features: whether it can be read, and what is in it."""
+
+    def told(table: FeatureTable) -> str:
+        unused = f"; BACKTEST_BARS={settings.bars} is not used" if settings.bars else ""
+        return columns_told(table) + unused
+
+    table, finding = _attempt("features table", lambda: open_table(settings, store), told)
+    yield finding
+    if table is not None:
+        yield _look("features rows", lambda: rows_told(table, settings.timeframes))
+        table.close()
 
 
 def check_artifact_folder(folder: Path) -> str:

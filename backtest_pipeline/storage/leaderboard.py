@@ -197,13 +197,13 @@ def controls_of(connection: Connection, control_id: str | None = None) -> list[M
     return [dict(row) for row in rows.mappings()]
 
 
-def symbols_with_bars(connection: Connection, tf: str) -> Sequence[str]:
-    """Symbols that have stored bars at a timeframe, sorted."""
+def symbols_with_bars(connection: Connection, tf: str, dataset: str = "bars") -> Sequence[str]:
+    """Symbols that have stored bars in a dataset at a timeframe, sorted."""
     rows = connection.execute(
         text(
             "SELECT a.symbol FROM dataset_versions v JOIN dim_assets a USING (id)"
-            " WHERE v.dataset = 'bars' AND v.tf = :tf AND v.n_rows > 0 ORDER BY a.symbol"
+            " WHERE v.dataset = :dataset AND v.tf = :tf AND v.n_rows > 0 ORDER BY a.symbol"
         ),
-        {"tf": tf},
+        {"tf": tf, "dataset": dataset},
     )
     return list(rows.scalars())

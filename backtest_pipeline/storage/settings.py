@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from backtest_pipeline.market.errors import ConfigurationError, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.choose import ExchangeAccess
+from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 
 PREFIX = "BACKTEST_"
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
@@ -47,6 +48,13 @@ class Settings(BaseSettings):
         cache_folder: absolute folder of the kept bars, or empty for `<home>/cache/bars`.
         cache_max_gb: kept bars beyond this are removed, those used longest ago first.
         cache_max_days: kept bars that were not used for so long are removed.
+        features_table: the user's own table of features, `table` or `schema.table`; empty where
+            features are built here.
+        features_dsn: how to reach its database; empty where it lies in the store's own.
+        features_ema_table: table of EMAs beside it; empty where they are computed from closes.
+        features_assets_table: table with the symbol of each id; empty for `ID-<id>`.
+        features_filters: `column=value` of each key column that the table has besides
+            id, ts and tf, separated by commas; `|` between the values of one column.
     """
 
     model_config = SettingsConfigDict(
@@ -66,6 +74,11 @@ class Settings(BaseSettings):
     cache_folder: Path | None = None
     cache_max_gb: float = Field(default=10, gt=0)
     cache_max_days: float = Field(default=365, gt=0)
+    features_table: str = ""
+    features_dsn: SecretStr | None = None
+    features_ema_table: str = ""
+    features_assets_table: str = ""
+    features_filters: str = ""
 
     @field_validator("timeframes", mode="before")
     @classmethod
@@ -88,17 +101,32 @@ class Settings(BaseSettings):
             return dsn
         if dsn is None:
             raise ValueError("is required where BACKTEST_RUN_STORE_MODE=postgres")
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict
+        return _parsed(dsn)
 
-        try:
-            conninfo_to_dict(dsn.get_secret_value())
-        except psycopg.Error:  # libpq's message quotes pieces of the DSN, so it is not shown
-            raise ValueError(
-                "is not a connection string; write postgresql://user:password@host:5432/database,"
-                " with %40 for an @ in the password"
-            ) from None
-        return dsn
+    @field_validator("features_table", "features_ema_table", "features_assets_table")
+    @classmethod
+    def _table_is_named(cls, name: str) -> str:
+        return ".".join(parts_of(name)) if name else ""
+
+    @field_validator("features_filters")
+    @classmethod
+    def _filters_parse(cls, text: str) -> str:
+        filters_of(text)
+        return text
+
+    @field_validator("features_dsn")
+    @classmethod
+    def _features_dsn_parses(cls, dsn: SecretStr | None) -> SecretStr | None:
+        return _parsed(dsn) if dsn is not None else None
+
+    @field_validator(
+        "features_dsn", "features_ema_table", "features_assets_table", "features_filters"
+    )
+    @classmethod
+    def _is_of_a_table(cls, given: Any, info: ValidationInfo) -> Any:
+        if given and not info.data.get("features_table", True):
+            raise ValueError("means nothing without BACKTEST_FEATURES_TABLE")
+        return given
 
     @field_validator("home", "cache_folder")
     @classmethod
@@ -141,6 +169,35 @@ class Settings(BaseSettings):
         """The folder that artifacts are written below."""
         return _local_folder(self.artifacts_url) if self.artifacts_url else self.home / "artifacts"
 
+    @property
+    def external(self) -> ExternalNames | None:
+        """The user's own tables; None where features are built here."""
+        if not self.features_table:
+            return None
+        return ExternalNames(
+            parts_of(self.features_table),
+            parts_of(self.features_ema_table) if self.features_ema_table else None,
+            parts_of(self.features_assets_table) if self.features_assets_table else None,
+            filters_of(self.features_filters),
+        )
+
+    def bars_of(self, given: str = "") -> str:
+        """The bars that features are built of: those given, else those of the setting.
+
+        Empty where features are the user's own, which count before `BACKTEST_BARS`.
+
+        Raises:
+            ConfigurationError: for bars that are given where features are the user's own.
+        """
+        if self.external is None:
+            return given or self.bars
+        if given:
+            raise ConfigurationError(
+                f"features come from the table {self.external.table}, and bars ({given}) cannot"
+                " take its place; unset BACKTEST_FEATURES_TABLE to build features of bars"
+            )
+        return ""
+
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process: its environment, with `overrides` by field name on top.
@@ -170,6 +227,20 @@ def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
 def _complaint(error: Any) -> str:
     variable = PREFIX + str(error["loc"][0]).upper()
     return f"{variable}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _parsed(dsn: SecretStr) -> SecretStr:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        conninfo_to_dict(dsn.get_secret_value())
+    except psycopg.Error:  # libpq's message quotes pieces of the DSN, so it is not shown
+        raise ValueError(
+            "is not a connection string; write postgresql://user:password@host:5432/database,"
+            " with %40 for an @ in the password"
+        ) from None
+    return dsn
 
 
 def _local_folder(url: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,39 @@ class SignalState:
     short_since: int | None = None
 
 
+@dataclass(frozen=True)
+class FeatureRows:
+    """Where the feature rows of staged events lie, as SQL.
+
+    Attributes:
+        relation: called `f`, with at least id and ts, of one timeframe (`$1`).
+        columns: what the snapshot holds, of `f` and of the event `s`.
+        whole: whether `f.whole` is JSON that the snapshot begins with.
+    """
+
+    relation: sql.Composable
+    columns: Sequence[sql.Composable]
+    whole: bool = False
+
+
+RowsOf = Callable[["Cursor", Timeframe, Sequence[str]], FeatureRows]
+"""Finds them for the names of the EMAs that events carry, in the transaction of the events."""
+
+
+def built_rows(cursor: Cursor, _timeframe: Timeframe, emas: Sequence[str]) -> FeatureRows:
+    """The rows of `cmc_features` that are built here."""
+    table = copy.fetch(
+        cursor,
+        "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = 'cmc_features'::regclass"
+        " AND attnum > 0 AND NOT attisdropped AND attname <> 'updated_at' ORDER BY attnum",
+    )
+    columns = [("f", name) for name in table["name"].to_pylist()] + [("s", ema) for ema in emas]
+    return FeatureRows(
+        sql.SQL("(SELECT * FROM cmc_features WHERE tf = $1)"),
+        [sql.Identifier(*column) for column in columns],
+    )
+
+
 def write_signals(
     database: Database,
     timeframe: Timeframe,
@@ -80,6 +113,7 @@ def write_signals(
     ids: Mapping[str, int],
     versions: Mapping[Partition, DatasetVersion],
     since: Mapping[tuple[int, int], int] | None = None,
+    rows_of: RowsOf = built_rows,
 ) -> int:
     """Store what a block of (signal, asset) pairs gave, in one transaction; returns the events.
 
@@ -98,6 +132,7 @@ def write_signals(
         ids: asset id of each symbol.
         versions: what is recorded of the dataset `signals` for these partitions.
         since: first stamp that was computed anew of a (signal_id, asset_id).
+        rows_of: where the feature rows lie.
 
     Raises:
         InvalidInput: for an event whose pair has no state.
@@ -118,7 +153,8 @@ def write_signals(
             " AND s.id = c.id AND s.tf = $1 AND s.ts >= coalesce(c.since, '-infinity')",
             timeframe.name,
         )
-        if _insert_events(cursor, timeframe, signal_version, events.emas) != len(events):
+        rows = rows_of(cursor, timeframe, [f"ema_{period}" for period in events.emas])
+        if _insert_events(cursor, timeframe, signal_version, rows) != len(events):
             raise _lost(cursor, timeframe, len(events))
         _upsert_states(cursor, timeframe, signal_version)
         write_versions(cursor, "signals", ids, versions)
@@ -230,29 +266,27 @@ def _state_rows(
 
 
 def _insert_events(
-    cursor: Cursor, timeframe: Timeframe, signal_version: str, emas: Mapping[int, np.ndarray]
+    cursor: Cursor, timeframe: Timeframe, signal_version: str, rows: FeatureRows
 ) -> int:
     """Insert the staged events with their snapshots; returns how many found a feature row."""
-    table = copy.fetch(
-        cursor,
-        "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = 'cmc_features'::regclass"
-        " AND attnum > 0 AND NOT attisdropped AND attname <> 'updated_at' ORDER BY attnum",
-    )
-    columns = [("f", name) for name in table["name"].to_pylist()]
-    columns += [("s", f"ema_{period}") for period in emas]
     statement = sql.SQL(
         "WITH stored AS (INSERT INTO signals (signal_id, id, tf, ts, direction, action, close,"
         " feature_snapshot, params_hash, feature_version, signal_version)"
         " SELECT r.signal_id, r.id, $1, r.ts, CASE WHEN r.is_long THEN 'long' ELSE 'short' END,"
         " CASE WHEN r.is_entry THEN 'entry' ELSE 'exit' END, r.close,"
-        " to_jsonb(r.snapshot), r.params_hash, r.code_version, $2"
-        " FROM (SELECT s.*, v.code_version, snapshot"
+        " {whole} to_jsonb(r.snapshot), r.params_hash, r.code_version, $2"
+        " FROM (SELECT s.*, v.code_version, snapshot {of_f}"
         "  FROM staged s"
         "  JOIN dataset_versions v ON v.dataset = 'features' AND v.id = s.id AND v.tf = $1"
-        "  JOIN cmc_features f ON f.id = s.id AND f.ts = s.ts AND f.tf = $1"
+        "  JOIN {relation} f ON f.id = s.id AND f.ts = s.ts"
         "  CROSS JOIN LATERAL (SELECT {columns}) AS snapshot) r"
         " RETURNING 1) SELECT count(*) AS n FROM stored"
-    ).format(columns=sql.SQL(", ").join(sql.Identifier(*column) for column in columns))
+    ).format(
+        whole=sql.SQL("r.whole ||" if rows.whole else ""),
+        of_f=sql.SQL(", f.whole" if rows.whole else ""),
+        relation=rows.relation,
+        columns=sql.SQL(", ").join(rows.columns),
+    )
     return copy.fetch(cursor, statement.as_string(), timeframe.name, signal_version)["n"][0].as_py()
 
 
@@ -282,7 +316,7 @@ def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> RowsRefused:
     )
     when = utc_index(copy.stamps_of(lost["ts"])[:1])[0]
     return RowsRefused(
-        f"{lost.num_rows} of {expected} signals have no row in cmc_features or no dataset"
+        f"{lost.num_rows} of {expected} signals have no row of features or no dataset"
         f" version, the first of asset {lost['id'][0]} at {when} ({timeframe.name});"
         " refresh the features of these assets with --full-rebuild"
     )

@@ -19,6 +19,7 @@ FIGURES = {
     "dagster_refresh": ("full rebuild", "one day appended"),
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
+    "external": ("pandas.read_sql", "One look at all partitions"),
 }
 
 

@@ -136,7 +136,7 @@ def test_features_that_vanish_fail_the_signals_of_their_asset_alone(workspace: W
     signals = refresh(workspace, small_market(), [A, B, C])["signals"]
     status, detail = outcome(signals, B)
     assert status == "failed"
-    assert "no row in cmc_features" in detail
+    assert "no row of features" in detail
     assert outcome(signals, A)[0] == outcome(signals, C)[0] == "stored"
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dagster as dg
 
-from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
+from backtest_pipeline.market.features import (
+    EMA_PERIODS,
+    FEATURE_COLUMNS,
+    FEATURES,
+    READ_COLUMNS,
+)
 from backtest_pipeline.research.walk_forward import FOLD_METRICS
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRICS
 
@@ -25,6 +30,12 @@ BARS = _schema(
 )
 CMC_FEATURES = _schema(
     *((name, kind, _DEFINITIONS.get(name, "")) for name, kind in FEATURE_COLUMNS)
+)
+FEATURE_SNAPSHOTS = _schema(
+    ("asset", "string", "symbol"),
+    ("ts", "timestamp", "close stamp, UTC, as in the table"),
+    *((name, "double", _DEFINITIONS[name]) for name in READ_COLUMNS),
+    *((f"ema_{period}", "double", _DEFINITIONS[f"ema_{period}"]) for period in EMA_PERIODS),
 )
 SIGNALS = _schema(
     ("signal_id", "integer", "row of dim_signals"),

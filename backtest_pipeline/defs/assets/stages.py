@@ -9,6 +9,7 @@ from backtest_pipeline.defs.assets.columns import (
     BACKTESTS,
     BARS,
     CMC_FEATURES,
+    FEATURE_SNAPSHOTS,
     SIGNALS,
     WALK_FORWARD,
 )
@@ -27,6 +28,11 @@ from backtest_pipeline.defs.resources import (
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches
+from backtest_pipeline.pipeline.external import (
+    ExternalFeaturesStage,
+    ExternalReader,
+    external_features,
+)
 from backtest_pipeline.pipeline.features import FeaturesStage
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
 from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
@@ -91,6 +97,24 @@ def cmc_features(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     return StageRun(stored, FeaturesStage(store.workspace), config.full_rebuild)
+
+
+@_stage_asset(
+    deps=["cmc_features"],
+    group_name="market",
+    kinds={"python", "parquet"},
+    code_version=code_version("market", "storage.external", "pipeline.external"),
+    metadata={"dagster/column_schema": FEATURE_SNAPSHOTS},
+    description="What strategies and the simulation read of the table of features, as "
+    "content-addressed Parquet with its dataset version; unsound rows are left out and counted.",
+)
+def feature_snapshots(
+    context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    reader = ExternalReader(store.workspace)
+    taken = external_features(reader, partitions_of(context.partition_keys))
+    return StageRun(taken, ExternalFeaturesStage(store.workspace, reader), config.full_rebuild)
 
 
 @_stage_asset(

@@ -10,6 +10,7 @@ from backtest_pipeline.market.features.catalogue import (
     EMA_PERIODS,
     FEATURE_COLUMNS,
     FEATURES,
+    READ_COLUMNS,
     Feature,
 )
 from backtest_pipeline.market.features.derive import with_indicators
@@ -19,6 +20,7 @@ __all__ = [
     "EMA_PERIODS",
     "FEATURES",
     "FEATURE_COLUMNS",
+    "READ_COLUMNS",
     "Feature",
     "build_features",
     "resume_features",

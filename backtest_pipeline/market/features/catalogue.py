@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from backtest_pipeline.market.panel import OHLCV
+
 EMA_PERIODS = (9, 10, 21, 50, 200)
 RETURN_Z_WINDOWS = (30, 90, 365)
 VOLATILITY_WINDOWS = (20, 63, 126)
 Z_WINDOW = 365  # bars in which a volatility or an RSI is compared with its own past
 OUTLIER_Z = 4.0  # standard deviations; a normal variable is beyond once in 16,000 bars
+
+READ_COLUMNS = (*OHLCV, "gap_bars", "rsi_7", "rsi_14", "rsi_21", "atr_14", "adx_14")
+"""What strategies and the simulation read of the table; the EMAs lie beside it."""
 
 RETURNS = (
     "delta1",

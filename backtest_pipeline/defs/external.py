@@ -1,0 +1,136 @@
+"""The chain on the user's own table of features: observed, kept as snapshots, never written."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from backtest_pipeline.defs.assets.columns import CMC_FEATURES
+from backtest_pipeline.defs.assets.judgement import negative_controls
+from backtest_pipeline.defs.assets.stages import (
+    OWNERS,
+    feature_snapshots,
+    signals,
+    walk_forward,
+)
+from backtest_pipeline.defs.automation import refresh_job
+from backtest_pipeline.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    by_asset_and_timeframe,
+    rectangles,
+    register_partitions,
+    timeframes_partitions,
+)
+from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.pipeline.external import ExternalReader
+from backtest_pipeline.pipeline.watermarks import Changes, by_timeframes, changes
+from backtest_pipeline.storage.external.names import ExternalNames
+from backtest_pipeline.storage.external.watermarks import read_watermarks
+
+TABLE = dg.AssetKey("cmc_features")
+SNAPSHOTS = feature_snapshots.key
+_MOST_RUNS = 4
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def external_table(names: ExternalNames) -> dg.AssetSpec:
+    """The user's table as an asset that something else materializes."""
+    return dg.AssetSpec(
+        TABLE,
+        partitions_def=by_asset_and_timeframe,
+        group_name="market",
+        kinds={"postgres"},
+        owners=OWNERS,
+        metadata={
+            "dagster/table_name": names.table,
+            "dagster/column_schema": CMC_FEATURES,
+            "filters": {column: "|".join(values) for column, values in names.filters.items()},
+        },
+        description="The table of features that is kept elsewhere. The sensor external_features "
+        "tells here which partitions have changed; nothing of this project writes to it.",
+    )
+
+
+def external_chain(names: ExternalNames) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """The assets in the place of those that build features or read what was built."""
+    from_snapshots = {TABLE: SNAPSHOTS, dg.AssetKey("bars"): SNAPSHOTS}
+    readers = [
+        asset.with_attributes(asset_key_replacements=from_snapshots)
+        for asset in (signals, walk_forward, negative_controls)
+    ]
+    return [external_table(names), feature_snapshots, _reading_rows(readers[0]), *readers[1:]]
+
+
+def _reading_rows(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset, which reads whole rows of the user's table besides."""
+    return asset.map_asset_specs(
+        lambda spec: spec.replace_attributes(deps=[*spec.deps, dg.AssetDep(TABLE)])
+    )
+
+
+@dg.sensor(
+    name="external_features",
+    job=refresh_job,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks at the table of features that is kept elsewhere: tells of partitions that "
+    "have changed, adds new assets, and asks for a refresh of what is outdated.",
+)
+def watermark_sensor(
+    context: dg.SensorEvaluationContext, store: WorkspaceResource
+) -> dg.SensorResult:
+    reader = ExternalReader(store.workspace)
+    ours = set(timeframes_partitions.get_partition_keys())
+    seen = {p: w.version for p, w in reader.watermarks.items() if p.timeframe in ours}
+    with store.workspace.database.begin() as connection:
+        taken = read_watermarks(connection)
+    found = changes(seen, taken, context.cursor)
+    register_partitions(context.instance, sorted({p.asset for p in seen}))
+    under_way = context.instance.get_runs_count(
+        dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
+    )
+    return dg.SensorResult(
+        asset_events=[
+            dg.AssetMaterialization(
+                TABLE,
+                partition=str(partition),
+                tags={"dagster/data_version": version},
+                metadata={
+                    "rows": reader.watermarks[partition].n_rows,
+                    "newest": dg.MetadataValue.timestamp(
+                        reader.watermarks[partition].last_ts / 1e6
+                    ),
+                },
+            )
+            for partition, version in found.news.items()
+        ],
+        # A refresh that is under way will see most of it; the rest is asked for after it.
+        run_requests=[] if under_way else refreshes(context.instance, found),
+        cursor=found.cursor,
+    )
+
+
+def refreshes(instance: dg.DagsterInstance, found: Changes) -> list[dg.RunRequest]:
+    """Range runs over what is outdated: exact ones, or one around all where these are many."""
+    if not found.outdated:
+        return []
+    tags = [
+        tags
+        for assets, timeframes in by_timeframes(found.outdated)
+        for tags in rectangles(instance, assets, timeframes)
+    ]
+    if len(tags) > _MOST_RUNS:
+        known = instance.get_dynamic_partitions("asset")
+        names = timeframes_partitions.get_partition_keys()
+        at = [(known.index(p.asset), names.index(p.timeframe)) for p in found.outdated]
+        (a, b), (t, u) = ((min(axis), max(axis)) for axis in zip(*at, strict=True))
+        tags = [{RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}]
+    return [
+        dg.RunRequest(run_key=f"{found.run_key}/{i}", tags=these) for i, these in enumerate(tags)
+    ]

@@ -1,0 +1,56 @@
+"""Which rows of a table of features that others keep can be used.
+
+Its stamps are taken as they are, and what its owner computed is not computed again. A row whose
+bar is no bar would make wrong trades all the same: it is left out and counted by the rules that
+bars from files are judged by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.validation import Reason, RowIssue, bar_defects, tally
+
+
+def usable_rows(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]:
+    """The rows with sound bars, and what was wrong with the others.
+
+    Numbers that are not finite become NaN. `gap_bars` of a row counts the rows that were left out
+    just before it too, so that a trade entered after such a hole is known.
+
+    Args:
+        raw: OHLCV, gap_bars and any other float64 columns; sorted, without duplicates.
+        now_us: when the rows were read, microseconds since 1970 UTC; a bar that closes later is
+            unfinished.
+    """
+    segment = raw.segment_of_row
+    sound = np.ones(len(raw), bool)
+    issues: list[RowIssue] = []
+    for reason, defective in (*bar_defects(raw), (Reason.UNFINISHED_BAR, raw.ts > now_us)):
+        bad = defective & sound
+        sound &= ~bad
+        issues += tally(raw, reason, segment[bad], raw.ts[bad])
+    unknown = sound & ~np.isfinite(raw["volume"])
+    issues += tally(raw, Reason.MISSING_VOLUME, segment[unknown], raw.ts[unknown])
+    zero = sound & (raw["volume"] == 0)
+    issues += tally(raw, Reason.ZERO_VOLUME, segment[zero], raw.ts[zero])
+    left_out = _left_out_before(raw, sound)
+    columns = {n: np.where(np.isfinite(c), c, np.nan) for n, c in raw.columns.items()}
+    known_gap = np.where(np.isnan(columns["gap_bars"]), 0.0, columns["gap_bars"])
+    columns["gap_bars"] = np.where(left_out > 0, known_gap + left_out, columns["gap_bars"])
+    rows = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts, columns)
+    return rows.take(sound), tuple(issues)
+
+
+def _left_out_before(raw: Panel, sound: np.ndarray) -> np.ndarray:
+    """For each sound row how many rows between it and the sound row before it are none.
+
+    0 for an asset's first sound row: nothing was traded before it.
+    """
+    at = np.flatnonzero(sound)
+    between = np.zeros(len(raw), np.int64)
+    if len(at):
+        asset = raw.segment_of_row[at]
+        between[at[1:]] = np.where(asset[1:] == asset[:-1], np.diff(at) - 1, 0)
+    return between

@@ -1,0 +1,87 @@
+"""Names of the assets of the user's own table: a partition key is a symbol, the table has ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from psycopg import sql
+
+from backtest_pipeline.market.errors import InvalidInput, TableDrift
+from backtest_pipeline.market.partitions import checked_symbol
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.external.probe import FeatureTable
+
+FIRST_OWN_ID = 100_001
+"""From here on a store numbers assets itself; below are CoinMarketCap's ids."""
+SOURCE = "external"
+
+
+@dataclass(frozen=True)
+class KnownAsset:
+    """An asset that the store knows: its id, its symbol, and who told of it."""
+
+    id: int
+    symbol: str
+    source: str | None
+
+
+def asset_names(store: Database, table: FeatureTable, ids: Iterable[int]) -> dict[int, str]:
+    """A symbol for each id of the table; see `names_of`."""
+    with store.begin() as connection:
+        rows = connection.execute(sa.text("SELECT id, symbol, source FROM dim_assets")).all()
+    return names_of(sorted(set(ids)), [KnownAsset(*row) for row in rows], _offered(table))
+
+
+def names_of(
+    ids: Iterable[int], known: Iterable[KnownAsset], offered: Mapping[int, str]
+) -> dict[int, str]:
+    """A symbol for each id, the same one for ever, and no symbol for two ids.
+
+    An id that the store knows keeps its symbol, for runs and partitions are called by it. A new one
+    gets the symbol that the user's table of assets offers, or `ID-<id>` where it offers none that
+    can be a partition key. Where another asset has that symbol already, it gets `<symbol>-<id>`:
+    two coins of one ticker are two assets.
+
+    Raises:
+        TableDrift: for an id that the store gave an asset of another source.
+    """
+    symbol_of = {asset.id: asset for asset in known}
+    taken = {asset.symbol for asset in symbol_of.values()}
+    names: dict[int, str] = {}
+    for id_ in sorted(ids):
+        asset = symbol_of.get(id_)
+        if asset is not None:
+            if id_ >= FIRST_OWN_ID and asset.source != SOURCE:
+                raise TableDrift(
+                    f"the table of features has id {id_}, which is {asset.symbol} of"
+                    f" {asset.source} in this store; use a store of its own, for example another"
+                    " schema in BACKTEST_POSTGRES_DSN"
+                )
+            names[id_] = asset.symbol
+            continue
+        name = _as_key(offered.get(id_), id_)
+        if name in taken:
+            name = _as_key(f"{name}-{id_}", id_)
+        names[id_] = name
+        taken.add(name)
+    return names
+
+
+def _as_key(symbol: str | None, id_: int) -> str:
+    try:
+        return checked_symbol(symbol or "")
+    except InvalidInput:
+        return f"ID-{id_}"
+
+
+def _offered(table: FeatureTable) -> dict[int, str]:
+    if table.assets is None:
+        return {}
+    query = sql.SQL("SELECT id, symbol FROM {} WHERE symbol IS NOT NULL").format(
+        table.assets.identifier
+    )
+    with table.database.begin() as connection:
+        rows = connection.exec_driver_sql(query.as_string()).all()
+    return {row[0]: str(row[1]).strip() for row in rows}

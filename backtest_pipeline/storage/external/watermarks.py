@@ -1,0 +1,98 @@
+"""How far the user's own table has come: one cheap look at all partitions, and what it showed last.
+
+One grouped statement gives the rows, the stamps and the sum of `updated_at` of every partition, so
+that a row that is new, gone or written again shows, whatever its stamp. An index on the filters,
+tf and id that includes ts and updated_at answers it without the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.provenance import combined
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """What one look shows of one partition.
+
+    Attributes:
+        version: changes whenever something that the look shows does.
+        n_rows: rows that the filters let through.
+        last_ts: stamp of the newest, microseconds since 1970 UTC.
+    """
+
+    version: str
+    n_rows: int
+    last_ts: int
+
+
+def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
+    """The watermark of each (id, timeframe name) that the table has rows of."""
+    written = "sum(extract(epoch FROM updated_at))" if table.stamped else "NULL"
+    query = sql.SQL(
+        "SELECT id, tf, count(*), (extract(epoch FROM min(ts)) * 1000000)::bigint,"
+        " (extract(epoch FROM max(ts)) * 1000000)::bigint, {} FROM {} WHERE {} GROUP BY id, tf"
+    ).format(sql.SQL(written), table.features.identifier, table.features.condition)
+    with table.database.begin() as connection:
+        rows = connection.exec_driver_sql(query.as_string().replace("%", "%%")).all()
+    now_us = time.time_ns() // 1000
+    return {
+        (id_, tf): Watermark(
+            # A bar that has not ended is left out: that it has is a change too.
+            combined(table.identity, *map(str, (n, first, last, stamp, last > now_us))),
+            n,
+            last,
+        )
+        for id_, tf, n, first, last, stamp in rows
+    }
+
+
+def read_watermarks(connection: Connection) -> dict[Partition, str]:
+    """The version of each partition that was last taken over, as the store remembers it."""
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol, w.tf, w.version FROM external_watermarks w JOIN dim_assets a"
+            " USING (id)"
+        )
+    )
+    return {Partition(symbol, tf): version for symbol, tf, version in rows}
+
+
+def write_watermarks(
+    cursor: Cursor, ids: Mapping[str, int], watermarks: Mapping[Partition, Watermark]
+) -> None:
+    """Remember what these partitions showed when they were taken over, in the transaction."""
+    rows = sorted((ids[p.asset], p.timeframe, w) for p, w in watermarks.items())
+    columns: Sequence[Sequence[object]] = [
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2].version for row in rows],
+        [row[2].n_rows for row in rows],
+        [row[2].last_ts for row in rows],
+    ]
+    copy.run(
+        cursor,
+        """
+        INSERT INTO external_watermarks (id, tf, version, n_rows, last_ts, taken_at)
+        SELECT id, tf, version, n_rows, timestamptz 'epoch' + last_us * interval '1 microsecond',
+               now()
+        FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
+             AS u (id, tf, version, n_rows, last_us)
+        ON CONFLICT (id, tf) DO UPDATE SET version = excluded.version, n_rows = excluded.n_rows,
+            last_ts = excluded.last_ts, taken_at = excluded.taken_at
+        """,
+        *columns,
+    )

@@ -1,0 +1,122 @@
+"""The command line on the user's own table of features."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.theirs import FILTERS, Theirs
+
+
+@pytest.fixture
+def external(cli: CommandLine, theirs: Theirs) -> CommandLine:
+    theirs.run(
+        "CREATE TABLE theirs.coins AS SELECT id, 'COIN' || id AS symbol FROM theirs.features"
+        " GROUP BY id;"
+        "GRANT SELECT ON theirs.coins TO PUBLIC"
+    )
+    cli.monkeypatch.setenv("BACKTEST_FEATURES_TABLE", "theirs.features")
+    cli.monkeypatch.setenv("BACKTEST_FEATURES_DSN", theirs.reader)
+    cli.monkeypatch.setenv("BACKTEST_FEATURES_FILTERS", FILTERS)
+    cli.monkeypatch.setenv("BACKTEST_FEATURES_ASSETS_TABLE", "theirs.coins")
+    return cli
+
+
+def test_a_refresh_and_a_run_use_the_table_and_leave_it_as_it_is(
+    external: CommandLine, theirs: Theirs
+) -> None:
+    theirs.run("UPDATE theirs.features SET close = NULL WHERE id = 1 AND ts < '2016-01-03'")
+    before = theirs.content()
+    answer = external("refresh", "--timeframes", "1D,1W", "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert {run["asset"] for run in found["runs"]} == {"COIN1", "COIN2", "COIN3"}
+    assert len(found["runs"]) == 36
+    assert found["rows_by_reason"] == [{"reason": "nan_price", "rows": 2, "assets": 1}]
+
+    answer = external("run", "--signal", "rsi_14_30_70", "--asset", "COIN1", "--json")
+    assert answer.code == 0, answer.err
+    run = json.loads(answer.out)
+    assert run["bars"] == 298
+    assert run["rows_by_reason"] == {"nan_price": 2}
+    stored = {(r["signal"], r["asset"], r["timeframe"]): r["run_id"] for r in found["runs"]}
+    assert run["run_id"] == stored["rsi_14_30_70", "COIN1", "1D"]
+    assert theirs.content() == before
+
+
+def test_the_doctor_tells_what_the_table_holds(external: CommandLine) -> None:
+    external.monkeypatch.setenv("BACKTEST_BARS", "/data/bars")
+    answer = external("doctor")
+    assert answer.code == 0, answer.out
+    told = {line.split(":")[0]: line for line in answer.out.splitlines()}
+    columns, rows = told["ok   features table"], told["ok   features rows"]
+    for fact in (
+        "114 columns",
+        "key columns besides id, ts, tf: alignment_source, venue_id",
+        "filters: alignment_source=multi_tf, venue_id=1",
+        "EMAs computed from closes",
+        "symbols from theirs.coins",
+        "BACKTEST_BARS=/data/bars is not used",
+    ):
+        assert fact in columns
+    assert "1D 900 rows of 3 assets until 2016-10-26 23:59:59" in rows
+    assert "1W 900 rows of 3 assets until" in rows
+    assert "secret" not in answer.out
+
+
+def test_the_doctor_says_what_drifted_and_how_to_mend_it(
+    external: CommandLine, theirs: Theirs
+) -> None:
+    external.monkeypatch.setenv("BACKTEST_FEATURES_FILTERS", "venue_id=1")
+    answer = external("doctor")
+    assert answer.code == 1
+    assert "alignment_source holds multi_tf" in answer.out
+    assert "     mend: set BACKTEST_FEATURES_FILTERS, such as alignment_source=..." in answer.out
+    external.monkeypatch.setenv("BACKTEST_FEATURES_FILTERS", FILTERS)
+    external.monkeypatch.setenv("BACKTEST_TIMEFRAMES", "4H")
+    assert "has no row of 4H, but of 1D, 1W" in external("doctor").out
+
+
+def test_bars_cannot_take_the_place_of_the_table(external: CommandLine) -> None:
+    for command in (("refresh",), ("run", "--signal", "rsi", "--asset", "COIN1")):
+        answer = external(*command, "--bars", "/data/bars")
+        assert answer.code == 1
+        assert "features come from the table theirs.features" in answer.message
+    assert "the sample market) cannot take its place" in external("demo").message
+
+
+def test_an_asset_that_the_table_does_not_have_is_named(external: CommandLine) -> None:
+    answer = external("run", "--signal", "rsi", "--asset", "COIN7")
+    assert answer.code == 1
+    assert "unknown asset 'COIN7'; did you mean COIN" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("FEATURES_TABLE", "a.b.c", "BACKTEST_FEATURES_TABLE: must be table or schema.table"),
+        ("FEATURES_FILTERS", "venue_id", "BACKTEST_FEATURES_FILTERS: must be column=value"),
+        ("FEATURES_FILTERS", "a=1,a=2", "names a twice"),
+        ("FEATURES_DSN", "secret=x", "BACKTEST_FEATURES_DSN: is not a connection string"),
+        ("FEATURES_TABLE", "", "means nothing without BACKTEST_FEATURES_TABLE"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(
+    external: CommandLine, variable: str, value: str, says: str
+) -> None:
+    external.monkeypatch.setenv(f"BACKTEST_{variable}", value)
+    answer = external("doctor")
+    assert answer.code == 1
+    assert says in answer.out
+    assert "secret" not in answer.out
+
+
+def test_a_database_that_does_not_answer_is_named(external: CommandLine) -> None:
+    external.monkeypatch.setenv("BACKTEST_FEATURES_DSN", "postgresql://u:secret@127.0.0.1:1/p")
+    answer = external("refresh")
+    assert answer.code == 1
+    assert "127.0.0.1/p" in answer.message
+    assert "BACKTEST_FEATURES_DSN names it" in answer.message
+    assert "secret" not in answer.err
