@@ -20,10 +20,10 @@ from backtest_pipeline.pipeline.folds import Plan, folds_of, tasks_of
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
-    environment_hash,
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
@@ -45,6 +45,7 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
 from backtest_pipeline.storage.walk_forward import publish_walk_forwards
@@ -140,6 +141,7 @@ def walk_block(
     events = np.concatenate(traded)
     batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
     published = publication_of(batch, signals, identities, ids, told, started_at)
+    keep_inputs(workspace.artifacts, asked, assets)
     about = {"runs": len(identities), "timeframe": tf}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return WalkedBlock(published, _efficiency_table(rows))
