@@ -8,20 +8,25 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
+from backtest_pipeline.simulation.sizing import Sizing
+from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
 
+_Made = TypeVar("_Made")
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # The rooms whose code decides a run's numbers, from the bar to the metric.
 RUN_CODE = ("market", "strategies", "simulation")
@@ -99,6 +104,31 @@ def simulation_config(config: SimulationConfig) -> dict[str, Any]:
         **asdict(config),
         "sizing": {"mode": type(config.sizing).__name__, **asdict(config.sizing)},
     }
+
+
+def config_of(simulation: Mapping[str, Any]) -> SimulationConfig:
+    """The configuration that `simulation_config` gave.
+
+    Raises:
+        InvalidInput: where it holds what this code does not know, of a later or earlier code.
+    """
+    sizing = dict(simulation["sizing"])
+    kinds = {kind.__name__: kind for kind in get_args(Sizing)}
+    mode = sizing.pop("mode")
+    if mode not in kinds:
+        raise InvalidInput(f"this code does not know the sizing {mode!r}")
+    parts = {"costs": CostModel, "stops": StopRules, "sizing": kinds[mode]}
+    given = {**simulation, "sizing": sizing}
+    made = {name: _made(kind, given[name]) for name, kind in parts.items()}
+    return _made(SimulationConfig, {**given, **made})
+
+
+def _made(kind: type[_Made], values: Mapping[str, Any]) -> _Made:
+    known = {f.name for f in fields(kind)}  # pyright: ignore[reportArgumentType]
+    strange = sorted(set(values) - known)
+    if strange:
+        raise InvalidInput(f"this code's {kind.__name__} does not know {', '.join(strange)}")
+    return kind(**values)
 
 
 def canonical_json(value: Any) -> str:

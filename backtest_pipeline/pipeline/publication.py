@@ -242,7 +242,7 @@ def _runs_table(
             "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
             "is_current": same(True),
             "config": [identity.config for identity in identities],
-            "results": _results(batch),
+            "results": results_of(batch),
             "snapshot_id": [identity.snapshot_id for identity in identities],
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
@@ -260,7 +260,7 @@ def _runs_table(
     )
 
 
-def _results(batch: BatchResult) -> list[str]:
+def results_of(batch: BatchResult) -> list[str]:
     """The JSON summary of each run."""
     summaries = []
     for column, metrics in enumerate(_each_column(batch)):

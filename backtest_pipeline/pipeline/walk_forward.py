@@ -75,10 +75,20 @@ def walkers(
     found = []
     for signal in sorted(first.values(), key=lambda s: s.signal_id):
         name = signal.signal_type
-        space = parameter_space(strategy_of(name), (values or {}).get(name, {}))
+        space = space_of(name, (values or {}).get(name, {}))
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
         found.append(Walker(replace(signal, name=name, params=axes), space))
     return tuple(found)
+
+
+def space_of(signal_type: str, values: Mapping[str, Any]) -> ParameterSpace:
+    """What a strategy chooses from; its parameters in their own order, however they were given.
+
+    Their order decides which of equally good combinations is chosen, and where a search goes.
+    """
+    space = parameter_space(strategy_of(signal_type), values)
+    order = [name for name in space.strategy.params_type.model_fields if name in space.axes]
+    return ParameterSpace(space.strategy, {name: space.axes[name] for name in order})
 
 
 @dataclass(frozen=True)

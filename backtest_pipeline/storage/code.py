@@ -53,6 +53,11 @@ def installed_code() -> CodeArchive:
     return archive_of({p.relative_to(parent).as_posix(): p.read_bytes() for p in sources})
 
 
+def installed_folder() -> Path:
+    """The folder that the installed package lies in."""
+    return _PACKAGE.parent
+
+
 def keep_installed_code(artifacts: ArtifactStore) -> None:
     """Have the installed sources among the artifacts; those that are there are kept."""
     code = installed_code()
