@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, ranking
+from backtest_pipeline.cli import assumed, ranking, replaying
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ranking.app)
+app.add_typer(replaying.app)
 
 Bars = Annotated[
     Path | None,

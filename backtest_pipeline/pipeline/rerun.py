@@ -133,7 +133,9 @@ def _rows(
     columns: Sequence[str],
 ) -> Panel:
     """The rows of one asset, as many as were recorded."""
-    snapshot = snapshots[f"{asset}|{tf}"]
+    snapshot = snapshots.get(f"{asset}|{tf}")
+    if snapshot is None:
+        raise InvalidInput(f"the rows of {asset}|{tf} are not among the snapshots of the run")
     names = ["ts", *columns]
     tables = [artifacts.read_snapshot(uri, names, [asset]) for uri in snapshot["uris"]]
     table = pa.concat_tables(tables)

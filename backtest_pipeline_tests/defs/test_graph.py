@@ -73,6 +73,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "refresh",
         "rollup",
         "second_opinion",
+        "replay_runs",
         "rank_runs",
         "search_no_edge",
         "walk_forwards",

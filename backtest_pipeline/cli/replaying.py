@@ -1,0 +1,104 @@
+"""`backtest-pipeline replay` and `explain-diff`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backtest_pipeline.cli.console import print_json, progress_shown, say
+
+if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.replay import Replay
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN_ID...", help="Runs; the beginnings of ids will do.")
+    ],
+    code: Annotated[
+        str, typer.Option(help="recorded: the sources that made the run; installed: today's.")
+    ] = "recorded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compute stored runs again from their snapshots, and compare the results bit by bit.
+
+    Exit code 1 where a run differs or cannot be computed. One that differs is put in quarantine.
+    """
+    found = _replayed(run_ids, code)
+    if as_json:
+        print_json({"runs": [_as_json(one) for one in found]})
+    else:
+        for one in found:
+            _show(one)
+    if any(one.verdict != "same" for one in found):
+        sys.exit(1)
+
+
+def _replayed(run_ids: Sequence[str], code: str) -> list[Replay]:
+    with progress_shown() as progress:
+        progress("loading", 0, 1)
+        from backtest_pipeline.cli.serving import ensure_schema
+        from backtest_pipeline.pipeline.replay import Code, replay_runs
+        from backtest_pipeline.pipeline.workspace import open_workspace
+        from backtest_pipeline.storage.settings import load_settings
+
+        chosen = Code.of(code)
+        settings = load_settings()
+        ensure_schema(settings)
+        with open_workspace(settings, progress=progress) as workspace:
+            progress("loading", 1, 1)
+            return replay_runs(workspace, run_ids, code=chosen)
+
+
+_VERDICTS = {
+    "same": "same result, bit by bit",
+    "differs": "ANOTHER RESULT",
+    "impossible": "cannot be computed again",
+}
+_QUARANTINE = {
+    "set": "put in quarantine: left out of leaderboard, portfolios and summaries",
+    "lifted": "no longer in quarantine",
+}
+
+
+def _show(one: Replay) -> None:
+    say(f"{one.name}, run {one.run_id}: {_VERDICTS[one.verdict]}")
+    say(f"  code         {_code(one)}")
+    say(f"  fingerprint  {one.expected} stored")
+    if one.found:
+        say(f"               {one.found} found")
+    for line in one.differences:
+        say(f"  - {line}")
+    for line in one.remarks:
+        say(f"  ({line})")
+    if one.quarantine:
+        say(f"  {_QUARANTINE[one.quarantine]}")
+
+
+def _code(one: Replay) -> str:
+    if not one.code:
+        return "none"
+    whose = "the sources that made the run" if one.is_own_code else "today's sources"
+    return f"{whose}, {one.code}"
+
+
+def _as_json(one: Replay) -> dict[str, Any]:
+    return {
+        "run_id": str(one.run_id),
+        "name": one.name,
+        "verdict": one.verdict.value,
+        "code": one.code,
+        "is_own_code": one.is_own_code,
+        "is_own_environment": one.is_own_environment,
+        "expected": one.expected,
+        "found": one.found,
+        "differences": list(one.differences),
+        "remarks": list(one.remarks),
+        "quarantine": one.quarantine,
+    }
