@@ -1,13 +1,13 @@
-"""Two results of a run side by side: the first trade, bar and metric in which they differ."""
+"""Two runs side by side, in words: what they came to, and what they were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
 
 Columns = Mapping[str, Sequence[Any]]
 """Trades by column, as `simulation.trades.trade_columns` names them; None where unknown."""
@@ -90,3 +90,74 @@ def _shown(name: str, value: Any) -> str:
 
 def _number(value: Any) -> str:
     return "undefined" if value is None else str(value)
+
+
+def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two configurations have otherwise, key by key: `simulation.costs.fee_bps: 10 -> 20`."""
+    flat = [dict(_leaves("", side)) for side in (one, other)]
+    return [
+        f"{key}: {flat[0].get(key, 'absent')} -> {flat[1].get(key, 'absent')}"
+        for key in sorted({*flat[0], *flat[1]})
+        if key not in flat[0] or key not in flat[1] or flat[0][key] != flat[1][key]
+    ]
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}" if path else name, inner)
+    else:
+        yield path, value
+
+
+def row_differences(one: Panel, other: Panel) -> list[str]:
+    """Which rows of one asset differ between two versions: restated, appended or removed.
+
+    Args:
+        one, other: the rows of the asset in each version, with the same columns.
+    """
+    common, of_one, of_other = np.intersect1d(one.ts, other.ts, return_indices=True)
+    unequal = {
+        name: ~_same(one[name][of_one], other[name][of_other])
+        for name in one.columns
+        if name in other.columns
+    }
+    bars = np.any([unequal[name] for name in OHLCV], axis=0)
+    derived = np.any(list(unequal.values()), axis=0) & ~bars
+    added, gone = np.setdiff1d(other.ts, one.ts), np.setdiff1d(one.ts, other.ts)
+    last = one.ts[-1] if len(one) else np.iinfo(np.int64).min
+    found = (
+        (common[bars], "bars restated"),
+        (common[derived], "bars with other indicators and the same prices"),
+        (added[added > last], "bars appended"),
+        (added[added <= last], "bars put in between"),
+        (gone, "bars removed"),
+    )
+    return [
+        f"{len(ts)} {what}, from {stamp(int(ts[0]))} to {stamp(int(ts[-1]))}"
+        for ts, what in found
+        if len(ts)
+    ]
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+_COMPUTE = ("market", "strategies", "simulation", "research", "pipeline", "storage", "sources")
+
+
+def code_differences(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]:
+    """The source files that differ, of those that a computation may pass through.
+
+    Args:
+        one, other: sources by name, such as `backtest_pipeline/market/panel.py`.
+    """
+    found = []
+    for name in sorted({*one, *other}):
+        room = name.split("/")[1]
+        if room not in _COMPUTE or one.get(name) == other.get(name):
+            continue
+        how = "added" if name not in one else "removed" if name not in other else "changed"
+        found.append(f"{how} {name}")
+    return found

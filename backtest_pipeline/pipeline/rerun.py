@@ -91,7 +91,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
     signal = SignalRow(0, **{_SIGNAL[name]: value for name, value in config["signal"].items()})
     asked = _asked(artifacts, config, asset)
-    panel = _rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
+    panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
     if asked.walk_forward is None:
         batch = _traded(artifacts, run, panel, signal, asked)
     else:
@@ -125,14 +125,25 @@ def _asked(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> A
     )
 
 
-def _rows(
+def recorded_rows(
     artifacts: ArtifactStore,
     tf: str,
     asset: str,
     snapshots: Mapping[str, Mapping[str, Any]],
     columns: Sequence[str],
 ) -> Panel:
-    """The rows of one asset, as many as were recorded."""
+    """The rows of one asset, as many as were recorded.
+
+    Args:
+        artifacts: where they are.
+        tf, asset: whose.
+        snapshots: by partition `version`, `uris` and `n_rows`.
+        columns: of `features.SNAPSHOT_COLUMNS`.
+
+    Raises:
+        InvalidInput: where the partition is not among the snapshots.
+        ArtifactCorrupt: where a file is gone, damaged, or holds other rows than were recorded.
+    """
     snapshot = snapshots.get(f"{asset}|{tf}")
     if snapshot is None:
         raise InvalidInput(f"the rows of {asset}|{tf} are not among the snapshots of the run")
@@ -180,7 +191,7 @@ def _benchmark(
     tf, snapshots = run["timeframe"], run["snapshots"]
     known = sorted(partition.removesuffix(f"|{tf}") for partition in snapshots)
     held = known if asked.benchmark == UNIVERSE else [asked.benchmark]
-    parts = [_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in held]
+    parts = [recorded_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in held]
     return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), asked)
 
 
