@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from backtest_pipeline.cli.console import print_json, progress_shown, say
 
 if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.explanation import Explanation, Move
     from backtest_pipeline.pipeline.replay import Replay
 
 app = typer.Typer()
@@ -102,3 +104,82 @@ def _as_json(one: Replay) -> dict[str, Any]:
         "remarks": list(one.remarks),
         "quarantine": one.quarantine,
     }
+
+
+@app.command()
+def explain_diff(
+    a: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    b: Annotated[str, typer.Argument(help="Another run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which of data, code and configuration made two stored runs differ, and by how much.
+
+    Both are computed again with one of these swapped at a time, from A towards B and back.
+    """
+    with progress_shown() as progress:
+        progress("loading", 0, 1)
+        from backtest_pipeline.cli.serving import ensure_schema
+        from backtest_pipeline.pipeline.explanation import explain_runs
+        from backtest_pipeline.pipeline.workspace import open_workspace
+        from backtest_pipeline.storage.settings import load_settings
+
+        settings = load_settings()
+        ensure_schema(settings)
+        with open_workspace(settings, progress=progress) as workspace:
+            progress("loading", 1, 1)
+            found = explain_runs(workspace, a, b)
+    if as_json:
+        print_json({**asdict(found), "a": str(found.a), "b": str(found.b), "movers": found.movers})
+    else:
+        _explain(found)
+
+
+def _explain(found: Explanation) -> None:
+    say(f"A  {found.names[0]}, run {found.a}")
+    say(f"B  {found.names[1]}, run {found.b}")
+    for factor in found.factors:
+        say("")
+        if factor.is_equal:
+            say(f"{factor.name}: equal")
+            continue
+        say(f"{factor.name}: differs")
+        for line in factor.differences[:_MOST_LINES]:
+            say(f"  - {line}")
+        if len(factor.differences) > _MOST_LINES:
+            say(f"  - and {len(factor.differences) - _MOST_LINES} more (--json lists all)")
+        if factor.forward and factor.backward:
+            say(f"  B's in A:  {_moves(factor.forward)}")
+            say(f"  A's in B:  undoes {_moves(factor.backward)}")
+        else:
+            say("  cannot be swapped here")
+    say("")
+    say(f"A to B:  {_moves(found.total)}")
+    say(f"moved by {', '.join(found.movers) or 'nothing'}")
+    if found.interacts:
+        together = ", ".join(_amounts(found.interaction))
+        say(f"together, beyond what each does alone: {together}")
+    for line in found.remainder:
+        say(f"left over: {line}")
+
+
+_MOST_LINES = 10
+
+
+def _moves(move: Move) -> str:
+    if move.error:
+        return f"cannot be computed: {move.error}"
+    if not move.moved:
+        return "no trade and no bar changes"
+    where = [f"first bar {move.first_bar}"] if move.first_bar else []
+    where += [move.first_trade] if move.first_trade else []
+    return f"{', '.join(_amounts(asdict(move)))}\n             {'; '.join(where)}"
+
+
+def _amounts(values: Mapping[str, Any]) -> list[str]:
+    """Changes for people; what is undefined in one of the results is left out."""
+    shown = (
+        ("total_return", "return {:+.4%}"),
+        ("sharpe", "Sharpe {:+.4f}"),
+        ("trade_count", "trades {:+.0f}"),
+    )
+    return [form.format(values[n]) for n, form in shown if values.get(n) is not None]

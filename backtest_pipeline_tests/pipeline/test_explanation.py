@@ -16,6 +16,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
+from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
 
 BARS = daily_panel({"A": 250}, seed=11)
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
@@ -31,7 +32,7 @@ def restated(panel: Panel, row: int = 120) -> Panel:
 
 
 def run(workspace: Workspace, bars: Panel, config: SimulationConfig, **what: Any) -> Any:
-    told = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | what
+    told: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | what
     return backtest_once(workspace, StaticSource({"1D": bars}), asked=Asked(config), **told)
 
 
@@ -64,6 +65,32 @@ def test_data_and_costs_are_told_apart_and_what_they_do_together(workspace: Work
     assert found.interaction["total_return"] == pytest.approx(together, abs=1e-15)
     assert found.interacts
     assert config.forward.first_trade.startswith("trade 1, entered ")
+
+
+def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Workspace) -> None:
+    todays = run(workspace, BARS, PLAIN)["run_id"]
+    resting = other_version(workspace.artifacts, RESTING).run(workspace)
+    found = explain_runs(workspace, todays, resting)
+    assert factor(found, "code").differences == (f"changed {EMA}",)
+    assert factor(found, "data").is_equal
+    assert factor(found, "config").is_equal
+    assert found.movers == ("code",)
+    assert found.total == factor(found, "code").forward
+    assert found.remainder == ()
+
+    reworded = other_version(workspace.artifacts, REWORDED)
+    with workspace.database.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE backtest_runs SET code_archive = :uri WHERE run_id = :run_id"),
+            {"uri": reworded.uri, "run_id": todays},
+        )
+    same = explain_runs(workspace, todays, todays)
+    assert same.movers == ()
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("UPDATE backtest_runs SET code_archive = NULL"))
+    unknown = explain_runs(workspace, todays, resting)
+    assert "the code cannot be swapped" in unknown.remainder[0]
+    assert "B is stored with another result" in unknown.remainder[1]
 
 
 def test_a_run_differs_from_itself_in_nothing(workspace: Workspace) -> None:
