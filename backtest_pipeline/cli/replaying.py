@@ -147,13 +147,15 @@ def _explain(found: Explanation) -> None:
             say(f"  - {line}")
         if len(factor.differences) > _MOST_LINES:
             say(f"  - and {len(factor.differences) - _MOST_LINES} more (--json lists all)")
-        if factor.forward and factor.backward:
-            say(f"  B's in A:  {_moves(factor.forward)}")
-            say(f"  A's in B:  undoes {_moves(factor.backward)}")
-        else:
+        if factor.forward is None or factor.backward is None:
             say("  cannot be swapped here")
+        elif factor.forward == found.total:  # nothing else differs
+            say("  moves all that there is between A and B")
+        else:
+            _show_move("in A, B's changes", factor.forward)
+            _show_move("in B, A's would undo", factor.backward)
     say("")
-    say(f"A to B:  {_moves(found.total)}")
+    _show_move("from A to B", found.total)
     say(f"moved by {', '.join(found.movers) or 'nothing'}")
     if found.interacts:
         together = ", ".join(_amounts(found.interaction))
@@ -165,14 +167,18 @@ def _explain(found: Explanation) -> None:
 _MOST_LINES = 10
 
 
-def _moves(move: Move) -> str:
+def _show_move(what: str, move: Move) -> None:
     if move.error:
-        return f"cannot be computed: {move.error}"
+        say(f"  {what}: cannot be computed: {move.error}")
+        return
     if not move.moved:
-        return "no trade and no bar changes"
-    where = [f"first bar {move.first_bar}"] if move.first_bar else []
-    where += [move.first_trade] if move.first_trade else []
-    return f"{', '.join(_amounts(asdict(move)))}\n             {'; '.join(where)}"
+        say(f"  {what}: no trade and no bar")
+        return
+    say(f"  {what}: {', '.join(_amounts(asdict(move)))}")
+    if move.first_bar:
+        say(f"    first bar with another equity: {move.first_bar}")
+    if move.first_trade:
+        say(f"    first other trade: {move.first_trade}")
 
 
 def _amounts(values: Mapping[str, Any]) -> list[str]:

@@ -135,6 +135,8 @@ def row_differences(one: Panel, other: Panel) -> list[str]:
     )
     return [
         f"{len(ts)} {what}, from {stamp(int(ts[0]))} to {stamp(int(ts[-1]))}"
+        if len(ts) > 1
+        else f"1 {what.replace('bars', 'bar', 1)}, {stamp(int(ts[0]))}"
         for ts, what in found
         if len(ts)
     ]

@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.replay import sources_of
 from backtest_pipeline.pipeline.worker import Rerun, rerun
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS
-from backtest_pipeline.storage.code import installed_code, read_code
+from backtest_pipeline.storage.code import code_on_disk, read_code
 from backtest_pipeline.storage.environment import recorded_environments
 from backtest_pipeline.storage.recorded import (
     RecordedRun,
@@ -184,10 +184,10 @@ def _codes(
     """The sources of both runs; today's for both, and why, where some are not to be had."""
     try:
         first, second = (sources_of(run) for run in runs)
-        for uri in {first, second} - {installed_code().uri}:
+        for uri in {first, second} - {code_on_disk().uri}:
             read_code(workspace.artifacts, uri)
     except (CannotReplay, ArtifactCorrupt) as error:
-        uri = installed_code().uri
+        uri = code_on_disk().uri
         return (uri, uri), (f"the code cannot be swapped, today's runs for both: {error}",)
     return (first, second), ()
 

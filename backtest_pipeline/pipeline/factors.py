@@ -15,7 +15,7 @@ from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.rerun import recorded_rows
 from backtest_pipeline.pipeline.worker import Rerun
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.code import installed_code, read_code
+from backtest_pipeline.storage.code import code_on_disk, read_code
 from backtest_pipeline.storage.environment import differences
 from backtest_pipeline.storage.recorded import RecordedRun
 
@@ -73,7 +73,7 @@ def code_words(workspace: Workspace, one: str, other: str) -> list[str]:
     """
     if one == other:
         return []
-    installed = installed_code()
+    installed = code_on_disk()
     files = [
         (installed if uri == installed.uri else read_code(workspace.artifacts, uri)).files()
         for uri in (one, other)

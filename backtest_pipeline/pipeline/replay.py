@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.identity import RUN_CODE
 from backtest_pipeline.pipeline.rerun import curve_hash
 from backtest_pipeline.pipeline.worker import Answer, Rerun, rerun
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.storage.code import installed_code
+from backtest_pipeline.storage.code import code_on_disk
 from backtest_pipeline.storage.environment import differences, recorded_environments
 from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.quarantine import quarantine_run, release_run
@@ -150,7 +150,7 @@ def sources_of(run: RecordedRun, code: Code = Code.RECORDED) -> str:
     Raises:
         CannotReplay: for a run from before sources were kept, by other code than is installed.
     """
-    installed = installed_code().uri
+    installed = code_on_disk().uri
     if code is Code.INSTALLED:
         return installed
     if run.code_archive is not None:

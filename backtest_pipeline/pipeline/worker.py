@@ -14,7 +14,7 @@ from backtest_pipeline.market.errors import CannotReplay
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.rerun import PROTOCOL
 from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.code import extracted, installed_code, installed_folder, read_code
+from backtest_pipeline.storage.code import code_on_disk, extracted, installed_folder, read_code
 from backtest_pipeline.storage.recorded import RecordedRun, Snapshot
 
 _WORKER = "backtest_pipeline.pipeline.rerun"
@@ -100,7 +100,7 @@ def rerun(
         ArtifactCorrupt: where the archive is gone or damaged.
         CannotReplay: where that code cannot do it, and why.
     """
-    if code == installed_code().uri:
+    if code == code_on_disk().uri:
         folder = installed_folder()
     else:
         if f"{_WORKER.replace('.', '/')}.py" not in read_code(artifacts, code).files():

@@ -47,7 +47,12 @@ def archive_of(files: Mapping[str, bytes]) -> CodeArchive:
 
 @cache
 def installed_code() -> CodeArchive:
-    """The sources of this package as they are installed: its Python modules and nothing else."""
+    """The sources that this process runs: the modules of this package and nothing else."""
+    return code_on_disk()
+
+
+def code_on_disk() -> CodeArchive:
+    """The sources that a process would run that began now."""
     parent = _PACKAGE.parent
     sources = sorted(_PACKAGE.rglob("*.py"))
     return archive_of({p.relative_to(parent).as_posix(): p.read_bytes() for p in sources})

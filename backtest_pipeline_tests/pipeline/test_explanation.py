@@ -49,7 +49,7 @@ def test_data_and_costs_are_told_apart_and_what_they_do_together(workspace: Work
     assert factor(found, "environment").is_equal
     assert found.remainder == ()
     data, config = factor(found, "data"), factor(found, "config")
-    assert "1 bars restated" in data.differences[0]
+    assert "1 bar restated, " in data.differences[0]
     assert any("2 bars removed" in line for line in data.differences)
     assert config.differences == (
         "simulation.costs.fee_bps: 10.0 -> 80",
