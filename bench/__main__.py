@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.machine import machine
 
-CASES = ("peers", "grid", "universe", "portfolio", "dagster_refresh", "walk_forward")
+CASES = ("peers", "grid", "universe", "portfolio", "dagster_refresh", "walk_forward", "provenance")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -54,7 +54,8 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
     if name in BENCHMARKS:
         return Comparison(benchmark_equity(panel, name, asked.config))
     with workspace.database.begin() as connection:
-        wanted = known_symbols(connection) if name == UNIVERSE else (name,)
+        # Databases differ in how they sort, and a sum depends on its order.
+        wanted = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
         partitions = [Partition(symbol, panel.timeframe.name) for symbol in wanted]
         stored = read_versions(connection, "features", partitions)
     assets = [partition.asset for partition in partitions if partition in stored]

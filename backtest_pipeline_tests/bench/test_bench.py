@@ -18,6 +18,7 @@ FIGURES = {
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
+    "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
 }
 
 
@@ -60,5 +61,5 @@ def test_an_unknown_case_is_refused_with_those_that_there_are() -> None:
         check=False,
     )
     assert done.returncode == 2
-    known = "peers, grid, universe, portfolio, dagster_refresh, walk_forward"
+    known = "peers, grid, universe, portfolio, dagster_refresh, walk_forward, provenance"
     assert f"no case 'universes'; there are {known}" in done.stderr
