@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
+    from backtest_pipeline.pipeline.explanation import Explanation, explain_diff
     from backtest_pipeline.pipeline.exploration import Exploration, explore
+    from backtest_pipeline.pipeline.replay import Replay, replay
     from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
     from backtest_pipeline.research.optimizer import Search
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
@@ -48,8 +50,10 @@ _HOMES = {
     "BookSimulation": "simulation.many",
     "CostModel": "simulation.costs",
     "EqualWeight": "simulation.sizing",
+    "Explanation": "pipeline.explanation",
     "Exploration": "pipeline.exploration",
     "FixedFractional": "simulation.sizing",
+    "Replay": "pipeline.replay",
     "Schedule": "research.walk_forward",
     "Search": "research.optimizer",
     "SimulationResult": "simulation.single",
@@ -58,6 +62,7 @@ _HOMES = {
     "build_features": "pipeline.api",
     "compute_metrics": "simulation.single",
     "deflated_sharpe_ratio": "simulation.significance",
+    "explain_diff": "pipeline.explanation",
     "explore": "pipeline.exploration",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
@@ -66,6 +71,7 @@ _HOMES = {
     "probabilistic_sharpe_ratio": "simulation.significance",
     "probability_of_backtest_overfitting": "research.overfitting",
     "Robustness": "research.robustness",
+    "replay": "pipeline.replay",
     "robustness": "pipeline.api",
     "run_backtest": "pipeline.api",
     "simulate": "simulation.single",
@@ -81,8 +87,10 @@ __all__ = [
     "BookSimulation",
     "CostModel",
     "EqualWeight",
+    "Explanation",
     "Exploration",
     "FixedFractional",
+    "Replay",
     "Robustness",
     "Schedule",
     "Search",
@@ -93,6 +101,7 @@ __all__ = [
     "build_features",
     "compute_metrics",
     "deflated_sharpe_ratio",
+    "explain_diff",
     "explore",
     "generate_signals",
     "load_bars",
@@ -100,6 +109,7 @@ __all__ = [
     "load_signals",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
+    "replay",
     "robustness",
     "run_backtest",
     "simulate",

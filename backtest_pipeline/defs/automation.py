@@ -14,11 +14,14 @@ from backtest_pipeline.defs.resources import SourceResource
 SECOND_OPINION = dg.AssetSelection.checks(
     dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
 )
+REPLAY = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("backtests"), "replay"))
 refresh_job = dg.define_asset_job(
     "refresh",
-    # Whatever way features come. Importing vectorbt for its opinion takes longer than all of the
-    # computing.
-    selection=dg.AssetSelection.assets("backtests").upstream().materializable() - SECOND_OPINION,
+    # Whatever way features come. Importing vectorbt for its opinion, or all of ours in a fresh
+    # process, takes longer than all of the computing.
+    selection=dg.AssetSelection.assets("backtests").upstream().materializable()
+    - SECOND_OPINION
+    - REPLAY,
     executor_def=dg.in_process_executor,
     description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
 )
@@ -33,6 +36,12 @@ second_opinion_job = dg.define_asset_job(
     selection=SECOND_OPINION,
     executor_def=dg.in_process_executor,
     description="Replays a sample of the stored backtests in vectorbt.",
+)
+replay_job = dg.define_asset_job(
+    "replay_runs",
+    selection=REPLAY,
+    executor_def=dg.in_process_executor,
+    description="Computes a sample of the stored backtests again, on the code that made them.",
 )
 rollup_job = dg.define_asset_job(
     "rollup",
@@ -136,6 +145,15 @@ weekly_second_opinion = dg.ScheduleDefinition(
     cron_schedule="10 6 * * 1",
     execution_timezone="UTC",
     description="Asks vectorbt about a sample of the stored backtests.",
+)
+
+
+nightly_replay = dg.ScheduleDefinition(
+    name="nightly_replay",
+    job=replay_job,
+    cron_schedule="40 1 * * *",
+    execution_timezone="UTC",
+    description="Computes a sample of the stored backtests again before they are ranked.",
 )
 
 

@@ -1,8 +1,10 @@
 """Asset checks: grain and bounds of what each asset owns."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import dagster as dg
+from pydantic import Field
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
@@ -17,6 +19,7 @@ from backtest_pipeline.pipeline.recomputed import (
     recomputed_features,
     recomputed_signals,
 )
+from backtest_pipeline.pipeline.replay import Verdict, replay_sample
 from backtest_pipeline.pipeline.restatements import restated_lately
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
@@ -96,6 +99,45 @@ def second_opinion(store: WorkspaceResource, simulation: SimulationResource) -> 
     )
 
 
+class ReplayConfig(dg.Config):
+    """Which runs the check `replay` computes again."""
+
+    runs: int = Field(default=20, description="how many current runs, drawn anew for each seed")
+    seed: int | None = Field(
+        default=None, description="of the draw; that of the day where none is given"
+    )
+
+
+@dg.asset_check(
+    asset="backtests",
+    name="replay",
+    description="A sample of the current runs, and all that are in quarantine, computed again in a "
+    "fresh process from their snapshots on the code that made them, come to the stored result bit "
+    "by bit; those that do not are put in quarantine.",
+)
+def replay(
+    context: dg.AssetCheckExecutionContext, store: WorkspaceResource, config: ReplayConfig
+) -> dg.AssetCheckResult:
+    seed = datetime.now(UTC).toordinal() if config.seed is None else config.seed
+    found = replay_sample(store.workspace, config.runs, seed)
+    bad = [one for one in found if one.verdict is not Verdict.SAME]
+    for one in bad:
+        context.log.error(f"{one.name}, run {one.run_id}: {'; '.join(one.differences)}")
+    return dg.AssetCheckResult(
+        passed=not bad,
+        metadata={
+            "seed": seed,
+            "runs": len(found),
+            **{verdict.value: sum(one.verdict is verdict for one in found) for verdict in Verdict},
+            "unproven": [f"{one.run_id} {one.name}: {'; '.join(one.differences)}" for one in bad],
+            "quarantine_lifted": [str(one.run_id) for one in found if one.quarantine == "lifted"],
+        },
+        description=f"{len(bad)} of {len(found)} runs are not proven"
+        if bad
+        else f"{len(found)} runs came to the same",
+    )
+
+
 @dg.asset_check(
     asset="leaderboard",
     name="ranks_and_coverage",
@@ -154,6 +196,7 @@ CHECKS = [
     _recomputed_check_of("cmc_features", recomputed_features),
     _recomputed_check_of("signals", recomputed_signals),
     second_opinion,
+    replay,
     ranks_and_coverage,
     false_positive_rate,
     history_is_stable,

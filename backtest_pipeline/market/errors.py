@@ -9,6 +9,8 @@
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange does not answer, or refuses
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
+    ├── ProvenanceMissing       a result that does not say what it was made from (a ValueError too)
+    ├── CannotReplay            a run that cannot be computed again here
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
@@ -77,6 +79,14 @@ class PartitionError(BacktestError):
     def __init__(self, asset: str, timeframe: str, reason: str) -> None:
         super().__init__(f"{asset}|{timeframe}: {reason}")
         self.asset, self.timeframe, self.reason = asset, timeframe, reason
+
+
+class ProvenanceMissing(BacktestError, ValueError):
+    """A stored result that does not say what it was made from; the message names what lacks."""
+
+
+class CannotReplay(BacktestError):
+    """A stored run that cannot be computed again here; the message says what it would take."""
 
 
 class StoreError(BacktestError):

@@ -19,10 +19,10 @@ from backtest_pipeline.pipeline.features import load_block
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
-    environment_hash,
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
@@ -41,6 +41,7 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
 from backtest_pipeline.storage.signals import read_events
@@ -255,6 +256,7 @@ def prepare_publication(
     published = publication_of(
         batch, block.signals, identities, ids, asked, block.started_at, trials, uri
     )
+    keep_inputs(workspace.artifacts, asked, batch.panel.assets)
     about = {"runs": len(identities), "timeframe": block.timeframe}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return published

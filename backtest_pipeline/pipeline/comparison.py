@@ -56,7 +56,8 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
     if name in BENCHMARKS:
         return Comparison(benchmark_equity(panel, name, asked.config))
     with workspace.database.begin() as connection:
-        wanted = known_symbols(connection) if name == UNIVERSE else (name,)
+        # Databases differ in how they sort, and a sum depends on its order.
+        wanted = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
         partitions = [Partition(symbol, panel.timeframe.name) for symbol in wanted]
         stored = read_versions(connection, "features", partitions)
     assets = [partition.asset for partition in partitions if partition in stored]
@@ -65,14 +66,22 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
             f"benchmark {name}: no {panel.timeframe.name} features are stored; refresh them first"
         )
     block = load_block(workspace, "features", panel.timeframe.name, assets, OHLCV)
-    others = block.panel.take(rows_in(block.panel, asked.window))
-    if not len(others):
-        raise InvalidInput(f"benchmark {name}: no stored bar lies in the window")
-    equity = _held_equally(others, asked.config)
     return Comparison(
-        seen_last(panel.ts, equity, asked.config.initial_cash),
+        others_held(panel, block.panel, asked),
         {f"{asset}|{panel.timeframe.name}": block.inputs[asset].version for asset in assets},
     )
+
+
+def others_held(panel: Panel, others: Panel, asked: Asked) -> np.ndarray:
+    """Equity of assets held in equal parts, on the bars of one asset's run, float64 `(n_rows,)`.
+
+    Raises:
+        InvalidInput: where the assets have no bar in the window.
+    """
+    held = others.take(rows_in(others, asked.window))
+    if not len(held):
+        raise InvalidInput(f"benchmark {asked.benchmark}: no stored bar lies in the window")
+    return seen_last(panel.ts, _held_equally(held, asked.config), asked.config.initial_cash)
 
 
 def _held_equally(panel: Panel, config: SimulationConfig) -> pd.Series:

@@ -24,7 +24,8 @@ from backtest_pipeline.pipeline.identity import (
 )
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.optimizer import Combination, Objective, Search
+from backtest_pipeline.research.optimizer import Combination, Objective, Search, method_of
+from backtest_pipeline.research.splits import mode_of
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
     WFO_THRESHOLD,
@@ -73,6 +74,21 @@ class Plan:
             "seed": self.search.seed,
             "objective": dict(self.objective.weights),
         }
+
+    @staticmethod
+    def of_json(stored: Mapping[str, Any]) -> Plan:
+        """The plan that `as_json` gave; the threshold decides nothing that is chosen."""
+        return Plan(
+            Schedule(
+                stored["train"],
+                stored["test"],
+                mode_of(stored["mode"]),
+                stored["purge"],
+                stored["embargo"],
+            ),
+            Search(method_of(stored["search"]), stored["max_combinations"], stored["seed"]),
+            Objective("of a stored plan", stored["objective"]),
+        )
 
 
 def _length(length: float | str | timedelta) -> float | str:

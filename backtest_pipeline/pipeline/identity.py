@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date
-from functools import cache
-from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRICS_VERSION
+from backtest_pipeline.simulation.sizing import Sizing
+from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
 
+_Made = TypeVar("_Made")
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # The rooms whose code decides a run's numbers, from the bar to the metric.
 RUN_CODE = ("market", "strategies", "simulation")
-_ENVIRONMENT = ("numba", "numpy", "pandas", "pyarrow")
+# All of a trade but the column that it is in.
+_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,31 @@ def simulation_config(config: SimulationConfig) -> dict[str, Any]:
     }
 
 
+def config_of(simulation: Mapping[str, Any]) -> SimulationConfig:
+    """The configuration that `simulation_config` gave.
+
+    Raises:
+        InvalidInput: where it holds what this code does not know, of a later or earlier code.
+    """
+    sizing = dict(simulation["sizing"])
+    kinds = {kind.__name__: kind for kind in get_args(Sizing)}
+    mode = sizing.pop("mode")
+    if mode not in kinds:
+        raise InvalidInput(f"this code does not know the sizing {mode!r}")
+    parts = {"costs": CostModel, "stops": StopRules, "sizing": kinds[mode]}
+    given = {**simulation, "sizing": sizing}
+    made = {name: _made(kind, given[name]) for name, kind in parts.items()}
+    return _made(SimulationConfig, {**given, **made})
+
+
+def _made(kind: type[_Made], values: Mapping[str, Any]) -> _Made:
+    known = {f.name for f in fields(kind)}  # pyright: ignore[reportArgumentType]
+    strange = sorted(set(values) - known)
+    if strange:
+        raise InvalidInput(f"this code's {kind.__name__} does not know {', '.join(strange)}")
+    return kind(**values)
+
+
 def canonical_json(value: Any) -> str:
     """JSON that is the same text for the same value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -128,39 +157,36 @@ def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:
     return hash_of(sorted(dataset_versions.items()))
 
 
-@cache
-def environment_hash() -> str:
-    """Hash of the interpreter, the machine's kind and the packages that compute."""
-    packages = {name: version(name) for name in _ENVIRONMENT}
-    return hash_of([platform.python_version(), platform.machine(), packages])
-
-
 def fingerprints(batch: BatchResult) -> list[str]:
-    """For each column the sha256 over its trades and its equity, in canonical bytes."""
+    """For each column the sha256 over all that it came to, in canonical bytes.
+
+    That is its trades with every number of them (prices, sizes, costs, funding, excursions, why
+    they ended), its equity and its benchmark's at each bar, the order that is pending, whether it
+    was liquidated, and how many entries were refused. Numbers are little-endian float64, with one
+    NaN and one zero.
+    """
     trades = batch.trades
-    log = np.column_stack(
-        [
-            np.asarray(values, dtype="<f8")
-            for values in (
-                trades.entry_ts,
-                trades.exit_ts,
-                trades.entry_price,
-                trades.exit_price,
-                trades.side,
-                trades.size,
-                trades.fees,
-                trades.pnl,
-                trades.exit_reason,
-            )
-        ]
-    )
-    n_assets = len(batch.panel.assets)
+    log = np.column_stack([np.asarray(getattr(trades, name), "<f8") for name in _FINGERPRINTED])
+    log = _canonical(log)
+    panel = batch.panel
+    n_assets = len(panel.assets)
     bounds = np.searchsorted(trades.column, np.arange(len(batch.pending) + 1))
+    ends = _canonical(np.column_stack([batch.pending, batch.liquidated, batch.refused]))
+    held = _canonical(batch.benchmark)
     prints = []
     for column in range(len(batch.pending)):
         run, asset = divmod(column, n_assets)
-        digest = hashlib.sha256(log[bounds[column] : bounds[column + 1]].tobytes())
-        rows = slice(batch.panel.offsets[asset], batch.panel.offsets[asset + 1])
-        digest.update(np.ascontiguousarray(batch.equity[run, rows], dtype="<f8").tobytes())
+        rows = slice(panel.offsets[asset], panel.offsets[asset + 1])
+        digest = hashlib.sha256(log[bounds[column] : bounds[column + 1]].data)
+        digest.update(_canonical(batch.equity[run, rows]).data)
+        digest.update(held[rows].data)
+        digest.update(ends[column].data)
         prints.append(digest.hexdigest())
     return prints
+
+
+def _canonical(values: np.ndarray) -> np.ndarray:
+    """Little-endian float64 with one NaN and one zero."""
+    numbers = np.ascontiguousarray(values, "<f8") + 0.0  # -0.0 becomes 0.0
+    np.copyto(numbers, np.nan, where=np.isnan(numbers))
+    return numbers

@@ -40,6 +40,7 @@ DEFAULT_GATES = "default"
 _CODE = ("research", "pipeline.leaderboard")
 _METRICS = {component.metric for scheme in SCHEMES for component in scheme.components}
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
+QUARANTINED = "in quarantine: its replay came to another result, see table quarantined_runs"
 _BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"
 
 
@@ -103,7 +104,9 @@ def publish_leaderboard(
         )
     code = code_version(*_CODE)
     identity = [sorted(str(run["run_id"]) for run in runs), chosen.gate_set_id, bool(late), code]
-    board_id = hash_of([*identity, sorted(run["result_fingerprint"] for run in runs)])
+    apart = sorted(str(run["run_id"]) for run in runs if run["quarantined_at"])
+    prints = sorted(run["result_fingerprint"] for run in runs)
+    board_id = hash_of([*identity, prints, *([apart] if apart else [])])
     is_new = newest is None or newest["board_id"] != board_id
     if is_new:
         _publish(workspace, board_id, chosen, _rows_of(runs, gates_of(chosen.gates)), bool(late))
@@ -125,13 +128,16 @@ def _rows_of(runs: Sequence[Mapping[str, Any]], gates: Sequence[Gate]) -> list[d
     if not runs:
         return []
     judged = with_significance(_frame(runs))
-    ranked = judged["of_refresh"].to_numpy(bool) & judged["dsr"].notna().to_numpy()
+    trusted = judged["of_refresh"].to_numpy(bool) & judged["quarantined_at"].isna().to_numpy()
+    ranked = trusted & judged["dsr"].notna().to_numpy()
     rows = []
     if ranked.any():
         found = board(pd.DataFrame(judged[ranked]), gates)
         rows = [_row(found, i, run) for i, run in enumerate(found.runs.to_dict("records"))]
     for run in pd.DataFrame(judged[~ranked]).to_dict("records"):
         why = _NO_SHARPE if run["of_refresh"] else _BY_HAND
+        if not pd.isna(run["quarantined_at"]):
+            why = QUARANTINED
         rows.append(_named(run) | _UNRANKED | {"unranked": why})
     return rows
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     canonical_json,
-    environment_hash,
     hash_of,
     snapshot_id_of,
 )
 from backtest_pipeline.pipeline.portfolios import ENGINE, ENGINE_VERSION, Portfolio
 from backtest_pipeline.simulation.equity import drawdowns
+from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.portfolios import PortfolioTables
 from backtest_pipeline.storage.provenance import code_version
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 from backtest_pipeline.pipeline.identity import (
     Asked,
     canonical_json,
-    environment_hash,
     fingerprints,
     hash_of,
     hash_of_text,
@@ -29,8 +28,10 @@ from backtest_pipeline.simulation.equity import drawdowns, monthly_returns, posi
 from backtest_pipeline.simulation.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import trade_columns
+from backtest_pipeline.storage.code import installed_code
 from backtest_pipeline.storage.datasets import DatasetVersion
 from backtest_pipeline.storage.dimensions import SignalRow
+from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}
@@ -241,12 +242,13 @@ def _runs_table(
             "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
             "is_current": same(True),
             "config": [identity.config for identity in identities],
-            "results": _results(batch),
+            "results": results_of(batch),
             "snapshot_id": [identity.snapshot_id for identity in identities],
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
             ],
             "code_version": same(code_version(*asked.rooms)),
+            "code_archive": same(installed_code().uri),
             "config_hash": [hash_of_text(identity.config) for identity in identities],
             "environment_hash": same(environment_hash()),
             "engine": same(engine),
@@ -258,7 +260,7 @@ def _runs_table(
     )
 
 
-def _results(batch: BatchResult) -> list[str]:
+def results_of(batch: BatchResult) -> list[str]:
     """The JSON summary of each run."""
     summaries = []
     for column, metrics in enumerate(_each_column(batch)):

@@ -26,6 +26,7 @@ from backtest_pipeline.storage.portfolios import (
     publish_portfolios,
     stored_portfolio_ids,
 )
+from backtest_pipeline.storage.quarantine import quarantined_runs
 from backtest_pipeline.storage.runs import current_runs
 
 _SHOWN = 10
@@ -101,6 +102,7 @@ def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
     """The current portfolios of these timeframes: by scheme, the best, and why some are not."""
     with workspace.database.begin() as connection:
         stored = current_portfolios(connection, timeframes)
+        apart = quarantined_runs(connection, timeframes=timeframes)
     ranked = sorted(
         (row for row in stored if row["metrics"]["sharpe"] is not None),
         key=lambda row: -row["metrics"]["sharpe"],
@@ -116,7 +118,11 @@ def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
         if not row["n_rebalances"] and (why := row["undefined"].get("total_return"))
     ]
     return Summary(
-        {"portfolios": len(stored), "portfolios_never_formed": len(never)},
+        {
+            "portfolios": len(stored),
+            "portfolios_never_formed": len(never),
+            **({"runs_left_out_in_quarantine": len(apart)} if apart else {}),
+        },
         {
             "by_scheme": scheme_rows(stored),
             "portfolios_by_sharpe": [_row(row) for row in ranked[:_SHOWN]],

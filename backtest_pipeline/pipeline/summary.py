@@ -16,6 +16,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
+from backtest_pipeline.storage.quarantine import quarantined_runs
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.signals import count_signals
 from backtest_pipeline.storage.walk_forward import current_walk_forwards
@@ -86,8 +87,9 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
         runs = current_runs(connection, symbols=box.symbols, timeframes=box.timeframes)
         synthetic = synthetic_among(connection, box.symbols)
     quality = _quality(workspace, "backtests", partitions)
+    apart = quarantine_summary(workspace, partitions, "full")
     if not runs:
-        return quality
+        return Summary(apart.numbers, {**quality.tables, **apart.tables})
     ranked = by_sharpe(runs)
     return Summary(
         {
@@ -96,9 +98,11 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
             "runs_beating_benchmark": beating_benchmark(runs),
             "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
             "synthetic_assets": len(synthetic),
+            **apart.numbers,
         },
         {
             **quality.tables,
+            **apart.tables,
             **_extremes(ranked),
         },
         run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
@@ -112,8 +116,9 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
         runs = current_walk_forwards(connection, symbols=box.symbols, timeframes=box.timeframes)
         synthetic = synthetic_among(connection, box.symbols)
     quality = _quality(workspace, "walk_forward", partitions)
+    apart = quarantine_summary(workspace, partitions, "walk_forward")
     if not runs:
-        return quality
+        return Summary(apart.numbers, {**quality.tables, **apart.tables})
     verdicts = Counter(run["verdict"] for run in runs)
     ranked = by_sharpe(runs)
     judged = [
@@ -126,10 +131,32 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
             "folds": sum(run["n_folds"] for run in runs),
             **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
             "synthetic_assets": len(synthetic),
+            **apart.numbers,
         },
-        {**quality.tables, "best_out_of_sample": judged[: 2 * _SHOWN]},
+        {**quality.tables, **apart.tables, "best_out_of_sample": judged[: 2 * _SHOWN]},
         run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
     )
+
+
+def quarantine_summary(
+    workspace: Workspace, partitions: Sequence[Partition], split: str
+) -> Summary:
+    """Runs that are left out because a replay came to another result; nothing where none is."""
+    with workspace.database.begin() as connection:
+        apart = quarantined_runs(connection, split=split, **_box(partitions)._asdict())
+    if not apart:
+        return Summary()
+    shown = [
+        {
+            "signal": row["signal_name"],
+            "asset": row["symbol"],
+            "timeframe": row["tf"],
+            "since": f"{row['quarantined_at']:%F %T} UTC",
+            "why": row["reason"],
+        }
+        for row in apart[: 2 * _SHOWN]
+    ]
+    return Summary({"runs_in_quarantine": len(apart)}, {"in_quarantine": shown})
 
 
 def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:

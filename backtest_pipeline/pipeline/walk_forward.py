@@ -20,10 +20,10 @@ from backtest_pipeline.pipeline.folds import Plan, folds_of, tasks_of
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
-    environment_hash,
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
@@ -45,6 +45,7 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
 from backtest_pipeline.storage.walk_forward import publish_walk_forwards
@@ -74,10 +75,20 @@ def walkers(
     found = []
     for signal in sorted(first.values(), key=lambda s: s.signal_id):
         name = signal.signal_type
-        space = parameter_space(strategy_of(name), (values or {}).get(name, {}))
+        space = space_of(name, (values or {}).get(name, {}))
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
         found.append(Walker(replace(signal, name=name, params=axes), space))
     return tuple(found)
+
+
+def space_of(signal_type: str, values: Mapping[str, Any]) -> ParameterSpace:
+    """What a strategy chooses from; its parameters in their own order, however they were given.
+
+    Their order decides which of equally good combinations is chosen, and where a search goes.
+    """
+    space = parameter_space(strategy_of(signal_type), values)
+    order = [name for name in space.strategy.params_type.model_fields if name in space.axes]
+    return ParameterSpace(space.strategy, {name: space.axes[name] for name in order})
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ def walk_block(
     events = np.concatenate(traded)
     batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
     published = publication_of(batch, signals, identities, ids, told, started_at)
+    keep_inputs(workspace.artifacts, asked, assets)
     about = {"runs": len(identities), "timeframe": tf}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return WalkedBlock(published, _efficiency_table(rows))

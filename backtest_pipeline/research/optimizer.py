@@ -55,7 +55,7 @@ class Objective:
         """The sum, NaN where one of its metrics is undefined."""
         return sum(
             ((-w if name in LOWER_IS_BETTER else w) * metrics[name])
-            for name, w in self.weights.items()
+            for name, w in sorted(self.weights.items())  # a sum depends on its order
         )  # pyright: ignore[reportReturnType] - there is a weight at least
 
 

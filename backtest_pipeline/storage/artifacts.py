@@ -14,10 +14,10 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,32 @@ class ArtifactStore:
             tables: file name (`*.parquet`) to table.
             about: what the manifest says beside the list of files.
         """
+        rows = {name: table.num_rows for name, table in tables.items()}
+        writers = {name: partial(_write_parquet, table) for name, table in tables.items()}
+        self._publish(uri, writers, rows, about)
+
+    def put_files(self, uri: str, files: Mapping[str, bytes]) -> None:
+        """Publish files, by their path in it, as `put_directory` does tables."""
+        self._publish(uri, {n: partial(_write_bytes, data) for n, data in files.items()}, {}, {})
+
+    def _publish(
+        self,
+        uri: str,
+        writers: Mapping[str, Callable[[Path], None]],
+        rows: Mapping[str, int],
+        about: Mapping[str, Any],
+    ) -> None:
         if self.is_intact(uri):
             return
         with _writing((self.root / uri).parent) as unfinished:
             unfinished.mkdir()
             files = {}
-            for name, table in tables.items():
+            for name, write in writers.items():
                 path = unfinished / name
-                _write_parquet(table, path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(path)
                 files[name] = {
-                    "rows": table.num_rows,
+                    **({"rows": rows[name]} if name in rows else {}),
                     "bytes": path.stat().st_size,
                     "sha256": _sha256(path),
                 }
@@ -168,6 +184,29 @@ class ArtifactStore:
                 target.rename(damaged)
             _remove(damaged)
             self._put_in_place(unfinished, uri)
+
+    def put_file(self, uri: str, data: bytes) -> None:
+        """Store bytes under a name that holds their sha256; an intact file there is kept."""
+        path = self.root / uri
+        if uri in self._verified or (path.is_file() and _sha256(path) == path.stem):
+            return
+        with _writing(path.parent) as unfinished:
+            _write_bytes(data, unfinished)
+            _rename(unfinished, path)
+        self._verified.add(uri)
+
+    def read_file(self, uri: str) -> bytes:
+        """A file that is named by the sha256 of its bytes.
+
+        Raises:
+            ArtifactCorrupt: where it is gone, or its bytes are others.
+        """
+        path = self.root / uri
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or hashlib.sha256(data).hexdigest() != path.stem:
+            what = "is gone from" if data is None else "has changed since it was written to"
+            raise ArtifactCorrupt(f"{uri} {what} {self.root}")
+        return data
 
     def read_table(
         self, uri: str, name: str, columns: Sequence[str] | None = None, filters: Any = None
@@ -255,6 +294,11 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 def _only_of(names: pa.ChunkedArray, wanted: set[str]) -> bool:
     return all(wanted.issuperset(chunk.dictionary.to_pylist()) for chunk in names.chunks)
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+    _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.runs import with_provenance
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -77,20 +78,26 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     """Every current run that was completed, with its metrics, in a stable order.
 
     `of_refresh` says whether it belongs to its partition's last refresh: an active signal over the
-    whole history, under the configuration of the pipeline.
+    whole history, under the configuration of the pipeline; `quarantined_at` is None but where a
+    replay came to another result.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
     """
     query = """
         SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf, r.first_ts, r.last_ts,
-               r.completed_at, r.result_fingerprint, m.*,
+               r.completed_at, r.result_fingerprint, r.snapshot_id, r.dataset_version_ids,
+               q.quarantined_at, m.*,
                (r.config #>> '{simulation,initial_cash}')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+        LEFT JOIN quarantined_runs q USING (run_id)
         WHERE r.is_current AND r.status = 'completed'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """
-    return [dict(row) for row in connection.execute(text(query)).mappings()]
+    return with_provenance(connection.execute(text(query)).mappings())
 
 
 def newest_board(connection: Connection) -> dict[str, Any] | None:
@@ -164,7 +171,9 @@ def board_faults(connection: Connection) -> dict[str, int]:
                    (SELECT count(*) FROM current c WHERE NOT EXISTS
                        (SELECT FROM listed l WHERE l.run_id = c.run_id)) AS runs_missing,
                    (SELECT count(*) FROM listed l WHERE NOT EXISTS
-                       (SELECT FROM current c WHERE c.run_id = l.run_id)) AS runs_outdated
+                       (SELECT FROM current c WHERE c.run_id = l.run_id)) AS runs_outdated,
+                   (SELECT count(*) FROM listed l JOIN quarantined_runs q USING (run_id)
+                       WHERE l.rank IS NOT NULL) AS runs_ranked_in_quarantine
         """)
     )
     return {name: int(count or 0) for name, count in row.mappings().one().items()}

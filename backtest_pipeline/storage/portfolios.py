@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.runs import with_provenance
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -64,14 +65,18 @@ def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
 
 
 def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> list[dict[str, Any]]:
-    """Current portfolios of these timeframes, in a stable order."""
+    """Current portfolios of these timeframes, in a stable order.
+
+    Raises:
+        ProvenanceMissing: for a portfolio that does not say what it was made from.
+    """
     rows = connection.execute(
         text("""
             SELECT run_id, tf, signal_id, signal_name, scheme, n_members, n_rebalances, left_out,
-                   metrics, undefined, config, artifact_uri
+                   metrics, undefined, config, artifact_uri, snapshot_id, dataset_version_ids
             FROM portfolio_runs WHERE is_current AND tf = ANY(:timeframes)
             ORDER BY tf, signal_id NULLS LAST, scheme
         """),
         {"timeframes": list(timeframes)},
     )
-    return [dict(row) for row in rows.mappings()]
+    return with_provenance(rows.mappings())

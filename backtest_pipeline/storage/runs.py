@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from backtest_pipeline.market.errors import ProvenanceMissing
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.environment import record_environment
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -35,6 +37,7 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
         "UPDATE backtest_runs r SET is_current = FALSE FROM staged_runs s"
         " WHERE r.is_current AND r.config_hash = s.config_hash AND r.id = s.id AND r.tf = s.tf",
     )
+    record_environment(cursor)
     copy.insert(cursor, "backtest_runs", "staged_runs", runs.column_names)
     copy.append(cursor, "backtest_trades", copy.as_stored(cursor, "backtest_trades", trades))
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
@@ -67,14 +70,19 @@ def current_runs(
 
     Args:
         timeframes, symbols: only these, where given, and only the runs of each partition's last
-            refresh: the active signals over the whole history, under one configuration.
+            refresh: the active signals over the whole history, under one configuration. Those in
+            quarantine are left out.
         run_ids: exactly these runs, of whatever window and configuration.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
     """
     conditions = ["r.is_current", "r.status = 'completed'"]
     bound: dict[str, Any] = {}
     if run_ids is None:
         conditions.append("""(r.id, r.tf, r.artifact_uri) IN (
             SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests')""")
+        conditions.append("q.run_id IS NULL")
     else:
         conditions.append("r.run_id = ANY(:run_ids)")
         bound["run_ids"] = list(run_ids)
@@ -87,9 +95,27 @@ def current_runs(
     query = f"""
         SELECT r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf, r.first_ts,
                r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash,
-               r.results, r.dataset_version_ids, m.*
+               r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+        LEFT JOIN quarantined_runs q USING (run_id)
         WHERE {" AND ".join(conditions)}
         ORDER BY r.tf, r.signal_id, r.symbol, r.run_id
     """  # noqa: S608 - the conditions are the literals above, their values are bound
-    return [dict(row) for row in connection.execute(text(query), bound).mappings()]
+    return with_provenance(connection.execute(text(query), bound).mappings())
+
+
+def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """The rows of runs as they are, each with `snapshot_id` and `dataset_version_ids`.
+
+    Raises:
+        ProvenanceMissing: for a row that lacks one of them, naming both the run and what it lacks.
+    """
+    found = [dict(row) for row in rows]
+    for row in found:
+        lacks = [name for name in ("snapshot_id", "dataset_version_ids") if not row[name]]
+        if lacks:
+            raise ProvenanceMissing(
+                f"run {row['run_id']} has no {' and no '.join(lacks)}: what it was made from is "
+                "not known, nor what it is worth; refresh with --full-rebuild, or delete it"
+            )
+    return found

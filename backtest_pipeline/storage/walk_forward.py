@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from backtest_pipeline.storage import copy
-from backtest_pipeline.storage.runs import publish_runs
+from backtest_pipeline.storage.runs import publish_runs, with_provenance
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -74,22 +74,28 @@ def current_walk_forwards(
     """Current out-of-sample runs with metrics and efficiency, in a stable order.
 
     Args:
-        timeframes, symbols: only the runs of each partition's last refresh there.
+        timeframes, symbols: only the runs of each partition's last refresh there, without those in
+            quarantine.
         run_ids: exactly these, of whatever configuration.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
     """
     rows = connection.execute(
         text("""
             SELECT m.*, r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf,
                    r.first_ts, r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint,
-                   r.results, w.n_folds, w.n_judged, w.train_sharpe, w.test_sharpe, w.efficiency,
+                   r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
+                   w.n_folds, w.n_judged, w.train_sharpe, w.test_sharpe, w.efficiency,
                    w.threshold, w.verdict, w.reason
             FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id)
+            LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
                   THEN (r.id, r.tf, r.artifact_uri) IN (
                       SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'walk_forward')
-                      AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
+                      AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
             ORDER BY r.tf, r.signal_type, r.symbol, r.run_id
         """),
@@ -99,4 +105,4 @@ def current_walk_forwards(
             "symbols": list(symbols or ()),
         },
     )
-    return [dict(row) for row in rows.mappings()]
+    return with_provenance(rows.mappings())

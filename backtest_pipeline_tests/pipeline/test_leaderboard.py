@@ -26,7 +26,13 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, us, whole
 
-SOUND = dict.fromkeys(("no_board", "ranks_not_contiguous", "runs_missing", "runs_outdated"), 0)
+SOUND = dict.fromkeys(
+    (
+        *("no_board", "ranks_not_contiguous", "runs_missing", "runs_outdated"),
+        "runs_ranked_in_quarantine",
+    ),
+    0,
+)
 GATES = [{"name": "trades", "metric": "trade_count", "at_least": 5}]
 
 

@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.code import installed_code, read_code
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refreshing
@@ -68,6 +69,8 @@ def _assert_only_whole_runs(workspace: Workspace) -> None:
         assert not any(check_dataset(workspace, dataset).values()), dataset
     with workspace.database.begin() as connection:
         runs = current_runs(connection)
+        archives = connection.execute(sa.text("SELECT DISTINCT code_archive FROM backtest_runs"))
+        assert all(read_code(reader, uri) == installed_code() for uri in archives.scalars())
     for uri in {run["artifact_uri"] for run in runs}:
         found = reader.read_table(uri, "equity.parquet", ["run_id"])["run_id"].unique().to_pylist()
         assert {str(r["run_id"]) for r in runs if r["artifact_uri"] == uri} <= set(found)

@@ -1,0 +1,308 @@
+"""Replay: stored runs computed again from what they were made from, and compared bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import (
+    ArtifactCorrupt,
+    CannotReplay,
+    InvalidInput,
+    UnknownName,
+)
+from backtest_pipeline.pipeline.differences import metric_differences, trade_difference
+from backtest_pipeline.pipeline.identity import RUN_CODE
+from backtest_pipeline.pipeline.rerun import curve_hash
+from backtest_pipeline.pipeline.worker import Answer, Rerun, rerun
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.storage.code import code_on_disk
+from backtest_pipeline.storage.environment import differences, recorded_environments
+from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.storage.quarantine import quarantine_run, release_run
+from backtest_pipeline.storage.recorded import (
+    RecordedRun,
+    current_run_ids,
+    find_run_id,
+    recorded_runs,
+    stored_metrics,
+    stored_trades,
+)
+
+
+class Code(StrEnum):
+    """Whose sources a replay runs."""
+
+    RECORDED = "recorded"
+    INSTALLED = "installed"
+
+    @staticmethod
+    def of(name: str) -> Code:
+        """The choice of this name; raises UnknownName where there is none."""
+        if name not in list(Code):
+            raise UnknownName("code", name, list(Code))
+        return Code(name)
+
+
+class Verdict(StrEnum):
+    """What a replay came to."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    IMPOSSIBLE = "impossible"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One run, computed again.
+
+    Attributes:
+        run_id: the run.
+        name: its signal, asset and timeframe.
+        verdict: whether it came to the stored result, bit by bit, or could not be computed.
+        code: uri of the archive of the sources that ran; empty where none did.
+        is_own_code: whether these are the sources that made the run.
+        is_own_environment: whether the interpreter and the packages are those that made it.
+        expected: the fingerprint that is stored.
+        found: the fingerprint of the replay, None where there is none.
+        differences: what differs, or why it is impossible, in words.
+        remarks: what else is to be known, such as another environment.
+        quarantine: `set`, `lifted`, or empty where nothing changed.
+    """
+
+    run_id: UUID
+    name: str
+    verdict: Verdict
+    code: str
+    is_own_code: bool
+    is_own_environment: bool
+    expected: str
+    found: str | None
+    differences: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    quarantine: str = ""
+
+
+def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
+    """Compute a stored run again in a fresh process, and compare it with what is stored.
+
+    Rows come from the snapshot that the run names, never from today's tables. A result that is not
+    the same puts the run in quarantine, and one that is ends that.
+
+    Args:
+        run_id: the run, or the beginning of its id.
+        code: `recorded` for the sources that made the run, `installed` for today's, which neither
+            set nor end a quarantine.
+
+    Raises:
+        UnknownName: for a run that is not stored.
+        ProvenanceMissing: for one that does not say what it was made from.
+        StoreError: where the store cannot be read.
+    """
+    with open_workspace() as workspace:
+        (found,) = replay_runs(workspace, [str(run_id)], code=Code.of(code))
+    return found
+
+
+def replay_runs(
+    workspace: Workspace, run_ids: Sequence[UUID | str], *, code: Code = Code.RECORDED
+) -> list[Replay]:
+    """As `replay`, for many runs: those of the same code in one process; in the order asked."""
+    with workspace.database.begin() as connection:
+        ids = [
+            given if isinstance(given, UUID) else find_run_id(connection, given)
+            for given in run_ids
+        ]
+        runs = recorded_runs(connection, ids)
+        known = recorded_environments(connection, [run.environment_hash for run in runs])
+    found: dict[UUID, Replay] = {}
+    todo: dict[str, list[tuple[RecordedRun, Rerun]]] = {}
+    for run in runs:
+        try:
+            # By timeframe, so that what is read for one run serves the next.
+            todo.setdefault(sources_of(run, code), []).append((run, Rerun.of(run)))
+        except CannotReplay as error:
+            found[run.run_id] = _impossible(run, "", str(error))
+    workspace.progress("replay", len(found), len(runs))
+    for uri, together in todo.items():
+        together.sort(key=lambda pair: (pair[1].timeframe, pair[1].asset))
+        try:
+            answer = rerun(workspace.artifacts, uri, [spec for _, spec in together])
+        except (CannotReplay, ArtifactCorrupt) as error:
+            found |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in together}
+        else:
+            for run, _ in together:
+                judged = _judged(workspace, run, uri, answer, known.get(run.environment_hash))
+                found[run.run_id] = _settled(workspace, judged)
+        workspace.progress("replay", len(found), len(runs))
+    return [found[run_id] for run_id in ids]
+
+
+def sources_of(run: RecordedRun, code: Code = Code.RECORDED) -> str:
+    """The archive of the sources to run.
+
+    Raises:
+        CannotReplay: for a run from before sources were kept, by other code than is installed.
+    """
+    installed = code_on_disk().uri
+    if code is Code.INSTALLED:
+        return installed
+    if run.code_archive is not None:
+        return run.code_archive
+    if run.code_version == code_version(*_rooms(run)):
+        return installed
+    raise CannotReplay(
+        f"it was made before sources were kept, by other code (version {run.code_version}) than "
+        "is installed; install that release, or see with --code installed what today's code makes "
+        "of the same rows"
+    )
+
+
+def _rooms(run: RecordedRun) -> tuple[str, ...]:
+    return RUN_CODE if run.split == "full" else (*RUN_CODE, "research")
+
+
+def _impossible(run: RecordedRun, uri: str, why: str) -> Replay:
+    own = uri == run.code_archive
+    return Replay(
+        run_id=run.run_id,
+        name=run.name,
+        verdict=Verdict.IMPOSSIBLE,
+        code=uri,
+        is_own_code=own,
+        is_own_environment=True,
+        expected=run.fingerprint,
+        found=None,
+        differences=(why,),
+    )
+
+
+def _judged(
+    workspace: Workspace,
+    run: RecordedRun,
+    uri: str,
+    answer: Answer,
+    environment: Mapping[str, Any] | None,
+) -> Replay:
+    """The verdict on one run, and what differs."""
+    found = answer.runs[str(run.run_id)]
+    if "error" in found:
+        return _impossible(run, uri, found["error"])
+    own = run.code_archive in (None, uri)
+    elsewhere = _elsewhere(run, answer, environment)
+    differing = _compared(workspace, run, found)
+    if own and not elsewhere and found["run_id"] != str(run.run_id):
+        differing.append(
+            f"its configuration, data and code have the id {found['run_id']}: what is stored of "
+            "them is not what the run was made from"
+        )
+    if own and found["fingerprint"] != run.fingerprint:
+        differing.insert(0, "the fingerprint is another")
+    remarks = list(elsewhere)
+    if not own:
+        remarks.append(f"made by other sources, {run.code_archive}")
+    if not run.is_current:
+        remarks.append("no longer current: a newer run of its configuration is stored")
+    return Replay(
+        run_id=run.run_id,
+        name=run.name,
+        verdict=Verdict.DIFFERS if differing else Verdict.SAME,
+        code=uri,
+        is_own_code=own,
+        is_own_environment=not elsewhere,
+        expected=run.fingerprint,
+        found=found["fingerprint"],
+        differences=tuple(differing),
+        remarks=tuple(remarks),
+    )
+
+
+def _elsewhere(
+    run: RecordedRun, answer: Answer, environment: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """What computes otherwise here than where the run was made; nothing where all is the same."""
+    found = [] if run.engine == answer.engine else [f"{run.engine[1]} -> {answer.engine[1]}"]
+    if environment is not None:
+        found += differences(environment, answer.environment)
+    return (f"made in another environment: {', '.join(found)}",) if found else ()
+
+
+def _compared(workspace: Workspace, run: RecordedRun, found: Mapping[str, Any]) -> list[str]:
+    """What is stored of a run's result and is not what was found."""
+    with workspace.database.begin() as connection:
+        trades = stored_trades(connection, run.run_id)
+        metrics = stored_metrics(connection, run.run_id)
+    names = [name for name in found["trades"] if not trades or name in trades[0]]
+    stored = {name: [trade[name] for trade in trades] for name in names}
+    of_trades = trade_difference(stored, found["trades"], names=("stored", "found"))
+    differing = [of_trades] if of_trades else []
+    try:
+        for name, key, value in (
+            ("equity", "run_id", str(run.run_id)),
+            ("benchmark", "asset", run.asset),
+        ):
+            values = _stored_curve(workspace, run, name, key, value)
+            if curve_hash(values) != found[name]["sha256"]:
+                differing.append(f"{name}.parquet holds another curve")
+    except ArtifactCorrupt as error:
+        differing.append(str(error))
+    differing += metric_differences(metrics, found["metrics"])
+    if found["results"] != run.results:
+        differing.append("the stored summary (backtest_runs.results) is another")
+    return differing
+
+
+def _stored_curve(
+    workspace: Workspace, run: RecordedRun, name: str, key: str, value: str
+) -> np.ndarray:
+    table: pa.Table = workspace.artifacts.read_table(
+        run.artifact_uri, f"{name}.parquet", [name], [(key, "==", value)]
+    )
+    return table[name].to_numpy()
+
+
+def _settled(workspace: Workspace, judged: Replay) -> Replay:
+    """Set or end the run's quarantine, where the replay can tell."""
+    if not judged.is_own_code or judged.verdict is Verdict.IMPOSSIBLE:
+        return judged
+    with workspace.database.begin() as connection:
+        if judged.verdict is Verdict.SAME:
+            lifted = release_run(connection, judged.run_id)
+            return replace(judged, quarantine="lifted" if lifted else "")
+        if not judged.is_own_environment:
+            return judged
+        quarantine_run(
+            connection,
+            judged.run_id,
+            expected=judged.expected,
+            found=judged.found or "",
+            reason="; ".join(judged.differences[:3]),
+        )
+    return replace(judged, quarantine="set")
+
+
+def replay_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
+    """Replay some of the current runs, and all that are in quarantine.
+
+    Args:
+        workspace: an open store.
+        n_runs: how many at most of those that are in none, drawn without replacement.
+        seed: of the draw.
+
+    Raises:
+        InvalidInput: for fewer than one run.
+    """
+    if n_runs < 1:
+        raise InvalidInput(f"a sample has one run at least, not {n_runs}")
+    with workspace.database.begin() as connection:
+        known = current_run_ids(connection)
+    apart = [run_id for run_id, is_apart in known if is_apart]
+    others = [run_id for run_id, is_apart in known if not is_apart]
+    drawn = np.random.default_rng(seed).permutation(len(others))[:n_runs]
+    return replay_runs(workspace, [*apart, *(others[i] for i in sorted(drawn))])
