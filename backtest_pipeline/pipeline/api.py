@@ -17,6 +17,7 @@ from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.bars import SourceReader
+from backtest_pipeline.pipeline.external import ExternalReader, whole_columns
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import Robustness, assess
@@ -207,14 +208,19 @@ def load_features(
 
     Args:
         asset, timeframe: the partition.
-        columns: columns of `cmc_features`, and `ema_N` for the stored periods.
+        columns: columns of `cmc_features`, or numbers and flags of the user's own table where that
+            takes its place; and `ema_N` for the stored periods.
 
     Raises:
         UnknownName: for an asset, timeframe or column that is not stored.
         StoreError: where the store cannot be read.
     """
+    tf = named_timeframe(timeframe)
     with open_workspace() as workspace:
-        panel = read_features(workspace.database, named_timeframe(timeframe), [asset], columns)
+        if workspace.external is None:
+            panel = read_features(workspace.database, tf, [asset], columns)
+        else:
+            panel = whole_columns(ExternalReader(workspace), tf, asset, columns)
     return panel.frame(asset).reindex(columns=list(columns))
 
 

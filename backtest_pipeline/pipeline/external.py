@@ -14,19 +14,19 @@ from threading import RLock
 
 import numpy as np
 
-from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.market.errors import ConfigurationError, UnknownName
 from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, with_indicators
 from backtest_pipeline.market.observed import usable_rows
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import TIMEFRAMES, timeframe
+from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
 from backtest_pipeline.market.validation import RowIssue
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import lost_artifacts, panel_table
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.sources.base import AssetInfo
+from backtest_pipeline.sources.base import AssetInfo, require_known
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
@@ -125,6 +125,26 @@ def external_features(
         return ExternalBlock(panel, issues, absent)
 
     return Batches(tuple(partitions), load)
+
+
+def whole_columns(
+    reader: ExternalReader, timeframe: Timeframe, asset: str, columns: Sequence[str]
+) -> Panel:
+    """Columns of one asset as the user's table has them, and EMAs as computations read them.
+
+    Raises:
+        UnknownName: for an asset or a column that there is not.
+    """
+    require_known([asset], reader.symbols())
+    known = reader.table.features.columns
+    wanted = [name for name in columns if name not in EMA_COLUMNS or name in known]
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("feature", name, known)
+    ids = [reader.ids[asset]]
+    names = tuple(dict.fromkeys([*wanted, *READ_COLUMNS]))
+    panel = read_panel(reader.table, timeframe, [asset], ids, names)
+    return panel.with_columns(_emas(reader.table, panel, ids) | {n: panel[n] for n in wanted})
 
 
 def _read(table: FeatureTable, tf: str, assets: Sequence[str], ids: Sequence[int]) -> Panel:

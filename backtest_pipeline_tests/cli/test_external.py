@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.theirs import FILTERS, Theirs
 
@@ -44,6 +45,22 @@ def test_a_refresh_and_a_run_use_the_table_and_leave_it_as_it_is(
     stored = {(r["signal"], r["asset"], r["timeframe"]): r["run_id"] for r in found["runs"]}
     assert run["run_id"] == stored["rsi_14_30_70", "COIN1", "1D"]
     assert theirs.content() == before
+
+
+def test_the_python_interface_reads_the_table(external: CommandLine, theirs: Theirs) -> None:
+    from backtest_pipeline import load_features
+
+    columns = ["bb_ma_20", "has_price_gap", "ema_9", "close"]
+    frame = load_features("COIN2", "1W", columns)
+    assert list(frame.columns) == columns
+    stored = theirs.run(
+        "SELECT bb_ma_20, close FROM theirs.features WHERE id = 2 AND tf = '1W' ORDER BY ts"
+    )
+    assert [row[1] for row in stored] == list(frame["close"])
+    assert frame["bb_ma_20"].isna().tolist() == [row[0] is None for row in stored]
+    assert len(frame["ema_9"].dropna()) == 292
+    with pytest.raises(UnknownName, match="did you mean bb_ma_20"):
+        load_features("COIN2", "1W", ["bb_ma_21"])
 
 
 def test_the_doctor_tells_what_the_table_holds(external: CommandLine) -> None:

@@ -81,6 +81,7 @@ def test_the_lineage_begins_with_the_users_table(external: Theirs) -> None:
         "portfolio_rollups": {"backtests"},
         "leaderboard": {"backtests"},
         "negative_controls": {"feature_snapshots"},
+        "restatements": {"backtests"},
     }
     table = graph.get(TABLE)
     assert table.is_external

@@ -106,7 +106,11 @@ def _read(
 ) -> pa.Table:
     """id, ts and columns as doubles of all rows of these ids, in no order."""
     selected = sql.SQL(", ").join(
-        sql.SQL("{0}::float8 AS {0}").format(sql.Identifier(name)) for name in columns
+        sql.SQL("{0}{1}::float8 AS {0}").format(
+            sql.Identifier(name),
+            sql.SQL("::int" if relation.columns[name] == "boolean" else ""),
+        )
+        for name in columns
     )
 
     def of(some: Sequence[int]) -> pa.Table:
