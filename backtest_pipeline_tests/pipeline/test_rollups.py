@@ -79,6 +79,16 @@ def test_other_rules_supersede_what_was_current(filled: Workspace) -> None:
     assert total["n"] == (N_SIGNALS + 1) * (2 + len(SCHEMES))
 
 
+def test_what_is_no_longer_asked_for_is_no_longer_current(filled: Workspace) -> None:
+    roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("equal_weight", "hrp")))
+    roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("hrp",)))
+    assert {scheme for _, scheme in stored(filled)} == {"hrp"}
+    with filled.database.begin() as connection:
+        connection.execute(sa.text("UPDATE backtest_runs SET is_current = FALSE"))
+    assert roll_up(filled, "1D", CONFIG) == 0
+    assert stored(filled) == {}
+
+
 def test_only_the_current_runs_of_a_configuration_are_members(filled: Workspace) -> None:
     dear = SimulationConfig(costs=CostModel(100, 100))
     roll_up(filled, "1D", CONFIG)
