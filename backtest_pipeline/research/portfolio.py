@@ -13,8 +13,11 @@ from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES, scheme_wei
 
 _MONTHS = {"monthly": 1, "quarterly": 3}
 SCHEDULES = ("weekly", *_MONTHS)
-SHORT_HISTORY, CONSTANT = "short_history", "constant_returns"
-LEFT_OUT = (SHORT_HISTORY, CONSTANT)
+SHORT_HISTORY, CONSTANT, NO_BAR = "short_history", "constant_returns", "no_bar"
+LEFT_OUT = (SHORT_HISTORY, CONSTANT, NO_BAR)
+LONGEST_SILENCE = np.timedelta64(7, "D")
+"""Time since a run's last bar up to which it takes part: markets close over weekends and holidays,
+and exchanges fail. What is silent for longer cannot be told from what has ended."""
 # Identical returns differ by rounding alone, which is that of the growth factor 1 + r.
 _ROUNDING = 1e-14
 
@@ -96,15 +99,15 @@ def form_portfolio(
 ) -> PortfolioResult:
     """Spread capital over the runs that are alive, anew on a schedule.
 
-    Between two rebalances each share follows its run's equity. A run that ends in between keeps
-    its last equity until the next rebalance and has no share after it, as has one that has lost
+    Between two rebalances each share follows its run's equity. A run without a bar at some instant
+    keeps its last equity. One that has been silent for more than LONGEST_SILENCE at a rebalance,
+    because it has ended or has a long hole, has no share after it, as has one that has lost
     everything; one that begins waits for the next. Only what is known at a bar's close decides
     the weights set there. Until a first asset has enough history the capital waits; where none
     has at a later rebalance, the shares stay as they are. The first spreading costs nothing.
 
     Args:
-        curves: float64 `(n_assets, n_times)`, equity of each run; NaN before its first and after
-            its last bar.
+        curves: float64 `(n_assets, n_times)`, equity of each run; NaN where it has no bar.
         ts_us: int64 `(n_times,)`, strictly increasing microseconds UTC.
         initial_cash: starting capital.
         cost_rate: fraction of the moved capital that a rebalance costs.
@@ -117,7 +120,8 @@ def form_portfolio(
     if curves.size == 0:
         raise InvalidInput("a portfolio needs at least one run and one bar")
     rules = rules or PortfolioRules()
-    alive = np.isfinite(curves) & (curves > 0)
+    filled = filled_forward(curves)
+    alive = (_silence(curves, ts_us) <= LONGEST_SILENCE) & (filled > 0)
     lives = np.asarray(alive.any(axis=0))
     begin = lives.argmax()
     turns = period_starts(ts_us, rules.rebalance)
@@ -138,7 +142,7 @@ def form_portfolio(
         capital -= moved * cost_rate
         end = rows[i + 1] + 1 if i + 1 < len(rows) else curves.shape[1]
         chosen = wanted > 0
-        shares = wanted[chosen, None] * capital * growth_since(curves[chosen, row:end])
+        shares = wanted[chosen, None] * capital * growth_since(filled[chosen, row:end])
         equity[row:end] = shares.sum(axis=0) + max(1.0 - wanted.sum(), 0.0) * capital
         held = np.zeros(len(curves))
         held[chosen] = shares[:, -1]
@@ -161,10 +165,12 @@ def _weights_at(
     """The rows at which weights can be set, the weights, and how many were left out and why."""
     weights = np.zeros((len(rows), len(curves)))
     left_out = {reason: np.zeros(len(rows), np.int64) for reason in LEFT_OUT}
-    first = np.isfinite(curves).argmax(axis=1)
-    filled = _filled(curves)
+    first, last = _lives(curves)
+    filled = filled_forward(curves)
     for i, row in enumerate(rows):
         chosen = np.flatnonzero(alive[:, row])
+        silent = (first <= row) & (row <= last) & (filled[:, row] > 0) & ~alive[:, row]
+        left_out[NO_BAR][i] = silent.sum()
         returns = np.empty((0, len(chosen)))
         if rules.scheme != EQUAL_WEIGHT:
             enough = chosen[first[chosen] + rules.lookback <= row]
@@ -180,13 +186,38 @@ def _weights_at(
     return rows[can], weights[can], {reason: n[can] for reason, n in left_out.items()}
 
 
-def growth_since(curves: np.ndarray) -> np.ndarray:
-    """Each curve over its first value; what ends keeps its last value, what is lost stays 0."""
-    filled, start = _filled(curves), curves[:, :1]
-    return np.divide(filled, start, out=np.zeros_like(filled), where=start > 0)
+def growth_since(filled: np.ndarray) -> np.ndarray:
+    """Each curve over its first value; what is lost stays 0.
+
+    Args:
+        filled: as `filled_forward` gives them.
+    """
+    return np.divide(filled, filled[:, :1], out=np.zeros_like(filled), where=filled[:, :1] > 0)
 
 
-def _filled(curves: np.ndarray) -> np.ndarray:
+def filled_forward(curves: np.ndarray) -> np.ndarray:
     """The curves with each gap, and the time after the end, at the last value before it."""
-    last_seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), 0)
-    return np.take_along_axis(curves, np.maximum.accumulate(last_seen, axis=1), axis=1)
+    return np.take_along_axis(curves, np.maximum(_last_seen(curves), 0), axis=1)
+
+
+def _silence(curves: np.ndarray, ts_us: np.ndarray) -> np.ndarray:
+    """Time since each curve's last bar; NaT before its first."""
+    seen = _last_seen(curves)
+    silence = (ts_us - ts_us[seen]).astype("m8[us]")
+    silence[seen < 0] = np.timedelta64("NaT")
+    return silence
+
+
+def _last_seen(curves: np.ndarray) -> np.ndarray:
+    """The row of each curve's last bar up to each row; -1 before its first."""
+    seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), -1)
+    return np.maximum.accumulate(seen, axis=1)
+
+
+def _lives(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of each curve's first and last bar; a curve without one ends before it begins."""
+    finite = np.isfinite(curves)
+    never = ~finite.any(axis=1)
+    first = np.where(never, curves.shape[1], finite.argmax(axis=1))
+    last = np.where(never, -1, curves.shape[1] - 1 - finite[:, ::-1].argmax(axis=1))
+    return first, last

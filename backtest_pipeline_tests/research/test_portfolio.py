@@ -53,6 +53,30 @@ def test_an_asset_that_ends_keeps_its_last_equity_until_the_next_month() -> None
     np.testing.assert_allclose(found.equity, [1000, 1500, 1500, 1500, 1500])
 
 
+def test_a_closed_market_keeps_its_share_at_its_last_equity() -> None:
+    # A stock beside a coin: no bar on weekends and some holidays, among them firsts of months.
+    rng = np.random.default_rng(7)
+    ts = days("2021-01-01")[0] + np.arange(4 * 365) * 86_400_000_000
+    curves = np.exp(np.cumsum(rng.normal(0, 0.02, (2, len(ts))), axis=1))
+    weekday = (ts // 86_400_000_000 + 3) % 7
+    curves[1, weekday >= 5] = NAN
+    found = form_portfolio(curves, ts, 1000.0, 0.0)
+    assert np.isnan(curves[1, found.rebalance_rows]).sum() > 10
+    np.testing.assert_array_equal(found.weights, 0.5)
+    assert not found.left_out["no_bar"].any()
+
+
+def test_a_hole_of_more_than_a_week_at_a_rebalance_is_left_out_and_counted() -> None:
+    ts = days("2024-01-01")[0] + np.arange(100) * 86_400_000_000
+    curves = np.exp(np.cumsum(np.random.default_rng(7).normal(0, 0.02, (3, 100)), axis=1))
+    curves[1, 25:40] = NAN  # the last bar is that of 25 January, seven days before 1 February
+    curves[2, 24:40] = NAN  # a day more
+    found = form_portfolio(curves, ts, 1000.0, 0.0)
+    np.testing.assert_allclose(found.weights[1], [0.5, 0.5, 0])
+    np.testing.assert_allclose(found.weights[2], 1 / 3)
+    np.testing.assert_array_equal(found.left_out["no_bar"], [0, 1, 0, 0])
+
+
 def test_what_one_member_loses_is_lost_once() -> None:
     curves = np.array([[10.0, 10, 10, 10, 20], [10, 0, 0, 0, 0]])
     found = form_portfolio(curves, JANUARY_TO_MARCH, 1000.0, 0.0)
@@ -98,6 +122,8 @@ def markets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
             curves[i, draw(st.integers(1, n_times)) :] = NAN
         if draw(st.booleans()):
             curves[i, draw(st.integers(1, n_times)) :] *= 0
+        hole = draw(st.integers(0, n_times))
+        curves[i, hole : hole + draw(st.integers(0, 12))] = NAN
     curves[0] = np.exp(np.cumsum(rng.normal(0, 0.05, n_times)))
     return curves, ts
 
