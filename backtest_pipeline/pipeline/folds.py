@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +18,11 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.identity import (
     Asked,
-    Window,
     canonical_json,
     hash_of,
     simulation_config,
 )
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.optimizer import Combination, Objective, Search
 from backtest_pipeline.research.walk_forward import (
@@ -200,7 +200,7 @@ def folds_of(
     todo = [task for task, key in zip(tasks, keys, strict=True) if key not in known]
     for block in blocks_of_tasks(todo, question):
         trials: list[pa.Table] = []
-        ledger = partial(_enter_trials, trials, question, asked, dataset_versions)
+        ledger = partial(_enter_trials, trials, panel, question, asked, dataset_versions)
         part = panel.select(list(dict.fromkeys(task.asset for task in block)))
         found = choose(part, block, question, ledger)
         chosen.update({key_of[id(task)]: one for task, one in zip(block, found, strict=True)})
@@ -211,6 +211,7 @@ def folds_of(
 
 def _enter_trials(
     trials: list[pa.Table],
+    history: Panel,
     question: Question,
     asked: Asked,
     dataset_versions: Mapping[str, str],
@@ -237,10 +238,9 @@ def _enter_trials(
                 for name, values in batch.metrics.items()
             },
         )
-        days = panel.ts.view("M8[us]").astype("M8[D]")
         bounds = [
-            Window(days[a].item(), (days[b - 1] + 1).item())
-            for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)
+            window_of(history, asset, int(panel.ts[start]), int(panel.ts[end - 1]))
+            for asset, (start, end) in zip(panel.assets, pairwise(panel.offsets), strict=True)
         ]
         trials.append(
             trials_of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
+    Stretch,
     Window,
     canonical_json,
     hash_of,
@@ -82,8 +84,8 @@ def trials_of(
     code = combined(code_version(*RUN_CODE), *engine_identity())
 
     asked_of_asset = [
-        canonical_json([asset, tf, str(start), str(end), config])
-        for asset, start, end, config in zip(panel.assets, starts, ends, assumed, strict=True)
+        canonical_json([asset, tf, *_bounds(window), config])
+        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
     configurations = [
         uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{asked_text}")
@@ -124,6 +126,24 @@ def trials_of(
             "weekly_returns": weekly,
         }
     )
+
+
+def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:
+    """The asset's bars from one stamp to another: the days of which they are all bars, if any."""
+    ts = panel.ts[panel.rows_of(asset)]
+    day = ts // DAY_US
+    first, last = np.searchsorted(ts, [first_us, last_us])
+    start, end = day[[first, last]].astype("M8[D]").tolist()
+    end += timedelta(days=1)
+    begins = first == 0 or day[first - 1] < day[first]
+    ends = last + 1 == len(ts) or day[last] < day[last + 1]
+    return Window(start, end) if begins and ends else Stretch(start, end, first_us, last_us)
+
+
+def _bounds(window: Window) -> list[str | int]:
+    """What tells a window from others."""
+    days: list[str | int] = [str(window.start), str(window.end)]
+    return [*days, window.first_us, window.last_us] if isinstance(window, Stretch) else days
 
 
 def _with_defaults(signal_type: str, params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Status
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
@@ -21,8 +23,9 @@ from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.walk_forward import FOLD_METRICS, Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.sample import SampleMarket
-from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 from backtest_pipeline_tests.pipeline.walking_process import (
     MARKET,
     PARTITIONS,
@@ -31,6 +34,7 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     walking,
 )
 
+HOUR_US = 3_600_000_000
 GRID = {"fast": [5, 9], "slow": [21, 40]}
 
 
@@ -134,16 +138,22 @@ def test_an_asset_alone_is_what_it_is_in_company(
     assert fingerprints(workspace) == fingerprints(alone)
 
 
-def once(workspace: Workspace, **changes: Any) -> dict[str, Any]:
+def once(
+    workspace: Workspace,
+    source: BarSource | None = None,
+    asset: str = "S-ALPHA",
+    tf: str = "1D",
+    **changes: Any,
+) -> dict[str, Any]:
     """A walk-forward of S-ALPHA, with some of it changed."""
     plan = changes.pop("plan", Plan(Schedule(400, 200)))
     asked = Asked(SimulationConfig(), changes.pop("window", Window()))
     walked = {"signal": "ema", "params": GRID, **changes}
     prepared = prepare_walk(
         workspace,
-        SampleMarket(),
-        asset="S-ALPHA",
-        tf="1D",
+        source or SampleMarket(),
+        asset=asset,
+        tf=tf,
         asked=asked,
         schedule=plan.schedule,
     )
@@ -196,6 +206,18 @@ def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None
         assert trial["total_return"] == fold["train_total_return"]
     once(workspace)
     assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials)
+
+
+def test_windows_that_begin_within_a_day_are_trials_of_their_own(workspace: Workspace) -> None:
+    days = daily_panel({"A": 24 * 14})
+    ends = days.ts[-1] - HOUR_US * np.arange(len(days))[::-1]
+    hourly = Panel(timeframe("1H"), days.assets, days.offsets, ends, days.columns)
+    source = StaticSource({"1H": hourly})
+    stored = once(workspace, source, "A", "1H", plan=Plan(Schedule("10D", "6h")))
+    trials = rows(workspace, "SELECT * FROM trials")
+    assert stored["n_folds"] == 16
+    assert len(trials) == 4 * 16
+    assert len({t["configuration_id"] for t in trials}) == 4 * 16
 
 
 def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
