@@ -23,6 +23,7 @@ from backtest_pipeline.research.walk_forward import (
     Schedule,
     Task,
     Verdict,
+    blocks_of_tasks,
     choose,
     efficiency,
     stitched,
@@ -72,6 +73,18 @@ def test_out_of_sample_bars_are_contiguous_used_once_and_never_trained_on(
             assert train.stop <= test.start - purge
         tested = np.concatenate([np.arange(test.start, test.stop) for _, test in windows])
         np.testing.assert_array_equal(tested, np.arange(tested[0], tested[-1] + 1))
+
+
+@pytest.mark.parametrize(("method", "most"), [("grid", 8), ("random", 8), ("tpe", 2)])
+def test_the_folds_of_one_asset_are_chosen_in_several_blocks(method: str, most: int) -> None:
+    panel = random_panel(np.random.default_rng(1), (2924,))
+    (asset,) = panel.assets
+    tasks = [Task(asset, fold) for fold in Schedule().folds(panel, asset)]
+    asked = question(search=Search(method, 100))  # pyright: ignore[reportArgumentType]
+    blocks = blocks_of_tasks(tasks, asked)
+    assert [task for block in blocks for task in block] == tasks
+    assert len(tasks) == 28
+    assert max(map(len, blocks)) == most
 
 
 @given(st.integers(0, 10_000), st.data())
