@@ -15,13 +15,16 @@ import sqlalchemy as sa
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.walk_forward import FOLD_METRICS, Schedule
+from backtest_pipeline.research.schedule import Schedule
+from backtest_pipeline.research.walk_forward import FOLD_METRICS
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.sample import SampleMarket
@@ -34,6 +37,7 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     walking,
 )
 
+ABC = [Partition(asset, "1D") for asset in "ABC"]
 HOUR_US = 3_600_000_000
 GRID = {"fast": [5, 9], "slow": [21, 40]}
 
@@ -220,6 +224,39 @@ def test_windows_that_begin_within_a_day_are_trials_of_their_own(workspace: Work
     assert len({t["configuration_id"] for t in trials}) == 4 * 16
 
 
+def test_windows_in_a_hole_are_left_out_and_counted_and_the_reason_of_none_is_told(
+    workspace: Workspace,
+) -> None:
+    panel = daily_panel({"A": 700, "B": 100, "C": 500}, seed=5)
+    hole = np.ones(len(panel), bool)
+    hole[320:470] = False
+    refresh(workspace, StaticSource({"1D": panel.take(hole)}), ABC)
+    details = {o.partition.asset: o.detail for o in walk(workspace, ABC).outcomes}
+    assert "more bars are needed" in details["B"]
+    assert details["A"] == details["C"] == ""
+    found = rows(
+        workspace,
+        "SELECT DISTINCT n_left_out, n_untested FROM walk_forward_runs w"
+        " JOIN backtest_runs USING (run_id) WHERE symbol = 'A'",
+    )
+    assert len(found) == 1
+    assert found[0]["n_left_out"] == 2
+    assert found[0]["n_untested"] > 30
+    assert min(row["n_train"] for row in rows(workspace, "TABLE walk_forward_folds")) > 70
+    quality = """
+        SELECT symbol, reason, n_rows FROM data_quality JOIN dim_assets USING (id)
+        WHERE dataset = 'walk_forward' ORDER BY symbol
+    """
+    counts = [tuple(row.values()) for row in rows(workspace, quality)]
+    assert counts == [("A", "starved_window", 2), ("B", "no_fold", 1)]
+    assert sum(check_dataset(workspace, "walk_forward").values()) == 0
+
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("UPDATE dim_signals SET is_active = FALSE"))
+    walk(workspace, ABC)
+    assert {row["reason"] for row in rows(workspace, quality)} == {"no_active_signal"}
+
+
 def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
     workspace: Workspace,
 ) -> None:
@@ -234,12 +271,13 @@ def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
 
 
 def test_bad_questions_store_no_fold(workspace: Workspace) -> None:
-    for changes, error, message in (
+    bad: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"signal": "ema_9_12"}, UnknownName, "did you mean"),
         ({"params": {"fats": [3]}}, UnknownName, "did you mean fast"),
         ({"params": {"fast": []}}, InvalidInput, "no value"),
         ({"params": {"fast": [50], "slow": [5]}}, InvalidInput, "makes sense"),
-    ):
+    ]
+    for changes, error, message in bad:
         with pytest.raises(error, match=message):
             once(workspace, **changes)
     assert rows(workspace, "SELECT 1 FROM walk_forward_folds") == []

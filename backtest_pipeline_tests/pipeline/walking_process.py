@@ -14,7 +14,7 @@ from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.signals import stored_features
 from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.walk_forward import Schedule
+from backtest_pipeline.research.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import connect_database

@@ -17,11 +17,10 @@ from backtest_pipeline.market.features.rolling import ema
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import Objective, Search
+from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, tasks_of, untested_bars
 from backtest_pipeline.research.walk_forward import (
     Chosen,
     Question,
-    Schedule,
-    Task,
     Verdict,
     blocks_of_tasks,
     choose,
@@ -50,7 +49,7 @@ def question(**changes: object) -> Question:
 
 def market(seed: int, lengths: tuple[int, ...] = (400, 330)) -> tuple[Panel, list[Task]]:
     panel = random_panel(np.random.default_rng(seed), lengths, holes=0.02)
-    tasks = [Task(asset, fold) for asset in panel.assets for fold in WINDOWS.folds(panel, asset)]
+    tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, WINDOWS)[0]]
     return panel, tasks
 
 
@@ -67,7 +66,7 @@ def test_out_of_sample_bars_are_contiguous_used_once_and_never_trained_on(
     panel, _ = market(seed)
     schedule = Schedule(120, 40, mode, purge)  # pyright: ignore[reportArgumentType]
     for asset in panel.assets:
-        tasks = [Task(asset, fold) for fold in schedule.folds(panel, asset)]
+        tasks, _ = tasks_of(panel, asset, schedule)
         windows = [task.windows(panel) for task in tasks]
         for train, test in windows:
             assert train.stop <= test.start - purge
@@ -79,7 +78,7 @@ def test_out_of_sample_bars_are_contiguous_used_once_and_never_trained_on(
 def test_the_folds_of_one_asset_are_chosen_in_several_blocks(method: str, most: int) -> None:
     panel = random_panel(np.random.default_rng(1), (2924,))
     (asset,) = panel.assets
-    tasks = [Task(asset, fold) for fold in Schedule().folds(panel, asset)]
+    tasks, _ = tasks_of(panel, asset, Schedule())
     asked = question(search=Search(method, 100))  # pyright: ignore[reportArgumentType]
     blocks = blocks_of_tasks(tasks, asked)
     assert [task for block in blocks for task in block] == tasks
@@ -233,8 +232,7 @@ def test_a_planted_edge_is_found_and_passes() -> None:
 
 def test_noise_does_not_pass() -> None:
     panel = random_panel(np.random.default_rng(11), (1500,) * 12)
-    schedule = Schedule()
-    tasks = [Task(a, fold) for a in panel.assets for fold in schedule.folds(panel, a)]
+    tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, Schedule())[0]]
     searched = question(space=parameter_space(EMA, {}))
     chosen = choose(panel, tasks, searched)
     passed = 0
@@ -243,6 +241,47 @@ def test_noise_does_not_pass() -> None:
         judged = efficiency([c.train["sharpe"] for c in own], [c.test["sharpe"] for c in own])
         passed += judged.verdict is Verdict.PASSED
     assert passed <= 1
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_nothing_is_held_over_bars_that_no_fold_tests(delay: int) -> None:
+    panel = random_panel(np.random.default_rng(5), (500,))
+    (asset,) = panel.assets
+    config = SimulationConfig(delay_bars=delay)
+    asked = question(space=parameter_space(EMA, {"fast": [2], "slow": [6]}), config=config)
+    tasks, left_out = tasks_of(panel, asset, Schedule(120, 40, step=60))
+    assert left_out == ()
+    assert untested_bars(tasks) == 20 * (len(tasks) - 1) > 0
+    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    batch = simulate_batch(bars, events, config)
+    ends = panel.ts[[task.fold.test[-1] for task in tasks]]
+    assert len(batch.trades) > len(tasks)
+    entered, left = (
+        np.searchsorted(ends, ts) for ts in (batch.trades.entry_ts, batch.trades.exit_ts)
+    )
+    np.testing.assert_array_equal(entered, left)
+
+
+def test_windows_between_given_dates_are_trained_on_and_tested() -> None:
+    bars = waves(1)
+    dates = FixedDates(
+        (("2020-01-01", "2021-01-01", "2021-04-01"), ("2020-06-01", "2021-06-01", "2021-09-01"))
+    )
+    found = bp.walk_forward(bars, "ema", {"fast": [3, 60], "slow": [8, 90]}, schedule=dates)
+    assert [str(day.date()) for day in found.folds["test_start"]] == ["2021-01-01", "2021-06-01"]
+    assert [str(day.date()) for day in found.folds["train_start"]] == ["2020-01-01", "2020-06-01"]
+    with pytest.raises(InvalidInput, match="a window is"):
+        bp.walk_forward(bars, "ema", schedule=FixedDates((("2020-01-01", "2021-01-01"),)))
+
+
+def test_a_year_that_is_missing_costs_the_folds_in_it_and_not_the_asset() -> None:
+    panel = random_panel(np.random.default_rng(3), (2924,))
+    bars = panel.frame(panel.assets[0]).assign(volume=1.0)
+    for hole in (325, 375):
+        gappy = pd.DataFrame(bars.drop(bars.index[1000 : 1000 + hole]))
+        found = bp.walk_forward(gappy, "ema", {"fast": [5], "slow": [20, 50]})
+        assert len(found.left_out) >= 2
+        assert len(found.folds) + len(found.left_out) + hole // 90 >= 27
 
 
 def peeking(panel: Panel, params: EmaCrossover) -> Wishes:
