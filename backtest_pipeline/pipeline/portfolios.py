@@ -228,13 +228,15 @@ def formed(
     )
     ts, benchmark = members.ts[result.start :], np.empty(0)
     if len(ts):
+        # What is spread at the first bar is decided at the one before, as in the portfolio.
+        decided = result.start - 1
         benchmark = form_portfolio(
-            members.benchmarks[:, result.start :],
-            ts,
+            members.benchmarks[:, decided:],
+            members.ts[decided:],
             config.initial_cash,
             config.cost_rate,
             PortfolioRules(rebalance=plan.rules.rebalance),
-        ).equity
+        ).equity[1:]
     added = contributions(members.curves, result)
     return Portfolio(
         plan, members, ts, result.since_start(), benchmark, correlations, diversification(added)

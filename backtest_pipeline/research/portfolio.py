@@ -28,8 +28,8 @@ class PortfolioRules:
 
     Attributes:
         scheme: one of `research.weights.SCHEMES`.
-        rebalance: capital is spread anew at the first bar of each week (from Monday), month or
-            quarter: one of SCHEDULES.
+        rebalance: weights are decided at the first bar of each week (from Monday), month or
+            quarter, and capital is spread anew at the bar after it: one of SCHEDULES.
         lookback: returns, one per bar, that all schemes but `equal_weight` look at. An asset
             joins once it has so many.
         max_weight: most that one asset may weigh when weights are set. Where that is below
@@ -62,8 +62,9 @@ class PortfolioResult:
 
     Attributes:
         equity: float64 `(n_times,)`.
-        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew; none
-            where no asset is ever alive with enough history, and all stays cash.
+        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew, each the
+            row after the one at which that was decided; none where no asset is ever alive with
+            enough history, and all stays cash.
         weights: float64 `(n_rebalances, n_assets)`, fractions set there; each row sums to 1 less
             what is cash.
         turnover: float64 `(n_rebalances,)`, moved capital as a fraction of all, 0 at the first.
@@ -102,8 +103,9 @@ def form_portfolio(
     Between two rebalances each share follows its run's equity. A run without a bar at some instant
     keeps its last equity. One that has been silent for more than LONGEST_SILENCE at a rebalance,
     because it has ended or has a long hole, has no share after it, as has one that has lost
-    everything; one that begins waits for the next. Only what is known at a bar's close decides
-    the weights set there. Until a first asset has enough history the capital waits; where none
+    everything; one that begins waits for the next. What is known at the close of a
+    period's first bar decides the weights, and capital is moved at the close of the bar after it:
+    equity has no open. Until a first asset has enough history the capital waits; where none
     has at a later rebalance, the shares stay as they are. The first spreading costs nothing.
 
     Args:
@@ -128,7 +130,10 @@ def form_portfolio(
     # Where nothing is alive at a period's first bar, the shares stay as they are.
     candidates = np.union1d(begin, turns[turns > begin])
     candidates = candidates[lives[candidates]]
-    rows, weights, left_out = _weights_at(candidates, curves, alive, rules)
+    # What the last bar decides is not done yet.
+    candidates = candidates[candidates + 1 < curves.shape[1]]
+    decided, weights, left_out = _weights_at(candidates, curves, filled, alive, rules)
+    rows = decided + 1
 
     equity = np.full(curves.shape[1], initial_cash)
     held = np.zeros(len(curves))
@@ -160,13 +165,16 @@ def period_starts(ts_us: np.ndarray, schedule: str) -> np.ndarray:
 
 
 def _weights_at(
-    rows: np.ndarray, curves: np.ndarray, alive: np.ndarray, rules: PortfolioRules
+    rows: np.ndarray,
+    curves: np.ndarray,
+    filled: np.ndarray,
+    alive: np.ndarray,
+    rules: PortfolioRules,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The rows at which weights can be set, the weights, and how many were left out and why."""
     weights = np.zeros((len(rows), len(curves)))
     left_out = {reason: np.zeros(len(rows), np.int64) for reason in LEFT_OUT}
     first, last = _lives(curves)
-    filled = filled_forward(curves)
     for i, row in enumerate(rows):
         chosen = np.flatnonzero(alive[:, row])
         silent = (first <= row) & (row <= last) & (filled[:, row] > 0) & ~alive[:, row]
@@ -187,12 +195,15 @@ def _weights_at(
 
 
 def growth_since(filled: np.ndarray) -> np.ndarray:
-    """Each curve over its first value; what is lost stays 0.
+    """Each curve over its first value; what is lost after it stays 0.
+
+    What was lost before, between the decision to give it capital and that being done, keeps what
+    it is given: it trades no longer.
 
     Args:
         filled: as `filled_forward` gives them.
     """
-    return np.divide(filled, filled[:, :1], out=np.zeros_like(filled), where=filled[:, :1] > 0)
+    return np.divide(filled, filled[:, :1], out=np.ones_like(filled), where=filled[:, :1] > 0)
 
 
 def filled_forward(curves: np.ndarray) -> np.ndarray:

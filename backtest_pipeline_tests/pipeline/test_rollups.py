@@ -138,7 +138,7 @@ def test_a_late_listing_is_counted_until_it_has_enough_history(filled: Workspace
         WHERE a.symbol = 'F' AND w.run_id = '{found["run_id"]}'
         """,
     )
-    assert str(first[0]["ts"].date()) == "2025-10-01"
+    assert str(first[0]["ts"].date()) == "2025-10-02"  # decided the day before
 
 
 def test_too_short_a_history_is_null_with_its_reason(filled: Workspace) -> None:
