@@ -28,7 +28,7 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
-from backtest_pipeline.pipeline.significance import deflate
+from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -323,4 +323,4 @@ def publish(cursor: Cursor, published: Publication) -> None:
     publish_runs(cursor, published.runs, published.trades, published.metrics)
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
-    deflate(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
+    deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
