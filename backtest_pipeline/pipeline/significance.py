@@ -23,20 +23,22 @@ from backtest_pipeline.simulation.metrics import FAMILY_METRICS
 from backtest_pipeline.simulation.significance import SharpeMoments
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.dimensions import asset_ids
-from backtest_pipeline.storage.trials import read_families, read_runs_to_deflate, write_deflated
+from backtest_pipeline.storage.trials import (
+    read_families,
+    read_runs_to_deflate,
+    read_strategies,
+    write_deflated,
+)
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.copy import Cursor
-
-FamilyKey = tuple[str, str]
-"""Symbol and signal type."""
 
 _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
 
 def deflate_runs(
     cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str] = ()
-) -> dict[FamilyKey, Family]:
+) -> dict[tuple[str, ...], Family]:
     """Weigh the current runs on these assets against the ledger, and store what comes of it.
 
     A run's id and its fingerprint stay as they are: what others try is no part of a run.
@@ -47,7 +49,7 @@ def deflate_runs(
         published: trials that this transaction publishes; of their configurations they count.
 
     Returns:
-        The families.
+        The families by symbol and signal type.
     """
     found = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
     runs = read_runs_to_deflate(cursor, tf, symbols)
@@ -79,9 +81,18 @@ def deflate_partitions(
     return answer
 
 
-def families(trials: pa.Table) -> dict[FamilyKey, Family]:
-    """The families of trials, as `storage.trials.read_families` gives them."""
-    owners = list(zip(*(trials[n].to_pylist() for n in ("symbol", "signal_type")), strict=True))
+def strategies_tried(workspace: Workspace) -> dict[str, Family]:
+    """All that the ledger holds of each strategy, over all assets and timeframes."""
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        trials = read_strategies(cursor, MOST_CLUSTERED)
+    return {name: family for (name,), family in families(trials, ["signal_type"]).items()}
+
+
+def families(
+    trials: pa.Table, owner: Sequence[str] = ("symbol", "signal_type")
+) -> dict[tuple[str, ...], Family]:
+    """The families of trials, as `storage.trials` gives them, by the columns of `owner`."""
+    owners = list(zip(*(trials[name].to_pylist() for name in owner), strict=True))
     n_trials = trials["n_trials"].to_pylist()
     first_day = trials["first_day"].to_numpy()
     weekly = trials["weekly_returns"].combine_chunks()
@@ -95,12 +106,12 @@ def families(trials: pa.Table) -> dict[FamilyKey, Family]:
     return found
 
 
-def deflated(runs: pa.Table, found: Mapping[FamilyKey, Family]) -> pa.Table:
+def deflated(runs: pa.Table, found: Mapping[tuple[str, ...], Family]) -> pa.Table:
     """What the families make of runs, for `storage.trials.write_deflated`.
 
     Args:
         runs: run_id, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
-        found: the family of each.
+        found: the family of each, by symbol and signal type.
     """
     owners = zip(*(runs[name].to_pylist() for name in ("symbol", "signal_type")), strict=True)
     family = [found[owner] for owner in owners]

@@ -49,31 +49,37 @@ def read_families(
         Columns symbol, signal_type, n_trials (of the family, with those that are left out),
         first_day (that of the first week, since 1970) and weekly_returns.
     """
-    return copy.fetch(
-        cursor,
-        """
-        WITH newest AS (
-            SELECT DISTINCT ON (symbol, signal_type, configuration_id)
-                   trial_id, configuration_id, symbol, signal_type
-            FROM trials
-            WHERE tf = $1 AND symbol = ANY($2::text[])
-            ORDER BY symbol, signal_type, configuration_id,
-                     trial_id = ANY($3::text[]::uuid[]) DESC, created_at DESC, trial_id
-        ), placed AS (
-            SELECT *, count(*) OVER family AS n_trials,
-                   row_number() OVER (family ORDER BY configuration_id) AS place
-            FROM newest WINDOW family AS (PARTITION BY symbol, signal_type)
-        )
-        SELECT p.symbol, p.signal_type, p.n_trials,
-               t.first_week - DATE '1970-01-01' AS first_day, t.weekly_returns
-        FROM placed p JOIN trials t USING (trial_id)
-        WHERE p.place <= $4
-        ORDER BY p.symbol, p.signal_type, p.configuration_id""",
-        tf,
-        list(symbols),
-        list(published),
-        most_returns,
+    chosen = (
+        "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
+        " WHERE tf = $2 AND symbol = ANY($3::text[])"
     )
+    query = _FAMILIES.format(chosen=chosen, owner="symbol, signal_type")
+    return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
+
+
+def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
+    """The trials of each strategy over all assets and timeframes, as `read_families` gives them.
+
+    Columns signal_type, n_trials, first_day and weekly_returns.
+    """
+    chosen = "SELECT *, FALSE AS is_published FROM trials"
+    return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="signal_type"), most_returns)
+
+
+_FAMILIES = """
+    WITH newest AS (
+        SELECT DISTINCT ON ({owner}, configuration_id) trial_id, configuration_id, {owner}
+        FROM ({chosen}) chosen
+        ORDER BY {owner}, configuration_id, is_published DESC, created_at DESC, trial_id
+    ), placed AS (
+        SELECT trial_id, configuration_id, {owner}, count(*) OVER family AS n_trials,
+               row_number() OVER (family ORDER BY configuration_id) AS place
+        FROM newest WINDOW family AS (PARTITION BY {owner})
+    )
+    SELECT {owner}, n_trials, first_week - DATE '1970-01-01' AS first_day, weekly_returns
+    FROM (SELECT * FROM placed WHERE place <= $1) sampled
+    JOIN (SELECT trial_id, first_week, weekly_returns FROM trials) own USING (trial_id)
+    ORDER BY {owner}, configuration_id"""
 
 
 def read_runs_to_deflate(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.Table:
