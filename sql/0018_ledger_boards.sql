@@ -1,4 +1,4 @@
--- Boards that are deflated by the ledger.
+-- Boards that are deflated by the ledger, and walk-forwards that have to be significant.
 
 ALTER TABLE leaderboard
     ADD COLUMN dsr_effective      DOUBLE PRECISION CHECK (dsr_effective BETWEEN 0 AND 1),
@@ -12,3 +12,10 @@ COMMENT ON COLUMN leaderboards.board_id IS
 COMMENT ON COLUMN leaderboards.registered_after_results IS
     'Whether a ranked configuration was tried before its gates were registered: such gates prove '
     'nothing';
+
+ALTER TABLE walk_forward_runs
+    DROP CONSTRAINT walk_forward_runs_verdict_check,
+    DROP CONSTRAINT walk_forward_runs_check1,  -- that of verdict and efficiency
+    ADD CHECK (verdict IN ('passed', 'overfit', 'insignificant', 'undefined')),
+    ADD CHECK (efficiency IS NOT NULL OR verdict = 'undefined');
+COMMENT ON COLUMN walk_forward_runs.reason IS 'All that it failed';

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import BacktestError, PartitionError
+from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
@@ -315,10 +315,6 @@ def prepare_publication(
 
 def publish(cursor: Cursor, published: Publication) -> None:
     """Enter the runs in the ledger, put them in their place, and weigh them against the ledger."""
-    if published.trials is None:
-        raise BacktestError(
-            "runs without their entries in the ledger of trials cannot be published"
-        )
     record_trials(cursor, published.trials)
     publish_runs(cursor, published.runs, published.trades, published.metrics)
     (tf,) = published.runs["tf"].unique().to_pylist()
