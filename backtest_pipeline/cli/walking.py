@@ -155,10 +155,17 @@ def _efficiency_told(row: Mapping[str, Any]) -> str:
     judged = f"{row['n_judged']} of {row['n_folds']} folds"
     if row["efficiency"] is None:
         return f"verdict: undefined, for {row['reason']} ({judged})"
-    return (
-        f"verdict: {row['verdict']}: efficiency {row['efficiency']:.2f}, threshold "
+    why = f", for {row['reason']}" if row["reason"] else ""
+    told = (
+        f"verdict: {row['verdict']}{why}: efficiency {row['efficiency']:.2f}, threshold "
         f"{row['threshold']:g}; mean Sharpe {row['train_sharpe']:.2f} in training, "
         f"{row['test_sharpe']:.2f} out of sample ({judged})"
+    )
+    if row["dsr"] is None:
+        return told
+    return (
+        f"{told}; above zero out of sample with a probability of {row['psr']:.0%}, "
+        f"{row['dsr']:.0%} after the {row['n_trials']:,.0f} trials of the strategy here"
     )
 
 

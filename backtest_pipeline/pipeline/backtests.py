@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import BacktestError, PartitionError
+from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
@@ -28,7 +28,7 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, signals_code
-from backtest_pipeline.pipeline.significance import deflate
+from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -315,12 +315,8 @@ def prepare_publication(
 
 def publish(cursor: Cursor, published: Publication) -> None:
     """Enter the runs in the ledger, put them in their place, and weigh them against the ledger."""
-    if published.trials is None:
-        raise BacktestError(
-            "runs without their entries in the ledger of trials cannot be published"
-        )
     record_trials(cursor, published.trials)
     publish_runs(cursor, published.runs, published.trades, published.metrics)
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
-    deflate(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
+    deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())

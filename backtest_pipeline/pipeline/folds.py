@@ -24,11 +24,11 @@ from backtest_pipeline.pipeline.identity import (
 )
 from backtest_pipeline.pipeline.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import WFO_THRESHOLD
 from backtest_pipeline.research.optimizer import Combination, Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, Task
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
-    WFO_THRESHOLD,
     Chosen,
     Question,
     blocks_of_tasks,

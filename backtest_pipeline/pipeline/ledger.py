@@ -47,6 +47,7 @@ def trials_of(
     asked: Asked,
     source: str,
     windows: Sequence[Window] | None = None,
+    chosen_by: Mapping[str, Any] | None = None,
 ) -> pa.Table:
     """A batch as rows of `trials`, column by column, for `storage.trials.record_trials`.
 
@@ -61,6 +62,7 @@ def trials_of(
         asked: costs, sizing, stops, direction, funding, and the window.
         source: `run`, `refresh`, `sweep`, `walk_forward`, `service` or `strategist`.
         windows: of each segment of the batch's panel, where they are not all that of `asked`.
+        chosen_by: how parameters were chosen over and over, where `params` are what from.
 
     Raises:
         InvalidInput: for parameters that their strategy does not take.
@@ -69,7 +71,9 @@ def trials_of(
     n_runs = batch.equity.shape[0]
     types = [signal_type] * n_runs if isinstance(signal_type, str) else list(signal_type)
     texts = [
-        canonical_json(_with_defaults(name, given))
+        canonical_json(
+            {"from": given, "chosen_by": chosen_by} if chosen_by else _with_defaults(name, given)
+        )
         for name, given in zip(types, params, strict=True)
     ]
     windows = windows or [asked.window] * len(panel.assets)

@@ -155,7 +155,7 @@ def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     shown = (
-        *("total_return", "benchmark_return", "sharpe", "max_drawdown"),
+        *("total_return", "benchmark_return", "sharpe", "psr", "dsr", "max_drawdown"),
         *("diversification_benefit", "mean_pairwise_correlation", "effective_bets"),
     )
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -24,15 +24,16 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import Efficiency, efficiency
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.walk_forward import (
     Chosen,
-    Efficiency,
     Question,
-    efficiency,
     stitched,
 )
 from backtest_pipeline.simulation.account import engine_identity
@@ -47,9 +48,13 @@ from backtest_pipeline.storage.datasets import (
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
+from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import publish_walk_forwards
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.copy import Cursor
 
 TOO_FEW_BARS, NO_FOLD, NO_SIGNAL = "too_few_bars", "no_fold", "no_active_signal"
 STARVED = "starved_window"
@@ -126,7 +131,9 @@ def walk_block(
     signals = [walker.signal for walker in walking]
     identities = identify_runs(signals, assets, tf, block.inputs, told, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
-    traded, rows = [], []
+    versions = {asset: block.inputs[asset].version for asset in assets}
+    traded: list[np.ndarray] = []
+    folds: list[list[Chosen]] = []
     test_bars = panel
     for w, walker in enumerate(walking):
         own = identities[w * len(assets) : (w + 1) * len(assets)]
@@ -139,29 +146,58 @@ def walk_block(
         _require_no_look_ahead(panel, tasks, chosen, question)
         test_bars, events = stitched(panel, tasks, chosen, question)
         traded.append(events)
-        for asset in assets:
-            of_asset = [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset]
-            found = judge(of_asset, plan.threshold)
-            rows.append(
-                {
-                    **_efficiency_row(places[asset].run_id, found, len(of_asset), plan.threshold),
-                    "n_left_out": left_out[asset],
-                    "n_untested": untested[asset],
-                }
-            )
+        folds += [
+            [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
+        ]
     events = np.concatenate(traded)
     batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
-    published = publication_of(batch, signals, identities, ids, told, started_at)
+    rows = [
+        {
+            **_efficiency_row(
+                one.run_id, judge(own, psr, plan.threshold), len(own), plan.threshold
+            ),
+            "n_left_out": left_out[asset],
+            "n_untested": untested[asset],
+        }
+        for one, asset, own, psr in zip(
+            identities,
+            assets * len(walking),
+            folds,
+            batch.metrics["psr"].tolist(),
+            strict=True,
+        )
+    ]
+    trials = trials_of(
+        batch,
+        [signal.params for signal in signals],
+        signal_type=[signal.signal_type for signal in signals],
+        dataset_versions=versions,
+        asked=asked,
+        source="walk_forward",
+        chosen_by=plan.as_json(),
+    )
+    published = publication_of(batch, signals, identities, ids, told, started_at, trials)
     about = {"runs": len(identities), "timeframe": tf}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return WalkedBlock(published, _efficiency_table(rows))
 
 
-def judge(chosen: Sequence[Chosen], threshold: float) -> Efficiency:
-    """The efficiency of an asset's folds."""
-    return efficiency(
-        [c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen], threshold
+def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
+    """The efficiency of an asset's folds; `psr` is that of their stitched run."""
+    sharpes = ([c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen])
+    return efficiency(*sharpes, psr, len(strategies()), threshold)
+
+
+def publish_walked(cursor: Cursor, walked: WalkedBlock) -> None:
+    """Enter the stitched runs in the ledger, put them in their place, and deflate them by it."""
+    published = walked.publication
+    record_trials(cursor, published.trials)
+    publish_walk_forwards(
+        cursor, published.runs, published.trades, published.metrics, walked.efficiencies
     )
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    symbols = published.runs["symbol"].unique().to_pylist()
+    deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
 
 
 def _require_no_look_ahead(
@@ -288,14 +324,7 @@ class WalkForwardStage:
         short = [asset for asset in block.inputs if asset not in traded]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             if walked is not None:
-                published = walked.publication
-                publish_walk_forwards(
-                    cursor,
-                    published.runs,
-                    published.trades,
-                    published.metrics,
-                    walked.efficiencies,
-                )
+                publish_walked(cursor, walked)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), counts)

@@ -22,16 +22,15 @@ from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.single_run import require_window
-from backtest_pipeline.pipeline.walk_forward import judge, walk_block, walkers
+from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, tasks_of
 from backtest_pipeline.research.splits import Fold, LeftOut
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
-    WFO_THRESHOLD,
-    Efficiency,
     Question,
     blocks_of_tasks,
     choose,
@@ -51,7 +50,6 @@ from backtest_pipeline.storage.dimensions import (
 )
 from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
-    publish_walk_forwards,
     stored_folds,
 )
 from backtest_pipeline.strategies.grid import parameter_space
@@ -70,7 +68,7 @@ class WalkForward:
         equity: of the stitched out-of-sample bars, by close stamp.
         trades: on them, as `simulate` gives them.
         metrics: of them, None where undefined.
-        efficiency: how much of the training Sharpe is left.
+        efficiency: how much of the training Sharpe is left, and whether it is more than luck.
         left_out: windows that have too few bars for a fold.
     """
 
@@ -159,7 +157,7 @@ def walk_forward(
         equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
         trades=trade_frame(batch.trades),
         metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
-        efficiency=judge(chosen, threshold),
+        efficiency=judge(chosen, float(batch.metrics["psr"][0]), threshold),
         left_out=left_out,
     )
 
@@ -254,9 +252,7 @@ def walk_once(
     )
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         published = walked.publication
-        publish_walk_forwards(
-            cursor, published.runs, published.trades, published.metrics, walked.efficiencies
-        )
+        publish_walked(cursor, walked)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
             ids = published.runs["id"].to_pylist()

@@ -10,12 +10,8 @@ import numpy as np
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.bootstrap import FEWEST_DAYS, DailyEquity, bootstrap, interval
 from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
-from backtest_pipeline.research.trials import effective_number_of_trials, trials_variance
-from backtest_pipeline.simulation.significance import (
-    deflated_sharpe_ratio,
-    probabilistic_sharpe_ratio,
-    sharpe_moments,
-)
+from backtest_pipeline.research.trials import deflate, family_of
+from backtest_pipeline.simulation.significance import sharpe_moments
 
 DRAWS = 500
 """Enough for an interval's ends to be steady in their first two digits."""
@@ -63,24 +59,17 @@ def selection(returns: np.ndarray, best: int, *, risk_free: float = 0.0) -> Sele
     undefined: dict[str, str] = {}
     excess = returns - risk_free
     n_days, n_trials = returns.shape
-    comparable = n_days > 1 and n_trials > 1
-    n_effective = effective_number_of_trials(returns) if comparable else float(n_trials)
+    family = family_of(n_trials, returns)
     psr = dsr = dsr_effective = pbo = np.nan
-    moments = sharpe_moments(excess) if n_days > 1 else None
-    if moments is None or np.isnan(moments.sharpe[best]):
+    moments = sharpe_moments(excess[:, [best]]) if n_days > 1 else None
+    if moments is None or np.isnan(moments.sharpe[0]):
         why = "the best combination has fewer than two daily returns, or none that vary"
         undefined |= dict.fromkeys(("psr", "dsr", "dsr_effective"), why)
     else:
-        measured = (
-            float(moments.sharpe[best]),
-            n_days,
-            float(moments.skew[best]),
-            float(moments.kurtosis[best]),
+        found = deflate(moments, [family])
+        psr, dsr, dsr_effective = (
+            float(value[0]) for value in (found.psr, found.dsr, found.dsr_effective)
         )
-        variance = trials_variance(moments.sharpe)
-        psr = probabilistic_sharpe_ratio(*measured)
-        dsr = deflated_sharpe_ratio(*measured, variance, n_trials)
-        dsr_effective = deflated_sharpe_ratio(*measured, variance, n_effective)
     why = _why_not_cross_validated(excess)
     if why:
         undefined["pbo"] = why
@@ -91,7 +80,9 @@ def selection(returns: np.ndarray, best: int, *, risk_free: float = 0.0) -> Sele
         intervals = bootstrap_intervals(returns[:, best], risk_free=risk_free)
     except InvalidInput as error:
         undefined["intervals"] = str(error)
-    return Selection(n_trials, n_effective, psr, dsr, dsr_effective, pbo, intervals, undefined)
+    return Selection(
+        n_trials, family.n_effective, psr, dsr, dsr_effective, pbo, intervals, undefined
+    )
 
 
 def bootstrap_intervals(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
@@ -39,7 +38,6 @@ FOLD_METRICS: tuple[str, ...] = (
     "max_drawdown",
     "trade_count",
 )
-WFO_THRESHOLD = 0.6
 BLOCK_BYTES = 100_000_000
 """Equity of training windows that is held at a time."""
 BLOCK_FOLDS: Mapping[Method, int] = {"grid": 8, "random": 8, "tpe": 2}
@@ -214,59 +212,3 @@ def stitched(
             traded[max(window.start, begin) : window.stop] |= LONG_EXIT | SHORT_EXIT
         # What is held at the very end of an asset is marked, as in a run.
     return panel.take(keep), traded[keep][None, :]
-
-
-class Verdict(StrEnum):
-    """What the folds say together."""
-
-    PASSED = "passed"
-    OVERFIT = "overfit"
-    UNDEFINED = "undefined"
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """How much of the training Sharpe is left out of sample.
-
-    Attributes:
-        train_sharpe, test_sharpe: means over the folds in which both are defined; None where
-            there is none.
-        n_folds: how many these are.
-        ratio: test over train; None where undefined.
-        verdict: PASSED where the ratio reaches the threshold.
-        reason: why the ratio is undefined.
-    """
-
-    train_sharpe: float | None
-    test_sharpe: float | None
-    n_folds: int
-    ratio: float | None
-    verdict: Verdict
-    reason: str = ""
-
-
-def efficiency(
-    train: Sequence[float], test: Sequence[float], threshold: float = WFO_THRESHOLD
-) -> Efficiency:
-    """Mean test Sharpe over mean training Sharpe (Pardo 2008, "walk-forward efficiency").
-
-    A mean training Sharpe of zero or less leaves it undefined: two losses would divide to a
-    good-looking number.
-
-    Args:
-        train, test: Sharpe ratios by fold, NaN where undefined.
-        threshold: the ratio from which on it is not called overfit.
-    """
-    ratios = np.array([train, test], np.float64).reshape(2, -1)
-    both = np.isfinite(ratios).all(axis=0)
-    n = int(both.sum())
-    if n == 0:
-        reason = "no fold has both a training and a test Sharpe"
-        return Efficiency(None, None, 0, None, Verdict.UNDEFINED, reason)
-    trained, tested = (float(mean) for mean in ratios[:, both].mean(axis=1))
-    if trained <= 0:
-        reason = "the mean training Sharpe is not above 0"
-        return Efficiency(trained, tested, n, None, Verdict.UNDEFINED, reason)
-    ratio = tested / trained
-    verdict = Verdict.PASSED if ratio >= threshold else Verdict.OVERFIT
-    return Efficiency(trained, tested, n, ratio, verdict)

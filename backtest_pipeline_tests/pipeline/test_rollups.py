@@ -18,6 +18,10 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.weights import SCHEMES
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.significance import (
+    deflated_sharpe_ratio,
+    probabilistic_sharpe_ratio,
+)
 from backtest_pipeline.storage.portfolios import current_portfolios
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 
@@ -60,6 +64,31 @@ def test_each_strategy_and_all_together_have_a_portfolio_of_each_scheme(filled: 
         "weights_before_history": 0,
         "rebalances_missing": 0,
     }
+
+
+def test_a_portfolio_is_deflated_by_all_that_could_have_been_chosen(filled: Workspace) -> None:
+    roll_up(filled, "1D", CONFIG)
+    n_trials = (N_SIGNALS + 1) * len(SCHEMES)
+    for row in stored(filled).values():
+        metrics = row["metrics"]
+        first, last = rows(
+            filled,
+            f"SELECT first_ts, last_ts FROM portfolio_runs WHERE run_id = '{row['run_id']}'",
+        )[0].values()
+        measured = (
+            metrics["sharpe"] / np.sqrt(365),
+            (last.date() - first.date()).days,
+            metrics["skew"],
+            metrics["kurtosis"],
+        )
+        assert metrics["psr"] == pytest.approx(probabilistic_sharpe_ratio(*measured))
+        wanted = deflated_sharpe_ratio(*measured, 1 / (measured[1] - 1), n_trials)
+        assert metrics["dsr"] == pytest.approx(wanted)
+        assert metrics["dsr"] < metrics["dsr_effective"] < metrics["psr"]
+        assert metrics["n_trials"] == n_trials
+        assert 1 < metrics["n_trials_effective"] < n_trials
+    best = rollups_summary(filled, ["1D"]).tables["portfolios_by_sharpe"][0]
+    assert best["dsr"] < best["psr"]
 
 
 def test_a_repeat_forms_and_changes_nothing(filled: Workspace) -> None:

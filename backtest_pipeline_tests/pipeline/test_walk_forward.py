@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.batches import Status
 from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.schedule import Schedule
@@ -195,7 +196,7 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
 
 def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None:
     stored = once(workspace)
-    trials = rows(workspace, "SELECT * FROM trials")
+    trials = rows(workspace, "SELECT * FROM trials WHERE NOT params ? 'chosen_by'")
     assert len(trials) == 4 * stored["n_folds"]
     assert {t["source"] for t in trials} == {"walk_forward"}
     assert len({(t["window_start"], t["window_end"]) for t in trials}) == stored["n_folds"]
@@ -209,7 +210,28 @@ def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None
         ]
         assert trial["total_return"] == fold["train_total_return"]
     once(workspace)
-    assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials)
+    assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials) + 1
+
+
+def test_the_stitched_run_is_a_trial_more_and_deflated_by_all(workspace: Workspace) -> None:
+    stored = once(workspace)
+    (trial,) = rows(workspace, "SELECT * FROM trials WHERE params ? 'chosen_by'")
+    assert trial["params"]["from"] == GRID
+    assert trial["params"]["chosen_by"]["objective"] == {"sharpe": 1.0}
+    assert trial["source"] == "walk_forward"
+    assert trial["sharpe"] == pytest.approx(stored["sharpe"] / np.sqrt(365))
+    assert stored["n_trials"] == 4 * stored["n_folds"] + 1
+    assert 0 <= stored["dsr"] < stored["dsr_effective"] < stored["psr"]
+    once(workspace, plan=Plan(Schedule(400, 150)))
+    again = once(workspace)
+    assert again["run_id"] == stored["run_id"]
+    assert again["n_trials"] > stored["n_trials"] + 1
+    assert again["dsr"] < stored["dsr"]
+    board = publish_leaderboard(workspace)
+    assert {row["unranked"].partition(":")[0] for row in board.rows} == {
+        "out-of-sample run of a walk-forward, on fewer bars than the others"
+    }
+    assert board.about["n_ranked"] == 0
 
 
 def test_windows_that_begin_within_a_day_are_trials_of_their_own(workspace: Workspace) -> None:
