@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from backtest_pipeline.research.optimizer import Search
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.robustness import Robustness
+    from backtest_pipeline.research.schedule import FixedDates, Schedule
     from backtest_pipeline.research.splits import walk_forward_splits
-    from backtest_pipeline.research.walk_forward import Schedule
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.significance import (
@@ -52,9 +52,10 @@ _HOMES = {
     "EqualWeight": "simulation.sizing",
     "Explanation": "pipeline.explanation",
     "Exploration": "pipeline.exploration",
+    "FixedDates": "research.schedule",
     "FixedFractional": "simulation.sizing",
     "Replay": "pipeline.replay",
-    "Schedule": "research.walk_forward",
+    "Schedule": "research.schedule",
     "Search": "research.optimizer",
     "SimulationResult": "simulation.single",
     "StopRules": "simulation.stops",
@@ -89,6 +90,7 @@ __all__ = [
     "EqualWeight",
     "Explanation",
     "Exploration",
+    "FixedDates",
     "FixedFractional",
     "Replay",
     "Robustness",

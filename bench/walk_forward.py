@@ -13,8 +13,9 @@ import pandas as pd
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.optimizer import Objective, Search
+from backtest_pipeline.research.schedule import Schedule, tasks_of
 from backtest_pipeline.research.splits import Fold
-from backtest_pipeline.research.walk_forward import Chosen, Question, Schedule, Task, choose
+from backtest_pipeline.research.walk_forward import Chosen, Question, choose
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.grid import parameter_space
@@ -38,8 +39,8 @@ def run(*, quick: bool) -> Report:
     (asset,) = panel.assets
     space = parameter_space(strategy_of("ema_crossover"), {"fast": fast, "slow": slow})
     question = Question(space, Search(), Objective.of("sharpe"), _CONFIG)
-    folds = Schedule().folds(panel, asset)
-    tasks = [Task(asset, fold) for fold in folds]
+    tasks, _ = tasks_of(panel, asset, Schedule())
+    folds = [task.fold for task in tasks]
     n_combinations = len(space.grid())
 
     def ours() -> list[Chosen]:

@@ -148,7 +148,14 @@ def walk_forward(
     tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
     train: Annotated[float, typer.Option(help="Days of a training window.")] = 365,
     test: Annotated[float, typer.Option(help="Days of a test window.")] = 90,
+    step: Annotated[
+        float | None, typer.Option(help="Days from test to test; those of a test if not given.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="rolling, expanding or anchored.")] = "rolling",
+    dates: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead: a fold's dates, 2020-01-01:2021-01-01:2021-04-01; repeatable."),
+    ] = None,
     purge: Annotated[int, typer.Option(help="Bars left out before each test.")] = 0,
     embargo: Annotated[float, typer.Option(help="Share of a window left out besides.")] = 0.01,
     objective: Annotated[
@@ -177,7 +184,9 @@ def walk_forward(
         context.args,
         asset=asset,
         tf=tf,
-        schedule={"train": train, "test": test, "mode": mode, "purge": purge, "embargo": embargo},
+        schedule={"train": train, "test": test, "step": step, "mode": mode},
+        dates=dates or (),
+        gap={"purge": purge, "embargo": embargo},
         objective=objective,
         search={"method": search, "most": max_combinations, "seed": seed},
         assumptions=assumptions,

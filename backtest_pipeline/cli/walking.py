@@ -22,6 +22,8 @@ def walk_forward(
     asset: str,
     tf: str,
     schedule: Mapping[str, Any],
+    dates: Sequence[str],
+    gap: Mapping[str, Any],
     objective: str,
     search: Mapping[str, Any],
     assumptions: Assumed,
@@ -41,13 +43,13 @@ def walk_forward(
         from backtest_pipeline.pipeline.folds import Plan
         from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
         from backtest_pipeline.research.optimizer import Objective, Search
-        from backtest_pipeline.research.walk_forward import Schedule
+        from backtest_pipeline.research.schedule import FixedDates, Schedule
         from backtest_pipeline.storage.settings import load_settings
 
         settings = load_settings()
         most = settings.optimizer_max_combinations if search["most"] is None else search["most"]
         plan = Plan(
-            Schedule(**schedule),
+            FixedDates(_windows(dates), **gap) if dates else Schedule(**schedule, **gap),
             Search(search["method"], most, search["seed"]),
             Objective.of(objective),
             settings.wfo_threshold,
@@ -82,12 +84,17 @@ def walk_forward(
         _show(row)
 
 
+def _windows(dates: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(text.split(":")) for text in dates]
+
+
 def _planned(prepared: Prepared) -> dict[str, Any]:
     return {
         "folds": [
             {"fold": fold.number, **{name: getattr(fold, name).isoformat() for name in _BOUNDS}}
             for fold in prepared.folds
-        ]
+        ],
+        "left_out": len(prepared.left_out),
     }
 
 
@@ -108,6 +115,12 @@ def _show_folds(prepared: Prepared, *, each: bool) -> None:
         f"{len(prepared.folds)} folds: training from {first.train_start:%Y-%m-%d}, "
         f"tests from {first.test_start:%Y-%m-%d} to {last.test_end:%Y-%m-%d}"
     )
+    for window in prepared.left_out:
+        say(
+            f"left out: the test from {window.test_start:%Y-%m-%d}, for bars in "
+            f"{window.train_filled:.0%} of its training window and {window.test_filled:.0%} of its "
+            "own"
+        )
 
 
 def _show(row: Mapping[str, Any]) -> None:
@@ -142,10 +155,17 @@ def _efficiency_told(row: Mapping[str, Any]) -> str:
     judged = f"{row['n_judged']} of {row['n_folds']} folds"
     if row["efficiency"] is None:
         return f"verdict: undefined, for {row['reason']} ({judged})"
-    return (
-        f"verdict: {row['verdict']}: efficiency {row['efficiency']:.2f}, threshold "
+    why = f", for {row['reason']}" if row["reason"] else ""
+    told = (
+        f"verdict: {row['verdict']}{why}: efficiency {row['efficiency']:.2f}, threshold "
         f"{row['threshold']:g}; mean Sharpe {row['train_sharpe']:.2f} in training, "
         f"{row['test_sharpe']:.2f} out of sample ({judged})"
+    )
+    if row["dsr"] is None:
+        return told
+    return (
+        f"{told}; above zero out of sample with a probability of {row['psr']:.0%}, "
+        f"{row['dsr']:.0%} after the {row['n_trials']:,.0f} trials of the strategy here"
     )
 
 

@@ -9,8 +9,8 @@ from pydantic import Field, PrivateAttr
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.research.optimizer import Objective, Search, method_of
+from backtest_pipeline.research.schedule import Schedule
 from backtest_pipeline.research.splits import mode_of
-from backtest_pipeline.research.walk_forward import Schedule
 from backtest_pipeline.simulation.assumptions import sizing_of, stops_of
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest_pipeline.market.errors import BacktestError, PartitionError
+from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
-from backtest_pipeline.pipeline.significance import deflate, families, with_deflated
+from backtest_pipeline.pipeline.significance import families, weigh, with_deflated
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.account import engine_identity
@@ -264,10 +264,6 @@ def prepare_publication(
 
 def publish(cursor: Cursor, published: Publication) -> None:
     """Enter the runs in the ledger, put them in their place, and weigh them against the ledger."""
-    if published.trials is None:
-        raise BacktestError(
-            "runs without their entries in the ledger of trials cannot be published"
-        )
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
@@ -276,4 +272,4 @@ def publish(cursor: Cursor, published: Publication) -> None:
     found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
     metrics = with_deflated(published.metrics, published.runs, published.trials, found)
     publish_runs(cursor, published.runs, published.trades, metrics)
-    deflate(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())
+    weigh(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

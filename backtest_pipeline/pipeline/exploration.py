@@ -28,7 +28,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
 from backtest_pipeline.report.sweep_figure import sweep_figure
 from backtest_pipeline.research.neighbourhood import Neighbourhood, best_first, neighbourhood
-from backtest_pipeline.research.selection import Selection, selection
+from backtest_pipeline.research.selection import Selection, Tried, clustered, selection
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.daily import daily_returns
 from backtest_pipeline.simulation.explore import metrics_table, sweep_batches
@@ -183,17 +183,23 @@ def explore(
 
     asked = Asked(config, window, funding=funding)
     versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
-    metrics, returns, trials = [], [], []
+    metrics, tried, trials = [], [], []
+    drawn, first = clustered(len(grid)), 0
     batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
     for combinations, batch in batches:
         metrics.append(batch.metrics)
-        returns.append(daily_returns(batch.equity, batch.panel.ts // DAY_US))
+        returns = daily_returns(batch.equity, batch.panel.ts // DAY_US)
+        ranked = best_first(pd.Series(batch.metrics[metric], name=metric))
+        last = first + len(combinations)
+        sampled = np.sort(drawn[(first <= drawn) & (drawn < last)]) - first
+        best_here = int(ranked[0]) if len(ranked) else 0
+        tried.append(Tried.of(returns, sampled, best_here, config.risk_free))
+        first = last
         if workspace:
-            tried = [dict(zip(grid.names, values, strict=True)) for values in combinations]
             trials.append(
                 trials_of(
                     batch,
-                    tried,
+                    [dict(zip(grid.names, values, strict=True)) for values in combinations],
                     signal_type=strategy.signal_type,
                     dataset_versions=versions,
                     asked=asked,
@@ -211,6 +217,8 @@ def explore(
             "bars, other values or another metric"
         )
     surroundings = neighbourhood(pd.Series(table[metric]))
+    ends = np.cumsum([len(values[metric]) for values in metrics])
+    best_part = int(np.searchsorted(ends, surroundings.best, side="right"))
     days = panel.ts[keep][[0, -1]].view("M8[us]").astype("M8[D]").astype(date)
     return Exploration(
         table=table,
@@ -228,7 +236,7 @@ def explore(
             assumed=_assumed(config, funding),
         ),
         selection=selection(
-            np.concatenate(returns, axis=1), surroundings.best, risk_free=config.risk_free
+            Tried.join(tried, best_part, drawn), len(table), risk_free=config.risk_free
         ),
     )
 

@@ -6,8 +6,9 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -17,22 +18,19 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.identity import (
     Asked,
-    Window,
     canonical_json,
     hash_of,
     simulation_config,
 )
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import WFO_THRESHOLD
 from backtest_pipeline.research.optimizer import Combination, Objective, Search, method_of
-from backtest_pipeline.research.splits import mode_of
+from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, schedule_of
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
-    WFO_THRESHOLD,
     Chosen,
     Question,
-    Schedule,
-    Task,
     blocks_of_tasks,
     choose,
 )
@@ -55,20 +53,15 @@ class Plan:
         threshold: efficiency from which on it is not called overfit.
     """
 
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule | FixedDates = field(default_factory=Schedule)
     search: Search = field(default_factory=Search)
     objective: Objective = field(default_factory=lambda: Objective.of("sharpe"))
     threshold: float = WFO_THRESHOLD
 
     def as_json(self) -> dict[str, Any]:
         """All that decides what is chosen, as it is stored in the configuration of a run."""
-        schedule = self.schedule
         return {
-            "train": _length(schedule.train),
-            "test": _length(schedule.test),
-            "mode": schedule.mode,
-            "purge": schedule.purge,
-            "embargo": schedule.embargo,
+            **self.schedule.as_json(),
             "search": self.search.method,
             "max_combinations": self.search.most,
             "seed": self.search.seed,
@@ -79,34 +72,25 @@ class Plan:
     def of_json(stored: Mapping[str, Any]) -> Plan:
         """The plan that `as_json` gave; the threshold decides nothing that is chosen."""
         return Plan(
-            Schedule(
-                stored["train"],
-                stored["test"],
-                mode_of(stored["mode"]),
-                stored["purge"],
-                stored["embargo"],
-            ),
+            schedule_of(stored),
             Search(method_of(stored["search"]), stored["max_combinations"], stored["seed"]),
             Objective("of a stored plan", stored["objective"]),
         )
 
 
-def _length(length: float | str | timedelta) -> float | str:
-    return str(length) if isinstance(length, timedelta) else length
+@dataclass(frozen=True)
+class Destination:
+    """What the folds of an asset are stored under, and what they are folds of.
 
-
-def tasks_of(panel: Panel, asset: str, schedule: Schedule, keep: np.ndarray) -> list[Task]:
-    """The folds of an asset, on those of its bars where `keep`, bool `(n_rows,)`, holds.
-
-    Raises:
-        InvalidInput: where these bars do not fill one fold.
+    Attributes:
+        run_id: of the stitched run.
+        asset_id: of `dim_assets`.
+        dataset_version: of the features.
     """
-    rows = panel.rows_of(asset)
-    before = int(np.argmax(keep[rows])) if keep[rows].any() else 0
-    return [
-        Task(asset, replace(fold, train=fold.train + before, test=fold.test + before))
-        for fold in schedule.folds(panel.take(keep), asset)
-    ]
+
+    run_id: UUID
+    asset_id: int
+    dataset_version: str
 
 
 def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: Asked) -> list[str]:
@@ -125,18 +109,27 @@ def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: As
         "code": [code_version(*asked.rooms), *engine_identity()],
         "timeframe": panel.timeframe.name,
     }
-    keys = []
-    hashes: dict[str, list[tuple[int, str]]] = {}
+    funding = question.funding
+    windows = [task.windows(panel) for task in tasks]
+    content: dict[tuple[str, int], str] = {}
     for asset in dict.fromkeys(task.asset for task in tasks):
-        ends = sorted({t.windows(panel)[1].stop for t in tasks if t.asset == asset})
-        hashes[asset] = _content_until(panel, panel.rows_of(asset).start, ends)
-    for task in tasks:
-        train, test = task.windows(panel)
-        content = dict(hashes[task.asset])[test.stop]
-        funding = question.funding.version(task.asset) if question.funding else None
-        bounds = [int(panel.ts[row]) for row in (train.start, train.stop - 1, test.start)]
-        keys.append(hash_of([about, task.asset, funding, bounds, content]))
-    return keys
+        ends = [
+            test.stop for task, (_, test) in zip(tasks, windows, strict=True) if task.asset == asset
+        ]
+        digests = _content_until(panel, panel.rows_of(asset).start, sorted(set(ends)))
+        content |= {(asset, end): digest for end, digest in digests}
+    return [
+        hash_of(
+            [
+                about,
+                task.asset,
+                funding.version(task.asset) if funding else None,
+                panel.ts[[train.start, train.stop - 1, test.start]].tolist(),
+                content[task.asset, test.stop],
+            ]
+        )
+        for task, (train, test) in zip(tasks, windows, strict=True)
+    ]
 
 
 def _content_until(panel: Panel, first: int, ends: Sequence[int]) -> list[tuple[int, str]]:
@@ -158,9 +151,7 @@ def folds_of(
     tasks: Sequence[Task],
     question: Question,
     asked: Asked,
-    run_ids: Mapping[str, UUID],
-    ids: Mapping[str, int],
-    dataset_versions: Mapping[str, str],
+    destinations: Mapping[str, Destination],
     *,
     rebuild: bool = False,
 ) -> list[Chosen]:
@@ -170,63 +161,52 @@ def folds_of(
         workspace: the open store.
         panel, tasks, question: as `research.walk_forward.choose` takes them.
         asked: what the runs assume.
-        run_ids: of the stitched runs, by asset.
-        ids: of the assets.
-        dataset_versions: of the features, by asset.
+        destinations: by asset.
         rebuild: compute also what is stored.
     """
-    keys = fold_keys(panel, tasks, question, asked)
+    keyed = list(zip(fold_keys(panel, tasks, question, asked), tasks, strict=True))
     with workspace.database.begin() as connection:
-        known = {} if rebuild else finished_folds(connection, keys)
+        known = {} if rebuild else finished_folds(connection, [key for key, _ in keyed])
+    chosen = {key: _chosen_of(row, question.space) for key, row in known.items()}
     name = f"folds {question.space.strategy.signal_type}"
-    chosen: dict[str, Chosen] = {}
+    workspace.progress(name, len(chosen), len(tasks))
 
-    def keep(
-        done: Sequence[Task], computed_at: Mapping[str, datetime], trials: list[pa.Table]
-    ) -> None:
+    def store(done: Sequence[tuple[str, Task, datetime]], trials: Sequence[pa.Table]) -> None:
         rows = [
-            _fold_row(
-                panel,
-                task,
-                chosen[key_of[id(task)]],
-                question,
-                run_id=run_ids[task.asset],
-                asset_id=ids[task.asset],
-                key=key_of[id(task)],
-                computed_at=computed_at[key_of[id(task)]],
-            )
-            for task in done
+            _fold_row(panel, task, key, chosen[key], question, destinations[task.asset], at)
+            for key, task, at in done
         ]
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             for table in trials:
                 record_trials(cursor, table)
             store_folds(cursor, _fold_table(rows))
 
-    key_of = {id(task): key for task, key in zip(tasks, keys, strict=True)}
-    chosen.update({key: _chosen_of(row, question.space) for key, row in known.items()})
-    workspace.progress(name, len(chosen), len(tasks))
     # Of an earlier run, such as that on the bars before some were appended.
     elsewhere = [
-        task
-        for task, key in zip(tasks, keys, strict=True)
-        if key in known and known[key]["run_id"] != run_ids[task.asset]
+        (key, task, known[key]["computed_at"])
+        for key, task in keyed
+        if key in known and known[key]["run_id"] != destinations[task.asset].run_id
     ]
     if elsewhere:
-        keep(elsewhere, {key: row["computed_at"] for key, row in known.items()}, [])
-    todo = [task for task, key in zip(tasks, keys, strict=True) if key not in known]
+        store(elsewhere, [])
+    key_of = {id(task): key for key, task in keyed if key not in known}
+    todo = [task for key, task in keyed if key not in known]
+    versions = {asset: place.dataset_version for asset, place in destinations.items()}
     for block in blocks_of_tasks(todo, question):
         trials: list[pa.Table] = []
-        ledger = partial(_enter_trials, trials, question, asked, dataset_versions)
+        ledger = partial(_enter_trials, trials, panel, question, asked, versions)
         part = panel.select(list(dict.fromkeys(task.asset for task in block)))
-        found = choose(part, block, question, ledger)
-        chosen.update({key_of[id(task)]: one for task, one in zip(block, found, strict=True)})
-        keep(block, dict.fromkeys(keys, datetime.now(UTC)), trials)
+        keys = [key_of[id(task)] for task in block]
+        chosen |= zip(keys, choose(part, block, question, ledger), strict=True)
+        now = datetime.now(UTC)
+        store([(key, task, now) for key, task in zip(keys, block, strict=True)], trials)
         workspace.progress(name, len(chosen), len(tasks))
-    return [chosen[key] for key in keys]
+    return [chosen[key] for key, _ in keyed]
 
 
 def _enter_trials(
     trials: list[pa.Table],
+    history: Panel,
     question: Question,
     asked: Asked,
     dataset_versions: Mapping[str, str],
@@ -253,10 +233,9 @@ def _enter_trials(
                 for name, values in batch.metrics.items()
             },
         )
-        days = panel.ts.view("M8[us]").astype("M8[D]")
         bounds = [
-            Window(days[a].item(), (days[b - 1] + 1).item())
-            for a, b in zip(panel.offsets[:-1], panel.offsets[1:], strict=True)
+            window_of(history, asset, int(panel.ts[start]), int(panel.ts[end - 1]))
+            for asset, (start, end) in zip(panel.assets, pairwise(panel.offsets), strict=True)
         ]
         trials.append(
             trials_of(
@@ -274,22 +253,20 @@ def _enter_trials(
 def _fold_row(
     panel: Panel,
     task: Task,
+    key: str,
     chosen: Chosen,
     question: Question,
-    *,
-    run_id: UUID,
-    asset_id: int,
-    key: str,
+    destination: Destination,
     computed_at: datetime,
 ) -> dict[str, Any]:
     train, test = task.windows(panel)
     combination = chosen.combination
     return {
-        "run_id": str(run_id),
+        "run_id": str(destination.run_id),
         "fold": task.fold.number,
         "fold_key": key,
         "signal_type": question.space.strategy.signal_type,
-        "id": asset_id,
+        "id": destination.asset_id,
         "symbol": task.asset,
         "tf": panel.timeframe.name,
         "train_start": int(panel.ts[train.start]),

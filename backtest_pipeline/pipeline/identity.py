@@ -43,6 +43,19 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Stretch(Window):
+    """A window that begins or ends within a day: the bars from one stamp to another.
+
+    Attributes:
+        start, end: the days in which it lies, half-open.
+        first_us, last_us: stamps of its first and last bar, microseconds since 1970 UTC.
+    """
+
+    first_us: int = 0
+    last_us: int = 0
+
+
+@dataclass(frozen=True)
 class Asked:
     """What runs were asked to assume, beside their signals, assets and timeframe.
 

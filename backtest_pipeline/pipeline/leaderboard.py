@@ -13,17 +13,20 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.identity import canonical_json, hash_of
+from backtest_pipeline.pipeline.significance import strategies_tried
 from backtest_pipeline.pipeline.summary import Summary, rounded
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.leaderboard import (
     DERIVED,
     SCHEMES,
+    TRIED,
     Board,
     Gate,
     board,
     gates_of,
     with_significance,
 )
+from backtest_pipeline.research.trials import Family
 from backtest_pipeline.storage.leaderboard import (
     GateSet,
     board_faults,
@@ -42,6 +45,11 @@ _METRICS = {component.metric for scheme in SCHEMES for component in scheme.compo
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay came to another result, see table quarantined_runs"
 _BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"
+_OUT_OF_SAMPLE = (
+    "out-of-sample run of a walk-forward, on fewer bars than the others: see its verdict in "
+    "walk_forward_runs and its dsr in backtest_metrics"
+)
+_UNCOUNTED = "not in the ledger of trials, which is younger; refresh with --full-rebuild"
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,8 @@ def publish_leaderboard(
     Args:
         workspace: an open store.
         gates: name of a registered gate set.
-        late_gates: take gates that were registered after a ranked run was completed; the board
-            then says so in `registered_after_results`.
+        late_gates: take gates that were registered after a ranked configuration was first tried;
+            the board then says so in `registered_after_results`.
 
     Raises:
         UnknownName: for a gate set that is not registered.
@@ -94,23 +102,41 @@ def publish_leaderboard(
         chosen = gate_set(connection, gates)
         runs = runs_to_rank(connection)
         newest = newest_board(connection)
-    late = [run for run in runs if run["of_refresh"] and run["completed_at"] < chosen.registered_at]
+    tried = strategies_tried(workspace)
+    late = [run for run in runs if not _unranked(run) and run["first_tried"] < chosen.registered_at]
     if late and not late_gates:
         raise InvalidInput(
             f"gate set {gates!r} was registered at {chosen.registered_at:%F %T} UTC, after "
-            f"{len(late)} of the runs that it is to judge were completed: gates that were chosen "
-            "when the results were known prove nothing. Refresh with --full-rebuild, or take them "
-            "as they are with --late-gates, which the board then says"
+            f"{len(late)} of the configurations that it is to judge were first tried: gates that "
+            "were chosen when results were known prove nothing, and computing the same results "
+            "again makes them no younger. Take them as they are with --late-gates, which the board "
+            "then says"
         )
-    code = code_version(*_CODE)
-    identity = [sorted(str(run["run_id"]) for run in runs), chosen.gate_set_id, bool(late), code]
-    apart = sorted(str(run["run_id"]) for run in runs if run["quarantined_at"])
-    prints = sorted(run["result_fingerprint"] for run in runs)
-    board_id = hash_of([*identity, prints, *([apart] if apart else [])])
+    board_id = hash_of(
+        {
+            "runs": sorted([str(run["run_id"]), run["result_fingerprint"]] for run in runs),
+            "apart": sorted(str(run["run_id"]) for run in runs if run["quarantined_at"]),
+            "tried": {name: [of.n_trials, of.n_effective] for name, of in tried.items()},
+            "gates": [chosen.gate_set_id, bool(late)],
+            "code": code_version(*_CODE),
+        }
+    )
     is_new = newest is None or newest["board_id"] != board_id
     if is_new:
-        _publish(workspace, board_id, chosen, _rows_of(runs, gates_of(chosen.gates)), bool(late))
+        rows = _rows_of(runs, tried, gates_of(chosen.gates))
+        _publish(workspace, board_id, chosen, rows, bool(late))
     return StoredBoard(*_newest(workspace), is_new)
+
+
+def _unranked(run: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be compared with the others, if it cannot."""
+    if run["quarantined_at"]:
+        return QUARANTINED
+    if run["split"] == "walk_forward":
+        return _OUT_OF_SAMPLE
+    if not run["of_refresh"]:
+        return _BY_HAND
+    return _UNCOUNTED if run["first_tried"] is None else None
 
 
 def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
@@ -123,43 +149,40 @@ def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[s
         return about, board_rows(connection, about["board_id"])
 
 
-def _rows_of(runs: Sequence[Mapping[str, Any]], gates: Sequence[Gate]) -> list[dict[str, Any]]:
+def _rows_of(
+    runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family], gates: Sequence[Gate]
+) -> list[dict[str, Any]]:
     """Rows of `leaderboard`: ranked runs, then those without a rank."""
-    if not runs:
-        return []
-    judged = with_significance(_frame(runs))
-    trusted = judged["of_refresh"].to_numpy(bool) & judged["quarantined_at"].isna().to_numpy()
-    ranked = trusted & judged["dsr"].notna().to_numpy()
-    rows = []
-    if ranked.any():
-        found = board(pd.DataFrame(judged[ranked]), gates)
-        rows = [_row(found, i, run) for i, run in enumerate(found.runs.to_dict("records"))]
-    for run in pd.DataFrame(judged[~ranked]).to_dict("records"):
-        why = _NO_SHARPE if run["of_refresh"] else _BY_HAND
-        if not pd.isna(run["quarantined_at"]):
-            why = QUARANTINED
-        rows.append(_named(run) | _UNRANKED | {"unranked": why})
-    return rows
+    rows, unranked = [], [(run, why) for run in runs if (why := _unranked(run))]
+    comparable = [run for run in runs if not _unranked(run)]
+    if comparable:
+        judged = with_significance(_frame(comparable, tried))
+        ranked = judged["dsr"].notna().to_numpy()
+        if ranked.any():
+            found = board(pd.DataFrame(judged[ranked]), gates)
+            rows = [_row(found, i, run) for i, run in enumerate(found.runs.to_dict("records"))]
+        unranked += [(comparable[i], _NO_SHARPE) for i in np.flatnonzero(~ranked)]
+    return rows + [_named(run) | _UNRANKED | {"unranked": why} for run, why in unranked]
 
 
-def _frame(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The runs as a board reads them: one board, a family per strategy."""
+def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd.DataFrame:
+    """The runs as a board reads them; the family of each is its strategy."""
     frame = pd.DataFrame(runs)
     metrics = _METRICS | {"skew", "kurtosis", "trade_count", "total_return", "fees_paid"}
-    numbers = [name for name in frame if name in metrics]
+    numbers = [name for name in frame if name in metrics - set(DERIVED)]
     frame[numbers] = frame[numbers].astype(float)
     paid = frame[["fees_paid", "slippage_cost", "funding_paid"]].astype(float)
-    days = frame["last_ts"].dt.floor("D") - frame["first_ts"].dt.floor("D")
+    families = [tried[name] for name in frame["signal_type"]]
     return frame.assign(
-        board=0,
-        family=frame["signal_type"],
-        n_days=days.dt.days,
+        n_trials=[family.n_trials for family in families],
+        n_trials_effective=[family.n_effective for family in families],
+        n_families=len(tried),
         costs_paid=paid.sum(axis=1),
     )
 
 
 _UNRANKED = {
-    **dict.fromkeys(("rank", *(n for n in DERIVED))),
+    **dict.fromkeys(("rank", *TRIED, *DERIVED)),
     "scores": "{}",
     "gates": "{}",
     "passed": False,
@@ -168,10 +191,9 @@ _UNRANKED = {
 
 
 def _named(run: Mapping[Any, Any]) -> dict[str, Any]:
-    names = ("signal_name", "family", "symbol", "tf")
-    return {"run_id": str(run["run_id"]), "n_days": int(run["n_days"])} | {
-        name: str(run[name]) for name in names
-    }
+    n_days = None if run["n_days"] is None else int(run["n_days"])
+    named = {name: str(run[name]) for name in ("signal_name", "symbol", "tf")}
+    return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["signal_type"], **named}
 
 
 def _row(found: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
@@ -179,7 +201,7 @@ def _row(found: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
     return _named(run) | {
         "rank": int(run["rank"]),
         "unranked": None,
-        **{name: _number(run[name]) for name in DERIVED},
+        **{name: _number(run[name]) for name in (*TRIED, *DERIVED)},
         "scores": canonical_json({n: float(v) for n, v in found.scores.iloc[i].items()}),
         "gates": canonical_json({n: bool(v) for n, v in found.gates.iloc[i].items()}),
         "passed": bool(found.passed[i]),
@@ -196,7 +218,7 @@ _ROWS = pa.schema(
         *((name, pa.string()) for name in ("board_id", "run_id")),
         ("rank", pa.int32()),
         *((name, pa.string()) for name in ("unranked", "signal_name", "family", "symbol", "tf")),
-        *((name, pa.float64()) for name in DERIVED),
+        *((name, pa.float64()) for name in (*TRIED, *DERIVED)),
         ("n_days", pa.int32()),
         *((name, pa.string()) for name in ("scores", "gates")),
         ("passed", pa.bool_()),
@@ -252,6 +274,7 @@ def shown_rows(
             "sharpe": rounded(row["sharpe"]),
             "max_drawdown": rounded(row["max_drawdown"]),
             "trade_count": row["trade_count"],
+            "trials": row["n_trials"],
             **({scheme: rounded(row["scores"][scheme])} if scheme else {}),
             "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
+    Stretch,
     Window,
     canonical_json,
     hash_of,
@@ -45,6 +47,7 @@ def trials_of(
     asked: Asked,
     source: str,
     windows: Sequence[Window] | None = None,
+    chosen_by: Mapping[str, Any] | None = None,
 ) -> pa.Table:
     """A batch as rows of `trials`, column by column, for `storage.trials.record_trials`.
 
@@ -59,6 +62,7 @@ def trials_of(
         asked: costs, sizing, stops, direction, funding, and the window.
         source: `run`, `refresh`, `sweep`, `walk_forward`, `service` or `strategist`.
         windows: of each segment of the batch's panel, where they are not all that of `asked`.
+        chosen_by: how parameters were chosen over and over, where `params` are what from.
 
     Raises:
         InvalidInput: for parameters that their strategy does not take.
@@ -67,7 +71,9 @@ def trials_of(
     n_runs = batch.equity.shape[0]
     types = [signal_type] * n_runs if isinstance(signal_type, str) else list(signal_type)
     texts = [
-        canonical_json(_with_defaults(name, given))
+        canonical_json(
+            {"from": given, "chosen_by": chosen_by} if chosen_by else _with_defaults(name, given)
+        )
         for name, given in zip(types, params, strict=True)
     ]
     windows = windows or [asked.window] * len(panel.assets)
@@ -82,8 +88,8 @@ def trials_of(
     code = combined(code_version(*RUN_CODE), *engine_identity())
 
     asked_of_asset = [
-        canonical_json([asset, tf, str(start), str(end), config])
-        for asset, start, end, config in zip(panel.assets, starts, ends, assumed, strict=True)
+        canonical_json([asset, tf, *_bounds(window), config])
+        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
     configurations = [
         uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{asked_text}")
@@ -124,6 +130,24 @@ def trials_of(
             "weekly_returns": weekly,
         }
     )
+
+
+def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:
+    """The asset's bars from one stamp to another: the days of which they are all bars, if any."""
+    ts = panel.ts[panel.rows_of(asset)]
+    day = ts // DAY_US
+    first, last = np.searchsorted(ts, [first_us, last_us])
+    start, end = day[[first, last]].astype("M8[D]").tolist()
+    end += timedelta(days=1)
+    begins = first == 0 or day[first - 1] < day[first]
+    ends = last + 1 == len(ts) or day[last] < day[last + 1]
+    return Window(start, end) if begins and ends else Stretch(start, end, first_us, last_us)
+
+
+def _bounds(window: Window) -> list[str | int]:
+    """What tells a window from others."""
+    days: list[str | int] = [str(window.start), str(window.end)]
+    return [*days, window.first_us, window.last_us] if isinstance(window, Stretch) else days
 
 
 def _with_defaults(signal_type: str, params: Mapping[str, Any]) -> Mapping[str, Any]:

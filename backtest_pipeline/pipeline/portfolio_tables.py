@@ -15,6 +15,7 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     snapshot_id_of,
 )
+from backtest_pipeline.pipeline.portfolio_significance import portfolios_deflated
 from backtest_pipeline.pipeline.portfolios import ENGINE, ENGINE_VERSION, Portfolio
 from backtest_pipeline.simulation.equity import drawdowns
 from backtest_pipeline.storage.environment import environment_hash
@@ -66,8 +67,11 @@ def _stacked(
 def _runs(portfolios: Sequence[Portfolio]) -> pa.Table:
     uri, code = artifact_uri(portfolios), code_version(*RUN_CODE, "research")
     rows = []
-    for portfolio in portfolios:
+    for portfolio, (deflated, why_not) in zip(
+        portfolios, portfolios_deflated(portfolios), strict=True
+    ):
         plan, result = portfolio.plan, portfolio.result
+        metrics = {**portfolio.metrics, **deflated}
         versions = {k: v for run in plan.runs for k, v in run["dataset_version_ids"].items()}
         stamps = portfolio.ts if len(portfolio.ts) else portfolio.members.ts
         left_out = {reason: int(counts.sum()) for reason, counts in result.left_out.items()}
@@ -86,9 +90,9 @@ def _runs(portfolios: Sequence[Portfolio]) -> pa.Table:
                 "is_current": True,
                 "config": canonical_json(plan.about),
                 "metrics": canonical_json(
-                    {k: None if np.isnan(v) else v for k, v in portfolio.metrics.items()}
+                    {k: None if np.isnan(v) else v for k, v in metrics.items()}
                 ),
-                "undefined": canonical_json(portfolio.undefined),
+                "undefined": canonical_json({**why_not, **portfolio.undefined}),
                 "left_out": canonical_json(left_out),
                 "member_run_ids": list(portfolio.members.run_ids),
                 "snapshot_id": snapshot_id_of(versions),

@@ -57,6 +57,8 @@ class RollupConfig:
         initial_cash: starting capital.
         schemes: one portfolio of each strategy for each, without repeats.
         rebalance, lookback, max_weight: see `research.portfolio.PortfolioRules`.
+        risk_free: return of cash a day, a fraction, that metrics are in excess of; that of the
+            members' runs, or the two cannot be compared.
 
     Raises:
         UnknownName, InvalidInput: as PortfolioRules; InvalidInput also for no or repeated schemes.
@@ -68,6 +70,7 @@ class RollupConfig:
     rebalance: str = "monthly"
     lookback: int = 90
     max_weight: float = 1.0
+    risk_free: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.schemes or len(set(self.schemes)) < len(self.schemes):
@@ -122,6 +125,7 @@ def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[P
             **asdict(config.rules(scheme)),
             "cost_bps": config.costs.fee_bps + config.costs.slippage_bps,
             "initial_cash": config.initial_cash,
+            "risk_free": config.risk_free,
         }
         if scheme == EQUAL_WEIGHT:
             del about["lookback"]
@@ -171,7 +175,13 @@ class Portfolio:
     def metrics(self) -> dict[str, float]:
         """Metrics of the equity and figures of the members together; NaN where undefined."""
         offsets = np.array([0, len(self.ts)])
-        found = equity_metrics(self.ts, offsets, self.result.equity[None, :], self.benchmark)
+        found = equity_metrics(
+            self.ts,
+            offsets,
+            self.result.equity[None, :],
+            self.benchmark,
+            risk_free=self.plan.about["risk_free"],
+        )
         metrics = {name: float(found[name][0]) for name in METRIC_NAMES if name in found}
         sharpes = self.members.sharpes[np.isfinite(self.members.sharpes)]
         mean_sharpe = float(sharpes.mean()) if len(sharpes) else np.nan
@@ -218,13 +228,15 @@ def formed(
     )
     ts, benchmark = members.ts[result.start :], np.empty(0)
     if len(ts):
+        # What is spread at the first bar is decided at the one before, as in the portfolio.
+        decided = result.start - 1
         benchmark = form_portfolio(
-            members.benchmarks[:, result.start :],
-            ts,
+            members.benchmarks[:, decided:],
+            members.ts[decided:],
             config.initial_cash,
             config.cost_rate,
             PortfolioRules(rebalance=plan.rules.rebalance),
-        ).equity
+        ).equity[1:]
     added = contributions(members.curves, result)
     return Portfolio(
         plan, members, ts, result.since_start(), benchmark, correlations, diversification(added)

@@ -80,7 +80,7 @@ class Publication:
         uri: the artifact directory, named by the runs in it.
         files: its Parquet files.
         runs, trades, metrics: rows of the tables of the same names.
-        trials: the runs as entries of the ledger, in the same order; None where they are none.
+        trials: the runs as entries of the ledger, in the same order.
     """
 
     uri: str
@@ -88,7 +88,7 @@ class Publication:
     runs: pa.Table
     trades: pa.Table
     metrics: pa.Table
-    trials: pa.Table | None
+    trials: pa.Table
 
 
 def publication_of(
@@ -98,13 +98,12 @@ def publication_of(
     ids: Mapping[str, int],
     asked: Asked,
     started_at: datetime,
-    trials: pa.Table | None = None,
+    trials: pa.Table,
     uri: str | None = None,
 ) -> Publication:
     """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`.
 
-    The directory is named by the runs, unless `uri` names one that holds them already. Runs that
-    are no single configuration have no `trials`.
+    The directory is named by the runs, unless `uri` names one that holds them already.
     """
     tf = batch.panel.timeframe.name
     run_ids = [str(identity.run_id) for identity in identities]
@@ -118,7 +117,7 @@ def publication_of(
         },
         runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri).append_column(
             "trial_id",
-            pa.nulls(len(run_ids), pa.string()) if trials is None else trials["trial_id"],
+            trials["trial_id"],
         ),
         trades=_trades_table(batch, run_ids),
         metrics=_metrics_table(batch, run_ids),

@@ -35,7 +35,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.comparison import UNIVERSE, others_held, rows_in
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.folds import Plan, tasks_of
+from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import (
     Asked,
     Window,
@@ -51,6 +51,7 @@ from backtest_pipeline.pipeline.inputs import kept_funding
 from backtest_pipeline.pipeline.publication import results_of
 from backtest_pipeline.pipeline.signals import signal_matrix
 from backtest_pipeline.pipeline.walk_forward import space_of
+from backtest_pipeline.research.schedule import tasks_of
 from backtest_pipeline.research.walk_forward import Question, blocks_of_tasks, choose, stitched
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -200,7 +201,7 @@ def _walked(panel: Panel, signal: SignalRow, asked: Asked, plan: Plan) -> BatchR
     (asset,) = panel.assets
     space = space_of(signal.signal_type, signal.params)
     question = Question(space, plan.search, plan.objective, asked.config, asked.funding)
-    tasks = tasks_of(panel, asset, plan.schedule, rows_in(panel, asked.window))
+    tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, asked.window))
     known = with_config_columns(panel, asked.config)
     chosen = [
         c for block in blocks_of_tasks(tasks, question) for c in choose(known, block, question)

@@ -22,9 +22,10 @@ from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.research.weights import SCHEMES
 from backtest_pipeline.storage.portfolios import (
+    current_portfolio_ids,
     current_portfolios,
     publish_portfolios,
-    stored_portfolio_ids,
+    retire_portfolios,
 )
 from backtest_pipeline.storage.quarantine import quarantined_runs
 from backtest_pipeline.storage.runs import current_runs
@@ -33,15 +34,19 @@ _SHOWN = 10
 
 
 def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
-    """Form and store the portfolios of a timeframe, unless all of them are stored already.
+    """Make the portfolios of the current runs those of a timeframe, and no others.
 
     Returns:
-        How many were formed.
+        How many were formed: none where all that are asked for are there, or there are no runs.
     """
     with workspace.database.begin() as connection:
         plans = planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
-        known = stored_portfolio_ids(connection, [plan.run_id for plan in plans])
-    if len(known) == len(plans):
+        current = current_portfolio_ids(connection, timeframe)
+    if current == {plan.run_id for plan in plans}:
+        return 0
+    if not plans:
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            retire_portfolios(cursor, timeframe)
         return 0
     # Threads would make sums depend on the number of cores, and wait for each other on matrices
     # as small as these: on busy cores that takes four times as long.
@@ -156,7 +161,7 @@ def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     shown = (
-        *("total_return", "benchmark_return", "sharpe", "max_drawdown"),
+        *("total_return", "benchmark_return", "sharpe", "psr", "dsr", "max_drawdown"),
         *("diversification_benefit", "mean_pairwise_correlation", "effective_bets"),
     )
     return {

@@ -19,28 +19,47 @@ import pyarrow as pa
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.identity import canonical_json
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.trials import MOST_CLUSTERED, Family, family_of
+from backtest_pipeline.research.trials import MOST_CLUSTERED, Family, deflate, family_of
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS
-from backtest_pipeline.simulation.significance import deflated_sharpe_ratio
+from backtest_pipeline.simulation.significance import SharpeMoments
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.dimensions import asset_ids
-from backtest_pipeline.storage.trials import read_families, read_runs_to_deflate, write_deflated
+from backtest_pipeline.storage.trials import (
+    read_families,
+    read_runs_to_deflate,
+    read_strategies,
+    write_deflated,
+)
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.copy import Cursor
 
-FamilyKey = tuple[str, str]
-"""Symbol and signal type."""
+Families = Mapping[tuple[str, ...], Family]
+"""By symbol and signal type, or by what else owns them."""
 
 _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
 
-def deflate(
-    cursor: Cursor,
-    tf: str,
-    symbols: Sequence[str],
-    found: Mapping[FamilyKey, Family],
-    weighed: Sequence[str] = (),
+def deflate_runs(
+    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str] = ()
+) -> Families:
+    """Weigh the current runs on these assets against the ledger, and store what comes of it.
+
+    Args:
+        cursor: its transaction sees runs and trials, and makes the numbers appear.
+        tf, symbols: the partitions.
+        published: trials that this transaction publishes; of their configurations they count.
+
+    Returns:
+        The families by symbol and signal type.
+    """
+    found = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
+    weigh(cursor, tf, symbols, found)
+    return found
+
+
+def weigh(
+    cursor: Cursor, tf: str, symbols: Sequence[str], found: Families, weighed: Sequence[str] = ()
 ) -> None:
     """Weigh the current runs on these assets against their families, and store what comes of it.
 
@@ -57,9 +76,7 @@ def deflate(
         write_deflated(cursor, deflated(runs, found))
 
 
-def with_deflated(
-    metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Mapping[FamilyKey, Family]
-) -> pa.Table:
+def with_deflated(metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Families) -> pa.Table:
     """The metrics of runs that are about to be published, with what their families make of them.
 
     Args:
@@ -97,78 +114,72 @@ def deflate_partitions(
             ids = asset_ids(connection, symbols)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
-            found = families(read_families(cursor, tf, symbols, (), MOST_CLUSTERED))
-            deflate(cursor, tf, symbols, found)
+            found = deflate_runs(cursor, tf, symbols)
         for (symbol, signal_type), family in found.items():
             answer.setdefault(Partition(symbol, tf), {})[signal_type] = family
     return answer
 
 
-def families(trials: pa.Table) -> dict[FamilyKey, Family]:
-    """The families of trials, as `storage.trials.read_families` gives them."""
-    owners = list(zip(*(trials[n].to_pylist() for n in ("symbol", "signal_type")), strict=True))
-    sharpe, n_obs, first_day = (
-        copy.numbers(trials[name]) for name in ("sharpe", "n_obs", "first_day")
-    )
+def strategies_tried(workspace: Workspace) -> dict[str, Family]:
+    """All that the ledger holds of each strategy, over all assets and timeframes."""
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        trials = read_strategies(cursor, MOST_CLUSTERED)
+    return {name: family for (name,), family in families(trials, ["signal_type"]).items()}
+
+
+def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "signal_type")) -> Families:
+    """The families of trials, as `storage.trials` gives them, by the columns of `owner`."""
+    owners = list(zip(*(trials[name].to_pylist() for name in owner), strict=True))
+    n_trials = trials["n_trials"].to_pylist()
+    first_day = trials["first_day"].to_numpy()
     weekly = trials["weekly_returns"].combine_chunks()
     bounds, values = weekly.offsets.to_numpy(), weekly.values.to_numpy()
     found, start = {}, 0
     for owner, group in groupby(owners):
         stop = start + len(list(group))
-        rows = slice(start, stop)
         series = [values[low:high] for low, high in pairwise(bounds[start : stop + 1])]
-        found[owner] = family_of(sharpe[rows], n_obs[rows], _aligned(first_day[rows], series))
+        found[owner] = family_of(n_trials[start], _aligned(first_day[start:stop], series))
         start = stop
     return found
 
 
-def deflated(runs: pa.Table, found: Mapping[FamilyKey, Family]) -> pa.Table:
+def deflated(runs: pa.Table, found: Families) -> pa.Table:
     """What the families make of runs, for `storage.trials.write_deflated`.
 
     Args:
         runs: run_id, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
-        found: the family of each.
+        found: the family of each, by symbol and signal type.
     """
     owners = zip(*(runs[name].to_pylist() for name in ("symbol", "signal_type")), strict=True)
     family = [found[owner] for owner in owners]
-    sharpe, n_obs, skew, kurtosis = (
-        copy.numbers(runs[name]) for name in ("sharpe", "n_obs", "skew", "kurtosis")
+    sharpe, skew, kurtosis, n_obs = (
+        copy.numbers(runs[name]) for name in ("sharpe", "skew", "kurtosis", "n_obs")
     )
-    n_trials = np.array([of.n_trials for of in family], float)
-    n_effective = np.array([of.n_effective for of in family])
-    variance = np.array([of.spread for of in family]) / np.maximum(n_obs, 1)
-    dsr, dsr_effective = (
-        deflated_sharpe_ratio(sharpe, n_obs, skew, kurtosis, variance, n)
-        for n in (n_trials, n_effective)
-    )
+    worth = deflate(SharpeMoments(sharpe, skew, kurtosis, n_obs), family)
     undefined = {name: _REASONS[name] for name in ("dsr", "dsr_effective")}
-    reasons = [canonical_json(undefined if np.isnan(value) else {}) for value in dsr]
+    reasons = [canonical_json(undefined if np.isnan(value) else {}) for value in worth.dsr]
     return pa.table(
         {
             "run_id": runs["run_id"],
-            "dsr": copy.floats(dsr),
-            "dsr_effective": copy.floats(dsr_effective),
-            "n_trials": n_trials,
-            "n_trials_effective": n_effective,
+            "dsr": copy.floats(worth.dsr),
+            "dsr_effective": copy.floats(worth.dsr_effective),
+            "n_trials": np.array([of.n_trials for of in family], float),
+            "n_trials_effective": np.array([of.n_effective for of in family]),
             "undefined": reasons,
         }
     )
 
 
 def _aligned(first_day: np.ndarray, series: Sequence[np.ndarray]) -> np.ndarray:
-    """Weekly returns side by side, float64 `(n_weeks, n_sampled)`; 0 where a trial has none.
+    """Weekly returns side by side, float64 `(n_weeks, n_trials)`; 0 where a trial has none.
 
     Args:
-        first_day: day number of each trial's first week; NaN where it has no returns here.
+        first_day: int `(n_trials,)`, day number of each trial's first week.
         series: the weekly returns of each trial.
     """
-    first_week = ((first_day - np.nanmin(first_day)) // 7).tolist()
-    sampled = [
-        (int(first), returns)
-        for first, returns in zip(first_week, series, strict=True)
-        if not np.isnan(first)
-    ]
-    aligned = np.zeros((max(first + len(returns) for first, returns in sampled), len(sampled)))
-    for column, (first, returns) in enumerate(sampled):
-        aligned[first : first + len(returns), column] = returns
+    first_week = ((first_day - first_day.min()) // 7).tolist()
+    n_weeks = max(first + len(own) for first, own in zip(first_week, series, strict=True))
+    aligned = np.zeros((n_weeks, len(series)))
+    for column, (first, own) in enumerate(zip(first_week, series, strict=True)):
+        aligned[first : first + len(own), column] = own
     return aligned

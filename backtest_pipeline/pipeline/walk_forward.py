@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -16,7 +16,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import Outcome, Status
 from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
-from backtest_pipeline.pipeline.folds import Plan, folds_of, tasks_of
+from backtest_pipeline.pipeline.folds import Destination, Plan, folds_of
 from backtest_pipeline.pipeline.identity import (
     RUN_CODE,
     Asked,
@@ -24,15 +24,16 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
 )
 from backtest_pipeline.pipeline.inputs import keep_inputs
+from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import Efficiency, efficiency
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
+from backtest_pipeline.research.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.walk_forward import (
     Chosen,
-    Efficiency,
     Question,
-    Task,
-    efficiency,
     stitched,
 )
 from backtest_pipeline.simulation.account import engine_identity
@@ -48,9 +49,16 @@ from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asse
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
+from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import publish_walk_forwards
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.copy import Cursor
+
+TOO_FEW_BARS, NO_FOLD, NO_SIGNAL = "too_few_bars", "no_fold", "no_active_signal"
+STARVED = "starved_window"
 
 
 @dataclass(frozen=True)
@@ -112,11 +120,13 @@ def walk_block(
     plan: Plan,
     asked: Asked,
     *,
+    left_out: Mapping[str, int],
     rebuild: bool = False,
 ) -> WalkedBlock:
     """Choose and test all folds of some assets; each is stored when it is done.
 
-    The files of the runs are written; their rows are not.
+    The files of the runs are written; their rows are not. `left_out` counts, by asset, the windows
+    that have too few bars for a fold.
 
     Raises:
         LooksAhead: for a strategy whose signals use later bars.
@@ -131,37 +141,75 @@ def walk_block(
         ids = asset_ids(connection, assets)
     signals = [walker.signal for walker in walking]
     identities = identify_runs(signals, assets, tf, block.inputs, told, {})
+    untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: block.inputs[asset].version for asset in assets}
-    traded, rows = [], []
+    traded: list[np.ndarray] = []
+    folds: list[list[Chosen]] = []
     test_bars = panel
     for w, walker in enumerate(walking):
         own = identities[w * len(assets) : (w + 1) * len(assets)]
-        run_ids = {asset: one.run_id for asset, one in zip(assets, own, strict=True)}
+        places = {
+            asset: Destination(one.run_id, ids[asset], block.inputs[asset].version)
+            for asset, one in zip(assets, own, strict=True)
+        }
         question = Question(walker.space, plan.search, plan.objective, asked.config, asked.funding)
-        chosen = folds_of(
-            workspace, panel, tasks, question, told, run_ids, ids, versions, rebuild=rebuild
-        )
+        chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
         _require_no_look_ahead(panel, tasks, chosen, question)
         test_bars, events = stitched(panel, tasks, chosen, question)
         traded.append(events)
-        for asset in assets:
-            of_asset = [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset]
-            found = judge(of_asset, plan.threshold)
-            rows.append(_efficiency_row(run_ids[asset], found, len(of_asset), plan.threshold))
+        folds += [
+            [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
+        ]
     events = np.concatenate(traded)
     batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
-    published = publication_of(batch, signals, identities, ids, told, started_at)
+    rows = [
+        {
+            **_efficiency_row(
+                one.run_id, judge(own, psr, plan.threshold), len(own), plan.threshold
+            ),
+            "n_left_out": left_out[asset],
+            "n_untested": untested[asset],
+        }
+        for one, asset, own, psr in zip(
+            identities,
+            assets * len(walking),
+            folds,
+            batch.metrics["psr"].tolist(),
+            strict=True,
+        )
+    ]
+    trials = trials_of(
+        batch,
+        [signal.params for signal in signals],
+        signal_type=[signal.signal_type for signal in signals],
+        dataset_versions=versions,
+        asked=asked,
+        source="walk_forward",
+        chosen_by=plan.as_json(),
+    )
+    published = publication_of(batch, signals, identities, ids, told, started_at, trials)
     keep_inputs(workspace.artifacts, asked, assets)
     about = {"runs": len(identities), "timeframe": tf}
     workspace.artifacts.put_directory(published.uri, published.files, about)
     return WalkedBlock(published, _efficiency_table(rows))
 
 
-def judge(chosen: Sequence[Chosen], threshold: float) -> Efficiency:
-    """The efficiency of an asset's folds."""
-    return efficiency(
-        [c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen], threshold
+def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
+    """The efficiency of an asset's folds; `psr` is that of their stitched run."""
+    sharpes = ([c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen])
+    return efficiency(*sharpes, psr, len(strategies()), threshold)
+
+
+def publish_walked(cursor: Cursor, walked: WalkedBlock) -> None:
+    """Enter the stitched runs in the ledger, put them in their place, and deflate them by it."""
+    published = walked.publication
+    record_trials(cursor, published.trials)
+    publish_walk_forwards(
+        cursor, published.runs, published.trades, published.metrics, walked.efficiencies
     )
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    symbols = published.runs["symbol"].unique().to_pylist()
+    deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
 
 
 def _require_no_look_ahead(
@@ -172,6 +220,15 @@ def _require_no_look_ahead(
     for asset, choice in last.items():
         params = question.space.params(choice.combination or ())
         require_no_look_ahead(panel, question.space.strategy, params, asset)
+
+
+class _LaidOut(NamedTuple):
+    """The folds of an asset and how many windows make none, or why it has no folds."""
+
+    reason: str = ""
+    detail: str = ""
+    tasks: Sequence[Task] = ()
+    left_out: int = 0
 
 
 class WalkForwardStage:
@@ -207,21 +264,23 @@ class WalkForwardStage:
         """Folds as they are done, then one transaction for the runs of the block."""
         panel, tf = block.panel, block.panel.timeframe.name
         tasks: list[Task] = []
+        left_out: dict[str, int] = {}
         outcomes: dict[str, Outcome] = {}
+        counts: list[QualityCount] = []
         for asset in panel.assets:
             partition = Partition(asset, tf)
-            if asset not in block.inputs:
-                detail = "no features are stored; refresh cmc_features first"
-            elif not self._walkers:
-                detail = "no signal is active; see dim_signals.is_active"
-            else:
-                found, detail = self._tasks(panel, asset)
-                tasks += found
+            found = self._laid_out(block, asset)
+            tasks += found.tasks
+            left_out[asset] = found.left_out
             outcomes[asset] = (
-                Outcome(partition, Status.EMPTY, detail=detail)
-                if detail
+                Outcome(partition, Status.EMPTY, detail=found.detail)
+                if found.detail
                 else Outcome(partition, Status.STORED, len(self._walkers))
             )
+            if found.reason:
+                counts.append(QualityCount(partition, found.reason, 1))
+            if found.left_out:
+                counts.append(QualityCount(partition, STARVED, found.left_out))
         walked = None
         if tasks:
             walked = walk_block(
@@ -231,21 +290,33 @@ class WalkForwardStage:
                 self._walkers,
                 self._plan,
                 self._asked,
+                left_out=left_out,
                 rebuild=rebuild,
             )
-        self._publish(block, walked, {a for a, o in outcomes.items() if not o.detail})
+        self._publish(block, walked, {a for a, o in outcomes.items() if not o.detail}, counts)
         return list(outcomes.values())
 
-    def _tasks(self, panel: Panel, asset: str) -> tuple[list[Task], str]:
-        """The folds of an asset, or why it has none."""
-        if panel.rows_of(asset).stop - panel.rows_of(asset).start < 2:
-            return [], "fewer than 2 complete bars"
+    def _laid_out(self, block: PanelBlock, asset: str) -> _LaidOut:
+        if asset not in block.inputs:
+            return _LaidOut("", "no features are stored; refresh cmc_features first")
+        if not self._walkers:
+            return _LaidOut(NO_SIGNAL, "no signal is active; see dim_signals.is_active")
+        rows = block.panel.rows_of(asset)
+        if rows.stop - rows.start < 2:
+            return _LaidOut(TOO_FEW_BARS, "fewer than 2 complete bars")
         try:
-            return tasks_of(panel, asset, self._plan.schedule, np.ones(len(panel), bool)), ""
+            tasks, left_out = tasks_of(block.panel, asset, self._plan.schedule)
         except InvalidInput as error:
-            return [], str(error)
+            return _LaidOut(NO_FOLD, str(error))
+        return _LaidOut(tasks=tasks, left_out=len(left_out))
 
-    def _publish(self, block: PanelBlock, walked: WalkedBlock | None, traded: set[str]) -> None:
+    def _publish(
+        self,
+        block: PanelBlock,
+        walked: WalkedBlock | None,
+        traded: set[str],
+        counts: Sequence[QualityCount],
+    ) -> None:
         tf = block.panel.timeframe.name
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, list(block.inputs))
@@ -263,17 +334,9 @@ class WalkForwardStage:
             for asset, features in block.inputs.items()
         }
         short = [asset for asset in block.inputs if asset not in traded]
-        counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in short]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             if walked is not None:
-                published = walked.publication
-                publish_walk_forwards(
-                    cursor,
-                    published.runs,
-                    published.trades,
-                    published.metrics,
-                    walked.efficiencies,
-                )
+                publish_walked(cursor, walked)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), counts)
@@ -298,7 +361,7 @@ def _efficiency_row(
 def _efficiency_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     kinds = {
         **dict.fromkeys(("run_id", "verdict", "reason"), pa.string()),
-        **dict.fromkeys(("n_folds", "n_judged"), pa.int32()),
+        **dict.fromkeys(("n_folds", "n_judged", "n_left_out", "n_untested"), pa.int32()),
     }
     return pa.table(
         {name: pa.array([r[name] for r in rows], kinds.get(name, pa.float64())) for name in rows[0]}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.errors import BacktestError, UnknownName
@@ -20,21 +19,20 @@ from backtest_pipeline.pipeline.blocks import PanelBlock
 from backtest_pipeline.pipeline.comparison import rows_in
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
-from backtest_pipeline.pipeline.folds import Plan, tasks_of
+from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.single_run import require_window
-from backtest_pipeline.pipeline.walk_forward import judge, walk_block, walkers
+from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import Objective, Search
-from backtest_pipeline.research.splits import Fold
+from backtest_pipeline.research.schedule import FixedDates, Schedule, tasks_of
+from backtest_pipeline.research.splits import Fold, LeftOut
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
-    WFO_THRESHOLD,
-    Efficiency,
     Question,
-    Schedule,
     blocks_of_tasks,
     choose,
     stitched,
@@ -53,7 +51,6 @@ from backtest_pipeline.storage.dimensions import (
 )
 from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
-    publish_walk_forwards,
     stored_folds,
 )
 from backtest_pipeline.strategies.grid import parameter_space
@@ -72,7 +69,8 @@ class WalkForward:
         equity: of the stitched out-of-sample bars, by close stamp.
         trades: on them, as `simulate` gives them.
         metrics: of them, None where undefined.
-        efficiency: how much of the training Sharpe is left.
+        efficiency: how much of the training Sharpe is left, and whether it is more than luck.
+        left_out: windows that have too few bars for a fold.
     """
 
     folds: pd.DataFrame
@@ -80,6 +78,7 @@ class WalkForward:
     trades: pd.DataFrame
     metrics: dict[str, float | None]
     efficiency: Efficiency
+    left_out: tuple[LeftOut, ...]
 
 
 def walk_forward(
@@ -87,7 +86,7 @@ def walk_forward(
     signal_type: str,
     params: Mapping[str, Any] | None = None,
     *,
-    schedule: Schedule | None = None,
+    schedule: Schedule | FixedDates | None = None,
     objective: str = "sharpe",
     search: Search | None = None,
     threshold: float = WFO_THRESHOLD,
@@ -124,7 +123,7 @@ def walk_forward(
     space = parameter_space(strategy_of(full_signal_type(signal_type)), params or {})
     question = Question(space, search or Search(), Objective.of(objective), config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, _ASSET)), config)
-    tasks = tasks_of(panel, _ASSET, schedule or Schedule(), np.ones(len(panel), bool))
+    tasks, left_out = tasks_of(panel, _ASSET, schedule or Schedule())
     chosen = []
     progress("walk_forward", 0, len(tasks))
     for block in blocks_of_tasks(tasks, question):
@@ -159,16 +158,18 @@ def walk_forward(
         equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
         trades=trade_frame(batch.trades),
         metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
-        efficiency=judge(chosen, threshold),
+        efficiency=judge(chosen, float(batch.metrics["psr"][0]), threshold),
+        left_out=left_out,
     )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A walk-forward that is about to be done: its folds, and what they are folds of."""
+    """A walk-forward that is about to be done: its bars, their folds, and the windows left out."""
 
     block: PanelBlock
     folds: tuple[Fold, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def prepare_walk(
@@ -178,7 +179,7 @@ def prepare_walk(
     asset: str,
     tf: str,
     asked: Asked,
-    schedule: Schedule,
+    schedule: Schedule | FixedDates,
     rebuild: bool = False,
 ) -> Prepared:
     """Bring the partition's features up to date, and lay out the folds in the window.
@@ -203,10 +204,10 @@ def prepare_walk(
     block = load_block(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
     if asset not in block.inputs:
         raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
-    tasks = tasks_of(block.panel, asset, schedule, rows_in(block.panel, asked.window))
+    tasks, left_out = tasks_of(block.panel, asset, schedule, rows_in(block.panel, asked.window))
     if asked.funding:
         asked.funding.require_cover(block.panel)
-    return Prepared(block, tuple(task.fold for task in tasks))
+    return Prepared(block, tuple(task.fold for task in tasks), left_out)
 
 
 def walk_once(
@@ -238,13 +239,21 @@ def walk_once(
     with workspace.database.begin() as connection:
         chosen = find_signal(active_signals(connection), signal)
     walking = walkers([chosen], {chosen.signal_type: params})
-    tasks = tasks_of(block.panel, asset, plan.schedule, rows_in(block.panel, asked.window))
-    walked = walk_block(workspace, block, tasks, walking, plan, asked, rebuild=rebuild)
+    keep = rows_in(block.panel, asked.window)
+    tasks, left_out = tasks_of(block.panel, asset, plan.schedule, keep)
+    walked = walk_block(
+        workspace,
+        block,
+        tasks,
+        walking,
+        plan,
+        asked,
+        left_out={asset: len(left_out)},
+        rebuild=rebuild,
+    )
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         published = walked.publication
-        publish_walk_forwards(
-            cursor, published.runs, published.trades, published.metrics, walked.efficiencies
-        )
+        publish_walked(cursor, walked)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
             ids = published.runs["id"].to_pylist()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.research.portfolio import PortfolioResult, growth_since
+from backtest_pipeline.research.portfolio import PortfolioResult, filled_forward, growth_since
 
 LEAST_COMMON = 30
 """Returns that two members must share for their correlation to be given."""
@@ -70,11 +70,12 @@ def contributions(curves: np.ndarray, portfolio: PortfolioResult) -> np.ndarray:
     """
     rows, equity = portfolio.rebalance_rows, portfolio.equity
     first = portfolio.start + 1
+    filled = filled_forward(curves)
     added = np.zeros((len(curves), max(len(equity) - first, 0)))
     for i, (row, weights) in enumerate(zip(rows, portfolio.weights, strict=True)):
         end = rows[i + 1] + 1 if i + 1 < len(rows) else len(equity)
         held = weights > 0
-        steps = np.diff(growth_since(curves[held, row:end]), axis=1)
+        steps = np.diff(growth_since(filled[held, row:end]), axis=1)
         before = equity[row : end - 1]
         scale = np.divide(equity[row], before, out=np.zeros_like(before), where=before > 0)
         added[held, row + 1 - first : end - first] = weights[held, None] * steps * scale

@@ -16,47 +16,37 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.simulation.significance import (
-    deflated_sharpe_ratio,
-    probabilistic_sharpe_ratio,
-)
+from backtest_pipeline.research.trials import Family, deflate
+from backtest_pipeline.simulation.significance import SharpeMoments
 
+TRIED = ("n_trials", "n_trials_effective", "n_families")
 RUN_COLUMNS = (
-    *(
-        "board",
-        "family",
-        "n_days",
-        "sharpe",
-        "sortino",
-        "calmar",
-        "annual_volatility",
-        "skew",
-        "kurtosis",
-    ),
+    *("n_days", "sharpe", "sortino", "calmar", "annual_volatility", "skew", "kurtosis"),
     *("max_drawdown", "max_drawdown_duration_days", "expected_shortfall_95", "total_return"),
     *("trade_count", "profit_factor", "win_rate", "turnover", "information_ratio"),
     *("costs_paid", "initial_cash"),
+    *TRIED,
 )
 """What a board reads of each run: metrics of docs/metrics.md, and
 
-- board: runs of one board are chosen among;
-- family: within a board, runs of one family are the trials that the best of them was chosen from;
 - n_days: daily returns that the Sharpe ratio was measured on;
 - costs_paid: fees, slippage and funding;
-- initial_cash: starting equity, in the currency of the costs.
+- initial_cash: starting equity, in the currency of the costs;
+- n_trials, n_trials_effective: trials of the run's family, that the best of it was chosen from:
+  each counting, and of their own kind;
+- n_families: families that were tried.
 """
-DERIVED = ("psr", "dsr", "n_trials", "n_families", "dsr_across_families", "cost_share")
+DERIVED = ("psr", "dsr", "dsr_effective", "dsr_across_families", "cost_share")
 
-GATED = tuple(name for name in (*RUN_COLUMNS, *DERIVED) if name not in ("board", "family"))
+GATED = (*RUN_COLUMNS, *DERIVED)
 
 
 def with_significance(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with DERIVED columns; NaN where undefined.
 
     - psr: probability that the true Sharpe ratio is above zero, as if the run were the only one;
-    - dsr: the same above what the best of the family's trials would reach by luck;
-    - n_trials: runs of the family, each counting, those without a Sharpe ratio too;
-    - n_families: families of the board;
+    - dsr: the same above what the best of `n_trials` would reach by luck;
+    - dsr_effective: the same for `n_trials_effective`;
     - dsr_across_families: 1 - n_families * (1 - dsr), at least 0 (Bonferroni): what is left of the
       probability where the best of all families is taken;
     - cost_share: costs / (profit + costs), undefined where nothing was earned before costs.
@@ -64,25 +54,17 @@ def with_significance(runs: pd.DataFrame) -> pd.DataFrame:
     Args:
         runs: RUN_COLUMNS, one row per run; `sharpe` is annual, of 365 days.
     """
-    daily = runs["sharpe"].astype(float) / np.sqrt(365.0)
-    families = daily.groupby([runs["board"], runs["family"]])
-    measured = (
-        daily.to_numpy(),
-        runs["n_days"].to_numpy(float),
-        runs["skew"].to_numpy(float),
-        runs["kurtosis"].to_numpy(float),
-    )
-    n_trials = families.transform("size")
-    variance = families.transform("var").fillna(0.0).to_numpy(float)
-    n_families = runs["family"].groupby(runs["board"]).transform("nunique")
-    dsr = deflated_sharpe_ratio(*measured, variance, n_trials.to_numpy(float))
+    measured = (runs[name].to_numpy(float) for name in ("sharpe", "skew", "kurtosis", "n_days"))
+    sharpe, skew, kurtosis, n_days = measured
+    families = [
+        Family(int(n), float(effective))
+        for n, effective in zip(runs["n_trials"], runs["n_trials_effective"], strict=True)
+    ]
+    worth = deflate(SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_days), families)
     earned = runs["total_return"] * runs["initial_cash"] + runs["costs_paid"]
     return runs.assign(
-        psr=probabilistic_sharpe_ratio(*measured),
-        dsr=dsr,
-        n_trials=n_trials,
-        n_families=n_families,
-        dsr_across_families=np.maximum(1 - n_families * (1 - dsr), 0.0),
+        **vars(worth),
+        dsr_across_families=np.maximum(1 - runs["n_families"] * (1 - worth.dsr), 0.0),
         cost_share=(runs["costs_paid"] / earned.where(earned > 0)).astype(float),
     )
 

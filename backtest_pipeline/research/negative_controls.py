@@ -15,6 +15,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.research.leaderboard import Gate, with_significance
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.daily import daily_return_counts
 from backtest_pipeline.simulation.orders import event_bits
 from backtest_pipeline.strategies.base import Strategy, signal_events
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
@@ -58,13 +59,16 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
             tried.append(grid.strategy.signal_type)
     runs = pd.DataFrame(simulate_batch(bars, np.stack(events), config).metrics)
     asset = np.tile(np.arange(len(bars.assets)), len(tried))
-    days = bars.ts // DAY_US
-    first, last = days[bars.offsets[:-1]], days[bars.offsets[1:] - 1]
+    family = np.repeat(tried, len(bars.assets))
+    n_trials = runs.groupby([asset, family])["sharpe"].transform("size")
     return with_significance(
         runs.assign(
             board=asset,
-            family=np.repeat(tried, len(bars.assets)),
-            n_days=(last - first)[asset],
+            family=family,
+            n_trials=n_trials,
+            n_trials_effective=n_trials.astype(float),
+            n_families=len(set(tried)),
+            n_days=daily_return_counts(bars.offsets, bars.ts // DAY_US)[asset],
             costs_paid=runs["fees_paid"] + runs["slippage_cost"] + runs["funding_paid"],
             initial_cash=config.initial_cash,
         )

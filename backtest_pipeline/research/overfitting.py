@@ -11,6 +11,7 @@ Journal of Computational Finance 20 (4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -98,18 +99,56 @@ def cross_validate_choice(
         InvalidInput: for an odd or too large number of blocks, fewer than two rows a block, fewer
             than two strategies, returns that are NaN or infinite, or that never vary.
     """
-    values = _checked(returns, n_blocks)
+    return cross_validate_blocks(block_sums(_checked(returns, n_blocks), n_blocks))
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """All that the cross-validation reads of the returns of strategies.
+
+    Attributes:
+        lengths: int64 `(n_blocks,)`, rows of each block.
+        totals, squares: float64 `(n_blocks, n_strategies)`, sums over the rows of each block.
+    """
+
+    lengths: np.ndarray
+    totals: np.ndarray
+    squares: np.ndarray
+
+    @staticmethod
+    def join(parts: Sequence[BlockSums]) -> BlockSums:
+        """All strategies, those of each part after those of the part before."""
+        return BlockSums(
+            parts[0].lengths,
+            np.concatenate([part.totals for part in parts], axis=1),
+            np.concatenate([part.squares for part in parts], axis=1),
+        )
+
+
+def block_sums(returns: np.ndarray, n_blocks: int) -> BlockSums:
+    """Blocks of rows, summed up; they differ by one row at most.
+
+    Args:
+        returns: float64 `(n_obs, n_strategies)`, rows in the order of time.
+        n_blocks: no more than rows.
+    """
+    values = np.ascontiguousarray(returns)  # so that a column's sum depends on no other column
     starts = np.arange(n_blocks) * len(values) // n_blocks
+    return BlockSums(
+        np.diff(starts, append=len(values)),
+        np.add.reduceat(values, starts),
+        np.add.reduceat(values**2, starts),
+    )
+
+
+def cross_validate_blocks(sums: BlockSums) -> CrossValidation:
+    """`cross_validate_choice` of strategies whose returns are summed up already."""
+    n_blocks, n_strategies = sums.totals.shape
     halves = np.array(list(combinations(range(n_blocks), n_blocks // 2)), np.int8)
     in_sample = np.zeros((len(halves), n_blocks), bool)
     np.put_along_axis(in_sample, halves, True, axis=1)
-    rank, inside, outside = _cross_validate(
-        np.add.reduceat(values, starts),
-        np.add.reduceat(values**2, starts),
-        np.diff(starts, append=len(values)),
-        in_sample,
-    )
-    return CrossValidation(np.log(rank / (values.shape[1] + 1 - rank)), inside, outside)
+    rank, inside, outside = _cross_validate(sums.totals, sums.squares, sums.lengths, in_sample)
+    return CrossValidation(np.log(rank / (n_strategies + 1 - rank)), inside, outside)
 
 
 def _checked(returns: pd.DataFrame | np.ndarray, n_blocks: int) -> np.ndarray:
@@ -151,18 +190,19 @@ def _sharpe(total, squares, n):
 
 
 @njit(cache=True, nogil=True)
-def _sharpe_within(totals, squares, lengths, chosen, out):
-    """Sharpe ratio of every strategy over the blocks that are chosen."""
+def _sharpe_within(totals, squares, lengths, chosen, total, square, out):
+    """Sharpe ratio of every strategy over the blocks that are chosen; total, square: room."""
     n = 0
+    total[:] = 0.0
+    square[:] = 0.0
     for block in range(len(lengths)):
-        n += lengths[block] * chosen[block]
+        if chosen[block]:
+            n += lengths[block]
+            for i in range(len(out)):
+                total[i] += totals[block, i]
+                square[i] += squares[block, i]
     for i in range(len(out)):
-        total = square = 0.0
-        for block in range(len(lengths)):
-            if chosen[block]:
-                total += totals[block, i]
-                square += squares[block, i]
-        out[i] = _sharpe(total, square, n)
+        out[i] = _sharpe(total[i], square[i], n)
 
 
 @njit(cache=True, nogil=True)
@@ -171,15 +211,21 @@ def _cross_validate(totals, squares, lengths, in_sample):
     n, n_strategies = len(in_sample), totals.shape[1]
     ranks, best_inside, best_outside = np.empty(n), np.empty(n), np.empty(n)
     inside, outside = np.empty(n_strategies), np.empty(n_strategies)
+    total, square = np.empty(n_strategies), np.empty(n_strategies)
     for c in range(n):
-        _sharpe_within(totals, squares, lengths, in_sample[c], inside)
-        _sharpe_within(totals, squares, lengths, ~in_sample[c], outside)
+        _sharpe_within(totals, squares, lengths, in_sample[c], total, square, inside)
+        _sharpe_within(totals, squares, lengths, ~in_sample[c], total, square, outside)
         best, n_best, rank, result = inside.max(), 0, 0.0, 0.0
+        known, rank_of_known = np.nan, 0.0  # copies of one strategy are equal in both halves
         for i in range(n_strategies):
             if inside[i] == best:
-                below = np.sum(outside < outside[i])
-                equal = np.sum(outside == outside[i])
-                rank += below + (equal + 1) / 2
+                if outside[i] != known:
+                    below = equal = 0
+                    for j in range(n_strategies):
+                        below += outside[j] < outside[i]
+                        equal += outside[j] == outside[i]
+                    known, rank_of_known = outside[i], below + (equal + 1) / 2
+                rank += rank_of_known
                 result += outside[i]
                 n_best += 1
         ranks[c], best_inside[c], best_outside[c] = rank / n_best, best, result / n_best

@@ -13,8 +13,11 @@ from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES, scheme_wei
 
 _MONTHS = {"monthly": 1, "quarterly": 3}
 SCHEDULES = ("weekly", *_MONTHS)
-SHORT_HISTORY, CONSTANT = "short_history", "constant_returns"
-LEFT_OUT = (SHORT_HISTORY, CONSTANT)
+SHORT_HISTORY, CONSTANT, NO_BAR = "short_history", "constant_returns", "no_bar"
+LEFT_OUT = (SHORT_HISTORY, CONSTANT, NO_BAR)
+LONGEST_SILENCE = np.timedelta64(7, "D")
+"""Time since a run's last bar up to which it takes part: markets close over weekends and holidays,
+and exchanges fail. What is silent for longer cannot be told from what has ended."""
 # Identical returns differ by rounding alone, which is that of the growth factor 1 + r.
 _ROUNDING = 1e-14
 
@@ -25,8 +28,8 @@ class PortfolioRules:
 
     Attributes:
         scheme: one of `research.weights.SCHEMES`.
-        rebalance: capital is spread anew at the first bar of each week (from Monday), month or
-            quarter: one of SCHEDULES.
+        rebalance: weights are decided at the first bar of each week (from Monday), month or
+            quarter, and capital is spread anew at the bar after it: one of SCHEDULES.
         lookback: returns, one per bar, that all schemes but `equal_weight` look at. An asset
             joins once it has so many.
         max_weight: most that one asset may weigh when weights are set. Where that is below
@@ -59,8 +62,9 @@ class PortfolioResult:
 
     Attributes:
         equity: float64 `(n_times,)`.
-        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew; none
-            where no asset is ever alive with enough history, and all stays cash.
+        rebalance_rows: int64 `(n_rebalances,)`, rows at whose end capital is spread anew, each the
+            row after the one at which that was decided; none where no asset is ever alive with
+            enough history, and all stays cash.
         weights: float64 `(n_rebalances, n_assets)`, fractions set there; each row sums to 1 less
             what is cash.
         turnover: float64 `(n_rebalances,)`, moved capital as a fraction of all, 0 at the first.
@@ -96,15 +100,16 @@ def form_portfolio(
 ) -> PortfolioResult:
     """Spread capital over the runs that are alive, anew on a schedule.
 
-    Between two rebalances each share follows its run's equity. A run that ends in between keeps
-    its last equity until the next rebalance and has no share after it, as has one that has lost
-    everything; one that begins waits for the next. Only what is known at a bar's close decides
-    the weights set there. Until a first asset has enough history the capital waits; where none
+    Between two rebalances each share follows its run's equity. A run without a bar at some instant
+    keeps its last equity. One that has been silent for more than LONGEST_SILENCE at a rebalance,
+    because it has ended or has a long hole, has no share after it, as has one that has lost
+    everything; one that begins waits for the next. What is known at the close of a
+    period's first bar decides the weights, and capital is moved at the close of the bar after it:
+    equity has no open. Until a first asset has enough history the capital waits; where none
     has at a later rebalance, the shares stay as they are. The first spreading costs nothing.
 
     Args:
-        curves: float64 `(n_assets, n_times)`, equity of each run; NaN before its first and after
-            its last bar.
+        curves: float64 `(n_assets, n_times)`, equity of each run; NaN where it has no bar.
         ts_us: int64 `(n_times,)`, strictly increasing microseconds UTC.
         initial_cash: starting capital.
         cost_rate: fraction of the moved capital that a rebalance costs.
@@ -117,14 +122,18 @@ def form_portfolio(
     if curves.size == 0:
         raise InvalidInput("a portfolio needs at least one run and one bar")
     rules = rules or PortfolioRules()
-    alive = np.isfinite(curves) & (curves > 0)
+    filled = filled_forward(curves)
+    alive = (_silence(curves, ts_us) <= LONGEST_SILENCE) & (filled > 0)
     lives = np.asarray(alive.any(axis=0))
     begin = lives.argmax()
     turns = period_starts(ts_us, rules.rebalance)
     # Where nothing is alive at a period's first bar, the shares stay as they are.
     candidates = np.union1d(begin, turns[turns > begin])
     candidates = candidates[lives[candidates]]
-    rows, weights, left_out = _weights_at(candidates, curves, alive, rules)
+    # What the last bar decides is not done yet.
+    candidates = candidates[candidates + 1 < curves.shape[1]]
+    decided, weights, left_out = _weights_at(candidates, curves, filled, alive, rules)
+    rows = decided + 1
 
     equity = np.full(curves.shape[1], initial_cash)
     held = np.zeros(len(curves))
@@ -138,7 +147,7 @@ def form_portfolio(
         capital -= moved * cost_rate
         end = rows[i + 1] + 1 if i + 1 < len(rows) else curves.shape[1]
         chosen = wanted > 0
-        shares = wanted[chosen, None] * capital * growth_since(curves[chosen, row:end])
+        shares = wanted[chosen, None] * capital * growth_since(filled[chosen, row:end])
         equity[row:end] = shares.sum(axis=0) + max(1.0 - wanted.sum(), 0.0) * capital
         held = np.zeros(len(curves))
         held[chosen] = shares[:, -1]
@@ -156,15 +165,20 @@ def period_starts(ts_us: np.ndarray, schedule: str) -> np.ndarray:
 
 
 def _weights_at(
-    rows: np.ndarray, curves: np.ndarray, alive: np.ndarray, rules: PortfolioRules
+    rows: np.ndarray,
+    curves: np.ndarray,
+    filled: np.ndarray,
+    alive: np.ndarray,
+    rules: PortfolioRules,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The rows at which weights can be set, the weights, and how many were left out and why."""
     weights = np.zeros((len(rows), len(curves)))
     left_out = {reason: np.zeros(len(rows), np.int64) for reason in LEFT_OUT}
-    first = np.isfinite(curves).argmax(axis=1)
-    filled = _filled(curves)
+    first, last = _lives(curves)
     for i, row in enumerate(rows):
         chosen = np.flatnonzero(alive[:, row])
+        silent = (first <= row) & (row <= last) & (filled[:, row] > 0) & ~alive[:, row]
+        left_out[NO_BAR][i] = silent.sum()
         returns = np.empty((0, len(chosen)))
         if rules.scheme != EQUAL_WEIGHT:
             enough = chosen[first[chosen] + rules.lookback <= row]
@@ -180,13 +194,41 @@ def _weights_at(
     return rows[can], weights[can], {reason: n[can] for reason, n in left_out.items()}
 
 
-def growth_since(curves: np.ndarray) -> np.ndarray:
-    """Each curve over its first value; what ends keeps its last value, what is lost stays 0."""
-    filled, start = _filled(curves), curves[:, :1]
-    return np.divide(filled, start, out=np.zeros_like(filled), where=start > 0)
+def growth_since(filled: np.ndarray) -> np.ndarray:
+    """Each curve over its first value; what is lost after it stays 0.
+
+    What was lost before, between the decision to give it capital and that being done, keeps what
+    it is given: it trades no longer.
+
+    Args:
+        filled: as `filled_forward` gives them.
+    """
+    return np.divide(filled, filled[:, :1], out=np.ones_like(filled), where=filled[:, :1] > 0)
 
 
-def _filled(curves: np.ndarray) -> np.ndarray:
+def filled_forward(curves: np.ndarray) -> np.ndarray:
     """The curves with each gap, and the time after the end, at the last value before it."""
-    last_seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), 0)
-    return np.take_along_axis(curves, np.maximum.accumulate(last_seen, axis=1), axis=1)
+    return np.take_along_axis(curves, np.maximum(_last_seen(curves), 0), axis=1)
+
+
+def _silence(curves: np.ndarray, ts_us: np.ndarray) -> np.ndarray:
+    """Time since each curve's last bar; NaT before its first."""
+    seen = _last_seen(curves)
+    silence = (ts_us - ts_us[seen]).astype("m8[us]")
+    silence[seen < 0] = np.timedelta64("NaT")
+    return silence
+
+
+def _last_seen(curves: np.ndarray) -> np.ndarray:
+    """The row of each curve's last bar up to each row; -1 before its first."""
+    seen = np.where(np.isfinite(curves), np.arange(curves.shape[1]), -1)
+    return np.maximum.accumulate(seen, axis=1)
+
+
+def _lives(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of each curve's first and last bar; a curve without one ends before it begins."""
+    finite = np.isfinite(curves)
+    never = ~finite.any(axis=1)
+    first = np.where(never, curves.shape[1], finite.argmax(axis=1))
+    last = np.where(never, -1, curves.shape[1] - 1 - finite[:, ::-1].argmax(axis=1))
+    return first, last

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.bootstrap import FEWEST_DAYS, DailyEquity, bootstrap, interval
-from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
-from backtest_pipeline.research.trials import effective_number_of_trials, trials_variance
-from backtest_pipeline.simulation.significance import (
-    deflated_sharpe_ratio,
-    probabilistic_sharpe_ratio,
-    sharpe_moments,
+from backtest_pipeline.research.overfitting import (
+    BlockSums,
+    block_sums,
+    cross_validate_blocks,
 )
+from backtest_pipeline.research.trials import MOST_CLUSTERED, deflate, family_of
+from backtest_pipeline.simulation.significance import sharpe_moments
 
 DRAWS = 500
 """Enough for an interval's ends to be steady in their first two digits."""
 N_BLOCKS = 16
-MOST_RETURNS = 25_000_000
-"""Daily returns of all combinations together above which nothing is cross-validated."""
+_ROUNDING = 1e-14  # returns that differ by this alone do not vary
 
 Intervals = Mapping[str, tuple[float, float]]
 
@@ -52,46 +51,104 @@ class Selection:
     undefined: Mapping[str, str]
 
 
-def selection(returns: np.ndarray, best: int, *, risk_free: float = 0.0) -> Selection:
+@dataclass(frozen=True)
+class Tried:
+    """What is read of the daily returns of a sweep's combinations, or of some of them.
+
+    It takes 16 numbers of each combination, where the returns would take thousands.
+
+    Attributes:
+        n_days: returns of each.
+        sampled: float64 `(n_days, n_sampled)`, those of combinations that `clustered` drew.
+        best: float64 `(n_days,)`, those of the best one.
+        sums: of the returns, less that of cash, of those that vary; None for too few days.
+    """
+
+    n_days: int
+    sampled: np.ndarray
+    best: np.ndarray
+    sums: BlockSums | None
+
+    @staticmethod
+    def of(
+        returns: np.ndarray, sampled: Sequence[int] | np.ndarray, best: int, risk_free: float
+    ) -> Tried:
+        """The returns float64 `(n_days, n_combinations)` of some, simple, summed up.
+
+        Args:
+            returns: of each in a column.
+            sampled: columns.
+            best: column of the one that may be the best of all.
+            risk_free: return of cash a day, a fraction.
+        """
+        excess = returns - risk_free
+        varying = excess[:, excess.std(axis=0) > _ROUNDING] if len(returns) else excess[:, :0]
+        sums = block_sums(varying, N_BLOCKS) if len(returns) >= 2 * N_BLOCKS else None
+        # A view would keep all of the returns.
+        return Tried(len(returns), returns[:, sampled], returns[:, best].copy(), sums)
+
+    @staticmethod
+    def join(parts: Sequence[Tried], best: int, drawn: np.ndarray) -> Tried:
+        """A whole sweep.
+
+        Args:
+            parts: in the order of the combinations.
+            best: the part that has the best one.
+            drawn: what `clustered` drew, whose order `sampled` gets.
+        """
+        sums = [part.sums for part in parts if part.sums is not None]
+        sampled = np.concatenate([part.sampled for part in parts], axis=1)
+        return Tried(
+            parts[0].n_days,
+            sampled[:, np.argsort(np.argsort(drawn))],
+            parts[best].best,
+            BlockSums.join(sums) if sums else None,
+        )
+
+
+def clustered(n_trials: int) -> np.ndarray:
+    """Positions of the combinations of a sweep that are clustered: all, or a random sample."""
+    if n_trials <= MOST_CLUSTERED:
+        return np.arange(n_trials)
+    return np.random.default_rng(0).choice(n_trials, MOST_CLUSTERED, replace=False)
+
+
+def selection(tried: Tried, n_trials: int, *, risk_free: float = 0.0) -> Selection:
     """Judge the best of a sweep by the daily returns of all that were tried.
 
     Args:
-        returns: float64 `(n_days, n_combinations)`, simple.
-        best: column of the chosen one.
+        tried: all combinations.
+        n_trials: how many.
         risk_free: return of cash a day, a fraction, that Sharpe ratios are in excess of.
     """
     undefined: dict[str, str] = {}
-    excess = returns - risk_free
-    n_days, n_trials = returns.shape
-    comparable = n_days > 1 and n_trials > 1
-    n_effective = effective_number_of_trials(returns) if comparable else float(n_trials)
+    family = family_of(n_trials, tried.sampled)
     psr = dsr = dsr_effective = pbo = np.nan
-    moments = sharpe_moments(excess) if n_days > 1 else None
-    if moments is None or np.isnan(moments.sharpe[best]):
+    moments = sharpe_moments(tried.best[:, None] - risk_free) if tried.n_days > 1 else None
+    if moments is None or np.isnan(moments.sharpe[0]):
         why = "the best combination has fewer than two daily returns, or none that vary"
         undefined |= dict.fromkeys(("psr", "dsr", "dsr_effective"), why)
     else:
-        measured = (
-            float(moments.sharpe[best]),
-            n_days,
-            float(moments.skew[best]),
-            float(moments.kurtosis[best]),
+        found = deflate(moments, [family])
+        psr, dsr, dsr_effective = (
+            float(value[0]) for value in (found.psr, found.dsr, found.dsr_effective)
         )
-        variance = trials_variance(moments.sharpe)
-        psr = probabilistic_sharpe_ratio(*measured)
-        dsr = deflated_sharpe_ratio(*measured, variance, n_trials)
-        dsr_effective = deflated_sharpe_ratio(*measured, variance, n_effective)
-    why = _why_not_cross_validated(excess)
-    if why:
-        undefined["pbo"] = why
+    if tried.sums is None:
+        undefined["pbo"] = (
+            f"{tried.n_days} daily returns are too few for {N_BLOCKS} blocks of two at least"
+        )
+    elif tried.sums.totals.shape[1] < 2:
+        undefined["pbo"] = "fewer than two combinations have returns that vary"
     else:
-        pbo = probability_of_backtest_overfitting(excess[:, excess.std(axis=0) > 1e-14], N_BLOCKS)
+        pbo = cross_validate_blocks(tried.sums).probability_of_overfitting
     intervals: Intervals = {}
     try:
-        intervals = bootstrap_intervals(returns[:, best], risk_free=risk_free)
+        intervals = bootstrap_intervals(tried.best, risk_free=risk_free)
     except InvalidInput as error:
         undefined["intervals"] = str(error)
-    return Selection(n_trials, n_effective, psr, dsr, dsr_effective, pbo, intervals, undefined)
+    return Selection(
+        n_trials, family.n_effective, psr, dsr, dsr_effective, pbo, intervals, undefined
+    )
 
 
 def bootstrap_intervals(
@@ -111,14 +168,3 @@ def bootstrap_intervals(
     daily = DailyEquity(np.arange(len(returns) + 1), np.cumprod(np.append(1.0, 1.0 + returns)))
     samples = bootstrap(daily, draws, seed, risk_free=risk_free).samples
     return {name: interval(values) for name, values in samples.items()}
-
-
-def _why_not_cross_validated(returns: np.ndarray) -> str | None:
-    n_days = len(returns)
-    if n_days < 2 * N_BLOCKS:
-        return f"{n_days} daily returns are too few for {N_BLOCKS} blocks of two at least"
-    if returns.size > MOST_RETURNS:
-        return f"{returns.size:,} daily returns are more than {MOST_RETURNS:,}; narrow the ranges"
-    if np.count_nonzero(returns.std(axis=0) > 1e-14) < 2:
-        return "fewer than two combinations have returns that vary"
-    return None

@@ -23,6 +23,13 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 Mode = Literal["rolling", "expanding", "anchored"]
 Length = float | str | timedelta  # a number counts days
 
+LEAST_FILLED = 0.5
+"""Share of a window's time that must have bars: what is chosen on less than half of a training
+window answers another question than the one that was asked, and so does a figure of less than half
+of a test window."""
+HOLE = timedelta(days=7)
+"""Time between two bars from which on it is a hole: markets close over weekends and holidays."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -45,6 +52,32 @@ class Fold:
     train_end: pd.Timestamp
     test_start: pd.Timestamp
     test_end: pd.Timestamp
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A pair of windows that makes no fold, because one of them has too few bars.
+
+    Attributes:
+        train_filled, test_filled: share of each window's time that has bars; one of them is below
+            LEAST_FILLED.
+        train_start, train_end, test_start, test_end: as those of a Fold.
+    """
+
+    train_filled: float
+    test_filled: float
+    train_start: pd.Timestamp
+    train_end: pd.Timestamp
+    test_start: pd.Timestamp
+    test_end: pd.Timestamp
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folds of some bars in the order of time, and the windows that make none."""
+
+    folds: tuple[Fold, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def walk_forward_splits(
@@ -80,13 +113,27 @@ def walk_forward_splits(
         embargo: fraction of the bars of a training window.
 
     Returns:
-        The folds in the order of time; a test window in which no bar lies makes no fold.
+        The folds in the order of time. A test window in which no bar lies makes no fold, nor do
+        windows of which one is filled below LEAST_FILLED; `walk_forward_layout` has the latter.
 
     Raises:
         InvalidInput: where the bars do not fill one fold (the message counts those missing), no
             training bars are left, `step` is shorter than `test`, or the index is unusable.
         UnknownName: for another mode.
     """
+    return walk_forward_layout(index, train, test, step, mode, purge, embargo).folds
+
+
+def walk_forward_layout(
+    index: pd.DatetimeIndex,
+    train: Length,
+    test: Length,
+    step: Length | None = None,
+    mode: Mode = "rolling",
+    purge: int = 0,
+    embargo: float = 0.01,
+) -> Layout:
+    """The folds of `walk_forward_splits`, and the windows that have too few bars for one."""
     mode = mode_of(mode)
     stamps = _stamps(index)
     train_us, test_us = _length_us("train", train), _length_us("test", test)
@@ -96,7 +143,7 @@ def walk_forward_splits(
             f"step {step!r} is shorter than test {test!r}: bars would be tested more than once"
         )
     # Bars last one bar length more than their stamps span, whichever end of a bar a stamp marks.
-    bar_us = int(np.median(np.diff(stamps)))
+    bar_us = _bar_us(stamps)
     first, end = int(stamps[0]), int(stamps[-1]) + bar_us
     missing = first + train_us + test_us - end
     if missing > 0:
@@ -108,7 +155,7 @@ def walk_forward_splits(
         (start - train_us if mode == "rolling" else first, start, start, start + test_us)
         for start in range(first + train_us, end - test_us + 1, step_us)
     ]
-    return _folds(stamps, windows, purge, embargo)
+    return _layout(stamps, windows, purge, embargo)
 
 
 def mode_of(name: str) -> Mode:
@@ -119,12 +166,12 @@ def mode_of(name: str) -> Mode:
     raise UnknownName("walk-forward mode", name, get_args(Mode))
 
 
-def fixed_date_splits(
+def fixed_date_layout(
     index: pd.DatetimeIndex,
     windows: Sequence[Sequence[str | datetime]],
     purge: int = 0,
     embargo: float = 0.01,
-) -> tuple[Fold, ...]:
+) -> Layout:
     """Folds between dates that are given, for studies whose periods are agreed upon beforehand.
 
     Args:
@@ -135,7 +182,8 @@ def fixed_date_splits(
         embargo: fraction of the bars of the training window that is left out besides.
 
     Returns:
-        One fold per window that has bars to test, in the order of time.
+        One fold for each of the windows that has bars to train on and to test, as the folds of
+        `walk_forward_splits`.
 
     Raises:
         InvalidInput: where training ends after its test begins, two tests overlap, a window ends
@@ -150,21 +198,37 @@ def fixed_date_splits(
                 f"the test window from {begins} on overlaps the one before: bars would be tested "
                 "more than once"
             )
-    return _folds(stamps, wanted, purge, embargo)
+    return _layout(stamps, wanted, purge, embargo)
 
 
-def _folds(
-    stamps: np.ndarray, windows: Sequence[tuple[int, int, int, int]], purge: int, embargo: float
+def fixed_date_splits(
+    index: pd.DatetimeIndex,
+    windows: Sequence[Sequence[str | datetime]],
+    purge: int = 0,
+    embargo: float = 0.01,
 ) -> tuple[Fold, ...]:
+    """The folds of `fixed_date_layout`."""
+    return fixed_date_layout(index, windows, purge, embargo).folds
+
+
+def _layout(
+    stamps: np.ndarray, windows: Sequence[tuple[int, int, int, int]], purge: int, embargo: float
+) -> Layout:
     """Windows of instants in microseconds UTC to positions of bars."""
-    folds = []
+    folds: list[Fold] = []
+    left_out: list[LeftOut] = []
+    holes = _holes(stamps)
     for window in windows:
         first, last, test_first, test_end = np.searchsorted(stamps, window).tolist()
         if test_first == test_end:
             continue
+        bounds = pd.to_datetime(list(window), unit="us", utc=True)
+        train_filled, test_filled = _filled(holes, *window[:2]), _filled(holes, *window[2:])
+        if min(train_filled, test_filled) < LEAST_FILLED:
+            left_out.append(LeftOut(train_filled, test_filled, *bounds))
+            continue
         gap = gap_bars(purge, embargo, last - first)
         last = min(last, test_first - gap)
-        bounds = pd.to_datetime(list(window), unit="us", utc=True)
         if last <= first:
             raise InvalidInput(
                 f"no training bars are left for the test from {bounds[2]} on: the window from "
@@ -173,8 +237,32 @@ def _folds(
         train, test = np.arange(first, last), np.arange(test_first, test_end)
         folds.append(Fold(len(folds), train, test, *bounds))
     if not folds:
-        raise InvalidInput(f"none of the {len(stamps)} bars lies in a test window")
-    return tuple(folds)
+        raise InvalidInput(
+            f"no fold is left: each of {len(left_out)} has a training or test window with bars in "
+            f"less than {LEAST_FILLED:.0%} of its time"
+            if left_out
+            else f"none of the {len(stamps)} bars lies in a test window"
+        )
+    return Layout(tuple(folds), tuple(left_out))
+
+
+def _holes(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the holes between the bars begin and end, all time before and after them included."""
+    bar = _bar_us(stamps)
+    edges = np.concatenate(([-np.inf, stamps[0] - bar], stamps, [stamps[-1] + bar, np.inf]))
+    long = np.diff(edges) > max(int(HOLE / timedelta(microseconds=1)), 2 * bar)
+    return edges[:-1][long], edges[1:][long]
+
+
+def _filled(holes: tuple[np.ndarray, np.ndarray], start: int, end: int) -> float:
+    """Share of the time from start to end in which no hole is."""
+    begin, stop = holes
+    lacking = np.clip(np.minimum(stop, end) - np.maximum(begin, start), 0, None).sum()
+    return 1.0 - float(lacking) / (end - start)
+
+
+def _bar_us(stamps: np.ndarray) -> int:
+    return int(np.median(np.diff(stamps)))
 
 
 def gap_bars(purge: int, embargo: float, n_bars: int) -> int:

@@ -17,6 +17,7 @@ all. Here an uncorrelated trial always counts as a neighbour, which makes both c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,84 +25,15 @@ from numba import njit
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.significance import (
+    SharpeMoments,
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
-    sharpe_moments,
 )
 
 MOST_CLUSTERED = 500
 """Trials above which a sample is clustered: what it takes grows with the cube of their number."""
 
 _UNCORRELATED = np.sqrt(0.5)  # the distance at a correlation of 0
-
-
-@dataclass(frozen=True)
-class FamilySignificance:
-    """What the best of a family of trials is worth.
-
-    Attributes:
-        best: column of the highest Sharpe ratio.
-        sharpe: its Sharpe ratio, per period.
-        n_trials: trials, each counting.
-        n_effective: trials of their own kind, between 1 and `n_trials`.
-        trials_variance: variance of the Sharpe ratios of all trials, per period.
-        psr: probability that the best one's true Sharpe ratio is above zero, as if it had been the
-            only trial.
-        dsr: the same, deflated by `n_trials`.
-        dsr_effective: the same, deflated by `n_effective`; never below `dsr`.
-    """
-
-    best: int
-    sharpe: float
-    n_trials: int
-    n_effective: float
-    trials_variance: float
-    psr: float
-    dsr: float
-    dsr_effective: float
-
-
-def family_significance(returns: np.ndarray) -> FamilySignificance:
-    """Significance of the best trial, for the raw and the effective number of trials.
-
-    Both use the variance over all trials: clusters are too few to estimate one from. A trial whose
-    returns never vary has no Sharpe ratio, but was a trial and counts.
-
-    Args:
-        returns: float64 `(n_obs, n_trials)`, simple returns per period over one stretch of time.
-
-    Raises:
-        InvalidInput: for fewer than two rows, returns that are NaN or infinite, or where no trial
-            has returns that vary.
-    """
-    moments = sharpe_moments(_checked(returns))
-    if np.isnan(moments.sharpe).all():
-        raise InvalidInput("no trial has returns that vary, so that none has a Sharpe ratio")
-    best = int(np.nanargmax(moments.sharpe))
-    n_effective = effective_number_of_trials(returns)
-    variance = trials_variance(moments.sharpe)
-    sharpe, skew = float(moments.sharpe[best]), float(moments.skew[best])
-    measured = (sharpe, moments.n_obs, skew, float(moments.kurtosis[best]))
-    return FamilySignificance(
-        best=best,
-        sharpe=sharpe,
-        n_trials=returns.shape[1],
-        n_effective=n_effective,
-        trials_variance=variance,
-        psr=probabilistic_sharpe_ratio(*measured),
-        dsr=deflated_sharpe_ratio(*measured, variance, returns.shape[1]),
-        dsr_effective=deflated_sharpe_ratio(*measured, variance, n_effective),
-    )
-
-
-def trials_variance(sharpes: np.ndarray) -> float:
-    """Variance (ddof 1) of the Sharpe ratios that are defined; 0 where fewer than two are.
-
-    Args:
-        sharpes: float64 `(n_trials,)`, all per the same length of time, NaN where undefined.
-    """
-    known = sharpes[np.isfinite(sharpes)]
-    return float(known.var(ddof=1)) if len(known) > 1 else 0.0
 
 
 def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None) -> float:
@@ -142,51 +74,75 @@ class Family:
     Attributes:
         n_trials: each counting.
         n_effective: trials of their own kind, between 1 and `n_trials`.
-        spread: variance of the trials' Sharpe ratios, each times the root of the number of its
-            returns: about 1 for unrelated trials without an edge, however long they are. Over the
-            number of a run's returns it is the variance that `deflated_sharpe_ratio` asks for.
     """
 
     n_trials: int
     n_effective: float
-    spread: float
 
 
-def family_of(sharpes: np.ndarray, n_obs: np.ndarray, returns: np.ndarray) -> Family:
+def family_of(n_trials: int, returns: np.ndarray) -> Family:
     """Trials over any stretches of time as a family.
 
     Args:
-        sharpes: float64 `(n_trials,)`, per period, NaN where undefined.
-        n_obs: int64 `(n_trials,)`, returns that each was measured on.
+        n_trials: how many there are, one at least.
         returns: float64 `(n_periods, n_sampled)`, of all or of a random sample of them, 0 where a
-            trial was not yet or no longer there; the periods may be longer than those of the
-            Sharpe ratios.
+            trial was not yet or no longer there.
 
     Raises:
         InvalidInput: for returns that are NaN or infinite.
     """
-    n_trials = len(sharpes)
-    comparable = n_trials > 1 and len(returns) > 1
-    return Family(
-        n_trials=n_trials,
-        n_effective=effective_number_of_trials(returns, n_trials) if comparable else n_trials,
-        spread=trials_variance(sharpes * np.sqrt(n_obs)),
-    )
+    if n_trials == 1 or len(returns) < 2:
+        return Family(n_trials, float(n_trials))
+    # Rounding may leave a family of copies a hair below one.
+    return Family(n_trials, max(effective_number_of_trials(returns, n_trials), 1.0))
 
 
-def cluster_trials(returns: np.ndarray) -> np.ndarray:
-    """Which cluster each trial belongs to.
+@dataclass(frozen=True)
+class Deflated:
+    """What Sharpe ratios are worth, float64 `(n_runs,)` each; NaN where undefined.
+
+    Attributes:
+        psr: probability that the true Sharpe ratio is above zero, as if the run had been the only
+            trial.
+        dsr: the same, deflated by `n_trials` of its family.
+        dsr_effective: the same, deflated by `n_effective`; never below `dsr`.
+    """
+
+    psr: np.ndarray
+    dsr: np.ndarray
+    dsr_effective: np.ndarray
+
+
+def deflate(moments: SharpeMoments, families: Sequence[Family]) -> Deflated:
+    """The significance of runs, each after all that was tried in its family.
+
+    Without skill the Sharpe ratio of T returns has the variance 1 / (T - 1), and that is the
+    variance of trials that the deflated Sharpe ratio takes here. The paper estimates it from the
+    trials; but a fine grid of near copies drives such an estimate to zero faster than their number
+    raises the maximum to be expected, and trials that are bad in truth raise it. A constant makes
+    each further trial raise the bar, and nothing lower it.
 
     Args:
-        returns: float64 `(n_obs, n_trials)`, simple returns per period over one stretch of time.
-
-    Returns:
-        int64 `(n_trials,)`, from 0 on in the order of the first member.
+        moments: of each run.
+        families: of each run.
 
     Raises:
-        InvalidInput: for fewer than two rows, or returns that are NaN or infinite.
+        InvalidInput: for a kurtosis below 1, or anything infinite.
     """
-    return _clusters(_correlations(_checked(returns)))
+    measured = (
+        np.asarray(moments.sharpe, float),
+        np.asarray(moments.n_obs, float),
+        moments.skew,
+        moments.kurtosis,
+    )
+    variance = 1 / np.maximum(measured[1] - 1, 1)
+    n_trials = np.array([family.n_trials for family in families], float)
+    n_effective = np.array([family.n_effective for family in families])
+    return Deflated(
+        psr=probabilistic_sharpe_ratio(*measured),
+        dsr=deflated_sharpe_ratio(*measured, variance, n_trials),
+        dsr_effective=deflated_sharpe_ratio(*measured, variance, n_effective),
+    )
 
 
 def _checked(returns: np.ndarray) -> np.ndarray:

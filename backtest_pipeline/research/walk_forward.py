@@ -10,20 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.optimizer import (
     Combination,
+    Method,
     Objective,
     Search,
     best_of,
     searchers,
 )
-from backtest_pipeline.research.splits import Fold, Length, Mode, walk_forward_splits
+from backtest_pipeline.research.schedule import Task
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -39,65 +38,11 @@ FOLD_METRICS: tuple[str, ...] = (
     "max_drawdown",
     "trade_count",
 )
-WFO_THRESHOLD = 0.6
 BLOCK_BYTES = 100_000_000
 """Equity of training windows that is held at a time."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The folds that are asked for; see `splits.walk_forward_splits`.
-
-    Each test window begins where the one before ends, so that the tests are one contiguous
-    stretch of bars, each used once.
-    """
-
-    train: Length = 365
-    test: Length = 90
-    mode: Mode = "rolling"
-    purge: int = 0
-    embargo: float = 0.01
-
-    def folds(self, panel: Panel, asset: str) -> tuple[Fold, ...]:
-        """The folds of an asset's bars.
-
-        Raises:
-            InvalidInput: where its bars do not fill one; the message counts those missing.
-        """
-        index = utc_index(panel.ts[panel.rows_of(asset)])
-        try:
-            return walk_forward_splits(
-                index,
-                self.train,
-                self.test,
-                mode=self.mode,
-                purge=self.purge,
-                embargo=self.embargo,
-            )
-        except InvalidInput as error:
-            raise InvalidInput(f"{asset}|{panel.timeframe.name}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Task:
-    """One fold of one asset.
-
-    Attributes:
-        asset: its name.
-        fold: its windows, positions among the asset's bars.
-    """
-
-    asset: str
-    fold: Fold
-
-    def windows(self, panel: Panel) -> tuple[slice, slice]:
-        """Rows of the panel to train on and to test on."""
-        first = panel.rows_of(self.asset).start
-        train, test = self.fold.train, self.fold.test
-        return (
-            slice(first + int(train[0]), first + int(train[-1]) + 1),
-            slice(first + int(test[0]), first + int(test[-1]) + 1),
-        )
+BLOCK_FOLDS: Mapping[Method, int] = {"grid": 8, "random": 8, "tpe": 2}
+"""Folds that are chosen at once, and lost where that is stopped: a fraction of a second by a grid,
+some seconds by the estimator, which draws for each fold on its own and gains nothing by width."""
 
 
 @dataclass(frozen=True)
@@ -215,13 +160,16 @@ def _simulated(
 
 
 def blocks_of_tasks(tasks: Sequence[Task], question: Question) -> list[list[Task]]:
-    """The tasks in blocks whose training windows fit into BLOCK_BYTES at once, in their order."""
+    """The tasks in their order, in blocks of at most BLOCK_FOLDS whose training windows fit into
+    BLOCK_BYTES at once.
+    """
     width = min(question.search.most, question.space.size)
+    most = BLOCK_FOLDS[question.search.resolved(question.space)]
     blocks: list[list[Task]] = []
     room = 0
     for task in tasks:
         size = 8 * width * len(task.fold.train)
-        if size > room or not blocks:
+        if not blocks or size > room or len(blocks[-1]) == most:
             blocks.append([])
             room = BLOCK_BYTES
         blocks[-1].append(task)
@@ -235,8 +183,9 @@ def stitched(
     """The out-of-sample bars of each asset as one stretch, and the signals of each fold's choice.
 
     What is held after the last bar of a test window leaves at the next open, the first of the
-    next window, at the costs of any exit, and no signal of a window acts in another. A fold
-    without a choice trades nothing.
+    next window, at the costs of any exit, and no signal of a window acts in another. Where there
+    are bars between the two that no fold tests, it leaves at the open of its window's last bar
+    instead, so that nothing is earned on them. A fold without a choice trades nothing.
 
     Args:
         panel, question: as `choose` takes them.
@@ -250,70 +199,16 @@ def stitched(
     params = [question.space.params(combination) for combination in distinct]
     events = events_by_params(panel, question.space.strategy, params)
     traded, keep = np.zeros(len(panel), np.uint8), np.zeros(len(panel), bool)
-    last_of = {task.asset: task for task in tasks}
     # Signals that are late close as late, so that those that would come after are moot.
     closing = 1 + question.config.delay_bars
-    for task, choice in zip(tasks, chosen, strict=True):
+    for task, choice, later in zip(tasks, chosen, [*tasks[1:], None], strict=True):
         window = task.windows(panel)[1]
         keep[window] = True
         if choice.combination is not None:
             traded[window] = events[distinct.index(choice.combination), window]
-        if task is not last_of[task.asset]:  # what is held at the very end is marked, as in a run
-            traded[max(window.start, window.stop - closing) : window.stop] |= LONG_EXIT | SHORT_EXIT
+        if later is not None and later.asset == task.asset:
+            adjacent = later.windows(panel)[1].start == window.stop
+            begin = window.stop - closing - (0 if adjacent else 1)
+            traded[max(window.start, begin) : window.stop] |= LONG_EXIT | SHORT_EXIT
+        # What is held at the very end of an asset is marked, as in a run.
     return panel.take(keep), traded[keep][None, :]
-
-
-class Verdict(StrEnum):
-    """What the folds say together."""
-
-    PASSED = "passed"
-    OVERFIT = "overfit"
-    UNDEFINED = "undefined"
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """How much of the training Sharpe is left out of sample.
-
-    Attributes:
-        train_sharpe, test_sharpe: means over the folds in which both are defined; None where
-            there is none.
-        n_folds: how many these are.
-        ratio: test over train; None where undefined.
-        verdict: PASSED where the ratio reaches the threshold.
-        reason: why the ratio is undefined.
-    """
-
-    train_sharpe: float | None
-    test_sharpe: float | None
-    n_folds: int
-    ratio: float | None
-    verdict: Verdict
-    reason: str = ""
-
-
-def efficiency(
-    train: Sequence[float], test: Sequence[float], threshold: float = WFO_THRESHOLD
-) -> Efficiency:
-    """Mean test Sharpe over mean training Sharpe (Pardo 2008, "walk-forward efficiency").
-
-    A mean training Sharpe of zero or less leaves it undefined: two losses would divide to a
-    good-looking number.
-
-    Args:
-        train, test: Sharpe ratios by fold, NaN where undefined.
-        threshold: the ratio from which on it is not called overfit.
-    """
-    ratios = np.array([train, test], np.float64).reshape(2, -1)
-    both = np.isfinite(ratios).all(axis=0)
-    n = int(both.sum())
-    if n == 0:
-        reason = "no fold has both a training and a test Sharpe"
-        return Efficiency(None, None, 0, None, Verdict.UNDEFINED, reason)
-    trained, tested = (float(mean) for mean in ratios[:, both].mean(axis=1))
-    if trained <= 0:
-        reason = "the mean training Sharpe is not above 0"
-        return Efficiency(trained, tested, n, None, Verdict.UNDEFINED, reason)
-    ratio = tested / trained
-    verdict = Verdict.PASSED if ratio >= threshold else Verdict.OVERFIT
-    return Efficiency(trained, tested, n, ratio, verdict)

@@ -156,7 +156,7 @@ FAMILY_METRICS: tuple[Metric, ...] = (
         "dsr",
         "probability",
         "psr with S - S0 in the place of S in the numerator; S0 is the maximum to be expected of "
-        "n_trials Sharpe ratios that differ as those of the family do, and are worth nothing",
+        "n_trials Sharpe ratios that are worth nothing, each with a variance of 1 / (n - 1)",
         _DAYS,
         "Bailey and Lopez de Prado 2014",
     ),

@@ -171,13 +171,13 @@ class SharpeMoments:
         sharpe: float64 `(n_strategies,)`, per period, ddof 1; NaN for returns that do not vary.
         skew: float64 `(n_strategies,)`, ddof 0; NaN likewise.
         kurtosis: float64 `(n_strategies,)`, Pearson's, ddof 0; NaN likewise.
-        n_obs: number of returns of each.
+        n_obs: number of returns of each, one for all or int64 `(n_strategies,)`.
     """
 
     sharpe: np.ndarray
     skew: np.ndarray
     kurtosis: np.ndarray
-    n_obs: int
+    n_obs: int | np.ndarray
 
 
 def sharpe_moments(returns: np.ndarray) -> SharpeMoments:

@@ -69,7 +69,8 @@ _RULES = {
                 WHERE c.n_rebalances <> (SELECT count(*) FROM rebalances r
                                          WHERE r.run_id = c.run_id)) AS rebalances_missing
     """,
-    # A bar that is tested twice, or between two tests in none, and a run whose bars are others.
+    # A bar that is tested twice, other bars between two tests in none than the run says, and a run
+    # whose bars are others.
     "walk_forward": """
         WITH folds AS (
             SELECT f.*, lag(f.test_end) OVER w AS tested_until, lag(f.fold) OVER w AS fold_before
@@ -79,14 +80,20 @@ _RULES = {
             SELECT run_id, min(test_start) AS first_ts, max(test_end) AS last_ts,
                    sum(n_test) AS n_bars, count(*) AS n_folds
             FROM folds GROUP BY run_id
+        ), between_tests AS (
+            SELECT f.run_id, count(*) AS n_bars
+            FROM folds f JOIN cmc_features c
+                ON c.id = f.id AND c.tf = f.tf AND c.ts > f.tested_until AND c.ts < f.test_start
+            GROUP BY f.run_id
         )
         SELECT (SELECT count(*) FROM folds WHERE test_start <= tested_until) AS tested_twice,
                (SELECT count(*) FROM folds WHERE test_start <= train_end) AS trained_on_test,
                (SELECT count(*) FROM folds WHERE fold <> coalesce(fold_before + 1, 0)
                ) AS folds_missing,
-               (SELECT count(*) FROM folds f JOIN cmc_features c
-                    ON c.id = f.id AND c.tf = f.tf AND c.ts > f.tested_until
-                    AND c.ts < f.test_start) AS bars_untested,
+               (SELECT count(*) FROM walk_forward_runs w
+                    JOIN backtest_runs r USING (run_id) LEFT JOIN between_tests b USING (run_id)
+                    WHERE r.is_current AND w.n_untested <> coalesce(b.n_bars, 0)
+               ) AS bars_untested,
                (SELECT count(*) FROM walk_forward_runs w
                     JOIN backtest_runs r USING (run_id) LEFT JOIN of_run o USING (run_id)
                     WHERE r.is_current AND (o.run_id IS NULL OR o.n_folds <> w.n_folds

@@ -78,22 +78,28 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     """Every current run that was completed, with its metrics, in a stable order.
 
     `of_refresh` says whether it belongs to its partition's last refresh: an active signal over the
-    whole history, under the configuration of the pipeline; `quarantined_at` is None but where a
-    replay came to another result.
+    whole history, under the configuration of the pipeline. `n_days` are its daily returns, and
+    `first_tried` is when the ledger first held its signal on its asset and timeframe, whatever the
+    bars, the window or the assumptions; both are NULL of a run that the ledger does not hold.
+    `quarantined_at` is None but where a replay came to another result.
 
     Raises:
         ProvenanceMissing: for a run that does not say what it was made from.
     """
     query = """
-        SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf, r.first_ts, r.last_ts,
-               r.completed_at, r.result_fingerprint, r.snapshot_id, r.dataset_version_ids,
-               q.quarantined_at, m.*,
+        SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf, r.split,
+               r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
+               t.n_obs AS n_days,
+               (SELECT min(created_at) FROM trials o
+                WHERE (o.symbol, o.tf, o.signal_type, o.params)
+                    = (t.symbol, t.tf, t.signal_type, t.params)) AS first_tried,
                (r.config #>> '{simulation,initial_cash}')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
         FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)
+        LEFT JOIN trials t USING (trial_id)
         WHERE r.is_current AND r.status = 'completed'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """

@@ -32,11 +32,10 @@ class PortfolioTables:
     strategy_weights: pa.Table
 
 
-def stored_portfolio_ids(connection: Connection, run_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the portfolios that are stored and current."""
+def current_portfolio_ids(connection: Connection, tf: str) -> set[uuid.UUID]:
+    """The portfolios of a timeframe that are current."""
     rows = connection.execute(
-        text("SELECT run_id FROM portfolio_runs WHERE run_id = ANY(:run_ids) AND is_current"),
-        {"run_ids": list(run_ids)},
+        text("SELECT run_id FROM portfolio_runs WHERE tf = :tf AND is_current"), {"tf": tf}
     )
     return set(rows.scalars())
 
@@ -53,15 +52,20 @@ def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
         cursor,
         "DELETE FROM portfolio_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_portfolios)",
     )
-    copy.run(
-        cursor, "UPDATE portfolio_runs SET is_current = FALSE WHERE is_current AND tf = $1", tf
-    )
+    retire_portfolios(cursor, tf)
     copy.insert(cursor, "portfolio_runs", "staged_portfolios", tables.runs.column_names)
     for name, rows in (
         ("portfolio_weights", tables.weights),
         ("portfolio_strategy_weights", tables.strategy_weights),
     ):
         copy.append(cursor, name, copy.as_stored(cursor, name, rows))
+
+
+def retire_portfolios(cursor: Cursor, tf: str) -> None:
+    """The portfolios of a timeframe are no longer current."""
+    copy.run(
+        cursor, "UPDATE portfolio_runs SET is_current = FALSE WHERE is_current AND tf = $1", tf
+    )
 
 
 def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> list[dict[str, Any]]:

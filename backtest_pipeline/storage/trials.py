@@ -42,37 +42,44 @@ def read_families(
         cursor: of a transaction that sees the trials.
         tf, symbols: whose families.
         published: ids of the trials that are being published.
-        most_returns: returns of more trials of a family than this are left out; those that stay
+        most_returns: trials of a family beyond this are counted and left out; those that stay
             are those with the lowest `configuration_id`, which is as good as random.
 
     Returns:
-        Columns symbol, signal_type, sharpe, n_obs, first_day (that of the first week, since 1970)
-        and weekly_returns, the last two NULL where they are left out.
+        Columns symbol, signal_type, n_trials (of the family, with those that are left out),
+        first_day (that of the first week, since 1970) and weekly_returns.
     """
-    return copy.fetch(
-        cursor,
-        """
-        WITH newest AS (
-            SELECT DISTINCT ON (symbol, signal_type, configuration_id)
-                   trial_id, configuration_id, symbol, signal_type, sharpe, n_obs
-            FROM trials
-            WHERE tf = $1 AND symbol = ANY($2::text[])
-            ORDER BY symbol, signal_type, configuration_id,
-                     trial_id = ANY($3::text[]::uuid[]) DESC, created_at DESC, trial_id
-        ), placed AS (
-            SELECT *, row_number() OVER (
-                PARTITION BY symbol, signal_type ORDER BY configuration_id) AS place
-            FROM newest
-        )
-        SELECT p.symbol, p.signal_type, p.sharpe, p.n_obs,
-               t.first_week - DATE '1970-01-01' AS first_day, t.weekly_returns
-        FROM placed p LEFT JOIN trials t ON t.trial_id = p.trial_id AND p.place <= $4
-        ORDER BY p.symbol, p.signal_type, p.configuration_id""",
-        tf,
-        list(symbols),
-        list(published),
-        most_returns,
+    chosen = (
+        "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
+        " WHERE tf = $2 AND symbol = ANY($3::text[])"
     )
+    query = _FAMILIES.format(chosen=chosen, owner="symbol, signal_type")
+    return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
+
+
+def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
+    """The trials of each strategy over all assets and timeframes, as `read_families` gives them.
+
+    Columns signal_type, n_trials, first_day and weekly_returns.
+    """
+    chosen = "SELECT *, FALSE AS is_published FROM trials"
+    return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="signal_type"), most_returns)
+
+
+_FAMILIES = """
+    WITH newest AS (
+        SELECT DISTINCT ON ({owner}, configuration_id) trial_id, configuration_id, {owner}
+        FROM ({chosen}) chosen
+        ORDER BY {owner}, configuration_id, is_published DESC, created_at DESC, trial_id
+    ), placed AS (
+        SELECT trial_id, configuration_id, {owner}, count(*) OVER family AS n_trials,
+               row_number() OVER (family ORDER BY configuration_id) AS place
+        FROM newest WINDOW family AS (PARTITION BY {owner})
+    )
+    SELECT {owner}, n_trials, first_week - DATE '1970-01-01' AS first_day, weekly_returns
+    FROM (SELECT * FROM placed WHERE place <= $1) sampled
+    JOIN (SELECT trial_id, first_week, weekly_returns FROM trials) own USING (trial_id)
+    ORDER BY {owner}, configuration_id"""
 
 
 def read_runs_to_deflate(

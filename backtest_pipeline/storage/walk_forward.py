@@ -86,7 +86,8 @@ def current_walk_forwards(
             SELECT m.*, r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf,
                    r.first_ts, r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint,
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
-                   w.n_folds, w.n_judged, w.train_sharpe, w.test_sharpe, w.efficiency,
+                   w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
+                   w.test_sharpe, w.efficiency,
                    w.threshold, w.verdict, w.reason
             FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id)

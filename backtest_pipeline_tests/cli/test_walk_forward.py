@@ -29,6 +29,15 @@ def test_a_dry_run_shows_the_folds_and_does_none(cli: CommandLine) -> None:
     assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 0
 
 
+def test_folds_may_be_given_by_their_dates_or_lie_apart(cli: CommandLine) -> None:
+    dates = ("2020-01-01:2021-01-01:2021-04-01", "2021-01-01:2022-01-01:2022-04-01")
+    given = [part for text in dates for part in ("--dates", text)]
+    folds = json.loads(cli(*ASKED, *given, "--dry-run", "--json").out)["folds"]
+    assert [fold["test_start"][:10] for fold in folds] == ["2021-01-01", "2022-01-01"]
+    apart = json.loads(cli(*ASKED, "--step", "365", "--dry-run", "--json").out)["folds"]
+    assert [fold["test_start"][:4] for fold in apart] == ["2020", "2021", "2022", "2023", "2024"]
+
+
 def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> None:
     answer = cli(*SMALL)
     assert answer.code == 0, answer.err
@@ -59,6 +68,8 @@ def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
     [
         (("--train", "5000"), "more bars are needed"),
         (("--train", "-1"), "train -1.0 is not a positive length of time"),
+        (("--step", "30"), "step 30.0 is shorter than test 90"),
+        (("--dates", "2020-01-01:2021-01-01"), "a window is (train_start, test_start, test_end)"),
         (("--mode", "roling"), "did you mean rolling"),
         (("--objective", "sharp"), "did you mean sharpe"),
         (("--search", "grdi"), "did you mean grid"),

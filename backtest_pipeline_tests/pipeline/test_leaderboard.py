@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from backtest_pipeline import explore, load_bars
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -24,7 +25,7 @@ from backtest_pipeline.pipeline.leaderboard import (
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, us, whole
+from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
 
 SOUND = dict.fromkeys(
     (
@@ -102,21 +103,77 @@ def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
     assert leaderboard_faults(workspace) == SOUND
 
 
+def test_what_a_sweep_tries_lowers_the_board(workspace: Workspace) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    before = {row["run_id"]: row for row in publish_leaderboard(workspace).rows}
+    explore(
+        load_bars(asset="S-ALPHA"),
+        "ema",
+        {"fast": range(2, 8), "slow": range(30, 90, 10)},
+        asset="S-ALPHA",
+        workspace=workspace,
+    )
+    board = publish_leaderboard(workspace)
+    assert board.is_new
+    assert board.about["board_id"] != next(iter(before.values()))["board_id"]
+    for row in board.rows:
+        old = before[row["run_id"]]
+        if row["family"] == "ema_crossover":
+            assert (old["n_trials"], row["n_trials"]) == (3, 39)
+            assert row["dsr"] < old["dsr"]
+            assert 1 <= row["n_trials_effective"] < 39
+        else:
+            assert (row["n_trials"], row["dsr"]) == (old["n_trials"], old["dsr"])
+        assert row["dsr"] <= row["dsr_effective"] <= row["psr"]
+        assert row["n_families"] == 3
+    assert not publish_leaderboard(workspace).is_new
+
+
+def test_the_days_of_a_run_are_the_returns_that_were_measured(workspace: Workspace) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "4H"), Partition("S-ALPHA", "1D")])
+    days = {(row["tf"], row["n_days"]) for row in publish_leaderboard(workspace).rows}
+    with workspace.database.begin() as connection:
+        measured = connection.execute(sa.text("SELECT DISTINCT tf, n_obs FROM trials")).all()
+    assert days == {tuple(row) for row in measured}
+
+
 def test_gates_that_came_after_the_results_are_refused_or_said(workspace: Workspace) -> None:
     refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
     assert not publish_leaderboard(workspace).about["registered_after_results"]
     register_gates(workspace, "easy", GATES)
-    with pytest.raises(InvalidInput, match=r"after 6 of the runs .* prove nothing"):
+    with pytest.raises(InvalidInput, match=r"after 6 of the configurations .* prove nothing"):
         publish_leaderboard(workspace, gates="easy")
     late = publish_leaderboard(workspace, gates="easy", late_gates=True)
     assert late.about["registered_after_results"]
+    assert late.about["gates"] == GATES
     assert leaderboard_summary(late).numbers["registered_after_results"]
-    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")], rebuild=True)
-    in_time = publish_leaderboard(workspace, gates="easy")
-    assert not in_time.about["registered_after_results"]
-    assert in_time.about["gates"] == GATES
     with pytest.raises(UnknownName, match="did you mean easy"):
         publish_leaderboard(workspace, gates="eazy")
+
+
+def test_no_rebuild_and_no_other_assumption_makes_known_results_young(
+    workspace: Workspace,
+) -> None:
+    partition = Partition("S-ALPHA", "1D")
+    refresh(workspace, until("2025-11-01"), [partition])
+    register_gates(workspace, "easy", GATES)
+    for source, config, rebuild in (
+        (until("2025-11-01"), SimulationConfig(), True),
+        (whole(), SimulationConfig(), False),
+        (whole(), SimulationConfig(initial_cash=9_999.0), False),
+    ):
+        refresh(workspace, source, [partition], config, rebuild=rebuild)
+        with pytest.raises(InvalidInput, match="after 6 of the configurations"):
+            publish_leaderboard(workspace, gates="easy")
+    assert publish_leaderboard(workspace, gates="easy", late_gates=True).about[
+        "registered_after_results"
+    ]
+
+
+def test_gates_judge_what_was_first_tried_after_them(workspace: Workspace) -> None:
+    register_gates(workspace, "easy", GATES)
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    assert not publish_leaderboard(workspace, gates="easy").about["registered_after_results"]
 
 
 def test_a_board_that_was_tampered_with_is_noticed(workspace: Workspace) -> None:

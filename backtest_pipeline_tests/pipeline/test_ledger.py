@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import InvalidInput, StoreError
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.identity import Asked, Stretch, Window
+from backtest_pipeline.pipeline.ledger import trials_of, window_of
 from backtest_pipeline.research.bootstrap import daily_equity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
@@ -105,6 +106,18 @@ def test_what_changes_the_question_makes_another_trial_and_configuration(
     usual, changed = entries(batch, ema(1)), entries(batch, ema(1), **other)
     for name in ("trial_id", "configuration_id"):
         assert usual[name] != changed[name]
+
+
+def test_bars_of_whole_days_are_the_window_of_these_days_and_others_are_a_stretch() -> None:
+    panel = daily_panel({"A": 10, "B": 10})
+    ts = panel.ts[panel.rows_of("B")] // DAY_US * DAY_US
+    half_days = np.sort(np.concatenate([ts, ts + DAY_US // 2]))
+    panel = Panel(panel.timeframe, ("B",), np.array([0, 20]), half_days, {})
+    first, end = date(2025, 12, 23), date(2025, 12, 25)
+    at = half_days[2:6].tolist()
+    assert window_of(panel, "B", at[0], at[3]) == Window(first, end)
+    assert window_of(panel, "B", at[1], at[3]) == Stretch(first, end, at[1], at[3])
+    assert window_of(panel, "B", at[0], at[2]) == Stretch(first, end, at[0], at[2])
 
 
 def test_the_benchmark_is_no_part_of_a_trial() -> None:

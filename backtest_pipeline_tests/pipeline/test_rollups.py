@@ -18,6 +18,10 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.weights import SCHEMES
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.significance import (
+    deflated_sharpe_ratio,
+    probabilistic_sharpe_ratio,
+)
 from backtest_pipeline.storage.portfolios import current_portfolios
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 
@@ -62,6 +66,31 @@ def test_each_strategy_and_all_together_have_a_portfolio_of_each_scheme(filled: 
     }
 
 
+def test_a_portfolio_is_deflated_by_all_that_could_have_been_chosen(filled: Workspace) -> None:
+    roll_up(filled, "1D", CONFIG)
+    n_trials = (N_SIGNALS + 1) * len(SCHEMES)
+    for row in stored(filled).values():
+        metrics = row["metrics"]
+        first, last = rows(
+            filled,
+            f"SELECT first_ts, last_ts FROM portfolio_runs WHERE run_id = '{row['run_id']}'",
+        )[0].values()
+        measured = (
+            metrics["sharpe"] / np.sqrt(365),
+            (last.date() - first.date()).days,
+            metrics["skew"],
+            metrics["kurtosis"],
+        )
+        assert metrics["psr"] == pytest.approx(probabilistic_sharpe_ratio(*measured))
+        wanted = deflated_sharpe_ratio(*measured, 1 / (measured[1] - 1), n_trials)
+        assert metrics["dsr"] == pytest.approx(wanted)
+        assert metrics["dsr"] < metrics["dsr_effective"] < metrics["psr"]
+        assert metrics["n_trials"] == n_trials
+        assert 1 < metrics["n_trials_effective"] < n_trials
+    best = rollups_summary(filled, ["1D"]).tables["portfolios_by_sharpe"][0]
+    assert best["dsr"] < best["psr"]
+
+
 def test_a_repeat_forms_and_changes_nothing(filled: Workspace) -> None:
     roll_up(filled, "1D", CONFIG)
     everything = "SELECT md5(string_agg(p::text, '' ORDER BY p::text)) AS md5 FROM portfolio_runs p"
@@ -77,6 +106,16 @@ def test_other_rules_supersede_what_was_current(filled: Workspace) -> None:
     assert {scheme for _, scheme in stored(filled)} == {"equal_weight", "hrp"}
     (total,) = rows(filled, "SELECT count(*) AS n FROM portfolio_runs")
     assert total["n"] == (N_SIGNALS + 1) * (2 + len(SCHEMES))
+
+
+def test_what_is_no_longer_asked_for_is_no_longer_current(filled: Workspace) -> None:
+    roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("equal_weight", "hrp")))
+    roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("hrp",)))
+    assert {scheme for _, scheme in stored(filled)} == {"hrp"}
+    with filled.database.begin() as connection:
+        connection.execute(sa.text("UPDATE backtest_runs SET is_current = FALSE"))
+    assert roll_up(filled, "1D", CONFIG) == 0
+    assert stored(filled) == {}
 
 
 def test_only_the_current_runs_of_a_configuration_are_members(filled: Workspace) -> None:
@@ -128,7 +167,7 @@ def test_a_late_listing_is_counted_until_it_has_enough_history(filled: Workspace
         WHERE a.symbol = 'F' AND w.run_id = '{found["run_id"]}'
         """,
     )
-    assert str(first[0]["ts"].date()) == "2025-10-01"
+    assert str(first[0]["ts"].date()) == "2025-10-02"  # decided the day before
 
 
 def test_too_short_a_history_is_null_with_its_reason(filled: Workspace) -> None:
@@ -214,6 +253,15 @@ def test_one_asset_is_a_portfolio_of_its_own(workspace: Workspace) -> None:
     assert row["metrics"]["diversification_ratio"] == pytest.approx(1.0)
     assert row["metrics"]["mean_pairwise_correlation"] is None
     assert "no two members" in row["undefined"]["mean_pairwise_correlation"]
+
+
+def test_a_portfolio_of_one_has_no_benefit_whatever_cash_earns(workspace: Workspace) -> None:
+    source = StaticSource({"1D": daily_panel({"A": 250})})
+    refresh(workspace, source, [Partition("A", "1D")], SimulationConfig(risk_free=0.0005))
+    roll_up(workspace, "1D", RollupConfig(schemes=("equal_weight",), risk_free=0.0005))
+    row = stored(workspace)["ema_9_21", "equal_weight"]
+    # 0.0005 a day lowers a Sharpe ratio by 0.4 at a volatility of 0.5.
+    assert abs(row["metrics"]["diversification_benefit"]) < 0.01
 
 
 def test_without_runs_there_is_nothing_to_form(workspace: Workspace) -> None:

@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.significance import deflated_sharpe_ratio
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.dimensions import SignalRow
@@ -31,20 +32,22 @@ from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, whole
 CONFIG = SimulationConfig()
 
 
-def test_the_example_of_bailey_and_lopez_de_prado_2014_comes_out() -> None:
-    rng = np.random.default_rng(5)
-    sharpes = rng.normal(size=100)
-    sharpes *= math.sqrt(0.5 / 250) / sharpes.std(ddof=1)
-    ledger = pa.table(
+def ledger_of(weekly: np.ndarray, n_trials: int) -> pa.Table:
+    """Trials of one family, `(n_sampled, n_weeks)`, as they are read."""
+    n = len(weekly)
+    return pa.table(
         {
-            "symbol": ["A"] * 100,
-            "signal_type": ["ema_crossover"] * 100,
-            "sharpe": sharpes,
-            "n_obs": np.full(100, 1250),
-            "first_day": np.full(100, 4),
-            "weekly_returns": list(rng.normal(0, 0.01, (100, 180)).astype(np.float32)),
+            "symbol": ["A"] * n,
+            "signal_type": ["ema_crossover"] * n,
+            "n_trials": [n_trials] * n,
+            "first_day": np.full(n, 4),
+            "weekly_returns": list(weekly.astype(np.float32)),
         }
     )
+
+
+def test_a_run_is_deflated_by_what_the_ledger_counts() -> None:
+    weekly = np.random.default_rng(5).normal(0, 0.01, (100, 180))
     run = pa.table(
         {
             "run_id": ["r"],
@@ -56,11 +59,16 @@ def test_the_example_of_bailey_and_lopez_de_prado_2014_comes_out() -> None:
             "kurtosis": [10.0],
         }
     )
-    (found,) = deflated(run, families(ledger)).to_pylist()
-    assert found["dsr"] == pytest.approx(0.90039683444939, abs=1e-12)
+    (found,) = deflated(run, families(ledger_of(weekly, 100))).to_pylist()
+    wanted = deflated_sharpe_ratio(2.5 / math.sqrt(250), 1250, -3.0, 10.0, 1 / 1249, 100)
+    assert found["dsr"] == pytest.approx(wanted, abs=1e-12)
     assert found["n_trials"] == 100
     assert 80 < found["n_trials_effective"] <= 100
     assert found["dsr_effective"] >= found["dsr"]
+    # A fine grid around one of them is more trials, and no proof of anything.
+    grid = np.repeat(weekly[:1], 400, axis=0)
+    (after,) = deflated(run, families(ledger_of(np.vstack([weekly, grid]), 500))).to_pylist()
+    assert after["dsr"] < found["dsr"]
 
 
 def metrics(workspace: Workspace) -> list[dict[str, Any]]:

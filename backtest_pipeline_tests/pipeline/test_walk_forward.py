@@ -14,15 +14,22 @@ import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.walk_forward import FOLD_METRICS, Schedule
+from backtest_pipeline.research.schedule import Schedule
+from backtest_pipeline.research.walk_forward import FOLD_METRICS
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.sample import SampleMarket
-from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 from backtest_pipeline_tests.pipeline.walking_process import (
     MARKET,
     PARTITIONS,
@@ -31,6 +38,8 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     walking,
 )
 
+ABC = [Partition(asset, "1D") for asset in "ABC"]
+HOUR_US = 3_600_000_000
 GRID = {"fast": [5, 9], "slow": [21, 40]}
 
 
@@ -134,16 +143,22 @@ def test_an_asset_alone_is_what_it_is_in_company(
     assert fingerprints(workspace) == fingerprints(alone)
 
 
-def once(workspace: Workspace, **changes: Any) -> dict[str, Any]:
+def once(
+    workspace: Workspace,
+    source: BarSource | None = None,
+    asset: str = "S-ALPHA",
+    tf: str = "1D",
+    **changes: Any,
+) -> dict[str, Any]:
     """A walk-forward of S-ALPHA, with some of it changed."""
     plan = changes.pop("plan", Plan(Schedule(400, 200)))
     asked = Asked(SimulationConfig(), changes.pop("window", Window()))
     walked = {"signal": "ema", "params": GRID, **changes}
     prepared = prepare_walk(
         workspace,
-        SampleMarket(),
-        asset="S-ALPHA",
-        tf="1D",
+        source or SampleMarket(),
+        asset=asset,
+        tf=tf,
         asked=asked,
         schedule=plan.schedule,
     )
@@ -181,7 +196,7 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
 
 def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None:
     stored = once(workspace)
-    trials = rows(workspace, "SELECT * FROM trials")
+    trials = rows(workspace, "SELECT * FROM trials WHERE NOT params ? 'chosen_by'")
     assert len(trials) == 4 * stored["n_folds"]
     assert {t["source"] for t in trials} == {"walk_forward"}
     assert len({(t["window_start"], t["window_end"]) for t in trials}) == stored["n_folds"]
@@ -195,7 +210,73 @@ def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None
         ]
         assert trial["total_return"] == fold["train_total_return"]
     once(workspace)
-    assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials)
+    assert len(rows(workspace, "SELECT 1 FROM trials")) == len(trials) + 1
+
+
+def test_the_stitched_run_is_a_trial_more_and_deflated_by_all(workspace: Workspace) -> None:
+    stored = once(workspace)
+    (trial,) = rows(workspace, "SELECT * FROM trials WHERE params ? 'chosen_by'")
+    assert trial["params"]["from"] == GRID
+    assert trial["params"]["chosen_by"]["objective"] == {"sharpe": 1.0}
+    assert trial["source"] == "walk_forward"
+    assert trial["sharpe"] == pytest.approx(stored["sharpe"] / np.sqrt(365))
+    assert stored["n_trials"] == 4 * stored["n_folds"] + 1
+    assert 0 <= stored["dsr"] < stored["dsr_effective"] < stored["psr"]
+    once(workspace, plan=Plan(Schedule(400, 150)))
+    again = once(workspace)
+    assert again["run_id"] == stored["run_id"]
+    assert again["n_trials"] > stored["n_trials"] + 1
+    assert again["dsr"] < stored["dsr"]
+    board = publish_leaderboard(workspace)
+    assert {row["unranked"].partition(":")[0] for row in board.rows} == {
+        "out-of-sample run of a walk-forward, on fewer bars than the others"
+    }
+    assert board.about["n_ranked"] == 0
+
+
+def test_windows_that_begin_within_a_day_are_trials_of_their_own(workspace: Workspace) -> None:
+    days = daily_panel({"A": 24 * 14})
+    ends = days.ts[-1] - HOUR_US * np.arange(len(days))[::-1]
+    hourly = Panel(timeframe("1H"), days.assets, days.offsets, ends, days.columns)
+    source = StaticSource({"1H": hourly})
+    stored = once(workspace, source, "A", "1H", plan=Plan(Schedule("10D", "6h")))
+    trials = rows(workspace, "SELECT * FROM trials WHERE window_start IS NOT NULL")
+    assert stored["n_folds"] == 16
+    assert len(trials) == 4 * 16
+    assert len({t["configuration_id"] for t in trials}) == 4 * 16
+
+
+def test_windows_in_a_hole_are_left_out_and_counted_and_the_reason_of_none_is_told(
+    workspace: Workspace,
+) -> None:
+    panel = daily_panel({"A": 700, "B": 100, "C": 500}, seed=5)
+    hole = np.ones(len(panel), bool)
+    hole[320:470] = False
+    refresh(workspace, StaticSource({"1D": panel.take(hole)}), ABC)
+    details = {o.partition.asset: o.detail for o in walk(workspace, ABC).outcomes}
+    assert "more bars are needed" in details["B"]
+    assert details["A"] == details["C"] == ""
+    found = rows(
+        workspace,
+        "SELECT DISTINCT n_left_out, n_untested FROM walk_forward_runs w"
+        " JOIN backtest_runs USING (run_id) WHERE symbol = 'A'",
+    )
+    assert len(found) == 1
+    assert found[0]["n_left_out"] == 2
+    assert found[0]["n_untested"] > 30
+    assert min(row["n_train"] for row in rows(workspace, "TABLE walk_forward_folds")) > 70
+    quality = """
+        SELECT symbol, reason, n_rows FROM data_quality JOIN dim_assets USING (id)
+        WHERE dataset = 'walk_forward' ORDER BY symbol
+    """
+    counts = [tuple(row.values()) for row in rows(workspace, quality)]
+    assert counts == [("A", "starved_window", 2), ("B", "no_fold", 1)]
+    assert sum(check_dataset(workspace, "walk_forward").values()) == 0
+
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("UPDATE dim_signals SET is_active = FALSE"))
+    walk(workspace, ABC)
+    assert {row["reason"] for row in rows(workspace, quality)} == {"no_active_signal"}
 
 
 def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
@@ -212,12 +293,13 @@ def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
 
 
 def test_bad_questions_store_no_fold(workspace: Workspace) -> None:
-    for changes, error, message in (
+    bad: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"signal": "ema_9_12"}, UnknownName, "did you mean"),
         ({"params": {"fats": [3]}}, UnknownName, "did you mean fast"),
         ({"params": {"fast": []}}, InvalidInput, "no value"),
         ({"params": {"fast": [50], "slow": [5]}}, InvalidInput, "makes sense"),
-    ):
+    ]
+    for changes, error, message in bad:
         with pytest.raises(error, match=message):
             once(workspace, **changes)
     assert rows(workspace, "SELECT 1 FROM walk_forward_folds") == []

@@ -14,8 +14,7 @@ from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.signals import stored_features
 from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research import walk_forward
-from backtest_pipeline.research.walk_forward import Schedule
+from backtest_pipeline.research.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import connect_database
@@ -46,7 +45,7 @@ def walk(
 
 
 def walking(workspace: Workspace) -> ForkServerProcess:
-    """A process that walks fold by fold; started."""
+    """A process that walks block by block; started."""
     store = (workspace.database.conninfo, workspace.artifacts.root)
     process = _context.Process(target=_walk, args=store)
     process.start()
@@ -54,7 +53,6 @@ def walking(workspace: Workspace) -> ForkServerProcess:
 
 
 def _walk(conninfo: str, root: Path) -> None:
-    walk_forward.BLOCK_BYTES = 1  # each fold is a block of its own
     workspace = Workspace(connect_database(conninfo), ArtifactStore(root))
     assert not walk(workspace).failed
     workspace.database.close()

@@ -17,7 +17,7 @@ from backtest_pipeline.report.exploration import Subject, exploration_page, surr
 from backtest_pipeline.report.sweep_figure import sweep_figure
 from backtest_pipeline.report.sweep_traces import number_format
 from backtest_pipeline.research.neighbourhood import neighbourhood
-from backtest_pipeline.research.selection import selection
+from backtest_pipeline.research.selection import Tried, selection
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 
 AXES: dict[str, Sequence[float]] = {
@@ -173,7 +173,8 @@ def page_of(table: pd.DataFrame, asset: str) -> str:
     subject = Subject("ema", asset, "1D", 9, date(2024, 1, 1), date(2024, 1, 9), "no costs")
     figure = sweep_figure(table, "sharpe", list(table.index.names), found)
     returns = np.random.default_rng(1).normal(0, 0.01, (200, len(table)))
-    worth = selection(returns, found.best)
+    whole = Tried.of(returns, range(len(table)), found.best, 0.0)
+    worth = selection(whole, len(table))
     return exploration_page(subject, figure, table, "sharpe", found, "Beware.", 7, worth)
 
 

@@ -47,13 +47,14 @@ GATES = (Gate("trades", "trade_count", at_least=30), Gate("costs", "cost_share",
 
 
 def runs(n: int = 6, seed: int = 1, **columns: object) -> pd.DataFrame:
-    """Runs of one board and family, with whatever numbers."""
+    """Runs of one family, with whatever numbers."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({name: rng.normal(0, 1, n) for name in RUN_COLUMNS})
     return frame.assign(
         **{
-            "board": 0,
-            "family": "ema",
+            "n_trials": n,
+            "n_trials_effective": n,
+            "n_families": 1,
             "kurtosis": 3.0,
             "skew": 0.0,
             "n_days": 1000,
@@ -120,33 +121,32 @@ def test_the_rank_follows_significance_and_not_the_sharpe_ratio() -> None:
     assert found["dsr"].is_monotonic_decreasing
 
 
-def test_significance_is_deflated_by_the_runs_of_the_family_and_board() -> None:
-    sharpe = [1.0, 0.4, 0.2, np.nan, 1.1, 0.9]
+def test_significance_is_deflated_by_what_was_tried() -> None:
+    sharpe = [1.0, 0.4, np.nan]
     frame = with_significance(
         runs(
-            6,
+            3,
             sharpe=sharpe,
-            family=["ema"] * 4 + ["rsi", "rsi"],
-            skew=[0.1, 0, 0, np.nan, 0, 0],
-            kurtosis=[5.0, 3, 3, np.nan, 3, 3],
+            n_trials=[4, 4, 9],
+            n_trials_effective=[2.5, 2.5, 9.0],
+            n_families=2,
+            skew=[0.1, 0, np.nan],
+            kurtosis=[5.0, 3, np.nan],
         )
     )
-    daily = np.array(sharpe) / np.sqrt(365)
-    expected = deflated_sharpe_ratio(daily[0], 1000, 0.1, 5.0, float(np.var(daily[:3], ddof=1)), 4)
+    measured = (1.0 / np.sqrt(365), 1000, 0.1, 5.0, 1 / 999)
+    expected = deflated_sharpe_ratio(*measured, 4)
     assert frame["dsr"].iloc[0] == pytest.approx(expected, rel=1e-12)
-    assert frame["n_trials"].tolist() == [4] * 4 + [2, 2]  # without a Sharpe ratio, and a trial
-    assert set(frame["n_families"]) == {2}
+    assert frame["dsr_effective"].iloc[0] == pytest.approx(deflated_sharpe_ratio(*measured, 2.5))
     assert frame["dsr_across_families"].iloc[0] == pytest.approx(max(1 - 2 * (1 - expected), 0))
-    assert np.isnan(frame["dsr"].iloc[3])
-    assert np.isnan(frame["dsr_across_families"].iloc[3])
-    apart = with_significance(frame.assign(board=[0, 1, 1, 1, 2, 2]))
-    assert apart["n_trials"].tolist() == [1, 3, 3, 3, 2, 2]
-    assert apart["dsr"].iloc[0] == apart["psr"].iloc[0]
+    assert np.isnan(frame["dsr"].iloc[2])
+    assert np.isnan(frame["dsr_across_families"].iloc[2])
+    alone = with_significance(runs(1, n_trials=1, n_trials_effective=1.0))
+    assert alone["dsr"].iloc[0] == alone["psr"].iloc[0]
 
 
-def test_more_runs_of_a_family_leave_less_of_its_best() -> None:
-    few = with_significance(runs(4, sharpe=[1.5, 0.5, 0.0, -0.5]))
-    many = with_significance(runs(40, sharpe=[1.5, 0.5, 0.0, -0.5] * 10))
+def test_more_trials_of_a_family_leave_less_of_its_best() -> None:
+    few, many = (with_significance(runs(4, sharpe=1.5, n_trials=n)) for n in (4, 40))
     assert many["dsr"].iloc[0] < few["dsr"].iloc[0] < few["psr"].iloc[0]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +15,12 @@ from skfolio.model_selection import WalkForward
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.splits import (
+    LEAST_FILLED,
     Fold,
     Mode,
     fixed_date_splits,
     gap_bars,
+    walk_forward_layout,
     walk_forward_splits,
 )
 
@@ -109,6 +112,36 @@ def test_a_test_window_without_bars_makes_no_fold() -> None:
     assert [fold.number for fold in folds] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("hole", [325, 375])
+def test_windows_that_lie_in_a_hole_are_left_out_and_counted(hole: int) -> None:
+    index = days(2924).delete(np.r_[1000 : 1000 + hole])
+    layout = walk_forward_layout(index, 365, 90)
+    whole = walk_forward_splits(days(2924), 365, 90)
+    assert min(len(fold.train) for fold in layout.folds) > 170
+    assert [fold.number for fold in layout.folds] == list(range(len(layout.folds)))
+    assert len(layout.left_out) >= 2
+    assert all(min(x.train_filled, x.test_filled) < LEAST_FILLED for x in layout.left_out)
+    # The windows that have no bar to test are neither.
+    kept = {fold.test_start for fold in layout.folds} | {x.test_start for x in layout.left_out}
+    empty = {fold.test_start for fold in whole} - kept
+    assert 0 < len(empty) <= hole // 90
+
+
+def test_a_stock_that_trades_a_quarter_of_the_hours_fills_its_windows() -> None:
+    hours = days(24 * 400, "1h")
+    open_hours = (hours.hour >= 14) & (hours.hour < 20) & (hours.day_of_week < 5)
+    index = hours.delete(np.flatnonzero(~open_hours))
+    layout = walk_forward_layout(index, 180, 30)
+    assert len(layout.folds) == 7
+    assert layout.left_out == ()
+
+
+def test_where_every_window_has_a_hole_it_is_said() -> None:
+    index = days(600).delete(np.r_[100:500])
+    with pytest.raises(InvalidInput, match="no fold is left: each of 1 has"):
+        walk_forward_layout(index, 400, 100)
+
+
 def test_another_time_zone_is_the_same_instants() -> None:
     index = days(900)
     there = walk_forward_splits(index.tz_convert("America/New_York"), 365, 90)
@@ -163,7 +196,7 @@ def test_no_bar_is_tested_twice_nor_trained_on_up_to_its_test(
     try:
         folds = walk_forward_splits(index, train, test, test + further, mode, purge, embargo)
     except InvalidInput as error:
-        assert "no training bars are left" in str(error) or "too few" in str(error)  # noqa: PT017
+        assert re.search("no training bars|no fold is left|too few", str(error))  # noqa: PT017
         return
     tested = np.concatenate([fold.test for fold in folds])
     assert len(np.unique(tested)) == len(tested)
@@ -229,7 +262,7 @@ ONE = ("2018-01-01", "2018-02-01", "2018-02-01", "2018-03-01")
         ([ONE, ("2018-01-01", "2018-02-01", "2018-02-20", "2018-04-01")], "2018-02-20.*overlaps"),
         ([("2030-01-01", "2030-02-01", "2030-03-01", "2030-04-01")], "none of the 100 bars"),
         ([], "none of the 100 bars"),
-        ([("2017-01-01", "2017-02-01", "2018-02-01", "2018-03-01")], "no training bars are left"),
+        ([("2017-01-01", "2017-02-01", "2018-02-01", "2018-03-01")], "no fold is left"),
         ([("2018-01-01", "2018-02-01", "2018-02-01")], "a window is"),
         ([("2018-01-01", "2018-02-01", "2018-02-01", None)], "a window is"),
         ([("2018-01-01", "2018-02-01", "2018-02-01", "soon")], "cannot be read"),
@@ -265,7 +298,7 @@ GOOD: dict[str, Any] = {"index": days(900), "train": 365, "test": 90}
         ({"embargo": 1.0}, "embargo is a fraction"),
         ({"embargo": -0.01}, "embargo is a fraction"),
         ({"purge": 400}, "no training bars are left for the test from 2019-01-01"),
-        ({"index": days(900).delete(np.r_[150:640])}, "no training bars are left for the test"),
+        ({"index": days(900).delete(np.r_[150:640])}, "no fold is left: each of 2 has"),
         ({"index": days(900).delete(np.r_[5:899])}, "none of the 6 bars lies in a test window"),
     ],
 )

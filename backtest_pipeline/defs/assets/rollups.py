@@ -49,12 +49,13 @@ def portfolio_rollups(
     require_sound_run(context.run.tags)
     chosen = simulation.config()
     asked = RollupConfig(
-        chosen.costs,
-        chosen.initial_cash,
-        tuple(config.schemes),
-        config.rebalance,
-        config.lookback,
-        config.max_weight,
+        costs=chosen.costs,
+        initial_cash=chosen.initial_cash,
+        schemes=tuple(config.schemes),
+        rebalance=config.rebalance,
+        lookback=config.lookback,
+        max_weight=config.max_weight,
+        risk_free=chosen.risk_free,
     )
     timeframes = list(context.partition_keys)
     formed = sum(roll_up(store.workspace, tf, asked) for tf in timeframes)
