@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -183,7 +184,8 @@ class BarCache:
         files.sweep(folder)
         if len(files.segments_in(folder)) <= self._most_segments:
             return
-        with files.locked(folder):
+        # A reader that puts a damaged segment aside stops a merge; the next pull merges again.
+        with suppress(FileNotFoundError), files.locked(folder):
             found = self._intact(folder)
             for span in union(segment.span for segment in found):
                 parts = [s for s in found if span.start <= s.span.start < span.end]
@@ -192,13 +194,17 @@ class BarCache:
 
     def size(self, series: Series) -> tuple[int, int]:
         """Bytes and number of the segments of a series."""
-        sizes = [segment.path.stat().st_size for segment in self._present(self.folder(series))]
+        sizes = []
+        for segment in files.segments_in(self.folder(series)):
+            with suppress(FileNotFoundError):  # merged in the meantime
+                sizes.append(segment.path.stat().st_size)
         return sum(sizes), len(sizes)
 
     def evict(self) -> list[Series]:
         """Remove the series that were not used for too long, and more while the rest is too large.
 
-        The one that was used longest ago goes first. Returns what went.
+        The one that was used longest ago goes first, and none that may be in use: what is too large
+        may stay so for some hours. Returns what went.
         """
         by_use = sorted(self.series(), key=lambda series: _last_use(self.folder(series)))
         sizes = {series: self.size(series)[0] for series in by_use}
@@ -207,7 +213,8 @@ class BarCache:
         for series in by_use:
             folder = self.folder(series)
             idle_s = time.time() - _last_use(folder)
-            if total <= self._most_bytes and idle_s <= self._most_unused_s:
+            fits = total <= self._most_bytes and idle_s <= self._most_unused_s
+            if fits or idle_s < 2 * _USE_NOTED_EVERY_S:
                 continue
             with files.locked(folder):
                 for segment in files.segments_in(folder):
@@ -221,16 +228,13 @@ class BarCache:
         """Hash every segment anew; those that have changed are put aside and returned."""
         self._verified.clear()
         before = set(files.damaged_in(self.folder(series)))
-        self._intact(self.folder(series))
+        self.read(series)
         return [path for path in files.damaged_in(self.folder(series)) if path not in before]
 
     def _count(self, **more: int) -> None:
         with self._lock:
             for name, n in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + n)
-
-    def _present(self, folder: Path) -> Iterator[Segment]:
-        return (segment for segment in files.segments_in(folder) if segment.path.exists())
 
     def _intact(self, folder: Path) -> list[Segment]:
         """The segments whose bytes are those that were published; the others are put aside."""

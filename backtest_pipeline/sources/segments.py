@@ -180,8 +180,9 @@ def sweep(folder: Path) -> None:
     """Remove what writers that were killed left more than an hour ago."""
     too_old = time.time() - _ABANDONED_AFTER_S
     for path in folder.glob(f"{_UNFINISHED}*"):
-        if path.stat().st_mtime < too_old:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # finished, or swept by another process
+            if path.stat().st_mtime < too_old:
+                path.unlink()
 
 
 def _name(span: Span, published: int, rows: int, sha: str) -> str:

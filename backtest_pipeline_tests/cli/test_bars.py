@@ -94,6 +94,7 @@ def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kep
     assert "AAAUSDT 1D of binance: 58 bars were kept already, with other numbers" in again.out
     (row,) = json.loads(cli("bars", "list", "--json").out)["series"]
     assert (row["bars"], row["unknown"]) == (60, 0)
+    assert "other numbers" not in cli("bars", "import", file).out
 
 
 @pytest.mark.parametrize(

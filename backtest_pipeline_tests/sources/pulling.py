@@ -12,7 +12,9 @@ from backtest_pipeline.sources.binance.pull import Pulled, pull
 from backtest_pipeline.sources.cache import BarCache, Series
 from backtest_pipeline.sources.spans import Span
 
-BRISK = Patience(attempts=6, seconds=10, first_wait_s=0.001, silence_s=0.3, answer_s=2.0)
+CALM = Patience(attempts=6, seconds=60, first_wait_s=0.001)
+BRISK = Patience(attempts=6, seconds=20, first_wait_s=0.001, silence_s=1.0, answer_s=5.0)
+"""Waits no longer for an answer than a fault of the fake exchange lasts."""
 FAR = 4 * 10**15  # 2096
 
 
@@ -21,10 +23,16 @@ def series_of(symbol: str, tf: str) -> Series:
 
 
 def pull_all(
-    url: str, cache: BarCache, series: Series, *, again: bool = False, start: int = 0
+    url: str,
+    cache: BarCache,
+    series: Series,
+    *,
+    again: bool = False,
+    start: int = 0,
+    patience: Patience = CALM,
 ) -> Pulled:
     """All finished bars of a series, by the exchange's clock."""
-    client = BinanceClient(url, BRISK)
+    client = BinanceClient(url, patience)
     span = Span(start, FAR)
     return pull(client, cache, series, span, now_us=client.now_us(), again=again)
 

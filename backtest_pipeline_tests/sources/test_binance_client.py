@@ -26,7 +26,7 @@ BARS = generated("1h", 40)
 FIRST, LAST = int(BARS.index[0]) * 1000, int(BARS.index[-1]) * 1000
 HOUR = timeframe("1H")
 EVERYTHING = Span(0, LAST)
-BRISK = Patience(attempts=4, first_wait_s=0.001, silence_s=0.2, answer_s=1.0)
+BRISK = Patience(attempts=4, first_wait_s=0.001, silence_s=1.0, answer_s=5.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from backtest_pipeline.market.errors import SourceUnavailable, UnknownName
+from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.sources.binance.client import BinanceClient, Patience
@@ -22,7 +22,7 @@ from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
 
 DAY_MS = 86_400_000
 NOW_MS = int(time.time() * 1000)
-BRISK = Patience(attempts=2, first_wait_s=0.001, silence_s=0.5)
+BRISK = Patience(attempts=2, first_wait_s=0.001)
 
 
 def days(n: int, seed: int = 0) -> pd.DataFrame:
@@ -110,8 +110,9 @@ def test_without_an_exchange_and_a_cache_there_is_nothing_and_it_is_asked_once(
     exchange: FakeBinance, tmp_path: Path
 ) -> None:
     exchange.faults = lambda number: "broken"
+    exchange.bars = {(f"A{i}USDT", "1d"): BTC for i in range(30)}
     with pytest.raises(SourceUnavailable, match="USDT 1D of binance: nothing is cached; "):
-        source(exchange, tmp_path).read(["BTCUSDT", "ETHUSDT", "XRPUSDT"] * 10)
+        source(exchange, tmp_path).read([symbol for symbol, _ in exchange.bars])
     assert len(exchange.klines_asked) <= 4 * BRISK.attempts
 
 
@@ -143,6 +144,21 @@ def test_without_a_cache_everything_is_asked_each_time_and_nothing_is_left(
         assert len(exchange.klines_asked) == 2
         assert read.panels["1D"].ts.tolist() == cached.panels["1D"].ts.tolist()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_bars_that_go_while_they_are_read_are_missed(exchange: FakeBinance, tmp_path: Path) -> None:
+    def damage(number: int) -> str | None:
+        if number:
+            for file in tmp_path.glob("binance/1D/ETHUSDT/*.parquet"):
+                file.write_bytes(b"")
+        return None
+
+    exchange.bars = {("ETHUSDT", "1d"): days(2500)}
+    exchange.faults = damage
+    with pytest.raises(BarsError, match=r"ETHUSDT 1D of binance: .* damaged or removed meanwhile"):
+        source(exchange, tmp_path).read(["ETHUSDT"])
+    exchange.faults = lambda number: None
+    assert len(source(exchange, tmp_path).read(["ETHUSDT"]).panels["1D"]) == 2499
 
 
 def test_what_a_path_means(tmp_path: Path) -> None:

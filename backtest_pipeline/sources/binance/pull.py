@@ -31,10 +31,17 @@ def untold(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull brought: pages that were asked for, and the bars on them."""
+    """What a pull brought.
+
+    Attributes:
+        pages: that were asked for.
+        bars: on these pages.
+        covered: what the cache was told of.
+    """
 
     pages: int = 0
     bars: int = 0
+    covered: tuple[Span, ...] = ()
 
 
 def pull(
@@ -68,6 +75,7 @@ def pull(
     missing = [finished] if again else cache.read(series).missing(finished)
     reread = [Span(max(wanted.start, s.start - REREAD * length), s.end) for s in missing]
     pages = bars = 0
+    covered: list[Span] = []
     for span in union(reread):
         rest = span
         while rest.start < rest.end:
@@ -76,6 +84,7 @@ def pull(
             known = _known_until(page, rest, length, now_us)
             if known > rest.start:
                 cache.put(series, Span(rest.start, known), page)
+                covered.append(Span(rest.start, known))
             if not len(page):
                 break
             rest = Span(known, span.end)
@@ -83,7 +92,7 @@ def pull(
     if pages:
         tell(pages, pages)
         cache.tidy(series)
-    return Pulled(pages, bars)
+    return Pulled(pages, bars, tuple(union(covered)))
 
 
 def _sure_page(client: BinanceClient, series: Series, span: Span) -> pa.Table:

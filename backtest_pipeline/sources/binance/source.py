@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import SourceUnavailable
+from backtest_pipeline.market.errors import BarsError, SourceUnavailable
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 from backtest_pipeline.market.validation import Reason, RowIssue, validate_bars
@@ -140,8 +140,7 @@ class _Reading:
             return _Latest(series, held.bars)
         try:
             if self._failure is None:
-                pull(self._client, self._cache, series, wanted, now_us=self._exchange_now_us)
-                return _Latest(series, self._cache.read(series).bars)
+                return _Latest(series, self._completed(series, held, wanted))
         except SourceUnavailable as failure:
             self._failure = failure
             held = self._cache.read(series)  # some pages may have come
@@ -149,6 +148,14 @@ class _Reading:
         if not len(held.bars):
             raise SourceUnavailable(f"{series}: nothing is cached; {self._failure}")
         return _Latest(series, held.bars, _not_fetched(series, held, wanted, self._failure))
+
+    def _completed(self, series: Series, held: Held, wanted: Span) -> pa.Table:
+        """The bars with those that the exchange has besides."""
+        pulled = pull(self._client, self._cache, series, wanted, now_us=self._exchange_now_us)
+        now_held = self._cache.read(series)
+        if any(now_held.missing(span) for span in (*held.covered, *pulled.covered)):
+            raise BarsError(f"{series}: cached bars were damaged or removed meanwhile; try again")
+        return now_held.bars
 
 
 def _not_fetched(
