@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import Outcome, Status
 from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
@@ -29,12 +28,11 @@ from backtest_pipeline.pipeline.publication import Publication, identify_runs, p
 from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import Efficiency, efficiency
-from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.walk_forward import (
     Chosen,
     Question,
-    stitched,
+    out_of_sample,
 )
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import simulate_batch
@@ -154,8 +152,7 @@ def walk_block(
         }
         question = Question(walker.space, plan.search, plan.objective, asked.config, asked.funding)
         chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
-        _require_no_look_ahead(panel, tasks, chosen, question)
-        test_bars, events = stitched(panel, tasks, chosen, question)
+        test_bars, events = out_of_sample(panel, tasks, chosen, question)
         traded.append(events)
         folds += [
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
@@ -210,16 +207,6 @@ def publish_walked(cursor: Cursor, walked: WalkedBlock) -> None:
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
     deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
-
-
-def _require_no_look_ahead(
-    panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], question: Question
-) -> None:
-    """Probe what each asset's last fold chose; the code is the same for all of them."""
-    last = {t.asset: c for t, c in zip(tasks, chosen, strict=True) if c.combination is not None}
-    for asset, choice in last.items():
-        params = question.space.params(choice.combination or ())
-        require_no_look_ahead(panel, question.space.strategy, params, asset)
 
 
 class _LaidOut(NamedTuple):

@@ -26,7 +26,6 @@ from backtest_pipeline.pipeline.single_run import require_window
 from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
-from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, tasks_of
 from backtest_pipeline.research.splits import Fold, LeftOut
@@ -35,7 +34,7 @@ from backtest_pipeline.research.walk_forward import (
     Question,
     blocks_of_tasks,
     choose,
-    stitched,
+    out_of_sample,
 )
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
@@ -129,10 +128,7 @@ def walk_forward(
     for block in blocks_of_tasks(tasks, question):
         chosen += choose(panel, block, question)
         progress("walk_forward", len(chosen), len(tasks))
-    picked = [space.params(c.combination) for c in chosen if c.combination is not None]
-    for params_of_fold in picked[-1:]:
-        require_no_look_ahead(panel, space.strategy, params_of_fold, _ASSET)
-    test_bars, events = stitched(panel, tasks, chosen, question)
+    test_bars, events = out_of_sample(panel, tasks, chosen, question)
     batch = simulate_batch(test_bars, events, config, funding=rates)
     stamps = utc_index(panel.ts)
     rows = []

@@ -16,7 +16,7 @@ from backtest_pipeline.market.errors import InvalidInput, LooksAhead, UnknownNam
 from backtest_pipeline.market.features.rolling import ema
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.efficiency import Verdict, efficiency
-from backtest_pipeline.research.look_ahead import require_no_look_ahead
+from backtest_pipeline.research.look_ahead import changed_signals, require_no_look_ahead
 from backtest_pipeline.research.no_edge import World, bar_moves, worlds
 from backtest_pipeline.research.optimizer import Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, tasks_of, untested_bars
@@ -318,7 +318,42 @@ def test_a_strategy_that_peeks_one_bar_ahead_is_caught() -> None:
     peeker = Strategy("peeker", EmaCrossover, lambda _: ("close",), peeking)
     panel, _ = market(2)
     with pytest.raises(LooksAhead, match=r"peeker on .*signals change when the bars after them"):
-        require_no_look_ahead(panel, peeker, {"fast": 2, "slow": 5}, panel.assets[0])
+        require_no_look_ahead(panel, peeker, [{"fast": 2, "slow": 5}], panel.assets[0])
+
+
+def vetoing(panel: Panel, params: EmaCrossover) -> Wishes:
+    """Stays away from what falls at the next bar: every signal that it gives is an honest one."""
+    next_open, next_close = (np.append(panel[name][1:], np.nan) for name in ("open", "close"))
+    last = panel.offsets[1:] - 1
+    next_open[last] = next_close[last] = np.nan
+    up = ema(panel["close"], panel.offsets, params.fast) > ema(
+        panel["close"], panel.offsets, params.slow
+    )
+    no = np.zeros(len(panel), bool)
+    return Wishes(up & ~(next_close < next_open), ~up, no, no)
+
+
+def test_a_strategy_that_vetoes_entries_by_the_next_bar_is_caught() -> None:
+    vetoer = Strategy("vetoer", EmaCrossover, lambda _: ("open", "close"), vetoing)
+    panel, _ = market(2)
+    params = {"fast": 2, "slow": 5}
+    assert changed_signals(panel, vetoer, params, panel.assets[0])[0] == 0
+    with pytest.raises(LooksAhead, match="rising and falling bars after them"):
+        require_no_look_ahead(panel, vetoer, [params], panel.assets[0])
+
+
+def test_a_peek_under_one_of_the_chosen_parameters_is_caught() -> None:
+    def sometimes(panel: Panel, params: EmaCrossover) -> Wishes:
+        return vetoing(panel, params) if params.fast == 4 else EMA.wishes(panel, params)
+
+    names = lambda params: ("open", *EMA.columns(params))  # noqa: E731
+    strategy = Strategy("sometimes", EmaCrossover, names, sometimes)
+    panel, _ = market(2)
+    panel = with_config_columns(panel, SimulationConfig())
+    honest = [{"fast": fast, "slow": 12} for fast in (2, 8)]
+    require_no_look_ahead(panel, strategy, honest, panel.assets[0])
+    with pytest.raises(LooksAhead):
+        require_no_look_ahead(panel, strategy, [{"fast": 4, "slow": 12}, *honest], panel.assets[0])
 
 
 @pytest.mark.parametrize("signal_type", ["ema", "rsi", "atr", "bollinger", "macd"])
