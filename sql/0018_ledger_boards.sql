@@ -19,3 +19,16 @@ ALTER TABLE walk_forward_runs
     ADD CHECK (verdict IN ('passed', 'overfit', 'insignificant', 'undefined')),
     ADD CHECK (efficiency IS NOT NULL OR verdict = 'undefined');
 COMMENT ON COLUMN walk_forward_runs.reason IS 'All that it failed';
+
+-- Those from before measured other machinery, and can be measured again.
+DELETE FROM negative_controls;
+ALTER TABLE negative_controls
+    ADD COLUMN n_families      INTEGER NOT NULL CHECK (n_families > 0),
+    ADD COLUMN n_run           INTEGER NOT NULL CHECK (n_run BETWEEN 0 AND n_families),
+    ADD COLUMN n_run_effective INTEGER NOT NULL CHECK (n_run_effective BETWEEN 0 AND n_families),
+    ADD COLUMN n_walks         INTEGER NOT NULL CHECK (n_walks >= 0),
+    ADD COLUMN n_walks_passed  INTEGER NOT NULL CHECK (n_walks_passed BETWEEN 0 AND n_walks),
+    ADD COLUMN run_rate        DOUBLE PRECISION NOT NULL CHECK (run_rate BETWEEN 0 AND 1),
+    ADD COLUMN walk_rate       DOUBLE PRECISION NOT NULL CHECK (walk_rate BETWEEN 0 AND 1);
+COMMENT ON COLUMN negative_controls.n_run IS
+    'Strategies on a world whose best run has a DSR of at least 0.95, as stored runs carry it';

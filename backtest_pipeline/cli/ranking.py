@@ -125,16 +125,20 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
         console.print(rows_table("Believed in worlds without an edge", shown, percent=_RATES))
         say(
             "rate: deflated Sharpe ratio of at least 95 %, the choice of the family allowed for; "
-            "upper_bound: what the rate is below with 95 % confidence."
+            "upper_bound: what the rate is below with 95 % confidence; best_run: the DSR of the "
+            "best run of a strategy, as `run` prints it; walk_forward: those that passed."
         )
     if believes_too_much(rows):
         fail(
-            f"more than {MOST_FALSE:.0%} of the searches were called significant where there is "
+            f"more than {MOST_FALSE:.0%} were called significant, or passed, where there is "
             "nothing: do not trust what the leaderboard calls significant"
         )
 
 
-_RATES = {"best_by_psr", "dsr_in_family", "rate", "upper_bound", "passed_gates"}
+_RATES = {
+    *("best_by_psr", "dsr_in_family", "best_run", "walk_forward", "rate", "upper_bound"),
+    "passed_gates",
+}
 
 
 def _register(name: str, file: Path) -> None:

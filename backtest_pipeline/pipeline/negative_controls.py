@@ -23,7 +23,13 @@ from backtest_pipeline.pipeline.summary import Summary, rounded
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.leaderboard import Gate, gates_of
-from backtest_pipeline.research.negative_controls import Verdicts, search, search_grids, verdicts
+from backtest_pipeline.research.negative_controls import (
+    Verdicts,
+    search,
+    search_grids,
+    verdicts,
+    walk,
+)
 from backtest_pipeline.research.no_edge import BarMoves, World, bar_moves, worlds
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
@@ -40,7 +46,9 @@ MOST_FALSE = 0.05
 FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
 """Trading costs nothing in a control: costs would sink what luck brings up and flatter the rate."""
 _BLOCK = 50  # searches at a time
+_WALKED = 5  # one block of so many is walked too, which takes four times as long as to search it
 _TF = "1D"
+_JUDGED = ("rate", "run_rate", "walk_rate")
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,8 @@ def run_negative_controls(
 
 
 def _counts(found: Verdicts) -> dict[str, Any]:
-    return {**vars(found), "rate": found.rate, "upper_bound": found.upper_bound}
+    rates = {name: getattr(found, name) for name in (*_JUDGED, "upper_bound")}
+    return {**vars(found), **rates}
 
 
 def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, Any]]:
@@ -146,7 +155,9 @@ def _believed(
 
     def believed_of(first: int) -> Verdicts:
         draws = range(first, min(first + _BLOCK, asked.searches))
-        return verdicts(search(worlds(kind, universe, like, draws, asked.seed), grids, FREE), gates)
+        bars = worlds(kind, universe, like, draws, asked.seed)
+        walked = walk(bars, grids, FREE) if first % (_WALKED * _BLOCK) == 0 else None
+        return verdicts(search(bars, grids, FREE), gates, walked)
 
     done = []
     workspace.progress(stage, 0, asked.searches)
@@ -166,8 +177,8 @@ def _calendar(n_bars: int) -> Panel:
 
 
 def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the rate of any kind of world is above MOST_FALSE."""
-    return any(row["rate"] > MOST_FALSE for row in rows)
+    """Whether the rate of searches, runs or walk-forwards is above MOST_FALSE in any world."""
+    return any(row[name] > MOST_FALSE for row in rows for name in _JUDGED)
 
 
 def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
@@ -187,6 +198,8 @@ def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "trials_each": row["n_trials"],
             "best_by_psr": rounded(row["n_naive"] / row["n_searches"]),
             "dsr_in_family": rounded(row["n_in_family"] / row["n_searches"]),
+            "best_run": rounded(row["run_rate"]),
+            "walk_forward": rounded(row["walk_rate"]),
             "rate": rounded(row["rate"]),
             "upper_bound": rounded(row["upper_bound"]),
             "passed_gates": rounded(row["n_passed"] / row["n_searches"]),

@@ -108,4 +108,4 @@ def controlled(cli: CommandLine) -> None:
         connection.execute(sa.text("UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2"))
     alarmed = cli(*FEW)
     assert alarmed.code == 1
-    assert "more than 5% of the searches were called significant" in alarmed.message
+    assert "more than 5% were called significant" in alarmed.message

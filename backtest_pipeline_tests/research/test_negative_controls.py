@@ -15,6 +15,7 @@ from backtest_pipeline.research.negative_controls import (
     search,
     search_grids,
     verdicts,
+    walk,
 )
 from backtest_pipeline.research.no_edge import BarMoves, World, bar_moves, worlds
 from backtest_pipeline.simulation.batch import simulate_batch
@@ -48,11 +49,17 @@ def calendar(n: int) -> Panel:
 
 @pytest.mark.parametrize("kind", World)
 def test_of_searches_without_an_edge_at_most_one_in_twenty_is_believed(kind: World) -> None:
-    found = Verdicts(0, 0, 0, 0, 0)
+    found = Verdicts(0, 0, 0, 0, 0, 0, 0, 0)
     for first in range(0, 300, 50):
         bars = worlds(kind, universe(), calendar(1000), range(first, first + 50), 11)
-        found += verdicts(search(bars, search_grids(), FREE), GATES)
+        walked = walk(bars, search_grids(), FREE) if first < 100 else None
+        found += verdicts(search(bars, search_grids(), FREE), GATES, walked)
     assert found.n_searches == 300
+    assert found.n_families == 1500
+    assert found.n_run <= found.n_run_effective
+    assert found.run_rate <= 0.05
+    assert found.n_walks == 500
+    assert found.walk_rate <= 0.05
     assert found.rate <= 0.05
     assert found.n_passed <= found.n_significant <= found.n_in_family <= found.n_naive
     assert found.n_naive > 150  # what the machinery is for
@@ -68,6 +75,9 @@ def test_an_edge_that_was_planted_is_believed() -> None:
     found = verdicts(runs, GATES)
     assert found.n_significant >= 15
     assert found.n_passed >= 15
+    assert found.n_run >= 15
+    lifted = bars.with_columns(prices)
+    assert walk(lifted, search_grids(), SimulationConfig()).any(axis=0).sum() >= 15
 
 
 def test_a_search_trades_as_a_run_alone_does() -> None:
@@ -87,6 +97,12 @@ def test_a_search_trades_as_a_run_alone_does() -> None:
     for name in ("sharpe", "max_drawdown", "trade_count", "fees_paid"):
         assert row[name] == expected[name][0]
     assert row["n_trials"] == len(grid)
+    assert 1 <= row["n_trials_effective"] < len(grid)
+
+
+def test_worlds_too_short_to_walk_on_have_no_walk_forward_that_passes() -> None:
+    bars = worlds(World.RANDOM_WALK, universe(), calendar(300), range(3), 2)
+    assert not walk(bars, search_grids(), FREE).any()
 
 
 def test_a_search_tries_every_strategy_there_is() -> None:
@@ -102,17 +118,23 @@ def test_verdicts_count_searches_and_not_trials() -> None:
             "sharpe": [2.0, 1.0, 2.0, 3.0, np.nan, np.nan],
             "psr": [0.99, 0.97, 0.99, 0.90, np.nan, np.nan],
             "dsr": [0.96, 0.97, 0.95, 0.10, np.nan, np.nan],
+            "dsr_effective": [0.96, 0.98, 0.96, 0.95, np.nan, np.nan],
+            "family": ["a", "b", "a", "b", "a", "b"],
             "dsr_across_families": [0.90, 0.96, 0.94, 0.0, np.nan, np.nan],
             "trade_count": [40.0, 10.0, 40.0, 40.0, 0.0, 0.0],
         }
     )
-    assert verdicts(runs, GATES) == Verdicts(3, 1, 2, 1, 0)
+    assert verdicts(runs, GATES) == Verdicts(3, 1, 2, 1, 0, 6, 3, 4)
+    walked = np.array([[True, False, False], [False, False, True]])
+    found = verdicts(runs, GATES, walked)
+    assert (found.n_walks, found.n_walks_passed, found.walk_rate) == (6, 2, 1 / 3)
+    assert found.run_rate == 4 / 6
     assert verdicts(runs, GATES[1:]).n_passed == 1
 
 
 def test_the_bound_of_a_rate_is_that_of_clopper_and_pearson() -> None:
-    none = Verdicts(100, 0, 0, 0, 0)
+    none = Verdicts(100, 0, 0, 0, 0, 500, 0, 0)
     assert none.rate == 0
     assert none.upper_bound == pytest.approx(1 - 0.05 ** (1 / 100))
-    assert Verdicts(1000, 0, 0, 50, 0).upper_bound == pytest.approx(0.0629, abs=2e-4)
-    assert Verdicts(10, 10, 10, 10, 10).upper_bound == 1
+    assert Verdicts(1000, 0, 0, 50, 0, 5000, 0, 0).upper_bound == pytest.approx(0.0629, abs=2e-4)
+    assert Verdicts(10, 10, 10, 10, 10, 50, 50, 50).upper_bound == 1

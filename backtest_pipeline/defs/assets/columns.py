@@ -82,6 +82,8 @@ NEGATIVE_CONTROLS = _schema(
     ("n_significant", "integer", "the same where the choice of the family is allowed for"),
     ("n_passed", "integer", "searches with a run that passes all gates"),
     ("rate", "double", "n_significant / n_searches"),
+    ("run_rate", "double", "strategies on a world whose best run has a DSR of at least 0.95"),
+    ("walk_rate", "double", "walk-forwards that passed"),
     ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
 )
 RESTATEMENTS = _schema(
