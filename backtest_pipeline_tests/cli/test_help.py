@@ -27,6 +27,7 @@ HEAVY = (
         *([], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]),
         *(["walk-forward"], ["leaderboard"], ["negative-controls"], ["register-gates"]),
         *(["bars"], ["bars", "pull"], ["bars", "list"]),
+        ["look-ahead"],
     ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:

@@ -74,6 +74,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "refresh",
         "rollup",
         "second_opinion",
+        "probe_look_ahead",
         "rank_runs",
         "watch_history",
         "search_no_edge",
