@@ -18,3 +18,21 @@ COMMENT ON COLUMN look_ahead_probes.scope IS
     'strategies: the features are not computed here, so that only the strategies were probed';
 COMMENT ON COLUMN look_ahead_probes.n_futures IS 'Other futures that everything was computed with';
 COMMENT ON COLUMN look_ahead_probes.n_signals IS 'Signals whose later bars were taken away';
+
+CREATE TABLE asset_identity (
+    id         INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf         TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    trait      TEXT NOT NULL CHECK (trait IN ('ticker_reused', 'later_coin', 'long_hole', 'ended',
+                                              'stable', 'multiple', 'same_coin')),
+    first_ts   TIMESTAMPTZ NOT NULL,
+    last_ts    TIMESTAMPTZ NOT NULL CHECK (last_ts >= first_ts),
+    detail     TEXT NOT NULL,
+    related    TEXT,
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, tf, trait)
+);
+COMMENT ON TABLE asset_identity IS
+    'What the source''s bars and symbols tell about who an asset is; docs/data-quality.md';
+COMMENT ON COLUMN asset_identity.tf IS 'Of the source''s own bars, which show it';
+COMMENT ON COLUMN asset_identity.related IS
+    'Symbol of the earlier or later coin, or of the coin that a contract is on';

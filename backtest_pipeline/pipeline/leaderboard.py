@@ -248,6 +248,7 @@ def shown_rows(
             "trade_count": row["trade_count"],
             **({scheme: rounded(row["scores"][scheme])} if scheme else {}),
             "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
+            "asset_is": ", ".join(row["identity"]),
         }
         for row in ranked[:limit]
     ]
