@@ -17,6 +17,11 @@ from backtest_pipeline.market.identity import LARGEST_STEP, STRAY, Trait, coins,
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
+LEAST_PRICE, LARGEST_PRICE = 1e-30, 1e30
+"""Of any asset in any unit; beyond them products of prices soon are no numbers any more."""
+LARGEST_VOLUME = 1e30
+"""In coins; the largest of a day in four real data sets is below 1e16."""
+
 
 class Reason(StrEnum):
     """What can be wrong with bars, in the order of precedence for a row with several defects.
@@ -39,6 +44,11 @@ class Reason(StrEnum):
     NAN_PRICE = "nan_price", True, "a price is missing"
     INFINITE_PRICE = "infinite_price", True, "a price is infinite"
     NON_POSITIVE_PRICE = "non_positive_price", True, "a price is zero or negative"
+    ABSURD_PRICE = (
+        "absurd_price",
+        True,
+        f"a price is below {LEAST_PRICE:g} or above {LARGEST_PRICE:g}, as no asset's is",
+    )
     HIGH_BELOW_LOW = "high_below_low", True, "the high is below the low"
     PRICE_OUTSIDE_RANGE = (
         "price_outside_range",
@@ -70,7 +80,11 @@ class Reason(StrEnum):
     TICKER_REUSED = Trait.TICKER_REUSED.value, True, Trait.TICKER_REUSED.explanation
     UNSORTED = "unsorted", False, "a row stood after a later one; the rows were sorted"
     GAP = "gap", False, "bars are missing between two bars, those skipped above included"
-    MISSING_VOLUME = "missing_volume", False, "the volume is not a finite number; kept as NaN"
+    MISSING_VOLUME = (
+        "missing_volume",
+        False,
+        f"the volume is no number up to {LARGEST_VOLUME:g}; kept as NaN",
+    )
     LATER_COIN = Trait.LATER_COIN.value, False, Trait.LATER_COIN.explanation
     ZERO_VOLUME = "zero_volume", False, "the volume is zero; the bar is kept"
     NOT_FETCHED = (
@@ -188,6 +202,10 @@ def bar_defects(raw: Panel) -> Iterator[tuple[Reason, np.ndarray]]:
     yield Reason.NAN_PRICE, np.logical_or.reduce(np.isnan(prices))
     yield Reason.INFINITE_PRICE, np.logical_or.reduce(np.isinf(prices))
     yield Reason.NON_POSITIVE_PRICE, np.logical_or.reduce(prices <= 0)
+    yield (
+        Reason.ABSURD_PRICE,
+        np.logical_or.reduce((prices < LEAST_PRICE) | (prices > LARGEST_PRICE)),
+    )
     yield Reason.HIGH_BELOW_LOW, high < low
     yield (
         Reason.PRICE_OUTSIDE_RANGE,
@@ -259,7 +277,7 @@ def _unsorted(raw: Panel, segment: np.ndarray) -> Iterator[RowIssue]:
 def _inspect_kept(kept: Panel, length_us: int) -> tuple[Panel, list[RowIssue]]:
     """The kept bars with every unknown volume as NaN, and what is odd about them."""
     segment, ts, volume = kept.segment_of_row, kept.ts, kept["volume"]
-    unknown, zero = ~np.isfinite(volume), volume == 0
+    unknown, zero = ~(volume <= LARGEST_VOLUME), volume == 0
     missing = np.zeros(len(kept), np.int64)
     missing[1:] = np.where(segment[1:] == segment[:-1], np.diff(ts) // length_us - 1, 0)
     after = np.flatnonzero(missing)

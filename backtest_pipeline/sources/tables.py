@@ -213,7 +213,8 @@ def _names(
 
 def _numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
     try:
-        return column.cast(pa.float64()).to_numpy()
+        # Not safely: an integer beyond 2^53 is rounded, as in any reader of floats.
+        return column.cast(pa.float64(), safe=False).to_numpy()
     except pa.ArrowException as reason:
         raise BarsError(f"{where} holds something that is no number: {reason}") from reason
 
