@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backtest_pipeline.cli.console import (
-    console,
-    fail,
-    print_json,
-    progress_shown,
-    rows_table,
-    say,
-)
+from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
+from backtest_pipeline.cli.opening import open_store
 
 _SHOWN = 20
 
@@ -26,23 +20,16 @@ def look_ahead(
     as_json: bool,
 ) -> None:
     """Probe what is stored, print what looks ahead; exit code 1 where something does."""
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        from backtest_pipeline.cli.serving import ensure_schema
+    with open_store() as workspace:
         from backtest_pipeline.pipeline.look_ahead import leak_rows, probe_look_ahead, record
-        from backtest_pipeline.pipeline.workspace import open_workspace
         from backtest_pipeline.sources.choose import choose_source
-        from backtest_pipeline.storage.settings import load_settings
+        from backtest_pipeline.storage.settings import exchange_access, load_settings
 
-        settings = load_settings()
-        ensure_schema(settings)
-        source = choose_source(bars or settings.bars)
-        with open_workspace(settings) as workspace:
-            progress("loading", 1, 1)
-            probe = probe_look_ahead(
-                workspace, source, assets=assets, timeframes=timeframes, seed=seed, cuts=cuts
-            )
-            record(workspace, source, probe)
+        source = choose_source(bars or load_settings().bars, exchange_access, assets or ())
+        probe = probe_look_ahead(
+            workspace, source, assets=assets, timeframes=timeframes, seed=seed, cuts=cuts
+        )
+        record(workspace, source, probe)
     rows = leak_rows(probe.leaks)
     if as_json:
         print_json(

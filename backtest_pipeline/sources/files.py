@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from backtest_pipeline.market.errors import BarsError, InvalidInput
-from backtest_pipeline.market.identity import remarks_on
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe
-from backtest_pipeline.market.validation import Reason, RowIssue, validate_bars
+from backtest_pipeline.market.validation import RowIssue, validate_bars
 from backtest_pipeline.sources.base import AssetInfo, SourceBars, require_known
 from backtest_pipeline.sources.stamps import (
     from_close,
@@ -24,12 +23,10 @@ from backtest_pipeline.sources.stamps import (
     timeframes_of,
 )
 from backtest_pipeline.sources.tables import CSV, PARQUET, RawBars, read_bars
+from backtest_pipeline.sources.tickers import ticker_of, told_apart
 
 # The names of Binance's dumps: BTCUSDT-1h-2024-01.csv, BTCUSDT-1d-2024-01-31.csv
 _DUMP = re.compile(r"(?P<symbol>\w+)-(?P<interval>\d+(?:s|m|h|d|w|mo))-\d{4}(?:-\d{2}){1,2}")
-
-
-_LATER = re.compile(r"\.[1-9]\d*$")
 
 
 @dataclass(frozen=True)
@@ -101,43 +98,26 @@ class FileBars:
                 names.setdefault(symbol, name)
             for tf, part in _by_timeframe(raw, _declared_timeframe(file)):
                 rows[tf].append(part)
-        asked = set(names if assets is None else assets)
-        tickers = {symbol if symbol in names else _LATER.sub("", symbol) for symbol in asked}
+        tickers = {ticker_of(asset, names) for asset in (names if assets is None else assets)}
         require_known(sorted(tickers), list(names))
 
         now = int((self.as_of or datetime.now(UTC)).timestamp() * 1_000_000)
         panels: dict[str, Panel] = {}
-        issues: tuple[RowIssue, ...] = ()
+        issues: list[RowIssue] = []
         for tf in sorted(rows, key=lambda tf: tf.sort_order):
             raw_panel = _stack(tf, rows[tf], tickers)
             if len(raw_panel):
                 panels[tf.name], found = validate_bars(raw_panel, now)
                 issues += found
-        later = _later_coins(issues, names, self.path)
-        wanted = sorted(asked.union(later) if assets is None else asked)
-        require_known(wanted, [*names, *later])
+        infos = {
+            symbol: AssetInfo(symbol, name, self.asset_class, None, synthetic=False)
+            for symbol, name in names.items()
+        }
         newest = {
-            tf.name: max((int(p.ts[p.ts <= now].max(initial=0)) for p in rows[tf]), default=0)
+            tf.name: max(int(part.ts[part.ts <= now].max(initial=0)) for part in rows[tf])
             for tf in rows
         }
-        return _of(
-            wanted,
-            SourceBars(
-                panels,
-                tuple(
-                    AssetInfo(
-                        symbol,
-                        names[symbol] if symbol in names else f"{names[later[symbol]]}, later coin",
-                        self.asset_class,
-                        None,
-                        synthetic=False,
-                    )
-                    for symbol in wanted
-                ),
-                issues,
-                remarks_on(panels, [*names, *later], later, newest),
-            ),
-        )
+        return told_apart(panels, issues, infos, assets, newest, str(self.path))
 
     def _files(self) -> list[Path]:
         if self.path.is_dir():
@@ -150,33 +130,6 @@ class FileBars:
         if not self.path.name.endswith((*PARQUET, *CSV)):
             raise BarsError(f"{self.path}: not one of {', '.join((*PARQUET, *CSV))}")
         return [self.path]
-
-
-def _later_coins(issues: Sequence[RowIssue], names: Collection[str], path: Path) -> dict[str, str]:
-    """The ticker of each later coin; raises BarsError where the file has such an asset already."""
-    found = {i.asset: _LATER.sub("", i.asset) for i in issues if i.reason is Reason.LATER_COIN}
-    for symbol, ticker in found.items():
-        if symbol in names:
-            raise BarsError(
-                f"{path}: the bars of {ticker} are those of several coins, the later of which "
-                f"would be called {symbol}, but there is an asset of that name; rename that one"
-            )
-    return found
-
-
-def _of(wanted: Sequence[str], bars: SourceBars) -> SourceBars:
-    """What was read, without the other coins of a ticker where only one was asked for."""
-    chosen = set(wanted)
-    panels = {
-        name: panel.select([a for a in panel.assets if a in chosen])
-        for name, panel in bars.panels.items()
-    }
-    return SourceBars(
-        {name: panel for name, panel in panels.items() if panel.assets},
-        bars.assets,
-        tuple(issue for issue in bars.issues if issue.asset in chosen),
-        tuple(remark for remark in bars.remarks if remark.asset in chosen),
-    )
 
 
 def _stem(file: Path) -> str:
