@@ -34,6 +34,7 @@ from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import outcome, refresh
 
 Frame = pd.DataFrame
+Damage = Callable[[Any], Any]
 N = 90
 
 
@@ -49,18 +50,18 @@ class Bad:
         kind: the file's ending.
     """
 
-    damage: Callable[[Frame], Frame]
+    damage: Damage
     counts: dict[str, int] | None = None
     bars: int = N
     refused: str = ""
     kind: str = "parquet"
 
 
-def rows(column: str, value: Any, at: slice = slice(5, 6)) -> Callable[[Frame], Frame]:
+def rows(column: str, value: Any, at: slice = slice(5, 6)) -> Damage:
     return lambda bars: put(bars, column, value, at)
 
 
-def prices(value: Any, at: slice = slice(None)) -> Callable[[Frame], Frame]:
+def prices(value: Any, at: slice = slice(None)) -> Damage:
     def damage(bars: Frame) -> Frame:
         for column in PRICES:
             bars = put(bars, column, value, at)
@@ -69,15 +70,15 @@ def prices(value: Any, at: slice = slice(None)) -> Callable[[Frame], Frame]:
     return damage
 
 
-def scaled(factor: float) -> Callable[[Frame], Frame]:
+def scaled(factor: float) -> Damage:
     return lambda bars: bars.assign(**{name: bars[name] * factor for name in PRICES})
 
 
-def scaled_at(factor: float) -> Callable[[Frame], Frame]:
+def scaled_at(factor: float) -> Damage:
     return lambda bars: pd.concat([bars[:5], scaled(factor)(bars[5:6]), bars[6:]])
 
 
-def stamped(change: Callable[[Any], Any]) -> Callable[[Frame], Frame]:
+def stamped(change: Callable[[Any], Any]) -> Damage:
     return lambda bars: bars.assign(ts=change(bars["ts"]))
 
 
@@ -224,7 +225,7 @@ def file_of(bad: Bad, folder: Path) -> tuple[Path, str, str]:
     """A file of a damaged asset and a sound one, and their names."""
     number = next(_numbers)
     names = f"BAD{number}", f"GOOD{number}"
-    whole = pd.concat([daily_bars(N, name) for name in names], ignore_index=True)
+    whole: Any = pd.concat([daily_bars(N, name) for name in names], ignore_index=True)
     damaged = bad.damage(whole[:N])
     # A changed type or column is that of the file.
     same = damaged.dtypes.equals(whole.dtypes)
@@ -310,7 +311,7 @@ def test_rows_in_are_rows_out_and_rows_skipped(store: Workspace, tmp_path: Path)
     for name in ("nan price", "conflicting duplicates", "one price of 1e308", "gap"):
         bad = POLICIES[name]
         path, damaged, good = file_of(bad, tmp_path)
-        given_rows = int((pd.read_parquet(path)["symbol"] == damaged).sum())
+        given_rows = pd.read_parquet(path)["symbol"].tolist().count(damaged)
         refresh(store, FileBars(path), [Partition(damaged, "1D"), Partition(good, "1D")])
         kept = {"gap", "unsorted", "zero_volume", "missing_volume"}
         skipped = sum(n for r, n in quality(store, damaged).items() if r not in kept)
