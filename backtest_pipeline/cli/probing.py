@@ -25,7 +25,9 @@ def look_ahead(
         from backtest_pipeline.sources.choose import choose_source
         from backtest_pipeline.storage.settings import exchange_access, load_settings
 
-        source = choose_source(bars or load_settings().bars, exchange_access, assets or ())
+        source = None
+        if workspace.external is None:
+            source = choose_source(bars or load_settings().bars, exchange_access, assets or ())
         probe = probe_look_ahead(
             workspace, source, assets=assets, timeframes=timeframes, seed=seed, cuts=cuts
         )

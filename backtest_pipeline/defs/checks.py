@@ -105,7 +105,7 @@ class LookAhead(dg.Config):
 def look_ahead(
     config: LookAhead, store: WorkspaceResource, source: SourceResource
 ) -> dg.AssetCheckResult:
-    bars = source.source()
+    bars = source.source() if store.workspace.external is None else None
     before = None if config.afresh else probed_before(store.workspace, bars)
     if before is not None:
         return dg.AssetCheckResult(
