@@ -23,6 +23,7 @@ from backtest_pipeline.defs.assets.stages import (  # noqa: E402
 from backtest_pipeline.defs.assets.watching import restatements  # noqa: E402
 from backtest_pipeline.defs.automation import (  # noqa: E402
     leaderboard_job,
+    look_ahead_job,
     negative_controls_job,
     nightly_leaderboard,
     nightly_refresh,
@@ -36,6 +37,7 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     second_opinion_job,
     source_assets,
     walk_forward_job,
+    weekly_look_ahead,
     weekly_negative_controls,
     weekly_second_opinion,
     weekly_walk_forward,
@@ -106,6 +108,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             rollup_job,
             second_opinion_job,
             replay_job,
+            look_ahead_job,
             walk_forward_job,
             leaderboard_job,
             negative_controls_job,
@@ -117,6 +120,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             nightly_restatements,
             nightly_replay,
             weekly_second_opinion,
+            weekly_look_ahead,
             weekly_walk_forward,
             weekly_negative_controls,
         ],

@@ -233,6 +233,32 @@ def trials(
     counting.trials(asset=asset, tf=tf, as_json=as_json)
 
 
+@app.command("look-ahead")
+def look_ahead(
+    assets: Annotated[
+        str, typer.Option(help="Stored symbols, separated by commas; a sample if not given.")
+    ] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Stored timeframes, separated by commas; all if not given.")
+    ] = "",
+    bars: Bars = None,
+    seed: Annotated[int, typer.Option(help="Other seeds draw other cuts and futures.")] = 0,
+    cuts: Annotated[int, typer.Option(help="Cuts of each timeframe.")] = 6,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Probe whether a feature or a signal uses bars that come after it."""
+    from backtest_pipeline.cli import probing
+
+    probing.look_ahead(
+        assets=_split(assets),
+        timeframes=_split(timeframes),
+        bars=str(bars or ""),
+        seed=seed,
+        cuts=cuts,
+        as_json=as_json,
+    )
+
+
 @app.command()
 def restatements(
     assets: Annotated[str, typer.Option(help="Symbols, separated by commas; all if none.")] = "",

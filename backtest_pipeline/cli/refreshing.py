@@ -88,6 +88,7 @@ class Stored:
         runs: rows of `storage.runs.current_runs`.
         skipped: rows skipped or remarked upon, by reason.
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
+        remarks: who the assets are, where that is not plain.
         portfolios: rows of `storage.portfolios.current_portfolios`.
         database, folder: where all of it is.
     """
@@ -95,6 +96,7 @@ class Stored:
     runs: Sequence[Mapping[str, Any]]
     skipped: Sequence[Mapping[str, Any]]
     not_fetched_since: Mapping[str, datetime]
+    remarks: Sequence[Mapping[str, Any]]
     portfolios: Sequence[Mapping[str, Any]]
     database: str
     folder: str
@@ -103,6 +105,7 @@ class Stored:
 def _stored(result: RefreshResult) -> Stored:
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.storage.datasets import not_fetched_since, quality_by_reason
+    from backtest_pipeline.storage.identity import remarks_of
     from backtest_pipeline.storage.portfolios import current_portfolios
     from backtest_pipeline.storage.runs import current_runs
 
@@ -113,9 +116,10 @@ def _stored(result: RefreshResult) -> Stored:
             connection, workspace.price_dataset, symbols=assets, timeframes=timeframes
         )
         missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
+        remarks = remarks_of(connection, assets)
         portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.root
-    return Stored(runs, skipped, missing, portfolios, where, str(folder))
+    return Stored(runs, skipped, missing, remarks, portfolios, where, str(folder))
 
 
 def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
@@ -148,6 +152,7 @@ def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:
         "not_fetched_since": {
             asset: since.isoformat() for asset, since in stored.not_fetched_since.items()
         },
+        "identity": list(stored.remarks),
         "database": stored.database,
         "artifacts": stored.folder,
     }
@@ -168,6 +173,8 @@ def _show(stored: Stored, without_bars: Mapping[str, str]) -> None:
     if stored.skipped:
         console.print(rows_table("Rows of the source, skipped or remarked upon", stored.skipped))
     say_what_is_missing(stored.not_fetched_since)
+    if stored.remarks:
+        console.print(rows_table("Assets that are not simply a coin", stored.remarks))
     if stored.runs:
         trades = int(sum(run["trade_count"] for run in stored.runs))
         say(

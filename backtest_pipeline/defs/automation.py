@@ -43,6 +43,12 @@ replay_job = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Computes a sample of the stored backtests again, on the code that made them.",
 )
+look_ahead_job = dg.define_asset_job(
+    "probe_look_ahead",
+    selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("signals"), "look_ahead")),
+    executor_def=dg.in_process_executor,
+    description="Probes features and signals for look-ahead, on other assets and cuts each week.",
+)
 rollup_job = dg.define_asset_job(
     "rollup",
     selection=dg.AssetSelection.assets("portfolio_rollups"),
@@ -139,6 +145,23 @@ weekly_negative_controls = dg.ScheduleDefinition(
     execution_timezone="UTC",
     description="Measures how often the pipeline believes what is not there.",
 )
+
+
+@dg.schedule(
+    name="weekly_look_ahead",
+    job=look_ahead_job,
+    cron_schedule="40 6 * * 1",
+    execution_timezone="UTC",
+    description="Probes code that was probed before on another sample of assets and cuts.",
+)
+def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    at = context.scheduled_execution_time
+    config = {"afresh": True, "seed": int(at.timestamp()) // (7 * 86_400)}
+    return dg.RunRequest(
+        run_key=at.isoformat(), run_config={"ops": {"signals_look_ahead": {"config": config}}}
+    )
+
+
 weekly_second_opinion = dg.ScheduleDefinition(
     name="weekly_second_opinion",
     job=second_opinion_job,

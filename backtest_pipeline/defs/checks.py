@@ -6,14 +6,25 @@ from datetime import UTC, datetime
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.defs.resources import (
+    SimulationResource,
+    SourceResource,
+    WorkspaceResource,
+)
 from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
 from backtest_pipeline.pipeline.leaderboard import leaderboard_faults
+from backtest_pipeline.pipeline.look_ahead import (
+    leak_rows,
+    probe_look_ahead,
+    probed_before,
+    record,
+)
 from backtest_pipeline.pipeline.negative_controls import (
     MOST_FALSE,
     believes_too_much,
     newest_controls,
 )
+from backtest_pipeline.pipeline.other_histories import CUTS
 from backtest_pipeline.pipeline.recomputed import (
     Recomputed,
     recomputed_features,
@@ -76,6 +87,46 @@ def _recomputed_check_of(
         )
 
     return incremental_equals_full
+
+
+class LookAhead(dg.Config):
+    """How to probe for look-ahead."""
+
+    afresh: bool = Field(default=False, description="Probe also code that was probed before.")
+    seed: int = 0
+    cuts: int = CUTS
+
+
+@dg.asset_check(
+    asset="signals",
+    name="look_ahead",
+    blocking=True,
+    description="Root bars of a sample of assets with other futures: no feature and no signal "
+    "before the cut changes by a bit. Asked once of each version of the code.",
+)
+def look_ahead(
+    config: LookAhead, store: WorkspaceResource, source: SourceResource
+) -> dg.AssetCheckResult:
+    bars = source.source() if store.workspace.external is None else None
+    before = None if config.afresh else probed_before(store.workspace, bars)
+    if before is not None:
+        return dg.AssetCheckResult(
+            passed=True, description=f"this code was probed at {before}, nothing looks ahead"
+        )
+    found = probe_look_ahead(store.workspace, bars, seed=config.seed, cuts=config.cuts)
+    record(store.workspace, bars, found)
+    return dg.AssetCheckResult(
+        passed=not found.leaks,
+        metadata={
+            "scope": found.scope,
+            "partitions": found.partitions,
+            "futures": found.futures,
+            "signals": found.signals,
+            "seed": found.seed,
+            "leaks": leak_rows(found.leaks)[:20],
+        },
+        description=found.verdict,
+    )
 
 
 @dg.asset_check(
@@ -195,6 +246,7 @@ CHECKS = [
     *(_check_of(asset) for asset in CHECKED),
     _recomputed_check_of("cmc_features", recomputed_features),
     _recomputed_check_of("signals", recomputed_signals),
+    look_ahead,
     second_opinion,
     replay,
     ranks_and_coverage,

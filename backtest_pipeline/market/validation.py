@@ -13,11 +13,14 @@ from enum import StrEnum
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.identity import LARGEST_STEP, STRAY, Trait, coins, later_name
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
-LARGEST_STEP = 100.0
-"""From one bar's close to the next one's open, either way; beyond it is no market."""
+LEAST_PRICE, LARGEST_PRICE = 1e-30, 1e30
+"""Of any asset in any unit; beyond them products of prices soon are no numbers any more."""
+LARGEST_VOLUME = 1e30
+"""In coins; the largest of a day in four real data sets is below 1e16."""
 
 
 class Reason(StrEnum):
@@ -41,6 +44,11 @@ class Reason(StrEnum):
     NAN_PRICE = "nan_price", True, "a price is missing"
     INFINITE_PRICE = "infinite_price", True, "a price is infinite"
     NON_POSITIVE_PRICE = "non_positive_price", True, "a price is zero or negative"
+    ABSURD_PRICE = (
+        "absurd_price",
+        True,
+        f"a price is below {LEAST_PRICE:g} or above {LARGEST_PRICE:g}, as no asset's is",
+    )
     HIGH_BELOW_LOW = "high_below_low", True, "the high is below the low"
     PRICE_OUTSIDE_RANGE = (
         "price_outside_range",
@@ -64,15 +72,20 @@ class Reason(StrEnum):
     PRICE_JUMP = (
         "price_jump",
         True,
-        # The largest true one of 735,000 bars of four real data sets is +356 % in a day.
         (
-            "the price jumps a hundredfold or more between two bars: another coin or another unit; "
-            "the level with the most bars is kept"
+            f"the price jumps {LARGEST_STEP:g}-fold or more between two bars, and soon back, or "
+            "too few bars follow to tell another coin from damage"
         ),
     )
+    TICKER_REUSED = Trait.TICKER_REUSED.value, True, Trait.TICKER_REUSED.explanation
     UNSORTED = "unsorted", False, "a row stood after a later one; the rows were sorted"
     GAP = "gap", False, "bars are missing between two bars, those skipped above included"
-    MISSING_VOLUME = "missing_volume", False, "the volume is not a finite number; kept as NaN"
+    MISSING_VOLUME = (
+        "missing_volume",
+        False,
+        f"the volume is no number up to {LARGEST_VOLUME:g}; kept as NaN",
+    )
+    LATER_COIN = Trait.LATER_COIN.value, False, Trait.LATER_COIN.explanation
     ZERO_VOLUME = "zero_volume", False, "the volume is zero; the bar is kept"
     NOT_FETCHED = (
         "not_fetched",
@@ -121,7 +134,8 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
             unfinished.
 
     Returns:
-        The panel of the same assets (some maybe empty now), and the issues by asset and reason.
+        The panel of the same assets (some maybe empty now), each followed by the later coins of
+        its ticker, see `market.identity`; and the issues by asset and reason.
 
     Raises:
         InvalidInput: for a timeframe whose length follows the calendar.
@@ -141,11 +155,11 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
     columns = {name: column[order] for name, column in raw.columns.items()}
     ordered = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts[order], columns)
     sound = ordered.take(verdict[order] == 0)
-    other = _on_another_level(sound)
-    issues += tally(sound, Reason.PRICE_JUMP, sound.segment_of_row[other], sound.ts[other])
-    clean, found = _inspect_kept(sound.take(~other), length)
+    sound, found = _one_coin_each(sound)
     issues += found
-    positions = {asset: i for i, asset in enumerate(raw.assets)}
+    clean, found = _inspect_kept(sound, length)
+    issues += found
+    positions = {asset: i for i, asset in enumerate(clean.assets)}
     issues.sort(key=lambda issue: (positions[issue.asset], _PRECEDENCE[issue.reason]))
     return clean, tuple(issues)
 
@@ -188,6 +202,10 @@ def bar_defects(raw: Panel) -> Iterator[tuple[Reason, np.ndarray]]:
     yield Reason.NAN_PRICE, np.logical_or.reduce(np.isnan(prices))
     yield Reason.INFINITE_PRICE, np.logical_or.reduce(np.isinf(prices))
     yield Reason.NON_POSITIVE_PRICE, np.logical_or.reduce(prices <= 0)
+    yield (
+        Reason.ABSURD_PRICE,
+        np.logical_or.reduce((prices < LEAST_PRICE) | (prices > LARGEST_PRICE)),
+    )
     yield Reason.HIGH_BELOW_LOW, high < low
     yield (
         Reason.PRICE_OUTSIDE_RANGE,
@@ -218,24 +236,36 @@ def _duplicates(raw: Panel, segment: np.ndarray, rows: np.ndarray) -> tuple[np.n
     return repeated, conflicting[stamp]
 
 
-def jumps(panel: Panel) -> np.ndarray:
-    """Logarithm of each bar's open over the close before it where that is a jump, else 0."""
-    step = np.zeros(len(panel))
-    step[1:] = np.log(panel["open"][1:] / panel["close"][:-1])
-    step[panel.offsets[:-1][panel.lengths > 0]] = 0.0
-    return np.where(np.abs(step) >= np.log(LARGEST_STEP), step, 0.0)
-
-
-def _on_another_level(panel: Panel) -> np.ndarray:
-    """Which bars of each asset lie beyond a jump from the level that most of its bars have."""
-    other = np.zeros(len(panel), bool)
-    step = jumps(panel)
-    for i in np.unique(panel.segment_of_row[np.flatnonzero(step)]):
-        rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
-        level = np.cumsum(step[rows])
-        near = np.abs(level[:, None] - np.unique(level)) < np.log(LARGEST_STEP)
-        other[rows] = ~near[:, near.sum(axis=0).argmax()]
-    return other
+def _one_coin_each(panel: Panel) -> tuple[Panel, list[RowIssue]]:
+    """The panel with an asset for each coin, and what became of the others' rows."""
+    coin, segment = coins(panel), panel.segment_of_row
+    stray, later = coin == STRAY, coin > 0
+    issues = [
+        *tally(panel, Reason.PRICE_JUMP, segment[stray], panel.ts[stray]),
+        *tally(panel, Reason.TICKER_REUSED, segment[later], panel.ts[later]),
+    ]
+    if not later.any():
+        return panel.take(~stray), issues
+    # Each asset, then the later coins of its ticker.
+    order = np.lexsort((panel.ts, coin, segment))
+    order = order[coin[order] != STRAY]
+    named = {(i, 0): asset for i, asset in enumerate(panel.assets)} | {
+        (i, k): later_name(panel.assets[i], k)
+        for i, k in zip(segment[later].tolist(), coin[later].tolist(), strict=True)
+    }
+    keys = sorted(named)
+    position = {key: n for n, key in enumerate(keys)}
+    of_row = [position[k] for k in zip(segment[order].tolist(), coin[order].tolist(), strict=True)]
+    split = Panel(
+        panel.timeframe,
+        tuple(named[key] for key in keys),
+        np.searchsorted(of_row, np.arange(len(keys) + 1)).astype(np.int64),
+        panel.ts[order],
+        {name: column[order] for name, column in panel.columns.items()},
+    )
+    moved = np.array([k > 0 for _, k in keys])[split.segment_of_row]
+    issues += tally(split, Reason.LATER_COIN, split.segment_of_row[moved], split.ts[moved])
+    return split, issues
 
 
 def _unsorted(raw: Panel, segment: np.ndarray) -> Iterator[RowIssue]:
@@ -247,7 +277,7 @@ def _unsorted(raw: Panel, segment: np.ndarray) -> Iterator[RowIssue]:
 def _inspect_kept(kept: Panel, length_us: int) -> tuple[Panel, list[RowIssue]]:
     """The kept bars with every unknown volume as NaN, and what is odd about them."""
     segment, ts, volume = kept.segment_of_row, kept.ts, kept["volume"]
-    unknown, zero = ~np.isfinite(volume), volume == 0
+    unknown, zero = ~(volume <= LARGEST_VOLUME), volume == 0
     missing = np.zeros(len(kept), np.int64)
     missing[1:] = np.where(segment[1:] == segment[:-1], np.diff(ts) // length_us - 1, 0)
     after = np.flatnonzero(missing)

@@ -25,6 +25,7 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import register_assets
+from backtest_pipeline.storage.identity import replace_remarks
 from backtest_pipeline.storage.provenance import code_version, combined, content_versions
 
 BAR_COLUMNS = (*OHLCV, "gap_bars")
@@ -110,6 +111,7 @@ class BarsStage:
         with database.begin() as connection:
             infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
             ids = register_assets(connection, infos, self._reader.source.name)
+            replace_remarks(connection, ids, self._reader.bars.remarks)
         with database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             stored = stored_versions(cursor, self.name, tf, ids)

@@ -277,6 +277,7 @@ def shown_rows(
             "trials": row["n_trials"],
             **({scheme: rounded(row["scores"][scheme])} if scheme else {}),
             "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
+            "asset_is": ", ".join(row["identity"]),
         }
         for row in ranked[:limit]
     ]

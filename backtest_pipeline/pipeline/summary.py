@@ -16,6 +16,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
+from backtest_pipeline.storage.identity import remarks_of
 from backtest_pipeline.storage.quarantine import quarantined_runs
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.signals import count_signals
@@ -55,8 +56,11 @@ def _box(partitions: Sequence[Partition]) -> _Box:
 
 
 def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Rows that were skipped or remarked upon, by reason."""
-    return _quality(workspace, "bars", partitions)
+    """Rows that were skipped or remarked upon, by reason; who the assets are."""
+    rows = _quality(workspace, "bars", partitions)
+    with workspace.database.begin() as connection:
+        remarks = remarks_of(connection, _box(partitions).symbols)
+    return Summary({"assets_remarked_upon": len(remarks)}, {**rows.tables, "identity": remarks})
 
 
 def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:

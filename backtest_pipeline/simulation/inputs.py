@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.market.validation import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.account import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars

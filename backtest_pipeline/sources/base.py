@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.identity import Remark
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.validation import RowIssue
 
@@ -38,11 +39,13 @@ class SourceBars:
         panels: validated bars (sorted, unique, complete) by the name of their timeframe.
         assets: the assets in the panels, by symbol.
         issues: what was wrong with the raw rows, skipped or only counted.
+        remarks: what the bars and symbols tell about who the assets are.
     """
 
     panels: Mapping[str, Panel]
     assets: tuple[AssetInfo, ...]
     issues: tuple[RowIssue, ...]
+    remarks: tuple[Remark, ...] = ()
 
 
 class BarSource(Protocol):

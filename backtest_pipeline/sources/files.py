@@ -22,7 +22,8 @@ from backtest_pipeline.sources.stamps import (
     stamped_at_close,
     timeframes_of,
 )
-from backtest_pipeline.sources.tables import CSV, PARQUET, RawBars, read_bars, read_symbols
+from backtest_pipeline.sources.tables import CSV, PARQUET, RawBars, read_bars
+from backtest_pipeline.sources.tickers import ticker_of, told_apart
 
 # The names of Binance's dumps: BTCUSDT-1h-2024-01.csv, BTCUSDT-1d-2024-01-31.csv
 _DUMP = re.compile(r"(?P<symbol>\w+)-(?P<interval>\d+(?:s|m|h|d|w|mo))-\d{4}(?:-\d{2}){1,2}")
@@ -77,13 +78,13 @@ class FileBars:
         return f"files:{self.path.name}"
 
     def symbols(self) -> tuple[str, ...]:
-        """The assets, sorted; reads only the columns that name them."""
-        return tuple(
-            sorted({symbol for file in self._files() for symbol in read_symbols(*_named(file))})
-        )
+        """The assets, sorted; the later coins of a ticker are found by reading its bars."""
+        return tuple(asset.symbol for asset in self.read().assets)
 
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of the named assets, or of all.
+
+        A later coin of a ticker is an asset of its own, `LUNA.2`; see `market.identity`.
 
         Raises:
             UnknownName: for an asset that no file has.
@@ -97,22 +98,26 @@ class FileBars:
                 names.setdefault(symbol, name)
             for tf, part in _by_timeframe(raw, _declared_timeframe(file)):
                 rows[tf].append(part)
-        wanted = sorted(names if assets is None else set(assets))
-        require_known(wanted, list(names))
+        tickers = {ticker_of(asset, names) for asset in (names if assets is None else assets)}
+        require_known(sorted(tickers), list(names))
 
-        now = self.as_of or datetime.now(UTC)
+        now = int((self.as_of or datetime.now(UTC)).timestamp() * 1_000_000)
         panels: dict[str, Panel] = {}
-        issues: tuple[RowIssue, ...] = ()
+        issues: list[RowIssue] = []
         for tf in sorted(rows, key=lambda tf: tf.sort_order):
-            raw_panel = _stack(tf, rows[tf], set(wanted))
+            raw_panel = _stack(tf, rows[tf], tickers)
             if len(raw_panel):
-                panels[tf.name], found = validate_bars(raw_panel, int(now.timestamp() * 1_000_000))
+                panels[tf.name], found = validate_bars(raw_panel, now)
                 issues += found
-        infos = tuple(
-            AssetInfo(symbol, names[symbol], self.asset_class, None, synthetic=False)
-            for symbol in wanted
-        )
-        return SourceBars(panels, infos, issues)
+        infos = {
+            symbol: AssetInfo(symbol, name, self.asset_class, None, synthetic=False)
+            for symbol, name in names.items()
+        }
+        newest = {
+            tf.name: max(int(part.ts[part.ts <= now].max(initial=0)) for part in rows[tf])
+            for tf in rows
+        }
+        return told_apart(panels, issues, infos, assets, newest, str(self.path))
 
     def _files(self) -> list[Path]:
         if self.path.is_dir():

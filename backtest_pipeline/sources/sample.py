@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backtest_pipeline.market.identity import remarks_on
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, MICROSECONDS, timeframe
@@ -115,8 +116,11 @@ class SampleMarket:
             "1D": daily.select(wanted),
         }
         validated = {name: validate_bars(panel, END_US) for name, panel in raw.items()}
+        panels = {name: panel for name, (panel, _) in validated.items() if len(panel)}
+        newest = dict.fromkeys(panels, END_US - CLOSE_STAMP_US)
         return SourceBars(
-            panels={name: panel for name, (panel, _) in validated.items() if len(panel)},
+            panels=panels,
+            remarks=remarks_on(panels, self.symbols(), {}, newest),
             assets=tuple(asset.info for asset in chosen),
             issues=tuple(issue for _, found in validated.values() for issue in found),
         )

@@ -90,12 +90,6 @@ def read_bars(path: Path, default_symbol: str) -> RawBars:
     )
 
 
-def read_symbols(path: Path, default_symbol: str) -> tuple[str, ...]:
-    """The assets of one file; reads no more than the columns that name them."""
-    fields = _read(path, ("symbol", "name"))
-    return _encode(fields, default_symbol, str(path))[1] if fields else (default_symbol,)
-
-
 def _read(path: Path, fields: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     """Those of `fields` that the file has and that are not empty throughout."""
     with _readable(path):
@@ -219,7 +213,8 @@ def _names(
 
 def _numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
     try:
-        return column.cast(pa.float64()).to_numpy()
+        # Not safely: an integer beyond 2^53 is rounded, as in any reader of floats.
+        return column.cast(pa.float64(), safe=False).to_numpy()
     except pa.ArrowException as reason:
         raise BarsError(f"{where} holds something that is no number: {reason}") from reason
 

@@ -287,3 +287,15 @@ def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]
         {"symbols": list(symbols)},
     )
     return list(rows.scalars())
+
+
+def stored_partitions(connection: Connection, dataset: str) -> list[Partition]:
+    """The partitions of which a dataset has rows."""
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.dataset = :dataset AND v.n_rows > 0 ORDER BY 1, 2
+        """),
+        {"dataset": dataset},
+    )
+    return [Partition(*row) for row in rows]

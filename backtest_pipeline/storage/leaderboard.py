@@ -120,11 +120,17 @@ def newest_board(connection: Connection) -> dict[str, Any] | None:
 
 
 def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
-    """The runs of a board, the best first, with the metrics that are still stored."""
+    """The runs of a board, the best first, with the metrics that are still stored.
+
+    `identity` names what is known today of who the asset is, see `market.identity`.
+    """
     rows = connection.execute(
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
-                   m.trade_count
+                   m.trade_count, ARRAY(
+                       SELECT DISTINCT i.trait FROM asset_identity i JOIN dim_assets a USING (id)
+                       WHERE a.symbol = l.symbol ORDER BY i.trait
+                   ) AS identity
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
             WHERE l.board_id = :board_id
             ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id

@@ -29,4 +29,4 @@ def test_its_queries_run(database: Database, query: str) -> None:
 
 
 def test_it_has_queries() -> None:
-    assert len(QUERIES) == 3
+    assert len(QUERIES) == 4

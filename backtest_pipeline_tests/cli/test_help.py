@@ -28,6 +28,7 @@ HEAVY = (
         *(["walk-forward"], ["leaderboard"], ["negative-controls"], ["register-gates"]),
         *(["bars"], ["bars", "pull"], ["bars", "list"]),
         *(["replay"], ["explain-diff"]),
+        ["look-ahead"],
     ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:

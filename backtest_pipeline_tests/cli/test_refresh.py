@@ -42,7 +42,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
         "not_fetched_since",
-        *("portfolios", "database", "artifacts"),
+        *("portfolios", "identity", "database", "artifacts"),
     }
     assert len(found["portfolios"]) == 2 * 7 * 5
     never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]
@@ -72,7 +72,7 @@ def test_bad_input_is_refused_and_stored_results_stay(
             "timeframe 5m is not one of this project: 1H, 4H",
         ),
         (("--bars", tmp_path / "none.csv"), "none.csv: no such file or folder; check the path"),
-        (("--timeframes", "1D", "--bars", paths["text.csv"]), "bars: " + str(paths["text.csv"])),
+        (("--timeframes", "1D", "--bars", paths["text.csv"]), str(paths["text.csv"])),
         (
             ("--timeframes", "1D", "--bars", paths["nothing.csv"]),
             (

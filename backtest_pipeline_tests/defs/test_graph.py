@@ -75,6 +75,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "rollup",
         "second_opinion",
         "replay_runs",
+        "probe_look_ahead",
         "rank_runs",
         "watch_history",
         "search_no_edge",

@@ -186,7 +186,7 @@ def _levels(closes: list[float]) -> tuple[list[float], dict[Reason, int]]:
     return kept["close"].tolist(), {issue.reason: issue.rows for issue in issues}
 
 
-def test_a_ticker_that_another_coin_took_over_keeps_the_longer_of_the_two() -> None:
+def test_a_few_bars_on_another_level_are_damage_until_more_follow() -> None:
     kept, reasons = _levels([2.0, 2.1, 2.0, 342_232.0, 350_000.0])
     assert kept == [2.0, 2.1, 2.0]
     assert reasons == {Reason.PRICE_JUMP: 2}

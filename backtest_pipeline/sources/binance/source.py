@@ -25,6 +25,7 @@ from backtest_pipeline.sources.binance.pull import pull
 from backtest_pipeline.sources.cache import BarCache, Held, Series, open_times
 from backtest_pipeline.sources.spans import Span
 from backtest_pipeline.sources.stamps import from_open
+from backtest_pipeline.sources.tickers import ticker_of, told_apart
 
 EXCHANGE = "binance"
 _AT_ONCE = 4
@@ -84,7 +85,7 @@ class BinanceBars:
             if series.exchange == EXCHANGE and series.timeframe in self._timeframes
         }
         for symbol in sorted(set(self._named) - known):
-            self._client.require_listed(symbol)
+            self._client.require_listed(ticker_of(symbol, known))
         return tuple(sorted(known.union(self._named)))
 
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
@@ -94,7 +95,8 @@ class BinanceBars:
             UnknownName: for a symbol that the exchange does not have.
             SourceUnavailable: where it cannot be asked, and nothing is cached of a symbol.
         """
-        wanted = self.symbols() if assets is None else tuple(sorted(set(assets)))
+        asked = self.symbols() if assets is None else assets
+        wanted = sorted({ticker_of(asset, ()) for asset in asked})
         with self._cache_for_one_read() as cache, ThreadPoolExecutor(_AT_ONCE) as pool:
             reading = _Reading(self._client, cache)
             by_timeframe = {
@@ -108,8 +110,9 @@ class BinanceBars:
             if len(panel):
                 panels[tf.name] = panel
             issues += [*remarks, *(issue for latest in found for issue in latest.issues)]
-        infos = tuple(AssetInfo(s, s, "crypto", None, synthetic=False) for s in wanted)
-        return SourceBars(panels, infos, tuple(issues))
+        infos = {s: AssetInfo(s, s, "crypto", None, synthetic=False) for s in wanted}
+        newest = {tf: int(panel.ts.max()) for tf, panel in panels.items()}
+        return told_apart(panels, issues, infos, assets, newest, EXCHANGE)
 
     @contextmanager
     def _cache_for_one_read(self) -> Iterator[BarCache]:

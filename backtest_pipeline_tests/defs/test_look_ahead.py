@@ -1,0 +1,100 @@
+"""The check on signals: once for each version of the code, and nothing is traded on a leak."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from textwrap import dedent
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+
+import backtest_pipeline.strategies as room
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline_tests.defs.test_runs import QUIET, count, execute, rectangle, require_success
+
+PEEKER = dedent("""
+    import numpy as np
+    import pandas as pd
+
+    from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+
+
+    class Peeker(Params):
+        pass
+
+
+    def _wishes(panel, params):
+        tomorrow = pd.Series(panel["close"]).groupby(panel.segment_of_row).shift(-1)
+        up = (tomorrow > panel["close"]).to_numpy(bool)
+        return Wishes(up, ~up, ~up, up)
+
+
+    STRATEGY = Strategy("peeker", Peeker, lambda _: ("close",), _wishes)
+""")
+
+
+@pytest.fixture
+def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
+    """A strategy file of a user's own that knows the next close, and its row in `dim_signals`."""
+    (tmp_path / "peeker.py").write_text(PEEKER)
+    with store.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
+        )
+    room.__path__.append(str(tmp_path))
+    strategies.cache_clear()
+    yield
+    room.__path__.remove(str(tmp_path))
+    strategies.cache_clear()
+    del sys.modules[f"{room.__name__}.peeker"]
+
+
+def probes(run: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
+    return [e for e in run.get_asset_check_evaluations() if e.check_name == "look_ahead"]
+
+
+def test_a_refresh_probes_new_code_once(store: Database, instance: dg.DagsterInstance) -> None:
+    for told in ("nothing looks ahead; features and signals", "this code was probed at 20"):
+        run = execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|2D"))
+        require_success(run)
+        (evaluation,) = probes(run)
+        assert evaluation.passed
+        assert told in str(evaluation.description)
+    assert count(store, "SELECT count(*) FROM look_ahead_probes WHERE leaks = '[]'") == 1
+
+
+def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstance) -> None:
+    from backtest_pipeline.definitions import defs
+    from backtest_pipeline.defs.automation import weekly_look_ahead
+
+    require_success(execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
+    context = dg.build_schedule_context(
+        instance, scheduled_execution_time=datetime(2026, 11, 23, 6, 40, tzinfo=UTC)
+    )
+    request = weekly_look_ahead(context)
+    assert isinstance(request, dg.RunRequest)
+    run = defs.resolve_job_def("probe_look_ahead").execute_in_process(
+        {**request.run_config, **QUIET}, instance=instance, raise_on_error=False
+    )
+    require_success(run)
+    assert count(store, "SELECT count(DISTINCT seed) FROM look_ahead_probes") == 2
+
+
+@pytest.mark.usefixtures("peeker")
+def test_nothing_is_traded_on_signals_that_look_ahead(
+    store: Database, instance: dg.DagsterInstance
+) -> None:
+    run = execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
+    assert not run.success
+    (evaluation,) = probes(run)
+    assert not evaluation.passed
+    assert evaluation.blocking
+    assert "1 outputs look ahead (signal peeker)" in str(evaluation.description)
+    assert count(store, "SELECT count(*) FROM signals") > 0
+    assert count(store, "SELECT count(*) FROM backtest_runs") == 0
+    assert count(store, "SELECT jsonb_array_length(leaks) FROM look_ahead_probes") > 1
