@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.pipeline.replay import Replay, replay
     from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
+    from backtest_pipeline.research.combinatorial import (
+        combinatorial_paths,
+        combinatorial_purged_splits,
+    )
     from backtest_pipeline.research.optimizer import Search
     from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
     from backtest_pipeline.research.robustness import Robustness
     from backtest_pipeline.research.schedule import FixedDates, Schedule
-    from backtest_pipeline.research.splits import walk_forward_splits
+    from backtest_pipeline.research.splits import fixed_date_splits, walk_forward_splits
     from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.many import BookSimulation, simulate_book
     from backtest_pipeline.simulation.significance import (
@@ -61,10 +65,13 @@ _HOMES = {
     "StopRules": "simulation.stops",
     "VolatilityScaled": "simulation.sizing",
     "build_features": "pipeline.api",
+    "combinatorial_paths": "research.combinatorial",
+    "combinatorial_purged_splits": "research.combinatorial",
     "compute_metrics": "simulation.single",
     "deflated_sharpe_ratio": "simulation.significance",
     "explain_diff": "pipeline.explanation",
     "explore": "pipeline.exploration",
+    "fixed_date_splits": "research.splits",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
@@ -101,10 +108,13 @@ __all__ = [
     "VolatilityScaled",
     "WalkForward",
     "build_features",
+    "combinatorial_paths",
+    "combinatorial_purged_splits",
     "compute_metrics",
     "deflated_sharpe_ratio",
     "explain_diff",
     "explore",
+    "fixed_date_splits",
     "generate_signals",
     "load_bars",
     "load_features",

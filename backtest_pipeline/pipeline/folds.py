@@ -194,7 +194,7 @@ def folds_of(
     versions = {asset: place.dataset_version for asset, place in destinations.items()}
     for block in blocks_of_tasks(todo, question):
         trials: list[pa.Table] = []
-        ledger = partial(_enter_trials, trials, panel, question, asked, versions)
+        ledger = partial(enter_trials, trials, panel, question, asked, versions)
         part = panel.select(list(dict.fromkeys(task.asset for task in block)))
         keys = [key_of[id(task)] for task in block]
         chosen |= zip(keys, choose(part, block, question, ledger), strict=True)
@@ -204,7 +204,7 @@ def folds_of(
     return [chosen[key] for key, _ in keyed]
 
 
-def _enter_trials(
+def enter_trials(
     trials: list[pa.Table],
     history: Panel,
     question: Question,

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from backtest_pipeline.market.errors import BacktestError, UnknownName
 from backtest_pipeline.market.features import build_features
-from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.api import full_signal_type
+from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.blocks import PanelBlock
 from backtest_pipeline.pipeline.comparison import rows_in
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
-from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.folds import Plan, enter_trials
 from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.single_run import require_window
 from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.optimizer import Objective, Search
-from backtest_pipeline.research.schedule import FixedDates, Schedule, tasks_of
+from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, tasks_of
 from backtest_pipeline.research.splits import Fold, LeftOut
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
+    Chosen,
     Question,
     blocks_of_tasks,
     choose,
     out_of_sample,
+    unheard,
 )
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
@@ -48,14 +54,14 @@ from backtest_pipeline.storage.dimensions import (
     find_signal,
     known_symbols,
 )
+from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
     stored_folds,
 )
-from backtest_pipeline.strategies.grid import parameter_space
+from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
 from backtest_pipeline.strategies.registry import strategy_of
-
-_ASSET = "asset"
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ def walk_forward(
     direction: str = "both",
     funding: pd.Series | None = None,
     timeframe: str | None = None,
+    asset: str = "asset",
+    workspace: Workspace | None = None,
     progress: Progress = silent,
     **assumptions: Any,
 ) -> WalkForward:
@@ -109,6 +117,10 @@ def walk_forward(
         direction: `long`, `short` or `both`.
         funding: rates by stamp, in place of the flat rate.
         timeframe: name; found from the spacing of the bars where not given.
+        asset: its name, in the ledger and in errors.
+        workspace: an open store, in whose ledger every combination of every training window and
+            the stitched run are entered as trials. Without one, none is: what was tried so is
+            missing where later runs are deflated.
         progress: told how many folds are done.
         assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
 
@@ -118,45 +130,68 @@ def walk_forward(
         LooksAhead: for a strategy whose signals use later bars.
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
-    rates = None if funding is None else FundingRates.of({_ASSET: funding})
+    rates = None if funding is None else FundingRates.of({asset: funding})
     space = parameter_space(strategy_of(full_signal_type(signal_type)), params or {})
-    question = Question(space, search or Search(), Objective.of(objective), config, rates)
-    panel = with_config_columns(build_features(bars_panel(bars, timeframe, _ASSET)), config)
-    tasks, left_out = tasks_of(panel, _ASSET, schedule or Schedule())
+    plan = Plan(schedule or Schedule(), search or Search(), Objective.of(objective), threshold)
+    question = Question(space, plan.search, plan.objective, config, rates)
+    panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
+    tasks, left_out = tasks_of(panel, asset, plan.schedule)
+    asked = Asked(config, funding=rates)
+    versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    trials: list[pa.Table] = []
+    heard = unheard
+    if workspace:
+        heard = partial(enter_trials, trials, panel, question, asked, versions)
     chosen = []
     progress("walk_forward", 0, len(tasks))
     for block in blocks_of_tasks(tasks, question):
-        chosen += choose(panel, block, question)
+        chosen += choose(panel, block, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
     test_bars, events = out_of_sample(panel, tasks, chosen, question)
     batch = simulate_batch(test_bars, events, config, funding=rates)
-    stamps = utc_index(panel.ts)
-    rows = []
-    for task, choice in zip(tasks, chosen, strict=True):
-        train, test = task.windows(panel)
-        bounds = (train.start, train.stop - 1, test.start, test.stop - 1)
-        names = ("train_start", "train_end", "test_start", "test_end")
-        picked_here = choice.combination
-        rows.append(
-            {
-                **dict(zip(names, stamps[list(bounds)], strict=True)),
-                **(
-                    dict.fromkeys(space.names) if picked_here is None else space.params(picked_here)
-                ),
-                "score": choice.score,
-                "n_combinations": choice.n_combinations,
-                **{f"train_{name}": choice.train[name] for name in FOLD_METRICS},
-                **{f"test_{name}": choice.test[name] for name in FOLD_METRICS},
-            }
+    if workspace:
+        own = trials_of(
+            batch,
+            [{name: list(axis) for name, axis in space.axes.items()}],
+            signal_type=space.strategy.signal_type,
+            dataset_versions=versions,
+            asked=asked,
+            source="walk_forward",
+            chosen_by=plan.as_json(),
         )
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            record_trials(cursor, pa.concat_tables([*trials, own]))
     return WalkForward(
-        folds=pd.DataFrame(rows).rename_axis("fold"),
+        folds=_fold_frame(panel, tasks, chosen, space),
         equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
         trades=trade_frame(batch.trades),
         metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
         efficiency=judge(chosen, float(batch.metrics["psr"][0]), threshold),
         left_out=left_out,
     )
+
+
+def _fold_frame(
+    panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], space: ParameterSpace
+) -> pd.DataFrame:
+    stamps = utc_index(panel.ts)
+    rows = []
+    for task, choice in zip(tasks, chosen, strict=True):
+        train, test = task.windows(panel)
+        bounds = (train.start, train.stop - 1, test.start, test.stop - 1)
+        names = ("train_start", "train_end", "test_start", "test_end")
+        picked = choice.combination
+        rows.append(
+            {
+                **dict(zip(names, stamps[list(bounds)], strict=True)),
+                **(dict.fromkeys(space.names) if picked is None else space.params(picked)),
+                "score": choice.score,
+                "n_combinations": choice.n_combinations,
+                **{f"train_{name}": choice.train[name] for name in FOLD_METRICS},
+                **{f"test_{name}": choice.test[name] for name in FOLD_METRICS},
+            }
+        )
+    return pd.DataFrame(rows).rename_axis("fold")
 
 
 @dataclass(frozen=True)

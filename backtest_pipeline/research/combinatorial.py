@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.splits import gap_bars
+from backtest_pipeline.simulation.significance import sharpe_moments
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,68 @@ def combinatorial_purged_splits(
             f"{n_obs // n_folds} bars to train on: use fewer folds or a shorter purge"
         )
     return splits
+
+
+@dataclass(frozen=True)
+class CombinatorialPaths:
+    """What choosing the best of some strategies came to on many paths through one history.
+
+    Attributes:
+        returns: float64 `(n_paths, n_obs)`, per period: each path has every period once, always of
+            what was chosen without it.
+        chosen: int64 `(n_splits,)`, column that was the best in the training of each split.
+        sharpes: float64 `(n_paths,)`, per period, NaN where a path's returns do not vary.
+    """
+
+    returns: np.ndarray
+    chosen: np.ndarray
+    sharpes: np.ndarray
+
+
+def combinatorial_paths(
+    returns: pd.DataFrame | np.ndarray,
+    n_folds: int = 6,
+    n_test_folds: int = 2,
+    purge: int = 0,
+    embargo: float = 0.01,
+) -> CombinatorialPaths:
+    """Out-of-sample paths of a choice by Sharpe ratio, where a walk-forward has but one.
+
+    In each split the best in training is chosen, and the returns that it has in the test groups
+    go to their paths. The returns are those of runs over the whole history: what is held where a
+    group begins was entered before it, and set `purge` to the longest time that a trade takes.
+    Training lies after tests as well, so this tells how far a choice depends on the history that
+    it saw, and not what somebody would have earned.
+
+    Args:
+        returns: `(n_obs, n_strategies)`, simple returns per period, rows in the order of time, such
+            as those of a grid of parameters.
+        n_folds, n_test_folds, purge, embargo: as `combinatorial_purged_splits` takes them.
+
+    Returns:
+        5 paths for 6 groups of which 2 are tested.
+
+    Raises:
+        InvalidInput: where the numbers do not fit, returns are NaN or infinite, or none of the
+            strategies has returns that vary in some training.
+
+    Source: Lopez de Prado 2018, "Advances in Financial Machine Learning", chapter 12.
+    """
+    values = np.asarray(returns, float)
+    if values.ndim != 2 or values.shape[1] == 0 or not np.isfinite(values).all():
+        raise InvalidInput(
+            "returns are rows of periods and one column per strategy, all of them numbers, not an "
+            f"array of shape {values.shape} with {np.count_nonzero(~np.isfinite(values))} others"
+        )
+    splits = combinatorial_purged_splits(len(values), n_folds, n_test_folds, purge, embargo)
+    n_paths = 1 + max(int(split.paths.max()) for split in splits)
+    paths = np.full((n_paths, len(values)), np.nan)
+    chosen = np.zeros(len(splits), np.int64)
+    for s, split in enumerate(splits):
+        sharpes = sharpe_moments(values[split.train]).sharpe
+        if np.isnan(sharpes).all():
+            raise InvalidInput(f"no strategy has returns that vary in the training of split {s}")
+        chosen[s] = np.nanargmax(sharpes)
+        for path, test in zip(split.paths, split.tests, strict=True):
+            paths[path, test] = values[test, chosen[s]]
+    return CombinatorialPaths(paths, chosen, sharpe_moments(paths.T).sharpe)

@@ -234,6 +234,20 @@ def test_the_stitched_run_is_a_trial_more_and_deflated_by_all(workspace: Workspa
     assert board.about["n_ranked"] == 0
 
 
+def test_a_walk_forward_from_python_is_counted_where_a_store_is_given(
+    workspace: Workspace,
+) -> None:
+    bars = daily_panel({"A": 600}).frame("A")
+    asked: dict[str, Any] = {"schedule": bp.Schedule(300, 100), "asset": "A"}
+    found = bp.walk_forward(bars, "ema", GRID, workspace=workspace, **asked)
+    bp.walk_forward(bars, "ema", GRID, workspace=workspace, **asked)
+    trials = rows(workspace, "SELECT * FROM trials")
+    assert len(trials) == 4 * len(found.folds) + 1 >= 9
+    assert {(t["symbol"], t["source"]) for t in trials} == {("A", "walk_forward")}
+    (stitched,) = [t for t in trials if "chosen_by" in t["params"]]
+    assert stitched["total_return"] == pytest.approx(found.metrics["total_return"])
+
+
 def test_windows_that_begin_within_a_day_are_trials_of_their_own(workspace: Workspace) -> None:
     days = daily_panel({"A": 24 * 14})
     ends = days.ts[-1] - HOUR_US * np.arange(len(days))[::-1]

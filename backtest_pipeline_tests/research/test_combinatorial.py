@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.combinatorial import combinatorial_purged_splits
+from backtest_pipeline.research.combinatorial import (
+    combinatorial_paths,
+    combinatorial_purged_splits,
+)
 
 
 def test_two_of_six_groups_make_15_splits_and_5_paths() -> None:
@@ -79,3 +82,34 @@ def test_nothing_imports_skfolio_before_it_is_needed() -> None:
         "sys.exit(', '.join({'skfolio', 'cvxpy', 'sklearn'} & set(sys.modules)) or None)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_paths_are_what_was_chosen_without_them() -> None:
+    rng = np.random.default_rng(4)
+    returns = rng.normal(0, 0.01, (600, 12))
+    found = combinatorial_paths(returns, purge=5)
+    assert found.returns.shape == (5, 600)
+    assert np.isfinite(found.returns).all()
+    for s, split in enumerate(combinatorial_purged_splits(600, purge=5)):
+        train = returns[split.train]
+        assert found.chosen[s] == np.argmax(train.mean(axis=0) / train.std(axis=0, ddof=1))
+        for path, test in zip(split.paths, split.tests, strict=True):
+            np.testing.assert_array_equal(found.returns[path, test], returns[test, found.chosen[s]])
+
+
+def test_noise_has_no_edge_on_its_paths_and_a_true_leader_has_its_own_on_all() -> None:
+    rng = np.random.default_rng(8)
+    noise = rng.normal(0, 0.01, (1200, 20))
+    assert abs(combinatorial_paths(noise).sharpes.mean()) < 0.06
+    led = noise.copy()
+    led[:, 7] += 0.005
+    found = combinatorial_paths(led)
+    assert set(found.chosen) == {7}
+    np.testing.assert_allclose(found.sharpes, led[:, 7].mean() / led[:, 7].std(ddof=1))
+
+
+def test_returns_without_paths_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="all of them numbers"):
+        combinatorial_paths(np.full((600, 2), np.nan))
+    with pytest.raises(InvalidInput, match="no strategy has returns that vary"):
+        combinatorial_paths(np.zeros((600, 2)))
