@@ -14,12 +14,24 @@ def restatements(*, assets: list[str] | None, timeframes: list[str] | None, as_j
         watched = history.watch_history(workspace)
         rows = history.restatements(workspace, symbols=assets, timeframes=timeframes)
     if as_json:
-        print_json({"compared_now": watched.rewrites, "restatements": rows})
+        changed = [str(partition) for partition in watched.silent]
+        print_json(
+            {
+                "changed_silently": changed,
+                "compared_now": watched.rewrites,
+                "restatements": rows,
+            }
+        )
         return
     say(
         f"{watched.rewrites} rewritten partitions compared, {watched.restated} of them restated, "
         f"{watched.effects} runs compared"
     )
+    for partition in watched.silent:
+        say(
+            f"{partition}: features differ from those kept with its signals, and nothing told of "
+            "it; the next refresh takes them anew"
+        )
     if rows:
         console.print(rows_table("restated history, equity moved in the quote currency", rows))
     else:

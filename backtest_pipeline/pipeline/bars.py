@@ -24,7 +24,7 @@ from backtest_pipeline.storage.datasets import (
     stored_versions,
     write_versions,
 )
-from backtest_pipeline.storage.dimensions import register_assets
+from backtest_pipeline.storage.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.identity import replace_remarks
 from backtest_pipeline.storage.provenance import code_version, combined, content_versions
 
@@ -110,7 +110,10 @@ class BarsStage:
         database = self._workspace.database
         with database.begin() as connection:
             infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
-            ids = register_assets(connection, infos, self._reader.source.name)
+            # Of an asset that is known, a source without any bar of it has nothing to tell.
+            ids = known_ids(connection, block.assets)
+            telling = [a for a in infos if _rows(block, a.symbol) or a.symbol not in ids]
+            ids |= register_assets(connection, telling, self._reader.source.name)
             replace_remarks(connection, ids, self._reader.bars.remarks)
         with database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))

@@ -137,7 +137,10 @@ def _sample(
         for partition, version in sorted(stored.items())
         if version.last_ts is not None
         and version.is_made_from(inputs[partition].version, code)
-        and features[partition].is_made_from(bars[partition].version, code_version("market"))
+        and (
+            workspace.external is not None
+            or features[partition].is_made_from(bars[partition].version, code_version("market"))
+        )
     ]
     seed = int(combined(*(stored[p].version for p in current))[:8], 16)
     picked = np.random.default_rng(seed).permutation(len(current))[:n]
@@ -153,7 +156,7 @@ def _compared(
     rows, differing = 0, []
     for tf in dict.fromkeys(partition.timeframe for partition in partitions):
         assets = [p.asset for p in partitions if p.timeframe == tf]
-        whole = build_features(load_block(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
+        whole = _whole(workspace, tf, assets)
         rows += len(whole)
         differing += [
             f"{Partition(asset, timeframe(tf).name)}: {', '.join(found)}"
@@ -161,6 +164,13 @@ def _compared(
             if found
         ]
     return Recomputed(tuple(partitions), rows, tuple(differing))
+
+
+def _whole(workspace: Workspace, tf: str, assets: Sequence[str]) -> Panel:
+    """Features computed from the stored bars; those of the user's own table as they were taken."""
+    if workspace.external is not None:
+        return load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
+    return build_features(load_block(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
 
 
 def _different(what: str, whole: Panel, stored: Panel, asset: str) -> list[str]:

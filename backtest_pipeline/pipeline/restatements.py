@@ -14,18 +14,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.revision import Revision, revision_of
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.blocks import read_panel
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.identity import canonical_json
+from backtest_pipeline.pipeline.signals import feature_rows_of
 from backtest_pipeline.pipeline.summary import Summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.datasets import mark_changed
 from backtest_pipeline.storage.restatements import (
     Rewrite,
     RunPair,
+    changed_under_signals,
     record_effects,
     record_restatements,
+    signal_timeframes,
     stored_restatements,
     unmeasured_pairs,
     unseen_rewrites,
@@ -41,12 +47,15 @@ class Watched:
     """What one look found.
 
     Attributes:
+        silent: partitions whose features differ from those that their signals were given on,
+            though nothing told of a change; they are computed anew by the next refresh.
         rewrites: pairs of versions that were compared.
         restated: those in which a bar differs.
         effects: runs whose equity was compared before and after.
         most_moved: largest change of an equity, quote currency; 0 without effects.
     """
 
+    silent: tuple[Partition, ...]
     rewrites: int
     restated: int
     effects: int
@@ -54,13 +63,15 @@ class Watched:
 
 
 def watch_history(workspace: Workspace) -> Watched:
-    """Compare what was rewritten since the last look, and the runs before and after it.
+    """Compare features with those of the signals' time, versions that were rewritten since the
+    last look, and the runs before and after.
 
     Killed half way it has recorded nothing or all of a step; the next look takes up the rest.
 
     Raises:
         ArtifactCorrupt: where a version that was used can no longer be read.
     """
+    silent = _changed_silently(workspace)
     with workspace.database.begin() as connection:
         rewrites = unseen_rewrites(connection)
     revisions = [_revision(workspace, rewrite) for rewrite in rewrites]
@@ -75,11 +86,26 @@ def watch_history(workspace: Workspace) -> Watched:
             record_effects(cursor, effects)
     moved = np.abs(effects["pnl_moved"].to_numpy())
     return Watched(
+        silent=silent,
         rewrites=len(rewrites),
         restated=sum(revision.first_ts is not None for revision in revisions),
         effects=len(pairs),
         most_moved=float(moved.max()) if len(moved) else 0.0,
     )
+
+
+def _changed_silently(workspace: Workspace) -> tuple[Partition, ...]:
+    """Partitions whose feature rows are not those kept with their signals, marked stale."""
+    found: list[Partition] = []
+    with workspace.database.begin() as connection:
+        timeframes = signal_timeframes(connection)
+    for tf in timeframes:
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            changed = changed_under_signals(cursor, timeframe(tf), feature_rows_of(workspace))
+            if changed.num_rows:
+                mark_changed(cursor, tf, changed["id"].to_pylist())
+        found += [Partition(symbol, tf) for symbol in changed["symbol"].to_pylist()]
+    return tuple(found)
 
 
 def restatements(
@@ -121,6 +147,7 @@ def restatements_summary(workspace: Workspace, watched: Watched) -> Summary:
     """What one look found, and the newest restatements."""
     return Summary(
         {
+            "changed_silently": len(watched.silent),
             "rewrites_compared": watched.rewrites,
             "restatements": watched.restated,
             "runs_compared": watched.effects,

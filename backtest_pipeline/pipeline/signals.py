@@ -171,6 +171,12 @@ def require_sound_params(signals: Sequence[SignalRow]) -> None:
         )
 
 
+def feature_rows_of(workspace: Workspace) -> RowsOf:
+    """Where the full feature rows of events lie."""
+    table = workspace.external
+    return built_rows if table is None else partial(feature_rows, table)
+
+
 class SignalsStage:
     """Stores signal events, each with the full feature row of its bar.
 
@@ -221,15 +227,9 @@ class SignalsStage:
                 for asset, last in written_until.items()
                 if last is not None
             },
-            rows_of=self._rows_of,
+            rows_of=feature_rows_of(self._workspace),
         )
         return [_outcome(p, versions.get(p)) for p in partitions]
-
-    @property
-    def _rows_of(self) -> RowsOf:
-        """Where the full feature rows of events lie."""
-        table = self._workspace.external
-        return built_rows if table is None else partial(feature_rows, table)
 
     def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
         panel = block.panel

@@ -181,6 +181,28 @@ def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
     )
 
 
+def mark_changed(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
+    """Features are no longer what their version says: have them, and all after them, made anew.
+
+    Args:
+        cursor: its transaction marks them.
+        tf, ids: the partitions; what was taken of a table of the user's own counts as not taken.
+    """
+    copy.run(
+        cursor,
+        "UPDATE dataset_versions SET version = '', code_version = ''"
+        " WHERE dataset = 'features' AND tf = $1 AND id = ANY($2::int[])",
+        tf,
+        list(ids),
+    )
+    copy.run(
+        cursor,
+        "DELETE FROM external_watermarks WHERE tf = $1 AND id = ANY($2::int[])",
+        tf,
+        list(ids),
+    )
+
+
 @dataclass(frozen=True)
 class QualityCount:
     """How many rows of one partition were skipped or remarked upon, and why."""

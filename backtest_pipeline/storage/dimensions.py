@@ -114,7 +114,7 @@ def register_assets(
             "synthetic": [a.synthetic for a in rows],
         },
     )
-    ids = _ids(connection, [a.symbol for a in rows])
+    ids = known_ids(connection, [a.symbol for a in rows])
     for asset in rows:
         if asset.asset_id is not None and ids[asset.symbol] != asset.asset_id:
             raise InvalidInput(
@@ -126,7 +126,7 @@ def register_assets(
 
 def asset_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
     """The id of each symbol, in the order given; raises UnknownName for one without a row."""
-    stored = _ids(connection, symbols)
+    stored = known_ids(connection, symbols)
     for symbol in symbols:
         if symbol not in stored:
             raise UnknownName("asset", symbol, known_symbols(connection))
@@ -139,7 +139,8 @@ def known_symbols(connection: sa.Connection) -> tuple[str, ...]:
     return tuple(connection.execute(query).scalars())
 
 
-def _ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
+def known_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
+    """The id of each symbol that has one."""
     query = sa.text("SELECT symbol, id FROM dim_assets WHERE symbol = ANY(:symbols)")
     return {row.symbol: row.id for row in connection.execute(query, {"symbols": list(symbols)})}
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pyarrow as pa
+from psycopg import sql
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.signals import RowsOf
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -72,6 +75,44 @@ def unseen_rewrites(connection: Connection) -> list[Rewrite]:
         )
         for row in rows
     ]
+
+
+def changed_under_signals(cursor: Cursor, timeframe: Timeframe, rows_of: RowsOf) -> pa.Table:
+    """Assets with signals whose feature row is no longer the one that was kept with them.
+
+    Only partitions that pass for fresh are looked at: of others a refresh is due anyway.
+
+    Args:
+        cursor: of a transaction that is rolled back or ends after; it stages what it compares.
+        timeframe: whose signals.
+        rows_of: where the feature rows lie today.
+
+    Returns:
+        Columns id, symbol, n_signals, and first_ts of the first changed.
+    """
+    copy.run(
+        cursor,
+        "CREATE TEMPORARY TABLE staged ON COMMIT DROP AS SELECT DISTINCT s.id, s.ts FROM signals s"
+        " JOIN dataset_versions g ON g.dataset = 'signals' AND g.id = s.id AND g.tf = s.tf"
+        " JOIN dataset_versions f ON f.dataset = 'features' AND f.id = s.id AND f.tf = s.tf"
+        " WHERE s.tf = $1 AND g.input_version = f.version",
+        timeframe.name,
+    )
+    rows = rows_of(cursor, timeframe, [])
+    query = sql.SQL(
+        "SELECT s.id, a.symbol, count(*) AS n_signals, min(s.ts) AS first_ts"
+        " FROM signals s JOIN staged USING (id, ts) JOIN dim_assets a USING (id)"
+        " LEFT JOIN {relation} f ON f.id = s.id AND f.ts = s.ts"
+        " CROSS JOIN LATERAL (SELECT {columns}) AS snapshot"
+        " WHERE s.tf = $1 AND (f.id IS NULL"
+        " OR NOT s.feature_snapshot @> ({whole} to_jsonb(snapshot)))"
+        " GROUP BY s.id, a.symbol ORDER BY a.symbol"
+    ).format(
+        relation=rows.relation,
+        columns=sql.SQL(", ").join(rows.columns),
+        whole=sql.SQL("f.whole ||" if rows.whole else ""),
+    )
+    return copy.fetch(cursor, query.as_string(), timeframe.name)
 
 
 def record_restatements(cursor: Cursor, rows: pa.Table) -> int:
@@ -138,6 +179,14 @@ def record_effects(cursor: Cursor, rows: pa.Table) -> None:
         " run_after::uuid, until_ts, equity_before, equity_after, pnl_moved FROM staged_effects"
         " ON CONFLICT DO NOTHING",
     )
+
+
+def signal_timeframes(connection: Connection) -> list[str]:
+    """Timeframes with stored signals, sorted."""
+    rows = connection.execute(
+        text("SELECT DISTINCT tf FROM dataset_versions WHERE dataset = 'signals' AND n_rows > 0")
+    )
+    return sorted(rows.scalars())
 
 
 def stored_restatements(

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.restatements import watch_history
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.restatements import stored_restatements
@@ -37,7 +38,7 @@ def test_a_restated_bar_is_found_once_with_what_it_moved(workspace: Workspace) -
     assert found.most_moved > 0
     with workspace.database.begin() as connection:
         (daily,) = stored_restatements(connection, symbols=["S-ALPHA"], timeframes=["1D"])
-        others = stored_restatements(connection, symbols=["S-BETA"])
+        others = stored_restatements(connection, symbols=["S-MU"])
         moved = connection.execute(
             sa.text("""
                 SELECT e.equity_before, e.equity_after, m.total_return AS before,
@@ -90,3 +91,41 @@ def test_a_look_that_was_killed_between_its_steps_is_made_up_for(workspace: Work
     again = watch_history(workspace)
     assert (again.rewrites, again.effects) == (0, found.effects)
     assert again.most_moved == found.most_moved
+
+
+def test_features_that_were_changed_behind_its_back_are_taken_anew(workspace: Workspace) -> None:
+    refresh(workspace, whole())
+    assert watch_history(workspace).silent == ()
+    with workspace.database.begin() as connection:
+        connection.execute(
+            sa.text("""
+                UPDATE cmc_features SET rsi_14 = rsi_14 + 1 WHERE (id, tf, ts) IN (
+                    SELECT id, tf, max(ts) FROM signals JOIN dim_assets a USING (id)
+                    WHERE a.symbol = 'S-MU' AND tf = '1D' GROUP BY id, tf)
+            """)
+        )
+    assert watch_history(workspace).silent == (Partition("S-MU", "1D"),)
+    assert watch_history(workspace).silent == ()  # it waits for the refresh
+    assert refresh(workspace, whole())["features"].counts["stored"] == 1
+    assert watch_history(workspace).silent == ()
+    with workspace.database.begin() as connection:
+        differing = connection.scalar(
+            sa.text(
+                "SELECT count(*) FROM signals s JOIN cmc_features f USING (id, ts, tf)"
+                " WHERE (s.feature_snapshot ->> 'rsi_14')::float8 IS DISTINCT FROM f.rsi_14"
+            )
+        )
+    assert differing == 0
+
+
+def test_a_feature_row_that_has_gone_is_found(workspace: Workspace) -> None:
+    refresh(workspace, whole())
+    with workspace.database.begin() as connection:
+        connection.execute(
+            sa.text(
+                "DELETE FROM cmc_features WHERE (id, tf, ts) IN"
+                " (SELECT id, tf, ts FROM signals WHERE tf = '1W' LIMIT 1)"
+            )
+        )
+    (partition,) = watch_history(workspace).silent
+    assert partition.timeframe == "1W"

@@ -56,9 +56,5 @@ def _without_first(panel: Panel, n: np.ndarray) -> Panel:
     """The panel without the first n rows of each asset."""
     if not n.any():
         return panel
-    return panel.windows(
-        [
-            slice(int(a), int(b))
-            for a, b in zip(panel.offsets[:-1] + n, panel.offsets[1:], strict=True)
-        ]
-    )
+    place = np.arange(len(panel)) - np.repeat(panel.offsets[:-1], panel.lengths)
+    return panel.take(place >= np.repeat(n, panel.lengths))
