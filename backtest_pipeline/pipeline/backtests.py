@@ -36,7 +36,6 @@ from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
-    read_versions,
     replace_quality,
     write_versions,
 )
@@ -98,23 +97,21 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
-        partitions = [Partition(asset, tf) for asset in assets]
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, list(prices.inputs))
-        stored = read_events(workspace.database, timeframe(tf), list(ids.values()))
-        with workspace.database.begin() as connection:
-            versions = read_versions(connection, "signals", partitions)
-        for partition, version in versions.items():
-            if not version.is_made_from(prices.inputs[partition.asset].version, code):
+        stored, versions = read_events(workspace.database, timeframe(tf), ids)
+        for asset, version in versions.items():
+            if not version.is_made_from(prices.inputs[asset].version, code):
                 raise PartitionError(
-                    *partition,
+                    asset,
+                    tf,
                     "the stored signals were made from other features, parameters or code than "
                     "there are now; refresh signals first",
                 )
         events = place_events(prices.panel, signals, stored, ids)
         return StoredSignals(
             SignalBlock(prices.panel, signals, events, prices.inputs),
-            {p.asset: version for p, version in versions.items()},
+            versions,
         )
 
     return Batches(tuple(partitions), load)

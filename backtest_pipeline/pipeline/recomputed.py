@@ -91,7 +91,7 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, panel.assets)
         events = signal_matrix(panel, signals)
-        found = read_events(workspace.database, panel.timeframe, list(ids.values()))
+        found, _ = read_events(workspace.database, panel.timeframe, ids)
         states = read_states(workspace.database, panel.timeframe, list(ids.values()))
         expected = signal_states(panel, signals, events, ids)
         try:

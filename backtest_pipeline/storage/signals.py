@@ -17,7 +17,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.datasets import DatasetVersion, write_versions
+from backtest_pipeline.storage.datasets import DatasetVersion, stored_versions, write_versions
 from backtest_pipeline.storage.dimensions import asset_ids
 
 if TYPE_CHECKING:
@@ -190,17 +190,31 @@ def read_signals(
         return copy.fetch(cursor, query.as_string(), timeframe.name, list(ids.values()))
 
 
-def read_events(database: Database, timeframe: Timeframe, ids: Sequence[int]) -> pa.Table:
-    """What the events of these assets are and nothing about them, in no order.
+def read_events(
+    database: Database, timeframe: Timeframe, ids: Mapping[str, int]
+) -> tuple[pa.Table, dict[str, DatasetVersion]]:
+    """What the events of these assets are and nothing about them, and the versions they are of.
 
-    Columns: signal_id, id, ts, is_long, is_entry.
+    Both are of one instant: events that another process is about to replace never pass for those
+    that it puts in their place.
+
+    Args:
+        database: where they are.
+        timeframe: theirs.
+        ids: asset id of each symbol.
+
+    Returns:
+        In no order signal_id, id, ts, is_long, is_entry; and the dataset version of each asset
+        that has one.
     """
     query = (
         "SELECT signal_id, id, ts, direction = 'long' AS is_long, action = 'entry' AS is_entry"
         " FROM signals WHERE tf = $1 AND id = ANY($2::int[])"
     )
     with database.arrow() as connection, connection.cursor() as cursor:
-        return copy.fetch(cursor, query, timeframe.name, list(ids))
+        copy.run(cursor, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        versions = stored_versions(cursor, "signals", timeframe.name, ids)
+        return copy.fetch(cursor, query, timeframe.name, list(ids.values())), versions
 
 
 def read_states(
