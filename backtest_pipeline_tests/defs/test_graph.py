@@ -17,7 +17,7 @@ GRAPH = {
     "portfolio_rollups": ({"backtests"}, "research"),
     "leaderboard": ({"backtests"}, "research"),
     "negative_controls": ({"bars"}, "research"),
-    "restatements": ({"backtests"}, "market"),
+    "restatements": ({"backtests"}, "research"),
 }
 STAGES = {"bars", "cmc_features", "signals", "backtests", "walk_forward"}
 

@@ -12,7 +12,7 @@ from backtest_pipeline.storage.provenance import code_version
 
 @dg.asset(
     deps=["backtests"],
-    group_name="market",
+    group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
     code_version=code_version("market.revision", "pipeline.restatements"),
