@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.restatements import watch_history
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.database import connect_database
@@ -277,6 +278,40 @@ def test_an_old_row_that_is_restated_makes_new_results(
         assert report.counts == {"stored": 1, "unchanged": 5}
     assert version_of(store, A)["version"] != before["version"]
     assert version_of(store, A)["generation"] != before["generation"]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_row_that_was_changed_without_telling_is_noticed_under_its_signal(
+    fresh_store: NewStore, theirs: Theirs, joined: bool
+) -> None:
+    """By the watermark alone nobody would know: `updated_at` stays as it was."""
+    store = fresh_store()
+    if joined:
+        store = replace(store, database=connect_database(theirs.owner))
+    take(store, theirs.open(joined=joined))
+    when = "SELECT max(s.ts) AS ts FROM signals s WHERE id = 1 AND tf = '1D'"
+    ((signal_ts,),) = [tuple(row.values()) for row in rows(store, when)]
+    with on(store, theirs.open(joined=joined)) as workspace:
+        assert watch_history(workspace).silent == ()
+    theirs.run(
+        "UPDATE theirs.features SET close = high, rsi_14 = rsi_14 / 2"
+        " WHERE id = 1 AND tf = '1D' AND ts = %s",
+        signal_ts,
+    )
+    assert take(store, theirs.open(joined=joined))["features"].counts == {"unchanged": 6}
+    with on(store, theirs.open(joined=joined)) as workspace:
+        assert watch_history(workspace).silent == (A,)
+    assert take(store, theirs.open(joined=joined))["features"].counts == {
+        "stored": 1,
+        "unchanged": 5,
+    }
+    with on(store, theirs.open(joined=joined)) as workspace:
+        found = watch_history(workspace)
+    assert found.silent == ()
+    assert found.restated == 1
+    assert found.effects > 0
+    if joined:
+        store.database.close()
 
 
 def test_rows_written_again_with_the_same_content_change_nothing(
