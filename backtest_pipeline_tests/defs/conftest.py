@@ -7,10 +7,18 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 from backtest_pipeline.storage.database import Database
 
 ASSETS = ("S-ALPHA", "S-BETA", "S-GAMMA")
+
+
+@pytest.fixture(autouse=True)
+def no_instance_of_an_earlier_test() -> Iterator[None]:
+    """Dagster keeps, for the whole process, the storage of an instance that may be gone by now."""
+    with set_defs_state_storage(None):
+        yield
 
 
 @pytest.fixture
