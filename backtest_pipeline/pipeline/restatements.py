@@ -63,8 +63,10 @@ class Watched:
 
 
 def watch_history(workspace: Workspace) -> Watched:
-    """Compare features with those of the signals' time, versions that were rewritten since the
-    last look, and the runs before and after.
+    """Find what was changed after it had been used, and record what that did to results.
+
+    Features are compared with those kept with the signals, versions that were rewritten since the
+    last look with what they replaced, and runs after with the runs before.
 
     Killed half way it has recorded nothing or all of a step; the next look takes up the rest.
 
