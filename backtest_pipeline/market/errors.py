@@ -11,6 +11,9 @@
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
     ├── ProvenanceMissing       a result that does not say what it was made from (a ValueError too)
     ├── CannotReplay            a run that cannot be computed again here
+    ├── ResultError             a stored result that cannot be given
+    │   ├── RunNotFound         no run of that id, or one that is being deleted
+    │   └── ResultPathMissing   a run whose artifacts are gone
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
@@ -87,6 +90,18 @@ class ProvenanceMissing(BacktestError, ValueError):
 
 class CannotReplay(BacktestError):
     """A stored run that cannot be computed again here; the message says what it would take."""
+
+
+class ResultError(BacktestError):
+    """A stored result that cannot be given."""
+
+
+class RunNotFound(ResultError):
+    """No run of that id is stored, or it is being deleted."""
+
+
+class ResultPathMissing(ResultError):
+    """A stored run whose artifacts are gone; what is in tables can still be read."""
 
 
 class StoreError(BacktestError):

@@ -96,7 +96,7 @@ def current_runs(
         SELECT r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf, r.first_ts,
                r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash,
                r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*
-        FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+        FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)
         WHERE {" AND ".join(conditions)}
         ORDER BY r.tf, r.signal_id, r.symbol, r.run_id

@@ -89,7 +89,7 @@ def current_walk_forwards(
                    w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
                    w.test_sharpe, w.efficiency,
                    w.threshold, w.verdict, w.reason
-            FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id)
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed'
