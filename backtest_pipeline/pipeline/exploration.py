@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars, UnknownName
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
@@ -170,7 +170,7 @@ def explore(
     keep = rows_in(panel, window)
     if keep.sum() < FEWEST_BARS:
         partition = Partition(asset, panel.timeframe.name)
-        raise InvalidInput(too_few_bars(panel, partition, window, int(keep.sum())))
+        raise NotEnoughBars(too_few_bars(panel, partition, window, int(keep.sum())))
 
     if not grid.swept:
         raise InvalidInput(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 
-from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
+from backtest_pipeline.market.errors import BacktestError, BadRange, NotEnoughBars, UnknownName
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
@@ -166,7 +166,7 @@ def load_single(
     # Indicators remember what was before the window, so they come before the cut.
     panel = with_config_columns(stored.block.panel, asked.config).take(keep)
     if len(panel) < FEWEST_BARS:
-        raise InvalidInput(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
+        raise NotEnoughBars(too_few_bars(stored.block.panel, partition, asked.window, len(panel)))
     chosen = [signal.name == signal_name for signal in stored.block.signals]
     events = np.ascontiguousarray(stored.block.events[chosen][:, keep])
     return SingleRun(stored, panel, events)
@@ -207,9 +207,9 @@ def _require(report: StageReport) -> None:
 
 
 def require_window(window: Window) -> None:
-    """Raises InvalidInput where the window ends before it begins."""
+    """Raises BadRange where the window ends before it begins."""
     if window.start and window.end and window.end <= window.start:
-        raise InvalidInput(
+        raise BadRange(
             f"the window ends on {window.end}, which is not after its start {window.start}; "
             "the end is the day after the last"
         )
