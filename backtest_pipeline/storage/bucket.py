@@ -1,8 +1,8 @@
 """Artifacts in a bucket of S3, Azure or Google, with copies of those in use on the local disk.
 
 An object appears whole, by one put. Of a directory the manifest is put last, and without one it
-is not there; while it is written, a note in `.unfinished/` names it, so that what a killed writer
-left can be told from other people's objects.
+is not there; while it is written, a note in `.unfinished-notes/` names it, so that what a killed
+writer left can be told from other people's objects.
 
 Readers get local files: an artifact never changes under its name and hash, so a copy is fetched
 once and serves all processes of this machine. What is written is kept as a copy, too.
@@ -34,6 +34,7 @@ from backtest_pipeline.market.errors import ArtifactError
 from backtest_pipeline.storage.backend import (
     ABANDONED_AFTER_S,
     MANIFEST,
+    UNFINISHED,
     Stored,
 )
 from backtest_pipeline.storage.disk import Disk
@@ -41,9 +42,10 @@ from backtest_pipeline.storage.manifest import Manifest
 from backtest_pipeline.storage.refusals import of_missing_bucket, refusal
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ObjectStore
 
-_NOTES = ".unfinished"
+_NOTES = f"{UNFINISHED}notes"
 _COPIED = ".parquet"
 _AT_ONCE = 16
 _PARTS_AT_ONCE = 4
@@ -188,10 +190,10 @@ class Bucket:
             return self._fetched(uri, sha256)
 
     def _fetched(self, uri: str, sha256: str) -> Path | None:
-        found = hashlib.sha256()
+        parts, found = self._parts(uri), hashlib.sha256()
         with self._copies.writing(str(PurePosixPath(uri).parent)) as unfinished:
             with unfinished.open("wb") as file:
-                for part in self._parts(uri):
+                for part in parts:
                     found.update(part)
                     file.write(part)
             if found.hexdigest() != sha256:
@@ -200,9 +202,14 @@ class Bucket:
         return self.root / uri
 
     def _parts(self, uri: str) -> Iterator[bytes]:
-        """The bytes of an object, as they come."""
+        """The bytes of an object, as they come; raises FileNotFoundError at once."""
         with self._asked():
-            yield from obstore.get(self._store, uri)
+            answer = obstore.get(self._store, uri)
+        return self._coming(answer)
+
+    def _coming(self, answer: GetResult) -> Iterator[bytes]:
+        with self._asked():
+            yield from answer
 
     def holds(self, uri: str, sha256: str) -> bool:
         found = hashlib.sha256()

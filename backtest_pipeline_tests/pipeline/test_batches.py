@@ -30,7 +30,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
     whole,
 )
-from backtest_pipeline_tests.storage.test_artifacts import flip_a_bit
+from backtest_pipeline_tests.storage.places import Folder, flip_a_bit_in
 
 A, B, C = (Partition(asset, "1D") for asset in "ABC")
 
@@ -154,7 +154,7 @@ def test_a_damaged_snapshot_fails_what_it_holds_and_a_rebuild_mends_it(
                 " WHERE dataset = 'features' AND symbol = 'B'"
             )
         )
-    flip_a_bit(workspace.artifacts.root / uri)
+    flip_a_bit_in(Folder(workspace.artifacts.root), str(uri))
     workspace = as_new_process(workspace)
     report = _backtests(workspace, A, B, C)
     assert outcome(report, B)[0] == "failed"
