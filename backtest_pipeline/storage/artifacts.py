@@ -275,7 +275,8 @@ class ArtifactStore:
         if path is None:
             self._hashes.pop(uri, None)  # the manifest may have been mended by now
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has changed: it differs from its {said_by}; {_MEND}"
+                f"{uri} in {self.where} has changed since it was written, for it differs from its "
+                f"{said_by}; {_MEND}"
             )
         return path
 
