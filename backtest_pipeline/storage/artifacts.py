@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ SCHEMA_VERSION = 1
 _UNFINISHED = ".unfinished-"
 _ABANDONED_AFTER_S = 3600
 _MEND = "refresh with --full-rebuild"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that is there.
+
+    Attributes:
+        uri: below the root, with `/`.
+        bytes: its size.
+        modified: when it was written.
+    """
+
+    uri: str
+    bytes: int
+    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,22 @@ class ArtifactStore:
                     found += 1
             folders[:] = [name for name in folders if not name.startswith(_UNFINISHED)]
         return found
+
+    def stored(self) -> Iterator[Stored]:
+        """Every file that is there, but for those that are being written."""
+        for parent, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if not name.startswith(_UNFINISHED)]
+            for name in files:
+                path = Path(parent, name)
+                if name.startswith(_UNFINISHED):
+                    continue
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue  # removed in the meantime
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                uri = path.relative_to(self.root).as_posix()
+                yield Stored(uri, status.st_size, modified)
 
     def has(self, uri: str) -> bool:
         """Whether something is there under that uri, intact or not."""
