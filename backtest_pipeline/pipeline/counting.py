@@ -31,7 +31,7 @@ OTHER = "other"
 EXCHANGES = ("sample", "files", "binance", "external")
 STAGES = ("bars", "features", "signals", "backtests", "walk_forward")
 FOLDERS = ("bars", "features", "runs", "walk_forward", "portfolios", "robustness", "funding")
-_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
 
 logger = logging.getLogger(__name__)

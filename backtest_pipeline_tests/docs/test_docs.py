@@ -87,7 +87,8 @@ def test_the_compose_file_names_settings_that_exist() -> None:
 
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(services["dagster"]["environment"]) <= known
+    for name in ("migrate", "dagster", "service"):
+        assert set(services[name]["environment"]) <= known, name
 
 
 def test_every_direct_dependency_has_a_reason() -> None:
