@@ -15,10 +15,15 @@ COMMENT ON COLUMN api_keys.key_id IS 'The public beginning of the key';
 COMMENT ON COLUMN api_keys.key_hash IS 'sha256 of the whole key, which is 256 random bits';
 
 CREATE TABLE metric_counts (
-    name   TEXT NOT NULL,
-    labels JSONB NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
-    value  DOUBLE PRECISION NOT NULL CHECK (value BETWEEN 0 AND 1e300),
+    name       TEXT NOT NULL,
+    labels     JSONB NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
+    value      DOUBLE PRECISION NOT NULL CHECK (value BETWEEN 0 AND 1e300),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (name, labels)
-);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE metric_counts IS
-    'Counters that outlive the processes that count, for Prometheus; a histogram is its buckets';
+    'Numbers for Prometheus that outlive the processes that count; a histogram is its buckets';
+COMMENT ON COLUMN metric_counts.labels IS
+    'Names and values, both of closed sets; le of a bucket is its upper bound, and it holds what is'
+    ' above the bound before';
+COMMENT ON COLUMN metric_counts.updated_at IS 'When it was last added to, or measured';

@@ -11,6 +11,7 @@ import typer
 from backtest_pipeline.cli import assumed, bars, ranking, replaying
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.storage.logs import set_up_logging
 
 app = typer.Typer(
     help="Crypto features to trusted backtests: bars, features, signals, backtests, portfolios.",
@@ -308,6 +309,7 @@ def _split(names: str) -> list[str] | None:
 
 def main() -> None:
     """Run the command; errors of this project become a message and exit code 1."""
+    set_up_logging()
     try:
         app()
     except BacktestError as error:

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
         features_assets_table: table with the symbol of each id; empty for `ID-<id>`.
         features_filters: `column=value` of each key column that the table has besides
             id, ts and tf, separated by commas; `|` between the values of one column.
+        log_format: `json` or `text`; empty for the usual one of each command.
     """
 
     model_config = SettingsConfigDict(
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     features_ema_table: str = ""
     features_assets_table: str = ""
     features_filters: str = ""
+    log_format: Literal["", "json", "text"] = ""
 
     @field_validator("timeframes", mode="before")
     @classmethod
