@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path
@@ -18,6 +18,7 @@ from backtest_pipeline.storage.external.names import ExternalNames, filters_of, 
 
 PREFIX = "BACKTEST_"
 _BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
@@ -208,14 +209,19 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process: its environment, with `overrides` by field name on top.
+    """The settings of this process, as `read_settings` has them."""
+    return read_settings(Settings, **overrides)
+
+
+def read_settings(kind: type[_Kind], **overrides: Any) -> _Kind:
+    """Settings of one kind: the environment, with `overrides` by field name on top.
 
     Raises:
         ConfigurationError: naming each variable that is missing or makes no sense. Values of
             secrets are never part of the message.
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         complaints = ", and ".join(_complaint(e) for e in error.errors())
         raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
