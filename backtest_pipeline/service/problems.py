@@ -32,7 +32,6 @@ KINDS: Mapping[str, Kind] = {
     "BAD_RANGE": Kind(422, "The range of time cannot be computed"),
     "BAD_SYMBOL": Kind(422, "There is no such symbol"),
     "BAD_SYMBOLS": Kind(422, "These symbols do not make a portfolio"),
-    "BAD_TIMEFRAME": Kind(422, "There is no such timeframe"),
     "UNKNOWN_STRATEGY": Kind(422, "There is no such strategy"),
     "BAD_PARAMS": Kind(422, "A parameter cannot be used"),
     "EMPTY_GRID": Kind(422, "The grid holds no combination"),
@@ -49,9 +48,7 @@ KINDS: Mapping[str, Kind] = {
     "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large"),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body is not JSON"),
     "RATE_LIMITED": Kind(429, "Too many requests"),
-    "RUN_ENGINE_ERROR": Kind(500, "The computation failed"),
-    "ARTIFACT_CORRUPT": Kind(500, "The files of the result are damaged"),
-    "INTERNAL_ERROR": Kind(500, "The request failed"),
+    "RUN_ENGINE_ERROR": Kind(500, "It failed"),
     "DATA_SOURCE_ERROR": Kind(502, "The source of bars does not answer"),
     "STORE_UNAVAILABLE": Kind(503, "The store does not answer"),
     "IDENTITY_UNAVAILABLE": Kind(503, "The OpenID provider does not answer"),
@@ -127,47 +124,25 @@ class Failure:
         return Problem(self.code, self.detail)
 
 
-_CODES: Mapping[type[BaseException], str] = {
-    errors.BarsError: "DATA_SOURCE_ERROR",
-    errors.InvalidInput: "BAD_PARAMS",
-    errors.StoreUnavailable: "STORE_UNAVAILABLE",
-    errors.SchemaNotMigrated: "STORE_UNAVAILABLE",
-    errors.ArtifactCorrupt: "ARTIFACT_CORRUPT",
-    errors.ArtifactError: "STORE_UNAVAILABLE",
-}
-_UNKNOWN = {
-    "asset": "BAD_SYMBOL",
-    "symbol": "BAD_SYMBOL",
-    "timeframe": "BAD_TIMEFRAME",
-    "signal": "UNKNOWN_STRATEGY",
-    "strategy": "UNKNOWN_STRATEGY",
-}
-# What these say is for whoever runs the service: hosts, settings, words of the database.
-_UNTOLD = {
-    "STORE_UNAVAILABLE": "the store cannot be used now; /readyz says which part of it fails",
-    "RUN_ENGINE_ERROR": "the computation failed; the log says why, by request_id",
-    "INTERNAL_ERROR": "the request failed; the log says why, by request_id",
-}
+# What these say is for whoever runs the service: hosts, folders, settings, words of the database.
+_UNTOLD = (errors.StoreError, errors.ConfigurationError, errors.ArtifactError)
+_SEE_LOG = "it failed; the log says why, by request_id"
+_SEE_READY = "the store cannot be used now; /readyz says which part of it fails"
 
 
-def failure_of(error: BaseException, otherwise: str = "INTERNAL_ERROR") -> Failure:
-    """What an error of any kind means for a client.
-
-    Args:
-        error: what was raised.
-        otherwise: the code of errors that nobody foresaw.
-    """
-    code = _code_of(error) or otherwise
-    told = str(error) if isinstance(error, errors.BacktestError) else repr(error)
-    return Failure(type(error).__name__, code, _UNTOLD.get(code, str(error)), told)
-
-
-def _code_of(error: BaseException) -> str | None:
+def failure_of(error: BaseException) -> Failure:
+    """What an error of any kind means for a client; one that nobody foresaw tells nothing."""
     if isinstance(error, Problem):
-        return error.code
-    if isinstance(error, errors.UnknownName):
-        return _UNKNOWN.get(error.kind, "BAD_PARAMS")
-    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), None)
+        return Failure("Problem", error.code, error.detail)
+    name = type(error).__name__
+    if not isinstance(error, errors.BacktestError):
+        return Failure(name, "RUN_ENGINE_ERROR", _SEE_LOG, repr(error))
+    code, told = error.code, str(error)
+    if code == "STORE_UNAVAILABLE":
+        return Failure(name, code, _SEE_READY, told)
+    if isinstance(error, _UNTOLD) and not isinstance(error, errors.ResultPathMissing):
+        return Failure(name, code, _SEE_LOG, told)
+    return Failure(name, code, told, told)
 
 
 def problem_response(problem: Problem, path: str, request_id: str) -> Response:

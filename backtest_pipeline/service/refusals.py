@@ -26,7 +26,6 @@ _OF_STATUS = {
 _OF_FIELD = {
     "symbol": "BAD_SYMBOL",
     "symbols": "BAD_SYMBOLS",
-    "timeframe": "BAD_TIMEFRAME",
     "start": "BAD_RANGE",
     "end": "BAD_RANGE",
     "strategy": "UNKNOWN_STRATEGY",
@@ -53,7 +52,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def of_http(request: Request, error: HTTPException) -> Response:
-        code = _OF_STATUS.get(error.status_code, "INTERNAL_ERROR")
+        code = _OF_STATUS.get(error.status_code, "RUN_ENGINE_ERROR")
         return _respond(request, Problem(code, error.detail, error.headers))
 
 

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backtest_pipeline.service.problems import Problem, problem_response
+from backtest_pipeline.service.problems import Problem, failure_of, problem_response
 
 REQUEST_ID = "X-Request-ID"
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -71,12 +71,12 @@ class Requests:
                 await refused(scope, receive, answered)
             else:
                 await self._app(scope, receive, answered)
-        except Exception:
+        except Exception as error:
             _log.exception("%s %s was not answered", scope["method"], scope["path"])
             if begun:
                 raise  # the connection ends: half an answer must not look like a whole one
             failed = problem_response(
-                Problem("INTERNAL_ERROR", "the request failed; the log says why, by request_id"),
+                failure_of(error).problem(),
                 scope["path"],
                 identity,
             )

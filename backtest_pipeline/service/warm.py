@@ -1,0 +1,17 @@
+"""Imports and computes once what answers need; workers are forked from a process that did both."""
+
+import adbc_driver_postgresql.dbapi
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.pipeline.api import run_backtest
+from backtest_pipeline.research.bootstrap import daily_equity
+from backtest_pipeline.research.selection import bootstrap_intervals
+from backtest_pipeline.strategies.registry import strategies
+
+assert adbc_driver_postgresql.dbapi, daily_equity  # noqa: S101 - imported to be there
+_closes = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 400)))
+_bars = pd.DataFrame(
+    {"open": _closes, "high": _closes * 1.01, "low": _closes * 0.99, "close": _closes, "volume": 1},
+    index=pd.date_range("2020-01-02", periods=400, tz="UTC"),
+)

@@ -1,0 +1,94 @@
+"""What runs in a warm worker process: one question after the other, each answered as JSON.
+
+What goes back is bytes or a `Failure`, never an exception: an exception drags along all that it
+holds, and whoever reads it has to run code to build it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from threading import Thread
+
+from pydantic import TypeAdapter
+
+from backtest_pipeline.pipeline.answers import answer as answer_of
+from backtest_pipeline.pipeline.questions import Question
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.service.problems import Failure, failure_of
+from backtest_pipeline.service.requests import request_id
+from backtest_pipeline.storage.settings import Settings
+
+_log = logging.getLogger(__name__)
+_questions: TypeAdapter[Question] = TypeAdapter(Question)
+
+
+class _Store:
+    """The store of this process: opened when it is first needed, and again where that failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._opened = settings, ExitStack()
+        self._workspace: Workspace | None = None
+
+    def workspace(self) -> Workspace:
+        if self._workspace is None:
+            self._workspace = self._opened.enter_context(open_workspace(self._settings))
+        return self._workspace
+
+
+_store: _Store | None = None
+
+
+def begin(settings: Settings) -> None:
+    """Make this process a worker of the process that started it, and end it with that one."""
+    global _store
+    _store = _Store(settings)
+    Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def warm() -> None:
+    """Open the store and compute something small, so that the first question is not slow."""
+    from backtest_pipeline.service import warm
+
+    assert warm  # noqa: S101 - importing it is what warms
+    _opened()
+
+
+def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
+    """Answer one question.
+
+    Args:
+        question: its kind and fields, as JSON.
+        user: who asks.
+        asked_as: the request id, for the log.
+
+    Returns:
+        The answer as JSON, or what is wrong.
+    """
+    token = request_id.set(asked_as)
+    try:
+        asked = _questions.validate_json(question)
+        return answer_of(_opened(), asked, user).model_dump_json().encode()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends this request and no other
+        failure = failure_of(error)
+        if failure.detail != failure.told:
+            _log.exception("a question was not answered")
+        return failure
+    finally:
+        request_id.reset(token)
+
+
+def _opened() -> Workspace:
+    assert _store is not None, "a worker begins before it answers"  # noqa: S101
+    return _store.workspace()
+
+
+def _end_with_parent() -> None:
+    """A killed server cannot end its workers, and would leave them with its port and its store."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
