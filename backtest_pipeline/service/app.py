@@ -27,9 +27,7 @@ _THREADS = 12
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
-def build_app(
-    settings: Settings | None = None, service: ServiceSettings | None = None
-) -> FastAPI:
+def build_app(settings: Settings | None = None, service: ServiceSettings | None = None) -> FastAPI:
     """The application, not yet open: its lifespan opens the store and the workers, and ends both.
 
     Args:
@@ -46,7 +44,9 @@ def build_app(
             workspace = await anyio.to_thread.run_sync(
                 opened.enter_context, open_workspace(settings)
             )
-            pool = Pool(settings, service.workers, service.service_timeout_s, service.service_waiting)
+            pool = Pool(
+                settings, service.workers, service.service_timeout_s, service.service_waiting
+            )
             try:
                 await pool.start()
                 app.state.workspace, app.state.pool = workspace, pool

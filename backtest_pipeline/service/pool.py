@@ -21,7 +21,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from backtest_pipeline.service import worker
 from backtest_pipeline.service.problems import Failure, Problem
-from backtest_pipeline.service.requests import request_id
+from backtest_pipeline.storage.logs import request_id
 from backtest_pipeline.storage.settings import Settings
 
 T = TypeVar("T")
@@ -100,8 +100,6 @@ class Pool:
         finally:
             self.inside -= 1
         if isinstance(answer, Failure):
-            if answer.problem().kind.status >= 500:
-                _log.error("%s: %s", answer.raised, answer.told)
             raise answer.problem()
         return answer
 

@@ -61,9 +61,7 @@ def invalid(found: Iterable[Any]) -> Problem:
     parts = list(found)
     if any(part["type"] == "json_invalid" for part in parts):
         return Problem("BAD_REQUEST", "the body is not JSON that can be read")
-    told = [
-        {"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts
-    ]
+    told = [{"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts]
     named = next((str(at) for part in parts for at in part["loc"] if str(at) in _OF_FIELD), "")
     first = f"{told[0]['where']}: {told[0]['message']}"
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""

@@ -10,15 +10,14 @@ import logging
 import re
 import uuid
 from collections.abc import Sequence
-from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backtest_pipeline.service.problems import Problem, failure_of, problem_response
+from backtest_pipeline.storage.logs import about
 
 REQUEST_ID = "X-Request-ID"
-request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -46,7 +45,6 @@ class Requests:
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
         identity = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        token = request_id.set(identity)
         added: dict[str, str] = {}
         scope.setdefault("state", {}).update(request_id=identity, headers=added)
         begun = False
@@ -61,28 +59,19 @@ class Requests:
                     found.setdefault(name, value)
             await send(message)
 
-        try:
-            if self._hosts and _host(headers.get("host", "")) not in self._hosts:
-                refused = problem_response(
-                    Problem("FORBIDDEN", "this service answers to the name localhost alone"),
-                    scope["path"],
-                    identity,
-                )
-                await refused(scope, receive, answered)
-            else:
+        with about(request=identity):
+            try:
+                if self._hosts and _host(headers.get("host", "")) not in self._hosts:
+                    raise Problem("FORBIDDEN", "this service answers to the name localhost alone")
                 await self._app(scope, receive, answered)
-        except Exception as error:
-            _log.exception("%s %s was not answered", scope["method"], scope["path"])
-            if begun:
-                raise  # the connection ends: half an answer must not look like a whole one
-            failed = problem_response(
-                failure_of(error).problem(),
-                scope["path"],
-                identity,
-            )
-            await failed(scope, receive, answered)
-        finally:
-            request_id.reset(token)
+            except Exception as error:
+                failure = failure_of(error)
+                if failure.raised != Problem.__name__:
+                    _log.exception("%s %s was not answered", scope["method"], scope["path"])
+                if begun:
+                    raise  # the connection ends: half an answer must not look like a whole one
+                refused = problem_response(failure.problem(), scope["path"], identity)
+                await refused(scope, receive, answered)
 
 
 def _host(header: str) -> str:

@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.answers import answer as answer_of
 from backtest_pipeline.pipeline.questions import Question
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.service.problems import Failure, failure_of
-from backtest_pipeline.service.requests import request_id
+from backtest_pipeline.storage.logs import about, set_up_logging
 from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ _store: _Store | None = None
 def begin(settings: Settings) -> None:
     """Make this process a worker of the process that started it, and end it with that one."""
     global _store
+    set_up_logging("json", logging.INFO)
     _store = _Store(settings)
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
@@ -68,17 +69,15 @@ def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
     Returns:
         The answer as JSON, or what is wrong.
     """
-    token = request_id.set(asked_as)
-    try:
-        asked = _questions.validate_json(question)
-        return answer_of(_opened(), asked, user).model_dump_json().encode()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it ends this request and no other
-        failure = failure_of(error)
-        if failure.detail != failure.told:
-            _log.exception("a question was not answered")
-        return failure
-    finally:
-        request_id.reset(token)
+    with about(request=asked_as):
+        try:
+            asked = _questions.validate_json(question)
+            return answer_of(_opened(), asked, user).model_dump_json().encode()
+        except Exception as error:  # whatever it is, it ends this request and no other
+            failure = failure_of(error)
+            if failure.problem().kind.status >= 500:
+                _log.exception("a question was not answered")
+            return failure
 
 
 def _opened() -> Workspace:

@@ -73,7 +73,9 @@ def create_key(
     if not 1 <= rate_per_minute <= 1_000_000:
         raise InvalidInput(f"a key's rate is 1 to 1,000,000 a minute, not {rate_per_minute}")
     if expires_days is not None and not 0 < expires_days <= 36_500:
-        raise InvalidInput(f"a key expires in more than 0 and up to 36,500 days, not {expires_days}")
+        raise InvalidInput(
+            f"a key expires in more than 0 and up to 36,500 days, not {expires_days}"
+        )
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_hex(32)}"
     connection.execute(
