@@ -56,6 +56,7 @@ class Doorkeeper:
         """
         address = request.client.host if request.client else ""
         user = self._user(presented, address)
+        request.state.user = user.name
         request.state.headers.update(
             self._rates.require_room(user.counted_as, user.rate_per_minute)
         )

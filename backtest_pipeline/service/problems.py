@@ -55,6 +55,17 @@ KINDS: Mapping[str, Kind] = {
     "RUN_TIMEOUT": Kind(504, "The computation took too long"),
 }
 
+# What any route may answer that asks who asks, that computes, and that reads a run.
+AUTHENTICATED = (
+    *("BAD_PARAMS", "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"),
+    *("RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),
+)
+COMPUTING = (
+    *("BAD_REQUEST", "BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY"),
+    *("EMPTY_GRID", "GRID_TOO_LARGE", "NOT_ENOUGH_BARS", "PAYLOAD_TOO_LARGE"),
+    *("UNSUPPORTED_MEDIA_TYPE", "DATA_SOURCE_ERROR", "RUN_TIMEOUT"),
+)
+
 
 class Problem(Exception):
     """Ends a request with an answer of this kind.

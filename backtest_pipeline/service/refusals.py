@@ -56,6 +56,13 @@ def answer_with_problems(app: FastAPI) -> None:
         return _respond(request, Problem(code, error.detail, error.headers))
 
 
+def require_json(request: Request) -> None:
+    """Raises a Problem for a body that does not say that it is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
+
+
 def invalid(found: Iterable[Any]) -> Problem:
     """The problem of a request that does not validate, by the first part that is wrong."""
     parts = list(found)

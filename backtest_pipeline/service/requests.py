@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -47,12 +48,12 @@ class Requests:
         identity = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
         added: dict[str, str] = {}
         scope.setdefault("state", {}).update(request_id=identity, headers=added)
-        begun = False
+        status, since = 0, time.perf_counter()
 
         async def answered(message: Message) -> None:
-            nonlocal begun
+            nonlocal status
             if message["type"] == "http.response.start":
-                begun = True
+                status = message["status"]
                 found = MutableHeaders(scope=message)
                 found[REQUEST_ID] = identity
                 for name, value in {**_CAREFUL, **added}.items():
@@ -68,10 +69,16 @@ class Requests:
                 failure = failure_of(error)
                 if failure.raised != Problem.__name__:
                     _log.exception("%s %s was not answered", scope["method"], scope["path"])
-                if begun:
+                if status:
                     raise  # the connection ends: half an answer must not look like a whole one
                 refused = problem_response(failure.problem(), scope["path"], identity)
                 await refused(scope, receive, answered)
+            finally:
+                _log.info(
+                    "%s %s %s for %s in %.0f ms",
+                    *(scope["method"], scope["path"], status, scope["state"].get("user", "nobody")),
+                    (time.perf_counter() - since) * 1e3,
+                )
 
 
 def _host(header: str) -> str:

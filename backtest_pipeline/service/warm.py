@@ -4,10 +4,7 @@ import adbc_driver_postgresql.dbapi
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.pipeline.api import run_backtest
 from backtest_pipeline.research.bootstrap import daily_equity
-from backtest_pipeline.research.selection import bootstrap_intervals
-from backtest_pipeline.strategies.registry import strategies
 
 assert adbc_driver_postgresql.dbapi, daily_equity  # noqa: S101 - imported to be there
 _closes = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 400)))

@@ -83,7 +83,7 @@ def serving(issuer: Issuer, port: int = 0) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *_args: Any) -> None:
             """Nothing: requests are in `Issuer.asked`."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
