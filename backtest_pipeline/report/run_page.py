@@ -111,8 +111,7 @@ def _metric(name: str, unit: str, run: RunFacts) -> str:
     beside = "" if beside == "1" else beside
     kind = "" if value is not None else ' class="undefined"'
     return (
-        f"<tr{kind}><th>{escape(name)}</th><td>{_number(value)}</td>"
-        f"<td>{escape(beside)}</td></tr>"
+        f"<tr{kind}><th>{escape(name)}</th><td>{_number(value)}</td><td>{escape(beside)}</td></tr>"
     )
 
 

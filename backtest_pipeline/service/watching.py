@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from uuid import UUID
 
 from backtest_pipeline.market.errors import JobNotFound, StoreError
@@ -46,7 +47,7 @@ class Watching:
         try:
             while True:
                 async with watched.changed:
-                    await watched.changed.wait_for(lambda: watched.over or _is_news(watched, seen))
+                    await watched.changed.wait_for(partial(watched.has_told, seen))
                     job = watched.job
                 if job is None or mark(job) == seen:
                     return
@@ -88,12 +89,12 @@ class _Watched:
         self.changed = asyncio.Condition()
         self.task: asyncio.Task[None] | None = None
 
+    def has_told(self, seen: str | None) -> bool:
+        """Whether there is something to tell one who has seen that state, or nothing ever."""
+        return self.over or (self.job is not None and mark(self.job) != seen)
+
 
 def mark(job: Job) -> str:
     """What tells a state of a job from its others; the id of its event."""
     state = (job.attempt_count, job.status, job.progress_pct, job.stage, job.cancel_requested_at)
     return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-
-
-def _is_news(watched: _Watched, seen: str | None) -> bool:
-    return watched.job is not None and mark(watched.job) != seen

@@ -138,7 +138,7 @@ def revoke_key(connection: sa.Connection, key_id: str) -> ApiKey:
 
 
 def _key_of(row: sa.Row[tuple[object, ...]]) -> ApiKey:
-    return ApiKey(*row[:7])  # pyright: ignore[reportArgumentType]
+    return ApiKey(**{name: getattr(row, name) for name in _COLUMNS.split(", ")})
 
 
 def _hash(key: str) -> str:

@@ -67,8 +67,12 @@ class Issuer:
 
     @staticmethod
     def _published(kid: str, key: Any) -> dict[str, Any]:
-        kind = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
-        return {**kind.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+        public = key.public_key()
+        if isinstance(key, rsa.RSAPrivateKey):
+            published = RSAAlgorithm.to_jwk(public, as_dict=True)
+        else:
+            published = ECAlgorithm.to_jwk(public, as_dict=True)
+        return {**published, "kid": kid, "use": "sig"}
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def serving(issuer: Issuer, port: int = 0) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())
 
-        def log_message(self, *_args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Nothing: requests are in `Issuer.asked`."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:

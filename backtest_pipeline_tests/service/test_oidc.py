@@ -64,7 +64,7 @@ def test_a_token_for_others_or_of_another_time_does_not_count(
 
 
 def test_a_token_that_nobody_signed_does_not_count(issuer: Issuer) -> None:
-    unsigned = jwt.encode(issuer.claims(), None, algorithm="none", headers={"kid": "rsa"})
+    unsigned = jwt.encode(issuer.claims(), "", algorithm="none", headers={"kid": "rsa"})
     assert refused(provider_of(issuer), unsigned) == "UNAUTHORIZED"
 
 
