@@ -75,4 +75,4 @@ def _store_answers(workspace: Workspace) -> None:
 
 
 def _artifacts_answer(workspace: Workspace) -> None:
-    workspace.artifacts.require_writable()
+    workspace.artifacts.ping()
