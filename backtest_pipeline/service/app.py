@@ -18,7 +18,7 @@ from backtest_pipeline.service.refusals import answer_with_problems
 from backtest_pipeline.service.requests import Requests
 from backtest_pipeline.service.routes import ROUTERS
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
-from backtest_pipeline.service.watching import Watching
+# from backtest_pipeline.service.watching import Watching
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 await pool.start()
                 app.state.workspace, app.state.pool = workspace, pool
                 app.state.doorkeeper = Doorkeeper(service, workspace.database)
-                app.state.watching = Watching(workspace)
+                # app.state.watching = Watching(workspace)
                 _log.info("ready: %s workers are warm", pool.size)
                 yield
             finally:

@@ -55,15 +55,17 @@ KINDS: Mapping[str, Kind] = {
     "RUN_TIMEOUT": Kind(504, "The computation took too long"),
 }
 
-# What any route may answer that asks who asks, that computes, and that reads a run.
+# What any route may answer that asks who asks, that takes a body, and that computes.
 AUTHENTICATED = (
     *("BAD_PARAMS", "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"),
     *("RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),
 )
+SENT = ("BAD_REQUEST", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE")
 COMPUTING = (
-    *("BAD_REQUEST", "BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY"),
-    *("EMPTY_GRID", "GRID_TOO_LARGE", "NOT_ENOUGH_BARS", "PAYLOAD_TOO_LARGE"),
-    *("UNSUPPORTED_MEDIA_TYPE", "DATA_SOURCE_ERROR", "RUN_TIMEOUT"),
+    *SENT,
+    *("BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY"),
+    *("EMPTY_GRID", "GRID_TOO_LARGE", "NOT_ENOUGH_BARS", "DATA_SOURCE_ERROR"),
+    "RUN_TIMEOUT",
 )
 
 

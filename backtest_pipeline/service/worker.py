@@ -12,30 +12,34 @@ from contextlib import ExitStack
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from threading import Thread
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from backtest_pipeline.pipeline.answers import Answerable
 from backtest_pipeline.pipeline.answers import answer as answer_of
-from backtest_pipeline.pipeline.questions import Question
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.service.problems import Failure, failure_of
 from backtest_pipeline.storage.logs import about, set_up_logging
+from backtest_pipeline.storage.results import note_request
 from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
-_questions: TypeAdapter[Question] = TypeAdapter(Question)
+_questions: TypeAdapter[Answerable] = TypeAdapter(
+    Annotated[Answerable, Field(discriminator="kind")]
+)
 
 
 class _Store:
     """The store of this process: opened when it is first needed, and again where that failed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings, self._opened = settings, ExitStack()
+        self.settings, self._opened = settings, ExitStack()
         self._workspace: Workspace | None = None
 
     def workspace(self) -> Workspace:
         if self._workspace is None:
-            self._workspace = self._opened.enter_context(open_workspace(self._settings))
+            self._workspace = self._opened.enter_context(open_workspace(self.settings))
         return self._workspace
 
 
@@ -55,7 +59,7 @@ def warm() -> None:
     from backtest_pipeline.service import warm
 
     assert warm  # noqa: S101 - importing it is what warms
-    _opened()
+    _opened().workspace()
 
 
 def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
@@ -71,8 +75,12 @@ def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
     """
     with about(request=asked_as):
         try:
+            store = _opened()
             asked = _questions.validate_json(question)
-            return answer_of(_opened(), asked, user).model_dump_json().encode()
+            found = answer_of(store.workspace(), store.settings, asked)
+            with store.workspace().database.begin() as connection:
+                note_request(connection, found.run_ids, user)
+            return found.model_dump_json().encode()
         except Exception as error:  # whatever it is, it ends this request and no other
             failure = failure_of(error)
             if failure.problem().kind.status >= 500:
@@ -80,9 +88,9 @@ def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
             return failure
 
 
-def _opened() -> Workspace:
+def _opened() -> _Store:
     assert _store is not None, "a worker begins before it answers"  # noqa: S101
-    return _store.workspace()
+    return _store
 
 
 def _end_with_parent() -> None:
