@@ -23,7 +23,7 @@
     │   ├── StoreUnavailable    does not answer, or refuses
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
-    └── ArtifactError           the artifact folder
+    └── ArtifactError           the artifacts, in their folder or bucket
         ├── ArtifactCorrupt     a file differs from its manifest
         └── ResultPathMissing   a run whose artifacts are gone
 
@@ -210,7 +210,7 @@ class RowsRefused(StoreError):
 
 
 class ArtifactError(BacktestError):
-    """The artifact folder cannot be written or read."""
+    """The folder or bucket of the artifacts cannot be written or read."""
 
 
 class ArtifactCorrupt(ArtifactError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path
@@ -17,6 +17,8 @@ from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 
 PREFIX = "BACKTEST_"
+_BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
@@ -40,7 +42,8 @@ class Settings(BaseSettings):
         home: absolute folder of the embedded server and, by default, the artifacts.
         bars: file or folder of bars, or `binance`; empty for the synthetic sample market.
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
-        artifacts_url: a local folder, or empty for `<home>/artifacts`.
+        artifacts_url: a local folder, or a bucket and maybe a prefix in it, such as
+            `s3://bucket/prefix`; empty for `<home>/artifacts`.
         optimizer_max_combinations: combinations of parameters that a search evaluates at most.
         wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
         binance_url: base address of the exchange's REST interface.
@@ -150,13 +153,10 @@ class Settings(BaseSettings):
 
     @field_validator("artifacts_url")
     @classmethod
-    def _artifacts_are_local(cls, url: str) -> str:
+    def _artifacts_are_somewhere(cls, url: str) -> str:
         scheme = urlsplit(url).scheme
         if scheme not in ("", "file"):
-            raise ValueError(
-                f"{scheme}:// is not supported; give a local folder (mount the bucket, or copy"
-                " the folder to it)"
-            )
+            return _bucket(url)
         if url and not _local_folder(url).is_absolute():
             raise ValueError(f"must be an absolute folder, not {url!r}")
         return url
@@ -168,8 +168,15 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_folder(self) -> Path:
-        """The folder that artifacts are written below."""
+        """The folder of the artifacts; of copies of them where they are in a bucket."""
+        if self.artifacts_bucket:
+            return self.home / "cache" / "artifacts"
         return _local_folder(self.artifacts_url) if self.artifacts_url else self.home / "artifacts"
+
+    @property
+    def artifacts_bucket(self) -> str:
+        """The URL of the bucket of the artifacts; empty where they are in a local folder."""
+        return self.artifacts_url if urlsplit(self.artifacts_url).scheme in _BUCKETS else ""
 
     @property
     def external(self) -> ExternalNames | None:
@@ -202,14 +209,19 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process: its environment, with `overrides` by field name on top.
+    """The settings of this process, as `read_settings` has them."""
+    return read_settings(Settings, **overrides)
+
+
+def read_settings(kind: type[_Kind], **overrides: Any) -> _Kind:
+    """Settings of one kind: the environment, with `overrides` by field name on top.
 
     Raises:
         ConfigurationError: naming each variable that is missing or makes no sense. Values of
             secrets are never part of the message.
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         complaints = ", and ".join(_complaint(e) for e in error.errors())
         raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
@@ -248,3 +260,23 @@ def _parsed(dsn: SecretStr) -> SecretStr:
 def _local_folder(url: str) -> Path:
     path = unquote(urlsplit(url).path) if url.startswith("file:") else url
     return Path(path).expanduser()
+
+
+def _bucket(url: str) -> str:
+    """The URL of a bucket without a slash at its end; what is refused is not quoted."""
+    parts = urlsplit(url)
+    if parts.scheme not in _BUCKETS:
+        raise ValueError(
+            f"{parts.scheme}:// is not supported; give an absolute folder, s3://bucket/prefix,"
+            " az://container/prefix or gs://bucket/prefix"
+        )
+    # In abfs://container@account... the first part is no user.
+    named = parts.username is not None and not parts.scheme.startswith("abfs")
+    if parts.password is not None or named or parts.query or parts.fragment:
+        raise ValueError(
+            "must be a bucket and a prefix and nothing else; credentials belong in the variables"
+            " of the store (AWS_..., AZURE_..., GOOGLE_...)"
+        )
+    if not parts.hostname or {".", ".."} & set(unquote(parts.path).split("/")):
+        raise ValueError(f"must name a bucket and maybe a prefix: {parts.scheme}://bucket/prefix")
+    return url.rstrip("/")
