@@ -14,7 +14,6 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from backtest_pipeline.market.errors import StoreUnavailable
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.counting import METRICS, count_stage, counted
@@ -22,7 +21,9 @@ from backtest_pipeline.pipeline.measuring import measure_storage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.service.metrics import Measured, Metrics
 from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.database import Database, connect_database
+
+CANARY = "SECRET-CANARY"
 
 
 @dataclass
@@ -148,15 +149,17 @@ def test_requests_are_counted_by_their_route_and_never_by_what_is_in_their_path(
 
 def test_where_the_store_is_away_the_rest_is_told(caplog: pytest.LogCaptureFixture) -> None:
     def away() -> Workspace:
-        raise StoreUnavailable("db.example/backtest: no answer")
+        raise AssertionError(connect_database(f"host=127.0.0.1 port=1 password={CANARY} user=u"))
 
-    with served(away) as client, caplog.at_level(logging.ERROR):
+    with served(away) as client, caplog.at_level(logging.DEBUG):
         client.get("/no/such")
         told = scraped(client)
+        assert CANARY not in client.get("/metrics").text
     assert told["backtest_store_up"] == 0
     assert told["http_requests_total,method=GET,route=unmatched,status=404"] == 1
     assert not [name for name in told if name.startswith(("backtest_run", "backtest_jobs"))]
-    assert "db.example/backtest: no answer" in caplog.text
+    assert "127.0.0.1/u: " in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_a_store_that_lacks_the_table_is_told_as_away(
