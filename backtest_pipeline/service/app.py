@@ -12,12 +12,15 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.service.authentication import Doorkeeper
+from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
+from backtest_pipeline.service.description import described
+from backtest_pipeline.service.metrics import Measured, Metrics
 from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.refusals import answer_with_problems
 from backtest_pipeline.service.requests import Requests
 from backtest_pipeline.service.routes import ROUTERS
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
+
 # from backtest_pipeline.service.watching import Watching
 from backtest_pipeline.storage.settings import Settings, load_settings
 
@@ -69,9 +72,12 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         max_body_size=service.service_body_bytes,
     )
     app.state.service = service
+    app.openapi = lambda: described(app)
     answer_with_problems(app)
     for router in ROUTERS:
         app.include_router(router)
+    metrics = Metrics(lambda: app.state.workspace, lambda: app.state.pool)
+    app.include_router(metrics.router, dependencies=[MetricsReader])
     if service.service_cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,6 +86,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
         )
+    app.add_middleware(Measured, metrics=metrics)
     # Without keys, a page that calls itself localhost (DNS rebinding) must not get in either.
     app.add_middleware(Requests, hosts=_LOCAL_NAMES if service.service_auth == "off" else ())
     return app
