@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
+from threading import Event
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -20,8 +21,7 @@ from backtest_pipeline.service.refusals import answer_with_problems
 from backtest_pipeline.service.requests import Requests
 from backtest_pipeline.service.routes import ROUTERS
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
-
-# from backtest_pipeline.service.watching import Watching
+from backtest_pipeline.service.watching import Watching
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 await pool.start()
                 app.state.workspace, app.state.pool = workspace, pool
                 app.state.doorkeeper = Doorkeeper(service, workspace.database)
-                # app.state.watching = Watching(workspace)
+                app.state.watching = Watching(workspace, app.state.stopping)
                 _log.info("ready: %s workers are warm", pool.size)
                 yield
             finally:
@@ -71,7 +71,8 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         redoc_url=None,
         max_body_size=service.service_body_bytes,
     )
-    app.state.service = service
+    app.state.settings, app.state.service = settings, service
+    app.state.stopping = Event()
     app.openapi = lambda: described(app)
     answer_with_problems(app)
     for router in ROUTERS:
