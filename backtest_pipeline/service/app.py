@@ -6,19 +6,22 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
+from threading import Event
 
 import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.service.authentication import Doorkeeper
+from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
+from backtest_pipeline.service.description import described
+from backtest_pipeline.service.metrics import Measured, Metrics
 from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.refusals import answer_with_problems
 from backtest_pipeline.service.requests import Requests
 from backtest_pipeline.service.routes import ROUTERS
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
-# from backtest_pipeline.service.watching import Watching
+from backtest_pipeline.service.watching import Watching
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
                 await pool.start()
                 app.state.workspace, app.state.pool = workspace, pool
                 app.state.doorkeeper = Doorkeeper(service, workspace.database)
-                # app.state.watching = Watching(workspace)
+                app.state.watching = Watching(workspace, app.state.stopping)
                 _log.info("ready: %s workers are warm", pool.size)
                 yield
             finally:
@@ -68,10 +71,14 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         redoc_url=None,
         max_body_size=service.service_body_bytes,
     )
-    app.state.service = service
+    app.state.settings, app.state.service = settings, service
+    app.state.stopping = Event()
+    app.openapi = lambda: described(app)
     answer_with_problems(app)
     for router in ROUTERS:
         app.include_router(router)
+    metrics = Metrics(lambda: app.state.workspace, lambda: app.state.pool)
+    app.include_router(metrics.router, dependencies=[MetricsReader])
     if service.service_cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,6 +87,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
         )
+    app.add_middleware(Measured, metrics=metrics)
     # Without keys, a page that calls itself localhost (DNS rebinding) must not get in either.
     app.add_middleware(Requests, hosts=_LOCAL_NAMES if service.service_auth == "off" else ())
     return app

@@ -120,5 +120,18 @@ def _runner(user: Annotated[User, Depends(_viewer)]) -> User:
     return user
 
 
+def _reads_metrics(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    key: Annotated[str | None, Security(_header)],
+) -> None:
+    """Prometheus on this machine needs no key; what comes through a proxy is not from here."""
+    service: ServiceSettings = request.app.state.service
+    forwarded = "forwarded" in request.headers or "x-forwarded-for" in request.headers
+    if forwarded or not service.on_loopback:
+        _viewer(request, bearer, key)
+
+
 Viewer = Annotated[User, Depends(_viewer)]
 Runner = Annotated[User, Depends(_runner)]
+MetricsReader = Depends(_reads_metrics)

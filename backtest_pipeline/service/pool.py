@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _START_S = 120
 # Imported once, by the process that all workers are forked from: a worker that takes the place
 # of another is warm in the time that a fork takes.
-_PRELOADED = [worker.__name__]
+_PRELOADED = [worker.__name__, "backtest_pipeline.service.warm"]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def of_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code < 400:
+            return Response(status_code=error.status_code, headers=error.headers)
         code = _OF_STATUS.get(error.status_code, "RUN_ENGINE_ERROR")
         return _respond(request, Problem(code, error.detail, error.headers))
 

@@ -23,7 +23,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        # self._app.state.watching.stop()
+        self._app.state.stopping.set()
 
 
 def serve(settings: Settings, service: ServiceSettings) -> None:

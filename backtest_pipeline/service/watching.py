@@ -11,11 +11,12 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
+from threading import Event
 from uuid import UUID
 
 from backtest_pipeline.market.errors import JobNotFound, StoreError
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.jobs import TERMINAL, Job, read_job
+from backtest_pipeline.storage.jobs import Job, read_job
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 1.0
@@ -24,14 +25,10 @@ _EVERY_S = 1.0
 class Watching:
     """What is watched in this process."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, stopping: Event) -> None:
+        """`stopping` ends all streams at their next look."""
+        self._workspace, self._stopping = workspace, stopping
         self._watched: dict[UUID, _Watched] = {}
-        self._stopping = False
-
-    def stop(self) -> None:
-        """End all streams at their next look."""
-        self._stopping = True
 
     async def changes(self, job_id: UUID, seen: str | None) -> AsyncIterator[Job]:
         """A job as it is, and again whenever it has changed, until it has ended.
@@ -53,7 +50,7 @@ class Watching:
                     return
                 seen = mark(job)
                 yield job
-                if job.status in TERMINAL:
+                if job.is_terminal:
                     return
         finally:
             watched.listeners -= 1
@@ -66,13 +63,13 @@ class Watching:
             found, over = watched.job, False
             try:
                 found = await asyncio.to_thread(self._read, job_id)
-                over = found.status in TERMINAL
+                over = found.is_terminal
             except JobNotFound:
                 over = True
             except StoreError as error:
                 _log.warning("job %s cannot be read: %s", job_id, error)
             async with watched.changed:
-                watched.job, watched.over = found, over or self._stopping
+                watched.job, watched.over = found, over or self._stopping.is_set()
                 watched.changed.notify_all()
             await asyncio.sleep(_EVERY_S)
 

@@ -16,12 +16,11 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from backtest_pipeline.pipeline.answers import Answerable
-from backtest_pipeline.pipeline.answers import answer as answer_of
+from backtest_pipeline.pipeline.answering import Answerable
+from backtest_pipeline.pipeline.answering import answer as answer_of
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.service.problems import Failure, failure_of
 from backtest_pipeline.storage.logs import about, set_up_logging
-from backtest_pipeline.storage.results import note_request
 from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -77,9 +76,7 @@ def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
         try:
             store = _opened()
             asked = _questions.validate_json(question)
-            found = answer_of(store.workspace(), store.settings, asked)
-            with store.workspace().database.begin() as connection:
-                note_request(connection, found.run_ids, user)
+            found = answer_of(store.workspace(), store.settings, asked, user)
             return found.model_dump_json().encode()
         except Exception as error:  # whatever it is, it ends this request and no other
             failure = failure_of(error)

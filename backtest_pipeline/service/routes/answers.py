@@ -7,7 +7,46 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from backtest_pipeline.storage.jobs import Status
+
+
+class JobFacts(BaseModel):
+    """A job; `error_code` and `error_message` say why it failed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    job_id: UUID
+    kind: str
+    status: Status
+    config: dict[str, Any] = Field(description="What was asked.")
+    strategy: str | None
+    symbols: list[str]
+    timeframes: list[str]
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    progress_pct: float
+    stage: str
+    n_units: int = Field(description="Units of work, such as an asset at a timeframe.")
+    units_stored: int
+    attempt_count: int
+    cancel_requested_at: datetime | None
+    timeout_s: int
+    error_code: str | None
+    error_message: str | None
+    dagster_run_id: str | None
+    result_run_ids: list[UUID]
+    resumes: UUID | None = Field(description="The job whose question it asks again.")
+
+
+class Jobs(BaseModel):
+    """A page of jobs, the newest first."""
+
+    rows: list[JobFacts]
+    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
 
 
 class RunRow(BaseModel):

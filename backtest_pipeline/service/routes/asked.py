@@ -22,6 +22,26 @@ ArtifactName = Annotated[
 ]
 
 
+class JobsAsked(BaseModel):
+    """Which jobs are wanted; what is not given is any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    created_by: Word
+    kind: Word
+    strategy: Word
+    symbol: Word
+    timeframe: Word
+    status: Word
+    created_from: date | None = Field(None, description="first UTC day on which they were asked")
+    created_until: date | None = Field(None, description="UTC day after the last")
+    text: Word
+    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
+    after: str | None = Field(
+        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
+    )
+
+
 class RunsAsked(BaseModel):
     """Which runs are wanted; what is not given is any."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,12 +14,12 @@ from backtest_pipeline.pipeline import results
 from backtest_pipeline.pipeline.results import RunDetail
 from backtest_pipeline.pipeline.run_comparison import RunComparison, compare_runs
 from backtest_pipeline.pipeline.run_report import run_artifact, run_report
-from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.service.authentication import Runner, Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.refusals import require_json
 from backtest_pipeline.service.routes.answers import Runs, RunSummary, Series, Trades, series_of
 from backtest_pipeline.service.routes.asked import PLAIN, After, ArtifactName, Limit, RunsAsked
+from backtest_pipeline.service.routes.opened import Store
 from backtest_pipeline.storage.results import RunFilter
 
 router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
@@ -33,13 +33,6 @@ Points = Annotated[
     int,
     Query(ge=100, le=100_000, description="Bars at most; the highest and lowest stay."),
 ]
-
-
-def _workspace(request: Request) -> Workspace:
-    return request.app.state.workspace
-
-
-Store = Annotated[Workspace, Depends(_workspace)]
 
 
 class RunsToCompare(BaseModel):
