@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import BacktestError, StoreError, StoreUnav
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.answering import answer, source_of
 from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.counting import count_stage
 from backtest_pipeline.pipeline.jobs import Unit, units_of
 from backtest_pipeline.pipeline.questions import JobQuestion, RefreshQuestion
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
@@ -52,8 +53,11 @@ class Reason(StrEnum):
     LEASE_LOST = "lease lost"
 
 
-class Stopped(Exception):
-    """The attempt has to stop; raised between two units of work, or two parts of one."""
+class Stopped(BaseException):
+    """The attempt has to stop; raised between two units of work, or two parts of one.
+
+    No error, as an interrupt is none: nothing on its way may take it for a failure.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
@@ -220,9 +224,11 @@ def _refresh(
     reports = []
     for report in refresh_signals(workspace, source, partitions, rebuild=question.full_rebuild):
         told(report)
+        count_stage(workspace, report)
         reports.append(report)
     last = refresh_backtests(workspace, partitions, simulation, rebuild=question.full_rebuild)
     told(last)
+    count_stage(workspace, last)
     failures = {
         str(outcome.partition): f"{report.stage}: {outcome.detail}"
         for report in (*reports, last)

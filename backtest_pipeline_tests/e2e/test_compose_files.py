@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ENVIRONMENT = {"BACKTEST_DB_PASSWORD": "of-this-test", "BACKTEST_GRAFANA_PASSWORD": "of-this-test"}
+ENVIRONMENT = {
+    f"BACKTEST_{name}": "of-this-test-alone"
+    for name in ("DB_PASSWORD", "GRAFANA_PASSWORD", "METRICS_TOKEN")
+}
 
 
 def _has_compose() -> bool:
@@ -101,6 +104,11 @@ def test_prometheus_scrapes_the_service_where_it_listens() -> None:
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     assert found["names"] == ["service"]
+    secret = job["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+    assert secret in SERVICES["prometheus"]["secrets"]
+    variable = COMPOSE["secrets"][secret]["environment"]
+    token = SERVICES["service"]["environment"]["BACKTEST_SERVICE_METRICS_TOKEN"]
+    assert token == f"${{{variable}:-}}"
     published = SERVICES["service"]["ports"][0].rpartition(":")[2]
     assert str(found["port"]) == published
 

@@ -14,12 +14,17 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from backtest_pipeline.market.errors import StoreUnavailable
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.counting import METRICS, count_stage, counted
 from backtest_pipeline.pipeline.measuring import measure_storage
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
 from backtest_pipeline.service.metrics import Measured, Metrics
+from backtest_pipeline.service.refusals import answer_with_problems
+from backtest_pipeline.service.requests import Requests
+from backtest_pipeline.service.settings import load_service_settings
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database, connect_database
 
@@ -181,3 +186,27 @@ def test_a_scrape_has_the_room_measured_where_that_is_long_ago(
             told = scraped(client)
     assert told["backtest_storage_bytes,kind=runs"] == 5
     assert told["backtest_storage_measurements_total"] == 1
+
+
+def test_elsewhere_than_here_metrics_are_read_with_their_token_also_where_the_store_is_away(
+    workspace: Workspace,
+) -> None:
+    def away() -> Workspace:
+        raise StoreUnavailable("of this test")
+
+    token = "0123456789abcdef-of-this-test"  # noqa: S105
+    service = load_service_settings(service_host="0.0.0.0", service_metrics_token=token)  # noqa: S104
+    app = FastAPI()
+    app.state.service = service
+    app.state.doorkeeper = Doorkeeper(service, workspace.database)
+    answer_with_problems(app)
+    app.include_router(Metrics(away).router, dependencies=[MetricsReader])
+    app.add_middleware(Requests)
+    with TestClient(app) as client:
+        codes = [
+            client.get("/metrics", headers={"Authorization": f"Bearer {given}"}).status_code
+            for given in (token, token[:-1], f"{token}x", "btp_" + token)
+        ]
+        assert codes == [200, 401, 401, 401]
+        assert client.get("/metrics").status_code == 401
+        assert token not in repr(service)
