@@ -69,7 +69,6 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         # the reader's key.
         docs_url=None,
         redoc_url=None,
-        max_body_size=service.service_body_bytes,
     )
     app.state.settings, app.state.service = settings, service
     app.state.stopping = Event()
@@ -89,5 +88,9 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         )
     app.add_middleware(Measured, metrics=metrics)
     # Without keys, a page that calls itself localhost (DNS rebinding) must not get in either.
-    app.add_middleware(Requests, hosts=_LOCAL_NAMES if service.service_auth == "off" else ())
+    app.add_middleware(
+        Requests,
+        most_bytes=service.service_body_bytes,
+        hosts=_LOCAL_NAMES if service.service_auth == "off" else (),
+    )
     return app

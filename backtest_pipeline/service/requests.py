@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backtest_pipeline.service.problems import Problem, failure_of, problem_response
@@ -35,9 +36,19 @@ _CAREFUL = {
 class Requests:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
-        """`hosts`: names that a request may call this machine; any where there are none."""
-        self._app, self._hosts = app, frozenset(hosts)
+    def __init__(self, app: ASGIApp, most_bytes: int, hosts: Sequence[str] = ()) -> None:
+        """Around an application.
+
+        Args:
+            app: it.
+            most_bytes: of a body; one that is longer is refused, also where it does not say so.
+            hosts: names that a request may call this machine; any where there are none.
+        """
+        self._app, self._most_bytes, self._hosts = app, most_bytes, frozenset(hosts)
+
+    @property
+    def _too_large(self) -> str:
+        return f"a body has {self._most_bytes:,} bytes at most"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,11 +71,24 @@ class Requests:
                     found.setdefault(name, value)
             await send(message)
 
+        received = 0
+
+        async def received_in_bounds() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._most_bytes:
+                raise HTTPException(413, self._too_large)
+            return message
+
         with about(request=identity):
             try:
                 if self._hosts and _host(headers.get("host", "")) not in self._hosts:
                     raise Problem("FORBIDDEN", "this service answers to the name localhost alone")
-                await self._app(scope, receive, answered)
+                announced = headers.get("content-length", "")
+                if announced.isdecimal() and int(announced) > self._most_bytes:
+                    raise Problem("PAYLOAD_TOO_LARGE", self._too_large)
+                await self._app(scope, received_in_bounds, answered)
             except Exception as error:
                 failure = failure_of(error)
                 if failure.raised != Problem.__name__:

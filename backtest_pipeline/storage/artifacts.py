@@ -83,8 +83,12 @@ class ArtifactStore:
         """Every file that is there, but for those that are being written."""
         return self._files.stored()
 
+    def has(self, uri: str) -> bool:
+        """Whether a file or directory is there, intact or not."""
+        return not self.gone([uri])
+
     def gone(self, uris: Collection[str]) -> set[str]:
-        """Those snapshots that are not there; whether the others are intact is not looked at."""
+        """Those of many that are not there, asked for at once."""
         return self._files.gone(uris)
 
     def remove(self, uri: str) -> None:
@@ -121,7 +125,7 @@ class ArtifactStore:
         Raises:
             ArtifactCorrupt: where the file is gone or its bytes are not those it is named by.
         """
-        path = self._path(uri, PurePosixPath(uri).stem)
+        path = self._path(uri, PurePosixPath(uri).stem, "name")
         if assets is None:
             return pq.read_table(path, columns=list(columns))
         # A filter while reading takes twice as long as the reading, and mostly all are wanted.
@@ -134,7 +138,7 @@ class ArtifactStore:
 
     def rows_in(self, uri: str) -> int:
         """How many rows a snapshot has; raises ArtifactCorrupt as `read_snapshot` does."""
-        return pq.read_metadata(self._path(uri, PurePosixPath(uri).stem)).num_rows
+        return pq.read_metadata(self._path(uri, PurePosixPath(uri).stem, "name")).num_rows
 
     def put_directory(
         self, uri: str, tables: Mapping[str, pa.Table], about: Mapping[str, Any]
@@ -187,7 +191,7 @@ class ArtifactStore:
 
     def put_file(self, uri: str, data: bytes) -> None:
         """Store bytes under a name that holds their sha256; an intact file there is kept."""
-        if uri in self._hashes:
+        if uri in self._hashes and not self._files.gone([uri]):  # a retention may have been
             return
         path = PurePosixPath(uri)
         if not self._files.holds(uri, path.stem):
@@ -225,11 +229,7 @@ class ArtifactStore:
         return self._path_in(uri, name).read_bytes()
 
     def manifest(self, uri: str) -> Manifest:
-        """What a published directory says of itself.
-
-        Raises:
-            ArtifactCorrupt: where it is gone or cannot be read.
-        """
+        """What a published directory says of itself; raises ArtifactCorrupt where it does not."""
         try:
             return Manifest.of_json(self._files.read(f"{uri}/{MANIFEST}"))
         except (FileNotFoundError, ValueError) as error:
@@ -261,14 +261,13 @@ class ArtifactStore:
             entry = self.manifest(uri).files.get(name)
             if entry is None:
                 raise ArtifactCorrupt(
-                    f"{name} of {uri} is not among the files of its manifest in {self.where}; "
-                    f"{_MEND}"
+                    f"{name} is not among the files that the manifest of {uri} lists; {_MEND}"
                 )
             self._hashes[whole] = entry.sha256
-        return self._path(whole, self._hashes[whole])
+        return self._path(whole, self._hashes[whole], "manifest")
 
-    def _path(self, uri: str, sha256: str) -> Path:
-        """A local file with the bytes of an artifact."""
+    def _path(self, uri: str, sha256: str, said_by: str) -> Path:
+        """A local file with the bytes that an artifact has by its name or manifest."""
         try:
             path = self._files.path(uri, sha256)
         except FileNotFoundError:
@@ -276,7 +275,7 @@ class ArtifactStore:
         if path is None:
             self._hashes.pop(uri, None)  # the manifest may have been mended by now
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has changed since it was written; {_MEND}"
+                f"{uri} in {self.where} has changed: it differs from its {said_by}; {_MEND}"
             )
         return path
 

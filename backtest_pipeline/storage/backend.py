@@ -58,7 +58,7 @@ class Backend(Protocol):
         ...
 
     def gone(self, uris: Collection[str]) -> set[str]:
-        """Those files that are not there."""
+        """Those files and directories that are not there."""
         ...
 
     def read(self, uri: str) -> bytes:

@@ -173,7 +173,7 @@ class Bucket:
 
     def _is_there(self, uri: str) -> bool:
         with suppress(FileNotFoundError), self._asked():
-            obstore.head(self._store, uri)
+            obstore.head(self._store, f"{uri}/{MANIFEST}" if _is_directory(uri) else uri)
             return True
         return False
 
@@ -220,7 +220,7 @@ class Bucket:
         return False
 
     def bring(self, uri: str) -> None:
-        if not PurePosixPath(uri).suffix:
+        if _is_directory(uri):
             manifest = self.read(f"{uri}/{MANIFEST}")
             with self._copies.writing(uri) as unfinished:
                 unfinished.write_bytes(manifest)
@@ -263,6 +263,11 @@ class Bucket:
     def _delete(self, uris: list[str]) -> None:
         with suppress(FileNotFoundError), self._asked():
             obstore.delete(self._store, uris)
+
+
+def _is_directory(uri: str) -> bool:
+    """Whether it names a directory: files alone are named by a hash and what they are."""
+    return not PurePosixPath(uri).suffix
 
 
 def _endpoint_is_http() -> bool:

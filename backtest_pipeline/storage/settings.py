@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         cache_folder: absolute folder of the kept bars, or empty for `<home>/cache/bars`.
         cache_max_gb: kept bars beyond this are removed, those used longest ago first.
         cache_max_days: kept bars that were not used for so long are removed.
+        retention_days: results that ended longer ago go, unless they are pinned or needed.
         features_table: the user's own table of features, `table` or `schema.table`; empty where
             features are built here.
         features_dsn: how to reach its database; empty where it lies in the store's own.
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     cache_folder: Path | None = None
     cache_max_gb: float = Field(default=10, gt=0)
     cache_max_days: float = Field(default=365, gt=0)
+    retention_days: float = Field(default=90, gt=0, le=36_500)
     features_table: str = ""
     features_dsn: SecretStr | None = None
     features_ema_table: str = ""

@@ -140,7 +140,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(
     place.write(f"{RUN}/old.parquet", b"stale")
     for read in (store.read_table, store.read_bytes):
         for name in ("old.parquet", "../one/equity.parquet", "/etc/passwd", ""):
-            with pytest.raises(ArtifactCorrupt, match="not among the files of its manifest"):
+            with pytest.raises(ArtifactCorrupt, match="not among the files that the manifest"):
                 read(RUN, name)
 
 
@@ -194,10 +194,13 @@ def test_what_is_removed_is_gone_and_removing_it_again_is_no_error(
     put_run(store)
     store.put_directory("runs/1D/one-more", {"equity.parquet": TABLE}, {})
     assert store.read_table(RUN, "equity.parquet").num_rows == 2
+    assert store.gone([uri, RUN, "runs/never"]) == {"runs/never"}
     for gone in (uri, RUN, uri, RUN, "runs/never"):
         store.remove(gone)
     assert place.files() == [f"runs/1D/one-more/{n}" for n in ("equity.parquet", "manifest.json")]
     for reader in (store, place.machine()):
+        assert not reader.has(uri)
+        assert not reader.has(RUN)
         with pytest.raises(ArtifactCorrupt):
             reader.read_table(RUN, "equity.parquet")
         with pytest.raises(ArtifactCorrupt):

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.pipeline import results
 from backtest_pipeline.pipeline.results import RunDetail
+from backtest_pipeline.pipeline.retention import delete_runs
 from backtest_pipeline.pipeline.run_comparison import RunComparison, compare_runs
 from backtest_pipeline.pipeline.run_report import run_artifact, run_report
 from backtest_pipeline.service.authentication import Runner, Viewer
@@ -140,6 +141,15 @@ def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
     return HTMLResponse(
         run_report(store, run_id), headers={"Content-Security-Policy": _PAGE_POLICY}
     )
+
+
+@router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
+def delete(run_id: RunId, store: Store, _user: Runner) -> None:
+    """Delete a run with its files; one that is pinned, or that others need, stays."""
+    try:
+        delete_runs(store, [run_id])
+    except InvalidInput as error:
+        raise Problem("CONFLICT", str(error)) from error
 
 
 @router.put(
