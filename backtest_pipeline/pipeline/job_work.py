@@ -35,6 +35,7 @@ from backtest_pipeline.storage.jobs import (
     store_unit,
     unit_results,
 )
+from backtest_pipeline.storage.logs import about, redacted
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.settings import Settings
 
@@ -151,7 +152,7 @@ def work_on(
             return None
         job = read_job(connection, claim.job_id)
     try:
-        with Pulse(workspace.database, claim).beating() as pulse:
+        with about(job=str(claim.job_id)), Pulse(workspace.database, claim).beating() as pulse:
             failures = _work(workspace, settings, claim, job, pulse, simulation, told)
     except Stopped as stop:
         return _stopped(workspace, claim, job, stop.reason)
@@ -160,7 +161,7 @@ def work_on(
     except Exception as error:
         logger.exception("job %s failed", claim.job_id)
         code = error.code if isinstance(error, BacktestError) else BacktestError.code
-        _end(workspace, claim, code, str(error) or type(error).__name__)
+        _end(workspace, claim, code, redacted(str(error)) or type(error).__name__)
         raise
     return _ended(workspace, claim, job, failures)
 
