@@ -201,7 +201,7 @@ def test_elsewhere_than_here_metrics_are_read_with_their_token_also_where_the_st
     app.state.doorkeeper = Doorkeeper(service, workspace.database)
     answer_with_problems(app)
     app.include_router(Metrics(away).router, dependencies=[MetricsReader])
-    app.add_middleware(Requests)
+    app.add_middleware(Requests, most_bytes=1_024)
     with TestClient(app) as client:
         codes = [
             client.get("/metrics", headers={"Authorization": f"Bearer {given}"}).status_code
