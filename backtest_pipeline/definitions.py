@@ -53,7 +53,10 @@ from backtest_pipeline.defs.resources import (  # noqa: E402
     WorkspaceResource,
 )
 from backtest_pipeline.storage.external.names import ExternalNames  # noqa: E402
+from backtest_pipeline.storage.logs import hide_secrets  # noqa: E402
 from backtest_pipeline.storage.settings import load_settings  # noqa: E402
+
+hide_secrets()  # in the processes that Dagster starts too, before anything is logged
 
 ASSETS: list[dg.AssetsDefinition] = [
     bars,

@@ -39,6 +39,17 @@ CREATE INDEX backtest_runs_newest ON backtest_runs (completed_at DESC, run_id DE
 CREATE INDEX backtest_runs_artifacts ON backtest_runs (artifact_uri);
 CREATE INDEX backtest_runs_captured ON backtest_runs (artifact_uri)
     WHERE deleting_since IS NOT NULL;
+
+-- Versions that nothing needs go: which one another took the place of is no longer told by order.
+ALTER TABLE dataset_snapshots ADD COLUMN follows TEXT;
+UPDATE dataset_snapshots s SET follows = o.before
+FROM (SELECT dataset, id, tf, version, lag(version) OVER (
+          PARTITION BY dataset, id, tf ORDER BY current_since, version) AS before
+      FROM dataset_snapshots) o
+WHERE (o.dataset, o.id, o.tf, o.version) = (s.dataset, s.id, s.tf, s.version);
+COMMENT ON COLUMN dataset_snapshots.follows IS
+    'The version that was the newest before it; it may be gone';
+
 -- Deleting a run looks for the effects that name it.
 CREATE INDEX restatement_effects_before ON restatement_effects (run_before);
 CREATE INDEX restatement_effects_after ON restatement_effects (run_after);

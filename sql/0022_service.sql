@@ -1,24 +1,29 @@
 -- Keys of the HTTP service, and counts that any number of processes add to.
 
 CREATE TABLE api_keys (
-    key_id         TEXT PRIMARY KEY,
-    key_hash       TEXT NOT NULL UNIQUE,
-    name           TEXT NOT NULL,
-    role           TEXT NOT NULL CHECK (role IN ('viewer', 'runner')),
+    key_id          TEXT PRIMARY KEY,
+    key_hash        TEXT NOT NULL UNIQUE CHECK (key_hash ~ '^[0-9a-f]{64}$'),
+    name            TEXT NOT NULL CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9@._-]{0,63}$'),
+    role            TEXT NOT NULL CHECK (role IN ('viewer', 'runner')),
     rate_per_minute INTEGER NOT NULL CHECK (rate_per_minute > 0),
-    created_at     TIMESTAMPTZ NOT NULL DEFAULT now(),
-    expires_at     TIMESTAMPTZ,
-    revoked_at     TIMESTAMPTZ
+    created_at      TIMESTAMPTZ NOT NULL DEFAULT now(),
+    expires_at      TIMESTAMPTZ,
+    revoked_at      TIMESTAMPTZ
 );
 COMMENT ON TABLE api_keys IS 'Who may ask the service; a key itself is shown once and never stored';
 COMMENT ON COLUMN api_keys.key_id IS 'The public beginning of the key';
-COMMENT ON COLUMN api_keys.key_hash IS 'sha256 of the whole key, which is 256 random bits';
+COMMENT ON COLUMN api_keys.key_hash IS 'sha256 of the whole key, which holds 256 random bits';
 
 CREATE TABLE metric_counts (
-    name   TEXT NOT NULL,
-    labels JSONB NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
-    value  DOUBLE PRECISION NOT NULL CHECK (value BETWEEN 0 AND 1e300),
+    name       TEXT NOT NULL,
+    labels     JSONB NOT NULL CHECK (jsonb_typeof(labels) = 'object'),
+    value      DOUBLE PRECISION NOT NULL CHECK (value BETWEEN 0 AND 1e300),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (name, labels)
-);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE metric_counts IS
-    'Counters that outlive the processes that count, for Prometheus; a histogram is its buckets';
+    'Numbers for Prometheus that outlive the processes that count; a histogram is its buckets';
+COMMENT ON COLUMN metric_counts.labels IS
+    'Names and values, both of closed sets; le of a bucket is its upper bound, and it holds what is'
+    ' above the bound before';
+COMMENT ON COLUMN metric_counts.updated_at IS 'When it was last added to, or measured';

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backtest_pipeline.cli.progress import Listener, progress_on
+from backtest_pipeline.storage.logs import redacted
 
 # Piped output has no width of its own; 80 columns would cut the tables.
 _WIDTH = None if sys.stdout.isatty() else 110
@@ -40,8 +41,10 @@ _TITLES = {
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Print an error and leave."""
-    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    """Print an error, without what is secret in it, and leave."""
+    errors.print(
+        f"[bold red]error:[/] {escape(redacted(message))}", highlight=False, soft_wrap=True
+    )
     sys.exit(code)
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, bars, jobs, ranking, replaying
+from backtest_pipeline.cli import assumed, bars, jobs, offering, ranking, replaying
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.storage.logs import set_up_logging
 
 app = typer.Typer(
     help="Crypto features to trusted backtests: bars, features, signals, backtests, portfolios.",
@@ -22,6 +23,7 @@ app.add_typer(ranking.app)
 app.add_typer(bars.app, name="bars")
 app.add_typer(replaying.app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(offering.app)
 
 Bars = Annotated[
     Path | None,
@@ -309,6 +311,7 @@ def _split(names: str) -> list[str] | None:
 
 def main() -> None:
     """Run the command; errors of this project become a message and exit code 1."""
+    set_up_logging()
     try:
         app()
     except BacktestError as error:

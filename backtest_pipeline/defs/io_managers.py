@@ -16,6 +16,7 @@ from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import stored_signals
 from backtest_pipeline.pipeline.batches import Batches, Stage, StageReport, run_stage
+from backtest_pipeline.pipeline.counting import count_stage
 from backtest_pipeline.pipeline.features import stored_bars
 from backtest_pipeline.pipeline.signals import stored_features
 from backtest_pipeline.pipeline.summary import (
@@ -73,6 +74,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             rebuild=obj.rebuild,
             progress=workspace.progress,
         )
+        count_stage(workspace, report)
         asset = context.asset_key.path[-1]
         summary = _SUMMARIES[asset](workspace, obj.batches.partitions)
         found = metadata.of_stage(report, summary)

@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
-from backtest_pipeline.pipeline.inputs import keep_inputs
+from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
@@ -33,6 +33,7 @@ from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -151,7 +152,7 @@ def backtests_of(
 
 
 class BacktestsStage:
-    """Publishes runs: files first, then one transaction for all rows of the block."""
+    """Publishes runs: one transaction for all rows of the block, its files before the rows."""
 
     name = "backtests"
 
@@ -180,9 +181,7 @@ class BacktestsStage:
             ids = asset_ids(connection, assets)
         published = None
         if block.batch is not None:
-            published = prepare_publication(
-                self._workspace, block.batch, block, ids, Asked(self._config), "refresh"
-            )
+            published = prepare_publication(block.batch, block, ids, Asked(self._config), "refresh")
         traded = () if block.batch is None else block.batch.panel.assets
         versions = {
             Partition(asset, block.timeframe): DatasetVersion(
@@ -203,7 +202,7 @@ class BacktestsStage:
         ]
         with database.arrow() as connection, connection.cursor() as cursor:
             if published is not None:
-                publish(cursor, published)
+                publish(self._workspace.artifacts, cursor, published)
             retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), too_short)
@@ -225,7 +224,6 @@ class BacktestsStage:
 
 
 def prepare_publication(
-    workspace: Workspace,
     batch: BatchResult,
     block: BacktestBlock,
     ids: Mapping[str, int],
@@ -234,7 +232,7 @@ def prepare_publication(
     compared: Mapping[str, str] | None = None,
     uri: str | None = None,
 ) -> Publication:
-    """Rows to publish, after the files that they point to are written (to `uri`, if given).
+    """Rows to publish, and the files that they point to (in `uri`, if given).
 
     `source` is who tries, as in `trials.source`; `compared` are the dataset versions that the
     benchmark was made from.
@@ -250,20 +248,17 @@ def prepare_publication(
         asked=asked,
         source=source,
     )
-    published = publication_of(
+    return publication_of(
         batch, block.signals, identities, ids, asked, block.started_at, trials, uri
     )
-    keep_inputs(workspace.artifacts, asked, batch.panel.assets)
-    about = {"runs": len(identities), "timeframe": block.timeframe}
-    workspace.artifacts.put_directory(published.uri, published.files, about)
-    return published
 
 
-def publish(cursor: Cursor, published: Publication) -> None:
-    """Enter the runs in the ledger, put them in their place, and weigh them against the ledger."""
+def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) -> None:
+    """Write the files, enter the runs in the ledger, put them in their place, and weigh them."""
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
+    keep_files(artifacts, published)
     record_trials(cursor, published.trials)
     trial_ids = published.trials["trial_id"].to_pylist()
     found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))

@@ -14,6 +14,7 @@ from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import extended_chains, lost_artifacts
+from backtest_pipeline.pipeline.counting import count_look_ups
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage import copy
@@ -35,14 +36,21 @@ _NEVER = np.iinfo(np.int64).min
 class SourceReader:
     """A source that is read once, when the first block of bars is asked for."""
 
-    def __init__(self, source: BarSource, assets: Sequence[str]) -> None:
+    def __init__(
+        self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
+    ) -> None:
+        """Nothing is read yet; what a cache had of it is counted in the workspace, if any."""
         self.source = source
+        self._workspace = workspace
         self._assets = [checked_symbol(asset) for asset in assets]
         self._lock = Lock()
 
     @cached_property
     def _read(self) -> SourceBars:
-        return self.source.read(self._assets)
+        read = self.source.read(self._assets)
+        if self._workspace is not None:
+            count_look_ups(self._workspace, read)
+        return read
 
     @property
     def bars(self) -> SourceBars:

@@ -1,13 +1,11 @@
-"""What runs are computed from beside snapshots: the sources, and funding rates, kept with them."""
+"""The files of runs: their series, and what they are computed from beside snapshots."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.pipeline.identity import Asked
+from backtest_pipeline.pipeline.publication import Publication
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.code import keep_installed_code
@@ -15,18 +13,22 @@ from backtest_pipeline.storage.code import keep_installed_code
 _RATES = "rates.parquet"
 
 
-def keep_inputs(artifacts: ArtifactStore, asked: Asked, assets: Sequence[str]) -> None:
-    """Have among the artifacts what it takes to replay runs on these assets; what is there stays.
+def keep_files(artifacts: ArtifactStore, published: Publication) -> None:
+    """Have among the artifacts the series of runs and what it takes to replay them.
 
-    Snapshots of the features are there already, for the runs were computed from them.
+    What is there stays. Snapshots of the features are there already, for the runs were computed
+    from them. The caller's transaction holds off removals, as `lock_cells` does, until it has
+    committed the rows that name the files.
     """
     keep_installed_code(artifacts)
-    if asked.funding is None:
-        return
-    for asset in assets:
-        table = pa.table({"ts": asked.funding.ts[asset], "rate": asked.funding.rate[asset]})
-        uri = funding_uri(asked.funding.version(asset))
-        artifacts.put_directory(uri, {_RATES: table}, {"symbol": asset})
+    funding = published.asked.funding
+    if funding is not None:
+        for asset in published.runs["symbol"].unique().to_pylist():
+            table = pa.table({"ts": funding.ts[asset], "rate": funding.rate[asset]})
+            uri = funding_uri(funding.version(asset))
+            artifacts.put_directory(uri, {_RATES: table}, {"symbol": asset})
+    about = {"runs": published.runs.num_rows, "timeframe": published.runs["tf"][0].as_py()}
+    artifacts.put_directory(published.uri, published.files, about)
 
 
 def funding_uri(version: str) -> str:

@@ -31,6 +31,7 @@ from backtest_pipeline.pipeline.traded import cut_to_window, require_window, tra
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.sources.base import BarSource, require_known
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.dimensions import (
     SignalRow,
     active_signals,
@@ -158,12 +159,11 @@ def portfolio_on_demand(
     members = members_of(workspace, plan.runs)
     with threadpool_limits(1, user_api="blas"):  # sums must not depend on the number of cores
         portfolio = formed(plan, members, correlations(members.curves), config)
-    workspace.artifacts.put_directory(
-        artifact_uri([portfolio]),
-        files_of([portfolio]),
-        {"timeframe": plan.timeframe, "portfolios": [str(plan.run_id)]},
-    )
+    about = {"timeframe": plan.timeframe, "portfolios": [str(plan.run_id)]}
+    files = files_of([portfolio])
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        copy.lock_cells(cursor, "portfolios", plan.timeframe, [0])
+        workspace.artifacts.put_directory(artifact_uri([portfolio]), files, about)
         add_portfolio(cursor, rows_of([portfolio], current=False, others=others))
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, plan.run_id)

@@ -79,12 +79,14 @@ class Publication:
     Attributes:
         uri: the artifact directory, named by the runs in it.
         files: its Parquet files.
+        asked: what the runs assume.
         runs, trades, metrics: rows of the tables of the same names.
         trials: the runs as entries of the ledger, in the same order.
     """
 
     uri: str
     files: dict[str, pa.Table]
+    asked: Asked
     runs: pa.Table
     trades: pa.Table
     metrics: pa.Table
@@ -115,6 +117,7 @@ def publication_of(
             "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
+        asked=asked,
         runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri).append_column(
             "trial_id",
             trials["trial_id"],

@@ -38,7 +38,7 @@ def refresh_features(
         taken = external_features(source, partitions)
         yield run_stage(taken, ExternalFeaturesStage(workspace, source), **how)
     else:
-        reader = SourceReader(source, sorted({p.asset for p in partitions}))
+        reader = SourceReader(source, sorted({p.asset for p in partitions}), workspace)
         yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
         bars = stored_bars(workspace, partitions)
         yield run_stage(bars, FeaturesStage(workspace), **how)

@@ -23,6 +23,7 @@ from backtest_pipeline.report.thinning import thinned_rows
 from backtest_pipeline.research.bootstrap import daily_equity
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.storage import results
+from backtest_pipeline.storage.backend import MANIFEST
 from backtest_pipeline.storage.pages import Page
 from backtest_pipeline.storage.recorded import find_run_id
 from backtest_pipeline.storage.results import RunFilter
@@ -162,7 +163,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
 
 
 def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:
-    if not workspace.artifacts.has(row["artifact_uri"]):
+    if workspace.artifacts.gone([f"{row['artifact_uri']}/{MANIFEST}"]):
         raise ResultPathMissing(
             f"the series of run {row['run_id']} are gone: there is no {row['artifact_uri']} among "
             "the artifacts; ask for the run again to have them made anew, or bring them back from "

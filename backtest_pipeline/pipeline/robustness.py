@@ -18,6 +18,7 @@ from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import DOUBTS, Robustness, assess
 from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.robustness import publish_robustness, stored_robustness
 
@@ -89,14 +90,11 @@ def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code
     """Files first, then the row that points to them."""
     run_id, tf = str(run["run_id"]), run["tf"]
     uri = f"robustness/{tf}/{hash_of([run_id, found.draws, found.seed, code])}"
-    workspace.artifacts.put_directory(
-        uri,
-        {
-            "bands.parquet": pa.Table.from_pandas(found.bands.reset_index(), preserve_index=False),
-            "samples.parquet": pa.Table.from_pandas(found.samples, preserve_index=False),
-        },
-        {"run_id": run_id, "draws": found.draws, "seed": found.seed},
-    )
+    files = {
+        "bands.parquet": pa.Table.from_pandas(found.bands.reset_index(), preserve_index=False),
+        "samples.parquet": pa.Table.from_pandas(found.samples, preserve_index=False),
+    }
+    about = {"run_id": run_id, "draws": found.draws, "seed": found.seed}
     row = {
         "run_id": run_id,
         "seed": found.seed,
@@ -110,6 +108,8 @@ def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code
         "artifact_uri": uri,
     }
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        copy.lock_cells(cursor, "robustness", tf, [run["id"]])
+        workspace.artifacts.put_directory(uri, files, about)
         publish_robustness(cursor, tf, run["id"], pa.Table.from_pylist([row], _schema()))
 
 

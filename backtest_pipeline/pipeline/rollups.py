@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.research.weights import SCHEMES
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.portfolios import (
     current_portfolio_ids,
     current_portfolios,
@@ -52,12 +53,11 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     # as small as these: on busy cores that takes four times as long.
     with threadpool_limits(1, user_api="blas"):
         portfolios = list(_formed(workspace, plans, config))
-    workspace.artifacts.put_directory(
-        artifact_uri(portfolios),
-        files_of(portfolios),
-        {"timeframe": timeframe, "portfolios": [str(plan.run_id) for plan in plans]},
-    )
+    files = files_of(portfolios)
+    about = {"timeframe": timeframe, "portfolios": [str(plan.run_id) for plan in plans]}
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        copy.lock_cells(cursor, "portfolios", timeframe, [0])
+        workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
         publish_portfolios(cursor, rows_of(portfolios))
     return len(portfolios)
 

@@ -126,11 +126,9 @@ def trade_and_store(
             ids = asset_ids(connection, missing)
         # A single run stays in the directory that it may share with those of a refresh.
         uri = kept.get(missing[0]) if len(missing) == 1 else None
-        published = prepare_publication(
-            workspace, batch, block, ids, asked, tried_by, benchmark.versions, uri
-        )
+        published = prepare_publication(batch, block, ids, asked, tried_by, benchmark.versions, uri)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            publish(cursor, published)
+            publish(workspace.artifacts, cursor, published)
             if refreshed and asked.window == Window():
                 # The runs took the place of those that a refresh had published: were the data of
                 # these to come back, the refresh must not take its own for current.
@@ -141,6 +139,8 @@ def trade_and_store(
         deflate_partitions(workspace, others)  # more may have been tried since
     with workspace.database.begin() as connection:
         stored = runs_by_id(connection, run_ids)
+    if stored.keys() != set(run_ids):  # some that were stored are being deleted since
+        return trade_and_store(workspace, signal, tradable, asked, tried_by, refreshed=refreshed)
     workspace.progress("backtest", len(run_ids), len(run_ids))
     return [stored[run_id] for run_id in run_ids]
 

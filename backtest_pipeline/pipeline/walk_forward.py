@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
-from backtest_pipeline.pipeline.inputs import keep_inputs
+from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
 from backtest_pipeline.pipeline.significance import deflate_runs
@@ -37,6 +37,8 @@ from backtest_pipeline.research.walk_forward import (
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.storage import copy
+from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -123,7 +125,7 @@ def walk_block(
 ) -> WalkedBlock:
     """Choose and test all folds of some assets; each is stored when it is done.
 
-    The files of the runs are written; their rows are not. `left_out` counts, by asset, the windows
+    The runs are not published by that. `left_out` counts, by asset, the windows
     that have too few bars for a fold.
 
     Raises:
@@ -185,9 +187,6 @@ def walk_block(
         chosen_by=plan.as_json(),
     )
     published = publication_of(batch, signals, identities, ids, told, started_at, trials)
-    keep_inputs(workspace.artifacts, asked, assets)
-    about = {"runs": len(identities), "timeframe": tf}
-    workspace.artifacts.put_directory(published.uri, published.files, about)
     return WalkedBlock(published, _efficiency_table(rows))
 
 
@@ -197,14 +196,16 @@ def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
     return efficiency(*sharpes, psr, len(strategies()), threshold)
 
 
-def publish_walked(cursor: Cursor, walked: WalkedBlock) -> None:
-    """Enter the stitched runs in the ledger, put them in their place, and deflate them by it."""
+def publish_walked(artifacts: ArtifactStore, cursor: Cursor, walked: WalkedBlock) -> None:
+    """Write the files, enter the stitched runs in the ledger, put them in their place, deflate."""
     published = walked.publication
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
+    keep_files(artifacts, published)
     record_trials(cursor, published.trials)
     publish_walk_forwards(
         cursor, published.runs, published.trades, published.metrics, walked.efficiencies
     )
-    (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
     deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
 
@@ -323,7 +324,7 @@ class WalkForwardStage:
         short = [asset for asset in block.inputs if asset not in traded]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             if walked is not None:
-                publish_walked(cursor, walked)
+                publish_walked(self._workspace.artifacts, cursor, walked)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             write_versions(cursor, self.name, ids, versions)
             replace_quality(cursor, self.name, ids, list(versions), counts)

@@ -289,7 +289,7 @@ def walk_once(
     )
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         published = walked.publication
-        publish_walked(cursor, walked)
+        publish_walked(workspace.artifacts, cursor, walked)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
             ids = published.runs["id"].to_pylist()

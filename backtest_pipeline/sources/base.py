@@ -40,12 +40,15 @@ class SourceBars:
         assets: the assets in the panels, by symbol.
         issues: what was wrong with the raw rows, skipped or only counted.
         remarks: what the bars and symbols tell about who the assets are.
+        hits, misses: series that a cache had all of, or not; 0 of a source without one.
     """
 
     panels: Mapping[str, Panel]
     assets: tuple[AssetInfo, ...]
     issues: tuple[RowIssue, ...]
     remarks: tuple[Remark, ...] = ()
+    hits: int = 0
+    misses: int = 0
 
 
 class BarSource(Protocol):

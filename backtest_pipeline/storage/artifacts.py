@@ -191,7 +191,7 @@ class ArtifactStore:
 
     def put_file(self, uri: str, data: bytes) -> None:
         """Store bytes under a name that holds their sha256; an intact file there is kept."""
-        if uri in self._hashes:
+        if uri in self._hashes and not self._files.gone([uri]):  # a retention may have been
             return
         path = PurePosixPath(uri)
         if not self._files.holds(uri, path.stem):

@@ -105,6 +105,11 @@ class Database:
         except (psycopg.Error, ArrowError) as error:
             raise _translated(error, self.where, self.variable) from error
 
+    def ping(self) -> None:
+        """Ask for a sign of life; raises as `begin`."""
+        with self.begin() as connection:
+            connection.execute(sa.text("SELECT 1"))
+
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
 
@@ -237,8 +242,7 @@ def connect_database(dsn: str, *, variable: str = DSN, read_only: bool = False) 
     )
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
     database = Database(conninfo, engine, where, variable)
-    with database.begin() as connection:
-        connection.execute(sa.text("SELECT 1"))
+    database.ping()
     return database
 
 

@@ -133,13 +133,17 @@ def write_versions(
                  AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uris)
         ), readable AS (
             INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation,
-                n_rows, first_ts, last_ts, uris)
-            SELECT $1, id, tf, version, code, generation, n_rows, first_ts, last_ts, uris
+                n_rows, first_ts, last_ts, uris, follows)
+            SELECT $1, id, tf, version, code, generation, n_rows, first_ts, last_ts, uris, (
+                SELECT s.version FROM dataset_snapshots s
+                WHERE (s.dataset, s.id, s.tf) = ($1, given.id, given.tf)
+                    AND s.version <> given.version
+                ORDER BY s.current_since DESC, s.version DESC LIMIT 1)
             FROM given
             WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
             ON CONFLICT (dataset, id, tf, version) DO UPDATE SET
                 code_version = excluded.code_version, generation = excluded.generation,
-                uris = excluded.uris, current_since = now()
+                uris = excluded.uris, follows = excluded.follows, current_since = now()
         )
         INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
             generation, n_rows, first_ts, last_ts, uris, updated_at)

@@ -46,19 +46,15 @@ def unseen_rewrites(connection: Connection) -> list[Rewrite]:
     """Features that were rewritten and not compared yet, the oldest first."""
     rows = connection.execute(
         text("""
-            SELECT a.symbol, v.tf, v.id, v.before, v.version, v.uris_before, v.uris,
-                   v.code_before <> v.code_version AS code_changed
-            FROM (
-                SELECT id, tf, version, generation, code_version, uris, current_since,
-                       lag(version) OVER w AS before, lag(generation) OVER w AS generation_before,
-                       lag(code_version) OVER w AS code_before, lag(uris) OVER w AS uris_before
-                FROM dataset_snapshots WHERE dataset = 'features'
-                WINDOW w AS (PARTITION BY id, tf ORDER BY current_since, version)
-            ) v
-            JOIN dim_assets a USING (id)
-            WHERE v.generation <> v.generation_before AND NOT EXISTS (
+            SELECT a.symbol, v.tf, v.id, b.version AS before, v.version, b.uris AS uris_before,
+                   v.uris, b.code_version <> v.code_version AS code_changed
+            FROM dataset_snapshots v
+            JOIN dataset_snapshots b ON b.dataset = v.dataset AND b.id = v.id AND b.tf = v.tf
+                AND b.version = v.follows AND b.current_since <= v.current_since
+            JOIN dim_assets a ON a.id = v.id
+            WHERE v.dataset = 'features' AND v.generation <> b.generation AND NOT EXISTS (
                 SELECT FROM restatements r WHERE (r.id, r.tf, r.version_before, r.version_after)
-                                               = (v.id, v.tf, v.before, v.version)
+                                               = (v.id, v.tf, b.version, v.version)
             )
             ORDER BY v.current_since, a.symbol, v.tf
         """)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path
@@ -18,6 +18,7 @@ from backtest_pipeline.storage.external.names import ExternalNames, filters_of, 
 
 PREFIX = "BACKTEST_"
 _BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
+_Kind = TypeVar("_Kind", bound=BaseSettings)
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
         cache_folder: absolute folder of the kept bars, or empty for `<home>/cache/bars`.
         cache_max_gb: kept bars beyond this are removed, those used longest ago first.
         cache_max_days: kept bars that were not used for so long are removed.
+        retention_days: results that ended longer ago go, unless they are pinned or needed.
         features_table: the user's own table of features, `table` or `schema.table`; empty where
             features are built here.
         features_dsn: how to reach its database; empty where it lies in the store's own.
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
         features_assets_table: table with the symbol of each id; empty for `ID-<id>`.
         features_filters: `column=value` of each key column that the table has besides
             id, ts and tf, separated by commas; `|` between the values of one column.
+        log_format: `json` or `text`; empty for the usual one of each command.
     """
 
     model_config = SettingsConfigDict(
@@ -76,11 +79,13 @@ class Settings(BaseSettings):
     cache_folder: Path | None = None
     cache_max_gb: float = Field(default=10, gt=0)
     cache_max_days: float = Field(default=365, gt=0)
+    retention_days: float = Field(default=90, gt=0, le=36_500)
     features_table: str = ""
     features_dsn: SecretStr | None = None
     features_ema_table: str = ""
     features_assets_table: str = ""
     features_filters: str = ""
+    log_format: Literal["", "json", "text"] = ""
 
     @field_validator("timeframes", mode="before")
     @classmethod
@@ -206,14 +211,19 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process: its environment, with `overrides` by field name on top.
+    """The settings of this process, as `read_settings` has them."""
+    return read_settings(Settings, **overrides)
+
+
+def read_settings(kind: type[_Kind], **overrides: Any) -> _Kind:
+    """Settings of one kind: the environment, with `overrides` by field name on top.
 
     Raises:
         ConfigurationError: naming each variable that is missing or makes no sense. Values of
             secrets are never part of the message.
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except ValidationError as error:
         complaints = ", and ".join(_complaint(e) for e in error.errors())
         raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None

@@ -75,7 +75,8 @@ def bars(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     partitions = partitions_of(context.partition_keys)
-    reader = SourceReader(source.source(), sorted({p.asset for p in partitions}))
+    assets = sorted({p.asset for p in partitions})
+    reader = SourceReader(source.source(), assets, store.workspace)
     stage = BarsStage(store.workspace, reader)
     return StageRun(bar_batches(reader, partitions), stage, config.full_rebuild)
 

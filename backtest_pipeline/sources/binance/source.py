@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,10 +34,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Latest:
-    """A series as it is used: its bars, and what is missing of them and why, if anything is."""
+    """A series as it is used: its bars, and what is missing of them and why, if anything is.
+
+    `hit` tells whether the cache had all of it.
+    """
 
     series: Series
     bars: pa.Table
+    hit: bool
     issues: tuple[RowIssue, ...] = ()
 
 
@@ -112,7 +116,12 @@ class BinanceBars:
             issues += [*remarks, *(issue for latest in found for issue in latest.issues)]
         infos = {s: AssetInfo(s, s, "crypto", None, synthetic=False) for s in wanted}
         newest = {tf: int(panel.ts.max()) for tf, panel in panels.items()}
-        return told_apart(panels, issues, infos, assets, newest, EXCHANGE)
+        told = told_apart(panels, issues, infos, assets, newest, EXCHANGE)
+        if self._cache is None:
+            return told
+        looked_up = [latest.hit for found in by_timeframe.values() for latest in found]
+        hits = sum(looked_up)
+        return replace(told, hits=hits, misses=len(looked_up) - hits)
 
     @contextmanager
     def _cache_for_one_read(self) -> Iterator[BarCache]:
@@ -140,17 +149,18 @@ class _Reading:
         wanted = Span(0, _now_us() // series.length_us * series.length_us)
         held = self._cache.look_up(series, wanted)
         if not held.missing(wanted):
-            return _Latest(series, held.bars)
+            return _Latest(series, held.bars, hit=True)
         try:
             if self._failure is None:
-                return _Latest(series, self._completed(series, held, wanted))
+                return _Latest(series, self._completed(series, held, wanted), hit=False)
         except SourceUnavailable as failure:
             self._failure = failure
             held = self._cache.read(series)  # some pages may have come
         assert self._failure is not None  # noqa: S101  (or the pull has returned)
         if not len(held.bars):
             raise SourceUnavailable(f"{series}: nothing is cached; {self._failure}")
-        return _Latest(series, held.bars, _not_fetched(series, held, wanted, self._failure))
+        issues = _not_fetched(series, held, wanted, self._failure)
+        return _Latest(series, held.bars, hit=False, issues=issues)
 
     def _completed(self, series: Series, held: Held, wanted: Span) -> pa.Table:
         """The bars with those that the exchange has besides."""

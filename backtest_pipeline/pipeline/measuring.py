@@ -1,0 +1,36 @@
+"""How much room the store takes, measured now and then by whoever serves the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from backtest_pipeline.pipeline.counting import FOLDERS, MEASUREMENTS, OTHER, STORAGE, key_of
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.counts import claim, database_bytes, set_values
+
+EVERY_S = 300.0
+"""Artifacts are listed one by one: minutes, where there are millions in a bucket."""
+
+
+def measure_storage(workspace: Workspace, every_s: float = EVERY_S) -> bool:
+    """Write down the bytes of the database and of each folder of artifacts, if it is time.
+
+    Returns:
+        Whether it was: of all processes one measures, and none for so long afterwards.
+
+    Raises:
+        StoreError, ArtifactError: where the database or the artifacts cannot be read.
+    """
+    database = workspace.database
+    with database.begin() as connection:
+        if not claim(connection, key_of(MEASUREMENTS), every_s):
+            return False
+    found: Counter[str] = Counter(dict.fromkeys((*FOLDERS, OTHER), 0))
+    for stored in workspace.artifacts.stored():
+        folder = stored.uri.partition("/")[0]
+        found[folder if folder in FOLDERS else OTHER] += stored.bytes
+    with database.begin() as connection:
+        found["database"] = database_bytes(connection)
+        values = {key_of(STORAGE, {"kind": kind}): float(n) for kind, n in found.items()}
+        set_values(connection, values)
+    return True

@@ -1,0 +1,85 @@
+"""Errors that end a request, made into problems: those of ours, of validation, and of HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.service.problems import Problem, failure_of, problem_response
+
+_log = logging.getLogger(__name__)
+_OF_STATUS = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+}
+_OF_FIELD = {
+    "symbol": "BAD_SYMBOL",
+    "symbols": "BAD_SYMBOLS",
+    "start": "BAD_RANGE",
+    "end": "BAD_RANGE",
+    "strategy": "UNKNOWN_STRATEGY",
+}
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Let an application answer every error that is foreseen with a problem."""
+
+    @app.exception_handler(Problem)
+    def of_ours(request: Request, error: Problem) -> Response:
+        return _respond(request, error)
+
+    @app.exception_handler(BacktestError)
+    def of_the_project(request: Request, error: BacktestError) -> Response:
+        failure = failure_of(error)
+        if failure.problem().kind.status >= 500:
+            _log.error("%s: %s", failure.raised, failure.told)
+        return _respond(request, failure.problem())
+
+    @app.exception_handler(RequestValidationError)
+    def of_validation(request: Request, error: RequestValidationError) -> Response:
+        return _respond(request, invalid(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    def of_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code < 400:
+            return Response(status_code=error.status_code, headers=error.headers)
+        code = _OF_STATUS.get(error.status_code, "RUN_ENGINE_ERROR")
+        return _respond(request, Problem(code, error.detail, error.headers))
+
+
+def require_json(request: Request) -> None:
+    """Raises a Problem for a body that does not say that it is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
+
+
+def invalid(found: Iterable[Any]) -> Problem:
+    """The problem of a request that does not validate, by the first part that is wrong."""
+    parts = list(found)
+    if any(part["type"] == "json_invalid" for part in parts):
+        return Problem("BAD_REQUEST", "the body is not JSON that can be read")
+    told = [{"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts]
+    named = next((str(at) for part in parts for at in part["loc"] if str(at) in _OF_FIELD), "")
+    first = f"{told[0]['where']}: {told[0]['message']}"
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return Problem(_OF_FIELD.get(named, "BAD_PARAMS"), first + more, errors=told)
+
+
+def _message(part: Any) -> str:
+    return str(part["msg"]).removeprefix("Value error, ")
+
+
+def _respond(request: Request, problem: Problem) -> Response:
+    return problem_response(problem, request.url.path, request.state.request_id)

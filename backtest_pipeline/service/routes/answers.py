@@ -1,0 +1,131 @@
+"""What routes answer with that no use case names: pages of lists, and series by column."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from backtest_pipeline.storage.jobs import Status
+
+
+class JobFacts(BaseModel):
+    """A job; `error_code` and `error_message` say why it failed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    job_id: UUID
+    kind: str
+    status: Status
+    config: dict[str, Any] = Field(description="What was asked.")
+    strategy: str | None
+    symbols: list[str]
+    timeframes: list[str]
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    progress_pct: float
+    stage: str
+    n_units: int = Field(description="Units of work, such as an asset at a timeframe.")
+    units_stored: int
+    attempt_count: int
+    cancel_requested_at: datetime | None
+    timeout_s: int
+    error_code: str | None
+    error_message: str | None
+    dagster_run_id: str | None
+    result_run_ids: list[UUID]
+    resumes: UUID | None = Field(description="The job whose question it asks again.")
+
+
+class Jobs(BaseModel):
+    """A page of jobs, the newest first."""
+
+    rows: list[JobFacts]
+    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+
+
+class RunRow(BaseModel):
+    """A stored run in a list; undefined metrics are null, fractions are not percent."""
+
+    run_id: UUID
+    signal_name: str
+    signal_type: str
+    params: dict[str, Any]
+    symbol: str
+    timeframe: str
+    split: str
+    window_start: date | None
+    window_end: date | None
+    status: str
+    completed_at: datetime
+    is_current: bool
+    pinned: bool
+    quarantined_at: datetime | None
+    total_return: float | None
+    sharpe: float | None
+    max_drawdown: float | None
+    trade_count: int | None
+
+
+class Runs(BaseModel):
+    """A page of runs, the newest first."""
+
+    rows: list[RunRow]
+    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+
+
+class Trade(BaseModel):
+    """A trade; profit is after costs, in the quote currency."""
+
+    trade_no: int
+    entry_ts: datetime
+    exit_ts: datetime
+    entry_price: float
+    exit_price: float
+    direction: str
+    size: float
+    fees: float
+    slippage_cost: float
+    pnl: float
+    pnl_pct: float
+    mae: float
+    mfe: float
+    bars_held: int
+    exit_reason: str
+    is_open: bool
+    entry_after_gap: bool
+
+
+class Trades(BaseModel):
+    """A page of trades, by number."""
+
+    rows: list[Trade]
+    next: str | None
+
+
+class RunSummary(BaseModel):
+    """A run in figures; why one is null stands in `undefined`."""
+
+    run_id: UUID
+    name: str
+    results: dict[str, Any]
+    metrics: dict[str, float | None]
+    significance: dict[str, float | None]
+    undefined: dict[str, str]
+
+
+class Series(BaseModel):
+    """Columns of equal length: `ts` (close stamps), or `day`, then values; null is undefined."""
+
+    run_id: UUID
+    columns: dict[str, list[datetime] | list[date] | list[float | None]]
+
+
+def series_of(run_id: UUID, table: pa.Table) -> Series:
+    """A table as columns."""
+    return Series(run_id=run_id, columns={n: table[n].to_pylist() for n in table.column_names})

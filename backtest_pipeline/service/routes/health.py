@@ -1,0 +1,78 @@
+"""Whether the service lives, and whether it could answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.service.problems import Problem, documented
+
+router = APIRouter(tags=["health"])
+_WITHIN_S = 3.0
+# Threads of its own: whether the service is ready is asked when all others are taken, too.
+_threads = anyio.CapacityLimiter(4)
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """Store and artifacts answer."""
+
+    status: Literal["ready"] = "ready"
+
+
+@router.get("/healthz")
+async def healthz() -> Alive:
+    """Whether the process answers; it looks at nothing else."""
+    return Alive()
+
+
+@router.get("/readyz", responses=documented("STORE_UNAVAILABLE"))
+async def readyz(request: Request) -> Ready:
+    """Whether the store and the artifacts answer; 503 names the one that does not."""
+    workspace: Workspace = request.app.state.workspace
+    checks = {"store": _store_answers, "artifacts": _artifacts_answer}
+    found: dict[str, str] = {}
+
+    async def look(name: str, check: Callable[[Workspace], None]) -> None:
+        with anyio.move_on_after(_WITHIN_S) as scope:
+            try:
+                await anyio.to_thread.run_sync(
+                    check, workspace, abandon_on_cancel=True, limiter=_threads
+                )
+            except BacktestError as error:
+                found[name] = f"fails ({type(error).__name__})"
+        if scope.cancelled_caught:
+            found[name] = f"has not answered for {_WITHIN_S:g} s"
+
+    async with anyio.create_task_group() as group:
+        for name, check in checks.items():
+            group.start_soon(look, name, check)
+    if found:
+        told = " and ".join(f"{name} {what}" for name, what in sorted(found.items()))
+        raise Problem(
+            "STORE_UNAVAILABLE",
+            f"not ready: {told}",
+            {"Retry-After": "5"},
+            [{"where": name, "message": what} for name, what in sorted(found.items())],
+        )
+    return Ready()
+
+
+def _store_answers(workspace: Workspace) -> None:
+    workspace.database.ping()
+
+
+def _artifacts_answer(workspace: Workspace) -> None:
+    workspace.artifacts.ping()

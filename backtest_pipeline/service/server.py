@@ -1,0 +1,52 @@
+"""The process that serves: uvicorn, told to stop gently."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from backtest_pipeline.service.app import build_app
+from backtest_pipeline.service.settings import ServiceSettings
+from backtest_pipeline.storage.logs import set_up_logging
+from backtest_pipeline.storage.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """A server that ends streams of events when it is told to stop, as they end by nothing else."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Without the parent's own: it would raise the signal anew when all is done, and kill a
+        # process that still has to let go of what it opened.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+        self._app.state.stopping.set()
+
+
+def serve(settings: Settings, service: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT: then take nothing more, finish what is under way, and end.
+
+    Raises:
+        BacktestError: where the store cannot be opened.
+    """
+    set_up_logging("json", logging.INFO)
+    app = build_app(settings, service)
+    config = uvicorn.Config(
+        app,
+        host=service.service_host,
+        port=service.service_port,
+        log_config=None,
+        access_log=False,  # `service.requests` tells each request, with its id and its user
+        server_header=False,
+        proxy_headers=bool(service.service_trusted_proxies),
+        forwarded_allow_ips=list(service.service_trusted_proxies),
+        timeout_graceful_shutdown=service.service_grace_s,
+    )
+    Server(app, config).run()

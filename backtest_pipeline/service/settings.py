@@ -1,0 +1,132 @@
+"""How the service listens, whom it lets in, and how much it takes on."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from backtest_pipeline.storage.settings import PREFIX, read_settings
+
+
+class ServiceSettings(BaseSettings):
+    """What concerns the HTTP service alone; one field for each `BACKTEST_...` variable.
+
+    Attributes:
+        service_host: address to listen on.
+        service_port: port to listen on; 0 for any that is free.
+        service_auth: `off` asks nobody for a key, and is refused unless the address is loopback.
+        service_rate_per_minute: requests of a user without a key of ours (OIDC, or `local`).
+        service_failures_per_minute: wrong keys that one address may try.
+        service_body_bytes: bodies beyond this are refused.
+        service_timeout_s: a synchronous computation that takes longer is ended.
+        service_waiting: synchronous requests that may wait for a worker; more are refused.
+        service_grace_s: how long requests under way may take after the service was told to stop.
+        service_metrics_token: with which Prometheus reads `/metrics` without a key; a secret.
+        service_cors_origins: origins whose pages may call the service, separated by commas.
+        service_trusted_proxies: addresses whose `X-Forwarded-For` is believed, by commas.
+        optimizer_max_concurrency: warm worker processes at most, and never more than cores.
+        oidc_issuer: address of the OpenID provider whose tokens are taken; empty for none.
+        oidc_audience: what a token must be meant for.
+        oidc_roles_claim: claim that holds the roles; dots lead into nested claims.
+        oidc_viewer_role, oidc_runner_role: what the provider calls our two roles.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    service_host: str = "127.0.0.1"
+    service_port: int = Field(default=8000, ge=0, le=65535)
+    service_auth: Literal["on", "off"] = Field(default="on", validate_default=True)
+    service_rate_per_minute: int = Field(default=600, ge=1)
+    service_failures_per_minute: int = Field(default=30, ge=1)
+    service_body_bytes: int = Field(default=65_536, ge=1_024)
+    service_timeout_s: float = Field(default=60, gt=0, le=3600)
+    service_waiting: int = Field(default=256, ge=0)
+    service_grace_s: int = Field(default=30, ge=0)
+    service_metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    service_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    service_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    optimizer_max_concurrency: int = Field(default=8, ge=1)
+    oidc_issuer: str = ""
+    oidc_audience: str = Field(default="", validate_default=True)
+    oidc_roles_claim: str = Field(default="roles", min_length=1)
+    oidc_viewer_role: str = Field(default="viewer", min_length=1)
+    oidc_runner_role: str = Field(default="runner", min_length=1)
+
+    @field_validator("service_auth")
+    @classmethod
+    def _off_only_on_loopback(cls, auth: str, info: ValidationInfo) -> str:
+        host = info.data.get("service_host", "")
+        if auth == "off" and not is_loopback(host):
+            raise ValueError(
+                f"off is for 127.0.0.1, ::1 and localhost alone, and {host} can be reached from"
+                " elsewhere"
+            )
+        return auth
+
+    @field_validator("service_cors_origins", "service_trusted_proxies", mode="before")
+    @classmethod
+    def _are_separated(cls, given: str | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(given.replace(",", " ").split()) if isinstance(given, str) else given
+
+    @field_validator("service_cors_origins")
+    @classmethod
+    def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or parts.path or not parts.netloc:
+                raise ValueError(f"holds origins like https://desk.example.com, not {origin!r}")
+        return origins
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer_is_safe(cls, url: str) -> str:
+        if url and not is_safe_address(url):
+            raise ValueError(f"must be an https address, not {url!r}")
+        return url
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _audience_goes_with_issuer(cls, audience: str, info: ValidationInfo) -> Any:
+        if bool(audience) != bool(info.data.get("oidc_issuer")):
+            raise ValueError("is given with BACKTEST_OIDC_ISSUER, and only with it")
+        return audience
+
+    @property
+    def workers(self) -> int:
+        """Warm processes to compute in."""
+        return min(self.optimizer_max_concurrency, os.cpu_count() or 1)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return is_loopback(self.service_host)
+
+
+def load_service_settings(**overrides: Any) -> ServiceSettings:
+    """The settings of the service, as `storage.settings.read_settings` reads them."""
+    return read_settings(ServiceSettings, **overrides)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_safe_address(url: str) -> bool:
+    """Whether what comes from this address cannot be changed on its way."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    )

@@ -1,0 +1,97 @@
+"""Jobs while they change, told to any number of listeners.
+
+Each job that is watched is read once a second, in a transaction of its own, however many listen;
+what cannot be read now is read a second later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+from threading import Event
+from uuid import UUID
+
+from backtest_pipeline.market.errors import JobNotFound, StoreError
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.jobs import Job, read_job
+
+_log = logging.getLogger(__name__)
+_EVERY_S = 1.0
+
+
+class Watching:
+    """What is watched in this process."""
+
+    def __init__(self, workspace: Workspace, stopping: Event) -> None:
+        """`stopping` ends all streams at their next look."""
+        self._workspace, self._stopping = workspace, stopping
+        self._watched: dict[UUID, _Watched] = {}
+
+    async def changes(self, job_id: UUID, seen: str | None) -> AsyncIterator[Job]:
+        """A job as it is, and again whenever it has changed, until it has ended.
+
+        Args:
+            job_id: which.
+            seen: `mark` of the state that the listener knows already.
+        """
+        watched = self._watched.setdefault(job_id, _Watched())
+        watched.listeners += 1
+        if watched.task is None:
+            watched.task = asyncio.create_task(self._look(job_id, watched))
+        try:
+            while True:
+                async with watched.changed:
+                    await watched.changed.wait_for(partial(watched.has_told, seen))
+                    job = watched.job
+                if job is None or mark(job) == seen:
+                    return
+                seen = mark(job)
+                yield job
+                if job.is_terminal:
+                    return
+        finally:
+            watched.listeners -= 1
+            if not watched.listeners:
+                watched.task.cancel()
+                self._watched.pop(job_id, None)
+
+    async def _look(self, job_id: UUID, watched: _Watched) -> None:
+        while not watched.over:
+            found, over = watched.job, False
+            try:
+                found = await asyncio.to_thread(self._read, job_id)
+                over = found.is_terminal
+            except JobNotFound:
+                over = True
+            except StoreError as error:
+                _log.warning("job %s cannot be read: %s", job_id, error)
+            async with watched.changed:
+                watched.job, watched.over = found, over or self._stopping.is_set()
+                watched.changed.notify_all()
+            await asyncio.sleep(_EVERY_S)
+
+    def _read(self, job_id: UUID) -> Job:
+        with self._workspace.database.begin() as connection:
+            return read_job(connection, job_id)
+
+
+class _Watched:
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.over = False
+        self.listeners = 0
+        self.changed = asyncio.Condition()
+        self.task: asyncio.Task[None] | None = None
+
+    def has_told(self, seen: str | None) -> bool:
+        """Whether there is something to tell one who has seen that state, or nothing ever."""
+        return self.over or (self.job is not None and mark(self.job) != seen)
+
+
+def mark(job: Job) -> str:
+    """What tells a state of a job from its others; the id of its event."""
+    state = (job.attempt_count, job.status, job.progress_pct, job.stage, job.cancel_requested_at)
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]

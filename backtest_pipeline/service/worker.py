@@ -1,0 +1,98 @@
+"""What runs in a warm worker process: one question after the other, each answered as JSON.
+
+What goes back is bytes or a `Failure`, never an exception: an exception drags along all that it
+holds, and whoever reads it has to run code to build it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from threading import Thread
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from backtest_pipeline.pipeline.answering import Answerable
+from backtest_pipeline.pipeline.answering import answer as answer_of
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.service.problems import Failure, failure_of
+from backtest_pipeline.storage.logs import about, set_up_logging
+from backtest_pipeline.storage.settings import Settings
+
+_log = logging.getLogger(__name__)
+_questions: TypeAdapter[Answerable] = TypeAdapter(
+    Annotated[Answerable, Field(discriminator="kind")]
+)
+
+
+class _Store:
+    """The store of this process: opened when it is first needed, and again where that failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self._opened = settings, ExitStack()
+        self._workspace: Workspace | None = None
+
+    def workspace(self) -> Workspace:
+        if self._workspace is None:
+            self._workspace = self._opened.enter_context(open_workspace(self.settings))
+        return self._workspace
+
+
+_store: _Store | None = None
+
+
+def begin(settings: Settings) -> None:
+    """Make this process a worker of the process that started it, and end it with that one."""
+    global _store
+    set_up_logging("json", logging.INFO)
+    _store = _Store(settings)
+    Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def warm() -> None:
+    """Open the store and compute something small, so that the first question is not slow."""
+    from backtest_pipeline.service import warm
+
+    assert warm  # noqa: S101 - importing it is what warms
+    _opened().workspace()
+
+
+def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
+    """Answer one question.
+
+    Args:
+        question: its kind and fields, as JSON.
+        user: who asks.
+        asked_as: the request id, for the log.
+
+    Returns:
+        The answer as JSON, or what is wrong.
+    """
+    with about(request=asked_as):
+        try:
+            store = _opened()
+            asked = _questions.validate_json(question)
+            found = answer_of(store.workspace(), store.settings, asked, user)
+            return found.model_dump_json().encode()
+        except Exception as error:  # whatever it is, it ends this request and no other
+            failure = failure_of(error)
+            if failure.problem().kind.status >= 500:
+                _log.exception("a question was not answered")
+            return failure
+
+
+def _opened() -> _Store:
+    assert _store is not None, "a worker begins before it answers"  # noqa: S101
+    return _store
+
+
+def _end_with_parent() -> None:
+    """A killed server cannot end its workers, and would leave them with its port and its store."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

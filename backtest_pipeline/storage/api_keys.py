@@ -1,0 +1,145 @@
+"""Keys of the HTTP service: 256 random bits each, of which only the hash is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import sqlalchemy as sa
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+
+Role = Literal["viewer", "runner"]
+ROLES: tuple[Role, ...] = ("viewer", "runner")
+PREFIX = "btp_"
+
+_SHAPE = re.compile(r"btp_([0-9a-f]{12})_[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
+_NO_HASH = "0" * 64
+_COLUMNS = "key_id, name, role, rate_per_minute, created_at, expires_at, revoked_at"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as it is stored, without what would let anybody use it.
+
+    Attributes:
+        key_id: the public beginning of the key, by which it is revoked.
+        name: whom it was given to; who asks with it is known by this name.
+        role: a `viewer` reads, a `runner` computes besides.
+        rate_per_minute: requests that it may make.
+        created_at, expires_at, revoked_at: when; None for never.
+    """
+
+    key_id: str
+    name: str
+    role: Role
+    rate_per_minute: int
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+def create_key(
+    connection: sa.Connection,
+    name: str,
+    role: str,
+    rate_per_minute: int,
+    expires_days: float | None = None,
+) -> str:
+    """Store a new key, and return it: it is never to be seen again.
+
+    Args:
+        connection: its transaction makes the key count.
+        name: whom it is for; several keys may have one name, as when one replaces another.
+        role: `viewer` or `runner`.
+        rate_per_minute: requests that it may make.
+        expires_days: how long it counts; for ever where None.
+
+    Raises:
+        UnknownName: for a role that there is not.
+        InvalidInput: for a name, a rate or a time that cannot be.
+    """
+    if role not in ROLES:
+        raise UnknownName("role", role, ROLES)
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"a key's name is 1 to 64 letters, digits, @ . _ or -, not {name!r}")
+    if not 1 <= rate_per_minute <= 1_000_000:
+        raise InvalidInput(f"a key's rate is 1 to 1,000,000 a minute, not {rate_per_minute}")
+    if expires_days is not None and not 0 < expires_days <= 36_500:
+        raise InvalidInput(
+            f"a key expires in more than 0 and up to 36,500 days, not {expires_days}"
+        )
+    key_id = secrets.token_hex(6)
+    key = f"{PREFIX}{key_id}_{secrets.token_hex(32)}"
+    connection.execute(
+        sa.text("""
+            INSERT INTO api_keys (key_id, key_hash, name, role, rate_per_minute, expires_at)
+            VALUES (:key_id, :key_hash, :name, :role, :rate,
+                    now() + CAST(:days AS double precision) * interval '1 day')
+        """),
+        {
+            "key_id": key_id,
+            "key_hash": _hash(key),
+            "name": name,
+            "role": role,
+            "rate": rate_per_minute,
+            "days": expires_days,
+        },
+    )
+    return key
+
+
+def find_key(connection: sa.Connection, presented: str) -> ApiKey | None:
+    """The stored key that was presented, if it counts now; how long this takes tells nothing."""
+    shape = _SHAPE.fullmatch(presented)
+    row = connection.execute(
+        sa.text(f"""
+            SELECT {_COLUMNS}, key_hash,
+                   revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS counts
+            FROM api_keys WHERE key_id = :key_id
+        """),  # noqa: S608 - our own column names
+        {"key_id": shape.group(1) if shape else ""},
+    ).one_or_none()
+    fits = hmac.compare_digest(_hash(presented), row.key_hash if row else _NO_HASH)
+    return _key_of(row) if row and fits and row.counts else None
+
+
+def list_keys(connection: sa.Connection) -> Sequence[ApiKey]:
+    """All keys, also those that count no more, the newest first."""
+    rows = connection.execute(
+        sa.text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at DESC, key_id")  # noqa: S608
+    )
+    return [_key_of(row) for row in rows]
+
+
+def revoke_key(connection: sa.Connection, key_id: str) -> ApiKey:
+    """Let a key count no more, and return it; one that was revoked stays as it is.
+
+    Raises:
+        UnknownName: where there is no such key.
+    """
+    row = connection.execute(
+        sa.text(f"""
+            UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
+            WHERE key_id = :key_id RETURNING {_COLUMNS}
+        """),  # noqa: S608
+        {"key_id": key_id},
+    ).one_or_none()
+    if row is None:
+        raise UnknownName("key", key_id, [key.key_id for key in list_keys(connection)])
+    return _key_of(row)
+
+
+def _key_of(row: sa.Row[tuple[object, ...]]) -> ApiKey:
+    return ApiKey(**{name: getattr(row, name) for name in _COLUMNS.split(", ")})
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,219 @@
+"""Questions over HTTP: answers that are stored, and problems that say what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from backtest_pipeline.service.problems import KINDS, TYPE
+from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
+
+WORDS_OF_THE_INSIDE = ("Traceback", "SELECT", "psycopg", "sqlalchemy", ".py", "postgresql://")
+
+
+def told(answer: Any, code: str) -> dict[str, Any]:
+    """The problem, which is one of this kind in every respect."""
+    body = answer.json()
+    kind = KINDS[code]
+    assert body["code"] == code, body
+    assert answer.status_code == body["status"] == kind.status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert (body["type"], body["title"]) == (TYPE + code, kind.title)
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["instance"] == answer.request.url.path
+    assert body["detail"]
+    for word in WORDS_OF_THE_INSIDE:
+        assert word not in answer.text
+    return body
+
+
+def test_a_backtest_is_answered_and_found_again(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    answer = client.post("/backtest/run", json=QUESTION, headers=runner)
+    assert answer.status_code == 200, answer.text
+    run = answer.json()
+    assert (run["symbol"], run["n_bars"]) == ("AAA", 120)
+    again = client.post("/backtest/run", json=QUESTION, headers=runner).json()
+    assert again == run
+
+    address = f"/backtests/{run['run_id']}"
+    detail = client.get(address, headers=viewer).json()
+    assert detail["requests"][0]["requested_by"] == "the-runner"
+    assert detail["metrics"] == run["metrics"]
+    assert client.get(f"{address}/summary", headers=viewer).json()["metrics"] == run["metrics"]
+    listed = client.get("/backtests", params={"requested_by": "the-runner"}, headers=viewer).json()
+    assert [row["run_id"] for row in listed["rows"]] == [run["run_id"]]
+
+    trades = client.get(f"{address}/trades", params={"limit": 2}, headers=viewer).json()
+    rest = client.get(f"{address}/trades", params={"after": trades["next"]}, headers=viewer).json()
+    numbers = [trade["trade_no"] for trade in trades["rows"] + rest["rows"]]
+    assert numbers == list(range(1, int(run["metrics"]["trade_count"]) + 1))
+
+    equity = client.get(f"{address}/equity", headers=viewer).json()["columns"]
+    assert len(equity["ts"]) == len(equity["equity"]) == len(equity["benchmark"]) == 120
+    series = client.get(f"{address}/metrics/timeseries", headers=viewer).json()["columns"]
+    assert min(series["drawdown"]) == pytest.approx(run["metrics"]["max_drawdown"])
+    rolling = client.get(f"{address}/metrics/rolling?window=30", headers=viewer).json()["columns"]
+    assert len(rolling["day"]) == len(rolling["sharpe"])
+
+
+def test_a_run_is_a_page_without_scripts(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    run_id = client.post("/backtest/run", json=QUESTION, headers=runner).json()["run_id"]
+    page = client.get(f"/backtests/{run_id}/report", headers=viewer)
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "script" not in page.headers["Content-Security-Policy"]
+    assert "ema_crossover" in page.text
+    assert "<script" not in page.text
+    assert page.text.count("<svg") == 2
+
+
+def test_files_of_a_run_are_those_that_its_manifest_lists(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    run_id = client.post("/backtest/run", json=QUESTION, headers=runner).json()["run_id"]
+    address = f"/backtests/{run_id}/artifacts"
+    found = client.get(f"{address}/equity.parquet", headers=viewer)
+    assert found.status_code == 200
+    assert found.content[:4] == found.content[-4:] == b"PAR1"
+    for name in ("manifest.json", "..%2Fmanifest.json", "%2e%2e", "equity.parquet%00", "C:%5Cx"):
+        refused = client.get(f"{address}/{name}", headers=viewer)
+        assert refused.status_code in (404, 422), name
+        assert refused.json()["code"] in ("NOT_FOUND", "BAD_PARAMS")
+
+
+def test_runs_are_kept_compared_and_let_go(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    ids = [
+        client.post(
+            "/backtest/run", json={**QUESTION, "costs": {"fee_bps": fee}}, headers=runner
+        ).json()["run_id"]
+        for fee in (1, 50)
+    ]
+    both = client.post("/backtests/compare", json={"run_ids": ids}, headers=viewer).json()
+    assert [one["name"] for one in both["config"]] == ["simulation.costs.fee_bps"]
+    told(
+        client.post("/backtests/compare", json={"run_ids": ids[:1] * 2}, headers=viewer),
+        "BAD_PARAMS",
+    )
+    pin = f"/backtests/{ids[0]}/pin"
+    assert client.put(pin, json={"note": "for the talk"}, headers=runner).status_code == 204
+    detail = client.get(f"/backtests/{ids[0]}", headers=viewer).json()
+    assert (detail["pin"]["pinned_by"], detail["pin"]["note"]) == ("the-runner", "for the talk")
+    told(client.delete(f"/backtests/{ids[0]}", headers=runner), "CONFLICT")
+    assert client.delete(pin, headers=runner).status_code == 204
+    assert client.get(f"/backtests/{ids[0]}", headers=viewer).json()["pin"] is None
+    assert client.delete(f"/backtests/{ids[0]}", headers=runner).status_code == 204
+    told(client.get(f"/backtests/{ids[0]}", headers=viewer), "RUN_NOT_FOUND")
+
+
+def test_searches_portfolios_and_walk_forwards_are_answered(
+    client: TestClient, runner: dict[str, str]
+) -> None:
+    strategy = {"strategy": "ema_crossover"}
+    search = {**strategy, "symbol": "AAA", "params": {"fast": [2, 3], "slow": [6, 8]}}
+    found = client.post("/backtest/optimize", json=search, headers=runner)
+    assert found.status_code == 200, found.text
+    assert found.json()["n_combinations"] == 4
+    portfolio = {**strategy, "symbols": ["AAA", "BBB"], "params": {"fast": 3, "slow": 8}}
+    found = client.post("/backtest/portfolio", json=portfolio, headers=runner)
+    assert found.status_code == 200, found.text
+    assert [member["symbol"] for member in found.json()["members"]] == ["AAA", "BBB"]
+    walk = {**search, "train_days": 40, "test_days": 20}
+    found = client.post("/backtest/walkforward", json=walk, headers=runner)
+    assert found.status_code == 200, found.text
+    assert len(found.json()["folds"]) >= 3
+
+
+@pytest.mark.parametrize(
+    ("route", "changed", "code"),
+    [
+        ("run", {"symbol": "NO"}, "BAD_SYMBOL"),
+        ("run", {"symbol": "../../etc/passwd"}, "BAD_SYMBOL"),
+        ("run", {"symbol": "A'; DROP TABLE backtest_runs; --"}, "BAD_SYMBOL"),
+        ("run", {"symbol": "A\x00"}, "BAD_SYMBOL"),
+        ("run", {"strategy": "nothing"}, "UNKNOWN_STRATEGY"),
+        ("run", {"strategy": "ema\x00"}, "UNKNOWN_STRATEGY"),
+        ("run", {"params": {"fast": 8, "slow": 3}}, "BAD_PARAMS"),
+        ("run", {"params": {"fast": 10**400, "slow": 3}}, "BAD_PARAMS"),
+        ("run", {"timeframe": "7Q"}, "BAD_PARAMS"),
+        ("run", {"start": "2024-03-01", "end": "2024-02-01"}, "BAD_RANGE"),
+        ("run", {"start": "no day"}, "BAD_RANGE"),
+        ("run", {"start": "2030-01-01"}, "NOT_ENOUGH_BARS"),
+        ("run", {"unknown": 1}, "BAD_PARAMS"),
+        ("run", {"costs": {"fee_bps": 1e308}}, "BAD_PARAMS"),
+        ("run", {"benchmark": "NO"}, "BAD_PARAMS"),
+        ("optimize", {"params": {"fast": [9], "slow": [3]}}, "EMPTY_GRID"),
+        ("optimize", {"params": {"fast": [*range(2, 60)], "slow": [60, *range(70, 90)]}},
+         "GRID_TOO_LARGE"),
+        ("portfolio", {"symbol": None, "symbols": ["AAA"]}, "BAD_SYMBOLS"),
+        ("portfolio", {"symbol": None, "symbols": ["AAA", "AAA"]}, "BAD_SYMBOLS"),
+    ],
+)  # fmt: skip
+def test_a_question_that_makes_no_sense_is_told_what_is_wrong(
+    client: TestClient, runner: dict[str, str], route: str, changed: dict[str, Any], code: str
+) -> None:
+    question = {name: v for name, v in {**QUESTION, **changed}.items() if v is not None}
+    told(client.post(f"/backtest/{route}", json=question, headers=runner), code)
+
+
+def test_what_is_not_there_is_told_as_such(client: TestClient, viewer: dict[str, str]) -> None:
+    nothing = "00000000-0000-0000-0000-000000000000"
+    told(client.get(f"/backtests/{nothing}", headers=viewer), "RUN_NOT_FOUND")
+    told(client.get(f"/backtests/{nothing}/report", headers=viewer), "RUN_NOT_FOUND")
+    told(client.get(f"/backtest/jobs/{nothing}", headers=viewer), "JOB_NOT_FOUND")
+    told(client.get(f"/backtest/jobs/{nothing}/events", headers=viewer), "JOB_NOT_FOUND")
+    told(client.get("/backtests/no-id", headers=viewer), "BAD_PARAMS")
+    told(client.get("/no/such/address", headers=viewer), "NOT_FOUND")
+    told(client.patch("/backtests", headers=viewer), "METHOD_NOT_ALLOWED")
+
+
+def test_a_body_that_cannot_be_read_is_told_why(client: TestClient, runner: dict[str, str]) -> None:
+    as_json = {**runner, "Content-Type": "application/json"}
+    told(client.post("/backtest/run", content="{", headers=as_json), "BAD_REQUEST")
+    told(client.post("/backtest/run", content=b"\xff\xfe", headers=as_json), "BAD_REQUEST")
+    told(client.post("/backtest/run", content="[" * 60_000, headers=as_json), "BAD_REQUEST")
+    as_text = {**runner, "Content-Type": "text/plain"}
+    told(client.post("/backtest/run", content="{}", headers=as_text), "UNSUPPORTED_MEDIA_TYPE")
+    large = b'{"symbol": "' + b"A" * 70_000 + b'"}'
+    told(client.post("/backtest/run", content=large, headers=as_json), "PAYLOAD_TOO_LARGE")
+    in_parts = (large[at : at + 1000] for at in range(0, len(large), 1000))
+    told(client.post("/backtest/run", content=in_parts, headers=as_json), "PAYLOAD_TOO_LARGE")
+
+
+def test_a_request_keeps_its_id_where_that_is_sane(client: TestClient) -> None:
+    named = client.get("/healthz", headers={"X-Request-ID": "trace-7.b_2"})
+    assert named.headers["X-Request-ID"] == "trace-7.b_2"
+    for strange in ("", "a b", "a" * 65, "<script>", "../x"):
+        given = client.get("/healthz", headers={"X-Request-ID": strange})
+        assert given.headers["X-Request-ID"] not in ("", strange)
+
+
+def test_answers_keep_browsers_careful(client: TestClient, viewer: dict[str, str]) -> None:
+    headers = client.get("/backtests", headers=viewer).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "access-control-allow-origin" not in headers
+    other = client.get("/backtests", headers={**viewer, "Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_key_that_asks_too_often_is_told_when_it_may_again(
+    client: TestClient, store: Store
+) -> None:
+    key = bearing(store.key("viewer", rate=2))
+    remaining = [
+        client.get("/backtests?limit=1", headers=key).headers["RateLimit"] for _ in range(2)
+    ]
+    assert [text.split(";")[1] for text in remaining] == ["r=1", "r=0"]
+    answer = client.get("/backtests?limit=1", headers=key)
+    told(answer, "RATE_LIMITED")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    other = bearing(store.key("viewer", rate=2))
+    assert client.get("/backtests?limit=1", headers=other).status_code == 200
