@@ -79,5 +79,6 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "rank_runs",
         "watch_history",
         "search_no_edge",
+        "requested",
         "walk_forwards",
     }
