@@ -72,6 +72,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             workers=workspace.workers,
             rebuild=obj.rebuild,
             progress=workspace.progress,
+            patiently=workspace.database.patiently,
         )
         asset = context.asset_key.path[-1]
         summary = _SUMMARIES[asset](workspace, obj.batches.partitions)

@@ -13,6 +13,7 @@
     ├── CannotReplay            a run that cannot be computed again here
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
+    │   │   └── StoreOutOfReach waiting does not mend it, or has not
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
     └── ArtifactError           the artifact folder
@@ -95,6 +96,10 @@ class StoreError(BacktestError):
 
 class StoreUnavailable(StoreError):
     """The database does not answer, or refuses the connection."""
+
+
+class StoreOutOfReach(StoreUnavailable):
+    """The database does not answer, and waiting does not mend it, or has not."""
 
 
 class SchemaNotMigrated(StoreError):

@@ -25,7 +25,12 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
-from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
+from backtest_pipeline.pipeline.signals import (
+    SignalBlock,
+    place_events,
+    signals_code,
+    signals_to_compute,
+)
 from backtest_pipeline.pipeline.significance import families, weigh, with_deflated
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
@@ -39,7 +44,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
-from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
@@ -91,8 +96,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     Loading raises PartitionError where they are not those of the stored features.
     """
-    with workspace.database.begin() as connection:
-        signals = active_signals(connection)
+    signals = signals_to_compute(workspace)
     code = signals_code(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:

@@ -31,7 +31,12 @@ def refresh_signals(
 
     Features are built from the bars of a source, or taken from the user's own table.
     """
-    how = {"rebuild": rebuild, "workers": workspace.workers, "progress": workspace.progress}
+    how = {
+        "rebuild": rebuild,
+        "workers": workspace.workers,
+        "progress": workspace.progress,
+        "patiently": workspace.database.patiently,
+    }
     if isinstance(source, ExternalReader):
         taken = external_features(source, partitions)
         yield run_stage(taken, ExternalFeaturesStage(workspace, source), **how)
@@ -59,4 +64,5 @@ def refresh_backtests(
         rebuild=rebuild,
         workers=workspace.workers,
         progress=workspace.progress,
+        patiently=workspace.database.patiently,
     )

@@ -17,7 +17,7 @@ from backtest_pipeline.pipeline.members import Members, members_of
 from backtest_pipeline.pipeline.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.portfolios import Plan, Portfolio, RollupConfig, formed, planned
 from backtest_pipeline.pipeline.summary import Summary, rounded
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.research.weights import SCHEMES
@@ -33,6 +33,7 @@ from backtest_pipeline.storage.runs import current_runs
 _SHOWN = 10
 
 
+@patient
 def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     """Make the portfolios of the current runs those of a timeframe, and no others.
 
@@ -103,6 +104,7 @@ def _of_portfolios(plan: Plan, others: Sequence[Portfolio], config: RollupConfig
     return formed(plan, members, correlations(members.curves), config)
 
 
+@patient
 def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
     """The current portfolios of these timeframes: by scheme, the best, and why some are not."""
     with workspace.database.begin() as connection:

@@ -29,7 +29,7 @@ from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.significance import deflate_partitions
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.bootstrap import FEWEST_DAYS, daily_equity
 from backtest_pipeline.research.selection import Intervals, bootstrap_intervals
 from backtest_pipeline.simulation.batch import simulate_batch
@@ -45,6 +45,7 @@ from backtest_pipeline.storage.dimensions import (
 from backtest_pipeline.storage.runs import current_runs
 
 
+@patient
 def backtest_once(
     workspace: Workspace,
     source: BarSource | ExternalReader,

@@ -25,6 +25,7 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.inputs import keep_inputs
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.signals import signals_to_compute
 from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import Efficiency, efficiency
@@ -43,7 +44,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
-from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
@@ -227,8 +228,7 @@ class WalkForwardStage:
         self._workspace = workspace
         self._asked = Asked(config)
         self._plan = plan
-        with workspace.database.begin() as connection:
-            self._walkers = walkers(active_signals(connection))
+        self._walkers = walkers(signals_to_compute(workspace))
         self._code = hash_of(
             [
                 code_version(*RUN_CODE, "research", "pipeline"),

@@ -24,11 +24,11 @@ from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.folds import Plan, enter_trials
 from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.single_run import require_window
 from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.optimizer import Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, tasks_of
@@ -55,7 +55,6 @@ from backtest_pipeline.storage.dimensions import (
     known_symbols,
 )
 from backtest_pipeline.storage.provenance import content_versions
-from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
     stored_folds,
@@ -159,8 +158,7 @@ def walk_forward(
             source="walk_forward",
             chosen_by=plan.as_json(),
         )
-        with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            record_trials(cursor, pa.concat_tables([*trials, own]))
+        enter_in_ledger(workspace, [*trials, own])
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
         equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
@@ -203,6 +201,7 @@ class Prepared:
     left_out: tuple[LeftOut, ...]
 
 
+@patient
 def prepare_walk(
     workspace: Workspace,
     source: BarSource | ExternalReader,
@@ -241,6 +240,7 @@ def prepare_walk(
     return Prepared(block, tuple(task.fold for task in tasks), left_out)
 
 
+@patient
 def walk_once(
     workspace: Workspace,
     prepared: Prepared,
