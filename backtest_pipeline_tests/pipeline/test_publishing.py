@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.backtests import BacktestsStage
-from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.code import installed_code, read_code
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refreshing
@@ -32,48 +26,6 @@ def one_run(workspace: Workspace, config: SimulationConfig, **changes: Any):
     window = changes.pop("window", None) or Window()
     what: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
     return backtest_once(workspace, MARKET, asked=Asked(config, window), **what)
-
-
-def test_killed_refreshes_leave_only_whole_runs_and_a_repeat_ends_as_if_undisturbed(
-    workspace: Workspace, fresh_store: Callable[[], Workspace]
-) -> None:
-    warm = fresh_store()
-    lasts = 0.0
-    for _ in range(2):  # the first one waits for what the processes are forked from
-        began = time.monotonic()
-        process = refreshing(warm, rebuild=True)
-        process.join(120)
-        assert process.exitcode == 0
-        lasts = time.monotonic() - began
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
-    killed = 0
-    for instant in rng.permuted((np.arange(8) + rng.random(8)) / 8 * lasts):
-        process = refreshing(workspace, rebuild=True)
-        process.join(instant)
-        process.kill()
-        process.join()
-        killed += process.exitcode != 0
-        _assert_only_whole_runs(workspace)
-    assert killed >= 3
-    refresh(workspace, MARKET, PARTITIONS)
-    assert_same(contents(workspace), contents(warm))
-    for path in workspace.artifacts.root.rglob(".unfinished-*"):
-        os.utime(path, (0, 0))
-    workspace.artifacts.sweep()
-    assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
-
-
-def _assert_only_whole_runs(workspace: Workspace) -> None:
-    reader = ArtifactStore(workspace.artifacts.root)
-    for dataset in ("cmc_features", "signals", "backtests"):
-        assert not any(check_dataset(workspace, dataset).values()), dataset
-    with workspace.database.begin() as connection:
-        runs = current_runs(connection)
-        archives = connection.execute(sa.text("SELECT DISTINCT code_archive FROM backtest_runs"))
-        assert all(read_code(reader, uri) == installed_code() for uri in archives.scalars())
-    for uri in {run["artifact_uri"] for run in runs}:
-        found = reader.read_table(uri, "equity.parquet", ["run_id"])["run_id"].unique().to_pylist()
-        assert {str(r["run_id"]) for r in runs if r["artifact_uri"] == uri} <= set(found)
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
