@@ -14,6 +14,7 @@
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
     │   │   └── StoreOutOfReach waiting does not mend it, or has not
+    │   ├── StoreOvertaken      what was read has been replaced meanwhile
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
     └── ArtifactError           the artifact folder
@@ -100,6 +101,10 @@ class StoreUnavailable(StoreError):
 
 class StoreOutOfReach(StoreUnavailable):
     """The database does not answer, and waiting does not mend it, or has not."""
+
+
+class StoreOvertaken(StoreError):
+    """Another process has replaced what this was computed from; computing it again mends it."""
 
 
 class SchemaNotMigrated(StoreError):

@@ -206,10 +206,11 @@ class BacktestsStage:
             for asset in block.too_short
         ]
         with database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, block.timeframe, list(ids.values()))
             if published is not None:
                 publish(cursor, published)
             retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
-            write_versions(cursor, self.name, ids, versions)
+            write_versions(cursor, self.name, ids, versions, made_from="signals")
             replace_quality(cursor, self.name, ids, list(versions), too_short)
         return [
             self._outcome(Partition(asset, block.timeframe), asset in traded, block)

@@ -35,7 +35,7 @@ from backtest_pipeline.research.selection import Intervals, bootstrap_intervals
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import with_config_columns
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.datasets import mark_stale
+from backtest_pipeline.storage.datasets import mark_stale, require_versions
 from backtest_pipeline.storage.dimensions import (
     active_signals,
     asset_ids,
@@ -74,6 +74,7 @@ def backtest_once(
     Raises:
         UnknownName: for a signal, asset or timeframe that there is not.
         InvalidInput: for a window without enough bars, or funding rates that do not cover them.
+        StoreOvertaken: where others kept replacing what it was computed from.
         BacktestError: where the partition has no result, and why.
     """
     require_window(asked.window)
@@ -122,8 +123,10 @@ def backtest_once(
         published = prepare_publication(
             workspace, batch, block, ids, asked, "run", benchmark.versions, kept
         )
+        used = {a: version.version for a, version in single.stored.upstream.items()}
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(cursor, published)
+            require_versions(cursor, "signals", tf, ids, used)
             if asked.window == Window():
                 # The run took the place of one that a refresh had published: were the data of
                 # that one to come back, the refresh must not take its own for current.

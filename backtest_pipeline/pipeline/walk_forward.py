@@ -38,6 +38,7 @@ from backtest_pipeline.research.walk_forward import (
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import (
     DatasetVersion,
     QualityCount,
@@ -322,10 +323,11 @@ class WalkForwardStage:
         }
         short = [asset for asset in block.inputs if asset not in traded]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
             if walked is not None:
                 publish_walked(cursor, walked)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
-            write_versions(cursor, self.name, ids, versions)
+            write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
 
 

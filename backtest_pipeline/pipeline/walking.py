@@ -48,7 +48,7 @@ from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.single import defined, trade_frame
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.datasets import mark_stale
+from backtest_pipeline.storage.datasets import mark_stale, require_versions
 from backtest_pipeline.storage.dimensions import (
     active_signals,
     find_signal,
@@ -285,10 +285,12 @@ def walk_once(
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         published = walked.publication
         publish_walked(cursor, walked)
+        ids = {asset: published.runs["id"][0].as_py()}
+        used = {asset: block.inputs[asset].version}
+        require_versions(cursor, "features", block.panel.timeframe.name, ids, used)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
-            ids = published.runs["id"].to_pylist()
-            mark_stale(cursor, "walk_forward", ids[0], block.panel.timeframe.name)
+            mark_stale(cursor, "walk_forward", ids[asset], block.panel.timeframe.name)
     (run_id,) = published.runs["run_id"].to_pylist()
     with workspace.database.begin() as connection:
         (row,) = current_walk_forwards(connection, run_ids=[run_id])

@@ -11,7 +11,7 @@ from random import uniform
 from threading import Event
 from typing import TypeVar
 
-from backtest_pipeline.market.errors import StoreOutOfReach, StoreUnavailable
+from backtest_pipeline.market.errors import StoreOutOfReach, StoreOvertaken, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -47,6 +47,8 @@ class Patience:
     ) -> T:
         """Do some work, and do it again where the database went away in the middle of it.
 
+        It is also done again where others have replaced what it had read before it was done.
+
         The work must come to the same however often it is done: of a transaction whose COMMIT got
         no answer nobody knows whether it was done, and doing it again is how it is found out.
 
@@ -58,6 +60,7 @@ class Patience:
 
         Raises:
             StoreOutOfReach: where the server did not come back in time, or refuses us.
+            StoreOvertaken: where others were faster each time.
         """
         given_up = given_up or Event()
         left = self.total_s
@@ -66,10 +69,10 @@ class Patience:
                 return work()
             except StoreOutOfReach:
                 raise
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreOvertaken) as error:
                 if not self.total_s:
                     raise
-                _log.warning("%s, attempt %d: %s; waiting for the store", what, attempt, error)
+                _log.warning("%s, attempt %d: %s; doing it again", what, attempt, error)
                 began = time.monotonic()
                 self._wait(error, attempt, left, ping, given_up)
                 left -= time.monotonic() - began
@@ -77,7 +80,7 @@ class Patience:
 
     def _wait(
         self,
-        reason: StoreUnavailable,
+        reason: StoreUnavailable | StoreOvertaken,
         attempt: int,
         left: float,
         ping: Callable[[], None],
@@ -90,6 +93,8 @@ class Patience:
             pause *= uniform(0.5, 1)  # noqa: S311  (that not all come back at once)
             if given_up.wait(min(pause, max(0.0, deadline - time.monotonic()))):
                 raise StoreOutOfReach(f"{reason}; no longer waited for") from reason
+            if time.monotonic() >= deadline and isinstance(reason, StoreOvertaken):
+                raise reason
             if time.monotonic() >= deadline:
                 raise StoreOutOfReach(
                     f"{reason}; waited {self.total_s:g} s for it (BACKTEST_STORE_PATIENCE_S)"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.pipeline.backtests import BacktestsStage
+from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.batches import Batches, run_stage
+from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -17,7 +20,12 @@ from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
-from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refreshing
+from backtest_pipeline_tests.pipeline.processes import (
+    MARKET,
+    PARTITIONS,
+    market_without,
+    refreshing,
+)
 
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 
@@ -40,6 +48,44 @@ def test_processes_that_refresh_the_same_at_once_agree(
     refresh(alone, MARKET, PARTITIONS)
     assert_same(contents(workspace), contents(alone))
     assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
+
+
+def _late(stage: str, workspace: Workspace, overtake: Callable[[], object]) -> None:
+    """A stage that is overtaken after it has loaded what it computes from."""
+    overtaking = iter([overtake])
+
+    def overtaken(batches: Batches[Any]) -> Batches[Any]:
+        def load(tf: str, assets: Sequence[str]) -> Any:
+            block = batches.load(tf, assets)
+            next(overtaking, lambda: None)()
+            return block
+
+        return Batches(batches.partitions, load)
+
+    partitions = [p for p in PARTITIONS if p.timeframe == "1D"]
+    how: dict[str, Any] = {"rebuild": True, "patiently": workspace.database.patiently}
+    if stage == "features":
+        bars = overtaken(stored_bars(workspace, partitions))
+        run_stage(bars, FeaturesStage(workspace), **how)
+    elif stage == "signals":
+        signals = SignalsStage(workspace)
+        features = overtaken(stored_features(workspace, partitions))
+        run_stage(signals_of(features, signals.signals), signals, **how)
+    else:
+        config = SimulationConfig()
+        traded = backtests_of(overtaken(stored_signals(workspace, partitions)), config)
+        run_stage(traded, BacktestsStage(workspace, config), **how)
+
+
+@pytest.mark.parametrize("stage", ["features", "signals", "backtests"])
+def test_a_late_writer_does_not_put_older_results_in_the_place_of_newer_ones(
+    workspace: Workspace, fresh_store: Callable[[], Workspace], stage: str
+) -> None:
+    refresh(workspace, market_without(9), PARTITIONS)
+    _late(stage, workspace, lambda: refresh(workspace, MARKET, PARTITIONS))
+    alone = fresh_store()
+    refresh(alone, MARKET, PARTITIONS)
+    assert_same(contents(workspace), contents(alone))
 
 
 def test_a_run_has_all_that_it_takes_to_repeat_it(workspace: Workspace) -> None:
