@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.pipeline.members import Members, members_of
 from backtest_pipeline.pipeline.portfolio_tables import artifact_uri, files_of, rows_of
@@ -40,10 +41,11 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     Returns:
         How many were formed: none where all that are asked for are there, or there are no runs.
     """
+    plans = _planned(workspace, timeframe, config)
+    wanted = {plan.run_id for plan in plans}
     with workspace.database.begin() as connection:
-        plans = planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
         current = current_portfolio_ids(connection, timeframe)
-    if current == {plan.run_id for plan in plans}:
+    if current == wanted:
         return 0
     if not plans:
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
@@ -60,7 +62,18 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     )
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         publish_portfolios(cursor, rows_of(portfolios))
+        # Others wait for us now: whoever knew newer runs may have published theirs before.
+        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != wanted:
+            raise StoreOvertaken(
+                f"runs at {timeframe} were replaced while portfolios were formed of them; form "
+                "them again"
+            )
     return len(portfolios)
+
+
+def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[Plan]:
+    with workspace.database.begin() as connection:
+        return planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
 
 
 def _formed(
