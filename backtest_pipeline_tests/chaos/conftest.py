@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +12,9 @@ from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, undisturbed
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.pipeline.conftest import fresh_store, workspace
 
-
-@pytest.fixture
-def workspace(database: Database, tmp_path: Path) -> Workspace:
-    """An empty store."""
-    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
+__all__ = ["fresh_store", "judge", "workspace"]
 
 
 @pytest.fixture(scope="session")

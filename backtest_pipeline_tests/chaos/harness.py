@@ -20,6 +20,7 @@ import pandas as pd
 import sqlalchemy as sa
 from pandas.util import hash_pandas_object
 
+from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts import MANIFEST, ArtifactStore
 from backtest_pipeline.storage.database import connect_database
@@ -112,6 +113,8 @@ class Judge:
         """Each unit is an old or a new one; all files that rows point to are there, intact."""
         assert self.mixed(contents(fresh(workspace))) == []
         assert lost_files(workspace) == []
+        for dataset in CHECKED:
+            assert not any(check_dataset(workspace, dataset).values()), dataset
 
     def require_done(self, workspace: Workspace, market: int) -> None:
         """All is as an undisturbed refresh of a market leaves it, and nothing is left to sweep."""
@@ -136,6 +139,8 @@ def referenced(workspace: Workspace) -> set[str]:
     """Uris of all artifacts that rows point to."""
     query = """
         SELECT artifact_uri FROM backtest_runs
+        UNION SELECT artifact_uri FROM portfolio_runs
+        UNION SELECT artifact_uri FROM run_robustness
         UNION SELECT code_archive FROM backtest_runs WHERE code_archive IS NOT NULL
         UNION SELECT unnest(uris) FROM dataset_versions
         UNION SELECT unnest(uris) FROM dataset_snapshots"""

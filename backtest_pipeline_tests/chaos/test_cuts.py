@@ -42,10 +42,21 @@ def behind(proxy: Proxy, workspace: Workspace, patience_s: float) -> Iterator[Wo
         database.close()
 
 
-def refreshed(proxy: Proxy, workspace: Workspace, market: int, patience_s: float = 60) -> None:
+def refreshed(
+    proxy: Proxy,
+    workspace: Workspace,
+    market: int,
+    patience_s: float = 60,
+    cut_at_commit: int | None = None,
+) -> int:
+    """Refresh through the proxy; returns how many COMMITs that took, those of opening left out."""
     with behind(proxy, workspace, patience_s) as through:
+        before = proxy.commits
+        if cut_at_commit is not None:
+            proxy.cut_at_commit = before + cut_at_commit
         reports = refresh(through, MARKETS[market], PARTITIONS)
     assert not any(report.failed for report in reports.values())
+    return proxy.commits - before
 
 
 @pytest.mark.parametrize("cuts", [3, pytest.param(40, marks=pytest.mark.chaos)])
@@ -80,12 +91,10 @@ def test_a_commit_that_is_done_and_not_heard_of_is_done_once(
     """Without a number: each COMMIT of a refresh, one after the other."""
     rng = random_of("commits")
     refreshed(proxy, workspace, 0)
-    before = proxy.commits
-    refreshed(proxy, workspace, 1)
-    in_all = proxy.commits - before
+    in_all = refreshed(proxy, workspace, 1)
     places = np.arange(in_all) if cuts is None else rng.choice(in_all, cuts, replace=False)
     for n, place in enumerate(places):
-        proxy.cut_at_commit = proxy.commits + 1 + int(place)
-        refreshed(proxy, workspace, n % 2)
+        refreshed(proxy, workspace, n % 2, cut_at_commit=int(place) + 1)
+        assert proxy.cut_at_commit is None  # it was cut
         judge.require_done(workspace, n % 2)
     print({"commits cut": len(places), "commits of one refresh": in_all})  # noqa: T201

@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches, run_stage
+from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
@@ -19,7 +21,13 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.runs import current_runs
-from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.markets import (
+    StaticSource,
+    assert_same,
+    contents,
+    daily_panel,
+    refresh,
+)
 from backtest_pipeline_tests.pipeline.processes import (
     MARKET,
     PARTITIONS,
@@ -183,3 +191,19 @@ def _counts(workspace: Workspace) -> dict[str, int]:
             table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
             for table in tables
         }
+
+
+def test_signals_that_wait_to_be_computed_anew_break_no_rule_and_others_do(
+    workspace: Workspace,
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    other = StaticSource({"1D": daily_panel(dict.fromkeys("ABCDEF", 250), seed=12)})
+    of_3d = [p for p in PARTITIONS if p.timeframe == "3D"]
+    reader = SourceReader(other, list("ABCDEF"))
+    run_stage(bar_batches(reader, of_3d), BarsStage(workspace, reader))
+    run_stage(stored_bars(workspace, of_3d), FeaturesStage(workspace))
+    assert not any(check_dataset(workspace, "signals").values())
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("UPDATE signals SET close = close + 1 WHERE tf = '1D'"))
+        changed = connection.scalar(sa.text("SELECT count(*) FROM signals WHERE tf = '1D'"))
+    assert check_dataset(workspace, "signals")["close_differs"] == changed
