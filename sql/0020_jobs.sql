@@ -28,6 +28,7 @@ CREATE TABLE backtest_jobs (
     error_message       TEXT,
     dagster_run_id      TEXT,
     result_run_ids      UUID[] NOT NULL DEFAULT '{}',
+    resumes             UUID,
     CHECK ((status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)),
     CHECK ((status = 'running') = (lease_expires_at IS NOT NULL)),
     CHECK (status <> 'running' OR (worker_id IS NOT NULL AND started_at IS NOT NULL)),
@@ -42,6 +43,8 @@ COMMENT ON COLUMN backtest_jobs.lease_expires_at IS
     'Until when the worker may be trusted to live; only an expired lease is taken over';
 COMMENT ON COLUMN backtest_jobs.cancel_requested_at IS
     'For the attempt under way; a new attempt begins without it';
+COMMENT ON COLUMN backtest_jobs.resumes IS
+    'The ended job whose question this one asks again, and whose stored units it took over';
 COMMENT ON COLUMN backtest_jobs.dagster_run_id IS 'Of the attempt under way, or of the last';
 CREATE INDEX backtest_jobs_newest ON backtest_jobs (created_at DESC, job_id DESC);
 CREATE INDEX backtest_jobs_by_user ON backtest_jobs (created_by, created_at DESC, job_id DESC);
@@ -59,3 +62,6 @@ CREATE TABLE backtest_job_units (
 );
 COMMENT ON TABLE backtest_job_units IS
     'Units of work of a job that are stored: a resumed job does not compute them again';
+
+-- Parameters that somebody asked for are signals too, which no refresh computes.
+CREATE SEQUENCE asked_signal_id_seq AS INTEGER START 100001;

@@ -16,7 +16,6 @@ from backtest_pipeline.market.errors import InvalidInput
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.identity import Asked
-    from backtest_pipeline.simulation.costs import CostModel
 
 
 Start = Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")]
@@ -70,8 +69,8 @@ class Assumed:
             UnknownName, InvalidInput, BarsError: for what makes no sense, and why.
         """
         from backtest_pipeline.pipeline.identity import Asked, Window
-        from backtest_pipeline.pipeline.single_run import require_window
-        from backtest_pipeline.simulation.assumptions import sizing_of, stops_of
+        from backtest_pipeline.pipeline.traded import require_window
+        from backtest_pipeline.simulation.assumptions import costs_of, sizing_of, stops_of
         from backtest_pipeline.simulation.config import Direction, SimulationConfig
         from backtest_pipeline.simulation.funding import FundingRates
         from backtest_pipeline.sources.funding import read_funding
@@ -79,7 +78,12 @@ class Assumed:
         window = Window(day_of(self.start, "--start"), day_of(self.end, "--end"))
         require_window(window)
         config = SimulationConfig(
-            costs=self._costs(),
+            costs=costs_of(
+                self.venue,
+                fee_bps=self.fee_bps,
+                slippage_bps=self.slippage_bps,
+                funding_bps_day=self.funding_bps_day,
+            ),
             sizing=sizing_of(self.sizing),
             stops=stops_of(self.stops),
             direction=Direction.of(self.direction),
@@ -90,17 +94,6 @@ class Assumed:
         )
         rates = FundingRates.of(read_funding(self.funding)) if self.funding else None
         return Asked(config, window, funding=rates)
-
-    def _costs(self) -> CostModel:
-        from backtest_pipeline.simulation.costs import CostModel
-
-        costs = CostModel.of_venue(self.venue) if self.venue else CostModel()
-        given = {
-            "fee_bps": self.fee_bps,
-            "slippage_bps": self.slippage_bps,
-            "funding_bps_day": self.funding_bps_day,
-        }
-        return replace(costs, **{name: v for name, v in given.items() if v is not None})
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,21 @@
     ├── ConfigurationError      a setting is missing or makes no sense
     │   └── TableDrift          the user's own table is not as it is configured
     ├── UnknownName             an asset, timeframe, signal or parameter that does not exist
-    ├── InvalidInput            an argument or a range that cannot be computed
+    ├── InvalidInput            an argument that cannot be computed
+    │   ├── BadRange            a window of time that cannot be
+    │   ├── BadSymbols          assets that make no portfolio
+    │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
+    │   ├── EmptyGrid           values to try of which no combination makes sense
+    │   └── GridTooLarge        more combinations than are allowed
     ├── LooksAhead              a strategy whose signals depend on bars that come later
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange does not answer, or refuses
     ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
     ├── ProvenanceMissing       a result that does not say what it was made from (a ValueError too)
     ├── CannotReplay            a run that cannot be computed again here
+    ├── JobNotFound             no job of this id
+    ├── JobConflict             a job that is not in a state to be cancelled or resumed
+    ├── RunNotFound             no run of this id
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
     │   │   └── StoreOutOfReach waiting does not mend it, or has not
@@ -18,19 +26,58 @@
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
     └── ArtifactError           the artifact folder
-        └── ArtifactCorrupt     a file differs from its manifest
+        ├── ArtifactCorrupt     a file differs from its manifest
+        └── ResultPathMissing   a run whose artifacts are gone
 
-Each message says what is wrong, where, and how to mend it.
+Each message says what is wrong, where, and how to mend it. Each class has a code, for programs:
+problems of the service, jobs and metrics name errors by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal, get_args
+
+Code = Literal[
+    "BAD_RANGE",
+    "BAD_SYMBOL",
+    "BAD_SYMBOLS",
+    "UNKNOWN_STRATEGY",
+    "BAD_PARAMS",
+    "EMPTY_GRID",
+    "GRID_TOO_LARGE",
+    "NOT_ENOUGH_BARS",
+    "JOB_NOT_FOUND",
+    "RUN_NOT_FOUND",
+    "CONFLICT",
+    "RESULT_PATH_MISSING",
+    "RUN_ENGINE_ERROR",
+    "DATA_SOURCE_ERROR",
+    "STORE_UNAVAILABLE",
+]
+CODES: tuple[Code, ...] = get_args(Code)
+# What a name that does not exist was meant to be; any other is a parameter.
+_CODES_OF_NAMES: dict[str, Code] = {
+    "asset": "BAD_SYMBOL",
+    "stored asset": "BAD_SYMBOL",
+    "symbol": "BAD_SYMBOL",
+    "signal": "UNKNOWN_STRATEGY",
+    "signal type": "UNKNOWN_STRATEGY",
+    "indicator": "UNKNOWN_STRATEGY",
+    "strategy": "UNKNOWN_STRATEGY",
+    "run": "RUN_NOT_FOUND",
+}
 
 
 class BacktestError(Exception):
-    """Base of all errors raised on purpose by this project."""
+    """Base of all errors raised on purpose by this project.
+
+    Attributes:
+        code: names the kind of error for programs; that of an error which nobody foresaw too.
+    """
+
+    code: Code = "RUN_ENGINE_ERROR"
 
 
 class ConfigurationError(BacktestError):
@@ -57,10 +104,43 @@ class UnknownName(BacktestError):
             hint = "none is known yet"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
         self.kind, self.name = kind, name
+        self.code = _CODES_OF_NAMES.get(kind, "BAD_PARAMS")
 
 
 class InvalidInput(BacktestError):
-    """An argument or a range that cannot be computed."""
+    """An argument that cannot be computed."""
+
+    code = "BAD_PARAMS"
+
+
+class BadRange(InvalidInput):
+    """A window of time that cannot be: it ends before it begins, or a date cannot be read."""
+
+    code = "BAD_RANGE"
+
+
+class BadSymbols(InvalidInput):
+    """Assets that make no portfolio: fewer than two, or one of them twice."""
+
+    code = "BAD_SYMBOLS"
+
+
+class NotEnoughBars(InvalidInput):
+    """A window with fewer bars than a backtest needs; the message says which bars there are."""
+
+    code = "NOT_ENOUGH_BARS"
+
+
+class EmptyGrid(InvalidInput):
+    """Values to try of which no combination makes sense."""
+
+    code = "EMPTY_GRID"
+
+
+class GridTooLarge(InvalidInput):
+    """More combinations than are allowed; the message names the limit and what raises it."""
+
+    code = "GRID_TOO_LARGE"
 
 
 class LooksAhead(BacktestError):
@@ -69,6 +149,8 @@ class LooksAhead(BacktestError):
 
 class BarsError(BacktestError):
     """Bars that cannot be read or trusted; the message names the file or asset."""
+
+    code = "DATA_SOURCE_ERROR"
 
 
 class SourceUnavailable(BarsError):
@@ -91,12 +173,32 @@ class CannotReplay(BacktestError):
     """A stored run that cannot be computed again here; the message says what it would take."""
 
 
+class JobNotFound(BacktestError):
+    """No job of this id."""
+
+    code = "JOB_NOT_FOUND"
+
+
+class JobConflict(BacktestError):
+    """A job that is not in a state to be cancelled or resumed; the message names its state."""
+
+    code = "CONFLICT"
+
+
+class RunNotFound(BacktestError):
+    """No run of this id."""
+
+    code = "RUN_NOT_FOUND"
+
+
 class StoreError(BacktestError):
     """The database cannot do what was asked."""
 
 
 class StoreUnavailable(StoreError):
     """The database does not answer, or refuses the connection."""
+
+    code = "STORE_UNAVAILABLE"
 
 
 class StoreOutOfReach(StoreUnavailable):
@@ -110,6 +212,8 @@ class StoreOvertaken(StoreError):
 class SchemaNotMigrated(StoreError):
     """The database answers, with another schema than this code needs."""
 
+    code = "STORE_UNAVAILABLE"
+
 
 class RowsRefused(StoreError):
     """Rows break a rule of the database, or miss rows that they belong to; others may be sound."""
@@ -121,3 +225,9 @@ class ArtifactError(BacktestError):
 
 class ArtifactCorrupt(ArtifactError):
     """An artifact's bytes differ from what its manifest says."""
+
+
+class ResultPathMissing(ArtifactError):
+    """A run whose artifacts are gone; its rows are still there."""
+
+    code = "RESULT_PATH_MISSING"

@@ -9,7 +9,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import timeframe
 
 # Dagster joins the dimensions of a key with "|" and lists keys with "," and "[...]".
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,31}")
+SYMBOL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,31}"
 
 
 class Partition(NamedTuple):
@@ -32,7 +32,7 @@ class Partition(NamedTuple):
 
 def checked_symbol(symbol: str) -> str:
     """The symbol, if it can be part of a key, a path and a URL; raises InvalidInput."""
-    if not _SYMBOL.fullmatch(symbol):
+    if not re.fullmatch(SYMBOL_PATTERN, symbol):
         raise InvalidInput(
             f"symbol {symbol!r} cannot be a partition key: use 1 to 32 letters, digits, "
             "'.', '_' or '-', beginning with a letter or digit"

@@ -62,12 +62,16 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One partition's result in a stage: rows written, and why where there are none."""
+    """One partition's result in a stage: rows written, and why where there are none.
+
+    `error` is what a failed one failed with.
+    """
 
     partition: Partition
     status: Status
     rows: int = 0
     detail: str = ""
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,8 @@ def _run_block(
         reason = error  # it becomes the partition's recorded outcome
     if len(block) == 1:
         logger.error("%s failed for %s", stage.name, block[0], exc_info=reason)
-        return [Outcome(block[0], Status.FAILED, detail=f"{type(reason).__name__}: {reason}")]
+        detail = f"{type(reason).__name__}: {reason}"
+        return [Outcome(block[0], Status.FAILED, detail=detail, error=reason)]
     # Find the partition to blame by halves, so that its neighbours are stored all the same.
     half = len(block) // 2
     return [

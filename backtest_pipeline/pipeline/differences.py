@@ -94,7 +94,7 @@ def _number(value: Any) -> str:
 
 def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What two configurations have otherwise, key by key: `simulation.costs.fee_bps: 10 -> 20`."""
-    flat = [dict(_leaves("", side)) for side in (one, other)]
+    flat = [dict(leaves(side)) for side in (one, other)]
     return [
         f"{key}: {flat[0].get(key, 'absent')} -> {flat[1].get(key, 'absent')}"
         for key in sorted({*flat[0], *flat[1]})
@@ -102,10 +102,11 @@ def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list
     ]
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values that are no objects, each with its path, such as `simulation.costs.fee_bps`."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}" if path else name, inner)
+            yield from leaves(inner, f"{path}.{name}" if path else name)
     else:
         yield path, value
 

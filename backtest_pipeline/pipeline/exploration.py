@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars, UnknownName
 from backtest_pipeline.market.features import build_features
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.api import full_signal_type
@@ -22,7 +23,7 @@ from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.comparison import rows_in
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
-from backtest_pipeline.pipeline.single_run import require_window, too_few_bars
+from backtest_pipeline.pipeline.traded import require_window, too_few_bars
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
 from backtest_pipeline.report.sweep_figure import sweep_figure
@@ -157,18 +158,56 @@ def explore(
         InvalidInput: for bars, a window or values that cannot be explored, too many
             combinations, or a metric that is undefined for all of them.
     """
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    return sweep(
+        build_features(bars_panel(bars, timeframe, asset)),
+        signal_type,
+        params or {},
+        Asked(config, Window(start, end), funding=funding),
+        metric=metric,
+        max_combinations=max_combinations,
+        workspace=workspace,
+        progress=progress,
+        tried_by="sweep",
+    )
+
+
+def sweep(
+    panel: Panel,
+    signal_type: str,
+    params: Mapping[str, Any],
+    asked: Asked,
+    *,
+    metric: str,
+    max_combinations: int,
+    workspace: Workspace | None,
+    progress: Progress,
+    tried_by: str,
+) -> Exploration:
+    """Backtest every combination of a strategy's parameters on the features of one asset.
+
+    Args:
+        panel: features, or bars, of one asset.
+        signal_type, params, metric, max_combinations: as `explore` takes them.
+        asked: costs, window and all else that is assumed.
+        workspace: the open store in whose ledger every combination is entered, if any.
+        progress: told how many combinations are done.
+        tried_by: who tries, as in `trials.source`.
+
+    Raises:
+        UnknownName, InvalidInput: as `explore`.
+    """
     strategy = _strategy(signal_type)
     if metric not in METRIC_NAMES:
         raise UnknownName("metric", metric, METRIC_NAMES)
-    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
-    window = Window(start, end)
+    config, window, funding = asked.config, asked.window, asked.funding
+    (asset,) = panel.assets
     require_window(window)
-    grid = parameter_grid(strategy, params or {}, max_combinations)
-    panel = build_features(bars_panel(bars, timeframe, asset))
+    grid = parameter_grid(strategy, params, max_combinations)
     keep = rows_in(panel, window)
     if keep.sum() < FEWEST_BARS:
         partition = Partition(asset, panel.timeframe.name)
-        raise InvalidInput(too_few_bars(panel, partition, window, int(keep.sum())))
+        raise NotEnoughBars(too_few_bars(panel, partition, window, int(keep.sum())))
 
     if not grid.swept:
         raise InvalidInput(
@@ -179,7 +218,6 @@ def explore(
     def listen(done: int, total: int) -> None:
         progress("explore", done, total)
 
-    asked = Asked(config, window, funding=funding)
     versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
     metrics, tried, trials = [], [], []
     drawn, first = clustered(len(grid)), 0
@@ -201,7 +239,7 @@ def explore(
                     signal_type=strategy.signal_type,
                     dataset_versions=versions,
                     asked=asked,
-                    source="sweep",
+                    source=tried_by,
                 )
             )
     if workspace:

@@ -17,14 +17,15 @@ _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
 
 def portfolios_deflated(
-    portfolios: Sequence[Portfolio],
+    portfolios: Sequence[Portfolio], others: int = 0
 ) -> list[tuple[dict[str, float], dict[str, str]]]:
     """The FAMILY_METRICS of each portfolio, and why those that are NaN are so.
 
-    The family is the rollup: whoever looks at it may choose the strategy and the scheme.
+    The family is the rollup: whoever looks at it may choose the strategy and the scheme. `others`
+    are portfolios that were tried besides.
     """
     returns = [_returns_by_day(portfolio) for portfolio in portfolios]
-    family = family_of(len(portfolios), _side_by_side(returns))
+    family = family_of(len(portfolios) + others, _side_by_side(returns))
     sharpe, skew, kurtosis = (
         np.array([portfolio.metrics[name] for portfolio in portfolios])
         for name in ("sharpe", "skew", "kurtosis")

@@ -31,10 +31,18 @@ def artifact_uri(portfolios: Sequence[Portfolio]) -> str:
     return f"portfolios/{portfolios[0].plan.timeframe}/{hash_of(ids)}"
 
 
-def rows_of(portfolios: Sequence[Portfolio]) -> PortfolioTables:
-    """What goes to Postgres."""
+def rows_of(
+    portfolios: Sequence[Portfolio], *, current: bool = True, others: int = 0
+) -> PortfolioTables:
+    """What goes to Postgres.
+
+    Args:
+        portfolios: of one timeframe.
+        current: whether they are those of the timeframe, or only asked for.
+        others: portfolios that were tried besides.
+    """
     return PortfolioTables(
-        _runs(portfolios),
+        _runs(portfolios, current, others),
         _stacked([p for p in portfolios if p.plan.signal_id is not None], _weights("id")),
         _stacked([p for p in portfolios if p.plan.signal_id is None], _weights("signal_id")),
     )
@@ -61,14 +69,14 @@ def _stacked(
         table = table_of(portfolio)
         ids = pa.repeat(str(portfolio.plan.run_id), table.num_rows)
         tables.append(table.add_column(0, "run_id", ids))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables) if tables else pa.table({})
 
 
-def _runs(portfolios: Sequence[Portfolio]) -> pa.Table:
+def _runs(portfolios: Sequence[Portfolio], current: bool, others: int) -> pa.Table:
     uri, code = artifact_uri(portfolios), code_version(*RUN_CODE, "research")
     rows = []
     for portfolio, (deflated, why_not) in zip(
-        portfolios, portfolios_deflated(portfolios), strict=True
+        portfolios, portfolios_deflated(portfolios, others), strict=True
     ):
         plan, result = portfolio.plan, portfolio.result
         metrics = {**portfolio.metrics, **deflated}
@@ -87,7 +95,7 @@ def _runs(portfolios: Sequence[Portfolio]) -> pa.Table:
                 "first_ts": int(stamps[0]),
                 "last_ts": int(stamps[-1]),
                 "completed_at": datetime.now(UTC),
-                "is_current": True,
+                "is_current": current,
                 "config": canonical_json(plan.about),
                 "metrics": canonical_json(
                     {k: None if np.isnan(v) else v for k, v in metrics.items()}

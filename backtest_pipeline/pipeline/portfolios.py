@@ -24,7 +24,12 @@ from backtest_pipeline.research.diversification import (
     contributions,
     diversification,
 )
-from backtest_pipeline.research.portfolio import PortfolioResult, PortfolioRules, form_portfolio
+from backtest_pipeline.research.portfolio import (
+    FIXED,
+    PortfolioResult,
+    PortfolioRules,
+    form_portfolio,
+)
 from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, equity_metrics, undefined_reasons
@@ -57,6 +62,7 @@ class RollupConfig:
         initial_cash: starting capital.
         schemes: one portfolio of each strategy for each, without repeats.
         rebalance, lookback, max_weight: see `research.portfolio.PortfolioRules`.
+        weights: of the scheme FIXED, by run, in the order that the runs are given in.
         risk_free: return of cash a day, a fraction, that metrics are in excess of; that of the
             members' runs, or the two cannot be compared.
 
@@ -71,6 +77,7 @@ class RollupConfig:
     lookback: int = 90
     max_weight: float = 1.0
     risk_free: float = 0.0
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.schemes or len(set(self.schemes)) < len(self.schemes):
@@ -82,7 +89,8 @@ class RollupConfig:
 
     def rules(self, scheme: str) -> PortfolioRules:
         """The rules of a scheme."""
-        return PortfolioRules(scheme, self.rebalance, self.lookback, self.max_weight)
+        weights = self.weights if scheme == FIXED else ()
+        return PortfolioRules(scheme, self.rebalance, self.lookback, self.max_weight, weights)
 
     @property
     def cost_rate(self) -> float:
@@ -127,8 +135,10 @@ def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[P
             "initial_cash": config.initial_cash,
             "risk_free": config.risk_free,
         }
-        if scheme == EQUAL_WEIGHT:
+        if scheme in (EQUAL_WEIGHT, FIXED):
             del about["lookback"]
+        if scheme != FIXED:
+            del about["weights"]
         identity = canonical_json([timeframe, signal[1], about, sorted(members), code])
         run_id = uuid.uuid5(_NAMESPACE, identity)
         return Plan(run_id, timeframe, *signal, config.rules(scheme), about, rests_on)

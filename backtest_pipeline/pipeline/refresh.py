@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
-from backtest_pipeline.pipeline.batches import StageReport, run_stage
+from backtest_pipeline.pipeline.batches import StageReport, Status, run_stage
 from backtest_pipeline.pipeline.external import (
     ExternalFeaturesStage,
     ExternalReader,
@@ -20,23 +22,18 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
 
 
-def refresh_signals(
+def refresh_features(
     workspace: Workspace,
     source: BarSource | ExternalReader,
     partitions: Sequence[Partition],
     *,
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
-    """Features and signals of these partitions; each report as its stage ends.
+    """Features of these partitions; each report as its stage ends.
 
-    Features are built from the bars of a source, or taken from the user's own table.
+    They are built from the bars of a source, or taken from the user's own table.
     """
-    how = {
-        "rebuild": rebuild,
-        "workers": workspace.workers,
-        "progress": workspace.progress,
-        "patiently": workspace.database.patiently,
-    }
+    how = _how(workspace, rebuild)
     if isinstance(source, ExternalReader):
         taken = external_features(source, partitions)
         yield run_stage(taken, ExternalFeaturesStage(workspace, source), **how)
@@ -45,9 +42,20 @@ def refresh_signals(
         yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
         bars = stored_bars(workspace, partitions)
         yield run_stage(bars, FeaturesStage(workspace), **how)
+
+
+def refresh_signals(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    partitions: Sequence[Partition],
+    *,
+    rebuild: bool = False,
+) -> Iterator[StageReport]:
+    """Features and signals of these partitions; each report as its stage ends."""
+    yield from refresh_features(workspace, source, partitions, rebuild=rebuild)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)
-    yield run_stage(signals_of(features, stage.signals), stage, **how)
+    yield run_stage(signals_of(features, stage.signals), stage, **_how(workspace, rebuild))
 
 
 def refresh_backtests(
@@ -61,8 +69,24 @@ def refresh_backtests(
     return run_stage(
         backtests_of(stored_signals(workspace, partitions), config),
         BacktestsStage(workspace, config),
-        rebuild=rebuild,
-        workers=workspace.workers,
-        progress=workspace.progress,
-        patiently=workspace.database.patiently,
+        **_how(workspace, rebuild),
     )
+
+
+def require_stored(report: StageReport) -> None:
+    """Raises what the first partition without a result failed with, or why it has none."""
+    for outcome in report.outcomes:
+        if isinstance(outcome.error, BacktestError):
+            raise outcome.error
+        if outcome.detail:
+            kind = NotEnoughBars if outcome.status is Status.EMPTY else BacktestError
+            raise kind(f"{outcome.partition}: {report.stage}: {outcome.detail}")
+
+
+def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:
+    return {
+        "rebuild": rebuild,
+        "workers": workspace.workers,
+        "progress": workspace.progress,
+        "patiently": workspace.database.patiently,
+    }

@@ -25,9 +25,15 @@ from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.folds import Plan, enter_trials
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
-from backtest_pipeline.pipeline.refresh import refresh_signals
-from backtest_pipeline.pipeline.single_run import require_window
-from backtest_pipeline.pipeline.walk_forward import judge, publish_walked, walk_block, walkers
+from backtest_pipeline.pipeline.refresh import refresh_features, require_stored
+from backtest_pipeline.pipeline.traded import require_window
+from backtest_pipeline.pipeline.walk_forward import (
+    judge,
+    publish_walked,
+    space_of,
+    walk_block,
+    walkers,
+)
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.optimizer import Objective, Search
@@ -48,11 +54,13 @@ from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.single import defined, trade_frame
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.datasets import mark_stale, require_versions
+from backtest_pipeline.storage.datasets import mark_stale
 from backtest_pipeline.storage.dimensions import (
+    SignalRow,
     active_signals,
     find_signal,
     known_symbols,
+    signal_with,
 )
 from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline.storage.walk_forward import (
@@ -60,7 +68,7 @@ from backtest_pipeline.storage.walk_forward import (
     stored_folds,
 )
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import strategies, strategy_of
 
 
 @dataclass(frozen=True)
@@ -227,10 +235,8 @@ def prepare_walk(
     if asset not in offered and asset not in known:
         raise UnknownName("asset", asset, (*offered, *known))
     if asset in offered:
-        for report in refresh_signals(workspace, source, [partition], rebuild=rebuild):
-            for outcome in report.outcomes:
-                if outcome.detail:
-                    raise BacktestError(f"{partition}: {report.stage}: {outcome.detail}")
+        for report in refresh_features(workspace, source, [partition], rebuild=rebuild):
+            require_stored(report)
     block = load_block(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
     if asset not in block.inputs:
         raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
@@ -254,7 +260,7 @@ def walk_once(
     """Do a walk-forward that is prepared, and store it like any other run.
 
     Args:
-        signal: name or type of a registered signal; its strategy is walked.
+        signal: name or type of a registered signal, or type of a strategy; that is walked.
         params: values to choose from, by parameter.
 
     Returns:
@@ -267,8 +273,7 @@ def walk_once(
     """
     block = prepared.block
     (asset,) = block.panel.assets
-    with workspace.database.begin() as connection:
-        chosen = find_signal(active_signals(connection), signal)
+    chosen = _walked_signal(workspace, signal, params)
     walking = walkers([chosen], {chosen.signal_type: params})
     keep = rows_in(block.panel, asked.window)
     tasks, left_out = tasks_of(block.panel, asset, plan.schedule, keep)
@@ -285,13 +290,24 @@ def walk_once(
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         published = walked.publication
         publish_walked(cursor, walked)
-        ids = {asset: published.runs["id"][0].as_py()}
-        used = {asset: block.inputs[asset].version}
-        require_versions(cursor, "features", block.panel.timeframe.name, ids, used)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
-            mark_stale(cursor, "walk_forward", ids[asset], block.panel.timeframe.name)
+            mark_stale(
+                cursor, "walk_forward", published.runs["id"][0].as_py(), block.panel.timeframe.name
+            )
     (run_id,) = published.runs["run_id"].to_pylist()
     with workspace.database.begin() as connection:
         (row,) = current_walk_forwards(connection, run_ids=[run_id])
         return {**row, "folds": stored_folds(connection, row["run_id"])}
+
+
+def _walked_signal(workspace: Workspace, name: str, params: Mapping[str, Any]) -> SignalRow:
+    """A registered signal, else one that stands for the strategy with what it chooses from."""
+    signal_type = full_signal_type(name)
+    with workspace.database.begin() as connection:
+        active = active_signals(connection)
+        if signal_type not in strategies() or any(s.signal_type == signal_type for s in active):
+            return find_signal(active, name)
+        space = space_of(signal_type, params)
+        axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
+        return signal_with(connection, signal_type, axes)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import GridTooLarge, InvalidInput, UnknownName
 from backtest_pipeline.research.neighbourhood import LOWER_IS_BETTER
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline.strategies.grid import Number, ParameterSpace
@@ -98,7 +98,7 @@ class Search:
             InvalidInput: where `grid` is asked for and the space is too large for it.
         """
         if self.method == "grid" and space.size > self.most:
-            raise InvalidInput(
+            raise GridTooLarge(
                 f"{space.strategy.signal_type}: {space.size:,} combinations are more than "
                 f"{self.most:,}; take larger steps, search at random or by tpe, or raise "
                 "BACKTEST_OPTIMIZER_MAX_COMBINATIONS (--max-combinations)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,8 @@ from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES, scheme_wei
 
 _MONTHS = {"monthly": 1, "quarterly": 3}
 SCHEDULES = ("weekly", *_MONTHS)
+FIXED = "fixed"
+"""The scheme of weights that are given, and not found."""
 SHORT_HISTORY, CONSTANT, NO_BAR = "short_history", "constant_returns", "no_bar"
 LEFT_OUT = (SHORT_HISTORY, CONSTANT, NO_BAR)
 LONGEST_SILENCE = np.timedelta64(7, "D")
@@ -27,33 +29,48 @@ class PortfolioRules:
     """How a portfolio sets its weights.
 
     Attributes:
-        scheme: one of `research.weights.SCHEMES`.
+        scheme: one of `research.weights.SCHEMES`, or FIXED.
         rebalance: weights are decided at the first bar of each week (from Monday), month or
             quarter, and capital is spread anew at the bar after it: one of SCHEDULES.
         lookback: returns, one per bar, that all schemes but `equal_weight` look at. An asset
             joins once it has so many.
         max_weight: most that one asset may weigh when weights are set. Where that is below
             1 / number of assets, each gets it, and the rest of the capital is cash.
+        weights: fractions of the scheme FIXED, by asset; those that are alive at a rebalance share
+            the capital in these proportions.
 
     Raises:
         UnknownName: for a scheme or schedule that there is not.
-        InvalidInput: for a look-back below 2, or a cap outside (0, 1].
+        InvalidInput: for a look-back below 2, a cap outside (0, 1], or weights that are negative
+            or do not sum to 1 within 1e-6.
     """
 
     scheme: str = EQUAL_WEIGHT
     rebalance: str = "monthly"
     lookback: int = 90
     max_weight: float = 1.0
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise UnknownName("portfolio scheme", self.scheme, SCHEMES)
+        if self.scheme not in (*SCHEMES, FIXED):
+            raise UnknownName("portfolio scheme", self.scheme, (*SCHEMES, FIXED))
+        if (self.scheme == FIXED) != bool(self.weights):
+            raise InvalidInput(f"weights belong to the scheme {FIXED}, and it to them")
+        if self.weights:
+            _require_weights(self.weights)
         if self.rebalance not in SCHEDULES:
             raise UnknownName("rebalancing schedule", self.rebalance, SCHEDULES)
         if self.lookback < 2:
             raise InvalidInput(f"lookback must be at least 2 returns, not {self.lookback!r}")
         if not (math.isfinite(self.max_weight) and 0.0 < self.max_weight <= 1.0):
             raise InvalidInput(f"max_weight must be above 0 and at most 1, not {self.max_weight!r}")
+
+
+def _require_weights(weights: Sequence[float]) -> None:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise InvalidInput("weights must be numbers that are not negative")
+    if abs(math.fsum(weights) - 1.0) > 1e-6:
+        raise InvalidInput(f"weights must sum to 1 within 1e-6, not to {math.fsum(weights)!r}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,7 @@ def _weights_at(
         silent = (first <= row) & (row <= last) & (filled[:, row] > 0) & ~alive[:, row]
         left_out[NO_BAR][i] = silent.sum()
         returns = np.empty((0, len(chosen)))
-        if rules.scheme != EQUAL_WEIGHT:
+        if rules.scheme not in (EQUAL_WEIGHT, FIXED):
             enough = chosen[first[chosen] + rules.lookback <= row]
             window = filled[enough, max(row - rules.lookback, 0) : row + 1]
             returns = (window[:, 1:] / window[:, :-1] - 1.0).T
@@ -188,7 +205,10 @@ def _weights_at(
             left_out[SHORT_HISTORY][i] = len(chosen) - len(enough)
             left_out[CONSTANT][i] = len(enough) - varies.sum()
             chosen, returns = enough[varies], returns[:, varies]
-        if len(chosen):
+        if rules.scheme == FIXED:
+            given = np.array(rules.weights)[chosen]
+            weights[i, chosen] = given / (given.sum() or 1.0)
+        elif len(chosen):
             weights[i, chosen] = scheme_weights(rules.scheme, returns, rules.max_weight)
     can = weights.any(axis=1)
     return rows[can], weights[can], {reason: n[can] for reason, n in left_out.items()}

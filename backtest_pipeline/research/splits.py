@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import BadRange, InvalidInput, NotEnoughBars, UnknownName
 
 Mode = Literal["rolling", "expanding", "anchored"]
 Length = float | str | timedelta  # a number counts days
@@ -147,7 +147,7 @@ def walk_forward_layout(
     first, end = int(stamps[0]), int(stamps[-1]) + bar_us
     missing = first + train_us + test_us - end
     if missing > 0:
-        raise InvalidInput(
+        raise NotEnoughBars(
             f"{len(stamps)} bars are too few for one fold of train {train!r} and test {test!r}: "
             f"{ceil(missing / bar_us)} more bars are needed"
         )
@@ -316,14 +316,14 @@ def _instants(window: Sequence[str | datetime]) -> tuple[int, int, int, int]:
     try:
         dates = pd.to_datetime(list(window), utc=True).as_unit("us")
     except ValueError as error:
-        raise InvalidInput(f"{window!r} has a date that cannot be read") from error
+        raise BadRange(f"{window!r} has a date that cannot be read") from error
     if len(dates) != 4 or dates.hasnans:
         raise InvalidInput(
             f"a window is (train_start, train_end, test_start, test_end), not {window!r}"
         )
     train_start, train_end, test_start, test_end = dates.asi8.tolist()
     if not train_start < train_end <= test_start < test_end:
-        raise InvalidInput(
+        raise BadRange(
             f"train {window[0]} to {window[1]}, test {window[2]} to {window[3]}: training comes "
             "before its test, and each begins before it ends"
         )

@@ -1,11 +1,12 @@
-"""Sizing and stops from short texts, as command lines and settings have them."""
+"""Costs, sizing and stops from names and short texts, as command lines and settings have them."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.sizing import (
     AtrRisk,
     EqualWeight,
@@ -22,6 +23,17 @@ SIZINGS: dict[str, type[Sizing]] = {
     "atr": AtrRisk,
 }
 T = TypeVar("T")
+
+
+def costs_of(venue: str | None = None, **given: float | None) -> CostModel:
+    """Costs of a venue, or else the usual, with what is given (not None) in their place.
+
+    Raises:
+        UnknownName: for a venue that there is not.
+        InvalidInput: for a cost that makes no sense.
+    """
+    costs = CostModel.of_venue(venue) if venue else CostModel()
+    return replace(costs, **{name: value for name, value in given.items() if value is not None})
 
 
 def sizing_of(text: str) -> Sizing:

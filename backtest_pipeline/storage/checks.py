@@ -41,7 +41,7 @@ _RULES = {
                                 OR m.exposure NOT BETWEEN 0 AND 1) AS shares_out_of_bounds,
                count(*) FILTER (WHERE m.max_drawdown NOT BETWEEN -1 AND 0
                                 OR m.total_return < -1) AS losses_out_of_bounds
-        FROM backtest_runs r
+        FROM visible_runs r
         LEFT JOIN backtest_metrics m USING (run_id)
         LEFT JOIN (SELECT run_id, count(*) AS n FROM backtest_trades GROUP BY run_id) t
             USING (run_id)
@@ -63,7 +63,7 @@ _RULES = {
         ), members AS (
             SELECT c.run_id, r.id, r.first_ts
             FROM current_ones c CROSS JOIN unnest(c.member_run_ids) AS member
-            JOIN backtest_runs r ON r.run_id = member
+            JOIN visible_runs r ON r.run_id = member
         )
         SELECT (SELECT count(*) FROM rebalances
                 WHERE total > 1 + 1e-9 OR (total < 1 - 1e-9 AND least < cap - 1e-9)
@@ -80,7 +80,7 @@ _RULES = {
     "walk_forward": """
         WITH folds AS (
             SELECT f.*, lag(f.test_end) OVER w AS tested_until, lag(f.fold) OVER w AS fold_before
-            FROM walk_forward_folds f JOIN backtest_runs r USING (run_id)
+            FROM walk_forward_folds f JOIN visible_runs r USING (run_id)
             WHERE r.is_current WINDOW w AS (PARTITION BY run_id ORDER BY fold)
         ), of_run AS (
             SELECT run_id, min(test_start) AS first_ts, max(test_end) AS last_ts,
@@ -97,11 +97,11 @@ _RULES = {
                (SELECT count(*) FROM folds WHERE fold <> coalesce(fold_before + 1, 0)
                ) AS folds_missing,
                (SELECT count(*) FROM walk_forward_runs w
-                    JOIN backtest_runs r USING (run_id) LEFT JOIN between_tests b USING (run_id)
+                    JOIN visible_runs r USING (run_id) LEFT JOIN between_tests b USING (run_id)
                     WHERE r.is_current AND w.n_untested <> coalesce(b.n_bars, 0)
                ) AS bars_untested,
                (SELECT count(*) FROM walk_forward_runs w
-                    JOIN backtest_runs r USING (run_id) LEFT JOIN of_run o USING (run_id)
+                    JOIN visible_runs r USING (run_id) LEFT JOIN of_run o USING (run_id)
                     WHERE r.is_current AND (o.run_id IS NULL OR o.n_folds <> w.n_folds
                         OR o.n_bars <> r.n_bars OR o.first_ts <> r.first_ts
                         OR o.last_ts <> r.last_ts)) AS other_bars_than_the_run

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
+from backtest_pipeline.storage.removals import SHARE
+
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
@@ -120,7 +122,12 @@ def _types_of(cursor: Cursor, table: str) -> dict[str, Any]:
 
 
 def lock_cells(cursor: Cursor, dataset: str, timeframe: str, ids: Sequence[int]) -> None:
-    """Wait until no other transaction writes these assets of a dataset at this timeframe."""
+    """Wait until no other transaction writes these assets of a dataset at this timeframe.
+
+    Nor is any artifact removed from then on until the transaction ends: what is looked for or
+    written among them now is there when the rows that name it appear.
+    """
+    run(cursor, SHARE)
     run(
         cursor,
         "SELECT pg_advisory_xact_lock(hashtextextended(concat_ws('|', $1, id::text, $2), 0))"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import DAY_US, TIMEFRAMES, Timeframe
 from backtest_pipeline.sources.base import AssetInfo
 
+_LONGEST_NAME = 100
 _UNIT_WORDS = {"MIN": "minute", "H": "hour", "D": "day", "W": "week", "M": "month", "Y": "year"}
 _LENGTHS_IN_DAYS = {"M": (28, 31), "Y": (365, 366)}
 
@@ -164,6 +167,45 @@ def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
         """)
     )
     return tuple(SignalRow(*row) for row in rows)
+
+
+def signal_with(
+    connection: sa.Connection, signal_type: str, params: Mapping[str, Any]
+) -> SignalRow:
+    """The signal that no refresh computes and that stands for these parameters.
+
+    One that there is not is added, for runs refer to it.
+    """
+    told = json.dumps(params, allow_nan=False)
+    values = ", ".join(f"{name}={value}" for name, value in params.items())
+    name = f"{signal_type}({values})"
+    if len(name) > _LONGEST_NAME:
+        name = f"{signal_type}({hashlib.sha256(told.encode()).hexdigest()[:16]})"
+    found = _signal_with(connection, signal_type, told)
+    if found is None:
+        connection.execute(
+            sa.text("""
+                INSERT INTO dim_signals (signal_id, name, signal_type, params, is_active)
+                VALUES (nextval('asked_signal_id_seq'), :name, :type, CAST(:params AS jsonb), FALSE)
+                ON CONFLICT (name) DO NOTHING
+            """),
+            {"name": name, "type": signal_type, "params": told},
+        )
+        found = _signal_with(connection, signal_type, told)
+    assert found is not None  # noqa: S101  (just added, by this process or another)
+    return found
+
+
+def _signal_with(connection: sa.Connection, signal_type: str, params: str) -> SignalRow | None:
+    row = connection.execute(
+        sa.text("""
+            SELECT signal_id, name, signal_type, params FROM dim_signals
+            WHERE signal_type = :type AND params = CAST(:params AS jsonb) AND NOT is_active
+            ORDER BY signal_id LIMIT 1
+        """),
+        {"type": signal_type, "params": params},
+    ).one_or_none()
+    return None if row is None else SignalRow(*row)
 
 
 def find_signal(signals: Sequence[SignalRow], name: str) -> SignalRow:

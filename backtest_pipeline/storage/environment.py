@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _PACKAGES = ("llvmlite", "numba", "numpy", "optuna", "pandas", "pyarrow")
 
 
-def environment() -> dict[str, Any]:
+@cache
+def environment() -> Mapping[str, Any]:
     """`python`, `machine` and `versions` by package, as JSON values; no path, no host's name."""
     return {
         "python": platform.python_version(),

@@ -97,7 +97,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
-        FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+        FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
         WHERE r.is_current AND r.status = 'completed'
@@ -174,7 +174,7 @@ def board_faults(connection: Connection) -> dict[str, int]:
             ), listed AS (
                 SELECT l.* FROM leaderboard l JOIN newest USING (board_id)
             ), current AS (
-                SELECT run_id FROM backtest_runs WHERE is_current AND status = 'completed'
+                SELECT run_id FROM visible_runs WHERE is_current AND status = 'completed'
             )
             SELECT (SELECT count(*) = 0 FROM newest)::int AS no_board,
                    (SELECT count(*) FROM listed WHERE rank > (SELECT n_ranked FROM newest))

@@ -57,7 +57,7 @@ def quarantined_runs(
         text("""
             SELECT r.run_id, r.signal_name, r.symbol, r.tf, q.quarantined_at, q.expected, q.found,
                    q.reason
-            FROM quarantined_runs q JOIN backtest_runs r USING (run_id)
+            FROM quarantined_runs q JOIN visible_runs r USING (run_id)
             WHERE r.is_current AND r.split = :split
               AND (CAST(:timeframes AS text[]) IS NULL OR r.tf = ANY(:timeframes))
               AND (CAST(:symbols AS text[]) IS NULL OR r.symbol = ANY(:symbols))

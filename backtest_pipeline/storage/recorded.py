@@ -81,14 +81,14 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
     """
     if len(given) >= _FEWEST_DIGITS and re.fullmatch("[0-9a-f-]+", given):
         rows = connection.execute(
-            text("SELECT run_id FROM backtest_runs WHERE run_id::text LIKE :start LIMIT 2"),
+            text("SELECT run_id FROM visible_runs WHERE run_id::text LIKE :start LIMIT 2"),
             {"start": f"{given}%"},
         )
         found = list(rows.scalars())
         if len(found) == 1:
             return found[0]
     recent = connection.execute(
-        text("SELECT run_id::text FROM backtest_runs ORDER BY completed_at DESC LIMIT :n"),
+        text("SELECT run_id::text FROM visible_runs ORDER BY completed_at DESC LIMIT :n"),
         {"n": _NEAR},
     )
     raise UnknownName("run", given, recent.scalars())
@@ -106,7 +106,7 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
             SELECT run_id, signal_name, symbol, tf, split, config, snapshot_id,
                    dataset_version_ids, code_version, code_archive, environment_hash, engine,
                    engine_version, result_fingerprint, artifact_uri, results, is_current
-            FROM backtest_runs WHERE run_id = ANY(:run_ids)
+            FROM visible_runs WHERE run_id = ANY(:run_ids)
         """),
         {"run_ids": list(run_ids)},
     )
@@ -187,7 +187,7 @@ def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
     rows = connection.execute(
         text("""
             SELECT r.run_id, q.run_id IS NOT NULL AS apart
-            FROM backtest_runs r LEFT JOIN quarantined_runs q USING (run_id)
+            FROM visible_runs r LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed' ORDER BY r.run_id
         """)
     )

@@ -151,10 +151,10 @@ def unmeasured_pairs(connection: Connection) -> list[RunPair]:
         text("""
             SELECT r.restatement_id, o.run_id, n.run_id, o.last_ts, o.artifact_uri, n.artifact_uri
             FROM restatements r
-            JOIN backtest_runs o ON o.id = r.id AND o.tf = r.tf AND NOT o.is_current
+            JOIN visible_runs o ON o.id = r.id AND o.tf = r.tf AND NOT o.is_current
                 AND o.dataset_version_ids ->> concat(o.symbol, '|', o.tf) = r.version_before
             CROSS JOIN LATERAL (
-                SELECT * FROM backtest_runs n
+                SELECT * FROM visible_runs n
                 WHERE n.config_hash = o.config_hash AND n.id = o.id AND n.tf = o.tf
                     AND n.completed_at > o.completed_at
                     AND n.dataset_version_ids ->> concat(o.symbol, '|', o.tf) <> r.version_before
@@ -208,7 +208,7 @@ def stored_restatements(
                    (array_agg(o.signal_name ORDER BY abs(e.pnl_moved) DESC))[1] AS signal
             FROM restatements r JOIN dim_assets a USING (id)
             LEFT JOIN restatement_effects e USING (restatement_id)
-            LEFT JOIN backtest_runs o ON o.run_id = e.run_before
+            LEFT JOIN visible_runs o ON o.run_id = e.run_before
             WHERE r.first_ts IS NOT NULL
                 AND (CAST(:symbols AS text[]) IS NULL OR a.symbol = ANY(:symbols))
                 AND (CAST(:timeframes AS text[]) IS NULL OR r.tf = ANY(:timeframes))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 from sqlalchemy import Connection, text
 
+Run = dict[str, Any]
+
 
 def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table) -> None:
     """Put runs with their trades and metrics in the place of what they supersede.
@@ -59,33 +61,37 @@ def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full"
     )
 
 
+_COLUMNS = """r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id, r.tf, r.first_ts,
+    r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
+    r.snapshot_id, r.dataset_version_ids, r.is_current, q.quarantined_at, m.*"""
+_SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
+    LEFT JOIN quarantined_runs q USING (run_id)"""
+_ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
+
+
 def current_runs(
     connection: Connection,
     *,
     timeframes: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
-    run_ids: Sequence[uuid.UUID] | None = None,
 ) -> list[dict[str, Any]]:
-    """Current runs with their metrics, in a stable order; an undefined metric is None.
+    """The runs of each partition's last refresh with their metrics, in a stable order.
+
+    Those are of the active signals over the whole history, under one configuration; runs in
+    quarantine are left out. An undefined metric is None.
 
     Args:
-        timeframes, symbols: only these, where given, and only the runs of each partition's last
-            refresh: the active signals over the whole history, under one configuration. Those in
-            quarantine are left out.
-        run_ids: exactly these runs, of whatever window and configuration.
+        timeframes, symbols: only these, where given.
 
     Raises:
         ProvenanceMissing: for a run that does not say what it was made from.
     """
-    conditions = ["r.is_current", "r.status = 'completed'"]
+    conditions = [
+        "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
+        """(r.id, r.tf, r.artifact_uri) IN (
+            SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests')""",
+    ]
     bound: dict[str, Any] = {}
-    if run_ids is None:
-        conditions.append("""(r.id, r.tf, r.artifact_uri) IN (
-            SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests')""")
-        conditions.append("q.run_id IS NULL")
-    else:
-        conditions.append("r.run_id = ANY(:run_ids)")
-        bound["run_ids"] = list(run_ids)
     if timeframes is not None:
         conditions.append("r.tf = ANY(:timeframes)")
         bound["timeframes"] = list(timeframes)
@@ -93,15 +99,25 @@ def current_runs(
         conditions.append("r.symbol = ANY(:symbols)")
         bound["symbols"] = list(symbols)
     query = f"""
-        SELECT r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf, r.first_ts,
-               r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash,
-               r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*
-        FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
-        LEFT JOIN quarantined_runs q USING (run_id)
-        WHERE {" AND ".join(conditions)}
-        ORDER BY r.tf, r.signal_id, r.symbol, r.run_id
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE {" AND ".join(conditions)} ORDER BY {_ORDER}
     """  # noqa: S608 - the conditions are the literals above, their values are bound
     return with_provenance(connection.execute(text(query), bound).mappings())
+
+
+def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Run]:
+    """Exactly these runs, as `current_runs` gives them, of whatever window and configuration.
+
+    A run that is not stored is left out.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    query = f"""
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE r.status = 'completed' AND r.run_id = ANY(:run_ids)
+        ORDER BY {_ORDER}
+    """  # noqa: S608 - literals
+    rows = connection.execute(text(query), {"run_ids": list(run_ids)})
+    return {row["run_id"]: row for row in with_provenance(rows.mappings())}
 
 
 def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def read_runs_to_deflate(
     return copy.fetch(
         cursor,
         "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.signal_type,"
-        " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM backtest_runs r JOIN trials t USING (trial_id)"
+        " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM visible_runs r JOIN trials t USING (trial_id)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
         " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",
         tf,

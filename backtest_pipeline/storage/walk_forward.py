@@ -85,18 +85,19 @@ def current_walk_forwards(
     """
     rows = connection.execute(
         text("""
-            SELECT m.*, r.signal_id, r.signal_name, r.signal_type, r.symbol, r.id, r.tf,
-                   r.first_ts, r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint,
+            SELECT m.*, r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id,
+                   r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
+                   r.result_fingerprint,
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
                    w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
                    w.test_sharpe, w.efficiency,
                    w.threshold, w.verdict, w.reason
-            FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id)
             LEFT JOIN quarantined_runs q USING (run_id)
-            WHERE r.is_current AND r.status = 'completed'
+            WHERE r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
-                  THEN (r.id, r.tf, r.artifact_uri) IN (
+                  THEN r.is_current AND (r.id, r.tf, r.artifact_uri) IN (
                       SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'walk_forward')
                       AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END

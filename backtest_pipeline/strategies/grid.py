@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import EmptyGrid, GridTooLarge, InvalidInput, UnknownName
 from backtest_pipeline.strategies.base import Strategy
 
 Number = int | float
@@ -93,7 +93,7 @@ class ParameterSpace:
                 sound.append(combination)
             reason = reason or problem or ""
         if not sound:
-            raise InvalidInput(
+            raise EmptyGrid(
                 f"{self.strategy.signal_type}: none of {self.size:,} combinations makes sense: "
                 f"{reason}"
             )
@@ -145,7 +145,7 @@ def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int
 def _sequence(strategy: Strategy[Any], name: str, values: Any) -> Sequence[Any]:
     axis = values if hasattr(values, "__len__") and not isinstance(values, str) else (values,)
     if len(axis) == 0:
-        raise InvalidInput(f"{strategy.signal_type}: {name} has no value to explore")
+        raise EmptyGrid(f"{strategy.signal_type}: {name} has no value to explore")
     return axis
 
 
@@ -153,7 +153,7 @@ def _require_size(strategy: Strategy[Any], axes: Mapping[str, Sequence[Any]], mo
     n = math.prod(map(len, axes.values()))
     if n > most:
         sizes = " x ".join(f"{len(axis):,} of {name}" for name, axis in axes.items())
-        raise InvalidInput(
+        raise GridTooLarge(
             f"{strategy.signal_type}: {sizes} are {n:,} combinations, and {most:,} are the limit; "
             "take larger steps, or raise max_combinations (--max-combinations)"
         )

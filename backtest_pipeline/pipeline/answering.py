@@ -1,0 +1,324 @@
+"""How questions are answered: the use case of each kind, and its result in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from backtest_pipeline.market.errors import BadSymbols, InvalidInput
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.answers import (
+    Answer,
+    BacktestAnswer,
+    Combination,
+    Fold,
+    Member,
+    Metrics,
+    OptimizeAnswer,
+    PortfolioAnswer,
+    WalkForwardAnswer,
+)
+from backtest_pipeline.pipeline.exploration import Exploration
+from backtest_pipeline.pipeline.external import ExternalReader
+from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.on_demand import (
+    backtest_on_demand,
+    optimize_on_demand,
+    portfolio_on_demand,
+    require_several,
+)
+from backtest_pipeline.pipeline.portfolios import RollupConfig
+from backtest_pipeline.pipeline.questions import (
+    Assumptions,
+    BacktestQuestion,
+    OptimizeQuestion,
+    PortfolioQuestion,
+    WalkForwardQuestion,
+)
+from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.exploration import parameters
+from backtest_pipeline.research.optimizer import Objective, Search
+from backtest_pipeline.research.portfolio import FIXED
+from backtest_pipeline.research.schedule import Schedule
+from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
+from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.sources.choose import choose_source
+from backtest_pipeline.storage.results import note_request
+from backtest_pipeline.storage.settings import Settings, exchange_access
+
+_MINUTES = {"1m", "5m", "15m", "30m"}
+Answerable = BacktestQuestion | WalkForwardQuestion | OptimizeQuestion | PortfolioQuestion
+
+
+def answer(workspace: Workspace, settings: Settings, question: Answerable, user: str) -> Answer:
+    """Compute and store what is asked, or find it where it is stored.
+
+    Args:
+        user: who asks; recorded with the runs.
+
+    Raises:
+        BacktestError: with the code of the problem; market/errors.py has them all.
+    """
+    found = _ANSWERS[type(question)](workspace, settings, question)
+    with workspace.database.begin() as connection:
+        note_request(connection, found.run_ids, user)
+    return found
+
+
+def _backtest(
+    workspace: Workspace, settings: Settings, question: BacktestQuestion
+) -> BacktestAnswer:
+    (run,) = backtest_on_demand(
+        workspace,
+        _source(workspace, settings, question, question.timeframe, [question.symbol]),
+        strategy=question.strategy,
+        params=question.params,
+        symbols=[question.symbol],
+        tf=question.timeframe,
+        asked=question.asked(question.benchmark),
+    )
+    return BacktestAnswer(**_told(run))
+
+
+def _walk_forward(
+    workspace: Workspace, settings: Settings, question: WalkForwardQuestion
+) -> WalkForwardAnswer:
+    plan = Plan(
+        Schedule(
+            question.train_days,
+            question.test_days,
+            question.mode,
+            question.purge_bars,
+            question.embargo,
+            question.step_days,
+        ),
+        Search(question.search, settings.optimizer_max_combinations, question.seed),
+        Objective.of(question.objective),
+        settings.wfo_threshold,
+    )
+    asked = question.asked()
+    prepared = prepare_walk(
+        workspace,
+        _source(workspace, settings, question, question.timeframe, [question.symbol]),
+        asset=question.symbol,
+        tf=question.timeframe,
+        asked=asked,
+        schedule=plan.schedule,
+    )
+    row = walk_once(
+        workspace,
+        prepared,
+        signal=question.strategy,
+        params=question.params,
+        asked=asked,
+        plan=plan,
+    )
+    return WalkForwardAnswer(
+        **_told(row),
+        **{name: row[name] for name in ("verdict", "reason", "threshold", "n_judged")},
+        **{name: row[name] for name in ("efficiency", "train_sharpe", "test_sharpe")},
+        folds=[_fold(fold) for fold in row["folds"]],
+    )
+
+
+def _optimize(
+    workspace: Workspace, settings: Settings, question: OptimizeQuestion
+) -> OptimizeAnswer:
+    source = _source(workspace, settings, question, question.timeframe, [question.symbol])
+    asked = question.asked()
+    found = optimize_on_demand(
+        workspace,
+        source,
+        strategy=question.strategy,
+        params=question.params,
+        symbol=question.symbol,
+        tf=question.timeframe,
+        asked=asked,
+        metric=question.metric,
+        most=settings.optimizer_max_combinations,
+    )
+    (run,) = backtest_on_demand(
+        workspace,
+        source,
+        strategy=found.subject.signal_type,
+        params=found.best,
+        symbols=[question.symbol],
+        tf=question.timeframe,
+        asked=asked,
+    )
+    return OptimizeAnswer(
+        strategy=found.subject.signal_type,
+        symbol=question.symbol,
+        timeframe=found.subject.timeframe,
+        n_bars=found.subject.n_bars,
+        metric=found.metric,
+        n_combinations=len(found.table),
+        left_out=found.left_out,
+        ranked=_ranked(found, question.top),
+        best_run=BacktestAnswer(**_told(run)),
+        selection=_known(
+            {
+                name: getattr(found.selection, name)
+                for name in ("n_trials", "n_trials_effective", "psr", "dsr", "dsr_effective", "pbo")
+            }
+        ),
+        undefined=dict(found.selection.undefined),
+        warning=found.warning,
+    )
+
+
+def _portfolio(
+    workspace: Workspace, settings: Settings, question: PortfolioQuestion
+) -> PortfolioAnswer:
+    require_several(question.symbols)
+    symbols = sorted(question.symbols)
+    asked = question.asked()
+    config = RollupConfig(
+        costs=asked.config.costs,
+        initial_cash=asked.config.initial_cash,
+        schemes=(question.scheme if question.weights is None else FIXED,),
+        rebalance=question.rebalance,
+        lookback=question.lookback,
+        max_weight=question.max_weight,
+        risk_free=asked.config.risk_free,
+        weights=_weights(question, symbols),
+    )
+    runs = backtest_on_demand(
+        workspace,
+        _source(workspace, settings, question, question.timeframe, symbols),
+        strategy=question.strategy,
+        params=question.params,
+        symbols=symbols,
+        tf=question.timeframe,
+        asked=asked,
+    )
+    stored = portfolio_on_demand(workspace, runs, config)
+    return PortfolioAnswer(
+        portfolio_id=stored["run_id"],
+        strategy=runs[0]["signal_type"],
+        signal=stored["signal_name"],
+        timeframe=stored["tf"],
+        members=[
+            Member(
+                symbol=run["symbol"],
+                run_id=run["run_id"],
+                total_return=run["total_return"],
+                sharpe=run["sharpe"],
+            )
+            for run in runs
+        ],
+        **{
+            name: stored[name]
+            for name in ("scheme", "first_ts", "last_ts", "n_rebalances", "left_out", "metrics")
+        },
+        **{name: stored[name] for name in ("undefined", "snapshot_id", "result_fingerprint")},
+    )
+
+
+def _weights(question: PortfolioQuestion, symbols: Sequence[str]) -> tuple[float, ...]:
+    if question.weights is None:
+        return ()
+    if question.scheme != "equal_weight":
+        raise InvalidInput("give a portfolio a scheme or weights, not both")
+    strange = sorted(set(question.weights) ^ set(symbols))
+    if strange:
+        raise BadSymbols(
+            f"each asset of the portfolio has one weight; {', '.join(strange)} is on one side only"
+        )
+    return tuple(question.weights[symbol] for symbol in symbols)
+
+
+def _source(
+    workspace: Workspace,
+    settings: Settings,
+    question: Assumptions,
+    tf: str,
+    symbols: Sequence[str],
+) -> BarSource | ExternalReader:
+    """Where the bars or features of a question come from."""
+    chosen = settings.model_copy(update={"use_cache": settings.use_cache and question.use_cache})
+    return source_of(workspace, chosen, _exchange_bars(question.exchange, tf), symbols=symbols)
+
+
+def source_of(
+    workspace: Workspace, settings: Settings, bars: str = "", *, symbols: Sequence[str]
+) -> BarSource | ExternalReader:
+    """Bars as a source spells them, else what the store is fed from; `symbols` are wanted.
+
+    Raises:
+        ConfigurationError: for bars where features are the user's own.
+    """
+    chosen = settings.bars_of(bars)
+    if workspace.external is not None:
+        return ExternalReader(workspace)
+    return choose_source(chosen, lambda: exchange_access(settings), symbols)
+
+
+def _exchange_bars(exchange: str, tf: str) -> str:
+    """The exchange with the longest of its intervals that the timeframe can be made of."""
+    if not exchange:
+        return ""
+    asked = timeframe(tf)
+    if asked.name in _MINUTES:
+        return f"{exchange}:{asked.name}"
+    return f"{exchange}:{'1h' if asked.is_intraday else '1d'}"
+
+
+def _told(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What every answer says of a run; a row of `storage.runs.current_runs`."""
+    results = run["results"]
+    same = ("run_id", "symbol", "first_ts", "last_ts", "n_bars", "undefined", "snapshot_id")
+    return {
+        **{name: run[name] for name in same},
+        "strategy": run["signal_type"],
+        "signal": run["signal_name"],
+        "params": run["params"],
+        "timeframe": run["tf"],
+        "pending": results["pending"],
+        "liquidated": results["liquidated"],
+        "refused_entries": results.get("refused_entries", 0),
+        "metrics": {name: run[name] for name in METRIC_NAMES},
+        "significance": {metric.name: run[metric.name] for metric in FAMILY_METRICS},
+        "dataset_version_ids": run["dataset_version_ids"],
+        "config_hash": run["config_hash"],
+        "result_fingerprint": run["result_fingerprint"],
+    }
+
+
+def _fold(fold: Mapping[str, Any]) -> Fold:
+    bounds = ("fold", "train_start", "train_end", "test_start", "test_end")
+    sides = {
+        side: {
+            name.removeprefix(f"{side}_"): value
+            for name, value in fold.items()
+            if name.startswith(f"{side}_") and name not in bounds
+        }
+        for side in ("train", "test")
+    }
+    others = {name: fold[name] for name in ("params", "score", "n_combinations")}
+    return Fold.model_validate({**{name: fold[name] for name in bounds}, **others, **sides})
+
+
+def _ranked(found: Exploration, top: int) -> list[Combination]:
+    best = found.ranked.head(top)
+    return [
+        Combination(params=parameters(best, i), metrics=_known(best.iloc[i].to_dict()))
+        for i in range(len(best))
+    ]
+
+
+def _known(values: Mapping[Any, float]) -> Metrics:
+    return {
+        str(name): None if not math.isfinite(value) else float(value)
+        for name, value in values.items()
+    }
+
+
+_ANSWERS: dict[type, Callable[[Workspace, Settings, Any], Answer]] = {
+    BacktestQuestion: _backtest,
+    WalkForwardQuestion: _walk_forward,
+    OptimizeQuestion: _optimize,
+    PortfolioQuestion: _portfolio,
+}

@@ -1,0 +1,85 @@
+"""Pages of long lists: each begins after the last key of the one before it.
+
+A page costs the same wherever it is, and rows that are added or removed meanwhile neither repeat
+nor hide others.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from backtest_pipeline.market.errors import InvalidInput
+
+T = TypeVar("T")
+MOST_ROWS = 1000
+_LONGEST = 1000
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some rows of a list.
+
+    Attributes:
+        rows: in the list's order.
+        next: cursor to ask for the rows after these with; None where there are none.
+    """
+
+    rows: tuple[T, ...]
+    next: str | None
+
+
+def page_of(rows: Sequence[Mapping[str, Any]], limit: int, *key: str) -> Page[dict[str, Any]]:
+    """A page of rows of which one more than `limit` was asked for.
+
+    Args:
+        rows: at most `limit + 1`.
+        limit: rows of the page.
+        key: the columns that the list is ordered by; together they are unique.
+    """
+    shown = tuple(dict(row) for row in rows[:limit])
+    last = shown[-1] if len(rows) > limit else None
+    return Page(shown, None if last is None else cursor_of(*(last[name] for name in key)))
+
+
+def require_limit(limit: int) -> int:
+    """The limit; raises InvalidInput for one out of range."""
+    if not 1 <= limit <= MOST_ROWS:
+        raise InvalidInput(f"a page has from 1 to {MOST_ROWS} rows, not {limit}")
+    return limit
+
+
+def cursor_of(*key: object) -> str:
+    """A key as opaque text that is safe in a URL."""
+    written = json.dumps([str(part) for part in key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def key_of(cursor: str, *parts: Callable[[str], Any]) -> tuple[Any, ...]:
+    """The key that a cursor was made of.
+
+    Args:
+        cursor: as a page gave it.
+        parts: what reads each part of the key, such as `UUID`.
+
+    Raises:
+        InvalidInput: for what `cursor_of` cannot have made of such a key.
+    """
+    try:
+        if len(cursor) > _LONGEST:
+            raise ValueError("too long")
+        padded = cursor + "=" * (-len(cursor) % 4)
+        written = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        key = tuple(read(part) for read, part in zip(parts, written, strict=True))
+        if cursor_of(*key) != cursor:
+            raise ValueError("not as it was made")
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
+        raise InvalidInput(
+            f"{cursor[:40]!r} is no cursor of this list; give the one that the page before has as "
+            "its next, or none for the first page"
+        ) from None
+    return key
