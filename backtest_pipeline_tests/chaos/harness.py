@@ -190,6 +190,7 @@ class Reader:
     """Looks at a store over and over while others write, and notes what it must not see."""
 
     judge: Judge
+    pause_s: float = 0.0
     looks: int = 0
     seen_mixed: list[Unit] = field(default_factory=list)
     error: Exception | None = None
@@ -201,6 +202,7 @@ class Reader:
                 own = Workspace(database, ArtifactStore(workspace.artifacts.root))
                 self.seen_mixed += self.judge.mixed(contents(own))
                 self.looks += 1
+                stop.wait(self.pause_s)
         except Exception as error:  # told by the test's own thread
             self.error = error
         finally:
@@ -208,9 +210,9 @@ class Reader:
 
 
 @contextmanager
-def reading(workspace: Workspace, judge: Judge) -> Iterator[Reader]:
+def reading(workspace: Workspace, judge: Judge, pause_s: float) -> Iterator[Reader]:
     """A thread that reads while the body goes on; what it must not have seen fails the test."""
-    reader, stop = Reader(judge), threading.Event()
+    reader, stop = Reader(judge, pause_s), threading.Event()
     thread = threading.Thread(target=reader.watch, args=(workspace, stop))
     thread.start()
     try:
