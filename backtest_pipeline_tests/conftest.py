@@ -16,6 +16,7 @@ from hypothesis import settings
 from backtest_pipeline.storage.database import Database
 
 if TYPE_CHECKING:
+    from backtest_pipeline_tests.buckets import Server
     from backtest_pipeline_tests.theirs import Theirs
 
 # How long an example takes depends on what else the machine does. The suite draws the same examples
@@ -100,6 +101,40 @@ def theirs(template: Database, their_template: str) -> Iterator[Theirs]:
         query = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'reader_%'"
         (role,) = (row[0] for row in Theirs(database.conninfo, "").run(query))
         yield Theirs(database.conninfo, as_reader(database.conninfo, role))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    from backtest_pipeline_tests.buckets import s3_server
+
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[Server]:
+    from backtest_pipeline_tests.buckets import azure_server
+
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty place in a bucket, which the environment leads to."""
+    return _reached(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def azure(azure_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same in a container of Azure's."""
+    return _reached(azure_server, monkeypatch)
+
+
+def _reached(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    return server.new_url()
 
 
 def database_like(template: Database, name: str) -> Iterator[Database]:

@@ -52,7 +52,7 @@ def robustness(
                 seed=seed,
                 rebuild=full_rebuild,
             )
-            folder = str(workspace.artifacts.root / row["robustness"]["artifact_uri"])
+            folder = f"{workspace.artifacts.where}/{row['robustness']['artifact_uri']}"
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
     if as_json:

@@ -118,8 +118,8 @@ def _stored(result: RefreshResult) -> Stored:
         missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
         remarks = remarks_of(connection, assets)
         portfolios = current_portfolios(connection, timeframes)
-        where, folder = workspace.database.where, workspace.artifacts.root
-    return Stored(runs, skipped, missing, remarks, portfolios, where, str(folder))
+        where, folder = workspace.database.where, workspace.artifacts.where
+    return Stored(runs, skipped, missing, remarks, portfolios, where, folder)
 
 
 def _as_json(result: RefreshResult, stored: Stored) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def run(
                 rebuild=full_rebuild,
             )
             intervals = run_intervals(workspace, row, risk_free=asked.config.risk_free) or {}
-            folder = str(workspace.artifacts.root / row["artifact_uri"])
+            folder = f"{workspace.artifacts.where}/{row['artifact_uri']}"
             with workspace.database.begin() as connection:
                 synthetic = bool(synthetic_among(connection, [asset]))
                 remarks = quality_by_reason(

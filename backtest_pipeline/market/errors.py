@@ -25,7 +25,7 @@
     │   ├── StoreOvertaken      what was read has been replaced meanwhile
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
-    └── ArtifactError           the artifact folder
+    └── ArtifactError           the artifacts, in their folder or bucket
         ├── ArtifactCorrupt     a file differs from its manifest
         └── ResultPathMissing   a run whose artifacts are gone
 
@@ -220,7 +220,7 @@ class RowsRefused(StoreError):
 
 
 class ArtifactError(BacktestError):
-    """The artifact folder cannot be written or read."""
+    """The folder or bucket of the artifacts cannot be written or read."""
 
 
 class ArtifactCorrupt(ArtifactError):

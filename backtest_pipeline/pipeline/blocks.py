@@ -57,8 +57,7 @@ def stale_partitions(
 
 def lost_artifacts(workspace: Workspace, versions: Iterable[DatasetVersion]) -> set[str]:
     """The artifacts that versions name and that are not there; what they hold is made again."""
-    uris = {uri for version in versions for uri in version.uris}
-    return {uri for uri in uris if not workspace.artifacts.has(uri)}
+    return workspace.artifacts.gone({uri for version in versions for uri in version.uris})
 
 
 def rows_of_dataset(

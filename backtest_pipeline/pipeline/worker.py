@@ -12,13 +12,14 @@ from typing import Any
 
 from backtest_pipeline.market.errors import CannotReplay
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.inputs import funding_uri
 from backtest_pipeline.pipeline.rerun import PROTOCOL
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.code import code_on_disk, extracted, installed_folder, read_code
 from backtest_pipeline.storage.recorded import RecordedRun, Snapshot
 
 _WORKER = "backtest_pipeline.pipeline.rerun"
-# Old code gets no secret of today, and nothing that leads it to a store.
+# Old code gets no secret of today, and nothing that leads it to a store: what it reads is at hand.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR")
 _TIMEOUT_S = 3600
 
@@ -66,6 +67,13 @@ class Rerun:
         }
 
     @property
+    def reads(self) -> set[str]:
+        """The artifacts that its inputs are in."""
+        uris = {uri for snapshot in self.snapshots.values() for uri in snapshot.uris}
+        rates = self.config.get("funding")
+        return uris | ({funding_uri(rates)} if rates else set())
+
+    @property
     def partition(self) -> Partition:
         return Partition(self.asset, self.timeframe)
 
@@ -111,7 +119,7 @@ def rerun(
         folder = extracted(artifacts, code)
     request = {
         "protocol": PROTOCOL,
-        "artifacts": str(artifacts.root.resolve()),
+        "artifacts": str(artifacts.at_hand({u for run in runs for u in run.reads}).resolve()),
         "series": series,
         "runs": [run.as_json() for run in runs],
     }

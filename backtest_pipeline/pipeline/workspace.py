@@ -77,7 +77,7 @@ def open_workspace(
         database = open_database(settings)
         opened.callback(database.close)
         check(database)
-        artifacts = ArtifactStore(settings.artifacts_folder)
+        artifacts = ArtifactStore.of(settings)
         artifacts.require_writable()
         artifacts.sweep()
         external = None

@@ -1,24 +1,18 @@
-"""Files under the artifact root: written whole or not at all, and checked when read.
+"""Artifacts on a local disk or in a bucket: there whole or not at all, and checked when read.
 
 Snapshots are single Parquet files named by the sha256 of their bytes. Results are directories
-with a `manifest.json` that lists each file's rows, bytes and sha256. Both appear under their
-final name by a rename, after their bytes are on disk.
+with a `manifest.json` that lists each file's rows, bytes and sha256; what keeps the files has a
+module of its own (`disk`, `bucket`).
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
-import shutil
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -26,53 +20,88 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
+from backtest_pipeline.storage.backend import MANIFEST, Backend, Stored, sha256_of
+from backtest_pipeline.storage.disk import Disk, flush
+from backtest_pipeline.storage.manifest import Entry, Manifest
+from backtest_pipeline.storage.settings import Settings
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
-_UNFINISHED = ".unfinished-"
-_ABANDONED_AFTER_S = 3600
 _MEND = "refresh with --full-rebuild"
 
 
 @dataclass(frozen=True)
 class ArtifactStore:
-    """Artifacts below one local folder; uris are paths relative to it, with `/`."""
+    """Artifacts by uri, a path with `/` below the root of the store.
+
+    Attributes:
+        root: local folder of the artifacts; of copies of them where they are in a bucket.
+        bucket: URL of the bucket that they are in; empty where they are in the folder.
+        copies_bytes: copies of a bucket's artifacts beyond this go, those used longest ago first.
+    """
 
     root: Path
+    bucket: str = ""
+    copies_bytes: int = 10_000_000_000
+
+    @staticmethod
+    def of(settings: Settings) -> ArtifactStore:
+        """The store that the settings name."""
+        return ArtifactStore(
+            settings.artifacts_folder, settings.artifacts_bucket, int(settings.cache_max_gb * 1e9)
+        )
 
     @cached_property
-    def _verified(self) -> set[str]:
-        return set()
+    def _files(self) -> Backend:
+        if not self.bucket:
+            return Disk(self.root)
+        from backtest_pipeline.storage.bucket import Bucket
+
+        return Bucket(self.bucket, self.root, self.copies_bytes)
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """The sha256 of files that this process has written or read, by uri."""
+        return {}
+
+    @property
+    def where(self) -> str:
+        """The folder or URL below which people find an artifact by its uri."""
+        return self._files.where
 
     def require_writable(self) -> None:
-        """Create the root if need be; raises ArtifactError where it cannot be written."""
-        probe = self.root / f"{_UNFINISHED}{uuid.uuid4().hex}"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ArtifactError(
-                f"the artifact folder {self.root} cannot be written ({error.strerror}); make it "
-                "writable or set BACKTEST_ARTIFACTS_URL to another folder"
-            ) from error
+        """Create the folder if need be; raises ArtifactError where it cannot be written."""
+        self._files.require_writable()
+
+    def ping(self) -> None:
+        """Ask for a sign of life; raises ArtifactError where none comes within seconds."""
+        self._files.ping()
 
     def sweep(self) -> int:
         """Remove what killed writers left more than an hour ago; returns how many."""
-        too_old = time.time() - _ABANDONED_AFTER_S
-        found = 0
-        for parent, folders, files in os.walk(self.root):
-            for name in (*folders, *files):
-                path = Path(parent, name)
-                if name.startswith(_UNFINISHED) and _last_changed(path) < too_old:
-                    _remove(path)
-                    found += 1
-            folders[:] = [name for name in folders if not name.startswith(_UNFINISHED)]
-        return found
+        return self._files.sweep()
+
+    def stored(self) -> Iterator[Stored]:
+        """Every file that is there, but for those that are being written."""
+        return self._files.stored()
 
     def has(self, uri: str) -> bool:
-        """Whether something is there under that uri, intact or not."""
-        return (self.root / uri).exists()
+        """Whether a file or directory is there, intact or not."""
+        return not self.gone([uri])
+
+    def gone(self, uris: Collection[str]) -> set[str]:
+        """Those of many that are not there, asked for at once."""
+        return self._files.gone(uris)
+
+    def remove(self, uri: str) -> None:
+        """Remove a file or a published directory; none there is as good.
+
+        Raises:
+            ArtifactError: where it cannot be removed, or the uri leads out of the store.
+        """
+        if uri != PurePosixPath(uri).as_posix() or {"", ".", ".."} & set(uri.split("/")):
+            raise ArtifactError(f"{uri!r} is no artifact of {self.where}; give one below it")
+        self._files.remove(uri)
+        for known in [v for v in tuple(self._hashes) if v == uri or v.startswith(f"{uri}/")]:
+            self._hashes.pop(known, None)
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
         """Store a table under the hash of its bytes; an equal one that is there is kept.
@@ -80,11 +109,12 @@ class ArtifactStore:
         Returns:
             The uri, `folder/<sha256>.parquet`.
         """
-        with _writing(self.root / folder) as unfinished:
+        with self._files.writing(folder) as unfinished:
             _write_parquet(table, unfinished)
-            uri = f"{folder}/{_sha256(unfinished)}.parquet"
-            _rename(unfinished, self.root / uri)
-        self._verified.add(uri)
+            sha256 = sha256_of(unfinished)
+            uri = f"{folder}/{sha256}.parquet"
+            if not self._files.holds(uri, sha256):
+                self._files.put_file(unfinished, uri)
         return uri
 
     def read_snapshot(
@@ -95,15 +125,7 @@ class ArtifactStore:
         Raises:
             ArtifactCorrupt: where the file is gone or its bytes are not those it is named by.
         """
-        path = self.root / uri
-        if uri not in self._verified:
-            if not path.is_file():
-                raise ArtifactCorrupt(f"snapshot {uri} is gone from {self.root}; {_MEND}")
-            if _sha256(path) != path.stem:
-                raise ArtifactCorrupt(
-                    f"snapshot {uri} in {self.root} has changed since it was written; {_MEND}"
-                )
-            self._verified.add(uri)
+        path = self._path(uri, PurePosixPath(uri).stem, "name")
         if assets is None:
             return pq.read_table(path, columns=list(columns))
         # A filter while reading takes twice as long as the reading, and mostly all are wanted.
@@ -115,13 +137,8 @@ class ArtifactStore:
         return table.select(list(columns))
 
     def rows_in(self, uri: str) -> int:
-        """How many rows a snapshot says that it has; raises ArtifactCorrupt where it is gone."""
-        try:
-            return pq.read_metadata(self.root / uri).num_rows
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ArtifactCorrupt(
-                f"snapshot {uri} in {self.root} cannot be read ({error}); {_MEND}"
-            ) from error
+        """How many rows a snapshot has; raises ArtifactCorrupt as `read_snapshot` does."""
+        return pq.read_metadata(self._path(uri, PurePosixPath(uri).stem, "name")).num_rows
 
     def put_directory(
         self, uri: str, tables: Mapping[str, pa.Table], about: Mapping[str, Any]
@@ -152,48 +169,36 @@ class ArtifactStore:
     ) -> None:
         if self.is_intact(uri):
             return
-        with _writing((self.root / uri).parent) as unfinished:
+        with self._files.writing(str(PurePosixPath(uri).parent)) as unfinished:
             unfinished.mkdir()
             files = {}
             for name, write in writers.items():
                 path = unfinished / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(path)
-                files[name] = {
-                    **({"rows": rows[name]} if name in rows else {}),
-                    "bytes": path.stat().st_size,
-                    "sha256": _sha256(path),
-                }
-            manifest = {"schema_version": SCHEMA_VERSION, **about, "files": files}
-            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-            _flush(unfinished / MANIFEST)
-            _flush(unfinished)
+                files[name] = Entry(path.stat().st_size, sha256_of(path), rows.get(name))
+            _write_bytes(Manifest(files, about).as_json(), unfinished / MANIFEST)
             self._put_in_place(unfinished, uri)
 
     def _put_in_place(self, unfinished: Path, uri: str) -> None:
-        target = self.root / uri
         try:
-            _rename(unfinished, target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+            self._files.put_directory(unfinished, uri)
+        except FileExistsError:
             if self.is_intact(uri):
                 return  # another process was first, with the same content
-            damaged = unfinished.with_name(f"{unfinished.name}-damaged")
-            with suppress(FileNotFoundError):  # another process mends it too
-                target.rename(damaged)
-            _remove(damaged)
+            self.remove(uri)  # unless another process mends it too
             self._put_in_place(unfinished, uri)
 
     def put_file(self, uri: str, data: bytes) -> None:
         """Store bytes under a name that holds their sha256; an intact file there is kept."""
-        path = self.root / uri
-        if uri in self._verified or (path.is_file() and _sha256(path) == path.stem):
+        if uri in self._hashes:
             return
-        with _writing(path.parent) as unfinished:
-            _write_bytes(data, unfinished)
-            _rename(unfinished, path)
-        self._verified.add(uri)
+        path = PurePosixPath(uri)
+        if not self._files.holds(uri, path.stem):
+            with self._files.writing(str(path.parent)) as unfinished:
+                _write_bytes(data, unfinished)
+                self._files.put_file(unfinished, uri)
+        self._hashes[uri] = path.stem
 
     def read_file(self, uri: str) -> bytes:
         """A file that is named by the sha256 of its bytes.
@@ -201,11 +206,12 @@ class ArtifactStore:
         Raises:
             ArtifactCorrupt: where it is gone, or its bytes are others.
         """
-        path = self.root / uri
-        data = path.read_bytes() if path.is_file() else None
-        if data is None or hashlib.sha256(data).hexdigest() != path.stem:
-            what = "is gone from" if data is None else "has changed since it was written to"
-            raise ArtifactCorrupt(f"{uri} {what} {self.root}")
+        try:
+            data = self._files.read(uri)
+        except FileNotFoundError:
+            raise ArtifactCorrupt(f"{uri} is gone from {self.where}") from None
+        if hashlib.sha256(data).hexdigest() != PurePosixPath(uri).stem:
+            raise ArtifactCorrupt(f"{uri} has changed since it was written to {self.where}")
         return data
 
     def read_table(
@@ -216,72 +222,63 @@ class ArtifactStore:
         Raises:
             ArtifactCorrupt: where it is missing or differs from the manifest.
         """
-        path = self.root / uri / name
-        if f"{uri}/{name}" not in self._verified:
-            expected = self._hashes(uri).get(name)
-            if expected is None or not path.is_file() or _sha256(path) != expected:
-                raise ArtifactCorrupt(
-                    f"{name} of {uri} in {self.root} is missing or differs from its manifest; "
-                    f"{_MEND}"
-                )
-            self._verified.add(f"{uri}/{name}")
-        return pq.read_table(path, columns=columns, filters=filters)
+        return pq.read_table(self._path_in(uri, name), columns=columns, filters=filters)
 
-    def _hashes(self, uri: str) -> dict[str, str]:
-        """The sha256 of each file that the manifest lists."""
+    def read_bytes(self, uri: str, name: str) -> bytes:
+        """The bytes of a file of a published directory, as `read_table` reads one."""
+        return self._path_in(uri, name).read_bytes()
+
+    def manifest(self, uri: str) -> Manifest:
+        """What a published directory says of itself; raises ArtifactCorrupt where it does not."""
         try:
-            manifest = json.loads((self.root / uri / MANIFEST).read_text())
-            return {name: entry["sha256"] for name, entry in manifest["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Manifest.of_json(self._files.read(f"{uri}/{MANIFEST}"))
+        except (FileNotFoundError, ValueError) as error:
             raise ArtifactCorrupt(
-                f"{uri} in {self.root} has no readable manifest; {_MEND}"
+                f"{uri} in {self.where} has no readable manifest; {_MEND}"
             ) from error
 
     def is_intact(self, uri: str) -> bool:
         """Whether a published directory holds what its manifest lists, to the last byte."""
-        folder = self.root / uri
         try:
-            return all(_sha256(folder / name) == sha for name, sha in self._hashes(uri).items())
-        except (ArtifactCorrupt, OSError):
+            files = self.manifest(uri).files
+        except ArtifactCorrupt:
             return False
+        return all(self._files.holds(f"{uri}/{n}", entry.sha256) for n, entry in files.items())
 
+    def at_hand(self, uris: Iterable[str]) -> Path:
+        """A local folder with these snapshots and directories, for another process to read.
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    """A path in a folder to write to; what is left there at the end is removed.
+        What is gone or damaged is left out: who reads it will tell.
+        """
+        for uri in uris:
+            with suppress(FileNotFoundError, ValueError):
+                self._files.bring(uri)
+        return self.root
 
-    Raises:
-        ArtifactError: for what the file system refuses.
-    """
-    unfinished = folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-    except OSError as error:
-        reason = error.strerror or error
-        raise ArtifactError(
-            f"cannot write artifacts to {folder}: {reason}; mend that, or set "
-            "BACKTEST_ARTIFACTS_URL to another folder"
-        ) from error
-    finally:
-        _remove(unfinished)
+    def _path_in(self, uri: str, name: str) -> Path:
+        whole = f"{uri}/{name}"
+        if whole not in self._hashes:
+            entry = self.manifest(uri).files.get(name)
+            if entry is None:
+                raise ArtifactCorrupt(
+                    f"{name} is not among the files that the manifest of {uri} lists; {_MEND}"
+                )
+            self._hashes[whole] = entry.sha256
+        return self._path(whole, self._hashes[whole], "manifest")
 
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder; none there is as good."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with suppress(FileNotFoundError, NotADirectoryError):
-        path.unlink()
-
-
-def _last_changed(path: Path) -> float:
-    """When a path was changed; now where its writer has just finished."""
-    try:
-        return path.lstat().st_mtime
-    except FileNotFoundError:
-        return time.time()
+    def _path(self, uri: str, sha256: str, said_by: str) -> Path:
+        """A local file with the bytes that an artifact has by its name or manifest."""
+        try:
+            path = self._files.path(uri, sha256)
+        except FileNotFoundError:
+            raise ArtifactCorrupt(f"{uri} is gone from {self.where}; {_MEND}") from None
+        if path is None:
+            self._hashes.pop(uri, None)  # the manifest may have been mended by now
+            raise ArtifactCorrupt(
+                f"{uri} in {self.where} has changed since it was written, for it differs from its "
+                f"{said_by}; {_MEND}"
+            )
+        return path
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
@@ -289,7 +286,7 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
     # compression takes twice the time to save a tenth.
     names: Any = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     pq.write_table(table, path, compression="lz4", use_dictionary=names)
-    _flush(path)
+    flush(path)
 
 
 def _only_of(names: pa.ChunkedArray, wanted: set[str]) -> bool:
@@ -298,22 +295,4 @@ def _only_of(names: pa.ChunkedArray, wanted: set[str]) -> bool:
 
 def _write_bytes(data: bytes, path: Path) -> None:
     path.write_bytes(data)
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rename(source: Path, target: Path) -> None:
-    source.rename(target)
-    _flush(target.parent)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    flush(path)

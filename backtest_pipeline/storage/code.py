@@ -77,12 +77,12 @@ def read_code(artifacts: ArtifactStore, uri: str) -> CodeArchive:
 def extracted(artifacts: ArtifactStore, uri: str) -> Path:
     """A folder to run an archive's sources from, the same one each time.
 
-    It lies beside the archive, so that what is compiled of it is compiled once; what has been
-    changed there is put right.
+    It lies on the local disk beside the archive or the copies of a bucket's artifacts, so that
+    what is compiled of it is compiled once; what has been changed there is put right.
 
     Raises:
         ArtifactCorrupt: where the archive is gone or damaged.
     """
     folder = uri.removesuffix(".zip")
-    artifacts.put_files(folder, read_code(artifacts, uri).files())
+    ArtifactStore(artifacts.root).put_files(folder, read_code(artifacts, uri).files())
     return artifacts.root / folder

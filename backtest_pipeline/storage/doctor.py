@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from backtest_pipeline.market.errors import ArtifactError, BacktestError, StoreError
+from backtest_pipeline.market.errors import BacktestError, StoreError
+from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.external.opened import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
@@ -52,9 +52,8 @@ def examine(settings: Callable[[], Settings] = load_settings) -> Iterator[Findin
         if chosen.external is not None:
             yield from _features(chosen, database)
         database.close()
-    folder = chosen.artifacts_folder
-    yield _look("artifact folder", lambda: check_artifact_folder(folder))
-    yield free_space(folder)
+    yield _look("artifacts", lambda: _artifacts(ArtifactStore.of(chosen)))
+    yield free_space(chosen.artifacts_folder)
 
 
 def _features(settings: Settings, store: Database) -> Iterator[Finding]:
@@ -71,23 +70,9 @@ def _features(settings: Settings, store: Database) -> Iterator[Finding]:
         table.close()
 
 
-def check_artifact_folder(folder: Path) -> str:
-    """Create the folder if need be and write, rename and remove a file there.
-
-    Raises:
-        ArtifactError: where any of this fails; with the reason.
-    """
-    probe = folder / f".probe-{uuid.uuid4().hex}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")
-        probe.replace(probe.with_suffix(".renamed")).unlink()
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write to the artifact folder {folder}: {error.strerror}; make it writable, or"
-            " set BACKTEST_ARTIFACTS_URL to a folder that is"
-        ) from error
-    return f"{folder} is writable"
+def _artifacts(store: ArtifactStore) -> str:
+    store.require_writable()
+    return f"{store.where} is writable"
 
 
 def free_space(folder: Path, least_gb: float = _LEAST_FREE_GB) -> Finding:

@@ -17,6 +17,7 @@ from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 
 PREFIX = "BACKTEST_"
+_BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
 
 
@@ -42,7 +43,8 @@ class Settings(BaseSettings):
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
         store_patience_s: how long a database that has gone away is waited for before work that
             needs it is given up; 0 for not at all.
-        artifacts_url: a local folder, or empty for `<home>/artifacts`.
+        artifacts_url: a local folder, or a bucket and maybe a prefix in it, such as
+            `s3://bucket/prefix`; empty for `<home>/artifacts`.
         optimizer_max_combinations: combinations of parameters that a search evaluates at most.
         wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
         binance_url: base address of the exchange's REST interface.
@@ -151,13 +153,10 @@ class Settings(BaseSettings):
 
     @field_validator("artifacts_url")
     @classmethod
-    def _artifacts_are_local(cls, url: str) -> str:
+    def _artifacts_are_somewhere(cls, url: str) -> str:
         scheme = urlsplit(url).scheme
         if scheme not in ("", "file"):
-            raise ValueError(
-                f"{scheme}:// is not supported; give a local folder (mount the bucket, or copy"
-                " the folder to it)"
-            )
+            return _bucket(url)
         if url and not _local_folder(url).is_absolute():
             raise ValueError(f"must be an absolute folder, not {url!r}")
         return url
@@ -169,8 +168,15 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_folder(self) -> Path:
-        """The folder that artifacts are written below."""
+        """The folder of the artifacts; of copies of them where they are in a bucket."""
+        if self.artifacts_bucket:
+            return self.home / "cache" / "artifacts"
         return _local_folder(self.artifacts_url) if self.artifacts_url else self.home / "artifacts"
+
+    @property
+    def artifacts_bucket(self) -> str:
+        """The URL of the bucket of the artifacts; empty where they are in a local folder."""
+        return self.artifacts_url if urlsplit(self.artifacts_url).scheme in _BUCKETS else ""
 
     @property
     def external(self) -> ExternalNames | None:
@@ -249,3 +255,23 @@ def _parsed(dsn: SecretStr) -> SecretStr:
 def _local_folder(url: str) -> Path:
     path = unquote(urlsplit(url).path) if url.startswith("file:") else url
     return Path(path).expanduser()
+
+
+def _bucket(url: str) -> str:
+    """The URL of a bucket without a slash at its end; what is refused is not quoted."""
+    parts = urlsplit(url)
+    if parts.scheme not in _BUCKETS:
+        raise ValueError(
+            f"{parts.scheme}:// is not supported; give an absolute folder, s3://bucket/prefix,"
+            " az://container/prefix or gs://bucket/prefix"
+        )
+    # In abfs://container@account... the first part is no user.
+    named = parts.username is not None and not parts.scheme.startswith("abfs")
+    if parts.password is not None or named or parts.query or parts.fragment:
+        raise ValueError(
+            "must be a bucket and a prefix and nothing else; credentials belong in the variables"
+            " of the store (AWS_..., AZURE_..., GOOGLE_...)"
+        )
+    if not parts.hostname or {".", ".."} & set(unquote(parts.path).split("/")):
+        raise ValueError(f"must name a bucket and maybe a prefix: {parts.scheme}://bucket/prefix")
+    return url.rstrip("/")

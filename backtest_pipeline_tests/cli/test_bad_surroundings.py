@@ -23,7 +23,11 @@ SECRET = "hunter2"  # noqa: S105
         ("BACKTEST_POSTGRES_DSN", f"host = = {SECRET}", "is not a connection string; write"),
         ("BACKTEST_TIMEFRAMES", "1D,2X", "unknown timeframe '2X'; did you mean"),
         ("BACKTEST_HOME", "some/where", "must be an absolute folder, not 'some/where'"),
-        ("BACKTEST_ARTIFACTS_URL", "s3://bucket", "s3:// is not supported; give a local folder"),
+        (
+            "BACKTEST_ARTIFACTS_URL",
+            "ftp://bucket",
+            "ftp:// is not supported; give an",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(

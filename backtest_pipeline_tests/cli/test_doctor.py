@@ -15,7 +15,7 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok   settings", "ok   database", "ok   server version", "ok   schema"),
-        *("ok   dagster storage", "ok   artifact folder", "ok   disk space"),
+        *("ok   dagster storage", "ok   artifacts", "ok   disk space"),
     ]
     assert lines[3] == f"ok   schema: {len(load_migrations())} migrations applied"
 

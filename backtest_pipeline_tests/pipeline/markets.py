@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -118,6 +118,11 @@ def refresh(
     config = config or SimulationConfig()
     reports.append(refresh_backtests(workspace, partitions, config, rebuild=rebuild))
     return {report.stage: report for report in reports}
+
+
+def as_new_process(workspace: Workspace) -> Workspace:
+    """The same store, of whose artifacts nothing has been read yet."""
+    return replace(workspace, artifacts=replace(workspace.artifacts))
 
 
 def outcome(report: StageReport, partition: Partition) -> tuple[str, str]:

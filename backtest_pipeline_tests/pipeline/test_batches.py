@@ -22,6 +22,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     PARTITIONS,
     Contents,
     StaticSource,
+    as_new_process,
     assert_same,
     contents,
     daily_panel,
@@ -29,7 +30,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
     whole,
 )
-from backtest_pipeline_tests.storage.test_artifacts import flip_a_bit
+from backtest_pipeline_tests.storage.places import Folder, flip_a_bit_in
 
 A, B, C = (Partition(asset, "1D") for asset in "ABC")
 
@@ -153,8 +154,8 @@ def test_a_damaged_snapshot_fails_what_it_holds_and_a_rebuild_mends_it(
                 " WHERE dataset = 'features' AND symbol = 'B'"
             )
         )
-    flip_a_bit(workspace.artifacts.root / uri)
-    workspace.artifacts._verified.clear()  # as a new process
+    flip_a_bit_in(Folder(workspace.artifacts.root), str(uri))
+    workspace = as_new_process(workspace)
     report = _backtests(workspace, A, B, C)
     assert outcome(report, B)[0] == "failed"
     assert uri in outcome(report, B)[1]
@@ -172,7 +173,7 @@ def test_files_that_are_gone_are_made_again(workspace: Workspace, dataset: str) 
     before = contents(workspace)
     folder = workspace.artifacts.root / ("runs" if dataset == "backtests" else dataset)
     folder.rename(workspace.artifacts.root / "lost")
-    workspace.artifacts._verified.clear()  # as a new process
+    workspace = as_new_process(workspace)
     refresh(workspace, source, [A, B])
     assert_same(contents(workspace), before)
 

@@ -23,6 +23,7 @@ from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
+    as_new_process,
     assert_same,
     contents,
     daily_panel,
@@ -169,7 +170,7 @@ def test_a_run_on_demand_whose_files_are_damaged_is_made_again(workspace: Worksp
     first = one_run(workspace, DEAR)
     folder = workspace.artifacts.root / first["artifact_uri"]
     (folder / "equity.parquet").unlink()
-    workspace.artifacts._verified.clear()  # as a new process
+    workspace = as_new_process(workspace)
     again = one_run(workspace, DEAR)
     assert again["run_id"] == first["run_id"]
     assert len(run_curves(workspace, again).equity) == 250

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backtest_pipeline.market.errors import ArtifactError
 from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.doctor import Finding, check_artifact_folder, examine, free_space
+from backtest_pipeline.storage.doctor import Finding, examine, free_space
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 
@@ -27,7 +26,7 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
     assert [name for name, finding in found.items() if not finding.ok] == []
     assert list(found) == [
         *("settings", "database", "server version", "schema", "dagster storage"),
-        *("artifact folder", "disk space"),
+        *("artifacts", "disk space"),
     ]
     assert "PostgreSQL 18" in found["server version"].detail
 
@@ -48,7 +47,7 @@ def test_a_store_that_does_not_answer_still_has_its_folder_examined(tmp_path: Pa
     )
     found = findings(settings)
     assert not found["database"].ok
-    assert found["artifact folder"].ok
+    assert found["artifacts"].ok
     assert "schema" not in found
     assert "hunter2" not in str(found)
 
@@ -60,19 +59,18 @@ def test_bad_settings_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> N
     assert "BACKTEST_RUN_STORE_MODE" in only.detail
 
 
-def test_a_folder_that_is_a_file_cannot_hold_artifacts(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_hold_artifacts_is_told_how_to_mend(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match="BACKTEST_ARTIFACTS_URL"):
-        check_artifact_folder(tmp_path / "file")
+    for folder in (tmp_path / "file", Path("/proc/artifacts")):
+        settings = load_settings(home=tmp_path / "file" / "home", artifacts_url=str(folder))
+        found = findings(settings)["artifacts"]
+        assert not found.ok
+        assert f"the artifact folder {folder} cannot be written" in found.detail
+        assert "set BACKTEST_ARTIFACTS_URL to another folder" in found.mend
 
 
-def test_a_folder_on_a_read_only_disk_cannot_hold_artifacts() -> None:
-    with pytest.raises(ArtifactError, match="cannot write to the artifact folder /proc"):
-        check_artifact_folder(Path("/proc/artifacts"))
-
-
-def test_examining_the_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
-    check_artifact_folder(tmp_path)
+def test_examining_the_folder_leaves_nothing_in_it(database: Database, tmp_path: Path) -> None:
+    assert findings(settings_for(database, tmp_path))["artifacts"].ok
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,13 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("RUN_STORE_MODE", "mysql", "'embedded' or 'postgres'"),
         ("HOME", "relative/folder", "absolute"),
-        ("ARTIFACTS_URL", "s3://bucket/prefix", "s3:// is not supported"),
+        ("ARTIFACTS_URL", "ftp://bucket/prefix", "ftp:// is not supported"),
+        ("ARTIFACTS_URL", "s3:///prefix", "must name a bucket"),
+        ("ARTIFACTS_URL", "s3://bucket/../other", "must name a bucket"),
+        ("ARTIFACTS_URL", "s3://key:hunter2@bucket/prefix", "credentials belong in the variables"),
+        ("ARTIFACTS_URL", "s3://hunter2@bucket/prefix", "credentials belong in the variables"),
+        ("ARTIFACTS_URL", "az://box/prefix?sv=1&sig=hunter2", "credentials belong in"),
+        ("ARTIFACTS_URL", "abfss://box:hunter2@name.dfs.core.windows.net", "credentials belong"),
         ("ARTIFACTS_URL", "relative", "absolute"),
     ],
 )
@@ -52,8 +58,23 @@ def test_a_bad_value_is_refused_naming_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(f"BACKTEST_{variable}", value)
-    with pytest.raises(ConfigurationError, match=f"BACKTEST_{variable}: .*{says}"):
+    with pytest.raises(ConfigurationError, match=f"BACKTEST_{variable}: .*{says}") as caught:
         load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("s3://bucket", "s3://bucket/some/prefix", "gs://bucket/prefix", "az://box/prefix"),
+        "abfss://box@name.dfs.core.windows.net/prefix",
+    ],
+)
+def test_a_bucket_has_its_copies_below_home(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", f"{url}/")
+    settings = load_settings()
+    assert settings.artifacts_bucket == url
+    assert settings.artifacts_folder == settings.home / "cache" / "artifacts"
 
 
 def test_postgres_mode_without_a_dsn_is_refused_naming_the_dsn() -> None:
