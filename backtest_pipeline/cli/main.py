@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, bars, ranking, replaying
+from backtest_pipeline.cli import assumed, bars, ranking, replaying, results, retaining
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -21,6 +21,8 @@ app = typer.Typer(
 app.add_typer(ranking.app)
 app.add_typer(bars.app, name="bars")
 app.add_typer(replaying.app)
+app.add_typer(results.app, name="runs")
+app.add_typer(retaining.app)
 
 Bars = Annotated[
     Path | None,
