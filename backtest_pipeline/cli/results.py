@@ -111,10 +111,10 @@ def show(
 def _show(run: RunDetail, where: str) -> None:
     say(f"{run.name}, run {run.run_id}: {run.status}{'' if run.is_current else ', not current'}")
     start, end = (day or "" for day in run.window)
-    say(f"  traded       {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
+    say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
     if start or end:
-        say(f"  window       {start or 'the beginning'} until {end or 'the end'}")
-    say(f"  parameters   {', '.join(f'{k}={v}' for k, v in run.params.items())}")
+        say(f"  window         {start or 'the beginning'} until {end or 'the end'}")
+    say(f"  parameters     {', '.join(f'{k}={v}' for k, v in run.params.items())}")
     values = {**run.metrics, **run.significance}
     rows = [
         {"metric": name, "value": _number(value), "undefined because": run.undefined.get(name, "")}
@@ -129,13 +129,13 @@ def _show(run: RunDetail, where: str) -> None:
         ("configuration", "config_hash"),
         ("fingerprint", "result_fingerprint"),
     ):
-        say(f"  {title:<13}{made[name]}")
-    say(f"  series       {where}")
+        say(f"  {title:<15}{made[name]}")
+    say(f"  series         {where}")
     for asked in run.requests:
-        say(f"  asked for by {asked['requested_by']}, {asked['requested_at']:%F %T} UTC")
+        say(f"  asked for by   {asked['requested_by']}, {asked['requested_at']:%F %T} UTC")
     if run.pin:
         note = f": {run.pin['note']}" if run.pin["note"] else ""
-        say(f"  pinned by    {run.pin['pinned_by']}, {run.pin['pinned_at']:%F %T} UTC{note}")
+        say(f"  pinned by      {run.pin['pinned_by']}, {run.pin['pinned_at']:%F %T} UTC{note}")
     if run.quarantine:
         say(
             f"  IN QUARANTINE since {run.quarantine['quarantined_at']:%F %T} UTC: "
