@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.explanation import Explanation, explain_diff
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.pipeline.replay import Replay, replay
+    from backtest_pipeline.pipeline.stored import (
+        compare_runs,
+        export_bundle,
+        get_run,
+        list_runs,
+    )
     from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
     from backtest_pipeline.research.combinatorial import (
         combinatorial_paths,
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
         VolatilityScaled,
     )
     from backtest_pipeline.simulation.stops import StopRules
+    from backtest_pipeline.storage.results import RunFilter
 
 _HOMES = {
     "AtrRisk": "simulation.sizing",

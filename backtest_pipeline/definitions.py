@@ -48,6 +48,7 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
 from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK  # noqa: E402
 from backtest_pipeline.defs.external import external_chain, watermark_sensor  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
+from backtest_pipeline.defs.jobs import requested_job, requested_jobs  # noqa: E402
 from backtest_pipeline.defs.resources import (  # noqa: E402
     SimulationResource,
     SourceResource,
@@ -77,7 +78,7 @@ def _chain(external: ExternalNames | None) -> dict[str, Any]:
         return {
             "assets": [*ASSETS],
             "asset_checks": [*CHECKS],
-            "sensors": [source_assets, rollup_after_backtests],
+            "sensors": [source_assets, rollup_after_backtests, requested_jobs],
         }
     replaced = external_chain(external)
     keys = {asset.key for asset in replaced} | {bars.key}
@@ -87,7 +88,7 @@ def _chain(external: ExternalNames | None) -> dict[str, Any]:
             SNAPSHOTS_CHECK,
             *(check for check in CHECKS if cmc_features.key not in _checked_by(check)),
         ],
-        "sensors": [watermark_sensor, rollup_after_backtests],
+        "sensors": [watermark_sensor, rollup_after_backtests, requested_jobs],
     }
 
 
@@ -118,6 +119,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             negative_controls_job,
             restatements_job,
             retention_job,
+            requested_job,
         ],
         schedules=[
             nightly_refresh,

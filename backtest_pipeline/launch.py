@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import dagster as dg
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.jobs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
@@ -24,9 +27,11 @@ from backtest_pipeline.pipeline.batches import Progress
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known
-from backtest_pipeline.storage.database import open_database
+from backtest_pipeline.storage.database import Database, open_database
+from backtest_pipeline.storage.jobs import Job, request_cancel
 from backtest_pipeline.storage.settings import Settings, load_settings
 
+_log = logging.getLogger(__name__)
 # Everything is in Dagster's event log; the console belongs to the progress bars.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
@@ -93,6 +98,26 @@ def refresh(
             return _execute(definitions, instance, wanted, chosen, stages, full_rebuild, progress)
     finally:
         database.close()
+
+
+def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) -> Job:
+    """Cancel a job, and have Dagster end its run.
+
+    The worker hears of it at its next heartbeat as well, so that a run whose code server cannot be
+    reached stops all the same.
+
+    Raises:
+        JobNotFound: for an id that there is not.
+        JobConflict: for a job that has ended.
+    """
+    with database.begin() as connection:
+        job = request_cancel(connection, job_id, user)
+    with open_instance(settings, database) as instance:
+        try:
+            terminate_runs(instance, job_id)
+        except dg.DagsterError as error:
+            _log.warning("job %s: Dagster could not end its run: %s", job_id, error)
+    return job
 
 
 def offered_assets(

@@ -27,13 +27,16 @@ schedule_storage:
   module: dagster_postgres.schedule_storage
   class: PostgresScheduleStorage
   {_CONFIG}
+run_launcher:
+  module: backtest_pipeline.defs.launcher
+  class: SupervisedRunLauncher
 telemetry:
   enabled: false
 nux:
   enabled: false
 concurrency:
   runs:
-    max_concurrent_runs: 1
+    max_concurrent_runs: 2
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180

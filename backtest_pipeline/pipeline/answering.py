@@ -238,11 +238,22 @@ def _source(
     symbols: Sequence[str],
 ) -> BarSource | ExternalReader:
     """Where the bars or features of a question come from."""
-    bars = settings.bars_of(_exchange_bars(question.exchange, tf))
+    chosen = settings.model_copy(update={"use_cache": settings.use_cache and question.use_cache})
+    return source_of(workspace, chosen, _exchange_bars(question.exchange, tf), symbols=symbols)
+
+
+def source_of(
+    workspace: Workspace, settings: Settings, bars: str = "", *, symbols: Sequence[str]
+) -> BarSource | ExternalReader:
+    """Bars as a source spells them, else what the store is fed from; `symbols` are wanted.
+
+    Raises:
+        ConfigurationError: for bars where features are the user's own.
+    """
+    chosen = settings.bars_of(bars)
     if workspace.external is not None:
         return ExternalReader(workspace)
-    chosen = settings.model_copy(update={"use_cache": settings.use_cache and question.use_cache})
-    return choose_source(bars, lambda: exchange_access(chosen), symbols)
+    return choose_source(chosen, lambda: exchange_access(settings), symbols)
 
 
 def _exchange_bars(exchange: str, tf: str) -> str:

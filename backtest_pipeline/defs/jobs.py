@@ -1,0 +1,144 @@
+"""Requested jobs as Dagster runs: one an attempt, launched by a sensor from the store's queue."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import dagster as dg
+from dagster import DagsterExecutionInterruptedError
+
+from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.job_work import work_on
+from backtest_pipeline.pipeline.jobs import Ended, Launched, reconcile
+from backtest_pipeline.storage.database import open_database
+from backtest_pipeline.storage.job_queue import Attempt
+from backtest_pipeline.storage.jobs import Claim, stop_cancelled
+from backtest_pipeline.storage.settings import load_settings
+
+JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
+# Dagster ends what has not ended itself this long after its time.
+_GRACE_S = 120
+_ASSETS = {"features": ("cmc_features", "feature_snapshots")}
+_GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
+_CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+class AttemptConfig(dg.Config):
+    """Which attempt at which job."""
+
+    job_id: str
+    attempt: int
+
+
+@dg.op(description="Does the units of a requested job that are not stored yet, and ends it.")
+def work_on_job(
+    context: dg.OpExecutionContext,
+    config: AttemptConfig,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
+) -> None:
+    workspace = store.workspace
+    claim = Claim(UUID(config.job_id), config.attempt, f"dagster:{context.run_id}")
+    try:
+        job = work_on(
+            workspace,
+            load_settings(),
+            claim,
+            dagster_run_id=context.run_id,
+            simulation=simulation.config(),
+            told=lambda report: _materialize(context, report, workspace.external is not None),
+        )
+    except DagsterExecutionInterruptedError:
+        # Dagster is shutting down, or somebody cancelled the run: of the first another attempt
+        # comes when the lease has expired.
+        run = context.instance.get_run_by_id(context.run_id)
+        if run is not None and run.status in _CANCELLED:
+            with workspace.database.begin() as connection:
+                stop_cancelled(connection, claim, "dagster")
+        raise
+    if job is None or job.status != "completed":
+        said = "another attempt has taken its place" if job is None else job.error_message
+        raise dg.Failure(
+            f"job {claim.job_id}, attempt {claim.attempt}: "
+            f"{said or f'cancelled by {job.cancel_requested_by if job else None}'}",
+            allow_retries=False,
+        )
+    context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
+
+
+def _materialize(context: dg.OpExecutionContext, report: StageReport, external: bool) -> None:
+    """What a stage of a refresh stored, as materializations of its asset's partitions."""
+    asset = _ASSETS[report.stage][external] if report.stage in _ASSETS else report.stage
+    for outcome in report.outcomes:
+        if outcome.status is not Status.FAILED:
+            context.log_event(
+                dg.AssetMaterialization(
+                    asset,
+                    partition=str(outcome.partition),
+                    metadata={"status": outcome.status.value, "rows": outcome.rows},
+                )
+            )
+
+
+@dg.job(
+    name="requested",
+    executor_def=dg.in_process_executor,
+    description="One attempt at a job that was requested; see backtest_jobs.",
+)
+def requested_job() -> None:
+    work_on_job()
+
+
+@dg.sensor(
+    name="requested_jobs",
+    job=requested_job,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches requested jobs, and takes over those whose worker was lost.",
+)
+def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    database = open_database(load_settings())
+    try:
+        wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
+    finally:
+        database.close()
+    if not wanted:
+        return dg.SkipReason("no job waits")
+    return dg.SensorResult(run_requests=[_request(attempt) for attempt in wanted])
+
+
+def _request(attempt: Attempt) -> dg.RunRequest:
+    job_id, number = str(attempt.job_id), attempt.attempt
+    return dg.RunRequest(
+        run_key=f"{job_id}/{number}",
+        run_config={"ops": {"work_on_job": {"config": {"job_id": job_id, "attempt": number}}}},
+        tags={
+            JOB_TAG: job_id,
+            ATTEMPT_TAG: str(number),
+            "dagster/max_runtime": str(attempt.timeout_s + _GRACE_S),
+        },
+    )
+
+
+def launched_runs(instance: dg.DagsterInstance, attempts: Sequence[Attempt]) -> Launched:
+    """What Dagster knows of the runs of these attempts."""
+    ids = sorted({str(attempt.job_id) for attempt in attempts})
+    under_way, ended = set(), {}
+    for run in instance.get_runs(dg.RunsFilter(tags={JOB_TAG: ids})):
+        key = (UUID(run.tags[JOB_TAG]), int(run.tags[ATTEMPT_TAG]))
+        if run.status in _GONE:
+            cancelled = run.status is dg.DagsterRunStatus.CANCELED
+            ended[key] = Ended(cancelled, f"Dagster's run {run.run_id} ended as {run.status.value}")
+        else:
+            under_way.add(key)
+    return Launched(frozenset(under_way), ended)
+
+
+def terminate_runs(instance: dg.DagsterInstance, job_id: UUID) -> list[str]:
+    """Have Dagster end the runs of a job that wait or work; returns their ids."""
+    unfinished = [status for status in dg.DagsterRunStatus if status not in _GONE]
+    wanted = dg.RunsFilter(tags={JOB_TAG: str(job_id)}, statuses=unfinished)
+    runs = [run.run_id for run in instance.get_runs(wanted)]
+    for run_id in runs:
+        instance.run_coordinator.cancel_run(run_id)
+    return runs

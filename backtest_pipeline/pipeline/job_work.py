@@ -1,0 +1,288 @@
+"""A worker's attempt at a job: unit after unit, alive while it beats, stopped when told to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any
+
+from backtest_pipeline.market.errors import BacktestError, StoreError, StoreUnavailable
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.answering import answer, source_of
+from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.jobs import Unit, units_of
+from backtest_pipeline.pipeline.questions import JobQuestion, RefreshQuestion
+from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.job_queue import TIMEOUT
+from backtest_pipeline.storage.jobs import (
+    Claim,
+    Job,
+    claim_job,
+    complete,
+    fail,
+    heartbeat,
+    read_job,
+    stop_cancelled,
+    store_unit,
+    unit_results,
+)
+from backtest_pipeline.storage.runs import current_runs
+from backtest_pipeline.storage.settings import Settings
+
+LEASE_S, BEAT_S = 30.0, 2.0
+UNITS_FAILED, NO_UNITS = "UNITS_FAILED", "NO_UNITS"
+_TOLD = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Reason(StrEnum):
+    """Why an attempt has to stop."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed out"
+    LEASE_LOST = "lease lost"
+
+
+class Stopped(Exception):
+    """The attempt has to stop; raised between two units of work, or two parts of one."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Pulse:
+    """Keeps the lease of an attempt, and hears whether it is to stop.
+
+    A worker that cannot tell for two thirds of its lease that it lives stops by itself, before
+    another may take the job over.
+    """
+
+    def __init__(
+        self, database: Database, claim: Claim, lease_s: float = LEASE_S, beat_s: float = BEAT_S
+    ) -> None:
+        self._database, self._claim = database, claim
+        self._lease_s, self._beat_s = lease_s, beat_s
+        self._told = (0.0, "")
+        self._reason: Reason | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def tell(self, progress_pct: float, stage: str) -> None:
+        """How far the work is; the next beat says so."""
+        self._told = (progress_pct, stage)
+
+    def check(self) -> None:
+        """Raises Stopped where the attempt has to stop."""
+        if self._reason is not None:
+            raise Stopped(self._reason)
+
+    def _run(self) -> None:
+        heard = time.monotonic()
+        while self._reason is None and not self._over.wait(self._beat_s):
+            try:
+                with self._database.begin() as connection:
+                    beat = heartbeat(connection, self._claim, self._lease_s, *self._told)
+            except StoreError as error:
+                logger.warning("job %s: no heartbeat: %s", self._claim.job_id, error)
+                if time.monotonic() - heard > self._lease_s * 2 / 3:
+                    self._reason = Reason.LEASE_LOST
+                continue
+            heard = time.monotonic()
+            if beat is None:
+                self._reason = Reason.LEASE_LOST
+            elif beat.cancel_requested:
+                self._reason = Reason.CANCELLED
+            elif beat.timed_out:
+                self._reason = Reason.TIMED_OUT
+
+    @contextmanager
+    def beating(self) -> Iterator[Pulse]:
+        """Beat while the block runs."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            self._thread.join()
+
+
+def work_on(
+    workspace: Workspace,
+    settings: Settings,
+    claim: Claim,
+    *,
+    dagster_run_id: str | None,
+    simulation: SimulationConfig,
+    told: Callable[[StageReport], None],
+) -> Job | None:
+    """Do what is not stored yet of a job, and end it.
+
+    Args:
+        workspace: the open store.
+        settings: of this process.
+        claim: whose turn it is.
+        dagster_run_id: of the orchestrator's run that this is part of.
+        simulation: what refreshed backtests assume.
+        told: hears what each stage of a refresh did.
+
+    Returns:
+        The job as it ended, or None where it was not this attempt's turn or its lease was lost.
+
+    Raises:
+        StoreUnavailable: where the store is lost; the lease will expire, and another attempt
+            goes on with what is stored.
+    """
+    with workspace.database.begin() as connection:
+        if not claim_job(connection, claim, dagster_run_id, LEASE_S):
+            return None
+        job = read_job(connection, claim.job_id)
+    try:
+        with Pulse(workspace.database, claim).beating() as pulse:
+            failures = _work(workspace, settings, claim, job, pulse, simulation, told)
+    except Stopped as stop:
+        return _stopped(workspace, claim, job, stop.reason)
+    except StoreUnavailable:
+        raise
+    except Exception as error:
+        logger.exception("job %s failed", claim.job_id)
+        code = error.code if isinstance(error, BacktestError) else BacktestError.code
+        _end(workspace, claim, code, str(error) or type(error).__name__)
+        raise
+    return _ended(workspace, claim, job, failures)
+
+
+def _work(
+    workspace: Workspace,
+    settings: Settings,
+    claim: Claim,
+    job: Job,
+    pulse: Pulse,
+    simulation: SimulationConfig,
+    told: Callable[[StageReport], None],
+) -> dict[str, str]:
+    """Do the units; returns why those failed that did."""
+    question = JobQuestion.model_validate(job.config)
+    units = units_of(question)
+    with workspace.database.begin() as connection:
+        stored = unit_results(connection, job.job_id)
+    todo = {name: unit for name, unit in units.items() if name not in stored}
+    done = len(units) - len(todo)
+
+    def tell(stage: str, part: int, parts: int) -> None:
+        pulse.tell(100 * (done + (part / parts if parts else 0)) / len(units), stage)
+        pulse.check()
+
+    if isinstance(question.question, RefreshQuestion):
+        done = 0
+        listening = replace(workspace, progress=tell)
+        return _refresh(listening, settings, claim, question.question, todo, simulation, told)
+    failures: dict[str, str] = {}
+    for name, (asked, _) in todo.items():
+        pulse.tell(100 * done / len(units), name)
+        pulse.check()
+        assert asked is not None  # noqa: S101  (only a refresh's units ask nothing)
+        try:
+            found = answer(replace(workspace, progress=tell), settings, asked, job.created_by)
+        except StoreUnavailable:
+            raise
+        except BacktestError as error:
+            failures[name] = f"{error.code}: {error}"
+            continue
+        _keep(workspace, claim, name, found.run_ids, found.model_dump(mode="json"))
+        done += 1
+    return failures
+
+
+def _refresh(
+    workspace: Workspace,
+    settings: Settings,
+    claim: Claim,
+    question: RefreshQuestion,
+    todo: Mapping[str, Unit],
+    simulation: SimulationConfig,
+    told: Callable[[StageReport], None],
+) -> dict[str, str]:
+    """All stages for all partitions at once; each partition is a unit."""
+    partitions = [partition for _, named in todo.values() for partition in named]
+    if not partitions:
+        return {}
+    source = source_of(workspace, settings, symbols=sorted({p.asset for p in partitions}))
+    reports = []
+    for report in refresh_signals(workspace, source, partitions, rebuild=question.full_rebuild):
+        told(report)
+        reports.append(report)
+    last = refresh_backtests(workspace, partitions, simulation, rebuild=question.full_rebuild)
+    told(last)
+    failures = {
+        str(outcome.partition): f"{report.stage}: {outcome.detail}"
+        for report in (*reports, last)
+        for outcome in report.failed
+    }
+    with workspace.database.begin() as connection:
+        runs = current_runs(
+            connection,
+            symbols=[p.asset for p in partitions],
+            timeframes=[p.timeframe for p in partitions],
+        )
+    run_ids: dict[Partition, list[Any]] = {}
+    for run in runs:
+        run_ids.setdefault(Partition(run["symbol"], run["tf"]), []).append(run["run_id"])
+    for outcome in last.outcomes:
+        name = str(outcome.partition)
+        if name not in failures:
+            result = {"status": outcome.status.value, "detail": outcome.detail}
+            _keep(workspace, claim, name, run_ids.get(outcome.partition, []), result)
+    if not failures and all(outcome.status is Status.EMPTY for outcome in last.outcomes):
+        failures = {str(o.partition): o.detail for o in last.outcomes}
+    return failures
+
+
+def _keep(
+    workspace: Workspace, claim: Claim, unit: str, run_ids: list[Any], result: Mapping[str, Any]
+) -> None:
+    with workspace.database.begin() as connection:
+        if not store_unit(connection, claim, unit, run_ids, result):
+            raise Stopped(Reason.LEASE_LOST)
+
+
+def _stopped(workspace: Workspace, claim: Claim, job: Job, reason: Reason) -> Job | None:
+    if reason is Reason.LEASE_LOST:
+        logger.warning("job %s: attempt %s lost its lease", claim.job_id, claim.attempt)
+        return None
+    with workspace.database.begin() as connection:
+        if reason is Reason.CANCELLED:
+            ended = stop_cancelled(connection, claim, "")
+        else:
+            ended = fail(connection, claim, TIMEOUT, f"not done within {job.timeout_s} s")
+        return read_job(connection, claim.job_id) if ended else None
+
+
+def _ended(workspace: Workspace, claim: Claim, job: Job, failures: Mapping[str, str]) -> Job | None:
+    if not failures:
+        with workspace.database.begin() as connection:
+            if complete(connection, claim):
+                return read_job(connection, claim.job_id)
+        return _end(
+            workspace, claim, NO_UNITS, f"{job.n_units} units were expected, and not all are stored"
+        )
+    first = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:_TOLD])
+    more = f"; and {len(failures) - _TOLD} others" if len(failures) > _TOLD else ""
+    message = f"{len(failures)} of {job.n_units} units failed: {first}{more}"
+    return _end(workspace, claim, UNITS_FAILED, message)
+
+
+def _end(workspace: Workspace, claim: Claim, code: str, message: str) -> Job | None:
+    with workspace.database.begin() as connection:
+        if not fail(connection, claim, code, message):
+            return None
+        return read_job(connection, claim.job_id)
