@@ -81,6 +81,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "rank_runs",
         "watch_history",
         "remove_old_results",
+        "requested",
         "search_no_edge",
         "walk_forwards",
     }
