@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, bars, ranking, replaying, results, retaining
+from backtest_pipeline.cli import assumed, bars, jobs, ranking, replaying, results, retaining
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 
@@ -23,6 +23,7 @@ app.add_typer(bars.app, name="bars")
 app.add_typer(replaying.app)
 app.add_typer(results.app, name="runs")
 app.add_typer(retaining.app)
+app.add_typer(jobs.app, name="jobs")
 
 Bars = Annotated[
     Path | None,
