@@ -65,6 +65,7 @@ def _fuzz(cases: st.SearchStrategy[Any], client: TestClient, seen: set[int]) -> 
     def check(case: Any) -> None:
         sent = case.as_transport_kwargs()
         sent.pop("cookies")
+        sent["content"] = sent.pop("data", None)
         answer = client.request(**sent)
         seen.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)
