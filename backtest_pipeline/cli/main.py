@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, bars, offering, ranking, replaying
+from backtest_pipeline.cli import assumed, bars, jobs, offering, ranking, replaying
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.logs import set_up_logging
@@ -23,6 +23,7 @@ app.add_typer(ranking.app)
 app.add_typer(bars.app, name="bars")
 app.add_typer(replaying.app)
 app.add_typer(offering.app)
+app.add_typer(jobs.app, name="jobs")
 
 Bars = Annotated[
     Path | None,

@@ -67,9 +67,7 @@ class Pulse:
     another may take the job over.
     """
 
-    def __init__(
-        self, database: Database, claim: Claim, lease_s: float = LEASE_S, beat_s: float = BEAT_S
-    ) -> None:
+    def __init__(self, database: Database, claim: Claim, lease_s: float, beat_s: float) -> None:
         self._database, self._claim = database, claim
         self._lease_s, self._beat_s = lease_s, beat_s
         self._told = (0.0, "")
@@ -147,7 +145,7 @@ def work_on(
             return None
         job = read_job(connection, claim.job_id)
     try:
-        with Pulse(workspace.database, claim).beating() as pulse:
+        with Pulse(workspace.database, claim, LEASE_S, BEAT_S).beating() as pulse:
             failures = _work(workspace, settings, claim, job, pulse, simulation, told)
     except Stopped as stop:
         return _stopped(workspace, claim, job, stop.reason)

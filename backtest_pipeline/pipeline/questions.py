@@ -41,11 +41,13 @@ class _Strict(BaseModel):
 class Costs(_Strict):
     """What trading costs; what is not given is the venue's, or else the usual."""
 
-    venue: str | None = Field(None, description="costs of a venue, for example binance_perp")
-    fee_bps: Number | None = Field(None, description="fee a side, in basis points")
-    slippage_bps: Number | None = Field(None, description="slippage, in basis points")
+    venue: str | None = Field(
+        default=None, description="costs of a venue, for example binance_perp"
+    )
+    fee_bps: Number | None = Field(default=None, description="fee a side, in basis points")
+    slippage_bps: Number | None = Field(default=None, description="slippage, in basis points")
     funding_bps_day: Number | None = Field(
-        None, description="funding in basis points a day: longs pay, shorts receive"
+        default=None, description="funding in basis points a day: longs pay, shorts receive"
     )
 
 
@@ -68,13 +70,14 @@ else:
 class Assumptions(_Strict):
     """Which bars are traded, and what a simulation assumes of them."""
 
-    start: date | None = Field(None, description="first UTC day", examples=["2022-01-01"])
-    end: date | None = Field(None, description="UTC day after the last")
+    start: date | None = Field(default=None, description="first UTC day", examples=["2022-01-01"])
+    end: date | None = Field(default=None, description="UTC day after the last")
     exchange: Literal["", "binance"] = Field(
-        "", description="where bars come from; empty for the source that the store is fed from"
+        default="",
+        description="where bars come from; empty for the source that the store is fed from",
     )
-    use_cache: bool = Field(True, description="whether an exchange's kept bars are used")
-    costs: Costs = Costs()  # pyright: ignore[reportCallIssue] - all have defaults
+    use_cache: bool = Field(default=True, description="whether an exchange's kept bars are used")
+    costs: Costs = Costs()
     sizing: Sizing = _SIZINGS["fixed"]()
     stops: Stops = _STOPS()
     direction: Direction = Direction.BOTH
@@ -117,9 +120,11 @@ class BacktestQuestion(_OfOneStrategy):
 
     kind: Literal["run"] = "run"
     symbol: Symbol
-    params: dict[str, Parameter] = Field({}, examples=[{"fast": 9, "slow": 21}])
+    params: dict[str, Parameter] = Field(default={}, examples=[{"fast": 9, "slow": 21}])
     benchmark: str = Field(
-        "asset", max_length=32, description="asset, cash, universe or another asset's symbol"
+        default="asset",
+        max_length=32,
+        description="asset, cash, universe or another asset's symbol",
     )
 
 
@@ -129,7 +134,7 @@ class WalkForwardQuestion(_OfOneStrategy):
     kind: Literal["walkforward"] = "walkforward"
     symbol: Symbol
     params: dict[str, Values] = Field(
-        {},
+        default={},
         description="values to choose from, by parameter",
         examples=[{"fast": [5, 10, 20], "slow": [50, 100]}],
     )
@@ -139,9 +144,9 @@ class WalkForwardQuestion(_OfOneStrategy):
     mode: Mode = "rolling"
     purge_bars: int = 0
     embargo: Number = 0.01
-    objective: str = Field("sharpe", max_length=200)
+    objective: str = Field(default="sharpe", max_length=200)
     search: Method = "auto"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 class OptimizeQuestion(_OfOneStrategy):
@@ -150,10 +155,10 @@ class OptimizeQuestion(_OfOneStrategy):
     kind: Literal["optimize"] = "optimize"
     symbol: Symbol
     params: dict[str, Values] = Field(
-        {}, examples=[{"fast": [5, 10, 15, 20], "slow": [30, 60, 90, 120]}]
+        default={}, examples=[{"fast": [5, 10, 15, 20], "slow": [30, 60, 90, 120]}]
     )
-    metric: str = Field("sharpe", max_length=64, description="a metric of docs/metrics.md")
-    top: int = Field(10, ge=1, le=100, description="combinations to name, the best first")
+    metric: str = Field(default="sharpe", max_length=64, description="a metric of docs/metrics.md")
+    top: int = Field(default=10, ge=1, le=100, description="combinations to name, the best first")
 
 
 class PortfolioQuestion(_OfOneStrategy):
@@ -161,13 +166,13 @@ class PortfolioQuestion(_OfOneStrategy):
 
     kind: Literal["portfolio"] = "portfolio"
     symbols: list[Symbol] = Field(min_length=1, max_length=MOST_SYMBOLS)
-    params: dict[str, Parameter] = Field({}, examples=[{"fast": 9, "slow": 21}])
-    scheme: str = Field("equal_weight", max_length=64)
+    params: dict[str, Parameter] = Field(default={}, examples=[{"fast": 9, "slow": 21}])
+    scheme: str = Field(default="equal_weight", max_length=64)
     weights: dict[Symbol, Number] | None = Field(
-        None, description="instead of a scheme: fractions that sum to 1, by symbol"
+        default=None, description="instead of a scheme: fractions that sum to 1, by symbol"
     )
     rebalance: Literal["weekly", "monthly", "quarterly"] = "monthly"
-    lookback: int = Field(90, ge=2, le=10_000)
+    lookback: int = Field(default=90, ge=2, le=10_000)
     max_weight: Number = 1.0
 
 
@@ -190,9 +195,9 @@ class JobQuestion(_Strict):
 
     question: Annotated[Question, Field(discriminator="kind")]
     symbols: list[Symbol] = Field(
-        [], max_length=MOST_SYMBOLS, description="assets to ask it of, in place of its own"
+        default=[], max_length=MOST_SYMBOLS, description="assets to ask it of, in place of its own"
     )
     timeframes: list[TimeframeName] = Field(
-        [], max_length=100, description="timeframes to ask it at, in place of its own"
+        default=[], max_length=100, description="timeframes to ask it at, in place of its own"
     )
-    timeout_s: int = Field(3600, ge=300, le=14_400)
+    timeout_s: int = Field(default=3600, ge=300, le=14_400)

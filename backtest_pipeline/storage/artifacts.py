@@ -100,7 +100,7 @@ class ArtifactStore:
         if uri != PurePosixPath(uri).as_posix() or {"", ".", ".."} & set(uri.split("/")):
             raise ArtifactError(f"{uri!r} is no artifact of {self.where}; give one below it")
         self._files.remove(uri)
-        for known in [v for v in self._hashes if v == uri or v.startswith(f"{uri}/")]:
+        for known in [v for v in tuple(self._hashes) if v == uri or v.startswith(f"{uri}/")]:
             self._hashes.pop(known, None)
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
@@ -251,7 +251,7 @@ class ArtifactStore:
         What is gone or damaged is left out: who reads it will tell.
         """
         for uri in uris:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, ValueError):
                 self._files.bring(uri)
         return self.root
 
@@ -275,7 +275,8 @@ class ArtifactStore:
         if path is None:
             self._hashes.pop(uri, None)  # the manifest may have been mended by now
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has changed: it differs from its {said_by}; {_MEND}"
+                f"{uri} in {self.where} has changed since it was written, for it differs from its "
+                f"{said_by}; {_MEND}"
             )
         return path
 

@@ -78,7 +78,12 @@ class Backend(Protocol):
         ...
 
     def bring(self, uri: str) -> None:
-        """Have a file, or a directory with its manifest, in the local folder too."""
+        """Have a file, or a directory with its manifest, in the local folder too.
+
+        Raises:
+            FileNotFoundError: where there is none.
+            ValueError: for a directory whose manifest cannot be read.
+        """
         ...
 
     def writing(self, folder: str) -> AbstractContextManager[Path]:

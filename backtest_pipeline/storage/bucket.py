@@ -49,6 +49,7 @@ _NOTES = f"{UNFINISHED}notes"
 _COPIED = ".parquet"
 _AT_ONCE = 16
 _PARTS_AT_ONCE = 4
+_ENDPOINT = re.compile(r"(AWS|AZURE|GOOGLE)_.*ENDPOINT")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Bucket:
         self._copies.require_writable()
         probe, content = f"{_NOTES}/probe-{uuid.uuid4().hex}", b"probe"
         with self._asked():
-            obstore.put(self._brisk, probe, content, mode="create")
+            obstore.put(self._brisk, probe, content)
             found = bytes(obstore.get(self._brisk, probe).bytes())
             obstore.delete(self._brisk, probe)
         if found != content:
@@ -272,8 +273,5 @@ def _is_directory(uri: str) -> bool:
 
 def _endpoint_is_http() -> bool:
     """Whether the user has named an endpoint without TLS, which is then meant."""
-    endpoints = [value for name, value in os.environ.items() if re.search(_ENDPOINT, name)]
+    endpoints = [value for name, value in os.environ.items() if _ENDPOINT.match(name)]
     return any(value.startswith("http://") for value in endpoints)
-
-
-_ENDPOINT = r"^(AWS|AZURE|GOOGLE)_.*ENDPOINT"

@@ -173,7 +173,7 @@ class Disk:
                 f"cannot remove {path}: {error.strerror}; make {self.root} writable"
             ) from error
         _remove(doomed)
-        for known in [v for v in self._verified if v == uri or v.startswith(f"{uri}/")]:
+        for known in [v for v in tuple(self._verified) if v == uri or v.startswith(f"{uri}/")]:
             self._verified.discard(known)
 
 

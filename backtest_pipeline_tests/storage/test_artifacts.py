@@ -220,7 +220,9 @@ def test_another_process_can_read_what_is_at_hand_without_reaching_the_store(
 ) -> None:
     uri = store.put_snapshot("bars/1D", TABLE)
     put_run(store)
-    folder = place.machine().at_hand([uri, RUN, "bars/1D/gone.parquet", "runs/gone"])
+    place.write("runs/bad/manifest.json", b"{")
+    wanted = [uri, "bars/1D/gone.parquet", "runs/gone", "runs/bad", RUN]
+    folder = place.machine().at_hand(wanted)
     other = ArtifactStore(folder)
     assert other.read_snapshot(uri, ["x"]).num_rows == 2
     assert other.read_table(RUN, "equity.parquet").num_rows == 2

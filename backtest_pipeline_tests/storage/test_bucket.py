@@ -19,6 +19,12 @@ import pytest
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
 from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.code import (
+    archive_of,
+    extracted,
+    installed_code,
+    keep_installed_code,
+)
 from backtest_pipeline.storage.doctor import examine
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.buckets import SECRET
@@ -127,6 +133,15 @@ def test_a_damaged_copy_is_fetched_again(place: InBucket) -> None:
     flip_a_bit_in(place, uri)
     with pytest.raises(ArtifactCorrupt, match=f"{uri} in {place.url} has changed"):
         reader.read_snapshot(uri, ["x"])
+
+
+def test_sources_in_a_bucket_run_from_the_local_disk(place: InBucket) -> None:
+    keep_installed_code(place.machine())
+    code = installed_code()
+    folder = extracted(place.machine(), code.uri)
+    assert folder.is_relative_to(place.copies)
+    assert archive_of({name: (folder / name).read_bytes() for name in code.files()}) == code
+    assert place.files() == [code.uri]
 
 
 def test_copies_are_kept_within_their_size_and_those_in_use_stay(
