@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -50,6 +51,7 @@ def test_every_answer_is_as_the_description_says(fuzzed: TestClient) -> None:
     schema = schemathesis.openapi.from_dict(description)
     seen: set[int] = set()
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
         cases = st.one_of(
             operation.as_strategy(GenerationMode.POSITIVE),
@@ -60,7 +62,7 @@ def test_every_answer_is_as_the_description_says(fuzzed: TestClient) -> None:
 
 
 def _fuzz(cases: st.SearchStrategy[Any], client: TestClient, seen: set[int]) -> None:
-    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, suppress_health_check=[*HealthCheck])
     @given(cases)
     def check(case: Any) -> None:
         sent = case.as_transport_kwargs()
