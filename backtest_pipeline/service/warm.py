@@ -1,12 +1,10 @@
 """Imports and computes once what answers need; workers are forked from a process that did both."""
 
-import adbc_driver_postgresql.dbapi
 import numpy as np
 import pandas as pd
 
 from backtest_pipeline.pipeline.api import run_backtest
 
-assert adbc_driver_postgresql.dbapi  # noqa: S101 - imported to be there
 _closes = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 400)))
 _bars = pd.DataFrame(
     {"open": _closes, "high": _closes * 1.01, "low": _closes * 0.99, "close": _closes, "volume": 1},

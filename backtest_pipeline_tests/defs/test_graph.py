@@ -83,6 +83,5 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "remove_old_results",
         "requested",
         "search_no_edge",
-        "requested",
         "walk_forwards",
     }

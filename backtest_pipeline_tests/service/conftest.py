@@ -58,7 +58,7 @@ class Store:
             return create_key(connection, f"the-{role}", role, rate)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("service")
     (folder / "bars").mkdir()
@@ -75,7 +75,7 @@ def app_on(store: Store, **service: Any) -> FastAPI:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(store: Store) -> Iterator[TestClient]:
     """The application with one worker; requests carry no key."""
     with TestClient(app_on(store), base_url="http://localhost") as client:
@@ -86,13 +86,13 @@ def bearing(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runner(store: Store) -> dict[str, str]:
     """Headers of one who may do everything."""
     return bearing(store.key("runner"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def viewer(store: Store) -> dict[str, str]:
     """Headers of one who may read."""
     return bearing(store.key("viewer"))
@@ -143,3 +143,10 @@ def serving(
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(store: Store) -> Iterator[Server]:
+    many = {"BACKTEST_OPTIMIZER_MAX_COMBINATIONS": "1000000"}
+    with serving(store, "--workers", "2", environment=many) as server:
+        yield server

@@ -45,7 +45,7 @@ def test_a_backtest_is_answered_and_found_again(
     assert detail["metrics"] == run["metrics"]
     assert client.get(f"{address}/summary", headers=viewer).json()["metrics"] == run["metrics"]
     listed = client.get("/backtests", params={"requested_by": "the-runner"}, headers=viewer).json()
-    assert [row["run_id"] for row in listed["rows"]] == [run["run_id"]]
+    assert run["run_id"] in [row["run_id"] for row in listed["rows"]]
 
     trades = client.get(f"{address}/trades", params={"limit": 2}, headers=viewer).json()
     rest = client.get(f"{address}/trades", params={"after": trades["next"]}, headers=viewer).json()

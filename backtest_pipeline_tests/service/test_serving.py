@@ -6,7 +6,6 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -32,13 +31,6 @@ SLOW = {
 }
 
 BRIEFER = {**SLOW, "params": {"fast": [*range(2, 20)], "slow": [*range(20, 40)]}}
-
-
-@pytest.fixture(scope="module")
-def server(store: Store) -> Iterator[Server]:
-    many = {"BACKTEST_OPTIMIZER_MAX_COMBINATIONS": "1000000"}
-    with serving(store, "--workers", "2", environment=many) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
