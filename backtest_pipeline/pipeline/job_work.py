@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from backtest_pipeline.market.errors import BacktestError, StoreError, StoreUnavailable
 from backtest_pipeline.market.partitions import Partition
@@ -36,7 +37,8 @@ from backtest_pipeline.storage.jobs import (
     unit_results,
 )
 from backtest_pipeline.storage.logs import about, redacted
-from backtest_pipeline.storage.runs import current_runs
+from backtest_pipeline.storage.removals import hold_off_removals
+from backtest_pipeline.storage.runs import current_runs, runs_by_id
 from backtest_pipeline.storage.settings import Settings
 
 LEASE_S, BEAT_S = 30.0, 2.0
@@ -195,14 +197,16 @@ def _work(
         pulse.tell(100 * done / len(units), name)
         pulse.check()
         assert asked is not None  # noqa: S101  (only a refresh's units ask nothing)
+        listening = replace(workspace, progress=tell)
         try:
-            found = answer(replace(workspace, progress=tell), settings, asked, job.created_by)
+            found = answer(listening, settings, asked, job.created_by)
+            while not _keep(workspace, claim, name, found.run_ids, found.model_dump(mode="json")):
+                found = answer(listening, settings, asked, job.created_by)
         except StoreUnavailable:
             raise
         except BacktestError as error:
             failures[name] = f"{error.code}: {error}"
             continue
-        _keep(workspace, claim, name, found.run_ids, found.model_dump(mode="json"))
         done += 1
     return failures
 
@@ -234,13 +238,15 @@ def _refresh(
         for report in (*reports, last)
         for outcome in report.failed
     }
+    if not failures and all(outcome.status is Status.EMPTY for outcome in last.outcomes):
+        return {str(outcome.partition): outcome.detail for outcome in last.outcomes}
     with workspace.database.begin() as connection:
         runs = current_runs(
             connection,
             symbols=[p.asset for p in partitions],
             timeframes=[p.timeframe for p in partitions],
         )
-    run_ids: dict[Partition, list[Any]] = {}
+    run_ids: dict[Partition, list[UUID]] = {}
     for run in runs:
         run_ids.setdefault(Partition(run["symbol"], run["tf"]), []).append(run["run_id"])
     for outcome in last.outcomes:
@@ -248,17 +254,23 @@ def _refresh(
         if name not in failures:
             result = {"status": outcome.status.value, "detail": outcome.detail}
             _keep(workspace, claim, name, run_ids.get(outcome.partition, []), result)
-    if not failures and all(outcome.status is Status.EMPTY for outcome in last.outcomes):
-        failures = {str(o.partition): o.detail for o in last.outcomes}
     return failures
 
 
 def _keep(
-    workspace: Workspace, claim: Claim, unit: str, run_ids: list[Any], result: Mapping[str, Any]
-) -> None:
+    workspace: Workspace, claim: Claim, unit: str, run_ids: list[UUID], result: Mapping[str, Any]
+) -> bool:
+    """Record a unit whose results are stored; False where one of its runs is being removed.
+
+    From then on the job keeps its runs from being removed.
+    """
     with workspace.database.begin() as connection:
+        hold_off_removals(connection)
+        if len(runs_by_id(connection, run_ids)) < len(set(run_ids)):
+            return False
         if not store_unit(connection, claim, unit, run_ids, result):
             raise Stopped(Reason.LEASE_LOST)
+    return True
 
 
 def _stopped(workspace: Workspace, claim: Claim, job: Job, reason: Reason) -> Job | None:

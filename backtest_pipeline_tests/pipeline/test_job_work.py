@@ -15,7 +15,7 @@ from backtest_pipeline.market.errors import (
     GridTooLarge,
     InvalidInput,
     JobConflict,
-    StoreUnavailable,
+    StoreOutOfReach,
     UnknownName,
 )
 from backtest_pipeline.pipeline import job_work
@@ -200,9 +200,9 @@ def test_a_lost_store_leaves_the_job_to_another_attempt(workspace: Workspace) ->
     job = submitted(workspace, of("S-ALPHA", "S-BETA"))
 
     def cut(_: sa.Connection) -> None:
-        raise StoreUnavailable("gone")
+        raise StoreOutOfReach("gone")
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreOutOfReach):
         worked(_after_units(workspace, job, 1, cut), job)
     assert now(workspace, job).status == "running"
     change(workspace, job, "lease_expires_at = now() - interval '1 second'")
@@ -243,8 +243,32 @@ def test_a_refresh_job_without_a_single_bar_fails_with_the_reason(workspace: Wor
     question = RefreshQuestion(symbols=["S-ALPHA"], timeframes=["1m"])
     done = worked(workspace, submitted(workspace, JobQuestion(question=question)))
     assert done is not None
-    assert done.status == "failed"
+    assert (done.status, done.units_stored) == ("failed", 0)
     assert "S-ALPHA|1m" in (done.error_message or "")
+
+
+def test_a_run_that_is_removed_before_its_unit_is_recorded_is_made_again(
+    workspace: Workspace,
+) -> None:
+    (old,) = worked_run_ids(workspace, submitted(workspace, of("S-ALPHA")))
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("DELETE FROM backtest_jobs"))
+    job = submitted(workspace, of("S-BETA", "S-ALPHA"))
+
+    def capture(connection: sa.Connection) -> None:
+        delete = sa.text("DELETE FROM backtest_runs WHERE run_id = :old")
+        connection.execute(delete, {"old": old})
+
+    done = worked(_after_units(workspace, job, 1, capture), job)
+    assert done is not None
+    assert done.status == "completed"
+    assert old in set(done.result_run_ids) & run_ids(workspace)
+
+
+def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
+    done = worked(workspace, job)
+    assert done is not None
+    return done.result_run_ids
 
 
 @pytest.mark.parametrize(
