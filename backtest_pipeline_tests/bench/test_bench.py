@@ -21,6 +21,7 @@ FIGURES = {
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
     "external": ("pandas.read_sql", "One look at all partitions"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
+    "service": ("The HTTP service", "backtest-pipeline serve"),
 }
 
 
