@@ -5,7 +5,10 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY sql sql
 COPY backtest_pipeline backtest_pipeline
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
-RUN useradd --create-home pipeline && mkdir /data && chown pipeline /data
+RUN useradd --create-home --uid 10001 pipeline && mkdir /data && chown pipeline /data
 USER pipeline
-EXPOSE 3000
+EXPOSE 3000 8000
+# Of the usual command; another one, as the service's in docker-compose.yml, brings its own.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/server_info', timeout=4)"]
 CMD ["backtest-pipeline", "up", "--host", "0.0.0.0"]

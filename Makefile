@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test fuzz fuzz-api lint bench up clean
+.PHONY: demo test fuzz fuzz-api chaos lint bench up clean
 
 demo: $(READY)  ## the whole pipeline on the synthetic sample market
 	$(BIN)/backtest-pipeline demo
@@ -16,6 +16,9 @@ test: $(READY)  ## the whole suite
 
 fuzz: $(READY)  ## the suite with random examples that it has not drawn before
 	$(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=other
+
+chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAOS_SEED repeats a run
+	$(BIN)/python -m pytest -m chaos -s backtest_pipeline_tests/chaos
 
 fuzz-api: $(READY)  ## hundreds of requests that nobody expects to each route of the service
 	BACKTEST_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest --hypothesis-profile=other backtest_pipeline_tests/service/test_fuzz.py

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.explanation import Explanation, explain_diff
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.pipeline.replay import Replay, replay
+    from backtest_pipeline.pipeline.stored import (
+        compare_runs,
+        export_bundle,
+        get_run,
+        list_runs,
+    )
     from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
     from backtest_pipeline.research.combinatorial import (
         combinatorial_paths,
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
         VolatilityScaled,
     )
     from backtest_pipeline.simulation.stops import StopRules
+    from backtest_pipeline.storage.results import RunFilter
 
 _HOMES = {
     "AtrRisk": "simulation.sizing",
@@ -67,8 +74,13 @@ _HOMES = {
     "build_features": "pipeline.api",
     "combinatorial_paths": "research.combinatorial",
     "combinatorial_purged_splits": "research.combinatorial",
+    "compare_runs": "pipeline.stored",
     "compute_metrics": "simulation.single",
     "deflated_sharpe_ratio": "simulation.significance",
+    "export_bundle": "pipeline.stored",
+    "get_run": "pipeline.stored",
+    "list_runs": "pipeline.stored",
+    "RunFilter": "storage.results",
     "explain_diff": "pipeline.explanation",
     "explore": "pipeline.exploration",
     "fixed_date_splits": "research.splits",
@@ -101,6 +113,7 @@ __all__ = [
     "FixedFractional",
     "Replay",
     "Robustness",
+    "RunFilter",
     "Schedule",
     "Search",
     "SimulationResult",
@@ -110,12 +123,16 @@ __all__ = [
     "build_features",
     "combinatorial_paths",
     "combinatorial_purged_splits",
+    "compare_runs",
     "compute_metrics",
     "deflated_sharpe_ratio",
     "explain_diff",
     "explore",
+    "export_bundle",
     "fixed_date_splits",
     "generate_signals",
+    "get_run",
+    "list_runs",
     "load_bars",
     "load_features",
     "load_signals",

@@ -12,6 +12,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls  # noqa: E402
+from backtest_pipeline.defs.assets.retention import retention  # noqa: E402
 from backtest_pipeline.defs.assets.rollups import portfolio_rollups  # noqa: E402
 from backtest_pipeline.defs.assets.stages import (  # noqa: E402
     backtests,
@@ -29,9 +30,11 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
     nightly_refresh,
     nightly_replay,
     nightly_restatements,
+    nightly_retention,
     refresh_job,
     replay_job,
     restatements_job,
+    retention_job,
     rollup_after_backtests,
     rollup_job,
     second_opinion_job,
@@ -68,6 +71,7 @@ ASSETS: list[dg.AssetsDefinition] = [
     leaderboard,
     negative_controls,
     restatements,
+    retention,
 ]
 
 
@@ -117,12 +121,14 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             leaderboard_job,
             negative_controls_job,
             restatements_job,
+            retention_job,
             requested_job,
         ],
         schedules=[
             nightly_refresh,
             nightly_leaderboard,
             nightly_restatements,
+            nightly_retention,
             nightly_replay,
             weekly_second_opinion,
             weekly_look_ahead,

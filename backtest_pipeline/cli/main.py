@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from backtest_pipeline.cli import assumed, bars, jobs, offering, ranking, replaying
+from backtest_pipeline.cli import (
+    assumed,
+    bars,
+    jobs,
+    offering,
+    ranking,
+    replaying,
+    results,
+    retaining,
+)
 from backtest_pipeline.cli.console import console, fail
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.logs import set_up_logging
@@ -22,8 +31,10 @@ app = typer.Typer(
 app.add_typer(ranking.app)
 app.add_typer(bars.app, name="bars")
 app.add_typer(replaying.app)
-app.add_typer(offering.app)
+app.add_typer(results.app, name="runs")
+app.add_typer(retaining.app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(offering.app)
 
 Bars = Annotated[
     Path | None,

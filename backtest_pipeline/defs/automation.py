@@ -68,6 +68,12 @@ restatements_job = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Compares what was rewritten with what runs had used.",
 )
+retention_job = dg.define_asset_job(
+    "remove_old_results",
+    selection=dg.AssetSelection.assets("retention"),
+    executor_def=dg.in_process_executor,
+    description="Removes results that are old, that nobody has pinned and that nothing needs.",
+)
 negative_controls_job = dg.define_asset_job(
     "search_no_edge",
     selection=dg.AssetSelection.assets("negative_controls"),
@@ -137,6 +143,13 @@ nightly_restatements = dg.ScheduleDefinition(
     cron_schedule="40 1 * * *",
     execution_timezone="UTC",
     description="Looks for restated history, after the nightly refresh.",
+)
+nightly_retention = dg.ScheduleDefinition(
+    name="nightly_retention",
+    job=retention_job,
+    cron_schedule="10 4 * * *",
+    execution_timezone="UTC",
+    description="Removes old results, after the night's other work has looked at them.",
 )
 weekly_negative_controls = dg.ScheduleDefinition(
     name="weekly_negative_controls",

@@ -1,15 +1,18 @@
-"""Dagster's event log in Postgres, with the plans of a range run written together."""
+"""Dagster's event log in Postgres: the plans of a run written together, errors without secrets."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import pg_url_from_config
+
+from backtest_pipeline.storage.logs import redacted
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
@@ -26,6 +29,17 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> BatchingEventLogStorage:
         return cls(pg_url_from_config(config_value), inst_data=inst_data)
+
+    def prepare_insert_event(self, event: dg.EventLogEntry) -> Any:
+        """As Dagster does it, but that an error tells no secret.
+
+        Logging hides them in log lines; an exception comes here with its message and its causes,
+        whoever raised it.
+        """
+        insert = super().prepare_insert_event(event)
+        if int(event.level) < logging.WARNING:
+            return insert
+        return insert.values(event=redacted(serialize_value(event)))
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store planned materializations at once, and other events as Dagster does."""

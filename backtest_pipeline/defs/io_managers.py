@@ -73,6 +73,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             workers=workspace.workers,
             rebuild=obj.rebuild,
             progress=workspace.progress,
+            patiently=workspace.database.patiently,
         )
         count_stage(workspace, report)
         asset = context.asset_key.path[-1]

@@ -21,6 +21,8 @@
     ├── RunNotFound             no run of this id
     ├── StoreError              the database
     │   ├── StoreUnavailable    does not answer, or refuses
+    │   │   └── StoreOutOfReach waiting does not mend it, or has not
+    │   ├── StoreOvertaken      what was read has been replaced meanwhile
     │   ├── SchemaNotMigrated   answers, with another schema than this code needs
     │   └── RowsRefused         answers, and does not take these rows
     └── ArtifactError           the artifacts, in their folder or bucket
@@ -197,6 +199,14 @@ class StoreUnavailable(StoreError):
     """The database does not answer, or refuses the connection."""
 
     code = "STORE_UNAVAILABLE"
+
+
+class StoreOutOfReach(StoreUnavailable):
+    """The database does not answer, and waiting does not mend it, or has not."""
+
+
+class StoreOvertaken(StoreError):
+    """Another process has replaced what this was computed from; computing it again mends it."""
 
 
 class SchemaNotMigrated(StoreError):

@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.answers import (
     PortfolioAnswer,
     WalkForwardAnswer,
 )
+from backtest_pipeline.pipeline.counting import EXTERNAL, counted
 from backtest_pipeline.pipeline.exploration import Exploration
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.folds import Plan
@@ -44,7 +45,7 @@ from backtest_pipeline.research.portfolio import FIXED
 from backtest_pipeline.research.schedule import Schedule
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.sources.choose import choose_source
+from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.results import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 
@@ -61,9 +62,18 @@ def answer(workspace: Workspace, settings: Settings, question: Answerable, user:
     Raises:
         BacktestError: with the code of the problem; market/errors.py has them all.
     """
-    found = _ANSWERS[type(question)](workspace, settings, question)
-    with workspace.database.begin() as connection:
-        note_request(connection, found.run_ids, user)
+    is_built = workspace.external is None
+    exchange = exchange_of(question.exchange or settings.bars) if is_built else EXTERNAL
+    with counted(
+        workspace, question.kind, exchange=exchange, timeframe=question.timeframe
+    ) as tally:
+        found = _ANSWERS[type(question)](workspace, settings, question)
+        with workspace.database.begin() as connection:
+            note_request(connection, found.run_ids, user)
+        if isinstance(found, OptimizeAnswer):
+            tally.combinations = found.n_combinations
+        if isinstance(found, WalkForwardAnswer):
+            tally.overfit = int(found.verdict == "overfit")
     return found
 
 

@@ -25,7 +25,12 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
-from backtest_pipeline.pipeline.signals import SignalBlock, place_events, signals_code
+from backtest_pipeline.pipeline.signals import (
+    SignalBlock,
+    place_events,
+    signals_code,
+    signals_to_compute,
+)
 from backtest_pipeline.pipeline.significance import families, weigh, with_deflated
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
@@ -40,7 +45,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
-from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import publish_runs, retire_runs
@@ -92,8 +97,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     Loading raises PartitionError where they are not those of the stored features.
     """
-    with workspace.database.begin() as connection:
-        signals = active_signals(connection)
+    signals = signals_to_compute(workspace)
     code = signals_code(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
@@ -201,10 +205,11 @@ class BacktestsStage:
             for asset in block.too_short
         ]
         with database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, block.timeframe, list(ids.values()))
             if published is not None:
                 publish(self._workspace.artifacts, cursor, published)
             retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
-            write_versions(cursor, self.name, ids, versions)
+            write_versions(cursor, self.name, ids, versions, made_from="signals")
             replace_quality(cursor, self.name, ids, list(versions), too_short)
         return [
             self._outcome(Partition(asset, block.timeframe), asset in traded, block)

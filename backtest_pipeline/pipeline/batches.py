@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
+from threading import Event
 from typing import Generic, Protocol, TypeVar
 
 from backtest_pipeline.market.errors import (
@@ -33,6 +34,17 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage's name, the partitions done and their total."""
+
+
+class Patiently(Protocol):
+    """Does some work, and again where the database goes away meanwhile; see `storage.patience`."""
+
+    def __call__(self, what: str, work: Callable[[], T], given_up: Event | None = None, /) -> T: ...
+
+
+def at_once(_what: str, work: Callable[[], T], _given_up: Event | None = None, /) -> T:
+    """Do some work once, and wait for nothing."""
+    return work()
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -111,7 +123,10 @@ class Stage(Protocol[T_contra]):
         ...
 
     def store(self, block: T_contra, *, rebuild: bool) -> Iterable[Outcome]:
-        """Write a block in one transaction; with `rebuild` also what seems to be stored."""
+        """Write a block in one transaction; with `rebuild` also what seems to be stored.
+
+        Storing a block that is stored already leaves what storing it once does.
+        """
         ...
 
 
@@ -129,6 +144,7 @@ def run_stage(
     block_rows: int = 150_000,
     rebuild: bool = False,
     progress: Progress = silent,
+    patiently: Patiently = at_once,
 ) -> StageReport:
     """Load, compute and store what is stale; one bad partition does not stop the others.
 
@@ -139,20 +155,32 @@ def run_stage(
         block_rows: about how many rows a block may have.
         rebuild: compute and write also what is not stale.
         progress: told after each block.
+        patiently: how each block is done; one that the database went away from is loaded,
+            computed and stored again.
 
     Raises:
         StoreError, ArtifactError, ConfigurationError: where going on makes no sense. Blocks
             that were stored stay stored.
     """
-    stale = list(batches.partitions if rebuild else stage.stale(batches.partitions))
+    interrupted = Event()
+
+    def look() -> tuple[list[Partition], dict[Partition, int]]:
+        stale = list(batches.partitions if rebuild else stage.stale(batches.partitions))
+        return stale, stage.rows_expected(stale)
+
+    def run_block(block: Sequence[Partition]) -> list[Outcome]:
+        what = f"{stage.name} {block[0].timeframe}"
+        return patiently(what, lambda: _run_block(batches, stage, block, rebuild), interrupted)
+
+    stale, expected = patiently(stage.name, look)
     unchanged = set(batches.partitions) - set(stale)
     outcomes = [Outcome(p, Status.UNCHANGED) for p in batches.partitions if p in unchanged]
     done, total = len(outcomes), len(batches.partitions)
     progress(stage.name, done, total)
-    blocks = blocks_of(stale, stage.rows_expected(stale), block_rows)
+    blocks = blocks_of(stale, expected, block_rows)
     pool = ThreadPoolExecutor(workers, thread_name_prefix=stage.name)
     try:
-        running = {pool.submit(_run_block, batches, stage, block, rebuild) for block in blocks}
+        running = {pool.submit(run_block, block) for block in blocks}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -162,6 +190,7 @@ def run_stage(
             progress(stage.name, done, total)
     except BaseException:
         # An interrupt or an error of the surroundings: let running blocks end, begin no other.
+        interrupted.set()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.storage.checks import CHECKED, OF_EXTERNAL, violations
 
 __all__ = ["CHECKED", "check_dataset"]
 
 
+@patient
 def check_dataset(workspace: Workspace, dataset: str) -> dict[str, int]:
     """Rows that break each rule of a dataset."""
     if workspace.external is not None:

@@ -1,6 +1,6 @@
 """What is counted of the work, whichever process does it: the catalogue of metrics, and counting.
 
-    with counted(workspace, "run", exchange=..., timeframe=...) as tally:
+    with counted(workspace, "run", exchange=exchange_of(bars), timeframe=tf) as tally:
         ...                           # an error that leaves the block is counted by its code
         tally.combinations = 120      # of a search
 
@@ -28,10 +28,11 @@ from backtest_pipeline.storage.counts import Key, add_counts
 
 Kind = Literal["run", "walkforward", "portfolio", "optimize"]
 OTHER = "other"
-EXCHANGES = ("sample", "files", "binance", "external")
+EXTERNAL = "external"
+EXCHANGES = ("sample", "files", "binance", EXTERNAL)
 STAGES = ("bars", "features", "signals", "backtests", "walk_forward")
 FOLDERS = ("bars", "features", "runs", "walk_forward", "portfolios", "robustness", "funding")
-_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def counted(
     Args:
         workspace: the store that counts; outside of the block's own transactions.
         kind: of question.
-        exchange: name of the source of bars (`exchange_of`), of a run.
+        exchange: `sources.choose.exchange_of` the bars of a run, or EXTERNAL.
         timeframe: of a run.
     """
     labels = {"exchange": exchange, "timeframe": timeframe} if kind == "run" else {}
@@ -183,11 +184,6 @@ def count_stage(workspace: Workspace, report: StageReport) -> None:
 def count_look_ups(workspace: Workspace, read: SourceBars) -> None:
     """Count what a read of an exchange found in the cache of bars."""
     count(workspace, {key_of(_HITS): read.hits, key_of(_MISSES): read.misses})
-
-
-def exchange_of(source: str) -> str:
-    """The label of a source of bars, by its `name`."""
-    return source.partition(":")[0]
 
 
 def key_of(metric: Metric, labels: Mapping[str, str] | None = None) -> Key:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars, UnknownName
 from backtest_pipeline.market.features import build_features
@@ -23,7 +22,7 @@ from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.comparison import rows_in
 from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.traded import require_window, too_few_bars
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
@@ -37,7 +36,6 @@ from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.storage.provenance import content_versions
-from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.registry import strategies
@@ -245,8 +243,7 @@ def sweep(
                 )
             )
     if workspace:
-        with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            record_trials(cursor, pa.concat_tables(trials))
+        enter_in_ledger(workspace, trials)
     table = metrics_table(grid, metrics)
     if not np.isfinite(table[metric].to_numpy()).any():
         (reason,) = (m.undefined for m in METRICS if m.name == metric)

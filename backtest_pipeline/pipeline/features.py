@@ -130,6 +130,7 @@ class FeaturesStage:
                 self._workspace, "features", rows, SNAPSHOT_COLUMNS, chains
             ),
             replace=rebuild,
+            made_from="bars",
         )
         return written.unmatched
 

@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import BacktestError, StoreError, StoreUnav
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.answering import answer, source_of
 from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.counting import count_stage
 from backtest_pipeline.pipeline.jobs import Unit, units_of
 from backtest_pipeline.pipeline.questions import JobQuestion, RefreshQuestion
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
@@ -34,6 +35,7 @@ from backtest_pipeline.storage.jobs import (
     store_unit,
     unit_results,
 )
+from backtest_pipeline.storage.logs import about, redacted
 from backtest_pipeline.storage.runs import current_runs
 from backtest_pipeline.storage.settings import Settings
 
@@ -52,8 +54,11 @@ class Reason(StrEnum):
     LEASE_LOST = "lease lost"
 
 
-class Stopped(Exception):
-    """The attempt has to stop; raised between two units of work, or two parts of one."""
+class Stopped(BaseException):
+    """The attempt has to stop; raised between two units of work, or two parts of one.
+
+    No error, as an interrupt is none: nothing on its way may take it for a failure.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
@@ -145,7 +150,8 @@ def work_on(
             return None
         job = read_job(connection, claim.job_id)
     try:
-        with Pulse(workspace.database, claim, LEASE_S, BEAT_S).beating() as pulse:
+        pulse = Pulse(workspace.database, claim, LEASE_S, BEAT_S)
+        with about(job=str(claim.job_id)), pulse.beating():
             failures = _work(workspace, settings, claim, job, pulse, simulation, told)
     except Stopped as stop:
         return _stopped(workspace, claim, job, stop.reason)
@@ -154,7 +160,7 @@ def work_on(
     except Exception as error:
         logger.exception("job %s failed", claim.job_id)
         code = error.code if isinstance(error, BacktestError) else BacktestError.code
-        _end(workspace, claim, code, str(error) or type(error).__name__)
+        _end(workspace, claim, code, redacted(str(error)) or type(error).__name__)
         raise
     return _ended(workspace, claim, job, failures)
 
@@ -218,9 +224,11 @@ def _refresh(
     reports = []
     for report in refresh_signals(workspace, source, partitions, rebuild=question.full_rebuild):
         told(report)
+        count_stage(workspace, report)
         reports.append(report)
     last = refresh_backtests(workspace, partitions, simulation, rebuild=question.full_rebuild)
     told(last)
+    count_stage(workspace, last)
     failures = {
         str(outcome.partition): f"{report.stage}: {outcome.detail}"
         for report in (*reports, last)

@@ -15,7 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.identity import canonical_json, hash_of
 from backtest_pipeline.pipeline.significance import strategies_tried
 from backtest_pipeline.pipeline.summary import Summary, rounded
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.leaderboard import (
     DERIVED,
     SCHEMES,
@@ -67,6 +67,7 @@ class StoredBoard:
     is_new: bool
 
 
+@patient
 def register_gates(workspace: Workspace, name: str, gates: Sequence[Mapping[str, Any]]) -> GateSet:
     """Register gates before the runs that they are to judge; they are never changed afterwards.
 
@@ -83,6 +84,7 @@ def register_gates(workspace: Workspace, name: str, gates: Sequence[Mapping[str,
         return register_gate_set(connection, name, canonical_json([dict(gate) for gate in gates]))
 
 
+@patient
 def publish_leaderboard(
     workspace: Workspace, *, gates: str = DEFAULT_GATES, late_gates: bool = False
 ) -> StoredBoard:
@@ -244,6 +246,7 @@ def _publish(
         publish_board(cursor, pa.Table.from_pylist([about]), table)
 
 
+@patient
 def leaderboard_faults(workspace: Workspace) -> dict[str, int]:
     """What is wrong with the newest board, by fault; all zero where it is sound."""
     with workspace.database.begin() as connection:

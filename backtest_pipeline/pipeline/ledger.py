@@ -27,15 +27,24 @@ from backtest_pipeline.pipeline.identity import (
     hash_of,
     simulation_config,
 )
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.daily import daily_return_counts
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.provenance import code_version, combined
+from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.strategies.registry import strategies
 
 _NAMESPACE = uuid.UUID("0d0a3c9e-8a54-5b3f-9f0c-7f1f5f9c2b64")
 _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
+
+
+@patient
+def enter_in_ledger(workspace: Workspace, trials: Sequence[pa.Table]) -> None:
+    """Enter trials, as `trials_of` gives them, that no run is published of."""
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        record_trials(cursor, pa.concat_tables(trials))
 
 
 def trials_of(

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.other_histories import (
     probe_strategies,
 )
 from backtest_pipeline.pipeline.signals import signals_code
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.look_ahead import (
     Leak,
     differences,
@@ -136,6 +136,7 @@ def probe_look_ahead(
     return Probe(scope, len(partitions), n_futures, n_signals, tuple(found), seed)
 
 
+@patient
 def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None:
     """Store what a probe of this code and source found, if it looked at anything."""
     if not probe.partitions:
@@ -156,6 +157,7 @@ def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None
         )
 
 
+@patient
 def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
     """When this code was last probed on this source without finding anything; else None.
 

@@ -20,7 +20,7 @@ from backtest_pipeline.pipeline.features import load_block
 from backtest_pipeline.pipeline.identity import RUN_CODE, hash_of
 from backtest_pipeline.pipeline.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.summary import Summary, rounded
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.leaderboard import Gate, gates_of
 from backtest_pipeline.research.negative_controls import (
@@ -73,6 +73,7 @@ class Controls:
             raise InvalidInput(f"a world needs two bars at least, not {self.n_bars!r}")
 
 
+@patient
 def run_negative_controls(
     workspace: Workspace, asked: Controls, *, rebuild: bool = False
 ) -> Sequence[Mapping[str, Any]]:
@@ -136,6 +137,7 @@ def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, A
         return controls_of(connection, control_id)
 
 
+@patient
 def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
     """The rows of the newest control; none where none was run."""
     return _stored(workspace, None)

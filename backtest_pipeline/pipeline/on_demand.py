@@ -28,7 +28,7 @@ from backtest_pipeline.pipeline.portfolios import RollupConfig, formed, planned
 from backtest_pipeline.pipeline.refresh import refresh_features, require_stored
 from backtest_pipeline.pipeline.signals import signal_matrix
 from backtest_pipeline.pipeline.traded import cut_to_window, require_window, trade_and_store
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.storage import copy
@@ -47,6 +47,7 @@ from backtest_pipeline.strategies.base import Params, Strategy
 from backtest_pipeline.strategies.registry import strategy_of
 
 
+@patient
 def backtest_on_demand(
     workspace: Workspace,
     source: BarSource | ExternalReader,
@@ -97,6 +98,7 @@ def _means(strategy: Strategy[Any], signal: SignalRow, params: Params) -> bool:
         return False
 
 
+@patient
 def optimize_on_demand(
     workspace: Workspace,
     source: BarSource | ExternalReader,
@@ -136,6 +138,7 @@ def optimize_on_demand(
     )
 
 
+@patient
 def portfolio_on_demand(
     workspace: Workspace, runs: Sequence[Mapping[str, Any]], config: RollupConfig
 ) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.signals import (
     signal_states,
     signals_code,
 )
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.storage.datasets import DatasetVersion, all_partitions, read_versions
 from backtest_pipeline.storage.dimensions import active_signals, asset_ids
 from backtest_pipeline.storage.features import read_features
@@ -46,6 +46,7 @@ class Recomputed:
     differing: tuple[str, ...]
 
 
+@patient
 def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
     """Compare rows, snapshots and versions of features with a whole computation.
 
@@ -81,6 +82,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
     return _compared(workspace, chosen, compare)
 
 
+@patient
 def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
     """Compare signals and where each stands with a whole computation; as `recomputed_features`."""
     with workspace.database.begin() as connection:

@@ -84,4 +84,9 @@ def require_stored(report: StageReport) -> None:
 
 
 def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:
-    return {"rebuild": rebuild, "workers": workspace.workers, "progress": workspace.progress}
+    return {
+        "rebuild": rebuild,
+        "workers": workspace.workers,
+        "progress": workspace.progress,
+        "patiently": workspace.database.patiently,
+    }

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.differences import metric_differences, trade_dif
 from backtest_pipeline.pipeline.identity import RUN_CODE
 from backtest_pipeline.pipeline.rerun import curve_hash
 from backtest_pipeline.pipeline.worker import Answer, Rerun, rerun
-from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace, patient
 from backtest_pipeline.storage.code import code_on_disk
 from backtest_pipeline.storage.environment import differences, recorded_environments
 from backtest_pipeline.storage.provenance import code_version
@@ -110,6 +110,7 @@ def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
     return found
 
 
+@patient
 def replay_runs(
     workspace: Workspace, run_ids: Sequence[UUID | str], *, code: Code = Code.RECORDED
 ) -> list[Replay]:
@@ -287,6 +288,7 @@ def _settled(workspace: Workspace, judged: Replay) -> Replay:
     return replace(judged, quarantine="set")
 
 
+@patient
 def replay_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
     """Replay some of the current runs, and all that are in quarantine.
 

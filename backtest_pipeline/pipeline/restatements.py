@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.identity import canonical_json
 from backtest_pipeline.pipeline.signals import feature_rows_of
 from backtest_pipeline.pipeline.summary import Summary
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.datasets import mark_changed
 from backtest_pipeline.storage.restatements import (
@@ -62,6 +62,7 @@ class Watched:
     most_moved: float
 
 
+@patient
 def watch_history(workspace: Workspace) -> Watched:
     """Find what was changed after it had been used, and record what that did to results.
 
@@ -110,6 +111,7 @@ def _changed_silently(workspace: Workspace) -> tuple[Partition, ...]:
     return tuple(found)
 
 
+@patient
 def restatements(
     workspace: Workspace,
     *,
@@ -137,6 +139,7 @@ def restatements(
     ]
 
 
+@patient
 def restated_lately(workspace: Workspace) -> list[dict[str, Any]]:
     """What the source restated in the last seven days, as `restatements` gives it."""
     since = f"{datetime.now(UTC) - timedelta(days=7):%Y-%m-%d %H:%M}"
@@ -145,6 +148,7 @@ def restated_lately(workspace: Workspace) -> list[dict[str, Any]]:
     ]
 
 
+@patient
 def restatements_summary(workspace: Workspace, watched: Watched) -> Summary:
     """What one look found, and the newest restatements."""
     return Summary(

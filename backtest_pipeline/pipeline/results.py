@@ -151,8 +151,8 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
         **{name: row[name] for name in same},
         timeframe=row["tf"],
         window=(row["window_start"], row["window_end"]),
-        metrics={name: stored.get(name) for name in METRIC_NAMES},
-        significance={name: stored.get(name) for name in SIGNIFICANCE},
+        metrics=_numbers(stored, METRIC_NAMES),
+        significance=_numbers(stored, SIGNIFICANCE),
         undefined=stored.get("undefined", {}),
         provenance={
             **{name: row[name] for name in PROVENANCE},
@@ -160,6 +160,11 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
             "metrics_version": stored.get("metrics_version"),
         },
     )
+
+
+def _numbers(stored: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """Metrics by name; of JSON, which makes no difference between 1 and 1.0."""
+    return {name: None if (v := stored.get(name)) is None else float(v) for name in names}
 
 
 def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from uuid import UUID
 
 from backtest_pipeline.market.errors import ArtifactError, InvalidInput
+from backtest_pipeline.pipeline.summary import Summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage import retention
 from backtest_pipeline.storage.backend import MANIFEST, Stored
@@ -158,6 +159,27 @@ def delete_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> int:
     if tally.left:
         raise ArtifactError("; ".join(tally.left.values()))
     return tally.rows["runs"]
+
+
+def retention_summary(report: RetentionReport) -> Summary:
+    """What a retention did, for the page of its asset."""
+    return Summary(
+        {
+            "cutoff": report.cutoff.isoformat(),
+            "dry_run": report.dry_run,
+            **{f"{kind}_removed": n for kind, n in report.rows.items()},
+            "files_removed": sum(removed.files for removed in report.files.values()),
+            "bytes_removed": report.bytes,
+            "artifacts_left": len(report.left),
+        },
+        {
+            "files_by_kind": [
+                {"kind": kind, "files": removed.files, "bytes": removed.bytes}
+                for kind, removed in report.files.items()
+            ],
+            "left": [{"artifact": uri, "why": why} for uri, why in report.left.items()],
+        },
+    )
 
 
 def _rehearse(workspace: Workspace, tally: _Tally, cutoff: datetime, settled: datetime) -> None:

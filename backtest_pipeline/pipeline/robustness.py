@@ -13,7 +13,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.identity import RUN_CODE, Asked, canonical_json, hash_of
 from backtest_pipeline.pipeline.single_run import backtest_once, load_single
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import DOUBTS, Robustness, assess
@@ -23,6 +23,7 @@ from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.robustness import publish_robustness, stored_robustness
 
 
+@patient
 def assess_once(
     workspace: Workspace,
     source: BarSource | ExternalReader,

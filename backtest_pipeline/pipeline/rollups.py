@@ -12,12 +12,13 @@ import pandas as pd
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.pipeline.members import Members, members_of
 from backtest_pipeline.pipeline.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.portfolios import Plan, Portfolio, RollupConfig, formed, planned
 from backtest_pipeline.pipeline.summary import Summary, rounded
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.diversification import correlations
 from backtest_pipeline.research.weights import SCHEMES
@@ -34,16 +35,18 @@ from backtest_pipeline.storage.runs import current_runs
 _SHOWN = 10
 
 
+@patient
 def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     """Make the portfolios of the current runs those of a timeframe, and no others.
 
     Returns:
         How many were formed: none where all that are asked for are there, or there are no runs.
     """
+    plans = _planned(workspace, timeframe, config)
+    wanted = {plan.run_id for plan in plans}
     with workspace.database.begin() as connection:
-        plans = planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
         current = current_portfolio_ids(connection, timeframe)
-    if current == {plan.run_id for plan in plans}:
+    if current == wanted:
         return 0
     if not plans:
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
@@ -59,7 +62,18 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
         copy.lock_cells(cursor, "portfolios", timeframe, [0])
         workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
         publish_portfolios(cursor, rows_of(portfolios))
+        # Others wait for us now: whoever knew newer runs may have published theirs before.
+        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != wanted:
+            raise StoreOvertaken(
+                f"runs at {timeframe} were replaced while portfolios were formed of them; form "
+                "them again"
+            )
     return len(portfolios)
+
+
+def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[Plan]:
+    with workspace.database.begin() as connection:
+        return planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
 
 
 def _formed(
@@ -103,6 +117,7 @@ def _of_portfolios(plan: Plan, others: Sequence[Portfolio], config: RollupConfig
     return formed(plan, members, correlations(members.curves), config)
 
 
+@patient
 def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
     """The current portfolios of these timeframes: by scheme, the best, and why some are not."""
     with workspace.database.begin() as connection:

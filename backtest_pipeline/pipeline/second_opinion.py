@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import backtests_of, stored_signals
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.referee import vectorbt_opinion
 from backtest_pipeline.storage.runs import current_runs
@@ -35,6 +35,7 @@ class SecondOpinion:
     disagreeing: tuple[str, ...]
 
 
+@patient
 def second_opinion(
     workspace: Workspace, config: SimulationConfig, n_partitions: int = 20
 ) -> SecondOpinion:

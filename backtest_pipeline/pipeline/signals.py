@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.identity import hash_of
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
     LONG_EXIT,
@@ -68,6 +68,13 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
         tuple(partitions),
         lambda tf, assets: load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
     )
+
+
+@patient
+def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
+    """The signals of a refresh, as `dim_signals` has them now."""
+    with workspace.database.begin() as connection:
+        return active_signals(connection)
 
 
 def signals_of(features: Batches[PanelBlock], signals: Sequence[SignalRow]) -> Batches[SignalBlock]:
@@ -188,8 +195,7 @@ class SignalsStage:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        with workspace.database.begin() as connection:
-            self.signals = active_signals(connection)
+        self.signals = signals_to_compute(workspace)
         require_sound_params(self.signals)
         self.code = signals_code(self.signals)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.identity import canonical_json
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.trials import MOST_CLUSTERED, Family, deflate, family_of
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS
 from backtest_pipeline.simulation.significance import SharpeMoments
@@ -97,6 +97,7 @@ def with_deflated(metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Fa
     return pa.table({**columns, **added, "undefined": reasons})
 
 
+@patient
 def deflate_partitions(
     workspace: Workspace, partitions: Sequence[Partition]
 ) -> dict[Partition, dict[str, Family]]:
@@ -120,6 +121,7 @@ def deflate_partitions(
     return answer
 
 
+@patient
 def strategies_tried(workspace: Workspace) -> dict[str, Family]:
     """All that the ledger holds of each strategy, over all assets and timeframes."""
     with workspace.database.arrow() as connection, connection.cursor() as cursor:

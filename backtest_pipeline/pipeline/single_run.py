@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.traded import (
     require_window,
     trade_and_store,
 )
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.bootstrap import FEWEST_DAYS, daily_equity
 from backtest_pipeline.research.selection import Intervals, bootstrap_intervals
 from backtest_pipeline.sources.base import BarSource
@@ -34,6 +34,7 @@ from backtest_pipeline.storage.dimensions import (
 )
 
 
+@patient
 def backtest_once(
     workspace: Workspace,
     source: BarSource | ExternalReader,
@@ -62,6 +63,7 @@ def backtest_once(
     Raises:
         UnknownName: for a signal, asset or timeframe that there is not.
         InvalidInput: for a window without enough bars, or funding rates that do not cover them.
+        StoreOvertaken: where others kept replacing what it was computed from.
         BacktestError: where the partition has no result, and why.
     """
     require_window(asked.window)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.datasets import quality_by_reason, synthetic_among
 from backtest_pipeline.storage.identity import remarks_of
@@ -55,6 +55,7 @@ def _box(partitions: Sequence[Partition]) -> _Box:
     return _Box(sorted({p.asset for p in partitions}), sorted({p.timeframe for p in partitions}))
 
 
+@patient
 def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Rows that were skipped or remarked upon, by reason; who the assets are."""
     rows = _quality(workspace, "bars", partitions)
@@ -63,6 +64,7 @@ def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summa
     return Summary({"assets_remarked_upon": len(remarks)}, {**rows.tables, "identity": remarks})
 
 
+@patient
 def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Whether the bars are invented."""
     with workspace.database.begin() as connection:
@@ -70,11 +72,13 @@ def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> S
     return Summary({"synthetic_assets": len(synthetic)})
 
 
+@patient
 def snapshots_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Rows of the user's own table that were left out or remarked upon, by reason."""
     return _quality(workspace, "features", partitions)
 
 
+@patient
 def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Events by signal."""
     with workspace.database.begin() as connection:
@@ -84,6 +88,7 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
     )
 
 
+@patient
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Best and worst runs by Sharpe, and the equity of the best against buy and hold."""
     box = _box(partitions)
@@ -113,6 +118,7 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
     )
 
 
+@patient
 def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """How many strategies keep what they promise in training, and the out-of-sample runs."""
     box = _box(partitions)

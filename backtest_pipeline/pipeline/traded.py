@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.significance import deflate_partitions
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import with_config_columns
-from backtest_pipeline.storage.datasets import DatasetVersion, mark_stale
+from backtest_pipeline.storage.datasets import DatasetVersion, mark_stale, require_versions
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.runs import runs_by_id
 
@@ -83,6 +83,9 @@ def trade_and_store(
 
     Returns:
         The run of each asset, in their order, as `storage.runs.runs_by_id` gives it.
+
+    Raises:
+        StoreOvertaken: where the features have been replaced since they were read.
     """
     started_at = datetime.now(UTC)
     panel, tf = tradable.panel, tradable.panel.timeframe.name
@@ -129,6 +132,8 @@ def trade_and_store(
         published = prepare_publication(batch, block, ids, asked, tried_by, benchmark.versions, uri)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(workspace.artifacts, cursor, published)
+            used = {asset: tradable.inputs[asset].version for asset in missing}
+            require_versions(cursor, "features", tf, ids, used)
             if refreshed and asked.window == Window():
                 # The runs took the place of those that a refresh had published: were the data of
                 # these to come back, the refresh must not take its own for current.

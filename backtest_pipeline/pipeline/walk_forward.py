@@ -25,6 +25,7 @@ from backtest_pipeline.pipeline.identity import (
 from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.signals import signals_to_compute
 from backtest_pipeline.pipeline.significance import deflate_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import Efficiency, efficiency
@@ -45,7 +46,7 @@ from backtest_pipeline.storage.datasets import (
     replace_quality,
     write_versions,
 )
-from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.runs import retire_runs
@@ -228,8 +229,7 @@ class WalkForwardStage:
         self._workspace = workspace
         self._asked = Asked(config)
         self._plan = plan
-        with workspace.database.begin() as connection:
-            self._walkers = walkers(active_signals(connection))
+        self._walkers = walkers(signals_to_compute(workspace))
         self._code = hash_of(
             [
                 code_version(*RUN_CODE, "research", "pipeline"),
@@ -323,10 +323,11 @@ class WalkForwardStage:
         }
         short = [asset for asset in block.inputs if asset not in traded]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
             if walked is not None:
                 publish_walked(self._workspace.artifacts, cursor, walked)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
-            write_versions(cursor, self.name, ids, versions)
+            write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
 
 

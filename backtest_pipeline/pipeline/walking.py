@@ -24,7 +24,7 @@ from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.folds import Plan, enter_trials
 from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.ledger import trials_of
+from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.refresh import refresh_features, require_stored
 from backtest_pipeline.pipeline.traded import require_window
 from backtest_pipeline.pipeline.walk_forward import (
@@ -34,7 +34,7 @@ from backtest_pipeline.pipeline.walk_forward import (
     walk_block,
     walkers,
 )
-from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.optimizer import Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, tasks_of
@@ -63,7 +63,6 @@ from backtest_pipeline.storage.dimensions import (
     signal_with,
 )
 from backtest_pipeline.storage.provenance import content_versions
-from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
     stored_folds,
@@ -167,8 +166,7 @@ def walk_forward(
             source="walk_forward",
             chosen_by=plan.as_json(),
         )
-        with workspace.database.arrow() as connection, connection.cursor() as cursor:
-            record_trials(cursor, pa.concat_tables([*trials, own]))
+        enter_in_ledger(workspace, [*trials, own])
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
         equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
@@ -211,6 +209,7 @@ class Prepared:
     left_out: tuple[LeftOut, ...]
 
 
+@patient
 def prepare_walk(
     workspace: Workspace,
     source: BarSource | ExternalReader,
@@ -247,6 +246,7 @@ def prepare_walk(
     return Prepared(block, tuple(task.fold for task in tasks), left_out)
 
 
+@patient
 def walk_once(
     workspace: Workspace,
     prepared: Prepared,
@@ -292,8 +292,9 @@ def walk_once(
         publish_walked(workspace.artifacts, cursor, walked)
         if asked.window == Window():
             # It may have taken the place of a run that the asset had published.
-            ids = published.runs["id"].to_pylist()
-            mark_stale(cursor, "walk_forward", ids[0], block.panel.timeframe.name)
+            mark_stale(
+                cursor, "walk_forward", published.runs["id"][0].as_py(), block.panel.timeframe.name
+            )
     (run_id,) = published.runs["run_id"].to_pylist()
     with workspace.database.begin() as connection:
         (row,) = current_walk_forwards(connection, run_ids=[run_id])

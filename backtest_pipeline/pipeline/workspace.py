@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.storage.artifacts import ArtifactStore
@@ -13,6 +15,9 @@ from backtest_pipeline.storage.external.opened import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.migrations import check
 from backtest_pipeline.storage.settings import Settings, load_settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,24 @@ class Workspace:
     def price_dataset(self) -> str:
         """The dataset that all bars are in, whichever way they came."""
         return "bars" if self.external is None else "features"
+
+
+def patient(
+    use_case: Callable[Concatenate[Workspace, P], R],
+) -> Callable[Concatenate[Workspace, P], R]:
+    """Have a use case done again where the database goes away in the middle of it.
+
+    For those that come to the same however often they are done: what they store is named by its
+    content, and each transaction puts it in the place of what is there.
+    """
+
+    @wraps(use_case)
+    def done(workspace: Workspace, *args: P.args, **kwargs: P.kwargs) -> R:
+        return workspace.database.patiently(
+            use_case.__name__, lambda: use_case(workspace, *args, **kwargs)
+        )
+
+    return done
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -129,11 +130,22 @@ def _reads_metrics(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     key: Annotated[str | None, Security(_header)],
 ) -> None:
-    """Prometheus on this machine needs no key; what comes through a proxy is not from here."""
+    """Prometheus on this machine needs no key, and elsewhere its token, or a key, does.
+
+    What comes through a proxy is not from here.
+    """
     service: ServiceSettings = request.app.state.service
+    token = service.service_metrics_token
+    # Compared here, as a key of ours is looked up in the store: metrics tell when that is away.
+    if token and bearer and _same(bearer.credentials, token.get_secret_value()):
+        return
     forwarded = "forwarded" in request.headers or "x-forwarded-for" in request.headers
     if forwarded or not service.on_loopback:
         _viewer(request, bearer, key)
+
+
+def _same(presented: str, expected: str) -> bool:
+    return compare_digest(presented.encode(), expected.encode())
 
 
 Viewer = Annotated[User, Depends(_viewer)]

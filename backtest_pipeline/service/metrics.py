@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate, product
 from typing import Protocol
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -51,6 +53,8 @@ _MOST_ZEROS = 64  # series that are told before anything was counted, so that a 
 _DONE = ("stored", "unchanged")
 
 _log = logging.getLogger(__name__)
+# Threads of its own: metrics are wanted most when all others are taken.
+_threads = anyio.CapacityLimiter(2)
 
 
 class Load(Protocol):
@@ -122,9 +126,10 @@ class Metrics:
         told("busy", "Workers that compute", lambda pool: pool.inside - pool.waiting)
         told("waiting", "Requests that wait for a worker", lambda pool: pool.waiting)
 
-    def _scrape(self) -> Response:
+    async def _scrape(self) -> Response:
         """All metrics, in Prometheus' text format."""
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        text = await anyio.to_thread.run_sync(generate_latest, self.registry, limiter=_threads)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 class Measured:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backtest_pipeline.storage.settings import PREFIX, read_settings
@@ -26,6 +26,7 @@ class ServiceSettings(BaseSettings):
         service_timeout_s: a synchronous computation that takes longer is ended.
         service_waiting: synchronous requests that may wait for a worker; more are refused.
         service_grace_s: how long requests under way may take after the service was told to stop.
+        service_metrics_token: with which Prometheus reads `/metrics` without a key; a secret.
         service_cors_origins: origins whose pages may call the service, separated by commas.
         service_trusted_proxies: addresses whose `X-Forwarded-For` is believed, by commas.
         optimizer_max_concurrency: warm worker processes at most, and never more than cores.
@@ -48,6 +49,7 @@ class ServiceSettings(BaseSettings):
     service_timeout_s: float = Field(default=60, gt=0, le=3600)
     service_waiting: int = Field(default=256, ge=0)
     service_grace_s: int = Field(default=30, ge=0)
+    service_metrics_token: SecretStr | None = Field(default=None, min_length=16)
     service_cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     service_trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     optimizer_max_concurrency: int = Field(default=8, ge=1)

@@ -55,8 +55,8 @@ def choose_source(
     Raises:
         UnknownName: for an interval that there is not.
     """
-    exchange, _, intervals = path.partition(":")
-    if exchange == _BINANCE:
+    _, _, intervals = path.partition(":")
+    if exchange_of(path) == _BINANCE:
         return _binance(access(), intervals or _DEFAULT_INTERVAL, named)
     if path:
         from backtest_pipeline.sources.files import FileBars
@@ -65,6 +65,13 @@ def choose_source(
     from backtest_pipeline.sources.sample import SampleMarket
 
     return SampleMarket()
+
+
+def exchange_of(path: str) -> str:
+    """What `choose_source` chooses for a path: `binance`, `files` or `sample`."""
+    if path.partition(":")[0] == _BINANCE:
+        return _BINANCE
+    return "files" if path else "sample"
 
 
 def _binance(access: ExchangeAccess, intervals: str, named: Sequence[str]) -> BarSource:

@@ -136,6 +136,10 @@ class ArtifactStore:
             table = table.filter(pc.is_in(table["asset"], names))  # pyright: ignore[reportAttributeAccessIssue]
         return table.select(list(columns))
 
+    def columns_of(self, uri: str) -> list[str]:
+        """Names of a snapshot's columns; raises ArtifactCorrupt as `read_snapshot` does."""
+        return pq.read_schema(self._path(uri, PurePosixPath(uri).stem, "name")).names
+
     def rows_in(self, uri: str) -> int:
         """How many rows a snapshot has; raises ArtifactCorrupt as `read_snapshot` does."""
         return pq.read_metadata(self._path(uri, PurePosixPath(uri).stem, "name")).num_rows

@@ -17,15 +17,21 @@ _RULES = {
                count(*) FILTER (WHERE atr_14 < 0 OR vol_parkinson_20 < 0) AS negative_volatility
         FROM cmc_features
     """,
+    # Signals of features that have been replaced are due to be computed anew, and wait for that: a
+    # refresh may have been killed in between, or another be under way.
     "signals": """
-        SELECT count(*) FILTER (WHERE f.id IS NULL) AS without_bar,
-               count(*) FILTER (WHERE f.close IS DISTINCT FROM s.close) AS close_differs,
+        SELECT count(*) FILTER (WHERE f.id IS NULL AND s.is_due IS NOT TRUE) AS without_bar,
+               count(*) FILTER (WHERE f.close IS DISTINCT FROM s.close AND s.is_due IS NOT TRUE
+                               ) AS close_differs,
                count(*) FILTER (WHERE s.follows IS NOT DISTINCT FROM s.action
                                 OR (s.follows IS NULL AND s.action = 'exit')) AS out_of_turn
         FROM (
-            SELECT id, ts, tf, close, action, lag(action) OVER (
-                PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
+            SELECT id, ts, tf, close, action, g.input_version <> v.version AS is_due,
+                   lag(action) OVER (
+                       PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
             FROM signals
+            LEFT JOIN (SELECT * FROM dataset_versions WHERE dataset = 'signals') g USING (id, tf)
+            LEFT JOIN (SELECT * FROM dataset_versions WHERE dataset = 'features') v USING (id, tf)
         ) AS s LEFT JOIN cmc_features f USING (id, ts, tf)
     """,
     "backtests": """

@@ -35,14 +35,19 @@ class CodeArchive:
 
 
 def archive_of(files: Mapping[str, bytes]) -> CodeArchive:
-    """Sources as an archive: sorted, uncompressed, without times or owners."""
+    """Sources as an archive."""
+    return CodeArchive(zipped({n: data.replace(b"\r\n", b"\n") for n, data in files.items()}))
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """Files as a zip file: sorted, uncompressed, without times or owners."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o644 << 16  # wherever it is made
-            archive.writestr(entry, files[name].replace(b"\r\n", b"\n"))
-    return CodeArchive(buffer.getvalue())
+            archive.writestr(entry, files[name])
+    return buffer.getvalue()
 
 
 @cache

@@ -7,15 +7,16 @@ long anything may wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 
@@ -23,13 +24,17 @@ from backtest_pipeline.market.errors import (
     RowsRefused,
     SchemaNotMigrated,
     StoreError,
+    StoreOutOfReach,
     StoreUnavailable,
 )
 from backtest_pipeline.storage.embedded import PORT, SUPERUSER, embedded_server
+from backtest_pipeline.storage.patience import Patience
 from backtest_pipeline.storage.settings import Settings
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
+
+T = TypeVar("T")
 
 EMBEDDED_DATABASE = "backtest"
 DSN = "BACKTEST_POSTGRES_DSN"
@@ -48,12 +53,20 @@ _CONNECTION = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
+# The server ends a statement after 15 minutes: of one that takes longer, the end was lost.
+_ANSWER_S = 16 * 60.0
+_PING_S = 10.0
+_LONGEST_REASON = 300
 _NO_PASSWORD_FITS = ("28P01", "28000")
 _NO_DATABASE = "3D000"
 _NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
 _BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
 _WAITED_TOO_LONG = ("57014", "55P03")
+# The classes "connection exception", "transaction rollback" (a deadlock) and "operator
+# intervention" (a shutdown), and "too many connections": doing it again may do.
+_OF_THE_MOMENT = ("08", "40", "57P", "53300")
 
 
 @dataclass(frozen=True)
@@ -65,12 +78,14 @@ class Database:
         engine: SQLAlchemy engine on psycopg, for statements.
         where: host and database, for messages.
         variable: the setting that names it, for messages.
+        patience: how long it is waited for when it goes away.
     """
 
     conninfo: str = field(repr=False)
     engine: sa.Engine = field(repr=False)
     where: str
     variable: str = DSN
+    patience: Patience = field(default_factory=Patience, repr=False)
     _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +108,26 @@ class Database:
             yield connection
             connection.commit()
 
+    def patiently(self, what: str, work: Callable[[], T], given_up: Event | None = None) -> T:
+        """Do some work that uses this database, again where the database goes away meanwhile.
+
+        Args:
+            what: names the work in the log.
+            work: comes to the same however often it is done, and whether or not its last COMMIT
+                was done; see `storage.patience`.
+            given_up: ends the waiting when it is set.
+
+        Raises:
+            StoreOutOfReach: where the database did not come back in time, or refuses us.
+        """
+        return self.patience.outlast(what, work, self.ping, given_up)
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable unless the server answers within seconds."""
+        with self.errors(), closing(_Connection.connect(self.conninfo)) as connection:
+            connection.answer_s = _PING_S
+            connection.execute("SELECT 1")
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn the drivers' errors into ours; for code on a connection of its own."""
@@ -104,11 +139,6 @@ class Database:
             raise _translated(error.orig, self.where, self.variable) from error
         except (psycopg.Error, ArrowError) as error:
             raise _translated(error, self.where, self.variable) from error
-
-    def ping(self) -> None:
-        """Ask for a sign of life; raises as `begin`."""
-        with self.begin() as connection:
-            connection.execute(sa.text("SELECT 1"))
 
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
@@ -133,6 +163,23 @@ class Database:
         """Close the pooled connections."""
         self.engine.dispose()
         self._arrow.close()
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that no answer is waited on for ever: keepalives are answered by a kernel."""
+
+    answer_s = _ANSWER_S
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise  # whoever asked for it deals with it
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"the server has not answered for {self.answer_s:g} s"
+            ) from None
 
 
 class _ArrowDriver:
@@ -210,21 +257,31 @@ def open_database(settings: Settings) -> Database:
         ConfigurationError: where the embedded server cannot run below the home folder.
     """
     if settings.run_store_mode == "embedded":
-        socket = embedded_server(settings.home).socket_folder
-        address = {"host": str(socket), "port": PORT, "user": SUPERUSER}
+        server = embedded_server(settings.home)
+        address = {"host": str(server.socket_folder), "port": PORT, "user": SUPERUSER}
         _ensure_database(make_conninfo("", dbname="postgres", **address), EMBEDDED_DATABASE)
-        return connect_database(make_conninfo("", dbname=EMBEDDED_DATABASE, **address))
+        own = make_conninfo("", dbname=EMBEDDED_DATABASE, **address)
+        return connect_database(own, patience=Patience(settings.store_patience_s, server.revive))
     assert settings.postgres_dsn is not None  # noqa: S101  (a rule of Settings)
-    return connect_database(settings.postgres_dsn.get_secret_value())
+    return connect_database(
+        settings.postgres_dsn.get_secret_value(), patience=Patience(settings.store_patience_s)
+    )
 
 
-def connect_database(dsn: str, *, variable: str = DSN, read_only: bool = False) -> Database:
+def connect_database(
+    dsn: str,
+    *,
+    variable: str = DSN,
+    read_only: bool = False,
+    patience: Patience | None = None,
+) -> Database:
     """The database behind a libpq connection string; raises as `open_database`.
 
     Args:
         dsn: URL or `key=value` words.
         variable: the setting that holds it, for messages.
         read_only: refuse every statement that would write.
+        patience: how long it is waited for when it goes away; opening it never waits.
     """
     words = _words(dsn)
     session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
@@ -234,14 +291,14 @@ def connect_database(dsn: str, *, variable: str = DSN, read_only: bool = False) 
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(conninfo),
+        creator=lambda: _Connection.connect(conninfo),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=8,
         hide_parameters=True,
     )
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
-    database = Database(conninfo, engine, where, variable)
+    database = Database(conninfo, engine, where, variable, patience or Patience())
     database.ping()
     return database
 
@@ -266,11 +323,13 @@ def _translated(error: Any, where: str, variable: str) -> StoreError:
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
+    if len(reason) > _LONGEST_REASON:  # a driver quotes the whole statement before it
+        reason = f"... {reason[-_LONGEST_REASON:]}"
     no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
     if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
-        return StoreUnavailable(f"{where}: user name or password refused; check {variable}")
+        return StoreOutOfReach(f"{where}: user name or password refused; check {variable}")
     if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
-        return StoreUnavailable(f"{where}: no such database; create it, or mend the DSN")
+        return StoreOutOfReach(f"{where}: no such database; create it, or mend the DSN")
     if state in _NO_SUCH_OBJECT and variable == FEATURES_DSN:
         return StoreError(f"{where}: {reason}; the table has changed since it was looked at")
     if state in _NO_SUCH_OBJECT:
@@ -281,7 +340,13 @@ def _translated(error: Any, where: str, variable: str) -> StoreError:
         return StoreError(
             f"{where}: {reason}; another writer holds the rows, or the block is large"
         )
-    if isinstance(error, psycopg.OperationalError) or type(error).__name__ == "OperationalError":
+    of_the_moment = (
+        state.startswith(_OF_THE_MOMENT)
+        if state
+        else isinstance(error, psycopg.OperationalError)
+        or type(error).__name__ == "OperationalError"
+    )
+    if of_the_moment:
         return StoreUnavailable(
             f"{where}: {reason}; check that the server runs and that {variable} names it"
         )

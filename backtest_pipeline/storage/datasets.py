@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
+from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage import copy
 
@@ -114,11 +116,30 @@ def write_versions(
     dataset: str,
     ids: Mapping[str, int],
     versions: Mapping[Partition, DatasetVersion],
+    *,
+    made_from: str | None = None,
 ) -> None:
     """Record versions, each in place of the one before it, in the cursor's transaction.
 
     Those whose rows are in snapshots stay readable by their hash when newer ones replace them.
+
+    Args:
+        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
+        dataset: theirs.
+        ids: asset id of each symbol.
+        versions: what is recorded.
+        made_from: the dataset whose versions are the `input_version` of these, where it is stored.
+
+    Raises:
+        StoreOvertaken: where they were made from what has been replaced since. Whoever replaced
+            it may have stored a newer version of this dataset already.
     """
+    if made_from is not None:
+        used: dict[str, dict[str, str]] = defaultdict(dict)
+        for partition, version in versions.items():
+            used[partition.timeframe][partition.asset] = version.input_version
+        for tf, of_assets in used.items():
+            require_versions(cursor, made_from, tf, ids, of_assets)
     rows = sorted((ids[p.asset], p.timeframe, v) for p, v in versions.items())
     copy.run(
         cursor,
@@ -168,6 +189,19 @@ def write_versions(
         [" ".join(v.uris) for _, _, v in rows],
         list(SNAPSHOT_DATASETS),
     )
+
+
+def require_versions(
+    cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int], used: Mapping[str, str]
+) -> None:
+    """Raises StoreOvertaken unless these versions, by asset, are still the stored ones."""
+    stored = stored_versions(cursor, dataset, tf, {asset: ids[asset] for asset in used})
+    replaced = [a for a, version in used.items() if a not in stored or stored[a].version != version]
+    if replaced:
+        raise StoreOvertaken(
+            f"the {dataset} of {', '.join(sorted(replaced))} at {tf} were replaced while results "
+            "were made from them; repeat what you asked for"
+        )
 
 
 def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:

@@ -100,6 +100,15 @@ class EmbeddedServer:
             self._start()
             self._claim = _lock_file(self._folder / "users.lock", fcntl.LOCK_SH)
 
+    def revive(self) -> None:
+        """Start the server again where it has died under its users.
+
+        Raises:
+            StoreUnavailable: where it does not start; with the end of its log.
+        """
+        with self._changing_state():
+            self._start()
+
     def release(self) -> None:
         """Stop using the server, and stop it where nobody else uses it."""
         if self._claim is None or not self._folder.is_dir():

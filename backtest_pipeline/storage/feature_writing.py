@@ -84,6 +84,7 @@ def write_features(
     *,
     keep_files: KeepFiles = no_files,
     replace: bool = False,
+    made_from: str | None = None,
 ) -> FeatureWrite:
     """Store a block of assets at one timeframe, in one transaction, with its dataset versions.
 
@@ -98,8 +99,10 @@ def write_features(
         keep_files: keeps what computations read of the rows: all of an asset whose rows are all
             given, else those that are appended.
         replace: replace every asset, whatever is stored.
+        made_from: the stored dataset that `computed.input_versions` are of.
 
     Raises:
+        StoreOvertaken: where that has been replaced since it was read.
         InvalidInput: where columns are missing, or are none of the table's.
         StoreError: for what the database refuses; nothing of the block is stored then.
     """
@@ -138,7 +141,7 @@ def write_features(
             Partition(asset, tf): _version(computed, panel, asset, hashed, *of, uris[asset])
             for asset, of in before.items()
         }
-        write_versions(cursor, "features", ids, versions)
+        write_versions(cursor, "features", ids, versions, made_from=made_from)
         write_checkpoints(cursor, tf, ids, _checkpoints(computed, panel, hashed))
     grown = dict(zip(fresh.assets, fresh.lengths > 0, strict=True))
     return FeatureWrite(

@@ -193,6 +193,7 @@ def board_faults(connection: Connection) -> dict[str, int]:
 
 def publish_controls(cursor: Cursor, controls: pa.Table) -> None:
     """Put controls in the place of those of the same id."""
+    copy.run(cursor, "LOCK TABLE negative_controls IN SHARE ROW EXCLUSIVE MODE")
     copy.stage(cursor, "staged_controls", controls)
     copy.run(
         cursor,

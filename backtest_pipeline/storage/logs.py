@@ -36,19 +36,25 @@ _NAMED = (
     r"(?i)((?:password|passwd|secret(?:_access)?(?:_key)?|api_?key|session_token|access_token"
     r"|account_?key|x-amz-signature|\bsig)(?:\\?[\"'])?\s*[=:]\s*)"
 )
-# None of these eats a quote or a backslash that it did not find the beginning of, so that a text
-# of JSON stays one.
+_NAMES = ("passw", "secret", "key", "token", "sig")
+# What a text must hold, folded, for a shape to be looked for at all; the shape; what is told
+# instead. None of them eats a quote or a backslash that it did not find the beginning of, so that
+# a text of JSON stays one.
 _SHAPES = (
     # postgresql://user:password@host, with any sign in the password but white space and quotes
-    (re.compile(r"""(://[^\s:/@"'\\]*:)[^\s"'\\]+(?=@)"""), rf"\1{HIDDEN}"),
-    (re.compile(r"\bbtp_[A-Za-z0-9_.\-]+"), f"btp_{HIDDEN}"),
-    (re.compile(r"((?i:\bbearer)|\bBasic)(\s+)[A-Za-z0-9+/_.~=\-]{6,}"), rf"\1\2{HIDDEN}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),
+    (("://",), re.compile(r"""(://[^\s:/@"'\\]*:)[^\s"'\\]+(?=@)"""), rf"\1{HIDDEN}"),
+    (("btp_",), re.compile(r"\bbtp_[A-Za-z0-9_.\-]+"), f"btp_{HIDDEN}"),
+    (
+        ("bearer", "basic"),
+        re.compile(r"((?i:\bbearer)|\bBasic)(\s+)[A-Za-z0-9+/_.~=\-]{6,}"),
+        rf"\1\2{HIDDEN}",
+    ),
+    (("eyj",), re.compile(r"\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*"), HIDDEN),
+    (("akia", "asia"), re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),
     # password=..., 'password': '...', "api_key": "...", AccountKey=..., sig=...
-    (re.compile(rf"{_NAMED}'(?:[^'\\]|\\+.)*'"), rf"\1'{HIDDEN}'"),
-    (re.compile(rf"""{_NAMED}(\\?")[^"\\]*\\?\""""), rf"\1\2{HIDDEN}\2"),
-    (re.compile(rf"""{_NAMED}[^\s"'\\&,;)}}\]]+"""), rf"\1{HIDDEN}"),
+    (_NAMES, re.compile(rf"{_NAMED}'(?:[^'\\]|\\+.)*'"), rf"\1'{HIDDEN}'"),
+    (_NAMES, re.compile(rf"""{_NAMED}(\\?")[^"\\]*\\?\""""), rf"\1\2{HIDDEN}\2"),
+    (_NAMES, re.compile(rf"""{_NAMED}[^\s"'\\&,;)}}\]]+"""), rf"\1{HIDDEN}"),
 )
 _SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|DSN|PG_URL|CONNECTION_STRING|_SAS|_KEY(_ID)?$"
@@ -61,8 +67,10 @@ def redacted(text: str) -> str:
     """The text without passwords, keys and tokens: those of the environment, and what looks so."""
     for secret in _secrets(os.environ):
         text = text.replace(secret, HIDDEN)
-    for shape, instead in _SHAPES:
-        text = shape.sub(instead, text)
+    folded = text.lower()
+    for signs, shape, instead in _SHAPES:
+        if any(sign in folded for sign in signs):
+            text = shape.sub(instead, text)
     return text
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 # The folders below the root of the artifacts that are written by this package, and by nobody else.
 KINDS = ("bars", "code", "features", "funding", "portfolios", "robustness", "runs")
-_SINCE_EVER = datetime(1, 1, 1, tzinfo=UTC)
+_FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
 # Runs and portfolios that stay, each with the reason; of portfolios that stay, the members stay.
 _HELD = """
@@ -58,16 +58,19 @@ def capture_aged(connection: Connection, cutoff: datetime) -> int:
 
 
 def reasons_to_keep(connection: Connection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Why runs cannot be deleted, by id; those that can are left out."""
+    """Why runs cannot be deleted, by id; those that can are left out.
+
+    Portfolios that are neither current nor pinned are no reason, whatever their age.
+    """
     rows = connection.execute(
         text(f"""
             WITH {_HELD}
-            SELECT run_id, min(why) AS why FROM held WHERE run_id = ANY(:run_ids) GROUP BY run_id
+            SELECT run_id, max(why) AS why FROM held WHERE run_id = ANY(:run_ids) GROUP BY run_id
             UNION ALL
             SELECT run_id, 'is ' || status FROM visible_runs
             WHERE run_id = ANY(:run_ids) AND NOT ({_ENDED})
         """),  # noqa: S608 - our own literals
-        {"run_ids": list(run_ids), "cutoff": _SINCE_EVER},
+        {"run_ids": list(run_ids), "cutoff": _FAR_AHEAD},
     )
     return {row.run_id: row.why for row in rows}
 

@@ -135,6 +135,7 @@ def write_signals(
         rows_of: where the feature rows lie.
 
     Raises:
+        StoreOvertaken: where the features have been replaced since they were read.
         InvalidInput: for an event whose pair has no state.
         RowsRefused: where an event has no feature row, or a feature row no dataset version;
             nothing of the block is stored then.
@@ -157,7 +158,7 @@ def write_signals(
         if _insert_events(cursor, timeframe, signal_version, rows) != len(events):
             raise _lost(cursor, timeframe, len(events))
         _upsert_states(cursor, timeframe, signal_version)
-        write_versions(cursor, "signals", ids, versions)
+        write_versions(cursor, "signals", ids, versions, made_from="features")
     return len(events)
 
 

@@ -35,6 +35,8 @@ def store_folds(cursor: Cursor, folds: pa.Table) -> None:
         cursor: its transaction makes them appear.
         folds: columns of `walk_forward_folds`, `run_id` and `params` as text.
     """
+    (tf,) = folds["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "walk_forward_folds", tf, folds["id"].unique().to_pylist())
     copy.stage(cursor, "staged_folds", folds)
     copy.run(
         cursor,

@@ -20,6 +20,7 @@ FIGURES = {
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
     "external": ("pandas.read_sql", "One look at all partitions"),
+    "results_store": ("the slowest filter", "Retention", "first page"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
     "service": ("The HTTP service", "backtest-pipeline serve"),
 }

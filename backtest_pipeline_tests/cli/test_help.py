@@ -27,7 +27,7 @@ HEAVY = (
         *([], ["run"], ["explore"], ["robustness"], ["refresh"], ["demo"], ["doctor"]),
         *(["walk-forward"], ["leaderboard"], ["negative-controls"], ["register-gates"]),
         *(["bars"], ["bars", "pull"], ["bars", "list"]),
-        *(["replay"], ["explain-diff"]),
+        *(["replay"], ["explain-diff"], ["runs"], ["runs", "list"], ["retention"]),
         *(["look-ahead"], ["serve"], ["keys"], ["keys", "create"]),
     ],
 )

@@ -18,7 +18,9 @@ GRAPH = {
     "leaderboard": ({"backtests"}, "research"),
     "negative_controls": ({"bars"}, "research"),
     "restatements": ({"backtests"}, "research"),
+    "retention": ({"backtests"}, "research"),
 }
+UNPARTITIONED = {"leaderboard", "negative_controls", "restatements", "retention"}
 STAGES = {"bars", "cmc_features", "signals", "backtests", "walk_forward"}
 
 
@@ -55,7 +57,7 @@ def test_assets_are_partitioned_by_asset_and_timeframe() -> None:
         if asset.key.to_user_string() in STAGES:
             assert isinstance(partitions, dg.MultiPartitionsDefinition)
             assert [d.name for d in partitions.partitions_defs] == ["asset", "timeframe"]
-        elif asset.key.to_user_string() in {"leaderboard", "negative_controls", "restatements"}:
+        elif asset.key.to_user_string() in UNPARTITIONED:
             assert partitions is None
         else:
             assert isinstance(partitions, dg.StaticPartitionsDefinition)
@@ -78,6 +80,8 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "probe_look_ahead",
         "rank_runs",
         "watch_history",
+        "remove_old_results",
+        "requested",
         "search_no_edge",
         "walk_forwards",
     }

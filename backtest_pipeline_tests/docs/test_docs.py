@@ -83,11 +83,14 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 
 
 def test_the_compose_file_names_settings_that_exist() -> None:
+    from backtest_pipeline.service.settings import ServiceSettings
     from backtest_pipeline.storage.settings import PREFIX, Settings
 
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(services["dagster"]["environment"]) <= known
+    fields = {*Settings.model_fields, *ServiceSettings.model_fields}
+    known = {PREFIX + name.upper() for name in fields}
+    for name in ("migrate", "dagster", "service"):
+        assert set(services[name]["environment"]) <= known, name
 
 
 def test_every_direct_dependency_has_a_reason() -> None:

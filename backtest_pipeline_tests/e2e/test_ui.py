@@ -25,6 +25,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 START_SECONDS = 120
 RUN_SECONDS = 180
 PAGE_SECONDS = 30
+CANARY = "SECRET-CANARY"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
@@ -51,6 +52,7 @@ def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("BACKTEST_", "DAGSTER"))},
         "BACKTEST_HOME": str(home),
+        "AWS_SECRET_ACCESS_KEY": CANARY,
     }
     with (open_folder / "up.log").open("w") as log:
         process = subprocess.Popen(
@@ -120,6 +122,18 @@ def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
     charts.nth(1).wait_for()
     for chart in charts.all():
         assert chart.evaluate("image => image.naturalWidth") > 100
+
+
+def test_no_process_shows_a_secret_or_the_store_in_its_arguments(
+    ui: tuple[str, psutil.Process], open_folder: Path
+) -> None:
+    _, process = ui
+    tree = [process, *process.children(recursive=True)]
+    arguments = [" ".join(one.cmdline()) for one in tree]
+    assert any("--instance-ref" in told for told in arguments)  # where Dagster tells its settings
+    for told in (*arguments, (open_folder / "up.log").read_text()):
+        assert CANARY not in told
+        assert "psycopg2://" not in told
 
 
 def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]) -> None:

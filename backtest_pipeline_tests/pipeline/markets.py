@@ -172,6 +172,7 @@ def contents(workspace: Workspace, partitions: Sequence[Partition] | None = None
     """All that a store holds of these partitions (or of all), without when it was written."""
     found = {}
     with workspace.database.begin() as connection:
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         for table, query in _TABLES.items():
             rows = connection.execute(sa.text(query))
             frame = pd.DataFrame(rows.mappings().all(), columns=pd.Index(list(rows.keys())))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline.storage.database import Database, connect_database, open_database
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 
 MARKET = StaticSource({"1D": daily_panel(dict.fromkeys("ABCDEF", 250), seed=11)})
@@ -20,12 +24,38 @@ _context = mp.get_context("forkserver")
 _context.set_forkserver_preload([f"{__package__}.warm"])
 
 
-def refreshing(workspace: Workspace, *, rebuild: bool) -> ForkServerProcess:
-    """A process that refreshes the market into the store; started."""
-    store = (workspace.database.conninfo, workspace.artifacts.root, rebuild)
-    process = _context.Process(target=_refresh, args=store)
+def refreshing(
+    workspace: Workspace,
+    *,
+    rebuild: bool = False,
+    source: StaticSource = MARKET,
+    home: Path | None = None,
+    opened: Event | None = None,
+) -> ForkServerProcess:
+    """A process that refreshes the market into the store; started.
+
+    Args:
+        workspace: the store.
+        rebuild: compute also what is stored.
+        source: the market.
+        home: opens the embedded server of this folder, as a user's process does, in place of
+            connecting to that of the workspace.
+        opened: set by the process when it has opened the store.
+    """
+    store = home or workspace.database.conninfo
+    return started(refresh_store, store, workspace.artifacts.root, source, rebuild, opened)
+
+
+def started(target: Callable[..., None], *args: Any) -> ForkServerProcess:
+    """A process that calls a function; started."""
+    process = _context.Process(target=target, args=args)
     process.start()
     return process
+
+
+def event() -> Event:
+    """One that such a process may set."""
+    return _context.Event()
 
 
 def market_without(days: int) -> StaticSource:
@@ -36,10 +66,7 @@ def market_without(days: int) -> StaticSource:
 
 def growing(workspace: Workspace, days: int) -> ForkServerProcess:
     """A process that refreshes day by day, from so many days before the last bar on; started."""
-    store = (workspace.database.conninfo, workspace.artifacts.root, days)
-    process = _context.Process(target=_grow, args=store)
-    process.start()
-    return process
+    return started(_grow, workspace.database.conninfo, workspace.artifacts.root, days)
 
 
 def _grow(conninfo: str, root: Path, days: int) -> None:
@@ -50,8 +77,19 @@ def _grow(conninfo: str, root: Path, days: int) -> None:
     workspace.database.close()
 
 
-def _refresh(conninfo: str, root: Path, rebuild: bool) -> None:
-    workspace = Workspace(connect_database(conninfo), ArtifactStore(root))
-    reports = refresh(workspace, MARKET, PARTITIONS, rebuild=rebuild)
+def refresh_store(
+    store: str | Path, root: Path, source: StaticSource, rebuild: bool, opened: Event | None = None
+) -> None:
+    """What such a process does."""
+    workspace = Workspace(_opened(store), ArtifactStore(root))
+    if opened:
+        opened.set()
+    reports = refresh(workspace, source, PARTITIONS, rebuild=rebuild)
     assert not any(report.failed for report in reports.values())
     workspace.database.close()
+
+
+def _opened(store: str | Path) -> Database:
+    if isinstance(store, Path):
+        return open_database(load_settings(run_store_mode="embedded", home=store))
+    return connect_database(store)

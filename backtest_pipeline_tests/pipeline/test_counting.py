@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,26 +20,28 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.answering import answer
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.counting import (
+    EXCHANGES,
     LATENCIES,
     METRICS,
     bucket_of,
     count_stage,
     counted,
-    exchange_of,
 )
 from backtest_pipeline.pipeline.measuring import measure_storage
+from backtest_pipeline.pipeline.questions import BacktestQuestion, OptimizeQuestion
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.binance.client import BinanceClient
 from backtest_pipeline.sources.binance.source import BinanceBars
 from backtest_pipeline.sources.cache import BarCache
-from backtest_pipeline.sources.files import FileBars
-from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.sources.choose import exchange_of
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.counts import read_counts
 from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
 
 
@@ -106,6 +109,29 @@ def test_an_error_is_counted_by_its_code_goes_on_and_its_seconds_are_not(
     assert _numbers(workspace) == {
         "backtest_run_jobs_total,exchange=other,timeframe=other": 1,
         f"backtest_run_errors_total,code={code}": 1,
+    }
+
+
+def test_answers_are_counted_by_their_kind(workspace: Workspace) -> None:
+    settings = load_settings(bars="")
+    asked: dict[str, Any] = {
+        "symbol": "S-ALPHA",
+        "timeframe": "1W",
+        "strategy": "ema_crossover",
+    }
+    one = BacktestQuestion(**asked, params={"fast": 5, "slow": 9})
+    many = OptimizeQuestion(**asked, params={"fast": [5, 6], "slow": [9, 10]})
+    unknown = BacktestQuestion(**{**asked, "symbol": "NOBODY"}, params={"fast": 5, "slow": 9})
+    for question in (one, many):
+        answer(workspace, settings, question, "me")
+    with pytest.raises(UnknownName):
+        answer(workspace, settings, unknown, "me")
+    found = _numbers(workspace)
+    assert {name: n for name, n in found.items() if name.partition(",")[0].endswith("_total")} == {
+        "backtest_run_jobs_total,exchange=sample,timeframe=1W": 2,
+        "backtest_run_errors_total,code=BAD_SYMBOL": 1,
+        "optimizer_runs_total": 1,
+        "optimizer_combinations_total": 4,
     }
 
 
@@ -211,10 +237,10 @@ def test_a_value_falls_in_the_bucket_that_is_not_below_it() -> None:
     ]
 
 
-def test_sources_have_the_label_of_their_exchange(tmp_path: Path) -> None:
-    assert exchange_of(SampleMarket().name) == "sample"
-    assert exchange_of(FileBars(tmp_path).name) == "files"
-    assert exchange_of(BinanceBars.name) == "binance"
+def test_every_source_that_can_be_chosen_has_a_label() -> None:
+    for path, label in (("", "sample"), ("/bars", "files"), ("binance:1h", "binance")):
+        assert exchange_of(path) == label
+        assert label in EXCHANGES
 
 
 def test_names_and_labels_are_as_prometheus_wants_them_and_bounded() -> None:

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.pipeline.backtests import BacktestsStage
+from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.batches import Batches, run_stage
 from backtest_pipeline.pipeline.checks import check_dataset
+from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.code import installed_code, read_code
 from backtest_pipeline.storage.runs import current_runs
-from backtest_pipeline_tests.pipeline.markets import as_new_process, assert_same, contents, refresh
-from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS, refreshing
+from backtest_pipeline_tests.pipeline.markets import (
+    StaticSource,
+    as_new_process,
+    assert_same,
+    contents,
+    daily_panel,
+    refresh,
+)
+from backtest_pipeline_tests.pipeline.processes import (
+    MARKET,
+    PARTITIONS,
+    market_without,
+    refreshing,
+)
 
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 
@@ -32,48 +43,6 @@ def one_run(workspace: Workspace, config: SimulationConfig, **changes: Any):
     window = changes.pop("window", None) or Window()
     what: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
     return backtest_once(workspace, MARKET, asked=Asked(config, window), **what)
-
-
-def test_killed_refreshes_leave_only_whole_runs_and_a_repeat_ends_as_if_undisturbed(
-    workspace: Workspace, fresh_store: Callable[[], Workspace]
-) -> None:
-    warm = fresh_store()
-    lasts = 0.0
-    for _ in range(2):  # the first one waits for what the processes are forked from
-        began = time.monotonic()
-        process = refreshing(warm, rebuild=True)
-        process.join(120)
-        assert process.exitcode == 0
-        lasts = time.monotonic() - began
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
-    killed = 0
-    for instant in rng.permuted((np.arange(8) + rng.random(8)) / 8 * lasts):
-        process = refreshing(workspace, rebuild=True)
-        process.join(instant)
-        process.kill()
-        process.join()
-        killed += process.exitcode != 0
-        _assert_only_whole_runs(workspace)
-    assert killed >= 3
-    refresh(workspace, MARKET, PARTITIONS)
-    assert_same(contents(workspace), contents(warm))
-    for path in workspace.artifacts.root.rglob(".unfinished-*"):
-        os.utime(path, (0, 0))
-    workspace.artifacts.sweep()
-    assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
-
-
-def _assert_only_whole_runs(workspace: Workspace) -> None:
-    reader = ArtifactStore(workspace.artifacts.root)
-    for dataset in ("cmc_features", "signals", "backtests"):
-        assert not any(check_dataset(workspace, dataset).values()), dataset
-    with workspace.database.begin() as connection:
-        runs = current_runs(connection)
-        archives = connection.execute(sa.text("SELECT DISTINCT code_archive FROM backtest_runs"))
-        assert all(read_code(reader, uri) == installed_code() for uri in archives.scalars())
-    for uri in {run["artifact_uri"] for run in runs}:
-        found = reader.read_table(uri, "equity.parquet", ["run_id"])["run_id"].unique().to_pylist()
-        assert {str(r["run_id"]) for r in runs if r["artifact_uri"] == uri} <= set(found)
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
@@ -88,6 +57,44 @@ def test_processes_that_refresh_the_same_at_once_agree(
     refresh(alone, MARKET, PARTITIONS)
     assert_same(contents(workspace), contents(alone))
     assert not list(workspace.artifacts.root.rglob(".unfinished-*"))
+
+
+def _late(stage: str, workspace: Workspace, overtake: Callable[[], object]) -> None:
+    """A stage that is overtaken after it has loaded what it computes from."""
+    overtaking = iter([overtake])
+
+    def overtaken(batches: Batches[Any]) -> Batches[Any]:
+        def load(tf: str, assets: Sequence[str]) -> Any:
+            block = batches.load(tf, assets)
+            next(overtaking, lambda: None)()
+            return block
+
+        return Batches(batches.partitions, load)
+
+    partitions = [p for p in PARTITIONS if p.timeframe == "1D"]
+    how: dict[str, Any] = {"rebuild": True, "patiently": workspace.database.patiently}
+    if stage == "features":
+        bars = overtaken(stored_bars(workspace, partitions))
+        run_stage(bars, FeaturesStage(workspace), **how)
+    elif stage == "signals":
+        signals = SignalsStage(workspace)
+        features = overtaken(stored_features(workspace, partitions))
+        run_stage(signals_of(features, signals.signals), signals, **how)
+    else:
+        config = SimulationConfig()
+        traded = backtests_of(overtaken(stored_signals(workspace, partitions)), config)
+        run_stage(traded, BacktestsStage(workspace, config), **how)
+
+
+@pytest.mark.parametrize("stage", ["features", "signals", "backtests"])
+def test_a_late_writer_does_not_put_older_results_in_the_place_of_newer_ones(
+    workspace: Workspace, fresh_store: Callable[[], Workspace], stage: str
+) -> None:
+    refresh(workspace, market_without(9), PARTITIONS)
+    _late(stage, workspace, lambda: refresh(workspace, MARKET, PARTITIONS))
+    alone = fresh_store()
+    refresh(alone, MARKET, PARTITIONS)
+    assert_same(contents(workspace), contents(alone))
 
 
 def test_a_run_has_all_that_it_takes_to_repeat_it(workspace: Workspace) -> None:
@@ -185,3 +192,19 @@ def _counts(workspace: Workspace) -> dict[str, int]:
             table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
             for table in tables
         }
+
+
+def test_signals_that_wait_to_be_computed_anew_break_no_rule_and_others_do(
+    workspace: Workspace,
+) -> None:
+    refresh(workspace, MARKET, PARTITIONS)
+    other = StaticSource({"1D": daily_panel(dict.fromkeys("ABCDEF", 250), seed=12)})
+    of_3d = [p for p in PARTITIONS if p.timeframe == "3D"]
+    reader = SourceReader(other, list("ABCDEF"))
+    run_stage(bar_batches(reader, of_3d), BarsStage(workspace, reader))
+    run_stage(stored_bars(workspace, of_3d), FeaturesStage(workspace))
+    assert not any(check_dataset(workspace, "signals").values())
+    with workspace.database.begin() as connection:
+        connection.execute(sa.text("UPDATE signals SET close = close + 1 WHERE tf = '1D'"))
+        changed = connection.scalar(sa.text("SELECT count(*) FROM signals WHERE tf = '1D'"))
+    assert check_dataset(workspace, "signals")["close_differs"] == changed

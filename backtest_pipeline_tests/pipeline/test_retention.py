@@ -238,7 +238,7 @@ _CASES = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(_CASES)
 def test_what_is_needed_is_never_touched_and_no_run_is_without_artifacts(
     shared: Workspace, cases: list[Case]

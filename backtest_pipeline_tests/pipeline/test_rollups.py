@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from backtest_pipeline.simulation.significance import (
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
 )
+from backtest_pipeline.storage.copy import lock_cells
 from backtest_pipeline.storage.portfolios import current_portfolios
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 
@@ -48,6 +50,26 @@ def stored(workspace: Workspace) -> dict[tuple[str, str], Any]:
     with workspace.database.begin() as connection:
         found = current_portfolios(connection, ["1D"])
     return {(row["signal_name"], row["scheme"]): row for row in found}
+
+
+def test_portfolios_of_runs_that_were_replaced_meanwhile_are_formed_again(
+    filled: Workspace,
+) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor(1) as pool, filled.database.arrow() as holder:
+        with holder.cursor() as cursor:
+            lock_cells(cursor, "portfolios", "1D", [0])
+            late = pool.submit(roll_up, filled, "1D", CONFIG)
+            while not rows(filled, waiting)[0]["count"]:
+                assert not late.done()
+        refresh(filled, StaticSource({"1D": daily_panel(LENGTHS, seed=8)}), PARTITIONS)
+        holder.commit()
+        assert late.result()
+    members = rows(filled, "SELECT unnest(member_run_ids) FROM portfolio_runs WHERE is_current")
+    current = rows(filled, "SELECT run_id FROM backtest_runs WHERE is_current")
+    alone = {row["unnest"] for row in members} - {row["run_id"] for row in current}
+    portfolios = rows(filled, "SELECT run_id FROM portfolio_runs WHERE is_current")
+    assert alone <= {row["run_id"] for row in portfolios}  # the members of "all" are portfolios
 
 
 def test_each_strategy_and_all_together_have_a_portfolio_of_each_scheme(filled: Workspace) -> None:

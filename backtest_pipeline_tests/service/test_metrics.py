@@ -20,9 +20,15 @@ from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.counting import METRICS, count_stage, counted
 from backtest_pipeline.pipeline.measuring import measure_storage
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
 from backtest_pipeline.service.metrics import Measured, Metrics
+from backtest_pipeline.service.refusals import answer_with_problems
+from backtest_pipeline.service.requests import Requests
+from backtest_pipeline.service.settings import load_service_settings
 from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.database import Database, connect_database
+
+CANARY = "SECRET-CANARY"
 
 
 @dataclass
@@ -148,15 +154,17 @@ def test_requests_are_counted_by_their_route_and_never_by_what_is_in_their_path(
 
 def test_where_the_store_is_away_the_rest_is_told(caplog: pytest.LogCaptureFixture) -> None:
     def away() -> Workspace:
-        raise StoreUnavailable("db.example/backtest: no answer")
+        raise AssertionError(connect_database(f"host=127.0.0.1 port=1 password={CANARY} user=u"))
 
-    with served(away) as client, caplog.at_level(logging.ERROR):
+    with served(away) as client, caplog.at_level(logging.DEBUG):
         client.get("/no/such")
         told = scraped(client)
+        assert CANARY not in client.get("/metrics").text
     assert told["backtest_store_up"] == 0
     assert told["http_requests_total,method=GET,route=unmatched,status=404"] == 1
     assert not [name for name in told if name.startswith(("backtest_run", "backtest_jobs"))]
-    assert "db.example/backtest: no answer" in caplog.text
+    assert "127.0.0.1/u: " in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_a_store_that_lacks_the_table_is_told_as_away(
@@ -178,3 +186,27 @@ def test_a_scrape_has_the_room_measured_where_that_is_long_ago(
             told = scraped(client)
     assert told["backtest_storage_bytes,kind=runs"] == 5
     assert told["backtest_storage_measurements_total"] == 1
+
+
+def test_elsewhere_than_here_metrics_are_read_with_their_token_also_where_the_store_is_away(
+    workspace: Workspace,
+) -> None:
+    def away() -> Workspace:
+        raise StoreUnavailable("of this test")
+
+    token = "0123456789abcdef-of-this-test"  # noqa: S105
+    service = load_service_settings(service_host="0.0.0.0", service_metrics_token=token)  # noqa: S104
+    app = FastAPI()
+    app.state.service = service
+    app.state.doorkeeper = Doorkeeper(service, workspace.database)
+    answer_with_problems(app)
+    app.include_router(Metrics(away).router, dependencies=[MetricsReader])
+    app.add_middleware(Requests, most_bytes=1_024)
+    with TestClient(app) as client:
+        codes = [
+            client.get("/metrics", headers={"Authorization": f"Bearer {given}"}).status_code
+            for given in (token, token[:-1], f"{token}x", "btp_" + token)
+        ]
+        assert codes == [200, 401, 401, 401]
+        assert client.get("/metrics").status_code == 401
+        assert token not in repr(service)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput, RunNotFound
@@ -103,6 +103,7 @@ def _filters(draw: st.DrawFn) -> RunFilter:
     )
 
 
+@settings(max_examples=50)
 @given(_filters(), st.integers(1, 300))
 def test_pages_hold_what_a_plain_search_finds_in_its_order(
     filled: tuple[Database, list[dict[str, Any]]], wanted: RunFilter, limit: int

@@ -100,6 +100,12 @@ RESTATEMENTS = _schema(
     ("last_ts", "timestamptz", "last bar that differs"),
     ("columns", "jsonb", "largest relative change by column"),
 )
+RETENTION = _schema(
+    ("what", "text", "kind of row, or folder of files below the root of the artifacts"),
+    ("rows", "bigint", "rows that went"),
+    ("files", "bigint", "files that went"),
+    ("bytes", "bigint", "what they held"),
+)
 WALK_FORWARD = _schema(
     ("run_id", "uuid", "stitched out-of-sample run, split walk_forward in backtest_runs"),
     ("fold", "integer", "from 0 on"),

@@ -1,0 +1,34 @@
+"""How long results are kept."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.assets.columns import RETENTION
+from backtest_pipeline.defs.assets.stages import OWNERS
+from backtest_pipeline.defs.metadata import of_summary
+from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.pipeline.retention import retain, retention_summary
+from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.storage.settings import load_settings
+
+
+class RetentionConfig(dg.Config):
+    """What is old; BACKTEST_RETENTION_DAYS where `days` is 0."""
+
+    days: float = 0
+    dry_run: bool = False
+
+
+@dg.asset(
+    deps=["backtests"],
+    group_name="research",
+    kinds={"postgres", "parquet"},
+    owners=OWNERS,
+    code_version=code_version("pipeline.retention", "storage.retention"),
+    metadata={"dagster/column_schema": RETENTION},
+    description="Old results that nobody has pinned and nothing needs go, with their files; the "
+    "ledger of trials and the leaderboards stay.",
+)
+def retention(config: RetentionConfig, store: WorkspaceResource) -> dg.MaterializeResult:
+    days = config.days or load_settings().retention_days
+    report = retain(store.workspace, days=days, dry_run=config.dry_run)
+    return dg.MaterializeResult(metadata=of_summary(retention_summary(report)))

@@ -1,0 +1,133 @@
+"""Verify an exported run: every file's hash, and the result's fingerprint, computed anew.
+
+A bundle holds this file as verify.py. It needs pyarrow and nothing else:
+
+    python verify.py [BUNDLE]
+
+BUNDLE is the .zip file, or the folder it was unpacked to; else the folder of this file. The exit
+code is 0 where all is as it was exported, else 1, and each difference is a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
+TRADES = "trades.parquet"
+EQUITY = "equity.parquet"
+# The columns of a trade in the order in which they are fingerprinted.
+FINGERPRINTED = (
+    *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
+    *("size", "fees", "slippage_cost", "funding", "pnl", "pnl_pct", "mae", "mfe", "bars_held"),
+    *("exit_reason", "is_open", "entry_after_gap"),
+)
+
+
+def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
+    """The sha256 over trades, equity, benchmark and how the run ended, in canonical bytes.
+
+    Numbers are little-endian float64, with one NaN and one zero; stamps are microseconds since
+    1970 UTC; a long is 1 and a short -1; a reason to exit is its place in the manifest's list.
+    """
+    # In this thread alone: a pool of threads can abort a process that ends at once.
+    trades, equity = (
+        pq.ParquetFile(io.BytesIO(files[name])).read(use_threads=False) for name in (TRADES, EQUITY)
+    )
+    codes = {"direction": {"long": 1, "short": -1}}
+    codes["exit_reason"] = {name: i for i, name in enumerate(about["exit_reasons"])}
+    columns = [
+        [codes[name][value] for value in trades[name].to_pylist()]
+        if name in codes
+        else _numbers(trades[name])
+        for name in FINGERPRINTED
+    ]
+    digest = hashlib.sha256()
+    for row in zip(*columns, strict=True):
+        digest.update(_canonical(row))
+    digest.update(_canonical(_numbers(equity["equity"])))
+    digest.update(_canonical(_numbers(equity["benchmark"])))
+    digest.update(_canonical(about["ends"]))
+    return digest.hexdigest()
+
+
+def _numbers(column: Any) -> list[float]:
+    is_stamp = str(column.type).startswith("timestamp")
+    values = column.cast("int64") if is_stamp else column
+    return [float("nan") if value is None else float(value) for value in values.to_pylist()]
+
+
+def _canonical(values: Any) -> bytes:
+    numbers = [float("nan") if v != v else float(v) + 0.0 for v in values]
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def problems_of(files: dict[str, bytes]) -> list[str]:
+    """What is wrong with a bundle, in words; nothing where it is as it was exported."""
+    if MANIFEST not in files or SEAL not in files:
+        return [f"{name} is missing" for name in (MANIFEST, SEAL) if name not in files]
+    if hashlib.sha256(files[MANIFEST]).hexdigest().encode() != files[SEAL].strip():
+        return [f"{MANIFEST} is not the one that was exported"]
+    manifest = json.loads(files[MANIFEST])
+    listed = manifest["files"]
+    found = [f"{name} is missing" for name in sorted(listed.keys() - files.keys())]
+    found += [
+        f"{name} is not of the bundle"
+        for name in sorted(files.keys() - listed.keys() - {MANIFEST, SEAL})
+    ]
+    found += [
+        f"{name} has changed: its sha256 is another"
+        for name in sorted(listed.keys() & files.keys())
+        if hashlib.sha256(files[name]).hexdigest() != listed[name]["sha256"]
+    ]
+    if found:
+        return found
+    again = fingerprint_of(files, manifest)
+    if again != manifest["result_fingerprint"]:
+        found.append(
+            f"trades and equity have the fingerprint {again}, and the run was stored with "
+            f"{manifest['result_fingerprint']}"
+        )
+    return found
+
+
+def read_bundle(path: Path) -> dict[str, bytes]:
+    """The files of a bundle by name; raises OSError or BadZipFile where it cannot be read."""
+    if path.is_dir():
+        paths = [found for found in sorted(path.rglob("*")) if found.is_file()]
+        return {found.relative_to(path).as_posix(): found.read_bytes() for found in paths}
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def main() -> int:
+    """Verify the bundle that the command line names."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    try:
+        files = read_bundle(path)
+    except (OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # pyright: ignore[reportAttributeAccessIssue]
+        print(f"{path}: cannot be read: {error}")  # noqa: T201
+        return 1
+    found = problems_of(files)
+    for problem in found:
+        print(problem)  # noqa: T201
+    if not found:
+        manifest = json.loads(files[MANIFEST])
+        print(  # noqa: T201
+            f"OK: {manifest['name']}, run {manifest['run_id']}: {len(manifest['files'])} files, "
+            f"fingerprint {manifest['result_fingerprint']}"
+        )
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

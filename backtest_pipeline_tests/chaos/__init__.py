@@ -1,0 +1,1 @@
+"""What kills, restarts and broken connections leave behind; `make chaos` runs the long versions."""

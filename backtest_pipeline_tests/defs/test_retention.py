@@ -1,0 +1,28 @@
+"""Retention as a Dagster run."""
+
+from __future__ import annotations
+
+import dagster as dg
+import sqlalchemy as sa
+
+from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.defs.test_judgement import judged, metadata_of
+from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+
+
+def test_retention_says_what_went(store: Database, instance: dg.DagsterInstance) -> None:
+    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    with store.begin() as connection:
+        for statement in (
+            "UPDATE backtest_runs SET completed_at = completed_at - interval '91 days'",
+            "DELETE FROM dataset_versions WHERE dataset = 'backtests'",
+        ):
+            connection.execute(sa.text(statement))
+    run = judged(instance, "remove_old_results", "retention")
+    require_success(run)
+    told = metadata_of(run)
+    assert (told["runs_removed"], told["artifacts_left"]) == (6, 0)
+    assert told["bytes_removed"] > 10_000
+    with store.begin() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM backtest_runs")) == 0
+        assert connection.scalar(sa.text("SELECT count(*) FROM trials")) == 6
