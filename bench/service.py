@@ -39,7 +39,7 @@ _COLUMNS = ["question", "clients", "answers", "failed", "a second", "P50 ms", "P
 
 def run(*, quick: bool) -> Report:
     """Measure a server with as many workers as cores; a few bars for a quick run."""
-    n_bars, seconds = (900, 2) if quick else (5000, 20)
+    n_bars, seconds, crowds = (900, 1, (1,)) if quick else (5000, 20, (1, 8))
     about = (
         f"`backtest-pipeline serve` on an embedded store, {len(_SYMBOLS)} assets of {n_bars:,} "
         f"daily bars in Parquet; `wrk` on the same machine, {seconds} s for each row. A new "
@@ -58,7 +58,7 @@ def run(*, quick: bool) -> Report:
                 _measured(url, kind, new, clients, seconds)
                 for kind in _QUESTIONS
                 for new in (True, False)
-                for clients in (1, 8)
+                for clients in crowds
             ]
     return Report("The HTTP service", about, [Table("Answers", _COLUMNS, rows)])
 

@@ -34,6 +34,7 @@ MOST_CLUSTERED = 500
 """Trials above which a sample is clustered: what it takes grows with the cube of their number."""
 
 _UNCORRELATED = np.sqrt(0.5)  # the distance at a correlation of 0
+_UNKNOWN = -2
 
 
 def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None) -> float:
@@ -181,11 +182,10 @@ def _clusters(correlation: np.ndarray) -> np.ndarray:
     merged = np.array([[0, 1]])
     if len(correlation) > 2:
         merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
-    cuts = _cuts(merged)
-    scores = [_silhouettes(distance, labels).mean() for labels in cuts]
-    _, first, labels = np.unique(
-        cuts[int(np.argmax(scores))], return_index=True, return_inverse=True
-    )
+    scores = _mean_silhouettes(distance, merged)
+    # Cuts whose scores differ by rounding alone are as good as each other.
+    coarsest = int(np.argmax(scores >= scores.max() - 1e-12))
+    _, first, labels = np.unique(_cuts(merged)[coarsest], return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[labels]
 
 
@@ -208,27 +208,50 @@ def _cuts(merged):
 
 
 @njit(cache=True, nogil=True)
-def _silhouettes(distance, labels):
-    """Silhouette of each trial (Rousseeuw 1987), an uncorrelated one being always a neighbour.
+def _mean_silhouettes(distance, merged):
+    """Mean silhouette (Rousseeuw 1987) of every cut, the coarsest first.
 
-    (b - a) / max(a, b), a being the mean distance to the others of the cluster, b the least mean
-    distance to another cluster; 0 for a cluster of one.
+    That of a trial is (b - a) / max(a, b), a being the mean distance to the others of its cluster,
+    b the least mean distance to another one, an uncorrelated one being always there; 0 for a
+    cluster of one. From cut to cut two clusters are merged, and only what that changes is computed:
+    a merged cluster is never nearer than the nearer of the two was.
     """
-    n = len(labels)
-    size = np.bincount(labels)
-    found = np.zeros(n)
-    total = np.empty(len(size))
-    for i in range(n):
-        if size[labels[i]] == 1:
-            continue
-        total[:] = 0.0
-        for j in range(n):
-            total[labels[j]] += distance[i, j]
-        own = total[labels[i]] / (size[labels[i]] - 1)
-        nearest = _UNCORRELATED
-        for cluster in range(len(size)):
-            if cluster != labels[i] and size[cluster] > 0:
-                nearest = min(nearest, total[cluster] / size[cluster])
-        if max(own, nearest) > 0.0:
-            found[i] = (nearest - own) / max(own, nearest)
+    n = len(distance)
+    total = distance.copy()  # from a trial to all members of a cluster
+    size, label = np.ones(n, np.int64), np.arange(n)
+    alive, name = np.ones(n, np.bool_), np.arange(2 * n - 1)
+    nearest = np.full(n, _UNKNOWN)
+    scores = np.zeros(n)
+    for k in range(n - 1):
+        kept, gone = name[merged[k, 0]], name[merged[k, 1]]
+        name[n + k] = kept
+        total[:, kept] += total[:, gone]
+        size[kept] += size[gone]
+        alive[gone] = False
+        score = 0.0
+        for i in range(n):
+            if label[i] == gone:
+                label[i] = kept
+            own = label[i]
+            if size[own] == 1:
+                continue
+            if nearest[i] == kept or nearest[i] == gone or nearest[i] == _UNKNOWN:
+                nearest[i] = _nearest(total, size, alive, i, own)
+            within = total[i, own] / (size[own] - 1)
+            beyond = _UNCORRELATED
+            if nearest[i] >= 0:
+                beyond = min(beyond, total[i, nearest[i]] / size[nearest[i]])
+            if max(within, beyond) > 0.0:
+                score += (beyond - within) / max(within, beyond)
+        scores[n - 2 - k] = score / n
+    return scores
+
+
+@njit(cache=True, nogil=True)
+def _nearest(total, size, alive, i, own):
+    """The cluster, other than its own, that a trial is nearest to; -1 where there is none."""
+    found, least = -1, np.inf
+    for cluster in range(len(size)):
+        if alive[cluster] and cluster != own and total[i, cluster] / size[cluster] < least:
+            found, least = cluster, total[i, cluster] / size[cluster]
     return found

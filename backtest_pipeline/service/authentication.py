@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hmac import compare_digest
 from typing import Annotated
@@ -16,6 +17,7 @@ from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.api_keys import PREFIX, Role, find_key
 from backtest_pipeline.storage.database import Database
 
+_SUBJECT = re.compile(r"[\x20-\x7e]{1,200}")
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="bearer", description="An API key, or a token of the provider."
 )
@@ -91,6 +93,8 @@ class Doorkeeper:
             raise _unauthorized(f"this is no API key: those begin with {PREFIX}")
         claims = self._provider.verified(presented)
         roles = self._provider.roles(claims)
+        if not _SUBJECT.fullmatch(claims["sub"]):
+            raise _unauthorized("the token's subject is no name that can be remembered")
         name = f"oidc:{claims['sub']}"
         if self._settings.oidc_runner_role in roles:
             return User(name, "runner", name, rate)

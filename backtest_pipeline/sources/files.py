@@ -72,6 +72,7 @@ class FileBars:
         self.path = Path(path)
         self.as_of = as_of
         self.asset_class = asset_class
+        self._decoded: dict[Path, tuple[tuple[int, int], RawBars]] = {}
 
     @property
     def name(self) -> str:
@@ -80,6 +81,15 @@ class FileBars:
     def symbols(self) -> tuple[str, ...]:
         """The assets, sorted; the later coins of a ticker are found by reading its bars."""
         return tuple(asset.symbol for asset in self.read().assets)
+
+    def _raw(self, file: Path) -> RawBars:
+        """The rows of a file, decoded once for as long as it stays as it is."""
+        status = file.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        known = self._decoded.get(file)
+        if known is None or known[0] != stamp:
+            known = self._decoded[file] = (stamp, read_bars(*_named(file)))
+        return known[1]
 
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of the named assets, or of all.
@@ -93,7 +103,7 @@ class FileBars:
         names: dict[str, str] = {}
         rows: defaultdict[Timeframe, list[_Rows]] = defaultdict(list)
         for file in self._files():
-            raw = read_bars(*_named(file))
+            raw = self._raw(file)
             for symbol, name in zip(raw.symbols, raw.names, strict=True):
                 names.setdefault(symbol, name)
             for tf, part in _by_timeframe(raw, _declared_timeframe(file)):

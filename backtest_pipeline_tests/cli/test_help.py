@@ -28,7 +28,7 @@ HEAVY = (
         *(["walk-forward"], ["leaderboard"], ["negative-controls"], ["register-gates"]),
         *(["bars"], ["bars", "pull"], ["bars", "list"]),
         *(["replay"], ["explain-diff"], ["runs"], ["runs", "list"], ["retention"]),
-        ["look-ahead"],
+        *(["look-ahead"], ["serve"], ["keys"], ["keys", "create"]),
     ],
 )
 def test_help_loads_nothing_heavy(command: list[str]) -> None:

@@ -13,7 +13,7 @@ from backtest_pipeline.research.trials import (
     Family,
     _clusters,
     _correlations,
-    _silhouettes,
+    _mean_silhouettes,
     deflate,
     effective_number_of_trials,
     family_of,
@@ -106,11 +106,14 @@ def test_silhouettes_by_hand() -> None:
     # Points on a line; the pair (0, 0.1) and the pair (0.5, 0.7) of sqrt(0.5) = 0.707 at most.
     at = np.array([0.0, 0.1, 0.5, 0.7, 9.0])
     distance = np.abs(at[:, None] - at)
-    found = _silhouettes(distance, np.array([0, 0, 1, 1, 2]))
-    wanted = [0.5 / 0.6, 0.4 / 0.5, 0.25 / 0.45, 0.45 / 0.65, 0.0]
-    np.testing.assert_allclose(found, wanted)
-    alone = _silhouettes(distance[:2, :2], np.array([0, 0]))
-    np.testing.assert_allclose(alone, 1 - 0.1 / math.sqrt(0.5))
+    # The pairs are formed first, then they are joined, and the far point at last.
+    found = _mean_silhouettes(distance, np.array([[0, 1], [2, 3], [5, 6], [4, 7]]))
+    of_the_pairs = [0.5 / 0.6, 0.4 / 0.5, 0.25 / 0.45, 0.45 / 0.65, 0.0]
+    assert found[2] == pytest.approx(np.mean(of_the_pairs))
+    assert found[3] == pytest.approx(np.mean([0.4 / 0.5, 0.3 / 0.4, 0, 0, 0]))
+    assert found[4] == 0
+    alone = _mean_silhouettes(distance[:2, :2], np.array([[0, 1]]))
+    np.testing.assert_allclose(alone, [1 - 0.1 / math.sqrt(0.5), 0])
 
 
 def test_each_run_is_deflated_by_its_own_family() -> None:

@@ -133,6 +133,8 @@ def test_tokens_of_a_provider_carry_a_role(client: TestClient, store: Store) -> 
             assert client.delete(unpin, headers=running).status_code == 404
             nothing = bearing(issuer.token(roles=[]))
             assert client.get("/backtests", headers=nothing).status_code == 403
+            nameless = bearing(issuer.token(sub="a\x00b"))
+            assert client.get("/backtests", headers=nameless).status_code == 401
             wrong = bearing(issuer.token(aud="others"))
             assert client.get("/backtests", headers=wrong).status_code == 401
         finally:
