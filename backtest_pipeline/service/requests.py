@@ -46,63 +46,79 @@ class Requests:
         """
         self._app, self._most_bytes, self._hosts = app, most_bytes, frozenset(hosts)
 
-    @property
-    def _too_large(self) -> str:
-        return f"a body has {self._most_bytes:,} bytes at most"
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID, "")
-        identity = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        added: dict[str, str] = {}
-        scope.setdefault("state", {}).update(request_id=identity, headers=added)
-        status, since = 0, time.perf_counter()
-
-        async def answered(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                found = MutableHeaders(scope=message)
-                found[REQUEST_ID] = identity
-                for name, value in {**_CAREFUL, **added}.items():
-                    found.setdefault(name, value)
-            await send(message)
-
-        received = 0
-
-        async def received_in_bounds() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._most_bytes:
-                raise HTTPException(413, self._too_large)
-            return message
-
-        with about(request=identity):
+        one = _Request(scope, receive, send, self._most_bytes)
+        with about(request=one.identity):
             try:
-                if self._hosts and _host(headers.get("host", "")) not in self._hosts:
+                if self._hosts and _host(one.headers.get("host", "")) not in self._hosts:
                     raise Problem("FORBIDDEN", "this service answers to the name localhost alone")
-                announced = headers.get("content-length", "")
-                if announced.isdecimal() and int(announced) > self._most_bytes:
-                    raise Problem("PAYLOAD_TOO_LARGE", self._too_large)
-                await self._app(scope, received_in_bounds, answered)
+                one.require_announced_length()
+                await self._app(scope, one.receive, one.send)
             except Exception as error:
                 failure = failure_of(error)
                 if failure.raised != Problem.__name__:
-                    _log.exception("%s %s was not answered", scope["method"], scope["path"])
-                if status:
+                    _log.exception("%s was not answered", one.line)
+                if one.status:
                     raise  # the connection ends: half an answer must not look like a whole one
-                refused = problem_response(failure.problem(), scope["path"], identity)
-                await refused(scope, receive, answered)
+                refused = problem_response(failure.problem(), scope["path"], one.identity)
+                await refused(scope, receive, one.send)
             finally:
-                _log.info(
-                    "%s %s %s for %s in %.0f ms",
-                    *(scope["method"], scope["path"], status, scope["state"].get("user", "nobody")),
-                    (time.perf_counter() - since) * 1e3,
-                )
+                one.tell()
+
+
+class _Request:
+    """One request: its id and how far it is."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, most_bytes: int) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._most_bytes, self._received = most_bytes, 0
+        self._since, self.status = time.perf_counter(), 0
+        self.headers = Headers(scope=scope)
+        given = self.headers.get(REQUEST_ID, "")
+        self.identity = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        self._added: dict[str, str] = {}
+        scope.setdefault("state", {}).update(request_id=self.identity, headers=self._added)
+
+    @property
+    def line(self) -> str:
+        """Method and path as they were sent: a decoded path could hold lines of its own."""
+        path = self._scope.get("raw_path") or self._scope["path"].encode()
+        return f"{self._scope['method']} {path.decode('ascii', 'backslashreplace')}"
+
+    def require_announced_length(self) -> None:
+        """Raises a Problem for a body that says itself that it is too long."""
+        announced = self.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._most_bytes:
+            raise Problem("PAYLOAD_TOO_LARGE", self._too_large)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self._most_bytes:
+            raise HTTPException(413, self._too_large)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            found = MutableHeaders(scope=message)
+            found[REQUEST_ID] = self.identity
+            for name, value in {**_CAREFUL, **self._added}.items():
+                found.setdefault(name, value)
+        await self._send(message)
+
+    def tell(self) -> None:
+        """One line of the log."""
+        took_ms = (time.perf_counter() - self._since) * 1e3
+        user = self._scope["state"].get("user", "nobody")
+        _log.info("%s %s for %s in %.0f ms", self.line, self.status, user, took_ms)
+
+    @property
+    def _too_large(self) -> str:
+        return f"a body has {self._most_bytes:,} bytes at most"
 
 
 def _host(header: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from threading import Event
 from uuid import UUID
@@ -19,18 +19,23 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.jobs import Job, read_job
 
 _log = logging.getLogger(__name__)
-_EVERY_S = 1.0
 
 
 class Watching:
     """What is watched in this process."""
 
-    def __init__(self, workspace: Workspace, stopping: Event) -> None:
-        """`stopping` ends all streams at their next look."""
-        self._workspace, self._stopping = workspace, stopping
+    def __init__(self, workspace: Workspace, stopping: Event, every_s: float = 1.0) -> None:
+        """Nothing is watched yet.
+
+        Args:
+            workspace: the open store.
+            stopping: ends all streams at their next look.
+            every_s: seconds between two looks at a job.
+        """
+        self._workspace, self._stopping, self._every_s = workspace, stopping, every_s
         self._watched: dict[UUID, _Watched] = {}
 
-    async def changes(self, job_id: UUID, seen: str | None) -> AsyncIterator[Job]:
+    async def changes(self, job_id: UUID, seen: str | None) -> AsyncGenerator[Job]:
         """A job as it is, and again whenever it has changed, until it has ended.
 
         Args:
@@ -71,7 +76,7 @@ class Watching:
             async with watched.changed:
                 watched.job, watched.over = found, over or self._stopping.is_set()
                 watched.changed.notify_all()
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(self._every_s)
 
     def _read(self, job_id: UUID) -> Job:
         with self._workspace.database.begin() as connection:

@@ -19,7 +19,7 @@ from backtest_pipeline.service.routes.asked import JobsAsked
 from backtest_pipeline.service.routes.opened import Store
 from backtest_pipeline.service.watching import Watching, mark
 from backtest_pipeline.storage.job_queue import JobFilter, list_jobs
-from backtest_pipeline.storage.jobs import read_job, request_cancel, unit_results
+from backtest_pipeline.storage.jobs import read_job, unit_results
 from backtest_pipeline.storage.settings import Settings
 
 router = APIRouter(prefix="/backtest/jobs", tags=["jobs"], responses=documented(*AUTHENTICATED))
@@ -78,10 +78,12 @@ def get_units(job_id: JobId, store: Store, _user: Viewer) -> dict[str, dict[str,
 
 
 @router.delete("/{job_id}", responses=documented("JOB_NOT_FOUND", "CONFLICT"))
-def cancel(job_id: JobId, store: Store, user: Runner) -> JobFacts:
+def cancel(job_id: JobId, store: Store, user: Runner, request: Request) -> JobFacts:
     """Cancel a job: at once while it waits, between two units of its work while it runs."""
-    with store.database.begin() as connection:
-        return JobFacts.model_validate(request_cancel(connection, job_id, user.name))
+    from backtest_pipeline.launch import cancel_job  # Dagster takes seconds to import
+
+    settings: Settings = request.app.state.settings
+    return JobFacts.model_validate(cancel_job(settings, store.database, job_id, user.name))
 
 
 @router.post(
