@@ -21,7 +21,9 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO backtest_writer', s);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %s TO backtest_writer', s);
     EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %s.schema_migrations FROM backtest_writer', s);
-    EXECUTE format('REVOKE ALL ON %s.api_keys FROM backtest_reader', s);
+    IF to_regclass(s || '.api_keys') IS NOT NULL THEN
+        EXECUTE format('REVOKE ALL ON %s.api_keys FROM backtest_reader', s);
+    END IF;
     GRANT USAGE, CREATE ON SCHEMA dagster TO backtest_writer;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'roles not granted: %', SQLERRM;

@@ -268,5 +268,5 @@ def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) ->
     trial_ids = published.trials["trial_id"].to_pylist()
     found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
     metrics = with_deflated(published.metrics, published.runs, published.trials, found)
-    publish_runs(cursor, published.runs, published.trades, metrics)
+    publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
     weigh(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
+from backtest_pipeline.pipeline.block_tables import block_table, limit_enforcement
 from backtest_pipeline.pipeline.identity import (
     Asked,
     canonical_json,
@@ -81,6 +82,7 @@ class Publication:
         files: its Parquet files.
         asked: what the runs assume.
         runs, trades, metrics: rows of the tables of the same names.
+        blocks: rows of `block_events`.
         trials: the runs as entries of the ledger, in the same order.
     """
 
@@ -90,6 +92,7 @@ class Publication:
     runs: pa.Table
     trades: pa.Table
     metrics: pa.Table
+    blocks: pa.Table
     trials: pa.Table
 
 
@@ -124,6 +127,7 @@ def publication_of(
         ),
         trades=_trades_table(batch, run_ids),
         metrics=_metrics_table(batch, run_ids),
+        blocks=block_table(batch, run_ids),
         trials=trials,
     )
 
@@ -265,6 +269,7 @@ def _runs_table(
 def results_of(batch: BatchResult) -> list[str]:
     """The JSON summary of each run."""
     summaries = []
+    blocks = limit_enforcement(batch)
     for column, metrics in enumerate(_each_column(batch)):
         pending = int(batch.pending[column])
         summaries.append(
@@ -277,7 +282,8 @@ def results_of(batch: BatchResult) -> list[str]:
                     "trades": int(metrics["trade_count"]),
                     "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
                     "liquidated": bool(batch.liquidated[column]),
-                    "refused_entries": int(batch.refused[column]),
+                    "refused_entries": blocks[column]["total"],
+                    "limit_enforcement": blocks[column],
                 }
             )
         )

@@ -205,7 +205,12 @@ def publish_walked(artifacts: ArtifactStore, cursor: Cursor, walked: WalkedBlock
     keep_files(artifacts, published)
     record_trials(cursor, published.trials)
     publish_walk_forwards(
-        cursor, published.runs, published.trades, published.metrics, walked.efficiencies
+        cursor,
+        published.runs,
+        published.trades,
+        published.metrics,
+        published.blocks,
+        walked.efficiencies,
     )
     symbols = published.runs["symbol"].unique().to_pylist()
     deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())

@@ -41,12 +41,13 @@ EXIT_REASONS = (
     END_OF_DATA,
 ) = range(len(EXIT_REASONS))
 _STAYS = -1
+UNSIZED, NO_ROOM, BELOW_LOT, BELOW_NOTIONAL = range(4)  # why an entry is refused
 
 ACCOUNT = np.dtype(
     [
         ("cash", np.float64),
         ("n_trades", np.int64),
-        ("refused", np.int64),  # entries
+        ("n_refusals", np.int64),
         ("row", np.int64),  # of a bar of the instant at hand
         ("ruined", np.bool_),
     ],
@@ -99,8 +100,16 @@ TRADE = np.dtype(
     ],
     align=True,
 )
-
-
+REFUSAL = np.dtype(
+    [
+        ("column", np.int64),
+        ("row", np.int64),  # of the bar at whose open the entry was due
+        ("units", np.float64),  # wanted, signed; NaN where unknown
+        ("side", np.int8),
+        ("cause", np.int8),
+    ],
+    align=True,
+)
 BAR = np.dtype(
     [
         ("open", np.float64),
@@ -289,7 +298,24 @@ def _is_entry_due(p, row):
 
 
 @njit(cache=True, nogil=True)
-def _enter_due(account, positions, table_row, bars, rules):
+def _refuse(account, p, wanted, offered, size, refusals):
+    """Write down an entry that is not made: units wanted, left by the room, and left by lots."""
+    refusal = refusals[account.n_refusals]
+    account.n_refusals += 1
+    refusal.column, refusal.row = p.column, p.row
+    refusal.units, refusal.side = p.due * wanted, p.due
+    if np.isnan(wanted):
+        refusal.cause = UNSIZED
+    elif not offered > 0.0:
+        refusal.cause = NO_ROOM
+    elif not size > 0.0:
+        refusal.cause = BELOW_LOT
+    else:
+        refusal.cause = BELOW_NOTIONAL
+
+
+@njit(cache=True, nogil=True)
+def _enter_due(account, positions, table_row, bars, rules, refusals):
     """Open what is due at this open, all out of the same room."""
     equity = _worth(account, positions)
     room, need = rules.max_leverage * equity, 0.0
@@ -307,17 +333,17 @@ def _enter_due(account, positions, table_row, bars, rules):
         if not _is_entry_due(p, table_row[i]):
             continue
         bar = bars[p.row]
-        size = share * bar.fraction * equity / bar.open
+        size = offered = share * bar.fraction * equity / bar.open
         if p.lot_size > 0.0:
             size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
         if size > 0.0 and size * bar.open >= p.min_notional:
             _enter(account, p, p.due * size, bar.open, bars[p.row - 1].atr, rules)
         else:
-            account.refused += 1
+            _refuse(account, p, bar.fraction * equity / bar.open, offered, size, refusals)
 
 
 @njit(cache=True, nogil=True)
-def _trade_due(account, positions, table_row, bars, rules, trades):
+def _trade_due(account, positions, table_row, bars, rules, trades, refusals):
     """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
@@ -333,7 +359,7 @@ def _trade_due(account, positions, table_row, bars, rules, trades):
     if leaving:
         _leave(account, positions, True, rules, trades)
     if not account.ruined:
-        _enter_due(account, positions, table_row, bars, rules)
+        _enter_due(account, positions, table_row, bars, rules, refusals)
 
 
 @njit(cache=True, nogil=True)
@@ -410,7 +436,7 @@ def _see_close(p, bar, event, rules):
 
 @njit(cache=True, nogil=True)
 def _walk(  # noqa: C901 - see below why its loops are not functions
-    account, positions, table, events, bars, fine_bars, rules, equity, trades
+    account, positions, table, events, bars, fine_bars, rules, equity, trades, refusals
 ):
     """Walk one account over its table; `equity` is written for each line of it.
 
@@ -435,7 +461,7 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
             for i in members:
                 positions[i].mark = positions[i].worst_mark
             if due and not account.ruined:
-                _trade_due(account, positions, table[step], bars, rules, trades)
+                _trade_due(account, positions, table[step], bars, rules, trades, refusals)
 
             ending = False
             worst, held = 0.0, False
@@ -477,15 +503,15 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
 
 @njit(cache=True, nogil=True)
 def _walk_all(
-    table, bounds, members, events, bars, fine_bars, rules, equity, trades, side, refused, ruined
+    table, bounds, members, events, bars, fine_bars, rules, equity, trades, refusals, side, ruined
 ):
-    """Walk every run's accounts; returns the count of trades."""
+    """Walk every run's accounts; returns how many trades and refusals there are."""
     n_accounts, width = len(bounds) - 1, table.shape[1]
     account = np.zeros(1, ACCOUNT)[0]
     positions = np.zeros(width, POSITION)
     for run in range(len(events)):
         for a in range(n_accounts):
-            account.cash, account.refused, account.ruined = rules[0].initial_cash, 0, False
+            account.cash, account.ruined = rules[0].initial_cash, False
             for i in range(width):
                 p, member = positions[i], members[a * width + i]
                 p.column = run * len(members) + member.asset
@@ -493,12 +519,11 @@ def _walk_all(
                 p.units, p.mark, p.due = 0.0, 0.0, NOTHING_PENDING
             lines = slice(bounds[a], bounds[a + 1])
             _walk(account, positions, table[lines], events[run], bars, fine_bars, rules[0],
-                  equity[run, lines], trades)  # fmt: skip
-            c = run * n_accounts + a
-            refused[c], ruined[c] = account.refused, account.ruined
+                  equity[run, lines], trades, refusals)  # fmt: skip
+            ruined[run * n_accounts + a] = account.ruined
             for i in range(width):
                 side[positions[i].column] = np.sign(positions[i].units)
-    return account.n_trades
+    return account.n_trades, account.n_refusals
 
 
 class Walked(NamedTuple):
@@ -507,15 +532,15 @@ class Walked(NamedTuple):
     Attributes:
         equity: float64 `(n_runs, n_lines)`, at each line's closes.
         trades: TRADE records by account, in the order of their ends.
+        refusals: REFUSAL records by account, in the order of time.
         side: int8 `(n_columns,)`, side held at the end.
-        refused: int64 `(n_runs * n_accounts,)`, entries that could not be made.
-        ruined: bool, as long.
+        ruined: bool `(n_runs * n_accounts,)`.
     """
 
     equity: np.ndarray
     trades: np.ndarray
+    refusals: np.ndarray
     side: np.ndarray
-    refused: np.ndarray
     ruined: np.ndarray
 
 
@@ -541,12 +566,14 @@ def walk(
         rules: RULES `(1,)`, what is the same for all.
     """
     n_runs, n_accounts = len(events), len(bounds) - 1
+    # What an entry's signal comes to is a trade, a refusal or nothing.
+    n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))
     walked = Walked(
         equity=np.empty((n_runs, len(table))),
-        trades=np.zeros(np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY)), TRADE),
+        trades=np.zeros(n_entries, TRADE),
+        refusals=np.zeros(n_entries, REFUSAL),
         side=np.empty(n_runs * len(members), np.int8),
-        refused=np.empty(n_runs * n_accounts, np.int64),
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
-    n = _walk_all(table, bounds, members, events, bars, fine_bars, rules, *walked)
-    return walked._replace(trades=walked.trades[:n])
+    n, m = _walk_all(table, bounds, members, events, bars, fine_bars, rules, *walked)
+    return walked._replace(trades=walked.trades[:n], refusals=walked.refusals[:m])

@@ -16,6 +16,7 @@ from backtest_pipeline.simulation.inputs import (
 )
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
+from backtest_pipeline.simulation.refusals import Refusals, refusal_log
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -28,17 +29,19 @@ class BatchResult:
         equity: float64 `(n_runs, n_rows)`, at each bar's close.
         benchmark: float64 `(n_rows,)`, equity of each asset's benchmark.
         trades: all trades.
+        refusals: all entries that could not be sized, or for which there was too little room.
         metrics: one `(n_columns,)` array per metric of the dictionary.
         pending: int8 `(n_columns,)`, side that the last bar's signal asks for, or
             NOTHING_PENDING.
         liquidated: bool `(n_columns,)`.
-        refused: int64 `(n_columns,)`, entries that could not be sized or were too small.
+        refused: int64 `(n_columns,)`, count of the refusals.
     """
 
     panel: Panel
     equity: np.ndarray
     benchmark: np.ndarray
     trades: Trades
+    refusals: Refusals
     metrics: dict[str, np.ndarray]
     pending: np.ndarray
     liquidated: np.ndarray
@@ -73,6 +76,7 @@ def simulate_batch(
     require_events(panel, events)
     walked = account_inputs(panel, events, config, 1, funding, finer).walked_alone(panel)
     trades = trade_log(panel, walked.trades)
+    refusals = refusal_log(panel, walked.refusals)
     if benchmark is None:
         benchmark = buy_and_hold(panel, config)
     pending = pending_sides(events, panel.offsets, config.direction, walked.side)
@@ -81,10 +85,11 @@ def simulate_batch(
         equity=walked.equity,
         benchmark=benchmark,
         trades=trades,
+        refusals=refusals,
         metrics=compute_metrics_batch(
             panel, walked.equity, benchmark, trades, risk_free=config.risk_free
         ),
         pending=np.where(walked.ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=walked.ruined,
-        refused=walked.refused,
+        refused=np.bincount(refusals.column, minlength=len(pending)),
     )

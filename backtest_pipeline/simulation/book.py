@@ -14,6 +14,7 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
 from backtest_pipeline.simulation.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, pending_sides
+from backtest_pipeline.simulation.refusals import Refusals, refusal_log
 from backtest_pipeline.simulation.sizing import EqualWeight
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
@@ -30,10 +31,11 @@ class BookResult:
             without and with regard to their side.
         benchmark: float64 `(n_times,)`.
         trades: all trades; `column` is `run * n_assets + asset`.
+        refusals: all entries that were not made, by column as well.
         metrics: one `(n_runs,)` array per metric of the dictionary.
         pending: int8 `(n_runs * n_assets,)`, as in `BatchResult`.
         liquidated: bool `(n_runs,)`.
-        refused: int64 `(n_runs,)`, entries that could not be sized or were too small.
+        refused: int64 `(n_runs,)`, count of the refusals.
     """
 
     panel: Panel
@@ -43,6 +45,7 @@ class BookResult:
     net: np.ndarray
     benchmark: np.ndarray
     trades: Trades
+    refusals: Refusals
     metrics: dict[str, np.ndarray]
     pending: np.ndarray
     liquidated: np.ndarray
@@ -73,6 +76,7 @@ def simulate_book(
     ts, table = _instants(panel, members)
     walked = _walk_book(panel, table, members, events, config, funding, finer)
     trades = trade_log(panel, walked.trades)
+    refusals = refusal_log(panel, walked.refusals)
     pending = pending_sides(events, panel.offsets, config.direction, walked.side)
     of_ruined = np.repeat(walked.ruined, len(panel.assets))
     gross, net = _exposure(panel, table, trades, walked.equity)
@@ -80,7 +84,7 @@ def simulate_book(
         benchmark = _held(panel, table, members, config)
     n_assets = len(panel.assets)
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
-    of_run = replace(trades, column=trades.column // n_assets if n_assets else trades.column)
+    of_run = replace(trades, column=trades.column // max(n_assets, 1))
     metrics = compute_metrics_batch(
         book, walked.equity, benchmark, of_run, risk_free=config.risk_free
     )
@@ -94,10 +98,11 @@ def simulate_book(
         net=net,
         benchmark=benchmark,
         trades=trades,
+        refusals=refusals,
         metrics=metrics,
         pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=walked.ruined,
-        refused=walked.refused,
+        refused=np.bincount(refusals.column // max(n_assets, 1), minlength=len(events)),
     )
 
 

@@ -37,6 +37,8 @@ _RULES = {
     "backtests": """
         SELECT count(*) FILTER (WHERE m.run_id IS NULL) AS without_metrics,
                count(*) FILTER (WHERE m.trade_count <> coalesce(t.n, 0)) AS trades_missing,
+               count(*) FILTER (WHERE (r.results #>> '{limit_enforcement,total}')::bigint
+                                <> coalesce(b.n, 0)) AS blocks_missing,
                count(*) FILTER (WHERE m.win_rate NOT BETWEEN 0 AND 1
                                 OR m.exposure NOT BETWEEN 0 AND 1) AS shares_out_of_bounds,
                count(*) FILTER (WHERE m.max_drawdown NOT BETWEEN -1 AND 0
@@ -44,6 +46,8 @@ _RULES = {
         FROM visible_runs r
         LEFT JOIN backtest_metrics m USING (run_id)
         LEFT JOIN (SELECT run_id, count(*) AS n FROM backtest_trades GROUP BY run_id) t
+            USING (run_id)
+        LEFT JOIN (SELECT run_id, count(*) AS n FROM block_events GROUP BY run_id) b
             USING (run_id)
         WHERE r.status = 'completed' AND r.is_current
     """,

@@ -19,12 +19,14 @@ from sqlalchemy import Connection, text
 Run = dict[str, Any]
 
 
-def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table) -> None:
-    """Put runs with their trades and metrics in the place of what they supersede.
+def publish_runs(
+    cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table, blocks: pa.Table
+) -> None:
+    """Put runs with their trades, metrics and blocked entries in the place of older ones.
 
     All tables have a `run_id` column (text) and otherwise the columns of `backtest_runs`,
-    `backtest_trades` and `backtest_metrics`. The cursor's transaction makes all of it appear at
-    once; the artifacts that the runs point to must be there already.
+    `backtest_trades`, `backtest_metrics` and `block_events`. The cursor's transaction makes all of
+    it appear at once; the artifacts that the runs point to must be there already.
     """
     (tf,) = runs["tf"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
@@ -43,6 +45,7 @@ def publish_runs(cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.T
     copy.insert(cursor, "backtest_runs", "staged_runs", runs.column_names)
     copy.append(cursor, "backtest_trades", copy.as_stored(cursor, "backtest_trades", trades))
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
+    copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
 
 
 def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:

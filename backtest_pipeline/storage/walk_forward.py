@@ -48,14 +48,19 @@ def store_folds(cursor: Cursor, folds: pa.Table) -> None:
 
 
 def publish_walk_forwards(
-    cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table, efficiencies: pa.Table
+    cursor: Cursor,
+    runs: pa.Table,
+    trades: pa.Table,
+    metrics: pa.Table,
+    blocks: pa.Table,
+    efficiencies: pa.Table,
 ) -> None:
     """Put stitched runs with what their folds say together in the place of older ones.
 
     `efficiencies` are rows of `walk_forward_runs`, `run_id` as text; the other tables are those
     of `publish_runs`.
     """
-    publish_runs(cursor, runs, trades, metrics)
+    publish_runs(cursor, runs, trades, metrics, blocks)
     copy.stage(cursor, "staged_efficiency", efficiencies)
     copy.insert(cursor, "walk_forward_runs", "staged_efficiency", efficiencies.column_names)
 

@@ -82,6 +82,7 @@ def test_the_lineage_begins_with_the_users_table(external: Theirs) -> None:
         "leaderboard": {"backtests"},
         "negative_controls": {"feature_snapshots"},
         "restatements": {"backtests"},
+        "retention": {"backtests"},
     }
     table = graph.get(TABLE)
     assert table.is_external
@@ -90,6 +91,7 @@ def test_the_lineage_begins_with_the_users_table(external: Theirs) -> None:
     assert {s.name for s in definitions.sensors or []} == {
         "external_features",
         "rollup_after_backtests",
+        "requested_jobs",
     }
 
 

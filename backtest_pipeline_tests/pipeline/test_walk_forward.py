@@ -18,10 +18,12 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.batches import Status
+from backtest_pipeline.pipeline.blocked import run_blocks
 from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
+from backtest_pipeline.pipeline.results import get_run
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.schedule import Schedule
@@ -152,7 +154,8 @@ def once(
 ) -> dict[str, Any]:
     """A walk-forward of S-ALPHA, with some of it changed."""
     plan = changes.pop("plan", Plan(Schedule(400, 200)))
-    asked = Asked(SimulationConfig(), changes.pop("window", Window()))
+    config = changes.pop("config", SimulationConfig())
+    asked = Asked(config, changes.pop("window", Window()))
     walked = {"signal": "ema", "params": GRID, **changes}
     prepared = prepare_walk(
         workspace,
@@ -163,6 +166,17 @@ def once(
         schedule=plan.schedule,
     )
     return dict(walk_once(workspace, prepared, asked=asked, plan=plan, **walked))
+
+
+def test_entries_that_a_walk_forward_could_not_make_are_stored_with_it(
+    workspace: Workspace,
+) -> None:
+    stored = once(workspace, config=SimulationConfig(min_notional=9_500.0))
+    blocks = run_blocks(workspace, stored["run_id"], limit=1000).rows
+    counted = get_run(workspace, stored["run_id"]).results["limit_enforcement"]
+    assert counted == {"total": len(blocks), "by_reason": {"insufficient_cash": len(blocks)}}
+    assert blocks
+    assert not any(check_dataset(workspace, "backtests").values())
 
 
 def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> None:

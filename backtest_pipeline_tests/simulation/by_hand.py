@@ -15,6 +15,7 @@ from backtest_pipeline.simulation.book import BookResult, simulate_book
 from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.refusals import CAUSES, Refusals
 from backtest_pipeline.simulation.sizing import AtrRisk, EqualWeight, FixedFractional
 from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.simulation.trades import EXIT_REASONS, Trades
@@ -27,6 +28,12 @@ from backtest_pipeline_tests.simulation.reference_sizing import (
 )
 from backtest_pipeline_tests.simulation.reference_trade import Bar, Stops
 
+WHY = {
+    "no size": "the sizing has no value yet at the bar before",
+    "no room": "max_leverage leaves no room",
+    "no lot": "less than one lot_size",
+    "too little notional": "less than min_notional",
+}
 ALLOWED = {Direction.LONG: 3, Direction.SHORT: 12, Direction.BOTH: 15}
 MINUTE_US = MICROSECONDS["MIN"]
 PRICES = ("open", "high", "low", "close")
@@ -154,6 +161,7 @@ def assert_column_is(
     assert result.liquidated[column] == hand.ruined
     assert result.refused[column] == hand.refused
     assert_trades(result.panel, result.trades, column, hand, 0)
+    assert_refusals(result.panel, result.refusals, column, hand, 0)
     assert result.pending[column] == _pending(hand.pending[0])
     if hand.equity:
         held = sum(trade.bars_held for trade in hand.trades[0])
@@ -202,6 +210,7 @@ def assert_run_is(result: BookResult, panel: Panel, run: int, hand: Account) -> 
     for asset in range(len(panel.assets)):
         column = run * len(panel.assets) + asset
         assert_trades(panel, result.trades, column, hand, asset)
+        assert_refusals(panel, result.refusals, column, hand, asset)
         assert result.pending[column] == _pending(hand.pending[asset])
 
 
@@ -238,6 +247,22 @@ def assert_trades(panel: Panel, trades: Trades, column: int, hand: Account, asse
         np.testing.assert_allclose(
             getattr(ours, name), by_hand, rtol=1e-11, atol=1e-12, err_msg=name
         )
+
+
+def assert_refusals(
+    panel: Panel, refusals: Refusals, column: int, hand: Account, asset: int
+) -> None:
+    """What a column was refused is what the account by hand was, at the same bars."""
+    ours = np.flatnonzero(refusals.column == column)
+    theirs = hand.refusals[asset]
+    stamps = panel.ts[panel.rows_of(panel.assets[column % len(panel.assets)])]
+    assert refusals.number[ours].tolist() == list(range(1, len(theirs) + 1))
+    assert refusals.ts[ours].tolist() == [stamps[r.bar] for r in theirs]
+    assert refusals.side[ours].tolist() == [r.side for r in theirs]
+    found = [CAUSES[code].detail for code in refusals.cause[ours].tolist()]
+    assert found == [WHY[r.why] for r in theirs]
+    units = [r.units for r in theirs]
+    np.testing.assert_allclose(refusals.size[ours], units, rtol=1e-11, err_msg="refused units")
 
 
 def largest(hand: Account) -> float:

@@ -46,6 +46,16 @@ class Asset:
     min_notional: float = 0.0
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An entry that was not made; `units` are those wanted, NaN where unknown."""
+
+    bar: int
+    side: int
+    units: float
+    why: str
+
+
 def decide(side: int, signal: int) -> int:
     """The side to hold after seeing a signal in a position of `side`, 0 being flat."""
     enter_long = bool(signal & LONG_ENTRY) and not signal & LONG_EXIT
@@ -66,6 +76,7 @@ class Account:
         prices: the price seen last of each asset.
         held: the open position of each asset that has one.
         trades: all trades of each asset.
+        refusals: the entries of each asset that were not made.
         pending: side that each asset's last signal asks for; None where it asks nothing.
         equity, gross, net: at each time; exposures as fractions of the equity.
     """
@@ -76,11 +87,15 @@ class Account:
         self.held: dict[int, Trade] = {}
         self.trades: list[list[Trade]] = [[] for _ in assets]
         self.pending: list[int | None] = [None for _ in assets]
-        self.refused = 0
+        self.refusals: list[list[Refusal]] = [[] for _ in assets]
         self.ruined = False
         self.equity: list[float] = []
         self.gross: list[float] = []
         self.net: list[float] = []
+
+    @property
+    def refused(self) -> int:
+        return sum(map(len, self.refusals))
 
     def worth(self, prices: Prices) -> float:
         return self.cash + sum(trade.units * prices[a] for a, trade in self.held.items())
@@ -164,12 +179,20 @@ class Account:
         share = 1.0 if need <= room else room / need
         for a, side in sides.items():
             asset = self.assets[a]
-            units = wants.get(a, 0.0) * share / prices[a]
+            wanted = wants.get(a, math.nan) / prices[a]
+            units = offered = 0.0 if math.isnan(wanted) else wants[a] * share / prices[a]
             if asset.lot > 0:
                 # 0.3 is three lots of 0.1, although 0.3 / 0.1 is a little less than 3 in binary.
                 units = math.floor(units / asset.lot + 1e-9) * asset.lot
             if units <= 0 or units * prices[a] < asset.min_notional:
-                self.refused += 1
+                why = "too little notional"
+                if math.isnan(wanted):
+                    why = "no size"
+                elif offered <= 0:
+                    why = "no room"
+                elif units <= 0:
+                    why = "no lot"
+                self.refusals[a].append(Refusal(now[a], side, wanted, why))
                 continue
             t = now[a]
             trade = Trade(side, t, prices[a], units, rules.fee, rules.slippage)

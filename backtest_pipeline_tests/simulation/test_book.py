@@ -26,7 +26,7 @@ from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline_tests.simulation.assumptions import configs, seeds, volatilities
 from backtest_pipeline_tests.simulation.by_hand import trade_book
 from backtest_pipeline_tests.simulation.markets import bars_of, random_events, random_market
-from backtest_pipeline_tests.simulation.reference import Account
+from backtest_pipeline_tests.simulation.reference import Account, Refusal
 
 FREE = SimulationConfig(CostModel(0.0, 0.0))
 BOOK_LENGTHS = (30, 40, 0, 25)
@@ -77,7 +77,7 @@ def test_an_entry_without_any_room_is_refused() -> None:
     signals = {"A": {0: SHORT_ENTRY}, "B": {1: LONG_ENTRY}}
     account = trade_book(frames, signals, FREE)
     assert sizes(account) == [[100.0], []]
-    assert account.refused == 1
+    assert account.refusals == [[], [Refusal(2, 1, 1_000.0, "no room")]]
 
 
 def test_equity_for_sizing_is_that_of_the_opens_after_the_exits() -> None:

@@ -17,6 +17,7 @@ from backtest_pipeline.simulation.config import Direction, SimulationConfig, wit
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.refusals import Refusals
 from backtest_pipeline.simulation.single import simulate
 from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.stops import StopRules
@@ -64,6 +65,16 @@ def assert_same_trades(ours: Trades, theirs: Trades) -> None:
             assert np.array_equal(left, right), field.name
 
 
+def assert_same_refusals(
+    ours: Refusals, rows: np.ndarray, theirs: Refusals, other_rows: np.ndarray
+) -> None:
+    """The refusals in these rows of one log are those in the other rows of the other."""
+    for field in fields(Refusals):
+        if field.name != "column":
+            left, right = getattr(ours, field.name)[rows], getattr(theirs, field.name)[other_rows]
+            assert np.array_equal(left, right, equal_nan=True), field.name
+
+
 def assert_same_column(
     left: BatchResult, run: int, asset: int, right: BatchResult, right_run: int, right_asset: int
 ) -> None:
@@ -82,6 +93,12 @@ def assert_same_column(
     assert left.pending[column] == right.pending[right_column]
     assert left.liquidated[column] == right.liquidated[right_column]
     assert left.refused[column] == right.refused[right_column]
+    assert_same_refusals(
+        left.refusals,
+        left.refusals.column == column,
+        right.refusals,
+        right.refusals.column == right_column,
+    )
 
 
 @some
@@ -133,6 +150,10 @@ def test_the_future_changes_nothing_before_it(
     ends = past.panel.offsets[1:] - 1
     last_known = past.panel.ts[ends][past.trades.column % len(LENGTHS)]
     assert np.all(past.trades.exit_ts <= last_known)
+    until = past.panel.ts[ends][whole.refusals.column % len(LENGTHS)]
+    assert_same_refusals(
+        whole.refusals, whole.refusals.ts <= until, past.refusals, np.arange(len(past.refusals))
+    )
     assert_same_past(whole.trades, past.trades)
 
 

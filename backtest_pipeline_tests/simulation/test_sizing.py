@@ -21,7 +21,7 @@ from backtest_pipeline.simulation.sizing import (
 )
 from backtest_pipeline_tests.simulation.by_hand import trade_one
 from backtest_pipeline_tests.simulation.markets import bars_of
-from backtest_pipeline_tests.simulation.reference import Account
+from backtest_pipeline_tests.simulation.reference import Account, Refusal
 
 FREE = SimulationConfig(CostModel(0.0, 0.0))
 LONG, SHORT = {0: LONG_ENTRY}, {0: SHORT_ENTRY}
@@ -94,14 +94,15 @@ def test_a_whole_number_of_lots_is_not_rounded_down_by_binary_fractions() -> Non
 def test_an_entry_below_one_lot_is_refused_and_its_signal_is_gone() -> None:
     account = trade_one(bars_of([100] * 5), LONG, replace(FREE, lot_size=101.0))
     assert account.trades == [[]]
-    assert account.refused == 1
+    assert account.refusals == [[Refusal(1, 1, 100.0, "no lot")]]
     assert account.equity == [10_000.0] * 5
 
 
 def test_an_entry_at_the_smallest_notional_is_filled_and_one_below_it_is_refused() -> None:
     at, above = replace(FREE, min_notional=10_000.0), replace(FREE, min_notional=10_000.01)
     assert sizes(trade_one(bars_of([100] * 3), LONG, at)) == [100.0]
-    assert trade_one(bars_of([100] * 3), LONG, above).refused == 1
+    small = Refusal(1, -1, 100.0, "too little notional")
+    assert trade_one(bars_of([100] * 3), SHORT, above).refusals == [[small]]
 
 
 def test_the_smallest_notional_is_asked_of_the_rounded_lots() -> None:
@@ -127,7 +128,9 @@ def test_a_refused_reversal_has_closed_what_was_held() -> None:
 def test_a_sizing_that_has_no_value_yet_refuses_the_entry() -> None:
     for sizing in (VolatilityScaled(lookback=3), AtrRisk(atr_period=3)):
         account = trade_one(bars_of([100, 101, 100, 101, 100, 101]), {2: 1}, with_sizing(sizing))
-        assert (account.trades, account.refused) == ([[]], 1)
+        ((refusal,),) = account.refusals
+        assert (account.trades, refusal.bar, refusal.why) == ([[]], 3, "no size")
+        assert math.isnan(refusal.units)
         known = trade_one(bars_of([100, 101, 100, 101, 100, 101]), {3: 1}, with_sizing(sizing))
         assert (len(known.trades[0]), known.refused) == (1, 0)
 

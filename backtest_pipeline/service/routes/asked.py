@@ -42,6 +42,21 @@ class JobsAsked(BaseModel):
     )
 
 
+class BlocksAsked(BaseModel):
+    """Which blocked entries are counted; what is not given is any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy: Word
+    symbol: Word
+    timeframe: Word
+    reason: Word
+    limit: int = Field(50, ge=1, le=MOST_ROWS, description="runs of the page")
+    after: str | None = Field(
+        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
+    )
+
+
 class RunsAsked(BaseModel):
     """Which runs are wanted; what is not given is any."""
 

@@ -1,0 +1,156 @@
+"""Entries that runs did not make and why, and the plans that runs followed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from backtest_pipeline.pipeline import blocked
+from backtest_pipeline.service.authentication import Viewer
+from backtest_pipeline.service.problems import AUTHENTICATED, documented
+from backtest_pipeline.service.routes.asked import After, BlocksAsked, Limit
+from backtest_pipeline.service.routes.opened import Store
+from backtest_pipeline.service.routes.results import RunId
+from backtest_pipeline.storage.block_events import BlockFilter
+
+router = APIRouter(tags=["blocks"], responses=documented(*AUTHENTICATED))
+_STORED = documented("RUN_NOT_FOUND")
+_RUN = "6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a5b"
+_BLOCK = {
+    "event_no": 1,
+    "ts": "2024-03-01T23:59:59.999000Z",
+    "symbol": "S-ALPHA",
+    "timeframe": "1D",
+    "trigger_id": None,
+    "side": "long",
+    "qty": 12.5,
+    "reason": "insufficient_cash",
+    "class": "risk_valid",
+    "detail": "less than min_notional",
+}
+_COUNTED = {
+    "run_id": _RUN,
+    "signal_name": "ema_9_21",
+    "signal_type": "ema_crossover",
+    "symbol": "S-ALPHA",
+    "timeframe": "1D",
+    "completed_at": "2024-06-01T08:00:00Z",
+    "total": 3,
+    "causes": [{"reason": "insufficient_cash", "class": "risk_valid", "count": 3}],
+}
+_PLAN = {
+    "replan_sequence": 1,
+    "plan_id": "p-1",
+    "generated_at_actual": "2024-06-01T08:00:00Z",
+    "effective_ts": "2024-03-01T00:00:00Z",
+    "replan_reasons": ["initial_plan"],
+    "plan": {"regime": "bull", "stance": "active"},
+    "prompt_hash": None,
+    "response_hash": None,
+}
+
+
+class Block(BaseModel):
+    """An entry that was not made; `qty` is what the sizing wanted, null where it had no value."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _BLOCK})
+
+    event_no: int
+    ts: datetime = Field(description="Close of the bar at whose open the entry was due.")
+    symbol: str
+    timeframe: str
+    trigger_id: str | None
+    side: str
+    qty: float | None
+    reason: str
+    class_: str = Field(alias="class")
+    detail: str
+
+
+class Blocks(BaseModel):
+    """A page of blocked entries, by number."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"rows": [_BLOCK], "next": None}})
+
+    rows: list[Block]
+    next: str | None
+
+
+class CauseCount(BaseModel):
+    """How often entries of a run were blocked for a reason."""
+
+    reason: str
+    class_: str = Field(alias="class")
+    count: int
+
+
+class RunBlocks(BaseModel):
+    """Why entries of a run were blocked, the most frequent reason first."""
+
+    run_id: UUID
+    signal_name: str
+    signal_type: str
+    symbol: str
+    timeframe: str
+    completed_at: datetime
+    total: int
+    causes: list[CauseCount]
+
+
+class BlocksByRun(BaseModel):
+    """A page of runs with blocked entries, the newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"rows": [_COUNTED], "next": None}})
+
+    rows: list[RunBlocks]
+    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+
+
+class PlanEntry(BaseModel):
+    """A plan, why it was made, and from when on it was followed."""
+
+    replan_sequence: int
+    plan_id: str
+    generated_at_actual: datetime = Field(description="When it was really produced.")
+    effective_ts: datetime = Field(description="In the time of the market.")
+    replan_reasons: list[str]
+    plan: dict[str, Any]
+    prompt_hash: str | None = Field(description="sha256; null where no model was asked.")
+    response_hash: str | None
+
+
+class Plans(BaseModel):
+    """The plans that a run followed; none where it follows a signal alone."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"rows": [_PLAN]}})
+
+    rows: list[PlanEntry]
+
+
+@router.get("/backtests/{run_id}/blocks", responses=_STORED)
+def blocks(
+    run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
+) -> Blocks:
+    """Entries that a run did not make and why, by number."""
+    page = blocked.run_blocks(store, run_id, limit=limit, after=after)
+    return Blocks.model_validate(page, from_attributes=True)
+
+
+@router.get("/backtests/{run_id}/plans", responses=_STORED)
+def plans(run_id: RunId, store: Store, _user: Viewer) -> Plans:
+    """The plans that a run followed, one after the other."""
+    return Plans.model_validate({"rows": blocked.run_plans(store, run_id)})
+
+
+@router.get("/blocks")
+def blocks_by_run(
+    asked: Annotated[BlocksAsked, Query()], store: Store, _user: Viewer
+) -> BlocksByRun:
+    """Why entries were blocked, run by run."""
+    wanted = BlockFilter(**asked.model_dump(exclude={"limit", "after"}))
+    page = blocked.blocks_by_run(store, wanted, limit=asked.limit, after=asked.after)
+    return BlocksByRun.model_validate(page, from_attributes=True)
