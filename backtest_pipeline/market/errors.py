@@ -75,13 +75,28 @@ class BacktestError(Exception):
 
     Attributes:
         code: names the kind of error for programs; that of an error which nobody foresaw too.
+        is_public: whether whoever asks over a network may read the message; not where it names
+            hosts, folders, settings or words of the database.
     """
 
     code: Code = "RUN_ENGINE_ERROR"
+    is_public: bool = True
+
+
+SEE_LOG = "it failed; the log says why"
+
+
+def public_message(error: BaseException) -> str:
+    """What whoever asks over a network may read of an error."""
+    if isinstance(error, BacktestError) and error.is_public:
+        return str(error)
+    return SEE_LOG
 
 
 class ConfigurationError(BacktestError):
     """A setting is missing or makes no sense; the message names the variable."""
+
+    is_public = False
 
 
 class TableDrift(ConfigurationError):
@@ -151,10 +166,13 @@ class BarsError(BacktestError):
     """Bars that cannot be read or trusted; the message names the file or asset."""
 
     code = "DATA_SOURCE_ERROR"
+    is_public = False
 
 
 class SourceUnavailable(BarsError):
     """An exchange does not answer, or refuses; what is cached can still be used."""
+
+    is_public = True
 
 
 class PartitionError(BacktestError):
@@ -194,6 +212,8 @@ class RunNotFound(BacktestError):
 class StoreError(BacktestError):
     """The database cannot do what was asked."""
 
+    is_public = False
+
 
 class StoreUnavailable(StoreError):
     """The database does not answer, or refuses the connection."""
@@ -222,6 +242,8 @@ class RowsRefused(StoreError):
 class ArtifactError(BacktestError):
     """The folder or bucket of the artifacts cannot be written or read."""
 
+    is_public = False
+
 
 class ArtifactCorrupt(ArtifactError):
     """An artifact's bytes differ from what its manifest says."""
@@ -231,3 +253,4 @@ class ResultPathMissing(ArtifactError):
     """A run whose artifacts are gone; its rows are still there."""
 
     code = "RESULT_PATH_MISSING"
+    is_public = True

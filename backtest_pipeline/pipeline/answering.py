@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
-from backtest_pipeline.market.errors import BadSymbols, InvalidInput
+from backtest_pipeline.market.errors import BadSymbols, InvalidInput, RunNotFound
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.answers import (
     Answer,
@@ -46,7 +47,9 @@ from backtest_pipeline.research.schedule import Schedule
 from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.choose import choose_source, exchange_of
+from backtest_pipeline.storage.portfolios import stored_portfolio
 from backtest_pipeline.storage.results import note_request
+from backtest_pipeline.storage.runs import runs_by_id
 from backtest_pipeline.storage.settings import Settings, exchange_access
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
@@ -95,19 +98,7 @@ def _backtest(
 def _walk_forward(
     workspace: Workspace, settings: Settings, question: WalkForwardQuestion
 ) -> WalkForwardAnswer:
-    plan = Plan(
-        Schedule(
-            question.train_days,
-            question.test_days,
-            question.mode,
-            question.purge_bars,
-            question.embargo,
-            question.step_days,
-        ),
-        Search(question.search, settings.optimizer_max_combinations, question.seed),
-        Objective.of(question.objective),
-        settings.wfo_threshold,
-    )
+    plan = walk_plan(question, settings.optimizer_max_combinations, settings.wfo_threshold)
     asked = question.asked()
     prepared = prepare_walk(
         workspace,
@@ -182,19 +173,9 @@ def _optimize(
 def _portfolio(
     workspace: Workspace, settings: Settings, question: PortfolioQuestion
 ) -> PortfolioAnswer:
-    require_several(question.symbols)
+    config = rollup_config(question)
     symbols = sorted(question.symbols)
     asked = question.asked()
-    config = RollupConfig(
-        costs=asked.config.costs,
-        initial_cash=asked.config.initial_cash,
-        schemes=(question.scheme if question.weights is None else FIXED,),
-        rebalance=question.rebalance,
-        lookback=question.lookback,
-        max_weight=question.max_weight,
-        risk_free=asked.config.risk_free,
-        weights=_weights(question, symbols),
-    )
     runs = backtest_on_demand(
         workspace,
         _source(workspace, settings, question, question.timeframe, symbols),
@@ -204,10 +185,29 @@ def _portfolio(
         tf=question.timeframe,
         asked=asked,
     )
-    stored = portfolio_on_demand(workspace, runs, config)
+    return _portfolio_told(portfolio_on_demand(workspace, runs, config), runs)
+
+
+def stored_portfolio_answer(workspace: Workspace, portfolio_id: UUID) -> PortfolioAnswer:
+    """A portfolio that was asked for, or that a rollup formed.
+
+    Raises:
+        RunNotFound: for an id that there is not.
+    """
+    with workspace.database.begin() as connection:
+        stored = stored_portfolio(connection, portfolio_id)
+        if stored is None:
+            raise RunNotFound(f"there is no portfolio {portfolio_id}; asking again forms it")
+        runs = runs_by_id(connection, stored["member_run_ids"])
+    return _portfolio_told(stored, list(runs.values()))
+
+
+def _portfolio_told(
+    stored: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
+) -> PortfolioAnswer:
     return PortfolioAnswer(
         portfolio_id=stored["run_id"],
-        strategy=runs[0]["signal_type"],
+        strategy=runs[0]["signal_type"] if runs else stored["signal_name"],
         signal=stored["signal_name"],
         timeframe=stored["tf"],
         members=[
@@ -227,11 +227,46 @@ def _portfolio(
     )
 
 
+def walk_plan(question: WalkForwardQuestion, most: int, threshold: float) -> Plan:
+    """How a walk-forward is done; raises UnknownName, InvalidInput for what makes no sense."""
+    return Plan(
+        Schedule(
+            question.train_days,
+            question.test_days,
+            question.mode,
+            question.purge_bars,
+            question.embargo,
+            question.step_days,
+        ),
+        Search(question.search, most, question.seed),
+        Objective.of(question.objective),
+        threshold,
+    )
+
+
+def rollup_config(question: PortfolioQuestion) -> RollupConfig:
+    """How a portfolio is formed; raises UnknownName, InvalidInput for what makes no sense."""
+    require_several(question.symbols)
+    asked = question.asked()
+    return RollupConfig(
+        costs=asked.config.costs,
+        initial_cash=asked.config.initial_cash,
+        schemes=(question.scheme if question.weights is None else FIXED,),
+        rebalance=question.rebalance,
+        lookback=question.lookback,
+        max_weight=question.max_weight,
+        risk_free=asked.config.risk_free,
+        weights=_weights(question, sorted(question.symbols)),
+    )
+
+
 def _weights(question: PortfolioQuestion, symbols: Sequence[str]) -> tuple[float, ...]:
     if question.weights is None:
         return ()
-    if question.scheme != "equal_weight":
-        raise InvalidInput("give a portfolio a scheme or weights, not both")
+    if question.scheme != "equal_weight" or question.max_weight != 1.0:
+        raise InvalidInput(
+            "weights are given or found: leave out scheme and max_weight beside them"
+        )
     strange = sorted(set(question.weights) ^ set(symbols))
     if strange:
         raise BadSymbols(

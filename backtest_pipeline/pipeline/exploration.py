@@ -198,8 +198,7 @@ def sweep(
         UnknownName, InvalidInput: as `explore`.
     """
     strategy = _strategy(signal_type)
-    if metric not in METRIC_NAMES:
-        raise UnknownName("metric", metric, METRIC_NAMES)
+    require_metric(metric)
     config, window, funding = asked.config, asked.window, asked.funding
     (asset,) = panel.assets
     require_window(window)
@@ -274,6 +273,12 @@ def sweep(
             Tried.join(tried, best_part, drawn), len(table), risk_free=config.risk_free
         ),
     )
+
+
+def require_metric(name: str) -> None:
+    """Raises UnknownName for a metric that there is not."""
+    if name not in METRIC_NAMES:
+        raise UnknownName("metric", name, METRIC_NAMES)
 
 
 def _strategy(signal_type: str) -> Strategy[Any]:

@@ -12,7 +12,12 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from backtest_pipeline.market.errors import BacktestError, StoreError, StoreUnavailable
+from backtest_pipeline.market.errors import (
+    BacktestError,
+    StoreError,
+    StoreUnavailable,
+    public_message,
+)
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.answering import answer, source_of
 from backtest_pipeline.pipeline.batches import StageReport, Status
@@ -36,7 +41,7 @@ from backtest_pipeline.storage.jobs import (
     store_unit,
     unit_results,
 )
-from backtest_pipeline.storage.logs import about, redacted
+from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.removals import hold_off_removals
 from backtest_pipeline.storage.runs import current_runs, runs_by_id
 from backtest_pipeline.storage.settings import Settings
@@ -44,6 +49,7 @@ from backtest_pipeline.storage.settings import Settings
 LEASE_S, BEAT_S = 30.0, 2.0
 UNITS_FAILED, NO_UNITS = "UNITS_FAILED", "NO_UNITS"
 _TOLD = 5
+_STAGES = ("bars", "features", "signals", "backtests")
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +168,7 @@ def work_on(
     except Exception as error:
         logger.exception("job %s failed", claim.job_id)
         code = error.code if isinstance(error, BacktestError) else BacktestError.code
-        _end(workspace, claim, code, redacted(str(error)) or type(error).__name__)
+        _end(workspace, claim, code, public_message(error))
         raise
     return _ended(workspace, claim, job, failures)
 
@@ -189,8 +195,14 @@ def _work(
         pulse.check()
 
     if isinstance(question.question, RefreshQuestion):
-        done = 0
-        listening = replace(workspace, progress=tell)
+        stages = _STAGES if workspace.external is None else _STAGES[1:]
+
+        def tell_stage(stage: str, part: int, parts: int) -> None:
+            before = stages.index(stage) if stage in stages else len(stages) - 1
+            pulse.tell(100 * (before + (part / parts if parts else 0)) / len(stages), stage)
+            pulse.check()
+
+        listening = replace(workspace, progress=tell_stage)
         return _refresh(listening, settings, claim, question.question, todo, simulation, told)
     failures: dict[str, str] = {}
     for name, (asked, _) in todo.items():
@@ -205,7 +217,8 @@ def _work(
         except StoreUnavailable:
             raise
         except BacktestError as error:
-            failures[name] = f"{error.code}: {error}"
+            logger.warning("job %s: %s failed: %s", claim.job_id, name, error)
+            failures[name] = f"{error.code}: {public_message(error)}"
             continue
         done += 1
     return failures

@@ -10,10 +10,10 @@ from uuid import UUID
 from backtest_pipeline.market.errors import InvalidInput, JobConflict
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.answering import Answerable
+from backtest_pipeline.pipeline.answering import Answerable, rollup_config, walk_plan
 from backtest_pipeline.pipeline.api import full_signal_type
+from backtest_pipeline.pipeline.exploration import require_metric
 from backtest_pipeline.pipeline.identity import hash_of
-from backtest_pipeline.pipeline.on_demand import require_several
 from backtest_pipeline.pipeline.questions import (
     JobQuestion,
     OptimizeQuestion,
@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.questions import (
     WalkForwardQuestion,
 )
 from backtest_pipeline.pipeline.traded import require_window
+from backtest_pipeline.research.efficiency import WFO_THRESHOLD
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.job_queue import (
     Attempt,
@@ -31,7 +32,7 @@ from backtest_pipeline.storage.job_queue import (
     take_over,
 )
 from backtest_pipeline.storage.jobs import Job, create_job, read_job
-from backtest_pipeline.strategies.grid import parameter_grid
+from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
 from backtest_pipeline.strategies.registry import strategy_of
 
 MOST_UNITS = 10_000
@@ -112,7 +113,7 @@ def units_of(job: JobQuestion) -> dict[str, Unit]:
     """
     question = job.question
     if isinstance(question, RefreshQuestion):
-        named = [question.symbols, question.timeframes]
+        named = [job.symbols or question.symbols, job.timeframes or question.timeframes]
     elif isinstance(question, PortfolioQuestion):
         named = [question.symbols, job.timeframes or [question.timeframe]]
     else:
@@ -151,11 +152,16 @@ def require_sound(job: JobQuestion, most_combinations: int) -> None:
     require_window(question.asked().window)
     strategy = strategy_of(full_signal_type(question.strategy))
     if isinstance(question, OptimizeQuestion):
+        require_metric(question.metric)
         parameter_grid(strategy, question.params, most_combinations)
-    elif not isinstance(question, WalkForwardQuestion):
+    elif isinstance(question, WalkForwardQuestion):
+        parameter_space(strategy, question.params)
+        walk_plan(question, most_combinations, WFO_THRESHOLD)
+    else:
         strategy.parse(question.params)
     if isinstance(question, PortfolioQuestion):
-        require_several(job.symbols or question.symbols)
+        symbols = job.symbols or question.symbols
+        rollup_config(question.model_copy(update={"symbols": symbols}))
 
 
 @dataclass(frozen=True)

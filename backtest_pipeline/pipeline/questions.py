@@ -138,12 +138,12 @@ class WalkForwardQuestion(_OfOneStrategy):
         description="values to choose from, by parameter",
         examples=[{"fast": [5, 10, 20], "slow": [50, 100]}],
     )
-    train_days: Number = 365
-    test_days: Number = 90
-    step_days: Number | None = None
+    train_days: Number = Field(default=365, gt=0)
+    test_days: Number = Field(default=90, gt=0)
+    step_days: Number | None = Field(default=None, gt=0)
     mode: Mode = "rolling"
-    purge_bars: int = 0
-    embargo: Number = 0.01
+    purge_bars: int = Field(default=0, ge=0)
+    embargo: Number = Field(default=0.01, ge=0, lt=1)
     objective: str = Field(default="sharpe", max_length=200)
     search: Method = "auto"
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -71,11 +71,12 @@ class Doorkeeper:
             return User("local", "runner", "local", rate)
         if not presented:
             raise _unauthorized("send an API key as Authorization: Bearer, or as X-API-Key")
-        self._rates.require_patience(address)
         try:
             return self._of_key(presented) or self._of_token(presented, rate)
         except Problem as problem:
             if problem.code == "UNAUTHORIZED":
+                # Who shares an address with somebody who guesses is not kept out with them.
+                self._rates.require_patience(address)
                 self._rates.failed(address)
             raise
 

@@ -21,6 +21,7 @@ _ALGORITHMS = ("RS256", "ES256")  # asymmetric alone: a public key must never ve
 _REQUIRED = ("exp", "nbf", "iss", "aud", "sub")
 _LEEWAY_S = 30
 _TIMEOUT_S = 5
+_QUEUE_S = 0.5
 _FLOOR_S = 30
 _KEYS_LIVE_S = 3600
 _LONGEST_TOKEN = 8_192
@@ -76,16 +77,21 @@ class Provider:
         return frozenset()
 
     def _key(self, kid: str) -> jwt.PyJWK:
-        with self._lock:
+        # While one asks a provider that does not answer, others must not all stand behind it: the
+        # threads that they take are those of all requests.
+        if not self._lock.acquire(timeout=_QUEUE_S):
+            return self._kept_key(kid)
+        try:
             if time.monotonic() - self._failed_at < _FLOOR_S:
                 return self._kept_key(kid)
-            try:
-                if self._keys is None:
-                    self._keys = self._discovered()
-                return self._keys.get_signing_key(kid)
-            except (httpx2.HTTPError, jwt.PyJWKClientConnectionError, ValueError) as error:
-                self._failed_at = time.monotonic()
-                raise _unavailable() from error
+            if self._keys is None:
+                self._keys = self._discovered()
+            return self._keys.get_signing_key(kid)
+        except (httpx2.HTTPError, jwt.PyJWKClientConnectionError, ValueError) as error:
+            self._failed_at = time.monotonic()
+            raise _unavailable() from error
+        finally:
+            self._lock.release()
 
     def _kept_key(self, kid: str) -> jwt.PyJWK:
         """A key that is known already, while the provider is left in peace."""

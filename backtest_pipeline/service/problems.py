@@ -137,9 +137,6 @@ class Failure:
         return Problem(self.code, self.detail)
 
 
-# What these say is for whoever runs the service: hosts, folders, settings, words of the database.
-_UNTOLD = (errors.StoreError, errors.ConfigurationError, errors.ArtifactError)
-_SEE_LOG = "it failed; the log says why, by request_id"
 _SEE_READY = "the store cannot be used now; /readyz says which part of it fails"
 
 
@@ -149,13 +146,11 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("Problem", error.code, error.detail)
     name = type(error).__name__
     if not isinstance(error, errors.BacktestError):
-        return Failure(name, "RUN_ENGINE_ERROR", _SEE_LOG, repr(error))
+        return Failure(name, "RUN_ENGINE_ERROR", errors.SEE_LOG, repr(error))
     code, told = error.code, str(error)
     if code == "STORE_UNAVAILABLE":
         return Failure(name, code, _SEE_READY, told)
-    if isinstance(error, _UNTOLD) and not isinstance(error, errors.ResultPathMissing):
-        return Failure(name, code, _SEE_LOG, told)
-    return Failure(name, code, told, told)
+    return Failure(name, code, errors.public_message(error), told)
 
 
 def problem_response(problem: Problem, path: str, request_id: str) -> Response:

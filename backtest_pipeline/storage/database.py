@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backtest_pipeline.market.errors import (
     RowsRefused,
@@ -137,6 +138,10 @@ class Database:
             yield
         except DBAPIError as error:
             raise _translated(error.orig, self.where, self.variable) from error
+        except PoolTimeout as error:
+            raise StoreUnavailable(
+                f"{self.where}: all connections of this process are taken; ask again later"
+            ) from error
         except (psycopg.Error, ArrowError) as error:
             raise _translated(error, self.where, self.variable) from error
 

@@ -21,6 +21,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import JobConflict, JobNotFound
+from backtest_pipeline.storage.removals import hold_off_removals
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -103,7 +104,7 @@ def create_job(
     timeout_s: int,
     resumes: UUID | None = None,
 ) -> Job:
-    """A new pending job; with `resumes` it takes over the stored units of that one."""
+    """A new pending job; of one that it `resumes` it takes over the units whose runs are there."""
     job_id = connection.scalar(
         text("""
             INSERT INTO backtest_jobs (kind, config, config_hash, strategy, symbols, timeframes,
@@ -126,11 +127,15 @@ def create_job(
         },
     )
     if resumes is not None:
+        hold_off_removals(connection)
         connection.execute(
             text("""
                 INSERT INTO backtest_job_units (job_id, unit, run_ids, result, attempt, stored_at)
                 SELECT :job_id, unit, run_ids, result, 0, stored_at
-                FROM backtest_job_units WHERE job_id = :resumes
+                FROM backtest_job_units
+                WHERE job_id = :resumes AND NOT EXISTS (
+                    SELECT FROM unnest(run_ids) AS gone
+                    WHERE gone NOT IN (SELECT run_id FROM visible_runs))
             """),
             {"job_id": job_id, "resumes": resumes},
         )

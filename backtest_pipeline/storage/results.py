@@ -224,7 +224,7 @@ def pin_runs(connection: Connection, run_ids: Sequence[UUID], user: str, note: s
         RunNotFound: for a run that is not stored, or is being deleted; none is pinned then.
     """
     hold_off_removals(connection)
-    require_runs(connection, run_ids)
+    _require_kept(connection, run_ids)
     connection.execute(
         text("""
             INSERT INTO run_pins (run_id, pinned_by, note)
@@ -242,10 +242,17 @@ def unpin_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
     Raises:
         RunNotFound: for a run that is not stored.
     """
-    require_runs(connection, run_ids)
+    _require_kept(connection, run_ids)
     connection.execute(
         text("DELETE FROM run_pins WHERE run_id = ANY(:run_ids)"), {"run_ids": list(run_ids)}
     )
+
+
+def _require_kept(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Raises RunNotFound for the first that is neither a run nor a portfolio."""
+    known = text("SELECT run_id FROM portfolio_runs WHERE run_id = ANY(:ids)")
+    portfolios = set(connection.execute(known, {"ids": list(ids)}).scalars())
+    require_runs(connection, [run_id for run_id in ids if run_id not in portfolios])
 
 
 def require_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:

@@ -30,11 +30,11 @@ _HELD = """
         WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)
         UNION ALL
         SELECT unnest(result_run_ids), 'is a result of job ' || job_id FROM backtest_jobs
-        WHERE status IN ('pending', 'running')
+        WHERE status IN ('pending', 'running') OR completed_at >= :cutoff
         UNION ALL
         SELECT unnest(u.run_ids), 'is a result of job ' || job_id
         FROM backtest_job_units u JOIN backtest_jobs j USING (job_id)
-        WHERE j.status IN ('pending', 'running')
+        WHERE j.status IN ('pending', 'running') OR j.completed_at >= :cutoff
     )"""
 _ENDED = "status IN ('completed', 'failed', 'cancelled') AND completed_at IS NOT NULL"
 

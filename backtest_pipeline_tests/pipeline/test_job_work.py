@@ -28,6 +28,7 @@ from backtest_pipeline.pipeline.questions import (
     OptimizeQuestion,
     PortfolioQuestion,
     RefreshQuestion,
+    WalkForwardQuestion,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -35,6 +36,9 @@ from backtest_pipeline.storage.jobs import Claim, Job, read_job, request_cancel,
 from backtest_pipeline.storage.settings import load_settings
 
 EMA = BacktestQuestion(symbol="S-ALPHA", strategy="ema", params={"fast": 8, "slow": 30})
+WALK = WalkForwardQuestion(symbol="S-ALPHA", strategy="ema")
+OPTIMIZE = OptimizeQuestion(symbol="S-ALPHA", strategy="ema", params={"fast": [5, 8]})
+PORTFOLIO = PortfolioQuestion(symbols=["A", "B"], strategy="ema", params=EMA.params)
 
 
 def submitted(workspace: Workspace, question: JobQuestion) -> Job:
@@ -124,17 +128,17 @@ def test_a_cancelled_job_stops_between_units_and_keeps_what_is_stored(
 def test_a_resumed_job_computes_only_what_is_missing(workspace: Workspace) -> None:
     first = submitted(workspace, of("S-ALPHA", "NOBODY"))
     worked(workspace, first)
-    stored = run_ids(workspace)
     again = resume(workspace.database, first.job_id, "quant", most_combinations=500)
     assert (again.units_stored, again.n_units, again.resumes) == (1, 2, first.job_id)
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DELETE FROM backtest_runs"))  # would come back if computed
     done = worked(workspace, again)
     assert done is not None
     assert done.status == "failed"  # nobody is still nobody
-    assert run_ids(workspace) == set()
     with workspace.database.begin() as connection:
-        assert unit_results(connection, again.job_id)["S-ALPHA|1W"]["run_ids"] == list(stored)
+        units = unit_results(connection, again.job_id)
+        assert units["S-ALPHA|1W"]["attempt"] == 0  # of the job before
+        connection.execute(sa.text("DELETE FROM backtest_runs"))
+    third = resume(workspace.database, again.job_id, "quant", most_combinations=500)
+    assert third.units_stored == 0  # a unit whose runs are gone is no unit that is stored
     with pytest.raises(JobConflict, match="is pending"):
         resume(
             workspace.database,
@@ -239,6 +243,13 @@ def test_a_refresh_job_stores_partitions_and_tells_what_each_stage_did(
     assert len(done.result_run_ids) == 4 * 6
 
 
+def test_a_refresh_job_is_of_the_assets_and_timeframes_that_it_names(workspace: Workspace) -> None:
+    question = RefreshQuestion(symbols=["S-ALPHA"], timeframes=["1D"])
+    asked = JobQuestion(question=question, symbols=["S-BETA"], timeframes=["1W"])
+    job = submitted(workspace, asked)
+    assert (job.symbols, job.timeframes) == (["S-BETA"], ["1W"])
+
+
 def test_a_refresh_job_without_a_single_bar_fails_with_the_reason(workspace: Workspace) -> None:
     question = RefreshQuestion(symbols=["S-ALPHA"], timeframes=["1m"])
     done = worked(workspace, submitted(workspace, JobQuestion(question=question)))
@@ -277,6 +288,14 @@ def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
         (JobQuestion(question=EMA.model_copy(update={"strategy": "nonsense"})), UnknownName),
         (JobQuestion(question=EMA.model_copy(update={"params": {"fast": -1}})), InvalidInput),
         (JobQuestion(question=EMA, timeframes=["9Q"]), UnknownName),
+        (JobQuestion(question=WALK.model_copy(update={"objective": "luck"})), UnknownName),
+        (JobQuestion(question=WALK.model_copy(update={"params": {"speed": 1}})), UnknownName),
+        (JobQuestion(question=OPTIMIZE.model_copy(update={"metric": "luck"})), UnknownName),
+        (JobQuestion(question=PORTFOLIO.model_copy(update={"scheme": "luck"})), UnknownName),
+        (
+            JobQuestion(question=PORTFOLIO.model_copy(update={"weights": {"A": 0.9, "B": 0.9}})),
+            InvalidInput,
+        ),
         (
             JobQuestion(
                 question=PortfolioQuestion(symbols=["A", "A"], strategy="ema", params=EMA.params)

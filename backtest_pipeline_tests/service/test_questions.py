@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -122,6 +123,12 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
     assert found.json()["n_combinations"] == 4
     portfolio = {**strategy, "symbols": ["AAA", "BBB"], "params": {"fast": 3, "slow": 8}}
     found = client.post("/backtest/portfolio", json=portfolio, headers=runner)
+    address = f"/portfolios/{found.json()['portfolio_id']}"
+    assert client.get(address, headers=runner).json() == found.json()
+    assert client.put(f"{address}/pin", json={}, headers=runner).status_code == 204
+    assert client.delete(f"{address}/pin", headers=runner).status_code == 204
+    nobody = f"/portfolios/{uuid.uuid4()}"
+    assert client.get(nobody, headers=runner).json()["code"] == "RUN_NOT_FOUND"
     assert found.status_code == 200, found.text
     assert [member["symbol"] for member in found.json()["members"]] == ["AAA", "BBB"]
     walk = {**search, "train_days": 40, "test_days": 20}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -181,3 +182,14 @@ def test_the_dagster_url_keeps_signs_in_a_password() -> None:
     assert (url.username, url.password, url.database) == ("me", odd, "d")
     assert (url.query["host"], url.query["port"]) == ("db.example", "6543")
     assert url.query["options"] == "-cjit=off -csearch_path=dagster"
+
+
+def test_a_pool_without_a_connection_left_is_a_store_that_cannot_be_used(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as taken:
+        for _ in range(12):
+            taken.enter_context(database.begin())
+        monkeypatch.setattr(database.engine.pool, "_timeout", 0.05)
+        with pytest.raises(StoreUnavailable, match="all connections"), database.begin():
+            pass

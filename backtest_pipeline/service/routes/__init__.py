@@ -1,5 +1,12 @@
 """The routes, one module for each of what they are about."""
 
-from backtest_pipeline.service.routes import blocks, computing, health, jobs, results
+from backtest_pipeline.service.routes import blocks, computing, health, jobs, portfolios, results
 
-ROUTERS = (health.router, computing.router, jobs.router, results.router, blocks.router)
+ROUTERS = (
+    health.router,
+    computing.router,
+    jobs.router,
+    results.router,
+    blocks.router,
+    portfolios.router,
+)

@@ -1,0 +1,47 @@
+"""Portfolios that are stored: those that were asked for, and those of the rollups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path
+
+from backtest_pipeline.pipeline import results
+from backtest_pipeline.pipeline.answering import stored_portfolio_answer
+from backtest_pipeline.pipeline.answers import PortfolioAnswer
+from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
+from backtest_pipeline.service.refusals import require_json
+from backtest_pipeline.service.routes.opened import Store
+from backtest_pipeline.service.routes.results import Pin
+
+router = APIRouter(
+    prefix="/portfolios/{portfolio_id}",
+    tags=["portfolios"],
+    responses=documented(*AUTHENTICATED, "RUN_NOT_FOUND"),
+)
+PortfolioId = Annotated[UUID, Path(examples=["6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a5b"])]
+
+
+@router.get("")
+def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> PortfolioAnswer:
+    """A stored portfolio; members whose runs are gone are left out."""
+    return stored_portfolio_answer(store, portfolio_id)
+
+
+@router.put(
+    "/pin",
+    status_code=204,
+    responses=documented(*SENT),
+    dependencies=[Depends(require_json)],
+)
+def pin(portfolio_id: PortfolioId, asked: Pin, store: Store, user: Runner) -> None:
+    """Keep a portfolio for ever."""
+    results.pin(store, [portfolio_id], user.name, asked.note)
+
+
+@router.delete("/pin", status_code=204)
+def unpin(portfolio_id: PortfolioId, store: Store, _user: Runner) -> None:
+    """Let retention have a portfolio."""
+    results.unpin(store, [portfolio_id])
