@@ -25,13 +25,13 @@ from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import SourceBars
 from backtest_pipeline.storage.counts import Key, add_counts
+from backtest_pipeline.storage.retention import KINDS
 
 Kind = Literal["run", "walkforward", "portfolio", "optimize"]
 OTHER = "other"
 EXTERNAL = "external"
 EXCHANGES = ("sample", "files", "binance", EXTERNAL)
 STAGES = ("bars", "features", "signals", "backtests", "walk_forward")
-FOLDERS = ("bars", "features", "runs", "walk_forward", "portfolios", "robustness", "funding")
 _SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
 
@@ -111,7 +111,7 @@ STORAGE = Metric(
     "backtest_storage_bytes",
     "gauge",
     "Bytes of the database, and of artifacts by the folder that they are in",
-    {"kind": ("database", *FOLDERS)},
+    {"kind": ("database", *KINDS)},
 )
 MEASUREMENTS = Metric(
     "backtest_storage_measurements_total", "counter", "Times that the bytes were measured"

@@ -39,7 +39,7 @@ from backtest_pipeline.storage.jobs import (
     read_job,
     stop_cancelled,
     store_unit,
-    unit_results,
+    stored_units,
 )
 from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.removals import hold_off_removals
@@ -186,7 +186,7 @@ def _work(
     question = JobQuestion.model_validate(job.config)
     units = units_of(question)
     with workspace.database.begin() as connection:
-        stored = unit_results(connection, job.job_id)
+        stored = stored_units(connection, job.job_id)
     todo = {name: unit for name, unit in units.items() if name not in stored}
     done = len(units) - len(todo)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from backtest_pipeline.pipeline.counting import FOLDERS, MEASUREMENTS, OTHER, STORAGE, key_of
+from backtest_pipeline.pipeline.counting import MEASUREMENTS, OTHER, STORAGE, key_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.counts import claim, database_bytes, set_values
+from backtest_pipeline.storage.retention import KINDS
 
 EVERY_S = 300.0
 """Artifacts are listed one by one: minutes, where there are millions in a bucket."""
@@ -25,10 +26,10 @@ def measure_storage(workspace: Workspace, every_s: float = EVERY_S) -> bool:
     with database.begin() as connection:
         if not claim(connection, key_of(MEASUREMENTS), every_s):
             return False
-    found: Counter[str] = Counter(dict.fromkeys((*FOLDERS, OTHER), 0))
+    found: Counter[str] = Counter(dict.fromkeys((*KINDS, OTHER), 0))
     for stored in workspace.artifacts.stored():
         folder = stored.uri.partition("/")[0]
-        found[folder if folder in FOLDERS else OTHER] += stored.bytes
+        found[folder if folder in KINDS else OTHER] += stored.bytes
     with database.begin() as connection:
         found["database"] = database_bytes(connection)
         values = {key_of(STORAGE, {"kind": kind}): float(n) for kind, n in found.items()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest_pipeline.report.style import STYLE
 from backtest_pipeline.report.sweep_traces import shown
 from backtest_pipeline.research.neighbourhood import Neighbourhood, Shape, best_first
 from backtest_pipeline.research.selection import Selection
@@ -132,6 +133,7 @@ def exploration_page(
     held = float(pd.Series(ranked["benchmark_return"]).iloc[0])
     shown_tiles.append(("buy and hold", shown("benchmark_return", held), "total return"))
     return _PAGE.substitute(
+        style=STYLE,
         title=escape(f"{subject.signal_type} on {subject.asset} {subject.timeframe}"),
         subject=escape(str(subject)),
         metric=escape(metric),
@@ -248,23 +250,7 @@ _PAGE = Template("""\
 <link rel="icon" href="data:,">
 <title>$title</title>
 <style>
-  body { margin: 0; background: #f6f8fa; color: #1f2328;
-         font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-  main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 48px; }
-  h1 { font-size: 26px; margin: 0 0 2px; }
-  h2 { font-size: 17px; margin: 28px 0 10px; }
-  p { margin: 0 0 14px; color: #57606a; }
-  .warning { background: #fff8c5; border: 1px solid #d4a72c66; color: #3b2e05;
-             border-radius: 8px; padding: 10px 14px; }
-  .tiles { display: grid; gap: 12px; margin: 0 0 16px;
-           grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
-  .tile, .card { background: white; border: 1px solid #d0d7de; border-radius: 8px; }
-  .tile { padding: 10px 14px; display: flex; flex-direction: column; }
-  .tile span { color: #57606a; font-size: 13px; }
-  .tile b { font-size: 24px; font-variant-numeric: tabular-nums; }
-  .tile small { color: #57606a; font-size: 13px; }
-  .card { padding: 12px; overflow-x: auto; }
-  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+$style  .card { padding: 12px; overflow-x: auto; }
   th { text-align: right; font-weight: 600; border-bottom: 1px solid #d0d7de; color: #57606a; }
   td { text-align: right; border-bottom: 1px solid #eaeef2; }
   th, td { padding: 5px 12px; white-space: nowrap; }

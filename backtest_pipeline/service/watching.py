@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 from threading import Event
 from uuid import UUID
 
 from backtest_pipeline.market.errors import JobNotFound, StoreError
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.storage.jobs import Job, read_job
+
+MOST_STREAMS = 50
+"""Streams of one user in one process; each costs a look at the store a second."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,14 +40,34 @@ class Watching:
         """
         self._workspace, self._stopping, self._every_s = workspace, stopping, every_s
         self._watched: dict[UUID, _Watched] = {}
+        self._streams: Counter[str] = Counter()
 
-    async def changes(self, job_id: UUID, seen: str | None) -> AsyncGenerator[Job]:
+    def require_room(self, user: str) -> None:
+        """Raise a Problem where a user has as many streams as one may have."""
+        if self._streams[user] >= MOST_STREAMS:
+            raise Problem(
+                "RATE_LIMITED",
+                f"{MOST_STREAMS} streams of events are open for you; end one first",
+                {"Retry-After": "5"},
+            )
+
+    async def changes(self, job_id: UUID, seen: str | None, user: str) -> AsyncGenerator[Job]:
         """A job as it is, and again whenever it has changed, until it has ended.
 
         Args:
             job_id: which.
             seen: `mark` of the state that the listener knows already.
+            user: who listens.
         """
+        self._streams[user] += 1
+        try:
+            async with aclosing(self._changes(job_id, seen)) as changes:
+                async for job in changes:
+                    yield job
+        finally:
+            self._streams[user] -= 1
+
+    async def _changes(self, job_id: UUID, seen: str | None) -> AsyncGenerator[Job]:
         watched = self._watched.setdefault(job_id, _Watched())
         watched.listeners += 1
         if watched.task is None:

@@ -291,6 +291,12 @@ def stop_cancelled(connection: Connection, claim: Claim, user: str) -> bool:
     return changed.rowcount == 1
 
 
+def stored_units(connection: Connection, job_id: UUID) -> set[str]:
+    """The names of the units of a job that are stored."""
+    query = text("SELECT unit FROM backtest_job_units WHERE job_id = :job_id")
+    return set(connection.execute(query, {"job_id": job_id}).scalars())
+
+
 def unit_results(connection: Connection, job_id: UUID) -> dict[str, dict[str, Any]]:
     """The stored units of a job by name, with their `result` and `run_ids`, in their order."""
     rows = connection.execute(

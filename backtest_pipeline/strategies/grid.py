@@ -155,7 +155,8 @@ def _require_size(strategy: Strategy[Any], axes: Mapping[str, Sequence[Any]], mo
         sizes = " x ".join(f"{len(axis):,} of {name}" for name, axis in axes.items())
         raise GridTooLarge(
             f"{strategy.signal_type}: {sizes} are {n:,} combinations, and {most:,} are the limit; "
-            "take larger steps, or raise max_combinations (--max-combinations)"
+            "take larger steps, or raise max_combinations (--max-combinations; of the service "
+            "BACKTEST_OPTIMIZER_MAX_COMBINATIONS)"
         )
 
 

@@ -9,10 +9,12 @@ from threading import Event
 from typing import Any
 from uuid import UUID
 
+import pytest
 from starlette.testclient import TestClient
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.watching import Watching, mark
+from backtest_pipeline.service.problems import Problem
+from backtest_pipeline.service.watching import MOST_STREAMS, Watching, mark
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.jobs import (
     Claim,
@@ -116,7 +118,7 @@ class Reading:
             return action(connection, *arguments)
 
     async def listen(self, job_id: UUID, seen: str | None = None) -> list[Job]:
-        return [job async for job in self.watching.changes(job_id, seen)]
+        return [job async for job in self.watching.changes(job_id, seen, "desk")]
 
 
 async def told(heard: list[Job], what: Callable[[Job], bool]) -> None:
@@ -135,7 +137,7 @@ def test_each_listener_hears_of_every_change_and_the_store_is_asked_once_for_all
         first: list[Job] = []
 
         async def hear() -> None:
-            async for job in reading.watching.changes(job_id, None):
+            async for job in reading.watching.changes(job_id, None, "desk"):
                 first.append(job)  # noqa: PERF401 - it is looked at meanwhile
 
         hearing = asyncio.create_task(hear())
@@ -170,9 +172,14 @@ def test_a_listener_that_leaves_and_a_service_that_stops_end_the_looking(
     job_id = UUID(submitted(client, runner)["job_id"])
 
     async def watched() -> None:
-        stream = reading.watching.changes(job_id, None)
+        stream = reading.watching.changes(job_id, None, "desk")
         job = await anext(stream)
+        reading.watching._streams["desk"] += MOST_STREAMS - 1
+        with pytest.raises(Problem, match="one first"):
+            reading.watching.require_room("desk")
+        reading.watching.require_room("somebody else")
         await stream.aclose()
+        reading.watching.require_room("desk")
         assert not reading.watching._watched
         known = asyncio.create_task(reading.listen(job_id, mark(job)))
         await asyncio.sleep(0.1)

@@ -106,8 +106,11 @@ def resume(
     return JobFacts.model_validate(job)
 
 
-def _has_news(job_id: JobId, store: Store, _user: Viewer, seen: Seen = None) -> None:
-    """Before a stream begins: the job exists, and has not ended in a state that was seen."""
+def _has_news(
+    job_id: JobId, store: Store, user: Viewer, request: Request, seen: Seen = None
+) -> None:
+    """Before a stream begins: it has room, and the job has not ended in a state that was seen."""
+    request.app.state.watching.require_room(user.name)
     with store.database.begin() as connection:
         job = read_job(connection, job_id)
     if job.is_terminal and mark(job) == seen:
@@ -125,7 +128,7 @@ async def events(
 ) -> AsyncIterator[ServerSentEvent]:
     """A job as it is, and again whenever it changes, until it ends; a comment each 15 s."""
     watching: Watching = request.app.state.watching
-    async for job in watching.changes(job_id, seen):
+    async for job in watching.changes(job_id, seen, request.state.user):
         yield ServerSentEvent(
             data=JobFacts.model_validate(job),
             event="ended" if job.is_terminal else "changed",
