@@ -22,7 +22,7 @@ FIGURES = {
     "external": ("pandas.read_sql", "One look at all partitions"),
     "results_store": ("the slowest filter", "Retention", "first page"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
-    "service": ("The HTTP service", "backtest-pipeline serve"),
+    "service": ("Answers", "run, new", "run, repeated"),
 }
 
 

@@ -119,8 +119,9 @@ def test_without_an_exchange_and_a_cache_there_is_nothing_and_it_is_asked_once(
 def test_a_pull_that_breaks_off_leaves_its_pages_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bars = generated("1h", 2500, first_ms=NOW_MS - 2499 * 3_600_000)
-    exchange = FakeBinance({("BTCUSDT", "1h"): bars}, NOW_MS)
+    now_ms = int(time.time() * 1000)  # an hour may have ended since the first test
+    bars = generated("1h", 2500, first_ms=now_ms - 2499 * 3_600_000)
+    exchange = FakeBinance({("BTCUSDT", "1h"): bars}, now_ms)
     exchange.faults = lambda number: "broken" if number > 2 else None
     with exchange.serving():
         cut = source(exchange, tmp_path, tf="1H").read(["BTCUSDT"])
