@@ -39,7 +39,7 @@ _COLUMNS = ["question", "clients", "answers", "failed", "a second", "P50 ms", "P
 
 def run(*, quick: bool) -> Report:
     """Measure a server with as many workers as cores; a few bars for a quick run."""
-    n_bars, seconds, crowds = (900, 1, (1,)) if quick else (5000, 20, (1, 8))
+    n_bars, seconds, crowds = (900, 1, (1,)) if quick else (5000, 10, (1, 8))
     kinds = ["run"] if quick else list(_QUESTIONS)
     about = (
         f"`backtest-pipeline serve` on an embedded store, {len(_SYMBOLS)} assets of {n_bars:,} "

@@ -15,6 +15,7 @@ from threading import Thread
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
+from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.pipeline.answering import Answerable
 from backtest_pipeline.pipeline.answering import answer as answer_of
@@ -49,6 +50,8 @@ def begin(settings: Settings) -> None:
     """Make this process a worker of the process that started it, and end it with that one."""
     global _store
     set_up_logging("json", logging.INFO)
+    # There is a worker for each core: threads of matrices would only wait for each other.
+    threadpool_limits(1)
     _store = _Store(settings)
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
