@@ -48,7 +48,7 @@ from backtest_pipeline.defs.automation import (  # noqa: E402
 from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK  # noqa: E402
 from backtest_pipeline.defs.external import external_chain, watermark_sensor  # noqa: E402
 from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
-from backtest_pipeline.defs.jobs import requested_job, requested_jobs  # noqa: E402
+from backtest_pipeline.defs.jobs import execute_job, requested_job, requested_jobs  # noqa: E402
 from backtest_pipeline.defs.resources import (  # noqa: E402
     SimulationResource,
     SourceResource,
@@ -123,6 +123,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             restatements_job,
             retention_job,
             requested_job,
+            execute_job,
         ],
         schedules=[
             nightly_refresh,

@@ -16,14 +16,14 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter
 from sqlalchemy import text
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.answering import Answerable, answer
+from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.specs import spec_of
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
@@ -36,7 +36,6 @@ from bench.universe import TIMEFRAMES
 
 FOLDER = Path(__file__).parent / "goldens"
 SAMPLE_TIMEFRAMES = ("4H", "1D", "1W", "1M")
-_asked: TypeAdapter[Answerable] = TypeAdapter(Annotated[Answerable, Field(discriminator="kind")])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -125,7 +124,7 @@ def questions() -> dict[str, str]:
     found = {}
     with fresh_store() as settings, open_workspace() as workspace:
         for name, asked in json.loads((FOLDER / "questions.json").read_text()).items():
-            given = answer(workspace, settings, _asked.validate_python(asked), "goldens")
+            given = execute(workspace, settings, spec_of(asked), "goldens")
             found |= answered(name, given.model_dump(mode="json"))
     return found
 

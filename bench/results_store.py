@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from backtest_pipeline.pipeline.results import list_runs
 from backtest_pipeline.pipeline.retention import retain
+from backtest_pipeline.pipeline.run_query import list_runs
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.pages import cursor_of
 from backtest_pipeline.storage.results import RunFilter

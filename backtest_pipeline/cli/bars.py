@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backtest_pipeline.cli.assumed import End, Start, day_of
 from backtest_pipeline.cli.console import (
     console,
     fail,
@@ -18,6 +17,8 @@ from backtest_pipeline.cli.console import (
     rows_table,
     say,
 )
+from backtest_pipeline.cli.options import AsJson, End, Start
+from backtest_pipeline.pipeline.spec_options import day_of
 
 if TYPE_CHECKING:
     from backtest_pipeline.sources.binance.client import BinanceClient
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keep bars of an exchange: fetch, import, list, verify.")
 
 Interval = Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h, 4h, 12h or 1d.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

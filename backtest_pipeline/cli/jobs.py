@@ -12,9 +12,9 @@ from uuid import UUID
 
 import typer
 
-from backtest_pipeline.cli.assumed import day_of
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
 from backtest_pipeline.market.errors import JobNotFound
+from backtest_pipeline.pipeline.spec_options import day_of
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.database import Database

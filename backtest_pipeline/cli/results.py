@@ -15,8 +15,8 @@ from backtest_pipeline.cli.opening import open_store
 from backtest_pipeline.report.plain import plain
 
 if TYPE_CHECKING:
-    from backtest_pipeline.pipeline.results import RunDetail
     from backtest_pipeline.pipeline.run_comparison import Compared, RunComparison
+    from backtest_pipeline.pipeline.run_query import RunDetail
 
 app = typer.Typer(help="Stored runs: list, show, compare, export, pin, delete.")
 
@@ -53,7 +53,7 @@ def list_(
 ) -> None:
     """List stored runs, the newest first."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.results import RunFilter, list_runs
+        from backtest_pipeline.pipeline.run_query import RunFilter, list_runs
 
         wanted = RunFilter(
             requested_by=user,
@@ -98,7 +98,7 @@ def show(
 ) -> None:
     """Show a run: metrics, what they are worth, and what it was made from."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.results import find_runs, get_run
+        from backtest_pipeline.pipeline.run_query import find_runs, get_run
 
         found = get_run(workspace, find_runs(workspace, [run])[0])
         where = f"{workspace.artifacts.where}/{found.artifact_uri}"
@@ -150,8 +150,8 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
     Why two of them differ, `explain-diff` finds out by computing.
     """
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.results import find_runs
         from backtest_pipeline.pipeline.run_comparison import compare_runs
+        from backtest_pipeline.pipeline.run_query import find_runs
 
         found = compare_runs(workspace, find_runs(workspace, runs))
     if as_json:
@@ -221,8 +221,8 @@ def export(
 ) -> None:
     """Write a run to files: its tables, or a bundle that verifies itself."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.results import find_runs
         from backtest_pipeline.pipeline.run_export import export_as
+        from backtest_pipeline.pipeline.run_query import find_runs
 
         written = export_as(workspace, find_runs(workspace, [run])[0], to, form)
     for path in written:
@@ -236,10 +236,10 @@ def pin(
 ) -> None:
     """Have retention keep runs, however old."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline import results
+        from backtest_pipeline.pipeline import run_query
 
-        ids = results.find_runs(workspace, runs)
-        results.pin(workspace, ids, getpass.getuser(), note)
+        ids = run_query.find_runs(workspace, runs)
+        run_query.pin(workspace, ids, getpass.getuser(), note)
     say(f"pinned {len(ids)} {'run' if len(ids) == 1 else 'runs'}")
 
 
@@ -247,10 +247,10 @@ def pin(
 def unpin(runs: Runs) -> None:
     """Let retention have runs again."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline import results
+        from backtest_pipeline.pipeline import run_query
 
-        ids = results.find_runs(workspace, runs)
-        results.unpin(workspace, ids)
+        ids = run_query.find_runs(workspace, runs)
+        run_query.unpin(workspace, ids)
     say(f"unpinned {len(ids)} {'run' if len(ids) == 1 else 'runs'}")
 
 
@@ -261,7 +261,7 @@ def delete(
 ) -> None:
     """Delete runs with their trades, metrics and files, whatever their age."""
     with open_store() as workspace:
-        from backtest_pipeline.pipeline.results import find_runs
+        from backtest_pipeline.pipeline.run_query import find_runs
 
         ids = find_runs(workspace, runs)
     for run_id in ids:

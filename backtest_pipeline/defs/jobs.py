@@ -1,15 +1,19 @@
-"""Requested jobs as Dagster runs: one an attempt, launched by a sensor from the store's queue."""
+"""Specs as Dagster runs: one at once, or an attempt at a job that a sensor launches."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import dagster as dg
 from dagster import DagsterExecutionInterruptedError
+from pydantic import Field
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.pipeline.batches import StageReport, Status
+from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.job_work import work_on
 from backtest_pipeline.pipeline.jobs import Ended, Launched, reconcile
+from backtest_pipeline.pipeline.specs import spec_of
 from backtest_pipeline.storage.database import open_database
 from backtest_pipeline.storage.job_queue import Attempt
 from backtest_pipeline.storage.jobs import Claim, stop_cancelled
@@ -87,6 +91,32 @@ def _materialize(context: dg.OpExecutionContext, report: StageReport, external: 
 )
 def requested_job() -> None:
     work_on_job()
+
+
+class SpecConfig(dg.Config):
+    """What to execute."""
+
+    spec: dict[str, Any] = Field(
+        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, `kind` "
+        "(run, walkforward, optimize, portfolio) among them"
+    )
+
+
+@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec, and shows its result as metadata.")
+def execute_spec(
+    context: dg.OpExecutionContext, config: SpecConfig, store: WorkspaceResource
+) -> None:
+    found = execute(store.workspace, load_settings(), spec_of(config.spec))
+    context.add_output_metadata({"result": dg.MetadataValue.json(found.model_dump(mode="json"))})
+
+
+@dg.job(
+    name="execute",
+    executor_def=dg.in_process_executor,
+    description="One spec, as Python, the command line and the service execute it.",
+)
+def execute_job() -> None:
+    execute_spec()
 
 
 @dg.sensor(

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from backtest_pipeline.pipeline.execution import plan_of
 from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.spec_options import options_of, spec_from
+from backtest_pipeline.pipeline.specs import (
+    RunSpec,
+    SimulationSpec,
+    SpecModel,
+    WalkForwardSpec,
+)
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.research.optimizer import Objective, Search, method_of
-from backtest_pipeline.research.schedule import Schedule
-from backtest_pipeline.research.splits import mode_of
-from backtest_pipeline.simulation.assumptions import sizing_of, stops_of
-from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import exchange_access, load_settings
@@ -55,59 +59,53 @@ class SourceResource(dg.ConfigurableResource):
         return choose_source(self.path or load_settings().bars, exchange_access, named)
 
 
-class SimulationResource(dg.ConfigurableResource):
+class _SpecResource(dg.ConfigurableResource):
+    """A resource whose fields are the options of a spec."""
+
+    def given(self) -> dict[str, Any]:
+        """What is set, by option."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+def _of_spec(
+    name: str, base: type[_SpecResource], kind: type[SpecModel], leave_out: Sequence[str] = ()
+) -> Any:
+    """A resource with a field for each option of a spec; Dagster's launchpad shows them."""
+    options = [option for option in options_of(kind, leave_out) if option.kind is not list]
+    types = {o.name: o.kind if o.default is not None else o.kind | None for o in options}
+    fields = {o.name: Field(default=o.default, description=o.help) for o in options}
+    about = {"__annotations__": types, "__doc__": base.__doc__, "__module__": __name__}
+    return type(name, (base,), {**about, **fields})
+
+
+class _Simulation(_SpecResource):
     """Costs, sizing, stops and direction of the stored backtests; docs/simulation.md."""
 
-    fee_bps: float = 10.0
-    slippage_bps: float = 5.0
-    funding_bps_day: float = 0.0
-    sizing: str = Field(
-        default="fixed",
-        description="fixed[:fraction=], equal:n_assets=, volatility:target=,lookback= or "
-        "atr:risk=,atr_multiple=,atr_period=",
-    )
-    stops: str = Field(
-        default="",
-        description="stop_loss=, take_profit=, trailing=, trailing_atr=, atr_period=, max_bars=",
-    )
-    direction: str = Direction.BOTH.value
-    initial_cash: float = 10_000.0
-    max_leverage: float = 1.0
-    lot_size: float = 0.0
-    min_notional: float = 0.0
-
     def config(self) -> SimulationConfig:
-        return SimulationConfig(
-            costs=CostModel(self.fee_bps, self.slippage_bps, self.funding_bps_day),
-            sizing=sizing_of(self.sizing),
-            stops=stops_of(self.stops),
-            direction=Direction.of(self.direction),
-            initial_cash=self.initial_cash,
-            max_leverage=self.max_leverage,
-            lot_size=self.lot_size,
-            min_notional=self.min_notional,
-        )
+        return spec_from(SimulationSpec, self.given()).config()
 
 
-class WalkForwardResource(dg.ConfigurableResource):
+class _WalkForward(_SpecResource):
     """Windows, objective and search of the stored walk-forwards; docs/walk-forward.md."""
-
-    train: float = Field(default=365.0, description="days of a training window")
-    test: float = Field(default=90.0, description="days of a test window")
-    mode: str = Field(default="rolling", description="rolling, expanding or anchored")
-    purge: int = Field(default=0, description="bars left out before each test")
-    embargo: float = Field(default=0.01, description="share of a window left out besides")
-    objective: str = Field(
-        default="sharpe", description="a metric, composite, or weights: sharpe=1,calmar=0.5"
-    )
-    search: str = Field(default="auto", description="auto, grid, random or tpe")
-    seed: int = 0
 
     def plan(self) -> Plan:
         settings = load_settings()
-        return Plan(
-            Schedule(self.train, self.test, mode_of(self.mode), self.purge, self.embargo),
-            Search(method_of(self.search), settings.optimizer_max_combinations, self.seed),
-            Objective.of(self.objective),
-            settings.wfo_threshold,
-        )
+        spec = spec_from(WalkForwardSpec, {"asset": "any", **self.given()})
+        return plan_of(spec, settings.optimizer_max_combinations, settings.wfo_threshold)
+
+
+if TYPE_CHECKING:
+
+    class SimulationResource(_Simulation):
+        def __init__(self, **options: Any) -> None: ...
+
+    class WalkForwardResource(_WalkForward):
+        def __init__(self, **options: Any) -> None: ...
+else:
+    SimulationResource = _of_spec("SimulationResource", _Simulation, SimulationSpec)
+    WalkForwardResource = _of_spec(
+        "WalkForwardResource",
+        _WalkForward,
+        WalkForwardSpec,
+        [*SimulationSpec.model_fields, *RunSpec.model_fields],
+    )

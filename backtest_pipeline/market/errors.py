@@ -3,7 +3,8 @@
     BacktestError
     ├── ConfigurationError      a setting is missing or makes no sense
     │   └── TableDrift          the user's own table is not as it is configured
-    ├── UnknownName             an asset, timeframe, signal or parameter that does not exist
+    ├── UnknownName             an asset, timeframe, strategy or parameter that does not exist
+    ├── AmbiguousName           a short name that more than one strategy or preset goes by
     ├── InvalidInput            an argument that cannot be computed
     │   ├── BadRange            a window of time that cannot be
     │   ├── BadSymbols          assets that make no portfolio
@@ -66,6 +67,8 @@ _CODES_OF_NAMES: dict[str, Code] = {
     "signal type": "UNKNOWN_STRATEGY",
     "indicator": "UNKNOWN_STRATEGY",
     "strategy": "UNKNOWN_STRATEGY",
+    "preset": "UNKNOWN_STRATEGY",
+    "strategy or preset": "UNKNOWN_STRATEGY",
     "run": "RUN_NOT_FOUND",
 }
 
@@ -120,6 +123,12 @@ class UnknownName(BacktestError):
         super().__init__(f"unknown {kind} {name!r}; {hint}")
         self.kind, self.name = kind, name
         self.code = _CODES_OF_NAMES.get(kind, "BAD_PARAMS")
+
+
+class AmbiguousName(BacktestError):
+    """A short name that more than one strategy or preset goes by; the message lists them."""
+
+    code = "UNKNOWN_STRATEGY"
 
 
 class InvalidInput(BacktestError):

@@ -6,10 +6,8 @@ import re
 from typing import NamedTuple
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.symbols import SYMBOL_PATTERN
 from backtest_pipeline.market.timeframes import timeframe
-
-# Dagster joins the dimensions of a key with "|" and lists keys with "," and "[...]".
-SYMBOL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,31}"
 
 
 class Partition(NamedTuple):

@@ -174,12 +174,18 @@ TIMEFRAMES: dict[str, Timeframe] = {name: _parse(name, i) for i, name in enumera
 
 
 def timeframe(name: str) -> Timeframe:
-    """The timeframe called `name`.
+    """The timeframe called `name`; hours, days, weeks and years in small letters too.
+
+    `1h` is `1H` and `1d` is `1D`. Minutes and months never meet: `1m` is a minute, `1M` a month.
 
     Raises:
         UnknownName: with the nearest names, where there is none.
+
+    Examples:
+        >>> timeframe("4h").name, timeframe("1w").name, timeframe("1M").name
+        ('4H', '1W', '1M')
     """
-    try:
-        return TIMEFRAMES[name]
-    except KeyError:
-        raise UnknownName("timeframe", name, TIMEFRAMES) from None
+    spelled = re.sub(r"(?<=\d)[hdwy](?![a-z])", lambda unit: unit[0].upper(), name)
+    if spelled not in TIMEFRAMES:
+        raise UnknownName("timeframe", name, TIMEFRAMES)
+    return TIMEFRAMES[spelled]

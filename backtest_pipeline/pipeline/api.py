@@ -31,7 +31,7 @@ from backtest_pipeline.storage.features import read_features
 from backtest_pipeline.storage.settings import exchange_access
 from backtest_pipeline.storage.signals import read_signals
 from backtest_pipeline.strategies.base import signal_events
-from backtest_pipeline.strategies.registry import strategies, strategy_of
+from backtest_pipeline.strategies.registry import strategy_of
 
 _ASSET = "asset"
 
@@ -98,7 +98,7 @@ def generate_signals(
         UnknownName: for a strategy that there is not.
         InvalidInput: for parameters that are missing, unknown or of the wrong type.
     """
-    strategy = strategy_of(full_signal_type(signal_type))
+    strategy = strategy_of(signal_type)
     parsed = strategy.parse(params)
     name = named_timeframe(timeframe) if timeframe else infer_timeframe(features.index)
     panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
@@ -244,11 +244,3 @@ def load_signals(asset: str, timeframe: str = "1D") -> pd.DataFrame:
     frame = pd.DataFrame(rows, utc_index(stored["ts"].cast(pa.int64()).to_numpy()))
     features = [name for name in frame.columns if name not in (*names, "ts")]
     return frame.reindex(columns=[*names, *features])
-
-
-def full_signal_type(signal_type: str) -> str:
-    """The signal type that a first word such as `ema` stands for; any other name as it is."""
-    for name in strategies():
-        if signal_type == name.split("_")[0]:
-            return name
-    return signal_type

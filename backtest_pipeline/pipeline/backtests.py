@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.identity import (
     Asked,
     hash_of,
     simulation_config,
+    without_defaults,
 )
 from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
@@ -168,7 +169,7 @@ class BacktestsStage:
                 code_version(*RUN_CODE, "pipeline"),
                 engine_identity(),
                 environment_hash(),
-                simulation_config(config),
+                without_defaults(simulation_config(config)),
             ]
         )
 

@@ -93,7 +93,7 @@ def _number(value: Any) -> str:
 
 
 def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two configurations have otherwise, key by key: `simulation.costs.fee_bps: 10 -> 20`."""
+    """What two configurations have otherwise, key by key: `costs.fee_bps: 10 -> 20`."""
     flat = [dict(leaves(side)) for side in (one, other)]
     return [
         f"{key}: {flat[0].get(key, 'absent')} -> {flat[1].get(key, 'absent')}"
@@ -103,7 +103,7 @@ def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values that are no objects, each with its path, such as `simulation.costs.fee_bps`."""
+    """The values that are no objects, each with its path, such as `costs.fee_bps`."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from leaves(inner, f"{path}.{name}" if path else name)

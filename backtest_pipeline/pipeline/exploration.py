@@ -16,14 +16,13 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.comparison import rows_in
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
-from backtest_pipeline.pipeline.traded import require_window, too_few_bars
+from backtest_pipeline.pipeline.traded import too_few_bars
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.exploration import Subject, exploration_page, parameters
 from backtest_pipeline.report.sweep_figure import sweep_figure
@@ -36,9 +35,8 @@ from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.storage.provenance import content_versions
-from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import parameter_grid
-from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline.strategies.registry import strategy_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -168,7 +166,6 @@ def explore(
         max_combinations=max_combinations,
         workspace=workspace,
         progress=progress,
-        tried_by="sweep",
     )
 
 
@@ -182,7 +179,6 @@ def sweep(
     max_combinations: int,
     workspace: Workspace | None,
     progress: Progress,
-    tried_by: str,
 ) -> Exploration:
     """Backtest every combination of a strategy's parameters on the features of one asset.
 
@@ -192,16 +188,14 @@ def sweep(
         asked: costs, window and all else that is assumed.
         workspace: the open store in whose ledger every combination is entered, if any.
         progress: told how many combinations are done.
-        tried_by: who tries, as in `trials.source`.
 
     Raises:
         UnknownName, InvalidInput: as `explore`.
     """
-    strategy = _strategy(signal_type)
+    strategy = strategy_of(signal_type)
     require_metric(metric)
     config, window, funding = asked.config, asked.window, asked.funding
     (asset,) = panel.assets
-    require_window(window)
     grid = parameter_grid(strategy, params, max_combinations)
     keep = rows_in(panel, window)
     if keep.sum() < FEWEST_BARS:
@@ -238,7 +232,7 @@ def sweep(
                     signal_type=strategy.signal_type,
                     dataset_versions=versions,
                     asked=asked,
-                    source=tried_by,
+                    source="sweep",
                 )
             )
     if workspace:
@@ -279,14 +273,6 @@ def require_metric(name: str) -> None:
     """Raises UnknownName for a metric that there is not."""
     if name not in METRIC_NAMES:
         raise UnknownName("metric", name, METRIC_NAMES)
-
-
-def _strategy(signal_type: str) -> Strategy[Any]:
-    name = full_signal_type(signal_type)
-    if name not in strategies():
-        first_words = [known.split("_")[0] for known in strategies()]
-        raise UnknownName("indicator", signal_type, [*first_words, *strategies()])
-    return strategies()[name]
 
 
 def _assumed(config: SimulationConfig, funding: FundingRates | None) -> str:

@@ -19,7 +19,7 @@ from backtest_pipeline.storage.code import code_on_disk, read_code
 from backtest_pipeline.storage.environment import differences
 from backtest_pipeline.storage.recorded import RecordedRun
 
-OF_DATA = ("asset", "timeframe", "funding")
+OF_DATA = ("symbol", "timeframe", "funding")
 """What a configuration says about the data."""
 
 
@@ -29,8 +29,8 @@ def config_words(one: RecordedRun, other: RecordedRun) -> list[str]:
 
 
 def _assumed(run: RecordedRun) -> dict[str, Any]:
-    """A run's configuration without what belongs to its data, or follows from its code."""
-    return {n: v for n, v in run.config.items() if n not in (*OF_DATA, "benchmark_code")}
+    """A run's configuration without what belongs to its data."""
+    return {n: v for n, v in run.config.items() if n not in OF_DATA}
 
 
 def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> list[str]:

@@ -21,11 +21,13 @@ from backtest_pipeline.pipeline.identity import (
     canonical_json,
     hash_of,
     simulation_config,
+    without_defaults,
 )
 from backtest_pipeline.pipeline.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.choices import method_of
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD
-from backtest_pipeline.research.optimizer import Combination, Objective, Search, method_of
+from backtest_pipeline.research.optimizer import Combination, Objective, Search
 from backtest_pipeline.research.schedule import FixedDates, Schedule, Task, schedule_of
 from backtest_pipeline.research.walk_forward import (
     FOLD_METRICS,
@@ -105,7 +107,7 @@ def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: As
         "axes": {name: list(axis) for name, axis in space.axes.items()},
         "search": vars(question.search),
         "objective": dict(question.objective.weights),
-        "simulation": simulation_config(question.config),
+        "simulation": without_defaults(simulation_config(question.config)),
         "code": [code_version(*asked.rooms), *engine_identity()],
         "timeframe": panel.timeframe.name,
     }

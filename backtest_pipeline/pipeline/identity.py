@@ -5,28 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
-from typing import Any, TypeVar, get_args
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.metrics import METRICS_VERSION
-from backtest_pipeline.simulation.sizing import Sizing
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.simulation.sizing import SIZINGS
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.strategies.registry import strategy_of
 
-_Made = TypeVar("_Made")
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # The rooms whose code decides a run's numbers, from the bar to the metric.
 RUN_CODE = ("market", "strategies", "simulation")
@@ -85,63 +81,95 @@ class Asked:
         return RUN_CODE if self.walk_forward is None else (*RUN_CODE, "research")
 
 
-def run_config(
-    signal: SignalRow, asset: str, timeframe: str, asked: Asked, simulation: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All that was asked for, as it is stored in `backtest_runs.config`.
+@dataclass(frozen=True)
+class Configuration:
+    """One run's spec with everything resolved, as `backtest_runs.config` has it.
 
-    `simulation` is what `simulation_config` gives for the config that was asked.
+    Attributes:
+        config: all of it, values at their default included; a plain run's is a `RunSpec`.
+        identifying: what its ids follow from: the same without what is at its default, so that a
+            field that is added changes no id.
     """
-    window = asked.window
-    return {
-        "signal": {"name": signal.name, "type": signal.signal_type, "params": signal.params},
-        "asset": asset,
+
+    config: dict[str, Any]
+    identifying: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Names the configuration: a newer run of the same one takes the place of an older."""
+        return hash_of(self.identifying)
+
+
+def configurations(
+    signals: Sequence[SignalRow], assets: Sequence[str], timeframe: str, asked: Asked
+) -> list[Configuration]:
+    """The configurations of every signal on every asset, signal by signal."""
+    shared = {
         "timeframe": timeframe,
-        "window": [d.isoformat() if d else None for d in (window.start, window.end)],
-        "split": asked.split,
-        **({"walk_forward": asked.walk_forward} if asked.walk_forward is not None else {}),
-        "simulation": simulation,
+        "start": asked.window.start and asked.window.start.isoformat(),
+        "end": asked.window.end and asked.window.end.isoformat(),
+        **simulation_config(asked.config),
         "benchmark": asked.benchmark,
-        "benchmark_code": None
-        if asked.benchmark in BENCHMARKS
-        else code_version("pipeline", "research"),
-        "funding": asked.funding.version(asset) if asked.funding else None,
-        "metrics_version": METRICS_VERSION,
-        "seed": 0,
     }
+    if asked.walk_forward is not None:
+        shared |= {"kind": "walkforward", "walk_forward": dict(asked.walk_forward)}
+    short = without_defaults(shared)
+    funding = [asked.funding.version(asset) if asked.funding else None for asset in assets]
+    found = []
+    for signal in signals:
+        whole = all_params(signal, asked)
+        differing = _differing_params(signal, whole, asked)
+        for asset, rates in zip(assets, funding, strict=True):
+            own = {"strategy": signal.signal_type, "symbol": asset}
+            found.append(
+                Configuration(
+                    {**own, "params": whole, "funding": rates, **shared},
+                    {**own, "params": differing, **({"funding": rates} if rates else {}), **short},
+                )
+            )
+    return found
+
+
+def all_params(signal: SignalRow, asked: Asked) -> dict[str, Any]:
+    """All parameters of a signal, its strategy's defaults included; of a walk-forward the axes."""
+    if asked.walk_forward is not None:
+        return dict(signal.params)
+    return strategy_of(signal.signal_type).parse(signal.params).model_dump()
+
+
+def _differing_params(
+    signal: SignalRow, params: Mapping[str, Any], asked: Asked
+) -> Mapping[str, Any]:
+    if asked.walk_forward is not None:
+        return params
+    known = strategy_of(signal.signal_type).params_type.model_fields
+    return {name: value for name, value in params.items() if value != known[name].default}
+
+
+def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration differs from the defaults; of sizing against those of its mode."""
+    kept = {}
+    for name, value in config.items():
+        usual: Any = _defaults().get(name)
+        if name == "sizing":
+            usual = {**asdict(SIZINGS[value["mode"]]()), "mode": usual["mode"]}
+        if isinstance(value, Mapping) and isinstance(usual, Mapping):
+            if differing := {n: v for n, v in value.items() if n not in usual or v != usual[n]}:
+                kept[name] = differing
+        elif value != usual:
+            kept[name] = value
+    return kept
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return {**simulation_config(SimulationConfig()), "benchmark": "asset"}
 
 
 def simulation_config(config: SimulationConfig) -> dict[str, Any]:
-    """Costs, sizing, direction and cash as JSON values."""
-    return {
-        **asdict(config),
-        "sizing": {"mode": type(config.sizing).__name__, **asdict(config.sizing)},
-    }
-
-
-def config_of(simulation: Mapping[str, Any]) -> SimulationConfig:
-    """The configuration that `simulation_config` gave.
-
-    Raises:
-        InvalidInput: where it holds what this code does not know, of a later or earlier code.
-    """
-    sizing = dict(simulation["sizing"])
-    kinds = {kind.__name__: kind for kind in get_args(Sizing)}
-    mode = sizing.pop("mode")
-    if mode not in kinds:
-        raise InvalidInput(f"this code does not know the sizing {mode!r}")
-    parts = {"costs": CostModel, "stops": StopRules, "sizing": kinds[mode]}
-    given = {**simulation, "sizing": sizing}
-    made = {name: _made(kind, given[name]) for name, kind in parts.items()}
-    return _made(SimulationConfig, {**given, **made})
-
-
-def _made(kind: type[_Made], values: Mapping[str, Any]) -> _Made:
-    known = {f.name for f in fields(kind)}  # pyright: ignore[reportArgumentType]
-    strange = sorted(set(values) - known)
-    if strange:
-        raise InvalidInput(f"this code's {kind.__name__} does not know {', '.join(strange)}")
-    return kind(**values)
+    """Costs, sizing, stops and account as JSON values: the fields of a `SimulationSpec`."""
+    (mode,) = (name for name, kind in SIZINGS.items() if kind is type(config.sizing))
+    return {**asdict(config), "sizing": {"mode": mode, **asdict(config.sizing)}}
 
 
 def canonical_json(value: Any) -> str:
@@ -151,16 +179,11 @@ def canonical_json(value: Any) -> str:
 
 def hash_of(value: Any) -> str:
     """Hash of a JSON value."""
-    return hash_of_text(canonical_json(value))
-
-
-def hash_of_text(text: str) -> str:
-    """Hash of a JSON value that is canonical text already."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
 
 
 def run_id_of(config: str, snapshot_id: str, rooms: tuple[str, ...] = RUN_CODE) -> uuid.UUID:
-    """The id that follows from all that can change the result; the config as canonical JSON."""
+    """The id that follows from all that can change the result; `config` is the hash of one."""
     code = [snapshot_id, code_version(*rooms), *engine_identity()]
     return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
 

@@ -19,12 +19,12 @@ from backtest_pipeline.market.errors import (
     public_message,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.answering import answer, source_of
 from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.counting import count_stage
+from backtest_pipeline.pipeline.execution import execute, source_of
 from backtest_pipeline.pipeline.jobs import Unit, units_of
-from backtest_pipeline.pipeline.questions import JobQuestion, RefreshQuestion
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.database import Database
@@ -183,8 +183,8 @@ def _work(
     told: Callable[[StageReport], None],
 ) -> dict[str, str]:
     """Do the units; returns why those failed that did."""
-    question = JobQuestion.model_validate(job.config)
-    units = units_of(question)
+    given = JobSpec.model_validate(job.config)
+    units = units_of(given)
     with workspace.database.begin() as connection:
         stored = stored_units(connection, job.job_id)
     todo = {name: unit for name, unit in units.items() if name not in stored}
@@ -194,7 +194,7 @@ def _work(
         pulse.tell(100 * (done + (part / parts if parts else 0)) / len(units), stage)
         pulse.check()
 
-    if isinstance(question.question, RefreshQuestion):
+    if isinstance(given.spec, RefreshSpec):
         stages = _STAGES if workspace.external is None else _STAGES[1:]
 
         def tell_stage(stage: str, part: int, parts: int) -> None:
@@ -203,17 +203,17 @@ def _work(
             pulse.check()
 
         listening = replace(workspace, progress=tell_stage)
-        return _refresh(listening, settings, claim, question.question, todo, simulation, told)
+        return _refresh(listening, settings, claim, given.spec, todo, simulation, told)
     failures: dict[str, str] = {}
-    for name, (asked, _) in todo.items():
+    for name, (spec, _) in todo.items():
         pulse.tell(100 * done / len(units), name)
         pulse.check()
-        assert asked is not None  # noqa: S101  (only a refresh's units ask nothing)
+        assert spec is not None  # noqa: S101  (only a refresh's units have none)
         listening = replace(workspace, progress=tell)
         try:
-            found = answer(listening, settings, asked, job.created_by)
+            found = execute(listening, settings, spec, job.created_by)
             while not _keep(workspace, claim, name, found.run_ids, found.model_dump(mode="json")):
-                found = answer(listening, settings, asked, job.created_by)
+                found = execute(listening, settings, spec, job.created_by)
         except StoreUnavailable:
             raise
         except BacktestError as error:
@@ -228,7 +228,7 @@ def _refresh(
     workspace: Workspace,
     settings: Settings,
     claim: Claim,
-    question: RefreshQuestion,
+    spec: RefreshSpec,
     todo: Mapping[str, Unit],
     simulation: SimulationConfig,
     told: Callable[[StageReport], None],
@@ -239,11 +239,11 @@ def _refresh(
         return {}
     source = source_of(workspace, settings, symbols=sorted({p.asset for p in partitions}))
     reports = []
-    for report in refresh_signals(workspace, source, partitions, rebuild=question.full_rebuild):
+    for report in refresh_signals(workspace, source, partitions, rebuild=spec.full_rebuild):
         told(report)
         count_stage(workspace, report)
         reports.append(report)
-    last = refresh_backtests(workspace, partitions, simulation, rebuild=question.full_rebuild)
+    last = refresh_backtests(workspace, partitions, simulation, rebuild=spec.full_rebuild)
     told(last)
     count_stage(workspace, last)
     failures = {

@@ -1,27 +1,27 @@
-"""Jobs: questions that may take long, asked now and answered by a worker of the orchestrator."""
+"""Jobs: specs that may take long, submitted now and executed by a worker of the orchestrator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 from uuid import UUID
 
 from backtest_pipeline.market.errors import InvalidInput, JobConflict
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.answering import Answerable, rollup_config, walk_plan
-from backtest_pipeline.pipeline.api import full_signal_type
+from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.exploration import require_metric
 from backtest_pipeline.pipeline.identity import hash_of
-from backtest_pipeline.pipeline.questions import (
-    JobQuestion,
-    OptimizeQuestion,
-    PortfolioQuestion,
-    RefreshQuestion,
-    WalkForwardQuestion,
+from backtest_pipeline.pipeline.specs import (
+    ExecutableSpec,
+    JobSpec,
+    PortfolioSpec,
+    RefreshSpec,
+    SweepSpec,
+    WalkForwardSpec,
 )
-from backtest_pipeline.pipeline.traded import require_window
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.job_queue import (
@@ -32,15 +32,16 @@ from backtest_pipeline.storage.job_queue import (
     take_over,
 )
 from backtest_pipeline.storage.jobs import Job, create_job, read_job
+from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 MOST_UNITS = 10_000
 
 
 def submit(
     database: Database,
-    job: JobQuestion,
+    job: JobSpec,
     user: str,
     *,
     most_combinations: int,
@@ -61,17 +62,15 @@ def submit(
     units = units_of(job)
     require_sound(job, most_combinations)
     config = job.model_dump(mode="json")
-    question = job.question
+    spec = job.spec
     partitions = [partition for _, partitions in units.values() for partition in partitions]
     with database.begin() as connection:
         return create_job(
             connection,
-            kind=question.kind,
+            kind=spec.kind,
             config=config,
             config_hash=hash_of(config),
-            strategy=None
-            if isinstance(question, RefreshQuestion)
-            else full_signal_type(question.strategy),
+            strategy=None if isinstance(spec, RefreshSpec) else _strategy_name(spec),
             symbols=sorted({p.asset for p in partitions}),
             timeframes=sorted(
                 {p.timeframe for p in partitions}, key=lambda tf: timeframe(tf).sort_order
@@ -96,34 +95,34 @@ def resume(database: Database, job_id: UUID, user: str, *, most_combinations: in
         raise JobConflict(
             f"job {job_id} is {job.status}; only a failed or cancelled one can be resumed"
         )
-    question = JobQuestion.model_validate(job.config)
-    return submit(database, question, user, most_combinations=most_combinations, resumes=job_id)
+    spec = JobSpec.model_validate(job.config)
+    return submit(database, spec, user, most_combinations=most_combinations, resumes=job_id)
 
 
-Unit = tuple[Answerable | None, Sequence[Partition]]
-"""What is asked, None of a refresh, and the partitions that it is asked of."""
+Unit = tuple[ExecutableSpec | None, Sequence[Partition]]
+"""A spec, None of a refresh, and the partitions that it is about."""
 
 
-def units_of(job: JobQuestion) -> dict[str, Unit]:
+def units_of(job: JobSpec) -> dict[str, Unit]:
     """The units of work of a job by name: what is stored of each is not computed again.
 
     Raises:
         UnknownName: for a timeframe that there is not.
         InvalidInput: for no or too many units.
     """
-    question = job.question
-    if isinstance(question, RefreshQuestion):
-        named = [job.symbols or question.symbols, job.timeframes or question.timeframes]
-    elif isinstance(question, PortfolioQuestion):
-        named = [question.symbols, job.timeframes or [question.timeframe]]
+    spec = job.spec
+    if isinstance(spec, RefreshSpec):
+        named = [job.symbols or spec.symbols, job.timeframes or spec.timeframes]
+    elif isinstance(spec, PortfolioSpec):
+        named = [spec.symbols, job.timeframes or [spec.timeframe]]
     else:
-        named = [job.symbols or [question.symbol], job.timeframes or [question.timeframe]]
+        named = [job.symbols or [spec.symbol], job.timeframes or [spec.timeframe]]
     symbols, timeframes = (list(dict.fromkeys(names)) for names in named)
-    if isinstance(question, PortfolioQuestion):
-        symbols = list(dict.fromkeys(job.symbols)) or question.symbols
+    if isinstance(spec, PortfolioSpec):
+        symbols = list(dict.fromkeys(job.symbols)) or spec.symbols
         units: dict[str, Unit] = {
             tf: (
-                question.model_copy(update={"symbols": symbols, "timeframe": tf}),
+                spec.model_copy(update={"symbols": symbols, "timeframe": tf}),
                 [Partition(symbol, timeframe(tf).name) for symbol in symbols],
             )
             for tf in timeframes
@@ -132,10 +131,10 @@ def units_of(job: JobQuestion) -> dict[str, Unit]:
         units = {}
         for symbol, tf in product(symbols, timeframes):
             partition = Partition(symbol, timeframe(tf).name)
-            asked = None
-            if not isinstance(question, RefreshQuestion):
-                asked = question.model_copy(update={"symbol": symbol, "timeframe": tf})
-            units[str(partition)] = (asked, [partition])
+            own = None
+            if not isinstance(spec, RefreshSpec):
+                own = spec.model_copy(update={"symbol": symbol, "timeframe": tf})
+            units[str(partition)] = (own, [partition])
     if len(units) > MOST_UNITS:
         raise InvalidInput(
             f"{len(symbols):,} assets at {len(timeframes):,} timeframes are {len(units):,} units "
@@ -144,24 +143,35 @@ def units_of(job: JobQuestion) -> dict[str, Unit]:
     return units
 
 
-def require_sound(job: JobQuestion, most_combinations: int) -> None:
+def require_sound(job: JobSpec, most_combinations: int) -> None:
     """Raises UnknownName or InvalidInput for what would fail whatever the bars are."""
-    question = job.question
-    if isinstance(question, RefreshQuestion):
+    spec = job.spec
+    if isinstance(spec, RefreshSpec):
         return
-    require_window(question.asked().window)
-    strategy = strategy_of(full_signal_type(question.strategy))
-    if isinstance(question, OptimizeQuestion):
-        require_metric(question.metric)
-        parameter_grid(strategy, question.params, most_combinations)
-    elif isinstance(question, WalkForwardQuestion):
-        parameter_space(strategy, question.params)
-        walk_plan(question, most_combinations, WFO_THRESHOLD)
-    else:
-        strategy.parse(question.params)
-    if isinstance(question, PortfolioQuestion):
-        symbols = job.symbols or question.symbols
-        rollup_config(question.model_copy(update={"symbols": symbols}))
+    spec.require_range()
+    spec.config()
+    if isinstance(spec, SweepSpec):
+        require_metric(spec.metric)
+        most = combinations_allowed(spec, most_combinations)
+        parameter_grid(_strategy_of(spec), spec.params, most)
+    elif isinstance(spec, WalkForwardSpec):
+        parameter_space(_strategy_of(spec), spec.params)
+        plan_of(spec, most_combinations, WFO_THRESHOLD)
+    elif spec.preset is None:
+        _strategy_of(spec).parse(spec.params)
+    if isinstance(spec, PortfolioSpec):
+        symbols = job.symbols or spec.symbols
+        rollup_config(spec.model_copy(update={"symbols": symbols}))
+
+
+def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
+    return strategy_of(spec.strategy or DEFAULT_STRATEGY)
+
+
+def _strategy_name(spec: ExecutableSpec) -> str:
+    """What jobs are found by: the strategy, or the preset."""
+    preset = getattr(spec, "preset", None)
+    return preset or _strategy_of(spec).signal_type
 
 
 @dataclass(frozen=True)

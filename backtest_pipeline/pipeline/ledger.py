@@ -26,6 +26,7 @@ from backtest_pipeline.pipeline.identity import (
     canonical_json,
     hash_of,
     simulation_config,
+    without_defaults,
 )
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.account import engine_identity
@@ -88,7 +89,7 @@ def trials_of(
     windows = windows or [asked.window] * len(panel.assets)
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
-    simulation = simulation_config(asked.config)
+    simulation = without_defaults(simulation_config(asked.config))
     assumed = [
         hash_of([simulation, asked.funding.version(asset) if asked.funding else None])
         for asset in panel.assets

@@ -1,35 +1,46 @@
-"""Strategies with any parameters, on demand: features as they are stored, signals as they follow.
+"""Backtests, sweeps and portfolios on demand: features as they are stored, signals as they follow.
 
-Refreshes compute registered signals and store each with its features. Here a strategy is asked for
-with parameters of one's own: its signals follow from the stored features, and what is kept is the
-run, with the same identity that a refresh or any other question would give it.
+Refreshes compute the presets and store each signal with its features. Here a strategy is traded
+with any parameters: its signals follow from the stored features, and what is kept is the run, with
+the same identity that a refresh gives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.market.errors import BacktestError, BadSymbols, InvalidInput
+from backtest_pipeline.market.errors import (
+    ArtifactError,
+    BacktestError,
+    BadSymbols,
+    InvalidInput,
+    UnknownName,
+)
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.blocks import PanelBlock
 from backtest_pipeline.pipeline.comparison import require_benchmark
 from backtest_pipeline.pipeline.exploration import Exploration, sweep
 from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
-from backtest_pipeline.pipeline.identity import Asked
+from backtest_pipeline.pipeline.identity import Asked, Window
+from backtest_pipeline.pipeline.inputs import kept_funding
 from backtest_pipeline.pipeline.members import members_of
 from backtest_pipeline.pipeline.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.portfolios import RollupConfig, formed, planned
 from backtest_pipeline.pipeline.refresh import refresh_features, require_stored
 from backtest_pipeline.pipeline.signals import signal_matrix
-from backtest_pipeline.pipeline.traded import cut_to_window, require_window, trade_and_store
+from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.traded import Tradable, cut_to_window, trade_and_store
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.diversification import correlations
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.dimensions import (
@@ -44,38 +55,120 @@ from backtest_pipeline.storage.portfolios import (
     stored_portfolio,
 )
 from backtest_pipeline.strategies.base import Params, Strategy
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
+
+
+@dataclass(frozen=True)
+class Made:
+    """Runs of one strategy, and what they were made from.
+
+    Attributes:
+        signal: its row of `dim_signals`.
+        tradable: bars and events.
+        runs: of each symbol in the order asked, as `storage.runs.runs_by_id` gives them.
+    """
+
+    signal: SignalRow
+    tradable: Tradable
+    runs: list[Mapping[str, Any]]
 
 
 @patient
-def backtest_on_demand(
+def backtest(
     workspace: Workspace,
     source: BarSource | ExternalReader,
-    *,
-    strategy: str,
-    params: Mapping[str, Any],
+    spec: RunSpec | PortfolioSpec,
     symbols: Sequence[str],
-    tf: str,
-    asked: Asked,
-) -> list[Mapping[str, Any]]:
+    *,
+    rebuild: bool = False,
+) -> Made:
     """Bring the features up to date, trade a strategy in the window, and store the runs.
 
-    Returns:
-        The run of each asset, in their order, as `storage.runs.runs_by_id` gives it.
+    Indicators use the whole history before the window; trades use the window alone.
 
     Raises:
-        UnknownName: for a strategy, parameter, asset, timeframe or benchmark that there is not.
-        InvalidInput: for parameters that are wrong, or a window without enough bars.
+        UnknownName: for a strategy, preset, parameter, symbol, timeframe or benchmark that there is
+            not.
+        InvalidInput: for parameters that are wrong, a window without enough bars, or funding rates
+            that do not cover them.
         BacktestError: where no features can be had, and why.
     """
-    require_window(asked.window)
-    chosen = strategy_of(full_signal_type(strategy))
-    parsed = chosen.parse(params)
-    block = fresh_features(workspace, source, symbols, tf, asked.benchmark)
-    signal, refreshed = _signal_of(workspace, chosen, parsed)
+    spec.require_range()
+    strategy, params = strategy_asked(workspace, spec)
+    asked = shared_by(workspace, spec)
+    block = fresh_features(
+        workspace, source, symbols, spec.timeframe, asked.benchmark, rebuild=rebuild
+    )
+    signal, refreshed = _signal_of(workspace, strategy, params)
     events = signal_matrix(block.panel, [signal])
     tradable = cut_to_window(block.panel, events, block.inputs, asked)
-    return trade_and_store(workspace, signal, tradable, asked, "service", refreshed=refreshed)
+    runs = trade_and_store(
+        workspace, signal, tradable, asked, "run", refreshed=refreshed, rebuild=rebuild
+    )
+    return Made(signal, tradable, runs)
+
+
+def strategy_asked(
+    workspace: Workspace, spec: RunSpec | PortfolioSpec
+) -> tuple[Strategy[Any], Params]:
+    """The strategy of a spec with its parameters, whether by preset or by values.
+
+    Raises:
+        UnknownName, AmbiguousName: for a preset, strategy or parameter that there is not.
+        InvalidInput: for parameters that are wrong, or given beside a preset.
+    """
+    if spec.preset is None:
+        strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
+        return strategy, strategy.parse(spec.params)
+    if spec.strategy or spec.params:
+        raise InvalidInput(
+            f"preset {spec.preset} has a strategy and its parameters: leave out the preset, or "
+            "strategy and params beside it"
+        )
+    with workspace.database.begin() as connection:
+        presets = {signal.name: signal for signal in active_signals(connection)}
+    if spec.preset not in presets:
+        raise UnknownName("preset", spec.preset, presets)
+    preset = presets[spec.preset]
+    strategy = strategy_of(preset.signal_type)
+    return strategy, strategy.parse(preset.params)
+
+
+def shared_by(
+    workspace: Workspace, spec: RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
+) -> Asked:
+    """What all runs of a spec have in common, beside strategy and symbol.
+
+    Raises:
+        UnknownName, InvalidInput: for what makes no sense, and why.
+    """
+    return Asked(
+        spec.config(),
+        Window(spec.start, spec.end),
+        spec.benchmark if isinstance(spec, RunSpec) else "asset",
+        _funding(workspace, spec),
+    )
+
+
+def _funding(
+    workspace: Workspace, spec: RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
+) -> FundingRates | None:
+    if spec.funding is None:
+        return None
+    if isinstance(spec.funding, str):
+        if isinstance(spec, PortfolioSpec):
+            raise InvalidInput("funding of a portfolio is given by symbol, not by a hash")
+        try:
+            return kept_funding(workspace.artifacts, spec.funding, spec.symbol)
+        except ArtifactError as error:
+            raise InvalidInput(
+                f"funding: no rates are stored under {spec.funding!r}; give them by symbol"
+            ) from error
+    rates = {}
+    for symbol, pairs in spec.funding.items():
+        stamps = pd.DatetimeIndex([stamp for stamp, _ in pairs])
+        rates[symbol] = pd.Series([rate for _, rate in pairs], stamps, np.float64)
+    return FundingRates.of(rates)
 
 
 def _signal_of(
@@ -86,12 +179,11 @@ def _signal_of(
         for signal in active_signals(connection):
             if signal.signal_type == strategy.signal_type and _means(strategy, signal, params):
                 return signal, True
-        told = params.model_dump(exclude_defaults=True)
-        return signal_with(connection, strategy.signal_type, told), False
+        return signal_with(connection, strategy.signal_type, strategy.telling(params)), False
 
 
 def _means(strategy: Strategy[Any], signal: SignalRow, params: Params) -> bool:
-    """Whether a registered signal has these parameters; one that cannot be read has none."""
+    """Whether a preset has these parameters; one that cannot be read has none."""
     try:
         return strategy.parse(signal.params) == params
     except InvalidInput:
@@ -99,42 +191,33 @@ def _means(strategy: Strategy[Any], signal: SignalRow, params: Params) -> bool:
 
 
 @patient
-def optimize_on_demand(
+def sweep_on_demand(
     workspace: Workspace,
     source: BarSource | ExternalReader,
+    spec: SweepSpec,
     *,
-    strategy: str,
-    params: Mapping[str, Any],
-    symbol: str,
-    tf: str,
-    asked: Asked,
-    metric: str,
     most: int,
+    rebuild: bool = False,
 ) -> Exploration:
     """Bring the features up to date, and trade every combination of parameters in the window.
 
-    Every combination is entered in the ledger of trials.
-
-    Args:
-        metric: by which combinations are ranked.
-        most: combinations that are not too many.
+    Every combination is entered in the ledger of trials; more than `most` are refused.
 
     Raises:
         UnknownName, InvalidInput: as `exploration.explore`.
         BacktestError: where no features can be had, and why.
     """
-    require_window(asked.window)
-    block = fresh_features(workspace, source, [symbol], tf)
+    spec.require_range()
+    block = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
     return sweep(
         block.panel,
-        strategy,
-        params,
-        asked,
-        metric=metric,
+        spec.strategy or DEFAULT_STRATEGY,
+        spec.params,
+        shared_by(workspace, spec),
+        metric=spec.metric,
         max_combinations=most,
         workspace=workspace,
         progress=workspace.progress,
-        tried_by="service",
     )
 
 
@@ -180,6 +263,8 @@ def fresh_features(
     symbols: Sequence[str],
     tf: str,
     benchmark: str = "asset",
+    *,
+    rebuild: bool = False,
 ) -> PanelBlock:
     """Features of assets, and of what they are compared with, brought up to date.
 
@@ -196,7 +281,7 @@ def fresh_features(
     wanted = [s for s in dict.fromkeys((*symbols, benchmark)) if s in offered]
     if wanted:
         partitions = [Partition(symbol, name) for symbol in wanted]
-        for report in refresh_features(workspace, source, partitions):
+        for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
             require_stored(report)
     block = load_block(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
     for symbol in symbols:

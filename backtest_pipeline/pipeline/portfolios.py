@@ -26,7 +26,7 @@ from backtest_pipeline.research.diversification import (
 )
 from backtest_pipeline.research.portfolio import (
     FIXED,
-    PortfolioResult,
+    PortfolioCurve,
     PortfolioRules,
     form_portfolio,
 )
@@ -176,7 +176,7 @@ class Portfolio:
     plan: Plan
     members: Members
     ts: np.ndarray
-    result: PortfolioResult
+    result: PortfolioCurve
     benchmark: np.ndarray
     correlations: Correlations
     diversification: Diversification

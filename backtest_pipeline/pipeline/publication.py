@@ -15,12 +15,10 @@ from backtest_pipeline.pipeline.block_tables import block_table, limit_enforceme
 from backtest_pipeline.pipeline.identity import (
     Asked,
     canonical_json,
+    configurations,
     fingerprints,
     hash_of,
-    hash_of_text,
-    run_config,
     run_id_of,
-    simulation_config,
     snapshot_id_of,
 )
 from backtest_pipeline.simulation.account import engine_identity
@@ -41,10 +39,11 @@ _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_r
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is; its configuration as canonical JSON."""
+    """What makes a run the run it is; its configuration as canonical JSON, and the hash of that."""
 
     run_id: UUID
     config: str
+    config_hash: str
     dataset_versions: dict[str, str]
     snapshot_id: str
 
@@ -61,16 +60,21 @@ def identify_runs(
 
     `compared` are the dataset versions that a benchmark was made from, by partition.
     """
-    identities = []
-    simulation = simulation_config(asked.config)
     used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
     snapshots = [snapshot_id_of(versions) for versions in used]
-    for signal in signals:
-        for asset, versions, snapshot_id in zip(assets, used, snapshots, strict=True):
-            config = canonical_json(run_config(signal, asset, tf, asked, simulation))
-            run_id = run_id_of(config, snapshot_id, asked.rooms)
-            identities.append(RunIdentity(run_id, config, versions, snapshot_id))
-    return identities
+    made_from = [*zip(used, snapshots, strict=True)] * len(signals)
+    return [
+        RunIdentity(
+            run_id_of(one.hash, snapshot_id, asked.rooms),
+            canonical_json(one.config),
+            one.hash,
+            versions,
+            snapshot_id,
+        )
+        for one, (versions, snapshot_id) in zip(
+            configurations(signals, assets, tf, asked), made_from, strict=True
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,7 @@ def _runs_table(
             ],
             "code_version": same(code_version(*asked.rooms)),
             "code_archive": same(installed_code().uri),
-            "config_hash": [hash_of_text(identity.config) for identity in identities],
+            "config_hash": [identity.config_hash for identity in identities],
             "environment_hash": same(environment_hash()),
             "engine": same(engine),
             "engine_version": same(engine_version),
@@ -282,7 +286,7 @@ def results_of(batch: BatchResult) -> list[str]:
                     "trades": int(metrics["trade_count"]),
                     "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
                     "liquidated": bool(batch.liquidated[column]),
-                    "refused_entries": blocks[column]["total"],
+                    "blocked_entries": blocks[column]["total"],
                     "limit_enforcement": blocks[column],
                 }
             )

@@ -39,24 +39,22 @@ from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import (
     Asked,
     Window,
-    canonical_json,
-    config_of,
+    configurations,
     fingerprints,
-    run_config,
     run_id_of,
-    simulation_config,
     snapshot_id_of,
 )
 from backtest_pipeline.pipeline.inputs import kept_funding
 from backtest_pipeline.pipeline.publication import results_of
 from backtest_pipeline.pipeline.signals import signal_matrix
+from backtest_pipeline.pipeline.specs import SimulationSpec, checked
 from backtest_pipeline.pipeline.walk_forward import space_of
 from backtest_pipeline.research.schedule import tasks_of
 from backtest_pipeline.research.walk_forward import Question, blocks_of_tasks, choose, stitched
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS, benchmark_equity
-from backtest_pipeline.simulation.config import with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.code import installed_code
@@ -90,7 +88,7 @@ def _answer_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -
 
 def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
-    signal = SignalRow(0, **{_SIGNAL[name]: value for name, value in config["signal"].items()})
+    signal = SignalRow(0, "", config["strategy"], config["params"])
     asked = _asked(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
     if asked.walk_forward is None:
@@ -98,10 +96,10 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     else:
         batch = _walked(panel, signal, asked, Plan.of_json(asked.walk_forward))
     versions = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
-    told = canonical_json(run_config(signal, asset, tf, asked, simulation_config(asked.config)))
+    (told,) = configurations([signal], [asset], tf, asked)
     trades = trade_columns(batch.trades)
     return {
-        "run_id": str(run_id_of(told, snapshot_id_of(versions), asked.rooms)),
+        "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), asked.rooms)),
         "fingerprint": fingerprints(batch)[0],
         "metrics": {name: _known(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(results_of(batch)[0]),
@@ -111,19 +109,27 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     }
 
 
-_SIGNAL = {"name": "name", "type": "signal_type", "params": "params"}
-
-
 def _asked(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> Asked:
-    start, end = (date.fromisoformat(day) if day else None for day in config["window"])
+    start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
     rates = config["funding"]
     return Asked(
-        config=config_of(config["simulation"]),
+        config=checked(SimulationSpec, _simulated(config)).config(),
         window=Window(start, end),
         benchmark=config["benchmark"],
         funding=kept_funding(artifacts, rates, asset) if rates else None,
         walk_forward=config.get("walk_forward"),
     )
+
+
+def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that a `SimulationSpec` holds, and what today's lacks of it."""
+    return {name: value for name, value in config.items() if name not in _NOT_SIMULATED}
+
+
+_NOT_SIMULATED = {
+    *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
+    *("benchmark", "funding", "walk_forward"),
+}
 
 
 def recorded_rows(

@@ -1,285 +1,189 @@
-"""Stored results: found, read and kept.
+"""What comes back: one typed result for each use case, whoever asked.
 
-Every function raises RunNotFound for a run that is not stored or is being deleted, and those that
-read series ResultPathMissing where its artifacts are gone and ArtifactCorrupt where they are
-damaged. Times are UTC, fractions are not percent, undefined is None.
+Python gets these models, the service sends them, and `--json` prints them. A metric that is
+undefined is null, with the reason beside it; fractions are not percent, stamps are UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import numpy as np
-import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
 
-from backtest_pipeline.market.errors import ResultPathMissing
-from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.rolling import rolling_statistics
-from backtest_pipeline.report.thinning import thinned_rows
-from backtest_pipeline.research.bootstrap import daily_equity
-from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
-from backtest_pipeline.storage import results
-from backtest_pipeline.storage.backend import MANIFEST
-from backtest_pipeline.storage.pages import Page
-from backtest_pipeline.storage.recorded import find_run_id
-from backtest_pipeline.storage.results import RunFilter
-from backtest_pipeline.storage.runs import with_provenance
-
-SERIES = ("equity", "drawdown", "exposure", "benchmark")
-SIGNIFICANCE = ("psr", "min_track_record_length", *(metric.name for metric in FAMILY_METRICS))
-PROVENANCE = (
-    *("snapshot_id", "dataset_version_ids", "code_version", "code_archive", "config_hash"),
-    *("environment_hash", "engine", "engine_version", "seed", "result_fingerprint"),
-)
+Metrics = dict[str, float | None]
+Interval = tuple[float | None, float | None]
 
 
-@dataclass(frozen=True)
-class RunDetail:
-    """All that is known of a run but its series.
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
 
-    Attributes:
-        run_id: its id.
-        signal_name, signal_type, params: what was traded by.
-        symbol, timeframe, split, window, direction: what was traded; the window as dates,
-            half-open, None unbounded.
-        first_ts, last_ts, n_bars: the bars.
-        status, started_at, completed_at: how it went.
-        is_current: whether no newer run of its configuration is stored.
-        config: all that was asked for, JSON values.
-        results: summary, count of trades, what is pending, as JSON values.
-        metrics: those of the dictionary, None where undefined.
-        significance: what they are worth after all that was tried, None where undefined.
-        undefined: why a metric is None, by name.
-        provenance: what it was made from, by which code, where; `environment` in full.
-        walk_forward: what its folds say together; None for a run over plain bars.
-        artifact_uri: where its series lie.
-        pin: who keeps it, since when, and why; None where nobody does.
-        requests: who asked for it on demand, and when first.
-        quarantine: what a replay found otherwise; None where nothing was.
-    """
 
+class RunResult(_Model):
+    """A backtest, which is stored; the rest of it is at `/backtests/{run_id}`."""
+
+    kind: Literal["run", "walkforward", "robustness"] = "run"
     run_id: UUID
-    signal_name: str
-    signal_type: str
-    params: Mapping[str, Any]
+    strategy: str
+    preset: str | None = Field(description="the registered preset that has these parameters")
+    params: dict[str, Any] = Field(description="all parameters of the strategy")
     symbol: str
     timeframe: str
-    split: str
-    window: tuple[date | None, date | None]
-    direction: str
-    first_ts: datetime
-    last_ts: datetime
+    start: date | None = Field(description="first UTC day of the window; null is unbounded")
+    end: date | None = Field(description="UTC day after its last")
+    first_ts: datetime = Field(description="close of the first bar, UTC")
+    last_ts: datetime = Field(description="close of the last bar, UTC")
     n_bars: int
-    status: str
-    started_at: datetime
-    completed_at: datetime | None
-    is_current: bool
-    config: Mapping[str, Any]
-    results: Mapping[str, Any]
-    metrics: Mapping[str, float | None]
-    significance: Mapping[str, float | None]
-    undefined: Mapping[str, str]
-    provenance: Mapping[str, Any]
-    walk_forward: Mapping[str, Any] | None
-    artifact_uri: str
-    pin: Mapping[str, Any] | None
-    requests: Sequence[Mapping[str, Any]]
-    quarantine: Mapping[str, Any] | None
+    synthetic: bool = Field(description="whether the bars are those of an invented asset")
+    pending: str | None = Field(description="what the last bar's signal does at the next open")
+    liquidated: bool
+    blocked_entries: int
+    metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
+    significance: Metrics
+    undefined: dict[str, str] = Field(description="why a metric is null")
+    bands: dict[str, Interval] | None = Field(
+        default=None, description="90 % bootstrap intervals by metric, where asked for"
+    )
+    rows_by_reason: dict[str, int] = Field(
+        description="rows of the source that were skipped or remarked upon"
+    )
+    not_fetched_since: datetime | None = Field(
+        description="close of the first bar that the cache lacks while the exchange is offline"
+    )
+    snapshot_id: str
+    dataset_version_ids: dict[str, str]
+    config_hash: str
+    result_fingerprint: str
+    artifact_uri: str = Field(description="folder of its series among the artifacts")
+    notes: list[str] = Field(default=[], description="what was assumed because it was not given")
 
     @property
-    def name(self) -> str:
-        """The run for people."""
-        return f"{self.signal_name} on {self.symbol}|{self.timeframe}"
+    def run_ids(self) -> list[UUID]:
+        return [self.run_id]
 
 
-def list_runs(
-    workspace: Workspace,
-    wanted: RunFilter | None = None,
-    *,
-    limit: int = 50,
-    after: str | None = None,
-) -> Page[dict[str, Any]]:
-    """Runs, the newest first; see `storage.results.list_runs` for the columns.
+class Fold(_Model):
+    """A training window, the parameters chosen on it, and their result on the test window."""
 
-    Args:
-        workspace: the open store.
-        wanted: which; all where None.
-        limit: rows of the page, 1000 at most.
-        after: the `next` of the page before.
-
-    Raises:
-        InvalidInput: for a limit out of range, or a damaged cursor.
-    """
-    with workspace.database.begin() as connection:
-        return results.list_runs(connection, wanted or RunFilter(), limit, after)
+    fold: int
+    train_start: datetime
+    train_end: datetime
+    test_start: datetime
+    test_end: datetime
+    params: dict[str, Any] | None
+    score: float | None
+    n_combinations: int
+    train: Metrics
+    test: Metrics
 
 
-def find_runs(workspace: Workspace, given: Sequence[str]) -> list[UUID]:
-    """The ids that begin as given; raises UnknownName where none does, or more than one."""
-    with workspace.database.begin() as connection:
-        return [find_run_id(connection, start) for start in given]
+class WalkForwardResult(RunResult):
+    """The stitched out-of-sample run with its folds; `params` are the values to choose from."""
+
+    kind: Literal["walkforward"] = "walkforward"  # pyright: ignore[reportIncompatibleVariableOverride]
+    verdict: Literal["passed", "overfit", "insignificant", "undefined"]
+    reason: str
+    efficiency: float | None
+    threshold: float
+    train_sharpe: float | None
+    test_sharpe: float | None
+    n_folds: int
+    n_judged: int
+    folds: list[Fold]
 
 
-def get_run(workspace: Workspace, run_id: UUID) -> RunDetail:
-    """A run with configuration, results, metrics, significance and provenance.
+class RobustnessResult(RunResult):
+    """A backtest and how far it can be trusted; docs/robustness.md explains the numbers."""
 
-    Raises:
-        RunNotFound: where it is not stored, or is being deleted.
-        ProvenanceMissing: where it does not say what it was made from.
-        ResultPathMissing: where its artifacts are gone.
-    """
-    with workspace.database.begin() as connection:
-        row = results.read_run(connection, run_id)
-    with_provenance([row])
-    _require_artifacts(workspace, row)
-    return detail_of(row)
+    kind: Literal["robustness"] = "robustness"  # pyright: ignore[reportIncompatibleVariableOverride]
+    draws: int
+    seed: int
+    fragile: bool
+    reasons: list[str]
+    numbers: Metrics
+    envelope: list[dict[str, Any]]
+    robustness_uri: str
 
 
-def detail_of(row: Mapping[str, Any]) -> RunDetail:
-    """A row of `storage.results.read_run`, sorted."""
-    stored = row["metrics"] or {}
-    same = (
-        *("run_id", "signal_name", "signal_type", "params", "symbol", "split", "direction"),
-        *("first_ts", "last_ts", "n_bars", "status", "started_at", "completed_at", "is_current"),
-        *("config", "results", "walk_forward", "artifact_uri", "pin", "requests", "quarantine"),
-    )
-    return RunDetail(
-        **{name: row[name] for name in same},
-        timeframe=row["tf"],
-        window=(row["window_start"], row["window_end"]),
-        metrics=_numbers(stored, METRIC_NAMES),
-        significance=_numbers(stored, SIGNIFICANCE),
-        undefined=stored.get("undefined", {}),
-        provenance={
-            **{name: row[name] for name in PROVENANCE},
-            "environment": row["environment"],
-            "metrics_version": stored.get("metrics_version"),
-        },
-    )
+class Combination(_Model):
+    """A combination of parameters, and its metrics."""
+
+    params: dict[str, Any]
+    metrics: Metrics
 
 
-def _numbers(stored: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Metrics by name; of JSON, which makes no difference between 1 and 1.0."""
-    return {name: None if (v := stored.get(name)) is None else float(v) for name in names}
+class Neighbourhood(_Model):
+    """The best combination's metric among that of its neighbours."""
+
+    shape: str
+    neighbours: int
+    undefined: int
+    median: float | None
+    worst: float | None
+    rank: float | None
 
 
-def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:
-    if workspace.artifacts.gone([f"{row['artifact_uri']}/{MANIFEST}"]):
-        raise ResultPathMissing(
-            f"the series of run {row['run_id']} are gone: there is no {row['artifact_uri']} among "
-            "the artifacts; ask for the run again to have them made anew, or bring them back from "
-            "a backup"
-        )
+class SweepResult(_Model):
+    """A sweep; each combination counts as a trial, and the best is stored as a run."""
+
+    kind: Literal["optimize"] = "optimize"
+    strategy: str
+    symbol: str
+    timeframe: str
+    n_bars: int
+    metric: str
+    n_combinations: int
+    left_out: int = Field(description="combinations that make no sense")
+    ranked: list[Combination] = Field(description="the best first")
+    median: Combination
+    worst: Combination
+    neighbourhood: Neighbourhood
+    best_run: RunResult
+    selection: Metrics = Field(description="how far the best can be luck; docs/research.md")
+    bands: dict[str, Interval]
+    undefined: dict[str, str]
+    warning: str
+
+    @property
+    def run_ids(self) -> list[UUID]:
+        return self.best_run.run_ids
 
 
-def _row(workspace: Workspace, run_id: UUID) -> dict[str, Any]:
-    with workspace.database.begin() as connection:
-        return results.read_run(connection, run_id)
+class Member(_Model):
+    """An asset of a portfolio, with its run."""
+
+    symbol: str
+    run_id: UUID
+    total_return: float | None
+    sharpe: float | None
 
 
-def run_trades(
-    workspace: Workspace, run_id: UUID, *, limit: int = 100, after: str | None = None
-) -> Page[dict[str, Any]]:
-    """Trades of a run by number, a row of `backtest_trades` each.
+class PortfolioResult(_Model):
+    """A portfolio, which is stored with the runs of its members."""
 
-    Raises:
-        InvalidInput: for a limit out of range, or a damaged cursor.
-    """
-    with workspace.database.begin() as connection:
-        results.require_runs(connection, [run_id])
-        return results.list_trades(connection, run_id, limit, after)
+    kind: Literal["portfolio"] = "portfolio"
+    portfolio_id: UUID
+    strategy: str
+    name: str = Field(description="of the preset, or of the strategy with its parameters")
+    timeframe: str
+    scheme: str
+    first_ts: datetime
+    last_ts: datetime
+    members: list[Member]
+    n_rebalances: int
+    left_out: dict[str, int]
+    metrics: Metrics
+    undefined: dict[str, str]
+    snapshot_id: str
+    result_fingerprint: str
 
-
-def run_equity(workspace: Workspace, run_id: UUID, *, points: int | None = None) -> pa.Table:
-    """Columns ts, equity and benchmark of a run by bar; thinned as `run_timeseries` does."""
-    return run_timeseries(workspace, run_id, ("equity", "benchmark"), points=points)
-
-
-def run_timeseries(
-    workspace: Workspace,
-    run_id: UUID,
-    names: Sequence[str] = SERIES,
-    *,
-    points: int | None = None,
-) -> pa.Table:
-    """Series of a run by bar: `ts` (close stamps), then the named ones.
-
-    Args:
-        workspace: the open store.
-        run_id: whose.
-        names: of `equity` and `benchmark` (quote currency), `drawdown` (fraction below the peak),
-            `exposure` (value held over equity, negative when short).
-        points: bars to give at most; those where a series is highest and lowest stay.
-
-    Raises:
-        InvalidInput: for too few points to hold the extremes.
-    """
-    table = stored_series(workspace, _row(workspace, run_id)).select(["ts", *names])
-    if points is None:
-        return table
-    return table.take(thinned_rows([table[name].to_numpy() for name in names], points))
+    @property
+    def run_ids(self) -> list[UUID]:
+        return [member.run_id for member in self.members]
 
 
-def stored_series(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
-    """`ts` and all SERIES of a run by its row, as they are stored."""
-    _require_artifacts(workspace, row)
-    read, uri = workspace.artifacts.read_table, row["artifact_uri"]
-    own = [("run_id", "==", str(row["run_id"]))]
-    table = read(uri, "equity.parquet", ["ts", "equity", "drawdown", "exposure"], own)
-    held = read(uri, "benchmark.parquet", ["benchmark"], [("asset", "==", row["symbol"])])
-    return table.append_column("benchmark", held["benchmark"]).combine_chunks()
-
-
-def run_monthly(workspace: Workspace, run_id: UUID) -> pa.Table:
-    """Columns `month` (its first day) and `return` (fraction) of a run."""
-    return stored_monthly(workspace, _row(workspace, run_id))
-
-
-def stored_monthly(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
-    """Monthly returns of a run by its row."""
-    _require_artifacts(workspace, row)
-    return workspace.artifacts.read_table(
-        row["artifact_uri"],
-        "monthly_returns.parquet",
-        ["month", "return"],
-        [("run_id", "==", str(row["run_id"]))],
-    ).combine_chunks()
-
-
-def run_rolling(workspace: Workspace, run_id: UUID, window: int = 90) -> pa.Table:
-    """Daily figures of a run over the `window` days before each day's end.
-
-    Returns:
-        Columns `day` (the UTC date at whose end the window ends), `total_return` (fraction),
-        `annual_volatility` (fraction a year) and `sharpe` (per year), by the formulas of
-        docs/metrics.md; NULL where undefined, no row where there are fewer days.
-
-    Raises:
-        InvalidInput: for a window of fewer than two days.
-    """
-    table = stored_series(workspace, _row(workspace, run_id))
-    daily = daily_equity(table["ts"].cast(pa.int64()).to_numpy(), table["equity"].to_numpy())
-    found = rolling_statistics(daily.equity, window)
-    days = daily.day[window:].astype("M8[D]")
-    return pa.table(
-        {
-            "day": pa.array(days),
-            **{name: pa.array(v, mask=~np.isfinite(v)) for name, v in found.items()},
-        }
-    )
-
-
-def pin(workspace: Workspace, run_ids: Sequence[UUID], user: str, note: str = "") -> None:
-    """Have retention keep runs; raises RunNotFound, and pins none, where one is not stored."""
-    with workspace.database.begin() as connection:
-        results.pin_runs(connection, run_ids, user, note)
-
-
-def unpin(workspace: Workspace, run_ids: Sequence[UUID]) -> None:
-    """Let retention have runs again; raises RunNotFound where one is not stored."""
-    with workspace.database.begin() as connection:
-        results.unpin_runs(connection, run_ids)
+Result = Annotated[
+    RunResult | WalkForwardResult | RobustnessResult | SweepResult | PortfolioResult,
+    Field(discriminator="kind"),
+]

@@ -9,69 +9,52 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.external import ExternalReader
 from backtest_pipeline.pipeline.identity import RUN_CODE, Asked, canonical_json, hash_of
-from backtest_pipeline.pipeline.single_run import backtest_once, load_single
+from backtest_pipeline.pipeline.on_demand import Made
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import DOUBTS, Robustness, assess
-from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.robustness import publish_robustness, stored_robustness
 
 
 @patient
-def assess_once(
-    workspace: Workspace,
-    source: BarSource | ExternalReader,
-    *,
-    signal: str,
-    asset: str,
-    tf: str,
-    asked: Asked,
-    draws: int = 1000,
-    seed: int = 0,
-    rebuild: bool = False,
+def assess_run(
+    workspace: Workspace, made: Made, asked: Asked, draws: int, seed: int, *, rebuild: bool = False
 ) -> Mapping[str, Any]:
-    """Make a run as `backtest_once` does, put it in doubt, and store what is found.
+    """Put the one run that was made in doubt, and store what is found.
 
     What is stored under the same run, draws, seed and code is kept.
 
     Args:
-        workspace, source, signal, asset, tf, asked, rebuild: as `backtest_once` takes.
+        workspace: the open store.
+        made: one run, and what it was made from.
+        asked: what it assumes.
         draws: repetitions of each random method.
         seed: of the random numbers.
+        rebuild: compute also what is stored.
 
     Returns:
-        The run's row with its metrics, and under `robustness` the row of `run_robustness`.
+        The row of `run_robustness`.
 
     Raises:
         InvalidInput: for draws or a seed out of range.
-        BacktestError: as `backtest_once` raises.
     """
     require_draws(draws, seed)
-    run = backtest_once(
-        workspace,
-        source,
-        signal=signal,
-        asset=asset,
-        tf=tf,
-        asked=asked,
-        rebuild=rebuild,
-    )
+    (run,) = made.runs
     workspace.progress("robustness", 0, 1)
     code = code_version(*RUN_CODE, "research")
     found = None if rebuild else _stored(workspace, run["run_id"])
     if found is None or not _is_kept(workspace, found, draws, seed, code):
-        single = load_single(workspace, Partition(asset, tf), run["signal_name"], asked)
-        inputs = RunInputs(single.panel, single.events, asked.config, funding=asked.funding)
+        panel, events = made.tradable.panel, made.tradable.events
+        inputs = RunInputs(panel, events, asked.config, funding=asked.funding)
         _store(workspace, run, assess(inputs, draws=draws, seed=seed), code)
         found = _stored(workspace, run["run_id"])
+    assert found is not None  # noqa: S101  (it was just stored)
     workspace.progress("robustness", 1, 1)
-    return {**run, "robustness": found}
+    return found
 
 
 def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:

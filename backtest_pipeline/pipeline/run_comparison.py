@@ -9,7 +9,7 @@ from uuid import UUID
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.differences import leaves
-from backtest_pipeline.pipeline.results import RunDetail, get_run
+from backtest_pipeline.pipeline.run_query import RunDetail, get_run
 from backtest_pipeline.pipeline.workspace import Workspace
 
 _OF_CODE = ("code_version", "code_archive", "engine", "engine_version", "environment_hash")
@@ -20,7 +20,7 @@ class Compared:
     """One thing, as each of the runs has it.
 
     Attributes:
-        name: a path such as `simulation.costs.fee_bps`, a metric, a partition, or a column.
+        name: a path such as `costs.fee_bps`, a metric, a partition, or a column.
         values: in the order of the runs; None where a run has none.
         changes: of a metric, each value less the first run's; None where one is undefined.
     """

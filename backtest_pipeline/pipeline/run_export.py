@@ -19,7 +19,7 @@ from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, Unkno
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline import bundle_verifier
 from backtest_pipeline.pipeline.inputs import funding_uri
-from backtest_pipeline.pipeline.results import RunDetail, get_run, stored_monthly, stored_series
+from backtest_pipeline.pipeline.run_query import RunDetail, get_run, stored_monthly, stored_series
 from backtest_pipeline.pipeline.worker import Rerun
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.plain import plain

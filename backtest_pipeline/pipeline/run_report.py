@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.panel import utc_index
-from backtest_pipeline.pipeline.results import RunDetail, get_run, run_timeseries, run_trades
+from backtest_pipeline.pipeline.run_query import RunDetail, get_run, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.run_page import RunFacts, run_page
 from backtest_pipeline.storage.datasets import synthetic_among
@@ -19,7 +19,7 @@ _TRADES = 50
 
 
 def run_report(workspace: Workspace, run_id: UUID) -> str:
-    """The run as one HTML page that loads nothing; raises as `results.get_run`."""
+    """The run as one HTML page that loads nothing; raises as `run_query.get_run`."""
     run = get_run(workspace, run_id)
     series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
     trades = run_trades(workspace, run_id, limit=_TRADES)
@@ -57,7 +57,7 @@ def run_artifact(workspace: Workspace, run_id: UUID, name: str) -> bytes:
 
     Raises:
         UnknownName: for a name that the manifest does not list.
-        RunNotFound, ResultPathMissing, ArtifactCorrupt: as `pipeline.results` says.
+        RunNotFound, ResultPathMissing, ArtifactCorrupt: as `pipeline.run_query` says.
     """
     uri = get_run(workspace, run_id).artifact_uri
     files = workspace.artifacts.manifest(uri).files

@@ -1,4 +1,4 @@
-"""Stored runs in Python: what `pipeline.results` does, in the store that the environment names."""
+"""Stored runs in Python, in the store that the environment names; see `pipeline.run_query`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pandas as pd
 
-from backtest_pipeline.pipeline import results, run_comparison, run_export
-from backtest_pipeline.pipeline.results import RunDetail
+from backtest_pipeline.pipeline import run_comparison, run_export, run_query
 from backtest_pipeline.pipeline.run_comparison import RunComparison
+from backtest_pipeline.pipeline.run_query import RunDetail
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.results import RunFilter
 
@@ -22,7 +22,7 @@ def list_runs(wanted: RunFilter | None = None, *, limit: int = 50) -> pd.DataFra
         limit: rows at most, 1000 or fewer.
     """
     with open_workspace() as workspace:
-        return pd.DataFrame(results.list_runs(workspace, wanted, limit=limit).rows)
+        return pd.DataFrame(run_query.list_runs(workspace, wanted, limit=limit).rows)
 
 
 def get_run(run: UUID | str) -> RunDetail:
@@ -36,7 +36,7 @@ def get_run(run: UUID | str) -> RunDetail:
         ResultPathMissing: where its series are gone.
     """
     with open_workspace() as workspace:
-        return results.get_run(workspace, _id(workspace, run))
+        return run_query.get_run(workspace, _id(workspace, run))
 
 
 def compare_runs(*runs: UUID | str) -> RunComparison:
@@ -57,4 +57,4 @@ def export_bundle(run: UUID | str, path: str | Path) -> Path:
 
 
 def _id(workspace: Workspace, run: UUID | str) -> UUID:
-    return run if isinstance(run, UUID) else results.find_runs(workspace, [run])[0]
+    return run if isinstance(run, UUID) else run_query.find_runs(workspace, [run])[0]

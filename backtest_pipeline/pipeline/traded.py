@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.errors import BadRange, NotEnoughBars
+from backtest_pipeline.market.errors import NotEnoughBars
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import (
@@ -24,7 +24,7 @@ from backtest_pipeline.pipeline.publication import identify_runs
 from backtest_pipeline.pipeline.significance import deflate_partitions
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.storage.datasets import DatasetVersion, mark_stale, require_versions
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.runs import runs_by_id
@@ -148,15 +148,6 @@ def trade_and_store(
         return trade_and_store(workspace, signal, tradable, asked, tried_by, refreshed=refreshed)
     workspace.progress("backtest", len(run_ids), len(run_ids))
     return [stored[run_id] for run_id in run_ids]
-
-
-def require_window(window: Window) -> None:
-    """Raises BadRange where the window ends before it begins."""
-    if window.start and window.end and window.end <= window.start:
-        raise BadRange(
-            f"the window ends on {window.end}, which is not after its start {window.start}; "
-            "the end is the day after the last"
-        )
 
 
 def too_few_bars(panel: Panel, partition: Partition, window: Window, n: int) -> str:

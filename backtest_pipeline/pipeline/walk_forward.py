@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.identity import (
     Asked,
     hash_of,
     simulation_config,
+    without_defaults,
 )
 from backtest_pipeline.pipeline.inputs import keep_files
 from backtest_pipeline.pipeline.ledger import trials_of
@@ -37,7 +38,8 @@ from backtest_pipeline.research.walk_forward import (
 )
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.datasets import (
@@ -240,7 +242,7 @@ class WalkForwardStage:
                 code_version(*RUN_CODE, "research", "pipeline"),
                 engine_identity(),
                 environment_hash(),
-                simulation_config(config),
+                without_defaults(simulation_config(config)),
                 [asdict(walker.signal) for walker in self._walkers],
                 plan.as_json(),
                 plan.threshold,

@@ -15,7 +15,6 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
-from backtest_pipeline.pipeline.api import full_signal_type
 from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Progress, silent
 from backtest_pipeline.pipeline.blocks import PanelBlock
@@ -26,7 +25,6 @@ from backtest_pipeline.pipeline.folds import Plan, enter_trials
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.refresh import refresh_features, require_stored
-from backtest_pipeline.pipeline.traded import require_window
 from backtest_pipeline.pipeline.walk_forward import (
     judge,
     publish_walked,
@@ -49,7 +47,8 @@ from backtest_pipeline.research.walk_forward import (
     unheard,
 )
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.single import defined, trade_frame
@@ -58,7 +57,6 @@ from backtest_pipeline.storage.datasets import mark_stale
 from backtest_pipeline.storage.dimensions import (
     SignalRow,
     active_signals,
-    find_signal,
     known_symbols,
     signal_with,
 )
@@ -67,8 +65,9 @@ from backtest_pipeline.storage.walk_forward import (
     current_walk_forwards,
     stored_folds,
 )
+from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
-from backtest_pipeline.strategies.registry import strategies, strategy_of
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def walk_forward(
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     rates = None if funding is None else FundingRates.of({asset: funding})
-    space = parameter_space(strategy_of(full_signal_type(signal_type)), params or {})
+    space = parameter_space(strategy_of(signal_type), params or {})
     plan = Plan(schedule or Schedule(), search or Search(), Objective.of(objective), threshold)
     question = Question(space, plan.search, plan.objective, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
@@ -227,7 +226,6 @@ def prepare_walk(
         InvalidInput: where the bars do not fill one fold, and how many are missing.
         BacktestError: where no features can be had, and why.
     """
-    require_window(asked.window)
     partition = Partition(asset, named_timeframe(tf).name)
     with workspace.database.begin() as connection:
         known = known_symbols(connection)
@@ -251,7 +249,7 @@ def walk_once(
     workspace: Workspace,
     prepared: Prepared,
     *,
-    signal: str,
+    strategy: str | None,
     params: Mapping[str, Any],
     asked: Asked,
     plan: Plan,
@@ -260,7 +258,7 @@ def walk_once(
     """Do a walk-forward that is prepared, and store it like any other run.
 
     Args:
-        signal: name or type of a registered signal, or type of a strategy; that is walked.
+        strategy: whose parameters are chosen; the default one where None.
         params: values to choose from, by parameter.
 
     Returns:
@@ -273,7 +271,7 @@ def walk_once(
     """
     block = prepared.block
     (asset,) = block.panel.assets
-    chosen = _walked_signal(workspace, signal, params)
+    chosen = _signal_of(workspace, strategy_of(strategy or DEFAULT_STRATEGY), params)
     walking = walkers([chosen], {chosen.signal_type: params})
     keep = rows_in(block.panel, asked.window)
     tasks, left_out = tasks_of(block.panel, asset, plan.schedule, keep)
@@ -301,13 +299,14 @@ def walk_once(
         return {**row, "folds": stored_folds(connection, row["run_id"])}
 
 
-def _walked_signal(workspace: Workspace, name: str, params: Mapping[str, Any]) -> SignalRow:
-    """A registered signal, else one that stands for the strategy with what it chooses from."""
-    signal_type = full_signal_type(name)
+def _signal_of(
+    workspace: Workspace, strategy: Strategy[Any], params: Mapping[str, Any]
+) -> SignalRow:
+    """The first preset of the strategy, else a signal that stands for what is chosen from."""
     with workspace.database.begin() as connection:
-        active = active_signals(connection)
-        if signal_type not in strategies() or any(s.signal_type == signal_type for s in active):
-            return find_signal(active, name)
-        space = space_of(signal_type, params)
+        for signal in active_signals(connection):
+            if signal.signal_type == strategy.signal_type:
+                return signal
+        space = space_of(strategy.signal_type, params)
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
-        return signal_with(connection, signal_type, axes)
+        return signal_with(connection, strategy.signal_type, axes)

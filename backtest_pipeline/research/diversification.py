@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.research.portfolio import PortfolioResult, filled_forward, growth_since
+from backtest_pipeline.research.portfolio import PortfolioCurve, filled_forward, growth_since
 
 LEAST_COMMON = 30
 """Returns that two members must share for their correlation to be given."""
@@ -58,7 +58,7 @@ def correlations(curves: np.ndarray) -> Correlations:
     return Correlations(matrix, common.astype(np.int64))
 
 
-def contributions(curves: np.ndarray, portfolio: PortfolioResult) -> np.ndarray:
+def contributions(curves: np.ndarray, portfolio: PortfolioCurve) -> np.ndarray:
     """What each member adds to the portfolio's return of each bar, before rebalancing costs.
 
     Args:

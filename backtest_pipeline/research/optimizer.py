@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 
 from backtest_pipeline.market.errors import GridTooLarge, InvalidInput, UnknownName
+from backtest_pipeline.research.choices import Method, method_of
 from backtest_pipeline.research.neighbourhood import LOWER_IS_BETTER
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline.strategies.grid import Number, ParameterSpace
 
 Combination = tuple[Number, ...]
-Method = Literal["auto", "grid", "random", "tpe"]
 _BATCH = 32  # asked for at a time: wide enough for one simulation, and learnt from soon enough
 _FRUITLESS = 10  # draws in a row that bring nothing new, for each one that is asked for
 COMPOSITE = {"sharpe": 1.0, "calmar": 1.0, "total_return": 1.0}
@@ -106,14 +106,6 @@ class Search:
         if self.method == "auto":
             return "grid" if space.size <= self.most else "tpe"
         return self.method
-
-
-def method_of(name: str) -> Method:
-    """The search method of this name; raises UnknownName where there is none."""
-    for method in get_args(Method):
-        if name == method:
-            return method
-    raise UnknownName("search method", name, get_args(Method))
 
 
 class Searcher(Protocol):

@@ -74,7 +74,7 @@ def _require_weights(weights: Sequence[float]) -> None:
 
 
 @dataclass(frozen=True)
-class PortfolioResult:
+class PortfolioCurve:
     """One portfolio over `n_times` instants.
 
     Attributes:
@@ -102,7 +102,7 @@ class PortfolioResult:
         """Row of the first rebalance; `n_times` where there is none."""
         return int(self.rebalance_rows[0]) if len(self.rebalance_rows) else len(self.equity)
 
-    def since_start(self) -> PortfolioResult:
+    def since_start(self) -> PortfolioCurve:
         """The portfolio without the rows before its first rebalance."""
         rows = self.rebalance_rows - self.start
         return replace(self, equity=self.equity[self.start :], rebalance_rows=rows)
@@ -114,7 +114,7 @@ def form_portfolio(
     initial_cash: float,
     cost_rate: float,
     rules: PortfolioRules | None = None,
-) -> PortfolioResult:
+) -> PortfolioCurve:
     """Spread capital over the runs that are alive, anew on a schedule.
 
     Between two rebalances each share follows its run's equity. A run without a bar at some instant
@@ -168,7 +168,7 @@ def form_portfolio(
         equity[row:end] = shares.sum(axis=0) + max(1.0 - wanted.sum(), 0.0) * capital
         held = np.zeros(len(curves))
         held[chosen] = shares[:, -1]
-    return PortfolioResult(equity, rows, weights, turnover, cost, left_out)
+    return PortfolioCurve(equity, rows, weights, turnover, cost, left_out)
 
 
 def period_starts(ts_us: np.ndarray, schedule: str) -> np.ndarray:

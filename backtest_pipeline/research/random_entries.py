@@ -9,9 +9,9 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.draws import Purpose, blocks, generator, require_draws
 from backtest_pipeline.research.repeat import RunInputs
+from backtest_pipeline.simulation.columns import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.sizing import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
 

@@ -13,14 +13,13 @@ import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.research.choices import Mode, mode_of
 from backtest_pipeline.research.splits import (
     Fold,
     Layout,
     LeftOut,
     Length,
-    Mode,
     fixed_date_layout,
-    mode_of,
     walk_forward_layout,
 )
 

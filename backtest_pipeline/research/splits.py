@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from math import ceil
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.market.errors import BadRange, InvalidInput, NotEnoughBars, UnknownName
+from backtest_pipeline.market.errors import BadRange, InvalidInput, NotEnoughBars
+from backtest_pipeline.research.choices import Mode, mode_of
 
-Mode = Literal["rolling", "expanding", "anchored"]
 Length = float | str | timedelta  # a number counts days
 
 LEAST_FILLED = 0.5
@@ -156,14 +155,6 @@ def walk_forward_layout(
         for start in range(first + train_us, end - test_us + 1, step_us)
     ]
     return _layout(stamps, windows, purge, embargo)
-
-
-def mode_of(name: str) -> Mode:
-    """The mode of this name; raises UnknownName where there is none."""
-    for mode in get_args(Mode):
-        if name == mode:
-            return mode
-    raise UnknownName("walk-forward mode", name, get_args(Mode))
 
 
 def fixed_date_layout(

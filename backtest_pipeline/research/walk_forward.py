@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.research.choices import Method
 from backtest_pipeline.research.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.optimizer import (
     Combination,
-    Method,
     Objective,
     Search,
     best_of,

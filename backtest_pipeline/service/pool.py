@@ -36,9 +36,9 @@ _PRELOADED = [worker.__name__, "backtest_pipeline.service.warm"]
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is to do: a question's kind and fields as JSON, and who asks."""
+    """What a worker is to do: a spec as JSON, and who asks."""
 
-    question: str
+    spec: str
     user: str
     slow: bool = False
 
@@ -80,8 +80,8 @@ class Pool:
             task.cancel()
         await asyncio.gather(*(asyncio.to_thread(one.stop) for one in self._workers))
 
-    async def ask(self, work: Work) -> bytes:
-        """The answer to a question, as JSON.
+    async def execute(self, work: Work) -> bytes:
+        """The result of a spec, as JSON.
 
         Raises:
             Problem: RATE_LIMITED where too many wait already, RUN_TIMEOUT where it took too long,
@@ -97,16 +97,16 @@ class Pool:
         self.inside += 1
         try:
             async with self._turn(work.slow) as one:
-                answer = await self._asked(one, work)
+                found = await self._executed(one, work)
         finally:
             self.inside -= 1
-        if isinstance(answer, Failure):
-            raise answer.problem()
-        return answer
+        if isinstance(found, Failure):
+            raise found.problem()
+        return found
 
-    async def _asked(self, one: _Worker, work: Work) -> bytes | Failure:
+    async def _executed(self, one: _Worker, work: Work) -> bytes | Failure:
         try:
-            return await one.answer(work, self._timeout_s)
+            return await one.execute(work, self._timeout_s)
         except TimeoutError as error:
             raise Problem(
                 "RUN_TIMEOUT",
@@ -160,15 +160,15 @@ class _Worker:
             1, initializer=worker.begin, initargs=(self._settings,), context=self._context
         )
 
-    async def answer(self, work: Work, timeout_s: float) -> bytes | Failure:
-        """What the process answers; raises as the future of a `pebble.ProcessPool`."""
-        asked = (work.question, work.user, request_id.get())
+    async def execute(self, work: Work, timeout_s: float) -> bytes | Failure:
+        """What the process computes; raises as the future of a `pebble.ProcessPool`."""
+        given = (work.spec, work.user, request_id.get())
         try:
-            return await asyncio.wrap_future(self._schedule(worker.answer, asked, timeout_s))
+            return await asyncio.wrap_future(self._schedule(worker.execute_json, given, timeout_s))
         except BrokenProcessPool:
-            # It died while it had nothing to do, so that this question was not begun.
+            # It died while it had nothing to do, so that this work was not begun.
             await asyncio.to_thread(self._replace)
-            return await asyncio.wrap_future(self._schedule(worker.answer, asked, timeout_s))
+            return await asyncio.wrap_future(self._schedule(worker.execute_json, given, timeout_s))
 
     async def warmed(self) -> None:
         """Return when the process can compute at once.

@@ -1,4 +1,4 @@
-"""What runs in a warm worker process: one question after the other, each answered as JSON.
+"""What runs in a warm worker process: one spec after the other, each with a result as JSON.
 
 What goes back is bytes or a `Failure`, never an exception: an exception drags along all that it
 holds, and whoever reads it has to run code to build it.
@@ -17,16 +17,16 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 from threadpoolctl import threadpool_limits
 
-from backtest_pipeline.pipeline.answering import Answerable
-from backtest_pipeline.pipeline.answering import answer as answer_of
+from backtest_pipeline.pipeline.execution import execute
+from backtest_pipeline.pipeline.specs import ExecutableSpec
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.service.problems import Failure, failure_of
 from backtest_pipeline.storage.logs import about, set_up_logging
 from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
-_questions: TypeAdapter[Answerable] = TypeAdapter(
-    Annotated[Answerable, Field(discriminator="kind")]
+_specs: TypeAdapter[ExecutableSpec] = TypeAdapter(
+    Annotated[ExecutableSpec, Field(discriminator="kind")]
 )
 
 
@@ -57,7 +57,7 @@ def begin(settings: Settings) -> None:
 
 
 def warm() -> None:
-    """Open the store and compute something small, so that the first question is not slow."""
+    """Open the store and compute something small, so that the first request is not slow."""
     from backtest_pipeline.service import warm
 
     assert warm  # noqa: S101 - importing it is what warms
@@ -65,32 +65,32 @@ def warm() -> None:
         pass  # its driver takes longest to open
 
 
-def answer(question: str, user: str, asked_as: str) -> bytes | Failure:
-    """Answer one question.
+def execute_json(spec: str, user: str, asked_as: str) -> bytes | Failure:
+    """Execute one spec.
 
     Args:
-        question: its kind and fields, as JSON.
+        spec: with its kind, as JSON.
         user: who asks.
         asked_as: the request id, for the log.
 
     Returns:
-        The answer as JSON, or what is wrong.
+        The result as JSON, or what is wrong.
     """
     with about(request=asked_as):
         try:
             store = _opened()
-            asked = _questions.validate_json(question)
-            found = answer_of(store.workspace(), store.settings, asked, user)
+            given = _specs.validate_json(spec)
+            found = execute(store.workspace(), store.settings, given, user)
             return found.model_dump_json().encode()
         except Exception as error:  # whatever it is, it ends this request and no other
             failure = failure_of(error)
             if failure.problem().kind.status >= 500:
-                _log.exception("a question was not answered")
+                _log.exception("a request was not computed")
             return failure
 
 
 def _opened() -> _Store:
-    assert _store is not None, "a worker begins before it answers"  # noqa: S101
+    assert _store is not None, "a worker begins before it executes"  # noqa: S101
     return _store
 
 

@@ -28,7 +28,9 @@ def require_number(
         or (below is not None and number >= below)
         or (most is not None and number > most)
     ):
-        raise InvalidInput(f"{name} must be {wanted or 'a finite number'}, not {value!r}")
+        percent = 1 in (below, most) and 1 <= number <= 100
+        hint = f"; it is a fraction, {number:g} % is {number / 100:g}" if percent else ""
+        raise InvalidInput(f"{name} must be {wanted or 'a finite number'}, not {value!r}{hint}")
 
 
 def require_whole(name: str, value: object, *, least: int) -> None:

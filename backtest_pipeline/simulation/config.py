@@ -1,18 +1,18 @@
-"""What a run assumes beside its signals."""
+"""Everything that decides a run beside its conditions and its bars."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.market.features import with_indicators
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.bounds import require_number, require_whole
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing, with_sizing_columns
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
 from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 
 
@@ -31,38 +31,50 @@ class Direction(StrEnum):
         return Direction(name)
 
 
+_MOST_A_DAY = 0.01  # of cash; more is a return a year, or a percentage
 _KINDS = {"costs": (CostModel,), "sizing": get_args(Sizing), "stops": (StopRules,)}
 
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """What a run assumes beside its signals; docs/simulation.md says what each does.
+    """Costs, sizing, stops and the account of a run; docs/simulation.md says what each does.
+
+    The descriptions are those that specs, command lines and Dagster's launchpad show.
 
     Attributes:
         costs: fees, slippage, funding.
         sizing: how much of the equity an entry uses.
-        direction: which of the strategy's signals are traded.
-        initial_cash: starting equity, in the quote currency of the bars.
         stops: when a position is left without a signal.
-        max_leverage: gross exposure that entries may bring the account to, in equities.
-        lot_size: units that a position is a multiple of, one for all or by symbol; 0 is any.
-        min_notional: smallest entry in the quote currency, one for all or by symbol.
-        delay_bars: bars that a signal is late beyond the next open.
-        intrabar: which of a stop and a target comes first where nothing tells.
-        risk_free: return of cash a day, a fraction, that the metrics are in excess of.
     """
 
     costs: CostModel = field(default_factory=CostModel)
     sizing: Sizing = field(default_factory=FixedFractional)
-    direction: Direction = Direction.BOTH
-    initial_cash: float = 10_000.0
+    direction: Annotated[Direction, Field(description="long, short or both")] = Direction.BOTH
+    initial_cash: Annotated[
+        float, Field(description="starting equity, in the quote currency of the bars")
+    ] = 10_000.0
     stops: StopRules = field(default_factory=StopRules)
-    max_leverage: float = 1.0
-    lot_size: float | Mapping[str, float] = 0.0
-    min_notional: float | Mapping[str, float] = 0.0
-    delay_bars: int = 0
-    intrabar: IntrabarOrder = IntrabarOrder.STOP_FIRST
-    risk_free: float = 0.0
+    max_leverage: Annotated[
+        float, Field(description="largest gross exposure that an entry leads to, times equity")
+    ] = 1.0
+    lot_size: Annotated[
+        float | Mapping[str, float],
+        Field(description="units that a position is a multiple of, or by symbol; 0 is any"),
+    ] = 0.0
+    min_notional: Annotated[
+        float | Mapping[str, float],
+        Field(description="smallest entry, in the quote currency, or by symbol"),
+    ] = 0.0
+    delay_bars: Annotated[
+        int, Field(description="bars by which fills are late beyond the next open")
+    ] = 0
+    intrabar: Annotated[
+        IntrabarOrder,
+        Field(description="stop_first or target_first, where one bar holds both and nothing tells"),
+    ] = IntrabarOrder.STOP_FIRST
+    risk_free: Annotated[
+        float, Field(description="return of cash a day, a fraction: 4 % a year is 0.0001")
+    ] = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "direction", Direction.of(self.direction))
@@ -80,21 +92,10 @@ class SimulationConfig:
             for value in given.values() if isinstance(given, Mapping) else (given,):
                 require_number(name, value, least=0)
         require_whole("delay_bars", self.delay_bars, least=0)
-        require_number("risk_free", self.risk_free)
+        require_number("risk_free", self.risk_free, above=-_MOST_A_DAY, below=_MOST_A_DAY)
 
     def _require_kinds(self) -> None:
         for name, kinds in _KINDS.items():
             if not isinstance(getattr(self, name), kinds):
                 wanted = " or ".join(kind.__name__ for kind in kinds)
                 raise InvalidInput(f"{name} must be {wanted}, not {getattr(self, name)!r}")
-
-
-def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:
-    """The panel with the indicators that stops and sizing read.
-
-    To be called before a panel is cut to a window: they remember the bars before it.
-    """
-    panel = with_sizing_columns(panel, config.sizing)
-    if config.stops.trailing_atr is None:
-        return panel
-    return with_indicators(panel, [f"atr_{config.stops.atr_period}"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.simulation.bounds import require_number
@@ -30,6 +30,21 @@ class CostModel:
         for name in ("fee_bps", "slippage_bps"):
             require_number(name, getattr(self, name), least=0, below=10_000)
         require_number("funding_bps_day", self.funding_bps_day, above=-10_000, below=10_000)
+
+    @staticmethod
+    def of(venue: str | None = None, **given: float | None) -> CostModel:
+        """Costs of a venue, or else the default, with what is given (not None) in their place.
+
+        Raises:
+            UnknownName: for a venue that there is not.
+            InvalidInput: for a cost that makes no sense.
+
+        Examples:
+            >>> CostModel.of("binance_perp", slippage_bps=2.0)
+            CostModel(fee_bps=5.0, slippage_bps=2.0, funding_bps_day=3.0)
+        """
+        costs = CostModel.of_venue(venue) if venue else CostModel()
+        return replace(costs, **{name: v for name, v in given.items() if v is not None})
 
     @staticmethod
     def of_venue(name: str) -> CostModel:

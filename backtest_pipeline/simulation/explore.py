@@ -13,7 +13,8 @@ import pandas as pd
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import event_bits
 from backtest_pipeline.strategies.base import Strategy, signal_events

@@ -11,10 +11,11 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.simulation.account import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
-from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing, entry_fractions
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
 from backtest_pipeline.simulation.stops import IntrabarOrder
 
 _NEVER = 2**62

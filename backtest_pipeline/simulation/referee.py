@@ -14,8 +14,8 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
-from backtest_pipeline.simulation.sizing import entry_fractions
+from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
+from backtest_pipeline.simulation.config import SimulationConfig
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.simulation.bounds import require_number, require_whole
@@ -27,24 +30,26 @@ class IntrabarOrder(StrEnum):
 class StopRules:
     """Levels and times at which a position is closed; None is no such rule.
 
-    Attributes:
-        stop_loss: fraction of the entry price, against the position.
-        take_profit: fraction of the entry price, in its favour.
-        trailing: fraction of the best price since the entry, against the position.
-        trailing_atr: the same in average true ranges.
-        atr_period: bars of Wilder's average.
-        max_bars: bars after which the position leaves at the next open.
-
     Raises:
         InvalidInput: for a value that is not above 0, or a loss of 100 % and more.
     """
 
-    stop_loss: float | None = None
-    take_profit: float | None = None
-    trailing: float | None = None
-    trailing_atr: float | None = None
-    atr_period: int = 14
-    max_bars: int | None = None
+    stop_loss: Annotated[
+        float | None, Field(description="fraction of the entry price: 0.05 is 5 % against it")
+    ] = None
+    take_profit: Annotated[
+        float | None, Field(description="fraction of the entry price, in its favour")
+    ] = None
+    trailing: Annotated[
+        float | None, Field(description="fraction of the best price since the entry, against it")
+    ] = None
+    trailing_atr: Annotated[float | None, Field(description="the same, in average true ranges")] = (
+        None
+    )
+    atr_period: Annotated[int, Field(description="bars of Wilder's average true range")] = 14
+    max_bars: Annotated[
+        int | None, Field(description="bars after which the position is closed at the next open")
+    ] = None
 
     def __post_init__(self) -> None:
         for name in ("stop_loss", "trailing"):

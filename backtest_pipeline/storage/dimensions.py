@@ -206,20 +206,3 @@ def _signal_with(connection: sa.Connection, signal_type: str, params: str) -> Si
         {"type": signal_type, "params": params},
     ).one_or_none()
     return None if row is None else SignalRow(*row)
-
-
-def find_signal(signals: Sequence[SignalRow], name: str) -> SignalRow:
-    """A signal by its name, its type, or the beginning of its type (`rsi`).
-
-    Raises:
-        UnknownName: with the nearest names.
-    """
-    for matches in (
-        lambda s: s.name == name,
-        lambda s: s.signal_type == name,
-        lambda s: s.signal_type.split("_")[0] == name,
-    ):
-        for signal in signals:
-            if matches(signal):
-                return signal
-    raise UnknownName("signal", name, [s.name for s in signals] + [s.signal_type for s in signals])

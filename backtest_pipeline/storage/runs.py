@@ -66,8 +66,10 @@ def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full"
 
 _COLUMNS = """r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id, r.tf, r.first_ts,
     r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
-    r.snapshot_id, r.dataset_version_ids, r.is_current, q.quarantined_at, m.*"""
+    r.snapshot_id, r.dataset_version_ids, r.is_current, r.split, d.is_active AS is_preset,
+    q.quarantined_at, m.*"""
 _SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
+    JOIN dim_signals d USING (signal_id)
     LEFT JOIN quarantined_runs q USING (run_id)"""
 _ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
 

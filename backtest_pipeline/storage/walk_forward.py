@@ -90,7 +90,8 @@ def current_walk_forwards(
     """
     rows = connection.execute(
         text("""
-            SELECT m.*, r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id,
+            SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.signal_type,
+                   r.params, r.symbol, r.id,
                    r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
                    r.result_fingerprint,
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,

@@ -13,9 +13,9 @@ from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 class AtrBreakout(Params):
     """Channel of `lookback` bars before the current one; trailing stop in multiples of the ATR."""
 
-    lookback: int = Field(ge=1, le=1000)
-    atr_period: int = Field(ge=2, le=200)
-    trail_mult: float = Field(gt=0, le=100)
+    lookback: int = Field(default=20, ge=1, le=1000)
+    atr_period: int = Field(default=14, ge=2, le=200)
+    trail_mult: float = Field(default=2.0, gt=0, le=100)
 
 
 def _columns(params: AtrBreakout) -> tuple[str, ...]:

@@ -75,6 +75,14 @@ class Strategy(Generic[P]):
             raise InvalidInput(f"{self.signal_type}: {'; '.join(problems)}")
         return parsed
 
+    def telling(self, params: P) -> dict[str, Any]:
+        """The parameters that people name a run by: those worth exploring, and others that differ.
+
+        A filter that is off goes unsaid.
+        """
+        differing = params.model_dump(exclude_defaults=True)
+        return {n: v for n, v in params.model_dump().items() if n in self.grid or n in differing}
+
 
 @dataclass(frozen=True)
 class Events:

@@ -13,8 +13,8 @@ from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 class BollingerRevert(Params):
     """Bars of the mean, and half the width of the bands in population deviations (ddof 0)."""
 
-    period: int = Field(ge=2, le=1000)
-    width: float = Field(gt=0, le=10)
+    period: int = Field(default=20, ge=2, le=1000)
+    width: float = Field(default=2.0, gt=0, le=10)
 
 
 def _columns(_: BollingerRevert) -> tuple[str, ...]:

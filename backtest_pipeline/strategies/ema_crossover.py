@@ -19,8 +19,8 @@ class EmaCrossover(Params):
     rests for `cooldown_bars` whole bars.
     """
 
-    fast: int = Field(ge=1, le=1000)
-    slow: int = Field(ge=2, le=1000)
+    fast: int = Field(default=9, ge=1, le=1000)
+    slow: int = Field(default=21, ge=2, le=1000)
     rsi_min_long: float | None = Field(default=None, ge=0, le=100)
     rsi_max_short: float | None = Field(default=None, ge=0, le=100)
     min_atr_pct: float | None = Field(default=None, ge=0, le=1)

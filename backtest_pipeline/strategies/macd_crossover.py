@@ -14,9 +14,9 @@ from backtest_pipeline.strategies.base import Params, Strategy, Wishes
 class MacdCrossover(Params):
     """Periods in bars: the MACD is EMA(fast) - EMA(slow), its signal line an EMA of it."""
 
-    fast: int = Field(ge=1, le=1000)
-    slow: int = Field(ge=2, le=1000)
-    signal: int = Field(ge=2, le=1000)
+    fast: int = Field(default=12, ge=1, le=1000)
+    slow: int = Field(default=26, ge=2, le=1000)
+    signal: int = Field(default=9, ge=2, le=1000)
 
     @model_validator(mode="after")
     def _fast_is_faster(self) -> Self:

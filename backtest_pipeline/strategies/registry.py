@@ -1,30 +1,83 @@
-"""The strategies that there are: every module of this room that has a `STRATEGY`."""
+"""The strategies that there are, and the names that they go by."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, NamedTuple
 
-import backtest_pipeline.strategies as room
-from backtest_pipeline.market.errors import UnknownName
+import backtest_pipeline.strategies as folder
+from backtest_pipeline.market.errors import AmbiguousName, UnknownName
 from backtest_pipeline.strategies.base import Strategy
+
+SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
+"""Short names that always mean the shipped strategy at its defaults, whatever else is added."""
+DEFAULT_STRATEGY = "ema_crossover"
+"""What is traded where a spec names no strategy."""
 
 
 @cache
 def strategies() -> dict[str, Strategy[Any]]:
-    """All strategies by their signal type."""
+    """All strategies by name: that of every module of this folder that has a `STRATEGY`."""
     modules = [
-        import_module(f"{room.__name__}.{found.name}") for found in iter_modules(room.__path__)
+        import_module(f"{folder.__name__}.{found.name}") for found in iter_modules(folder.__path__)
     ]
     found = [module.STRATEGY for module in modules if hasattr(module, "STRATEGY")]
     return {strategy.signal_type: strategy for strategy in found}
 
 
-def strategy_of(signal_type: str) -> Strategy[Any]:
-    """The strategy of a signal type; raises UnknownName with the nearest ones."""
-    try:
-        return strategies()[signal_type]
-    except KeyError:
-        raise UnknownName("signal type", signal_type, strategies()) from None
+class Named(NamedTuple):
+    """What a name stands for: a strategy or a preset, one of them."""
+
+    strategy: str | None = None
+    preset: str | None = None
+
+
+def named(name: str, presets: Iterable[str] = ()) -> Named:
+    """The strategy or preset that goes by a name, in full or by its first word.
+
+    `rsi`, `ema` and `atr` always mean the shipped strategies. Any other first word, such as
+    `macd`, means the one strategy or preset that begins with it.
+
+    Args:
+        name: in full, or the first word.
+        presets: names of the registered presets, where one may be meant.
+
+    Raises:
+        UnknownName: where nothing goes by it.
+        AmbiguousName: where several do, with their names.
+
+    Examples:
+        >>> named("rsi").strategy
+        'rsi_mean_revert'
+        >>> named("ema_9_21", ["ema_9_21", "ema_21_50"])
+        Named(strategy=None, preset='ema_9_21')
+    """
+    presets = tuple(presets)
+    if name in presets:
+        return Named(preset=name)
+    if (full := SHORT_NAMES.get(name, name)) in strategies():
+        return Named(strategy=full)
+    found = [
+        *(Named(strategy=known) for known in strategies() if known.split("_")[0] == name),
+        *(Named(preset=known) for known in presets if known.split("_")[0] == name),
+    ]
+    if not found:
+        kind = "strategy or preset" if presets else "strategy"
+        raise UnknownName(kind, name, (*SHORT_NAMES, *strategies(), *presets))
+    if len(found) > 1:
+        told = ", ".join(
+            f"{one.strategy} (strategy)" if one.strategy else f"{one.preset} (preset)"
+            for one in found
+        )
+        raise AmbiguousName(f"{name!r} may be {told}; write one of them in full")
+    return found[0]
+
+
+def strategy_of(name: str) -> Strategy[Any]:
+    """The strategy that goes by a name, in full or by its first word; errors as `named`."""
+    found = named(name).strategy
+    assert found is not None  # noqa: S101  (no preset was offered)
+    return strategies()[found]

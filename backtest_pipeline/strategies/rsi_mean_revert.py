@@ -20,9 +20,9 @@ class RsiMeanRevert(Params):
     current one included, and `lower` and `upper` are those percentiles.
     """
 
-    period: int = Field(ge=2, le=200)
-    lower: float = Field(gt=0, lt=100)
-    upper: float = Field(gt=0, lt=100)
+    period: int = Field(default=14, ge=2, le=200)
+    lower: float = Field(default=30.0, gt=0, lt=100)
+    upper: float = Field(default=70.0, gt=0, lt=100)
     percentile_window: int | None = Field(default=None, ge=10, le=2000)
 
     @model_validator(mode="after")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_pipeline.cli.exploring import parameters_of, values_of
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.pipeline.spec_options import values_of
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
@@ -64,8 +64,9 @@ def test_text_that_is_no_range_is_refused(text: str, message: str) -> None:
 
 
 def test_options_become_parameters() -> None:
-    found = parameters_of(["--trail-mult=1:2:0.5", "--lookback", "10,20"])
-    assert found == {"trail_mult": [1.0, 1.5, 2.0], "lookback": [10, 20]}
+    typed = Typed(SweepSpec, {"asset": "S-ALPHA", "strategy": "atr", "param": ["atr_period=14"]})
+    found = with_ranges(typed, ["--trail-mult=1:2:0.5", "--lookback", "10,20"]).spec()
+    assert found.params == {"atr_period": 14, "trail_mult": [1.0, 1.5, 2.0], "lookback": [10, 20]}
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,12 @@ def test_options_become_parameters() -> None:
     [
         (["--fast"], "--fast has no values; write it as --fast 5:50:5"),
         (["5:50"], "'5:50' is not a parameter; write it as --fast 5:50:5"),
-        (["--fast", "5", "--fast", "9"], "--fast is given twice; separate values by commas"),
+        (["--fast", "5", "--fast", "9"], "--param fast is given twice; separate values by commas"),
     ],
 )
 def test_arguments_that_are_no_parameters_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        parameters_of(arguments)
+        with_ranges(Typed(SweepSpec, {"asset": "S-ALPHA"}), arguments).spec()
 
 
 def test_the_table_and_the_warning_are_printed_and_the_page_is_written(

@@ -10,18 +10,18 @@ import sqlalchemy as sa
 from backtest_pipeline.definitions import defs
 from backtest_pipeline.defs.jobs import requested_jobs
 from backtest_pipeline.pipeline.jobs import submit
-from backtest_pipeline.pipeline.questions import BacktestQuestion, JobQuestion, RefreshQuestion
+from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec, RunSpec
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.jobs import Job, read_job
 
-RUN = JobQuestion(
-    question=BacktestQuestion(symbol="S-ALPHA", strategy="ema", params={"fast": 9, "slow": 21}),
+RUN = JobSpec(
+    spec=RunSpec(symbol="S-ALPHA", strategy="ema", params={"fast": 9, "slow": 21}),
     timeframes=["1W"],
 )
-REFRESH = JobQuestion(question=RefreshQuestion(symbols=["S-BETA"], timeframes=["1W"]))
+REFRESH = JobSpec(spec=RefreshSpec(symbols=["S-BETA"], timeframes=["1W"]))
 
 
-def submitted(store: Database, question: JobQuestion = RUN) -> Job:
+def submitted(store: Database, question: JobSpec = RUN) -> Job:
     return submit(store, question, "quant", most_combinations=500)
 
 

@@ -23,7 +23,7 @@ from backtest_pipeline_tests.defs.test_runs import (
 )
 
 ALPHA = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
-SHORT = WalkForwardResource(train=500, test=500)
+SHORT = WalkForwardResource(train_days=500, test_days=500)
 
 
 def test_folds_runs_and_verdicts_are_stored_and_found_again(
@@ -102,7 +102,7 @@ def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     execute(instance, "refresh", ALPHA)
-    run = execute(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train=9000))
+    run = execute(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train_days=9000))
     require_success(run)
     (event,) = run.get_asset_materialization_events()
     remark = event.step_materialization_data.materialization.metadata["without_result"]

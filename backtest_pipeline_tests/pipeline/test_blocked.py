@@ -19,9 +19,8 @@ from backtest_pipeline.pipeline.block_tables import block_table, limit_enforceme
 from backtest_pipeline.pipeline.blocked import blocks_by_run, run_blocks, run_plans
 from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.identity import Asked
-from backtest_pipeline.pipeline.results import get_run
 from backtest_pipeline.pipeline.retention import delete_runs
-from backtest_pipeline.pipeline.single_run import backtest_once
+from backtest_pipeline.pipeline.run_query import get_run
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -33,6 +32,7 @@ from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.block_events import REASONS, BlockFilter
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET
 from backtest_pipeline_tests.simulation.by_hand import hand_panel
 from backtest_pipeline_tests.simulation.markets import bars_of

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.identity import Asked
 from backtest_pipeline.pipeline.replay import Verdict, replay_runs
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET, market_without
 
 SOME = [Partition(asset, tf) for asset in "AB" for tf in ("1D", "3D")]

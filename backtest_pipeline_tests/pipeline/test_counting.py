@@ -20,7 +20,6 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.answering import answer
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.counting import (
@@ -31,8 +30,9 @@ from backtest_pipeline.pipeline.counting import (
     count_stage,
     counted,
 )
+from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.measuring import measure_storage
-from backtest_pipeline.pipeline.questions import BacktestQuestion, OptimizeQuestion
+from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.binance.client import BinanceClient
 from backtest_pipeline.sources.binance.source import BinanceBars
@@ -119,13 +119,13 @@ def test_answers_are_counted_by_their_kind(workspace: Workspace) -> None:
         "timeframe": "1W",
         "strategy": "ema_crossover",
     }
-    one = BacktestQuestion(**asked, params={"fast": 5, "slow": 9})
-    many = OptimizeQuestion(**asked, params={"fast": [5, 6], "slow": [9, 10]})
-    unknown = BacktestQuestion(**{**asked, "symbol": "NOBODY"}, params={"fast": 5, "slow": 9})
+    one = RunSpec(**asked, params={"fast": 5, "slow": 9})
+    many = SweepSpec(**asked, params={"fast": [5, 6], "slow": [9, 10]})
+    unknown = RunSpec(**{**asked, "symbol": "NOBODY"}, params={"fast": 5, "slow": 9})
     for question in (one, many):
-        answer(workspace, settings, question, "me")
+        execute(workspace, settings, question, "me")
     with pytest.raises(UnknownName):
-        answer(workspace, settings, unknown, "me")
+        execute(workspace, settings, unknown, "me")
     found = _numbers(workspace)
     assert {name: n for name, n in found.items() if name.partition(",")[0].endswith("_total")} == {
         "backtest_run_jobs_total,exchange=sample,timeframe=1W": 2,

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.explanation import Explanation, explain_runs
 from backtest_pipeline.pipeline.identity import Asked
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
 
 BARS = daily_panel({"A": 250}, seed=11)

@@ -22,31 +22,31 @@ from backtest_pipeline.pipeline import job_work
 from backtest_pipeline.pipeline.batches import StageReport
 from backtest_pipeline.pipeline.job_work import work_on
 from backtest_pipeline.pipeline.jobs import Ended, Launched, reconcile, resume, submit
-from backtest_pipeline.pipeline.questions import (
-    BacktestQuestion,
-    JobQuestion,
-    OptimizeQuestion,
-    PortfolioQuestion,
-    RefreshQuestion,
-    WalkForwardQuestion,
+from backtest_pipeline.pipeline.specs import (
+    JobSpec,
+    PortfolioSpec,
+    RefreshSpec,
+    RunSpec,
+    SweepSpec,
+    WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.jobs import Claim, Job, read_job, request_cancel, unit_results
 from backtest_pipeline.storage.settings import load_settings
 
-EMA = BacktestQuestion(symbol="S-ALPHA", strategy="ema", params={"fast": 8, "slow": 30})
-WALK = WalkForwardQuestion(symbol="S-ALPHA", strategy="ema")
-OPTIMIZE = OptimizeQuestion(symbol="S-ALPHA", strategy="ema", params={"fast": [5, 8]})
-PORTFOLIO = PortfolioQuestion(symbols=["A", "B"], strategy="ema", params=EMA.params)
+EMA = RunSpec(symbol="S-ALPHA", strategy="ema", params={"fast": 8, "slow": 30})
+WALK = WalkForwardSpec(symbol="S-ALPHA", strategy="ema")
+OPTIMIZE = SweepSpec(symbol="S-ALPHA", strategy="ema", params={"fast": [5, 8]})
+PORTFOLIO = PortfolioSpec(symbols=["A", "B"], strategy="ema", params=EMA.params)
 
 
-def submitted(workspace: Workspace, question: JobQuestion) -> Job:
+def submitted(workspace: Workspace, question: JobSpec) -> Job:
     return submit(workspace.database, question, "quant", most_combinations=500)
 
 
-def of(*symbols: str, timeframes: tuple[str, ...] = ("1W",)) -> JobQuestion:
-    return JobQuestion(question=EMA, symbols=list(symbols), timeframes=list(timeframes))
+def of(*symbols: str, timeframes: tuple[str, ...] = ("1W",)) -> JobSpec:
+    return JobSpec(spec=EMA, symbols=list(symbols), timeframes=list(timeframes))
 
 
 def worked(
@@ -232,8 +232,8 @@ def test_a_live_lease_is_never_taken_over_whatever_dagster_says(workspace: Works
 def test_a_refresh_job_stores_partitions_and_tells_what_each_stage_did(
     workspace: Workspace,
 ) -> None:
-    question = RefreshQuestion(symbols=["S-ALPHA", "S-BETA"], timeframes=["1W", "1M_CAL"])
-    job = submitted(workspace, JobQuestion(question=question))
+    question = RefreshSpec(symbols=["S-ALPHA", "S-BETA"], timeframes=["1W", "1M_CAL"])
+    job = submitted(workspace, JobSpec(spec=question))
     told: list[str] = []
     done = worked(workspace, job, told=lambda report: told.append(report.stage))
     assert done is not None
@@ -244,15 +244,15 @@ def test_a_refresh_job_stores_partitions_and_tells_what_each_stage_did(
 
 
 def test_a_refresh_job_is_of_the_assets_and_timeframes_that_it_names(workspace: Workspace) -> None:
-    question = RefreshQuestion(symbols=["S-ALPHA"], timeframes=["1D"])
-    asked = JobQuestion(question=question, symbols=["S-BETA"], timeframes=["1W"])
+    question = RefreshSpec(symbols=["S-ALPHA"], timeframes=["1D"])
+    asked = JobSpec(spec=question, symbols=["S-BETA"], timeframes=["1W"])
     job = submitted(workspace, asked)
     assert (job.symbols, job.timeframes) == (["S-BETA"], ["1W"])
 
 
 def test_a_refresh_job_without_a_single_bar_fails_with_the_reason(workspace: Workspace) -> None:
-    question = RefreshQuestion(symbols=["S-ALPHA"], timeframes=["1m"])
-    done = worked(workspace, submitted(workspace, JobQuestion(question=question)))
+    question = RefreshSpec(symbols=["S-ALPHA"], timeframes=["1m"])
+    done = worked(workspace, submitted(workspace, JobSpec(spec=question)))
     assert done is not None
     assert (done.status, done.units_stored) == ("failed", 0)
     assert "S-ALPHA|1m" in (done.error_message or "")
@@ -285,34 +285,30 @@ def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
 @pytest.mark.parametrize(
     ("question", "error"),
     [
-        (JobQuestion(question=EMA.model_copy(update={"strategy": "nonsense"})), UnknownName),
-        (JobQuestion(question=EMA.model_copy(update={"params": {"fast": -1}})), InvalidInput),
-        (JobQuestion(question=EMA, timeframes=["9Q"]), UnknownName),
-        (JobQuestion(question=WALK.model_copy(update={"objective": "luck"})), UnknownName),
-        (JobQuestion(question=WALK.model_copy(update={"params": {"speed": 1}})), UnknownName),
-        (JobQuestion(question=OPTIMIZE.model_copy(update={"metric": "luck"})), UnknownName),
-        (JobQuestion(question=PORTFOLIO.model_copy(update={"scheme": "luck"})), UnknownName),
+        (JobSpec(spec=EMA.model_copy(update={"strategy": "nonsense"})), UnknownName),
+        (JobSpec(spec=EMA.model_copy(update={"params": {"fast": -1}})), InvalidInput),
+        (JobSpec(spec=EMA, timeframes=["9Q"]), UnknownName),
+        (JobSpec(spec=WALK.model_copy(update={"objective": "luck"})), UnknownName),
+        (JobSpec(spec=WALK.model_copy(update={"params": {"speed": 1}})), UnknownName),
+        (JobSpec(spec=OPTIMIZE.model_copy(update={"metric": "luck"})), UnknownName),
+        (JobSpec(spec=PORTFOLIO.model_copy(update={"scheme": "luck"})), UnknownName),
         (
-            JobQuestion(question=PORTFOLIO.model_copy(update={"weights": {"A": 0.9, "B": 0.9}})),
+            JobSpec(spec=PORTFOLIO.model_copy(update={"weights": {"A": 0.9, "B": 0.9}})),
             InvalidInput,
         ),
         (
-            JobQuestion(
-                question=PortfolioQuestion(symbols=["A", "A"], strategy="ema", params=EMA.params)
-            ),
+            JobSpec(spec=PortfolioSpec(symbols=["A", "A"], strategy="ema", params=EMA.params)),
             BadSymbols,
         ),
         (
-            JobQuestion(
-                question=OptimizeQuestion(
-                    symbol="A", strategy="ema", params={"fast": list(range(1, 999))}
-                )
+            JobSpec(
+                spec=SweepSpec(symbol="A", strategy="ema", params={"fast": list(range(1, 999))})
             ),
             GridTooLarge,
         ),
         (
-            JobQuestion(
-                question=RefreshQuestion(
+            JobSpec(
+                spec=RefreshSpec(
                     symbols=[f"A{i}" for i in range(999)],
                     timeframes=[
                         "1D",
@@ -334,7 +330,7 @@ def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
     ],
 )
 def test_nonsense_is_refused_before_a_job_is_made_of_it(
-    workspace: Workspace, question: JobQuestion, error: type[Exception]
+    workspace: Workspace, question: JobSpec, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         submitted(workspace, question)

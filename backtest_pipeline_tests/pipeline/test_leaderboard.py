@@ -22,10 +22,10 @@ from backtest_pipeline.pipeline.leaderboard import (
     register_gates,
     shown_rows,
 )
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 
 SOUND = dict.fromkeys(
     (

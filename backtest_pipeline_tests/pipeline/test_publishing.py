@@ -15,7 +15,6 @@ from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of, stored_features
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
@@ -29,6 +28,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     daily_panel,
     refresh,
 )
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import (
     MARKET,
     PARTITIONS,

@@ -23,7 +23,6 @@ from backtest_pipeline.pipeline.replay import Code, Replay, Verdict, replay_runs
 from backtest_pipeline.pipeline.rerun import recorded_rows
 from backtest_pipeline.pipeline.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.second_opinion import second_opinion
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.summary import backtests_summary, walk_forward_summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
@@ -35,6 +34,7 @@ from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.code import archive_of, installed_code
 from backtest_pipeline.storage.recorded import recorded_runs
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
 from backtest_pipeline_tests.pipeline.test_explanation import BARS, restated
 from backtest_pipeline_tests.pipeline.versions import RESTING, other_version

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import ArtifactError, InvalidInput, RunNotFound
-from backtest_pipeline.pipeline.results import list_runs, pin, run_equity
 from backtest_pipeline.pipeline.retention import RetentionReport, delete_runs, retain
+from backtest_pipeline.pipeline.run_query import list_runs, pin, run_equity
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database

@@ -14,8 +14,6 @@ import sqlalchemy as sa
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.pipeline.identity import Asked, Window
-from backtest_pipeline.pipeline.robustness import assess_once
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.robustness import DOUBTS, NUMBERS
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -24,6 +22,7 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.sizing import VolatilityScaled
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline_tests.pipeline.on_demand import assess_once, backtest_once
 
 YEARS = Window(date(2023, 1, 1), date(2025, 1, 1))
 

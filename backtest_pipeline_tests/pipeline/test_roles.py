@@ -17,7 +17,6 @@ from backtest_pipeline.pipeline.identity import Asked
 from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.portfolios import RollupConfig
 from backtest_pipeline.pipeline.restatements import watch_history
-from backtest_pipeline.pipeline.robustness import assess_once
 from backtest_pipeline.pipeline.rollups import roll_up
 from backtest_pipeline.pipeline.summary import backtests_summary
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
@@ -27,6 +26,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.database import connect_database
 from backtest_pipeline.storage.migrations import check
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
+from backtest_pipeline_tests.pipeline.on_demand import assess_once
 
 MARKET = StaticSource({"1D": daily_panel({"A": 300, "B": 250})})
 PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
@@ -68,7 +68,7 @@ def test_a_writer_can_refresh_and_publish_whatever_there_is(login: Opening) -> N
     assert assess_once(writer, MARKET, **one, draws=5)["robustness"]
     plan = Plan(Schedule(150, 60))
     prepared = prepare_walk(writer, MARKET, asset="A", tf="1D", asked=ASKED, schedule=plan.schedule)
-    assert walk_once(writer, prepared, signal="ema", params={}, asked=ASKED, plan=plan)["folds"]
+    assert walk_once(writer, prepared, strategy="ema", params={}, asked=ASKED, plan=plan)["folds"]
     assert publish_leaderboard(writer, late_gates=True).rows
     watch_history(writer)
 

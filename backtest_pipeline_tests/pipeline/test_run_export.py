@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, RunNotFound, UnknownName
 from backtest_pipeline.pipeline import bundle_verifier
-from backtest_pipeline.pipeline.results import get_run, list_runs, run_timeseries, run_trades
 from backtest_pipeline.pipeline.run_export import bundle_files, export_bundle, export_run
+from backtest_pipeline.pipeline.run_query import get_run, list_runs, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.stops import StopRules

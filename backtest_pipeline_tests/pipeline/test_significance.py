@@ -17,7 +17,6 @@ from backtest_pipeline.pipeline.identity import Asked
 from backtest_pipeline.pipeline.ledger import trials_of
 from backtest_pipeline.pipeline.signals import signal_matrix
 from backtest_pipeline.pipeline.significance import deflate_partitions, deflated, families
-from backtest_pipeline.pipeline.single_run import backtest_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.batch import simulate_batch
@@ -28,6 +27,7 @@ from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.trials import read_families, record_trials
 from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, whole
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 
 CONFIG = SimulationConfig()
 

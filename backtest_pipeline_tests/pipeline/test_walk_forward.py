@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.checks import check_dataset
 from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.identity import Asked, Window
 from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
-from backtest_pipeline.pipeline.results import get_run
+from backtest_pipeline.pipeline.run_query import get_run
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.schedule import Schedule

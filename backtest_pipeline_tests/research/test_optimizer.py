@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.research.choices import Method
 from backtest_pipeline.research.optimizer import (
     Combination,
-    Method,
     Objective,
     Search,
     best_of,

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from skfolio.model_selection import WalkForward
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.research.choices import Mode
 from backtest_pipeline.research.splits import (
     LEAST_FILLED,
     Fold,
-    Mode,
     fixed_date_splits,
     gap_bars,
     walk_forward_layout,

@@ -28,7 +28,8 @@ from backtest_pipeline.research.walk_forward import (
     stitched,
 )
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.sources.sample import SampleMarket

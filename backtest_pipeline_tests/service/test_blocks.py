@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from backtest_pipeline_tests.service.conftest import QUESTION, Store
-from backtest_pipeline_tests.service.test_questions import told
+from backtest_pipeline_tests.service.test_specs import told
 
 
 def test_blocked_entries_are_listed_and_counted(

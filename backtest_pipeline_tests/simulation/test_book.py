@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.book import simulate_book
-from backtest_pipeline.simulation.config import SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,

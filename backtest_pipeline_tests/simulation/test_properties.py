@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.book import simulate_book
-from backtest_pipeline.simulation.config import Direction, SimulationConfig, with_config_columns
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT

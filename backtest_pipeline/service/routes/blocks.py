@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backtest_pipeline.pipeline import blocked
 from backtest_pipeline.service.authentication import Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, documented
-from backtest_pipeline.service.routes.asked import After, BlocksAsked, Limit
+from backtest_pipeline.service.routes.filters import After, BlockQuery, Limit
 from backtest_pipeline.service.routes.opened import Store
 from backtest_pipeline.service.routes.results import RunId
 from backtest_pipeline.storage.block_events import BlockFilter
@@ -148,7 +148,7 @@ def plans(run_id: RunId, store: Store, _user: Viewer) -> Plans:
 
 @router.get("/blocks")
 def blocks_by_run(
-    asked: Annotated[BlocksAsked, Query()], store: Store, _user: Viewer
+    asked: Annotated[BlockQuery, Query()], store: Store, _user: Viewer
 ) -> BlocksByRun:
     """Why entries were blocked, run by run."""
     wanted = BlockFilter(**asked.model_dump(exclude={"limit", "after"}))

@@ -1,20 +1,21 @@
-"""Questions that are answered while the client waits, by the warm workers."""
+"""Specs that are executed while the client waits, by the warm workers."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from backtest_pipeline.pipeline.answers import (
-    BacktestAnswer,
-    OptimizeAnswer,
-    PortfolioAnswer,
-    WalkForwardAnswer,
+from backtest_pipeline.pipeline.results import (
+    PortfolioResult,
+    RunResult,
+    SweepResult,
+    WalkForwardResult,
 )
-from backtest_pipeline.pipeline.questions import (
-    BacktestQuestion,
-    OptimizeQuestion,
-    PortfolioQuestion,
-    WalkForwardQuestion,
+from backtest_pipeline.pipeline.specs import (
+    ExecutableSpec,
+    PortfolioSpec,
+    RunSpec,
+    SweepSpec,
+    WalkForwardSpec,
 )
 from backtest_pipeline.service.authentication import Runner, User
 from backtest_pipeline.service.pool import Pool, Work
@@ -27,36 +28,35 @@ router = APIRouter(
     dependencies=[Depends(require_json)],
     responses=documented(*AUTHENTICATED, *COMPUTING),
 )
-_Asked = BacktestQuestion | WalkForwardQuestion | PortfolioQuestion | OptimizeQuestion
 
 
-@router.post("/run", response_model=BacktestAnswer)
-async def run(question: BacktestQuestion, user: Runner, request: Request) -> Response:
+@router.post("/run", response_model=RunResult)
+async def run(spec: RunSpec, user: Runner, request: Request) -> Response:
     """Backtest one strategy on one asset, and store the run."""
-    return await _answered(question, user, request)
+    return await _executed(spec, user, request)
 
 
-@router.post("/walkforward", response_model=WalkForwardAnswer)
-async def walkforward(question: WalkForwardQuestion, user: Runner, request: Request) -> Response:
+@router.post("/walkforward", response_model=WalkForwardResult)
+async def walkforward(spec: WalkForwardSpec, user: Runner, request: Request) -> Response:
     """Choose parameters on training windows, test each choice on the bars after, store all."""
-    return await _answered(question, user, request, slow=True)
+    return await _executed(spec, user, request, slow=True)
 
 
-@router.post("/portfolio", response_model=PortfolioAnswer)
-async def portfolio(question: PortfolioQuestion, user: Runner, request: Request) -> Response:
+@router.post("/portfolio", response_model=PortfolioResult)
+async def portfolio(spec: PortfolioSpec, user: Runner, request: Request) -> Response:
     """Trade one strategy on several assets, spread capital over them, and store all."""
-    return await _answered(question, user, request, slow=True)
+    return await _executed(spec, user, request, slow=True)
 
 
-@router.post("/optimize", response_model=OptimizeAnswer)
-async def optimize(question: OptimizeQuestion, user: Runner, request: Request) -> Response:
+@router.post("/optimize", response_model=SweepResult)
+async def optimize(spec: SweepSpec, user: Runner, request: Request) -> Response:
     """Trade every combination of a strategy's parameters, and name the best."""
-    return await _answered(question, user, request, slow=True)
+    return await _executed(spec, user, request, slow=True)
 
 
-async def _answered(
-    question: _Asked, user: User, request: Request, *, slow: bool = False
+async def _executed(
+    spec: ExecutableSpec, user: User, request: Request, *, slow: bool = False
 ) -> Response:
     pool: Pool = request.app.state.pool
-    answer = await pool.ask(Work(question.model_dump_json(), user.name, slow))
-    return Response(answer, media_type="application/json")
+    result = await pool.execute(Work(spec.model_dump_json(), user.name, slow))
+    return Response(result, media_type="application/json")

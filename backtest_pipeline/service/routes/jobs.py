@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Requ
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backtest_pipeline.pipeline import jobs
-from backtest_pipeline.pipeline.questions import JobQuestion
+from backtest_pipeline.pipeline.specs import JobSpec
 from backtest_pipeline.service.authentication import Runner, Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
 from backtest_pipeline.service.refusals import require_json
-from backtest_pipeline.service.routes.answers import JobFacts, Jobs
-from backtest_pipeline.service.routes.asked import JobsAsked
+from backtest_pipeline.service.routes.filters import JobQuery
 from backtest_pipeline.service.routes.opened import Store
+from backtest_pipeline.service.routes.responses import JobFacts, Jobs
 from backtest_pipeline.service.watching import Watching, mark
 from backtest_pipeline.storage.job_queue import JobFilter, list_jobs
 from backtest_pipeline.storage.jobs import read_job, unit_results
@@ -39,13 +39,13 @@ Seen = Annotated[
 
 @router.post("", status_code=202, responses=_ASKABLE, dependencies=[Depends(require_json)])
 def submit(
-    question: JobQuestion, store: Store, user: Runner, request: Request, response: Response
+    spec: JobSpec, store: Store, user: Runner, request: Request, response: Response
 ) -> JobFacts:
     """Ask; the answer is at the address in `Location`, and in its events."""
     settings: Settings = request.app.state.settings
     job = jobs.submit(
         store.database,
-        question,
+        spec,
         user.name,
         most_combinations=settings.optimizer_max_combinations,
     )
@@ -54,7 +54,7 @@ def submit(
 
 
 @router.get("")
-def list_all(asked: Annotated[JobsAsked, Query()], store: Store, _user: Viewer) -> Jobs:
+def list_all(asked: Annotated[JobQuery, Query()], store: Store, _user: Viewer) -> Jobs:
     """Jobs, the newest first."""
     wanted = JobFilter(**asked.model_dump(exclude={"limit", "after"}))
     with store.database.begin() as connection:

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
 
-from backtest_pipeline.pipeline import results
-from backtest_pipeline.pipeline.answering import stored_portfolio_answer
-from backtest_pipeline.pipeline.answers import PortfolioAnswer
+from backtest_pipeline.pipeline import run_query
+from backtest_pipeline.pipeline.result_rows import stored_portfolio_result
+from backtest_pipeline.pipeline.results import PortfolioResult
 from backtest_pipeline.service.authentication import Runner, Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
 from backtest_pipeline.service.refusals import require_json
@@ -25,9 +25,9 @@ PortfolioId = Annotated[UUID, Path(examples=["6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a
 
 
 @router.get("")
-def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> PortfolioAnswer:
+def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> PortfolioResult:
     """A stored portfolio; members whose runs are gone are left out."""
-    return stored_portfolio_answer(store, portfolio_id)
+    return stored_portfolio_result(store, portfolio_id)
 
 
 @router.put(
@@ -38,10 +38,10 @@ def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> Portfol
 )
 def pin(portfolio_id: PortfolioId, asked: Pin, store: Store, user: Runner) -> None:
     """Keep a portfolio for ever."""
-    results.pin(store, [portfolio_id], user.name, asked.note)
+    run_query.pin(store, [portfolio_id], user.name, asked.note)
 
 
 @router.delete("/pin", status_code=204)
 def unpin(portfolio_id: PortfolioId, store: Store, _user: Runner) -> None:
     """Let retention have a portfolio."""
-    results.unpin(store, [portfolio_id])
+    run_query.unpin(store, [portfolio_id])

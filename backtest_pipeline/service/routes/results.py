@@ -10,17 +10,17 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.pipeline import results
-from backtest_pipeline.pipeline.results import RunDetail
+from backtest_pipeline.pipeline import run_query
 from backtest_pipeline.pipeline.retention import delete_runs
 from backtest_pipeline.pipeline.run_comparison import RunComparison, compare_runs
+from backtest_pipeline.pipeline.run_query import RunDetail
 from backtest_pipeline.pipeline.run_report import run_artifact, run_report
 from backtest_pipeline.service.authentication import Runner, Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.refusals import require_json
-from backtest_pipeline.service.routes.answers import Runs, RunSummary, Series, Trades, series_of
-from backtest_pipeline.service.routes.asked import PLAIN, After, ArtifactName, Limit, RunsAsked
+from backtest_pipeline.service.routes.filters import PLAIN, After, ArtifactName, Limit, RunQuery
 from backtest_pipeline.service.routes.opened import Store
+from backtest_pipeline.service.routes.responses import Runs, RunSummary, Series, Trades, series_of
 from backtest_pipeline.storage.results import RunFilter
 
 router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
@@ -53,10 +53,10 @@ class Pin(BaseModel):
 
 
 @router.get("")
-def list_runs(asked: Annotated[RunsAsked, Query()], store: Store, _user: Viewer) -> Runs:
+def list_runs(asked: Annotated[RunQuery, Query()], store: Store, _user: Viewer) -> Runs:
     """Stored runs, the newest first."""
     wanted = asked.model_dump(exclude={"limit", "after"})
-    page = results.list_runs(store, RunFilter(**wanted), limit=asked.limit, after=asked.after)
+    page = run_query.list_runs(store, RunFilter(**wanted), limit=asked.limit, after=asked.after)
     return Runs.model_validate(page, from_attributes=True)
 
 
@@ -73,13 +73,13 @@ def compare(asked: RunsToCompare, store: Store, _user: Viewer) -> RunComparison:
 @router.get("/{run_id}", responses=_STORED)
 def get_run(run_id: RunId, store: Store, _user: Viewer) -> RunDetail:
     """All that is known of a run but its series."""
-    return results.get_run(store, run_id)
+    return run_query.get_run(store, run_id)
 
 
 @router.get("/{run_id}/summary", responses=_STORED)
 def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
     """A run in figures."""
-    return RunSummary.model_validate(results.get_run(store, run_id), from_attributes=True)
+    return RunSummary.model_validate(run_query.get_run(store, run_id), from_attributes=True)
 
 
 @router.get("/{run_id}/trades", responses=_STORED)
@@ -87,20 +87,20 @@ def trades(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> Trades:
     """Trades of a run, by number."""
-    page = results.run_trades(store, run_id, limit=limit, after=after)
+    page = run_query.run_trades(store, run_id, limit=limit, after=after)
     return Trades.model_validate(page, from_attributes=True)
 
 
 @router.get("/{run_id}/equity", responses=_STORED)
 def equity(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> Series:
     """Equity and benchmark by bar, in the quote currency."""
-    return series_of(run_id, results.run_equity(store, run_id, points=points))
+    return series_of(run_id, run_query.run_equity(store, run_id, points=points))
 
 
 @router.get("/{run_id}/metrics/timeseries", responses=_STORED)
 def timeseries(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> Series:
     """Equity, drawdown, exposure and benchmark by bar."""
-    return series_of(run_id, results.run_timeseries(store, run_id, points=points))
+    return series_of(run_id, run_query.run_timeseries(store, run_id, points=points))
 
 
 @router.get("/{run_id}/metrics/rolling", responses=_STORED)
@@ -111,7 +111,7 @@ def rolling(
     window: Annotated[int, Query(ge=2, le=10_000, description="Days of a window.")] = 90,
 ) -> Series:
     """Return, volatility and Sharpe ratio of the days before each day."""
-    return series_of(run_id, results.run_rolling(store, run_id, window))
+    return series_of(run_id, run_query.run_rolling(store, run_id, window))
 
 
 @router.get(
@@ -160,10 +160,10 @@ def delete(run_id: RunId, store: Store, _user: Runner) -> None:
 )
 def pin(run_id: RunId, asked: Pin, store: Store, user: Runner) -> None:
     """Keep a run, however old."""
-    results.pin(store, [run_id], user.name, asked.note)
+    run_query.pin(store, [run_id], user.name, asked.note)
 
 
 @router.delete("/{run_id}/pin", status_code=204, responses=documented("RUN_NOT_FOUND"))
 def unpin(run_id: RunId, store: Store, _user: Runner) -> None:
     """Let retention have a run again."""
-    results.unpin(store, [run_id])
+    run_query.unpin(store, [run_id])

@@ -18,18 +18,18 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.answering import answer
-from backtest_pipeline.pipeline.answers import (
-    BacktestAnswer,
-    OptimizeAnswer,
-    PortfolioAnswer,
-    WalkForwardAnswer,
+from backtest_pipeline.pipeline.execution import execute
+from backtest_pipeline.pipeline.results import (
+    PortfolioResult,
+    RunResult,
+    SweepResult,
+    WalkForwardResult,
 )
-from backtest_pipeline.pipeline.questions import (
-    BacktestQuestion,
-    OptimizeQuestion,
-    PortfolioQuestion,
-    WalkForwardQuestion,
+from backtest_pipeline.pipeline.specs import (
+    PortfolioSpec,
+    RunSpec,
+    SweepSpec,
+    WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.sample import SampleMarket
@@ -41,17 +41,17 @@ EMA = {"fast": 9, "slow": 21}
 WEEKLY = {"timeframe": "1W", "strategy": "ema"}
 
 
-def run_of(workspace: Workspace, symbol: str = "S-ALPHA", **changes: Any) -> BacktestAnswer:
+def run_of(workspace: Workspace, symbol: str = "S-ALPHA", **changes: Any) -> RunResult:
     asked = {**WEEKLY, "symbol": symbol, "params": EMA} | changes
-    found = answer(workspace, settings(), BacktestQuestion.model_validate(asked), "quant")
-    assert isinstance(found, BacktestAnswer)
+    found = execute(workspace, settings(), RunSpec.model_validate(asked), "quant")
+    assert isinstance(found, RunResult)
     return found
 
 
-def portfolio_of(workspace: Workspace, *symbols: str, **changes: object) -> PortfolioAnswer:
+def portfolio_of(workspace: Workspace, *symbols: str, **changes: object) -> PortfolioResult:
     asked = {**WEEKLY, "symbols": list(symbols), "params": EMA} | changes
-    found = answer(workspace, settings(), PortfolioQuestion.model_validate(asked), "quant")
-    assert isinstance(found, PortfolioAnswer)
+    found = execute(workspace, settings(), PortfolioSpec.model_validate(asked), "quant")
+    assert isinstance(found, PortfolioResult)
     return found
 
 
@@ -83,7 +83,8 @@ def test_parameters_of_ones_own_are_signals_that_no_refresh_computes(
     workspace: Workspace,
 ) -> None:
     found = run_of(workspace, params={"fast": 5, "slow": 13})
-    assert found.signal == "ema_crossover(fast=5, slow=13)"
+    assert (found.strategy, found.preset) == ("ema_crossover", None)
+    assert (found.params["fast"], found.params["slow"]) == (5, 13)
     assert run_of(workspace, params={"slow": 13, "fast": 5}) == found
     assert count(workspace, "dim_signals WHERE NOT is_active") == 1
     refresh(workspace, SampleMarket(), [Partition("S-ALPHA", "1W")])
@@ -128,11 +129,11 @@ def test_all_weight_on_one_asset_is_that_assets_run(workspace: Workspace) -> Non
 
 
 def test_a_search_names_the_best_and_stores_it_as_a_run(workspace: Workspace) -> None:
-    question = OptimizeQuestion.model_validate(
+    question = SweepSpec.model_validate(
         {**WEEKLY, "symbol": "S-ALPHA", "params": {"fast": [3, 5, 8], "slow": [13, 21]}, "top": 3}
     )
-    found = answer(workspace, settings(), question, "quant")
-    assert isinstance(found, OptimizeAnswer)
+    found = execute(workspace, settings(), question, "quant")
+    assert isinstance(found, SweepResult)
     assert (found.n_combinations, len(found.ranked)) == (6, 3)
     sharpes = [combination.metrics["sharpe"] for combination in found.ranked]
     assert sharpes == sorted(sharpes, key=lambda sharpe: -(sharpe or 0.0))
@@ -146,15 +147,15 @@ def test_a_search_names_the_best_and_stores_it_as_a_run(workspace: Workspace) ->
 def test_a_walk_forward_of_any_strategy_is_stored_with_its_folds(
     workspace: Workspace, strategy: str
 ) -> None:
-    question = WalkForwardQuestion.model_validate(
+    question = WalkForwardSpec.model_validate(
         {**WEEKLY, "strategy": strategy, "symbol": "S-ALPHA", "train_days": 730, "test_days": 365}
     )
-    found = answer(workspace, settings(), question, "quant")
-    assert isinstance(found, WalkForwardAnswer)
+    found = execute(workspace, settings(), question, "quant")
+    assert isinstance(found, WalkForwardResult)
     assert len(found.folds) >= 2
     assert all(fold.train_end < fold.test_start for fold in found.folds)
     assert found.folds[0].train.keys() == found.folds[0].test.keys()
-    assert answer(workspace, settings(), question, "quant") == found
+    assert execute(workspace, settings(), question, "quant") == found
 
 
 def test_a_run_that_others_took_the_place_of_takes_it_again_when_it_is_asked_for(
@@ -219,9 +220,9 @@ def test_portfolios_that_cannot_be_are_refused(
 def test_grids_that_cannot_be_swept_are_refused(
     workspace: Workspace, params: dict[str, object], error: type
 ) -> None:
-    question = OptimizeQuestion.model_validate({**WEEKLY, "symbol": "S-ALPHA", "params": params})
+    question = SweepSpec.model_validate({**WEEKLY, "symbol": "S-ALPHA", "params": params})
     with pytest.raises(error):
-        answer(workspace, settings(), question, "quant")
+        execute(workspace, settings(), question, "quant")
 
 
 def test_an_exchange_is_no_source_where_features_are_the_users_own(

@@ -23,7 +23,8 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.results import (
+from backtest_pipeline.pipeline.run_comparison import compare_runs
+from backtest_pipeline.pipeline.run_query import (
     SERIES,
     find_runs,
     get_run,
@@ -36,7 +37,6 @@ from backtest_pipeline.pipeline.results import (
     run_trades,
     unpin,
 )
-from backtest_pipeline.pipeline.run_comparison import compare_runs
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel

@@ -22,7 +22,7 @@ ArtifactName = Annotated[
 ]
 
 
-class JobsAsked(BaseModel):
+class JobQuery(BaseModel):
     """Which jobs are wanted; what is not given is any."""
 
     model_config = ConfigDict(extra="forbid")
@@ -42,7 +42,7 @@ class JobsAsked(BaseModel):
     )
 
 
-class BlocksAsked(BaseModel):
+class BlockQuery(BaseModel):
     """Which blocked entries are counted; what is not given is any."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +57,7 @@ class BlocksAsked(BaseModel):
     )
 
 
-class RunsAsked(BaseModel):
+class RunQuery(BaseModel):
     """Which runs are wanted; what is not given is any."""
 
     model_config = ConfigDict(extra="forbid")

@@ -2,100 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from backtest_pipeline.cli.console import console, print_json, progress_shown, say
-from backtest_pipeline.cli.opening import store_and_source
+from backtest_pipeline.cli.console import console, print_json, say
+from backtest_pipeline.cli.opening import opened_for
+from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
+from backtest_pipeline.pipeline.specs import RobustnessSpec
 
 if TYPE_CHECKING:
-    from backtest_pipeline.cli.assumed import Assumed
+    from backtest_pipeline.pipeline.results import RobustnessResult
 
 _LEVEL = 0.05
 Row = Mapping[str, Any]
 
 
+@of_spec(RobustnessSpec, leave_out=["bands"])
 def robustness(
     *,
-    signal: str,
-    asset: str,
-    tf: str,
-    assumptions: Assumed,
-    bars: str,
-    draws: int,
-    seed: int,
-    full_rebuild: bool,
-    as_json: bool,
+    signal: Signal = None,
+    typed: Typed[RobustnessSpec],
+    bars: Bars = None,
+    full_rebuild: FullRebuild = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Backtest, put the run in doubt, and print what remains of it."""
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        asked = assumptions.asked()
-        from backtest_pipeline.pipeline.robustness import assess_once
-        from backtest_pipeline.research.draws import require_draws
-        from backtest_pipeline.storage.datasets import synthetic_among
+    """Backtest one strategy on one asset, and tell how far the result can be trusted."""
+    with opened_for(typed, signal) as (workspace, settings, wanted):
+        from backtest_pipeline.pipeline.execution import execute
+        from backtest_pipeline.pipeline.results import RobustnessResult
 
-        require_draws(draws, seed)
-        with store_and_source(asset, bars, progress, asked.benchmark) as (workspace, source):
-            row = assess_once(
-                workspace,
-                source,
-                signal=signal,
-                asset=asset,
-                tf=tf,
-                asked=asked,
-                draws=draws,
-                seed=seed,
-                rebuild=full_rebuild,
-            )
-            folder = f"{workspace.artifacts.where}/{row['robustness']['artifact_uri']}"
-            with workspace.database.begin() as connection:
-                synthetic = bool(synthetic_among(connection, [asset]))
+        found = execute(workspace, settings, wanted, bars=str(bars or ""), rebuild=full_rebuild)
+        assert isinstance(found, RobustnessResult)  # noqa: S101  (robustness has no other)
+        folder = f"{workspace.artifacts.where}/{found.robustness_uri}"
     if as_json:
-        print_json(_as_json(row, folder, synthetic))
+        print_json(found.model_dump(mode="json"))
     else:
-        _show(row, folder, synthetic)
+        _show(found, folder)
 
 
-def _as_json(row: Row, folder: str, synthetic: bool) -> dict[str, Any]:
-    from backtest_pipeline.research.robustness import NUMBERS
-
-    found = row["robustness"]
-    return {
-        "run_id": str(row["run_id"]),
-        "signal": row["signal_name"],
-        "asset": row["symbol"],
-        "timeframe": row["tf"],
-        "bars": int(row["n_bars"]),
-        "trades": int(row["trade_count"]),
-        "synthetic": synthetic,
-        "draws": found["draws"],
-        "seed": found["seed"],
-        "fragile": found["fragile"],
-        "reasons": found["reasons"],
-        "numbers": {name: {**row, **found}[name] for name in NUMBERS},
-        "undefined": found["undefined"],
-        "envelope": found["envelope"],
-        "artifacts": folder,
-    }
-
-
-def _show(row: Row, folder: str, synthetic: bool) -> None:
-    found = row["robustness"]
-    what = f"{row['signal_name']} on {row['symbol']} {row['tf']}"
-    if synthetic:
+def _show(result: RobustnessResult, folder: str) -> None:
+    found: Row = {**result.model_dump(exclude={"metrics", "numbers"}), **result.numbers}
+    row: Row = result.metrics
+    what = f"{result.preset or result.strategy} on {result.symbol} {result.timeframe}"
+    if result.synthetic:
         what += " (synthetic bars)"
     console.print(_doubts_table(what, row, found))
-    for reason in found["reasons"]:
+    for reason in result.reasons:
         say(f"fragile: {reason}")
     say("return by fee (down) and slippage (across), basis points a side:")
-    console.print(_costs_table(found["envelope"]))
-    say(f"{row['n_bars']:,} bars, {row['trade_count']:,.0f} trades, run {row['run_id']}")
-    say(f"{found['draws']:,} draws each, seed {found['seed']}; bands and draws: {folder}")
+    console.print(_costs_table(result.envelope))
+    say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")
+    say(f"{result.draws:,} draws each, seed {result.seed}; bands and draws: {folder}")
     say("no number here knows how many other runs were tried before this one")
 
 
@@ -220,7 +181,7 @@ def _worst(found: Row) -> float:
     )
 
 
-def _costs_table(envelope: list[Row]) -> Table:
+def _costs_table(envelope: Sequence[Row]) -> Table:
     """Total return by fee and slippage; the run's own in bold."""
     run = envelope[0]
     returns = {

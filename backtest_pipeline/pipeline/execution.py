@@ -1,0 +1,312 @@
+"""The one way in which a spec is computed, whoever asks: Python, the service, a job, Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.comparison import NOT_ASSETS
+from backtest_pipeline.pipeline.counting import EXTERNAL, Kind, counted
+from backtest_pipeline.pipeline.exploration import Exploration
+from backtest_pipeline.pipeline.external import ExternalReader
+from backtest_pipeline.pipeline.folds import Plan
+from backtest_pipeline.pipeline.on_demand import (
+    backtest,
+    portfolio_on_demand,
+    require_several,
+    shared_by,
+    sweep_on_demand,
+)
+from backtest_pipeline.pipeline.portfolios import RollupConfig
+from backtest_pipeline.pipeline.result_rows import (
+    portfolio_result,
+    robustness_result,
+    run_result,
+    sweep_result,
+    walk_forward_result,
+)
+from backtest_pipeline.pipeline.results import (
+    PortfolioResult,
+    Result,
+    RobustnessResult,
+    RunResult,
+    SweepResult,
+    WalkForwardResult,
+)
+from backtest_pipeline.pipeline.robustness import assess_run
+from backtest_pipeline.pipeline.specs import (
+    ExecutableSpec,
+    PortfolioSpec,
+    RobustnessSpec,
+    RunSpec,
+    SweepSpec,
+    WalkForwardSpec,
+)
+from backtest_pipeline.pipeline.walking import Prepared, prepare_walk, walk_once
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.optimizer import Objective, Search
+from backtest_pipeline.research.portfolio import FIXED
+from backtest_pipeline.research.schedule import FixedDates, Schedule
+from backtest_pipeline.sources.base import BarSource, require_known
+from backtest_pipeline.sources.choose import choose_source, exchange_of
+from backtest_pipeline.storage.results import note_request
+from backtest_pipeline.storage.settings import Settings, exchange_access
+
+_MINUTES = {"1m", "5m", "15m", "30m"}
+Source = BarSource | ExternalReader
+
+
+def execute(
+    workspace: Workspace,
+    settings: Settings,
+    spec: ExecutableSpec | RobustnessSpec,
+    user: str = "",
+    *,
+    bars: str = "",
+    rebuild: bool = False,
+) -> Result:
+    """Compute and store what a spec asks for, or find it where it is stored.
+
+    Args:
+        workspace: the open store.
+        settings: of this process.
+        spec: what is asked for.
+        user: who asks, recorded with the runs; nobody where empty.
+        bars: file, folder or `binance:1h` in place of the store's source.
+        rebuild: compute also what has not changed.
+
+    Raises:
+        BacktestError: with the code of the problem; market/errors.py has them all.
+    """
+    is_built = workspace.external is None
+    exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
+    counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
+    with counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe) as tally:
+        source = source_for(workspace, settings, spec, bars)
+        found = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
+        if user:
+            with workspace.database.begin() as connection:
+                note_request(connection, found.run_ids, user)
+        if isinstance(found, SweepResult):
+            tally.combinations = found.n_combinations
+        if isinstance(found, WalkForwardResult):
+            tally.overfit = int(found.verdict == "overfit")
+    return found
+
+
+def _run(
+    workspace: Workspace, _: Settings, spec: RunSpec, source: Source, rebuild: bool
+) -> RunResult:
+    (row,) = backtest(workspace, source, spec, [spec.symbol], rebuild=rebuild).runs
+    return run_result(workspace, row, spec)
+
+
+def _robustness(
+    workspace: Workspace, _: Settings, spec: RobustnessSpec, source: Source, rebuild: bool
+) -> RobustnessResult:
+    made = backtest(workspace, source, spec, [spec.symbol], rebuild=rebuild)
+    found = assess_run(
+        workspace, made, shared_by(workspace, spec), spec.draws, spec.seed, rebuild=rebuild
+    )
+    return robustness_result(workspace, made.runs[0], spec, found)
+
+
+def _walk_forward(
+    workspace: Workspace, settings: Settings, spec: WalkForwardSpec, source: Source, rebuild: bool
+) -> WalkForwardResult:
+    prepared = prepare(workspace, settings, spec, source, rebuild=rebuild)
+    row = walk_once(
+        workspace,
+        prepared,
+        strategy=spec.strategy,
+        params=spec.params,
+        asked=shared_by(workspace, spec),
+        plan=_plan(spec, settings),
+        rebuild=rebuild,
+    )
+    return walk_forward_result(workspace, row, spec)
+
+
+def prepare(
+    workspace: Workspace,
+    settings: Settings,
+    spec: WalkForwardSpec,
+    source: Source,
+    *,
+    rebuild: bool = False,
+) -> Prepared:
+    """Bring the features of a walk-forward up to date, and lay out its folds."""
+    return prepare_walk(
+        workspace,
+        source,
+        asset=spec.symbol,
+        tf=spec.timeframe,
+        asked=shared_by(workspace, spec),
+        schedule=_plan(spec, settings).schedule,
+        rebuild=rebuild,
+    )
+
+
+def _sweep(
+    workspace: Workspace, settings: Settings, spec: SweepSpec, source: Source, rebuild: bool
+) -> SweepResult:
+    return swept(workspace, settings, spec, source, rebuild=rebuild)[0]
+
+
+def swept(
+    workspace: Workspace,
+    settings: Settings,
+    spec: SweepSpec,
+    source: Source,
+    *,
+    rebuild: bool = False,
+) -> tuple[SweepResult, Exploration]:
+    """A sweep with its best combination as a stored run, and all that a page shows of it."""
+    most = combinations_allowed(spec, settings.optimizer_max_combinations)
+    found = sweep_on_demand(workspace, source, spec, most=most, rebuild=rebuild)
+    common = RunSpec.model_fields.keys() & spec.model_fields_set - {"kind", "params", "strategy"}
+    best = RunSpec(
+        **{name: getattr(spec, name) for name in common},
+        strategy=found.subject.signal_type,
+        params=found.best,
+    )
+    (row,) = backtest(workspace, source, best, [best.symbol]).runs
+    return sweep_result(found, run_result(workspace, row, best), spec.top), found
+
+
+def _portfolio(
+    workspace: Workspace, _: Settings, spec: PortfolioSpec, source: Source, rebuild: bool
+) -> PortfolioResult:
+    config = rollup_config(spec)
+    made = backtest(workspace, source, spec, sorted(spec.symbols), rebuild=rebuild)
+    return portfolio_result(portfolio_on_demand(workspace, made.runs, config), made.runs)
+
+
+def combinations_allowed(spec: WalkForwardSpec | SweepSpec, most: int) -> int:
+    """How many combinations a spec may try; raises GridTooLarge for more than `most`."""
+    if spec.max_combinations is not None and spec.max_combinations > most:
+        raise GridTooLarge(
+            f"max_combinations is {spec.max_combinations:,}, and {most:,} are allowed here; raise "
+            "BACKTEST_OPTIMIZER_MAX_COMBINATIONS"
+        )
+    return spec.max_combinations or most
+
+
+def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> Plan:
+    """How a walk-forward is done; raises UnknownName, InvalidInput for what makes no sense."""
+    schedule = (
+        FixedDates(
+            [tuple(day.isoformat() for day in window) for window in spec.dates],
+            spec.purge_bars,
+            spec.embargo,
+        )
+        if spec.dates
+        else Schedule(
+            spec.train_days,
+            spec.test_days,
+            spec.mode,
+            spec.purge_bars,
+            spec.embargo,
+            spec.step_days,
+        )
+    )
+    return Plan(
+        schedule,
+        Search(spec.search, combinations_allowed(spec, most), spec.seed),
+        Objective.of(spec.objective),
+        threshold,
+    )
+
+
+def _plan(spec: WalkForwardSpec, settings: Settings) -> Plan:
+    return plan_of(spec, settings.optimizer_max_combinations, settings.wfo_threshold)
+
+
+def rollup_config(spec: PortfolioSpec) -> RollupConfig:
+    """How a portfolio is formed; raises UnknownName, InvalidInput for what makes no sense."""
+    require_several(spec.symbols)
+    config = spec.config()
+    return RollupConfig(
+        costs=config.costs,
+        initial_cash=config.initial_cash,
+        schemes=(spec.scheme if spec.weights is None else FIXED,),
+        rebalance=spec.rebalance,
+        lookback=spec.lookback,
+        max_weight=spec.max_weight,
+        risk_free=config.risk_free,
+        weights=_weights(spec, sorted(spec.symbols)),
+    )
+
+
+def _weights(spec: PortfolioSpec, symbols: Sequence[str]) -> tuple[float, ...]:
+    if spec.weights is None:
+        return ()
+    if spec.scheme != "equal_weight" or spec.max_weight != 1.0:
+        raise InvalidInput(
+            "weights are given or found: leave out scheme and max_weight beside them"
+        )
+    strange = sorted(set(spec.weights) ^ set(symbols))
+    if strange:
+        raise BadSymbols(
+            f"each asset of the portfolio has one weight; {', '.join(strange)} is on one side only"
+        )
+    return tuple(spec.weights[symbol] for symbol in symbols)
+
+
+def source_for(
+    workspace: Workspace,
+    settings: Settings,
+    spec: ExecutableSpec | RobustnessSpec,
+    bars: str = "",
+) -> Source:
+    """Where the bars or features of a spec come from.
+
+    Raises:
+        UnknownName: for a symbol that named bars do not have: of another source it might be stored.
+    """
+    symbols = spec.symbols if isinstance(spec, PortfolioSpec) else [spec.symbol]
+    benchmark = getattr(spec, "benchmark", "asset")
+    named = symbols if benchmark in NOT_ASSETS else [*symbols, benchmark]
+    if bars and spec.exchange:
+        raise InvalidInput("bars come from a file or from an exchange: leave out one of the two")
+    chosen = settings.model_copy(update={"use_cache": settings.use_cache and spec.use_cache})
+    wanted = bars or _exchange_bars(spec.exchange, spec.timeframe)
+    source = source_of(workspace, chosen, wanted, symbols=named)
+    if bars:
+        require_known(symbols, source.symbols())
+    return source
+
+
+def source_of(
+    workspace: Workspace, settings: Settings, bars: str = "", *, symbols: Sequence[str]
+) -> Source:
+    """Bars as a source spells them, else what the store is fed from; `symbols` are wanted.
+
+    Raises:
+        ConfigurationError: for bars where features are the user's own.
+    """
+    chosen = settings.bars_of(bars)
+    if workspace.external is not None:
+        return ExternalReader(workspace)
+    return choose_source(chosen, lambda: exchange_access(settings), symbols)
+
+
+def _exchange_bars(exchange: str, tf: str) -> str:
+    """The exchange with the longest of its intervals that the timeframe can be made of."""
+    if not exchange:
+        return ""
+    bars = timeframe(tf)
+    if bars.name in _MINUTES:
+        return f"{exchange}:{bars.name}"
+    return f"{exchange}:{'1h' if bars.is_intraday else '1d'}"
+
+
+_EXECUTORS: dict[type, Callable[[Workspace, Settings, Any, Source, bool], Result]] = {
+    RunSpec: _run,
+    RobustnessSpec: _robustness,
+    WalkForwardSpec: _walk_forward,
+    SweepSpec: _sweep,
+    PortfolioSpec: _portfolio,
+}

@@ -1,0 +1,238 @@
+"""Rows of the store as results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from backtest_pipeline.market.errors import RunNotFound
+from backtest_pipeline.pipeline.exploration import Exploration
+from backtest_pipeline.pipeline.results import (
+    Combination,
+    Fold,
+    Interval,
+    Member,
+    Metrics,
+    Neighbourhood,
+    PortfolioResult,
+    RobustnessResult,
+    RunResult,
+    SweepResult,
+    WalkForwardResult,
+)
+from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.exploration import parameters
+from backtest_pipeline.research.bootstrap import FEWEST_DAYS, daily_equity
+from backtest_pipeline.research.robustness import NUMBERS
+from backtest_pipeline.research.selection import bootstrap_intervals
+from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
+from backtest_pipeline.storage.datasets import (
+    not_fetched_since,
+    quality_by_reason,
+    synthetic_among,
+)
+from backtest_pipeline.storage.portfolios import stored_portfolio
+from backtest_pipeline.storage.runs import runs_by_id
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
+
+Row = Mapping[str, Any]
+
+
+def run_result(workspace: Workspace, row: Row, spec: RunSpec) -> RunResult:
+    """A row of `storage.runs.runs_by_id` as a result."""
+    bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
+    return RunResult(**_of_run(workspace, row, spec), bands=bands)
+
+
+def robustness_result(
+    workspace: Workspace, row: Row, spec: RobustnessSpec, found: Row
+) -> RobustnessResult:
+    """The same with a row of `run_robustness`."""
+    bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
+    about = _of_run(workspace, row, spec)
+    return RobustnessResult(
+        **{**about, "undefined": {**about["undefined"], **found["undefined"]}},
+        bands=bands,
+        **{name: found[name] for name in ("draws", "seed", "fragile", "reasons", "envelope")},
+        numbers={name: {**row, **found}[name] for name in NUMBERS},
+        robustness_uri=found["artifact_uri"],
+    )
+
+
+def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -> WalkForwardResult:
+    """A row of `storage.walk_forward.current_walk_forwards` with its folds as a result."""
+    own = (
+        *("verdict", "reason", "threshold", "n_folds", "n_judged"),
+        *("efficiency", "train_sharpe", "test_sharpe"),
+    )
+    return WalkForwardResult(
+        **_of_run(workspace, row, spec),
+        **{name: row[name] for name in own},
+        folds=[_fold(fold) for fold in row["folds"]],
+    )
+
+
+def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> dict[str, Any]:
+    """What every result says of a run."""
+    asset, tf = [row["symbol"]], [row["tf"]]
+    with workspace.database.begin() as connection:
+        synthetic = bool(synthetic_among(connection, asset))
+        remarks = quality_by_reason(
+            connection, workspace.price_dataset, symbols=asset, timeframes=tf
+        )
+        missing = not_fetched_since(connection, symbols=asset, timeframes=tf)
+    results, strategy = row["results"], row["signal_type"]
+    is_preset = row["split"] == "full" and row["is_preset"]
+    same = ("run_id", "symbol", "first_ts", "last_ts", "n_bars", "undefined", "snapshot_id")
+    given = spec.strategy or getattr(spec, "preset", None)
+    return {
+        **{name: row[name] for name in same},
+        "strategy": strategy,
+        "preset": row["signal_name"] if is_preset else None,
+        "params": all_params(strategy, row["params"]) if row["split"] == "full" else row["params"],
+        "timeframe": row["tf"],
+        "start": spec.start,
+        "end": spec.end,
+        "synthetic": synthetic,
+        "pending": results["pending"],
+        "liquidated": results["liquidated"],
+        "blocked_entries": results["blocked_entries"],
+        "metrics": {name: row[name] for name in METRIC_NAMES},
+        "significance": {metric.name: row[metric.name] for metric in FAMILY_METRICS},
+        "rows_by_reason": {str(remark["reason"]): int(remark["rows"]) for remark in remarks},
+        "not_fetched_since": missing.get(row["symbol"]),
+        "dataset_version_ids": row["dataset_version_ids"],
+        "config_hash": row["config_hash"],
+        "result_fingerprint": row["result_fingerprint"],
+        "artifact_uri": row["artifact_uri"],
+        "notes": []
+        if given
+        else [f"no strategy was given: {DEFAULT_STRATEGY}, the default, was traded"],
+    }
+
+
+def all_params(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters with the defaults of their strategy; as they are where there is none any more."""
+    known = strategies().get(strategy)
+    return known.parse(params).model_dump() if known else params
+
+
+def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interval] | None:
+    """5th and 95th percentile of the bootstrapped days by metric; None for too few days.
+
+    They are computed each time, with one seed: 500 draws take less than reading what they would be
+    stored as.
+    """
+    equity = workspace.artifacts.read_table(
+        row["artifact_uri"], "equity.parquet", filters=[("run_id", "=", str(row["run_id"]))]
+    )
+    ts, values = (equity[name].to_numpy() for name in ("ts", "equity"))
+    returns = daily_equity(ts.astype("M8[us]").astype(np.int64), values).returns
+    if len(returns) < FEWEST_DAYS:
+        return None
+    return _intervals(bootstrap_intervals(returns, risk_free=risk_free))
+
+
+def _intervals(found: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:
+    return {name: (_known(low), _known(high)) for name, (low, high) in found.items()}
+
+
+def _fold(fold: Row) -> Fold:
+    bounds = ("fold", "train_start", "train_end", "test_start", "test_end")
+    sides = {
+        side: {
+            name.removeprefix(f"{side}_"): value
+            for name, value in fold.items()
+            if name.startswith(f"{side}_") and name not in bounds
+        }
+        for side in ("train", "test")
+    }
+    others = {name: fold[name] for name in ("params", "score", "n_combinations")}
+    return Fold.model_validate({**{name: fold[name] for name in bounds}, **others, **sides})
+
+
+def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResult:
+    """A sweep and its best combination's run as a result."""
+    ranked, around, selection = found.ranked, found.surroundings, found.selection
+    last = len(ranked) - 1
+
+    def combination(position: int) -> Combination:
+        row = {str(name): float(value) for name, value in ranked.iloc[position].items()}
+        return Combination(params=parameters(ranked, position), metrics=_metrics(row))
+
+    return SweepResult(
+        strategy=found.subject.signal_type,
+        symbol=found.subject.asset,
+        timeframe=found.subject.timeframe,
+        n_bars=found.subject.n_bars,
+        metric=found.metric,
+        n_combinations=len(found.table),
+        left_out=found.left_out,
+        ranked=[combination(position) for position in range(min(top, len(ranked)))],
+        median=combination(last // 2),
+        worst=combination(last),
+        neighbourhood=Neighbourhood(
+            shape=str(around.shape),
+            neighbours=len(around.neighbours),
+            undefined=around.n_undefined,
+            median=around.median,
+            worst=around.worst,
+            rank=around.rank,
+        ),
+        best_run=best_run,
+        selection=_metrics(
+            {
+                name: getattr(selection, name)
+                for name in ("n_trials", "n_trials_effective", "psr", "dsr", "dsr_effective", "pbo")
+            }
+        ),
+        bands=_intervals(selection.intervals),
+        undefined=dict(selection.undefined),
+        warning=found.warning,
+    )
+
+
+def _metrics(values: Mapping[str, float]) -> Metrics:
+    return {name: _known(value) for name, value in values.items()}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def stored_portfolio_result(workspace: Workspace, portfolio_id: UUID) -> PortfolioResult:
+    """A portfolio that was asked for, or that a rollup formed.
+
+    Raises:
+        RunNotFound: for an id that there is not.
+    """
+    with workspace.database.begin() as connection:
+        stored = stored_portfolio(connection, portfolio_id)
+        if stored is None:
+            raise RunNotFound(f"there is no portfolio {portfolio_id}; asking again forms it")
+        runs = runs_by_id(connection, stored["member_run_ids"])
+    return portfolio_result(stored, list(runs.values()))
+
+
+def portfolio_result(stored: Row, runs: Sequence[Row]) -> PortfolioResult:
+    """A row of `storage.portfolios.stored_portfolio` with the rows of its members' runs."""
+    same = (
+        *("scheme", "first_ts", "last_ts", "n_rebalances", "left_out", "metrics", "undefined"),
+        *("snapshot_id", "result_fingerprint"),
+    )
+    return PortfolioResult(
+        portfolio_id=stored["run_id"],
+        strategy=runs[0]["signal_type"] if runs else stored["signal_name"],
+        name=stored["signal_name"],
+        timeframe=stored["tf"],
+        members=[
+            Member(**{n: run[n] for n in ("symbol", "run_id", "total_return", "sharpe")})
+            for run in runs
+        ],
+        **{name: stored[name] for name in same},
+    )
