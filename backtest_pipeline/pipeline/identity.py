@@ -13,23 +13,17 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.metrics import METRICS_VERSION
 from backtest_pipeline.simulation.sizing import Sizing
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.dimensions import SignalRow
-from backtest_pipeline.storage.provenance import code_version
 
 _Made = TypeVar("_Made")
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
-# The rooms whose code decides a run's numbers, from the bar to the metric.
-RUN_CODE = ("market", "strategies", "simulation")
 # All of a trade but the column that it is in.
 _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
@@ -79,11 +73,6 @@ class Asked:
         """The kind of bars that are traded, as `backtest_runs.split` has it."""
         return "full" if self.walk_forward is None else "walk_forward"
 
-    @property
-    def rooms(self) -> tuple[str, ...]:
-        """The rooms whose code decides the numbers."""
-        return RUN_CODE if self.walk_forward is None else (*RUN_CODE, "research")
-
 
 def run_config(
     signal: SignalRow, asset: str, timeframe: str, asked: Asked, simulation: Mapping[str, Any]
@@ -102,11 +91,7 @@ def run_config(
         **({"walk_forward": asked.walk_forward} if asked.walk_forward is not None else {}),
         "simulation": simulation,
         "benchmark": asked.benchmark,
-        "benchmark_code": None
-        if asked.benchmark in BENCHMARKS
-        else code_version("pipeline", "research"),
         "funding": asked.funding.version(asset) if asked.funding else None,
-        "metrics_version": METRICS_VERSION,
         "seed": 0,
     }
 
@@ -159,10 +144,15 @@ def hash_of_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def run_id_of(config: str, snapshot_id: str, rooms: tuple[str, ...] = RUN_CODE) -> uuid.UUID:
-    """The id that follows from all that can change the result; the config as canonical JSON."""
-    code = [snapshot_id, code_version(*rooms), *engine_identity()]
-    return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
+def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
+    """The id that follows from all that can change the result.
+
+    Args:
+        config: what was asked, as canonical JSON.
+        snapshot_id: of the rows that were read.
+        code: as `pipeline.versions.run_code` gives it.
+    """
+    return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
 
 
 def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:

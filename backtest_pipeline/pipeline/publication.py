@@ -23,6 +23,7 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
     snapshot_id_of,
 )
+from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns, position_values
@@ -33,7 +34,6 @@ from backtest_pipeline.storage.code import installed_code
 from backtest_pipeline.storage.datasets import DatasetVersion
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.environment import environment_hash
-from backtest_pipeline.storage.provenance import code_version
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}
 _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
@@ -41,12 +41,13 @@ _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_r
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is; its configuration as canonical JSON."""
+    """What makes a run the run it is: configuration as canonical JSON, data and code."""
 
     run_id: UUID
     config: str
     dataset_versions: dict[str, str]
     snapshot_id: str
+    code: str
 
 
 def identify_runs(
@@ -66,10 +67,15 @@ def identify_runs(
     used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
     snapshots = [snapshot_id_of(versions) for versions in used]
     for signal in signals:
+        code = run_code(
+            signal.signal_type,
+            is_walk_forward=asked.walk_forward is not None,
+            benchmark=asked.benchmark,
+        )
         for asset, versions, snapshot_id in zip(assets, used, snapshots, strict=True):
             config = canonical_json(run_config(signal, asset, tf, asked, simulation))
-            run_id = run_id_of(config, snapshot_id, asked.rooms)
-            identities.append(RunIdentity(run_id, config, versions, snapshot_id))
+            run_id = run_id_of(config, snapshot_id, code)
+            identities.append(RunIdentity(run_id, config, versions, snapshot_id, code))
     return identities
 
 
@@ -94,6 +100,11 @@ class Publication:
     metrics: pa.Table
     blocks: pa.Table
     trials: pa.Table
+
+    @property
+    def run_ids(self) -> list[UUID]:
+        """The runs, in the order of the tables."""
+        return [UUID(run_id) for run_id in self.runs["run_id"].to_pylist()]
 
 
 def publication_of(
@@ -253,7 +264,7 @@ def _runs_table(
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
             ],
-            "code_version": same(code_version(*asked.rooms)),
+            "code_version": [identity.code for identity in identities],
             "code_archive": same(installed_code().uri),
             "config_hash": [hash_of_text(identity.config) for identity in identities],
             "environment_hash": same(environment_hash()),
