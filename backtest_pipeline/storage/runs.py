@@ -68,7 +68,10 @@ def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full"
 def retire_others(
     cursor: Cursor, tf: str, ids: Sequence[int], uris: Sequence[str], kept: Sequence[str]
 ) -> None:
-    """The runs of these assets in these directories are no longer current, but those kept by id."""
+    """The runs of these assets in the directories of a refresh are history, but those kept by id.
+
+    Such as those of a signal that is active no longer: what lies there counts as of the refresh.
+    """
     copy.run(
         cursor,
         "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"

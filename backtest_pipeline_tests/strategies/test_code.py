@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,7 @@ def wishes(panel, params: Own) -> Wishes:
     return Wishes(crosses_above(value, known["a"]), True, 1e300, "\\u2028")
 '''
 HELPER = '"""Levels."""\n\n\ndef level(values, bound):\n    return values - bound\n'
-PINNED = "PINNED"
+PINNED = "26636eaca0f9ce60"
 
 SAME = {
     "a comment": ("    name = ", "    # Another word.\n    name = "),
@@ -175,10 +174,10 @@ def test_every_python_reads_the_same(tmp_path: Path) -> None:
         f"print(m['code_hash'](pathlib.Path({str(path)!r})))"
     )
     for version in ("3.11", "3.12", "3.13", "3.14"):
-        python = shutil.which(f"python{version}")
-        if python:
-            found = subprocess.run(
-                [python, "-I", "-c", script], capture_output=True, text=True, check=True
-            )
-            assert found.stdout.strip() == PINNED
-    assert sys.version_info >= (3, 11)
+        python = shutil.which(f"python{version}") or ""
+        if python and not said_by(python, "print()").returncode:  # a shim may lead nowhere
+            assert said_by(python, script).stdout.strip() == PINNED, version
+
+
+def said_by(python: str, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=False)
