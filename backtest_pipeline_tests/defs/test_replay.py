@@ -19,7 +19,7 @@ from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
 def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
     store: Database, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    refreshed = execute(instance, "refresh", rectangle("S-ALPHA|1D"))
+    refreshed = execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D"))
     require_success(refreshed)
     workspace = Workspace(store, ArtifactStore(tmp_path / "artifacts"))
     moved = other_version(workspace.artifacts, RESTING).run(workspace)
