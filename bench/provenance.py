@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import backtests_of, stored_signals
+from backtest_pipeline.pipeline.backtests import stored_signals
 from backtest_pipeline.pipeline.identity import fingerprints
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.replay import Verdict, replay_sample
@@ -116,12 +116,12 @@ def run(*, quick: bool) -> Report:
 
 def _fingerprints(workspace: Workspace, partitions: list[Partition]) -> tuple[int, float]:
     """Blocks, and the time that the fingerprints of all their runs take."""
-    batches = backtests_of(stored_signals(workspace, partitions), SimulationConfig())
+    batches = stored_signals(workspace, partitions)
     seconds = []
     for tf in _TIMEFRAMES:
         block = batches.load(tf, [p.asset for p in partitions if p.timeframe == tf])
-        batch = block.batch
-        assert batch is not None
+        signals = range(len(block.block.signals))
+        batch = block.traded(signals, block.tradable, SimulationConfig())
         seconds.append(_thread_time(lambda batch=batch: fingerprints(batch)))
     return len(seconds), sum(seconds)
 

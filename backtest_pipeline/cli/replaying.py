@@ -97,6 +97,7 @@ def _as_json(one: Replay) -> dict[str, Any]:
         "verdict": one.verdict.value,
         "code": one.code,
         "is_own_code": one.is_own_code,
+        "is_declared_same": one.is_declared_same,
         "is_own_environment": one.is_own_environment,
         "expected": one.expected,
         "found": one.found,

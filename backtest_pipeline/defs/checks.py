@@ -30,7 +30,7 @@ from backtest_pipeline.pipeline.recomputed import (
     recomputed_features,
     recomputed_signals,
 )
-from backtest_pipeline.pipeline.replay import Verdict, replay_sample
+from backtest_pipeline.pipeline.replay import Replay, Verdict, replay_sample, todays_sample
 from backtest_pipeline.pipeline.restatements import restated_lately
 from backtest_pipeline.pipeline.second_opinion import TOLERANCE
 from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
@@ -164,7 +164,8 @@ class ReplayConfig(dg.Config):
     name="replay",
     description="A sample of the current runs, and all that are in quarantine, computed again in a "
     "fresh process from their snapshots on the code that made them, come to the stored result bit "
-    "by bit; those that do not are put in quarantine.",
+    "by bit; those that do not are put in quarantine. So does a sample on today's code, where it "
+    "declares the versions that made them; what does not is an undeclared change.",
 )
 def replay(
     context: dg.AssetCheckExecutionContext, store: WorkspaceResource, config: ReplayConfig
@@ -172,21 +173,34 @@ def replay(
     seed = datetime.now(UTC).toordinal() if config.seed is None else config.seed
     found = replay_sample(store.workspace, config.runs, seed)
     bad = [one for one in found if one.verdict is not Verdict.SAME]
-    for one in bad:
-        context.log.error(f"{one.name}, run {one.run_id}: {'; '.join(one.differences)}")
+    todays = todays_sample(store.workspace, config.runs, seed)
+    moved = [one for one in todays if one.is_undeclared_change]
+    for one in (*bad, *moved):
+        context.log.error(_told(one))
+    said = [f"{len(found) - len(bad)} of {len(found)} runs came to the same"]
+    if moved:
+        said.append(
+            f"today's code moves {len(moved)} of {len(todays)} and declares no change: see "
+            "undeclared_changes for the version to raise"
+        )
     return dg.AssetCheckResult(
-        passed=not bad,
+        passed=not bad and not moved,
         metadata={
             "seed": seed,
             "runs": len(found),
             **{verdict.value: sum(one.verdict is verdict for one in found) for verdict in Verdict},
-            "unproven": [f"{one.run_id} {one.name}: {'; '.join(one.differences)}" for one in bad],
+            "unproven": [_told(one) for one in bad],
+            "runs_on_todays_code": len(todays),
+            "undeclared_changes": [_told(one) for one in moved],
             "quarantine_lifted": [str(one.run_id) for one in found if one.quarantine == "lifted"],
         },
-        description=f"{len(bad)} of {len(found)} runs are not proven"
-        if bad
-        else f"{len(found)} runs came to the same",
+        description="; ".join(said),
     )
+
+
+def _told(one: Replay) -> str:
+    about = "; ".join((*one.differences, *one.remarks))
+    return f"{one.name}, run {one.run_id}: {about}"
 
 
 @dg.asset_check(

@@ -9,6 +9,9 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 
+RESTATEMENTS_VERSION = 1
+"""Raise it when two versions of a history are compared otherwise."""
+
 
 @dataclass(frozen=True)
 class Revision:

@@ -17,6 +17,9 @@ from backtest_pipeline.market.identity import LARGEST_STEP, STRAY, Trait, coins,
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
+BARS_VERSION = 1
+"""Raise it when the same source, or table of the user's own, is read, validated or resampled to
+other bars."""
 LEAST_PRICE, LARGEST_PRICE = 1e-30, 1e30
 """Of any asset in any unit; beyond them products of prices soon are no numbers any more."""
 LARGEST_VOLUME = 1e30

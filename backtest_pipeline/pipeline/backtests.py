@@ -17,15 +17,20 @@ from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.features import load_block
 from backtest_pipeline.pipeline.identity import (
-    RUN_CODE,
     Asked,
     hash_of,
     simulation_config,
     without_defaults,
 )
 from backtest_pipeline.pipeline.inputs import keep_files
+from backtest_pipeline.pipeline.kept import Missing, directories, kept_runs, missing_runs
 from backtest_pipeline.pipeline.ledger import trials_of
-from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.publication import (
+    Publication,
+    RunIdentity,
+    identify_runs,
+    publication_of,
+)
 from backtest_pipeline.pipeline.signals import (
     SignalBlock,
     place_events,
@@ -33,9 +38,9 @@ from backtest_pipeline.pipeline.signals import (
     signals_to_compute,
 )
 from backtest_pipeline.pipeline.significance import families, weigh, with_deflated
+from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.trials import MOST_CLUSTERED
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage import copy
@@ -47,9 +52,8 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
-from backtest_pipeline.storage.environment import environment_hash
-from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.runs import publish_runs, retire_runs
+from backtest_pipeline.storage.provenance import combined
+from backtest_pipeline.storage.runs import publish_runs, retire_others, retire_runs
 from backtest_pipeline.storage.signals import read_events
 from backtest_pipeline.storage.trials import read_families, record_trials
 
@@ -61,36 +65,35 @@ PRICE_COLUMNS = BAR_COLUMNS
 
 
 @dataclass(frozen=True)
-class BacktestBlock:
-    """Simulated runs of a block.
+class StoredSignals:
+    """Stored signals of a block, on the bars that they belong to.
 
     Attributes:
-        batch: results of the assets with enough bars, None where no asset has.
-        signals: what was traded.
-        inputs: versions of the features, by asset, of all assets of the block.
-        upstream: versions of the signals, by asset.
-        assets: all assets of the block.
-        too_short: those with signals and too few bars.
-        timeframe: its timeframe.
-        started_at: when its simulation began.
+        block: the signals.
+        upstream: their versions, by asset.
     """
-
-    batch: BatchResult | None
-    signals: tuple[SignalRow, ...]
-    inputs: Mapping[str, DatasetVersion]
-    upstream: Mapping[str, DatasetVersion]
-    assets: tuple[str, ...]
-    too_short: tuple[str, ...]
-    timeframe: str
-    started_at: datetime
-
-
-@dataclass(frozen=True)
-class StoredSignals:
-    """Stored signals of a block, on the bars that they belong to."""
 
     block: SignalBlock
     upstream: Mapping[str, DatasetVersion]
+
+    @property
+    def tradable(self) -> tuple[str, ...]:
+        """The assets that have signals, and bars enough to trade them."""
+        panel = self.block.panel
+        return tuple(
+            asset
+            for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True)
+            if n >= FEWEST_BARS and asset in self.upstream
+        )
+
+    def traded(
+        self, signals: Sequence[int], assets: Sequence[str], config: SimulationConfig
+    ) -> BatchResult:
+        """Some of the signals, by position, simulated on some of the assets."""
+        panel = self.block.panel
+        keep = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in assets])
+        events = np.ascontiguousarray(self.block.events[list(signals)][:, keep])
+        return simulate_batch(panel.select(assets), events, config)
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
@@ -123,55 +126,19 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     return Batches(tuple(partitions), load)
 
 
-def backtests_of(
-    signals: Batches[StoredSignals], config: SimulationConfig
-) -> Batches[BacktestBlock]:
-    """These signals, traded on each asset that has enough bars."""
-
-    def compute(stored: StoredSignals) -> BacktestBlock:
-        started_at = datetime.now(UTC)
-        block = stored.block
-        enough = [
-            asset
-            for asset, n in zip(block.panel.assets, block.panel.lengths, strict=True)
-            if n >= FEWEST_BARS and asset in stored.upstream
-        ]
-        batch = None
-        if enough and block.signals:
-            keep = np.isin(
-                block.panel.segment_of_row, [block.panel.assets.index(a) for a in enough]
-            )
-            batch = simulate_batch(block.panel.select(enough), block.events[:, keep], config)
-        return BacktestBlock(
-            batch=batch,
-            signals=block.signals,
-            inputs=block.inputs,
-            upstream=stored.upstream,
-            assets=block.panel.assets,
-            too_short=tuple(a for a in stored.upstream if a not in enough),
-            timeframe=block.panel.timeframe.name,
-            started_at=started_at,
-        )
-
-    return signals.map(compute)
-
-
 class BacktestsStage:
-    """Publishes runs: one transaction for all rows of the block, its files before the rows."""
+    """Publishes the runs that are not stored yet, one transaction for all rows of a block.
+
+    Runs follow from signal, asset, data, code and assumptions: where one strategy was edited, or a
+    signal registered, the runs of the others stay as they are.
+    """
 
     name = "backtests"
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace
-        self._config = config
-        self._code = hash_of(
-            [
-                code_version(*RUN_CODE, "pipeline"),
-                engine_identity(),
-                environment_hash(),
-                without_defaults(simulation_config(config)),
-            ]
-        )
+        self._asked = Asked(config)
+        self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         return stale_partitions(self._workspace, self.name, "signals", self._code, partitions)
@@ -179,84 +146,114 @@ class BacktestsStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: BacktestBlock, *, rebuild: bool) -> Iterable[Outcome]:
-        database = self._workspace.database
-        assets = [asset for asset in block.assets if asset in block.upstream]
-        with database.begin() as connection:
-            ids = asset_ids(connection, assets)
-        published = None
-        if block.batch is not None:
-            published = prepare_publication(block.batch, block, ids, Asked(self._config), "refresh")
-        traded = () if block.batch is None else block.batch.panel.assets
+    def store(self, block: StoredSignals, *, rebuild: bool) -> Iterable[Outcome]:
+        """Files first, then one transaction; with `rebuild` also runs that are stored already."""
+        signals, panel = block.block.signals, block.block.panel
+        tf = panel.timeframe.name
+        tradable = block.tradable
+        wanted = identify_runs(signals, tradable, tf, block.block.inputs, self._asked, {})
+        kept = {} if rebuild else kept_runs(self._workspace, wanted)
+        with self._workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(block.upstream))
+        published = [
+            self._published(block, missing, wanted, ids)
+            for missing in missing_runs(wanted, tradable, kept)
+        ]
+        places = {**kept, **{run: one.uri for one in published for run in one.run_ids}}
+        uris = directories(wanted, tradable, places)
         versions = {
-            Partition(asset, block.timeframe): DatasetVersion(
-                version=combined(upstream.version, self._code),
-                input_version=upstream.version,
-                code_version=self._code,
-                generation=combined(upstream.version, self._code),
-                n_rows=len(block.signals) if asset in traded else 0,
-                first_ts=upstream.first_ts,
-                last_ts=upstream.last_ts,
-                uris=(published.uri,) if published and asset in traded else (),
-            )
+            Partition(asset, tf): self._version(upstream, len(signals), uris.get(asset))
             for asset, upstream in block.upstream.items()
         }
-        too_short = [
-            QualityCount(Partition(asset, block.timeframe), "too_few_bars", 1)
-            for asset in block.too_short
-        ]
-        with database.arrow() as connection, connection.cursor() as cursor:
-            copy.lock_cells(cursor, self.name, block.timeframe, list(ids.values()))
-            if published is not None:
-                publish(self._workspace.artifacts, cursor, published)
-            retire_runs(cursor, block.timeframe, [ids[asset] for asset in block.too_short])
+        too_short = [asset for asset in block.upstream if asset not in tradable]
+        counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in too_short]
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, tf, list(ids.values()))
+            for one in published:
+                publish(self._workspace.artifacts, cursor, one)
+            retire_runs(cursor, tf, [ids[asset] for asset in too_short])
+            of_refresh = sorted({uri for own in uris.values() for uri in own})
+            retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, places)))
             write_versions(cursor, self.name, ids, versions, made_from="signals")
-            replace_quality(cursor, self.name, ids, list(versions), too_short)
-        return [
-            self._outcome(Partition(asset, block.timeframe), asset in traded, block)
-            for asset in block.assets
-        ]
+            replace_quality(cursor, self.name, ids, list(versions), counts)
+        return [self._outcome(Partition(asset, tf), block) for asset in panel.assets]
 
-    def _outcome(self, partition: Partition, traded: bool, block: BacktestBlock) -> Outcome:
-        if traded:
-            return Outcome(partition, Status.STORED, len(block.signals))
+    def _published(
+        self,
+        block: StoredSignals,
+        missing: Missing,
+        wanted: Sequence[RunIdentity],
+        ids: Mapping[str, int],
+    ) -> Publication:
+        started_at = datetime.now(UTC)
+        batch = block.traded(missing.signals, missing.assets, self._asked.config)
+        return prepare_publication(
+            batch,
+            [block.block.signals[s] for s in missing.signals],
+            missing.of(wanted, block.tradable),
+            ids,
+            self._asked,
+            started_at,
+            block.block.inputs,
+            "refresh",
+        )
+
+    def _version(
+        self, upstream: DatasetVersion, n_signals: int, uris: tuple[str, ...] | None
+    ) -> DatasetVersion:
+        version = combined(upstream.version, self._code)
+        return DatasetVersion(
+            version=version,
+            input_version=upstream.version,
+            code_version=self._code,
+            generation=version,
+            n_rows=n_signals if uris is not None else 0,
+            first_ts=upstream.first_ts,
+            last_ts=upstream.last_ts,
+            uris=uris or (),
+        )
+
+    def _outcome(self, partition: Partition, block: StoredSignals) -> Outcome:
         if partition.asset not in block.upstream:
             detail = "no signals are stored; refresh signals first"
-        elif partition.asset in block.too_short:
+        elif partition.asset not in block.tradable:
             detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
-        else:
+        elif not block.block.signals:
             detail = "no signal is active; see dim_signals.is_active"
+        else:
+            return Outcome(partition, Status.STORED, len(block.block.signals))
         return Outcome(partition, Status.EMPTY, detail=detail)
 
 
 def prepare_publication(
     batch: BatchResult,
-    block: BacktestBlock,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
     asked: Asked,
+    started_at: datetime,
+    inputs: Mapping[str, DatasetVersion],
     source: str,
-    compared: Mapping[str, str] | None = None,
     uri: str | None = None,
 ) -> Publication:
     """Rows to publish, and the files that they point to (in `uri`, if given).
 
-    `source` is who tries, as in `trials.source`; `compared` are the dataset versions that the
-    benchmark was made from.
+    Args:
+        batch: of these signals, each on the assets of its panel.
+        signals, identities, ids, asked, started_at: as `publication_of` takes them.
+        inputs: versions of the features, by asset.
+        source: who tries, as in `trials.source`.
+        uri: directory that holds them already.
     """
-    identities = identify_runs(
-        block.signals, batch.panel.assets, block.timeframe, block.inputs, asked, compared or {}
-    )
     trials = trials_of(
         batch,
-        [signal.params for signal in block.signals],
-        signal_type=[signal.signal_type for signal in block.signals],
-        dataset_versions={a: block.inputs[a].input_version for a in batch.panel.assets},
+        [signal.params for signal in signals],
+        signal_type=[signal.signal_type for signal in signals],
+        dataset_versions={a: inputs[a].input_version for a in batch.panel.assets},
         asked=asked,
         source=source,
     )
-    return publication_of(
-        batch, block.signals, identities, ids, asked, block.started_at, trials, uri
-    )
+    return publication_of(batch, signals, identities, ids, asked, started_at, trials, uri)
 
 
 def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) -> None:

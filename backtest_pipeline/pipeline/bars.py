@@ -15,6 +15,7 @@ from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import extended_chains, lost_artifacts
 from backtest_pipeline.pipeline.counting import count_look_ups
+from backtest_pipeline.pipeline.versions import BARS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage import copy
@@ -27,7 +28,7 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.identity import replace_remarks
-from backtest_pipeline.storage.provenance import code_version, combined, content_versions
+from backtest_pipeline.storage.provenance import combined, content_versions
 
 BAR_COLUMNS = (*OHLCV, "gap_bars")
 _NEVER = np.iinfo(np.int64).min
@@ -200,7 +201,7 @@ class BarsStage:
         return DatasetVersion(
             version=content,
             input_version=self._reader.source.name,
-            code_version=code_version("market", "sources"),
+            code_version=BARS_CODE,
             generation=generation,
             n_rows=len(ts),
             first_ts=int(ts[0]) if len(ts) else None,

@@ -147,7 +147,7 @@ def explain_runs(workspace: Workspace, a: UUID | str, b: UUID | str) -> Explanat
     codes, not_here = _codes(workspace, runs)
     words = {
         "data": data_words(workspace, *runs),
-        "code": code_words(workspace, *codes),
+        "code": code_words(workspace, runs, codes),
         "config": config_words(*runs),
     }
     differing = [name for name in FACTORS if words[name]]
@@ -312,6 +312,12 @@ def _remainder(
         if here["fingerprint"] != run.fingerprint or apart:
             what = "; ".join(apart) or "with equal return, Sharpe ratio and trades"
             words.append(f"{'AB'[side]} is stored with another result than it has here: {what}")
+    sources = {run.code_archive for run in runs}
+    if words and len(sources) > 1 and runs[0].code_version == runs[1].code_version:
+        words.append(
+            f"both declare {runs[0].code_version}, their sources are not the same, and A's ran for "
+            "both: what is left may be a change of code that was not declared"
+        )
     if words and elsewhere:
         words.append(
             "engine and environment cannot be swapped here: what is left may be theirs; compute "

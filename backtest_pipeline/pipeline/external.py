@@ -25,6 +25,7 @@ from backtest_pipeline.pipeline.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import lost_artifacts, panel_table
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS
+from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import AssetInfo, require_known
 from backtest_pipeline.storage import copy
@@ -45,7 +46,7 @@ from backtest_pipeline.storage.external.watermarks import (
     read_watermarks,
     write_watermarks,
 )
-from backtest_pipeline.storage.provenance import code_version, combined, content_versions
+from backtest_pipeline.storage.provenance import combined, content_versions
 
 EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
 
@@ -176,8 +177,7 @@ class ExternalFeaturesStage:
     def __init__(self, workspace: Workspace, reader: ExternalReader) -> None:
         self._workspace = workspace
         self._reader = reader
-        code = code_version("market", "storage.external", "pipeline.external")
-        self._code = combined(code, reader.table.identity)
+        self._code = f"{EXTERNAL_FEATURES_CODE}, table {reader.table.identity}"
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         """Those whose watermark has moved; all where the table does not say when it was written."""

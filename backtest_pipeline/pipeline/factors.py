@@ -64,21 +64,34 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
     return words
 
 
-def code_words(workspace: Workspace, one: str, other: str) -> list[str]:
-    """The source files that differ between two archives; raises ArtifactCorrupt for a damaged one.
+def code_words(
+    workspace: Workspace, runs: Sequence[RecordedRun], codes: tuple[str, str]
+) -> list[str]:
+    """The versions and source files that differ; nothing where the declared versions are equal.
 
     Args:
         workspace: an open store.
-        one, other: uris of the archives.
+        runs: the two runs.
+        codes: uris of the archives of their sources.
+
+    Raises:
+        ArtifactCorrupt: for a damaged archive.
     """
-    if one == other:
+    one, other = codes
+    if one == other or runs[0].code_version == runs[1].code_version:
         return []
     installed = code_on_disk()
     files = [
         (installed if uri == installed.uri else read_code(workspace.artifacts, uri)).files()
         for uri in (one, other)
     ]
-    return code_differences(files[0], files[1])
+    versions = [dict(part.split(" ") for part in run.code_version.split(", ")) for run in runs]
+    declared = [
+        f"{name} {version} -> {versions[1][name]}"
+        for name, version in versions[0].items()
+        if versions[1].get(name, version) != version
+    ]
+    return declared + code_differences(files[0], files[1])
 
 
 def environment_words(

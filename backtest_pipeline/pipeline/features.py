@@ -19,12 +19,13 @@ from backtest_pipeline.pipeline.blocks import (
     rows_of_dataset,
     stale_partitions,
 )
+from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.datasets import read_versions, stored_versions
 from backtest_pipeline.storage.dimensions import asset_ids
 from backtest_pipeline.storage.feature_checkpoints import FeatureCheckpoint, read_checkpoints
 from backtest_pipeline.storage.feature_writing import ComputedFeatures, write_features
-from backtest_pipeline.storage.provenance import code_version, whole_blocks
+from backtest_pipeline.storage.provenance import whole_blocks
 
 # What strategies and the simulation read; a run's snapshot is these columns.
 SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
@@ -55,10 +56,9 @@ class FeaturesStage:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._code = code_version("market")
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        return stale_partitions(self._workspace, self.name, "bars", self._code, partitions)
+        return stale_partitions(self._workspace, self.name, "bars", FEATURES_CODE, partitions)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "bars", partitions)
@@ -93,7 +93,7 @@ class FeaturesStage:
         return {
             asset: checkpoint
             for asset, checkpoint in found.items()
-            if checkpoint.code_version == self._code
+            if checkpoint.code_version == FEATURES_CODE
             and checkpoint.input_generation == block.inputs[asset].generation
             and asset in stored
             and gone.isdisjoint(stored[asset].uris)
@@ -120,7 +120,7 @@ class FeaturesStage:
             ComputedFeatures(
                 features,
                 input_versions={a: block.inputs[a].version for a in bars.assets},
-                code_version=self._code,
+                code_version=FEATURES_CODE,
                 since={asset: checkpoint.rows for asset, checkpoint in checkpoints.items()},
                 input_generations={a: block.inputs[a].generation for a in bars.assets},
                 standing=dict(zip(bars.assets, standing, strict=True)),

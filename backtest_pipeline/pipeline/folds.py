@@ -24,6 +24,7 @@ from backtest_pipeline.pipeline.identity import (
     without_defaults,
 )
 from backtest_pipeline.pipeline.ledger import trials_of, window_of
+from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.choices import method_of
 from backtest_pipeline.research.efficiency import WFO_THRESHOLD
@@ -36,9 +37,7 @@ from backtest_pipeline.research.walk_forward import (
     blocks_of_tasks,
     choose,
 )
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import finished_folds, store_folds
 from backtest_pipeline.strategies.grid import ParameterSpace
@@ -108,7 +107,7 @@ def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: As
         "search": vars(question.search),
         "objective": dict(question.objective.weights),
         "simulation": without_defaults(simulation_config(question.config)),
-        "code": [code_version(*asked.rooms), *engine_identity()],
+        "code": run_code(space.strategy.signal_type, is_walk_forward=True),
         "timeframe": panel.timeframe.name,
     }
     funding = question.funding

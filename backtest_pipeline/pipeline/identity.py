@@ -13,19 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.sizing import SIZINGS
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.dimensions import SignalRow
-from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.strategies.registry import strategy_of
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
-# The rooms whose code decides a run's numbers, from the bar to the metric.
-RUN_CODE = ("market", "strategies", "simulation")
 # All of a trade but the column that it is in.
 _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
@@ -74,11 +70,6 @@ class Asked:
     def split(self) -> str:
         """The kind of bars that are traded, as `backtest_runs.split` has it."""
         return "full" if self.walk_forward is None else "walk_forward"
-
-    @property
-    def rooms(self) -> tuple[str, ...]:
-        """The rooms whose code decides the numbers."""
-        return RUN_CODE if self.walk_forward is None else (*RUN_CODE, "research")
 
 
 @dataclass(frozen=True)
@@ -182,10 +173,15 @@ def hash_of(value: Any) -> str:
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
 
 
-def run_id_of(config: str, snapshot_id: str, rooms: tuple[str, ...] = RUN_CODE) -> uuid.UUID:
-    """The id that follows from all that can change the result; `config` is the hash of one."""
-    code = [snapshot_id, code_version(*rooms), *engine_identity()]
-    return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
+def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
+    """The id that follows from all that can change the result.
+
+    Args:
+        config: the hash of a `Configuration`.
+        snapshot_id: of the rows that were read.
+        code: as `pipeline.versions.run_code` gives it.
+    """
+    return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
 
 
 def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:

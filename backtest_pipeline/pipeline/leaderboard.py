@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.identity import canonical_json, hash_of
 from backtest_pipeline.pipeline.significance import strategies_tried
 from backtest_pipeline.pipeline.summary import Summary, rounded
+from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.leaderboard import (
     DERIVED,
@@ -37,10 +38,8 @@ from backtest_pipeline.storage.leaderboard import (
     register_gate_set,
     runs_to_rank,
 )
-from backtest_pipeline.storage.provenance import code_version
 
 DEFAULT_GATES = "default"
-_CODE = ("research", "pipeline.leaderboard")
 _METRICS = {component.metric for scheme in SCHEMES for component in scheme.components}
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay came to another result, see table quarantined_runs"
@@ -120,7 +119,7 @@ def publish_leaderboard(
             "apart": sorted(str(run["run_id"]) for run in runs if run["quarantined_at"]),
             "tried": {name: [of.n_trials, of.n_effective] for name, of in tried.items()},
             "gates": [chosen.gate_set_id, bool(late)],
-            "code": code_version(*_CODE),
+            "code": LEADERBOARD_CODE,
         }
     )
     is_new = newest is None or newest["board_id"] != board_id
@@ -238,7 +237,7 @@ def _publish(
         "registered_after_results": late,
         "n_ranked": sum(row["rank"] is not None for row in rows),
         "n_passed": sum(row["passed"] for row in rows),
-        "code_version": code_version(*_CODE),
+        "code_version": LEADERBOARD_CODE,
         "published_at": datetime.now(UTC),
     }
     table = pa.Table.from_pylist([{**row, "board_id": board_id} for row in rows], _ROWS)

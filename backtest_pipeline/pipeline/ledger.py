@@ -19,7 +19,6 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.identity import (
-    RUN_CODE,
     Asked,
     Stretch,
     Window,
@@ -28,12 +27,11 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
     without_defaults,
 )
+from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace, patient
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.daily import daily_return_counts
 from backtest_pipeline.storage import copy
-from backtest_pipeline.storage.provenance import code_version, combined
 from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.strategies.registry import strategies
 
@@ -95,7 +93,7 @@ def trials_of(
         for asset in panel.assets
     ]
     versions = [dataset_versions[asset] for asset in panel.assets]
-    code = combined(code_version(*RUN_CODE), *engine_identity())
+    codes = [run_code(name) for name in types]
 
     asked_of_asset = [
         canonical_json([asset, tf, *_bounds(window), config])
@@ -106,7 +104,7 @@ def trials_of(
         for name, text in zip(types, texts, strict=True)
         for asked_text in asked_of_asset
     ]
-    measured_on = [f"{version}\0{code}" for version in versions] * n_runs
+    measured_on = [f"{version}\0{code}" for code in codes for version in versions]
     first_week, weekly = _weekly_returns(panel, batch.equity)
     n_assets = len(panel.assets)
     n = n_runs * n_assets
@@ -129,7 +127,7 @@ def trials_of(
             "window_end": pa.array(ends * n_runs, pa.date32()),
             "config_hash": assumed * n_runs,
             "dataset_version": versions * n_runs,
-            "code_version": [code] * n,
+            "code_version": of_run(codes),
             "source": [source] * n,
             "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
             "n_obs": np.tile(daily_return_counts(panel.offsets, panel.ts // DAY_US), n_runs),

@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.other_histories import (
     probe_strategies,
 )
 from backtest_pipeline.pipeline.signals import signals_code
+from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.look_ahead import (
     Leak,
@@ -30,7 +31,6 @@ from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.datasets import stored_partitions
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals
 from backtest_pipeline.storage.look_ahead import last_probe, record_probe
-from backtest_pipeline.storage.provenance import code_version
 
 ASSETS = 3
 """Assets of a sample, each at all stored timeframes: what is computed of one is computed of all."""
@@ -171,8 +171,7 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
 def probed_code(signals: Sequence[SignalRow]) -> str:
     """Version of all that is probed and of the probe."""
-    rooms = code_version("sources", "research.look_ahead", "research.other_futures")
-    return hash_of([signals_code(signals), rooms])
+    return hash_of([signals_code(signals), LOOK_AHEAD_CODE])
 
 
 def leak_rows(found: Sequence[Leak]) -> list[dict[str, object]]:

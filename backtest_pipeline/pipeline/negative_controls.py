@@ -17,9 +17,10 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.features import load_block
-from backtest_pipeline.pipeline.identity import RUN_CODE, hash_of
+from backtest_pipeline.pipeline.identity import hash_of
 from backtest_pipeline.pipeline.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.summary import Summary, rounded
+from backtest_pipeline.pipeline.versions import negative_controls_code
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.leaderboard import Gate, gates_of
@@ -39,7 +40,6 @@ from backtest_pipeline.storage.leaderboard import (
     publish_controls,
     symbols_with_bars,
 )
-from backtest_pipeline.storage.provenance import code_version
 
 MOST_FALSE = 0.05
 """Share of searches in worlds without an edge that may be called significant."""
@@ -99,7 +99,7 @@ def run_negative_controls(
     block = load_block(
         workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
     )
-    code = code_version(*RUN_CODE, "research", "pipeline.negative_controls")
+    code = negative_controls_code()
     versions = sorted((asset, found.version) for asset, found in block.inputs.items())
     about = [asked.searches, asked.n_bars, asked.seed, gates.gate_set_id, code]
     control_id = hash_of([*about, versions])

@@ -10,17 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.identity import (
-    RUN_CODE,
     canonical_json,
     hash_of,
     snapshot_id_of,
 )
 from backtest_pipeline.pipeline.portfolio_significance import portfolios_deflated
 from backtest_pipeline.pipeline.portfolios import ENGINE, ENGINE_VERSION, Portfolio
+from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
 from backtest_pipeline.simulation.equity import drawdowns
 from backtest_pipeline.storage.environment import environment_hash
 from backtest_pipeline.storage.portfolios import PortfolioTables
-from backtest_pipeline.storage.provenance import code_version
 
 _STAMP = pa.timestamp("us", "UTC")
 
@@ -73,7 +72,7 @@ def _stacked(
 
 
 def _runs(portfolios: Sequence[Portfolio], current: bool, others: int) -> pa.Table:
-    uri, code = artifact_uri(portfolios), code_version(*RUN_CODE, "research")
+    uri = artifact_uri(portfolios)
     rows = []
     for portfolio, (deflated, why_not) in zip(
         portfolios, portfolios_deflated(portfolios, others), strict=True
@@ -105,7 +104,7 @@ def _runs(portfolios: Sequence[Portfolio], current: bool, others: int) -> pa.Tab
                 "member_run_ids": list(portfolio.members.run_ids),
                 "snapshot_id": snapshot_id_of(versions),
                 "dataset_version_ids": canonical_json(versions),
-                "code_version": code,
+                "code_version": PORTFOLIO_CODE,
                 "config_hash": hash_of([plan.timeframe, plan.signal_name, dict(plan.about)]),
                 "environment_hash": environment_hash(),
                 "engine": ENGINE,

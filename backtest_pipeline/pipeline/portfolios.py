@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.pipeline.identity import RUN_CODE, canonical_json
+from backtest_pipeline.pipeline.identity import canonical_json
 from backtest_pipeline.pipeline.members import Members
 from backtest_pipeline.pipeline.summary import Run
+from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
 from backtest_pipeline.research.diversification import (
     LEAST_COMMON,
     Correlations,
@@ -33,7 +34,6 @@ from backtest_pipeline.research.portfolio import (
 from backtest_pipeline.research.weights import EQUAL_WEIGHT, SCHEMES
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics import METRIC_NAMES, equity_metrics, undefined_reasons
-from backtest_pipeline.storage.provenance import code_version
 
 _NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
 ENGINE, ENGINE_VERSION = "scipy", version("scipy")
@@ -120,7 +120,6 @@ class Plan:
 
 def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[Plan]:
     """The portfolios of these runs: by strategy, then scheme, those of all strategies last."""
-    code = [code_version(*RUN_CODE, "research"), ENGINE, ENGINE_VERSION]
     by_signal = [
         list(group)
         for _, group in groupby(sorted(runs, key=itemgetter("signal_id")), itemgetter("signal_id"))
@@ -139,7 +138,7 @@ def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[P
             del about["lookback"]
         if scheme != FIXED:
             del about["weights"]
-        identity = canonical_json([timeframe, signal[1], about, sorted(members), code])
+        identity = canonical_json([timeframe, signal[1], about, sorted(members), PORTFOLIO_CODE])
         run_id = uuid.uuid5(_NAMESPACE, identity)
         return Plan(run_id, timeframe, *signal, config.rules(scheme), about, rests_on)
 

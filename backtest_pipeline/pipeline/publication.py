@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.identity import (
     run_id_of,
     snapshot_id_of,
 )
+from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.equity import drawdowns, monthly_returns, position_values
@@ -31,7 +32,6 @@ from backtest_pipeline.storage.code import installed_code
 from backtest_pipeline.storage.datasets import DatasetVersion
 from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.storage.environment import environment_hash
-from backtest_pipeline.storage.provenance import code_version
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}
 _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
@@ -39,13 +39,14 @@ _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_r
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is; its configuration as canonical JSON, and the hash of that."""
+    """What makes a run the run it is: configuration as canonical JSON, its hash, data and code."""
 
     run_id: UUID
     config: str
     config_hash: str
     dataset_versions: dict[str, str]
     snapshot_id: str
+    code: str
 
 
 def identify_runs(
@@ -63,13 +64,22 @@ def identify_runs(
     used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
     snapshots = [snapshot_id_of(versions) for versions in used]
     made_from = [*zip(used, snapshots, strict=True)] * len(signals)
+    codes = {
+        signal.signal_type: run_code(
+            signal.signal_type,
+            is_walk_forward=asked.walk_forward is not None,
+            benchmark=asked.benchmark,
+        )
+        for signal in signals
+    }
     return [
         RunIdentity(
-            run_id_of(one.hash, snapshot_id, asked.rooms),
+            run_id_of(one.hash, snapshot_id, code := codes[one.config["strategy"]]),
             canonical_json(one.config),
             one.hash,
             versions,
             snapshot_id,
+            code,
         )
         for one, (versions, snapshot_id) in zip(
             configurations(signals, assets, tf, asked), made_from, strict=True
@@ -98,6 +108,11 @@ class Publication:
     metrics: pa.Table
     blocks: pa.Table
     trials: pa.Table
+
+    @property
+    def run_ids(self) -> list[UUID]:
+        """The runs, in the order of the tables."""
+        return [UUID(run_id) for run_id in self.runs["run_id"].to_pylist()]
 
 
 def publication_of(
@@ -257,7 +272,7 @@ def _runs_table(
             "dataset_version_ids": [
                 canonical_json(identity.dataset_versions) for identity in identities
             ],
-            "code_version": same(code_version(*asked.rooms)),
+            "code_version": [identity.code for identity in identities],
             "code_archive": same(installed_code().uri),
             "config_hash": [identity.config_hash for identity in identities],
             "environment_hash": same(environment_hash()),

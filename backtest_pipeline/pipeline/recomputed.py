@@ -21,11 +21,12 @@ from backtest_pipeline.pipeline.signals import (
     signal_states,
     signals_code,
 )
+from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.storage.datasets import DatasetVersion, all_partitions, read_versions
 from backtest_pipeline.storage.dimensions import active_signals, asset_ids
 from backtest_pipeline.storage.features import read_features
-from backtest_pipeline.storage.provenance import code_version, combined, content_versions
+from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.signals import read_events, read_states
 
 PARTITIONS_LOOKED_AT = 8
@@ -57,8 +58,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
         workspace: the open store.
         n: partitions to look at, at most.
     """
-    code = code_version("market")
-    chosen, stored = _sample(workspace, "features", "bars", code, n)
+    chosen, stored = _sample(workspace, "features", "bars", FEATURES_CODE, n)
 
     def compare(panel: Panel) -> dict[str, list[str]]:
         tf, names = panel.timeframe, [feature.name for feature in FEATURES]
@@ -141,7 +141,7 @@ def _sample(
         and version.is_made_from(inputs[partition].version, code)
         and (
             workspace.external is not None
-            or features[partition].is_made_from(bars[partition].version, code_version("market"))
+            or features[partition].is_made_from(bars[partition].version, FEATURES_CODE)
         )
     ]
     seed = int(combined(*(stored[p].version for p in current))[:8], 16)

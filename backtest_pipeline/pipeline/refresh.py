@@ -7,7 +7,7 @@ from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import StageReport, Status, run_stage
 from backtest_pipeline.pipeline.external import (
@@ -67,7 +67,7 @@ def refresh_backtests(
 ) -> StageReport:
     """Backtests of the stored signals of these partitions."""
     return run_stage(
-        backtests_of(stored_signals(workspace, partitions), config),
+        stored_signals(workspace, partitions),
         BacktestsStage(workspace, config),
         **_how(workspace, rebuild),
     )

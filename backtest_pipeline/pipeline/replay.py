@@ -18,19 +18,20 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.pipeline.differences import metric_differences, trade_difference
-from backtest_pipeline.pipeline.identity import RUN_CODE
 from backtest_pipeline.pipeline.rerun import curve_hash
+from backtest_pipeline.pipeline.versions import todays_run_codes
 from backtest_pipeline.pipeline.worker import Answer, Rerun, rerun
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace, patient
+from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline.storage.code import code_on_disk
 from backtest_pipeline.storage.environment import differences, recorded_environments
-from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.quarantine import quarantine_run, release_run
 from backtest_pipeline.storage.recorded import (
     RecordedRun,
     current_run_ids,
     find_run_id,
     recorded_runs,
+    runs_of_other_sources,
     stored_metrics,
     stored_trades,
 )
@@ -68,6 +69,7 @@ class Replay:
         verdict: whether it came to the stored result, bit by bit, or could not be computed.
         code: uri of the archive of the sources that ran; empty where none did.
         is_own_code: whether these are the sources that made the run.
+        is_declared_same: whether these declare the versions that the run was made under.
         is_own_environment: whether the interpreter and the packages are those that made it.
         expected: the fingerprint that is stored.
         found: the fingerprint of the replay, None where there is none.
@@ -81,12 +83,19 @@ class Replay:
     verdict: Verdict
     code: str
     is_own_code: bool
+    is_declared_same: bool
     is_own_environment: bool
     expected: str
     found: str | None
     differences: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     quarantine: str = ""
+
+    @property
+    def is_undeclared_change(self) -> bool:
+        """Whether other sources under the same declared versions do not come to the same."""
+        is_same = self.verdict is Verdict.SAME
+        return self.is_declared_same and not self.is_own_code and not is_same
 
 
 def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
@@ -149,34 +158,26 @@ def sources_of(run: RecordedRun, code: Code = Code.RECORDED) -> str:
     """The archive of the sources to run.
 
     Raises:
-        CannotReplay: for a run from before sources were kept, by other code than is installed.
+        CannotReplay: for a run from before sources were kept.
     """
-    installed = code_on_disk().uri
     if code is Code.INSTALLED:
-        return installed
-    if run.code_archive is not None:
-        return run.code_archive
-    if run.code_version == code_version(*_rooms(run)):
-        return installed
-    raise CannotReplay(
-        f"it was made before sources were kept, by other code (version {run.code_version}) than "
-        "is installed; install that release, or see with --code installed what today's code makes "
-        "of the same rows"
-    )
-
-
-def _rooms(run: RecordedRun) -> tuple[str, ...]:
-    return RUN_CODE if run.split == "full" else (*RUN_CODE, "research")
+        return code_on_disk().uri
+    if run.code_archive is None:
+        raise CannotReplay(
+            f"it was made before sources were kept ({run.code_version}); see with --code installed "
+            "what today's code makes of the same rows"
+        )
+    return run.code_archive
 
 
 def _impossible(run: RecordedRun, uri: str, why: str) -> Replay:
-    own = uri == run.code_archive
     return Replay(
         run_id=run.run_id,
         name=run.name,
         verdict=Verdict.IMPOSSIBLE,
         code=uri,
-        is_own_code=own,
+        is_own_code=uri == run.code_archive,
+        is_declared_same=_is_declared_same(run, uri),
         is_own_environment=True,
         expected=run.fingerprint,
         found=None,
@@ -195,19 +196,21 @@ def _judged(
     found = answer.runs[str(run.run_id)]
     if "error" in found:
         return _impossible(run, uri, found["error"])
-    own = run.code_archive in (None, uri)
+    own, declared = uri == run.code_archive, _is_declared_same(run, uri)
     elsewhere = _elsewhere(run, answer, environment)
     differing = _compared(workspace, run, found)
-    if own and not elsewhere and found["run_id"] != str(run.run_id):
+    if declared and not elsewhere and found["run_id"] != str(run.run_id):
         differing.append(
             f"its configuration, data and code have the id {found['run_id']}: what is stored of "
             "them is not what the run was made from"
         )
-    if own and found["fingerprint"] != run.fingerprint:
+    if declared and found["fingerprint"] != run.fingerprint:
         differing.insert(0, "the fingerprint is another")
     remarks = list(elsewhere)
     if not own:
         remarks.append(f"made by other sources, {run.code_archive}")
+    if declared and not own and differing:
+        remarks.append(_undeclared(run, differing))
     if not run.is_current:
         remarks.append("no longer current: a newer run of its configuration is stored")
     return Replay(
@@ -216,11 +219,33 @@ def _judged(
         verdict=Verdict.DIFFERS if differing else Verdict.SAME,
         code=uri,
         is_own_code=own,
+        is_declared_same=declared,
         is_own_environment=not elsewhere,
         expected=run.fingerprint,
         found=found["fingerprint"],
         differences=tuple(differing),
         remarks=tuple(remarks),
+    )
+
+
+def _is_declared_same(run: RecordedRun, uri: str) -> bool:
+    """Whether these sources declare the versions that the run was made under."""
+    is_todays = uri == code_on_disk().uri
+    return uri == run.code_archive or (is_todays and run.code_version in todays_run_codes())
+
+
+def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:
+    """What to do about another result under the same declared versions."""
+    of_metrics = all(line.split(" ")[0] in METRIC_NAMES for line in differing)
+    which = (
+        "METRICS_VERSION"
+        if of_metrics
+        else "ENGINE_VERSION, or SIGNALS_VERSION, FEATURES_VERSION or WALK_FORWARD_VERSION where "
+        "the change is about signals, indicators or the choice of parameters"
+    )
+    return (
+        "an undeclared change: today's code comes to another result and still declares "
+        f"{run.code_version}. Raise {which}, or undo the change"
     )
 
 
@@ -300,11 +325,37 @@ def replay_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
     Raises:
         InvalidInput: for fewer than one run.
     """
-    if n_runs < 1:
-        raise InvalidInput(f"a sample has one run at least, not {n_runs}")
+    _require_sample(n_runs)
     with workspace.database.begin() as connection:
         known = current_run_ids(connection)
     apart = [run_id for run_id, is_apart in known if is_apart]
     others = [run_id for run_id, is_apart in known if not is_apart]
     drawn = np.random.default_rng(seed).permutation(len(others))[:n_runs]
     return replay_runs(workspace, [*apart, *(others[i] for i in sorted(drawn))])
+
+
+@patient
+def todays_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
+    """Compute some of the current runs with today's code, where nobody said that it is another.
+
+    These are runs that other sources made under the versions that today's declare. One that does
+    not come to the same was moved by an undeclared change; the run itself is as sound as before.
+
+    Args:
+        workspace: an open store.
+        n_runs: how many at most, drawn without replacement.
+        seed: of the draw.
+
+    Raises:
+        InvalidInput: for fewer than one run.
+    """
+    _require_sample(n_runs)
+    with workspace.database.begin() as connection:
+        known = runs_of_other_sources(connection, code_on_disk().uri, sorted(todays_run_codes()))
+    drawn = np.random.default_rng(seed).permutation(len(known))[:n_runs]
+    return replay_runs(workspace, [known[i] for i in sorted(drawn)], code=Code.INSTALLED)
+
+
+def _require_sample(n_runs: int) -> None:
+    if n_runs < 1:
+        raise InvalidInput(f"a sample has one run at least, not {n_runs}")

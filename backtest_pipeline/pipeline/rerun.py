@@ -48,6 +48,7 @@ from backtest_pipeline.pipeline.inputs import kept_funding
 from backtest_pipeline.pipeline.publication import results_of
 from backtest_pipeline.pipeline.signals import signal_matrix
 from backtest_pipeline.pipeline.specs import SimulationSpec, checked
+from backtest_pipeline.pipeline.versions import code_of_config
 from backtest_pipeline.pipeline.walk_forward import space_of
 from backtest_pipeline.research.schedule import tasks_of
 from backtest_pipeline.research.walk_forward import Question, blocks_of_tasks, choose, stitched
@@ -99,7 +100,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     (told,) = configurations([signal], [asset], tf, asked)
     trades = trade_columns(batch.trades)
     return {
-        "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), asked.rooms)),
+        "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), code_of_config(config))),
         "fingerprint": fingerprints(batch)[0],
         "metrics": {name: _known(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(results_of(batch)[0]),

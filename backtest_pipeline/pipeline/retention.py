@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # Publishers wait while so many go, and no longer.
 _FOLDERS_AT_ONCE = 20
 _ARTIFACTS_AT_ONCE = 200
+RETENTION_VERSION = 1
+"""Raise it when other results are kept or go."""
 _WRITTEN_LATELY = timedelta(hours=1)
 _STEPS = 5
 

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from backtest_pipeline.pipeline.identity import RUN_CODE, Asked, canonical_json, hash_of
+from backtest_pipeline.pipeline.identity import Asked, canonical_json, hash_of
 from backtest_pipeline.pipeline.on_demand import Made
+from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.research.draws import require_draws
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import DOUBTS, Robustness, assess
 from backtest_pipeline.storage import copy
-from backtest_pipeline.storage.provenance import code_version
 from backtest_pipeline.storage.robustness import publish_robustness, stored_robustness
 
 
@@ -45,12 +45,11 @@ def assess_run(
     require_draws(draws, seed)
     (run,) = made.runs
     workspace.progress("robustness", 0, 1)
-    code = code_version(*RUN_CODE, "research")
     found = None if rebuild else _stored(workspace, run["run_id"])
-    if found is None or not _is_kept(workspace, found, draws, seed, code):
+    if found is None or not _is_kept(workspace, found, draws, seed):
         panel, events = made.tradable.panel, made.tradable.events
         inputs = RunInputs(panel, events, asked.config, funding=asked.funding)
-        _store(workspace, run, assess(inputs, draws=draws, seed=seed), code)
+        _store(workspace, run, assess(inputs, draws=draws, seed=seed))
         found = _stored(workspace, run["run_id"])
     assert found is not None  # noqa: S101  (it was just stored)
     workspace.progress("robustness", 1, 1)
@@ -62,18 +61,17 @@ def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:
         return stored_robustness(connection, run_id)
 
 
-def _is_kept(
-    workspace: Workspace, found: Mapping[str, Any], draws: int, seed: int, code: str
-) -> bool:
+def _is_kept(workspace: Workspace, found: Mapping[str, Any], draws: int, seed: int) -> bool:
     """Whether it was found in the same way, and its files are whole."""
-    same = (found["draws"], found["seed"], found["code_version"]) == (draws, seed, code)
+    how = (found["draws"], found["seed"], found["code_version"])
+    same = how == (draws, seed, ROBUSTNESS_CODE)
     return same and workspace.artifacts.is_intact(found["artifact_uri"])
 
 
-def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code: str) -> None:
+def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness) -> None:
     """Files first, then the row that points to them."""
     run_id, tf = str(run["run_id"]), run["tf"]
-    uri = f"robustness/{tf}/{hash_of([run_id, found.draws, found.seed, code])}"
+    uri = f"robustness/{tf}/{hash_of([run_id, found.draws, found.seed, ROBUSTNESS_CODE])}"
     files = {
         "bands.parquet": pa.Table.from_pandas(found.bands.reset_index(), preserve_index=False),
         "samples.parquet": pa.Table.from_pandas(found.samples, preserve_index=False),
@@ -88,7 +86,7 @@ def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness, code
         **{name: found.numbers[name] for name in DOUBTS},
         "envelope": canonical_json([asdict(scenario) for scenario in found.scenarios]),
         "undefined": canonical_json(found.undefined),
-        "code_version": code,
+        "code_version": ROBUSTNESS_CODE,
         "artifact_uri": uri,
     }
     with workspace.database.arrow() as connection, connection.cursor() as cursor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import backtests_of, stored_signals
+from backtest_pipeline.pipeline.backtests import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.referee import vectorbt_opinion
@@ -60,13 +60,13 @@ def second_opinion(
     runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):
         assets = [partition.asset for partition in chosen if partition.timeframe == tf]
-        block = backtests_of(stored_signals(workspace, chosen), config).load(tf, assets)
-        if block.batch is None:
+        found = stored_signals(workspace, chosen).load(tf, assets)
+        traded, signals = found.tradable, found.block.signals
+        if not traded or not signals:
             continue
-        opinion = vectorbt_opinion(block.batch, config)
-        traded = block.batch.panel.assets
+        opinion = vectorbt_opinion(found.traded(range(len(signals)), traded, config), config)
         for column, theirs in zip(opinion.columns.tolist(), opinion.theirs, strict=True):
-            signal, asset = block.signals[column // len(traded)], traded[column % len(traded)]
+            signal, asset = signals[column // len(traded)], traded[column % len(traded)]
             growth = 1.0 + stored[asset, tf, signal.name]
             off = float(np.abs(theirs / config.initial_cash / growth - 1.0))
             worst_return = max(worst_return, off)

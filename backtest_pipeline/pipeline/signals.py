@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.batches import Batches, Outcome, Status
 from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.features import SNAPSHOT_COLUMNS, load_block
 from backtest_pipeline.pipeline.identity import hash_of
+from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
@@ -33,12 +34,14 @@ from backtest_pipeline.simulation.orders import (
 from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.external.rows import feature_rows
-from backtest_pipeline.storage.provenance import code_version, combined
+from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.signals import (
+    Maker,
     RowsOf,
     SignalEvents,
     SignalState,
     built_rows,
+    read_makers,
     write_signals,
 )
 from backtest_pipeline.strategies.base import signal_events
@@ -155,9 +158,12 @@ def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
 
 
 def signals_code(signals: Sequence[SignalRow]) -> str:
-    """Version of what gives the events: the code, and the signals with their parameters."""
-    specs = [asdict(signal) for signal in signals]
-    return hash_of([code_version("market", "strategies"), specs])
+    """Version of what gives the events: the signals with their parameters, each with its code.
+
+    Raises:
+        UnknownName: for a signal of a strategy that there is not.
+    """
+    return hash_of([[asdict(signal), signal_code(signal.signal_type)] for signal in signals])
 
 
 def require_sound_params(signals: Sequence[SignalRow]) -> None:
@@ -198,6 +204,10 @@ class SignalsStage:
         self.signals = signals_to_compute(workspace)
         require_sound_params(self.signals)
         self.code = signals_code(self.signals)
+        self._makers = {
+            signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.signal_type))
+            for signal in self.signals
+        }
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         return stale_partitions(self._workspace, self.name, "features", self.code, partitions)
@@ -206,36 +216,59 @@ class SignalsStage:
         return rows_of_dataset(self._workspace, "features", partitions)
 
     def store(self, block: SignalBlock, *, rebuild: bool) -> Iterable[Outcome]:
-        """Only events of new bars are written where the features only grew."""
-        panel, tf = block.panel, block.panel.timeframe.name
-        partitions = [Partition(asset, tf) for asset in panel.assets]
+        """Only events of new bars are written where the features only grew.
+
+        Nothing is written of a signal whose events are those of the stored features already: where
+        one strategy was edited, or a signal registered, the events of the others stay.
+        """
+        panel, tf = block.panel, block.panel.timeframe
+        partitions = [Partition(asset, tf.name) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
             ids = asset_ids(connection, list(block.inputs))
         versions = self._versions(block)
-        written_until = {
-            p.asset: before.last_ts
-            for p, version in versions.items()
-            if not rebuild and (before := stored.get(p)) and before.generation == version.generation
+        until = np.full((len(block.signals), len(panel.assets)), _NEVER)
+        if not rebuild:
+            with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+                made_by = read_makers(cursor, tf, list(ids.values()))
+            for a, partition in enumerate(partitions):
+                before, now = stored.get(partition), versions.get(partition)
+                if before and now:
+                    own = {s: made_by.get((s, ids[partition.asset])) for s in self._makers}
+                    until[:, a] = self._written_until(before, now, own)
+        pairs = {
+            (signal.signal_id, ids[asset]): int(until[s, a])
+            for s, signal in enumerate(block.signals)
+            for a, asset in enumerate(panel.assets)
+            if asset in ids and until[s, a] > _NEVER
         }
+        kept = {pair for pair, last in pairs.items() if last == _FOREVER}
         write_signals(
             self._workspace.database,
-            panel.timeframe,
-            _events(block, ids, written_until),
-            signal_states(panel, block.signals, block.events, ids),
-            params_hashes={s.signal_id: hash_of(s.params) for s in block.signals},
-            signal_version=self.code,
+            tf,
+            _events(block, ids, until),
+            [
+                state
+                for state in signal_states(panel, block.signals, block.events, ids)
+                if (state.signal_id, state.asset_id) not in kept
+            ],
+            makers=self._makers,
             ids=ids,
             versions=versions,
-            since={
-                (signal.signal_id, ids[asset]): last + 1
-                for signal in block.signals
-                for asset, last in written_until.items()
-                if last is not None
-            },
+            since={pair: last + 1 for pair, last in pairs.items() if pair not in kept},
+            kept=kept,
             rows_of=feature_rows_of(self._workspace),
         )
         return [_outcome(p, versions.get(p)) for p in partitions]
+
+    def _written_until(
+        self, before: DatasetVersion, now: DatasetVersion, made_by: Mapping[int, Maker | None]
+    ) -> list[int]:
+        """For each signal the stamp until which its stored events are those of today."""
+        last = _FOREVER if before.input_version == now.input_version else before.last_ts
+        if before.generation != now.generation or last is None:
+            return [_NEVER] * len(self._makers)
+        return [last if made_by[s] == maker else _NEVER for s, maker in self._makers.items()]
 
     def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
         panel = block.panel
@@ -246,7 +279,7 @@ class SignalsStage:
                 version=combined(features.version, self.code),
                 input_version=features.version,
                 code_version=self.code,
-                generation=combined(features.generation, self.code),
+                generation=features.generation,
                 n_rows=int(n),
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,
@@ -256,6 +289,7 @@ class SignalsStage:
         }
 
 
+_NEVER, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _BITS = (
     (LONG_ENTRY, True, True),
     (LONG_EXIT, True, False),
@@ -264,14 +298,10 @@ _BITS = (
 )
 
 
-def _events(
-    block: SignalBlock, ids: Mapping[str, int], written_until: Mapping[str, int | None]
-) -> SignalEvents:
-    """The events that are not written yet, one row for each bit."""
+def _events(block: SignalBlock, ids: Mapping[str, int], written_until: np.ndarray) -> SignalEvents:
+    """The events after `written_until`, int64 `(n_signals, n_assets)`; one row for each bit."""
     panel = block.panel
-    never = np.iinfo(np.int64).min
-    until = np.array([written_until.get(asset) or never for asset in panel.assets], np.int64)
-    fresh = panel.ts > until[panel.segment_of_row]
+    fresh = panel.ts > written_until[:, panel.segment_of_row]
     signal, row, is_long, is_entry = [], [], [], []
     for bit, long, entry in _BITS:
         s, r = np.nonzero((block.events & np.uint8(bit)).astype(bool) & fresh)

@@ -14,7 +14,6 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.backtests import (
     FEWEST_BARS,
-    BacktestBlock,
     prepare_publication,
     publish,
 )
@@ -115,21 +114,14 @@ def trade_and_store(
             funding=asked.funding,
             benchmark=benchmark.equity[rows],
         )
-        block = BacktestBlock(
-            batch=batch,
-            signals=(signal,),
-            inputs=tradable.inputs,
-            upstream={},
-            assets=tuple(missing),
-            too_short=(),
-            timeframe=tf,
-            started_at=started_at,
-        )
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, missing)
         # A single run stays in the directory that it may share with those of a refresh.
         uri = kept.get(missing[0]) if len(missing) == 1 else None
-        published = prepare_publication(batch, block, ids, asked, tried_by, benchmark.versions, uri)
+        own = [one for a, one in zip(panel.assets, identities, strict=True) if a in missing]
+        published = prepare_publication(
+            batch, (signal,), own, ids, asked, started_at, tradable.inputs, tried_by, uri
+        )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(workspace.artifacts, cursor, published)
             used = {asset: tradable.inputs[asset].version for asset in missing}

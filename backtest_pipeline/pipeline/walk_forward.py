@@ -17,17 +17,23 @@ from backtest_pipeline.pipeline.batches import Outcome, Status
 from backtest_pipeline.pipeline.blocks import PanelBlock, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.folds import Destination, Plan, folds_of
 from backtest_pipeline.pipeline.identity import (
-    RUN_CODE,
     Asked,
     hash_of,
     simulation_config,
     without_defaults,
 )
 from backtest_pipeline.pipeline.inputs import keep_files
+from backtest_pipeline.pipeline.kept import directories, kept_runs, missing_runs
 from backtest_pipeline.pipeline.ledger import trials_of
-from backtest_pipeline.pipeline.publication import Publication, identify_runs, publication_of
+from backtest_pipeline.pipeline.publication import (
+    Publication,
+    RunIdentity,
+    identify_runs,
+    publication_of,
+)
 from backtest_pipeline.pipeline.signals import signals_to_compute
 from backtest_pipeline.pipeline.significance import deflate_runs
+from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.efficiency import Efficiency, efficiency
 from backtest_pipeline.research.schedule import Task, tasks_of, untested_bars
@@ -36,7 +42,6 @@ from backtest_pipeline.research.walk_forward import (
     Question,
     out_of_sample,
 )
-from backtest_pipeline.simulation.account import engine_identity
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -49,11 +54,10 @@ from backtest_pipeline.storage.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
-from backtest_pipeline.storage.environment import environment_hash
-from backtest_pipeline.storage.provenance import code_version, combined
-from backtest_pipeline.storage.runs import retire_runs
+from backtest_pipeline.storage.provenance import combined
+from backtest_pipeline.storage.runs import retire_others, retire_runs
 from backtest_pipeline.storage.trials import record_trials
-from backtest_pipeline.storage.walk_forward import publish_walk_forwards
+from backtest_pipeline.storage.walk_forward import judged_by, publish_walk_forwards
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
 from backtest_pipeline.strategies.registry import strategies, strategy_of
 
@@ -228,7 +232,7 @@ class _LaidOut(NamedTuple):
 
 
 class WalkForwardStage:
-    """Publishes the out-of-sample runs of all registered strategies."""
+    """Publishes the out-of-sample runs of all registered strategies that are not stored yet."""
 
     name = "walk_forward"
 
@@ -239,11 +243,12 @@ class WalkForwardStage:
         self._walkers = walkers(signals_to_compute(workspace))
         self._code = hash_of(
             [
-                code_version(*RUN_CODE, "research", "pipeline"),
-                engine_identity(),
-                environment_hash(),
+                WALK_FORWARDS_CODE,
                 without_defaults(simulation_config(config)),
-                [asdict(walker.signal) for walker in self._walkers],
+                [
+                    [asdict(walker.signal), run_code(walker.signal.signal_type)]
+                    for walker in self._walkers
+                ],
                 plan.as_json(),
                 plan.threshold,
             ]
@@ -276,20 +281,40 @@ class WalkForwardStage:
                 counts.append(QualityCount(partition, found.reason, 1))
             if found.left_out:
                 counts.append(QualityCount(partition, STARVED, found.left_out))
-        walked = None
-        if tasks:
-            walked = walk_block(
+        assets = list(dict.fromkeys(task.asset for task in tasks))
+        wanted = identify_runs(
+            [walker.signal for walker in self._walkers],
+            assets,
+            tf,
+            block.inputs,
+            replace(self._asked, walk_forward=self._plan.as_json()),
+            {},
+        )
+        kept = {} if rebuild else self._kept(wanted)
+        walked = [
+            walk_block(
                 self._workspace,
                 block,
-                tasks,
-                self._walkers,
+                [task for task in tasks if task.asset in missing.assets],
+                [self._walkers[w] for w in missing.signals],
                 self._plan,
                 self._asked,
                 left_out=left_out,
                 rebuild=rebuild,
             )
-        self._publish(block, walked, {a for a, o in outcomes.items() if not o.detail}, counts)
+            for missing in missing_runs(wanted, assets, kept)
+        ]
+        new = {run: one.publication.uri for one in walked for run in one.publication.run_ids}
+        uris = directories(wanted, assets, {**kept, **new})
+        self._publish(block, walked, uris, [*kept, *new], counts)
         return list(outcomes.values())
+
+    def _kept(self, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
+        """Those of the runs that are stored; the threshold judges them and is no part of them."""
+        stored = kept_runs(self._workspace, wanted)
+        with self._workspace.database.begin() as connection:
+            judged = judged_by(connection, list(stored), self._plan.threshold)
+        return {run_id: uri for run_id, uri in stored.items() if run_id in judged}
 
     def _laid_out(self, block: PanelBlock, asset: str) -> _LaidOut:
         if asset not in block.inputs:
@@ -308,8 +333,9 @@ class WalkForwardStage:
     def _publish(
         self,
         block: PanelBlock,
-        walked: WalkedBlock | None,
-        traded: set[str],
+        walked: Sequence[WalkedBlock],
+        uris: Mapping[str, tuple[str, ...]],
+        run_ids: Sequence[UUID],
         counts: Sequence[QualityCount],
     ) -> None:
         tf = block.panel.timeframe.name
@@ -321,19 +347,21 @@ class WalkForwardStage:
                 input_version=features.version,
                 code_version=self._code,
                 generation=combined(features.version, self._code),
-                n_rows=len(self._walkers) if asset in traded else 0,
+                n_rows=len(self._walkers) if asset in uris else 0,
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,
-                uris=(walked.publication.uri,) if walked and asset in traded else (),
+                uris=uris.get(asset, ()),
             )
             for asset, features in block.inputs.items()
         }
-        short = [asset for asset in block.inputs if asset not in traded]
+        short = [asset for asset in block.inputs if asset not in uris]
+        of_refresh = sorted({uri for own in uris.values() for uri in own})
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
-            if walked is not None:
-                publish_walked(self._workspace.artifacts, cursor, walked)
+            for one in walked:
+                publish_walked(self._workspace.artifacts, cursor, one)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
+            retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, run_ids)))
             write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
 

@@ -19,6 +19,8 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.trials import Family, deflate
 from backtest_pipeline.simulation.significance import SharpeMoments
 
+LEADERBOARD_VERSION = 1
+"""Raise it when the same runs are ranked, scored or gated otherwise."""
 TRIED = ("n_trials", "n_trials_effective", "n_families")
 RUN_COLUMNS = (
     *("n_days", "sharpe", "sortino", "calmar", "annual_volatility", "skew", "kurtosis"),

@@ -21,6 +21,8 @@ from backtest_pipeline.research.other_futures import other_futures
 from backtest_pipeline.simulation.windows import events_by_params
 from backtest_pipeline.strategies.base import Strategy
 
+LOOK_AHEAD_VERSION = 1
+"""Raise it when the probe looks elsewhere or closer: what was probed before is probed again."""
 _PROBES = 24
 _FIRST_BARS = 8  # a warm-up that is filled with later values shows here, however long it is
 _NEVER = np.iinfo(np.int64).min

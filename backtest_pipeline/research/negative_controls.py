@@ -28,6 +28,8 @@ from backtest_pipeline.strategies.base import Strategy, signal_events
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid, parameter_space
 from backtest_pipeline.strategies.registry import strategies
 
+NEGATIVE_CONTROLS_VERSION = 1
+"""Raise it when the same worlds are searched or judged otherwise, or are other worlds."""
 SIGNIFICANT = 0.95
 _SWEPT = 2  # parameters of which several values are tried; the others stay in the middle
 

@@ -34,6 +34,8 @@ from backtest_pipeline.research.trade_order import reordered_drawdowns, trade_re
 from backtest_pipeline.simulation.metrics import undefined_reasons
 from backtest_pipeline.simulation.trades import Trades
 
+ROBUSTNESS_VERSION = 1
+"""Raise it when the same run, draws and seed come to other doubts."""
 _RUN = ("total_return", "sharpe", "max_drawdown")
 _RESAMPLED = (
     *("block_length", "total_return_low", "total_return_high", "p_total_return"),

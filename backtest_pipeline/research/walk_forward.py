@@ -31,6 +31,8 @@ from backtest_pipeline.simulation.orders import LONG_EXIT, SHORT_EXIT
 from backtest_pipeline.simulation.windows import NO_SIGNALS, events_by_params, simulate_windows
 from backtest_pipeline.strategies.grid import ParameterSpace
 
+WALK_FORWARD_VERSION = 1
+"""Raise it when other windows are cut, other parameters chosen in them, or folds stitched anew."""
 FOLD_METRICS: tuple[str, ...] = (
     "total_return",
     "sharpe",

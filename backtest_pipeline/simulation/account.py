@@ -18,6 +18,8 @@ import numpy as np
 from numba import njit
 
 ENGINE = "backtest_pipeline.account"
+ENGINE_VERSION = 1
+"""Raise it when the same events on the same bars come to other trades, equity or benchmark."""
 LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8  # the bits of an event
 NOTHING_PENDING = 2
 EXIT_REASONS = (
@@ -147,7 +149,7 @@ RULES = np.dtype(  # NaN is no such rule
 
 @cache
 def engine_identity() -> tuple[str, str]:
-    """Name of the engine and version of its compiler, part of a run's identity."""
+    """Name of the engine and version of its compiler, recorded with each run."""
     return ENGINE, f"numba.{version('numba')}"
 
 

@@ -23,6 +23,7 @@ from backtest_pipeline.simulation.significance import (
 from backtest_pipeline.simulation.trades import Trades
 
 METRICS_VERSION = 1
+"""Raise it when the same trades and equity come to other metrics."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                     = (t.symbol, t.tf, t.signal_type, t.params)) AS first_tried,
                (r.config #>> '{simulation,initial_cash}')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
-                   SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests'
+                   SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)

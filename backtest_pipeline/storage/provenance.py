@@ -1,12 +1,9 @@
-"""Content hashes: of the rows of a panel, and of the code that made them."""
+"""Content hashes: of the rows of a panel."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,32 +120,5 @@ class _EncodedRows:
 
 def combined(*versions: str) -> str:
     """One version that follows from several, in their order."""
-    return _digest_of("\0".join(versions)).hexdigest()
-
-
-def _digest_of(text: str) -> hashlib.blake2b:
-    return hashlib.blake2b(text.encode() + b"\0", digest_size=16)
-
-
-@cache
-def code_version(*rooms: str) -> str:
-    """A hash over the source text of these packages or modules, such as `market.features`.
-
-    Raises:
-        ModuleNotFoundError: for a room that does not exist.
-    """
-    digest = _digest_of("code")
-    for room in sorted(rooms):
-        for path in _sources(f"backtest_pipeline.{room}"):
-            digest.update(f"{room}/{path.name}\0".encode())
-            digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
-    return digest.hexdigest()
-
-
-def _sources(module: str) -> Iterable[Path]:
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no module {module}")
-    if spec.submodule_search_locations is None:
-        return [Path(spec.origin)]
-    return sorted(Path(spec.origin).parent.rglob("*.py"))
+    text = "\0".join(versions) + "\0"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -43,7 +43,7 @@ class RecordedRun:
         config: `backtest_runs.config`, JSON values.
         dataset_versions: content hashes of the features that it read, by partition.
         snapshots: where these are, by partition; one whose files nobody knows is missing.
-        code_version: hash of the code that decides its numbers.
+        code_version: the declared versions and the strategy's own code that it follows from.
         code_archive: artifact with the sources, None for a run from before they were kept.
         environment_hash, engine: what computed it; the engine as name and version.
         fingerprint, artifact_uri, results: what it came to.
@@ -192,3 +192,19 @@ def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
         """)
     )
     return [(row.run_id, row.apart) for row in rows]
+
+
+def runs_of_other_sources(
+    connection: Connection, uri: str, code_versions: Sequence[str]
+) -> list[uuid.UUID]:
+    """Current runs of these code versions that other sources made than those at `uri`, by id."""
+    rows = connection.execute(
+        text("""
+            SELECT r.run_id FROM visible_runs r LEFT JOIN quarantined_runs q USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
+                AND r.code_archive <> :uri AND r.code_version = ANY(:code_versions)
+            ORDER BY r.run_id
+        """),
+        {"uri": uri, "code_versions": list(code_versions)},
+    )
+    return list(rows.scalars())

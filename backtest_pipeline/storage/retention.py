@@ -23,8 +23,8 @@ _HELD = """
         UNION ALL
         SELECT r.run_id, 'is of the last refresh of ' || r.symbol || '|' || r.tf
         FROM dataset_versions v JOIN backtest_runs r
-            ON r.artifact_uri = v.uris[1] AND r.id = v.id AND r.tf = v.tf
-        WHERE v.dataset IN ('backtests', 'walk_forward')
+            ON r.artifact_uri = ANY (v.uris) AND r.id = v.id AND r.tf = v.tf
+        WHERE r.is_current AND v.dataset IN ('backtests', 'walk_forward')
         UNION ALL
         SELECT unnest(member_run_ids), 'is a member of portfolio ' || run_id FROM portfolio_runs
         WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)

@@ -46,6 +46,7 @@ def publish_runs(
     copy.append(cursor, "backtest_trades", copy.as_stored(cursor, "backtest_trades", trades))
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
     copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
+    copy.run(cursor, "DROP TABLE staged_runs, staged_metrics")
 
 
 def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
@@ -62,6 +63,37 @@ def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full"
         list(ids),
         split,
     )
+
+
+def retire_others(
+    cursor: Cursor, tf: str, ids: Sequence[int], uris: Sequence[str], kept: Sequence[str]
+) -> None:
+    """The runs of these assets in the directories of a refresh are history, but those kept by id.
+
+    Such as those of a signal that is active no longer: what lies there counts as of the refresh.
+    """
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"
+        " AND id = ANY($2::int[]) AND artifact_uri = ANY($3::text[])"
+        " AND NOT run_id = ANY($4::text[]::uuid[])",
+        tf,
+        list(ids),
+        list(uris),
+        list(kept),
+    )
+
+
+def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """The artifact directory of each of these runs that is stored and current."""
+    rows = connection.execute(
+        text(
+            "SELECT run_id, artifact_uri FROM visible_runs"
+            " WHERE run_id = ANY(:run_ids) AND is_current AND status = 'completed'"
+        ),
+        {"run_ids": list(run_ids)},
+    )
+    return {row.run_id: row.artifact_uri for row in rows}
 
 
 _COLUMNS = """r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id, r.tf, r.first_ts,
@@ -94,7 +126,7 @@ def current_runs(
     conditions = [
         "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
         """(r.id, r.tf, r.artifact_uri) IN (
-            SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'backtests')""",
+            SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests')""",
     ]
     bound: dict[str, Any] = {}
     if timeframes is not None:

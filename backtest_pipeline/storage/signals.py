@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 from psycopg import sql
 
-from backtest_pipeline.market.errors import InvalidInput, RowsRefused
+from backtest_pipeline.market.errors import InvalidInput, RowsRefused, StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
@@ -48,6 +48,13 @@ class SignalEvents:
 
     def __len__(self) -> int:
         return len(self.ts)
+
+
+class Maker(NamedTuple):
+    """What makes the events of a signal of some rows: the hash of its parameters, and the code."""
+
+    params_hash: str
+    signal_version: str
 
 
 @dataclass(frozen=True)
@@ -108,34 +115,37 @@ def write_signals(
     events: SignalEvents,
     states: Sequence[SignalState],
     *,
-    params_hashes: Mapping[int, str],
-    signal_version: str,
+    makers: Mapping[int, Maker],
     ids: Mapping[str, int],
     versions: Mapping[Partition, DatasetVersion],
     since: Mapping[tuple[int, int], int] | None = None,
+    kept: Iterable[tuple[int, int]] = (),
     rows_of: RowsOf = built_rows,
 ) -> int:
     """Store what a block of (signal, asset) pairs gave, in one transaction; returns the events.
 
     `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
-    where that is given, else all. The snapshot of the feature row is made in the database, so
-    that its columns never travel; it holds every feature and the event's EMAs, and leaves out
-    only when the row was written. `feature_version` is the version of the code that made it.
+    where that is given, else all. States of signals without a maker go: nobody will say of their
+    events any more which rows they are of. The snapshot of the feature row is made in the
+    database, so that its columns never travel; it holds every feature and the event's EMAs, and
+    leaves out only when the row was written. `feature_version` is the version of the code that
+    made it.
 
     Args:
         database: where to.
         timeframe: of all events.
         events: what the strategies gave.
         states: one for each (signal, asset) that was computed, with events or without.
-        params_hashes: hash of the parameters of each signal id.
-        signal_version: version of the code that gave the events.
+        makers: what makes the events of each signal that refreshes compute, by its id.
         ids: asset id of each symbol.
         versions: what is recorded of the dataset `signals` for these partitions.
         since: first stamp that was computed anew of a (signal_id, asset_id).
+        kept: the pairs of which all stored events are to stay.
         rows_of: where the feature rows lie.
 
     Raises:
-        StoreOvertaken: where the features have been replaced since they were read.
+        StoreOvertaken: where the features have been replaced since they were read, or events that
+            were to stay have another maker.
         InvalidInput: for an event whose pair has no state.
         RowsRefused: where an event has no feature row, or a feature row no dataset version;
             nothing of the block is stored then.
@@ -144,8 +154,9 @@ def write_signals(
     with database.arrow() as connection, connection.cursor() as cursor:
         written = {state.asset_id for state in states} | {ids[p.asset] for p in versions}
         copy.lock_cells(cursor, "signals", timeframe.name, list(written))
-        copy.stage(cursor, "computed", _state_rows(states, params_hashes, since or {}))
-        copy.stage(cursor, "staged", _event_rows(events, params_hashes))
+        _require_makers(cursor, timeframe, (*(since or ()), *kept), makers)
+        copy.stage(cursor, "computed", _state_rows(states, makers, since or {}))
+        copy.stage(cursor, "staged", _event_rows(events, makers))
         copy.analyze(cursor, "computed", "signal_id", "id", "since")
         copy.analyze(cursor, "staged", "id", "ts")
         copy.run(
@@ -155,9 +166,17 @@ def write_signals(
             timeframe.name,
         )
         rows = rows_of(cursor, timeframe, [f"ema_{period}" for period in events.emas])
-        if _insert_events(cursor, timeframe, signal_version, rows) != len(events):
+        if _insert_events(cursor, timeframe, rows) != len(events):
             raise _lost(cursor, timeframe, len(events))
-        _upsert_states(cursor, timeframe, signal_version)
+        _upsert_states(cursor, timeframe)
+        copy.run(
+            cursor,
+            "DELETE FROM signal_state WHERE tf = $1 AND id = ANY($2::int[])"
+            " AND NOT signal_id = ANY($3::int[])",
+            timeframe.name,
+            list(written),
+            list(makers),
+        )
         write_versions(cursor, "signals", ids, versions, made_from="features")
     return len(events)
 
@@ -233,6 +252,35 @@ def read_states(
     return {row[:2]: SignalState(*row) for row in zip(*columns, strict=True)}
 
 
+def read_makers(
+    cursor: Cursor, timeframe: Timeframe, ids: Sequence[int]
+) -> dict[tuple[int, int], Maker]:
+    """What made the stored events of these assets, by signal_id and asset id."""
+    rows = copy.fetch(
+        cursor,
+        "SELECT signal_id, id, params_hash, signal_version FROM signal_state"
+        " WHERE tf = $1 AND id = ANY($2::int[])",
+        timeframe.name,
+        list(ids),
+    )
+    columns = [column.to_pylist() for column in rows.itercolumns()]
+    return {(signal, id_): Maker(*made_by) for signal, id_, *made_by in zip(*columns, strict=True)}
+
+
+def _require_makers(
+    cursor: Cursor,
+    timeframe: Timeframe,
+    pairs: Collection[tuple[int, int]],
+    makers: Mapping[int, Maker],
+) -> None:
+    found = read_makers(cursor, timeframe, list({asset for _, asset in pairs}))
+    if any(found.get(pair) != makers[pair[0]] for pair in pairs):
+        raise StoreOvertaken(
+            f"signals at {timeframe.name} were replaced by those of other parameters or code while "
+            "some were added to them; repeat what you asked for"
+        )
+
+
 def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
     known = {(state.signal_id, state.asset_id) for state in states}
     seen = set(zip(events.signal_id.tolist(), events.asset_id.tolist(), strict=True))
@@ -244,8 +292,8 @@ def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
         )
 
 
-def _event_rows(events: SignalEvents, params_hashes: Mapping[int, str]) -> pa.Table:
-    hashes = [params_hashes[i] for i in events.signal_id.tolist()]
+def _event_rows(events: SignalEvents, makers: Mapping[int, Maker]) -> pa.Table:
+    made_by = [makers[i] for i in events.signal_id.tolist()]
     emas = {f"ema_{period}": copy.floats(values) for period, values in events.emas.items()}
     return pa.table(
         {
@@ -255,7 +303,8 @@ def _event_rows(events: SignalEvents, params_hashes: Mapping[int, str]) -> pa.Ta
             "is_long": copy.booleans(events.is_long),
             "is_entry": copy.booleans(events.is_entry),
             "close": copy.floats(events.close),
-            "params_hash": pa.array(hashes, pa.string()),
+            "params_hash": pa.array([maker.params_hash for maker in made_by], pa.string()),
+            "signal_version": pa.array([maker.signal_version for maker in made_by], pa.string()),
             **emas,
         }
     )
@@ -263,7 +312,7 @@ def _event_rows(events: SignalEvents, params_hashes: Mapping[int, str]) -> pa.Ta
 
 def _state_rows(
     states: Sequence[SignalState],
-    params_hashes: Mapping[int, str],
+    makers: Mapping[int, Maker],
     since: Mapping[tuple[int, int], int],
 ) -> pa.Table:
     first = [since.get((state.signal_id, state.asset_id)) for state in states]
@@ -274,22 +323,23 @@ def _state_rows(
             "last_ts": copy.stamps([s.last_ts for s in states]),
             "long_since": copy.stamps([s.long_since for s in states]),
             "short_since": copy.stamps([s.short_since for s in states]),
-            "params_hash": pa.array([params_hashes[s.signal_id] for s in states], pa.string()),
+            "params_hash": pa.array([makers[s.signal_id].params_hash for s in states], pa.string()),
+            "signal_version": pa.array(
+                [makers[s.signal_id].signal_version for s in states], pa.string()
+            ),
             "since": copy.stamps(first),
         }
     )
 
 
-def _insert_events(
-    cursor: Cursor, timeframe: Timeframe, signal_version: str, rows: FeatureRows
-) -> int:
+def _insert_events(cursor: Cursor, timeframe: Timeframe, rows: FeatureRows) -> int:
     """Insert the staged events with their snapshots; returns how many found a feature row."""
     statement = sql.SQL(
         "WITH stored AS (INSERT INTO signals (signal_id, id, tf, ts, direction, action, close,"
         " feature_snapshot, params_hash, feature_version, signal_version)"
         " SELECT r.signal_id, r.id, $1, r.ts, CASE WHEN r.is_long THEN 'long' ELSE 'short' END,"
         " CASE WHEN r.is_entry THEN 'entry' ELSE 'exit' END, r.close,"
-        " {whole} to_jsonb(r.snapshot), r.params_hash, r.code_version, $2"
+        " {whole} to_jsonb(r.snapshot), r.params_hash, r.code_version, r.signal_version"
         " FROM (SELECT s.*, v.code_version, snapshot {of_f}"
         "  FROM staged s"
         "  JOIN dataset_versions v ON v.dataset = 'features' AND v.id = s.id AND v.tf = $1"
@@ -302,10 +352,10 @@ def _insert_events(
         relation=rows.relation,
         columns=sql.SQL(", ").join(rows.columns),
     )
-    return copy.fetch(cursor, statement.as_string(), timeframe.name, signal_version)["n"][0].as_py()
+    return copy.fetch(cursor, statement.as_string(), timeframe.name)["n"][0].as_py()
 
 
-def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) -> None:
+def _upsert_states(cursor: Cursor, timeframe: Timeframe) -> None:
     columns = "last_ts long_since short_since params_hash feature_version signal_version"
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns.split())
     copy.run(
@@ -313,11 +363,10 @@ def _upsert_states(cursor: Cursor, timeframe: Timeframe, signal_version: str) ->
         "INSERT INTO signal_state (signal_id, id, tf, last_ts, long_since, short_since,"  # noqa: S608
         " params_hash, feature_version, signal_version)"
         " SELECT c.signal_id, c.id, $1, c.last_ts, c.long_since, c.short_since,"
-        " c.params_hash, v.code_version, $2 FROM computed c"
+        " c.params_hash, v.code_version, c.signal_version FROM computed c"
         " JOIN dataset_versions v ON v.dataset = 'features' AND v.id = c.id AND v.tf = $1"
         f" ON CONFLICT (signal_id, id, tf) DO UPDATE SET {updates}, updated_at = now()",
         timeframe.name,
-        signal_version,
     )
 
 

@@ -63,6 +63,21 @@ def publish_walk_forwards(
     publish_runs(cursor, runs, trades, metrics, blocks)
     copy.stage(cursor, "staged_efficiency", efficiencies)
     copy.insert(cursor, "walk_forward_runs", "staged_efficiency", efficiencies.column_names)
+    copy.run(cursor, "DROP TABLE staged_efficiency")
+
+
+def judged_by(
+    connection: Connection, run_ids: Sequence[uuid.UUID], threshold: float
+) -> set[uuid.UUID]:
+    """Those of these walk-forwards whose efficiency was judged by this threshold."""
+    rows = connection.execute(
+        text(
+            "SELECT run_id FROM walk_forward_runs"
+            " WHERE run_id = ANY(:run_ids) AND threshold = :threshold"
+        ),
+        {"run_ids": list(run_ids), "threshold": threshold},
+    )
+    return set(rows.scalars())
 
 
 def stored_folds(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
@@ -104,7 +119,8 @@ def current_walk_forwards(
             WHERE r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
                   THEN r.is_current AND (r.id, r.tf, r.artifact_uri) IN (
-                      SELECT id, tf, uris[1] FROM dataset_versions WHERE dataset = 'walk_forward')
+                      SELECT id, tf, unnest(uris) FROM dataset_versions
+                      WHERE dataset = 'walk_forward')
                       AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
             ORDER BY r.tf, r.signal_type, r.symbol, r.run_id

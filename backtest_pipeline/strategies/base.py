@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel
 
+SIGNALS_VERSION = 1
+"""Raise it when the same wishes become other events, or parameters are read otherwise."""
+
 
 class Params(BaseModel):
     """Typed parameters of a strategy: unknown keys and wrong types are errors."""

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import backtest_pipeline.strategies as folder
 from backtest_pipeline.market.errors import AmbiguousName, UnknownName
 from backtest_pipeline.strategies.base import Strategy
+from backtest_pipeline.strategies.code import code_hash
+
+_CONTRACT = ("base",)
+"""What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
 """Short names that always mean the shipped strategy at its defaults, whatever else is added."""
@@ -21,11 +27,16 @@ DEFAULT_STRATEGY = "ema_crossover"
 @cache
 def strategies() -> dict[str, Strategy[Any]]:
     """All strategies by name: that of every module of this folder that has a `STRATEGY`."""
+    return {name: module.STRATEGY for name, module in _modules().items()}
+
+
+@cache
+def _modules() -> dict[str, ModuleType]:
     modules = [
         import_module(f"{folder.__name__}.{found.name}") for found in iter_modules(folder.__path__)
     ]
-    found = [module.STRATEGY for module in modules if hasattr(module, "STRATEGY")]
-    return {strategy.signal_type: strategy for strategy in found}
+    found = [module for module in modules if hasattr(module, "STRATEGY")]
+    return {module.STRATEGY.signal_type: module for module in found}
 
 
 class Named(NamedTuple):
@@ -81,3 +92,11 @@ def strategy_of(name: str) -> Strategy[Any]:
     found = named(name).strategy
     assert found is not None  # noqa: S101  (no preset was offered)
     return strategies()[found]
+
+
+@cache
+def strategy_hash(name: str) -> str:
+    """Hash of a strategy's own code; errors as `strategy_of`."""
+    file = _modules()[strategy_of(name).signal_type].__file__
+    assert file is not None  # noqa: S101  (it was imported from a file)
+    return code_hash(Path(file), folder.__name__, _CONTRACT)

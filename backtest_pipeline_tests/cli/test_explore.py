@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtest_pipeline.cli.options import Typed, with_ranges
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.spec_options import values_of
+from backtest_pipeline.pipeline.specs import SweepSpec
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 
+from backtest_pipeline.pipeline.versions import run_code
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
+
+
+def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
+    store: Database, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    refreshed = execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D"))
+    require_success(refreshed)
+    workspace = Workspace(store, ArtifactStore(tmp_path / "artifacts"))
+    moved = other_version(workspace.artifacts, RESTING).run(workspace)
+    passed, found = replayed(instance)
+    assert passed  # a strategy of another hash is declared to be another
+    assert (found["runs_on_todays_code"], found["undeclared_changes"]) == (0, [])
+
+    with store.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE backtest_runs SET code_version = :code WHERE run_id = :run_id"),
+            {"code": run_code("ema_crossover"), "run_id": moved},
+        )
+    passed, found = replayed(instance)
+    assert not passed
+    (line,) = found["undeclared_changes"]
+    assert f"run {moved}: the fingerprint is another" in line
+    assert "Raise ENGINE_VERSION" in line
+    assert (found["unproven"], found["runs_on_todays_code"]) == ([], 1)
+    with store.begin() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM quarantined_runs")) == 0
 
 
 def replayed(instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:

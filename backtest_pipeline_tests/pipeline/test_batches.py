@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches, StageReport, blocks_of, run_stage
 from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
@@ -52,7 +52,7 @@ def test_blocks_of_any_size_give_the_same(workspace: Workspace, undisturbed: Con
         pass
     config = SimulationConfig()
     run_stage(
-        backtests_of(stored_signals(workspace, PARTITIONS), config),
+        stored_signals(workspace, PARTITIONS),
         BacktestsStage(workspace, config),
         block_rows=1,
     )

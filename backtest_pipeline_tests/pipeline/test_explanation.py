@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.explanation import Explanation, explain_runs
 from backtest_pipeline.pipeline.identity import Asked
+from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.strategies.registry import strategy_hash
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
@@ -71,7 +73,9 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
     todays = run(workspace, BARS, PLAIN)["run_id"]
     resting = other_version(workspace.artifacts, RESTING).run(workspace)
     found = explain_runs(workspace, todays, resting)
-    assert factor(found, "code").differences == (f"changed {EMA}",)
+    declared, changed = factor(found, "code").differences
+    assert declared.startswith(f"ema_crossover {strategy_hash('ema_crossover')} -> ")
+    assert changed == f"changed {EMA}"
     assert factor(found, "data").is_equal
     assert factor(found, "config").is_equal
     assert found.movers == ("code",)
@@ -86,6 +90,17 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
         )
     same = explain_runs(workspace, todays, todays)
     assert same.movers == ()
+
+    # Sources that declare the same versions are the same code, until their results say otherwise.
+    with workspace.database.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE backtest_runs SET code_version = :code"),
+            {"code": run_code("ema_crossover")},
+        )
+    undeclared = explain_runs(workspace, todays, resting)
+    assert factor(undeclared, "code").is_equal
+    assert undeclared.remainder[0].startswith("B is stored with another result")
+    assert "a change of code that was not declared" in undeclared.remainder[1]
     with workspace.database.begin() as connection:
         connection.execute(sa.text("UPDATE backtest_runs SET code_archive = NULL"))
     unknown = explain_runs(workspace, todays, resting)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of, stored_signals
+from backtest_pipeline.pipeline.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches, run_stage
 from backtest_pipeline.pipeline.checks import check_dataset
@@ -82,7 +82,7 @@ def _late(stage: str, workspace: Workspace, overtake: Callable[[], object]) -> N
         run_stage(signals_of(features, signals.signals), signals, **how)
     else:
         config = SimulationConfig()
-        traded = backtests_of(overtaken(stored_signals(workspace, partitions)), config)
+        traded = overtaken(stored_signals(workspace, partitions))
         run_stage(traded, BacktestsStage(workspace, config), **how)
 
 

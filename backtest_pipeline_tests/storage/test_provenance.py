@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.storage.provenance import code_version, content_versions
+from backtest_pipeline.storage.provenance import content_versions
 
 
 def panel_of(**assets: list[float]) -> Panel:
@@ -96,14 +96,3 @@ def test_the_values_are_not_changed_by_hashing() -> None:
     before = panel["close"].tobytes()
     version(panel)
     assert panel["close"].tobytes() == before
-
-
-def test_code_versions_differ_by_room_and_stay_the_same() -> None:
-    assert code_version("market") == code_version("market")
-    assert code_version("market") != code_version("market.timeframes")
-    assert code_version("market", "storage") == code_version("storage", "market")
-
-
-def test_an_unknown_room_is_an_error() -> None:
-    with pytest.raises(ModuleNotFoundError):
-        code_version("nowhere")

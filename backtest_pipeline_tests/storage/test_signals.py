@@ -15,6 +15,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.feature_writing import ComputedFeatures, write_features
 from backtest_pipeline.storage.signals import (
+    Maker,
     SignalEvents,
     SignalState,
     read_events,
@@ -68,8 +69,7 @@ def write(
         panel.timeframe,
         events,
         states or states_for(panel, database, signal),
-        params_hashes=HASHES,
-        signal_version="v1",
+        makers={signal: Maker(hashed, "v1") for signal, hashed in HASHES.items()},
         ids={},
         versions={},
         since=since,

@@ -16,7 +16,7 @@ from backtest_pipeline.pipeline.negative_controls import (
     controls_summary,
     run_negative_controls,
 )
-from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_controls_code
 
 
 class LeaderboardConfig(dg.Config):
@@ -40,7 +40,7 @@ class NegativeControlsConfig(dg.Config):
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version=code_version("research", "pipeline.leaderboard"),
+    code_version=LEADERBOARD_CODE,
     metadata={"dagster/column_schema": LEADERBOARD, "dagster/table_name": "leaderboard"},
     description="All current runs, ranked by deflated Sharpe ratio, with composite scores and "
     "gates that were registered before the runs.",
@@ -55,7 +55,7 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version=code_version("market", "strategies", "simulation", "research"),
+    code_version=negative_controls_code(),
     metadata={
         "dagster/column_schema": NEGATIVE_CONTROLS,
         "dagster/table_name": "negative_controls",

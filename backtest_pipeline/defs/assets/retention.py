@@ -6,8 +6,7 @@ from backtest_pipeline.defs.assets.columns import RETENTION
 from backtest_pipeline.defs.assets.stages import OWNERS
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.pipeline.retention import retain, retention_summary
-from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.pipeline.retention import RETENTION_VERSION, retain, retention_summary
 from backtest_pipeline.storage.settings import load_settings
 
 
@@ -23,7 +22,7 @@ class RetentionConfig(dg.Config):
     group_name="research",
     kinds={"postgres", "parquet"},
     owners=OWNERS,
-    code_version=code_version("pipeline.retention", "storage.retention"),
+    code_version=f"retention {RETENTION_VERSION}",
     metadata={"dagster/column_schema": RETENTION},
     description="Old results that nobody has pinned and nothing needs go, with their files; the "
     "ledger of trials and the leaderboards stay.",

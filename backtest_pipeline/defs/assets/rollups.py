@@ -10,9 +10,9 @@ from backtest_pipeline.defs.partitions import require_sound_run, timeframes_part
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.pipeline.portfolios import RollupConfig
 from backtest_pipeline.pipeline.rollups import roll_up, rollups_summary
+from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
 from backtest_pipeline.research.portfolio import SCHEDULES
 from backtest_pipeline.research.weights import SCHEMES
-from backtest_pipeline.storage.provenance import code_version
 
 
 class Rollup(dg.Config):
@@ -35,7 +35,7 @@ class Rollup(dg.Config):
     group_name="research",
     kinds={"postgres", "parquet"},
     owners=OWNERS,
-    code_version=code_version("market", "strategies", "simulation", "research"),
+    code_version=PORTFOLIO_CODE,
     metadata={"dagster/column_schema": PORTFOLIOS, "dagster/table_name": "portfolio_runs"},
     description="Each strategy over all assets of a timeframe, and all strategies together, in one "
     "portfolio per weighting scheme, rebalanced on a schedule with costs.",

@@ -25,7 +25,7 @@ from backtest_pipeline.defs.resources import (
     WalkForwardResource,
     WorkspaceResource,
 )
-from backtest_pipeline.pipeline.backtests import BacktestsStage, backtests_of
+from backtest_pipeline.pipeline.backtests import BacktestsStage
 from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.batches import Batches
 from backtest_pipeline.pipeline.external import (
@@ -35,8 +35,15 @@ from backtest_pipeline.pipeline.external import (
 )
 from backtest_pipeline.pipeline.features import FeaturesStage
 from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.versions import (
+    BARS_CODE,
+    EXTERNAL_FEATURES_CODE,
+    FEATURES_CODE,
+    all_runs_code,
+    all_signals_code,
+    all_walk_forwards_code,
+)
 from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
-from backtest_pipeline.storage.provenance import code_version
 
 OWNERS = ["team:quant-research"]
 
@@ -62,7 +69,7 @@ def _stage_asset(**specific: Any) -> Callable[[Callable[..., StageRun]], dg.Asse
 @_stage_asset(
     group_name="market",
     kinds={"python", "parquet"},
-    code_version=code_version("market", "sources"),
+    code_version=BARS_CODE,
     metadata={"dagster/column_schema": BARS},
     description="Validated, complete bars of one asset at one timeframe, resampled from the "
     "source, stored as content-addressed Parquet with their dataset version.",
@@ -85,7 +92,7 @@ def bars(
     ins={"stored": dg.AssetIn("bars")},
     group_name="market",
     kinds={"postgres", "parquet"},
-    code_version=code_version("market"),
+    code_version=FEATURES_CODE,
     metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
     description="The 112 columns of `cmc_features` for each bar, and the EMAs beside them in "
     "`cmc_ema_multi_tf_u`.",
@@ -104,7 +111,7 @@ def cmc_features(
     deps=["cmc_features"],
     group_name="market",
     kinds={"python", "parquet"},
-    code_version=code_version("market", "storage.external", "pipeline.external"),
+    code_version=EXTERNAL_FEATURES_CODE,
     metadata={"dagster/column_schema": FEATURE_SNAPSHOTS},
     description="What strategies and the simulation read of the table of features, as "
     "content-addressed Parquet with its dataset version; unsound rows are left out and counted.",
@@ -122,7 +129,7 @@ def feature_snapshots(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres"},
-    code_version=code_version("market", "strategies"),
+    code_version=all_signals_code(),
     metadata={"dagster/column_schema": SIGNALS, "dagster/table_name": "signals"},
     description="Entries and exits of every active strategy, each with the full feature row of "
     "its bar.",
@@ -142,7 +149,7 @@ def signals(
     ins={"stored": dg.AssetIn("signals")},
     group_name="research",
     kinds={"numba", "postgres", "parquet"},
-    code_version=code_version("market", "strategies", "simulation"),
+    code_version=all_runs_code(),
     metadata={"dagster/column_schema": BACKTESTS, "dagster/table_name": "backtest_runs"},
     description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
     "and monthly returns in Parquet. A signal fills at the next bar's open.",
@@ -155,16 +162,15 @@ def backtests(
     stored: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
-    chosen = simulation.config()
-    stage = BacktestsStage(store.workspace, chosen)
-    return StageRun(backtests_of(stored, chosen), stage, config.full_rebuild)
+    stage = BacktestsStage(store.workspace, simulation.config())
+    return StageRun(stored, stage, config.full_rebuild)
 
 
 @_stage_asset(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres", "parquet"},
-    code_version=code_version("market", "strategies", "simulation", "research"),
+    code_version=all_walk_forwards_code(),
     metadata={"dagster/column_schema": WALK_FORWARD, "dagster/table_name": "walk_forward_folds"},
     description="Parameters of every registered strategy chosen on training windows and traded "
     "on the bars after each: all folds, and the stitched out-of-sample run.",

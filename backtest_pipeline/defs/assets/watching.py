@@ -7,7 +7,7 @@ from backtest_pipeline.defs.assets.stages import OWNERS
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.pipeline.restatements import restatements_summary, watch_history
-from backtest_pipeline.storage.provenance import code_version
+from backtest_pipeline.pipeline.versions import RESTATEMENTS_CODE
 
 
 @dg.asset(
@@ -15,7 +15,7 @@ from backtest_pipeline.storage.provenance import code_version
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version=code_version("market.revision", "pipeline.restatements"),
+    code_version=RESTATEMENTS_CODE,
     metadata={"dagster/column_schema": RESTATEMENTS, "dagster/table_name": "restatements"},
     description="Features that were rewritten after runs had used them: which bars differ, and how "
     "much each run's equity moved by it.",

@@ -10,6 +10,7 @@ from backtest_pipeline.market.features.catalogue import (
     EMA_PERIODS,
     FEATURE_COLUMNS,
     FEATURES,
+    FEATURES_VERSION,
     READ_COLUMNS,
     Feature,
 )
@@ -19,6 +20,7 @@ from backtest_pipeline.market.features.resume import resume_features
 __all__ = [
     "EMA_PERIODS",
     "FEATURES",
+    "FEATURES_VERSION",
     "FEATURE_COLUMNS",
     "READ_COLUMNS",
     "Feature",

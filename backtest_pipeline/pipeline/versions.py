@@ -1,0 +1,109 @@
+"""The versions that each kind of result follows from, as its code version: `engine 1, metrics 1`.
+
+Each number is declared beside the code that it is about, and raised by hand when results change.
+So code can be moved, renamed, formatted and documented, and nothing that is stored becomes stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backtest_pipeline.market.features import FEATURES_VERSION
+from backtest_pipeline.market.revision import RESTATEMENTS_VERSION
+from backtest_pipeline.market.validation import BARS_VERSION
+from backtest_pipeline.research.leaderboard import LEADERBOARD_VERSION
+from backtest_pipeline.research.look_ahead import LOOK_AHEAD_VERSION
+from backtest_pipeline.research.negative_controls import NEGATIVE_CONTROLS_VERSION
+from backtest_pipeline.research.portfolio import PORTFOLIO_VERSION
+from backtest_pipeline.research.robustness import ROBUSTNESS_VERSION
+from backtest_pipeline.research.walk_forward import WALK_FORWARD_VERSION
+from backtest_pipeline.simulation.account import ENGINE_VERSION
+from backtest_pipeline.simulation.benchmarks import BENCHMARKS
+from backtest_pipeline.simulation.metrics import METRICS_VERSION
+from backtest_pipeline.strategies.base import SIGNALS_VERSION
+from backtest_pipeline.strategies.registry import strategies, strategy_hash
+
+_SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
+_RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}
+
+
+def _text(versions: dict[str, int], *signal_types: str) -> str:
+    declared = [f"{name} {version}" for name, version in sorted(versions.items())]
+    own = [f"{name} {strategy_hash(name)}" for name in signal_types]
+    return ", ".join((*declared, *own))
+
+
+BARS_CODE = _text({"bars": BARS_VERSION})
+FEATURES_CODE = _text({"features": FEATURES_VERSION})
+EXTERNAL_FEATURES_CODE = _text({"bars": BARS_VERSION, "features": FEATURES_VERSION})
+RUNS_CODE = _text(_RUN)
+"""Of runs, whichever strategy they trade."""
+WALK_FORWARDS_CODE = _text({**_RUN, "walk_forward": WALK_FORWARD_VERSION})
+PORTFOLIO_CODE = _text({"metrics": METRICS_VERSION, "portfolio": PORTFOLIO_VERSION})
+LEADERBOARD_CODE = _text({"leaderboard": LEADERBOARD_VERSION})
+ROBUSTNESS_CODE = _text({"engine": ENGINE_VERSION, "robustness": ROBUSTNESS_VERSION})
+LOOK_AHEAD_CODE = _text({"bars": BARS_VERSION, "look_ahead": LOOK_AHEAD_VERSION})
+RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
+
+
+def signal_code(signal_type: str) -> str:
+    """Code version of a strategy's signals; raises UnknownName where there is no such strategy."""
+    return _text(_SIGNALS, signal_type)
+
+
+def run_code(signal_type: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
+    """Code version of a run; raises UnknownName where there is no such strategy.
+
+    Args:
+        signal_type: whose signals it trades.
+        is_walk_forward: whether its parameters were chosen fold by fold.
+        benchmark: what it is compared with; other assets are held as a portfolio holds them.
+    """
+    versions = dict(_RUN)
+    if is_walk_forward:
+        versions["walk_forward"] = WALK_FORWARD_VERSION
+    if benchmark not in BENCHMARKS:
+        versions["portfolio"] = PORTFOLIO_VERSION
+    return _text(versions, signal_type)
+
+
+def code_of_config(config: Mapping[str, Any]) -> str:
+    """Code version that a run of a stored configuration has today; raises as `run_code`."""
+    return run_code(
+        config["strategy"],
+        is_walk_forward="walk_forward" in config,
+        benchmark=config["benchmark"],
+    )
+
+
+def todays_run_codes() -> frozenset[str]:
+    """Code versions that runs of every strategy have today."""
+    return frozenset(
+        run_code(name, is_walk_forward=walked, benchmark=benchmark)
+        for name in strategies()
+        for walked in (False, True)
+        for benchmark in ("asset", "universe")
+    )
+
+
+def all_signals_code() -> str:
+    """Code version of the signals of all strategies."""
+    return _text(_SIGNALS, *sorted(strategies()))
+
+
+def all_runs_code() -> str:
+    """Code version of runs of all strategies."""
+    return _text(_RUN, *sorted(strategies()))
+
+
+def all_walk_forwards_code() -> str:
+    """Code version of walk-forwards of all strategies."""
+    return _text({**_RUN, "walk_forward": WALK_FORWARD_VERSION}, *sorted(strategies()))
+
+
+def negative_controls_code() -> str:
+    """Code version of negative controls, which search all strategies."""
+    own = {"negative_controls": NEGATIVE_CONTROLS_VERSION, "walk_forward": WALK_FORWARD_VERSION}
+    judged = {"leaderboard": LEADERBOARD_VERSION}
+    return _text({**_RUN, **own, **judged}, *sorted(strategies()))
