@@ -234,13 +234,13 @@ def prepare_publication(
     ids: Mapping[str, int],
     asked: Asked,
     source: str,
-    compared: Mapping[str, str] | None = None,
+    compared: Mapping[str, DatasetVersion] | None = None,
     uri: str | None = None,
 ) -> Publication:
     """Rows to publish, and the files that they point to (in `uri`, if given).
 
-    `source` is who tries, as in `trials.source`; `compared` are the dataset versions that the
-    benchmark was made from.
+    `source` is who tries, as in `trials.source`; `compared` are the datasets that the benchmark
+    was made from.
     """
     identities = identify_runs(
         block.signals, batch.panel.assets, block.timeframe, block.inputs, asked, compared or {}

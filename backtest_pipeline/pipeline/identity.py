@@ -28,6 +28,8 @@ from backtest_pipeline.storage.provenance import code_version
 
 _Made = TypeVar("_Made")
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
+# Of its own: the first generation of a dataset is its first version.
+_SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
 # The rooms whose code decides a run's numbers, from the bar to the metric.
 RUN_CODE = ("market", "strategies", "simulation")
 # All of a trade but the column that it is in.
@@ -163,6 +165,22 @@ def run_id_of(config: str, snapshot_id: str, rooms: tuple[str, ...] = RUN_CODE) 
     """The id that follows from all that can change the result; the config as canonical JSON."""
     code = [snapshot_id, code_version(*rooms), *engine_identity()]
     return uuid.uuid5(_NAMESPACE, f"{config}\0" + "\0".join(code))
+
+
+def series_id_of(
+    config: str, generations: Mapping[str, str], rooms: tuple[str, ...] = RUN_CODE
+) -> uuid.UUID:
+    """The id that runs of one configuration share while their bars are only appended to.
+
+    It follows from all that `run_id_of` follows from, with the generation of each dataset in the
+    place of its version.
+
+    Args:
+        config: as canonical JSON.
+        generations: of the datasets that are read, by partition.
+        rooms: whose code decides the numbers.
+    """
+    return uuid.uuid5(_SERIES, str(run_id_of(config, snapshot_id_of(generations), rooms)))
 
 
 def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.identity import (
     hash_of_text,
     run_config,
     run_id_of,
+    series_id_of,
     simulation_config,
     snapshot_id_of,
 )
@@ -44,6 +45,7 @@ class RunIdentity:
     """What makes a run the run it is; its configuration as canonical JSON."""
 
     run_id: UUID
+    series_id: UUID
     config: str
     dataset_versions: dict[str, str]
     snapshot_id: str
@@ -55,21 +57,30 @@ def identify_runs(
     tf: str,
     inputs: Mapping[str, DatasetVersion],
     asked: Asked,
-    compared: Mapping[str, str],
+    compared: Mapping[str, DatasetVersion],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
-    `compared` are the dataset versions that a benchmark was made from, by partition.
+    `compared` are the datasets that a benchmark was made from, by partition.
     """
     identities = []
     simulation = simulation_config(asked.config)
-    used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
-    snapshots = [snapshot_id_of(versions) for versions in used]
+    used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
+    versions = [{key: found.version for key, found in read.items()} for read in used]
+    generations = [{key: found.generation for key, found in read.items()} for read in used]
     for signal in signals:
-        for asset, versions, snapshot_id in zip(assets, used, snapshots, strict=True):
+        for asset, of_asset, grown in zip(assets, versions, generations, strict=True):
             config = canonical_json(run_config(signal, asset, tf, asked, simulation))
-            run_id = run_id_of(config, snapshot_id, asked.rooms)
-            identities.append(RunIdentity(run_id, config, versions, snapshot_id))
+            snapshot_id = snapshot_id_of(of_asset)
+            identities.append(
+                RunIdentity(
+                    run_id_of(config, snapshot_id, asked.rooms),
+                    series_id_of(config, grown, asked.rooms),
+                    config,
+                    of_asset,
+                    snapshot_id,
+                )
+            )
     return identities
 
 
@@ -229,6 +240,7 @@ def _runs_table(
     return pa.table(
         {
             "run_id": [str(identity.run_id) for identity in identities],
+            "series_id": [str(identity.series_id) for identity in identities],
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
             "signal_type": [signal.signal_type for signal in by_signal],

@@ -91,7 +91,7 @@ def trade_and_store(
     panel, tf = tradable.panel, tradable.panel.timeframe.name
     benchmark = compare_with(workspace, panel, asked)
     identities = identify_runs(
-        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.versions
+        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.inputs
     )
     run_ids = [identity.run_id for identity in identities]
     workspace.progress("backtest", 0, len(run_ids))
@@ -129,7 +129,7 @@ def trade_and_store(
             ids = asset_ids(connection, missing)
         # A single run stays in the directory that it may share with those of a refresh.
         uri = kept.get(missing[0]) if len(missing) == 1 else None
-        published = prepare_publication(batch, block, ids, asked, tried_by, benchmark.versions, uri)
+        published = prepare_publication(batch, block, ids, asked, tried_by, benchmark.inputs, uri)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(workspace.artifacts, cursor, published)
             used = {asset: tradable.inputs[asset].version for asset in missing}
