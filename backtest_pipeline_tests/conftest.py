@@ -17,6 +17,7 @@ from backtest_pipeline.storage.database import Database
 
 if TYPE_CHECKING:
     from backtest_pipeline_tests.buckets import Server
+    from backtest_pipeline_tests.other_schemas import OtherSchema
     from backtest_pipeline_tests.theirs import Theirs
 
 # How long an example takes depends on what else the machine does. The suite draws the same examples
@@ -77,6 +78,18 @@ def empty_database(template: Database) -> Iterator[Database]:
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
     yield from database_like(template, "backtest")
+
+
+@pytest.fixture(params=["older", "newer"])
+def other_schema(request: pytest.FixtureRequest, template: Database) -> Iterator[OtherSchema]:
+    """A store of the schema before the baseline, and one that a later release has migrated."""
+    from backtest_pipeline_tests.other_schemas import newer_store, older_store
+
+    name, made = {"older": ("template0", older_store), "newer": ("backtest", newer_store)}[
+        request.param
+    ]
+    for database in database_like(template, name):
+        yield made(database)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
--- Group roles with least privilege, granted anew after every migration so that new tables are
+-- Group roles with least privilege, granted again after every migrate so that new tables are
 -- covered. Give one to a login role: GRANT backtest_reader TO grafana. A user who may not create
 -- roles keeps all rights to itself, and nothing fails.
 DO $$
@@ -21,9 +21,7 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO backtest_writer', s);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %s TO backtest_writer', s);
     EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %s.schema_migrations FROM backtest_writer', s);
-    IF to_regclass(s || '.api_keys') IS NOT NULL THEN
-        EXECUTE format('REVOKE ALL ON %s.api_keys FROM backtest_reader', s);
-    END IF;
+    EXECUTE format('REVOKE ALL ON %s.api_keys FROM backtest_reader', s);
     GRANT USAGE, CREATE ON SCHEMA dagster TO backtest_writer;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'roles not granted: %', SQLERRM;

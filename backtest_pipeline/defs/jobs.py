@@ -9,6 +9,7 @@ from dagster import DagsterExecutionInterruptedError
 from pydantic import Field
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.job_work import work_on
@@ -17,6 +18,7 @@ from backtest_pipeline.pipeline.specs import spec_of
 from backtest_pipeline.storage.database import open_database
 from backtest_pipeline.storage.job_queue import Attempt
 from backtest_pipeline.storage.jobs import Claim, stop_cancelled
+from backtest_pipeline.storage.migrations import check
 from backtest_pipeline.storage.settings import load_settings
 
 JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
@@ -129,7 +131,10 @@ def execute_job() -> None:
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     database = open_database(load_settings())
     try:
+        check(database)
         wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
+    except SchemaNotMigrated as error:  # not an error of each tick: it stays until somebody acts
+        return dg.SkipReason(str(error))
     finally:
         database.close()
     if not wanted:

@@ -19,7 +19,7 @@ from backtest_pipeline.research.portfolio import form_portfolio
 from backtest_pipeline.simulation.benchmarks import BENCHMARKS, benchmark_equity, seen_last
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.inputs import buy_and_hold
-from backtest_pipeline.storage.datasets import read_versions
+from backtest_pipeline.storage.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.dimensions import known_symbols
 
 UNIVERSE = "universe"
@@ -29,10 +29,10 @@ NOT_ASSETS = (*BENCHMARKS, UNIVERSE)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A benchmark's equity on a run's bars, and the versions of what else it was made from."""
+    """A benchmark's equity on a run's bars, and the datasets that it was made from besides."""
 
     equity: np.ndarray
-    versions: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, DatasetVersion] = field(default_factory=dict)
 
 
 def require_benchmark(name: str, symbols: Iterable[str]) -> None:
@@ -68,7 +68,7 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
     block = load_block(workspace, "features", panel.timeframe.name, assets, OHLCV)
     return Comparison(
         others_held(panel, block.panel, asked),
-        {f"{asset}|{panel.timeframe.name}": block.inputs[asset].version for asset in assets},
+        {f"{asset}|{panel.timeframe.name}": block.inputs[asset] for asset in assets},
     )
 
 

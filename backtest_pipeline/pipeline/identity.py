@@ -22,6 +22,8 @@ from backtest_pipeline.storage.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
+# Of its own: the first generation of a dataset is its first version.
+_SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
 # All of a trade but the column that it is in.
 _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
@@ -84,6 +86,11 @@ class Configuration:
 
     config: dict[str, Any]
     identifying: dict[str, Any]
+
+    @property
+    def strategy(self) -> str:
+        """The strategy that is traded."""
+        return self.config["strategy"]
 
     @property
     def hash(self) -> str:
@@ -182,6 +189,19 @@ def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
         code: as `pipeline.versions.run_code` gives it.
     """
     return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
+
+
+def series_id_of(config: str, generations: Mapping[str, str], code: str) -> uuid.UUID:
+    """The id that runs of one configuration share while their bars are only appended to.
+
+    It follows from all that `run_id_of` follows from, with the generation of each dataset in the
+    place of its version.
+
+    Args:
+        config, code: as `run_id_of` takes them.
+        generations: of the datasets that are read, by partition.
+    """
+    return uuid.uuid5(_SERIES, str(run_id_of(config, snapshot_id_of(generations), code)))
 
 
 def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.identity import (
     fingerprints,
     hash_of,
     run_id_of,
+    series_id_of,
     snapshot_id_of,
 )
 from backtest_pipeline.pipeline.versions import run_code
@@ -42,6 +43,7 @@ class RunIdentity:
     """What makes a run the run it is: configuration as canonical JSON, its hash, data and code."""
 
     run_id: UUID
+    series_id: UUID
     config: str
     config_hash: str
     dataset_versions: dict[str, str]
@@ -55,15 +57,16 @@ def identify_runs(
     tf: str,
     inputs: Mapping[str, DatasetVersion],
     asked: Asked,
-    compared: Mapping[str, str],
+    compared: Mapping[str, DatasetVersion],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
-    `compared` are the dataset versions that a benchmark was made from, by partition.
+    `compared` are the datasets that a benchmark was made from, by partition.
     """
-    used = [{**compared, f"{asset}|{tf}": inputs[asset].version} for asset in assets]
-    snapshots = [snapshot_id_of(versions) for versions in used]
-    made_from = [*zip(used, snapshots, strict=True)] * len(signals)
+    used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
+    versions = [{key: found.version for key, found in read.items()} for read in used]
+    generations = [{key: found.generation for key, found in read.items()} for read in used]
+    made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
     codes = {
         signal.signal_type: run_code(
             signal.signal_type,
@@ -74,15 +77,16 @@ def identify_runs(
     }
     return [
         RunIdentity(
-            run_id_of(one.hash, snapshot_id, code := codes[one.config["strategy"]]),
+            run_id_of(config_hash := one.hash, snapshot_id, code := codes[one.strategy]),
+            series_id_of(config_hash, grown, code),
             canonical_json(one.config),
-            one.hash,
-            versions,
+            config_hash,
+            of_asset,
             snapshot_id,
             code,
         )
-        for one, (versions, snapshot_id) in zip(
-            configurations(signals, assets, tf, asked), made_from, strict=True
+        for one, (of_asset, snapshot_id, grown) in zip(
+            configurations(signals, assets, tf, asked), made_from * len(signals), strict=True
         )
     ]
 
@@ -248,6 +252,7 @@ def _runs_table(
     return pa.table(
         {
             "run_id": [str(identity.run_id) for identity in identities],
+            "series_id": [str(identity.series_id) for identity in identities],
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
             "signal_type": [signal.signal_type for signal in by_signal],

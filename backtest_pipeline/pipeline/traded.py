@@ -90,7 +90,7 @@ def trade_and_store(
     panel, tf = tradable.panel, tradable.panel.timeframe.name
     benchmark = compare_with(workspace, panel, asked)
     identities = identify_runs(
-        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.versions
+        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.inputs
     )
     run_ids = [identity.run_id for identity in identities]
     workspace.progress("backtest", 0, len(run_ids))

@@ -30,7 +30,8 @@ class DatasetVersion:
         version: hash of the stored content.
         input_version: version of what it was made from.
         code_version: hash of the code (and configuration) that made it.
-        generation: changes when rows are rewritten, stays when rows are only appended.
+        generation: the same while rows are only appended, also where all are written again;
+            another after a stored row has changed or gone.
         n_rows: rows stored; 0 is a result too.
         first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
         uris: the artifacts that hold the rows, oldest rows first; none where a table does.

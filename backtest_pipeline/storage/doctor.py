@@ -16,7 +16,7 @@ from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database, open_da
 from backtest_pipeline.storage.external.opened import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.report import columns_told, rows_told
-from backtest_pipeline.storage.migrations import check, load_migrations
+from backtest_pipeline.storage.migrations import check, schema_files
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _LEAST_FREE_GB = 2.0
@@ -112,7 +112,8 @@ def _server_version(database: Database) -> str:
 
 def _schema(database: Database) -> str:
     check(database)
-    return f"{len(load_migrations())} migrations applied"
+    migrations = [file for file in schema_files() if not file.in_baseline]
+    return f"baseline and {len(migrations)} migrations applied"
 
 
 def _dagster_storage(database: Database) -> str:

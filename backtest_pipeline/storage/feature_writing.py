@@ -116,12 +116,9 @@ def write_features(
         classes = _classes(cursor, ids)
         stored = stored_versions(cursor, "features", tf, ids)
         until = {a: v.last_ts for a, v in stored.items() if v.last_ts is not None}
-        hashed = content_versions(panel, [*sorted(types), *emas], {} if replace else until, since)
-        kept = {
-            asset: until[asset]
-            for asset, beginning in hashed.beginning.items()
-            if beginning == stored[asset].version
-        }
+        hashed = content_versions(panel, [*sorted(types), *emas], until, since)
+        grown = {a for a, content in hashed.beginning.items() if content == stored[a].version}
+        kept = {} if replace else {asset: until[asset] for asset in grown}
         unmatched = tuple(a for a in panel.assets if a in since and a not in kept)
         if unmatched:
             panel = panel.select([a for a in panel.assets if a not in unmatched])
@@ -136,18 +133,18 @@ def write_features(
         copy.append(cursor, "cmc_ema_multi_tf_u", _ema_rows(fresh, ids, emas))
         filed = fresh if all(a in since for a in panel.assets) else _filed(panel, fresh, since)
         uris = keep_files(filed, {a: stored[a].uris if a in since else () for a in panel.assets})
-        before = {asset: (stored.get(asset), asset in kept) for asset in panel.assets}
+        before = {asset: (stored.get(asset), asset in grown) for asset in panel.assets}
         versions = {
             Partition(asset, tf): _version(computed, panel, asset, hashed, *of, uris[asset])
             for asset, of in before.items()
         }
         write_versions(cursor, "features", ids, versions, made_from=made_from)
         write_checkpoints(cursor, tf, ids, _checkpoints(computed, panel, hashed))
-    grown = dict(zip(fresh.assets, fresh.lengths > 0, strict=True))
+    added = dict(zip(fresh.assets, fresh.lengths > 0, strict=True))
     return FeatureWrite(
         replaced=tuple(a for a in panel.assets if a not in kept),
-        appended=tuple(a for a in panel.assets if a in kept and grown[a]),
-        unchanged=tuple(a for a in panel.assets if a in kept and not grown[a]),
+        appended=tuple(a for a in panel.assets if a in kept and added[a]),
+        unchanged=tuple(a for a in panel.assets if a in kept and not added[a]),
         unmatched=unmatched,
         n_rows=len(fresh),
     )

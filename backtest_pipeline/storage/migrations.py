@@ -1,9 +1,10 @@
-"""The schema: numbered SQL files, each applied once, in order, and never changed afterwards."""
+"""The schema: a baseline, then numbered migrations; each file is applied once and never changed."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrate
 from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database
 from backtest_pipeline.storage.dimensions import sync_timeframes
 
-_FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-_ROLES = "roles.sql"  # repeated after every migration
+_FILE_NAME = re.compile(r"(baseline/\d{2}|migrations/\d{4})_[a-z0-9_]+\.sql")
+_ROLES = "roles.sql"  # repeated by every migrate
 _LOCK = 7_204_315_526_001  # any number that nobody else takes
-_CREATE_LEDGER = """
+_CREATE_RECORD = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         name       TEXT PRIMARY KEY,
         sha256     TEXT NOT NULL,
@@ -25,12 +26,22 @@ _CREATE_LEDGER = """
 
 
 @dataclass(frozen=True)
-class Migration:
-    """One file: its name, what it does and the hash of its bytes."""
+class SchemaFile:
+    """A file of the schema.
+
+    Attributes:
+        name: its path below `sql`, such as `baseline/01_dimensions.sql`.
+        sql: its statements.
+        sha256: hash of its bytes.
+    """
 
     name: str
     sql: str
     sha256: str
+
+    @property
+    def in_baseline(self) -> bool:
+        return self.name.startswith("baseline/")
 
 
 def sql_folder() -> Path:
@@ -39,54 +50,64 @@ def sql_folder() -> Path:
     for folder in (package / "sql", package.parent / "sql"):
         if folder.is_dir():
             return folder
-    raise ConfigurationError(f"no folder sql in {package} or beside it; install the package anew")
+    raise ConfigurationError(f"no folder sql in {package} or beside it; reinstall the package")
 
 
-def load_migrations(folder: Path | None = None) -> list[Migration]:
-    """The numbered files in order.
+def schema_files(folder: Path | None = None) -> list[SchemaFile]:
+    """The baseline and the migrations, in the order in which they are applied.
 
     Raises:
-        ConfigurationError: for a name that is not `NNNN_name.sql`, or a number used twice.
+        ConfigurationError: for a file with another name, or a number that is used twice.
     """
-    found: dict[str, Migration] = {}
-    files = (folder or sql_folder()).glob("*.sql")
-    for path in sorted(path for path in files if path.name != _ROLES):
-        match = _FILE_NAME.fullmatch(path.name)
+    folder = folder or sql_folder()
+    found: dict[str, SchemaFile] = {}
+    for path in sorted(folder.rglob("*.sql")):
+        name = path.relative_to(folder).as_posix()
+        if name == _ROLES:
+            continue
+        match = _FILE_NAME.fullmatch(name)
         if match is None or match[1] in found:
-            raise ConfigurationError(f"{path.name}: migrations are called NNNN_name.sql, each once")
+            raise ConfigurationError(
+                f"{name}: SQL files are called baseline/NN_name.sql or migrations/NNNN_name.sql, "
+                "and each number is used once"
+            )
         data = path.read_bytes()
-        found[match[1]] = Migration(path.name, data.decode(), hashlib.sha256(data).hexdigest())
+        found[match[1]] = SchemaFile(name, data.decode(), hashlib.sha256(data).hexdigest())
     return list(found.values())
 
 
 def migrate(database: Database, folder: Path | None = None) -> list[str]:
-    """Apply what is missing, each file in a transaction of its own; returns the names applied.
+    """Apply the files that are missing, all in one transaction; returns their names.
 
     Any number of processes may do this at once: all but one wait, and find nothing to do.
 
     Raises:
-        SchemaNotMigrated: where an applied file has changed, or the schema is newer than the code.
-        StoreError: where a file fails; it leaves nothing behind, the files before it stay.
+        SchemaNotMigrated: where the store is of an older schema or of a newer release, or an
+            applied file has changed; nothing is applied then.
+        StoreError: where a file fails; nothing is applied then either.
     """
-    migrations = load_migrations(folder)
-    applied = [m.name for m in migrations if _apply_once(database, m)]
+    files = schema_files(folder)
     with database.begin() as connection:
-        _lock(connection)
-        _refuse_drift(_recorded(connection), migrations, database)
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        recorded = _recorded(connection)
+        _refuse_other_schema(recorded, files, database.where)
+        connection.execute(sa.text(_CREATE_RECORD))
+        missing = [file for file in files if file.name not in recorded]
+        for file in missing:
+            _apply(database, connection, file)
         connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{DAGSTER_SCHEMA}"'))
         sync_timeframes(connection)
         _run(connection, (sql_folder() / _ROLES).read_text())
-    return applied
+    return [file.name for file in missing]
 
 
 def check(database: Database, folder: Path | None = None) -> None:
-    """Raise SchemaNotMigrated, with the names, unless exactly the files here are applied."""
-    migrations = load_migrations(folder)
+    """Raise SchemaNotMigrated, saying what to do, unless exactly the files here are applied."""
+    files = schema_files(folder)
     with database.begin() as connection:
-        known = sa.text("SELECT to_regclass('schema_migrations') IS NOT NULL")
-        recorded = _recorded(connection) if connection.scalar(known) else {}
-    _refuse_drift(recorded, migrations, database)
-    missing = [m.name for m in migrations if m.name not in recorded]
+        recorded = _recorded(connection)
+    _refuse_other_schema(recorded, files, database.where)
+    missing = [file.name for file in files if file.name not in recorded]
     if missing:
         raise SchemaNotMigrated(
             f"{database.where}: not applied yet: {', '.join(missing)};"
@@ -94,21 +115,16 @@ def check(database: Database, folder: Path | None = None) -> None:
         )
 
 
-def _apply_once(database: Database, migration: Migration) -> bool:
+def _apply(database: Database, connection: sa.Connection, file: SchemaFile) -> None:
     try:
-        with database.begin() as connection:
-            _lock(connection)
-            connection.execute(sa.text(_CREATE_LEDGER))
-            if migration.name in _recorded(connection):
-                return False
-            _run(connection, migration.sql)
-            connection.execute(
-                sa.text("INSERT INTO schema_migrations (name, sha256) VALUES (:name, :sha256)"),
-                {"name": migration.name, "sha256": migration.sha256},
-            )
+        with database.errors():
+            _run(connection, file.sql)
     except StoreError as error:
-        raise type(error)(f"{migration.name}: {error}") from error
-    return True
+        raise type(error)(f"{file.name}: {error}") from error
+    connection.execute(
+        sa.text("INSERT INTO schema_migrations (name, sha256) VALUES (:name, :sha256)"),
+        {"name": file.name, "sha256": file.sha256},
+    )
 
 
 def _run(connection: sa.Connection, statements: str) -> None:
@@ -117,28 +133,38 @@ def _run(connection: sa.Connection, statements: str) -> None:
     cursor.close()
 
 
-def _lock(connection: sa.Connection) -> None:
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-
-
 def _recorded(connection: sa.Connection) -> dict[str, str]:
+    """The hash of each file that was applied, by name; empty for a store without a schema."""
+    if not connection.scalar(sa.text("SELECT to_regclass('schema_migrations') IS NOT NULL")):
+        return {}
     rows = connection.execute(sa.text("SELECT name, sha256 FROM schema_migrations"))
     return {row.name: row.sha256 for row in rows}
 
 
-def _refuse_drift(
-    recorded: dict[str, str], migrations: list[Migration], database: Database
+def _refuse_other_schema(
+    recorded: Mapping[str, str], files: Sequence[SchemaFile], where: str
 ) -> None:
-    here = {m.name: m.sha256 for m in migrations}
-    newer = sorted(set(recorded) - set(here))
+    """Raise SchemaNotMigrated unless the files that were applied are among those here."""
+    if any("/" not in name for name in recorded):  # recorded before there was a baseline
+        raise SchemaNotMigrated(
+            f"{where}: the store has an older schema, which this release does not migrate; start a"
+            " new store (another BACKTEST_HOME or another database) or remove this one, and a"
+            " refresh computes its runs again"
+        )
+    newer = sorted(recorded.keys() - {file.name for file in files})
     if newer:
         raise SchemaNotMigrated(
-            f"{database.where}: has {', '.join(newer)}, which this release does not know;"
-            " install the release that applied it"
+            f"{where}: the store was migrated by a newer release ({', '.join(newer)}); upgrade"
+            " backtest-pipeline, or use another store"
         )
-    changed = sorted(name for name, sha256 in recorded.items() if here[name] != sha256)
+    changed = [
+        file.name
+        for file in files
+        if (file.name in recorded or (recorded and file.in_baseline))
+        and recorded.get(file.name) != file.sha256
+    ]
     if changed:
         raise SchemaNotMigrated(
-            f"{database.where}: {', '.join(changed)} changed after it was applied; restore the file"
-            " and put the change into a new migration"
+            f"{where}: {', '.join(changed)} changed after it was applied; restore the file and put"
+            " the change into a new migration"
         )

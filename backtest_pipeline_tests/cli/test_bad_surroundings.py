@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from backtest_pipeline.storage.database import Database
 from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.other_schemas import OtherSchema
 
 RUN = ("run", "--signal", "rsi", "--asset", "S-ALPHA")
 COMMANDS = (RUN, ("refresh", "--assets", "S-ALPHA", "--timeframes", "1D"), ("migrate",))
@@ -73,13 +75,51 @@ def test_a_schema_that_is_not_migrated_is_told_to_migrate_and_left_alone(
     for command in COMMANDS[:2]:
         answer = cli(*command)
         assert (answer.code, answer.out) == (1, "")
-        assert "not applied yet: 0001_dimensions.sql" in answer.message
+        assert "not applied yet: baseline/01_dimensions.sql" in answer.message
         assert answer.message.endswith("run `backtest-pipeline migrate`")
     migrated = cli("migrate")
     assert migrated.code == 0
-    assert migrated.out.startswith("applied 0001_dimensions.sql")
+    assert migrated.out.startswith("applied baseline/01_dimensions.sql")
     assert "applied" not in cli("migrate").out
     assert cli(*RUN).code == 0
+
+
+def test_a_store_of_another_schema_is_refused_with_one_sentence_and_left_alone(
+    cli: CommandLine,
+    other_schema: OtherSchema,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", other_schema.database.conninfo)
+    gates = tmp_path / "gates.json"
+    gates.write_text('[{"name": "trades", "metric": "trade_count", "at_least": 100}]')
+    symbol, run = ("--asset", "S-ALPHA"), str(UUID(int=1))
+    before = other_schema.contents()
+    for command in (
+        *COMMANDS,
+        ("demo",),
+        ("robustness", "--signal", "rsi", *symbol),
+        ("walk-forward", "--signal", "rsi", *symbol),
+        ("explore", "rsi", *symbol),
+        ("trials", *symbol),
+        ("look-ahead",),
+        ("restatements",),
+        ("leaderboard",),
+        ("negative-controls", "--searches", "1"),
+        ("register-gates", "strict", str(gates)),
+        ("replay", run),
+        ("explain-diff", run, str(UUID(int=2))),
+        ("runs", "list"),
+        ("retention",),
+        ("jobs", "list"),
+        ("keys", "list"),
+        ("serve", "--no-auth", "--port", "0"),
+        ("up", "--port", "0"),
+    ):
+        answer = cli(*command)
+        assert (command, answer.code, answer.message) == (command, 1, other_schema.sentence)
+        assert "Traceback" not in answer.err
+    assert other_schema.contents() == before
 
 
 @pytest.mark.parametrize("place", ["file", "/proc/artifacts"])

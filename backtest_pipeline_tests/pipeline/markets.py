@@ -162,7 +162,7 @@ _TABLES = {
 _PASSING = {
     *("id", "updated_at", "created_at", "started_at", "completed_at", "artifact_uri", "uris"),
     *("generation", "feature_snapshot", "config", "results", "params", "undefined"),
-    "dataset_version_ids",
+    *("series_id", "dataset_version_ids"),
 }
 
 Contents = dict[str, pd.DataFrame]

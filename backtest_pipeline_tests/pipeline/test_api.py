@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from uuid import UUID
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest_pipeline as bp
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, SchemaNotMigrated, UnknownName
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline_tests.other_schemas import OtherSchema
 
 ASSET = "S-ALPHA"
 
@@ -64,6 +68,21 @@ def test_what_is_not_stored_is_named(refreshed: Workspace) -> None:
         bp.load_features(ASSET, "1D", ["rsi_99"])
     with pytest.raises(UnknownName, match="unknown timeframe"):
         bp.load_signals(ASSET, "1d")
+
+
+def test_a_store_of_another_schema_is_refused_and_left_alone(
+    other_schema: OtherSchema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "postgres")
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", other_schema.database.conninfo)
+    monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", str(tmp_path / "artifacts"))
+    before = other_schema.contents()
+    for call in (bp.list_runs, lambda: bp.load_features(ASSET), lambda: bp.replay(UUID(int=1))):
+        with pytest.raises(SchemaNotMigrated) as refused:
+            call()
+        assert str(refused.value) == other_schema.sentence
+    assert other_schema.contents() == before
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_bad_calls_are_explained() -> None:

@@ -75,7 +75,7 @@ def test_a_run_is_compared_at_the_last_bar_that_it_knew(workspace: Workspace) ->
         assert [str(day) for day in days] == ["2025-05-11"]
 
 
-def test_a_rebuild_of_the_same_rows_is_compared_and_finds_nothing(workspace: Workspace) -> None:
+def test_a_rebuild_of_the_same_rows_is_no_restatement(workspace: Workspace) -> None:
     refresh(workspace, until("2025-05-12"))
     refresh(workspace, whole(), rebuild=True)
     assert watch_history(workspace).restated == 0

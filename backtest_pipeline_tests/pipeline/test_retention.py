@@ -118,10 +118,12 @@ def add_portfolio(workspace: Workspace, name: str, days: int, *runs: uuid.UUID) 
         workspace,
         """
         INSERT INTO portfolio_runs (run_id, tf, signal_id, signal_name, scheme, n_members,
-            first_ts, last_ts, completed_at, is_current, config, metrics, member_run_ids,
-            code_version, result_fingerprint, artifact_uri)
-        VALUES (:id, '1D', 1, 'ema', 'equal', 1, :at, :at, :at, FALSE, '{}', '{}', :runs, '', '',
-            :uri)
+            n_rebalances, first_ts, last_ts, completed_at, is_current, config, config_hash,
+            metrics, undefined, left_out, member_run_ids, snapshot_id, dataset_version_ids,
+            code_version, environment_hash, engine, engine_version, seed, result_fingerprint,
+            artifact_uri)
+        VALUES (:id, '1D', 1, 'ema', 'equal', 1, 1, :at, :at, :at, FALSE, '{}', '', '{}', '{}',
+            '{}', :runs, '', '{}', '', '', '', '', 0, '', :uri)
         """,
         id=uuid.uuid5(uuid.NAMESPACE_URL, name),
         at=NEWEST - timedelta(days=days),

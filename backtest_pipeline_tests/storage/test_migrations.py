@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -12,78 +13,122 @@ from psycopg.conninfo import make_conninfo
 from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
 from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.storage.database import Database, connect_database
-from backtest_pipeline.storage.migrations import check, load_migrations, migrate, sql_folder
+from backtest_pipeline.storage.migrations import check, migrate, schema_files, sql_folder
+from backtest_pipeline_tests.other_schemas import OtherSchema
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for path in sql_folder().glob("*.sql"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    """A copy of the SQL files, with a folder for migrations."""
+    copy = tmp_path / "sql"
+    shutil.copytree(sql_folder(), copy)
+    (copy / "migrations").mkdir(exist_ok=True)
+    return copy
 
 
-def test_each_file_is_applied_once_in_order(empty_database: Database) -> None:
-    names = [migration.name for migration in load_migrations()]
-    assert names == sorted(names)
-    assert migrate(empty_database) == names
-    assert migrate(empty_database) == []
-    check(empty_database)
+def names(folder: Path | None = None) -> list[str]:
+    return [file.name for file in schema_files(folder)]
+
+
+def test_each_file_is_applied_once_the_baseline_first(
+    empty_database: Database, folder: Path
+) -> None:
+    (folder / "migrations" / "9000_fine.sql").write_text("ALTER TABLE run_pins ADD x INTEGER;")
+    assert names(folder) == sorted(names(folder))
+    assert names(folder)[0] == "baseline/01_dimensions.sql"
+    assert names(folder)[-1] == "migrations/9000_fine.sql"
+    assert migrate(empty_database, folder) == names(folder)
+    assert migrate(empty_database, folder) == []
+    check(empty_database, folder)
+
+
+def test_a_migration_is_applied_to_a_store_that_has_the_baseline(
+    database: Database, folder: Path
+) -> None:
+    (folder / "migrations" / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
+    assert migrate(database, folder) == ["migrations/9000_fine.sql"]
+    check(database, folder)
+    with psycopg.connect(database.conninfo) as connection:
+        connection.execute("SET ROLE backtest_reader")
+        connection.execute("SELECT * FROM fine")
 
 
 def test_an_empty_database_is_told_to_migrate(empty_database: Database) -> None:
-    with pytest.raises(SchemaNotMigrated, match=r"0001_dimensions\.sql.*pipeline migrate"):
+    with pytest.raises(SchemaNotMigrated, match=r"baseline/01_dimensions\.sql.*pipeline migrate"):
         check(empty_database)
 
 
-def test_a_changed_file_is_refused_by_name(database: Database, folder: Path) -> None:
-    with (folder / "0002_features.sql").open("a") as file:
+def test_a_changed_file_refuses_the_whole_step(database: Database, folder: Path) -> None:
+    with (folder / "baseline" / "02_datasets.sql").open("a") as file:
         file.write("-- one more thought\n")
+    (folder / "migrations" / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
     for action in (check, migrate):
-        with pytest.raises(SchemaNotMigrated, match=r"0002_features\.sql changed after"):
+        with pytest.raises(SchemaNotMigrated, match=r"baseline/02_datasets\.sql changed after"):
             action(database, folder)
+    with database.begin() as connection:
+        assert connection.scalar(sa.text("SELECT to_regclass('fine')")) is None
 
 
-def test_a_schema_newer_than_the_code_is_refused(database: Database, folder: Path) -> None:
-    (folder / "0002_features.sql").unlink()
-    with pytest.raises(SchemaNotMigrated, match=r"0002_features\.sql, which this release"):
-        check(database, folder)
+def test_the_baseline_does_not_grow(database: Database, folder: Path) -> None:
+    (folder / "baseline" / "99_more.sql").write_text("CREATE TABLE more (x INTEGER);")
+    with pytest.raises(SchemaNotMigrated, match=r"99_more\.sql changed after .* new migration"):
+        migrate(database, folder)
 
 
-def test_a_file_that_fails_leaves_nothing_behind(database: Database, folder: Path) -> None:
-    (folder / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
-    (folder / "9001_bad.sql").write_text("CREATE TABLE bad (x INTEGER); SELECT 1 / 0;")
-    with pytest.raises(StoreError, match=r"9001_bad\.sql.*division by zero"):
+def test_a_store_of_another_schema_is_refused_and_stays_as_it_is(
+    other_schema: OtherSchema, folder: Path
+) -> None:
+    (folder / "migrations" / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
+    before = other_schema.contents()
+    for action in (check, migrate):
+        with pytest.raises(SchemaNotMigrated) as refused:
+            action(other_schema.database, folder)
+        assert str(refused.value) == other_schema.sentence
+    assert other_schema.contents() == before
+
+
+def test_where_a_file_fails_nothing_is_applied(database: Database, folder: Path) -> None:
+    (folder / "migrations" / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
+    (folder / "migrations" / "9001_bad.sql").write_text("CREATE TABLE bad (x INTEGER); SELECT 1/0;")
+    with pytest.raises(StoreError, match=r"^migrations/9001_bad\.sql: .*division by zero"):
         migrate(database, folder)
     with database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT to_regclass('fine')")) is not None
-        assert connection.scalar(sa.text("SELECT to_regclass('bad')")) is None
-    with pytest.raises(SchemaNotMigrated, match=r"not applied yet: 9001_bad\.sql"):
+        for table in ("fine", "bad"):
+            assert connection.scalar(sa.text(f"SELECT to_regclass('{table}')")) is None
+    with pytest.raises(SchemaNotMigrated, match=r"not applied yet: .*9000_fine\.sql, .*9001_bad"):
         check(database, folder)
+    check(database)
 
 
 def test_percent_signs_and_colons_in_a_file_are_left_alone(
     database: Database, folder: Path
 ) -> None:
-    (folder / "9000_signs.sql").write_text("CREATE TABLE signs AS SELECT '%s :x %'::text AS t;")
+    signs = folder / "migrations" / "9000_signs.sql"
+    signs.write_text("CREATE TABLE signs AS SELECT '%s :x %'::text AS t;")
     migrate(database, folder)
     with database.begin() as connection:
         assert connection.scalar(sa.text("SELECT t FROM signs")) == "%s :x %"
 
 
-@pytest.mark.parametrize("name", ["notes.sql", "12_short.sql", "0001_again.sql"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("notes.sql", "0024_more.sql", "migrations/12_short.sql", "migrations/0001-dash.sql"),
+        *("baseline/0001_long.sql", "baseline/01_again.sql", "other/0001_x.sql"),
+    ],
+)
 def test_a_misnamed_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("SELECT 1")
-    with pytest.raises(ConfigurationError, match=r"NNNN_name\.sql, each once"):
-        load_migrations(folder)
+    with pytest.raises(ConfigurationError, match=r"migrations/NNNN_name\.sql.*used once"):
+        schema_files(folder)
 
 
 def test_many_may_migrate_at_once(empty_database: Database) -> None:
     databases = [connect_database(empty_database.conninfo) for _ in range(6)]
     with ThreadPoolExecutor(len(databases)) as pool:
         applied = list(pool.map(migrate, databases))
-    assert sorted(chain.from_iterable(applied)) == [
-        migration.name for migration in load_migrations()
-    ]
+    assert sorted(chain.from_iterable(applied)) == names()
     for database in databases:
         database.close()
 
@@ -183,31 +228,3 @@ def test_a_user_who_may_not_create_roles_can_migrate(empty_database: Database) -
     with psycopg.connect(empty_database.conninfo, autocommit=True) as server:
         server.execute("DROP OWNED BY plain CASCADE")
         server.execute("DROP ROLE plain")
-
-
-def test_portfolios_without_provenance_become_history(
-    empty_database: Database, folder: Path
-) -> None:
-    later = [path for path in folder.glob("0*.sql") if path.name >= "0007"]
-    kept = {path: path.read_bytes() for path in later}
-    for path in later:
-        path.unlink()
-    migrate(empty_database, folder)
-    with empty_database.begin() as connection:
-        connection.execute(
-            sa.text("""
-                INSERT INTO portfolio_runs (
-                    run_id, tf, signal_id, signal_name, scheme, n_assets, first_ts, last_ts,
-                    completed_at, is_current, config, metrics, member_run_ids, code_version,
-                    result_fingerprint, artifact_uri)
-                VALUES (gen_random_uuid(), '1D', 1, 'ema_9_21', 'equal_weight', 3, now(), now(),
-                        now(), TRUE, '{}', '{}', '{}', '', '', '')
-            """)
-        )
-    for path, data in kept.items():
-        path.write_bytes(data)
-    assert "0007_portfolios.sql" in migrate(empty_database, folder)
-    with empty_database.begin() as connection:
-        (row,) = connection.execute(sa.text("SELECT * FROM portfolio_runs")).mappings()
-    assert row["n_members"] == 3
-    assert not row["is_current"]

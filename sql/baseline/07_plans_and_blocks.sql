@@ -20,13 +20,13 @@ CREATE TABLE block_events (
     PRIMARY KEY (run_id, event_no)
 );
 COMMENT ON TABLE block_events IS
-    'Entries that the simulation did not make, and why; results.limit_enforcement counts them';
+    'Blocked entries, and why; results.limit_enforcement of the run counts them';
 COMMENT ON COLUMN block_events.event_no IS '1, 2, 3 ... by time within the run';
-COMMENT ON COLUMN block_events.ts IS
-    'Close stamp of the bar at whose open the entry was due';
+COMMENT ON COLUMN block_events.ts IS 'Close stamp of the bar at whose open the entry was due';
 COMMENT ON COLUMN block_events.trigger_id IS
-    'Trigger of the plan; NULL where the run follows a signal and no plan';
-COMMENT ON COLUMN block_events.qty IS 'Units that the sizing wanted; NULL where it had no value';
+    'Trigger of the plan; NULL where the run follows a strategy and no plan';
+COMMENT ON COLUMN block_events.qty IS
+    'Units that the sizing wanted; NULL where the sizing was undefined';
 CREATE INDEX block_events_reason ON block_events (reason, run_id);
 
 CREATE TABLE plan_log (
@@ -47,8 +47,9 @@ CREATE TABLE plan_log (
     CHECK (response_hash IS NULL OR prompt_hash IS NOT NULL)
 );
 COMMENT ON TABLE plan_log IS 'The plans that a run followed, one after the other';
-COMMENT ON COLUMN plan_log.replan_sequence IS '1, 2, 3 ... without holes within the run';
-COMMENT ON COLUMN plan_log.generated_at_actual IS 'When the plan was really produced';
-COMMENT ON COLUMN plan_log.effective_ts IS 'From when on it was followed, in the time of the market';
+COMMENT ON COLUMN plan_log.replan_sequence IS '1, 2, 3 ... without gaps within the run';
+COMMENT ON COLUMN plan_log.generated_at_actual IS 'When the plan was produced, wall clock';
+COMMENT ON COLUMN plan_log.effective_ts IS 'From when it was followed, in the time of the market';
 COMMENT ON COLUMN plan_log.prompt_hash IS
-    'sha256 of what a model was asked, as response_hash is of its answer; NULL where none was';
+    'sha256 of the prompt of a model; NULL where no model wrote the plan';
+COMMENT ON COLUMN plan_log.response_hash IS 'sha256 of the response of the model';

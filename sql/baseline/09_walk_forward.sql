@@ -1,7 +1,8 @@
--- Walk-forward: what each fold chose in training, and what the choice came to out of sample.
+-- Walk-forwards: what each fold chose in training, and how the choice did out of sample.
 
+-- Without a reference to backtest_runs: folds are stored before their run is.
 CREATE TABLE walk_forward_folds (
-    run_id             UUID NOT NULL,  -- of backtest_runs; folds are stored before their run is
+    run_id             UUID NOT NULL,
     fold               INTEGER NOT NULL CHECK (fold >= 0),
     fold_key           TEXT NOT NULL,
     signal_type        TEXT NOT NULL,
@@ -39,36 +40,37 @@ CREATE TABLE walk_forward_folds (
 COMMENT ON TABLE walk_forward_folds IS
     'A training window with the parameters chosen on it, and the test window they were traded in';
 COMMENT ON COLUMN walk_forward_folds.fold_key IS
-    'Hash of all that decides the fold: bars up to its end, question, code';
-COMMENT ON COLUMN walk_forward_folds.train_end IS 'Close of the last bar that was trained on';
+    'Hash of all that decides the fold: bars up to its end, configuration, code';
+COMMENT ON COLUMN walk_forward_folds.train_end IS 'Close of the last bar of training';
 COMMENT ON COLUMN walk_forward_folds.status IS
     'undefined where the objective was so for all combinations: nothing is traded then';
+COMMENT ON COLUMN walk_forward_folds.score IS 'The objective of the chosen parameters in training';
 CREATE INDEX walk_forward_folds_key ON walk_forward_folds (fold_key);
 
 CREATE TABLE walk_forward_runs (
     run_id       UUID PRIMARY KEY REFERENCES backtest_runs (run_id) ON DELETE CASCADE,
     n_folds      INTEGER NOT NULL CHECK (n_folds > 0),
     n_judged     INTEGER NOT NULL CHECK (n_judged BETWEEN 0 AND n_folds),
+    n_left_out   INTEGER NOT NULL CHECK (n_left_out >= 0),
+    n_untested   INTEGER NOT NULL CHECK (n_untested >= 0),
     train_sharpe DOUBLE PRECISION,
     test_sharpe  DOUBLE PRECISION,
     efficiency   DOUBLE PRECISION,
     threshold    DOUBLE PRECISION NOT NULL,
-    verdict      TEXT NOT NULL CHECK (verdict IN ('passed', 'overfit', 'undefined')),
+    verdict      TEXT NOT NULL
+        CHECK (verdict IN ('passed', 'overfit', 'insignificant', 'undefined')),
     reason       TEXT NOT NULL,
-    CHECK ((verdict = 'undefined') = (efficiency IS NULL))
+    CHECK (efficiency IS NOT NULL OR verdict = 'undefined')
 );
 COMMENT ON TABLE walk_forward_runs IS
-    'How much of the training Sharpe the stitched out-of-sample run of all folds has left';
+    'Verdicts on walk-forwards; the run itself is the stitched out-of-sample run in backtest_runs';
 COMMENT ON COLUMN walk_forward_runs.n_judged IS
     'Folds in which both Sharpe ratios are defined; the means are over these';
-
-ALTER TABLE dataset_versions
-    DROP CONSTRAINT dataset_versions_dataset_check,
-    ADD CONSTRAINT dataset_versions_dataset_check CHECK (
-        dataset IN ('bars', 'features', 'signals', 'backtests', 'walk_forward')
-    );
-ALTER TABLE data_quality
-    DROP CONSTRAINT data_quality_dataset_check,
-    ADD CONSTRAINT data_quality_dataset_check CHECK (
-        dataset IN ('bars', 'features', 'signals', 'backtests', 'walk_forward')
-    );
+COMMENT ON COLUMN walk_forward_runs.n_left_out IS
+    'Windows that make no fold, for too few bars to train on or to test';
+COMMENT ON COLUMN walk_forward_runs.n_untested IS
+    'Bars between the tests of two folds that no fold tests: of windows that are left out, and '
+    'where the step is longer than the test';
+COMMENT ON COLUMN walk_forward_runs.efficiency IS 'test_sharpe / train_sharpe';
+COMMENT ON COLUMN walk_forward_runs.threshold IS 'The efficiency below which it is overfit';
+COMMENT ON COLUMN walk_forward_runs.reason IS 'All conditions that it failed';

@@ -1,8 +1,8 @@
--- Features of every bar, and what is known about each stored dataset.
+-- Features of every bar, and from where they are computed when bars are appended.
 
--- A feature that cannot be computed (warm-up) is NULL. NaN > 0 holds in Postgres, BETWEEN refuses
--- NaN and infinity. No foreign keys here: the writer checks a block's few assets and its timeframe
--- once, where a trigger would for each of a million rows.
+-- No foreign keys: the writer checks the few assets and the timeframe of a batch once, where a
+-- trigger would do so for each of a million rows. NaN > 0 holds in Postgres; BETWEEN refuses NaN
+-- and infinity.
 CREATE TABLE cmc_features (
     id INTEGER NOT NULL,
     ts TIMESTAMPTZ NOT NULL CHECK (isfinite(ts)),
@@ -125,6 +125,10 @@ CREATE TABLE cmc_features (
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (id, ts, tf)
 );
+COMMENT ON TABLE cmc_features IS
+    'One row per bar with all features; a feature that is undefined, as in its warm-up, is NULL';
+COMMENT ON COLUMN cmc_features.ts IS 'Close of the bar';
+COMMENT ON COLUMN cmc_features.gap_bars IS 'Bars of the source that are missing since the bar before';
 
 CREATE TABLE cmc_ema_multi_tf_u (
     id     INTEGER NOT NULL,
@@ -134,33 +138,39 @@ CREATE TABLE cmc_ema_multi_tf_u (
     ema    DOUBLE PRECISION CHECK (ema BETWEEN -1e300 AND 1e300),
     PRIMARY KEY (id, ts, tf, period)
 );
+COMMENT ON TABLE cmc_ema_multi_tf_u IS 'EMAs of the close, one row per bar and period';
 
--- What is stored, by content: a dataset whose inputs and code are unchanged is not built again.
-CREATE TABLE dataset_versions (
-    dataset       TEXT NOT NULL CHECK (dataset IN ('bars', 'features', 'signals', 'backtests')),
-    id            INTEGER NOT NULL REFERENCES dim_assets,
-    tf            TEXT NOT NULL REFERENCES dim_timeframe,
-    version       TEXT NOT NULL,
-    input_version TEXT NOT NULL,
-    code_version  TEXT NOT NULL,
-    generation    TEXT NOT NULL,  -- changes when rows are rewritten, stays when rows are appended
-    n_rows        BIGINT NOT NULL CHECK (n_rows >= 0),
-    first_ts      TIMESTAMPTZ,
-    last_ts       TIMESTAMPTZ,
-    uri           TEXT,
-    updated_at    TIMESTAMPTZ NOT NULL DEFAULT now(),
-    PRIMARY KEY (dataset, id, tf)
+CREATE TABLE feature_checkpoints (
+    id               INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf               TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    code_version     TEXT NOT NULL,
+    input_generation TEXT NOT NULL,
+    n_rows           BIGINT NOT NULL CHECK (n_rows >= 0),
+    digest           TEXT NOT NULL,
+    standing         DOUBLE PRECISION[] NOT NULL,
+    updated_at       TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, tf)
 );
+COMMENT ON TABLE feature_checkpoints IS
+    'From where the features of an asset and timeframe are computed when bars are appended';
+COMMENT ON COLUMN feature_checkpoints.input_generation IS
+    'Generation of the bars: while it is the same, bars were only appended';
+COMMENT ON COLUMN feature_checkpoints.n_rows IS
+    'Rows, from the first, that are not computed again';
+COMMENT ON COLUMN feature_checkpoints.digest IS 'Hash of these rows';
+COMMENT ON COLUMN feature_checkpoints.standing IS
+    'Number of values and level of each recursive average after these rows';
 
--- How many rows were left out or flagged, and why.
-CREATE TABLE data_quality (
-    id         INTEGER NOT NULL REFERENCES dim_assets,
-    tf         TEXT NOT NULL REFERENCES dim_timeframe,
-    dataset    TEXT NOT NULL CHECK (dataset IN ('bars', 'features', 'signals', 'backtests')),
-    reason     TEXT NOT NULL,
-    n_rows     BIGINT NOT NULL CHECK (n_rows > 0),
-    first_ts   TIMESTAMPTZ,
-    last_ts    TIMESTAMPTZ,
-    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    PRIMARY KEY (id, tf, dataset, reason)
+CREATE TABLE external_watermarks (
+    id       INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf       TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    version  TEXT NOT NULL,
+    n_rows   BIGINT NOT NULL CHECK (n_rows >= 0),
+    last_ts  TIMESTAMPTZ NOT NULL,
+    taken_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, tf)
 );
+COMMENT ON TABLE external_watermarks IS
+    'What the user''s own table of features held when it was last read; docs/external-features.md';
+COMMENT ON COLUMN external_watermarks.version IS
+    'Hash of the number of rows, their stamps and the times they were written';

@@ -1,4 +1,4 @@
--- Requested computations: their whole life, and the units of work that are stored of each.
+-- Jobs: requested computations, and the units of work of each that are stored.
 
 CREATE TABLE backtest_jobs (
     job_id              UUID PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -36,16 +36,18 @@ CREATE TABLE backtest_jobs (
     CHECK ((error_code IS NULL) = (error_message IS NULL))
 );
 COMMENT ON TABLE backtest_jobs IS
-    'One requested computation; every change of status is one UPDATE guarded by status and attempt';
+    'Jobs; every change of status is one UPDATE that is guarded by status and attempt';
+COMMENT ON COLUMN backtest_jobs.stage IS 'The stage of the computation that is under way';
+COMMENT ON COLUMN backtest_jobs.n_units IS 'Units of work; backtest_job_units holds those done';
 COMMENT ON COLUMN backtest_jobs.attempt_count IS
-    'Which attempt is under way, or was the last; a worker of an earlier one can change nothing';
+    'The attempt that is under way, or was the last; a worker of an earlier one can change nothing';
 COMMENT ON COLUMN backtest_jobs.lease_expires_at IS
-    'Until when the worker may be trusted to live; only an expired lease is taken over';
+    'Until when the worker counts as alive; only an expired lease is taken over';
 COMMENT ON COLUMN backtest_jobs.cancel_requested_at IS
     'For the attempt under way; a new attempt begins without it';
-COMMENT ON COLUMN backtest_jobs.resumes IS
-    'The ended job whose question this one asks again, and whose stored units it took over';
 COMMENT ON COLUMN backtest_jobs.dagster_run_id IS 'Of the attempt under way, or of the last';
+COMMENT ON COLUMN backtest_jobs.resumes IS
+    'The ended job that this one repeats, and whose stored units it took over';
 CREATE INDEX backtest_jobs_newest ON backtest_jobs (created_at DESC, job_id DESC);
 CREATE INDEX backtest_jobs_by_user ON backtest_jobs (created_by, created_at DESC, job_id DESC);
 CREATE INDEX backtest_jobs_unfinished ON backtest_jobs (status, lease_expires_at)
@@ -62,6 +64,3 @@ CREATE TABLE backtest_job_units (
 );
 COMMENT ON TABLE backtest_job_units IS
     'Units of work of a job that are stored: a resumed job does not compute them again';
-
--- Parameters that somebody asked for are signals too, which no refresh computes.
-CREATE SEQUENCE asked_signal_id_seq AS INTEGER START 100001;

@@ -1,4 +1,4 @@
--- Keys of the HTTP service, and counts that any number of processes add to.
+-- API keys of the HTTP service, and counters that any number of processes add to.
 
 CREATE TABLE api_keys (
     key_id          TEXT PRIMARY KEY,
@@ -10,9 +10,10 @@ CREATE TABLE api_keys (
     expires_at      TIMESTAMPTZ,
     revoked_at      TIMESTAMPTZ
 );
-COMMENT ON TABLE api_keys IS 'Who may ask the service; a key itself is shown once and never stored';
+COMMENT ON TABLE api_keys IS 'Who may use the service; a key is shown once and never stored';
 COMMENT ON COLUMN api_keys.key_id IS 'The public beginning of the key';
 COMMENT ON COLUMN api_keys.key_hash IS 'sha256 of the whole key, which holds 256 random bits';
+COMMENT ON COLUMN api_keys.name IS 'The user';
 
 CREATE TABLE metric_counts (
     name       TEXT NOT NULL,
@@ -24,6 +25,6 @@ CREATE TABLE metric_counts (
 COMMENT ON TABLE metric_counts IS
     'Numbers for Prometheus that outlive the processes that count; a histogram is its buckets';
 COMMENT ON COLUMN metric_counts.labels IS
-    'Names and values, both of closed sets; le of a bucket is its upper bound, and it holds what is'
-    ' above the bound before';
+    'Names and values of the labels, of closed sets; le is the upper bound of a bucket, which '
+    'counts what is above the bound before';
 COMMENT ON COLUMN metric_counts.updated_at IS 'When it was last added to, or measured';

@@ -1,7 +1,5 @@
--- Signal events with the full feature row they were decided on, and where each refresh stopped.
+-- Signals with the feature row of their bar, and where the next refresh goes on.
 
--- A reversal is two events of one bar (exit long, enter short), so direction and action are part
--- of the key.
 CREATE TABLE signals (
     signal_id        INTEGER NOT NULL,
     id               INTEGER NOT NULL,
@@ -15,16 +13,20 @@ CREATE TABLE signals (
     feature_version  TEXT NOT NULL,
     signal_version   TEXT NOT NULL,
     created_at       TIMESTAMPTZ NOT NULL DEFAULT now(),
+    -- A reversal is two signals of one bar: exit long, enter short.
     PRIMARY KEY (signal_id, id, tf, ts, direction, action)
 );
-
--- Compression costs as much time as building the snapshot: disk is spent instead.
+-- Compression takes as long as building the snapshot: disk is spent instead.
 ALTER TABLE signals ALTER feature_snapshot SET STORAGE EXTERNAL;
+COMMENT ON TABLE signals IS
+    'The first bar of each stretch on which a preset wants an entry or an exit';
+COMMENT ON COLUMN signals.feature_snapshot IS 'The row of features of that bar';
+COMMENT ON COLUMN signals.feature_version IS 'Version of the features that it was computed from';
 CREATE INDEX signals_by_asset ON signals (tf, id, ts);
 
--- What containment can find in a snapshot: its discrete values. An index over all 112 keys holds
--- 88 floating-point numbers a row that nobody looks up by equality, and made writing five times as
--- slow. Ask: WHERE signal_facets(feature_snapshot) @> '{"has_outlier": true}'
+-- The values of a snapshot that are indexed: those that are not floating-point numbers. Nobody
+-- looks up the other 88 by equality, and an index over all 112 makes writing five times as slow.
+-- Use it so: WHERE signal_facets(feature_snapshot) @> '{"has_outlier": true}'
 CREATE FUNCTION signal_facets(snapshot JSONB) RETURNS JSONB
 LANGUAGE SQL IMMUTABLE STRICT PARALLEL SAFE
 RETURN jsonb_build_object(
@@ -50,11 +52,11 @@ RETURN jsonb_build_object(
 CREATE INDEX signals_facets ON signals USING GIN (signal_facets(feature_snapshot) jsonb_path_ops);
 
 CREATE TABLE signal_state (
-    signal_id       INTEGER NOT NULL REFERENCES dim_signals,
-    id              INTEGER NOT NULL REFERENCES dim_assets,
-    tf              TEXT NOT NULL REFERENCES dim_timeframe,
-    last_ts         TIMESTAMPTZ NOT NULL CHECK (isfinite(last_ts)),  -- last feature row that was read
-    long_since      TIMESTAMPTZ,  -- entry of the long, or the short, that has no exit yet
+    signal_id       INTEGER NOT NULL REFERENCES dim_signals (signal_id),
+    id              INTEGER NOT NULL REFERENCES dim_assets (id),
+    tf              TEXT NOT NULL REFERENCES dim_timeframe (tf),
+    last_ts         TIMESTAMPTZ NOT NULL CHECK (isfinite(last_ts)),
+    long_since      TIMESTAMPTZ,
     short_since     TIMESTAMPTZ,
     params_hash     TEXT NOT NULL,
     feature_version TEXT NOT NULL,
@@ -62,3 +64,7 @@ CREATE TABLE signal_state (
     updated_at      TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (signal_id, id, tf)
 );
+COMMENT ON TABLE signal_state IS 'Where the last refresh of a preset''s signals stopped';
+COMMENT ON COLUMN signal_state.last_ts IS 'The last bar whose features were read';
+COMMENT ON COLUMN signal_state.long_since IS 'Entry of the long that has no exit yet';
+COMMENT ON COLUMN signal_state.short_since IS 'Entry of the short that has no exit yet';

@@ -1,4 +1,4 @@
--- How far runs can be trusted: one row per run that was put in doubt.
+-- How far runs can be trusted: resampled, reordered, entered at random, under other assumptions.
 
 CREATE TABLE run_robustness (
     run_id                    UUID PRIMARY KEY REFERENCES backtest_runs (run_id) ON DELETE CASCADE,
@@ -28,8 +28,14 @@ CREATE TABLE run_robustness (
     code_version              TEXT NOT NULL,
     artifact_uri              TEXT NOT NULL
 );
-COMMENT ON TABLE run_robustness IS
-    'A run resampled, reordered, refilled, entered at random and under other assumptions';
+COMMENT ON TABLE run_robustness IS 'Robustness of runs that were assessed; docs/robustness.md';
+COMMENT ON COLUMN run_robustness.draws IS 'Repetitions of each random method';
+COMMENT ON COLUMN run_robustness.fragile IS
+    'Whether a changed assumption turns the sign of the total return or halves a gain';
+COMMENT ON COLUMN run_robustness.reasons IS 'Why it is fragile';
+COMMENT ON COLUMN run_robustness.block_length IS 'Mean length of the resampling blocks in days';
+COMMENT ON COLUMN run_robustness.break_even_bps IS
+    'Cost per side, fee and slippage together, at which the total return is 0';
 COMMENT ON COLUMN run_robustness.envelope IS
     'The run as it is, and with each assumption changed: [{"assumption", "total_return", ...}]';
 COMMENT ON COLUMN run_robustness.undefined IS 'Why a number is NULL: {"number": "reason"}';
