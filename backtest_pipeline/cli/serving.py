@@ -57,7 +57,7 @@ def up(host: str, port: int) -> None:
     """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
     with progress_shown() as progress:
         progress("store", 0, 1)
-        from backtest_pipeline.defs.instance import open_instance
+        from backtest_pipeline.defs.instance import dagster_environment, open_instance
         from backtest_pipeline.defs.partitions import register_partitions
         from backtest_pipeline.defs.resources import SourceResource
         from backtest_pipeline.launch import offered_assets
@@ -70,6 +70,7 @@ def up(host: str, port: int) -> None:
         database = open_database(settings)
         with open_instance(settings, database) as instance:
             register_partitions(instance, offered)
+        environment = {**os.environ, **dagster_environment(settings, database)}
         database.close()
         progress("store", 1, 1)
     command = [
@@ -81,7 +82,7 @@ def up(host: str, port: int) -> None:
     # (a background job) they could then only be killed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:
