@@ -45,12 +45,12 @@ def foreign_modules() -> list[str]:
 
 def state() -> dict[str, Any]:
     """What others may have set, or rely on."""
-    import numba
     import numpy as np
     import optuna
     import pandas as pd
     import plotly.io
     import pyarrow as pa
+    from numba.core import config
 
     root = logging.getLogger()
     handlers = {
@@ -82,7 +82,7 @@ def state() -> dict[str, Any]:
         "numpy": (np.geterr(), np.get_printoptions()["precision"]),
         "pandas": options,
         "plotly": (plotly.io.templates.default, plotly.io.renderers.default),
-        "numba": {k: repr(v) for k, v in vars(numba.config).items() if k.isupper()},
+        "numba": {k: repr(v) for k, v in vars(config).items() if k.isupper()},
         "threads of arrow": (pa.cpu_count(), pa.io_thread_count()),
         "optuna": optuna.logging.get_verbosity(),
     }
