@@ -2,64 +2,60 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import dagster as dg
 
-# Backfill policies and multi-partition mappings are used knowingly; the versions are pinned.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+from backtest_pipeline.defs.beta import beta_used_knowingly, ignore_beta_warnings
+from backtest_pipeline.storage.external.names import ExternalNames
+from backtest_pipeline.storage.logs import hide_secrets
+from backtest_pipeline.storage.settings import load_settings
 
-from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls  # noqa: E402
-from backtest_pipeline.defs.assets.retention import retention  # noqa: E402
-from backtest_pipeline.defs.assets.rollups import portfolio_rollups  # noqa: E402
-from backtest_pipeline.defs.assets.stages import (  # noqa: E402
-    backtests,
-    bars,
-    cmc_features,
-    signals,
-    walk_forward,
-)
-from backtest_pipeline.defs.assets.watching import restatements  # noqa: E402
-from backtest_pipeline.defs.automation import (  # noqa: E402
-    leaderboard_job,
-    look_ahead_job,
-    negative_controls_job,
-    nightly_leaderboard,
-    nightly_refresh,
-    nightly_replay,
-    nightly_restatements,
-    nightly_retention,
-    refresh_job,
-    replay_job,
-    restatements_job,
-    retention_job,
-    rollup_after_backtests,
-    rollup_job,
-    second_opinion_job,
-    source_assets,
-    walk_forward_job,
-    weekly_look_ahead,
-    weekly_negative_controls,
-    weekly_second_opinion,
-    weekly_walk_forward,
-)
-from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK  # noqa: E402
-from backtest_pipeline.defs.external import external_chain, watermark_sensor  # noqa: E402
-from backtest_pipeline.defs.io_managers import StageIOManager  # noqa: E402
-from backtest_pipeline.defs.jobs import execute_job, requested_job, requested_jobs  # noqa: E402
-from backtest_pipeline.defs.resources import (  # noqa: E402
-    SimulationResource,
-    SourceResource,
-    WalkForwardResource,
-    WorkspaceResource,
-)
-from backtest_pipeline.storage.external.names import ExternalNames  # noqa: E402
-from backtest_pipeline.storage.logs import hide_secrets  # noqa: E402
-from backtest_pipeline.storage.settings import load_settings  # noqa: E402
-
-hide_secrets()  # in the processes that Dagster starts too, before anything is logged
+with beta_used_knowingly():
+    from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls
+    from backtest_pipeline.defs.assets.retention import retention
+    from backtest_pipeline.defs.assets.rollups import portfolio_rollups
+    from backtest_pipeline.defs.assets.stages import (
+        backtests,
+        bars,
+        cmc_features,
+        signals,
+        walk_forward,
+    )
+    from backtest_pipeline.defs.assets.watching import restatements
+    from backtest_pipeline.defs.automation import (
+        leaderboard_job,
+        look_ahead_job,
+        negative_controls_job,
+        nightly_leaderboard,
+        nightly_refresh,
+        nightly_replay,
+        nightly_restatements,
+        nightly_retention,
+        refresh_job,
+        replay_job,
+        restatements_job,
+        retention_job,
+        rollup_after_backtests,
+        rollup_job,
+        second_opinion_job,
+        source_assets,
+        walk_forward_job,
+        weekly_look_ahead,
+        weekly_negative_controls,
+        weekly_second_opinion,
+        weekly_walk_forward,
+    )
+    from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK
+    from backtest_pipeline.defs.external import external_chain, watermark_sensor
+    from backtest_pipeline.defs.io_managers import StageIOManager
+    from backtest_pipeline.defs.jobs import execute_job, requested_job, requested_jobs
+    from backtest_pipeline.defs.resources import (
+        SimulationResource,
+        SourceResource,
+        WalkForwardResource,
+        WorkspaceResource,
+    )
 
 ASSETS: list[dg.AssetsDefinition] = [
     bars,
@@ -148,4 +144,13 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     )
 
 
-defs = build_definitions()
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location, for the processes that Dagster starts; it begins them.
+
+    Secrets are hidden from here on, whatever handlers Dagster and libraries have. A program of
+    your own calls `build_definitions()`, which changes nothing in its process.
+    """
+    hide_secrets()
+    ignore_beta_warnings()
+    return build_definitions()

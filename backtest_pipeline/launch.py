@@ -11,6 +11,7 @@ from uuid import UUID
 import dagster as dg
 
 from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.jobs import terminate_runs
 from backtest_pipeline.defs.partitions import (
@@ -95,7 +96,9 @@ def refresh(
             register_partitions(instance, known)
             definitions = build_definitions(store=_store_telling(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
-            return _execute(definitions, instance, wanted, chosen, stages, full_rebuild, progress)
+            with beta_used_knowingly():
+                jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
+            return _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
     finally:
         database.close()
 
@@ -158,7 +161,7 @@ def _store_telling(progress: Progress) -> WorkspaceResource:
 
 
 def _execute(
-    definitions: dg.Definitions,
+    jobs: Sequence[dg.JobDefinition],
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     timeframes: Sequence[str],
@@ -166,7 +169,7 @@ def _execute(
     full_rebuild: bool,
     progress: Progress,
 ) -> RefreshResult:
-    job = definitions.resolve_job_def("refresh")
+    job, rollup = jobs
     config = {
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
@@ -179,7 +182,6 @@ def _execute(
     names = timeframes_partitions.get_partition_keys()
     if all(run.success for run in runs):
         progress("portfolios", 0, len(timeframes))
-        rollup = definitions.resolve_job_def("rollup")
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
         runs.append(
             rollup.execute_in_process(

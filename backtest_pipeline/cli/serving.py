@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,15 +15,24 @@ from backtest_pipeline.cli.console import console, fail, progress_shown, say
 if TYPE_CHECKING:
     from backtest_pipeline.storage.settings import Settings
 
+_log = logging.getLogger(__name__)
 _STOP_SECONDS = 20
 
 
 def ensure_schema(settings: Settings) -> None:
-    """Migrate the embedded store; a server of the user's own is migrated only when asked to."""
+    """Migrate the embedded store; a server of the user's own is migrated only when asked to.
+
+    Before that, as every command that uses the store comes by here, warn of variables that look
+    like settings and are none.
+    """
+    from backtest_pipeline.service.settings import ServiceSettings
     from backtest_pipeline.storage.database import open_database
     from backtest_pipeline.storage.migrations import check
     from backtest_pipeline.storage.migrations import migrate as apply
+    from backtest_pipeline.storage.settings import Settings, unread_variables
 
+    for sentence in unread_variables(Settings, ServiceSettings):
+        _log.warning(sentence)
     database = open_database(settings)
     try:
         if settings.run_store_mode == "embedded":
@@ -57,7 +67,7 @@ def up(host: str, port: int) -> None:
     """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
     with progress_shown() as progress:
         progress("store", 0, 1)
-        from backtest_pipeline.defs.instance import open_instance
+        from backtest_pipeline.defs.instance import dagster_environment, open_instance
         from backtest_pipeline.defs.partitions import register_partitions
         from backtest_pipeline.defs.resources import SourceResource
         from backtest_pipeline.launch import offered_assets
@@ -70,6 +80,7 @@ def up(host: str, port: int) -> None:
         database = open_database(settings)
         with open_instance(settings, database) as instance:
             register_partitions(instance, offered)
+        environment = {**os.environ, **dagster_environment(settings, database)}
         database.close()
         progress("store", 1, 1)
     command = [
@@ -81,7 +92,7 @@ def up(host: str, port: int) -> None:
     # (a background job) they could then only be killed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -105,9 +116,10 @@ def doctor() -> None:
     """Print each check with how to mend it; exit code 1 where one fails."""
     with progress_shown() as progress:
         progress("examining", 0, 1)
+        from backtest_pipeline.service.settings import ServiceSettings
         from backtest_pipeline.storage.doctor import examine
 
-        findings = list(examine())
+        findings = list(examine(others={"service settings": ServiceSettings}))
         progress("examining", 1, 1)
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
@@ -115,6 +127,6 @@ def doctor() -> None:
         say(f"{finding.name}: {finding.detail}")
         if finding.mend and not finding.ok:
             say(f"     mend: {finding.mend}")
-    broken = [finding.name for finding in findings if not finding.ok]
+    broken = dict.fromkeys(finding.name for finding in findings if not finding.ok)
     if broken:
         fail(f"to be mended: {', '.join(broken)}")

@@ -1,4 +1,13 @@
-"""Dagster's event log in Postgres: the plans of a run written together, errors without secrets."""
+"""Dagster's event log in Postgres: events of many partitions together, and without secrets.
+
+The only module that builds on how Dagster works inside, as there is no public way to any of it:
+
+- `SqlEventLogStorageTable`, `prepare_insert_event`, `prepare_insert_event_batch`,
+  `index_transaction` and `_store_asset_event` of its Postgres storage;
+- `_get_event_batch_size` of its instance, which else only the environment of a whole process sets.
+
+What is gained by it, and when it can go: docs/adr/0001-private-dagster.md.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +16,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import pg_url_from_config
 
 from backtest_pipeline.storage.logs import redacted
+
+_BATCH = 500
+
+
+class BatchingInstance(dg.DagsterInstance):
+    """An instance that hands the events of a step's partitions to its storage in batches."""
+
+    @classmethod
+    def config_schema(cls) -> Mapping[str, Any]:
+        """No settings beside those of every instance."""
+        return {}
+
+    @classmethod
+    def config_defaults(cls, base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+        """Those of every instance."""
+        return InstanceRef.config_defaults(base_dir)
+
+    def _get_event_batch_size(self) -> int:
+        return _BATCH
 
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
@@ -31,13 +60,12 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
         return cls(pg_url_from_config(config_value), inst_data=inst_data)
 
     def prepare_insert_event(self, event: dg.EventLogEntry) -> Any:
-        """As Dagster does it, but that an error tells no secret.
+        """As Dagster does it, but that no log line, and no error with its causes, tells a secret.
 
-        Logging hides them in log lines; an exception comes here with its message and its causes,
-        whoever raised it.
+        What merely states that something happened is stored as it is: Dagster works with it.
         """
         insert = super().prepare_insert_event(event)
-        if int(event.level) < logging.WARNING:
+        if event.is_dagster_event and int(event.level) < logging.WARNING:
             return insert
         return insert.values(event=redacted(serialize_value(event)))
 

@@ -12,21 +12,22 @@ from backtest_pipeline.storage.settings import Settings
 
 URL_VARIABLE = "DAGSTER_PG_URL"
 
+_STORAGES = {
+    "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage"),
+    "event_log_storage": ("backtest_pipeline.defs.event_log", "BatchingEventLogStorage"),
+    "schedule_storage": ("dagster_postgres.schedule_storage", "PostgresScheduleStorage"),
+}
 # The URL is named, never written: it would show in the arguments of every Dagster process.
-_CONFIG = f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }}"
+_NAMED = "\n".join(
+    f"{name}: {{ module: {module}, class: {kind}, "
+    f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }} }}"
+    for name, (module, kind) in _STORAGES.items()
+)
 DAGSTER_YAML = f"""\
-run_storage:
-  module: dagster_postgres.run_storage
-  class: PostgresRunStorage
-  {_CONFIG}
-event_log_storage:
+{_NAMED}
+instance_class:
   module: backtest_pipeline.defs.event_log
-  class: BatchingEventLogStorage
-  {_CONFIG}
-schedule_storage:
-  module: dagster_postgres.schedule_storage
-  class: PostgresScheduleStorage
-  {_CONFIG}
+  class: BatchingInstance
 run_launcher:
   module: backtest_pipeline.defs.launcher
   class: SupervisedRunLauncher
@@ -54,27 +55,48 @@ python_logs:
 
 
 def dagster_environment(settings: Settings, database: Database) -> dict[str, str]:
-    """Environment for Dagster's processes; writes `dagster.yaml` where it is not there yet.
+    """What the processes of Dagster have to find in their environment, besides what is there.
 
     A `DAGSTER_HOME` that is set already is left as it is.
     """
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        folder = settings.home / "dagster"
-        _write_if_other(folder / "dagster.yaml", DAGSTER_YAML)
-        home = str(folder)
     return {
-        "DAGSTER_HOME": home,
-        URL_VARIABLE: os.environ.get(URL_VARIABLE) or database.dagster_url(),
-        # One insert for many events: a range run logs one per partition.
-        "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "500"),
+        "DAGSTER_HOME": str(_home(settings)),
+        URL_VARIABLE: _url(database),
     }
 
 
 def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
-    """The Dagster instance of this project, in this process."""
-    os.environ.update(dagster_environment(settings, database))
-    return dg.DagsterInstance.get()
+    """The Dagster instance of this project, for this process, whose environment stays as it is.
+
+    Where `DAGSTER_HOME` is set to another folder, it is the instance that lies there.
+    """
+    home = _home(settings)
+    if home != _own_home(settings):
+        return dg.DagsterInstance.get()
+    config = {"postgres_url": _url(database)}
+    reached = {
+        name: {"module": module, "class": kind, "config": config}
+        for name, (module, kind) in _STORAGES.items()
+    }
+    # Nothing of it is temporary: it is the public way to an instance by its folder and settings.
+    return dg.DagsterInstance.local_temp(str(home), overrides=reached)
+
+
+def _home(settings: Settings) -> Path:
+    """The folder of `dagster.yaml`, which is written where it is our own."""
+    own = _own_home(settings)
+    home = Path(os.environ.get("DAGSTER_HOME") or own)
+    if home == own:
+        _write_if_other(home / "dagster.yaml", DAGSTER_YAML)
+    return home
+
+
+def _own_home(settings: Settings) -> Path:
+    return settings.home / "dagster"
+
+
+def _url(database: Database) -> str:
+    return os.environ.get(URL_VARIABLE) or database.dagster_url()
 
 
 def _write_if_other(path: Path, text: str) -> None:

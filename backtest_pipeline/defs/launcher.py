@@ -1,17 +1,23 @@
 """Launches runs as Dagster's own launcher does, and notices when one is no longer there.
 
-Dagster's default launcher is told of a run's end by the code server that holds it. Where that dies
-with the run, the run counts as under way for ever, and keeps its place in the queue.
+Dagster's default launcher is told of a run's end by the code server that started it. Where both die
+together, the run counts as under way until its time is over, and keeps its place in the queue.
+
+What it builds on that Dagster has not made public: the types of its health check, the tag that says
+which code server started a run, and the process number in its engine events. What is gained by it,
+and when it can go: docs/adr/0001-private-dagster.md.
 """
 
-from typing import Any
+from __future__ import annotations
+
+import json
 
 import psutil
-from dagster import DagsterEventType, DagsterRun
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster import DagsterEventType, DagsterRun, DefaultRunLauncher
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
-_PATIENCE_S = 20
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class SupervisedRunLauncher(DefaultRunLauncher):
@@ -22,44 +28,36 @@ class SupervisedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's code server still has the run, or its process outlives that server.
+        """Whether the process that executes the run is there.
 
-        A run that no code server was given (one of the command line) is not judged.
+        A run is not judged that no code server of this machine started, or that has not named
+        its process.
         """
-        client = self._get_grpc_client_for_termination(run.run_id)
-        if client is None or self._has_it(client, run.run_id) or self._lives(run.run_id):
+        processes = self._processes_of(run.run_id) if _is_of_this_machine(run) else []
+        if not processes or any(_lives(pid, since) for pid, since in processes):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(
-            WorkerStatus.FAILED, "its process is gone, and its code server does not have it"
-        )
+        named = ", ".join(str(pid) for pid, _ in processes)
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {named} is gone")
 
-    @staticmethod
-    def _has_it(client: Any, run_id: str) -> bool:
-        from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-        from dagster._serdes import deserialize_value
-
-        try:
-            answer = client.can_cancel_execution(
-                CanCancelExecutionRequest(run_id=run_id), timeout=_PATIENCE_S
-            )
-        except DagsterUserCodeUnreachableError:
-            return False  # the server is gone; the run may have outlived it
-        return deserialize_value(answer, CanCancelExecutionResult).can_cancel
-
-    def _lives(self, run_id: str) -> bool:
-        """Whether a process that said it executes the run is still there."""
+    def _processes_of(self, run_id: str) -> list[tuple[int, float]]:
+        """Numbers of the processes that said they execute the run, and when each said so."""
+        found: dict[int, float] = {}
         for entry in self._instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
-            if entry.dagster_event is None:
-                continue
-            pid = entry.dagster_event.engine_event_data.metadata.get("pid")
-            if pid is not None and _is_older(int(str(pid.value)), entry.timestamp):
-                return True
-        return False
+            pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
+            if pid is not None:
+                found.setdefault(int(str(pid.value)), entry.timestamp)
+        return list(found.items())
 
 
-def _is_older(pid: int, instant: float) -> bool:
-    """Whether a process of this number is there since before an instant: numbers are reused."""
+def _is_of_this_machine(run: DagsterRun) -> bool:
+    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    return "socket" in server or server.get("host") in _HERE
+
+
+def _lives(pid: int, instant: float) -> bool:
+    """Whether a process is at work since before an instant: numbers are reused."""
     try:
-        return psutil.Process(pid).create_time() <= instant
+        process = psutil.Process(pid)
+        return process.create_time() <= instant and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

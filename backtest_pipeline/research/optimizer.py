@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from backtest_pipeline.strategies.grid import Number, ParameterSpace
 Combination = tuple[Number, ...]
 _BATCH = 32  # asked for at a time: wide enough for one simulation, and learnt from soon enough
 _FRUITLESS = 10  # draws in a row that bring nothing new, for each one that is asked for
+_hushing = Lock()
 COMPOSITE = {"sharpe": 1.0, "calmar": 1.0, "total_return": 1.0}
 
 
@@ -134,20 +137,34 @@ class _Listed:
         """What others came to changes nothing."""
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Optuna tells on stderr of each study that it makes; how much it tells is the program's."""
+    from optuna import logging
+
+    with _hushing:
+        before = logging.get_verbosity()
+        logging.set_verbosity(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+
+
 class _Tpe:
     """Optuna's tree-structured Parzen estimator over the positions on the axes."""
 
     def __init__(self, space: ParameterSpace, search: Search) -> None:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._axes = {
             name: optuna.distributions.IntDistribution(0, len(axis) - 1)
             for name, axis in space.axes.items()
         }
         sampler = optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=_BATCH)
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        with _unheard():
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._failed = optuna.trial.TrialState.FAIL
         self._left = search.most
         self._senseless = set[Combination]()

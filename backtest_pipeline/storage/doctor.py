@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
+from pydantic_settings import BaseSettings
 
 from backtest_pipeline.market.errors import BacktestError, StoreError
 from backtest_pipeline.storage.artifacts import ArtifactStore
@@ -17,7 +19,13 @@ from backtest_pipeline.storage.external.opened import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.report import columns_told, rows_told
 from backtest_pipeline.storage.migrations import check, schema_files
-from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.settings import (
+    PREFIX,
+    Settings,
+    load_settings,
+    read_settings,
+    unread_variables,
+)
 
 _LEAST_FREE_GB = 2.0
 _LEAST_VERSION = 15
@@ -34,13 +42,24 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: Callable[[], Settings] = load_settings) -> Iterator[Finding]:
-    """Look at settings, database, schema, Dagster's storage, artifacts and disk, in this order.
+def examine(
+    settings: Callable[[], Settings] = load_settings,
+    others: Mapping[str, type[BaseSettings]] | None = None,
+) -> Iterator[Finding]:
+    """Look at variables, settings, database, schema, Dagster's storage, artifacts and disk.
 
     Each finding is given as soon as it is known. What needs something that is broken is left out.
+
+    Args:
+        settings: reads the settings of the store.
+        others: settings that are read from the environment besides, by what they are called.
     """
+    others = others or {}
+    yield from _variables(others)
     chosen, finding = _attempt("settings", settings, lambda s: f"store {s.run_store_mode}")
     yield finding
+    for name, kind in others.items():
+        yield _attempt(name, partial(read_settings, kind), lambda _: "can be used")[1]
     if chosen is None:
         return
     database, finding = _attempt("database", lambda: open_database(chosen), lambda d: d.where)
@@ -54,6 +73,15 @@ def examine(settings: Callable[[], Settings] = load_settings) -> Iterator[Findin
         database.close()
     yield _look("artifacts", lambda: _artifacts(ArtifactStore.of(chosen)))
     yield free_space(chosen.artifacts_folder)
+
+
+def _variables(others: Mapping[str, type[BaseSettings]]) -> Iterator[Finding]:
+    """Each variable that looks like a setting and is none."""
+    unread = unread_variables(Settings, *others.values())
+    for sentence in unread:
+        yield Finding("variables", False, sentence, "rename it, or unset it")
+    if not unread:
+        yield Finding("variables", True, f"all that begin with {PREFIX} are read")
 
 
 def _features(settings: Settings, store: Database) -> Iterator[Finding]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -17,6 +19,14 @@ from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 
 PREFIX = "BACKTEST_"
+# Variables of this prefix that no settings read: docker-compose.yml does, or tests and benches.
+READ_ELSEWHERE = frozenset(
+    PREFIX + name
+    for name in (
+        *("BARS_FOLDER", "DB_PASSWORD", "GRAFANA_PASSWORD", "METRICS_TOKEN"),
+        *("CHAOS_SEED", "EXAMPLES", "FAULT_SCRIPTS", "FUZZ_EXAMPLES", "KILLED_AT", "TEST_DATA"),
+    )
+)
 _BUCKETS = ("s3", "az", "abfs", "abfss", "gs")
 _Kind = TypeVar("_Kind", bound=BaseSettings)
 DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M_CAL")
@@ -232,6 +242,20 @@ def read_settings(kind: type[_Kind], **overrides: Any) -> _Kind:
         raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
 
 
+def unread_variables(*kinds: type[BaseSettings]) -> list[str]:
+    """A sentence for each variable of our prefix that is set and that nobody reads.
+
+    Its value is no part of it; the nearest name that somebody reads is.
+
+    Args:
+        kinds: all settings that there are.
+    """
+    known = READ_ELSEWHERE | {PREFIX + name.upper() for kind in kinds for name in kind.model_fields}
+    # As the settings do: upper and lower case are the same, and empty is not set.
+    given = sorted(n for n, value in os.environ.items() if value and n.upper().startswith(PREFIX))
+    return [_unread(name, known) for name in given if name.upper() not in known]
+
+
 def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
     """How exchanges are asked, as these settings, or else the environment, say."""
     chosen = settings or load_settings()
@@ -241,6 +265,14 @@ def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
         cache_bytes=int(chosen.cache_max_gb * 1e9),
         cache_days=chosen.cache_max_days,
     )
+
+
+def _unread(name: str, known: Iterable[str]) -> str:
+    # Without the prefix, which would make any two of them alike.
+    ends = [one.removeprefix(PREFIX) for one in sorted(known)]
+    near = get_close_matches(name.upper().removeprefix(PREFIX), ends, n=1)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists all"
+    return f"{name} is not a setting; {hint}"
 
 
 def _complaint(error: Any) -> str:

@@ -82,10 +82,8 @@ def cli(
         "BACKTEST_HOME": str(tmp_path / "home"),
         "BACKTEST_ARTIFACTS_URL": str(tmp_path / "artifacts"),
         "BACKTEST_BARS": "",
-        # Dagster's own are set by the command, and would otherwise outlive the test.
         "DAGSTER_HOME": "",
         "DAGSTER_PG_URL": "",
-        "DAGSTER_EVENT_BATCH_SIZE": "500",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

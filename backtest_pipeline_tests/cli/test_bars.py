@@ -6,9 +6,10 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import stamina
+import tenacity
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
@@ -26,7 +27,8 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinance]:
         index=NOW_MS // DAY_MS * DAY_MS - 50 * DAY_MS
     )
     fake = FakeBinance({("BTCUSDT", "1d"): bars, ("ETHUSDT", "1d"): other}, NOW_MS)
-    with fake.serving(), stamina.set_testing(True, attempts=2):
+    with fake.serving():
+        monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=lambda _: None))
         monkeypatch.setenv("BACKTEST_BINANCE_URL", fake.url)
         yield fake
 

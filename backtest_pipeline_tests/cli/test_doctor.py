@@ -15,11 +15,12 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        *("ok   settings", "ok   database", "ok   server version", "ok   schema"),
+        *("ok   variables", "ok   settings", "ok   service settings"),
+        *("ok   database", "ok   server version", "ok   schema"),
         *("ok   dagster storage", "ok   artifacts", "ok   disk space"),
     ]
     migrations = sum(not file.in_baseline for file in schema_files())
-    assert lines[3] == f"ok   schema: baseline and {migrations} migrations applied"
+    assert lines[5] == f"ok   schema: baseline and {migrations} migrations applied"
 
 
 def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(
@@ -48,7 +49,46 @@ def test_a_store_of_another_schema_is_named_with_what_to_do(
 def test_an_error_is_not_its_own_remedy(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKTEST_HOME", "some/where")
     answer = cli("doctor")
-    assert answer.out.splitlines() == [
+    assert answer.out.splitlines()[1:3] == [
         "fail settings: BACKTEST_HOME: must be an absolute folder, not 'some/where'",
         "     mend: correct the setting, or unset it",
     ]
+
+
+def test_all_variables_that_are_mistyped_or_make_no_sense_are_named(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "ARTIFACT_URL": "/elsewhere",
+        "SERVICE_PROT": "8001",
+        "SERVICE_RATE_PER_MINUTE": "many",
+        "OIDC_ISSUER": "http://issuer.example",
+        "CACHE_MAX_GB": "-1",
+    }.items():
+        monkeypatch.setenv(f"BACKTEST_{name}", value)
+    answer = cli("doctor")
+    assert answer.code == 1
+    assert answer.message == "to be mended: variables, settings, service settings"
+    mistyped, settings, service = (
+        [line for line in answer.out.splitlines() if line.startswith(f"fail {name}: ")]
+        for name in ("variables", "settings", "service settings")
+    )
+    assert [line.removeprefix("fail variables: ") for line in mistyped] == [
+        "BACKTEST_ARTIFACT_URL is not a setting; did you mean BACKTEST_ARTIFACTS_URL?",
+        "BACKTEST_SERVICE_PROT is not a setting; did you mean BACKTEST_SERVICE_PORT?",
+    ]
+    assert "BACKTEST_CACHE_MAX_GB: Input should be greater than 0" in settings[0]
+    assert "BACKTEST_SERVICE_RATE_PER_MINUTE: Input should be a valid integer" in service[0]
+    assert "BACKTEST_OIDC_ISSUER: must be an https address" in service[0]
+
+
+def test_a_command_warns_once_of_a_mistyped_variable_and_goes_on(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_TIMEFRAME", "1D")
+    for command in (("jobs", "list"), ("runs", "list", "--json")):
+        answer = cli(*command)
+        assert answer.code == 0, answer.err
+        warning = "BACKTEST_TIMEFRAME is not a setting; did you mean BACKTEST_TIMEFRAMES?"
+        assert answer.err.count(warning) == 1
+        assert "BACKTEST_TIMEFRAME" not in answer.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from backtest_pipeline.definitions import ASSETS, defs
+from backtest_pipeline.definitions import ASSETS, build_definitions
 from backtest_pipeline.market.features import FEATURE_COLUMNS
 
 GRAPH = {
@@ -71,6 +71,7 @@ def test_nothing_is_pickled() -> None:
 
 
 def test_the_code_location_loads_with_its_jobs() -> None:
+    defs = build_definitions()
     dg.Definitions.validate_loadable(defs)
     assert {job.name for job in defs.jobs or []} == {
         "refresh",

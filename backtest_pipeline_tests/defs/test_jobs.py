@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 import sqlalchemy as sa
 
-from backtest_pipeline.definitions import defs
+from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.jobs import requested_jobs
 from backtest_pipeline.pipeline.jobs import submit
 from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec, RunSpec
@@ -36,15 +36,21 @@ def ticked(instance: dg.DagsterInstance) -> Sequence[dg.RunRequest]:
 
 
 def executed(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    return defs.resolve_job_def("requested").execute_in_process(
-        request.run_config, instance=instance, tags=dict(request.tags), raise_on_error=False
+    return (
+        build_definitions()
+        .resolve_job_def("requested")
+        .execute_in_process(
+            request.run_config, instance=instance, tags=dict(request.tags), raise_on_error=False
+        )
     )
 
 
 def ended(instance: dg.DagsterInstance, request: dg.RunRequest, event: dg.DagsterEventType) -> None:
     """A run of the attempt that Dagster ended without our having begun it."""
     run = instance.create_run_for_job(
-        defs.resolve_job_def("requested"), run_config=request.run_config, tags=dict(request.tags)
+        build_definitions().resolve_job_def("requested"),
+        run_config=request.run_config,
+        tags=dict(request.tags),
     )
     if event is dg.DagsterEventType.RUN_FAILURE:
         instance.report_run_failed(run, "its process did not start")
@@ -129,6 +135,8 @@ def test_a_run_under_way_is_not_launched_again(
     submitted(store)
     (request,) = ticked(instance)
     instance.create_run_for_job(
-        defs.resolve_job_def("requested"), run_config=request.run_config, tags=dict(request.tags)
+        build_definitions().resolve_job_def("requested"),
+        run_config=request.run_config,
+        tags=dict(request.tags),
     )
     assert ticked(instance) == []

@@ -69,7 +69,7 @@ def test_a_refresh_probes_new_code_once(store: Database, instance: dg.DagsterIns
 
 
 def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstance) -> None:
-    from backtest_pipeline.definitions import defs
+    from backtest_pipeline.definitions import build_definitions
     from backtest_pipeline.defs.automation import weekly_look_ahead
 
     require_success(execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
@@ -78,8 +78,12 @@ def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstan
     )
     request = weekly_look_ahead(context)
     assert isinstance(request, dg.RunRequest)
-    run = defs.resolve_job_def("probe_look_ahead").execute_in_process(
-        {**request.run_config, **QUIET}, instance=instance, raise_on_error=False
+    run = (
+        build_definitions()
+        .resolve_job_def("probe_look_ahead")
+        .execute_in_process(
+            {**request.run_config, **QUIET}, instance=instance, raise_on_error=False
+        )
     )
     require_success(run)
     assert count(store, "SELECT count(DISTINCT seed) FROM look_ahead_probes") == 2

@@ -50,6 +50,17 @@ def test_a_search_of_a_large_space_is_bounded_distinct_and_sound(method: Method)
     assert found != tried(LARGE, Search(method, most=70, seed=1))
 
 
+def test_tpe_tells_nothing_and_leaves_what_optuna_tells_to_the_program_around_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    tried(LARGE, Search("tpe", most=40))
+    assert optuna.logging.get_verbosity() == before == optuna.logging.INFO
+    assert capfd.readouterr().err == ""
+
+
 def test_tpe_comes_nearer_to_the_best_than_chance_does() -> None:
     def nearest(method: Method) -> float:
         found = tried(LARGE, Search(method, most=160))

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import stamina
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
@@ -175,19 +174,9 @@ def test_an_answer_that_drips_has_a_deadline(exchange: FakeBinance) -> None:
 def test_waits_between_attempts_grow(exchange: FakeBinance) -> None:
     exchange.faults = lambda number: "broken"
     told: list[float] = []
-
-    def note(details: stamina.instrumentation.RetryDetails) -> None:
-        told.append(details.wait_for)
-
-    hooks = stamina.instrumentation.get_on_retry_hooks()
-    stamina.instrumentation.set_on_retry_hooks([note])
-    try:
-        with pytest.raises(SourceUnavailable):
-            BinanceClient(exchange.url, Patience(attempts=5, first_wait_s=0.02)).klines(
-                "BTCUSDT", HOUR, EVERYTHING
-            )
-    finally:
-        stamina.instrumentation.set_on_retry_hooks(hooks)
+    patience = Patience(attempts=5, first_wait_s=0.02)
+    with pytest.raises(SourceUnavailable):
+        BinanceClient(exchange.url, patience, told.append).klines("BTCUSDT", HOUR, EVERYTHING)
     assert len(told) == 4
     for n, wait_s in enumerate(told):
         assert 0.02 * 2**n <= wait_s <= 0.02 * 2**n + 0.021

@@ -9,7 +9,6 @@ from backtest_pipeline.storage.database import Database
 
 def test_dagster_keeps_runs_and_events_in_its_schema(database: Database) -> None:
     import dagster as dg
-    from dagster._core.test_utils import instance_for_test
 
     storage = {"postgres": {"postgres_url": database.dagster_url()}}
 
@@ -17,7 +16,7 @@ def test_dagster_keeps_runs_and_events_in_its_schema(database: Database) -> None
     def three() -> int:
         return 3
 
-    with instance_for_test(overrides={"storage": storage}) as instance:
+    with dg.instance_for_test(overrides={"storage": storage}) as instance:
         assert dg.materialize([three], instance=instance).success
         assert instance.get_latest_materialization_event(dg.AssetKey("three")) is not None
     query = sa.text("SELECT schemaname FROM pg_tables WHERE tablename = 'event_logs'")

@@ -25,7 +25,8 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
     found = findings(settings_for(database, tmp_path / "artifacts"))
     assert [name for name, finding in found.items() if not finding.ok] == []
     assert list(found) == [
-        *("settings", "database", "server version", "schema", "dagster storage"),
+        *("variables", "settings"),
+        *("database", "server version", "schema", "dagster storage"),
         *("artifacts", "disk space"),
     ]
     assert "PostgreSQL 18" in found["server version"].detail
@@ -52,11 +53,12 @@ def test_a_store_that_does_not_answer_still_has_its_folder_examined(tmp_path: Pa
     assert "hunter2" not in str(found)
 
 
-def test_bad_settings_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_bad_settings_nothing_else_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "mysql")
-    (only,) = examine()
-    assert not only.ok
-    assert "BACKTEST_RUN_STORE_MODE" in only.detail
+    variables, settings = examine()
+    assert variables.ok
+    assert not settings.ok
+    assert "BACKTEST_RUN_STORE_MODE" in settings.detail
 
 
 def test_a_folder_that_cannot_hold_artifacts_is_told_how_to_mend(tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError
-from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.service.settings import ServiceSettings
+from backtest_pipeline.storage.settings import (
+    READ_ELSEWHERE,
+    Settings,
+    load_settings,
+    unread_variables,
+)
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +104,33 @@ def test_a_dsn_that_does_not_parse_is_refused_without_showing_it(dsn: str) -> No
 def test_the_dsn_is_not_shown_by_printing_the_settings() -> None:
     settings = load_settings(run_store_mode="postgres", postgres_dsn="postgresql://u:hunter2@h/d")
     assert "hunter2" not in f"{settings!r} {settings}"
+
+
+def test_variables_that_nobody_reads_are_told_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ARTIFACT_URL", "SERVICE_PROT", "OIDC_VIEWERS_ROLE", "COFFEE"):
+        monkeypatch.setenv(f"BACKTEST_{name}", "hunter2")
+    for name in ("BACKTEST_BARS", "backtest_bars", *READ_ELSEWHERE, "BACKTES_BARS"):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("BACKTEST_EMPTY", "")
+    assert unread_variables(Settings, ServiceSettings) == [
+        "BACKTEST_ARTIFACT_URL is not a setting; did you mean BACKTEST_ARTIFACTS_URL?",
+        "BACKTEST_COFFEE is not a setting; docs/operations.md lists all",
+        "BACKTEST_OIDC_VIEWERS_ROLE is not a setting; did you mean BACKTEST_OIDC_VIEWER_ROLE?",
+        "BACKTEST_SERVICE_PROT is not a setting; did you mean BACKTEST_SERVICE_PORT?",
+    ]
+
+
+def test_what_is_read_elsewhere_is_all_that_is() -> None:
+    """By docker-compose.yml, and by tests and benches."""
+    settings = {
+        f"BACKTEST_{name.upper()}"
+        for kind in (Settings, ServiceSettings)
+        for name in kind.model_fields
+    }
+    found = set(re.findall(r"\$\{(BACKTEST_\w+)", (ROOT / "docker-compose.yml").read_text()))
+    for folder in ("backtest_pipeline_tests", "bench"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r'environ(?:\.get\(|\[)"(BACKTEST_\w+)"', path.read_text()))
+    assert found - settings == READ_ELSEWHERE

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import httpx2
 import pyarrow as pa
-import stamina
+import tenacity
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import Timeframe
@@ -27,9 +27,6 @@ from backtest_pipeline.sources.spans import Span
 
 PUBLIC_URL = "https://api.binance.com"
 MARKET_DATA_URL = "https://data-api.binance.vision"
-
-# Where structlog is installed, stamina prints each retry on stdout, in the middle of the results.
-stamina.instrumentation.set_on_retry_hooks([])
 
 _T = TypeVar("_T")
 _LARGEST_ANSWER = 64 * 2**20  # all symbols of the exchange are 15 MB
@@ -71,6 +68,23 @@ class _Again(Exception):
         self.wait_s = wait_s
 
 
+class _AsAsked(tenacity.wait.wait_base):
+    """As long as the exchange asks us to wait, or else twice as long each time."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._usual = tenacity.wait_exponential_jitter(
+            multiplier=patience.first_wait_s,
+            max=patience.longest_wait_s,
+            jitter=patience.first_wait_s,
+        )
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        error = retry_state.outcome and retry_state.outcome.exception()
+        if isinstance(error, _Again) and error.wait_s is not None:
+            return error.wait_s
+        return self._usual(retry_state)
+
+
 class BinanceClient:
     """Questions to one address of the exchange; any number of threads may ask at once."""
 
@@ -78,14 +92,15 @@ class BinanceClient:
         self,
         url: str = PUBLIC_URL,
         patience: Patience | None = None,
-        wait: Callable[[float], None] = time.sleep,
+        wait: Callable[[float], None] = tenacity.nap.sleep,
     ) -> None:
         """Nothing is asked yet.
 
         Args:
             url: base address.
             patience: how long one question is asked.
-            wait: called with the seconds to wait for the next minute's request weight.
+            wait: called with the seconds to wait for another attempt, or for the request weight
+                of the next minute.
         """
         self.url = url.rstrip("/")
         self._patience = patience or Patience()
@@ -139,31 +154,30 @@ class BinanceClient:
         """One question, asked until its answer can be read or patience ends."""
         patience, begin = self._patience, time.monotonic()
 
-        def worth_another_try(error: Exception) -> bool | float:
+        def once() -> _T:
+            try:
+                return read(self._answer(path, params))
+            except BadAnswer as error:
+                raise _Again(str(error)) from error
+
+        def is_worth_it(error: BaseException) -> bool:
             if not isinstance(error, _Again):
                 return False
-            if error.wait_s is None:
-                return True
             left = patience.seconds - (time.monotonic() - begin)
-            return error.wait_s if error.wait_s < left else False
+            return error.wait_s is None or error.wait_s < left
 
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_worth_it),
+            stop=tenacity.stop_after_attempt(patience.attempts)
+            | tenacity.stop_after_delay(patience.seconds),
+            wait=_AsAsked(patience),
+            sleep=self._wait,
+            reraise=True,
+        )
         try:
-            for attempt in stamina.retry_context(
-                on=worth_another_try,
-                attempts=patience.attempts,
-                timeout=patience.seconds,
-                wait_initial=patience.first_wait_s,
-                wait_max=patience.longest_wait_s,
-                wait_jitter=patience.first_wait_s,
-            ):
-                with attempt:
-                    try:
-                        return read(self._answer(path, params))
-                    except BadAnswer as error:
-                        raise _Again(str(error)) from error
+            return attempts(once)
         except _Again as error:
             raise SourceUnavailable(self._in_vain(error)) from error
-        raise AssertionError("stamina makes at least one attempt")
 
     def _in_vain(self, error: _Again) -> str:
         if error.wait_s:
