@@ -29,7 +29,7 @@ class DatasetVersion:
     Attributes:
         version: hash of the stored content.
         input_version: version of what it was made from.
-        code_version: hash of the code (and configuration) that made it.
+        code_version: declared versions, or a hash of them and the configuration, that made it.
         generation: changes when rows are rewritten, stays when rows are only appended.
         n_rows: rows stored; 0 is a result too.
         first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
