@@ -102,7 +102,7 @@ class LookAhead(dg.Config):
     name="look_ahead",
     blocking=True,
     description="Root bars of a sample of assets with other futures: no feature and no signal "
-    "before the cut changes by a bit. Asked once of each version of the code.",
+    "before the cut changes by a bit. Asked once of each declared version and strategy.",
 )
 def look_ahead(
     config: LookAhead, store: WorkspaceResource, source: SourceResource

@@ -29,7 +29,7 @@ class DatasetVersion:
     Attributes:
         version: hash of the stored content.
         input_version: version of what it was made from.
-        code_version: hash of the code (and configuration) that made it.
+        code_version: declared versions, or a hash of them and the configuration, that made it.
         generation: the same while rows are only appended, also where all are written again;
             another after a stored row has changed or gone.
         n_rows: rows stored; 0 is a result too.

@@ -21,7 +21,7 @@ class FeatureCheckpoint:
     """What computing the features of newer rows of a partition goes on from.
 
     Attributes:
-        code_version: the version of the code that computed the rows before.
+        code_version: declared version of the features that computed the rows before.
         input_generation: of the bars that they were computed from.
         rows: the rows that are not touched again, and what they hash to.
         standing: float64 `(n_averages, 2)`, as `resume_features` returned it for these rows.
