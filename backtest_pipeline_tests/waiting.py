@@ -57,3 +57,27 @@ def gate_for(database: Database, symbol: str) -> Iterator[Gate]:
         asset = AssetInfo(symbol, "behind a gate", "crypto", None, synthetic=True)
         register_assets(connection, [asset], "gate")
         yield Gate(database)
+
+
+@contextmanager
+def gate_after(database: Database, table: str, n: int) -> Iterator[Gate]:
+    """Whoever adds to a table that has so many rows already waits until this ends."""
+    lock = f"hashtextextended('{table}', 1)"
+    with database.begin() as connection:
+        connection.execute(
+            sa.text(f"""
+                CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF (SELECT count(*) FROM {table}) >= {n} THEN
+                        PERFORM pg_advisory_xact_lock_shared({lock});
+                    END IF;
+                    RETURN NULL;
+                END $$
+            """)
+        )
+        trigger = "CREATE TRIGGER gate BEFORE INSERT ON {} EXECUTE FUNCTION wait_at_gate()"
+        connection.execute(sa.text(trigger.format(table)))
+    with database.begin() as holder:
+        holder.execute(sa.text(f"SELECT pg_advisory_xact_lock({lock})"))
+        yield Gate(database)
+    with database.begin() as connection:
+        connection.execute(sa.text("DROP FUNCTION wait_at_gate CASCADE"))

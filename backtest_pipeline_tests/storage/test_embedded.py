@@ -19,6 +19,7 @@ import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError, StoreUnavailable
 from backtest_pipeline.storage.embedded import EmbeddedServer
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 _USER = """
 import sys
@@ -57,12 +58,12 @@ class Process:
 
     def leave(self) -> None:
         _open(self._process.stdin).close()
-        assert self._process.wait(60) == 0
+        assert self._process.wait(LIMIT_S) == 0
         _open(self._process.stdout).close()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(60)
+        self._process.wait(LIMIT_S)
         _open(self._process.stdin).close()
         _open(self._process.stdout).close()
 
