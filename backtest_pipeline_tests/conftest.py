@@ -30,6 +30,15 @@ if (
     os.environ["TMPDIR"] = str(_MEMORY)  # also for the processes that tests start
     tempfile.tempdir = None  # to be chosen anew
 
+# Nothing of a test has to outlive the machine, nor may it fill its memory; and what is planned must
+# not depend on whether the server has looked at a table meanwhile.
+SETTINGS = (
+    "fsync = off",
+    "full_page_writes = off",
+    "max_wal_size = '1GB'",
+    "autovacuum = off",
+)
+
 # How long an example takes depends on what else the machine does. The suite draws the same examples
 # each time, so that a change is judged by what it changes; `make fuzz` looks for others.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
@@ -70,8 +79,7 @@ def template(open_folder: Path) -> Iterator[Database]:
     home = open_folder / "home"
     database = open_database(load_settings(run_store_mode="embedded", home=home))
     with psycopg.connect(database.conninfo, autocommit=True) as server:
-        # Nothing has to outlive the machine, nor to fill its memory.
-        for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '1GB'"):
+        for setting in SETTINGS:
             server.execute(f"ALTER SYSTEM SET {setting}")  # pyright: ignore[reportCallIssue, reportArgumentType]
         server.execute("SELECT pg_reload_conf()")
     migrate(database)
