@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BACKTEST_CHAOS_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
 .PHONY: demo test fuzz fuzz-api chaos lint bench up clean
 
@@ -12,13 +13,13 @@ up: $(READY)  ## the Dagster UI on http://127.0.0.1:3000; Ctrl-C ends it
 	$(BIN)/backtest-pipeline up
 
 test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 fuzz: $(READY)  ## the suite with random examples that it has not drawn before
-	$(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=other
+	BACKTEST_EXAMPLES=500 $(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=other
 
 chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAOS_SEED repeats a run
-	$(BIN)/python -m pytest -m chaos -s backtest_pipeline_tests/chaos
+	BACKTEST_CHAOS_SEED=$(BACKTEST_CHAOS_SEED) $(BIN)/python -m pytest -m chaos -s
 
 fuzz-api: $(READY)  ## hundreds of requests that nobody expects to each route of the service
 	BACKTEST_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest --hypothesis-profile=other backtest_pipeline_tests/service/test_fuzz.py

@@ -20,6 +20,26 @@ if TYPE_CHECKING:
     from backtest_pipeline_tests.other_schemas import OtherSchema
     from backtest_pipeline_tests.theirs import Theirs
 
+# Tests make a thousand databases, and publish artifacts with the care that a crash of the machine
+# asks for: on a disk, they would mostly wait for it.
+_MEMORY, _NEEDED_BYTES = Path("/dev/shm"), 6 * 10**9  # noqa: S108
+if (
+    "TMPDIR" not in os.environ
+    and os.access(_MEMORY, os.W_OK)
+    and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES
+):
+    os.environ["TMPDIR"] = str(_MEMORY)  # also for the processes that tests start
+    tempfile.tempdir = None  # to be chosen anew
+
+# Nothing of a test has to outlive the machine, nor may it fill its memory; and what is planned must
+# not depend on whether the server has looked at a table meanwhile.
+SETTINGS = (
+    "fsync = off",
+    "full_page_writes = off",
+    "max_wal_size = '1GB'",
+    "autovacuum = off",
+)
+
 # How long an example takes depends on what else the machine does. The suite draws the same examples
 # each time, so that a change is judged by what it changes; `make fuzz` looks for others.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
@@ -60,7 +80,8 @@ def template(open_folder: Path) -> Iterator[Database]:
     home = open_folder / "home"
     database = open_database(load_settings(run_store_mode="embedded", home=home))
     with psycopg.connect(database.conninfo, autocommit=True) as server:
-        server.execute("ALTER SYSTEM SET fsync = off")  # creating and dropping copies is all fsync
+        for setting in SETTINGS:
+            server.execute(f"ALTER SYSTEM SET {setting}")  # pyright: ignore[reportCallIssue, reportArgumentType]
         server.execute("SELECT pg_reload_conf()")
     migrate(database)
     database.close()
@@ -160,7 +181,7 @@ def database_like(template: Database, name: str) -> Iterator[Database]:
     with psycopg.connect(
         make_conninfo(template.conninfo, dbname="postgres"), autocommit=True
     ) as server:
-        server.execute(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY wal_log")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        server.execute(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY file_copy")  # pyright: ignore[reportCallIssue, reportArgumentType]
         database = connect_database(make_conninfo(template.conninfo, dbname=copy))
         yield database
         database.close()

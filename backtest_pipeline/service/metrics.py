@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from itertools import accumulate, product
+from threading import Event
 from typing import Protocol
 
 import anyio
@@ -80,6 +82,8 @@ class Metrics:
     """The metrics of one process of the service.
 
     `router` has the route, and `app.add_middleware(Measured, metrics=metrics)` measures requests.
+    When the application ends, the router waits for the threads that use the store: what includes
+    it closes the store after that.
     """
 
     def __init__(
@@ -111,8 +115,9 @@ class Metrics:
         )
         if load is not None:
             self._tell_load(load)
-        self.registry.register(_StoreCollector(workspace))
-        self.router = APIRouter()
+        self._store = _StoreCollector(workspace)
+        self.registry.register(self._store)
+        self.router = APIRouter(lifespan=self._threads_of_an_app)
         self.router.add_api_route(
             "/metrics", self._scrape, methods=["GET"], response_class=Response, tags=["operations"]
         )
@@ -125,6 +130,13 @@ class Metrics:
         told("workers", "Worker processes", lambda pool: pool.size)
         told("busy", "Workers that compute", lambda pool: pool.inside - pool.waiting)
         told("waiting", "Requests that wait for a worker", lambda pool: pool.waiting)
+
+    @asynccontextmanager
+    async def _threads_of_an_app(self, _: object) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(self._store.close)
 
     async def _scrape(self) -> Response:
         """All metrics, in Prometheus' text format."""
@@ -179,6 +191,13 @@ class _StoreCollector(Collector):
         self._measurer = ThreadPoolExecutor(1, thread_name_prefix="measure")
         self._reading: Future[tuple[list[Count], Queue]] | None = None
         self._measuring: Future[None] | None = None
+        self._given_up = Event()
+
+    def close(self) -> None:
+        """Return when no thread uses the store; for good, as that is closed next."""
+        self._given_up.set()
+        for threads in (self._reader, self._measurer):
+            threads.shutdown(cancel_futures=True)
 
     def collect(self) -> Iterator[Family]:
         try:
@@ -201,7 +220,7 @@ class _StoreCollector(Collector):
         last = [c.updated_at.timestamp() for c in counts if c.key.name == MEASUREMENTS.name]
         is_due = not last or time.time() - last[0] > EVERY_S
         if is_due and (self._measuring is None or self._measuring.done()):
-            self._measuring = self._measurer.submit(_measure, self._workspace)
+            self._measuring = self._measurer.submit(_measure, self._workspace, self._given_up)
 
 
 _UP = "Whether the store answered this scrape"
@@ -212,9 +231,9 @@ def _read_store(workspace: Callable[[], Workspace]) -> tuple[list[Count], Queue]
         return read_counts(connection), read_queue(connection)
 
 
-def _measure(workspace: Callable[[], Workspace]) -> None:
+def _measure(workspace: Callable[[], Workspace], given_up: Event) -> None:
     try:
-        measure_storage(workspace())
+        measure_storage(workspace(), given_up=given_up)
     except Exception:
         _log.exception("the size of the store could not be measured")
 

@@ -44,6 +44,8 @@ class Proxy:
     port: int = 0
     _pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _committing: socket.socket | None = None
+    _committed: threading.Event = field(default_factory=threading.Event)
 
     def dsn(self, conninfo: str) -> str:
         """A connection string through the proxy, in the place of one to its server."""
@@ -86,12 +88,15 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(_CHUNK):
                 time.sleep(self.pause_s)
+                if source is self._committing:
+                    self._committed.set()
                 if self.silent:
                     continue
                 if from_client and b"COMMIT" in data and self._is_the_commit():
                     if self.commit_is_done:
+                        self._committing = sink
                         sink.sendall(data)
-                        time.sleep(0.1)  # its answer comes to the other thread, which is silent
+                        self._committed.wait()
                     self.cut()
                     self.silent = False
                     return
@@ -108,6 +113,7 @@ class Proxy:
             if self.commits != self.cut_at_commit:
                 return False
             self.silent, self.cut_at_commit = self.commit_is_done, None
+            self._committed.clear()
             return True
 
     def _is_the_byte(self, n: int) -> bool:

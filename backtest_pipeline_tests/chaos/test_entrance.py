@@ -17,6 +17,7 @@ from backtest_pipeline.market.panel import OHLCV, utc_index
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, instants, random_of
 from backtest_pipeline_tests.pipeline.markets import contents
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 KILLS = 8
 
@@ -64,7 +65,7 @@ def test_the_refresh_command_killed_at_any_instant_leaves_old_or_new(
     for bars in files:
         store = fresh_store()
         began = time.monotonic()
-        assert refreshing(store, bars).wait(300) == 0
+        assert refreshing(store, bars).wait(LIMIT_S) == 0
         lasts = time.monotonic() - began
         expected.append(contents(store))
     judge = Judge(tuple(expected))
@@ -78,6 +79,6 @@ def test_the_refresh_command_killed_at_any_instant_leaves_old_or_new(
             command.wait()
             tally.add("killed")
         judge.require_whole(workspace)
-        assert refreshing(workspace, files[n % 2]).wait(300) == 0
+        assert refreshing(workspace, files[n % 2]).wait(LIMIT_S) == 0
         judge.require_done(workspace, n % 2)
     print(tally.told())  # noqa: T201

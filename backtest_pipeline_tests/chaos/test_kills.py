@@ -17,6 +17,7 @@ from backtest_pipeline_tests.chaos.harness import (
 )
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import PARTITIONS, refreshing
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 
 def how_long(workspace: Workspace) -> float:
@@ -25,7 +26,7 @@ def how_long(workspace: Workspace) -> float:
     for source in reversed(MARKETS):  # the first one waits for what processes are forked from
         began = time.monotonic()
         process = refreshing(workspace, source=source)
-        process.join(120)
+        process.join(LIMIT_S)
         assert process.exitcode == 0
         lasts = time.monotonic() - began
     return lasts

@@ -22,6 +22,7 @@ from backtest_pipeline.storage.programs import find_programs
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, random_of
 from backtest_pipeline_tests.pipeline.processes import event, refreshing
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 
 @dataclass
@@ -88,16 +89,16 @@ def test_a_refresh_outlasts_the_death_of_its_server(
         opened = event()
         home = server.home if is_embedded else None
         process = refreshing(server.workspace, source=MARKETS[market], home=home, opened=opened)
-        assert opened.wait(120)
+        assert opened.wait(LIMIT_S)
         began = time.monotonic()
         if n == 0:  # undisturbed, to see how long it takes
-            process.join(120)
+            process.join(LIMIT_S)
             lasts = time.monotonic() - began
         else:
             process.join(rng.random() * lasts)
             tally.add(f"{list(DEATHS)[(n - 1) % len(DEATHS)]}, under way: {process.is_alive()}")
             die(server)
-            process.join(180)
+            process.join(LIMIT_S)
         assert process.exitcode == 0
         if n and is_embedded:
             server.workspace.database.patience.revive()  # had it ended before the server died

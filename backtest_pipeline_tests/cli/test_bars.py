@@ -16,12 +16,13 @@ from backtest_pipeline_tests.cli.files import daily_bars, write
 from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
 
 DAY_MS = 86_400_000
-NOW_MS = int(time.time() * 1000)
+NOW_MS = 1_717_241_400_000  # 2024-06-01 11:30
+CLOCK = "backtest_pipeline.sources.binance.source._now_us"
 
 
 @pytest.fixture
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinance]:
-    """An exchange at the address that the settings name, and no waits between attempts."""
+    """An exchange at the address that the settings name, whose clock is ours and stands still."""
     bars = generated("1d", 120, first_ms=NOW_MS - 119 * DAY_MS)
     other = generated("1d", 100, first_ms=NOW_MS - 99 * DAY_MS, seed=1).drop(
         index=NOW_MS // DAY_MS * DAY_MS - 50 * DAY_MS
@@ -30,6 +31,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinance]:
     with fake.serving():
         monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=lambda _: None))
         monkeypatch.setenv("BACKTEST_BINANCE_URL", fake.url)
+        monkeypatch.setattr(CLOCK, lambda: NOW_MS * 1000)
         yield fake
 
 
@@ -163,9 +165,7 @@ def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_with
     assert found["rows_by_reason"] == [{"reason": "gap", "rows": 1, "assets": 1}]
 
     # Two days later the exchange is away.
-    later = time.time() + 2 * 86_400
-    clock = "backtest_pipeline.sources.binance.source._now_us"
-    monkeypatch.setattr(clock, lambda: int(later * 1e6))
+    monkeypatch.setattr(CLOCK, lambda: (NOW_MS + 2 * DAY_MS) * 1000)
     monkeypatch.setenv("BACKTEST_BINANCE_URL", "http://127.0.0.1:9")
     offline = cli(*refresh, "--json")
     assert offline.code == 0, offline.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,20 +28,28 @@ TIMEFRAMES = timeframes_partitions.get_partition_keys()
 NAMES = [f"A{i}" for i in range(6)]
 
 
-@given(
-    st.sets(st.sampled_from(NAMES), min_size=1), st.sets(st.sampled_from(TIMEFRAMES), min_size=1)
-)
-def test_rectangles_cover_exactly_what_is_asked(assets: set[str], timeframes: set[str]) -> None:
+@pytest.fixture(scope="module")
+def six_assets() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("asset", NAMES)
-        covered = [
-            str(key)
-            for tags in rectangles(instance, sorted(assets), sorted(timeframes))
-            for key in by_asset_and_timeframe.get_partition_keys_in_range(
-                dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END]),
-                dynamic_partitions_store=instance,
-            )
-        ]
+        yield instance
+
+
+@given(
+    assets=st.sets(st.sampled_from(NAMES), min_size=1),
+    timeframes=st.sets(st.sampled_from(TIMEFRAMES), min_size=1),
+)
+def test_rectangles_cover_exactly_what_is_asked(
+    six_assets: dg.DagsterInstance, assets: set[str], timeframes: set[str]
+) -> None:
+    covered = [
+        str(key)
+        for tags in rectangles(six_assets, sorted(assets), sorted(timeframes))
+        for key in by_asset_and_timeframe.get_partition_keys_in_range(
+            dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END]),
+            dynamic_partitions_store=six_assets,
+        )
+    ]
     assert sorted(covered) == sorted(f"{a}|{tf}" for a in assets for tf in timeframes)
 
 

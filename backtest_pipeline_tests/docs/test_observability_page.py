@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
 from backtest_pipeline.pipeline.counting import METRICS
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.service.metrics import Metrics
@@ -25,10 +28,14 @@ def _rows(header: str) -> list[list[str]]:
 
 def test_the_tables_have_the_metrics_that_are_told(database: Database, tmp_path: Path) -> None:
     workspace = Workspace(database, ArtifactStore(tmp_path))
-    told = {
-        f"{family.name}_total" if family.type == "counter" else family.name: family
-        for family in Metrics(lambda: workspace, Waiting).registry.collect()
-    }
+    metrics = Metrics(lambda: workspace, Waiting)
+    app = FastAPI()
+    app.include_router(metrics.router)
+    with TestClient(app):
+        told = {
+            f"{family.name}_total" if family.type == "counter" else family.name: family
+            for family in metrics.registry.collect()
+        }
     rows = {row[0].strip("`"): row for row in _rows("metric")}
     ours = {name for name in told if not name.startswith("process_")}
     assert {name for name in rows if not name.startswith("process_")} == ours

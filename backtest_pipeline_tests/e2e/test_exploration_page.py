@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import backtest_pipeline as bp
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,7 +42,7 @@ def page(exploration: bp.Exploration, tmp_path: Path) -> Iterator[Page]:
         )
         context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1400})
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(LIMIT_S * 1000)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))

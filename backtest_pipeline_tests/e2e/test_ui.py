@@ -6,10 +6,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,22 +16,16 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from backtest_pipeline_tests.ports import free_port
+from backtest_pipeline_tests.waiting import LIMIT_S, until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-START_SECONDS = 120
-RUN_SECONDS = 180
-PAGE_SECONDS = 30
 CANARY = "SECRET-CANARY"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(url: str) -> bool:
@@ -48,7 +40,7 @@ def _answers(url: str) -> bool:
 def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`backtest-pipeline up` on a store of its own; its address and process."""
     home = open_folder / "ui"
-    port = _free_port()
+    port = free_port()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("BACKTEST_", "DAGSTER"))},
         "BACKTEST_HOME": str(home),
@@ -62,16 +54,16 @@ def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
             stderr=log,
         )
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                pytest.fail((open_folder / "up.log").read_text()[-3000:])
-            time.sleep(0.5)
-        yield url, psutil.Process(process.pid)
-        if process.poll() is None:
+        try:
+            until(
+                lambda: process.poll() is not None or _answers(url),
+                (open_folder / "up.log").read_text,
+            )
+            assert process.poll() is None, (open_folder / "up.log").read_text()[-3000:]
+            yield url, psutil.Process(process.pid)
+        finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(LIMIT_S)
 
 
 @pytest.fixture
@@ -85,7 +77,7 @@ def page(ui: tuple[str, psutil.Process]) -> Iterator[Page]:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         page = browser.new_page(base_url=ui[0], viewport={"width": 1400, "height": 1200})
-        page.set_default_timeout(PAGE_SECONDS * 1000)
+        page.set_default_timeout(LIMIT_S * 1000)
         yield page
         browser.close()
 
@@ -109,7 +101,7 @@ def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
 
     # The page of a run follows it; the page of a partition shows what was there when it opened.
     ended = page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first
-    ended.wait_for(timeout=RUN_SECONDS * 1000)
+    ended.wait_for()
     assert ended.inner_text() == "Success"
     page.goto("/assets/backtests?view=partitions&partition=S-ALPHA%7C1W")
     page.get_by_text("runs_by_sharpe").wait_for()
@@ -141,5 +133,5 @@ def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]
     tree = [process, *process.children(recursive=True)]
     assert len(tree) > 3  # the command, dagster dev, webserver, daemon, code server
     process.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(tree, timeout=60)
+    _, alive = psutil.wait_procs(tree, timeout=LIMIT_S)
     assert [p.cmdline() for p in alive] == []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Thread
 
 import httpx2
@@ -27,15 +24,9 @@ from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database, connect_database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.ops.queries import ALERTS
+from backtest_pipeline_tests.ports import free_port
 from backtest_pipeline_tests.service.test_metrics import Waiting
-
-START_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from backtest_pipeline_tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +56,12 @@ def served(workspace: Workspace) -> Iterator[str]:
     app = FastAPI()
     app.add_middleware(Measured, metrics=metrics)
     app.include_router(metrics.router)
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = Thread(target=server.run, name="metrics")
     thread.start()
     try:
         until(lambda: server.started)
-        yield f"127.0.0.1:{port}"
+        yield "{}:{}".format(*server.servers[0].sockets[0].getsockname())
     finally:
         server.should_exit = True
         thread.join()
@@ -100,7 +88,7 @@ def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            until(lambda: _scrapes(address) >= 3, folder / "log")
+            until(lambda: _scrapes(address) >= 3, (folder / "log").read_text)
             yield f"http://{address}"
         finally:
             process.terminate()
@@ -122,10 +110,3 @@ def asked(prometheus: str, query: str) -> list[dict]:
     told = answer.json()
     assert told["status"] == "success", f"{query}: {told}"
     return told["data"]["result"]
-
-
-def until(is_so, log: Path | None = None) -> None:
-    deadline = time.monotonic() + START_S
-    while not is_so():
-        assert time.monotonic() < deadline, log.read_text() if log else "it did not begin"
-        time.sleep(0.05)

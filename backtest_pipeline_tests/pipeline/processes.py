@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
@@ -64,17 +66,39 @@ def market_without(days: int) -> StaticSource:
     return StaticSource({"1D": panel.take(panel.ts <= panel.ts.max() - days * DAY_US)})
 
 
-def growing(workspace: Workspace, days: int) -> ForkServerProcess:
-    """A process that refreshes day by day, from so many days before the last bar on; started."""
-    return started(_grow, workspace.database.conninfo, workspace.artifacts.root, days)
+def growing(
+    workspace: Workspace, days: int, *, held_in: Path | None = None, held: Event | None = None
+) -> ForkServerProcess:
+    """A process that refreshes day by day, from so many days before the last bar on; started.
+
+    Args:
+        workspace: the store.
+        days: so many.
+        held_in: a folder; the process waits for ever before the first file that it has written
+            there, under a name of its own, gets the name that others know.
+        held: set by the process when it has come there.
+    """
+    store = (workspace.database.conninfo, workspace.artifacts.root)
+    return started(_grow, *store, days, held_in, held)
 
 
-def _grow(conninfo: str, root: Path, days: int) -> None:
+def _grow(conninfo: str, root: Path, days: int, held_in: Path | None, held: Event | None) -> None:
+    if held_in and held:
+        _wait_for_ever_before_a_file_of(held_in, held)
     workspace = Workspace(connect_database(conninfo), ArtifactStore(root))
     for left in reversed(range(days)):
         reports = refresh(workspace, market_without(left), PARTITIONS)
         assert not any(report.failed for report in reports.values())
     workspace.database.close()
+
+
+def _wait_for_ever_before_a_file_of(folder: Path, held: Event) -> None:
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[1]).parent == folder:
+            held.set()
+            threading.Event().wait()
+
+    sys.addaudithook(heard)
 
 
 def refresh_store(

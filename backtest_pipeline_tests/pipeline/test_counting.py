@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -227,6 +228,15 @@ def test_the_room_that_is_taken_is_measured_by_one_and_not_all_the_time(
     found = {n.partition("kind=")[2]: v for n, v in _numbers(workspace, "backtest_storage").items()}
     assert (found["bars"], found["runs"], found["other"], found["features"]) == (5, 3, 2, 0)
     assert found["database"] > 1e6
+
+
+def test_a_measurement_that_is_given_up_writes_nothing_down(workspace: Workspace) -> None:
+    (workspace.artifacts.root / "bars").mkdir(parents=True)
+    (workspace.artifacts.root / "bars" / "a.parquet").write_bytes(b"x")
+    given_up = Event()
+    given_up.set()
+    assert not measure_storage(workspace, given_up=given_up)
+    assert not _numbers(workspace, "backtest_storage_bytes")
 
 
 def test_a_value_falls_in_the_bucket_that_is_not_below_it() -> None:

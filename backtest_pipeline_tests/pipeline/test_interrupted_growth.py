@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
-
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -14,15 +10,18 @@ from backtest_pipeline.pipeline.recomputed import recomputed_features, recompute
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts import ArtifactStore
 from backtest_pipeline.storage.database import Database
+from backtest_pipeline_tests.chaos.harness import random_of
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import Contents, assert_same, contents, refresh
 from backtest_pipeline_tests.pipeline.processes import (
     MARKET,
     PARTITIONS,
+    event,
     growing,
     market_without,
     refreshing,
 )
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 DAYS = 12
 
@@ -58,12 +57,13 @@ def _assert_sound(workspace: Workspace) -> None:
         assert found.differing == ()
 
 
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.chaos)])
 def test_appending_refreshes_that_are_killed_leave_what_a_full_one_does(
-    grown: Workspace, at_once: Contents
+    grown: Workspace, at_once: Contents, kills: int
 ) -> None:
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    rng = random_of("growth")
     killed = 0
-    for _ in range(10):
+    for _ in range(kills):
         process = growing(grown, _days_missing(grown) + 1)
         process.join(0.15 + rng.random() * 0.6)
         process.kill()
@@ -82,14 +82,14 @@ def test_a_refresh_that_is_killed_while_it_writes_a_snapshot_leaves_nothing_of_i
 ) -> None:
     root = grown.artifacts.root / folder
     before = {path.name for path in root.iterdir()}
-    process = growing(grown, DAYS)
-    until = time.monotonic() + 60
-    while not list(root.glob(".unfinished-*")):
-        assert time.monotonic() < until
-        assert process.is_alive() or list(root.glob(".unfinished-*"))
+    held = event()
+    process = growing(grown, DAYS, held_in=root, held=held)
+    assert held.wait(LIMIT_S)
+    assert list(root.glob(".unfinished-*"))
     process.kill()
     process.join()
-    assert before <= {path.name for path in root.iterdir()}
+    left = {path.name for path in root.iterdir() if not path.name.startswith(".unfinished-")}
+    assert left == before
     _assert_sound(grown)
     refresh(grown, MARKET, PARTITIONS)
     assert_same(contents(grown), at_once)
@@ -98,7 +98,7 @@ def test_a_refresh_that_is_killed_while_it_writes_a_snapshot_leaves_nothing_of_i
 def test_processes_that_append_the_same_at_once_agree(grown: Workspace, at_once: Contents) -> None:
     processes = [refreshing(grown, rebuild=False) for _ in range(2)]
     for process in processes:
-        process.join(120)
+        process.join(LIMIT_S)
     assert [process.exitcode for process in processes] == [0, 0]
     assert_same(contents(grown), at_once)
 
@@ -109,7 +109,7 @@ def test_processes_that_know_other_bars_at_once_mix_nothing(
     """One may find that another has replaced what it is about to read, and says so."""
     processes = [growing(grown, DAYS), refreshing(grown, rebuild=False), growing(grown, 5)]
     for process in processes:
-        process.join(120)
+        process.join(LIMIT_S)
         assert process.exitcode is not None
     _assert_sound(grown)
     refresh(grown, MARKET, PARTITIONS)

@@ -35,6 +35,7 @@ from backtest_pipeline_tests.pipeline.processes import (
     market_without,
     refreshing,
 )
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 
@@ -51,7 +52,7 @@ def test_processes_that_refresh_the_same_at_once_agree(
 ) -> None:
     processes = [refreshing(workspace, rebuild=rebuild) for _ in range(2)]
     for process in processes:
-        process.join(120)
+        process.join(LIMIT_S)
     assert [process.exitcode for process in processes] == [0, 0]
     alone = fresh_store()
     refresh(alone, MARKET, PARTITIONS)

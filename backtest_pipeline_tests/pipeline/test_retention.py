@@ -8,7 +8,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from backtest_pipeline.storage.database import Database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
+from backtest_pipeline_tests.waiting import LIMIT_S, Gate
 from bench.stored_runs import NEWEST, fill_runs
 
 DAYS = 90
@@ -532,7 +532,7 @@ class PausingStore(ArtifactStore):
     def _pause(self, what: str, uri: str) -> None:
         if what == self.at and uri.startswith("runs/") and not self.reached.is_set():
             self.reached.set()
-            assert self.go_on.wait(60)
+            assert self.go_on.wait(LIMIT_S)
 
 
 def _old_runs(workspace: Workspace) -> set[uuid.UUID]:
@@ -562,14 +562,13 @@ def test_who_publishes_a_run_that_is_being_deleted_has_it_whole(
     works = (remove, publish) if first == "remove" else (publish, remove)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(works[0], stopped)
-        assert pausing.reached.wait(60)
+        assert pausing.reached.wait(LIMIT_S)
         quick = pool.submit(works[1], other)
-        with suppress(TimeoutError):  # it waits for the other
-            quick.result(1)
+        Gate(workspace.database).hold_up()
         assert not quick.done()
         pausing.go_on.set()
-        slow.result(60)
-        quick.result(60)
+        slow.result(LIMIT_S)
+        quick.result(LIMIT_S)
     reader = Workspace(workspace.database, ArtifactStore(workspace.artifacts.root))
     assert {row["run_id"] for row in list_runs(reader).rows} == runs
     for run in runs:

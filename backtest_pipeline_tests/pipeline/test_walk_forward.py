@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
@@ -39,6 +38,7 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     walk,
     walking,
 )
+from backtest_pipeline_tests.waiting import gate_after
 
 ABC = [Partition(asset, "1D") for asset in "ABC"]
 HOUR_US = 3_600_000_000
@@ -76,12 +76,11 @@ def test_a_walk_forward_that_is_killed_goes_on_where_it_stopped(
     workspace: Workspace, fresh_store: Callable[[], Workspace]
 ) -> None:
     refresh(workspace, MARKET, PARTITIONS)
-    process = walking(workspace)
-    deadline = time.monotonic() + 60
-    while process.is_alive() and time.monotonic() < deadline and len(computed(workspace)) < 6:
-        time.sleep(0.005)
-    process.kill()
-    process.join()
+    with gate_after(workspace.database, "walk_forward_folds", 6) as gate:
+        process = walking(workspace)
+        gate.hold_up()
+        process.kill()
+        process.join()
     before = computed(workspace)
     assert 6 <= len(before) < 27
     n_trials = rows(workspace, "SELECT count(*) AS n FROM trials")[0]["n"]

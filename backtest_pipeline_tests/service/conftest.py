@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
+import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import psutil
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -26,6 +25,7 @@ from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.files import daily_bars, write
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.waiting import until
 
 SYMBOLS = ("AAA", "BBB", "CCC")
 QUESTION = {"symbol": "AAA", "strategy": "ema_crossover", "params": {"fast": 3, "slow": 8}}
@@ -106,47 +106,42 @@ class Server:
     url: str
     log: Path
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+    @property
+    def family(self) -> list[psutil.Process]:
+        """All processes that it has started, and those that they have."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
 
 @contextmanager
-def serving(
-    store: Store, *options: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Server]:
+def serving(store: Store, *options: str) -> Iterator[Server]:
     """A server process of its own, which is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = store.folder / f"serve-{port}.log"
+    log = store.folder / f"serve-{uuid.uuid4().hex}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "backtest_pipeline.cli.main", "serve"),
-                *("--port", str(port), *options),
-            ],
-            env={**os.environ, **store.environment, **(environment or {})},
+            [sys.executable, "-m", "backtest_pipeline.cli.main", "serve", "--port", "0", *options],
+            env={**os.environ, **store.environment},
             stdout=output,
             stderr=output,
         )
-    server = Server(process, f"http://127.0.0.1:{port}", log)
     try:
-        while True:
-            assert process.poll() is None, log.read_text()
-            try:
-                if httpx2.get(f"{server.url}/readyz", timeout=5).status_code == 200:
-                    break
-            except httpx2.TransportError:
-                time.sleep(0.1)
-        yield server
+        yield Server(process, _address(process, log), log)
     finally:
         process.kill()
         process.wait()
 
 
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Where a server listens, which it tells when it is ready."""
+
+    def told() -> list[str]:
+        assert process.poll() is None, log.read_text()
+        return re.findall(r"running on (http://\S+)", log.read_text())
+
+    until(told, log.read_text)
+    return told()[0]
+
+
 @pytest.fixture(scope="session")
 def server(store: Store) -> Iterator[Server]:
-    many = {"BACKTEST_OPTIMIZER_MAX_COMBINATIONS": "1000000"}
-    with serving(store, "--workers", "2", environment=many) as server:
+    with serving(store, "--workers", "2") as server:
         yield server

@@ -38,7 +38,7 @@ def test_the_examples_run_one_after_the_other(store: Store, server: Server) -> N
     examples = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
     assert examples.count("curl ") > 12
     here = examples.replace("http://127.0.0.1:8000", server.url).replace(
-        "/events -H", "/events --max-time 3 -H"
+        "/events -H", "/events --max-time 1 -H"
     )
     for theirs, ours in (("S-ALPHA", "AAA"), ("S-BETA", "BBB")):
         here = here.replace(theirs, ours)

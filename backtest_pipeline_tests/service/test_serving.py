@@ -1,36 +1,40 @@
-"""A server process under load, with dying workers, and told to stop."""
+"""A server under load, with dying workers, and told to stop."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 import psutil
 import pytest
+from starlette.testclient import TestClient
 
 from backtest_pipeline_tests.service.conftest import (
     QUESTION,
     Server,
     Store,
+    app_on,
     bearing,
     serving,
 )
+from backtest_pipeline_tests.waiting import gate_for, until
 
 CLIENTS = 200
-# Every question of it is a new one, and takes long enough to be killed in the middle.
-SLOW = {
-    "symbol": "AAA",
-    "strategy": "ema_crossover",
-    "params": {"fast": [*range(2, 60)], "slow": [*range(60, 100)]},
-}
+# What is asked about this symbol waits at a gate, wherever a test holds one.
+GATED = {**QUESTION, "symbol": "BBB"}
+SEARCH = {**GATED, "params": {"fast": [3, 5], "slow": [8, 13]}}
+PATIENCE_S = 300
 
-BRIEFER = {**SLOW, "params": {"fast": [*range(2, 20)], "slow": [*range(20, 40)]}}
+two_workers = pytest.mark.skipif(
+    (os.cpu_count() or 1) < 2, reason="there is a worker for each core, and this needs two"
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,28 +43,21 @@ def key(store: Store) -> dict[str, str]:
 
 
 def post(server: Server, key: dict[str, str], route: str, question: dict[str, Any]) -> Any:
-    return httpx2.post(f"{server.url}/backtest/{route}", json=question, headers=key, timeout=120)
+    address = f"{server.url}/backtest/{route}"
+    return httpx2.post(address, json=question, headers=key, timeout=PATIENCE_S)
 
 
 def workers(server: Server) -> list[psutil.Process]:
     """The processes that compute: the youngest generation."""
-    everybody = psutil.Process(server.process.pid).children(recursive=True)
-    return [p for p in everybody if p.parent() and p.parent().pid != server.process.pid]  # pyright: ignore[reportOptionalMemberAccess]
+    return [p for p in server.family if p.ppid() != server.process.pid]
 
 
-def busy(server: Server) -> psutil.Process:
-    """The worker that computes; waits until there is one."""
-    while True:
-        for process in workers(server):
-            with suppress(psutil.NoSuchProcess):
-                before = sum(process.cpu_times()[:2])
-                time.sleep(0.05)
-                if _is_busy(server) and sum(process.cpu_times()[:2]) - before > 0.02:
-                    return process
-
-
-def _is_busy(server: Server) -> bool:
-    return "backtest_pool_busy 0.0" not in httpx2.get(f"{server.url}/metrics").text
+@contextmanager
+def one_worker(store: Store, key: dict[str, str], **service: Any) -> Iterator[TestClient]:
+    """The application with one worker, and nobody may wait for it."""
+    app = app_on(store, service_waiting=0, **service)
+    with TestClient(app, base_url="http://localhost", headers=key) as client:
+        yield client
 
 
 def test_two_hundred_clients_at_once_all_get_their_answers(
@@ -74,7 +71,7 @@ def test_two_hundred_clients_at_once_all_get_their_answers(
 
     async def everybody() -> list[tuple[int, float]]:
         limits = httpx2.Limits(max_connections=CLIENTS)
-        async with httpx2.AsyncClient(headers=key, timeout=120, limits=limits) as client:
+        async with httpx2.AsyncClient(headers=key, timeout=PATIENCE_S, limits=limits) as client:
             return await asyncio.gather(*(ask(client, n) for n in range(CLIENTS)))
 
     answers = asyncio.run(everybody())
@@ -84,15 +81,19 @@ def test_two_hundred_clients_at_once_all_get_their_answers(
     assert len({(n % 5, fees) for n, (_, fees) in enumerate(answers)}) == 5
 
 
+@two_workers
 def test_a_worker_that_is_killed_ends_its_request_and_no_other(
-    server: Server, key: dict[str, str]
+    store: Store, server: Server, key: dict[str, str]
 ) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(post, server, key, "optimize", SLOW)
-        busy(server).send_signal(signal.SIGKILL)
-        others = [post(server, key, "run", QUESTION) for _ in range(3)]
-        died = slow.result()
+    with ThreadPoolExecutor(2) as pool:
+        with gate_for(store.database, "BBB") as gate:
+            held_up = [pool.submit(post, server, key, "run", GATED) for _ in range(2)]
+            gate.hold_up(2)
+            workers(server)[0].send_signal(signal.SIGKILL)
+            others = [post(server, key, "run", QUESTION) for _ in range(3)]
+        died, lived = sorted((one.result() for one in held_up), key=lambda r: -r.status_code)
     assert (died.status_code, died.json()["code"]) == (500, "RUN_ENGINE_ERROR")
+    assert lived.status_code == 200
     assert [other.status_code for other in others] == [200] * 3
 
 
@@ -105,59 +106,71 @@ def test_workers_that_are_killed_while_they_wait_are_replaced(
     assert [answer.status_code for answer in answers] == [200] * 4
 
 
+@two_workers
 def test_what_takes_long_leaves_a_worker_to_quick_questions(
-    server: Server, key: dict[str, str]
+    store: Store, server: Server, key: dict[str, str]
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
-        slow = [
-            pool.submit(post, server, key, "optimize", {**BRIEFER, "symbol": symbol})
-            for symbol in ("BBB", "CCC")
-        ]
-        busy(server)
-        assert post(server, key, "run", QUESTION).status_code == 200
-        assert not all(one.done() for one in slow)
-    assert [one.result().status_code for one in slow] == [200] * 2
+        with gate_for(store.database, "BBB") as gate:
+            slow = [pool.submit(post, server, key, "optimize", SEARCH) for _ in range(2)]
+            gate.hold_up()
+            assert post(server, key, "run", QUESTION).status_code == 200
+            assert not any(one.done() for one in slow)
+        assert [one.result().status_code for one in slow] == [200] * 2
 
 
-def test_what_takes_too_long_is_ended_and_what_is_too_much_refused(
+def test_what_finds_no_worker_is_refused_where_nobody_may_wait(
     store: Store, key: dict[str, str]
 ) -> None:
-    strict = {
-        "BACKTEST_SERVICE_TIMEOUT_S": "2",
-        "BACKTEST_SERVICE_WAITING": "0",
-        "BACKTEST_OPTIMIZER_MAX_COMBINATIONS": "1000000",
-    }
-    with serving(store, "--workers", "1", environment=strict) as server:
-        with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(post, server, key, "optimize", {**SLOW, "direction": "long"})
-            while not _is_busy(server):
-                time.sleep(0.02)
-            refused = post(server, key, "run", QUESTION)
-        ended = slow.result()
-        assert (ended.status_code, ended.json()["code"]) == (504, "RUN_TIMEOUT")
+    with one_worker(store, key) as client, ThreadPoolExecutor(1) as pool:
+        with gate_for(store.database, "BBB") as gate:
+            slow = pool.submit(client.post, "/backtest/optimize", json=SEARCH)
+            gate.hold_up()
+            refused = client.post("/backtest/run", json=QUESTION)
+        assert slow.result().status_code == 200
         assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
         assert refused.headers["Retry-After"] == "5"
-        assert post(server, key, "run", QUESTION).status_code == 200
+        assert client.post("/backtest/run", json=QUESTION).status_code == 200
 
-        # Nobody who computes outlives a server that is killed.
-        family = psutil.Process(server.process.pid).children(recursive=True)
-        server.process.kill()
-        _, alive = psutil.wait_procs(family, timeout=10)
+
+def test_what_takes_too_long_is_ended_and_its_worker_replaced(
+    store: Store, key: dict[str, str]
+) -> None:
+    with one_worker(store, key, service_timeout_s=3) as client:
+        with gate_for(store.database, "BBB"):
+            ended = client.post("/backtest/optimize", json=SEARCH)
+        assert (ended.status_code, ended.json()["code"]) == (504, "RUN_TIMEOUT")
+        assert client.post("/backtest/run", json=QUESTION).status_code == 200
+
+
+def test_nobody_who_computes_outlives_a_server_that_is_killed(
+    store: Store, key: dict[str, str]
+) -> None:
+    with serving(store, "--workers", "1") as server, ThreadPoolExecutor(1) as pool:
+        with gate_for(store.database, "BBB") as gate:
+            cut = pool.submit(post, server, key, "run", GATED)
+            gate.hold_up()
+            family = server.family
+            server.process.kill()
+            _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
         assert not alive
+        assert isinstance(cut.exception(), httpx2.TransportError)
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_it_does_and_leaves_nobody_behind(
     store: Store, key: dict[str, str]
 ) -> None:
     with serving(store, "--workers", "1") as server:
-        family = psutil.Process(server.process.pid).children(recursive=True)
+        family = server.family
         with ThreadPoolExecutor(1) as pool:
-            under_way = pool.submit(post, server, key, "optimize", {**BRIEFER, "direction": "long"})
-            busy(server)
-            server.process.send_signal(signal.SIGTERM)
+            with gate_for(store.database, "BBB") as gate:
+                under_way = pool.submit(post, server, key, "optimize", SEARCH)
+                gate.hold_up()
+                server.process.send_signal(signal.SIGTERM)
+                until(lambda: "Shutting down" in server.log.read_text())
             assert under_way.result().status_code == 200
-        assert server.process.wait(30) == 0
-        _, alive = psutil.wait_procs(family, timeout=10)
+        assert server.process.wait(PATIENCE_S) == 0
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
         assert not alive
         log = server.log.read_text()
     assert "Traceback" not in log

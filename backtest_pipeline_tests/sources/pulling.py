@@ -13,8 +13,8 @@ from backtest_pipeline.sources.cache import BarCache, Series
 from backtest_pipeline.sources.spans import Span
 
 CALM = Patience(attempts=6, seconds=60, first_wait_s=0.001)
-BRISK = Patience(attempts=6, seconds=20, first_wait_s=0.001, silence_s=1.0, answer_s=5.0)
-"""Waits no longer for an answer than a fault of the fake exchange lasts."""
+BRISK = Patience(attempts=6, seconds=60, first_wait_s=0.001, silence_s=1.0, answer_s=30)
+"""Waits no longer than a second for an exchange that is silent."""
 FAR = 4 * 10**15  # 2096
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +26,7 @@ BARS = generated("1h", 40)
 FIRST, LAST = int(BARS.index[0]) * 1000, int(BARS.index[-1]) * 1000
 HOUR = timeframe("1H")
 EVERYTHING = Span(0, LAST)
-BRISK = Patience(attempts=4, first_wait_s=0.001, silence_s=1.0, answer_s=5.0)
+BRISK = Patience(attempts=4, first_wait_s=0.001, silence_s=60, answer_s=60)
 
 
 @pytest.fixture
@@ -34,6 +35,11 @@ def exchange() -> Iterator[FakeBinance]:
     now_ms = int(BARS.index[-1]) + 60_000
     with FakeBinance(market, now_ms).serving() as serving:
         yield serving
+
+
+def patience(fault: str) -> Patience:
+    """As `BRISK`, but an exchange that is silent for good is not waited for."""
+    return replace(BRISK, silence_s=1.0) if fault == "silent" else BRISK
 
 
 def asked(exchange: FakeBinance) -> int:
@@ -62,7 +68,7 @@ def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(
 ) -> None:
     sound = BinanceClient(exchange.url).klines("BTCUSDT", HOUR, EVERYTHING)
     exchange.faults = lambda number: fault if number < 3 else None
-    client = BinanceClient(exchange.url, BRISK)
+    client = BinanceClient(exchange.url, patience(fault))
     assert client.klines("BTCUSDT", HOUR, EVERYTHING).equals(sound)
     assert asked(exchange) == 4
 
@@ -71,7 +77,7 @@ def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(
 def test_a_fault_that_stays_ends_with_what_to_do(exchange: FakeBinance, fault: str) -> None:
     exchange.faults = lambda number: fault
     with pytest.raises(SourceUnavailable, match="check the network, or the proxy") as caught:
-        BinanceClient(exchange.url, BRISK).klines("BTCUSDT", HOUR, EVERYTHING)
+        BinanceClient(exchange.url, patience(fault)).klines("BTCUSDT", HOUR, EVERYTHING)
     assert asked(exchange) == 4
     assert exchange.url in str(caught.value)
     assert "set BACKTEST_BINANCE_URL" in str(caught.value)
@@ -87,7 +93,7 @@ def test_retry_after_is_obeyed(exchange: FakeBinance, monkeypatch: pytest.Monkey
     monkeypatch.setattr(exchange, "charge", refuse_once)
     begin = time.monotonic()
     BinanceClient(exchange.url, BRISK).klines("BTCUSDT", HOUR, EVERYTHING)
-    assert 1.0 <= time.monotonic() - begin < 5.0
+    assert time.monotonic() - begin >= 1.0
     assert asked(exchange) == 2
 
 
@@ -163,12 +169,12 @@ def test_an_address_where_nobody_answers_is_told_with_what_to_do() -> None:
 
 
 def test_an_answer_that_drips_has_a_deadline(exchange: FakeBinance) -> None:
-    slow = Patience(attempts=1, silence_s=0.5, answer_s=0.5)
+    slow = Patience(attempts=1, silence_s=60, answer_s=0.5)
     exchange.faults = lambda number: "drip"
     begin = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"not complete after 0\.5 s"):
         BinanceClient(exchange.url, slow).klines("BTCUSDT", HOUR, EVERYTHING)
-    assert time.monotonic() - begin < 3.0
+    assert time.monotonic() - begin < 60, "it is not read to its end, which takes minutes"
 
 
 def test_waits_between_attempts_grow(exchange: FakeBinance) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
 
 DAY_MS = 86_400_000
-NOW_MS = int(time.time() * 1000)
+NOW_MS = 1_717_241_400_000  # 2024-06-01 11:30
+CLOCK = "backtest_pipeline.sources.binance.source._now_us"
 BRISK = Patience(attempts=2, first_wait_s=0.001)
 
 
@@ -31,6 +31,12 @@ def days(n: int, seed: int = 0) -> pd.DataFrame:
 
 
 BTC, ETH = days(200), days(150, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bar ends while a test goes on."""
+    monkeypatch.setattr(CLOCK, lambda: NOW_MS * 1000)
 
 
 @pytest.fixture
@@ -119,9 +125,8 @@ def test_without_an_exchange_and_a_cache_there_is_nothing_and_it_is_asked_once(
 def test_a_pull_that_breaks_off_leaves_its_pages_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now_ms = int(time.time() * 1000)  # an hour may have ended since the first test
-    bars = generated("1h", 2500, first_ms=now_ms - 2499 * 3_600_000)
-    exchange = FakeBinance({("BTCUSDT", "1h"): bars}, now_ms)
+    bars = generated("1h", 2500, first_ms=NOW_MS - 2499 * 3_600_000)
+    exchange = FakeBinance({("BTCUSDT", "1h"): bars}, NOW_MS)
     exchange.faults = lambda number: "broken" if number > 2 else None
     with exchange.serving():
         cut = source(exchange, tmp_path, tf="1H").read(["BTCUSDT"])

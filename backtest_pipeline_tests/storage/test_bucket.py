@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,10 +32,20 @@ from backtest_pipeline_tests.storage.places import InBucket, flip_a_bit_in
 TABLE = pa.table({"x": [1.0, 2.0]})
 _PUBLISH = """
 import sys
+import threading
+from itertools import count
 from pathlib import Path
 import numpy as np
+import obstore
 import pyarrow as pa
 from backtest_pipeline.storage.artifacts import ArtifactStore
+put, uploads, held_after = obstore.put, count(), int(sys.argv[3])
+def held(*args, **options):
+    if next(uploads) == held_after:
+        print("held", flush=True)
+        threading.Event().wait()
+    return put(*args, **options)
+obstore.put = held
 table = pa.table({"x": np.random.default_rng(1).random(100_000)})
 store = ArtifactStore(Path(sys.argv[1]), sys.argv[2])
 store.put_directory("runs/one", {f"{i:02}.parquet": table for i in range(30)}, {})
@@ -59,20 +68,19 @@ def test_a_writer_killed_while_it_uploads_leaves_no_directory_and_the_next_one_m
     place: InBucket,
 ) -> None:
     publish = [sys.executable, "-c", _PUBLISH, str(place.copies / "killed"), place.url]
-    with subprocess.Popen(publish) as process:
-        while not _has_begun(place):
-            assert process.poll() is None
-            time.sleep(0.002)
+    with subprocess.Popen([*publish, "10"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
         process.kill()
     assert _has_begun(place)
-    assert "runs/one/manifest.json" not in place.files(), "it was too fast to be killed"
+    assert "runs/one/manifest.json" not in place.files()
     reader = place.machine()
     assert not reader.is_intact("runs/one")
     with pytest.raises(ArtifactCorrupt, match=r"runs/one .*no readable manifest"):
         reader.read_table("runs/one", "00.parquet")
     assert reader.sweep() == 0, "for all it knows, another machine is writing it"
     assert _has_begun(place)
-    subprocess.run(publish, check=True)
+    subprocess.run([*publish, "-1"], check=True)
     assert reader.is_intact("runs/one")
     assert reader.read_table("runs/one", "29.parquet").num_rows == 100_000
 

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from backtest_pipeline.market.errors import ArtifactCorrupt
@@ -22,6 +21,7 @@ from backtest_pipeline.storage.code import (
     keep_installed_code,
     read_code,
 )
+from backtest_pipeline_tests.chaos.harness import random_of
 
 PANEL = "backtest_pipeline/market/panel.py"
 _KEEP = """
@@ -94,8 +94,7 @@ def test_a_process_that_is_killed_while_it_keeps_sources_leaves_all_or_nothing(
     store: ArtifactStore,
 ) -> None:
     uri = installed_code().uri
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
-    for instant in rng.random(4) * 0.15:
+    for instant in random_of("code").random(4) * 0.15:
         process = subprocess.Popen(
             [sys.executable, "-c", _KEEP, str(store.root)],
             stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError, StoreUnavailable
 from backtest_pipeline.storage.embedded import EmbeddedServer
+from backtest_pipeline_tests.waiting import LIMIT_S
 
 _USER = """
 import sys
@@ -29,8 +30,27 @@ sys.stdin.readline()
 """
 
 
+@pytest.fixture(scope="module")
+def initialised(open_folder: Path) -> Path:
+    """The home of a server that has been started and stopped once."""
+    folder = open_folder / "initialised"
+    server = EmbeddedServer(folder)
+    server.claim()
+    server.release()
+    return folder
+
+
 @pytest.fixture
-def home() -> Iterator[Path]:
+def home(new_home: Path, initialised: Path) -> Path:
+    """A home of its own like that."""
+    subprocess.run(["cp", "-a", f"{initialised}/.", str(new_home)], check=True)
+    new_home.chmod(0o755)
+    return new_home
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    """An empty one."""
     folder = Path(tempfile.mkdtemp(prefix="btp-"))
     folder.chmod(0o755)
     yield folder
@@ -57,12 +77,12 @@ class Process:
 
     def leave(self) -> None:
         _open(self._process.stdin).close()
-        assert self._process.wait(60) == 0
+        assert self._process.wait(LIMIT_S) == 0
         _open(self._process.stdout).close()
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(60)
+        self._process.wait(LIMIT_S)
         _open(self._process.stdin).close()
         _open(self._process.stdout).close()
 
@@ -99,8 +119,8 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_processes_share_one_server_and_the_last_one_out_stops_it(home: Path) -> None:
-    processes = [Process(home) for _ in range(3)]
+def test_processes_share_one_server_and_the_last_one_out_stops_it(new_home: Path) -> None:
+    processes = [Process(new_home) for _ in range(3)]
     sockets = {process.socket for process in processes}
     assert len(sockets) == 1
     socket = sockets.pop()
@@ -174,41 +194,41 @@ def test_a_restarting_server_is_waited_for(home: Path) -> None:
     again.release()
 
 
-def test_a_killed_initialisation_is_begun_anew(home: Path) -> None:
-    server = EmbeddedServer(home)
-    (home / "postgres" / "data.partial").mkdir(parents=True)
-    (home / "postgres" / "data.partial" / "PG_VERSION").write_text("18\n")
+def test_a_killed_initialisation_is_begun_anew(new_home: Path) -> None:
+    server = EmbeddedServer(new_home)
+    (new_home / "postgres" / "data.partial").mkdir(parents=True)
+    (new_home / "postgres" / "data.partial" / "PG_VERSION").write_text("18\n")
     server.claim()
     assert ask(server.socket_folder, "SELECT 1") == 1
     server.release()
 
 
-def test_a_home_too_deep_for_a_socket_gets_a_short_private_folder(home: Path) -> None:
-    server = EmbeddedServer(home / ("deep" * 10) / ("deeper" * 10))
+def test_a_home_too_deep_for_a_socket_gets_a_short_private_folder(new_home: Path) -> None:
+    server = EmbeddedServer(new_home / ("deep" * 10) / ("deeper" * 10))
     server.claim()
     assert ask(server.socket_folder, "SELECT 1") == 1
-    assert not server.socket_folder.is_relative_to(home)
+    assert not server.socket_folder.is_relative_to(new_home)
     assert server.socket_folder.stat().st_mode & 0o077 == 0
     server.release()
     shutil.rmtree(server.socket_folder)
 
 
-def test_the_server_listens_on_no_network_and_commits_are_durable(home: Path) -> None:
-    server = EmbeddedServer(home)
+def test_the_server_listens_on_no_network_and_commits_are_durable(new_home: Path) -> None:
+    server = EmbeddedServer(new_home)
     server.claim()
     assert ask(server.socket_folder, "SHOW listen_addresses") == ""
     assert ask(server.socket_folder, "SHOW synchronous_commit") == "on"
     assert ask(server.socket_folder, "SHOW fsync") == "on"
-    assert (home / "postgres").stat().st_mode & 0o077 == 0
+    assert (new_home / "postgres").stat().st_mode & 0o077 == 0
     server.release()
 
 
-def test_data_of_another_release_is_refused_by_name(home: Path) -> None:
-    data = home / "postgres" / "data"
+def test_data_of_another_release_is_refused_by_name(new_home: Path) -> None:
+    data = new_home / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
     with pytest.raises(ConfigurationError, match="made by PostgreSQL 16"):
-        EmbeddedServer(home).claim()
+        EmbeddedServer(new_home).claim()
 
 
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None:

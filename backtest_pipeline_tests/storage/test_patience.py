@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import StoreError, StoreOutOfReach, StoreUnavailable
 from backtest_pipeline.storage import database as module
+from backtest_pipeline.storage import patience
 from backtest_pipeline.storage.database import Database, connect_database
 from backtest_pipeline.storage.patience import Patience
 from backtest_pipeline_tests.chaos.proxy import Proxy, proxy_to
@@ -67,31 +68,49 @@ def test_work_is_done_once_whether_or_not_the_commit_that_was_cut_off_was_done(
     assert assets(database) == 1
 
 
-def test_patience_ends_and_says_how_long_it_was() -> None:
-    impatient = Patience(0.5)
+class Clock(threading.Event):
+    """Time as a patience sees it: it passes where it is waited, and where a test says so."""
 
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 0.0
+        monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        return False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_patience_ends_and_says_how_long_it_was(clock: Clock) -> None:
     def away() -> None:
         raise StoreUnavailable("nobody answers")
 
     with pytest.raises(StoreOutOfReach, match=r"waited 0\.5 s for it"):
-        impatient.outlast("work", away, away)
+        Patience(0.5).outlast("work", away, away, clock)
+    assert clock.now == pytest.approx(0.5)
 
 
-def test_time_that_work_takes_does_not_count_as_waiting() -> None:
+def test_time_that_work_takes_does_not_count_as_waiting(clock: Clock) -> None:
     calls = []
 
     def work() -> str:
         calls.append(1)
         if len(calls) < 3:
-            time.sleep(0.6)  # longer than is waited in all
+            clock.now += 60  # longer than is waited in all
             raise StoreUnavailable("gone in the middle")
         return "done"
 
     # The waits before the second and third attempt are 0.25 s and 0.5 s at most.
-    assert Patience(1.0).outlast("work", work, lambda: None) == "done"
+    assert Patience(1.0).outlast("work", work, lambda: None, clock) == "done"
+    assert 120 < clock.now <= 120.75
 
 
-def test_work_that_always_fails_is_given_up_though_the_server_answers() -> None:
+def test_work_that_always_fails_is_given_up_though_the_server_answers(clock: Clock) -> None:
     calls = []
 
     def work() -> None:
@@ -99,7 +118,7 @@ def test_work_that_always_fails_is_given_up_though_the_server_answers() -> None:
         raise StoreUnavailable("cut off")
 
     with pytest.raises(StoreOutOfReach):
-        Patience(1.0).outlast("work", work, lambda: None)
+        Patience(1.0).outlast("work", work, lambda: None, clock)
     assert 1 < len(calls) < 10
 
 
@@ -142,15 +161,17 @@ def test_an_interrupt_ends_the_waiting() -> None:
 def test_a_silent_network_ends_a_statement_though_each_packet_is_acknowledged(
     proxy: Proxy, through: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Connection, "answer_s", 1.0)
-
     def fall_silent() -> None:
         with through.begin() as session:
             session.execute(sa.text("SELECT 1"))
             proxy.silent = True
+            patched.setattr(module._Connection, "answer_s", 1.0)
             session.execute(sa.text("SELECT 2"))
 
-    with pytest.raises(StoreUnavailable, match="not answered for 1 s"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(StoreUnavailable, match="not answered for 1 s"),
+    ):
         fall_silent()
     proxy.silent = False
     assert assets(through) == 0  # on another connection
