@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.market.errors import BacktestError
     from backtest_pipeline.pipeline.api import (
         build_features,
+        execute,
         generate_signals,
         load_bars,
         load_features,
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.explanation import Explanation, explain_diff
     from backtest_pipeline.pipeline.exploration import Exploration, explore
     from backtest_pipeline.pipeline.replay import Replay, replay
+    from backtest_pipeline.pipeline.results import (
+        PortfolioResult,
+        RobustnessResult,
+        RunResult,
+        SweepResult,
+        WalkForwardResult,
+    )
+    from backtest_pipeline.pipeline.specs import (
+        PortfolioSpec,
+        RobustnessSpec,
+        RunSpec,
+        SweepSpec,
+        WalkForwardSpec,
+    )
     from backtest_pipeline.pipeline.stored import (
         compare_runs,
         export_bundle,
@@ -56,6 +71,17 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.results import RunFilter
 
 _HOMES = {
+    "RunSpec": "pipeline.specs",
+    "WalkForwardSpec": "pipeline.specs",
+    "SweepSpec": "pipeline.specs",
+    "PortfolioSpec": "pipeline.specs",
+    "RobustnessSpec": "pipeline.specs",
+    "RunResult": "pipeline.results",
+    "WalkForwardResult": "pipeline.results",
+    "SweepResult": "pipeline.results",
+    "PortfolioResult": "pipeline.results",
+    "RobustnessResult": "pipeline.results",
+    "execute": "pipeline.api",
     "AtrRisk": "simulation.sizing",
     "BacktestError": "market.errors",
     "BookSimulation": "simulation.many",
@@ -111,21 +137,32 @@ __all__ = [
     "Exploration",
     "FixedDates",
     "FixedFractional",
+    "PortfolioResult",
+    "PortfolioSpec",
     "Replay",
     "Robustness",
+    "RobustnessResult",
+    "RobustnessSpec",
     "RunFilter",
+    "RunResult",
+    "RunSpec",
     "Schedule",
     "Search",
     "SimulationResult",
     "StopRules",
+    "SweepResult",
+    "SweepSpec",
     "VolatilityScaled",
     "WalkForward",
+    "WalkForwardResult",
+    "WalkForwardSpec",
     "build_features",
     "combinatorial_paths",
     "combinatorial_purged_splits",
     "compare_runs",
     "compute_metrics",
     "deflated_sharpe_ratio",
+    "execute",
     "explain_diff",
     "explore",
     "export_bundle",

@@ -1,4 +1,4 @@
-"""The Python API on plain pandas objects, one asset at a time."""
+"""The Python API: specs on the store, and plain pandas objects, one asset at a time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from backtest_pipeline.market.features import build_features as build_panel_feat
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
+from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.bars import SourceReader
 from backtest_pipeline.pipeline.external import ExternalReader, whole_columns
+from backtest_pipeline.pipeline.results import Result
+from backtest_pipeline.pipeline.specs import ExecutableSpec, RobustnessSpec, spec_of
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.research.repeat import RunInputs
 from backtest_pipeline.research.robustness import Robustness, assess
@@ -28,12 +31,37 @@ from backtest_pipeline.simulation.single import SimulationResult, simulate
 from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.features import read_features
-from backtest_pipeline.storage.settings import exchange_access
+from backtest_pipeline.storage.settings import exchange_access, load_settings
 from backtest_pipeline.storage.signals import read_signals
 from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategy_of
 
 _ASSET = "asset"
+
+
+def execute(
+    spec: ExecutableSpec | RobustnessSpec | Mapping[str, Any], *, rebuild: bool = False
+) -> Result:
+    """Compute and store what a spec asks for, in the store that the environment names.
+
+    The command line, the service, jobs and Dagster do the same with the same spec, and give the
+    same result.
+
+    Args:
+        spec: what is asked for, or its fields; of the kind `run` where `kind` does not say.
+        rebuild: compute also what has not changed.
+
+    Returns:
+        `RunResult`, `WalkForwardResult`, `SweepResult`, `PortfolioResult` or `RobustnessResult`.
+
+    Raises:
+        UnknownName, InvalidInput: for what makes no sense, and why.
+        StoreError: where the store cannot be opened.
+    """
+    wanted = spec_of(spec) if isinstance(spec, Mapping) else spec
+    settings = load_settings()
+    with open_workspace(settings) as workspace:
+        return execution.execute(workspace, settings, wanted, rebuild=rebuild)
 
 
 def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1D") -> pd.DataFrame:
@@ -86,9 +114,9 @@ def generate_signals(
 
     Args:
         features: as `build_features` gives them.
-        signal_type: `ema_crossover`, `rsi_mean_revert` or `atr_breakout`; their first word will do.
+        signal_type: the name of a strategy; its first word will do.
         timeframe: name; found from the spacing of the bars where not given.
-        params: the strategy's parameters, all that have no default.
+        params: the strategy's parameters; its defaults where not given.
 
     Returns:
         Boolean columns entries, exits, short_entries, short_exits; they are known at the close

@@ -21,9 +21,9 @@ from backtest_pipeline.pipeline.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.look_ahead import probe_look_ahead, record
 from backtest_pipeline.pipeline.negative_controls import Controls, run_negative_controls
 from backtest_pipeline.pipeline.portfolios import RollupConfig
-from backtest_pipeline.pipeline.specs import JobSpec, RunSpec
 from backtest_pipeline.pipeline.restatements import watch_history
 from backtest_pipeline.pipeline.rollups import roll_up
+from backtest_pipeline.pipeline.specs import JobSpec, RunSpec
 from backtest_pipeline.pipeline.summary import backtests_summary
 from backtest_pipeline.pipeline.walking import prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
