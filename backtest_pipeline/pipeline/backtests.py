@@ -53,7 +53,12 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.provenance import combined
-from backtest_pipeline.storage.runs import publish_runs, retire_others, retire_runs
+from backtest_pipeline.storage.runs import (
+    publish_runs,
+    require_current,
+    retire_others,
+    retire_runs,
+)
 from backtest_pipeline.storage.signals import read_events
 from backtest_pipeline.storage.trials import read_families, record_trials
 
@@ -174,6 +179,7 @@ class BacktestsStage:
             retire_runs(cursor, tf, [ids[asset] for asset in too_short])
             of_refresh = sorted({uri for own in uris.values() for uri in own})
             retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, places)))
+            require_current(cursor, list(map(str, places)))
             write_versions(cursor, self.name, ids, versions, made_from="signals")
             replace_quality(cursor, self.name, ids, list(versions), counts)
         return [self._outcome(Partition(asset, tf), block) for asset in panel.assets]

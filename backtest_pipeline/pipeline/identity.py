@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest_pipeline.market.errors import BadRange
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -30,10 +31,21 @@ _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
 @dataclass(frozen=True)
 class Window:
-    """Half-open range of UTC dates that a run trades in; None is unbounded."""
+    """Half-open range of UTC dates that a run trades in; None is unbounded.
+
+    Raises:
+        BadRange: where it ends before it begins.
+    """
 
     start: date | None = None
     end: date | None = None
+
+    def __post_init__(self) -> None:
+        if self.start and self.end and self.end <= self.start:
+            raise BadRange(
+                f"the window ends on {self.end}, which is not after its start {self.start}; "
+                "the end is the day after the last"
+            )
 
 
 @dataclass(frozen=True)

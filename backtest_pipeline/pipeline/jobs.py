@@ -13,7 +13,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.exploration import require_metric
-from backtest_pipeline.pipeline.identity import hash_of
+from backtest_pipeline.pipeline.identity import Window, hash_of
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
     JobSpec,
@@ -148,7 +148,7 @@ def require_sound(job: JobSpec, most_combinations: int) -> None:
     spec = job.spec
     if isinstance(spec, RefreshSpec):
         return
-    spec.require_range()
+    Window(spec.start, spec.end)
     spec.config()
     if isinstance(spec, SweepSpec):
         require_metric(spec.metric)

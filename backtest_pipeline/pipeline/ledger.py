@@ -27,7 +27,7 @@ from backtest_pipeline.pipeline.identity import (
     simulation_config,
     without_defaults,
 )
-from backtest_pipeline.pipeline.versions import run_code
+from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace, patient
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.daily import daily_return_counts
@@ -68,7 +68,7 @@ def trials_of(
         signal_type: of all runs, or of each.
         dataset_versions: by asset, of the bars on which it was tried.
         asked: costs, sizing, stops, direction, funding, and the window.
-        source: `run`, `refresh`, `sweep`, `walk_forward`, `service` or `strategist`.
+        source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
         windows: of each segment of the batch's panel, where they are not all that of `asked`.
         chosen_by: how parameters were chosen over and over, where `params` are what from.
 
@@ -93,7 +93,7 @@ def trials_of(
         for asset in panel.assets
     ]
     versions = [dataset_versions[asset] for asset in panel.assets]
-    codes = [run_code(name) for name in types]
+    codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
 
     asked_of_asset = [
         canonical_json([asset, tf, *_bounds(window), config])

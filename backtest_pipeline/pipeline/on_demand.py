@@ -93,7 +93,6 @@ def backtest(
             that do not cover them.
         BacktestError: where no features can be had, and why.
     """
-    spec.require_range()
     strategy, params = strategy_asked(workspace, spec)
     asked = shared_by(workspace, spec)
     block = fresh_features(
@@ -207,13 +206,13 @@ def sweep_on_demand(
         UnknownName, InvalidInput: as `exploration.explore`.
         BacktestError: where no features can be had, and why.
     """
-    spec.require_range()
+    asked = shared_by(workspace, spec)
     block = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
     return sweep(
         block.panel,
         spec.strategy or DEFAULT_STRATEGY,
         spec.params,
-        shared_by(workspace, spec),
+        asked,
         metric=spec.metric,
         max_combinations=most,
         workspace=workspace,

@@ -99,7 +99,7 @@ class RobustnessResult(RunResult):
     kind: Literal["robustness"] = "robustness"  # pyright: ignore[reportIncompatibleVariableOverride]
     draws: int
     seed: int
-    fragile: bool
+    fragile: bool | None
     reasons: list[str]
     numbers: Metrics
     envelope: list[dict[str, Any]]

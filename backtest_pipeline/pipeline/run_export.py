@@ -121,7 +121,7 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
             "ends": [
                 _SIDES[run.results["pending"]],
                 int(run.results["liquidated"]),
-                run.results["refused_entries"],
+                run.results["blocked_entries"],
             ],
             "files": {
                 name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -82,7 +82,7 @@ def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
         yield f"In quarantine, as a replay came to another result: {run.quarantine['reason']}"
     if run.results.get("liquidated"):
         yield "The account was liquidated."
-    if refused := run.results.get("refused_entries"):
+    if refused := run.results.get("blocked_entries"):
         yield f"{refused:,} entries were refused, as the account could not carry them."
     if not run.is_current:
         yield "A newer run of this configuration is stored."

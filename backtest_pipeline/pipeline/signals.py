@@ -44,7 +44,7 @@ from backtest_pipeline.storage.signals import (
     read_makers,
     write_signals,
 )
-from backtest_pipeline.strategies.base import signal_events
+from backtest_pipeline.strategies.base import Params, signal_events
 from backtest_pipeline.strategies.registry import strategy_of
 
 
@@ -172,11 +172,17 @@ def require_sound_params(signals: Sequence[SignalRow]) -> None:
     None is computed then: a store that is fresh but for one signal would look fresh.
     """
     problems = []
+    known: dict[tuple[str, Params], str] = {}
     for signal in signals:
         try:
-            strategy_of(signal.signal_type).parse(signal.params)
+            strategy = strategy_of(signal.signal_type)
+            params = strategy.parse(signal.params)
         except (InvalidInput, UnknownName) as error:
             problems.append(f"{signal.name}: {error}")
+            continue
+        same = known.setdefault((strategy.signal_type, params), signal.name)
+        if same != signal.name:
+            problems.append(f"{signal.name}: it has the strategy and parameters of {same}")
     if problems:
         raise ConfigurationError(
             f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend signal_type "

@@ -27,7 +27,7 @@ from pydantic import (
     create_model,
 )
 
-from backtest_pipeline.market.errors import BadRange, InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.symbols import SYMBOL_PATTERN
 from backtest_pipeline.research.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -43,7 +43,7 @@ Values = Parameter | Annotated[list[Parameter], Field(min_length=1, max_length=1
 """What a parameter may be: one value, or those to choose from."""
 
 MOST_SYMBOLS = 1_000
-MOST_RATES = 100_000
+Rates = Annotated[list[tuple[datetime, float]], Field(max_length=100_000)]
 _CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -139,19 +139,11 @@ class _OnStrategy(SimulationSpec):
         validation_alias=AliasChoices("use_cache", "useCache"),
         description="whether cached bars of an exchange are used",
     )
-    funding: str | dict[Symbol, list[tuple[datetime, float]]] | None = Field(
+    funding: str | dict[Symbol, Rates] | None = Field(
         default=None,
         description="funding rates by symbol, [stamp, fraction of notional] each, in place of the "
         "flat rate; or the hash under which an earlier run stored them",
     )
-
-    def require_range(self) -> None:
-        """Raises BadRange where the window ends before it begins."""
-        if self.start and self.end and self.end <= self.start:
-            raise BadRange(
-                f"the window ends on {self.end}, which is not after its start {self.start}; "
-                "the end is the day after the last"
-            )
 
 
 class _OnPreset(_OnStrategy):
@@ -334,23 +326,45 @@ def invalid_spec(
     error: ValidationError, kind: type[SpecModel] | None = None
 ) -> InvalidInput | UnknownName:
     """What is wrong with a spec, a sentence a field."""
-    kinds = (RunSpec, WalkForwardSpec, SweepSpec, PortfolioSpec) if kind is None else (kind,)
-    known = {name for one in (*kinds, Costs, _STOPS) for name in one.model_fields}
     problems: list[UnknownName | str] = []
     for part in error.errors():
-        where = [str(at) for at in part["loc"] if at not in _KINDS]
+        where = [str(at) for at in part["loc"] if at not in _TAGS]
         field = where[-1] if where else "spec"
+        choices = re.findall("'([^']*)'", part["msg"])
         if part["type"] == "extra_forbidden":
-            problems.append(UnknownName("field", field, known))
+            problems.append(UnknownName("field", field, _fields_beside(part["loc"], kind)))
         elif part["type"] in ("literal_error", "enum"):
-            choices = re.findall("'([^']*)'", part["msg"])
             problems.append(UnknownName(field, str(part["input"]), choices))
+        elif part["type"] == "union_tag_invalid":
+            tag, _, *known = choices
+            problems.append(UnknownName(field, tag, known))
+        elif part["type"] == "missing":
+            problems.append(f"{'.'.join(where)} is missing")
         else:
-            message = part["msg"].removeprefix("Value error, ")
-            problems.append(": ".join(filter(None, (".".join(where), message))))
+            message = re.sub("^(Value error, |Input should be )", "", part["msg"])
+            must = f"must be {message}" if message != part["msg"] else message
+            problems.append(f"{'.'.join(where) or field} {must}, not {part['input']!r}")
     if len(problems) == 1 and isinstance(problems[0], UnknownName):
         return problems[0]
     return InvalidInput("; ".join(map(str, problems)))
 
 
-_KINDS = {"run", "walkforward", "optimize", "portfolio", "refresh"}  # tags of the union in a `loc`
+def _fields_beside(loc: tuple[int | str, ...], kind: type[SpecModel] | None) -> set[str]:
+    """The fields that there are in the place of one that there is not."""
+    kinds: tuple[type[BaseModel], ...] = (RunSpec, WalkForwardSpec, SweepSpec, PortfolioSpec)
+    parts = {"costs": Costs, "stops": _STOPS, **_SIZINGS}
+    if len(loc) > 1 and loc[-2] in parts:
+        kinds = (parts[str(loc[-2])],)
+    elif kind is not None:
+        kinds = (kind,)
+    return {name for one in kinds for name in one.model_fields} - {"kind"}
+
+
+_TAGS = {
+    "run",
+    "walkforward",
+    "optimize",
+    "portfolio",
+    "refresh",
+    *_SIZINGS,
+}  # of unions in a `loc`

@@ -55,7 +55,7 @@ from backtest_pipeline.storage.datasets import (
 )
 from backtest_pipeline.storage.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.provenance import combined
-from backtest_pipeline.storage.runs import retire_others, retire_runs
+from backtest_pipeline.storage.runs import require_current, retire_others, retire_runs
 from backtest_pipeline.storage.trials import record_trials
 from backtest_pipeline.storage.walk_forward import judged_by, publish_walk_forwards
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
@@ -362,6 +362,7 @@ class WalkForwardStage:
                 publish_walked(self._workspace.artifacts, cursor, one)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, run_ids)))
+            require_current(cursor, list(map(str, run_ids)))
             write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
 

@@ -93,7 +93,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                (SELECT min(created_at) FROM trials o
                 WHERE (o.symbol, o.tf, o.signal_type, o.params)
                     = (t.symbol, t.tf, t.signal_type, t.params)) AS first_tried,
-               (r.config #>> '{simulation,initial_cash}')::float8 AS initial_cash,
+               (r.config ->> 'initial_cash')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh

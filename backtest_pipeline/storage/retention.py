@@ -24,7 +24,7 @@ _HELD = """
         SELECT r.run_id, 'is of the last refresh of ' || r.symbol || '|' || r.tf
         FROM dataset_versions v JOIN backtest_runs r
             ON r.artifact_uri = ANY (v.uris) AND r.id = v.id AND r.tf = v.tf
-        WHERE r.is_current AND v.dataset IN ('backtests', 'walk_forward')
+        WHERE v.dataset IN ('backtests', 'walk_forward')
         UNION ALL
         SELECT unnest(member_run_ids), 'is a member of portfolio ' || run_id FROM portfolio_runs
         WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)

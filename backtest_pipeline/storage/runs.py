@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import ProvenanceMissing
+from backtest_pipeline.market.errors import ProvenanceMissing, StoreOvertaken
 from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.environment import record_environment
 
@@ -82,6 +82,20 @@ def retire_others(
         list(uris),
         list(kept),
     )
+
+
+def require_current(cursor: Cursor, run_ids: Sequence[str]) -> None:
+    """Raises StoreOvertaken unless these runs are stored, current, and not being removed."""
+    found = copy.fetch(
+        cursor,
+        "SELECT count(*) AS n FROM visible_runs"
+        " WHERE is_current AND run_id = ANY($1::text[]::uuid[])",
+        list(run_ids),
+    )
+    if found["n"][0].as_py() < len(set(run_ids)):
+        raise StoreOvertaken(
+            "runs that a refresh found stored were removed or replaced meanwhile; refresh again"
+        )
 
 
 def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,7 +89,6 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
     cli: CommandLine, tmp_path: Path
 ) -> None:
     page = tmp_path / "sweep.html"
-    before = cli.stored()
     answer = cli(*EMA, "--output", page)
     assert answer.code == 0, answer.err
     for text in ("best", "median", "worst", "Sharpe", "fast", "slow", "6 combinations"):
@@ -99,7 +99,9 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
     assert str(page) in answer.out
     assert "explore: 6 of 6 done" in answer.err
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert cli.stored() == before
+    with cli.database.begin() as connection:
+        best = connection.scalar(sa.text("SELECT run_id FROM backtest_runs"))
+    assert f"the best as a run: {best}" in answer.out
     assert "The best of 6 combinations (" in answer.out
     assert "Choosing by Sharpe ratio is overfitting with a probability of" in answer.out
     assert "The best of 6 combinations (" in page.read_text(encoding="utf-8")
@@ -116,12 +118,12 @@ def test_what_was_swept_weighs_on_the_run_of_the_best(cli: CommandLine, tmp_path
     assert selection["n_trials"] == 6
     assert selection["dsr"] <= selection["dsr_effective"] <= selection["psr"]
     assert 0 <= selection["pbo"] <= 1
-    for low, high in selection["intervals"].values():
+    for low, high in json.loads(answer.out)["bands"].values():
         assert low < high
     weighed = json.loads(cli(*run).out)
     assert weighed["significance"]["n_trials"] == 6  # 9/21 is one of them
     assert weighed["significance"]["dsr"] < alone["significance"]["dsr"]
-    for name in ("run_id", "result_fingerprint", "metrics", "intervals"):
+    for name in ("run_id", "result_fingerprint", "metrics", "bands"):
         assert weighed[name] == alone[name]
 
 
@@ -148,11 +150,11 @@ def test_a_sweep_says_of_a_combination_what_run_says(cli: CommandLine, tmp_path:
     page = ("--output", tmp_path / "sweep.html")
     answer = cli("explore", "ema", *shared, "--fast", "9", "--slow", "21,300", "--json", *page)
     found = json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-    assert found["best"]["params"] == {"fast": 9, "slow": 21}
-    assert found["best"]["metrics"] == run["metrics"]
+    assert found["ranked"][0]["params"] == {"fast": 9, "slow": 21}
+    assert found["ranked"][0]["metrics"] == run["metrics"]
     assert run["metrics"]["trade_count"] > 3
-    assert list(found["best"]["metrics"]) == list(METRIC_NAMES)
-    assert (found["combinations"], found["bars"]) == (2, run["bars"])
+    assert list(found["ranked"][0]["metrics"]) == list(METRIC_NAMES)
+    assert (found["n_combinations"], found["n_bars"]) == (2, run["n_bars"])
     assert found["neighbourhood"]["undefined"] == 1
 
 
@@ -165,7 +167,7 @@ def test_a_sweep_says_of_a_combination_what_run_says(cli: CommandLine, tmp_path:
         (("--metric", "sharp"), "unknown metric 'sharp'; did you mean sharpe?"),
         (("--start", "2031-01-01"), "S-ALPHA|1D has 0 bars from 2031-01-01 to the end"),
         (("--start", "soon"), "--start 'soon' is not a day"),
-        (("--tf", "1d"), "unknown timeframe '1d'; did you mean 1D"),
+        (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),
         (("--fee-bps", "-1"), "fee_bps must be at least 0"),
     ],
 )
@@ -183,4 +185,4 @@ def test_an_unknown_asset_or_indicator_names_its_neighbour(cli: CommandLine) -> 
     answer = cli("explore", "ema", "--asset", "S-ALHPA")
     assert "unknown asset 'S-ALHPA'; did you mean S-ALPHA" in answer.message
     answer = cli("explore", "bolinger", "--asset", "S-ALPHA")
-    assert "unknown indicator 'bolinger'; did you mean bollinger" in answer.message
+    assert "unknown strategy 'bolinger'; did you mean bollinger" in answer.message

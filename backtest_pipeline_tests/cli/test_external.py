@@ -40,7 +40,7 @@ def test_a_refresh_and_a_run_use_the_table_and_leave_it_as_it_is(
     answer = external("run", "--signal", "rsi_14_30_70", "--asset", "COIN1", "--json")
     assert answer.code == 0, answer.err
     run = json.loads(answer.out)
-    assert run["bars"] == 298
+    assert run["n_bars"] == 298
     assert run["rows_by_reason"] == {"nan_price": 2}
     stored = {(r["signal"], r["asset"], r["timeframe"]): r["run_id"] for r in found["runs"]}
     assert run["run_id"] == stored["rsi_14_30_70", "COIN1", "1D"]

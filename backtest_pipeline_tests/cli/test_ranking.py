@@ -59,7 +59,7 @@ def test_the_board_and_the_controls_are_printed_after_one_refresh(
     [
         (("leaderboard",), "no run has a rank; run `backtest-pipeline refresh` first"),
         (("leaderboard", "--scheme", "balance"), "did you mean balanced"),
-        (("leaderboard", "--tf", "1d"), "did you mean 1D"),
+        (("leaderboard", "--tf", "1DD"), "did you mean 1D"),
         (("leaderboard", "--gates", "x"), "unknown gate set 'x'"),
         (("negative-controls",), "no asset has 100 stored bars at 1D"),
         (("negative-controls", "--searches", "0"), "draws must be"),

@@ -28,7 +28,7 @@ def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
     explained = cli("explain-diff", plain, dear[:8])
     assert explained.code == 0, explained.err
     assert "data: equal" in explained.out
-    assert "simulation.costs.fee_bps: 10.0 -> 30.0" in explained.out
+    assert "costs.fee_bps: 10.0 -> 30.0" in explained.out
     assert "moves all that there is between A and B" in explained.out
     assert "moved by config" in explained.out
 

@@ -43,8 +43,8 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert cli("runs", "show", "ffffffff").message.startswith("unknown run 'ffffffff'")
 
     compared = cli("runs", "compare", one, two)
-    assert "signal.name" in compared.out
-    assert "Code and environment: equal" in compared.out
+    assert "strategy" in compared.out
+    assert "Code and environment: what differs" in compared.out  # two strategies
     as_json = json.loads(cli("runs", "compare", one, two, "--json").out)
     assert as_json["runs"] == runs[:2]
     assert "two or more runs" in cli("runs", "compare", one, one).message

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
+from backtest_pipeline.pipeline.results import RunResult
 from backtest_pipeline.simulation.metrics import METRIC_NAMES
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
@@ -33,17 +34,17 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
     ("arguments", "message"),
     [
         (("--sizing", "fixed:fraction=0"), "fraction must be above 0, not 0"),
-        (("--sizing", "fixed:fraction=nan"), "fraction must be above 0, not nan"),
+        (("--sizing", "fixed:fraction=nan"), "sizing.fraction must be a finite number, not nan"),
         (("--sizing", "fixd"), "unknown sizing 'fixd'; did you mean fixed?"),
-        (("--sizing", "atr:rsk=1"), "unknown field of AtrRisk 'rsk'; did you mean risk?"),
+        (("--sizing", "atr:rsk=1"), "unknown field 'rsk'; did you mean risk?"),
         (("--stops", "stop_loss=2"), "stop_loss must be above 0 and below 1, not 2"),
-        (("--stops", "stop_loss"), "StopRules: write stop_loss=value, not 'stop_loss'"),
+        (("--stops", "stop_loss"), "stops: write name=value, not 'stop_loss'"),
         (("--stops", "max_bars=many"), "max_bars must be a number, not 'many'"),
         (("--venue", "binance_prep"), "unknown venue 'binance_prep'; did you mean binance_perp"),
         (("--leverage", "0"), "max_leverage must be above 0, not 0.0"),
         (("--benchmark", "S-BTA"), "unknown benchmark 'S-BTA'; did you mean S-BETA"),
         (("--fee-bps", "-1"), "fee_bps must be at least 0 and below 10,000, not -1.0"),
-        (("--slippage-bps", "inf"), "slippage_bps must be at least 0 and below 10,000, not inf"),
+        (("--slippage-bps", "inf"), "costs.slippage_bps must be a finite number, not inf"),
         (("--direction", "sideways"), "unknown direction 'sideways'; known: both, long, short"),
         (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
         (("--start", "2024-13-01"), "--start '2024-13-01' is not a day; write it as 2024-01-31"),
@@ -53,9 +54,9 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
             "the window ends on 2023-01-01, which is not after its start 2024-01-01",
         ),
         (("--start", "2024-01-01", "--end", "2024-01-01"), "which is not after its start"),
-        (("--signal", "ema_9_12"), "unknown signal 'ema_9_12'; did you mean ema_9_21"),
+        (("--signal", "ema_9_12"), "unknown strategy or preset 'ema_9_12'; did you mean ema_9_21"),
         (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
-        (("--tf", "1d"), "unknown timeframe '1d'; did you mean 1D"),
+        (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),
     ],
 )
 def test_arguments_that_make_no_sense_leave_nothing_behind(
@@ -104,9 +105,9 @@ def test_a_window_without_enough_bars_is_refused(
 def test_the_window_holds_the_days_from_start_to_before_end(cli: CommandLine, bars: Path) -> None:
     window = ("--start", "2024-03-01", "--end", "2024-05-01")
     found = as_json(cli, "run", "--signal", "ema", "--asset", "AAA", "--bars", bars, *window)
-    assert found["bars"] == 31 + 30
-    assert found["first_ts"] == "2024-03-01T23:59:59.999000+00:00"
-    assert found["last_ts"] == "2024-04-30T23:59:59.999000+00:00"
+    assert found["n_bars"] == 31 + 30
+    assert found["first_ts"] == "2024-03-01T23:59:59.999000Z"
+    assert found["last_ts"] == "2024-04-30T23:59:59.999000Z"
 
 
 def test_a_window_trades_what_a_direct_simulation_of_it_trades(
@@ -168,22 +169,17 @@ def test_a_full_rebuild_computes_the_same_run_again(cli: CommandLine) -> None:
 
 def test_json_tells_the_run_its_metrics_and_its_files(cli: CommandLine) -> None:
     found = as_json(cli, *SAMPLE)
-    assert set(found) == {
-        *("run_id", "signal", "asset", "timeframe", "bars", "synthetic", "rows_by_reason"),
-        *("first_ts", "last_ts", "pending", "liquidated", "refused_entries", "metrics"),
-        *("undefined", "significance", "intervals", "not_fetched_since"),
-        *("result_fingerprint", "artifacts"),
-    }
-    assert (found["signal"], found["asset"], found["timeframe"]) == (
-        "rsi_14_30_70",
-        "S-ALPHA",
-        "1D",
-    )
+    assert list(found) == list(RunResult.model_fields)
+    assert (found["strategy"], found["preset"]) == ("rsi_mean_revert", "rsi_14_30_70")
+    assert (found["symbol"], found["timeframe"]) == ("S-ALPHA", "1D")
+    assert (found["params"]["period"], found["params"]["upper"]) == (14, 70.0)
+    low, high = found["bands"]["sharpe"]
+    assert low < found["metrics"]["sharpe"] < high
     assert found["synthetic"] is True
     assert list(found["metrics"]) == list(METRIC_NAMES)
     missing = {name for name, value in found["metrics"].items() if value is None}
     assert missing == set(found["undefined"])
-    assert (Path(found["artifacts"]) / "equity.parquet").is_file()
+    assert (cli.folder / "artifacts" / found["artifact_uri"] / "equity.parquet").is_file()
 
 
 def test_the_table_tells_the_result_and_where_it_is(cli: CommandLine) -> None:
@@ -207,4 +203,4 @@ def test_bars_that_lack_the_asset_are_not_replaced_by_stored_ones(
 def test_each_stage_is_told_on_stderr(cli: CommandLine) -> None:
     told = cli(*SAMPLE, "--json").err.splitlines()
     ended = [line.split(":")[0] for line in told if " done in " in line]
-    assert ended == ["loading", "bars", "features", "signals", "backtest"]
+    assert ended == ["loading", "bars", "features", "backtest"]

@@ -41,7 +41,7 @@ def test_folds_may_be_given_by_their_dates_or_lie_apart(cli: CommandLine) -> Non
 def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> None:
     answer = cli(*SMALL)
     assert answer.code == 0, answer.err
-    assert "6 folds: training from 2020-01-01" in answer.out
+    assert "6 folds, 4 combinations each" in answer.out
     assert "slow 40" in answer.out
     assert "verdict: " in answer.out
     found = json.loads(cli(*SMALL, "--json").out)
@@ -67,13 +67,13 @@ def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
     ("arguments", "message"),
     [
         (("--train", "5000"), "more bars are needed"),
-        (("--train", "-1"), "train -1.0 is not a positive length of time"),
+        (("--train", "-1"), "train_days must be greater than 0, not -1.0"),
         (("--step", "30"), "step 30.0 is shorter than test 90"),
-        (("--dates", "2020-01-01:2021-01-01"), "a window is (train_start, test_start, test_end)"),
+        (("--dates", "2020-01-01:2021-01-01"), "dates.0.2 is missing"),
         (("--mode", "roling"), "did you mean rolling"),
         (("--objective", "sharp"), "did you mean sharpe"),
         (("--search", "grdi"), "did you mean grid"),
-        (("--max-combinations", "0"), "one combination at least"),
+        (("--max-combinations", "0"), "max_combinations must be greater than or equal to 1"),
         (("--search", "grid", "--max-combinations", "3"), "are more than 3"),
         (("--fats", "5"), "did you mean fast"),
         (("--fast", "50", "--slow", "5"), "makes sense"),

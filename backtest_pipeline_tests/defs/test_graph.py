@@ -83,6 +83,7 @@ def test_the_code_location_loads_with_its_jobs() -> None:
         "watch_history",
         "remove_old_results",
         "requested",
+        "execute",
         "search_no_edge",
         "walk_forwards",
     }

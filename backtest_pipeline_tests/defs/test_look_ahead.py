@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 import backtest_pipeline.strategies as room
 from backtest_pipeline.storage.database import Database
-from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline.strategies import registry
 from backtest_pipeline_tests.defs.test_runs import QUIET, count, execute, rectangle, require_success
 
 PEEKER = dedent("""
@@ -38,6 +38,11 @@ PEEKER = dedent("""
 """)
 
 
+def _forget() -> None:
+    for found in (registry.strategies, registry.strategy_hash, registry._modules):
+        found.cache_clear()
+
+
 @pytest.fixture
 def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
     """A strategy file of a user's own that knows the next close, and its row in `dim_signals`."""
@@ -47,10 +52,10 @@ def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
             sa.text("INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
         )
     room.__path__.append(str(tmp_path))
-    strategies.cache_clear()
+    _forget()
     yield
     room.__path__.remove(str(tmp_path))
-    strategies.cache_clear()
+    _forget()
     del sys.modules[f"{room.__name__}.peeker"]
 
 

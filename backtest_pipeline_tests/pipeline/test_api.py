@@ -67,7 +67,7 @@ def test_what_is_not_stored_is_named(refreshed: Workspace) -> None:
     with pytest.raises(UnknownName, match="unknown feature"):
         bp.load_features(ASSET, "1D", ["rsi_99"])
     with pytest.raises(UnknownName, match="unknown timeframe"):
-        bp.load_signals(ASSET, "1d")
+        bp.load_signals(ASSET, "1DD")
 
 
 def test_a_store_of_another_schema_is_refused_and_left_alone(
@@ -87,10 +87,10 @@ def test_a_store_of_another_schema_is_refused_and_left_alone(
 
 def test_bad_calls_are_explained() -> None:
     bars = bp.load_bars(asset=ASSET)
-    with pytest.raises(UnknownName, match="unknown signal type 'supertrend'"):
+    with pytest.raises(UnknownName, match="unknown strategy 'supertrend'"):
         bp.run_backtest(bars, "supertrend", {})
-    with pytest.raises(InvalidInput, match="slow: Field required"):
-        bp.run_backtest(bars, "ema", {"fast": 9})
+    with pytest.raises(InvalidInput, match=r"fast \(30\) must be below slow \(21\)"):
+        bp.run_backtest(bars, "ema", {"fast": 30})
     with pytest.raises(UnknownName, match="unknown direction"):
         bp.run_backtest(bars, "ema", {"fast": 9, "slow": 21}, direction="sideways")
     with pytest.raises(InvalidInput, match="no complete 4H bar"):

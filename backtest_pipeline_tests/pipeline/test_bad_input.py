@@ -376,8 +376,8 @@ def test_unknown_assets_and_timeframes_are_named_with_the_nearest(
     path, damaged, _ = file_of(Bad(lambda b: b), tmp_path)
     with pytest.raises(UnknownName, match=f"unknown asset '{damaged}X'; did you mean {damaged}"):
         refresh(store, FileBars(path), [Partition(f"{damaged}X", "1D")])
-    with pytest.raises(UnknownName, match="unknown timeframe '1d'; did you mean 1D"):
-        refresh(store, FileBars(path), [Partition(damaged, "1d")])
+    with pytest.raises(UnknownName, match="unknown timeframe '1DD'; did you mean 1D"):
+        refresh(store, FileBars(path), [Partition(damaged, "1DD")])
 
 
 def test_what_is_undefined_is_null_in_json(store: Workspace, tmp_path: Path) -> None:

@@ -237,10 +237,9 @@ def test_without_an_active_signal_nothing_is_traded(workspace: Workspace) -> Non
     ("change", "complaint"),
     [
         ("""params = '{"fast": 9, "slow": 21, "fats": 3}'""", "unknown parameter 'fats'.*fast"),
-        ("""params = '{"fast": 9}'""", "slow: Field required"),
         ("""params = '{"fast": 9, "slow": "often"}'""", "slow: Input should be a valid integer"),
         ("""params = '{"fast": 30, "slow": 21}'""", r"fast \(30\) must be below slow"),
-        ("signal_type = 'ema_crosover'", "unknown signal type 'ema_crosover'; .*ema_crossover"),
+        ("signal_type = 'ema_crosover'", "unknown strategy 'ema_crosover'; .*ema_crossover"),
     ],
 )
 def test_a_signal_with_wrong_parameters_is_named_before_any_is_computed(

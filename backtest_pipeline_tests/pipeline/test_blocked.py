@@ -118,7 +118,7 @@ def test_the_rows_of_a_run_are_those_that_its_results_count(
             "total": len(blocks),
             "by_reason": Counter(block["reason"] for block in blocks),
         }
-        assert run.results["refused_entries"] == len(blocks)
+        assert run.results["blocked_entries"] == len(blocks)
         assert bool(blocks) == (config.min_notional != 0)
         assert blocks == sorted(blocks, key=lambda block: block["ts"])
         assert {(block["symbol"], block["timeframe"]) for block in blocks} <= {("A", "1D")}

@@ -140,7 +140,7 @@ def test_a_search_names_the_best_and_stores_it_as_a_run(workspace: Workspace) ->
     best = run_of(workspace, params=found.ranked[0].params)
     assert best.run_id == found.best_run.run_id
     assert best.metrics["sharpe"] == sharpes[0]
-    assert count(workspace, "trials WHERE source = 'service'") == 6
+    assert count(workspace, "trials WHERE source = 'sweep'") == 6
 
 
 @pytest.mark.parametrize("strategy", ["ema", "bollinger"])

@@ -54,8 +54,8 @@ def test_data_and_costs_are_told_apart_and_what_they_do_together(workspace: Work
     assert "1 bar restated, " in data.differences[0]
     assert any("2 bars removed" in line for line in data.differences)
     assert config.differences == (
-        "simulation.costs.fee_bps: 10.0 -> 80",
-        "simulation.costs.slippage_bps: 5.0 -> 20",
+        "costs.fee_bps: 10.0 -> 80.0",
+        "costs.slippage_bps: 5.0 -> 20.0",
     )
     assert found.total.total_return == pytest.approx(
         second["total_return"] - first["total_return"], abs=1e-15
@@ -121,7 +121,7 @@ def test_what_changes_no_trade_moves_nothing(workspace: Workspace) -> None:
     first = run(workspace, BARS, SimulationConfig(min_notional=1.0))
     second = run(workspace, BARS, SimulationConfig(min_notional=2.0))
     found = explain_runs(workspace, str(first["run_id"])[:8], second["run_id"])
-    assert factor(found, "config").differences == ("simulation.min_notional: 1.0 -> 2.0",)
+    assert factor(found, "config").differences == ("min_notional: 1.0 -> 2.0",)
     assert found.movers == ()
     assert found.interaction == {}
     assert found.remainder == ()
@@ -133,7 +133,7 @@ def test_another_signal_on_another_asset_is_data_and_configuration(workspace: Wo
     second = run(workspace, both, PLAIN, asset="B", signal="rsi_14_30_70")
     found = explain_runs(workspace, first["run_id"], second["run_id"])
     assert factor(found, "data").differences == ("other bars altogether: A|1D -> B|1D",)
-    assert any(line.startswith("signal.type: ") for line in factor(found, "config").differences)
+    assert any(line.startswith("strategy: ") for line in factor(found, "config").differences)
     assert set(found.movers) == {"data", "config"}
 
 

@@ -110,7 +110,7 @@ def test_the_subject_tells_what_is_not_as_usual(bars: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "error", "message"),
     [
-        ("emma", {}, UnknownName, "unknown indicator 'emma'; did you mean ema"),
+        ("emma", {}, UnknownName, "unknown strategy 'emma'; did you mean ema"),
         ("ema", {"metric": "sharp"}, UnknownName, "unknown metric 'sharp'; did you mean sharpe"),
         ("ema", {"direction": "shrt"}, UnknownName, "did you mean short"),
         ("ema", {"params": {"fsat": [1]}}, UnknownName, "did you mean fast"),

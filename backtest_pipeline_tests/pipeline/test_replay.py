@@ -111,8 +111,7 @@ TAMPERED = {
         "UPDATE backtest_runs SET results = jsonb_set(results, '{pending}', '\"flat\"') WHERE true"
     ),
     "have the id": (
-        "UPDATE backtest_runs SET config = jsonb_set(config, '{simulation,min_notional}', '1e-9')"
-        " WHERE true"
+        "UPDATE backtest_runs SET config = jsonb_set(config, '{min_notional}', '1e-9') WHERE true"
     ),
 }
 DAILY = [Partition(asset, "1D") for asset in "AB"]

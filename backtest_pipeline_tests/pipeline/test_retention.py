@@ -556,7 +556,7 @@ def test_who_publishes_a_run_that_is_being_deleted_has_it_whole(
         retain(store, days=DAYS)
 
     def publish(store: Workspace) -> None:
-        reports = refresh(store, MARKET, PARTITIONS[:1])
+        reports = refresh(store, MARKET, PARTITIONS[:1], rebuild=True)
         assert not any(report.failed for report in reports.values())
 
     works = (remove, publish) if first == "remove" else (publish, remove)

@@ -86,7 +86,7 @@ def test_a_run_says_what_it_is_made_from_and_why_metrics_are_undefined(
     assert set(run.undefined) == {
         name for name, v in {**run.metrics, **run.significance}.items() if v is None
     }
-    assert run.config["simulation"]["costs"]["fee_bps"] >= 0
+    assert run.config["costs"]["fee_bps"] >= 0
     assert run.results["trades"] == run.metrics["trade_count"]
     assert run.pin is None
 
@@ -178,10 +178,9 @@ def test_runs_are_compared_by_what_differs(stored: Workspace, one: UUID) -> None
     found = compare_runs(stored, [one, other["run_id"], third["run_id"]])
     config = {diff.name: diff.values for diff in found.config}
     assert config == {
-        "asset": ("A", "A", "B"),
-        "signal.name": ("ema_9_21", "ema_21_50", "ema_9_21"),
-        "signal.params.fast": (9, 21, 9),
-        "signal.params.slow": (21, 50, 21),
+        "symbol": ("A", "A", "B"),
+        "params.fast": (9, 21, 9),
+        "params.slow": (21, 50, 21),
     }
     sharpe = next(diff for diff in found.metrics if diff.name == "sharpe")
     assert sharpe.changes[0] == 0

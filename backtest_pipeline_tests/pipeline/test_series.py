@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from backtest_pipeline.pipeline.single_run import backtest_once
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
@@ -25,6 +24,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     daily_panel,
     refresh,
 )
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 
 PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
 PANEL = daily_panel({"A": 300, "B": 250})
@@ -145,7 +145,7 @@ def test_walk_forwards_have_a_series_too(workspace: Workspace) -> None:
         prepared = prepare_walk(
             workspace, market, asset="A", tf="1D", asked=ASKED, schedule=plan.schedule
         )
-        walk_once(workspace, prepared, signal="ema", params={}, asked=ASKED, plan=plan)
+        walk_once(workspace, prepared, strategy="ema", params={}, asked=ASKED, plan=plan)
         query = "SELECT series_id FROM backtest_runs WHERE split = 'walk_forward' AND is_current"
         with workspace.database.begin() as connection:
             return connection.execute(sa.text(query)).scalar_one()

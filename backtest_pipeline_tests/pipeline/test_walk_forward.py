@@ -155,7 +155,7 @@ def once(
     plan = changes.pop("plan", Plan(Schedule(400, 200)))
     config = changes.pop("config", SimulationConfig())
     asked = Asked(config, changes.pop("window", Window()))
-    walked = {"signal": "ema", "params": GRID, **changes}
+    walked = {"strategy": "ema", "params": GRID, **changes}
     prepared = prepare_walk(
         workspace,
         source or SampleMarket(),
@@ -321,7 +321,7 @@ def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
 
 def test_bad_questions_store_no_fold(workspace: Workspace) -> None:
     bad: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"signal": "ema_9_12"}, UnknownName, "did you mean"),
+        ({"strategy": "ema_9_12"}, UnknownName, "did you mean"),
         ({"params": {"fats": [3]}}, UnknownName, "did you mean fast"),
         ({"params": {"fast": []}}, InvalidInput, "no value"),
         ({"params": {"fast": [50], "slow": [5]}}, InvalidInput, "makes sense"),

@@ -19,7 +19,7 @@ def test_blocked_entries_are_listed_and_counted(
     first = client.get(address, params={"limit": 1}, headers=viewer).json()
     rest = client.get(address, params={"after": first["next"]}, headers=viewer).json()
     blocks = first["rows"] + rest["rows"]
-    assert len(blocks) == run["refused_entries"] > 1
+    assert len(blocks) == run["blocked_entries"] > 1
     assert {(b["symbol"], b["reason"], b["class"]) for b in blocks} == {
         ("AAA", "insufficient_cash", "risk_valid")
     }

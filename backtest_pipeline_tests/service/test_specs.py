@@ -97,7 +97,7 @@ def test_runs_are_kept_compared_and_let_go(
         for fee in (1, 50)
     ]
     both = client.post("/backtests/compare", json={"run_ids": ids}, headers=viewer).json()
-    assert [one["name"] for one in both["config"]] == ["simulation.costs.fee_bps"]
+    assert [one["name"] for one in both["config"]] == ["costs.fee_bps"]
     told(
         client.post("/backtests/compare", json={"run_ids": ids[:1] * 2}, headers=viewer),
         "BAD_PARAMS",

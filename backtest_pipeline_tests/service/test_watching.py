@@ -31,7 +31,7 @@ from backtest_pipeline_tests.service.conftest import QUESTION, Store
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 EVERY_S = 0.05
-JOB = {"question": {"kind": "run", **QUESTION}}
+JOB = {"spec": {"kind": "run", **QUESTION}}
 
 
 def submitted(client: TestClient, runner: dict[str, str]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_a_job_that_makes_no_sense_is_refused_before_it_is_one(
         ({"params": {"fast": 9, "slow": 3}}, "BAD_PARAMS"),
         ({"start": "2024-02-02", "end": "2024-01-01"}, "BAD_RANGE"),
     ):
-        job = {"question": {**JOB["question"], **changed}}
+        job = {"spec": {**JOB["spec"], **changed}}
         answer = client.post("/backtest/jobs", json=job, headers=runner)
         assert answer.json()["code"] == code
     assert client.post("/backtest/jobs", json={}, headers=runner).json()["code"] == "BAD_PARAMS"

@@ -161,7 +161,7 @@ def test_a_timeframe_longer_than_the_bars_is_refused() -> None:
 def test_an_unknown_timeframe_names_its_neighbours() -> None:
     bars = good_bars()
     with pytest.raises(UnknownName, match="did you mean"):
-        simulate(bars, flags(bars), flags(bars), timeframe="1d")
+        simulate(bars, flags(bars), flags(bars), timeframe="1DD")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.strategies.registry import strategies, strategy_of
+from backtest_pipeline.market.errors import AmbiguousName, InvalidInput, UnknownName
+from backtest_pipeline.strategies.registry import Named, named, strategies, strategy_of
 
 GOOD: dict[str, dict[str, Any]] = {
     "ema_crossover": {"fast": 9, "slow": 21},
@@ -73,10 +73,22 @@ def test_bad_parameters_are_refused_by_name(
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name in GOOD for key in GOOD[name]])
-def test_a_missing_parameter_is_refused_by_name(name: str, key: str) -> None:
+def test_a_parameter_that_is_not_given_has_its_default(name: str, key: str) -> None:
     given = {k: v for k, v in GOOD[name].items() if k != key}
-    with pytest.raises(InvalidInput, match=f"{name}: {key}: Field required"):
-        strategy_of(name).parse(given)
+    strategy = strategy_of(name)
+    assert strategy.parse(given) == strategy.parse(GOOD[name])
+
+
+def test_short_names_are_the_shipped_strategies_and_others_are_their_first_word() -> None:
+    assert strategy_of("rsi").signal_type == "rsi_mean_revert"
+    assert strategy_of("macd").signal_type == "macd_crossover"
+    assert named("ema_9_21", ["ema_9_21"]) == Named(preset="ema_9_21")
+    assert named("ema", ["ema_9_21", "ema_21_50"]) == Named(strategy="ema_crossover")
+
+
+def test_a_first_word_that_several_have_is_refused_with_all_of_them() -> None:
+    with pytest.raises(AmbiguousName, match=r"macd_crossover \(strategy\), macd_fast \(preset\)"):
+        named("macd", ["macd_fast"])
 
 
 def test_parameters_cannot_be_changed_after_the_fact() -> None:

@@ -13,7 +13,7 @@ CREATE TABLE trials (
     dataset_version  TEXT NOT NULL,
     code_version     TEXT NOT NULL,
     source           TEXT NOT NULL CHECK (source IN (
-        'run', 'refresh', 'sweep', 'walk_forward', 'service', 'strategist'
+        'run', 'refresh', 'sweep', 'walk_forward', 'strategist'
     )),
     sharpe           DOUBLE PRECISION,
     n_obs            INTEGER NOT NULL CHECK (n_obs >= 0),
