@@ -64,7 +64,7 @@ def of_spec(
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(command, {**globals(), kind.__name__: kind}, include_extras=True)
+        hints = get_type_hints(command, include_extras=True)
         options = [
             replace(option, default=defaults.get(option.name, option.default))
             for option in options_of(kind, leave_out)

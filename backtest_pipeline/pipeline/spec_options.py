@@ -251,13 +251,14 @@ def _rates(path: str) -> dict[str, list[tuple[Any, float]]]:
 
 _TEXTS = {
     "sizing": _Text(
-        f"{', '.join(SIZINGS)}, with fields: fixed:fraction=0.5, volatility:target=0.2, "
+        f"mode ({', '.join(SIZINGS)}) and its fields: fixed:fraction=0.5, volatility:target=0.2, "
         "atr:risk=0.01,atr_multiple=2",
         _sizing,
         "fixed",
     ),
     "stops": _Text(
-        "stop_loss=, take_profit=, trailing= (fractions), trailing_atr=, atr_period=, max_bars=",
+        "rules: stop_loss=, take_profit=, trailing= (fractions), trailing_atr=, atr_period=, "
+        "max_bars=",
         _stops,
         "",
     ),

@@ -152,9 +152,9 @@ class _OnPreset(_OnStrategy):
         max_length=100,
         description="a registered preset, for example ema_9_21, in place of strategy and params",
     )
-    params: dict[str, Parameter] = Field(
+    params: dict[str, Parameter | None] = Field(
         default={},
-        description="parameters of the strategy; its defaults where not given",
+        description="parameters of the strategy; its defaults where not given, null is off",
         examples=[{"fast": 9, "slow": 21}],
     )
 
@@ -167,7 +167,8 @@ class RunSpec(_OnPreset):
     benchmark: str = Field(
         default="asset",
         max_length=32,
-        description="asset (buy and hold), cash, universe, or another symbol",
+        description="what it is compared with: asset (buy and hold), cash, universe, or another "
+        "symbol",
     )
     bands: bool = Field(
         default=False,
@@ -205,7 +206,9 @@ class WalkForwardSpec(_OnStrategy):
         max_length=10_000,
         description="in place of days: start of training, start and end of the test of each fold",
     )
-    mode: Mode = Field(default="rolling", description="rolling, expanding or anchored training")
+    mode: Mode = Field(
+        default="rolling", description="training windows: rolling, expanding or anchored"
+    )
     purge_bars: int = Field(default=0, ge=0, description="bars left out before each test")
     embargo: float = Field(
         default=0.01, ge=0, lt=1, description="share of a window left out besides, a fraction"
@@ -213,9 +216,11 @@ class WalkForwardSpec(_OnStrategy):
     objective: str = Field(
         default="sharpe",
         max_length=200,
-        description="a metric, composite, or weights: sharpe=1,calmar=0.5",
+        description="what is sought: a metric, composite, or weights: sharpe=1,calmar=0.5",
     )
-    search: Method = Field(default="auto", description="auto, grid, random or tpe")
+    search: Method = Field(
+        default="auto", description="how values are searched: auto, grid, random or tpe"
+    )
     max_combinations: int | None = Field(
         default=None, ge=1, description="BACKTEST_OPTIMIZER_MAX_COMBINATIONS where not given"
     )
@@ -251,12 +256,15 @@ class PortfolioSpec(_OnPreset):
     scheme: str = Field(
         default="equal_weight",
         max_length=64,
-        description="equal_weight, inverse_volatility, hrp, min_variance or min_cvar",
+        description="how capital is spread: equal_weight, inverse_volatility, hrp, "
+        "minimum_variance or cvar",
     )
     weights: dict[Symbol, float] | None = Field(
         default=None, description="in place of a scheme: fractions that sum to 1, by symbol"
     )
-    rebalance: Rebalance = Field(default="monthly", description="weekly, monthly or quarterly")
+    rebalance: Rebalance = Field(
+        default="monthly", description="when weights are set anew: weekly, monthly or quarterly"
+    )
     lookback: int = Field(
         default=90, ge=2, le=10_000, description="days from which weights are estimated"
     )

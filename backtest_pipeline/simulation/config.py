@@ -49,7 +49,9 @@ class SimulationConfig:
 
     costs: CostModel = field(default_factory=CostModel)
     sizing: Sizing = field(default_factory=FixedFractional)
-    direction: Annotated[Direction, Field(description="long, short or both")] = Direction.BOTH
+    direction: Annotated[
+        Direction, Field(description="sides that are traded: long, short or both")
+    ] = Direction.BOTH
     initial_cash: Annotated[
         float, Field(description="starting equity, in the quote currency of the bars")
     ] = 10_000.0
@@ -70,7 +72,7 @@ class SimulationConfig:
     ] = 0
     intrabar: Annotated[
         IntrabarOrder,
-        Field(description="stop_first or target_first, where one bar holds both and nothing tells"),
+        Field(description="what counts where a bar holds both: stop_first or target_first"),
     ] = IntrabarOrder.STOP_FIRST
     risk_free: Annotated[
         float, Field(description="return of cash a day, a fraction: 4 % a year is 0.0001")

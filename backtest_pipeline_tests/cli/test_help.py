@@ -74,3 +74,11 @@ def test_an_error_in_a_process_of_its_own_is_one_message_and_no_traceback() -> N
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.splitlines()[-1].startswith("error: --start 'soon' is not a day")
     assert "Traceback" not in found.stderr
+
+
+def test_the_help_of_a_portfolio_names_every_scheme_that_there_is() -> None:
+    from backtest_pipeline.pipeline.specs import PortfolioSpec
+    from backtest_pipeline.research.weights import SCHEMES
+
+    told = PortfolioSpec.model_fields["scheme"].description or ""
+    assert all(name in told for name in SCHEMES)

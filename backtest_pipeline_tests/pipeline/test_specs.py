@@ -1,0 +1,76 @@
+"""Specs: what is wrong with one is said by field, and options come to the same spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
+from backtest_pipeline.pipeline.identity import Asked, configurations
+from backtest_pipeline.pipeline.spec_options import options_of, spec_from
+from backtest_pipeline.pipeline.specs import RunSpec, SimulationSpec, WalkForwardSpec, spec_of
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.dimensions import SignalRow
+
+ONE = {"symbol": "BTC"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"symbl": "BTC"}, UnknownName, "unknown field 'symbl'; did you mean symbol"),
+        ({"costs": {"fee": 3}}, UnknownName, "unknown field 'fee'; did you mean fee_bps"),
+        ({"sizing": {"mode": "atr", "rsk": 1}}, UnknownName, "'rsk'; did you mean risk?"),
+        ({"sizing": {"mode": "fixd"}}, UnknownName, "unknown sizing 'fixd'; did you mean fixed"),
+        ({"direction": "lng"}, UnknownName, "unknown direction 'lng'; did you mean long"),
+        ({"params": {"fast": "9"}}, InvalidInput, "params.fast"),
+        ({"symbol": "A|B"}, InvalidInput, "symbol String should match pattern"),
+        ({"initial_cash": float("nan")}, InvalidInput, "initial_cash must be a finite number"),
+        ({"kind": "walkforward", "train_days": 0}, InvalidInput, "train_days must be greater"),
+    ],
+)
+def test_what_is_wrong_is_said_by_field(
+    changes: dict[str, Any], error: type[BacktestError], message: str
+) -> None:
+    with pytest.raises(error, match=message.replace("?", r"\?")):
+        spec_of({**ONE, **changes})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stops": {"stop_loss": 5}}, "it is a fraction, 5 % is 0.05"),
+        ({"risk_free": 0.04}, "risk_free must be above -0.01 and below 0.01, not 0.04"),
+        ({"costs": {"venue": "binance_prep"}}, "did you mean binance_perp"),
+    ],
+)
+def test_a_wrong_unit_is_refused_with_the_right_one(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BacktestError, match=message):
+        SimulationSpec.model_validate(given).config()
+
+
+def test_a_service_may_say_use_cache_in_either_way() -> None:
+    assert not spec_of({**ONE, "useCache": False}).use_cache
+    assert not spec_of({**ONE, "use_cache": False}).use_cache
+
+
+def test_options_that_are_left_alone_give_the_spec_of_the_defaults() -> None:
+    for kind in (RunSpec, WalkForwardSpec):
+        typed = {o.name: o.default for o in options_of(kind)} | {"asset": "BTC"}
+        assert spec_from(kind, typed) == kind(symbol="BTC")
+
+
+def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
+    preset = SignalRow(1, "ema_9_21", "ema_crossover", {"fast": 9, "slow": 21})
+    (found,) = configurations([preset], ["BTC"], "1D", Asked(SimulationConfig()))
+    assert found.identifying == {
+        "strategy": "ema_crossover",
+        "symbol": "BTC",
+        "params": {},
+        "timeframe": "1D",
+    }
+    again = RunSpec.model_validate(found.config)
+    assert (again.symbol, again.config()) == ("BTC", SimulationConfig())
+    other = SignalRow(2, "another name", "ema_crossover", {"slow": 21})
+    assert configurations([other], ["BTC"], "1D", Asked(SimulationConfig()))[0].hash == found.hash
