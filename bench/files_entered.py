@@ -14,15 +14,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import pandas as pd
 
 import backtest_pipeline
 from bench.store import fresh_store
 
 PACKAGE = Path(backtest_pipeline.__file__).parent
-SPEC = {"symbol": "S-ALPHA", "strategy": "ema_crossover", "params": {"fast": 9, "slow": 21}}
+SPEC: dict[str, Any] = {
+    "symbol": "S-ALPHA",
+    "strategy": "ema_crossover",
+    "params": {"fast": 9, "slow": 21},
+}
 
 
 def main() -> None:
@@ -67,8 +74,12 @@ _ROOT = f"{PACKAGE}/"
 
 
 def _python() -> None:
-    bars = backtest_pipeline.load_bars(asset="S-ALPHA")
-    backtest_pipeline.run_backtest(bars, SPEC["strategy"], SPEC["params"])
+    backtest_pipeline.run_backtest(_bars(), SPEC["strategy"], SPEC["params"])
+
+
+@cache
+def _bars() -> pd.DataFrame:
+    return backtest_pipeline.load_bars(asset="S-ALPHA")
 
 
 def _command() -> None:
@@ -89,7 +100,7 @@ def _service() -> None:
     fee = {"costs": {"fee_bps": 10 + len(_asked)}}
     _asked.append(fee)
     settings = load_settings()
-    service = load_service_settings(optimizer_max_concurrency=1, no_auth=True)
+    service = load_service_settings(optimizer_max_concurrency=1, service_auth="off")
     with TestClient(build_app(settings, service), base_url="http://localhost") as client:
         response = client.post("/backtest/run", json={**SPEC, **fee})
         assert response.status_code == 200, response.text
