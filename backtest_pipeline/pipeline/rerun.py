@@ -123,7 +123,7 @@ def _asked(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> A
 
 
 def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that a `SimulationSpec` holds, and what today's lacks of it."""
+    """The fields of a `SimulationSpec`; one that this code does not know is refused by name."""
     return {name: value for name, value in config.items() if name not in _NOT_SIMULATED}
 
 
