@@ -13,10 +13,10 @@ up: $(READY)  ## the Dagster UI on http://127.0.0.1:3000; Ctrl-C ends it
 	$(BIN)/backtest-pipeline up
 
 test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: $(READY)  ## the suite with random examples that it has not drawn before
-	BACKTEST_EXAMPLES=500 $(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=other
+	BACKTEST_EXAMPLES=500 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=other
 
 chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAOS_SEED repeats a run
 	BACKTEST_CHAOS_SEED=$(BACKTEST_CHAOS_SEED) $(BIN)/python -m pytest -m chaos -s
