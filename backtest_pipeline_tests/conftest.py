@@ -172,6 +172,10 @@ def _reached(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def database_like(template: Database, name: str) -> Iterator[Database]:
+    """A copy of a database, dropped when the next one is made: by then its sessions have ended.
+
+    Dropped at once, the server would wait a tenth of a second for them.
+    """
     import psycopg
     from psycopg.conninfo import make_conninfo
 
@@ -181,8 +185,13 @@ def database_like(template: Database, name: str) -> Iterator[Database]:
     with psycopg.connect(
         make_conninfo(template.conninfo, dbname="postgres"), autocommit=True
     ) as server:
+        while _left:
+            server.execute(f"DROP DATABASE {_left.pop()} WITH (FORCE)")  # pyright: ignore[reportCallIssue, reportArgumentType]
         server.execute(f"CREATE DATABASE {copy} TEMPLATE {name} STRATEGY file_copy")  # pyright: ignore[reportCallIssue, reportArgumentType]
         database = connect_database(make_conninfo(template.conninfo, dbname=copy))
         yield database
         database.close()
-        server.execute(f"DROP DATABASE {copy} WITH (FORCE)")  # pyright: ignore[reportCallIssue, reportArgumentType]
+        _left.append(copy)
+
+
+_left: list[str] = []

@@ -12,21 +12,22 @@ from backtest_pipeline.storage.settings import Settings
 
 URL_VARIABLE = "DAGSTER_PG_URL"
 
+_MODULE = "backtest_pipeline.defs.dagster_storage"
 _STORAGES = {
-    "run_storage": ("dagster_postgres.run_storage", "PostgresRunStorage"),
-    "event_log_storage": ("backtest_pipeline.defs.event_log", "BatchingEventLogStorage"),
-    "schedule_storage": ("dagster_postgres.schedule_storage", "PostgresScheduleStorage"),
+    "run_storage": "KeptRunStorage",
+    "event_log_storage": "BatchingEventLogStorage",
+    "schedule_storage": "KeptScheduleStorage",
 }
 # The URL is named, never written: it would show in the arguments of every Dagster process.
 _NAMED = "\n".join(
-    f"{name}: {{ module: {module}, class: {kind}, "
+    f"{name}: {{ module: {_MODULE}, class: {kind}, "
     f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }} }}"
-    for name, (module, kind) in _STORAGES.items()
+    for name, kind in _STORAGES.items()
 )
 DAGSTER_YAML = f"""\
 {_NAMED}
 instance_class:
-  module: backtest_pipeline.defs.event_log
+  module: {_MODULE}
   class: BatchingInstance
 run_launcher:
   module: backtest_pipeline.defs.launcher
@@ -75,8 +76,8 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
     config = {"postgres_url": _url(database)}
     reached = {
-        name: {"module": module, "class": kind, "config": config}
-        for name, (module, kind) in _STORAGES.items()
+        name: {"module": _MODULE, "class": kind, "config": config}
+        for name, kind in _STORAGES.items()
     }
     # Nothing of it is temporary: it is the public way to an instance by its folder and settings.
     return dg.DagsterInstance.local_temp(str(home), overrides=reached)

@@ -92,6 +92,32 @@ def test_dagster_s_rows_are_stored_in_a_transaction_for_many(
 
 
 @contextmanager
+def connections() -> Iterator[list[object]]:
+    """Those of Dagster's driver that are opened meanwhile."""
+    opened: list[object] = []
+
+    def note(connection: object, _: object) -> None:
+        if type(connection).__module__.startswith("psycopg2"):
+            opened.append(connection)
+
+    sa.event.listen(sa.Pool, "connect", note)
+    try:
+        yield opened
+    finally:
+        sa.event.remove(sa.Pool, "connect", note)
+
+
+def test_a_storage_keeps_its_connections(database: Database, tmp_path: Path) -> None:
+    run_with(database, tmp_path, ours=True)  # makes the tables
+    with connections() as theirs:
+        run_with(database, tmp_path, ours=False)
+    with connections() as ours:
+        run_with(database, tmp_path, ours=True)
+    # Each storage looks for its tables on one, and keeps two.
+    assert len(ours) <= 3 * (1 + 2) < len(theirs)
+
+
+@contextmanager
 def plain_log_records() -> Iterator[None]:
     """Python's own, whatever an earlier test of the command line has left."""
     before = logging.getLogRecordFactory()

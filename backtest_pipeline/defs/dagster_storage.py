@@ -1,9 +1,10 @@
-"""Dagster's event log in Postgres: events of many partitions together, and without secrets.
+"""Dagster's storage in Postgres: connections kept, events of many partitions together, no secrets.
 
-The only module that builds on how Dagster works inside, as there is no public way to any of it:
+The only module that builds on how Dagster's storage works inside, as there is no public way:
 
 - `SqlEventLogStorageTable`, `prepare_insert_event`, `prepare_insert_event_batch`,
-  `index_transaction` and `_store_asset_event` of its Postgres storage;
+  `index_transaction` and `_store_asset_event` of its event log in Postgres;
+- `_engine` of each of its three storages in Postgres;
 - `_get_event_batch_size` of its instance, which else only the environment of a whole process sets.
 
 What is gained by it, and when it can go: docs/adr/0001-private-dagster.md.
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.run_storage import PostgresRunStorage
+from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import pg_url_from_config
 
 from backtest_pipeline.storage.logs import redacted
@@ -44,7 +48,41 @@ class BatchingInstance(dg.DagsterInstance):
         return _BATCH
 
 
-class BatchingEventLogStorage(PostgresEventLogStorage):
+class _KeptConnections:
+    """A storage that keeps its connections open where Dagster's opens one for each statement."""
+
+    _engine: sa.Engine
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """The storage that the settings of an instance name."""
+        url = pg_url_from_config(config_value)
+        storage = cls(url, inst_data=inst_data)  # pyright: ignore[reportCallIssue]
+        storage._engine = sa.create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",  # as Dagster's
+            pool_size=2,  # it asks for a second one while it holds the first
+            pool_pre_ping=True,  # the server may have been restarted meanwhile
+        )
+        return storage
+
+    def dispose(self) -> None:
+        """Close the connections; Dagster calls it when the instance is left."""
+        super().dispose()  # pyright: ignore[reportAttributeAccessIssue]
+        self._engine.dispose()
+
+
+class KeptRunStorage(_KeptConnections, PostgresRunStorage):
+    """Dagster's runs in Postgres."""
+
+
+class KeptScheduleStorage(_KeptConnections, PostgresScheduleStorage):
+    """Dagster's ticks of schedules and sensors in Postgres."""
+
+
+class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
     """Dagster's Postgres event log that stores planned materializations as one batch.
 
     Before a run begins, Dagster plans one event for each asset and partition. It hands them over
@@ -52,12 +90,6 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
     over 894 partitions of four assets spent a quarter of a minute before its first step. They are
     the same rows here, in one statement and one transaction a batch.
     """
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> BatchingEventLogStorage:
-        return cls(pg_url_from_config(config_value), inst_data=inst_data)
 
     def prepare_insert_event(self, event: dg.EventLogEntry) -> Any:
         """As Dagster does it, but that no log line, and no error with its causes, tells a secret.
