@@ -3,6 +3,7 @@
 Each scheme takes float64 returns `(n_returns, n_assets)` that all vary, and the most that one
 asset may weigh (more than 1 / n_assets), and gives weights that are not negative and sum to 1.
 `scheme_weights` is the way in: it sees to the order of assets, to single ones and to tight caps.
+Scipy's solvers take a third of a second to load, and are by the schemes that use them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.linalg import solve_triangular
-from scipy.optimize import linprog, nnls
-from scipy.spatial.distance import squareform
 
 from backtest_pipeline.market.errors import BacktestError, UnknownName
 
@@ -76,6 +73,9 @@ def hierarchical_risk_parity(returns: np.ndarray, max_weight: float) -> np.ndarr
     Portfolio Management 42(4), 2016, with the Ledoit-Wolf covariance, and clusters joined by
     Ward's method on sqrt((1 - correlation) / 2). All halves of one depth are split at once.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
     covariance = ledoit_wolf(returns)
     distance = np.sqrt(np.maximum(0.5 * (1.0 - np.corrcoef(returns.T)), 0.0))
     order = leaves_list(linkage(squareform(distance, checks=False), "ward"))
@@ -107,6 +107,9 @@ def minimum_variance(returns: np.ndarray, max_weight: float) -> np.ndarray:
     least, which is a least-squares problem (Lawson and Hanson's). Where these break the cap, they
     are where the search under the cap begins.
     """
+    from scipy.linalg import solve_triangular
+    from scipy.optimize import nnls
+
     covariance = ledoit_wolf(returns)
     covariance.flat[:: len(covariance) + 1] += _RIDGE * covariance.trace() / len(covariance)
     root = np.linalg.cholesky(covariance)
@@ -172,6 +175,8 @@ def minimum_cvar(returns: np.ndarray, max_weight: float) -> np.ndarray:
     returns, each at most 1 / (5 % of their number), under which the best portfolio loses most. Its
     multipliers are the weights.
     """
+    from scipy.optimize import linprog
+
     n_returns, n_assets = returns.shape
     worst = 1.0 / ((1.0 - CVAR_LEVEL) * n_returns)
     # Variables: a probability per return, the loss, and per asset what its cap is worth.
