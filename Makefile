@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BACKTEST_CHAOS_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
-.PHONY: demo test fuzz fuzz-api chaos lint bench up clean
+.PHONY: demo test test-slow fuzz fuzz-api chaos lint bench up clean
 
 demo: $(READY)  ## the whole pipeline on the synthetic sample market
 	$(BIN)/backtest-pipeline demo
@@ -12,11 +12,15 @@ demo: $(READY)  ## the whole pipeline on the synthetic sample market
 up: $(READY)  ## the Dagster UI on http://127.0.0.1:3000; Ctrl-C ends it
 	$(BIN)/backtest-pipeline up
 
+# Three workers keep two cores busy: a tenth of the time, one waits for a server or a browser.
 test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+test-slow: $(READY)  ## what takes too long for the suite: every case of the benches at a tiny size
+	$(BIN)/python -m pytest -m slow
 
 fuzz: $(READY)  ## the suite with random examples that it has not drawn before
-	BACKTEST_EXAMPLES=500 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=other
+	BACKTEST_EXAMPLES=500 $(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile=other
 
 chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAOS_SEED repeats a run
 	BACKTEST_CHAOS_SEED=$(BACKTEST_CHAOS_SEED) $(BIN)/python -m pytest -m chaos -s
@@ -38,6 +42,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m backtest_pipeline.service.warm  # compiles what else each first process would
 	@touch $(READY)
 
 clean:

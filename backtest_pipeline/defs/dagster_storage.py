@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import dagster as dg
-import sqlalchemy as sa
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
-from dagster_postgres.utils import pg_url_from_config
+from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
 from backtest_pipeline.storage.logs import redacted
 
@@ -51,16 +50,16 @@ class BatchingInstance(dg.DagsterInstance):
 class _KeptConnections:
     """A storage that keeps its connections open where Dagster's opens one for each statement."""
 
-    _engine: sa.Engine
+    _engine: Any
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    ) -> Any:
         """The storage that the settings of an instance name."""
         url = pg_url_from_config(config_value)
         storage = cls(url, inst_data=inst_data)  # pyright: ignore[reportCallIssue]
-        storage._engine = sa.create_engine(
+        storage._engine = create_pg_engine(
             url,
             isolation_level="AUTOCOMMIT",  # as Dagster's
             pool_size=2,  # it asks for a second one while it holds the first

@@ -6,6 +6,7 @@ holds, and whoever reads it has to run code to build it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from contextlib import ExitStack
@@ -63,6 +64,7 @@ def warm() -> None:
     assert warm  # noqa: S101 - importing it is what warms
     with _opened().workspace().database.arrow():
         pass  # its driver takes longest to open
+    gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
 
 
 def execute_json(spec: str, user: str, asked_as: str) -> bytes | Failure:

@@ -11,29 +11,46 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import CASES
+
 ROOT = Path(__file__).parents[2]
-FIGURES = {
+QUICK = {
+    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
+    "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
+    "external": ("pandas.read_sql", "One look at all partitions"),
+    "results_store": ("the slowest filter", "Retention", "first page"),
+}
+SLOW = {
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),
     "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
-    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
-    "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
-    "external": ("pandas.read_sql", "One look at all partitions"),
-    "results_store": ("the slowest filter", "Retention", "first page"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
-    "service": ("Answers", "run, new", "run, repeated"),
 }
+SERVICE = {"service": ("Answers", "run, new", "run, repeated")}
+_NO_WRK = pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="wrk is not installed, which measures the service"
+)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a quick run of all cases writes."""
+@pytest.fixture(
+    scope="module",
+    params=[
+        QUICK,
+        pytest.param(SLOW, marks=pytest.mark.slow),
+        pytest.param(SERVICE, marks=[pytest.mark.slow, _NO_WRK]),
+    ],
+)
+def measured(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Cases with their figures, and what a quick run of them writes."""
+    figures = request.param
     output = tmp_path_factory.mktemp("bench") / "results.md"
     # In a process of its own: Dagster reads its home and its settings once for each process.
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--output", str(output)],
+        [sys.executable, "-m", "bench", *figures, "--quick", "--output", str(output)],
         cwd=ROOT,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
         capture_output=True,
@@ -41,19 +58,27 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return output.read_text()
+    return figures, output.read_text()
 
 
-@pytest.mark.parametrize("case", FIGURES)
-def test_each_case_writes_its_tables(case: str, results: str) -> None:
-    if case == "service" and shutil.which("wrk") is None:
-        pytest.skip("wrk is not installed, which measures the service")
+def test_each_case_writes_its_tables(measured: tuple[dict[str, tuple[str, ...]], str]) -> None:
+    figures, results = measured
     rows = [line for line in results.splitlines() if line.startswith(("| ", "### "))]
-    for figure in FIGURES[case]:
-        assert any(figure in row for row in rows)
+    missing = {
+        case: [one for one in names if not any(one in row for row in rows)]
+        for case, names in figures.items()
+    }
+    assert not any(missing.values()), missing
 
 
-def test_the_results_name_the_machine_but_no_host_and_no_path(results: str) -> None:
+def test_every_case_is_among_them() -> None:
+    assert {*QUICK, *SLOW, *SERVICE} == set(CASES)
+
+
+def test_the_results_name_the_machine_but_no_host_and_no_path(
+    measured: tuple[dict[str, tuple[str, ...]], str],
+) -> None:
+    _, results = measured
     assert "cores" in results
     assert platform.node() not in results
     assert str(ROOT) not in results

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.storage.database import Database
@@ -100,11 +101,11 @@ def connections() -> Iterator[list[object]]:
         if type(connection).__module__.startswith("psycopg2"):
             opened.append(connection)
 
-    sa.event.listen(sa.Pool, "connect", note)
+    event.listen(sa.Pool, "connect", note)
     try:
         yield opened
     finally:
-        sa.event.remove(sa.Pool, "connect", note)
+        event.remove(sa.Pool, "connect", note)
 
 
 def test_a_storage_keeps_its_connections(database: Database, tmp_path: Path) -> None:
