@@ -21,9 +21,8 @@ if TYPE_CHECKING:
         robustness,
         run_backtest,
     )
-    from backtest_pipeline.pipeline.explanation import Explanation, explain_diff
-    from backtest_pipeline.pipeline.exploration import Exploration, explore
-    from backtest_pipeline.pipeline.replay import Replay, replay
+    from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
+    from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
         PortfolioResult,
         RobustnessResult,
@@ -38,29 +37,36 @@ if TYPE_CHECKING:
         SweepSpec,
         WalkForwardSpec,
     )
-    from backtest_pipeline.pipeline.stored import (
+    from backtest_pipeline.pipeline.stored_runs import (
         compare_runs,
         export_bundle,
         get_run,
         list_runs,
     )
-    from backtest_pipeline.pipeline.walking import WalkForward, walk_forward
-    from backtest_pipeline.research.combinatorial import (
+    from backtest_pipeline.pipeline.use_cases.sweep import Exploration, explore
+    from backtest_pipeline.pipeline.use_cases.walk_forward import WalkForward, walk_forward
+    from backtest_pipeline.research.robustness.robustness import Robustness
+    from backtest_pipeline.research.validation.combinatorial import (
         combinatorial_paths,
         combinatorial_purged_splits,
     )
-    from backtest_pipeline.research.optimizer import Search
-    from backtest_pipeline.research.overfitting import probability_of_backtest_overfitting
-    from backtest_pipeline.research.robustness import Robustness
-    from backtest_pipeline.research.schedule import FixedDates, Schedule
-    from backtest_pipeline.research.splits import fixed_date_splits, walk_forward_splits
+    from backtest_pipeline.research.validation.optimizer import Search
+    from backtest_pipeline.research.validation.overfitting import (
+        probability_of_backtest_overfitting,
+    )
+    from backtest_pipeline.research.validation.schedule import FixedDates, Schedule
+    from backtest_pipeline.research.validation.splits import fixed_date_splits, walk_forward_splits
     from backtest_pipeline.simulation.costs import CostModel
-    from backtest_pipeline.simulation.many import BookSimulation, simulate_book
-    from backtest_pipeline.simulation.significance import (
+    from backtest_pipeline.simulation.metrics.significance import (
         deflated_sharpe_ratio,
         probabilistic_sharpe_ratio,
     )
-    from backtest_pipeline.simulation.single import SimulationResult, compute_metrics, simulate
+    from backtest_pipeline.simulation.pandas_objects.many import BookSimulation, simulate_book
+    from backtest_pipeline.simulation.pandas_objects.single import (
+        SimulationResult,
+        compute_metrics,
+        simulate,
+    )
     from backtest_pipeline.simulation.sizing import (
         AtrRisk,
         EqualWeight,
@@ -68,7 +74,7 @@ if TYPE_CHECKING:
         VolatilityScaled,
     )
     from backtest_pipeline.simulation.stops import StopRules
-    from backtest_pipeline.storage.results import RunFilter
+    from backtest_pipeline.storage.run_tables.run_search import RunFilter
 
 _HOMES = {
     "RunSpec": "pipeline.specs",
@@ -84,47 +90,47 @@ _HOMES = {
     "execute": "pipeline.api",
     "AtrRisk": "simulation.sizing",
     "BacktestError": "market.errors",
-    "BookSimulation": "simulation.many",
+    "BookSimulation": "simulation.pandas_objects.many",
     "CostModel": "simulation.costs",
     "EqualWeight": "simulation.sizing",
-    "Explanation": "pipeline.explanation",
-    "Exploration": "pipeline.exploration",
-    "FixedDates": "research.schedule",
+    "Explanation": "pipeline.replay.explain",
+    "Exploration": "pipeline.use_cases.sweep",
+    "FixedDates": "research.validation.schedule",
     "FixedFractional": "simulation.sizing",
-    "Replay": "pipeline.replay",
-    "Schedule": "research.schedule",
-    "Search": "research.optimizer",
-    "SimulationResult": "simulation.single",
+    "Replay": "pipeline.replay.replay",
+    "Schedule": "research.validation.schedule",
+    "Search": "research.validation.optimizer",
+    "SimulationResult": "simulation.pandas_objects.single",
     "StopRules": "simulation.stops",
     "VolatilityScaled": "simulation.sizing",
     "build_features": "pipeline.api",
-    "combinatorial_paths": "research.combinatorial",
-    "combinatorial_purged_splits": "research.combinatorial",
-    "compare_runs": "pipeline.stored",
-    "compute_metrics": "simulation.single",
-    "deflated_sharpe_ratio": "simulation.significance",
-    "export_bundle": "pipeline.stored",
-    "get_run": "pipeline.stored",
-    "list_runs": "pipeline.stored",
-    "RunFilter": "storage.results",
-    "explain_diff": "pipeline.explanation",
-    "explore": "pipeline.exploration",
-    "fixed_date_splits": "research.splits",
+    "combinatorial_paths": "research.validation.combinatorial",
+    "combinatorial_purged_splits": "research.validation.combinatorial",
+    "compare_runs": "pipeline.stored_runs",
+    "compute_metrics": "simulation.pandas_objects.single",
+    "deflated_sharpe_ratio": "simulation.metrics.significance",
+    "export_bundle": "pipeline.stored_runs",
+    "get_run": "pipeline.stored_runs",
+    "list_runs": "pipeline.stored_runs",
+    "RunFilter": "storage.run_tables.run_search",
+    "explain_diff": "pipeline.replay.explain",
+    "explore": "pipeline.use_cases.sweep",
+    "fixed_date_splits": "research.validation.splits",
     "generate_signals": "pipeline.api",
     "load_bars": "pipeline.api",
     "load_features": "pipeline.api",
     "load_signals": "pipeline.api",
-    "probabilistic_sharpe_ratio": "simulation.significance",
-    "probability_of_backtest_overfitting": "research.overfitting",
-    "Robustness": "research.robustness",
-    "replay": "pipeline.replay",
+    "probabilistic_sharpe_ratio": "simulation.metrics.significance",
+    "probability_of_backtest_overfitting": "research.validation.overfitting",
+    "Robustness": "research.robustness.robustness",
+    "replay": "pipeline.replay.replay",
     "robustness": "pipeline.api",
     "run_backtest": "pipeline.api",
-    "simulate": "simulation.single",
-    "simulate_book": "simulation.many",
-    "WalkForward": "pipeline.walking",
-    "walk_forward": "pipeline.walking",
-    "walk_forward_splits": "research.splits",
+    "simulate": "simulation.pandas_objects.single",
+    "simulate_book": "simulation.pandas_objects.many",
+    "WalkForward": "pipeline.use_cases.walk_forward",
+    "walk_forward": "pipeline.use_cases.walk_forward",
+    "walk_forward_splits": "research.validation.splits",
 }
 
 __all__ = [

@@ -13,6 +13,7 @@ from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
     from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls
+    from backtest_pipeline.defs.assets.restatements import restatements
     from backtest_pipeline.defs.assets.retention import retention
     from backtest_pipeline.defs.assets.rollups import portfolio_rollups
     from backtest_pipeline.defs.assets.stages import (
@@ -22,7 +23,6 @@ with beta_used_knowingly():
         signals,
         walk_forward,
     )
-    from backtest_pipeline.defs.assets.watching import restatements
     from backtest_pipeline.defs.automation import (
         leaderboard_job,
         look_ahead_job,

@@ -24,13 +24,13 @@ from backtest_pipeline.defs.partitions import (
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.batches import Progress
-from backtest_pipeline.pipeline.external import ExternalReader
+from backtest_pipeline.pipeline.stage import Progress
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known
-from backtest_pipeline.storage.database import Database, open_database
-from backtest_pipeline.storage.jobs import Job, request_cancel
+from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.tables.jobs import Job, request_cancel
 
 _log = logging.getLogger(__name__)
 # Everything is in Dagster's event log; the console belongs to the progress bars.
@@ -43,7 +43,7 @@ _EXTERNAL = ("feature_snapshots", "signals", "backtests")
 
 @dataclass(frozen=True)
 class RefreshResult:
-    """What a refresh came to.
+    """The result of a refresh.
 
     Attributes:
         assets, timeframes: what was refreshed.

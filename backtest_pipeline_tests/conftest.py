@@ -1,4 +1,4 @@
-"""Fixtures that all rooms share."""
+"""Fixtures that all layers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 if TYPE_CHECKING:
     from backtest_pipeline_tests.buckets import Server
@@ -72,9 +72,9 @@ def template(open_folder: Path) -> Iterator[Database]:
     """A migrated database on an embedded server of this test process; tests get copies of it."""
     import psycopg
 
-    from backtest_pipeline.storage.database import open_database
-    from backtest_pipeline.storage.embedded import embedded_server
-    from backtest_pipeline.storage.migrations import migrate
+    from backtest_pipeline.storage.postgres.database import open_database
+    from backtest_pipeline.storage.postgres.embedded import embedded_server
+    from backtest_pipeline.storage.postgres.migrations import migrate
     from backtest_pipeline.storage.settings import load_settings
 
     home = open_folder / "home"
@@ -179,7 +179,7 @@ def database_like(template: Database, name: str) -> Iterator[Database]:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    from backtest_pipeline.storage.database import connect_database
+    from backtest_pipeline.storage.postgres.database import connect_database
 
     copy = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 _OLDER = """
     CREATE TABLE schema_migrations (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.launch import refresh
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests import process_state
 
 
@@ -47,6 +47,13 @@ def test_a_refresh_leaves_environment_logging_and_warnings_as_they_are(
         "BACKTEST_BARS": "",
     }.items():
         monkeypatch.setenv(name, value)
+    # It sets warning filters of its own where it is first loaded, which is where it is needed.
+    import scipy.cluster.hierarchy
+    import scipy.linalg
+    import scipy.optimize
+    import scipy.special
+
+    assert scipy
     seen = list[tuple[dict[str, str], object, list[object]]]()
 
     def look(stage: str = "", done: int = 0, total: int = 0) -> None:

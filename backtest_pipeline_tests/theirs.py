@@ -10,9 +10,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from backtest_pipeline.market.errors import BacktestError
-from backtest_pipeline.storage.database import FEATURES_DSN, connect_database
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 from backtest_pipeline.storage.external.probe import FeatureTable, probe
+from backtest_pipeline.storage.postgres.database import FEATURES_DSN, connect_database
 from bench.external_table import grant_reading, make_external_table
 
 FILTERS = "alignment_source=multi_tf,venue_id=1"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from backtest_pipeline.sources.base import AssetInfo
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.dimensions import register_assets
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.dimensions import register_assets
 
 LIMIT_S = 300
 

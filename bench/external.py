@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.features import READ_COLUMNS
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.storage.database import open_database
-from backtest_pipeline.storage.external.opened import open_table
+from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.rows import read_panel
 from backtest_pipeline.storage.external.watermarks import current_watermarks
+from backtest_pipeline.storage.postgres.database import open_database
 from backtest_pipeline.storage.settings import load_settings
 from bench.clock import Clock, Seconds
 from bench.external_table import ALIGNMENT, VENUE, make_external_table

@@ -92,7 +92,7 @@ def _command() -> None:
 def _service() -> None:
     from starlette.testclient import TestClient
 
-    from backtest_pipeline.service import worker
+    from backtest_pipeline.service import pool_worker as worker
     from backtest_pipeline.service.app import build_app
     from backtest_pipeline.service.settings import load_service_settings
     from backtest_pipeline.storage.settings import load_settings

@@ -22,11 +22,11 @@ from sqlalchemy import text
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.specs import spec_of
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.metrics import METRIC_NAMES
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.files import FileBars
 from backtest_pipeline.sources.sample import SampleMarket

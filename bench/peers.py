@@ -9,11 +9,11 @@ import numpy as np
 from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
-from backtest_pipeline.pipeline.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.signals import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.storage.dimensions import SignalRow
+from backtest_pipeline.storage.tables.dimensions import SignalRow
 from bench.bars import random_bars
 from bench.engines import (
     CASH,

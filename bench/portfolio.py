@@ -10,12 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.portfolios import RollupConfig
-from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
-from backtest_pipeline.pipeline.rollups import roll_up
+from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.stages.rollups import roll_up
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.research.portfolio import PortfolioRules, form_portfolio
-from backtest_pipeline.research.weights import SCHEMES
+from backtest_pipeline.research.portfolio.portfolio import PortfolioRules, form_portfolio
+from backtest_pipeline.research.portfolio.weights import SCHEMES
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.files import FileBars
 from bench.bars import daily_bars, write_bars

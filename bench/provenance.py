@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import stored_signals
-from backtest_pipeline.pipeline.identity import fingerprints
-from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
-from backtest_pipeline.pipeline.replay import Verdict, replay_sample
+from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_sample
+from backtest_pipeline.pipeline.runs.identity import fingerprints
+from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.files import FileBars
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.code import code_on_disk
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.code_archive import code_on_disk
 from bench.bars import daily_bars, write_bars
 from bench.clock import Clock, Seconds
 from bench.harness import Report, Table
@@ -90,7 +90,7 @@ def run(*, quick: bool) -> Report:
             spent["archive of the sources"] = (1, _thread_time(code_on_disk))
             with clock.timing(taken, "replay"):
                 found = replay_sample(workspace, _SAMPLE, 0)
-    assert all(one.verdict is Verdict.SAME for one in found), found
+    assert all(one.verdict is ReplayVerdict.SAME for one in found), found
     whole = taken["refresh"].cpu
     rows = [[what, n, cpu, f"{cpu / whole:.1%}"] for what, (n, cpu) in spent.items()]
     added = sum(cpu for what, (_, cpu) in spent.items() if what != "series of the runs")

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import text
 
-from backtest_pipeline.pipeline.retention import retain
-from backtest_pipeline.pipeline.run_query import list_runs
+from backtest_pipeline.pipeline.runs.query import list_runs
+from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
-from backtest_pipeline.storage.pages import cursor_of
-from backtest_pipeline.storage.results import RunFilter
+from backtest_pipeline.storage.postgres.pages import cursor_of
+from backtest_pipeline.storage.run_tables.run_search import RunFilter
 from bench.harness import Report, Table
 from bench.store import fresh_store
 from bench.stored_runs import NEWEST, fill_runs

@@ -15,8 +15,8 @@ from types import FrameType
 
 _PROJECT = "backtest_pipeline."
 # Doors that everybody goes through: what counts is who goes.
-_DOORS = ("storage.copy", "storage.database", "market.panel")
-_IDLE = ("pipeline.batches", "pipeline.refresh")
+_DOORS = ("storage.postgres.copy", "storage.postgres.database", "market.panel")
+_IDLE = ("pipeline.stage", "pipeline.use_cases.refresh")
 
 
 @contextmanager

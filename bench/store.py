@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backtest_pipeline.storage.database import open_database
-from backtest_pipeline.storage.embedded import embedded_server
-from backtest_pipeline.storage.migrations import migrate
+from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
+from backtest_pipeline.storage.postgres.migrations import migrate
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 

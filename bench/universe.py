@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.batches import StageReport
-from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.stage import StageReport
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.files import FileBars
@@ -165,7 +165,7 @@ def _snapshots_table(profile: dict[str, Refresh]) -> Table:
             count
             for stage in ("bars", "features")
             for name, count in samples.get(stage, Counter()).items()
-            if name.startswith("storage.artifacts")
+            if name.startswith("storage.artifacts.artifacts")
         )
         total = sum(of_stage.total() for of_stage in samples.values())
         rows.append([kind, f"{kept / max(total, 1):.1%}"])

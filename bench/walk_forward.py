@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.research.optimizer import Objective, Search
-from backtest_pipeline.research.schedule import Schedule, tasks_of
-from backtest_pipeline.research.splits import Fold
-from backtest_pipeline.research.walk_forward import Chosen, Question, choose
+from backtest_pipeline.research.validation.optimizer import Objective, Search
+from backtest_pipeline.research.validation.schedule import Schedule, tasks_of
+from backtest_pipeline.research.validation.splits import Fold
+from backtest_pipeline.research.validation.walk_forward import Chosen, Question, choose
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.grid import parameter_space

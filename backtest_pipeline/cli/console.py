@@ -34,9 +34,9 @@ _TITLES = {
     "trade_count": "trades",
     "win_rate": "win rate",
     "fees_paid": "fees",
-    "diversification_benefit": "Sharpe gained",
-    "effective_bets": "bets",
-    "mean_turnover": "moved",
+    "diversification_benefit": "Sharpe gain",
+    "effective_bets": "effective bets",
+    "mean_turnover": "turnover",
 }
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.opening import opened_for
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Typed, of_spec, with_ranges
+from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import SweepSpec
 
 if TYPE_CHECKING:
-    from backtest_pipeline.pipeline.exploration import Exploration
     from backtest_pipeline.pipeline.results import SweepResult
+    from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 
 _BESIDE = ("sharpe", "total_return", "benchmark_return", "max_drawdown", "trade_count")
 
@@ -53,7 +53,7 @@ def explore(
 
 
 def _show(found: SweepResult, sweep: Exploration, page: Path) -> None:
-    from backtest_pipeline.report.exploration import remarks, selection_told, surroundings_told
+    from backtest_pipeline.report.sweep_page import remarks, selection_told, surroundings_told
 
     run = found.best_run
     of_what = "the synthetic sample market: " if run.synthetic else ""
@@ -63,7 +63,7 @@ def _show(found: SweepResult, sweep: Exploration, page: Path) -> None:
     for note in run.notes:
         say(note)
     for reason, rows in run.rows_by_reason.items():
-        say(f"rows of the source, skipped or remarked upon: {reason} {rows:,}")
+        say(f"rows of the source, skipped or flagged: {reason} {rows:,}")
     for remark in remarks(sweep.table, found.metric, found.left_out):
         say(remark)
     say(f"around the best: {surroundings_told(sweep.surroundings, found.metric)}")

@@ -17,9 +17,9 @@ from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
 if TYPE_CHECKING:
-    from backtest_pipeline.storage.database import Database
-    from backtest_pipeline.storage.jobs import Job
+    from backtest_pipeline.storage.postgres.database import Database
     from backtest_pipeline.storage.settings import Settings
+    from backtest_pipeline.storage.tables.jobs import Job
 
 app = typer.Typer(help="Requested computations, which Dagster runs.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""
-    from backtest_pipeline.storage.job_queue import JobFilter, list_jobs
+    from backtest_pipeline.storage.tables.job_queue import JobFilter, list_jobs
 
     wanted = JobFilter(
         user,
@@ -76,7 +76,7 @@ def list_(
 @app.command()
 def show(job_id: JobId, as_json: AsJson = False) -> None:
     """Show a job, and the units of work that it has stored."""
-    from backtest_pipeline.storage.jobs import read_job, unit_results
+    from backtest_pipeline.storage.tables.jobs import read_job, unit_results
 
     with _database() as (_, database), database.begin() as connection:
         job = read_job(connection, _id_of(job_id))
@@ -113,7 +113,7 @@ def cancel(job_id: JobId) -> None:
 @app.command()
 def resume(job_id: JobId) -> None:
     """Ask the question of a failed or cancelled job again, without what it has stored."""
-    from backtest_pipeline.pipeline.jobs import resume as go_on
+    from backtest_pipeline.pipeline.jobs.requests import resume as go_on
 
     with _database() as (settings, database):
         job = go_on(
@@ -128,7 +128,7 @@ def resume(job_id: JobId) -> None:
 @app.command()
 def watch(job_id: JobId) -> None:
     """Print how far a job is until it ends; exit code 1 where it does not end well."""
-    from backtest_pipeline.storage.jobs import read_job
+    from backtest_pipeline.storage.tables.jobs import read_job
 
     told = None
     with _database() as (_, database):
@@ -153,8 +153,8 @@ def watch(job_id: JobId) -> None:
 @contextmanager
 def _database() -> Iterator[tuple[Settings, Database]]:
     """The store's database alone: what jobs are known by needs no artifacts."""
-    from backtest_pipeline.cli.serving import ensure_schema
-    from backtest_pipeline.storage.database import open_database
+    from backtest_pipeline.cli.up import ensure_schema
+    from backtest_pipeline.storage.postgres.database import open_database
     from backtest_pipeline.storage.settings import load_settings
 
     settings = load_settings()

@@ -11,14 +11,14 @@ from backtest_pipeline.cli import (
     bars,
     explore,
     jobs,
-    offering,
+    leaderboard,
     portfolio,
-    ranking,
-    replaying,
-    results,
-    retaining,
+    replay,
+    retention,
     robustness,
     run,
+    runs,
+    serve,
     walk_forward,
 )
 from backtest_pipeline.cli.console import console, fail
@@ -32,19 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(ranking.app)
+app.add_typer(leaderboard.app)
 app.add_typer(bars.app, name="bars")
-app.add_typer(replaying.app)
-app.add_typer(results.app, name="runs")
-app.add_typer(retaining.app)
+app.add_typer(replay.app)
+app.add_typer(runs.app, name="runs")
+app.add_typer(retention.app)
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(offering.app)
+app.add_typer(serve.app)
 
 
 @app.command()
 def demo() -> None:
     """Run the whole pipeline on the synthetic sample market and show the results."""
-    from backtest_pipeline.cli import refreshing
+    from backtest_pipeline.cli import refresh as refreshing
 
     refreshing.demo()
 
@@ -70,7 +70,7 @@ def refresh(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
-    from backtest_pipeline.cli import refreshing
+    from backtest_pipeline.cli import refresh as refreshing
 
     refreshing.refresh(
         assets=split(assets),
@@ -88,7 +88,7 @@ def trials(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count what was tried on one asset, and deflate its runs' Sharpe ratios by it anew."""
-    from backtest_pipeline.cli import counting
+    from backtest_pipeline.cli import trials as counting
 
     counting.trials(asset=asset, tf=tf, as_json=as_json)
 
@@ -107,7 +107,7 @@ def look_ahead(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Probe whether a feature or a signal uses bars that come after it."""
-    from backtest_pipeline.cli import probing
+    from backtest_pipeline.cli import look_ahead as probing
 
     probing.look_ahead(
         assets=split(assets),
@@ -128,7 +128,7 @@ def restatements(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find history that was changed after runs had used it, and how much PnL that moved."""
-    from backtest_pipeline.cli import watching
+    from backtest_pipeline.cli import restatements as watching
 
     watching.restatements(
         assets=split(assets) or None, timeframes=split(timeframes) or None, as_json=as_json
@@ -141,7 +141,7 @@ def up(
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
 ) -> None:
     """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C ends all."""
-    from backtest_pipeline.cli import serving
+    from backtest_pipeline.cli import up as serving
 
     serving.up(host, port)
 
@@ -149,7 +149,7 @@ def up(
 @app.command()
 def migrate() -> None:
     """Bring the database schema up to date."""
-    from backtest_pipeline.cli import serving
+    from backtest_pipeline.cli import up as serving
 
     serving.migrate()
 
@@ -157,7 +157,7 @@ def migrate() -> None:
 @app.command()
 def doctor() -> None:
     """Check settings, store, schema, artifacts and disk, and say how to mend what is wrong."""
-    from backtest_pipeline.cli import serving
+    from backtest_pipeline.cli import up as serving
 
     serving.doctor()
 

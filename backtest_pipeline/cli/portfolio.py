@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.opening import opened_for
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
+from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import PortfolioSpec
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from backtest_pipeline.cli.console import console, print_json, say
-from backtest_pipeline.cli.opening import opened_for
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
+from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import RobustnessSpec
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _show(result: RobustnessResult, folder: str) -> None:
     console.print(_costs_table(result.envelope))
     say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")
     say(f"{result.draws:,} draws each, seed {result.seed}; bands and draws: {folder}")
-    say("no number here knows how many other runs were tried before this one")
+    say("none of these numbers is corrected for how many other runs were tried: see `trials`")
 
 
 def _doubts_table(what: str, row: Row, found: Row) -> Table:
@@ -172,7 +172,7 @@ def _assumed_bps(found: Row) -> float:
 
 
 def _worst(found: Row) -> float:
-    from backtest_pipeline.research.envelope import JUDGED_UP_TO
+    from backtest_pipeline.research.robustness.envelope import JUDGED_UP_TO
 
     return min(
         s["total_return"]

@@ -11,8 +11,8 @@ from backtest_pipeline.cli.console import (
     say,
     say_what_is_missing,
 )
-from backtest_pipeline.cli.opening import opened_for
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
+from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import RunSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(
 
 def table_row(found: RunResult) -> dict[str, object]:
     """A run as a row of a table: what was run, then its main metrics."""
-    from backtest_pipeline.pipeline.summary import TABLE_METRICS, rounded
+    from backtest_pipeline.pipeline.runs.summary import TABLE_METRICS, rounded
 
     return {
         "signal": found.preset or found.strategy,
@@ -63,7 +63,7 @@ def _show(found: RunResult, folder: str) -> None:
     say(f"{found.n_bars:,} bars{of_what}, closing from {first} to {last} UTC")
     if found.rows_by_reason:
         counts = ", ".join(f"{reason} {rows:,}" for reason, rows in found.rows_by_reason.items())
-        say(f"rows of the source, skipped or remarked upon: {counts}")
+        say(f"rows of the source, skipped or flagged: {counts}")
     if found.liquidated:
         say("the equity was used up: the position was liquidated, and the run ends there")
     if found.blocked_entries:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.opening import opened_for
 from backtest_pipeline.cli.options import (
     AsJson,
     Bars,
@@ -19,11 +18,12 @@ from backtest_pipeline.cli.options import (
     with_ranges,
 )
 from backtest_pipeline.cli.run import table_row
+from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import WalkForwardSpec
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import WalkForwardResult
-    from backtest_pipeline.pipeline.walking import Prepared
+    from backtest_pipeline.pipeline.use_cases.walk_forward import Prepared
 
 _BOUNDS = ("train_start", "train_end", "test_start", "test_end")
 
@@ -101,7 +101,7 @@ def _show_folds(prepared: Prepared) -> None:
 
 
 def _show(found: WalkForwardResult) -> None:
-    from backtest_pipeline.pipeline.summary import rounded
+    from backtest_pipeline.pipeline.runs.summary import rounded
 
     folds = [
         {

@@ -11,29 +11,34 @@ from backtest_pipeline.defs.resources import (
     SourceResource,
     WorkspaceResource,
 )
-from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
-from backtest_pipeline.pipeline.leaderboard import leaderboard_faults
-from backtest_pipeline.pipeline.look_ahead import (
+from backtest_pipeline.pipeline.audits.engine_cross_check import TOLERANCE
+from backtest_pipeline.pipeline.audits.engine_cross_check import second_opinion as replayed
+from backtest_pipeline.pipeline.audits.incremental import (
+    Recomputed,
+    recomputed_features,
+    recomputed_signals,
+)
+from backtest_pipeline.pipeline.audits.look_ahead import (
     leak_rows,
     probe_look_ahead,
     probed_before,
     record,
 )
-from backtest_pipeline.pipeline.negative_controls import (
+from backtest_pipeline.pipeline.audits.negative_controls import (
     MOST_FALSE,
     believes_too_much,
     newest_controls,
 )
-from backtest_pipeline.pipeline.other_histories import CUTS
-from backtest_pipeline.pipeline.recomputed import (
-    Recomputed,
-    recomputed_features,
-    recomputed_signals,
+from backtest_pipeline.pipeline.audits.other_histories import CUTS
+from backtest_pipeline.pipeline.audits.restatements import restated_lately
+from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
+from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults
+from backtest_pipeline.pipeline.replay.replay import (
+    Replay,
+    ReplayVerdict,
+    replay_sample,
+    todays_sample,
 )
-from backtest_pipeline.pipeline.replay import Replay, Verdict, replay_sample, todays_sample
-from backtest_pipeline.pipeline.restatements import restated_lately
-from backtest_pipeline.pipeline.second_opinion import TOLERANCE
-from backtest_pipeline.pipeline.second_opinion import second_opinion as replayed
 from backtest_pipeline.pipeline.workspace import Workspace
 
 _GRAIN = (
@@ -172,12 +177,12 @@ def replay(
 ) -> dg.AssetCheckResult:
     seed = datetime.now(UTC).toordinal() if config.seed is None else config.seed
     found = replay_sample(store.workspace, config.runs, seed)
-    bad = [one for one in found if one.verdict is not Verdict.SAME]
+    bad = [one for one in found if one.verdict is not ReplayVerdict.SAME]
     todays = todays_sample(store.workspace, config.runs, seed)
     moved = [one for one in todays if one.is_undeclared_change]
     for one in (*bad, *moved):
         context.log.error(_told(one))
-    said = [f"{len(found) - len(bad)} of {len(found)} runs came to the same"]
+    said = [f"{len(found) - len(bad)} of {len(found)} runs gave the same result"]
     if moved:
         said.append(
             f"today's code moves {len(moved)} of {len(todays)} and declares no change: see "
@@ -188,7 +193,10 @@ def replay(
         metadata={
             "seed": seed,
             "runs": len(found),
-            **{verdict.value: sum(one.verdict is verdict for one in found) for verdict in Verdict},
+            **{
+                verdict.value: sum(one.verdict is verdict for one in found)
+                for verdict in ReplayVerdict
+            },
             "unproven": [_told(one) for one in bad],
             "runs_on_todays_code": len(todays),
             "undeclared_changes": [_told(one) for one in moved],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.columns import CMC_FEATURES
 from backtest_pipeline.defs.assets.judgement import negative_controls
 from backtest_pipeline.defs.assets.stages import (
     OWNERS,
@@ -12,6 +11,7 @@ from backtest_pipeline.defs.assets.stages import (
     signals,
     walk_forward,
 )
+from backtest_pipeline.defs.assets.table_schemas import CMC_FEATURES
 from backtest_pipeline.defs.automation import refresh_job
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
@@ -22,8 +22,8 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.pipeline.external import ExternalReader
-from backtest_pipeline.pipeline.watermarks import Changes, by_timeframes, changes
+from backtest_pipeline.pipeline.stages.external_changes import Changes, by_timeframes, changes
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.external.watermarks import read_watermarks
 

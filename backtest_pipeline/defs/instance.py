@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings
 
 URL_VARIABLE = "DAGSTER_PG_URL"

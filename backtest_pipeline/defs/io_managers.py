@@ -14,12 +14,8 @@ from backtest_pipeline.defs import metadata
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.backtests import stored_signals
-from backtest_pipeline.pipeline.batches import Batches, Stage, StageReport, run_stage
-from backtest_pipeline.pipeline.counting import count_stage
-from backtest_pipeline.pipeline.features import stored_bars
-from backtest_pipeline.pipeline.signals import stored_features
-from backtest_pipeline.pipeline.summary import (
+from backtest_pipeline.pipeline.monitoring.counters import count_stage
+from backtest_pipeline.pipeline.runs.summary import (
     Summary,
     backtests_summary,
     bars_summary,
@@ -28,6 +24,10 @@ from backtest_pipeline.pipeline.summary import (
     snapshots_summary,
     walk_forward_summary,
 )
+from backtest_pipeline.pipeline.stage import Batches, Stage, StageReport, run_stage
+from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.stages.features import stored_bars
+from backtest_pipeline.pipeline.stages.signals import stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 
 
@@ -73,7 +73,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             workers=workspace.workers,
             rebuild=obj.rebuild,
             progress=workspace.progress,
-            patiently=workspace.database.patiently,
+            retrying=workspace.database.retrying,
         )
         count_stage(workspace, report)
         asset = context.asset_key.path[-1]

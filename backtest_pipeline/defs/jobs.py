@@ -10,16 +10,16 @@ from pydantic import Field
 
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
-from backtest_pipeline.pipeline.batches import StageReport, Status
 from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.job_work import work_on
-from backtest_pipeline.pipeline.jobs import Ended, Launched, reconcile
+from backtest_pipeline.pipeline.jobs.attempt import work_on
+from backtest_pipeline.pipeline.jobs.requests import Ended, Launched, reconcile
 from backtest_pipeline.pipeline.specs import spec_of
-from backtest_pipeline.storage.database import open_database
-from backtest_pipeline.storage.job_queue import Attempt
-from backtest_pipeline.storage.jobs import Claim, stop_cancelled
-from backtest_pipeline.storage.migrations import check
+from backtest_pipeline.pipeline.stage import StageReport, Status
+from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.migrations import check
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.tables.job_queue import Attempt
+from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
 
 JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
 # Dagster ends what has not ended itself this long after its time.

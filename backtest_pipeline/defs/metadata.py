@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from backtest_pipeline.pipeline.batches import StageReport, Status
-from backtest_pipeline.pipeline.summary import Summary
+from backtest_pipeline.pipeline.runs.summary import Summary
+from backtest_pipeline.pipeline.stage import StageReport, Status
 from backtest_pipeline.report.svg import line_chart, sparkline, svg_markdown
 
 _MOST_SHOWN = 20

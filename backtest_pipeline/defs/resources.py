@@ -8,7 +8,6 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from backtest_pipeline.pipeline.execution import plan_of
-from backtest_pipeline.pipeline.folds import Plan
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
 from backtest_pipeline.pipeline.specs import (
     RunSpec,
@@ -16,6 +15,7 @@ from backtest_pipeline.pipeline.specs import (
     SpecModel,
     WalkForwardSpec,
 )
+from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
@@ -88,7 +88,7 @@ class _Simulation(_SpecResource):
 class _WalkForward(_SpecResource):
     """Windows, objective and search of the stored walk-forwards; docs/walk-forward.md."""
 
-    def plan(self) -> Plan:
+    def plan(self) -> WalkForwardPlan:
         settings = load_settings()
         spec = spec_from(WalkForwardSpec, {"asset": "any", **self.given()})
         return plan_of(spec, settings.optimizer_max_combinations, settings.wfo_threshold)

@@ -1,5 +1,5 @@
 """Bars, timeframes, features, validation, partitions, errors: pure functions on arrays.
 
-This room knows no other room. Nothing here opens a file, a socket or a database, and nothing
-here knows what a strategy or a backtest is.
+The lowest layer: it imports no other. Nothing here opens a file, a socket or a database, and
+nothing here knows what a strategy or a backtest is.
 """

@@ -86,7 +86,7 @@ class BacktestError(Exception):
     is_public: bool = True
 
 
-SEE_LOG = "it failed; the log says why"
+SEE_LOG = "the computation failed unexpectedly; the log has the cause"
 
 
 def public_message(error: BaseException) -> str:

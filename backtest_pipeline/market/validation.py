@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from backtest_pipeline.market.asset_identity import LARGEST_STEP, STRAY, Trait, coins, later_name
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.identity import LARGEST_STEP, STRAY, Trait, coins, later_name
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
@@ -138,7 +138,7 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
 
     Returns:
         The panel of the same assets (some maybe empty now), each followed by the later coins of
-        its ticker, see `market.identity`; and the issues by asset and reason.
+        its ticker, see `market.asset_identity`; and the issues by asset and reason.
 
     Raises:
         InvalidInput: for a timeframe whose length follows the calendar.

@@ -17,24 +17,28 @@ from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
-from backtest_pipeline.pipeline.bars import SourceReader
-from backtest_pipeline.pipeline.external import ExternalReader, whole_columns
 from backtest_pipeline.pipeline.results import Result
 from backtest_pipeline.pipeline.specs import ExecutableSpec, RobustnessSpec, spec_of
+from backtest_pipeline.pipeline.stages.bars import SourceReader
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader, whole_columns
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.research.repeat import RunInputs
-from backtest_pipeline.research.robustness import Robustness, assess
+from backtest_pipeline.research.robustness.repeat import RunInputs
+from backtest_pipeline.research.robustness.robustness import Robustness, assess
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.frames import bars_panel, events_of, infer_timeframe
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.single import SimulationResult, simulate
+from backtest_pipeline.simulation.pandas_objects.frames import (
+    bars_panel,
+    events_of,
+    infer_timeframe,
+)
+from backtest_pipeline.simulation.pandas_objects.single import SimulationResult, simulate
 from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.sources.choose import choose_source
-from backtest_pipeline.storage.features import read_features
 from backtest_pipeline.storage.settings import exchange_access, load_settings
-from backtest_pipeline.storage.signals import read_signals
-from backtest_pipeline.strategies.base import signal_events
+from backtest_pipeline.storage.tables.features import read_features
+from backtest_pipeline.storage.tables.signals import read_signals
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.strategy import signal_events
 
 _ASSET = "asset"
 

@@ -7,19 +7,7 @@ from typing import Any
 
 from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.comparison import NOT_ASSETS
-from backtest_pipeline.pipeline.counting import EXTERNAL, Kind, counted
-from backtest_pipeline.pipeline.exploration import Exploration
-from backtest_pipeline.pipeline.external import ExternalReader
-from backtest_pipeline.pipeline.folds import Plan
-from backtest_pipeline.pipeline.on_demand import (
-    backtest,
-    portfolio_on_demand,
-    require_several,
-    shared_by,
-    sweep_on_demand,
-)
-from backtest_pipeline.pipeline.portfolios import RollupConfig
+from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, counted
 from backtest_pipeline.pipeline.result_rows import (
     portfolio_result,
     robustness_result,
@@ -35,7 +23,6 @@ from backtest_pipeline.pipeline.results import (
     SweepResult,
     WalkForwardResult,
 )
-from backtest_pipeline.pipeline.robustness import assess_run
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
     PortfolioSpec,
@@ -44,14 +31,27 @@ from backtest_pipeline.pipeline.specs import (
     SweepSpec,
     WalkForwardSpec,
 )
-from backtest_pipeline.pipeline.walking import Prepared, prepare_walk, walk_once
+from backtest_pipeline.pipeline.stages.benchmark_assets import NOT_ASSETS
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.use_cases.backtest import (
+    backtest,
+    portfolio_on_demand,
+    require_several,
+    shared_by,
+    sweep_on_demand,
+)
+from backtest_pipeline.pipeline.use_cases.robustness import assess_run
+from backtest_pipeline.pipeline.use_cases.sweep import Exploration
+from backtest_pipeline.pipeline.use_cases.walk_forward import Prepared, prepare_walk, walk_once
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.optimizer import Objective, Search
-from backtest_pipeline.research.portfolio import FIXED
-from backtest_pipeline.research.schedule import FixedDates, Schedule
+from backtest_pipeline.research.portfolio.portfolio import FIXED
+from backtest_pipeline.research.validation.optimizer import Objective, Search
+from backtest_pipeline.research.validation.schedule import FixedDates, Schedule
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.sources.choose import choose_source, exchange_of
-from backtest_pipeline.storage.results import note_request
+from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
@@ -73,7 +73,7 @@ def execute(
         workspace: the open store.
         settings: of this process.
         spec: what is asked for.
-        user: who asks, recorded with the runs; nobody where empty.
+        user: name of the caller, recorded with the runs; empty for nobody.
         bars: file, folder or `binance:1h` in place of the store's source.
         rebuild: compute also what has not changed.
 
@@ -194,7 +194,7 @@ def combinations_allowed(spec: WalkForwardSpec | SweepSpec, most: int) -> int:
     return spec.max_combinations or most
 
 
-def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> Plan:
+def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> WalkForwardPlan:
     """How a walk-forward is done; raises UnknownName, InvalidInput for what makes no sense."""
     schedule = (
         FixedDates(
@@ -212,7 +212,7 @@ def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> Plan:
             spec.step_days,
         )
     )
-    return Plan(
+    return WalkForwardPlan(
         schedule,
         Search(spec.search, combinations_allowed(spec, most), spec.seed),
         Objective.of(spec.objective),
@@ -220,7 +220,7 @@ def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> Plan:
     )
 
 
-def _plan(spec: WalkForwardSpec, settings: Settings) -> Plan:
+def _plan(spec: WalkForwardSpec, settings: Settings) -> WalkForwardPlan:
     return plan_of(spec, settings.optimizer_max_combinations, settings.wfo_threshold)
 
 

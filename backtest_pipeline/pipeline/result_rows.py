@@ -10,14 +10,13 @@ from uuid import UUID
 import numpy as np
 
 from backtest_pipeline.market.errors import RunNotFound
-from backtest_pipeline.pipeline.exploration import Exploration
 from backtest_pipeline.pipeline.results import (
     Combination,
-    Fold,
+    FoldResult,
     Interval,
     Member,
     Metrics,
-    Neighbourhood,
+    NeighbourhoodResult,
     PortfolioResult,
     RobustnessResult,
     RunResult,
@@ -25,26 +24,27 @@ from backtest_pipeline.pipeline.results import (
     WalkForwardResult,
 )
 from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.report.exploration import parameters
-from backtest_pipeline.research.bootstrap import FEWEST_DAYS, daily_equity
-from backtest_pipeline.research.robustness import NUMBERS
-from backtest_pipeline.research.selection import bootstrap_intervals
-from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRIC_NAMES
-from backtest_pipeline.storage.datasets import (
+from backtest_pipeline.report.sweep_page import parameters
+from backtest_pipeline.research.robustness.bootstrap import FEWEST_DAYS, daily_equity
+from backtest_pipeline.research.robustness.robustness import NUMBERS
+from backtest_pipeline.research.validation.selection import bootstrap_intervals
+from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRIC_NAMES
+from backtest_pipeline.storage.run_tables.portfolios import stored_portfolio
+from backtest_pipeline.storage.run_tables.runs import runs_by_id
+from backtest_pipeline.storage.tables.datasets import (
     not_fetched_since,
     quality_by_reason,
     synthetic_among,
 )
-from backtest_pipeline.storage.portfolios import stored_portfolio
-from backtest_pipeline.storage.runs import runs_by_id
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
 
 Row = Mapping[str, Any]
 
 
 def run_result(workspace: Workspace, row: Row, spec: RunSpec) -> RunResult:
-    """A row of `storage.runs.runs_by_id` as a result."""
+    """A row of `storage.run_tables.runs.runs_by_id` as a result."""
     bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
     return RunResult(**_of_run(workspace, row, spec), bands=bands)
 
@@ -65,7 +65,7 @@ def robustness_result(
 
 
 def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -> WalkForwardResult:
-    """A row of `storage.walk_forward.current_walk_forwards` with its folds as a result."""
+    """A row of `run_tables.walk_forward.current_walk_forwards` with its folds as a result."""
     own = (
         *("verdict", "reason", "threshold", "n_folds", "n_judged"),
         *("efficiency", "train_sharpe", "test_sharpe"),
@@ -142,7 +142,7 @@ def _intervals(found: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:
     return {name: (_known(low), _known(high)) for name, (low, high) in found.items()}
 
 
-def _fold(fold: Row) -> Fold:
+def _fold(fold: Row) -> FoldResult:
     bounds = ("fold", "train_start", "train_end", "test_start", "test_end")
     sides = {
         side: {
@@ -153,7 +153,7 @@ def _fold(fold: Row) -> Fold:
         for side in ("train", "test")
     }
     others = {name: fold[name] for name in ("params", "score", "n_combinations")}
-    return Fold.model_validate({**{name: fold[name] for name in bounds}, **others, **sides})
+    return FoldResult.model_validate({**{name: fold[name] for name in bounds}, **others, **sides})
 
 
 def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResult:
@@ -176,7 +176,7 @@ def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResu
         ranked=[combination(position) for position in range(min(top, len(ranked)))],
         median=combination(last // 2),
         worst=combination(last),
-        neighbourhood=Neighbourhood(
+        neighbourhood=NeighbourhoodResult(
             shape=str(around.shape),
             neighbours=len(around.neighbours),
             undefined=around.n_undefined,
@@ -220,7 +220,7 @@ def stored_portfolio_result(workspace: Workspace, portfolio_id: UUID) -> Portfol
 
 
 def portfolio_result(stored: Row, runs: Sequence[Row]) -> PortfolioResult:
-    """A row of `storage.portfolios.stored_portfolio` with the rows of its members' runs."""
+    """A row of `run_tables.portfolios.stored_portfolio` with the rows of its members' runs."""
     same = (
         *("scheme", "first_ts", "last_ts", "n_rebalances", "left_out", "metrics", "undefined"),
         *("snapshot_id", "result_fingerprint"),

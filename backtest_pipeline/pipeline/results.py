@@ -46,7 +46,7 @@ class RunResult(_Model):
         default=None, description="90 % bootstrap intervals by metric, where asked for"
     )
     rows_by_reason: dict[str, int] = Field(
-        description="rows of the source that were skipped or remarked upon"
+        description="rows of the source that were skipped or flagged"
     )
     not_fetched_since: datetime | None = Field(
         description="close of the first bar that the cache lacks while the exchange is offline"
@@ -63,7 +63,7 @@ class RunResult(_Model):
         return [self.run_id]
 
 
-class Fold(_Model):
+class FoldResult(_Model):
     """A training window, the parameters chosen on it, and their result on the test window."""
 
     fold: int
@@ -90,7 +90,7 @@ class WalkForwardResult(RunResult):
     test_sharpe: float | None
     n_folds: int
     n_judged: int
-    folds: list[Fold]
+    folds: list[FoldResult]
 
 
 class RobustnessResult(RunResult):
@@ -113,7 +113,7 @@ class Combination(_Model):
     metrics: Metrics
 
 
-class Neighbourhood(_Model):
+class NeighbourhoodResult(_Model):
     """The best combination's metric among that of its neighbours."""
 
     shape: str
@@ -138,7 +138,7 @@ class SweepResult(_Model):
     ranked: list[Combination] = Field(description="the best first")
     median: Combination
     worst: Combination
-    neighbourhood: Neighbourhood
+    neighbourhood: NeighbourhoodResult
     best_run: RunResult
     selection: Metrics = Field(description="how far the best can be luck; docs/research.md")
     bands: dict[str, Interval]

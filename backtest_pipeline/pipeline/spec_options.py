@@ -262,7 +262,7 @@ _TEXTS = {
         _stops,
         "",
     ),
-    "funding": _Text("file of funding rates: symbol, ts, rate; for the flat rate", _rates),
+    "funding": _Text("file of funding rates (symbol, ts, rate), in place of the flat rate", _rates),
     "params": _Text(
         "parameter of the strategy, for example fast=12; repeatable", _params, kind=list
     ),

@@ -29,7 +29,7 @@ from pydantic import (
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.symbols import SYMBOL_PATTERN
-from backtest_pipeline.research.choices import Method, Mode, Rebalance
+from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.sizing import SIZINGS
@@ -199,7 +199,9 @@ class WalkForwardSpec(_OnStrategy):
     train_days: float = Field(default=365, gt=0, description="days of a training window")
     test_days: float = Field(default=90, gt=0, description="days of a test window")
     step_days: float | None = Field(
-        default=None, gt=0, description="days from test to test; those of a test where not given"
+        default=None,
+        gt=0,
+        description="days from one test to the next; default: the length of a test",
     )
     dates: list[tuple[date, date, date]] = Field(
         default=[],
@@ -211,7 +213,10 @@ class WalkForwardSpec(_OnStrategy):
     )
     purge_bars: int = Field(default=0, ge=0, description="bars left out before each test")
     embargo: float = Field(
-        default=0.01, ge=0, lt=1, description="share of a window left out besides, a fraction"
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="fraction of the training bars left out before a test, beside the purge",
     )
     objective: str = Field(
         default="sharpe",

@@ -12,17 +12,17 @@ from typing import Any
 from backtest_pipeline.market.features import FEATURES_VERSION
 from backtest_pipeline.market.revision import RESTATEMENTS_VERSION
 from backtest_pipeline.market.validation import BARS_VERSION
-from backtest_pipeline.research.leaderboard import LEADERBOARD_VERSION
-from backtest_pipeline.research.look_ahead import LOOK_AHEAD_VERSION
-from backtest_pipeline.research.negative_controls import NEGATIVE_CONTROLS_VERSION
-from backtest_pipeline.research.portfolio import PORTFOLIO_VERSION
-from backtest_pipeline.research.robustness import ROBUSTNESS_VERSION
-from backtest_pipeline.research.walk_forward import WALK_FORWARD_VERSION
-from backtest_pipeline.simulation.account import ENGINE_VERSION
-from backtest_pipeline.simulation.benchmarks import BENCHMARKS
-from backtest_pipeline.simulation.metrics import METRICS_VERSION
-from backtest_pipeline.strategies.base import SIGNALS_VERSION
+from backtest_pipeline.research.look_ahead.look_ahead import LOOK_AHEAD_VERSION
+from backtest_pipeline.research.portfolio.portfolio import PORTFOLIO_VERSION
+from backtest_pipeline.research.ranking.leaderboard import LEADERBOARD_VERSION
+from backtest_pipeline.research.ranking.negative_controls import NEGATIVE_CONTROLS_VERSION
+from backtest_pipeline.research.robustness.robustness import ROBUSTNESS_VERSION
+from backtest_pipeline.research.validation.walk_forward import WALK_FORWARD_VERSION
+from backtest_pipeline.simulation.engine import ENGINE_VERSION
+from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
+from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION
 from backtest_pipeline.strategies.registry import strategies, strategy_hash
+from backtest_pipeline.strategies.strategy import SIGNALS_VERSION
 
 _SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
 _RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from backtest_pipeline.pipeline.batches import Progress, silent
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database, open_database
-from backtest_pipeline.storage.external.opened import open_table
+from backtest_pipeline.pipeline.stage import Progress, silent
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
-from backtest_pipeline.storage.migrations import check
+from backtest_pipeline.storage.postgres.database import Database, open_database
+from backtest_pipeline.storage.postgres.migrations import check
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ class Workspace:
         return "bars" if self.external is None else "features"
 
 
-def patient(
+def retried(
     use_case: Callable[Concatenate[Workspace, P], R],
 ) -> Callable[Concatenate[Workspace, P], R]:
     """Have a use case done again where the database goes away in the middle of it.
@@ -55,7 +55,7 @@ def patient(
 
     @wraps(use_case)
     def done(workspace: Workspace, *args: P.args, **kwargs: P.kwargs) -> R:
-        return workspace.database.patiently(
+        return workspace.database.retrying(
             use_case.__name__, lambda: use_case(workspace, *args, **kwargs)
         )
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest_pipeline.report.style import STYLE
 from backtest_pipeline.report.svg import Line, line_chart
-from backtest_pipeline.simulation.metrics import METRICS
+from backtest_pipeline.simulation.metrics.metrics import METRICS
 
 _TILES = (
     ("total return", "total_return"),
@@ -24,16 +24,16 @@ _TILES = (
     ("trades", "trade_count"),
 )
 _TRADES = {
-    "entry_ts": "entered",
-    "exit_ts": "left",
+    "entry_ts": "entry",
+    "exit_ts": "exit",
     "direction": "side",
-    "entry_price": "at",
-    "exit_price": "left at",
+    "entry_price": "entry price",
+    "exit_price": "exit price",
     "size": "size",
     "pnl": "profit",
-    "pnl_pct": "of entry",
+    "pnl_pct": "return",
     "bars_held": "bars",
-    "exit_reason": "left because of",
+    "exit_reason": "exit reason",
 }
 _SHARES = ("pnl_pct",)
 _WIDTH = 1120
@@ -80,7 +80,7 @@ def run_page(run: RunFacts) -> str:
         tiles="".join(_tile(title, name, run) for title, name in _TILES),
         equity=_chart("Equity", [("buy and hold", run.benchmark), ("this run", run.equity)], 320),
         drawdown=_chart(
-            "Below the highest equity so far, in percent",
+            "Drawdown, in percent",
             [("drawdown", 100 * run.drawdown)],
             190,
         ),
@@ -210,9 +210,9 @@ $warnings
 <div class="card metrics"><table><tbody>$metrics</tbody></table></div>
 <h2>Trades</h2>
 $trades
-<h2>Assumed</h2>
+<h2>Simulation settings</h2>
 <div class="card"><dl>$assumed</dl></div>
-<h2>Made from</h2>
+<h2>Data, code and environment</h2>
 <div class="card"><dl>$provenance</dl></div>
 </main>
 </body>

@@ -17,7 +17,7 @@ from backtest_pipeline.report.sweep_traces import (
     number_format,
     rounded,
 )
-from backtest_pipeline.research.neighbourhood import LOWER_IS_BETTER, Neighbourhood
+from backtest_pipeline.research.robustness.neighbourhood import LOWER_IS_BETTER, Neighbourhood
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

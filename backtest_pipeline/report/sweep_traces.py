@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.research.neighbourhood import best_first
-from backtest_pipeline.simulation.metrics import METRICS
+from backtest_pipeline.research.robustness.neighbourhood import best_first
+from backtest_pipeline.simulation.metrics.metrics import METRICS
 
 BLUE, GREY, ORANGE = "#1f6feb", "#6e7781", "#fb8500"
 _HOVERED = ("sharpe", "total_return", "max_drawdown", "trade_count")

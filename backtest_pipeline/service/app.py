@@ -15,13 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
 from backtest_pipeline.service.description import described
-from backtest_pipeline.service.metrics import Measured, Metrics
+from backtest_pipeline.service.job_events import Watching
+from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
+from backtest_pipeline.service.middleware import Requests
 from backtest_pipeline.service.pool import Pool
-from backtest_pipeline.service.refusals import answer_with_problems
-from backtest_pipeline.service.requests import Requests
+from backtest_pipeline.service.problem_handlers import answer_with_problems
 from backtest_pipeline.service.routes import ROUTERS
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
-from backtest_pipeline.service.watching import Watching
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)

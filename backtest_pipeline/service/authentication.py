@@ -12,10 +12,10 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from backtest_pipeline.service.oidc import Provider
 from backtest_pipeline.service.problems import Problem
-from backtest_pipeline.service.rates import Rates
+from backtest_pipeline.service.rate_limits import Rates
 from backtest_pipeline.service.settings import ServiceSettings
-from backtest_pipeline.storage.api_keys import PREFIX, Role, find_key
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.api_keys import PREFIX, Role, find_key
 
 _SUBJECT = re.compile(r"[\x20-\x7e]{1,200}")
 _bearer = HTTPBearer(
@@ -44,7 +44,7 @@ class User:
 
 
 class Doorkeeper:
-    """Tells who asks."""
+    """Finds out who the caller is."""
 
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
         self._settings, self._database = settings, database
@@ -61,7 +61,7 @@ class Doorkeeper:
         user = self._user(presented, address)
         request.state.user = user.name
         request.state.headers.update(
-            self._rates.require_room(user.counted_as, user.rate_per_minute)
+            self._rates.require_request(user.counted_as, user.rate_per_minute)
         )
         return user
 
@@ -76,7 +76,7 @@ class Doorkeeper:
         except Problem as problem:
             if problem.code == "UNAUTHORIZED":
                 # Who shares an address with somebody who guesses is not kept out with them.
-                self._rates.require_patience(address)
+                self._rates.require_few_failures(address)
                 self._rates.failed(address)
             raise
 

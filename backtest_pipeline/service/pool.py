@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from backtest_pipeline.service import worker
+from backtest_pipeline.service.pool_worker import begin, execute_json, warm
 from backtest_pipeline.service.problems import Failure, Problem
 from backtest_pipeline.storage.logs import request_id
 from backtest_pipeline.storage.settings import Settings
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 _START_S = 120
 # Imported once, by the process that all workers are forked from: a worker that takes the place
 # of another is warm in the time that a fork takes.
-_PRELOADED = [worker.__name__, "backtest_pipeline.service.warm"]
+_PRELOADED = [begin.__module__, "backtest_pipeline.service.warm"]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is to do: a spec as JSON, and who asks."""
+    """What a worker is to do: a spec as JSON, and the caller's name."""
 
     spec: str
     user: str
@@ -156,19 +156,17 @@ class _Worker:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
-        return ProcessPool(
-            1, initializer=worker.begin, initargs=(self._settings,), context=self._context
-        )
+        return ProcessPool(1, initializer=begin, initargs=(self._settings,), context=self._context)
 
     async def execute(self, work: Work, timeout_s: float) -> bytes | Failure:
         """What the process computes; raises as the future of a `pebble.ProcessPool`."""
         given = (work.spec, work.user, request_id.get())
         try:
-            return await asyncio.wrap_future(self._schedule(worker.execute_json, given, timeout_s))
+            return await asyncio.wrap_future(self._schedule(execute_json, given, timeout_s))
         except BrokenProcessPool:
             # It died while it had nothing to do, so that this work was not begun.
             await asyncio.to_thread(self._replace)
-            return await asyncio.wrap_future(self._schedule(worker.execute_json, given, timeout_s))
+            return await asyncio.wrap_future(self._schedule(execute_json, given, timeout_s))
 
     async def warmed(self) -> None:
         """Return when the process can compute at once.
@@ -178,7 +176,7 @@ class _Worker:
         """
         for last in (False, True):
             try:
-                await asyncio.wrap_future(self._schedule(worker.warm, (), _START_S))
+                await asyncio.wrap_future(self._schedule(warm, (), _START_S))
             except (ProcessExpired, BrokenProcessPool) as error:
                 if last:
                     raise RuntimeError("a worker process does not come up") from error

@@ -55,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "RUN_TIMEOUT": Kind(504, "The computation took too long"),
 }
 
-# What any route may answer that asks who asks, that takes a body, and that computes.
+# Responses common to routes with authentication, to those with a body, and to those that compute.
 AUTHENTICATED = (
     *("BAD_PARAMS", "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"),
     *("RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),

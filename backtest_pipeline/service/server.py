@@ -43,7 +43,7 @@ def serve(settings: Settings, service: ServiceSettings) -> None:
         host=service.service_host,
         port=service.service_port,
         log_config=None,
-        access_log=False,  # `service.requests` tells each request, with its id and its user
+        access_log=False,  # `service.middleware` tells each request, with its id and its user
         server_header=False,
         proxy_headers=bool(service.service_trusted_proxies),
         forwarded_allow_ips=list(service.service_trusted_proxies),

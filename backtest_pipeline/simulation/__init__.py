@@ -1,6 +1,6 @@
 """Orders from signals, costs, fills, equity, trades, metrics: pure functions on arrays.
 
-The only room that imports vectorbt, and only inside functions, because that import takes
+The only layer that imports vectorbt, and only inside functions, because that import takes
 seconds. What it never does: read or write a store, know a strategy by name, or look at a bar
 before the bar is closed.
 

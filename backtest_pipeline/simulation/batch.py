@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import (
@@ -14,9 +15,8 @@ from backtest_pipeline.simulation.inputs import (
     buy_and_hold,
     require_events,
 )
-from backtest_pipeline.simulation.metrics import compute_metrics_batch
+from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
-from backtest_pipeline.simulation.refusals import Refusals, refusal_log
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.account import Walked
+from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.equity import position_values
+from backtest_pipeline.simulation.engine import Walked
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
-from backtest_pipeline.simulation.metrics import compute_metrics_batch
+from backtest_pipeline.simulation.metrics.equity import position_values
+from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, pending_sides
-from backtest_pipeline.simulation.refusals import Refusals, refusal_log
 from backtest_pipeline.simulation.sizing import EqualWeight
 from backtest_pipeline.simulation.trades import Trades, trade_log
 

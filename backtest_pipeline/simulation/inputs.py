@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from backtest_pipeline.market.asset_identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.account import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
 from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
@@ -120,7 +120,7 @@ def _by_asset(panel: Panel, name: str, given: float | Mapping[str, float]) -> np
 
 
 def _with_finer_bars(bars: np.ndarray, panel: Panel, finer: Panel | None) -> np.ndarray:
-    """The finer bars, after `bars` is told which of them are its own."""
+    """The finer bars; `bars` is given the first and last of its own among them."""
     if finer is None:
         return np.zeros(0, FINE_BAR)
     if finer.timeframe.days >= panel.timeframe.days:

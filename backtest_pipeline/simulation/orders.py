@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtest_pipeline.simulation.account import (
+from backtest_pipeline.simulation.config import Direction
+from backtest_pipeline.simulation.engine import (
     LONG_ENTRY,
     LONG_EXIT,
     NOTHING_PENDING,
@@ -20,8 +21,7 @@ from backtest_pipeline.simulation.account import (
     SHORT_EXIT,
     decide_all,
 )
-from backtest_pipeline.simulation.config import Direction
-from backtest_pipeline.strategies.base import Events
+from backtest_pipeline.strategies.strategy import Events
 
 __all__ = [
     "LONG_ENTRY",

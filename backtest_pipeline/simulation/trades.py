@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.account import END_OF_DATA, EXIT_REASONS
+from backtest_pipeline.simulation.engine import END_OF_DATA, EXIT_REASONS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import event_bits
-from backtest_pipeline.strategies.base import Strategy, signal_events
+from backtest_pipeline.strategies.strategy import Strategy, signal_events
 
 NO_SIGNALS = -1
 

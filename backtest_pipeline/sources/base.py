@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from backtest_pipeline.market.asset_identity import Remark
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.identity import Remark
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.validation import RowIssue
 

@@ -94,7 +94,7 @@ class FileBars:
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of the named assets, or of all.
 
-        A later coin of a ticker is an asset of its own, `LUNA.2`; see `market.identity`.
+        A later coin of a ticker is an asset of its own, `LUNA.2`; see `market.asset_identity`.
 
         Raises:
             UnknownName: for an asset that no file has.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.market.identity import remarks_on
+from backtest_pipeline.market.asset_identity import remarks_on
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, MICROSECONDS, timeframe

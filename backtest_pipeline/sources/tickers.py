@@ -1,12 +1,12 @@
-"""Assets that are told from others of the same ticker by their bars, see `market.identity`."""
+"""Assets told from others of the same ticker by their bars, see `market.asset_identity`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from backtest_pipeline.market.asset_identity import remarks_on
 from backtest_pipeline.market.errors import BarsError
-from backtest_pipeline.market.identity import remarks_on
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.validation import Reason, RowIssue
 from backtest_pipeline.sources.base import AssetInfo, SourceBars, require_known
@@ -27,7 +27,7 @@ def told_apart(
     newest: Mapping[str, int],
     where: str,
 ) -> SourceBars:
-    """What a source read, with each later coin of a ticker as an asset, and what is told of all.
+    """What a source read, each later coin of a ticker as an asset of its own, with all defects.
 
     Args:
         panels: validated bars by timeframe.

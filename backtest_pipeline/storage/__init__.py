@@ -1,7 +1,7 @@
 """Postgres and artifacts: the embedded server, the database, migrations, bulk writes and reads.
 
-The only room with SQL and the only one that knows a driver. What a value means is decided in
-the rooms below, what is done with it in `pipeline`; here it is kept and given back unchanged.
-Every write of a block is one transaction, and every identifier and value reaches SQL quoted or
+The only layer with SQL and the only one that knows a driver. What a value means is decided in
+the layers below, what is done with it in `pipeline`; here it is kept and given back unchanged.
+Every write of a batch is one transaction, and every identifier and value reaches SQL quoted or
 bound.
 """

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from pydantic_settings import BaseSettings
 
 from backtest_pipeline.market.errors import BacktestError, StoreError
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import DAGSTER_SCHEMA, Database, open_database
-from backtest_pipeline.storage.external.opened import open_table
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.external.open_table import open_table
+from backtest_pipeline.storage.external.overview import columns_told, rows_told
 from backtest_pipeline.storage.external.probe import FeatureTable
-from backtest_pipeline.storage.external.report import columns_told, rows_told
-from backtest_pipeline.storage.migrations import check, schema_files
+from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
+from backtest_pipeline.storage.postgres.migrations import check, schema_files
 from backtest_pipeline.storage.settings import (
     PREFIX,
     Settings,

@@ -113,7 +113,7 @@ def set_up_logging(usual: LogFormat = "text", level: int = logging.WARNING) -> N
     # `Settings` checks it.
     as_json = (os.environ.get(FORMAT_VARIABLE) or usual).strip().lower() == "json"
     handler = _Stderr()
-    handler.setFormatter(_json_formatter() if as_json else _Text())
+    handler.setFormatter(_json_formatter() if as_json else _TextLines())
     root = logging.getLogger()
     for former in [h for h in root.handlers if isinstance(h, _Stderr)]:
         root.removeHandler(former)
@@ -145,7 +145,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         """Always `sys.stderr`."""
 
 
-class _Text(logging.Formatter):
+class _TextLines(logging.Formatter):
     converter = time.gmtime
 
     def __init__(self) -> None:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         home: absolute folder of the embedded server and, by default, the artifacts.
         bars: file or folder of bars, or `binance`; empty for the synthetic sample market.
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
-        store_patience_s: how long a database that has gone away is waited for before work that
+        store_retry_s: how long a database that has gone away is waited for before work that
             needs it is given up; 0 for not at all.
         artifacts_url: a local folder, or a bucket and maybe a prefix in it, such as
             `s3://bucket/prefix`; empty for `<home>/artifacts`.
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     run_store_mode: Literal["embedded", "postgres"] = "embedded"
     postgres_dsn: SecretStr | None = Field(default=None, validate_default=True)
     home: Path = Field(default_factory=default_home)
-    store_patience_s: float = Field(default=120, ge=0, le=3600)
+    store_retry_s: float = Field(default=120, ge=0, le=3600)
     artifacts_url: str = ""
     bars: str = ""
     timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES

@@ -7,7 +7,7 @@ from numba import njit
 from pydantic import Field
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
 
 
 class AtrBreakout(Params):
@@ -44,7 +44,7 @@ def _breakouts(high, low, close, atr, offsets, lookback, trail_mult, entry, exit
                 stop = max(stop, close[t] - trail_mult * atr[t])
 
 
-def _wishes(panel: Panel, params: AtrBreakout) -> Wishes:
+def _conditions(panel: Panel, params: AtrBreakout) -> Conditions:
     high, low, close = panel["high"], panel["low"], panel["close"]
     atr = panel[f"atr_{params.atr_period}"]
     long_entry, long_exit, short_entry, short_exit = np.zeros((4, len(panel)), bool)
@@ -52,14 +52,14 @@ def _wishes(panel: Panel, params: AtrBreakout) -> Wishes:
     _breakouts(high, low, close, atr, *rules, long_entry, long_exit)
     # A short is a long in the mirrored market.
     _breakouts(-low, -high, -close, atr, *rules, short_entry, short_exit)
-    return Wishes(long_entry, long_exit, short_entry, short_exit)
+    return Conditions(long_entry, long_exit, short_entry, short_exit)
 
 
 STRATEGY = Strategy(
     signal_type="atr_breakout",
     params_type=AtrBreakout,
     columns=_columns,
-    wishes=_wishes,
+    conditions=_conditions,
     grid={
         "lookback": range(10, 101, 10),
         "trail_mult": (1, 1.5, 2, 2.5, 3, 4, 5, 6),

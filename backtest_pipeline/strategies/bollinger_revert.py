@@ -7,7 +7,7 @@ from pydantic import Field
 
 from backtest_pipeline.market.features.rolling import crosses_above, deviation, mean
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
 
 
 class BollingerRevert(Params):
@@ -21,12 +21,12 @@ def _columns(_: BollingerRevert) -> tuple[str, ...]:
     return ("close",)
 
 
-def _wishes(panel: Panel, params: BollingerRevert) -> Wishes:
+def _conditions(panel: Panel, params: BollingerRevert) -> Conditions:
     close, offsets, n = panel["close"], panel.offsets, params.period
     middle = mean(close, offsets, n)
     spread = params.width * deviation(close, offsets, n) * np.sqrt((n - 1) / n)
     lower, upper = middle - spread, middle + spread
-    return Wishes(
+    return Conditions(
         long_entry=crosses_above(close, lower, offsets),
         long_exit=close >= middle,
         short_entry=crosses_above(upper, close, offsets),
@@ -38,6 +38,6 @@ STRATEGY = Strategy(
     signal_type="bollinger_revert",
     params_type=BollingerRevert,
     columns=_columns,
-    wishes=_wishes,
+    conditions=_conditions,
     grid={"period": range(10, 61, 5), "width": (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3)},
 )

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from backtest_pipeline.market.features.rolling import crosses_above
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
 
 
 class EmaCrossover(Params):
@@ -42,7 +42,7 @@ def _columns(params: EmaCrossover) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _wishes(panel: Panel, params: EmaCrossover) -> Wishes:
+def _conditions(panel: Panel, params: EmaCrossover) -> Conditions:
     fast, slow = panel[f"ema_{params.fast}"], panel[f"ema_{params.slow}"]
     crossed_up = crosses_above(fast, slow, panel.offsets)
     crossed_down = crosses_above(slow, fast, panel.offsets)
@@ -54,7 +54,7 @@ def _wishes(panel: Panel, params: EmaCrossover) -> Wishes:
     if params.min_atr_pct is not None:
         moves_enough = panel["atr_14"] / panel["close"] >= params.min_atr_pct
         long_entry, short_entry = long_entry & moves_enough, short_entry & moves_enough
-    return Wishes(
+    return Conditions(
         long_entry=np.asarray(long_entry),
         long_exit=crossed_down,
         short_entry=np.asarray(short_entry),
@@ -66,7 +66,7 @@ STRATEGY = Strategy(
     signal_type="ema_crossover",
     params_type=EmaCrossover,
     columns=_columns,
-    wishes=_wishes,
+    conditions=_conditions,
     cooldown=lambda params: params.cooldown_bars,
     grid={"fast": range(5, 51, 5), "slow": range(20, 201, 20)},
 )

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from backtest_pipeline.market.errors import EmptyGrid, GridTooLarge, InvalidInput, UnknownName
-from backtest_pipeline.strategies.base import Strategy
+from backtest_pipeline.strategies.strategy import Strategy
 
 Number = int | float
 MOST_IN_SPACE = 10_000_000

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from backtest_pipeline.market.features.rolling import crosses_above, ema
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
 
 
 class MacdCrossover(Params):
@@ -29,12 +29,12 @@ def _columns(params: MacdCrossover) -> tuple[str, ...]:
     return (f"ema_{params.fast}", f"ema_{params.slow}")
 
 
-def _wishes(panel: Panel, params: MacdCrossover) -> Wishes:
+def _conditions(panel: Panel, params: MacdCrossover) -> Conditions:
     macd = panel[f"ema_{params.fast}"] - panel[f"ema_{params.slow}"]
     line = ema(macd, panel.offsets, params.signal)
     crossed_up = crosses_above(macd, line, panel.offsets)
     crossed_down = crosses_above(line, macd, panel.offsets)
-    return Wishes(
+    return Conditions(
         long_entry=crossed_up,
         long_exit=crossed_down,
         short_entry=crossed_down,
@@ -46,6 +46,6 @@ STRATEGY = Strategy(
     signal_type="macd_crossover",
     params_type=MacdCrossover,
     columns=_columns,
-    wishes=_wishes,
+    conditions=_conditions,
     grid={"fast": range(6, 21, 2), "slow": range(20, 51, 5), "signal": (5, 7, 9, 12, 15)},
 )

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import backtest_pipeline.strategies as folder
 from backtest_pipeline.market.errors import AmbiguousName, UnknownName
-from backtest_pipeline.strategies.base import Strategy
 from backtest_pipeline.strategies.code import code_hash
+from backtest_pipeline.strategies.strategy import Strategy
 
-_CONTRACT = ("base",)
+_CONTRACT = ("strategy",)
 """What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}

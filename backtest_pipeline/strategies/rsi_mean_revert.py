@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from backtest_pipeline.market.features.rolling import crosses_above
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
 
 
 class RsiMeanRevert(Params):
@@ -44,7 +44,7 @@ def _rolling_percentile(
     return rolled.to_numpy()
 
 
-def _wishes(panel: Panel, params: RsiMeanRevert) -> Wishes:
+def _conditions(panel: Panel, params: RsiMeanRevert) -> Conditions:
     rsi = panel[f"rsi_{params.period}"]
     if params.percentile_window is None:
         lower = np.full(len(panel), params.lower)
@@ -52,7 +52,7 @@ def _wishes(panel: Panel, params: RsiMeanRevert) -> Wishes:
     else:
         lower = _rolling_percentile(rsi, panel, params.percentile_window, params.lower)
         upper = _rolling_percentile(rsi, panel, params.percentile_window, params.upper)
-    return Wishes(
+    return Conditions(
         long_entry=crosses_above(rsi, lower, panel.offsets),
         long_exit=rsi >= upper,
         short_entry=crosses_above(upper, rsi, panel.offsets),
@@ -64,6 +64,6 @@ STRATEGY = Strategy(
     signal_type="rsi_mean_revert",
     params_type=RsiMeanRevert,
     columns=_columns,
-    wishes=_wishes,
+    conditions=_conditions,
     grid={"lower": range(15, 46, 5), "upper": range(55, 86, 5), "period": (7, 10, 14, 21, 28)},
 )

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, undisturbed
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.conftest import fresh_store, workspace

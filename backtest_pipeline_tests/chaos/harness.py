@@ -20,10 +20,10 @@ import pandas as pd
 import sqlalchemy as sa
 from pandas.util import hash_pandas_object
 
-from backtest_pipeline.pipeline.checks import CHECKED, check_dataset
+from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import MANIFEST, ArtifactStore
-from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline.storage.artifacts.artifacts import MANIFEST, ArtifactStore
+from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.pipeline.markets import (
     Contents,
     StaticSource,

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backtest_pipeline.pipeline import backtests
-from backtest_pipeline.pipeline.publication import Publication
+from backtest_pipeline.pipeline.runs.publish import Publication
+from backtest_pipeline.pipeline.stages import backtests
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage import copy
-from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline_tests.pipeline.markets import StaticSource
 from backtest_pipeline_tests.pipeline.processes import refresh_store, started
 

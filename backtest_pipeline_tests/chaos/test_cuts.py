@@ -10,8 +10,8 @@ import pytest
 
 from backtest_pipeline.market.errors import StoreUnavailable
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.database import connect_database
-from backtest_pipeline.storage.patience import Patience
+from backtest_pipeline.storage.postgres.database import connect_database
+from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline_tests.chaos.harness import (
     MARKETS,
     Judge,
@@ -32,10 +32,10 @@ def proxy(workspace: Workspace) -> Iterator[Proxy]:
 
 
 @contextmanager
-def behind(proxy: Proxy, workspace: Workspace, patience_s: float) -> Iterator[Workspace]:
+def behind(proxy: Proxy, workspace: Workspace, retry_s: float) -> Iterator[Workspace]:
     """The store through the proxy, as a process of its own sees it."""
     dsn = proxy.dsn(workspace.database.conninfo)
-    database = connect_database(dsn, patience=Patience(patience_s))
+    database = connect_database(dsn, retry=Retry(retry_s))
     try:
         yield Workspace(database, fresh(workspace).artifacts)
     finally:
@@ -46,11 +46,11 @@ def refreshed(
     proxy: Proxy,
     workspace: Workspace,
     market: int,
-    patience_s: float = 60,
+    retry_s: float = 60,
     cut_at_commit: int | None = None,
 ) -> int:
     """Refresh through the proxy; returns how many COMMITs that took, those of opening left out."""
-    with behind(proxy, workspace, patience_s) as through:
+    with behind(proxy, workspace, retry_s) as through:
         before = proxy.commits
         if cut_at_commit is not None:
             proxy.cut_at_commit = before + cut_at_commit
@@ -72,10 +72,10 @@ def test_a_connection_cut_anywhere_leaves_old_or_new(
         market = n % 2
         proxy.cut_at_byte = proxy.carried + 1 + int(place)
         try:
-            refreshed(proxy, workspace, market, patience_s=0 if n % 4 < 2 else 60)
+            refreshed(proxy, workspace, market, retry_s=0 if n % 4 < 2 else 60)
             tally.add("went on by itself" if proxy.cut_at_byte is None else "ended before the cut")
         except StoreUnavailable:
-            tally.add("gave up at once, without patience")
+            tally.add("gave up at once, without a retry")
             judge.require_whole(workspace)
             refreshed(proxy, workspace, market)
         proxy.cut_at_byte = None

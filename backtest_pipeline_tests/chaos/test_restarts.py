@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import open_database
-from backtest_pipeline.storage.embedded import embedded_server
-from backtest_pipeline.storage.migrations import migrate
-from backtest_pipeline.storage.programs import find_programs
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
+from backtest_pipeline.storage.postgres.migrations import migrate
+from backtest_pipeline.storage.postgres.programs import find_programs
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, random_of
 from backtest_pipeline_tests.pipeline.processes import event, refreshing
@@ -101,6 +101,6 @@ def test_a_refresh_outlasts_the_death_of_its_server(
             process.join(LIMIT_S)
         assert process.exitcode == 0
         if n and is_embedded:
-            server.workspace.database.patience.revive()  # had it ended before the server died
+            server.workspace.database.retry.revive()  # had it ended before the server died
         judge.require_done(server.workspace, market)
     print(tally.told())  # noqa: T201

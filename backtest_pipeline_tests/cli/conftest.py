@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.cli.main import main
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 TABLES = (
     *("dim_assets", "dataset_versions", "data_quality", "cmc_features", "signals"),

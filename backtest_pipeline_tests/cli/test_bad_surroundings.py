@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.other_schemas import OtherSchema
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.market.validation import reasons_table
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data-quality.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"^-- [A-Z].*?;", PAGE, re.DOTALL | re.MULTILINE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.migrations import schema_files
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.migrations import schema_files
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.other_schemas import OtherSchema
 
@@ -31,7 +31,7 @@ def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(
     assert answer.code == 1
     assert "fail schema: " in answer.out
     assert answer.out.count("     mend: run `backtest-pipeline migrate`\n") == 2
-    assert answer.message == "to be mended: schema, dagster storage"
+    assert answer.message == "needs fixing: schema, dagster storage"
 
 
 def test_a_store_of_another_schema_is_named_with_what_to_do(
@@ -68,7 +68,7 @@ def test_all_variables_that_are_mistyped_or_make_no_sense_are_named(
         monkeypatch.setenv(f"BACKTEST_{name}", value)
     answer = cli("doctor")
     assert answer.code == 1
-    assert answer.message == "to be mended: variables, settings, service settings"
+    assert answer.message == "needs fixing: variables, settings, service settings"
     mistyped, settings, service = (
         [line for line in answer.out.splitlines() if line.startswith(f"fail {name}: ")]
         for name in ("variables", "settings", "service settings")

@@ -14,7 +14,7 @@ from backtest_pipeline.cli.options import Typed, with_ranges
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.spec_options import values_of
 from backtest_pipeline.pipeline.specs import SweepSpec
-from backtest_pipeline.simulation.metrics import METRIC_NAMES
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
 
@@ -134,7 +134,7 @@ def test_the_ledger_is_counted_by_strategy(cli: CommandLine, tmp_path: Path) -> 
     found = json.loads(cli("trials", "--asset", "S-ALPHA", "--json").out)
     (family,) = found["families"]
     assert (family["strategy"], family["trials"]) == ("ema_crossover", 6)
-    assert 1 <= family["of their own kind"] <= 6
+    assert 1 <= family["effective trials"] <= 6
     answer = cli("trials", "--asset", "S-ALPHA")
     assert answer.code == 0
     assert "tried on S-ALPHA|1D" in answer.out

@@ -78,7 +78,7 @@ def test_an_error_in_a_process_of_its_own_is_one_message_and_no_traceback() -> N
 
 def test_the_help_of_a_portfolio_names_every_scheme_that_there_is() -> None:
     from backtest_pipeline.pipeline.specs import PortfolioSpec
-    from backtest_pipeline.research.weights import SCHEMES
+    from backtest_pipeline.research.portfolio.weights import SCHEMES
 
     told = PortfolioSpec.model_fields["scheme"].description or ""
     assert all(name in told for name in SCHEMES)

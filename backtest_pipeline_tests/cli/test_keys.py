@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from backtest_pipeline.storage.api_keys import find_key
+from backtest_pipeline.storage.tables.api_keys import find_key
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
 

@@ -29,8 +29,8 @@ def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
     assert explained.code == 0, explained.err
     assert "data: equal" in explained.out
     assert "costs.fee_bps: 10.0 -> 30.0" in explained.out
-    assert "moves all that there is between A and B" in explained.out
-    assert "moved by config" in explained.out
+    assert "explains the whole difference between A and B" in explained.out
+    assert "explained by config" in explained.out
 
     with cli.database.begin() as connection:
         connection.execute(sa.text("UPDATE backtest_trades SET fees = 0 WHERE trade_no = 2"))

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.results import RobustnessResult
-from backtest_pipeline.research.robustness import NUMBERS
+from backtest_pipeline.research.robustness.robustness import NUMBERS
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
 

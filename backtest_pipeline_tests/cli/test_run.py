@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.results import RunResult
-from backtest_pipeline.simulation.metrics import METRIC_NAMES
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
 
@@ -124,8 +124,8 @@ def test_a_window_trades_what_a_direct_simulation_of_it_trades(
         SHORT_EXIT,
     )
     from backtest_pipeline.sources.files import FileBars
-    from backtest_pipeline.strategies.base import signal_events
     from backtest_pipeline.strategies.registry import strategy_of
+    from backtest_pipeline.strategies.strategy import signal_events
 
     found = as_json(
         cli,

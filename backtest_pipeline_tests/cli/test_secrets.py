@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
 from backtest_pipeline.market.errors import BacktestError
-from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
 CANARY = "SECRET-CANARY"

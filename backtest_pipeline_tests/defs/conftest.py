@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.defs_state.base import set_defs_state_storage
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 ASSETS = ("S-ALPHA", "S-BETA", "S-GAMMA")
 

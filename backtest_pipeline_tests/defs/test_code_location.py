@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from backtest_pipeline.defs.partitions import register_partitions
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 CANARY = "SECRET-CANARY"
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from backtest_pipeline.defs.instance import open_instance
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
 
 KEYS = ["a", "b", "c", "d"]

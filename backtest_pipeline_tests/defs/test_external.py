@@ -12,7 +12,7 @@ from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.external import watermark_sensor
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.theirs import FILTERS, Theirs
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

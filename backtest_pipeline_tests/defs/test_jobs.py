@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.jobs import requested_jobs
-from backtest_pipeline.pipeline.jobs import submit
+from backtest_pipeline.pipeline.jobs.requests import submit
 from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec, RunSpec
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.jobs import Job, read_job
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.jobs import Job, read_job
 
 RUN = JobSpec(
     spec=RunSpec(symbol="S-ALPHA", strategy="ema", params={"fast": 9, "slow": 21}),

@@ -8,7 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.test_runs import (
     QUIET,
     execute,

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from backtest_pipeline.defs.instance import DAGSTER_YAML, dagster_environment
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
 
 START_SECONDS = 120

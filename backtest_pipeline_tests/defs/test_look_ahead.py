@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-import backtest_pipeline.strategies as room
-from backtest_pipeline.storage.database import Database
+import backtest_pipeline.strategies as package
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.strategies import registry
 from backtest_pipeline_tests.defs.test_runs import QUIET, count, execute, rectangle, require_success
 
@@ -21,20 +21,20 @@ PEEKER = dedent("""
     import numpy as np
     import pandas as pd
 
-    from backtest_pipeline.strategies.base import Params, Strategy, Wishes
+    from backtest_pipeline.strategies.strategy import Params, Strategy, Conditions
 
 
     class Peeker(Params):
         pass
 
 
-    def _wishes(panel, params):
+    def _conditions(panel, params):
         tomorrow = pd.Series(panel["close"]).groupby(panel.segment_of_row).shift(-1)
         up = (tomorrow > panel["close"]).to_numpy(bool)
-        return Wishes(up, ~up, ~up, up)
+        return Conditions(up, ~up, ~up, up)
 
 
-    STRATEGY = Strategy("peeker", Peeker, lambda _: ("close",), _wishes)
+    STRATEGY = Strategy("peeker", Peeker, lambda _: ("close",), _conditions)
 """)
 
 
@@ -51,12 +51,12 @@ def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
         connection.execute(
             sa.text("INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
         )
-    room.__path__.append(str(tmp_path))
+    package.__path__.append(str(tmp_path))
     _forget()
     yield
-    room.__path__.remove(str(tmp_path))
+    package.__path__.remove(str(tmp_path))
     _forget()
-    del sys.modules[f"{room.__name__}.peeker"]
+    del sys.modules[f"{package.__name__}.peeker"]
 
 
 def probes(run: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
 from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
 

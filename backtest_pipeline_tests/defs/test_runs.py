@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -6,7 +6,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from backtest_pipeline.defs.resources import SimulationResource
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
 
 STOPS = SimulationResource(stops="stop_loss=0.08,trailing_atr=3,max_bars=40")

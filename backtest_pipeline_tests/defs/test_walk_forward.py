@@ -12,8 +12,8 @@ from backtest_pipeline.defs.automation import weekly_walk_forward
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WalkForwardResource
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.storage.checks import violations
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.table_checks import violations
 from backtest_pipeline_tests.defs.test_runs import (
     count,
     execute,

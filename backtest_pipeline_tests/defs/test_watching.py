@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import sqlalchemy as sa
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.test_judgement import check_of, judged, metadata_of
 from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
 

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,9 +45,9 @@ def test_the_portfolio_example_and_query_run(
 
 
 def test_the_portfolio_page_names_every_scheme_and_figure() -> None:
-    from backtest_pipeline.pipeline.portfolios import FIGURES
-    from backtest_pipeline.research.portfolio import LEFT_OUT, SCHEDULES
-    from backtest_pipeline.research.weights import SCHEMES
+    from backtest_pipeline.pipeline.stages.portfolios import FIGURES
+    from backtest_pipeline.research.portfolio.portfolio import LEFT_OUT, SCHEDULES
+    from backtest_pipeline.research.portfolio.weights import SCHEMES
 
     text = (ROOT / "docs/portfolios.md").read_text()
     for name in (*SCHEMES, *SCHEDULES, *LEFT_OUT, *FIGURES):
@@ -148,7 +148,7 @@ def test_the_query_on_the_data_sources_page_runs(tmp_path: Path) -> None:
 
 
 def test_every_number_of_a_robustness_is_stored_and_explained(database: Database) -> None:
-    from backtest_pipeline.research.robustness import DOUBTS
+    from backtest_pipeline.research.robustness.robustness import DOUBTS
 
     page = (ROOT / "docs/robustness.md").read_text()
     (query,) = blocks("docs/robustness.md", "sql")

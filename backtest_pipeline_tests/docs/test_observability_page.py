@@ -8,13 +8,13 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from backtest_pipeline.pipeline.counting import METRICS
+from backtest_pipeline.pipeline.monitoring.counters import METRICS
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.metrics import Metrics
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.service.metrics_endpoint import Metrics
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.ops.queries import alerts
-from backtest_pipeline_tests.service.test_metrics import Waiting
+from backtest_pipeline_tests.service.test_metrics_endpoint import Waiting
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 

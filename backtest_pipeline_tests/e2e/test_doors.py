@@ -13,14 +13,14 @@ from starlette.testclient import TestClient
 
 import backtest_pipeline as bp
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.pipeline.jobs import submit
+from backtest_pipeline.pipeline.jobs.requests import submit
 from backtest_pipeline.pipeline.specs import JobSpec, spec_of
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import load_service_settings
-from backtest_pipeline.storage.api_keys import create_key
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.jobs import Claim, read_job, unit_results
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.tables.api_keys import create_key
+from backtest_pipeline.storage.tables.jobs import Claim, read_job, unit_results
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.conftest import database_like
 

@@ -15,17 +15,17 @@ from fastapi import FastAPI
 
 from backtest_pipeline.market.errors import NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.batches import Outcome, StageReport, Status
-from backtest_pipeline.pipeline.counting import count_stage, counted
-from backtest_pipeline.pipeline.measuring import measure_storage
+from backtest_pipeline.pipeline.monitoring.counters import count_stage, counted
+from backtest_pipeline.pipeline.monitoring.store_size import measure_storage
+from backtest_pipeline.pipeline.stage import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.metrics import Measured, Metrics
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database, connect_database
+from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.ops.queries import ALERTS
 from backtest_pipeline_tests.ports import free_port
-from backtest_pipeline_tests.service.test_metrics import Waiting
+from backtest_pipeline_tests.service.test_metrics_endpoint import Waiting
 from backtest_pipeline_tests.waiting import until
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import Contents, contents, refresh, whole
 

@@ -1,4 +1,4 @@
-"""Small sources of bars, and what a store holds, for the tests of this room."""
+"""Small sources of bars, and what a store holds, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.market.validation import RowIssue
-from backtest_pipeline.pipeline.batches import StageReport
-from backtest_pipeline.pipeline.refresh import refresh_backtests, refresh_signals
+from backtest_pipeline.pipeline.stage import StageReport
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import AssetInfo, BarSource, SourceBars, require_known

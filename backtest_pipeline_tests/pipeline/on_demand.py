@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from backtest_pipeline.pipeline.identity import Asked, simulation_config
-from backtest_pipeline.pipeline.on_demand import Made, backtest
-from backtest_pipeline.pipeline.robustness import assess_run
+from backtest_pipeline.pipeline.runs.identity import Asked, simulation_config
 from backtest_pipeline.pipeline.specs import RunSpec
+from backtest_pipeline.pipeline.use_cases.backtest import Made, backtest
+from backtest_pipeline.pipeline.use_cases.robustness import assess_run
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource
-from backtest_pipeline.storage.dimensions import active_signals
+from backtest_pipeline.storage.tables.dimensions import active_signals
 from backtest_pipeline.strategies.registry import named
 
 
@@ -27,7 +27,7 @@ def backtest_once(
     asked: Asked,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
-    """One run as `storage.runs.runs_by_id` gives it."""
+    """One run as `storage.run_tables.runs.runs_by_id` gives it."""
     return _made(workspace, source, signal, asset, tf, asked, rebuild).runs[0]
 
 

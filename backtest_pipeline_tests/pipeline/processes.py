@@ -14,8 +14,8 @@ from typing import Any
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import Database, connect_database, open_database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database, connect_database, open_database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 

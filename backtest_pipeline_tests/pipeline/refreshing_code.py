@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from backtest_pipeline.pipeline.replay import todays_sample
+from backtest_pipeline.pipeline.replay.replay import todays_sample
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.walking_process import MARKET, PARTITIONS, walk
 

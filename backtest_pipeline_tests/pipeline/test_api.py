@@ -12,7 +12,7 @@ import pytest
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, SchemaNotMigrated, UnknownName
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.refresh import refresh_signals
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline_tests.other_schemas import OtherSchema

@@ -33,7 +33,7 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.sample import SampleMarket
-from backtest_pipeline.storage.runs import current_runs
+from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.pipeline.markets import refresh
 

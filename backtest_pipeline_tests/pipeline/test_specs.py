@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
-from backtest_pipeline.pipeline.identity import Asked, configurations
+from backtest_pipeline.pipeline.runs.identity import Asked, configurations
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
 from backtest_pipeline.pipeline.specs import RunSpec, SimulationSpec, WalkForwardSpec, spec_of
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.dimensions import SignalRow
+from backtest_pipeline.storage.tables.dimensions import SignalRow
 
 ONE = {"symbol": "BTC"}
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.code import (
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.code_archive import (
     archive_of,
     extracted,
     installed_code,
@@ -27,9 +27,9 @@ import sys
 from pathlib import Path
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import connect_database
-from backtest_pipeline_tests.pipeline.test_explanation import BARS, run
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import connect_database
+from backtest_pipeline_tests.pipeline.replay.test_explain import BARS, run
 store = Workspace(connect_database(sys.argv[1]), ArtifactStore(Path(sys.argv[2])))
 print(run(store, BARS, SimulationConfig())["run_id"])
 store.database.close()

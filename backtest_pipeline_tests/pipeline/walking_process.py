@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.batches import StageReport, run_stage
-from backtest_pipeline.pipeline.folds import Plan
-from backtest_pipeline.pipeline.signals import stored_features
-from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.stage import StageReport, run_stage
+from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.signals import stored_features
+from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.schedule import Schedule
+from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.artifacts import ArtifactStore
-from backtest_pipeline.storage.database import connect_database
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
 
 PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
@@ -29,7 +29,7 @@ WITHOUT_LAST_WEEK = StaticSource(
         )
     }
 )
-PLAN = Plan(Schedule(150, 60))
+PLAN = WalkForwardPlan(Schedule(150, 60))
 
 _context = mp.get_context("forkserver")
 _context.set_forkserver_preload([__name__])

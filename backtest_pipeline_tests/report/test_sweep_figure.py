@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from plotly.graph_objects import Figure
 
-from backtest_pipeline.report.exploration import Subject, exploration_page, surroundings_told
 from backtest_pipeline.report.sweep_figure import sweep_figure
+from backtest_pipeline.report.sweep_page import Subject, exploration_page, surroundings_told
 from backtest_pipeline.report.sweep_traces import number_format
-from backtest_pipeline.research.neighbourhood import neighbourhood
-from backtest_pipeline.research.selection import Tried, selection
-from backtest_pipeline.simulation.metrics import METRIC_NAMES
+from backtest_pipeline.research.robustness.neighbourhood import neighbourhood
+from backtest_pipeline.research.validation.selection import Tried, selection
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 
 AXES: dict[str, Sequence[float]] = {
     "fast": (5, 9, 21),

@@ -1,4 +1,4 @@
-"""Runs for the tests of this room."""
+"""Runs for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtest_pipeline.research.repeat import RunInputs
+from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.frames import bars_panel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
 from backtest_pipeline_tests.simulation.markets import bars_of, random_events, random_panel
 
 FREE = CostModel(0.0, 0.0)

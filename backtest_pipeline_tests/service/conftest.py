@@ -20,9 +20,9 @@ from starlette.testclient import TestClient
 
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import load_service_settings
-from backtest_pipeline.storage.api_keys import create_key
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.tables.api_keys import create_key
 from backtest_pipeline_tests.cli.files import daily_bars, write
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.waiting import until

@@ -30,7 +30,7 @@ CLIENTS = 200
 # What is asked about this symbol waits at a gate, wherever a test holds one.
 GATED = {**QUESTION, "symbol": "BBB"}
 SEARCH = {**GATED, "params": {"fast": [3, 5], "slow": [8, 13]}}
-PATIENCE_S = 300
+LIMIT_S = 300
 
 two_workers = pytest.mark.skipif(
     (os.cpu_count() or 1) < 2, reason="there is a worker for each core, and this needs two"
@@ -44,7 +44,7 @@ def key(store: Store) -> dict[str, str]:
 
 def post(server: Server, key: dict[str, str], route: str, question: dict[str, Any]) -> Any:
     address = f"{server.url}/backtest/{route}"
-    return httpx2.post(address, json=question, headers=key, timeout=PATIENCE_S)
+    return httpx2.post(address, json=question, headers=key, timeout=LIMIT_S)
 
 
 def workers(server: Server) -> list[psutil.Process]:
@@ -71,7 +71,7 @@ def test_two_hundred_clients_at_once_all_get_their_answers(
 
     async def everybody() -> list[tuple[int, float]]:
         limits = httpx2.Limits(max_connections=CLIENTS)
-        async with httpx2.AsyncClient(headers=key, timeout=PATIENCE_S, limits=limits) as client:
+        async with httpx2.AsyncClient(headers=key, timeout=LIMIT_S, limits=limits) as client:
             return await asyncio.gather(*(ask(client, n) for n in range(CLIENTS)))
 
     answers = asyncio.run(everybody())
@@ -152,7 +152,7 @@ def test_nobody_who_computes_outlives_a_server_that_is_killed(
             gate.hold_up()
             family = server.family
             server.process.kill()
-            _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+            _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
         assert not alive
         assert isinstance(cut.exception(), httpx2.TransportError)
 
@@ -169,8 +169,8 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_does_and_leaves_nobody_b
                 server.process.send_signal(signal.SIGTERM)
                 until(lambda: "Shutting down" in server.log.read_text())
             assert under_way.result().status_code == 200
-        assert server.process.wait(PATIENCE_S) == 0
-        _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+        assert server.process.wait(LIMIT_S) == 0
+        _, alive = psutil.wait_procs(family, timeout=LIMIT_S)
         assert not alive
         log = server.log.read_text()
     assert "Traceback" not in log

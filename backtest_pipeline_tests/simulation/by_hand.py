@@ -11,12 +11,12 @@ import pandas as pd
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, MICROSECONDS, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.blocked_entries import CAUSES, Refusals
 from backtest_pipeline.simulation.book import BookResult, simulate_book
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
-from backtest_pipeline.simulation.refusals import CAUSES, Refusals
 from backtest_pipeline.simulation.sizing import AtrRisk, EqualWeight, FixedFractional
 from backtest_pipeline.simulation.stops import IntrabarOrder
 from backtest_pipeline.simulation.trades import EXIT_REASONS, Trades

@@ -1,4 +1,4 @@
-"""Small markets and signals for the tests of this room."""
+"""Small markets and signals for the tests of this folder."""
 
 from __future__ import annotations
 

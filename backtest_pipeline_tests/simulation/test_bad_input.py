@@ -13,9 +13,9 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput, Unknown
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.frames import infer_timeframe
-from backtest_pipeline.simulation.many import simulate_book
-from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.pandas_objects.frames import infer_timeframe
+from backtest_pipeline.simulation.pandas_objects.many import simulate_book
+from backtest_pipeline.simulation.pandas_objects.single import simulate
 from backtest_pipeline.simulation.sizing import (
     AtrRisk,
     EqualWeight,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backtest_pipeline.simulation.metrics import FAMILY_METRICS, METRICS, metrics_page
+from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS, metrics_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 def test_the_page_of_the_metrics_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == metrics_page(), (
         "docs/metrics.md is not current; write it anew: python -c "
-        "'from backtest_pipeline.simulation.metrics import metrics_page; "
+        "'from backtest_pipeline.simulation.metrics.metrics import metrics_page; "
         'print(metrics_page(), end="")\' > docs/metrics.md'
     )
 

@@ -15,8 +15,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.referee import vectorbt_opinion
-from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.pandas_objects.single import simulate
 from backtest_pipeline.simulation.sizing import (
     AtrRisk,
     FixedFractional,
@@ -24,6 +23,7 @@ from backtest_pipeline.simulation.sizing import (
     VolatilityScaled,
 )
 from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.simulation.vectorbt_engine import vectorbt_opinion
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.blocked_entries import Refusals
 from backtest_pipeline.simulation.book import simulate_book
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.refusals import Refusals
-from backtest_pipeline.simulation.single import simulate
+from backtest_pipeline.simulation.pandas_objects.single import simulate
 from backtest_pipeline.simulation.sizing import FixedFractional
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.sources.binance.client import BinanceClient, Patience
+from backtest_pipeline.sources.binance.client import BinanceClient, RequestRetry
 from backtest_pipeline.sources.binance.pull import Pulled, pull
 from backtest_pipeline.sources.cache import BarCache, Series
 from backtest_pipeline.sources.spans import Span
 
-CALM = Patience(attempts=6, seconds=60, first_wait_s=0.001)
-BRISK = Patience(attempts=6, seconds=60, first_wait_s=0.001, silence_s=1.0, answer_s=30)
+CALM = RequestRetry(attempts=6, seconds=60, first_wait_s=0.001)
+BRISK = RequestRetry(attempts=6, seconds=60, first_wait_s=0.001, silence_s=1.0, answer_s=30)
 """Waits no longer than a second for an exchange that is silent."""
 FAR = 4 * 10**15  # 2096
 
@@ -29,10 +29,10 @@ def pull_all(
     *,
     again: bool = False,
     start: int = 0,
-    patience: Patience = CALM,
+    retry: RequestRetry = CALM,
 ) -> Pulled:
     """All finished bars of a series, by the exchange's clock."""
-    client = BinanceClient(url, patience)
+    client = BinanceClient(url, retry)
     span = Span(start, FAR)
     return pull(client, cache, series, span, now_us=client.now_us(), again=again)
 

@@ -11,7 +11,7 @@ import pytest
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.sources.binance.client import BinanceClient, Patience
+from backtest_pipeline.sources.binance.client import BinanceClient, RequestRetry
 from backtest_pipeline.sources.binance.klines import BadAnswer, parse_page, timeframe_of
 from backtest_pipeline.sources.cache import open_times
 from backtest_pipeline.sources.spans import Span
@@ -26,7 +26,7 @@ BARS = generated("1h", 40)
 FIRST, LAST = int(BARS.index[0]) * 1000, int(BARS.index[-1]) * 1000
 HOUR = timeframe("1H")
 EVERYTHING = Span(0, LAST)
-BRISK = Patience(attempts=4, first_wait_s=0.001, silence_s=60, answer_s=60)
+BRISK = RequestRetry(attempts=4, first_wait_s=0.001, silence_s=60, answer_s=60)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def exchange() -> Iterator[FakeBinance]:
         yield serving
 
 
-def patience(fault: str) -> Patience:
+def retries(fault: str) -> RequestRetry:
     """As `BRISK`, but an exchange that is silent for good is not waited for."""
     return replace(BRISK, silence_s=1.0) if fault == "silent" else BRISK
 
@@ -68,7 +68,7 @@ def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(
 ) -> None:
     sound = BinanceClient(exchange.url).klines("BTCUSDT", HOUR, EVERYTHING)
     exchange.faults = lambda number: fault if number < 3 else None
-    client = BinanceClient(exchange.url, patience(fault))
+    client = BinanceClient(exchange.url, retries(fault))
     assert client.klines("BTCUSDT", HOUR, EVERYTHING).equals(sound)
     assert asked(exchange) == 4
 
@@ -77,7 +77,7 @@ def test_a_fault_that_passes_costs_an_attempt_and_nothing_else(
 def test_a_fault_that_stays_ends_with_what_to_do(exchange: FakeBinance, fault: str) -> None:
     exchange.faults = lambda number: fault
     with pytest.raises(SourceUnavailable, match="check the network, or the proxy") as caught:
-        BinanceClient(exchange.url, patience(fault)).klines("BTCUSDT", HOUR, EVERYTHING)
+        BinanceClient(exchange.url, retries(fault)).klines("BTCUSDT", HOUR, EVERYTHING)
     assert asked(exchange) == 4
     assert exchange.url in str(caught.value)
     assert "set BACKTEST_BINANCE_URL" in str(caught.value)
@@ -97,7 +97,7 @@ def test_retry_after_is_obeyed(exchange: FakeBinance, monkeypatch: pytest.Monkey
     assert asked(exchange) == 2
 
 
-def test_a_retry_after_beyond_patience_is_told_and_not_waited_for(
+def test_a_retry_after_beyond_the_retries_is_told_and_not_waited_for(
     exchange: FakeBinance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(weight: int) -> None:
@@ -126,7 +126,7 @@ def test_the_weight_of_a_minute_is_never_used_up(exchange: FakeBinance) -> None:
         waits.append(seconds)
         exchange.now_ms += 60_000
 
-    client = BinanceClient(exchange.url, Patience(attempts=1, weight=32), wait)
+    client = BinanceClient(exchange.url, RequestRetry(attempts=1, weight=32), wait)
     for _ in range(100):
         client.klines("BTCUSDT", HOUR, EVERYTHING)
     assert waits
@@ -169,7 +169,7 @@ def test_an_address_where_nobody_answers_is_told_with_what_to_do() -> None:
 
 
 def test_an_answer_that_drips_has_a_deadline(exchange: FakeBinance) -> None:
-    slow = Patience(attempts=1, silence_s=60, answer_s=0.5)
+    slow = RequestRetry(attempts=1, silence_s=60, answer_s=0.5)
     exchange.faults = lambda number: "drip"
     begin = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"not complete after 0\.5 s"):
@@ -180,9 +180,9 @@ def test_an_answer_that_drips_has_a_deadline(exchange: FakeBinance) -> None:
 def test_waits_between_attempts_grow(exchange: FakeBinance) -> None:
     exchange.faults = lambda number: "broken"
     told: list[float] = []
-    patience = Patience(attempts=5, first_wait_s=0.02)
+    retry = RequestRetry(attempts=5, first_wait_s=0.02)
     with pytest.raises(SourceUnavailable):
-        BinanceClient(exchange.url, patience, told.append).klines("BTCUSDT", HOUR, EVERYTHING)
+        BinanceClient(exchange.url, retry, told.append).klines("BTCUSDT", HOUR, EVERYTHING)
     assert len(told) == 4
     for n, wait_s in enumerate(told):
         assert 0.02 * 2**n <= wait_s <= 0.02 * 2**n + 0.021

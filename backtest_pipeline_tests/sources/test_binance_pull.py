@@ -70,7 +70,7 @@ def test_a_month_of_minutes_equals_its_file_byte_for_byte_with_a_fault_at_every_
     exchange.faults = lambda number: next(faults) if number % 2 == 0 else None
     cache = BarCache(tmp_path / "cache")
     with exchange.serving():
-        pull_all(exchange.url, cache, MINUTES, patience=BRISK)
+        pull_all(exchange.url, cache, MINUTES, retry=BRISK)
     assert len(exchange.klines_asked) > 2 * 44
     pulled = cache.read(MINUTES)
     assert file_of(pulled.bars, tmp_path / "a") == file_of(table(month), tmp_path / "b")
@@ -87,7 +87,7 @@ def test_real_years_with_their_holes_equal_their_file_byte_for_byte_under_faults
     exchange.faults = lambda number: next(faults) if number % 3 == 0 else None
     cache, series = BarCache(tmp_path / "cache"), series_of(symbol, "1H")
     with exchange.serving():
-        pull_all(exchange.url, cache, series, patience=BRISK)
+        pull_all(exchange.url, cache, series, retry=BRISK)
         exchange.seen.clear()
         assert pull_all(exchange.url, cache, series).pages == 0
         assert exchange.klines_asked == []
@@ -109,14 +109,14 @@ def test_a_script_of_faults_ends_in_time_without_a_wrong_bar(seed: int, tmp_path
     begin = time.monotonic()
     with exchange.serving():
         try:
-            pull_all(exchange.url, cache, HOURLY, patience=BRISK)
+            pull_all(exchange.url, cache, HOURLY, retry=BRISK)
         except SourceUnavailable:
             kept = cache.read(HOURLY)
             until = kept.covered[-1].end if kept.covered else 0
             complete = [at for at in truth["open_time"].to_pylist() if at < until]
             assert kept.bars.equals(truth.slice(0, len(complete)))
             exchange.faults = lambda number: None
-            pull_all(exchange.url, cache, HOURLY, patience=BRISK)
+            pull_all(exchange.url, cache, HOURLY, retry=BRISK)
     # No question takes longer than its patience and one more answer.
     longest = BRISK.seconds + BRISK.answer_s
     assert time.monotonic() - begin < longest * (1 + len(exchange.seen))

@@ -11,7 +11,7 @@ import pytest
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.base import BarSource, SourceBars
-from backtest_pipeline.sources.binance.client import BinanceClient, Patience
+from backtest_pipeline.sources.binance.client import BinanceClient, RequestRetry
 from backtest_pipeline.sources.binance.source import BinanceBars
 from backtest_pipeline.sources.cache import BarCache
 from backtest_pipeline.sources.choose import ExchangeAccess, choose_source
@@ -22,7 +22,7 @@ from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
 DAY_MS = 86_400_000
 NOW_MS = 1_717_241_400_000  # 2024-06-01 11:30
 CLOCK = "backtest_pipeline.sources.binance.source._now_us"
-BRISK = Patience(attempts=2, first_wait_s=0.001)
+BRISK = RequestRetry(attempts=2, first_wait_s=0.001)
 
 
 def days(n: int, seed: int = 0) -> pd.DataFrame:

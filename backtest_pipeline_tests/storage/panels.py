@@ -1,4 +1,4 @@
-"""Random panels that fit `cmc_features`, for the tests of this room."""
+"""Random panels that fit `cmc_features`, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.sources.base import AssetInfo
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.dimensions import register_assets
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.dimensions import register_assets
 
 PERIODS = (9, 21, 50)
 _KEYS = ("id", "ts", "tf", "tf_days", "asset_class", "updated_at")

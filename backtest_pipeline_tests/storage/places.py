@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import obstore
 from obstore.store import from_url
 
-from backtest_pipeline.storage.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 
 
 class Place(Protocol):

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.leaderboard import gate_set, publish_controls
-from backtest_pipeline.storage.walk_forward import store_folds
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.run_tables.leaderboard import gate_set, publish_controls
+from backtest_pipeline.storage.run_tables.walk_forward import store_folds
 
 _BOUNDS = ("train_start", "train_end", "test_start", "test_end")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from backtest_pipeline.storage.database import Database
+from backtest_pipeline.storage.postgres.database import Database
 
 
 def test_dagster_keeps_runs_and_events_in_its_schema(database: Database) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.doctor import Finding, examine, free_space
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 

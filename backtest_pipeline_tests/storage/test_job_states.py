@@ -18,15 +18,15 @@ from hypothesis.stateful import (
 )
 
 from backtest_pipeline.market.errors import JobConflict, RowsRefused
-from backtest_pipeline.storage.database import Database
-from backtest_pipeline.storage.job_queue import (
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.job_queue import (
     Attempt,
     abandoned_attempts,
     not_launched,
     pending_attempts,
     take_over,
 )
-from backtest_pipeline.storage.jobs import (
+from backtest_pipeline.storage.tables.jobs import (
     MOST_ATTEMPTS,
     TERMINAL,
     Claim,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from backtest_pipeline.strategies.base import Events
+from backtest_pipeline.strategies.strategy import Events
 
 NAN = float("nan")
 

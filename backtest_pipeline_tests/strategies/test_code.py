@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import backtest_pipeline.strategies as room
+import backtest_pipeline.strategies as package
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.strategies import code as code_module
 from backtest_pipeline.strategies.code import code_hash
@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from backtest_pipeline.market.features.rolling import crosses_above
-from backtest_pipeline.strategies.base import Params, Wishes
+from backtest_pipeline.strategies.strategy import Params, Conditions
 from helper import level
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ class Own(Params):
     bound: float | None = Field(default=None, description="a bound")
 
 
-def wishes(panel, params: Own) -> Wishes:
+def conditions(panel, params: Own) -> Conditions:
     # The level comes from beside.
     name = f"rsi_{params.period:>{3}}"
     known: dict[str, float] = {"a": 1, **{}}
     value = level(panel[name], 30) if params.bound else -0.5
-    return Wishes(crosses_above(value, known["a"]), True, 1e300, "\\u2028")
+    return Conditions(crosses_above(value, known["a"]), True, 1e300, "\\u2028")
 '''
 HELPER = '"""Levels."""\n\n\ndef level(values, bound):\n    return values - bound\n'
-PINNED = "26636eaca0f9ce60"
+PINNED = "66bbfeb150efc6e9"
 
 SAME = {
     "a comment": ("    name = ", "    # Another word.\n    name = "),
@@ -54,7 +54,7 @@ SAME = {
     "another way to write a number": ("1e300", "1.0e+300"),
     "the module's docstring": ('"""A strategy."""', '"""Another word."""'),
     "no docstring of a class": ('    """Periods in bars."""\n\n', ""),
-    "an annotation": ("params: Own) -> Wishes", "params) -> 'Wishes'"),
+    "an annotation": ("params: Own) -> Conditions", "params) -> 'Conditions'"),
     "the annotation of a variable": ("known: dict[str, float] = ", "known = "),
     "a name for type checkers": ("import Sequence", "import Mapping, Sequence"),
     "the order of imports": (
@@ -78,7 +78,7 @@ OTHER = {
     "the format of a text": (":>{3}", ":<{3}"),
     "another function of the package": ("rolling import crosses_above", "rolling import mean"),
     "another package": ("import numpy as np", "import pandas as np"),
-    "a statement": ("    return Wishes", "    known.clear()\n    return Wishes"),
+    "a statement": ("    return Conditions", "    known.clear()\n    return Conditions"),
 }
 
 
@@ -152,14 +152,14 @@ def test_every_shipped_strategy_has_a_hash_of_its_own_wherever_its_folder_is_cop
 ) -> None:
     found = {name: strategy_hash(name) for name in strategies()}
     assert len(set(found.values())) == len(found)
-    (folder,) = room.__path__
+    (folder,) = package.__path__
     shutil.copytree(folder, tmp_path / "copy")
-    base = tmp_path / "copy" / "base.py"
-    base.write_text(base.read_text() + "\nADDED = 1\n")
+    shared = tmp_path / "copy" / "strategy.py"
+    shared.write_text(shared.read_text() + "\nADDED = 1\n")
     for name in found:
         path = tmp_path / "copy" / f"{name}.py"
-        assert code_hash(path, room.__name__, ("base",)) == found[name]
-        assert code_hash(path, room.__name__) != found[name]
+        assert code_hash(path, package.__name__, ("strategy",)) == found[name]
+        assert code_hash(path, package.__name__) != found[name]
     with pytest.raises(UnknownName):
         strategy_hash("nowhere")
 

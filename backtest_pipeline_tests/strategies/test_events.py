@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
-from backtest_pipeline.strategies.base import Events, signal_events
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.strategy import Events, signal_events
 from backtest_pipeline_tests.strategies import by_hand
 from backtest_pipeline_tests.strategies.by_hand import Log, log_of
 

@@ -10,8 +10,8 @@ import pytest
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.strategies.base import signal_events
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.strategy import signal_events
 from backtest_pipeline_tests.strategies import by_hand
 
 REGISTERED: list[tuple[str, dict[str, Any]]] = [

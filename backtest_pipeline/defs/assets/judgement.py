@@ -2,19 +2,19 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.columns import LEADERBOARD, NEGATIVE_CONTROLS
 from backtest_pipeline.defs.assets.stages import OWNERS
+from backtest_pipeline.defs.assets.table_schemas import LEADERBOARD, NEGATIVE_CONTROLS
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.pipeline.leaderboard import (
-    DEFAULT_GATES,
-    leaderboard_summary,
-    publish_leaderboard,
-)
-from backtest_pipeline.pipeline.negative_controls import (
+from backtest_pipeline.pipeline.audits.negative_controls import (
     Controls,
     controls_summary,
     run_negative_controls,
+)
+from backtest_pipeline.pipeline.ranking.leaderboard import (
+    DEFAULT_GATES,
+    leaderboard_summary,
+    publish_leaderboard,
 )
 from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_controls_code
 

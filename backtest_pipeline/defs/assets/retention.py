@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.columns import RETENTION
 from backtest_pipeline.defs.assets.stages import OWNERS
+from backtest_pipeline.defs.assets.table_schemas import RETENTION
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.pipeline.retention import RETENTION_VERSION, retain, retention_summary
+from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, retain, retention_summary
 from backtest_pipeline.storage.settings import load_settings
 
 

@@ -3,16 +3,16 @@
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs.assets.columns import PORTFOLIOS
 from backtest_pipeline.defs.assets.stages import OWNERS
+from backtest_pipeline.defs.assets.table_schemas import PORTFOLIOS
 from backtest_pipeline.defs.metadata import of_summary
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
-from backtest_pipeline.pipeline.portfolios import RollupConfig
-from backtest_pipeline.pipeline.rollups import roll_up, rollups_summary
+from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
-from backtest_pipeline.research.portfolio import SCHEDULES
-from backtest_pipeline.research.weights import SCHEMES
+from backtest_pipeline.research.portfolio.portfolio import SCHEDULES
+from backtest_pipeline.research.portfolio.weights import SCHEMES
 
 
 class Rollup(dg.Config):

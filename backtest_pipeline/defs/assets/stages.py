@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.columns import (
+from backtest_pipeline.defs.assets.table_schemas import (
     BACKTESTS,
     BARS,
     CMC_FEATURES,
@@ -25,16 +25,17 @@ from backtest_pipeline.defs.resources import (
     WalkForwardResource,
     WorkspaceResource,
 )
-from backtest_pipeline.pipeline.backtests import BacktestsStage
-from backtest_pipeline.pipeline.bars import BarsStage, SourceReader, bar_batches
-from backtest_pipeline.pipeline.batches import Batches
-from backtest_pipeline.pipeline.external import (
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
+from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
     ExternalReader,
     external_features,
 )
-from backtest_pipeline.pipeline.features import FeaturesStage
-from backtest_pipeline.pipeline.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.stages.features import FeaturesStage
+from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
 from backtest_pipeline.pipeline.versions import (
     BARS_CODE,
     EXTERNAL_FEATURES_CODE,
@@ -43,7 +44,6 @@ from backtest_pipeline.pipeline.versions import (
     all_signals_code,
     all_walk_forwards_code,
 )
-from backtest_pipeline.pipeline.walk_forward import WalkForwardStage
 
 OWNERS = ["team:quant-research"]
 

@@ -1,6 +1,7 @@
 """The routes, one module for each of what they are about."""
 
-from backtest_pipeline.service.routes import blocks, computing, health, jobs, portfolios, results
+from backtest_pipeline.service.routes import blocks, computing, health, jobs, portfolios
+from backtest_pipeline.service.routes import runs as results
 
 ROUTERS = (
     health.router,

@@ -9,13 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from backtest_pipeline.pipeline import blocked
+from backtest_pipeline.pipeline.runs import blocked_entries
 from backtest_pipeline.service.authentication import Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, documented
 from backtest_pipeline.service.routes.filters import After, BlockQuery, Limit
-from backtest_pipeline.service.routes.opened import Store
-from backtest_pipeline.service.routes.results import RunId
-from backtest_pipeline.storage.block_events import BlockFilter
+from backtest_pipeline.service.routes.runs import RunId
+from backtest_pipeline.service.routes.store import Store
+from backtest_pipeline.storage.run_tables.block_events import BlockFilter
 
 router = APIRouter(tags=["blocks"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND")
@@ -136,14 +136,14 @@ def blocks(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> Blocks:
     """Entries that a run did not make and why, by number."""
-    page = blocked.run_blocks(store, run_id, limit=limit, after=after)
+    page = blocked_entries.run_blocks(store, run_id, limit=limit, after=after)
     return Blocks.model_validate(page, from_attributes=True)
 
 
 @router.get("/backtests/{run_id}/plans", responses=_STORED)
 def plans(run_id: RunId, store: Store, _user: Viewer) -> Plans:
     """The plans that a run followed, one after the other."""
-    return Plans.model_validate({"rows": blocked.run_plans(store, run_id)})
+    return Plans.model_validate({"rows": blocked_entries.run_plans(store, run_id)})
 
 
 @router.get("/blocks")
@@ -152,5 +152,5 @@ def blocks_by_run(
 ) -> BlocksByRun:
     """Why entries were blocked, run by run."""
     wanted = BlockFilter(**asked.model_dump(exclude={"limit", "after"}))
-    page = blocked.blocks_by_run(store, wanted, limit=asked.limit, after=asked.after)
+    page = blocked_entries.blocks_by_run(store, wanted, limit=asked.limit, after=asked.after)
     return BlocksByRun.model_validate(page, from_attributes=True)

@@ -19,8 +19,8 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.service.authentication import Runner, User
 from backtest_pipeline.service.pool import Pool, Work
+from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, COMPUTING, documented
-from backtest_pipeline.service.refusals import require_json
 
 router = APIRouter(
     prefix="/backtest",

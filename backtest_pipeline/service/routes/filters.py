@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from backtest_pipeline.storage.pages import MOST_ROWS
+from backtest_pipeline.storage.postgres.pages import MOST_ROWS
 
 # The database takes no NUL, and nothing that people look for has control characters.
 PLAIN = r"^[^\x00-\x1f\x7f]*$"

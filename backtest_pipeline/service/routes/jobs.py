@@ -9,18 +9,18 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from backtest_pipeline.pipeline import jobs
+from backtest_pipeline.pipeline.jobs import requests as jobs
 from backtest_pipeline.pipeline.specs import JobSpec
 from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.job_events import Watching, mark
+from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
-from backtest_pipeline.service.refusals import require_json
 from backtest_pipeline.service.routes.filters import JobQuery
-from backtest_pipeline.service.routes.opened import Store
 from backtest_pipeline.service.routes.responses import JobFacts, Jobs
-from backtest_pipeline.service.watching import Watching, mark
-from backtest_pipeline.storage.job_queue import JobFilter, list_jobs
-from backtest_pipeline.storage.jobs import read_job, unit_results
+from backtest_pipeline.service.routes.store import Store
 from backtest_pipeline.storage.settings import Settings
+from backtest_pipeline.storage.tables.job_queue import JobFilter, list_jobs
+from backtest_pipeline.storage.tables.jobs import read_job, unit_results
 
 router = APIRouter(prefix="/backtest/jobs", tags=["jobs"], responses=documented(*AUTHENTICATED))
 _KNOWN = documented("JOB_NOT_FOUND")
@@ -109,8 +109,8 @@ def resume(
 def _has_news(
     job_id: JobId, store: Store, user: Viewer, request: Request, seen: Seen = None
 ) -> None:
-    """Before a stream begins: it has room, and the job has not ended in a state that was seen."""
-    request.app.state.watching.require_room(user.name)
+    """Before a stream begins: a slot is free, and the job has not ended as was seen already."""
+    request.app.state.watching.require_slot(user.name)
     with store.database.begin() as connection:
         job = read_job(connection, job_id)
     if job.is_terminal and mark(job) == seen:

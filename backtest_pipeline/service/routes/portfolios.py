@@ -7,14 +7,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path
 
-from backtest_pipeline.pipeline import run_query
 from backtest_pipeline.pipeline.result_rows import stored_portfolio_result
 from backtest_pipeline.pipeline.results import PortfolioResult
+from backtest_pipeline.pipeline.runs import query
 from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
-from backtest_pipeline.service.refusals import require_json
-from backtest_pipeline.service.routes.opened import Store
-from backtest_pipeline.service.routes.results import Pin
+from backtest_pipeline.service.routes.runs import Pin
+from backtest_pipeline.service.routes.store import Store
 
 router = APIRouter(
     prefix="/portfolios/{portfolio_id}",
@@ -38,10 +38,10 @@ def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> Portfol
 )
 def pin(portfolio_id: PortfolioId, asked: Pin, store: Store, user: Runner) -> None:
     """Keep a portfolio for ever."""
-    run_query.pin(store, [portfolio_id], user.name, asked.note)
+    query.pin(store, [portfolio_id], user.name, asked.note)
 
 
 @router.delete("/pin", status_code=204)
 def unpin(portfolio_id: PortfolioId, store: Store, _user: Runner) -> None:
-    """Let retention have a portfolio."""
-    run_query.unpin(store, [portfolio_id])
+    """Unpin a portfolio: retention may delete it."""
+    query.unpin(store, [portfolio_id])

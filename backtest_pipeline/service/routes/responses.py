@@ -9,7 +9,7 @@ from uuid import UUID
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from backtest_pipeline.storage.jobs import Status
+from backtest_pipeline.storage.tables.jobs import Status
 
 
 class JobFacts(BaseModel):
@@ -101,7 +101,7 @@ class Trade(BaseModel):
     entry_after_gap: bool
 
 
-class Trades(BaseModel):
+class TradesPage(BaseModel):
     """A page of trades, by number."""
 
     rows: list[Trade]
@@ -119,13 +119,15 @@ class RunSummary(BaseModel):
     undefined: dict[str, str]
 
 
-class Series(BaseModel):
+class SeriesColumns(BaseModel):
     """Columns of equal length: `ts` (close stamps), or `day`, then values; null is undefined."""
 
     run_id: UUID
     columns: dict[str, list[datetime] | list[date] | list[float | None]]
 
 
-def series_of(run_id: UUID, table: pa.Table) -> Series:
+def series_of(run_id: UUID, table: pa.Table) -> SeriesColumns:
     """A table as columns."""
-    return Series(run_id=run_id, columns={n: table[n].to_pylist() for n in table.column_names})
+    return SeriesColumns(
+        run_id=run_id, columns={n: table[n].to_pylist() for n in table.column_names}
+    )

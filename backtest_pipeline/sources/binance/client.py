@@ -38,7 +38,7 @@ _INVALID_SYMBOL, _ILLEGAL_CHARACTERS = -1121, -1100
 
 
 @dataclass(frozen=True)
-class Patience:
+class RequestRetry:
     """How long one question is asked.
 
     Attributes:
@@ -71,11 +71,11 @@ class _Again(Exception):
 class _AsAsked(tenacity.wait.wait_base):
     """As long as the exchange asks us to wait, or else twice as long each time."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, retry: RequestRetry) -> None:
         self._usual = tenacity.wait_exponential_jitter(
-            multiplier=patience.first_wait_s,
-            max=patience.longest_wait_s,
-            jitter=patience.first_wait_s,
+            multiplier=retry.first_wait_s,
+            max=retry.longest_wait_s,
+            jitter=retry.first_wait_s,
         )
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
@@ -91,19 +91,19 @@ class BinanceClient:
     def __init__(
         self,
         url: str = PUBLIC_URL,
-        patience: Patience | None = None,
+        retry: RequestRetry | None = None,
         wait: Callable[[float], None] = tenacity.nap.sleep,
     ) -> None:
         """Nothing is asked yet.
 
         Args:
             url: base address.
-            patience: how long one question is asked.
+            retry: how long one question is asked.
             wait: called with the seconds to wait for another attempt, or for the request weight
                 of the next minute.
         """
         self.url = url.rstrip("/")
-        self._patience = patience or Patience()
+        self._retry = retry or RequestRetry()
         self._wait = wait
         self._banned_until = 0.0
         self._rest_until = 0.0
@@ -146,13 +146,13 @@ class BinanceClient:
 
     @cached_property
     def _http(self) -> httpx2.Client:
-        http = httpx2.Client(base_url=self.url, timeout=httpx2.Timeout(self._patience.silence_s))
+        http = httpx2.Client(base_url=self.url, timeout=httpx2.Timeout(self._retry.silence_s))
         weakref.finalize(self, http.close)
         return http
 
     def _ask(self, path: str, params: dict[str, str], read: Callable[[Any], _T]) -> _T:
-        """One question, asked until its answer can be read or patience ends."""
-        patience, begin = self._patience, time.monotonic()
+        """One question, asked until its answer can be read or the retries end."""
+        retry, begin = self._retry, time.monotonic()
 
         def once() -> _T:
             try:
@@ -163,14 +163,14 @@ class BinanceClient:
         def is_worth_it(error: BaseException) -> bool:
             if not isinstance(error, _Again):
                 return False
-            left = patience.seconds - (time.monotonic() - begin)
+            left = retry.seconds - (time.monotonic() - begin)
             return error.wait_s is None or error.wait_s < left
 
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_worth_it),
-            stop=tenacity.stop_after_attempt(patience.attempts)
-            | tenacity.stop_after_delay(patience.seconds),
-            wait=_AsAsked(patience),
+            stop=tenacity.stop_after_attempt(retry.attempts)
+            | tenacity.stop_after_delay(retry.seconds),
+            wait=_AsAsked(retry),
             sleep=self._wait,
             reraise=True,
         )
@@ -213,12 +213,12 @@ class BinanceClient:
 
     def _body(self, response: httpx2.Response) -> bytes:
         """The whole body, or _Again where it drips or never ends."""
-        deadline = time.monotonic() + self._patience.answer_s
+        deadline = time.monotonic() + self._retry.answer_s
         body = bytearray()
         for chunk in response.iter_bytes():
             body += chunk
             if time.monotonic() > deadline:
-                raise _Again(f"the answer was not complete after {self._patience.answer_s:g} s")
+                raise _Again(f"the answer was not complete after {self._retry.answer_s:g} s")
             if len(body) > _LARGEST_ANSWER:
                 raise _Again(f"the answer is larger than {_LARGEST_ANSWER:,} bytes")
         return bytes(body)
@@ -226,7 +226,7 @@ class BinanceClient:
     def _mind_the_weight(self, response: httpx2.Response) -> None:
         """Rest until the next minute where this one's weight is nearly used up."""
         used = response.headers.get("x-mbx-used-weight-1m", "")
-        if used.isdigit() and int(used) >= self._patience.weight:
+        if used.isdigit() and int(used) >= self._retry.weight:
             self._rest_until = time.monotonic() + 60 - time.time() % 60
 
     def _refused(self, response: httpx2.Response, answer: Any, params: dict[str, str]) -> Any:

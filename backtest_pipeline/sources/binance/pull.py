@@ -26,7 +26,7 @@ Tell = Callable[[int, int], None]
 
 
 def untold(done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports no progress."""
 
 
 @dataclass(frozen=True)

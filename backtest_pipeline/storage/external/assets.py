@@ -10,8 +10,8 @@ from psycopg import sql
 
 from backtest_pipeline.market.errors import InvalidInput, TableDrift
 from backtest_pipeline.market.partitions import checked_symbol
-from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.postgres.database import Database
 
 FIRST_OWN_ID = 100_001
 """From here on a store numbers assets itself; below are CoinMarketCap's ids."""

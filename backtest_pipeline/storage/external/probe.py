@@ -16,8 +16,8 @@ from sqlalchemy.exc import DataError
 
 from backtest_pipeline.market.errors import TableDrift, UnknownName
 from backtest_pipeline.market.features import READ_COLUMNS
-from backtest_pipeline.storage.database import Database
 from backtest_pipeline.storage.external.names import ExternalNames
+from backtest_pipeline.storage.postgres.database import Database
 
 KNOWN_KEYS = ("alignment_source", "venue_id")
 """Key columns that were met in the field; they need a filter even where no index has them."""

@@ -18,9 +18,9 @@ from psycopg import sql
 from backtest_pipeline.market.errors import BarsError
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.timeframes import Timeframe
-from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.external.probe import FeatureTable, Relation
-from backtest_pipeline.storage.signals import FeatureRows
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.tables.signal_writing import FeatureRows
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor

@@ -16,8 +16,8 @@ from psycopg import sql
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.storage import copy
 from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 
 if TYPE_CHECKING:

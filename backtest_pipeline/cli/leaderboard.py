@@ -1,0 +1,158 @@
+"""`backtest-pipeline leaderboard`, `negative-controls` and `register-gates`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtest_pipeline.cli.console import (
+    console,
+    fail,
+    print_json,
+    rows_table,
+    say,
+)
+from backtest_pipeline.cli.store import open_store
+
+app = typer.Typer()
+
+
+@app.command()
+def leaderboard(
+    scheme: Annotated[
+        str, typer.Option(help="Order by a score: balanced, risk_focus, quality or low_cost.")
+    ] = "",
+    tf: Annotated[str, typer.Option(help="Only runs at this timeframe, for example 1D.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 20,
+    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
+    late_gates: Annotated[
+        bool, typer.Option("--late-gates", help="Take gates registered after the results.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank all current runs by deflated significance, and show the best."""
+    _rank(scheme=scheme, tf=tf, limit=limit, gates=gates, late_gates=late_gates, as_json=as_json)
+
+
+@app.command()
+def negative_controls(
+    searches: Annotated[int, typer.Option(help="Searches in each kind of world.")] = 1000,
+    bars: Annotated[int, typer.Option(help="Daily bars of each world.")] = 1461,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Search worlds without an edge: how often does the pipeline believe what is not there?"""
+    _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
+
+
+@app.command()
+def register_gates(
+    name: Annotated[str, typer.Argument(help="What leaderboards call the gates by.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON list of gates: name, metric, at_least or at_most.")
+    ],
+) -> None:
+    """Register gates before the runs that they are to judge; they can never be changed."""
+    _register(name, file)
+
+
+def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_json: bool) -> None:
+    """Publish the board of all current runs, and print the best of it."""
+    with open_store() as workspace:
+        from backtest_pipeline.market.timeframes import timeframe
+        from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
+        from backtest_pipeline.research.ranking.leaderboard import scheme_of
+
+        chosen = scheme_of(scheme).name if scheme else None
+        at = timeframe(tf).name if tf else None
+        board = publish_leaderboard(workspace, gates=gates, late_gates=late_gates)
+    rows = shown_rows(board, scheme=chosen, tf=at, limit=limit)
+    about = board.about
+    n_unranked = len(board.rows) - about["n_ranked"]
+    if as_json:
+        print_json(
+            {
+                "board_id": about["board_id"],
+                "published_at": about["published_at"].isoformat(),
+                "gate_set": about["gate_set"],
+                "gates": about["gates"],
+                "registered_at": about["registered_at"].isoformat(),
+                "registered_after_results": about["registered_after_results"],
+                "ranked": about["n_ranked"],
+                "unranked": n_unranked,
+                "passed": about["n_passed"],
+                "runs": rows,
+            }
+        )
+        return
+    if not rows:
+        where = f" at {at}" if at else ""
+        fail(f"no run{where} has a rank; run `backtest-pipeline refresh` first")
+    title = f"by the score {chosen}" if chosen else "by deflated significance"
+    console.print(rows_table(f"Leaderboard {title}", rows))
+    say(
+        f"{about['n_ranked']} runs ranked, {n_unranked} without a rank; {about['n_passed']} pass "
+        f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC."
+    )
+    if about["registered_after_results"]:
+        console.print(
+            "[bold yellow]The gates were registered after results were known: "
+            "to pass them proves nothing.[/]"
+        )
+
+
+def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
+    """Search worlds without an edge, and print how many searches look significant."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.audits.negative_controls import (
+            MOST_FALSE,
+            Controls,
+            believes_too_much,
+            run_negative_controls,
+            shown_controls,
+        )
+
+        asked = Controls(searches, bars, seed, gates)
+        rows = run_negative_controls(workspace, asked)
+    shown = shown_controls(rows)
+    if as_json:
+        print_json({"control_id": rows[0]["control_id"], "worlds": shown})
+    else:
+        console.print(
+            rows_table("Called significant in worlds without an edge", shown, percent=_RATES)
+        )
+        say(
+            "rate: share with a deflated Sharpe ratio of at least 95 %, corrected for choosing "
+            "among families; upper_bound: its upper 95 % confidence bound; best_run: DSR of the "
+            "best run of a strategy, as `run` prints it; walk_forward: share that passed."
+        )
+    if believes_too_much(rows):
+        fail(
+            f"more than {MOST_FALSE:.0%} were called significant, or passed, where there is "
+            "nothing: do not trust what the leaderboard calls significant"
+        )
+
+
+_RATES = {
+    *("best_by_psr", "dsr_in_family", "best_run", "walk_forward", "rate", "upper_bound"),
+    "passed_gates",
+}
+
+
+def _register(name: str, file: Path) -> None:
+    """Register the gates of a JSON file under a name."""
+    try:
+        gates = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"{file}: {error}")
+    if not isinstance(gates, list) or not all(isinstance(gate, dict) for gate in gates):
+        fail(f"{file}: must hold a list of gates, each with name, metric, at_least or at_most")
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.ranking.leaderboard import register_gates as register
+
+        found = register(workspace, name, gates)
+    say(f"{name}: {len(found.gates)} gates, registered {found.registered_at:%F %T} UTC")

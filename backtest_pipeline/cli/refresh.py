@@ -1,0 +1,197 @@
+"""`backtest-pipeline refresh` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backtest_pipeline.launch import RefreshResult
+
+from backtest_pipeline.cli.console import (
+    console,
+    fail,
+    print_json,
+    progress_shown,
+    rows_table,
+    say,
+    say_what_is_missing,
+)
+
+# Neighbours in the project's list, so that one range run covers them.
+DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
+_SHOWN = 8
+
+
+def demo() -> None:
+    """The main job on the sample market, with what a trader wants to see of it."""
+    console.print(
+        "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
+        "portfolios"
+    )
+    refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
+    console.print(
+        "Next: [bold]make up[/] opens the Dagster UI on http://127.0.0.1:3000, where each asset "
+        "and timeframe can be materialized,\nand [bold]backtest-pipeline run --signal rsi "
+        "--asset S-ALPHA --tf 1D --start 2024-01-01[/] runs one backtest.",
+        highlight=False,
+    )
+
+
+def refresh(
+    assets: Sequence[str] | None,
+    timeframes: Sequence[str] | None,
+    bars: str,
+    *,
+    full_rebuild: bool,
+    as_json: bool,
+    sample: bool = False,
+) -> None:
+    """Refresh through Dagster, then print the best and worst of the stored runs."""
+    with progress_shown() as progress:
+        progress("loading", 0, 1)
+        from backtest_pipeline.cli.up import ensure_schema
+        from backtest_pipeline.storage.settings import load_settings
+
+        settings = load_settings(**({"bars": ""} if sample else {}))
+        settings.bars_of(bars or ("the sample market" if sample else ""))
+        ensure_schema(settings)
+        from backtest_pipeline.launch import refresh as launch
+
+        progress("loading", 1, 1)
+        result = launch(
+            bars=bars or settings.bars,
+            assets=assets,
+            timeframes=timeframes,
+            full_rebuild=full_rebuild,
+            progress=progress,
+        )
+    stored = _stored(result)
+    if as_json:
+        print_json(_as_json(result, stored))
+    elif not result.failures:
+        _show(stored, result.without_bars)
+    if result.failures:
+        fail("\n".join(result.failures))
+    partitions = len(result.assets) * len(result.timeframes)
+    if not stored.runs or len(result.without_bars) == partitions:
+        fail(f"the source has no usable bars: {_first(result.without_bars)}")
+
+
+@dataclass(frozen=True)
+class RefreshedStore:
+    """What the store holds of the refreshed rectangle.
+
+    Attributes:
+        runs: rows of `storage.run_tables.runs.current_runs`.
+        skipped: rows skipped or flagged, by reason.
+        not_fetched_since: by asset, when the first bar closes that the cache did not have.
+        remarks: who the assets are, where that is not plain.
+        portfolios: rows of `storage.run_tables.portfolios.current_portfolios`.
+        database, folder: where all of it is.
+    """
+
+    runs: Sequence[Mapping[str, Any]]
+    skipped: Sequence[Mapping[str, Any]]
+    not_fetched_since: Mapping[str, datetime]
+    remarks: Sequence[Mapping[str, Any]]
+    portfolios: Sequence[Mapping[str, Any]]
+    database: str
+    folder: str
+
+
+def _stored(result: RefreshResult) -> RefreshedStore:
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
+    from backtest_pipeline.storage.run_tables.runs import current_runs
+    from backtest_pipeline.storage.tables.asset_identity import remarks_of
+    from backtest_pipeline.storage.tables.datasets import not_fetched_since, quality_by_reason
+
+    assets, timeframes = result.assets, result.timeframes
+    with open_workspace() as workspace, workspace.database.begin() as connection:
+        runs = current_runs(connection, symbols=assets, timeframes=timeframes)
+        skipped = quality_by_reason(
+            connection, workspace.price_dataset, symbols=assets, timeframes=timeframes
+        )
+        missing = not_fetched_since(connection, symbols=assets, timeframes=timeframes)
+        remarks = remarks_of(connection, assets)
+        portfolios = current_portfolios(connection, timeframes)
+        where, folder = workspace.database.where, workspace.artifacts.where
+    return RefreshedStore(runs, skipped, missing, remarks, portfolios, where, folder)
+
+
+def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
+    from backtest_pipeline.pipeline.runs.summary import run_rows
+
+    return {
+        "dagster_runs": result.run_ids,
+        "failures": result.failures,
+        "runs": [
+            {"run_id": str(run["run_id"]), **row}
+            for run, row in zip(stored.runs, run_rows(stored.runs), strict=True)
+        ],
+        "portfolios": [
+            {
+                "run_id": str(row["run_id"]),
+                "timeframe": row["tf"],
+                "strategy": row["signal_name"],
+                "scheme": row["scheme"],
+                "members": int(row["n_members"]),
+                "metrics": row["metrics"],
+                "undefined": row["undefined"],
+            }
+            for row in stored.portfolios
+        ],
+        "without_bars": result.without_bars,
+        "rows_by_reason": [
+            {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
+            for row in stored.skipped
+        ],
+        "not_fetched_since": {
+            asset: since.isoformat() for asset, since in stored.not_fetched_since.items()
+        },
+        "identity": list(stored.remarks),
+        "database": stored.database,
+        "artifacts": stored.folder,
+    }
+
+
+def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
+    from backtest_pipeline.pipeline.runs.summary import beating_benchmark, by_sharpe, run_rows
+    from backtest_pipeline.pipeline.stages.rollups import scheme_rows
+
+    ranked = by_sharpe(stored.runs)
+    if ranked:
+        console.print(rows_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
+        if len(ranked) > _SHOWN:
+            console.print(rows_table("Worst runs", run_rows(ranked[:-4:-1])))
+    by_scheme = scheme_rows(stored.portfolios)
+    if by_scheme:
+        console.print(rows_table("Portfolios by weighting scheme, medians", by_scheme))
+    if stored.skipped:
+        console.print(rows_table("Rows of the source, skipped or flagged", stored.skipped))
+    say_what_is_missing(stored.not_fetched_since)
+    if stored.remarks:
+        console.print(rows_table("Assets that are not simply a coin", stored.remarks))
+    if stored.runs:
+        trades = int(sum(run["trade_count"] for run in stored.runs))
+        say(
+            f"{len(stored.runs)} backtests, {trades:,} trades; "
+            f"{beating_benchmark(stored.runs)} runs beat buy and hold. "
+            "The best of many looks better than it is."
+        )
+    if without_bars:
+        say(f"without bars: {_first(without_bars)}")
+    say(f"database: {stored.database}")
+    say(f"files:    {stored.folder}")
+
+
+def _first(without_bars: Mapping[str, str]) -> str:
+    """One partition and why; how many others there are."""
+    if not without_bars:
+        return "too few complete bars for a backtest; see table data_quality"
+    partition, why = next(iter(without_bars.items()))
+    others = len(without_bars) - 1
+    return f"{partition}: {why}" + (f"; and {others} others like it" if others else "")

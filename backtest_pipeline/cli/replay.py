@@ -1,0 +1,192 @@
+"""`backtest-pipeline replay` and `explain-diff`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backtest_pipeline.cli.console import print_json, progress_shown, say
+
+if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.replay.explain import Explanation, Move
+    from backtest_pipeline.pipeline.replay.replay import Replay
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    run_ids: Annotated[
+        list[str], typer.Argument(metavar="RUN_ID...", help="Runs; the beginnings of ids will do.")
+    ],
+    code: Annotated[
+        str, typer.Option(help="recorded: the sources that made the run; installed: today's.")
+    ] = "recorded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compute stored runs again from their snapshots, and compare the results bit by bit.
+
+    Exit code 1 where a run differs or cannot be computed. One that differs is put in quarantine.
+    """
+    found = _replayed(run_ids, code)
+    if as_json:
+        print_json({"runs": [_as_json(one) for one in found]})
+    else:
+        for one in found:
+            _show(one)
+    if any(one.verdict != "same" for one in found):
+        sys.exit(1)
+
+
+def _replayed(run_ids: Sequence[str], code: str) -> list[Replay]:
+    with progress_shown() as progress:
+        progress("loading", 0, 1)
+        from backtest_pipeline.cli.up import ensure_schema
+        from backtest_pipeline.pipeline.replay.replay import Code, replay_runs
+        from backtest_pipeline.pipeline.workspace import open_workspace
+        from backtest_pipeline.storage.settings import load_settings
+
+        chosen = Code.of(code)
+        settings = load_settings()
+        ensure_schema(settings)
+        with open_workspace(settings, progress=progress) as workspace:
+            progress("loading", 1, 1)
+            return replay_runs(workspace, run_ids, code=chosen)
+
+
+_VERDICTS = {
+    "same": "same result, bit by bit",
+    "differs": "ANOTHER RESULT",
+    "impossible": "cannot be computed again",
+}
+_QUARANTINE = {
+    "set": "put in quarantine: left out of leaderboard, portfolios and summaries",
+    "lifted": "no longer in quarantine",
+}
+
+
+def _show(one: Replay) -> None:
+    say(f"{one.name}, run {one.run_id}: {_VERDICTS[one.verdict]}")
+    say(f"  code         {_code(one)}")
+    say(f"  fingerprint  {one.expected} stored")
+    if one.found:
+        say(f"               {one.found} found")
+    for line in one.differences:
+        say(f"  - {line}")
+    for line in one.remarks:
+        say(f"  ({line})")
+    if one.quarantine:
+        say(f"  {_QUARANTINE[one.quarantine]}")
+
+
+def _code(one: Replay) -> str:
+    if not one.code:
+        return "none"
+    whose = "the sources that made the run" if one.is_own_code else "today's sources"
+    return f"{whose}, {one.code}"
+
+
+def _as_json(one: Replay) -> dict[str, Any]:
+    return {
+        "run_id": str(one.run_id),
+        "name": one.name,
+        "verdict": one.verdict.value,
+        "code": one.code,
+        "is_own_code": one.is_own_code,
+        "is_declared_same": one.is_declared_same,
+        "is_own_environment": one.is_own_environment,
+        "expected": one.expected,
+        "found": one.found,
+        "differences": list(one.differences),
+        "remarks": list(one.remarks),
+        "quarantine": one.quarantine,
+    }
+
+
+@app.command()
+def explain_diff(
+    a: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    b: Annotated[str, typer.Argument(help="Another run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which of data, code and configuration made two stored runs differ, and by how much.
+
+    Both are computed again with one of these swapped at a time, from A towards B and back.
+    """
+    with progress_shown() as progress:
+        progress("loading", 0, 1)
+        from backtest_pipeline.cli.up import ensure_schema
+        from backtest_pipeline.pipeline.replay.explain import explain_runs
+        from backtest_pipeline.pipeline.workspace import open_workspace
+        from backtest_pipeline.storage.settings import load_settings
+
+        settings = load_settings()
+        ensure_schema(settings)
+        with open_workspace(settings, progress=progress) as workspace:
+            progress("loading", 1, 1)
+            found = explain_runs(workspace, a, b)
+    if as_json:
+        print_json({**asdict(found), "a": str(found.a), "b": str(found.b), "movers": found.movers})
+    else:
+        _explain(found)
+
+
+def _explain(found: Explanation) -> None:
+    say(f"A  {found.names[0]}, run {found.a}")
+    say(f"B  {found.names[1]}, run {found.b}")
+    for factor in found.factors:
+        say("")
+        if factor.is_equal:
+            say(f"{factor.name}: equal")
+            continue
+        say(f"{factor.name}: differs")
+        for line in factor.differences[:_MOST_LINES]:
+            say(f"  - {line}")
+        if len(factor.differences) > _MOST_LINES:
+            say(f"  - and {len(factor.differences) - _MOST_LINES} more (--json lists all)")
+        if factor.forward is None or factor.backward is None:
+            say("  cannot be swapped here")
+        elif factor.forward == found.total:  # nothing else differs
+            say("  explains the whole difference between A and B")
+        else:
+            _show_move("in A, B's changes", factor.forward)
+            _show_move("in B, A's would undo", factor.backward)
+    say("")
+    _show_move("from A to B", found.total)
+    say(f"explained by {', '.join(found.movers)}" if found.movers else "the results are equal")
+    if found.interacts:
+        together = ", ".join(_amounts(found.interaction))
+        say(f"together, beyond what each does alone: {together}")
+    for line in found.remainder:
+        say(f"left over: {line}")
+
+
+_MOST_LINES = 10
+
+
+def _show_move(what: str, move: Move) -> None:
+    if move.error:
+        say(f"  {what}: cannot be computed: {move.error}")
+        return
+    if not move.moved:
+        say(f"  {what}: no trade and no bar")
+        return
+    say(f"  {what}: {', '.join(_amounts(asdict(move)))}")
+    if move.first_bar:
+        say(f"    first bar with another equity: {move.first_bar}")
+    if move.first_trade:
+        say(f"    first other trade: {move.first_trade}")
+
+
+def _amounts(values: Mapping[str, Any]) -> list[str]:
+    """Changes for people; what is undefined in one of the results is left out."""
+    shown = (
+        ("total_return", "return {:+.4%}"),
+        ("sharpe", "Sharpe {:+.4f}"),
+        ("trade_count", "trades {:+.0f}"),
+    )
+    return [form.format(values[n]) for n, form in shown if values.get(n) is not None]

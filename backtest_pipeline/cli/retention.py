@@ -1,0 +1,58 @@
+"""`backtest-pipeline retention`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.store import open_store
+from backtest_pipeline.report.json_values import plain
+
+if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.runs.retention import RetentionReport
+
+app = typer.Typer()
+
+
+@app.command()
+def retention(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    days: Annotated[
+        float | None, typer.Option(help="Keep so many days; else BACKTEST_RETENTION_DAYS.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove old results that nobody has pinned and nothing needs, and files without a row."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.retention import retain
+        from backtest_pipeline.storage.settings import load_settings
+
+        kept = load_settings().retention_days if days is None else days
+        report = retain(workspace, days=kept, dry_run=dry_run)
+    if as_json:
+        print_json(
+            {
+                **plain(vars(report)),
+                "files": {kind: vars(removed) for kind, removed in report.files.items()},
+            }
+        )
+    else:
+        _told(report)
+
+
+def _told(report: RetentionReport) -> None:
+    rows = [{"what": kind, "rows": n} for kind, n in report.rows.items() if n]
+    files = [{"what": kind, **vars(removed)} for kind, removed in report.files.items()]
+    would = "would go" if report.dry_run else "went"
+    say(f"What ended before {report.cutoff:%F %T} UTC is old.")
+    if rows:
+        console.print(rows_table(f"Rows that {would}", rows))
+    if files:
+        console.print(rows_table(f"Files that {would}", files))
+    if not rows and not files:
+        say(f"nothing {would}")
+    for uri, why in report.left.items():
+        say(f"{uri} stays for now: {why}")

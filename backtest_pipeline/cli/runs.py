@@ -1,0 +1,275 @@
+"""`backtest-pipeline runs ...`: stored runs found, kept, taken out, deleted."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.store import open_store
+from backtest_pipeline.report.json_values import plain
+
+if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.runs.compare import Compared, RunComparison
+    from backtest_pipeline.pipeline.runs.query import RunDetail
+
+app = typer.Typer(help="Stored runs: list, show, compare, export, pin, delete.")
+
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Runs; the beginnings of ids will do.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(
+    *,
+    user: Annotated[str | None, typer.Option(help="Only runs that this user asked for.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Type of the signal, for example ema_crossover.")
+    ] = None,
+    asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
+    tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended on this UTC date or later.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended before this UTC date.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="completed, failed or cancelled.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Part of signal, symbol or parameters; beginning of the id.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most so many.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Go on after a page: what it gave as its next.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List stored runs, the newest first."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
+
+        wanted = RunFilter(
+            requested_by=user,
+            strategy=strategy,
+            symbol=asset,
+            timeframe=tf,
+            completed_from=since.date() if since else None,
+            completed_until=until.date() if until else None,
+            status=status,
+            text=text,
+        )
+        page = list_runs(workspace, wanted, limit=limit, after=after)
+    if as_json:
+        print_json({"runs": [plain(row) for row in page.rows], "next": page.next})
+        return
+    if not page.rows:
+        say("no run matches these filters")
+        return
+    console.print(rows_table("Runs, the newest first", [_listed(row) for row in page.rows]))
+    if page.next:
+        say(f"more runs: repeat with --after {page.next}")
+
+
+def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
+    marks = [name for name in ("pinned", "quarantined_at", "is_current") if row[name]]
+    names = {"quarantined_at": "quarantine", "is_current": "current"}
+    return {
+        "run": str(row["run_id"])[:8],
+        "signal": row["signal_name"],
+        "asset": row["symbol"],
+        "timeframe": row["timeframe"],
+        "ended (UTC)": f"{row['completed_at']:%Y-%m-%d %H:%M}",
+        **{name: row[name] for name in ("total_return", "sharpe", "max_drawdown", "trade_count")},
+        "": " ".join(names.get(mark, mark) for mark in marks),
+    }
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a run: metrics, what they are worth, and what it was made from."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.query import find_runs, get_run
+
+        found = get_run(workspace, find_runs(workspace, [run])[0])
+        where = f"{workspace.artifacts.where}/{found.artifact_uri}"
+    if as_json:
+        print_json(plain(vars(found)))
+    else:
+        _show(found, where)
+
+
+def _show(run: RunDetail, where: str) -> None:
+    say(f"{run.name}, run {run.run_id}: {run.status}{'' if run.is_current else ', not current'}")
+    start, end = (day or "" for day in run.window)
+    say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
+    if start or end:
+        say(f"  window         {start or 'the beginning'} until {end or 'the end'}")
+    say(f"  parameters     {', '.join(f'{k}={v}' for k, v in run.params.items())}")
+    values = {**run.metrics, **run.significance}
+    rows = [
+        {"metric": name, "value": _number(value), "undefined because": run.undefined.get(name, "")}
+        for name, value in values.items()
+    ]
+    console.print(rows_table("Metrics (docs/metrics.md)", rows))
+    made = run.provenance
+    for title, name in (
+        ("data", "snapshot_id"),
+        ("code", "code_version"),
+        ("engine", "engine_version"),
+        ("configuration", "config_hash"),
+        ("fingerprint", "result_fingerprint"),
+    ):
+        say(f"  {title:<15}{made[name]}")
+    say(f"  series         {where}")
+    for asked in run.requests:
+        say(f"  asked for by   {asked['requested_by']}, {asked['requested_at']:%F %T} UTC")
+    if run.pin:
+        note = f": {run.pin['note']}" if run.pin["note"] else ""
+        say(f"  pinned by      {run.pin['pinned_by']}, {run.pin['pinned_at']:%F %T} UTC{note}")
+    if run.quarantine:
+        say(
+            f"  IN QUARANTINE since {run.quarantine['quarantined_at']:%F %T} UTC: "
+            f"{run.quarantine['reason']}"
+        )
+
+
+@app.command()
+def compare(runs: Runs, as_json: AsJson = False) -> None:
+    """Put two or more runs side by side: configuration, metrics, data and code.
+
+    Why two of them differ, `explain-diff` finds out by computing.
+    """
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.compare import compare_runs
+        from backtest_pipeline.pipeline.runs.query import find_runs
+
+        found = compare_runs(workspace, find_runs(workspace, runs))
+    if as_json:
+        print_json(_compared_as_json(found))
+        return
+    for letter, run in zip(_LETTERS, found.runs, strict=False):
+        say(f"{letter}  {run.name}, run {run.run_id}")
+    for title, differences in (
+        ("Configuration", found.config),
+        ("Data (versions of the features)", found.data),
+        ("Code and environment", found.code),
+    ):
+        if differences:
+            console.print(rows_table(f"{title}: what differs", _side_by_side(differences)))
+        else:
+            say(f"{title}: equal")
+    console.print(rows_table("Metrics", _side_by_side(found.metrics)))
+    if found.results_are_equal:
+        say("all have the same trades and equity, bit by bit")
+
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _side_by_side(differences: Sequence[Compared]) -> list[dict[str, Any]]:
+    return [
+        {
+            "": found.name,
+            **{letter: _number(v) for letter, v in zip(_LETTERS, found.values, strict=False)},
+            **{
+                f"{letter} - A": _number(change)
+                for letter, change in list(zip(_LETTERS, found.changes, strict=False))[1:]
+            },
+        }
+        for found in differences
+    ]
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
+
+
+def _compared_as_json(found: RunComparison) -> dict[str, Any]:
+    parts = {name: getattr(found, name) for name in ("config", "metrics", "data", "code")}
+    return {
+        "runs": [str(run.run_id) for run in found.runs],
+        "results_are_equal": found.results_are_equal,
+        **{name: [plain(vars(one)) for one in part] for name, part in parts.items()},
+    }
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    *,
+    to: Annotated[
+        Path, typer.Option(help="Folder to write to; for a bundle the .zip file to write.")
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="parquet, csv, or bundle: one file with all that it was made from."
+        ),
+    ] = "parquet",
+) -> None:
+    """Write a run to files: its tables, or a bundle that verifies itself."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.replay.export import export_as
+        from backtest_pipeline.pipeline.runs.query import find_runs
+
+        written = export_as(workspace, find_runs(workspace, [run])[0], to, form)
+    for path in written:
+        say(f"wrote {path}")
+
+
+@app.command()
+def pin(
+    runs: Runs,
+    note: Annotated[str, typer.Option(help="Why they are kept.")] = "",
+) -> None:
+    """Have retention keep runs, however old."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs import query
+
+        ids = query.find_runs(workspace, runs)
+        query.pin(workspace, ids, getpass.getuser(), note)
+    say(f"pinned {len(ids)} {'run' if len(ids) == 1 else 'runs'}")
+
+
+@app.command()
+def unpin(runs: Runs) -> None:
+    """Unpin runs: retention may delete them again."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs import query
+
+        ids = query.find_runs(workspace, runs)
+        query.unpin(workspace, ids)
+    say(f"unpinned {len(ids)} {'run' if len(ids) == 1 else 'runs'}")
+
+
+@app.command()
+def delete(
+    runs: Runs,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs with their trades, metrics and files, whatever their age."""
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.query import find_runs
+
+        ids = find_runs(workspace, runs)
+    for run_id in ids:
+        say(str(run_id))
+    if not yes:
+        typer.confirm(f"Delete {len(ids)} {'run' if len(ids) == 1 else 'runs'}?", abort=True)
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.runs.retention import delete_runs
+
+        deleted = delete_runs(workspace, ids)
+    say(f"deleted {deleted} {'run' if deleted == 1 else 'runs'}")

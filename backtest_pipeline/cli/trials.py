@@ -1,0 +1,42 @@
+"""`backtest-pipeline trials`."""
+
+from __future__ import annotations
+
+from backtest_pipeline.cli.console import console, fail, print_json, rows_table
+from backtest_pipeline.cli.store import open_store
+
+
+def trials(*, asset: str, tf: str, as_json: bool) -> None:
+    """Weigh the runs against the ledger, and print the families and the runs."""
+    with open_store() as workspace:
+        from backtest_pipeline.market.errors import UnknownName
+        from backtest_pipeline.market.partitions import Partition
+        from backtest_pipeline.market.timeframes import timeframe
+        from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
+        from backtest_pipeline.storage.run_tables.runs import current_runs
+        from backtest_pipeline.storage.tables.dimensions import known_symbols
+
+        partition = Partition(asset, timeframe(tf).name)
+        with workspace.database.begin() as connection:
+            known = known_symbols(connection)
+        if asset not in known:
+            raise UnknownName("asset", asset, known)
+        families = deflate_partitions(workspace, [partition]).get(partition, {})
+        with workspace.database.begin() as connection:
+            runs = current_runs(connection, timeframes=[tf], symbols=[asset])
+    if not families:
+        fail(f"{partition}: nothing was tried yet; see refresh, run and explore")
+    counts = [
+        {"strategy": name, "trials": of.n_trials, "effective trials": of.n_effective}
+        for name, of in families.items()
+    ]
+    names = ("sharpe", "psr", "dsr", "dsr_effective")
+    weighed = [
+        {"signal": run["signal_name"], **{name: run[name] for name in names}} for run in runs
+    ]
+    if as_json:
+        print_json({"asset": asset, "timeframe": tf, "families": counts, "runs": weighed})
+        return
+    console.print(rows_table(f"tried on {partition}", counts))
+    if weighed:
+        console.print(rows_table("the runs of the last refresh, weighed against them", weighed))

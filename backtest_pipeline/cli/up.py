@@ -1,0 +1,132 @@
+"""`backtest-pipeline up`, `migrate` and `doctor`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from backtest_pipeline.cli.console import console, fail, progress_shown, say
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.settings import Settings
+
+_log = logging.getLogger(__name__)
+_STOP_SECONDS = 20
+
+
+def ensure_schema(settings: Settings) -> None:
+    """Migrate the embedded store; a server of the user's own is migrated only when asked to.
+
+    Before that, as every command that uses the store comes by here, warn of variables that look
+    like settings and are none.
+    """
+    from backtest_pipeline.service.settings import ServiceSettings
+    from backtest_pipeline.storage.postgres.database import open_database
+    from backtest_pipeline.storage.postgres.migrations import check
+    from backtest_pipeline.storage.postgres.migrations import migrate as apply
+    from backtest_pipeline.storage.settings import Settings, unread_variables
+
+    for sentence in unread_variables(Settings, ServiceSettings):
+        _log.warning(sentence)
+    database = open_database(settings)
+    try:
+        if settings.run_store_mode == "embedded":
+            apply(database)
+        else:
+            check(database)
+    finally:
+        database.close()
+
+
+def migrate() -> None:
+    """Apply what is missing and name it."""
+    with progress_shown() as progress:
+        progress("migrating", 0, 1)
+        from backtest_pipeline.storage.postgres.database import open_database
+        from backtest_pipeline.storage.postgres.migrations import migrate as apply
+        from backtest_pipeline.storage.settings import load_settings
+
+        database = open_database(load_settings())
+        try:
+            applied = apply(database)
+            where = database.where
+        finally:
+            database.close()
+        progress("migrating", 1, 1)
+    for name in applied:
+        say(f"applied {name}")
+    say(f"{where}: the schema is up to date")
+
+
+def up(host: str, port: int) -> None:
+    """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
+    with progress_shown() as progress:
+        progress("store", 0, 1)
+        from backtest_pipeline.defs.instance import dagster_environment, open_instance
+        from backtest_pipeline.defs.partitions import register_partitions
+        from backtest_pipeline.defs.resources import SourceResource
+        from backtest_pipeline.launch import offered_assets
+        from backtest_pipeline.storage.postgres.database import open_database
+        from backtest_pipeline.storage.settings import load_settings
+
+        settings = load_settings()
+        ensure_schema(settings)
+        offered = offered_assets(settings, SourceResource())
+        database = open_database(settings)
+        with open_instance(settings, database) as instance:
+            register_partitions(instance, offered)
+        environment = {**os.environ, **dagster_environment(settings, database)}
+        database.close()
+        progress("store", 1, 1)
+    command = [
+        *(sys.executable, "-m", "dagster", "dev"),
+        *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),
+    ]
+    console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C ends everything)", highlight=False)
+    # Dagster copies how SIGINT is handled to its children: from a shell that ignores SIGINT
+    # (a background job) they could then only be killed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = _stop(process)
+    sys.exit(code)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    """Interrupt Dagster as Ctrl-C would, and kill what is left of its group in the end."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        console.print("Dagster did not stop in time and is killed")
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return 0
+
+
+def doctor() -> None:
+    """Print each check with how to mend it; exit code 1 where one fails."""
+    with progress_shown() as progress:
+        progress("examining", 0, 1)
+        from backtest_pipeline.service.settings import ServiceSettings
+        from backtest_pipeline.storage.doctor import examine
+
+        findings = list(examine(others={"service settings": ServiceSettings}))
+        progress("examining", 1, 1)
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
+        console.print(mark, end=" ")
+        say(f"{finding.name}: {finding.detail}")
+        if finding.mend and not finding.ok:
+            say(f"     mend: {finding.mend}")
+    broken = dict.fromkeys(finding.name for finding in findings if not finding.ok)
+    if broken:
+        fail(f"needs fixing: {', '.join(broken)}")

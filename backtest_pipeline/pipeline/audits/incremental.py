@@ -1,0 +1,187 @@
+"""What refreshes have stored step by step, against computing it whole from the stored bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.market.features import FEATURES, build_features
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.panels import read_panel
+from backtest_pipeline.pipeline.stages.signals import (
+    place_events,
+    signal_matrix,
+    signal_states,
+    signals_code,
+)
+from backtest_pipeline.pipeline.versions import FEATURES_CODE
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.provenance import combined, content_versions
+from backtest_pipeline.storage.tables.datasets import DatasetVersion, all_partitions, read_versions
+from backtest_pipeline.storage.tables.dimensions import active_signals, asset_ids
+from backtest_pipeline.storage.tables.features import read_features
+from backtest_pipeline.storage.tables.signals import read_events, read_states
+
+PARTITIONS_LOOKED_AT = 8
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A sample of stored partitions, computed whole and compared.
+
+    Attributes:
+        partitions: looked at, all made from what is stored now by the code of now.
+        rows: rows that were compared.
+        differing: those that differ, each with what differs.
+    """
+
+    partitions: tuple[Partition, ...]
+    rows: int
+    differing: tuple[str, ...]
+
+
+@retried
+def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
+    """Compare rows, snapshots and versions of features with a whole computation.
+
+    The sample is drawn with a seed that follows from what is stored: another one after each
+    refresh that changed something, the same one where it is drawn again.
+
+    Args:
+        workspace: the open store.
+        n: partitions to look at, at most.
+    """
+    chosen, stored = _sample(workspace, "features", "bars", FEATURES_CODE, n)
+
+    def compare(panel: Panel) -> dict[str, list[str]]:
+        tf, names = panel.timeframe, [feature.name for feature in FEATURES]
+        rows = read_features(workspace.database, tf, panel.assets, names)
+        uris = {asset: stored[Partition(asset, tf.name)].uris for asset in panel.assets}
+        files = read_panel(workspace, tf.name, uris, SNAPSHOT_COLUMNS)
+        hashed = content_versions(panel, hashed_columns(panel)).whole
+        return {
+            asset: [
+                *_different("row", panel, rows, asset),
+                *_different("snapshot", panel, files, asset),
+                *(
+                    ["version"]
+                    if stored[Partition(asset, tf.name)].version != hashed[asset]
+                    else []
+                ),
+            ]
+            for asset in panel.assets
+        }
+
+    return _compared(workspace, chosen, compare)
+
+
+@retried
+def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
+    """Compare signals and where each stands with a whole computation; as `recomputed_features`."""
+    with workspace.database.begin() as connection:
+        signals = active_signals(connection)
+    chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n)
+
+    def compare(panel: Panel) -> dict[str, list[str]]:
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, panel.assets)
+        events = signal_matrix(panel, signals)
+        found, _ = read_events(workspace.database, panel.timeframe, ids)
+        states = read_states(workspace.database, panel.timeframe, list(ids.values()))
+        expected = signal_states(panel, signals, events, ids)
+        try:
+            stored = place_events(panel, signals, found, ids)
+        except BacktestError as error:
+            return {asset: [str(error)] for asset in panel.assets}
+        return {
+            asset: [
+                *(["events"] if (events != stored)[:, panel.rows_of(asset)].any() else []),
+                *(
+                    f"state of signal {state.signal_id}"
+                    for state in expected
+                    if state.asset_id == ids[asset]
+                    and states.get((state.signal_id, state.asset_id)) != state
+                ),
+            ]
+            for asset in panel.assets
+        }
+
+    return _compared(workspace, chosen, compare)
+
+
+def hashed_columns(panel: Panel) -> list[str]:
+    """The columns of features in the order in which their version hashes them."""
+    emas = [name for name in panel.columns if name.startswith("ema_")]
+    return [
+        *sorted(set(panel.columns) - set(emas)),
+        *sorted(emas, key=lambda name: int(name.removeprefix("ema_"))),
+    ]
+
+
+def _sample(
+    workspace: Workspace, dataset: str, made_of: str, code: str, n: int
+) -> tuple[list[Partition], Mapping[Partition, DatasetVersion]]:
+    """Some of the partitions that are up to date, and their versions."""
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, dataset, all_partitions(connection, dataset))
+        inputs = read_versions(connection, made_of, stored)
+        features = read_versions(connection, "features", stored)
+        bars = read_versions(connection, "bars", stored)
+    current = [
+        partition
+        for partition, version in sorted(stored.items())
+        if version.last_ts is not None
+        and version.is_made_from(inputs[partition].version, code)
+        and (
+            workspace.external is not None
+            or features[partition].is_made_from(bars[partition].version, FEATURES_CODE)
+        )
+    ]
+    seed = int(combined(*(stored[p].version for p in current))[:8], 16)
+    picked = np.random.default_rng(seed).permutation(len(current))[:n]
+    return [current[i] for i in sorted(picked.tolist())], stored
+
+
+def _compared(
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    compare: Callable[[Panel], Mapping[str, Sequence[str]]],
+) -> Recomputed:
+    """What differs from whole features, timeframe by timeframe."""
+    rows, differing = 0, []
+    for tf in dict.fromkeys(partition.timeframe for partition in partitions):
+        assets = [p.asset for p in partitions if p.timeframe == tf]
+        whole = _whole(workspace, tf, assets)
+        rows += len(whole)
+        differing += [
+            f"{Partition(asset, timeframe(tf).name)}: {', '.join(found)}"
+            for asset, found in compare(whole).items()
+            if found
+        ]
+    return Recomputed(tuple(partitions), rows, tuple(differing))
+
+
+def _whole(workspace: Workspace, tf: str, assets: Sequence[str]) -> Panel:
+    """Features computed from the stored bars; those of the user's own table as they were taken."""
+    if workspace.external is not None:
+        return load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
+    return build_features(load_block(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
+
+
+def _different(what: str, whole: Panel, stored: Panel, asset: str) -> list[str]:
+    """Names of the stored columns whose values are not those of the whole computation."""
+    mine, theirs = whole.rows_of(asset), stored.rows_of(asset)
+    if not np.array_equal(whole.ts[mine], stored.ts[theirs]):
+        return [f"stamps of {what}s"]
+    return [
+        f"{name} of a {what}"
+        for name, values in stored.columns.items()
+        if not np.array_equal(whole[name][mine], values[theirs], equal_nan=values.dtype.kind == "f")
+    ]

@@ -1,0 +1,210 @@
+"""Negative controls: how often the pipeline believes what is not there, measured and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.ranking.leaderboard import DEFAULT_GATES
+from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.runs.summary import Summary, rounded
+from backtest_pipeline.pipeline.stages.features import load_block
+from backtest_pipeline.pipeline.versions import negative_controls_code
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.research.ranking.leaderboard import Gate, gates_of
+from backtest_pipeline.research.ranking.negative_controls import (
+    Verdicts,
+    search,
+    search_grids,
+    verdicts,
+    walk,
+)
+from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
+from backtest_pipeline.research.robustness.draws import require_draws
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.storage.run_tables.leaderboard import (
+    controls_of,
+    gate_set,
+    publish_controls,
+    symbols_with_bars,
+)
+
+MOST_FALSE = 0.05
+"""Share of searches in worlds without an edge that may be called significant."""
+FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
+"""Trading costs nothing in a control: costs would sink what luck brings up and flatter the rate."""
+_BLOCK = 50  # searches at a time
+_WALKED = 5  # one block of so many is walked too, which takes four times as long as to search it
+_TF = "1D"
+_JUDGED = ("rate", "run_rate", "walk_rate")
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What was asked of the negative controls.
+
+    Attributes:
+        searches: of each kind of world.
+        n_bars: daily bars of each world.
+        seed: of the random numbers.
+        gates: name of a registered gate set.
+    """
+
+    searches: int = 1000
+    n_bars: int = 1461
+    seed: int = 0
+    gates: str = DEFAULT_GATES
+
+    def __post_init__(self) -> None:
+        require_draws(self.searches, self.seed)
+        if self.n_bars < 2:
+            raise InvalidInput(f"a world needs two bars at least, not {self.n_bars!r}")
+
+
+@retried
+def run_negative_controls(
+    workspace: Workspace, asked: Controls, *, rebuild: bool = False
+) -> Sequence[Mapping[str, Any]]:
+    """Search worlds made after the stored bars, and store how many searches were believed.
+
+    What is stored of the same question, bars and code is kept.
+
+    Args:
+        workspace: an open store with daily bars.
+        asked: how many searches of which worlds.
+        rebuild: search again.
+
+    Returns:
+        Rows of `negative_controls` with the name of the gate set, one per kind of world.
+
+    Raises:
+        InvalidInput: where no daily bars are stored, or none that move.
+        UnknownName: for a gate set that is not registered.
+    """
+    with workspace.database.begin() as connection:
+        gates = gate_set(connection, asked.gates)
+        symbols = symbols_with_bars(connection, _TF, workspace.price_dataset)
+    block = load_block(
+        workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
+    )
+    code = negative_controls_code()
+    versions = sorted((asset, found.version) for asset, found in block.inputs.items())
+    about = [asked.searches, asked.n_bars, asked.seed, gates.gate_set_id, code]
+    control_id = hash_of([*about, versions])
+    stored = _stored(workspace, control_id)
+    if stored and not rebuild:
+        return stored
+    universe = bar_moves(block.panel)
+    rows = [
+        {
+            "control_id": control_id,
+            "world": kind.value,
+            "seed": asked.seed,
+            "n_bars": asked.n_bars,
+            "n_assets": len(universe),
+            "n_trials": sum(map(len, search_grids())),
+            **_counts(_believed(workspace, kind, universe, asked, gates_of(gates.gates))),
+            "gate_set_id": gates.gate_set_id,
+            "code_version": code,
+            "created_at": datetime.now(UTC),
+        }
+        for kind in World
+    ]
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        publish_controls(cursor, pa.Table.from_pylist(rows))
+    return _stored(workspace, control_id)
+
+
+def _counts(found: Verdicts) -> dict[str, Any]:
+    rates = {name: getattr(found, name) for name in (*_JUDGED, "upper_bound")}
+    return {**vars(found), **rates}
+
+
+def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, Any]]:
+    with workspace.database.begin() as connection:
+        return controls_of(connection, control_id)
+
+
+@retried
+def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
+    """The rows of the newest control; none where none was run."""
+    return _stored(workspace, None)
+
+
+def _believed(
+    workspace: Workspace,
+    kind: World,
+    universe: Sequence[BarMoves],
+    asked: Controls,
+    gates: Sequence[Gate],
+) -> Verdicts:
+    """Searches in blocks, so that memory is bounded and Ctrl-C is heard."""
+    grids = search_grids()
+    like = _calendar(asked.n_bars)
+    stage = f"searching {kind.value.replace('_', ' ')}"
+
+    def believed_of(first: int) -> Verdicts:
+        draws = range(first, min(first + _BLOCK, asked.searches))
+        bars = worlds(kind, universe, like, draws, asked.seed)
+        walked = walk(bars, grids, FREE) if first % (_WALKED * _BLOCK) == 0 else None
+        return verdicts(search(bars, grids, FREE), gates, walked)
+
+    done = []
+    workspace.progress(stage, 0, asked.searches)
+    with ThreadPoolExecutor(workspace.workers) as pool:
+        for found in pool.map(believed_of, range(0, asked.searches, _BLOCK)):
+            done.append(found)
+            workspace.progress(stage, sum(v.n_searches for v in done), asked.searches)
+    return reduce(add, done)
+
+
+def _calendar(n_bars: int) -> Panel:
+    """Daily stamps; which days they are plays no part."""
+    daily = timeframe(_TF)
+    days = np.datetime64("2020-01-01", "us") + np.arange(n_bars) * np.timedelta64(1, "D")
+    ends = daily.period_bounds(days.astype("M8[us]").astype(np.int64))[1]
+    return Panel(daily, ("world",), np.array([0, n_bars]), ends - 1, {})
+
+
+def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the rate of searches, runs or walk-forwards is above MOST_FALSE in any world."""
+    return any(row[name] > MOST_FALSE for row in rows for name in _JUDGED)
+
+
+def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
+    """Rates by world, beside what would have been believed without the machinery."""
+    return Summary(
+        {"searches": sum(row["n_searches"] for row in rows), "highest_rate_allowed": MOST_FALSE},
+        {"false_positives": shown_controls(rows)},
+    )
+
+
+def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows for people."""
+    return [
+        {
+            "world": row["world"],
+            "searches": row["n_searches"],
+            "trials_each": row["n_trials"],
+            "best_by_psr": rounded(row["n_naive"] / row["n_searches"]),
+            "dsr_in_family": rounded(row["n_in_family"] / row["n_searches"]),
+            "best_run": rounded(row["run_rate"]),
+            "walk_forward": rounded(row["walk_rate"]),
+            "rate": rounded(row["rate"]),
+            "upper_bound": rounded(row["upper_bound"]),
+            "passed_gates": rounded(row["n_passed"] / row["n_searches"]),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,17 @@
+"""Whether stored data is sound."""
+
+from __future__ import annotations
+
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.tables.table_checks import CHECKED, OF_EXTERNAL, violations
+
+__all__ = ["CHECKED", "check_dataset"]
+
+
+@retried
+def check_dataset(workspace: Workspace, dataset: str) -> dict[str, int]:
+    """Rows that break each rule of a dataset."""
+    if workspace.external is not None:
+        dataset = OF_EXTERNAL.get(dataset, dataset)
+    with workspace.database.begin() as connection:
+        return violations(connection, dataset)

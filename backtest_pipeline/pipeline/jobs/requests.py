@@ -1,0 +1,227 @@
+"""Jobs: specs that may take long, submitted now and executed by a worker of the orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+from backtest_pipeline.market.errors import InvalidInput, JobConflict
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
+from backtest_pipeline.pipeline.runs.identity import Window, hash_of
+from backtest_pipeline.pipeline.specs import (
+    ExecutableSpec,
+    JobSpec,
+    PortfolioSpec,
+    RefreshSpec,
+    SweepSpec,
+    WalkForwardSpec,
+)
+from backtest_pipeline.pipeline.use_cases.sweep import require_metric
+from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.job_queue import (
+    Attempt,
+    abandoned_attempts,
+    not_launched,
+    pending_attempts,
+    take_over,
+)
+from backtest_pipeline.storage.tables.jobs import Job, create_job, read_job
+from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
+from backtest_pipeline.strategies.strategy import Strategy
+
+MOST_UNITS = 10_000
+
+
+def submit(
+    database: Database,
+    job: JobSpec,
+    user: str,
+    *,
+    most_combinations: int,
+    resumes: UUID | None = None,
+) -> Job:
+    """Record a job; the orchestrator launches it.
+
+    Args:
+        database: the store's.
+        job: what is asked.
+        user: name of the caller.
+        most_combinations: of a grid that is swept.
+        resumes: an ended job of the same question, whose stored units are taken over.
+
+    Raises:
+        UnknownName, InvalidInput: for what can be seen to make no sense before it is begun.
+    """
+    units = units_of(job)
+    require_sound(job, most_combinations)
+    config = job.model_dump(mode="json")
+    spec = job.spec
+    partitions = [partition for _, partitions in units.values() for partition in partitions]
+    with database.begin() as connection:
+        return create_job(
+            connection,
+            kind=spec.kind,
+            config=config,
+            config_hash=hash_of(config),
+            strategy=None if isinstance(spec, RefreshSpec) else _strategy_name(spec),
+            symbols=sorted({p.asset for p in partitions}),
+            timeframes=sorted(
+                {p.timeframe for p in partitions}, key=lambda tf: timeframe(tf).sort_order
+            ),
+            created_by=user,
+            n_units=len(units),
+            timeout_s=job.timeout_s,
+            resumes=resumes,
+        )
+
+
+def resume(database: Database, job_id: UUID, user: str, *, most_combinations: int) -> Job:
+    """Ask the question of an ended job again, without the units that it has stored.
+
+    Raises:
+        JobNotFound: for an id that there is not.
+        JobConflict: for a job that has not ended, or that is completed.
+    """
+    with database.begin() as connection:
+        job = read_job(connection, job_id)
+    if job.status not in ("failed", "cancelled"):
+        raise JobConflict(
+            f"job {job_id} is {job.status}; only a failed or cancelled one can be resumed"
+        )
+    spec = JobSpec.model_validate(job.config)
+    return submit(database, spec, user, most_combinations=most_combinations, resumes=job_id)
+
+
+Unit = tuple[ExecutableSpec | None, Sequence[Partition]]
+"""A spec, None of a refresh, and the partitions that it is about."""
+
+
+def units_of(job: JobSpec) -> dict[str, Unit]:
+    """The units of work of a job by name: what is stored of each is not computed again.
+
+    Raises:
+        UnknownName: for a timeframe that there is not.
+        InvalidInput: for no or too many units.
+    """
+    spec = job.spec
+    if isinstance(spec, RefreshSpec):
+        named = [job.symbols or spec.symbols, job.timeframes or spec.timeframes]
+    elif isinstance(spec, PortfolioSpec):
+        named = [spec.symbols, job.timeframes or [spec.timeframe]]
+    else:
+        named = [job.symbols or [spec.symbol], job.timeframes or [spec.timeframe]]
+    symbols, timeframes = (list(dict.fromkeys(names)) for names in named)
+    if isinstance(spec, PortfolioSpec):
+        symbols = list(dict.fromkeys(job.symbols)) or spec.symbols
+        units: dict[str, Unit] = {
+            tf: (
+                spec.model_copy(update={"symbols": symbols, "timeframe": tf}),
+                [Partition(symbol, timeframe(tf).name) for symbol in symbols],
+            )
+            for tf in timeframes
+        }
+    else:
+        units = {}
+        for symbol, tf in product(symbols, timeframes):
+            partition = Partition(symbol, timeframe(tf).name)
+            own = None
+            if not isinstance(spec, RefreshSpec):
+                own = spec.model_copy(update={"symbol": symbol, "timeframe": tf})
+            units[str(partition)] = (own, [partition])
+    if len(units) > MOST_UNITS:
+        raise InvalidInput(
+            f"{len(symbols):,} assets at {len(timeframes):,} timeframes are {len(units):,} units "
+            f"of work, and {MOST_UNITS:,} are the limit; ask for fewer, in several jobs"
+        )
+    return units
+
+
+def require_sound(job: JobSpec, most_combinations: int) -> None:
+    """Raises UnknownName or InvalidInput for what would fail whatever the bars are."""
+    spec = job.spec
+    if isinstance(spec, RefreshSpec):
+        return
+    Window(spec.start, spec.end)
+    spec.config()
+    if isinstance(spec, SweepSpec):
+        require_metric(spec.metric)
+        most = combinations_allowed(spec, most_combinations)
+        parameter_grid(_strategy_of(spec), spec.params, most)
+    elif isinstance(spec, WalkForwardSpec):
+        parameter_space(_strategy_of(spec), spec.params)
+        plan_of(spec, most_combinations, WFO_THRESHOLD)
+    elif spec.preset is None:
+        _strategy_of(spec).parse(spec.params)
+    if isinstance(spec, PortfolioSpec):
+        symbols = job.symbols or spec.symbols
+        rollup_config(spec.model_copy(update={"symbols": symbols}))
+
+
+def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
+    return strategy_of(spec.strategy or DEFAULT_STRATEGY)
+
+
+def _strategy_name(spec: ExecutableSpec) -> str:
+    """What jobs are found by: the strategy, or the preset."""
+    preset = getattr(spec, "preset", None)
+    return preset or _strategy_of(spec).signal_type
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the orchestrator's run of an attempt ended: whether it was cancelled, and in words."""
+
+    cancelled: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What the orchestrator knows of attempts, by `(job_id, attempt)`.
+
+    Attributes:
+        under_way: whose run waits or works.
+        ended: whose run has ended.
+    """
+
+    under_way: frozenset[tuple[UUID, int]]
+    ended: Mapping[tuple[UUID, int], Ended]
+
+
+def reconcile(
+    database: Database, launched: Callable[[Sequence[Attempt]], Launched]
+) -> list[Attempt]:
+    """Bring jobs in line with what became of their workers; returns what is to be launched.
+
+    Any number of processes may do this at once, and at any time: an attempt whose lease is valid is
+    left alone, whatever the orchestrator says of its run.
+    """
+    with database.begin() as connection:
+        abandoned = abandoned_attempts(connection)
+    if abandoned:
+        known = launched(abandoned)
+        for attempt in abandoned:
+            end = known.ended.get((attempt.job_id, attempt.attempt))
+            with database.begin() as connection:
+                take_over(connection, attempt, cancelled=end is not None and end.cancelled)
+    with database.begin() as connection:
+        pending = pending_attempts(connection)
+    if not pending:
+        return []
+    known, wanted = launched(pending), []
+    for attempt in pending:
+        key = (attempt.job_id, attempt.attempt)
+        if key in known.ended:
+            end = known.ended[key]
+            with database.begin() as connection:
+                not_launched(connection, attempt, cancelled=end.cancelled, why=end.why)
+        elif key not in known.under_way:
+            wanted.append(attempt)
+    return wanted

@@ -1,0 +1,304 @@
+"""The leaderboard: every current run with its rank by deflated significance, or why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.pipeline.ranking.deflation import strategies_tried
+from backtest_pipeline.pipeline.runs.identity import canonical_json, hash_of
+from backtest_pipeline.pipeline.runs.summary import Summary, rounded
+from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.research.ranking.leaderboard import (
+    DERIVED,
+    SCHEMES,
+    TRIED,
+    Board,
+    Gate,
+    board,
+    gates_of,
+    with_significance,
+)
+from backtest_pipeline.research.ranking.trials import Family
+from backtest_pipeline.storage.run_tables.leaderboard import (
+    GateSet,
+    board_faults,
+    board_rows,
+    gate_set,
+    newest_board,
+    publish_board,
+    register_gate_set,
+    runs_to_rank,
+)
+
+DEFAULT_GATES = "default"
+_METRICS = {component.metric for scheme in SCHEMES for component in scheme.components}
+_NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
+QUARANTINED = "in quarantine: its replay gave another result, see table quarantined_runs"
+_BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"
+_OUT_OF_SAMPLE = (
+    "out-of-sample run of a walk-forward, on fewer bars than the others: see its verdict in "
+    "walk_forward_runs and its dsr in backtest_metrics"
+)
+_UNCOUNTED = "not in the ledger of trials, which is younger; refresh with --full-rebuild"
+
+
+@dataclass(frozen=True)
+class StoredBoard:
+    """A board as it is stored.
+
+    Attributes:
+        about: row of `leaderboards` with `gate_set`, `gates` and `registered_at` of its gates.
+        rows: its runs, best first, unranked ones last.
+        is_new: whether it was published just now.
+    """
+
+    about: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    is_new: bool
+
+
+@retried
+def register_gates(workspace: Workspace, name: str, gates: Sequence[Mapping[str, Any]]) -> GateSet:
+    """Register gates before the runs that they are to judge; they are never changed afterwards.
+
+    Args:
+        workspace: where.
+        name: what boards call them by.
+        gates: name, metric, and at_least or at_most of each.
+
+    Raises:
+        InvalidInput, UnknownName: for what is no gate, a name or gates that are taken.
+    """
+    gates_of(gates)
+    with workspace.database.begin() as connection:
+        return register_gate_set(connection, name, canonical_json([dict(gate) for gate in gates]))
+
+
+@retried
+def publish_leaderboard(
+    workspace: Workspace, *, gates: str = DEFAULT_GATES, late_gates: bool = False
+) -> StoredBoard:
+    """Rank all current runs and publish the board; a board that is the newest already is kept.
+
+    Args:
+        workspace: an open store.
+        gates: name of a registered gate set.
+        late_gates: take gates that were registered after a ranked configuration was first tried;
+            the board then says so in `registered_after_results`.
+
+    Raises:
+        UnknownName: for a gate set that is not registered.
+        InvalidInput: for gates that came after the results, unless `late_gates`.
+    """
+    with workspace.database.begin() as connection:
+        chosen = gate_set(connection, gates)
+        runs = runs_to_rank(connection)
+        newest = newest_board(connection)
+    tried = strategies_tried(workspace)
+    late = [run for run in runs if not _unranked(run) and run["first_tried"] < chosen.registered_at]
+    if late and not late_gates:
+        raise InvalidInput(
+            f"gate set {gates!r} was registered at {chosen.registered_at:%F %T} UTC, after "
+            f"{len(late)} of the configurations that it is to judge were first tried: gates that "
+            "were chosen when results were known prove nothing, and computing the same results "
+            "again makes them no younger. Take them as they are with --late-gates, which the board "
+            "then says"
+        )
+    board_id = hash_of(
+        {
+            "runs": sorted([str(run["run_id"]), run["result_fingerprint"]] for run in runs),
+            "apart": sorted(str(run["run_id"]) for run in runs if run["quarantined_at"]),
+            "tried": {name: [of.n_trials, of.n_effective] for name, of in tried.items()},
+            "gates": [chosen.gate_set_id, bool(late)],
+            "code": LEADERBOARD_CODE,
+        }
+    )
+    is_new = newest is None or newest["board_id"] != board_id
+    if is_new:
+        rows = _rows_of(runs, tried, gates_of(chosen.gates))
+        _publish(workspace, board_id, chosen, rows, bool(late))
+    return StoredBoard(*_newest(workspace), is_new)
+
+
+def _unranked(run: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be compared with the others, if it cannot."""
+    if run["quarantined_at"]:
+        return QUARANTINED
+    if run["split"] == "walk_forward":
+        return _OUT_OF_SAMPLE
+    if not run["of_refresh"]:
+        return _BY_HAND
+    return _UNCOUNTED if run["first_tried"] is None else None
+
+
+def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    with workspace.database.begin() as connection:
+        about = newest_board(connection)
+        if about is None:
+            raise InvalidInput(
+                "no leaderboard is published yet; run `backtest-pipeline leaderboard`"
+            )
+        return about, board_rows(connection, about["board_id"])
+
+
+def _rows_of(
+    runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family], gates: Sequence[Gate]
+) -> list[dict[str, Any]]:
+    """Rows of `leaderboard`: ranked runs, then those without a rank."""
+    rows, unranked = [], [(run, why) for run in runs if (why := _unranked(run))]
+    comparable = [run for run in runs if not _unranked(run)]
+    if comparable:
+        judged = with_significance(_frame(comparable, tried))
+        ranked = judged["dsr"].notna().to_numpy()
+        if ranked.any():
+            found = board(pd.DataFrame(judged[ranked]), gates)
+            rows = [_row(found, i, run) for i, run in enumerate(found.runs.to_dict("records"))]
+        unranked += [(comparable[i], _NO_SHARPE) for i in np.flatnonzero(~ranked)]
+    return rows + [_named(run) | _UNRANKED | {"unranked": why} for run, why in unranked]
+
+
+def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd.DataFrame:
+    """The runs as a board reads them; the family of each is its strategy."""
+    frame = pd.DataFrame(runs)
+    metrics = _METRICS | {"skew", "kurtosis", "trade_count", "total_return", "fees_paid"}
+    numbers = [name for name in frame if name in metrics - set(DERIVED)]
+    frame[numbers] = frame[numbers].astype(float)
+    paid = frame[["fees_paid", "slippage_cost", "funding_paid"]].astype(float)
+    families = [tried[name] for name in frame["signal_type"]]
+    return frame.assign(
+        n_trials=[family.n_trials for family in families],
+        n_trials_effective=[family.n_effective for family in families],
+        n_families=len(tried),
+        costs_paid=paid.sum(axis=1),
+    )
+
+
+_UNRANKED = {
+    **dict.fromkeys(("rank", *TRIED, *DERIVED)),
+    "scores": "{}",
+    "gates": "{}",
+    "passed": False,
+    "undefined": [],
+}
+
+
+def _named(run: Mapping[Any, Any]) -> dict[str, Any]:
+    n_days = None if run["n_days"] is None else int(run["n_days"])
+    named = {name: str(run[name]) for name in ("signal_name", "symbol", "tf")}
+    return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["signal_type"], **named}
+
+
+def _row(found: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
+    needed = sorted({*_METRICS, *DERIVED})
+    return _named(run) | {
+        "rank": int(run["rank"]),
+        "unranked": None,
+        **{name: _number(run[name]) for name in (*TRIED, *DERIVED)},
+        "scores": canonical_json({n: float(v) for n, v in found.scores.iloc[i].items()}),
+        "gates": canonical_json({n: bool(v) for n, v in found.gates.iloc[i].items()}),
+        "passed": bool(found.passed[i]),
+        "undefined": [name for name in needed if np.isnan(float(run[name]))],
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+_ROWS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("board_id", "run_id")),
+        ("rank", pa.int32()),
+        *((name, pa.string()) for name in ("unranked", "signal_name", "family", "symbol", "tf")),
+        *((name, pa.float64()) for name in (*TRIED, *DERIVED)),
+        ("n_days", pa.int32()),
+        *((name, pa.string()) for name in ("scores", "gates")),
+        ("passed", pa.bool_()),
+        ("undefined", pa.list_(pa.string())),
+    ]
+)
+
+
+def _publish(
+    workspace: Workspace, board_id: str, gates: GateSet, rows: list[dict[str, Any]], late: bool
+) -> None:
+    about = {
+        "board_id": board_id,
+        "gate_set_id": gates.gate_set_id,
+        "registered_after_results": late,
+        "n_ranked": sum(row["rank"] is not None for row in rows),
+        "n_passed": sum(row["passed"] for row in rows),
+        "code_version": LEADERBOARD_CODE,
+        "published_at": datetime.now(UTC),
+    }
+    table = pa.Table.from_pylist([{**row, "board_id": board_id} for row in rows], _ROWS)
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        publish_board(cursor, pa.Table.from_pylist([about]), table)
+
+
+@retried
+def leaderboard_faults(workspace: Workspace) -> dict[str, int]:
+    """What is wrong with the newest board, by fault; all zero where it is sound."""
+    with workspace.database.begin() as connection:
+        return board_faults(connection)
+
+
+def shown_rows(
+    stored: StoredBoard, *, scheme: str | None = None, tf: str | None = None, limit: int = 20
+) -> list[dict[str, Any]]:
+    """Ranked runs for people, by rank, or by the score of a scheme where one is named.
+
+    Args:
+        stored: the board.
+        scheme: of `research.ranking.leaderboard.SCHEMES`.
+        tf: only runs at this timeframe; ranks stay those of the whole board.
+        limit: at most so many.
+    """
+    ranked = [row for row in stored.rows if row["rank"] and tf in (None, row["tf"])]
+    if scheme is not None:
+        ranked.sort(key=lambda row: (-row["scores"][scheme], row["rank"]))
+    return [
+        {
+            "rank": row["rank"],
+            "signal": row["signal_name"],
+            "asset": row["symbol"],
+            "timeframe": row["tf"],
+            "dsr": rounded(row["dsr"]),
+            "sharpe": rounded(row["sharpe"]),
+            "max_drawdown": rounded(row["max_drawdown"]),
+            "trade_count": row["trade_count"],
+            "trials": row["n_trials"],
+            **({scheme: rounded(row["scores"][scheme])} if scheme else {}),
+            "fails": ", ".join(n for n, passed in row["gates"].items() if not passed) or "nothing",
+            "asset_is": ", ".join(row["identity"]),
+        }
+        for row in ranked[:limit]
+    ]
+
+
+def leaderboard_summary(stored: StoredBoard) -> Summary:
+    """How many runs have a rank and pass, the ten best, and why runs have no rank."""
+    about = stored.about
+    reasons = pd.Series([r["unranked"] for r in stored.rows if r["unranked"]]).value_counts()
+    return Summary(
+        {
+            "ranked": about["n_ranked"],
+            "passed_all_gates": about["n_passed"],
+            "gate_set": about["gate_set"],
+            "registered_after_results": about["registered_after_results"],
+            "is_new": stored.is_new,
+        },
+        {
+            "best_by_significance": shown_rows(stored, limit=10),
+            "unranked": [{"reason": str(r), "runs": int(n)} for r, n in reasons.items()],
+        },
+    )

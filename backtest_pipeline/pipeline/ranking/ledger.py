@@ -1,0 +1,186 @@
+"""Simulated batches as entries of the ledger of trials.
+
+An entry keeps the returns by week, so that trials which move together can be told: 417 numbers for
+eight years, 1.7 kB, where days would take 12 kB. Whether two configurations are the same bet shows
+in weeks as in days, and three months of them are enough to tell.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.pipeline.runs.identity import (
+    Asked,
+    Stretch,
+    Window,
+    canonical_json,
+    hash_of,
+    simulation_config,
+    without_defaults,
+)
+from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.metrics.daily import daily_return_counts
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.trials import record_trials
+from backtest_pipeline.strategies.registry import strategies
+
+_NAMESPACE = uuid.UUID("0d0a3c9e-8a54-5b3f-9f0c-7f1f5f9c2b64")
+_MONDAY = 4  # 1970-01-05, the first Monday, as a day number
+
+
+@retried
+def enter_in_ledger(workspace: Workspace, trials: Sequence[pa.Table]) -> None:
+    """Enter trials, as `trials_of` gives them, that no run is published of."""
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        record_trials(cursor, pa.concat_tables(trials))
+
+
+def trials_of(
+    batch: BatchResult,
+    params: Sequence[Mapping[str, Any]],
+    *,
+    signal_type: str | Sequence[str],
+    dataset_versions: Mapping[str, str],
+    asked: Asked,
+    source: str,
+    windows: Sequence[Window] | None = None,
+    chosen_by: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """A batch as rows of `trials`, column by column, for `storage.run_tables.trials.record_trials`.
+
+    The same configuration on the same rows by the same code is the same trial, whoever asked:
+    a default that is left out counts as given, and the benchmark does not count.
+
+    Args:
+        batch: every asset with a bar at least.
+        params: of each run of the batch.
+        signal_type: of all runs, or of each.
+        dataset_versions: by asset, of the bars on which it was tried.
+        asked: costs, sizing, stops, direction, funding, and the window.
+        source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
+        windows: of each segment of the batch's panel, where they are not all that of `asked`.
+        chosen_by: how parameters were chosen over and over, where `params` are what from.
+
+    Raises:
+        InvalidInput: for parameters that their strategy does not take.
+    """
+    panel, tf = batch.panel, batch.panel.timeframe.name
+    n_runs = batch.equity.shape[0]
+    types = [signal_type] * n_runs if isinstance(signal_type, str) else list(signal_type)
+    texts = [
+        canonical_json(
+            {"from": given, "chosen_by": chosen_by} if chosen_by else _with_defaults(name, given)
+        )
+        for name, given in zip(types, params, strict=True)
+    ]
+    windows = windows or [asked.window] * len(panel.assets)
+    starts = [window.start for window in windows]
+    ends = [window.end for window in windows]
+    simulation = without_defaults(simulation_config(asked.config))
+    assumed = [
+        hash_of([simulation, asked.funding.version(asset) if asked.funding else None])
+        for asset in panel.assets
+    ]
+    versions = [dataset_versions[asset] for asset in panel.assets]
+    codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
+
+    asked_of_asset = [
+        canonical_json([asset, tf, *_bounds(window), config])
+        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
+    ]
+    configurations = [
+        uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{asked_text}")
+        for name, text in zip(types, texts, strict=True)
+        for asked_text in asked_of_asset
+    ]
+    measured_on = [f"{version}\0{code}" for code in codes for version in versions]
+    first_week, weekly = _weekly_returns(panel, batch.equity)
+    n_assets = len(panel.assets)
+    n = n_runs * n_assets
+
+    def of_run(values: Sequence[Any]) -> list[Any]:
+        return [value for value in values for _ in range(n_assets)]
+
+    return pa.table(
+        {
+            "trial_id": [
+                str(uuid.uuid5(configuration, on))
+                for configuration, on in zip(configurations, measured_on, strict=True)
+            ],
+            "configuration_id": [str(configuration) for configuration in configurations],
+            "signal_type": of_run(types),
+            "params": of_run(texts),
+            "symbol": list(panel.assets) * n_runs,
+            "tf": [tf] * n,
+            "window_start": pa.array(starts * n_runs, pa.date32()),
+            "window_end": pa.array(ends * n_runs, pa.date32()),
+            "config_hash": assumed * n_runs,
+            "dataset_version": versions * n_runs,
+            "code_version": of_run(codes),
+            "source": [source] * n,
+            "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
+            "n_obs": np.tile(daily_return_counts(panel.offsets, panel.ts // DAY_US), n_runs),
+            "skew": copy.floats(batch.metrics["skew"]),
+            "kurtosis": copy.floats(batch.metrics["kurtosis"]),
+            "total_return": copy.floats(batch.metrics["total_return"]),
+            "first_week": pa.array(np.tile(first_week, n_runs)),
+            "weekly_returns": weekly,
+        }
+    )
+
+
+def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:
+    """The asset's bars from one stamp to another: the days of which they are all bars, if any."""
+    ts = panel.ts[panel.rows_of(asset)]
+    day = ts // DAY_US
+    first, last = np.searchsorted(ts, [first_us, last_us])
+    start, end = day[[first, last]].astype("M8[D]").tolist()
+    end += timedelta(days=1)
+    begins = first == 0 or day[first - 1] < day[first]
+    ends = last + 1 == len(ts) or day[last] < day[last + 1]
+    return Window(start, end) if begins and ends else Stretch(start, end, first_us, last_us)
+
+
+def _bounds(window: Window) -> list[str | int]:
+    """What tells a window from others."""
+    days: list[str | int] = [str(window.start), str(window.end)]
+    return [*days, window.first_us, window.last_us] if isinstance(window, Stretch) else days
+
+
+def _with_defaults(signal_type: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All parameters of a registered strategy; those of any other as they are."""
+    strategy = strategies().get(signal_type)
+    return strategy.parse(params).model_dump() if strategy else params
+
+
+def _weekly_returns(panel: Panel, equity: np.ndarray) -> tuple[np.ndarray, pa.ListArray]:
+    """The Monday of each asset's first week, and the simple returns by week of every column.
+
+    The first return begins with the starting equity; a week without a bar has a return of 0.
+    """
+    week = (panel.ts // DAY_US - _MONDAY) // 7
+    by_asset = []
+    for start, end in pairwise(panel.offsets):
+        weeks = np.arange(int(week[start]), int(week[end - 1]) + 1)
+        last_bar = start + np.searchsorted(week[start:end], weeks, side="right") - 1
+        marks = equity[:, np.concatenate(([start], last_bar))]
+        before, after = marks[:, :-1], marks[:, 1:]
+        growth = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+        by_asset.append((growth - 1.0).astype(np.float32))
+    n_runs = len(equity)
+    lengths = np.tile([rows.shape[1] for rows in by_asset], n_runs)
+    values = np.concatenate(by_asset, axis=1).ravel()
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    mondays = (week[panel.offsets[:-1]] * 7 + _MONDAY).astype("M8[D]")
+    return mondays, pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

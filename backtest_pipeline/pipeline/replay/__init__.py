@@ -1,0 +1,1 @@
+"""Stored runs computed again and compared, and why two runs differ."""

@@ -1,0 +1,330 @@
+"""Why two runs differ: each factor of one put into the other, one at a time and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from backtest_pipeline.market.errors import ArtifactCorrupt, CannotReplay
+from backtest_pipeline.pipeline.replay.factors import (
+    OF_DATA,
+    code_words,
+    config_words,
+    data_words,
+    environment_words,
+)
+from backtest_pipeline.pipeline.replay.replay import sources_of
+from backtest_pipeline.pipeline.replay.worker_process import Rerun, rerun
+from backtest_pipeline.pipeline.runs.differences import (
+    first_differing_bar,
+    stamp,
+    trade_difference,
+)
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
+from backtest_pipeline.storage.artifacts.code_archive import code_on_disk, read_code
+from backtest_pipeline.storage.run_tables.recorded_runs import (
+    RecordedRun,
+    find_run_id,
+    recorded_runs,
+    stored_metrics,
+)
+from backtest_pipeline.storage.tables.environment import recorded_environments
+
+FACTORS = ("data", "code", "config")
+_MEASURES = ("total_return", "sharpe", "trade_count")
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Move:
+    """What swapping one thing does to a result.
+
+    Attributes:
+        total_return, sharpe, trade_count: by how much they change; None where undefined.
+        first_trade: the first trade that is another one, in words; None where none is.
+        first_bar: close of the first bar with another equity, in words; None where none has.
+        error: why it cannot be computed; empty where it was.
+    """
+
+    total_return: float | None = None
+    sharpe: float | None = None
+    trade_count: float | None = None
+    first_trade: str | None = None
+    first_bar: str | None = None
+    error: str = ""
+
+    @property
+    def moved(self) -> bool:
+        """Whether trades or equity are others."""
+        return self.first_trade is not None or self.first_bar is not None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One of the things that a result follows from.
+
+    Attributes:
+        name: `data`, `code`, `config` or `environment`.
+        is_equal: whether both runs have the same; it is not swapped then.
+        differences: what differs, in words.
+        forward: what putting B's into A does; None where it was not swapped.
+        backward: what putting A's into B undoes; None where it was not swapped.
+    """
+
+    name: str
+    is_equal: bool
+    differences: tuple[str, ...]
+    forward: Move | None = None
+    backward: Move | None = None
+
+    @property
+    def moved(self) -> bool:
+        """Whether it moves the result, from either side."""
+        return any(move is not None and move.moved for move in (self.forward, self.backward))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why two runs differ.
+
+    Attributes:
+        a, b: their ids.
+        names: what they are.
+        total: from A to B, as both are computed here.
+        factors: data, code, config, environment.
+        interaction: by measure, what all factors together change beyond the sum of what each
+            changes in A; empty where fewer than two factors differ, or one cannot be swapped.
+        remainder: what is left unexplained, in words; empty where nothing is.
+    """
+
+    a: UUID
+    b: UUID
+    names: tuple[str, str]
+    total: Move
+    factors: tuple[Factor, ...]
+    interaction: Mapping[str, float]
+    remainder: tuple[str, ...]
+
+    @property
+    def movers(self) -> tuple[str, ...]:
+        """Names of the factors that move the result."""
+        return tuple(factor.name for factor in self.factors if factor.moved)
+
+    @property
+    def interacts(self) -> bool:
+        """Whether factors do something together that none of them does alone."""
+        return any(abs(value) > _ROUNDING for value in self.interaction.values())
+
+
+def explain_diff(a: UUID | str, b: UUID | str) -> Explanation:
+    """Say which of data, code and configuration made two stored runs come to different results.
+
+    Both are computed again in fresh processes with one factor swapped at a time, from A towards B
+    and from B back; factors that are equal are not run.
+
+    Args:
+        a, b: the runs, or the beginnings of their ids.
+
+    Raises:
+        UnknownName: for a run that is not stored.
+        ProvenanceMissing: for one that does not say what it was made from.
+        CannotReplay, ArtifactCorrupt: where one of them cannot be computed again, and why.
+    """
+    with open_workspace() as workspace:
+        return explain_runs(workspace, a, b)
+
+
+def explain_runs(workspace: Workspace, a: UUID | str, b: UUID | str) -> Explanation:
+    """As `explain_diff`, in an open store."""
+    with workspace.database.begin() as connection:
+        ids = [x if isinstance(x, UUID) else find_run_id(connection, x) for x in (a, b)]
+        one, other = recorded_runs(connection, ids)
+        known = recorded_environments(connection, [r.environment_hash for r in (one, other)])
+        stored = [stored_metrics(connection, run_id) for run_id in ids]
+    runs = (one, other)
+    codes, not_here = _codes(workspace, runs)
+    words = {
+        "data": data_words(workspace, *runs),
+        "code": code_words(workspace, runs, codes),
+        "config": config_words(*runs),
+    }
+    differing = [name for name in FACTORS if words[name]]
+    found = _computed(workspace, runs, codes, differing)
+    for side in (0, 1):
+        if "error" in found[_corner(side)]:
+            raise CannotReplay(f"{runs[side].name}: {found[_corner(side)]['error']}")
+    factors = [_factor(name, words[name], differing, found) for name in FACTORS]
+    elsewhere = environment_words(runs, known)
+    factors.append(Factor("environment", not elsewhere, tuple(elsewhere)))
+    total = _move(found[_corner(0)], found[_corner(1)])
+    return Explanation(
+        a=one.run_id,
+        b=other.run_id,
+        names=(one.name, other.name),
+        total=total,
+        factors=tuple(factors),
+        interaction=_interaction(total, factors, differing),
+        remainder=(*not_here, *_remainder(runs, stored, found, elsewhere)),
+    )
+
+
+_Sides = tuple[int, int, int]
+"""Whose data, code and configuration: 0 is A's, 1 is B's."""
+
+
+def _corner(side: int) -> _Sides:
+    return (side, side, side)
+
+
+def _codes(
+    workspace: Workspace, runs: Sequence[RecordedRun]
+) -> tuple[tuple[str, str], tuple[str, ...]]:
+    """The sources of both runs; today's for both, and why, where some are not to be had."""
+    try:
+        first, second = (sources_of(run) for run in runs)
+        for uri in {first, second} - {code_on_disk().uri}:
+            read_code(workspace.artifacts, uri)
+    except (CannotReplay, ArtifactCorrupt) as error:
+        uri = code_on_disk().uri
+        return (uri, uri), (f"the code cannot be swapped, today's runs for both: {error}",)
+    return (first, second), ()
+
+
+def _computed(
+    workspace: Workspace,
+    runs: Sequence[RecordedRun],
+    codes: Sequence[str],
+    differing: Sequence[str],
+) -> dict[_Sides, Mapping[str, Any]]:
+    """What every mixture of the factors that differ comes to; equal ones are taken from A."""
+    axes = [(0, 1) if name in differing else (0,) for name in FACTORS]
+    mixtures: list[_Sides] = list(product(*axes))  # pyright: ignore[reportAssignmentType]
+    found: dict[_Sides, Mapping[str, Any]] = {}
+    for code in axes[1]:
+        own = [sides for sides in mixtures if sides[1] == code]
+        specs = [_mixed(runs, sides) for sides in own]
+        answer = rerun(workspace.artifacts, codes[code], specs, series=True)
+        found |= {sides: answer.runs[_key(sides)] for sides in own}
+        workspace.progress("explain", len(found), len(mixtures))
+    whole = {}
+    for sides in product((0, 1), repeat=len(FACTORS)):
+        nearest = tuple(s if n in differing else 0 for n, s in zip(FACTORS, sides, strict=True))
+        whole[sides] = found[nearest]  # pyright: ignore[reportArgumentType]
+    return whole
+
+
+def _key(sides: _Sides) -> str:
+    return "".join("AB"[side] for side in sides)
+
+
+def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> Rerun:
+    """The configuration of one run on the data of another."""
+    data, assumed = runs[sides[0]], runs[sides[2]]
+    config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
+    # Whose rows the benchmark is made from is part of the data where both have the same one.
+    benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
+    partition = f"{data.asset}|{data.timeframe}"
+    snapshots = {partition: Rerun.of(data).snapshots[partition]}
+    if config["benchmark"] not in BENCHMARKS:
+        snapshots = {**Rerun.of(benchmark).snapshots, **snapshots}
+    return Rerun(_key(sides), config, data.asset, data.timeframe, snapshots)
+
+
+def _factor(
+    name: str,
+    words: Sequence[str],
+    differing: Sequence[str],
+    found: Mapping[_Sides, Mapping[str, Any]],
+) -> Factor:
+    if name not in differing:
+        return Factor(name, True, ())
+    at = FACTORS.index(name)
+
+    def swapped(side: int) -> _Sides:
+        sides = [side, side, side]
+        sides[at] = 1 - side
+        return (sides[0], sides[1], sides[2])
+
+    return Factor(
+        name,
+        False,
+        tuple(words),
+        forward=_move(found[_corner(0)], found[swapped(0)]),
+        backward=_move(found[swapped(1)], found[_corner(1)]),
+    )
+
+
+def _move(before: Mapping[str, Any], after: Mapping[str, Any]) -> Move:
+    """What it takes from one result to another."""
+    errors = [side["error"] for side in (before, after) if "error" in side]
+    if errors:
+        return Move(error=errors[0])
+    curves = [
+        (np.array(side["equity"]["ts"]), np.array(side["equity"]["values"], np.float64))
+        for side in (before, after)
+    ]
+    bar = first_differing_bar(curves[0], curves[1])
+    return Move(
+        total_return=_change(before, after, "total_return"),
+        sharpe=_change(before, after, "sharpe"),
+        trade_count=_change(before, after, "trade_count"),
+        first_trade=trade_difference(before["trades"], after["trades"], names=("before", "after")),
+        first_bar=None if bar is None else stamp(bar),
+    )
+
+
+def _change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> float | None:
+    values = [side["metrics"][name] for side in (before, after)]
+    return None if None in values else values[1] - values[0]
+
+
+def _interaction(
+    total: Move, factors: Sequence[Factor], differing: Sequence[str]
+) -> dict[str, float]:
+    alone = [factor.forward for factor in factors if factor.forward is not None]
+    if len(differing) < 2 or any(move.error for move in alone):
+        return {}
+    found = {}
+    for name in _MEASURES:
+        values = [getattr(move, name) for move in (total, *alone)]
+        if None not in values:
+            found[name] = values[0] - sum(values[1:])
+    return found
+
+
+def _remainder(
+    runs: Sequence[RecordedRun],
+    stored: Sequence[Mapping[str, Any]],
+    found: Mapping[_Sides, Mapping[str, Any]],
+    elsewhere: Sequence[str],
+) -> list[str]:
+    """Where a run computed here is not the one that is stored."""
+    words = []
+    for side, run in enumerate(runs):
+        here = found[_corner(side)]
+        apart = [
+            f"{name} {stored[side].get(name)} stored and {here['metrics'][name]} here"
+            for name in _MEASURES
+            if stored[side].get(name) != here["metrics"][name]
+        ]
+        if here["fingerprint"] != run.fingerprint or apart:
+            what = "; ".join(apart) or "with equal return, Sharpe ratio and trades"
+            words.append(f"{'AB'[side]} is stored with another result than it has here: {what}")
+    sources = {run.code_archive for run in runs}
+    if words and len(sources) > 1 and runs[0].code_version == runs[1].code_version:
+        words.append(
+            f"both declare {runs[0].code_version}, their sources are not the same, and A's ran for "
+            "both: what is left may be a change of code that was not declared"
+        )
+    if words and elsewhere:
+        words.append(
+            "engine and environment cannot be swapped here: what is left may be theirs; compute "
+            "each run where its own packages are installed"
+        )
+    return words

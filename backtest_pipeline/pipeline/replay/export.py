@@ -1,0 +1,248 @@
+"""Stored runs as files: tables to work with, or a bundle with all that a run follows from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.replay import bundle_verifier
+from backtest_pipeline.pipeline.replay.worker_process import Rerun
+from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_monthly, stored_series
+from backtest_pipeline.pipeline.runs.run_files import funding_uri
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.json_values import plain
+from backtest_pipeline.simulation.engine import EXIT_REASONS
+from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.code_archive import read_code, zipped
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
+from backtest_pipeline.storage.run_tables.robustness import stored_robustness
+from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
+
+FORMATS = ("parquet", "csv")
+BUNDLE = "bundle"
+_VERIFIER = "verify.py"
+_SIDES = {"long": 1, "short": -1, "flat": 0, None: NOTHING_PENDING}
+_STAMP = pa.timestamp("us", "UTC")
+
+
+def export_as(workspace: Workspace, run_id: UUID, to: Path, form: str) -> list[Path]:
+    """Write a run as `export_run` does, or as `export_bundle`; returns the files."""
+    if form == BUNDLE:
+        return [export_bundle(workspace, run_id, to)]
+    if form not in FORMATS:
+        raise UnknownName("format", form, (*FORMATS, BUNDLE))
+    return export_run(workspace, run_id, to, form)
+
+
+def export_run(
+    workspace: Workspace, run_id: UUID, folder: Path, form: str = "parquet"
+) -> list[Path]:
+    """Write a run's tables to a folder: trades, metrics, equity, monthly returns, and `run.json`.
+
+    Args:
+        workspace: the open store.
+        run_id: which.
+        folder: is made where it is not there; files of the same names are replaced.
+        form: `parquet` or `csv`.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunNotFound, ProvenanceMissing, ResultPathMissing, ArtifactCorrupt: as `get_run` raises.
+    """
+    if form not in FORMATS:
+        raise UnknownName("format", form, FORMATS)
+    run = get_run(workspace, run_id)
+    write = _parquet if form == "parquet" else _csv
+    files = {
+        "run.json": _json(vars(run)),
+        **{f"{name}.{form}": write(table) for name, table in _tables(workspace, run).items()},
+    }
+    return [_written(folder / name, data) for name, data in files.items()]
+
+
+def export_bundle(workspace: Workspace, run_id: UUID, path: Path) -> Path:
+    """Write a run with all that it follows from as one .zip file that verifies itself.
+
+    It holds what is stored of the run, the rows of the features that it read, its configuration,
+    sources and environment, and `verify.py`, which needs pyarrow alone. The same run gives the
+    same bytes.
+
+    Args:
+        workspace: the open store.
+        run_id: which.
+        path: the file, or a folder to put `<run id>.zip` in.
+
+    Raises:
+        RunNotFound, ProvenanceMissing, ResultPathMissing, ArtifactCorrupt: as `get_run` raises.
+        CannotReplay: where the rows that it read are in no file that is known.
+    """
+    if path.suffix != ".zip":
+        path = path / f"{run_id}.zip"
+    return _written(path, zipped(bundle_files(workspace, run_id)))
+
+
+def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
+    """The files of a bundle by name; raises as `export_bundle`."""
+    run = get_run(workspace, run_id)
+    files = {
+        # Who asked for it and who keeps it is not part of what it is.
+        "run.json": _json(
+            {k: v for k, v in vars(run).items() if k not in ("pin", "requests", "is_current")}
+        ),
+        "config.json": _json(run.config),
+        "environment.json": _json(run.provenance["environment"]),
+        **{f"{name}.parquet": _parquet(t) for name, t in _tables(workspace, run).items()},
+        **_beside(workspace, run),
+        **_inputs(workspace, run),
+        _VERIFIER: Path(bundle_verifier.__file__).read_bytes(),
+    }
+    manifest = _json(
+        {
+            "format": 1,
+            "run_id": run.run_id,
+            "name": run.name,
+            "result_fingerprint": run.provenance["result_fingerprint"],
+            "exit_reasons": EXIT_REASONS,
+            "ends": [
+                _SIDES[run.results["pending"]],
+                int(run.results["liquidated"]),
+                run.results["blocked_entries"],
+            ],
+            "files": {
+                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for name, data in sorted(files.items())
+            },
+        }
+    )
+    files[bundle_verifier.MANIFEST] = manifest
+    files[bundle_verifier.SEAL] = hashlib.sha256(manifest).hexdigest().encode() + b"\n"
+    problems = bundle_verifier.problems_of(files)
+    if problems:
+        raise ArtifactCorrupt(
+            f"run {run_id} is not what it was when it was stored: {'; '.join(problems)}; "
+            "`backtest-pipeline replay` finds out what differs"
+        )
+    return files
+
+
+def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
+    """Trades, metrics, equity (with drawdown, exposure and benchmark) and monthly returns."""
+    row = {"run_id": run.run_id, "symbol": run.symbol, "artifact_uri": run.artifact_uri}
+    series = stored_series(workspace, row)
+    values = {**run.metrics, **run.significance}
+    metrics = {
+        "metric": pa.array(list(values), pa.string()),
+        "value": pa.array(list(values.values()), pa.float64()),
+        "undefined": pa.array([run.undefined.get(name) for name in values], pa.string()),
+    }
+    with workspace.database.begin() as connection:
+        trades = stored_trades(connection, run.run_id)
+    return {
+        "trades": _trades(trades, series["ts"].cast(pa.int64()).to_numpy(), run.timeframe),
+        "metrics": pa.table(metrics),
+        "equity": series,
+        "monthly_returns": stored_monthly(workspace, row),
+    }
+
+
+def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
+    """Rows of `backtest_trades` in a stable order of columns, with the bar of each entry."""
+    opens = timeframe(tf).period_bounds(ts)[0]
+    bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
+    kinds = {
+        **dict.fromkeys(("entry_ts", "exit_ts"), _STAMP),
+        **dict.fromkeys(("trade_no", "entry_bar", "bars_held"), pa.int64()),
+        **dict.fromkeys(("direction", "exit_reason"), pa.string()),
+        **dict.fromkeys(("is_open", "entry_after_gap"), pa.bool_()),
+    }
+    whole = [{**row, "entry_bar": int(bar)} for row, bar in zip(rows, bars, strict=True)]
+    return pa.table(
+        {
+            name: pa.array([row[name] for row in whole], kinds.get(name, pa.float64()))
+            for name in bundle_verifier.FINGERPRINTED
+        }
+    )
+
+
+def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
+    """Folds of a walk-forward and what doubts of the run were stored."""
+    with workspace.database.begin() as connection:
+        folds = stored_folds(connection, run.run_id)
+        doubts = stored_robustness(connection, run.run_id)
+    files = {"folds.json": _json(folds)} if folds else {}
+    if doubts:
+        files["robustness.json"] = _json(doubts)
+        files |= _directory(workspace.artifacts, doubts["artifact_uri"], "robustness")
+    return files
+
+
+def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
+    """The rows that it read, by partition; funding rates; the sources that computed it."""
+    with workspace.database.begin() as connection:
+        (recorded,) = recorded_runs(connection, [run.run_id])
+    artifacts, files = workspace.artifacts, {}
+    for partition, snapshot in Rerun.of(recorded).snapshots.items():
+        asset = partition.split("|")[0]
+        parts = [
+            artifacts.read_snapshot(uri, artifacts.columns_of(uri), [asset])
+            for uri in snapshot.uris
+        ]
+        rows = pa.concat_tables(parts).drop_columns("asset")
+        files[f"inputs/{partition.replace('|', '-')}.parquet"] = _parquet(rows)
+    if rates := run.config.get("funding"):
+        files |= _directory(artifacts, funding_uri(rates), "funding")
+    if recorded.code_archive:
+        files["code.zip"] = read_code(artifacts, recorded.code_archive).data
+    return files
+
+
+def _directory(artifacts: ArtifactStore, uri: str, folder: str) -> dict[str, bytes]:
+    names = artifacts.manifest(uri).files
+    return {f"{folder}/{name}": artifacts.read_bytes(uri, name) for name in names}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    return _bytes_of(lambda sink: pq.write_table(table, sink))
+
+
+def _csv(table: pa.Table) -> bytes:
+    return _bytes_of(lambda sink: pa_csv.write_csv(table, sink))
+
+
+def _bytes_of(write: Callable[[io.BytesIO], None]) -> bytes:
+    sink = io.BytesIO()
+    write(sink)
+    return sink.getvalue()
+
+
+def _written(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,122 @@
+"""What two recorded runs were made from, side by side in words; nothing where it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.pipeline.replay.worker import recorded_rows
+from backtest_pipeline.pipeline.replay.worker_process import Rerun
+from backtest_pipeline.pipeline.runs.differences import (
+    code_differences,
+    config_differences,
+    row_differences,
+)
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.code_archive import code_on_disk, read_code
+from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun
+from backtest_pipeline.storage.tables.environment import differences
+
+OF_DATA = ("symbol", "timeframe", "funding")
+"""What a configuration says about the data."""
+
+
+def config_words(one: RecordedRun, other: RecordedRun) -> list[str]:
+    """What was asked otherwise, key by key."""
+    return config_differences(_assumed(one), _assumed(other))
+
+
+def _assumed(run: RecordedRun) -> dict[str, Any]:
+    """A run's configuration without what belongs to its data."""
+    return {n: v for n, v in run.config.items() if n not in OF_DATA}
+
+
+def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> list[str]:
+    """The bars, indicators and funding rates that differ.
+
+    Raises:
+        CannotReplay, ArtifactCorrupt: for rows that are not to be had.
+    """
+    words = []
+    if (one.asset, one.timeframe) != (other.asset, other.timeframe):
+        words.append(
+            f"other bars altogether: {one.asset}|{one.timeframe} -> {other.asset}|{other.timeframe}"
+        )
+    funding = [run.config["funding"] for run in (one, other)]
+    if funding[0] != funding[1]:
+        words.append(f"funding rates: {funding[0] or 'a flat rate'} -> {funding[1] or 'flat'}")
+    of_benchmark = one.config["benchmark"] == other.config["benchmark"]
+    own = [f"{run.asset}|{run.timeframe}" for run in (one, other)]
+    for partition in sorted({*one.dataset_versions, *other.dataset_versions}):
+        is_own = own[0] == own[1] == partition
+        if not is_own and (own[0] != own[1] or not of_benchmark):
+            continue
+        versions = [run.dataset_versions.get(partition) for run in (one, other)]
+        if versions[0] == versions[1]:
+            continue
+        if None in versions:
+            words.append(f"{partition} is in one of the benchmarks only")
+            continue
+        rows = [_rows(workspace, run, partition) for run in (one, other)]
+        words += [f"{partition}: {line}" for line in row_differences(*rows)]
+    return words
+
+
+def code_words(
+    workspace: Workspace, runs: Sequence[RecordedRun], codes: tuple[str, str]
+) -> list[str]:
+    """The versions and source files that differ; nothing where the declared versions are equal.
+
+    Args:
+        workspace: an open store.
+        runs: the two runs.
+        codes: uris of the archives of their sources.
+
+    Raises:
+        ArtifactCorrupt: for a damaged archive.
+    """
+    one, other = codes
+    if one == other or runs[0].code_version == runs[1].code_version:
+        return []
+    installed = code_on_disk()
+    files = [
+        (installed if uri == installed.uri else read_code(workspace.artifacts, uri)).files()
+        for uri in (one, other)
+    ]
+    versions = [dict(part.split(" ") for part in run.code_version.split(", ")) for run in runs]
+    declared = [
+        f"{name} {version} -> {versions[1][name]}"
+        for name, version in versions[0].items()
+        if versions[1].get(name, version) != version
+    ]
+    return declared + code_differences(files[0], files[1])
+
+
+def environment_words(
+    runs: Sequence[RecordedRun], known: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The engine, the interpreter and the packages that differ.
+
+    Args:
+        runs: the two runs.
+        known: environments that were written down, by hash.
+    """
+    one, other = (run.environment_hash for run in runs)
+    engines = (
+        []
+        if runs[0].engine == runs[1].engine
+        else [f"engine {' '.join(runs[0].engine)} -> {' '.join(runs[1].engine)}"]
+    )
+    if one == other:
+        return engines
+    if one in known and other in known:
+        return engines + differences(known[one], known[other])
+    return [*engines, f"environment {one} -> {other}; not both were written down"]
+
+
+def _rows(workspace: Workspace, run: RecordedRun, partition: str) -> Panel:
+    asset, _, tf = partition.rpartition("|")
+    snapshots = {name: vars(found) for name, found in Rerun.of(run).snapshots.items()}
+    return recorded_rows(workspace.artifacts, tf, asset, snapshots, SNAPSHOT_COLUMNS)

@@ -1,0 +1,260 @@
+"""A worker that computes recorded runs again: a request on stdin, an answer on stdout, both JSON.
+
+`python -m backtest_pipeline.pipeline.replay.worker` runs on whatever code PYTHONPATH leads to, so
+its two messages are a contract between versions of the code:
+
+    request  protocol, artifacts (folder), series (whether curves are wanted), runs: each with
+             key, config (as in `backtest_runs`), asset, timeframe, and snapshots: by partition
+             version, uris and n_rows
+    answer   protocol, code (uri of the archive of the sources that ran), environment, engine,
+             runs: each with key, and either error or run_id, fingerprint, metrics, results,
+             trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
+             values where wanted)
+
+It reads nothing but the artifacts, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, InvalidInput
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.identity import (
+    Asked,
+    Window,
+    configurations,
+    fingerprints,
+    run_id_of,
+    snapshot_id_of,
+)
+from backtest_pipeline.pipeline.runs.publish import results_of
+from backtest_pipeline.pipeline.runs.run_files import kept_funding
+from backtest_pipeline.pipeline.specs import SimulationSpec, checked
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.benchmark_assets import UNIVERSE, others_held, rows_in
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
+from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.versions import code_of_config
+from backtest_pipeline.research.validation.schedule import tasks_of
+from backtest_pipeline.research.validation.walk_forward import (
+    Question,
+    blocks_of_tasks,
+    choose,
+    stitched,
+)
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity
+from backtest_pipeline.simulation.trades import trade_columns
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.tables.dimensions import SignalRow
+from backtest_pipeline.storage.tables.environment import environment
+
+PROTOCOL = 1
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the requested runs come to; see the description of this module.
+
+    A run that cannot be computed has its error for an answer, and the others are computed.
+    """
+    artifacts = ArtifactStore(Path(request["artifacts"]))
+    return {
+        "protocol": PROTOCOL,
+        "code": installed_code().uri,
+        "environment": environment(),
+        "engine": list(engine_identity()),
+        "runs": [_answer_of(artifacts, run, request["series"]) for run in request["runs"]],
+    }
+
+
+def _answer_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
+    try:
+        return {"key": run["key"], **_recomputed(artifacts, run, series)}
+    except BacktestError as error:
+        return {"key": run["key"], "error": str(error)}
+
+
+def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
+    config, asset, tf = run["config"], run["asset"], run["timeframe"]
+    signal = SignalRow(0, "", config["strategy"], config["params"])
+    asked = _asked(artifacts, config, asset)
+    panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
+    if asked.walk_forward is None:
+        batch = _traded(artifacts, run, panel, signal, asked)
+    else:
+        batch = _walked(panel, signal, asked, WalkForwardPlan.of_json(asked.walk_forward))
+    versions = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
+    (told,) = configurations([signal], [asset], tf, asked)
+    trades = trade_columns(batch.trades)
+    return {
+        "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), code_of_config(config))),
+        "fingerprint": fingerprints(batch)[0],
+        "metrics": {name: _known(values[0]) for name, values in batch.metrics.items()},
+        "results": json.loads(results_of(batch)[0]),
+        "trades": {name: [_known(value) for value in v.tolist()] for name, v in trades.items()},
+        "equity": _curve(batch.panel, batch.equity[0], series),
+        "benchmark": _curve(batch.panel, batch.benchmark, series),
+    }
+
+
+def _asked(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> Asked:
+    start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
+    rates = config["funding"]
+    return Asked(
+        config=checked(SimulationSpec, _simulated(config)).config(),
+        window=Window(start, end),
+        benchmark=config["benchmark"],
+        funding=kept_funding(artifacts, rates, asset) if rates else None,
+        walk_forward=config.get("walk_forward"),
+    )
+
+
+def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `SimulationSpec`; one that this code does not know is refused by name."""
+    return {name: value for name, value in config.items() if name not in _NOT_SIMULATED}
+
+
+_NOT_SIMULATED = {
+    *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
+    *("benchmark", "funding", "walk_forward"),
+}
+
+
+def recorded_rows(
+    artifacts: ArtifactStore,
+    tf: str,
+    asset: str,
+    snapshots: Mapping[str, Mapping[str, Any]],
+    columns: Sequence[str],
+) -> Panel:
+    """The rows of one asset, as many as were recorded.
+
+    Args:
+        artifacts: where they are.
+        tf, asset: whose.
+        snapshots: by partition `version`, `uris` and `n_rows`.
+        columns: of `features.SNAPSHOT_COLUMNS`.
+
+    Raises:
+        InvalidInput: where the partition is not among the snapshots.
+        ArtifactCorrupt: where a file is gone, damaged, or holds other rows than were recorded.
+    """
+    snapshot = snapshots.get(f"{asset}|{tf}")
+    if snapshot is None:
+        raise InvalidInput(f"the rows of {asset}|{tf} are not among the snapshots of the run")
+    names = ["ts", *columns]
+    tables = [artifacts.read_snapshot(uri, names, [asset]) for uri in snapshot["uris"]]
+    table = pa.concat_tables(tables)
+    if table.num_rows != snapshot["n_rows"]:
+        raise ArtifactCorrupt(
+            f"{', '.join(snapshot['uris'])}: {table.num_rows} rows of {asset}|{tf}, and "
+            f"{snapshot['n_rows']} were stored"
+        )
+    return Panel(
+        timeframe(tf),
+        (asset,),
+        np.array([0, table.num_rows]),
+        table["ts"].cast(pa.int64()).to_numpy(),
+        {name: table[name].to_numpy() for name in columns},
+    )
+
+
+def _traded(
+    artifacts: ArtifactStore, run: Mapping[str, Any], panel: Panel, signal: SignalRow, asked: Asked
+) -> BatchResult:
+    """One signal in a window."""
+    keep = rows_in(panel, asked.window)
+    prices = Panel(
+        panel.timeframe, panel.assets, panel.offsets, panel.ts, {n: panel[n] for n in BAR_COLUMNS}
+    )
+    bars = with_config_columns(prices, asked.config).take(keep)
+    events = np.ascontiguousarray(signal_matrix(panel, [signal])[:, keep])
+    return simulate_batch(
+        bars,
+        events,
+        asked.config,
+        funding=asked.funding,
+        benchmark=_benchmark(artifacts, run, bars, asked),
+    )
+
+
+def _benchmark(
+    artifacts: ArtifactStore, run: Mapping[str, Any], bars: Panel, asked: Asked
+) -> np.ndarray:
+    if asked.benchmark in BENCHMARKS:
+        return benchmark_equity(bars, asked.benchmark, asked.config)
+    tf, snapshots = run["timeframe"], run["snapshots"]
+    known = sorted(partition.removesuffix(f"|{tf}") for partition in snapshots)
+    held = known if asked.benchmark == UNIVERSE else [asked.benchmark]
+    parts = [recorded_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in held]
+    return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), asked)
+
+
+def _walked(panel: Panel, signal: SignalRow, asked: Asked, plan: WalkForwardPlan) -> BatchResult:
+    """Parameters chosen fold by fold, and the test windows traded as one stretch."""
+    (asset,) = panel.assets
+    space = space_of(signal.signal_type, signal.params)
+    question = Question(space, plan.search, plan.objective, asked.config, asked.funding)
+    tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, asked.window))
+    known = with_config_columns(panel, asked.config)
+    chosen = [
+        c for block in blocks_of_tasks(tasks, question) for c in choose(known, block, question)
+    ]
+    bars, events = stitched(known, tasks, chosen, question)
+    return simulate_batch(bars, events, asked.config, funding=asked.funding)
+
+
+def _curve(panel: Panel, values: np.ndarray, series: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"sha256": curve_hash(values)}
+    if series:
+        found |= {"ts": panel.ts.tolist(), "values": [_known(value) for value in values.tolist()]}
+    return found
+
+
+def curve_hash(values: np.ndarray) -> str:
+    """sha256 of a curve's values as little-endian float64."""
+    return hashlib.sha256(np.ascontiguousarray(values, "<f8").data).hexdigest()
+
+
+def _known(value: Any) -> Any:
+    """A value for JSON, which has no NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def main() -> None:
+    """Answer the request on stdin."""
+    request = json.load(sys.stdin, parse_int=_whole)
+    if request["protocol"] != PROTOCOL:
+        raise InvalidInput(f"protocol {request['protocol']} is asked, {PROTOCOL} is known")
+    with redirect_stdout(sys.stderr):  # whatever libraries print
+        found = answer(request)
+    json.dump(found, sys.stdout, allow_nan=False)
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; the database writes a large float as one."""
+    return float(digits) if len(digits) > _MOST_DIGITS else int(digits)
+
+
+_MOST_DIGITS = 16
+
+if __name__ == "__main__":
+    main()

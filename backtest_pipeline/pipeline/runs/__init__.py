@@ -1,0 +1,1 @@
+"""Stored runs: what they are, published, found, compared, exported and removed."""

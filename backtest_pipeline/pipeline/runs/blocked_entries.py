@@ -1,0 +1,51 @@
+"""Entries that runs did not make, and the plans that runs followed.
+
+Those that read one run raise RunNotFound where it is not stored or is being deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.postgres.pages import Page
+from backtest_pipeline.storage.run_tables import block_events
+from backtest_pipeline.storage.run_tables.block_events import BlockFilter
+from backtest_pipeline.storage.run_tables.run_search import require_runs
+
+
+def run_blocks(
+    workspace: Workspace, run_id: UUID, *, limit: int = 100, after: str | None = None
+) -> Page[dict[str, Any]]:
+    """Entries that a run did not make, by number, a row of `block_events` each.
+
+    Raises:
+        InvalidInput: for a limit out of range, or a damaged cursor.
+    """
+    with workspace.database.begin() as connection:
+        require_runs(connection, [run_id])
+        return block_events.list_blocks(connection, run_id, limit, after)
+
+
+def blocks_by_run(
+    workspace: Workspace,
+    wanted: BlockFilter | None = None,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+) -> Page[dict[str, Any]]:
+    """Why entries were blocked, run by run; see `storage.run_tables.block_events.count_blocks`.
+
+    Raises:
+        InvalidInput: for a limit out of range, or a damaged cursor.
+    """
+    with workspace.database.begin() as connection:
+        return block_events.count_blocks(connection, wanted or BlockFilter(), limit, after)
+
+
+def run_plans(workspace: Workspace, run_id: UUID) -> list[dict[str, Any]]:
+    """The plans that a run followed, in their order, a row of `plan_log` each."""
+    with workspace.database.begin() as connection:
+        require_runs(connection, [run_id])
+        return block_events.list_plans(connection, run_id)

@@ -1,0 +1,166 @@
+"""Two runs side by side, in words: what they came to, and what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
+
+Columns = Mapping[str, Sequence[Any]]
+"""Trades by column, as `simulation.trades.trade_columns` names them; None where unknown."""
+
+
+def first_differing_trade(one: Columns, other: Columns) -> int | None:
+    """Position of the first trade that is not the same, bit by bit; None where all are.
+
+    Columns that only one of them has are passed over: they came with another version of the code.
+    """
+    shared = [name for name in one if name in other]
+    lengths = [len(side["trade_no"]) for side in (one, other)]
+    for i in range(min(lengths)):
+        if any(one[name][i] != other[name][i] for name in shared):
+            return i
+    return min(lengths) if lengths[0] != lengths[1] else None
+
+
+def trade_difference(one: Columns, other: Columns, *, names: tuple[str, str]) -> str | None:
+    """The first differing trade in words; None where all trades are the same.
+
+    Args:
+        one, other: the trades of each side.
+        names: what to call the sides, such as `stored` and `found`.
+    """
+    i = first_differing_trade(one, other)
+    if i is None:
+        return None
+    counts = [len(side["trade_no"]) for side in (one, other)]
+    if i >= min(counts):
+        longer = 0 if counts[0] > counts[1] else 1
+        entry = stamp((one, other)[longer]["entry_ts"][i])
+        return f"trade {i + 1}, entered {entry}: {names[longer]} only"
+    changed = [n for n in one if n in other and one[n][i] != other[n][i]]
+    name = changed[0]
+    values = [_shown(name, side[name][i]) for side in (one, other)]
+    others = f", and {len(changed) - 1} more of it" if len(changed) > 1 else ""
+    return (
+        f"trade {i + 1}, entered {stamp(one['entry_ts'][i])}: {name} is {values[0]} "
+        f"{names[0]} and {values[1]} {names[1]}{others}"
+    )
+
+
+def first_differing_bar(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> int | None:
+    """Stamp of the first bar whose value is not the same, or that only one has; None where none.
+
+    Args:
+        one, other: stamps (int64 microseconds UTC, ascending) and values of each curve.
+    """
+    common, of_one, of_other = np.intersect1d(
+        one[0], other[0], assume_unique=True, return_indices=True
+    )
+    unequal = one[1][of_one] != other[1][of_other]
+    alone = np.setxor1d(one[0], other[0], assume_unique=True)
+    stamps = [*common[unequal][:1], *alone[:1]]
+    return int(min(stamps)) if stamps else None
+
+
+def metric_differences(
+    stored: Mapping[str, float | None], found: Mapping[str, float | None]
+) -> list[str]:
+    """The metrics of `found` that are stored otherwise, in words; undefined is None."""
+    return [
+        f"{name} is {_number(stored.get(name))} stored and {_number(value)} found"
+        for name, value in found.items()
+        if stored.get(name) != value
+    ]
+
+
+def stamp(ts_us: int) -> str:
+    """A stamp for people."""
+    return f"{utc_index(np.array([ts_us]))[0]:%F %T}"
+
+
+def _shown(name: str, value: Any) -> str:
+    return stamp(value) if name.endswith("_ts") else _number(value)
+
+
+def _number(value: Any) -> str:
+    return "undefined" if value is None else str(value)
+
+
+def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two configurations have otherwise, key by key: `costs.fee_bps: 10 -> 20`."""
+    flat = [dict(leaves(side)) for side in (one, other)]
+    return [
+        f"{key}: {flat[0].get(key, 'absent')} -> {flat[1].get(key, 'absent')}"
+        for key in sorted({*flat[0], *flat[1]})
+        if key not in flat[0] or key not in flat[1] or flat[0][key] != flat[1][key]
+    ]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values that are no objects, each with its path, such as `costs.fee_bps`."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, f"{path}.{name}" if path else name)
+    else:
+        yield path, value
+
+
+def row_differences(one: Panel, other: Panel) -> list[str]:
+    """Which rows of one asset differ between two versions: restated, appended or removed.
+
+    Args:
+        one, other: the rows of the asset in each version, with the same columns.
+    """
+    common, of_one, of_other = np.intersect1d(one.ts, other.ts, return_indices=True)
+    unequal = {
+        name: ~_same(one[name][of_one], other[name][of_other])
+        for name in one.columns
+        if name in other.columns
+    }
+    bars = np.any([unequal[name] for name in OHLCV], axis=0)
+    derived = np.any(list(unequal.values()), axis=0) & ~bars
+    added, gone = np.setdiff1d(other.ts, one.ts), np.setdiff1d(one.ts, other.ts)
+    last = one.ts[-1] if len(one) else np.iinfo(np.int64).min
+    found = (
+        (common[bars], "bars restated"),
+        (common[derived], "bars with other indicators and the same prices"),
+        (added[added > last], "bars appended"),
+        (added[added <= last], "bars put in between"),
+        (gone, "bars removed"),
+    )
+    return [
+        f"{len(ts)} {what}, from {stamp(int(ts[0]))} to {stamp(int(ts[-1]))}"
+        if len(ts) > 1
+        else f"1 {what.replace('bars', 'bar', 1)}, {stamp(int(ts[0]))}"
+        for ts, what in found
+        if len(ts)
+    ]
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+_COMPUTE = ("market", "strategies", "simulation", "research", "pipeline", "storage", "sources")
+
+
+def code_differences(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]:
+    """The source files that differ, of those that a computation may pass through.
+
+    Args:
+        one, other: sources by name, such as `backtest_pipeline/market/panel.py`.
+    """
+    found = []
+    for name in sorted({*one, *other}):
+        layer = name.split("/")[1]
+        if layer not in _COMPUTE or one.get(name) == other.get(name):
+            continue
+        how = "added" if name not in one else "removed" if name not in other else "changed"
+        found.append(f"{how} {name}")
+    return found

@@ -1,0 +1,256 @@
+"""What a run is: its configuration, its inputs, and the id and hashes that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.errors import BadRange
+from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.sizing import SIZINGS
+from backtest_pipeline.simulation.trades import Trades
+from backtest_pipeline.storage.tables.dimensions import SignalRow
+from backtest_pipeline.strategies.registry import strategy_of
+
+_NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
+# Of its own: the first generation of a dataset is its first version.
+_SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
+# All of a trade but the column that it is in.
+_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Half-open range of UTC dates that a run trades in; None is unbounded.
+
+    Raises:
+        BadRange: where it ends before it begins.
+    """
+
+    start: date | None = None
+    end: date | None = None
+
+    def __post_init__(self) -> None:
+        if self.start and self.end and self.end <= self.start:
+            raise BadRange(
+                f"the window ends on {self.end}, which is not after its start {self.start}; "
+                "the end is the day after the last"
+            )
+
+
+@dataclass(frozen=True)
+class Stretch(Window):
+    """A window that begins or ends within a day: the bars from one stamp to another.
+
+    Attributes:
+        start, end: the days in which it lies, half-open.
+        first_us, last_us: stamps of its first and last bar, microseconds since 1970 UTC.
+    """
+
+    first_us: int = 0
+    last_us: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What runs were asked to assume, beside their signals, assets and timeframe.
+
+    Attributes:
+        config: costs, sizing, stops, direction.
+        window: dates that are traded.
+        benchmark: name of what they are compared with, see `pipeline.stages.benchmark_assets`.
+        funding: rates by symbol, in place of the flat rate.
+        walk_forward: how the parameters of each stretch of bars are chosen, as JSON values; None
+            where they are the signal's.
+    """
+
+    config: SimulationConfig
+    window: Window = field(default_factory=Window)
+    benchmark: str = "asset"
+    funding: FundingRates | None = None
+    walk_forward: Mapping[str, Any] | None = None
+
+    @property
+    def split(self) -> str:
+        """The kind of bars that are traded, as `backtest_runs.split` has it."""
+        return "full" if self.walk_forward is None else "walk_forward"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run's spec with everything resolved, as `backtest_runs.config` has it.
+
+    Attributes:
+        config: all of it, values at their default included; a plain run's is a `RunSpec`.
+        identifying: what its ids follow from: the same without what is at its default, so that a
+            field that is added changes no id.
+    """
+
+    config: dict[str, Any]
+    identifying: dict[str, Any]
+
+    @property
+    def strategy(self) -> str:
+        """The strategy that is traded."""
+        return self.config["strategy"]
+
+    @property
+    def hash(self) -> str:
+        """Names the configuration: a newer run of the same one takes the place of an older."""
+        return hash_of(self.identifying)
+
+
+def configurations(
+    signals: Sequence[SignalRow], assets: Sequence[str], timeframe: str, asked: Asked
+) -> list[Configuration]:
+    """The configurations of every signal on every asset, signal by signal."""
+    shared = {
+        "timeframe": timeframe,
+        "start": asked.window.start and asked.window.start.isoformat(),
+        "end": asked.window.end and asked.window.end.isoformat(),
+        **simulation_config(asked.config),
+        "benchmark": asked.benchmark,
+    }
+    if asked.walk_forward is not None:
+        shared |= {"kind": "walkforward", "walk_forward": dict(asked.walk_forward)}
+    short = without_defaults(shared)
+    funding = [asked.funding.version(asset) if asked.funding else None for asset in assets]
+    found = []
+    for signal in signals:
+        whole = all_params(signal, asked)
+        differing = _differing_params(signal, whole, asked)
+        for asset, rates in zip(assets, funding, strict=True):
+            own = {"strategy": signal.signal_type, "symbol": asset}
+            found.append(
+                Configuration(
+                    {**own, "params": whole, "funding": rates, **shared},
+                    {**own, "params": differing, **({"funding": rates} if rates else {}), **short},
+                )
+            )
+    return found
+
+
+def all_params(signal: SignalRow, asked: Asked) -> dict[str, Any]:
+    """All parameters of a signal, its strategy's defaults included; of a walk-forward the axes."""
+    if asked.walk_forward is not None:
+        return dict(signal.params)
+    return strategy_of(signal.signal_type).parse(signal.params).model_dump()
+
+
+def _differing_params(
+    signal: SignalRow, params: Mapping[str, Any], asked: Asked
+) -> Mapping[str, Any]:
+    if asked.walk_forward is not None:
+        return params
+    known = strategy_of(signal.signal_type).params_type.model_fields
+    return {name: value for name, value in params.items() if value != known[name].default}
+
+
+def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration differs from the defaults; of sizing against those of its mode."""
+    kept = {}
+    for name, value in config.items():
+        usual: Any = _defaults().get(name)
+        if name == "sizing":
+            usual = {**asdict(SIZINGS[value["mode"]]()), "mode": usual["mode"]}
+        if isinstance(value, Mapping) and isinstance(usual, Mapping):
+            if differing := {n: v for n, v in value.items() if n not in usual or v != usual[n]}:
+                kept[name] = differing
+        elif value != usual:
+            kept[name] = value
+    return kept
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return {**simulation_config(SimulationConfig()), "benchmark": "asset"}
+
+
+def simulation_config(config: SimulationConfig) -> dict[str, Any]:
+    """Costs, sizing, stops and account as JSON values: the fields of a `SimulationSpec`."""
+    (mode,) = (name for name, kind in SIZINGS.items() if kind is type(config.sizing))
+    return {**asdict(config), "sizing": {"mode": mode, **asdict(config.sizing)}}
+
+
+def canonical_json(value: Any) -> str:
+    """JSON that is the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def hash_of(value: Any) -> str:
+    """Hash of a JSON value."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
+
+
+def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
+    """The id that follows from all that can change the result.
+
+    Args:
+        config: the hash of a `Configuration`.
+        snapshot_id: of the rows that were read.
+        code: as `pipeline.versions.run_code` gives it.
+    """
+    return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
+
+
+def series_id_of(config: str, generations: Mapping[str, str], code: str) -> uuid.UUID:
+    """The id that runs of one configuration share while their bars are only appended to.
+
+    It follows from all that `run_id_of` follows from, with the generation of each dataset in the
+    place of its version.
+
+    Args:
+        config, code: as `run_id_of` takes them.
+        generations: of the datasets that are read, by partition.
+    """
+    return uuid.uuid5(_SERIES, str(run_id_of(config, snapshot_id_of(generations), code)))
+
+
+def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:
+    """Hash of the sorted dataset versions."""
+    return hash_of(sorted(dataset_versions.items()))
+
+
+def fingerprints(batch: BatchResult) -> list[str]:
+    """For each column the sha256 over all that it came to, in canonical bytes.
+
+    That is its trades with every number of them (prices, sizes, costs, funding, excursions, why
+    they ended), its equity and its benchmark's at each bar, the order that is pending, whether it
+    was liquidated, and how many entries were refused. Numbers are little-endian float64, with one
+    NaN and one zero.
+    """
+    trades = batch.trades
+    log = np.column_stack([np.asarray(getattr(trades, name), "<f8") for name in _FINGERPRINTED])
+    log = _canonical(log)
+    panel = batch.panel
+    n_assets = len(panel.assets)
+    bounds = np.searchsorted(trades.column, np.arange(len(batch.pending) + 1))
+    ends = _canonical(np.column_stack([batch.pending, batch.liquidated, batch.refused]))
+    held = _canonical(batch.benchmark)
+    prints = []
+    for column in range(len(batch.pending)):
+        run, asset = divmod(column, n_assets)
+        rows = slice(panel.offsets[asset], panel.offsets[asset + 1])
+        digest = hashlib.sha256(log[bounds[column] : bounds[column + 1]].data)
+        digest.update(_canonical(batch.equity[run, rows]).data)
+        digest.update(held[rows].data)
+        digest.update(ends[column].data)
+        prints.append(digest.hexdigest())
+    return prints
+
+
+def _canonical(values: np.ndarray) -> np.ndarray:
+    """Little-endian float64 with one NaN and one zero."""
+    numbers = np.ascontiguousarray(values, "<f8") + 0.0  # -0.0 becomes 0.0
+    np.copyto(numbers, np.nan, where=np.isnan(numbers))
+    return numbers

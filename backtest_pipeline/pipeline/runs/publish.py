@@ -1,0 +1,314 @@
+"""A simulated batch as the tables and files that are published of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
+from backtest_pipeline.pipeline.runs.identity import (
+    Asked,
+    canonical_json,
+    configurations,
+    fingerprints,
+    hash_of,
+    run_id_of,
+    series_id_of,
+    snapshot_id_of,
+)
+from backtest_pipeline.pipeline.versions import run_code
+from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.metrics.equity import drawdowns, monthly_returns, position_values
+from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION, undefined_reasons
+from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.trades import trade_columns
+from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.tables.datasets import DatasetVersion
+from backtest_pipeline.storage.tables.dimensions import SignalRow
+from backtest_pipeline.storage.tables.environment import environment_hash
+
+_SIDES = {1: "long", -1: "short", 0: "flat"}
+_SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What makes a run the run it is: configuration as canonical JSON, its hash, data and code."""
+
+    run_id: UUID
+    series_id: UUID
+    config: str
+    config_hash: str
+    dataset_versions: dict[str, str]
+    snapshot_id: str
+    code: str
+
+
+def identify_runs(
+    signals: Sequence[SignalRow],
+    assets: Sequence[str],
+    tf: str,
+    inputs: Mapping[str, DatasetVersion],
+    asked: Asked,
+    compared: Mapping[str, DatasetVersion],
+) -> list[RunIdentity]:
+    """The identities of every signal on every asset, signal by signal.
+
+    `compared` are the datasets that a benchmark was made from, by partition.
+    """
+    used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
+    versions = [{key: found.version for key, found in read.items()} for read in used]
+    generations = [{key: found.generation for key, found in read.items()} for read in used]
+    made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
+    codes = {
+        signal.signal_type: run_code(
+            signal.signal_type,
+            is_walk_forward=asked.walk_forward is not None,
+            benchmark=asked.benchmark,
+        )
+        for signal in signals
+    }
+    return [
+        RunIdentity(
+            run_id_of(config_hash := one.hash, snapshot_id, code := codes[one.strategy]),
+            series_id_of(config_hash, grown, code),
+            canonical_json(one.config),
+            config_hash,
+            of_asset,
+            snapshot_id,
+            code,
+        )
+        for one, (of_asset, snapshot_id, grown) in zip(
+            configurations(signals, assets, tf, asked), made_from * len(signals), strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A batch ready to be published.
+
+    Attributes:
+        uri: the artifact directory, named by the runs in it.
+        files: its Parquet files.
+        asked: what the runs assume.
+        runs, trades, metrics: rows of the tables of the same names.
+        blocks: rows of `block_events`.
+        trials: the runs as entries of the ledger, in the same order.
+    """
+
+    uri: str
+    files: dict[str, pa.Table]
+    asked: Asked
+    runs: pa.Table
+    trades: pa.Table
+    metrics: pa.Table
+    blocks: pa.Table
+    trials: pa.Table
+
+    @property
+    def run_ids(self) -> list[UUID]:
+        """The runs, in the order of the tables."""
+        return [UUID(run_id) for run_id in self.runs["run_id"].to_pylist()]
+
+
+def publication_of(
+    batch: BatchResult,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
+    ids: Mapping[str, int],
+    asked: Asked,
+    started_at: datetime,
+    trials: pa.Table,
+    uri: str | None = None,
+) -> Publication:
+    """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`.
+
+    The directory is named by the runs, unless `uri` names one that holds them already.
+    """
+    tf = batch.panel.timeframe.name
+    run_ids = [str(identity.run_id) for identity in identities]
+    uri = uri or f"runs/{tf}/{hash_of(sorted(run_ids))}"
+    return Publication(
+        uri=uri,
+        files={
+            "equity.parquet": _equity_table(batch, run_ids),
+            "benchmark.parquet": _benchmark_table(batch),
+            "monthly_returns.parquet": _monthly_table(batch, run_ids),
+        },
+        asked=asked,
+        runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri).append_column(
+            "trial_id",
+            trials["trial_id"],
+        ),
+        trades=_trades_table(batch, run_ids),
+        metrics=_metrics_table(batch, run_ids),
+        blocks=block_table(batch, run_ids),
+        trials=trials,
+    )
+
+
+def _dictionary(codes: np.ndarray, names: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes, pa.int32()), pa.array(list(names), pa.string())
+    )
+
+
+def _stamps(ts_us: np.ndarray) -> pa.Array:
+    return pa.array(ts_us, pa.timestamp("us", "UTC"))
+
+
+def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    panel, n_runs = batch.panel, batch.equity.shape[0]
+    n_assets = len(panel.assets)
+    column = (np.arange(n_runs) * n_assets)[:, None] + panel.segment_of_row
+    held = position_values(panel, batch.trades, n_runs)
+    exposure = np.divide(held, batch.equity, out=held, where=batch.equity > 0)
+    return pa.table(
+        {
+            "run_id": _dictionary(column.ravel(), run_ids),
+            "ts": _stamps(np.tile(panel.ts, n_runs)),
+            "equity": batch.equity.ravel(),
+            "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
+            "exposure": exposure.ravel(),
+        }
+    )
+
+
+def _benchmark_table(batch: BatchResult) -> pa.Table:
+    panel = batch.panel
+    return pa.table(
+        {
+            "asset": _dictionary(panel.segment_of_row, panel.assets),
+            "ts": _stamps(panel.ts),
+            "benchmark": batch.benchmark,
+        }
+    )
+
+
+def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    monthly = monthly_returns(batch.panel, batch.equity)
+    return pa.table(
+        {
+            "run_id": _dictionary(monthly.column, run_ids),
+            "month": pa.array(monthly.month.astype("M8[D]")),
+            "return": monthly.value,
+        }
+    )
+
+
+def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    columns = trade_columns(batch.trades)
+    stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
+    owner = _dictionary(batch.trades.column, run_ids).dictionary_decode()
+    return pa.table({"run_id": owner, **columns, **stamps})
+
+
+def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
+    return pa.table(
+        {
+            "run_id": list(run_ids),
+            "metrics_version": np.full(len(run_ids), METRICS_VERSION),
+            **{name: pa.array(values, from_pandas=True) for name, values in batch.metrics.items()},
+            "undefined": undefined,
+        }
+    )
+
+
+def _each_column(batch: BatchResult) -> list[dict[str, float]]:
+    names = list(batch.metrics)
+    table = np.column_stack(list(batch.metrics.values())).tolist()
+    return [dict(zip(names, row, strict=True)) for row in table]
+
+
+def _runs_table(
+    batch: BatchResult,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
+    ids: Mapping[str, int],
+    asked: Asked,
+    started_at: datetime,
+    uri: str,
+) -> pa.Table:
+    panel = batch.panel
+    n_assets, n = len(panel.assets), len(identities)
+    engine, engine_version = engine_identity()
+    first, last = panel.offsets[:-1], panel.offsets[1:] - 1
+    by_signal = [signal for signal in signals for _ in range(n_assets)]
+    by_asset = list(panel.assets) * len(signals)
+    params = [canonical_json(signal.params) for signal in signals]
+
+    def same(value: Any) -> list[Any]:
+        return [value] * n
+
+    return pa.table(
+        {
+            "run_id": [str(identity.run_id) for identity in identities],
+            "series_id": [str(identity.series_id) for identity in identities],
+            "signal_id": [signal.signal_id for signal in by_signal],
+            "signal_name": [signal.name for signal in by_signal],
+            "signal_type": [signal.signal_type for signal in by_signal],
+            "params": [text for text in params for _ in range(n_assets)],
+            "id": [ids[asset] for asset in by_asset],
+            "symbol": by_asset,
+            "tf": same(panel.timeframe.name),
+            "split": same(asked.split),
+            "window_start": pa.array(same(asked.window.start), pa.date32()),
+            "window_end": pa.array(same(asked.window.end), pa.date32()),
+            "first_ts": _stamps(np.tile(panel.ts[first], len(signals))),
+            "last_ts": _stamps(np.tile(panel.ts[last], len(signals))),
+            "n_bars": np.tile(panel.lengths, len(signals)),
+            "direction": same(asked.config.direction.value),
+            "status": same("completed"),
+            "started_at": pa.array(same(started_at), pa.timestamp("us", "UTC")),
+            "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),
+            "is_current": same(True),
+            "config": [identity.config for identity in identities],
+            "results": results_of(batch),
+            "snapshot_id": [identity.snapshot_id for identity in identities],
+            "dataset_version_ids": [
+                canonical_json(identity.dataset_versions) for identity in identities
+            ],
+            "code_version": [identity.code for identity in identities],
+            "code_archive": same(installed_code().uri),
+            "config_hash": [identity.config_hash for identity in identities],
+            "environment_hash": same(environment_hash()),
+            "engine": same(engine),
+            "engine_version": same(engine_version),
+            "seed": np.zeros(n, np.int64),
+            "result_fingerprint": fingerprints(batch),
+            "artifact_uri": same(uri),
+        }
+    )
+
+
+def results_of(batch: BatchResult) -> list[str]:
+    """The JSON summary of each run."""
+    summaries = []
+    blocks = limit_enforcement(batch)
+    for column, metrics in enumerate(_each_column(batch)):
+        pending = int(batch.pending[column])
+        summaries.append(
+            canonical_json(
+                {
+                    "summary": {
+                        name: None if np.isnan(metrics[name]) else metrics[name]
+                        for name in _SUMMARY
+                    },
+                    "trades": int(metrics["trade_count"]),
+                    "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
+                    "liquidated": bool(batch.liquidated[column]),
+                    "blocked_entries": blocks[column]["total"],
+                    "limit_enforcement": blocks[column],
+                }
+            )
+        )
+    return summaries

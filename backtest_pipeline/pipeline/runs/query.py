@@ -1,0 +1,285 @@
+"""Stored results: found, read and kept.
+
+Every function raises RunNotFound for a run that is not stored or is being deleted, and those that
+read series ResultPathMissing where its artifacts are gone and ArtifactCorrupt where they are
+damaged. Times are UTC, fractions are not percent, undefined is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import ResultPathMissing
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.rolling_figures import rolling_statistics
+from backtest_pipeline.report.thinning import thinned_rows
+from backtest_pipeline.research.robustness.bootstrap import daily_equity
+from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRIC_NAMES
+from backtest_pipeline.storage.artifacts.backend import MANIFEST
+from backtest_pipeline.storage.postgres.pages import Page
+from backtest_pipeline.storage.run_tables import run_search
+from backtest_pipeline.storage.run_tables.recorded_runs import find_run_id
+from backtest_pipeline.storage.run_tables.run_search import RunFilter
+from backtest_pipeline.storage.run_tables.runs import with_provenance
+
+SERIES = ("equity", "drawdown", "exposure", "benchmark")
+SIGNIFICANCE = ("psr", "min_track_record_length", *(metric.name for metric in FAMILY_METRICS))
+PROVENANCE = (
+    *("snapshot_id", "dataset_version_ids", "code_version", "code_archive", "config_hash"),
+    *("environment_hash", "engine", "engine_version", "seed", "result_fingerprint"),
+)
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """All that is known of a run but its series.
+
+    Attributes:
+        run_id: its id.
+        signal_name, signal_type, params: what was traded by.
+        symbol, timeframe, split, window, direction: what was traded; the window as dates,
+            half-open, None unbounded.
+        first_ts, last_ts, n_bars: the bars.
+        status, started_at, completed_at: how it went.
+        is_current: whether no newer run of its configuration is stored.
+        config: all that was asked for, JSON values.
+        results: summary, count of trades, what is pending, as JSON values.
+        metrics: those of the dictionary, None where undefined.
+        significance: what they are worth after all that was tried, None where undefined.
+        undefined: why a metric is None, by name.
+        provenance: what it was made from, by which code, where; `environment` in full.
+        walk_forward: what its folds say together; None for a run over plain bars.
+        artifact_uri: where its series lie.
+        pin: who keeps it, since when, and why; None where nobody does.
+        requests: who asked for it on demand, and when first.
+        quarantine: what a replay found otherwise; None where nothing was.
+    """
+
+    run_id: UUID
+    signal_name: str
+    signal_type: str
+    params: Mapping[str, Any]
+    symbol: str
+    timeframe: str
+    split: str
+    window: tuple[date | None, date | None]
+    direction: str
+    first_ts: datetime
+    last_ts: datetime
+    n_bars: int
+    status: str
+    started_at: datetime
+    completed_at: datetime | None
+    is_current: bool
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+    significance: Mapping[str, float | None]
+    undefined: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    walk_forward: Mapping[str, Any] | None
+    artifact_uri: str
+    pin: Mapping[str, Any] | None
+    requests: Sequence[Mapping[str, Any]]
+    quarantine: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The run for people."""
+        return f"{self.signal_name} on {self.symbol}|{self.timeframe}"
+
+
+def list_runs(
+    workspace: Workspace,
+    wanted: RunFilter | None = None,
+    *,
+    limit: int = 50,
+    after: str | None = None,
+) -> Page[dict[str, Any]]:
+    """Runs, the newest first; see `storage.run_tables.run_search.list_runs` for the columns.
+
+    Args:
+        workspace: the open store.
+        wanted: which; all where None.
+        limit: rows of the page, 1000 at most.
+        after: the `next` of the page before.
+
+    Raises:
+        InvalidInput: for a limit out of range, or a damaged cursor.
+    """
+    with workspace.database.begin() as connection:
+        return run_search.list_runs(connection, wanted or RunFilter(), limit, after)
+
+
+def find_runs(workspace: Workspace, given: Sequence[str]) -> list[UUID]:
+    """The ids that begin as given; raises UnknownName where none does, or more than one."""
+    with workspace.database.begin() as connection:
+        return [find_run_id(connection, start) for start in given]
+
+
+def get_run(workspace: Workspace, run_id: UUID) -> RunDetail:
+    """A run with configuration, results, metrics, significance and provenance.
+
+    Raises:
+        RunNotFound: where it is not stored, or is being deleted.
+        ProvenanceMissing: where it does not say what it was made from.
+        ResultPathMissing: where its artifacts are gone.
+    """
+    with workspace.database.begin() as connection:
+        row = run_search.read_run(connection, run_id)
+    with_provenance([row])
+    _require_artifacts(workspace, row)
+    return detail_of(row)
+
+
+def detail_of(row: Mapping[str, Any]) -> RunDetail:
+    """A row of `storage.run_tables.run_search.read_run`, sorted."""
+    stored = row["metrics"] or {}
+    same = (
+        *("run_id", "signal_name", "signal_type", "params", "symbol", "split", "direction"),
+        *("first_ts", "last_ts", "n_bars", "status", "started_at", "completed_at", "is_current"),
+        *("config", "results", "walk_forward", "artifact_uri", "pin", "requests", "quarantine"),
+    )
+    return RunDetail(
+        **{name: row[name] for name in same},
+        timeframe=row["tf"],
+        window=(row["window_start"], row["window_end"]),
+        metrics=_numbers(stored, METRIC_NAMES),
+        significance=_numbers(stored, SIGNIFICANCE),
+        undefined=stored.get("undefined", {}),
+        provenance={
+            **{name: row[name] for name in PROVENANCE},
+            "environment": row["environment"],
+            "metrics_version": stored.get("metrics_version"),
+        },
+    )
+
+
+def _numbers(stored: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """Metrics by name; of JSON, which makes no difference between 1 and 1.0."""
+    return {name: None if (v := stored.get(name)) is None else float(v) for name in names}
+
+
+def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:
+    if workspace.artifacts.gone([f"{row['artifact_uri']}/{MANIFEST}"]):
+        raise ResultPathMissing(
+            f"the series of run {row['run_id']} are gone: there is no {row['artifact_uri']} among "
+            "the artifacts; ask for the run again to have them made anew, or bring them back from "
+            "a backup"
+        )
+
+
+def _row(workspace: Workspace, run_id: UUID) -> dict[str, Any]:
+    with workspace.database.begin() as connection:
+        return run_search.read_run(connection, run_id)
+
+
+def run_trades(
+    workspace: Workspace, run_id: UUID, *, limit: int = 100, after: str | None = None
+) -> Page[dict[str, Any]]:
+    """Trades of a run by number, a row of `backtest_trades` each.
+
+    Raises:
+        InvalidInput: for a limit out of range, or a damaged cursor.
+    """
+    with workspace.database.begin() as connection:
+        run_search.require_runs(connection, [run_id])
+        return run_search.list_trades(connection, run_id, limit, after)
+
+
+def run_equity(workspace: Workspace, run_id: UUID, *, points: int | None = None) -> pa.Table:
+    """Columns ts, equity and benchmark of a run by bar; thinned as `run_timeseries` does."""
+    return run_timeseries(workspace, run_id, ("equity", "benchmark"), points=points)
+
+
+def run_timeseries(
+    workspace: Workspace,
+    run_id: UUID,
+    names: Sequence[str] = SERIES,
+    *,
+    points: int | None = None,
+) -> pa.Table:
+    """Series of a run by bar: `ts` (close stamps), then the named ones.
+
+    Args:
+        workspace: the open store.
+        run_id: whose.
+        names: of `equity` and `benchmark` (quote currency), `drawdown` (fraction below the peak),
+            `exposure` (value held over equity, negative when short).
+        points: bars to give at most; those where a series is highest and lowest stay.
+
+    Raises:
+        InvalidInput: for too few points to hold the extremes.
+    """
+    table = stored_series(workspace, _row(workspace, run_id)).select(["ts", *names])
+    if points is None:
+        return table
+    return table.take(thinned_rows([table[name].to_numpy() for name in names], points))
+
+
+def stored_series(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
+    """`ts` and all SERIES of a run by its row, as they are stored."""
+    _require_artifacts(workspace, row)
+    read, uri = workspace.artifacts.read_table, row["artifact_uri"]
+    own = [("run_id", "==", str(row["run_id"]))]
+    table = read(uri, "equity.parquet", ["ts", "equity", "drawdown", "exposure"], own)
+    held = read(uri, "benchmark.parquet", ["benchmark"], [("asset", "==", row["symbol"])])
+    return table.append_column("benchmark", held["benchmark"]).combine_chunks()
+
+
+def run_monthly(workspace: Workspace, run_id: UUID) -> pa.Table:
+    """Columns `month` (its first day) and `return` (fraction) of a run."""
+    return stored_monthly(workspace, _row(workspace, run_id))
+
+
+def stored_monthly(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
+    """Monthly returns of a run by its row."""
+    _require_artifacts(workspace, row)
+    return workspace.artifacts.read_table(
+        row["artifact_uri"],
+        "monthly_returns.parquet",
+        ["month", "return"],
+        [("run_id", "==", str(row["run_id"]))],
+    ).combine_chunks()
+
+
+def run_rolling(workspace: Workspace, run_id: UUID, window: int = 90) -> pa.Table:
+    """Daily figures of a run over the `window` days before each day's end.
+
+    Returns:
+        Columns `day` (the UTC date at whose end the window ends), `total_return` (fraction),
+        `annual_volatility` (fraction a year) and `sharpe` (per year), by the formulas of
+        docs/metrics.md; NULL where undefined, no row where there are fewer days.
+
+    Raises:
+        InvalidInput: for a window of fewer than two days.
+    """
+    table = stored_series(workspace, _row(workspace, run_id))
+    daily = daily_equity(table["ts"].cast(pa.int64()).to_numpy(), table["equity"].to_numpy())
+    found = rolling_statistics(daily.equity, window)
+    days = daily.day[window:].astype("M8[D]")
+    return pa.table(
+        {
+            "day": pa.array(days),
+            **{name: pa.array(v, mask=~np.isfinite(v)) for name, v in found.items()},
+        }
+    )
+
+
+def pin(workspace: Workspace, run_ids: Sequence[UUID], user: str, note: str = "") -> None:
+    """Have retention keep runs; raises RunNotFound, and pins none, where one is not stored."""
+    with workspace.database.begin() as connection:
+        run_search.pin_runs(connection, run_ids, user, note)
+
+
+def unpin(workspace: Workspace, run_ids: Sequence[UUID]) -> None:
+    """Unpin runs: retention may delete them; raises RunNotFound where one is not stored."""
+    with workspace.database.begin() as connection:
+        run_search.unpin_runs(connection, run_ids)

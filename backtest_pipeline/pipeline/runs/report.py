@@ -1,0 +1,88 @@
+"""A stored run as people look at it: its page, and the files that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pandas as pd
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, run_timeseries, run_trades
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.run_page import RunFacts, run_page
+from backtest_pipeline.storage.tables.datasets import synthetic_among
+
+_TRADES = 50
+
+
+def run_report(workspace: Workspace, run_id: UUID) -> str:
+    """The run as one HTML page that loads nothing; raises as `run_query.get_run`."""
+    run = get_run(workspace, run_id)
+    series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
+    trades = run_trades(workspace, run_id, limit=_TRADES)
+    with workspace.database.begin() as connection:
+        synthetic = run.symbol in synthetic_among(connection, [run.symbol])
+    index = utc_index(series["ts"].cast(pa.int64()).to_numpy())
+    assumed = {name: fact for name, fact in run.config.items() if name != "signal"}
+    return run_page(
+        RunFacts(
+            title=f"{run.signal_name} on {run.symbol} {run.timeframe}",
+            subject=_subject(run),
+            warnings=tuple(_warnings(run, synthetic)),
+            metrics={**run.metrics, **run.significance},
+            undefined=run.undefined,
+            equity=pd.Series(series["equity"].to_numpy(), index),
+            benchmark=pd.Series(series["benchmark"].to_numpy(), index),
+            drawdown=pd.Series(series["drawdown"].to_numpy(), index),
+            trades=trades.rows,
+            n_trades=int(run.metrics["trade_count"] or 0),
+            assumed=assumed,
+            provenance={"run_id": run.run_id, **run.provenance},
+        )
+    )
+
+
+def run_artifact(workspace: Workspace, run_id: UUID, name: str) -> bytes:
+    """A file of a run's artifacts, checked against the manifest.
+
+    Runs that were computed together share their files: a table says by `run_id` whose a row is.
+
+    Args:
+        workspace: the open store.
+        run_id: whose.
+        name: as the manifest lists it; no other name reaches the store.
+
+    Raises:
+        UnknownName: for a name that the manifest does not list.
+        RunNotFound, ResultPathMissing, ArtifactCorrupt: as `pipeline.runs.query` says.
+    """
+    uri = get_run(workspace, run_id).artifact_uri
+    files = workspace.artifacts.manifest(uri).files
+    if name not in files:
+        raise UnknownName("artifact", name, files)
+    return workspace.artifacts.read_bytes(uri, name)
+
+
+def _subject(run: RunDetail) -> str:
+    params = ", ".join(f"{name} {value}" for name, value in run.params.items())
+    side = {"both": "long and short", "long": "long only", "short": "short only"}[run.direction]
+    return (
+        f"{run.signal_type} ({params}), {side}, on {run.n_bars:,} bars that close from "
+        f"{run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d} (UTC)"
+    )
+
+
+def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
+    if synthetic:
+        yield "The bars are synthetic: they were invented, and nothing found in them is a finding."
+    if run.quarantine:
+        yield f"In quarantine, as a replay came to another result: {run.quarantine['reason']}"
+    if run.results.get("liquidated"):
+        yield "The account was liquidated."
+    if refused := run.results.get("blocked_entries"):
+        yield f"{refused:,} entries were refused, as the account could not carry them."
+    if not run.is_current:
+        yield "A newer run of this configuration is stored."

@@ -1,0 +1,244 @@
+"""What a trader reads about stored results: counts, skipped rows, best and worst runs, a chart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.report.svg import Chart, Line
+from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
+from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
+from backtest_pipeline.storage.tables.asset_identity import remarks_of
+from backtest_pipeline.storage.tables.datasets import quality_by_reason, synthetic_among
+from backtest_pipeline.storage.tables.signals import count_signals
+
+TABLE_METRICS = (
+    "total_return",
+    "benchmark_return",
+    "sharpe",
+    "max_drawdown",
+    "trade_count",
+    "win_rate",
+    "fees_paid",
+)
+_SHOWN = 5
+Run = Mapping[str, Any]
+"""A row of `storage.run_tables.runs.current_runs`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers, tables (lists of rows) and perhaps one chart."""
+
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    chart: Chart | None = None
+
+
+class _Box(NamedTuple):
+    symbols: list[str]
+    timeframes: list[str]
+
+
+def _box(partitions: Sequence[Partition]) -> _Box:
+    """The assets and timeframes of partitions that form a rectangle."""
+    return _Box(sorted({p.asset for p in partitions}), sorted({p.timeframe for p in partitions}))
+
+
+@retried
+def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Rows that were skipped or flagged, by reason; who the assets are."""
+    rows = _quality(workspace, "bars", partitions)
+    with workspace.database.begin() as connection:
+        remarks = remarks_of(connection, _box(partitions).symbols)
+    return Summary({"assets_remarked_upon": len(remarks)}, {**rows.tables, "identity": remarks})
+
+
+@retried
+def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Whether the bars are invented."""
+    with workspace.database.begin() as connection:
+        synthetic = synthetic_among(connection, _box(partitions).symbols)
+    return Summary({"synthetic_assets": len(synthetic)})
+
+
+@retried
+def snapshots_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Rows of the user's own table that were left out or remarked upon, by reason."""
+    return _quality(workspace, "features", partitions)
+
+
+@retried
+def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Events by signal."""
+    with workspace.database.begin() as connection:
+        counts = count_signals(connection, **_box(partitions)._asdict())
+    return Summary(
+        {"signal_events": sum(row["events"] for row in counts)}, {"events_by_signal": counts}
+    )
+
+
+@retried
+def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """Best and worst runs by Sharpe, and the equity of the best against buy and hold."""
+    box = _box(partitions)
+    with workspace.database.begin() as connection:
+        runs = current_runs(connection, symbols=box.symbols, timeframes=box.timeframes)
+        synthetic = synthetic_among(connection, box.symbols)
+    quality = _quality(workspace, "backtests", partitions)
+    apart = quarantine_summary(workspace, partitions, "full")
+    if not runs:
+        return Summary(apart.numbers, {**quality.tables, **apart.tables})
+    ranked = by_sharpe(runs)
+    return Summary(
+        {
+            "runs": len(runs),
+            "trades": int(sum(run["trade_count"] for run in runs)),
+            "runs_beating_benchmark": beating_benchmark(runs),
+            "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
+            "synthetic_assets": len(synthetic),
+            **apart.numbers,
+        },
+        {
+            **quality.tables,
+            **apart.tables,
+            **_extremes(ranked),
+        },
+        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
+    )
+
+
+@retried
+def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
+    """How many strategies keep what they promise in training, and the out-of-sample runs."""
+    box = _box(partitions)
+    with workspace.database.begin() as connection:
+        runs = current_walk_forwards(connection, symbols=box.symbols, timeframes=box.timeframes)
+        synthetic = synthetic_among(connection, box.symbols)
+    quality = _quality(workspace, "walk_forward", partitions)
+    apart = quarantine_summary(workspace, partitions, "walk_forward")
+    if not runs:
+        return Summary(apart.numbers, {**quality.tables, **apart.tables})
+    verdicts = Counter(run["verdict"] for run in runs)
+    ranked = by_sharpe(runs)
+    judged = [
+        {**row, "efficiency": rounded(run["efficiency"]), "verdict": run["verdict"]}
+        for row, run in zip(run_rows(ranked), ranked, strict=True)
+    ]
+    return Summary(
+        {
+            "runs": len(runs),
+            "folds": sum(run["n_folds"] for run in runs),
+            **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
+            "synthetic_assets": len(synthetic),
+            **apart.numbers,
+        },
+        {**quality.tables, **apart.tables, "best_out_of_sample": judged[: 2 * _SHOWN]},
+        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
+    )
+
+
+def quarantine_summary(
+    workspace: Workspace, partitions: Sequence[Partition], split: str
+) -> Summary:
+    """Runs that are left out because a replay came to another result; nothing where none is."""
+    with workspace.database.begin() as connection:
+        apart = quarantined_runs(connection, split=split, **_box(partitions)._asdict())
+    if not apart:
+        return Summary()
+    shown = [
+        {
+            "signal": row["signal_name"],
+            "asset": row["symbol"],
+            "timeframe": row["tf"],
+            "since": f"{row['quarantined_at']:%F %T} UTC",
+            "why": row["reason"],
+        }
+        for row in apart[: 2 * _SHOWN]
+    ]
+    return Summary({"runs_in_quarantine": len(apart)}, {"in_quarantine": shown})
+
+
+def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
+    if len(ranked) <= 2 * _SHOWN:
+        return {"runs_by_sharpe": run_rows(ranked)}
+    return {
+        "best_runs": run_rows(ranked[:_SHOWN]),
+        "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
+    }
+
+
+def by_sharpe(runs: Sequence[Run]) -> list[Run]:
+    """The runs whose Sharpe is defined, the best first."""
+    judged = [run for run in runs if run["sharpe"] is not None]
+    return sorted(
+        judged, key=lambda run: (-run["sharpe"], run["symbol"], run["tf"], run["signal_name"])
+    )
+
+
+def beating_benchmark(runs: Sequence[Run]) -> int:
+    """How many runs returned more than their benchmark."""
+    return sum(run["total_return"] > run["benchmark_return"] for run in runs)
+
+
+def run_rows(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
+    """Runs as table rows: what was run, then its main metrics."""
+    return [
+        {
+            "signal": run["signal_name"],
+            "asset": run["symbol"],
+            "timeframe": run["tf"],
+            **{name: rounded(run[name]) for name in TABLE_METRICS},
+        }
+        for run in runs
+    ]
+
+
+class Curves(NamedTuple):
+    """Equity, drawdown and benchmark of a run by bar (tz-aware index)."""
+
+    equity: pd.Series
+    drawdown: pd.Series
+    benchmark: pd.Series
+
+
+def run_curves(workspace: Workspace, run: Run) -> Curves:
+    """The stored series of a run."""
+    read, uri = workspace.artifacts.read_table, run["artifact_uri"]
+    own = [("run_id", "==", str(run["run_id"]))]
+    table = read(uri, "equity.parquet", ["ts", "equity", "drawdown"], own)
+    held = read(uri, "benchmark.parquet", ["benchmark"], [("asset", "==", run["symbol"])])
+    index = utc_index(table["ts"].cast(pa.int64()).to_numpy())
+    columns = (table["equity"], table["drawdown"], held["benchmark"])
+    return Curves(*(pd.Series(column.to_numpy(), index) for column in columns))
+
+
+def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> Chart:
+    """A run's equity beside its benchmark's."""
+    curves = run_curves(workspace, run)
+    title = f"{run['symbol']} {run['tf']}: {run['signal_name']}"
+    if synthetic:
+        title += " (synthetic bars)"
+    lines = Line("buy and hold", curves.benchmark), Line(run["signal_name"], curves.equity)
+    return Chart(lines, title)
+
+
+def _quality(workspace: Workspace, dataset: str, partitions: Sequence[Partition]) -> Summary:
+    with workspace.database.begin() as connection:
+        reasons = quality_by_reason(connection, dataset, **_box(partitions)._asdict())
+    return Summary({}, {"rows_by_reason": reasons})
+
+
+def rounded(value: float | None) -> float | None:
+    """To four digits, for people; None and NaN as None."""
+    return None if value is None or np.isnan(value) else round(float(value), 4)

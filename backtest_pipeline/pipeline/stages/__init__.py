@@ -1,0 +1,1 @@
+"""The stages of a refresh: each computes and stores many partitions at once."""

@@ -1,0 +1,281 @@
+"""Backtests: from stored signals and prices to published runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtest_pipeline.market.errors import PartitionError
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.ranking.deflation import families, weigh, with_deflated
+from backtest_pipeline.pipeline.ranking.ledger import trials_of
+from backtest_pipeline.pipeline.runs.identity import (
+    Asked,
+    hash_of,
+    simulation_config,
+    without_defaults,
+)
+from backtest_pipeline.pipeline.runs.publish import (
+    Publication,
+    RunIdentity,
+    identify_runs,
+    publication_of,
+)
+from backtest_pipeline.pipeline.runs.run_files import keep_files
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.features import load_block
+from backtest_pipeline.pipeline.stages.kept_runs import (
+    Missing,
+    directories,
+    kept_runs,
+    missing_runs,
+)
+from backtest_pipeline.pipeline.stages.panels import rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.signals import (
+    SignalBlock,
+    place_events,
+    signals_code,
+    signals_to_compute,
+)
+from backtest_pipeline.pipeline.versions import RUNS_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.ranking.trials import MOST_CLUSTERED
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.provenance import combined
+from backtest_pipeline.storage.run_tables.runs import (
+    publish_runs,
+    require_current,
+    retire_others,
+    retire_runs,
+)
+from backtest_pipeline.storage.run_tables.trials import read_families, record_trials
+from backtest_pipeline.storage.tables.datasets import (
+    DatasetVersion,
+    QualityCount,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+from backtest_pipeline.storage.tables.signals import read_events
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.postgres.copy import Cursor
+
+FEWEST_BARS = 2  # a signal needs a next bar to fill at
+PRICE_COLUMNS = BAR_COLUMNS
+
+
+@dataclass(frozen=True)
+class StoredSignals:
+    """Stored signals of a block, on the bars that they belong to.
+
+    Attributes:
+        block: the signals.
+        upstream: their versions, by asset.
+    """
+
+    block: SignalBlock
+    upstream: Mapping[str, DatasetVersion]
+
+    @property
+    def tradable(self) -> tuple[str, ...]:
+        """The assets that have signals, and bars enough to trade them."""
+        panel = self.block.panel
+        return tuple(
+            asset
+            for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True)
+            if n >= FEWEST_BARS and asset in self.upstream
+        )
+
+    def traded(
+        self, signals: Sequence[int], assets: Sequence[str], config: SimulationConfig
+    ) -> BatchResult:
+        """Some of the signals, by position, simulated on some of the assets."""
+        panel = self.block.panel
+        keep = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in assets])
+        events = np.ascontiguousarray(self.block.events[list(signals)][:, keep])
+        return simulate_batch(panel.select(assets), events, config)
+
+
+def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
+    """Signals as they are stored, placed on the stored prices.
+
+    Loading raises PartitionError where they are not those of the stored features.
+    """
+    signals = signals_to_compute(workspace)
+    code = signals_code(signals)
+
+    def load(tf: str, assets: Sequence[str]) -> StoredSignals:
+        prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(prices.inputs))
+        stored, versions = read_events(workspace.database, timeframe(tf), ids)
+        for asset, version in versions.items():
+            if not version.is_made_from(prices.inputs[asset].version, code):
+                raise PartitionError(
+                    asset,
+                    tf,
+                    "the stored signals were made from other features, parameters or code than "
+                    "there are now; refresh signals first",
+                )
+        events = place_events(prices.panel, signals, stored, ids)
+        return StoredSignals(
+            SignalBlock(prices.panel, signals, events, prices.inputs),
+            versions,
+        )
+
+    return Batches(tuple(partitions), load)
+
+
+class BacktestsStage:
+    """Publishes the runs that are not stored yet, one transaction for all rows of a block.
+
+    Runs follow from signal, asset, data, code and assumptions: where one strategy was edited, or a
+    signal registered, the runs of the others stay as they are.
+    """
+
+    name = "backtests"
+
+    def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
+        self._workspace = workspace
+        self._asked = Asked(config)
+        self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "signals", self._code, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "features", partitions)
+
+    def store(self, block: StoredSignals, *, rebuild: bool) -> Iterable[Outcome]:
+        """Files first, then one transaction; with `rebuild` also runs that are stored already."""
+        signals, panel = block.block.signals, block.block.panel
+        tf = panel.timeframe.name
+        tradable = block.tradable
+        wanted = identify_runs(signals, tradable, tf, block.block.inputs, self._asked, {})
+        kept = {} if rebuild else kept_runs(self._workspace, wanted)
+        with self._workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(block.upstream))
+        published = [
+            self._published(block, missing, wanted, ids)
+            for missing in missing_runs(wanted, tradable, kept)
+        ]
+        places = {**kept, **{run: one.uri for one in published for run in one.run_ids}}
+        uris = directories(wanted, tradable, places)
+        versions = {
+            Partition(asset, tf): self._version(upstream, len(signals), uris.get(asset))
+            for asset, upstream in block.upstream.items()
+        }
+        too_short = [asset for asset in block.upstream if asset not in tradable]
+        counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in too_short]
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, tf, list(ids.values()))
+            for one in published:
+                publish(self._workspace.artifacts, cursor, one)
+            retire_runs(cursor, tf, [ids[asset] for asset in too_short])
+            of_refresh = sorted({uri for own in uris.values() for uri in own})
+            retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, places)))
+            require_current(cursor, list(map(str, places)))
+            write_versions(cursor, self.name, ids, versions, made_from="signals")
+            replace_quality(cursor, self.name, ids, list(versions), counts)
+        return [self._outcome(Partition(asset, tf), block) for asset in panel.assets]
+
+    def _published(
+        self,
+        block: StoredSignals,
+        missing: Missing,
+        wanted: Sequence[RunIdentity],
+        ids: Mapping[str, int],
+    ) -> Publication:
+        started_at = datetime.now(UTC)
+        batch = block.traded(missing.signals, missing.assets, self._asked.config)
+        return prepare_publication(
+            batch,
+            [block.block.signals[s] for s in missing.signals],
+            missing.of(wanted, block.tradable),
+            ids,
+            self._asked,
+            started_at,
+            block.block.inputs,
+            "refresh",
+        )
+
+    def _version(
+        self, upstream: DatasetVersion, n_signals: int, uris: tuple[str, ...] | None
+    ) -> DatasetVersion:
+        version = combined(upstream.version, self._code)
+        return DatasetVersion(
+            version=version,
+            input_version=upstream.version,
+            code_version=self._code,
+            generation=version,
+            n_rows=n_signals if uris is not None else 0,
+            first_ts=upstream.first_ts,
+            last_ts=upstream.last_ts,
+            uris=uris or (),
+        )
+
+    def _outcome(self, partition: Partition, block: StoredSignals) -> Outcome:
+        if partition.asset not in block.upstream:
+            detail = "no signals are stored; refresh signals first"
+        elif partition.asset not in block.tradable:
+            detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
+        elif not block.block.signals:
+            detail = "no signal is active; see dim_signals.is_active"
+        else:
+            return Outcome(partition, Status.STORED, len(block.block.signals))
+        return Outcome(partition, Status.EMPTY, detail=detail)
+
+
+def prepare_publication(
+    batch: BatchResult,
+    signals: Sequence[SignalRow],
+    identities: Sequence[RunIdentity],
+    ids: Mapping[str, int],
+    asked: Asked,
+    started_at: datetime,
+    inputs: Mapping[str, DatasetVersion],
+    source: str,
+    uri: str | None = None,
+) -> Publication:
+    """Rows to publish, and the files that they point to (in `uri`, if given).
+
+    Args:
+        batch: of these signals, each on the assets of its panel.
+        signals, identities, ids, asked, started_at: as `publication_of` takes them.
+        inputs: versions of the features, by asset.
+        source: who tries, as in `trials.source`.
+        uri: directory that holds them already.
+    """
+    trials = trials_of(
+        batch,
+        [signal.params for signal in signals],
+        signal_type=[signal.signal_type for signal in signals],
+        dataset_versions={a: inputs[a].input_version for a in batch.panel.assets},
+        asked=asked,
+        source=source,
+    )
+    return publication_of(batch, signals, identities, ids, asked, started_at, trials, uri)
+
+
+def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) -> None:
+    """Write the files, enter the runs in the ledger, put them in their place, and weigh them."""
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    symbols = published.runs["symbol"].unique().to_pylist()
+    copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
+    keep_files(artifacts, published)
+    record_trials(cursor, published.trials)
+    trial_ids = published.trials["trial_id"].to_pylist()
+    found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
+    metrics = with_deflated(published.metrics, published.runs, published.trials, found)
+    publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
+    weigh(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

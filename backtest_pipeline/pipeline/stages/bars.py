@@ -1,0 +1,258 @@
+"""Bars: from a source to content-addressed snapshots, one version per asset and timeframe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.partitions import Partition, checked_symbol
+from backtest_pipeline.market.resample import coarsest_base, divides, resample
+from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
+from backtest_pipeline.pipeline.monitoring.counters import count_look_ups
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.panels import extended_chains, lost_artifacts
+from backtest_pipeline.pipeline.versions import BARS_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.sources.base import BarSource, SourceBars
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.provenance import combined, content_versions
+from backtest_pipeline.storage.tables.asset_identity import replace_remarks
+from backtest_pipeline.storage.tables.datasets import (
+    DatasetVersion,
+    QualityCount,
+    replace_quality,
+    stored_versions,
+    write_versions,
+)
+from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
+
+BAR_COLUMNS = (*OHLCV, "gap_bars")
+_NEVER = np.iinfo(np.int64).min
+
+
+class SourceReader:
+    """A source that is read once, when the first block of bars is asked for."""
+
+    def __init__(
+        self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
+    ) -> None:
+        """Nothing is read yet; what a cache had of it is counted in the workspace, if any."""
+        self.source = source
+        self._workspace = workspace
+        self._assets = [checked_symbol(asset) for asset in assets]
+        self._lock = Lock()
+
+    @cached_property
+    def _read(self) -> SourceBars:
+        read = self.source.read(self._assets)
+        if self._workspace is not None:
+            count_look_ups(self._workspace, read)
+        return read
+
+    @property
+    def bars(self) -> SourceBars:
+        with self._lock:
+            return self._read
+
+    def bases_of(self, asset: str) -> list[Timeframe]:
+        """The timeframes at which the source has the asset."""
+        return [panel.timeframe for panel in self.bars.panels.values() if asset in panel.assets]
+
+    def base_of(self, asset: str, target: Timeframe) -> str | None:
+        """The one that bars of `target` are made of; None where all are coarser."""
+        fitting = [base for base in self.bases_of(asset) if divides(base, target)]
+        return coarsest_base(target, fitting).name if fitting else None
+
+    def resampled(self, tf: str, assets: Sequence[str]) -> Panel:
+        """Complete bars of the assets at a timeframe; an asset without any has no rows.
+
+        Each asset comes from the coarsest of its own base timeframes that divides the target.
+        """
+        target = timeframe(tf)
+        by_base: dict[str, list[str]] = {}
+        for asset in assets:
+            base = self.base_of(asset, target)
+            if base is not None:
+                by_base.setdefault(base, []).append(asset)
+        panels = [
+            resample(self.bars.panels[base].select(found), target)
+            for base, found in by_base.items()
+        ]
+        return Panel.join(target, assets, panels, BAR_COLUMNS)
+
+
+def bar_batches(reader: SourceReader, partitions: Sequence[Partition]) -> Batches[Panel]:
+    """Bars of these partitions, resampled from what the source has."""
+    return Batches(tuple(partitions), reader.resampled)
+
+
+class BarsStage:
+    """Stores bars as snapshots; a partition whose content is unchanged keeps its version."""
+
+    name = "bars"
+
+    def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
+        self._workspace = workspace
+        self._reader = reader
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        """All: whether a source has changed is seen by reading it."""
+        return partitions
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        days: dict[str, float] = {}
+        for panel in self._reader.bars.panels.values():
+            for asset in panel.assets:
+                ts = panel.ts[panel.rows_of(asset)]
+                if len(ts):
+                    days[asset] = max(days.get(asset, 0.0), (ts[-1] - ts[0]) / DAY_US)
+        return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
+
+    def store(self, block: Panel, *, rebuild: bool) -> Iterable[Outcome]:
+        """Newer bars are appended where the stored ones are unchanged, else all are replaced."""
+        tf = block.timeframe.name
+        partitions = [Partition(asset, tf) for asset in block.assets]
+        database = self._workspace.database
+        with database.begin() as connection:
+            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
+            # Of an asset that is known, a source without any bar of it has nothing to tell.
+            ids = known_ids(connection, block.assets)
+            telling = [a for a in infos if _rows(block, a.symbol) or a.symbol not in ids]
+            ids |= register_assets(connection, telling, self._reader.source.name)
+            replace_remarks(connection, ids, self._reader.bars.remarks)
+        with database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, tf, list(ids.values()))
+            stored = stored_versions(cursor, self.name, tf, ids)
+            # A source that has lost all bars of a partition is damaged: what is stored stays.
+            lost = {
+                p: stored[p.asset].n_rows
+                for p in partitions
+                if not _rows(block, p.asset) and p.asset in stored and stored[p.asset].n_rows
+            }
+            sound = [p for p in partitions if p not in lost]
+            versions = self._versions(block, sound, stored, rebuild)
+            write_versions(cursor, self.name, ids, versions)
+            replace_quality(
+                cursor,
+                self.name,
+                ids,
+                sound,
+                [count for count in self._quality(block) if count.partition not in lost],
+            )
+        return [self._outcome(block, p, p in versions, lost.get(p, 0)) for p in partitions]
+
+    def _versions(
+        self,
+        block: Panel,
+        partitions: Sequence[Partition],
+        stored: Mapping[str, DatasetVersion],
+        rebuild: bool,
+    ) -> dict[Partition, DatasetVersion]:
+        """Store the rows of the partitions that have changed; their new versions."""
+        until = {a: v.last_ts for a, v in stored.items() if v.last_ts is not None}
+        contents = content_versions(block, BAR_COLUMNS, until)
+        grown = {a for a, v in contents.beginning.items() if v == stored[a].version}
+        gone = lost_artifacts(self._workspace, stored.values())
+        readable = {a for a, v in stored.items() if gone.isdisjoint(v.uris)}
+        changed = [
+            p.asset
+            for p in partitions
+            if rebuild
+            or p.asset not in readable
+            or stored[p.asset].version != contents.whole[p.asset]
+        ]
+        appended = set() if rebuild else grown & readable
+        last = np.array([until[a] if a in appended else _NEVER for a in changed], np.int64)
+        present = block.select(changed)
+        chains = extended_chains(
+            self._workspace,
+            self.name,
+            present.take(present.ts > np.repeat(last, present.lengths)),
+            BAR_COLUMNS,
+            {a: stored[a].uris if a in appended else () for a in changed},
+        )
+        return {
+            Partition(asset, block.timeframe.name): self._version(
+                block.ts[block.rows_of(asset)],
+                contents.whole[asset],
+                stored.get(asset),
+                asset in grown,
+                chains[asset],
+            )
+            for asset in changed
+        }
+
+    def _version(
+        self,
+        ts: np.ndarray,
+        content: str,
+        before: DatasetVersion | None,
+        grown: bool,
+        uris: tuple[str, ...],
+    ) -> DatasetVersion:
+        generation = content
+        if before is not None:
+            # Never one that it had before: what was made of the rows in between is not current.
+            generation = before.generation if grown else combined(before.generation, content)
+        return DatasetVersion(
+            version=content,
+            input_version=self._reader.source.name,
+            code_version=BARS_CODE,
+            generation=generation,
+            n_rows=len(ts),
+            first_ts=int(ts[0]) if len(ts) else None,
+            last_ts=int(ts[-1]) if len(ts) else None,
+            uris=uris,
+        )
+
+    def _quality(self, block: Panel) -> list[QualityCount]:
+        """What was found wrong with the source's rows that each partition is made of."""
+        target = block.timeframe
+        bases = {asset: self._reader.base_of(asset, target) for asset in block.assets}
+        issues = [
+            QualityCount(
+                Partition(i.asset, target.name), i.reason.value, i.rows, i.first_ts, i.last_ts
+            )
+            for i in self._reader.bars.issues
+            if bases.get(i.asset) == i.timeframe
+        ]
+        without = [
+            QualityCount(Partition(asset, target.name), "no_complete_bar", 1)
+            for asset in block.assets
+            if not _rows(block, asset)
+        ]
+        return issues + without
+
+    def _outcome(
+        self, panel: Panel, partition: Partition, changed: bool, kept_rows: int
+    ) -> Outcome:
+        n = _rows(panel, partition.asset)
+        if n == 0:
+            detail = self._why_empty(partition)
+            if kept_rows:
+                detail += f"; the {kept_rows:,} bars that are stored stay as they are"
+            return Outcome(partition, Status.EMPTY, detail=detail)
+        return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)
+
+    def _why_empty(self, partition: Partition) -> str:
+        bars = self._reader.bars
+        skipped = [
+            f"{i.rows:,} {i.timeframe} rows skipped as {i.reason.value}"
+            for i in bars.issues
+            if i.asset == partition.asset and i.reason.skips
+        ]
+        bases = [base.name for base in self._reader.bases_of(partition.asset)]
+        found = ", ".join(skipped) or f"bring bars that {partition.timeframe} can be made of"
+        return (
+            f"no complete {partition.timeframe} bar in bars of {', '.join(bases)} from "
+            f"{self._reader.source.name}: {found}"
+        )
+
+
+def _rows(panel: Panel, asset: str) -> int:
+    rows = panel.rows_of(asset)
+    return rows.stop - rows.start

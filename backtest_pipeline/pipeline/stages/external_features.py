@@ -1,0 +1,306 @@
+"""Features from the user's own table: its rows to snapshots, one version per asset and timeframe.
+
+The other way to have features is to build them, see `stages.features`. What comes after reads the
+snapshots of either and cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import RLock
+
+import numpy as np
+
+from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, with_indicators
+from backtest_pipeline.market.observed import usable_rows
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.market.validation import RowIssue
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
+from backtest_pipeline.pipeline.stages.panels import lost_artifacts, panel_table
+from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.sources.base import AssetInfo, require_known
+from backtest_pipeline.storage.external.assets import SOURCE, asset_names
+from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.external.rows import read_emas, read_panel
+from backtest_pipeline.storage.external.watermarks import (
+    Watermark,
+    current_watermarks,
+    read_watermarks,
+    write_watermarks,
+)
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.provenance import combined, content_versions
+from backtest_pipeline.storage.tables.datasets import (
+    DatasetVersion,
+    QualityCount,
+    read_versions,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.tables.dimensions import register_assets
+
+EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
+
+
+class ExternalReader:
+    """The user's table as it is looked at once, when the first partition is asked for.
+
+    Raises:
+        ConfigurationError: where none is configured.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        if workspace.external is None:
+            raise ConfigurationError(
+                "features are built here; set BACKTEST_FEATURES_TABLE to read a table of your own"
+            )
+        self.table: FeatureTable = workspace.external
+        self._workspace = workspace
+        self._lock = RLock()
+
+    @cached_property
+    def _look(self) -> tuple[dict[Partition, Watermark], dict[str, int]]:
+        found = current_watermarks(self.table)
+        names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in found))
+        marks = {
+            Partition(names[id_], tf): mark for (id_, tf), mark in found.items() if tf in TIMEFRAMES
+        }
+        return marks, {symbol: id_ for id_, symbol in names.items()}
+
+    @property
+    def watermarks(self) -> Mapping[Partition, Watermark]:
+        """What the look showed, by partition, of all timeframes that this project knows."""
+        with self._lock:
+            return self._look[0]
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The id of each symbol."""
+        with self._lock:
+            return self._look[1]
+
+    def symbols(self) -> tuple[str, ...]:
+        """The assets that the table has rows of, sorted."""
+        return tuple(sorted(self.ids))
+
+
+@dataclass(frozen=True)
+class ExternalBlock:
+    """Rows of the user's table.
+
+    Attributes:
+        panel: those that can be used.
+        issues: why the others cannot, and what is odd about those.
+        absent: assets that the table has no row of at this timeframe.
+    """
+
+    panel: Panel
+    issues: tuple[RowIssue, ...]
+    absent: tuple[str, ...]
+
+
+def external_features(
+    reader: ExternalReader, partitions: Sequence[Partition]
+) -> Batches[ExternalBlock]:
+    """What computations read of these partitions of the user's table.
+
+    Loading raises BarsError where a key is there twice.
+    """
+
+    def load(tf: str, assets: Sequence[str]) -> ExternalBlock:
+        there = [asset for asset in assets if Partition(asset, tf) in reader.watermarks]
+        ids = [reader.ids[asset] for asset in there]
+        raw = _read(reader.table, tf, there, ids)
+        panel, issues = usable_rows(raw, time.time_ns() // 1000)
+        panel = panel.with_columns(_emas(reader.table, panel, ids))
+        absent = tuple(asset for asset in assets if asset not in there)
+        return ExternalBlock(panel, issues, absent)
+
+    return Batches(tuple(partitions), load)
+
+
+def whole_columns(
+    reader: ExternalReader, timeframe: Timeframe, asset: str, columns: Sequence[str]
+) -> Panel:
+    """Columns of one asset as the user's table has them, and EMAs as computations read them.
+
+    Raises:
+        UnknownName: for an asset or a column that there is not.
+    """
+    require_known([asset], reader.symbols())
+    known = reader.table.features.columns
+    wanted = [name for name in columns if name not in EMA_COLUMNS or name in known]
+    for name in wanted:
+        if name not in known:
+            raise UnknownName("feature", name, known)
+    ids = [reader.ids[asset]]
+    names = tuple(dict.fromkeys([*wanted, *READ_COLUMNS]))
+    panel = read_panel(reader.table, timeframe, [asset], ids, names)
+    return panel.with_columns(_emas(reader.table, panel, ids) | {n: panel[n] for n in wanted})
+
+
+def _read(table: FeatureTable, tf: str, assets: Sequence[str], ids: Sequence[int]) -> Panel:
+    if assets:
+        return read_panel(table, timeframe(tf), assets, ids, READ_COLUMNS)
+    nothing = {name: np.empty(0) for name in READ_COLUMNS}
+    return Panel(timeframe(tf), (), np.zeros(1, np.int64), np.empty(0, np.int64), nothing)
+
+
+def _emas(table: FeatureTable, panel: Panel, ids: Sequence[int]) -> dict[str, np.ndarray]:
+    """The EMAs of the table beside it; computed from closes for an asset that it has none of."""
+    computed = with_indicators(panel, EMA_COLUMNS)
+    columns = {name: computed[name] for name in EMA_COLUMNS}
+    if table.emas is None or not ids:
+        return columns
+    stored = read_emas(table, panel, ids, EMA_PERIODS)
+    segment = panel.segment_of_row
+    for period, values in stored.items():
+        has = np.bincount(segment, np.isfinite(values), minlength=len(ids)) > 0
+        columns[f"ema_{period}"] = np.where(has[segment], values, columns[f"ema_{period}"])
+    return columns
+
+
+class ExternalFeaturesStage:
+    """Stores what computations read of the user's table as snapshots, and no row of it."""
+
+    name = "features"
+
+    def __init__(self, workspace: Workspace, reader: ExternalReader) -> None:
+        self._workspace = workspace
+        self._reader = reader
+        self._code = f"{EXTERNAL_FEATURES_CODE}, table {reader.table.identity}"
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        """Those whose watermark has moved; all where the table does not say when it was written."""
+        if not self._reader.table.stamped:
+            return partitions
+        with self._workspace.database.begin() as connection:
+            stored = read_versions(connection, self.name, partitions)
+            taken = read_watermarks(connection)
+        gone = lost_artifacts(self._workspace, stored.values())
+        now_us = time.time_ns() // 1000
+        fresh = {
+            p
+            for p, mark in self._reader.watermarks.items()
+            if taken.get(p) == mark.version
+            and mark.last_ts <= now_us  # a bar that was unfinished may have ended
+            and p in stored
+            and stored[p].code_version == self._code
+            and gone.isdisjoint(stored[p].uris)
+        }
+        return [p for p in partitions if p not in fresh]
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        marks = self._reader.watermarks
+        return {p: marks[p].n_rows for p in partitions if p in marks}
+
+    def store(self, block: ExternalBlock, *, rebuild: bool) -> Iterable[Outcome]:
+        """A partition whose content is unchanged keeps its version and its file."""
+        panel, database, tf = block.panel, self._workspace.database, block.panel.timeframe.name
+        partitions = [Partition(asset, tf) for asset in panel.assets]
+        ids = {asset: self._reader.ids[asset] for asset in panel.assets}
+        infos = [AssetInfo(a, a, "crypto", id_, synthetic=False) for a, id_ in ids.items()]
+        with database.begin() as connection:
+            register_assets(connection, infos, SOURCE)
+        with database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, self.name, tf, list(ids.values()))
+            with database.begin() as reading:
+                stored = read_versions(reading, self.name, partitions)
+            versions = self._versions(panel, stored, rebuild=rebuild)
+            write_versions(cursor, self.name, ids, versions)
+            marks = {p: self._reader.watermarks[p] for p in partitions}
+            write_watermarks(cursor, ids, marks)
+            replace_quality(cursor, self.name, ids, partitions, [_count(i) for i in block.issues])
+        return [
+            *(self._outcome(block, p, stored.get(p), versions[p], rebuild) for p in partitions),
+            *(self._absent(Partition(asset, tf)) for asset in block.absent),
+        ]
+
+    def _versions(
+        self, panel: Panel, stored: Mapping[Partition, DatasetVersion], *, rebuild: bool
+    ) -> dict[Partition, DatasetVersion]:
+        """New versions, their rows written as one snapshot; the older rows' own where they stay."""
+        tf = panel.timeframe.name
+        until = {p.asset: v.last_ts for p, v in stored.items() if v.last_ts is not None}
+        contents, beginnings, _ = content_versions(panel, SNAPSHOT_COLUMNS, until)
+        # Of the bars alone, as if they had been read from files: trials count by it.
+        bars = content_versions(panel, BAR_COLUMNS).whole
+        gone = lost_artifacts(self._workspace, stored.values())
+        kept = {
+            p.asset: version
+            for p, version in stored.items()
+            if not rebuild
+            and version.version == contents[p.asset]
+            and gone.isdisjoint(version.uris)
+        }
+        lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
+        written = [asset for asset, n in lengths.items() if n and asset not in kept]
+        uris: tuple[str, ...] = ()
+        if written:
+            rows = panel_table(panel.select(written), SNAPSHOT_COLUMNS)
+            uris = (self._workspace.artifacts.put_snapshot(f"features/{tf}", rows),)
+        versions = {}
+        for asset, n in lengths.items():
+            before = stored.get(Partition(asset, tf))
+            grew = before is not None and beginnings.get(asset) == before.version
+            generation = contents[asset]
+            if before is not None:
+                # A replaced history never gets a generation again that it had before.
+                generation = (
+                    before.generation if grew else combined(before.generation, contents[asset])
+                )
+            ts = panel.ts[panel.rows_of(asset)]
+            versions[Partition(asset, tf)] = DatasetVersion(
+                version=contents[asset],
+                input_version=bars[asset],
+                code_version=self._code,
+                generation=generation,
+                n_rows=n,
+                first_ts=int(ts[0]) if n else None,
+                last_ts=int(ts[-1]) if n else None,
+                uris=kept[asset].uris if asset in kept else uris if n else (),
+            )
+        return versions
+
+    def _absent(self, partition: Partition) -> Outcome:
+        detail = f"{self._reader.table.features.name} has no row of this asset and timeframe"
+        with self._workspace.database.begin() as connection:
+            stored = read_versions(connection, self.name, [partition]).get(partition)
+        if stored is not None:
+            # A table that has lost all rows of a partition is damaged.
+            detail += f"; the {stored.n_rows:,} rows that were taken over stay as they are"
+        return Outcome(partition, Status.EMPTY, detail=detail)
+
+    def _outcome(
+        self,
+        block: ExternalBlock,
+        partition: Partition,
+        before: DatasetVersion | None,
+        version: DatasetVersion,
+        rebuild: bool,
+    ) -> Outcome:
+        if version.n_rows == 0:
+            found = ", ".join(
+                f"{issue.rows:,} rows skipped as {issue.reason.value}"
+                for issue in block.issues
+                if issue.asset == partition.asset and issue.reason.skips
+            )
+            detail = f"no row of {self._reader.table.features.name} can be used: {found}"
+            return Outcome(partition, Status.EMPTY, detail=detail)
+        if before is not None and before.version == version.version and not rebuild:
+            return Outcome(partition, Status.UNCHANGED)
+        return Outcome(partition, Status.STORED, version.n_rows)
+
+
+def _count(issue: RowIssue) -> QualityCount:
+    partition = Partition(issue.asset, issue.timeframe)
+    return QualityCount(partition, issue.reason.value, issue.rows, issue.first_ts, issue.last_ts)

@@ -1,0 +1,153 @@
+"""Features: from stored bars to `cmc_features`, the EMAs beside it, and their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, resume_features
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.panels import (
+    PanelBlock,
+    extended_chains,
+    lost_artifacts,
+    read_panel,
+    rows_of_dataset,
+    stale_partitions,
+)
+from backtest_pipeline.pipeline.versions import FEATURES_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.provenance import whole_blocks
+from backtest_pipeline.storage.tables.datasets import read_versions, stored_versions
+from backtest_pipeline.storage.tables.dimensions import asset_ids
+from backtest_pipeline.storage.tables.feature_checkpoints import FeatureCheckpoint, read_checkpoints
+from backtest_pipeline.storage.tables.feature_writing import ComputedFeatures, write_features
+
+# What strategies and the simulation read; a run's snapshot is these columns.
+SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
+
+
+def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:
+    """Bars as they are stored."""
+    return Batches(
+        tuple(partitions), lambda tf, assets: load_block(workspace, "bars", tf, assets, BAR_COLUMNS)
+    )
+
+
+def load_block(
+    workspace: Workspace, dataset: str, tf: str, assets: Sequence[str], columns: Sequence[str]
+) -> PanelBlock:
+    """A block of a stored dataset; an asset that is not stored has no rows and no version."""
+    with workspace.database.begin() as connection:
+        versions = read_versions(connection, dataset, [Partition(a, tf) for a in assets])
+    stored = {p.asset: version for p, version in versions.items()}
+    uris = {asset: stored[asset].uris if asset in stored else () for asset in assets}
+    return PanelBlock(read_panel(workspace, tf, uris, columns), stored)
+
+
+class FeaturesStage:
+    """Stores features in Postgres, and what computations read of them as snapshots."""
+
+    name = "features"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "bars", FEATURES_CODE, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "bars", partitions)
+
+    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
+        """Compute and append the features of new bars where bars were only appended, else all."""
+        known = [asset for asset in block.panel.assets if asset in block.inputs]
+        if not known:
+            return [_outcome(partition, None) for partition in block.partitions]
+        with self._workspace.database.begin() as connection:
+            ids = asset_ids(connection, known)
+        bars = block.panel.select(known)
+        checkpoints = {} if rebuild else self._checkpoints(block, ids)
+        while bars.assets:
+            bars = bars.select(self._store(block, bars, ids, checkpoints, rebuild))
+            checkpoints = {}
+        lengths = dict(zip(block.panel.assets, block.panel.lengths.tolist(), strict=True))
+        return [
+            _outcome(p, lengths[p.asset] if p.asset in block.inputs else None)
+            for p in block.partitions
+        ]
+
+    def _checkpoints(
+        self, block: PanelBlock, ids: Mapping[str, int]
+    ) -> dict[str, FeatureCheckpoint]:
+        """Those that were made by this code, of bars that have only grown since."""
+        tf = block.panel.timeframe.name
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            found = read_checkpoints(cursor, tf, ids)
+            stored = stored_versions(cursor, self.name, tf, {asset: ids[asset] for asset in found})
+        gone = lost_artifacts(self._workspace, stored.values())
+        return {
+            asset: checkpoint
+            for asset, checkpoint in found.items()
+            if checkpoint.code_version == FEATURES_CODE
+            and checkpoint.input_generation == block.inputs[asset].generation
+            and asset in stored
+            and gone.isdisjoint(stored[asset].uris)
+        }
+
+    def _store(
+        self,
+        block: PanelBlock,
+        bars: Panel,
+        ids: Mapping[str, int],
+        checkpoints: Mapping[str, FeatureCheckpoint],
+        rebuild: bool,
+    ) -> tuple[str, ...]:
+        """The assets that have to be computed whole after all; the others are stored."""
+        done = [checkpoints[a].rows.n_rows if a in checkpoints else 0 for a in bars.assets]
+        features, standing = resume_features(
+            bars,
+            np.array(done, np.int64),
+            _standing(bars.assets, checkpoints),
+            whole_blocks(bars.lengths),
+        )
+        written = write_features(
+            self._workspace.database,
+            ComputedFeatures(
+                features,
+                input_versions={a: block.inputs[a].version for a in bars.assets},
+                code_version=FEATURES_CODE,
+                since={asset: checkpoint.rows for asset, checkpoint in checkpoints.items()},
+                input_generations={a: block.inputs[a].generation for a in bars.assets},
+                standing=dict(zip(bars.assets, standing, strict=True)),
+            ),
+            ids,
+            keep_files=lambda rows, chains: extended_chains(
+                self._workspace, "features", rows, SNAPSHOT_COLUMNS, chains
+            ),
+            replace=rebuild,
+            made_from="bars",
+        )
+        return written.unmatched
+
+
+def _standing(assets: Sequence[str], checkpoints: Mapping[str, FeatureCheckpoint]) -> np.ndarray:
+    """Where the recursions of each asset stand; zeros for those that begin."""
+    n_averages = max((len(c.standing) for c in checkpoints.values()), default=0)
+    standing = np.zeros((len(assets), n_averages, 2))
+    for row, asset in zip(standing, assets, strict=True):
+        if asset in checkpoints:
+            row[:] = checkpoints[asset].standing
+    return standing
+
+
+def _outcome(partition: Partition, rows: int | None) -> Outcome:
+    if rows is None:
+        return Outcome(partition, Status.EMPTY, detail="no bars are stored; refresh bars first")
+    if rows == 0:
+        return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")
+    return Outcome(partition, Status.STORED, rows)

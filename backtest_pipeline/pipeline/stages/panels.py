@@ -1,0 +1,160 @@
+"""Blocks between stages, and panels as they lie in snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
+
+
+@dataclass(frozen=True)
+class PanelBlock:
+    """A panel and the stored versions of what it was made from, by asset."""
+
+    panel: Panel
+    inputs: Mapping[str, DatasetVersion]
+
+    @property
+    def partitions(self) -> list[Partition]:
+        return [Partition(asset, self.panel.timeframe.name) for asset in self.panel.assets]
+
+    def computed(self, compute: Callable[[Panel], Panel]) -> PanelBlock:
+        """The block with its panel computed into another one of the same assets."""
+        return PanelBlock(compute(self.panel), self.inputs)
+
+
+def stale_partitions(
+    workspace: Workspace,
+    dataset: str,
+    input_dataset: str,
+    code: str,
+    partitions: Sequence[Partition],
+) -> list[Partition]:
+    """Those whose stored dataset was not made from the stored input by this code, or is gone."""
+    with workspace.database.begin() as connection:
+        inputs = read_versions(connection, input_dataset, partitions)
+        stored = read_versions(connection, dataset, partitions)
+    gone = lost_artifacts(workspace, stored.values())
+    return [
+        p
+        for p in partitions
+        if p not in inputs
+        or p not in stored
+        or not stored[p].is_made_from(inputs[p].version, code)
+        or not gone.isdisjoint(stored[p].uris)
+    ]
+
+
+def lost_artifacts(workspace: Workspace, versions: Iterable[DatasetVersion]) -> set[str]:
+    """The artifacts that versions name and that are not there; what they hold is made again."""
+    return workspace.artifacts.gone({uri for version in versions for uri in version.uris})
+
+
+def rows_of_dataset(
+    workspace: Workspace, dataset: str, partitions: Sequence[Partition]
+) -> dict[Partition, int]:
+    """Stored rows by partition."""
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, dataset, partitions)
+    return {partition: version.n_rows for partition, version in stored.items()}
+
+
+def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:
+    """A panel as an Arrow table: `asset`, `ts` (UTC), then the columns."""
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(panel.segment_of_row, pa.int32()), pa.array(panel.assets, pa.string())
+    )
+    stamps = pa.array(panel.ts, pa.timestamp("us", "UTC"))
+    values = [pa.array(panel[name]) for name in columns]
+    return pa.table([names, stamps, *values], names=["asset", "ts", *columns])
+
+
+def read_panel(
+    workspace: Workspace,
+    tf: str,
+    uris_of: Mapping[str, Sequence[str]],
+    columns: Sequence[str],
+) -> Panel:
+    """Assets of one timeframe, in the order given, each from its files, oldest rows first."""
+    parts = _read_chains(workspace, tf, uris_of, columns)
+    return Panel.join(timeframe(tf), list(uris_of), parts, columns)
+
+
+def extended_chains(
+    workspace: Workspace,
+    folder: str,
+    rows: Panel,
+    columns: Sequence[str],
+    chains: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """Store rows as one more snapshot; for each asset the snapshots of all its rows.
+
+    Like the digits of a binary counter, snapshots at the end of a chain that hold no more rows
+    than come after them go into the new one. So a chain stays as short as the logarithm of the
+    days that were appended, and a row is written again as often as that.
+
+    Args:
+        workspace: where to.
+        folder: below `<folder>/<timeframe>`.
+        rows: the rows to store; of any of its assets maybe none.
+        columns: what is stored of them.
+        chains: the snapshots that hold each asset's rows before these, oldest rows first.
+    """
+    artifacts = workspace.artifacts
+    grown = [a for a, n in zip(rows.assets, rows.lengths, strict=True) if n]
+    if not grown:
+        return dict(chains)
+    kept: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for chain in {chains[asset] for asset in grown}:
+        n_rows, length = len(rows), len(chain)
+        while length and (older := artifacts.rows_in(chain[length - 1])) <= n_rows:
+            n_rows, length = n_rows + older, length - 1
+        kept[chain] = chain[:length]
+    merged = {a: chains[a][len(kept[chains[a]]) :] for a in grown}
+    parts = [*_read_chains(workspace, rows.timeframe.name, merged, columns), rows]
+    together = Panel.join(rows.timeframe, grown, parts, columns)
+    uri = artifacts.put_snapshot(f"{folder}/{rows.timeframe.name}", panel_table(together, columns))
+    return {**chains, **{asset: (*kept[chains[asset]], uri) for asset in grown}}
+
+
+def _read_chains(
+    workspace: Workspace, tf: str, chains: Mapping[str, Sequence[str]], columns: Sequence[str]
+) -> list[Panel]:
+    """The snapshots of these chains, those with older rows first."""
+    found: dict[str, list[str]] = {}
+    order = TopologicalSorter[str]()
+    for asset, uris in chains.items():
+        for uri in uris:
+            found.setdefault(uri, []).append(asset)
+            order.add(uri)
+        for older, newer in pairwise(uris):
+            order.add(newer, older)
+    names = ["asset", "ts", *columns]
+    return [
+        _panel_of(workspace.artifacts.read_snapshot(uri, names, found[uri]), tf, columns)
+        for uri in order.static_order()
+    ]
+
+
+def _panel_of(table: pa.Table, tf: str, columns: Sequence[str]) -> Panel:
+    names = table["asset"].combine_chunks()
+    codes = names.indices.to_numpy()
+    starts = np.flatnonzero(np.diff(codes, prepend=-1) != 0)
+    assets = tuple(names.dictionary.to_pylist()[code] for code in codes[starts])
+    return Panel(
+        timeframe(tf),
+        assets,
+        np.append(starts, len(codes)).astype(np.int64),
+        table["ts"].cast(pa.int64()).to_numpy(),
+        {name: table[name].to_numpy() for name in columns},
+    )

@@ -1,0 +1,69 @@
+"""What the Sharpe ratios of a rollup's portfolios are worth, all of them having been tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.pipeline.stages.portfolios import Portfolio
+from backtest_pipeline.research.ranking.trials import deflate, family_of
+from backtest_pipeline.simulation.metrics.daily import daily_returns
+from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS
+from backtest_pipeline.simulation.metrics.significance import SharpeMoments
+
+_REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
+
+
+def portfolios_deflated(
+    portfolios: Sequence[Portfolio], others: int = 0
+) -> list[tuple[dict[str, float], dict[str, str]]]:
+    """The FAMILY_METRICS of each portfolio, and why those that are NaN are so.
+
+    The family is the rollup: whoever looks at it may choose the strategy and the scheme. `others`
+    are portfolios that were tried besides.
+    """
+    returns = [_returns_by_day(portfolio) for portfolio in portfolios]
+    family = family_of(len(portfolios) + others, _side_by_side(returns))
+    sharpe, skew, kurtosis = (
+        np.array([portfolio.metrics[name] for portfolio in portfolios])
+        for name in ("sharpe", "skew", "kurtosis")
+    )
+    n_obs = np.array([len(values) for _, values in returns])
+    moments = SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_obs)
+    worth = deflate(moments, [family] * len(portfolios))
+    found = [
+        {
+            "dsr": float(dsr),
+            "dsr_effective": float(dsr_effective),
+            "n_trials": float(family.n_trials),
+            "n_trials_effective": family.n_effective,
+        }
+        for dsr, dsr_effective in zip(worth.dsr, worth.dsr_effective, strict=True)
+    ]
+    return [
+        (metrics, {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)})
+        for metrics in found
+    ]
+
+
+def _returns_by_day(portfolio: Portfolio) -> tuple[int, np.ndarray]:
+    """The day number of the first daily return, and the returns."""
+    days = portfolio.ts // DAY_US
+    if not len(days):
+        return 0, np.empty(0)
+    values = daily_returns(portfolio.result.equity[None, :], days)[:, 0]
+    return int(days[-1]) + 1 - len(values), values
+
+
+def _side_by_side(returns: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+    """float64 `(n_days, n_portfolios)`; 0 where a portfolio was not there."""
+    known = [(first, values) for first, values in returns if len(values)]
+    begin = min((first for first, _ in known), default=0)
+    end = max((first + len(values) for first, values in known), default=0)
+    aligned = np.zeros((end - begin, len(returns)))
+    for column, (first, values) in enumerate(returns):
+        if len(values):
+            aligned[first - begin : first - begin + len(values), column] = values
+    return aligned

@@ -1,0 +1,256 @@
+"""Which portfolios a timeframe has, what each is called by, and how one is formed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.pipeline.runs.identity import canonical_json
+from backtest_pipeline.pipeline.runs.summary import Run
+from backtest_pipeline.pipeline.stages.portfolio_members import Members
+from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
+from backtest_pipeline.research.portfolio.diversification import (
+    LEAST_COMMON,
+    Correlations,
+    Diversification,
+    contributions,
+    diversification,
+)
+from backtest_pipeline.research.portfolio.portfolio import (
+    FIXED,
+    PortfolioCurve,
+    PortfolioRules,
+    form_portfolio,
+)
+from backtest_pipeline.research.portfolio.weights import EQUAL_WEIGHT, SCHEMES
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.metrics.metrics import (
+    METRIC_NAMES,
+    equity_metrics,
+    undefined_reasons,
+)
+
+_NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
+ENGINE, ENGINE_VERSION = "scipy", version("scipy")
+ALL = "all"
+"""The name, in the place of a strategy's, of the portfolios of all strategies."""
+_VARIES = "fewer than two returns, or none that vary"
+FIGURES = {
+    "mean_member_sharpe": "no member has a Sharpe ratio",
+    "diversification_benefit": "the portfolio or every member has no Sharpe ratio",
+    "mean_pairwise_correlation": f"no two members share {LEAST_COMMON} returns that vary",
+    "diversification_ratio": _VARIES,
+    "effective_bets": _VARIES,
+    "return_variance": _VARIES,
+    "rebalance_cost": "no rebalance",
+    "mean_turnover": "fewer than two rebalances",
+}
+"""What a portfolio has beside the metrics of its equity, and why each is undefined where it is."""
+
+
+@dataclass(frozen=True)
+class RollupConfig:
+    """How portfolios are formed.
+
+    Attributes:
+        costs: what moving capital at a rebalance costs, fee and slippage on the moved amount.
+        initial_cash: starting capital.
+        schemes: one portfolio of each strategy for each, without repeats.
+        rebalance, lookback, max_weight: see `research.portfolio.portfolio.PortfolioRules`.
+        weights: of the scheme FIXED, by run, in the order that the runs are given in.
+        risk_free: return of cash a day, a fraction, that metrics are in excess of; that of the
+            members' runs, or the two cannot be compared.
+
+    Raises:
+        UnknownName, InvalidInput: as PortfolioRules; InvalidInput also for no or repeated schemes.
+    """
+
+    costs: CostModel = field(default_factory=CostModel)
+    initial_cash: float = 10_000.0
+    schemes: tuple[str, ...] = tuple(SCHEMES)
+    rebalance: str = "monthly"
+    lookback: int = 90
+    max_weight: float = 1.0
+    risk_free: float = 0.0
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.schemes or len(set(self.schemes)) < len(self.schemes):
+            raise InvalidInput(
+                f"schemes must be one or more different names, not {list(self.schemes)}"
+            )
+        for scheme in self.schemes:
+            self.rules(scheme)
+
+    def rules(self, scheme: str) -> PortfolioRules:
+        """The rules of a scheme."""
+        weights = self.weights if scheme == FIXED else ()
+        return PortfolioRules(scheme, self.rebalance, self.lookback, self.max_weight, weights)
+
+    @property
+    def cost_rate(self) -> float:
+        """Fraction of the moved capital."""
+        return (self.costs.fee_bps + self.costs.slippage_bps) / 1e4
+
+
+@dataclass(frozen=True)
+class PortfolioPlan:
+    """One portfolio that is to be: of a strategy's runs, or (ALL) of the strategies' portfolios.
+
+    Attributes:
+        run_id: follows from all that can change the result.
+        signal_id: None for ALL.
+        about: costs and rules, as they are stored.
+        runs: the runs that it rests on.
+    """
+
+    run_id: uuid.UUID
+    timeframe: str
+    signal_id: int | None
+    signal_name: str
+    rules: PortfolioRules
+    about: Mapping[str, Any]
+    runs: Sequence[Run]
+
+
+def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[PortfolioPlan]:
+    """The portfolios of these runs: by strategy, then scheme, those of all strategies last."""
+    by_signal = [
+        list(group)
+        for _, group in groupby(sorted(runs, key=itemgetter("signal_id")), itemgetter("signal_id"))
+    ]
+
+    def plan(
+        scheme: str, signal: tuple[int | None, str], members: list[str], rests_on: Sequence[Run]
+    ) -> PortfolioPlan:
+        about = {
+            **asdict(config.rules(scheme)),
+            "cost_bps": config.costs.fee_bps + config.costs.slippage_bps,
+            "initial_cash": config.initial_cash,
+            "risk_free": config.risk_free,
+        }
+        if scheme in (EQUAL_WEIGHT, FIXED):
+            del about["lookback"]
+        if scheme != FIXED:
+            del about["weights"]
+        identity = canonical_json([timeframe, signal[1], about, sorted(members), PORTFOLIO_CODE])
+        run_id = uuid.uuid5(_NAMESPACE, identity)
+        return PortfolioPlan(run_id, timeframe, *signal, config.rules(scheme), about, rests_on)
+
+    plans = [
+        plan(
+            scheme,
+            (group[0]["signal_id"], group[0]["signal_name"]),
+            [str(run["run_id"]) for run in group],
+            group,
+        )
+        for group in by_signal
+        for scheme in config.schemes
+    ]
+    for scheme in config.schemes if plans else ():
+        ids = [str(p.run_id) for p in plans if p.signal_id is not None and p.rules.scheme == scheme]
+        plans.append(plan(scheme, (None, ALL), ids, runs))
+    return plans
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """A portfolio as it came to be, from its first rebalance on.
+
+    Attributes:
+        members: what it is formed of.
+        ts: int64 `(n_times,)`, microseconds UTC; empty where it was never formed.
+        result: the equity has the stamps `ts`, `rebalance_rows` are rows of them.
+        benchmark: float64 `(n_times,)`, equity of the members' benchmarks in equal parts,
+            rebalanced on the same schedule at the same costs.
+        correlations: of all members.
+        diversification: where the risk came from.
+    """
+
+    plan: PortfolioPlan
+    members: Members
+    ts: np.ndarray
+    result: PortfolioCurve
+    benchmark: np.ndarray
+    correlations: Correlations
+    diversification: Diversification
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of the equity and figures of the members together; NaN where undefined."""
+        offsets = np.array([0, len(self.ts)])
+        found = equity_metrics(
+            self.ts,
+            offsets,
+            self.result.equity[None, :],
+            self.benchmark,
+            risk_free=self.plan.about["risk_free"],
+        )
+        metrics = {name: float(found[name][0]) for name in METRIC_NAMES if name in found}
+        sharpes = self.members.sharpes[np.isfinite(self.members.sharpes)]
+        mean_sharpe = float(sharpes.mean()) if len(sharpes) else np.nan
+        moved = self.result.turnover[1:]
+        return {
+            **metrics,
+            "mean_member_sharpe": mean_sharpe,
+            "diversification_benefit": metrics["sharpe"] - mean_sharpe,
+            "mean_pairwise_correlation": self.correlations.mean_pairwise,
+            "diversification_ratio": self.diversification.ratio,
+            "effective_bets": self.diversification.effective_bets,
+            "return_variance": self.diversification.variance,
+            "rebalance_cost": self.result.cost if len(self.ts) else np.nan,
+            "mean_turnover": float(moved.mean()) if len(moved) else np.nan,
+        }
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Why each undefined metric is so."""
+        if not len(self.ts):
+            never = (
+                f"never formed: no member had {self.plan.rules.lookback} returns that vary at a "
+                "rebalance"
+            )
+            members = {"mean_member_sharpe", "mean_pairwise_correlation"}
+            reasons = {name: never for name in self.metrics if name not in members}
+        else:
+            reasons = undefined_reasons(
+                {name: value for name, value in self.metrics.items() if name in METRIC_NAMES}
+            )
+        return {
+            name: reasons.get(name) or FIGURES[name]
+            for name, value in self.metrics.items()
+            if np.isnan(value)
+        }
+
+
+def formed(
+    plan: PortfolioPlan, members: Members, correlations: Correlations, config: RollupConfig
+) -> Portfolio:
+    """Form a portfolio of its members."""
+    result = form_portfolio(
+        members.curves, members.ts, config.initial_cash, config.cost_rate, plan.rules
+    )
+    ts, benchmark = members.ts[result.start :], np.empty(0)
+    if len(ts):
+        # What is spread at the first bar is decided at the one before, as in the portfolio.
+        decided = result.start - 1
+        benchmark = form_portfolio(
+            members.benchmarks[:, decided:],
+            members.ts[decided:],
+            config.initial_cash,
+            config.cost_rate,
+            PortfolioRules(rebalance=plan.rules.rebalance),
+        ).equity[1:]
+    added = contributions(members.curves, result)
+    return Portfolio(
+        plan, members, ts, result.since_start(), benchmark, correlations, diversification(added)
+    )

@@ -1,0 +1,211 @@
+"""Portfolio rollups: per timeframe, each strategy over all assets, and all strategies together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from backtest_pipeline.market.errors import StoreOvertaken
+from backtest_pipeline.market.panel import utc_index
+from backtest_pipeline.pipeline.runs.summary import Summary, rounded
+from backtest_pipeline.pipeline.stages.portfolio_members import Members, members_of
+from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
+from backtest_pipeline.pipeline.stages.portfolios import (
+    Portfolio,
+    PortfolioPlan,
+    RollupConfig,
+    formed,
+    planned,
+)
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.report.svg import Chart, Line
+from backtest_pipeline.research.portfolio.diversification import correlations
+from backtest_pipeline.research.portfolio.weights import SCHEMES
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.portfolios import (
+    current_portfolio_ids,
+    current_portfolios,
+    publish_portfolios,
+    retire_portfolios,
+)
+from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
+from backtest_pipeline.storage.run_tables.runs import current_runs
+
+_SHOWN = 10
+
+
+@retried
+def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
+    """Make the portfolios of the current runs those of a timeframe, and no others.
+
+    Returns:
+        How many were formed: none where all that are asked for are there, or there are no runs.
+    """
+    plans = _planned(workspace, timeframe, config)
+    wanted = {plan.run_id for plan in plans}
+    with workspace.database.begin() as connection:
+        current = current_portfolio_ids(connection, timeframe)
+    if current == wanted:
+        return 0
+    if not plans:
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            retire_portfolios(cursor, timeframe)
+        return 0
+    # Threads would make sums depend on the number of cores, and wait for each other on matrices
+    # as small as these: on busy cores that takes four times as long.
+    with threadpool_limits(1, user_api="blas"):
+        portfolios = list(_formed(workspace, plans, config))
+    files = files_of(portfolios)
+    about = {"timeframe": timeframe, "portfolios": [str(plan.run_id) for plan in plans]}
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        copy.lock_cells(cursor, "portfolios", timeframe, [0])
+        workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
+        publish_portfolios(cursor, rows_of(portfolios))
+        # Others wait for us now: whoever knew newer runs may have published theirs before.
+        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != wanted:
+            raise StoreOvertaken(
+                f"runs at {timeframe} were replaced while portfolios were formed of them; form "
+                "them again"
+            )
+    return len(portfolios)
+
+
+def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[PortfolioPlan]:
+    with workspace.database.begin() as connection:
+        return planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
+
+
+def _formed(
+    workspace: Workspace, plans: Sequence[PortfolioPlan], config: RollupConfig
+) -> Iterator[Portfolio]:
+    """The planned portfolios; the strategies' come before those of all strategies."""
+    of_strategies: list[Portfolio] = []
+    for signal_id, group in groupby(plans, lambda plan: plan.signal_id):
+        if signal_id is None:
+            for plan in group:
+                yield _of_portfolios(plan, of_strategies, config)
+            continue
+        own = list(group)
+        members = members_of(workspace, own[0].runs)
+        in_common = correlations(members.curves)
+        for plan in own:
+            of_strategies.append(formed(plan, members, in_common, config))
+            yield of_strategies[-1]
+
+
+def _of_portfolios(
+    plan: PortfolioPlan, others: Sequence[Portfolio], config: RollupConfig
+) -> Portfolio:
+    """All strategies' portfolios under one scheme in one portfolio."""
+    chosen = [other for other in others if other.plan.rules.scheme == plan.rules.scheme]
+    ts = np.unique(np.concatenate([other.members.ts for other in chosen]))
+
+    def on_all_stamps(values: Sequence[np.ndarray]) -> np.ndarray:
+        placed = np.full((len(chosen), len(ts)), np.nan)
+        for row, other, known in zip(placed, chosen, values, strict=True):
+            row[np.searchsorted(ts, other.ts)] = known
+        return placed
+
+    members = Members(
+        names=[other.plan.signal_name for other in chosen],
+        ids=[int(other.plan.signal_id or 0) for other in chosen],
+        run_ids=[str(other.plan.run_id) for other in chosen],
+        sharpes=np.array([other.metrics["sharpe"] for other in chosen]),
+        ts=ts,
+        curves=on_all_stamps([other.result.equity for other in chosen]),
+        benchmarks=on_all_stamps([other.benchmark for other in chosen]),
+    )
+    return formed(plan, members, correlations(members.curves), config)
+
+
+@retried
+def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
+    """The current portfolios of these timeframes: by scheme, the best, and why some are not."""
+    with workspace.database.begin() as connection:
+        stored = current_portfolios(connection, timeframes)
+        apart = quarantined_runs(connection, timeframes=timeframes)
+    ranked = sorted(
+        (row for row in stored if row["metrics"]["sharpe"] is not None),
+        key=lambda row: -row["metrics"]["sharpe"],
+    )
+    never = [
+        {
+            "timeframe": row["tf"],
+            "strategy": row["signal_name"],
+            "scheme": row["scheme"],
+            "why": why,
+        }
+        for row in stored
+        if not row["n_rebalances"] and (why := row["undefined"].get("total_return"))
+    ]
+    return Summary(
+        {
+            "portfolios": len(stored),
+            "portfolios_never_formed": len(never),
+            **({"runs_left_out_in_quarantine": len(apart)} if apart else {}),
+        },
+        {
+            "by_scheme": scheme_rows(stored),
+            "portfolios_by_sharpe": [_row(row) for row in ranked[:_SHOWN]],
+            "never_formed": never[:_SHOWN],
+        },
+        _chart(workspace, ranked[0]) if ranked else None,
+    )
+
+
+def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each scheme's portfolios as one table row: how many, and the medians of their figures.
+
+    Args:
+        stored: rows of `storage.run_tables.portfolios.current_portfolios`.
+    """
+    names = ("sharpe", "diversification_benefit", "effective_bets", "max_drawdown", "mean_turnover")
+    found = []
+    for scheme in SCHEMES:
+        of_scheme = [row for row in stored if row["scheme"] == scheme and row["n_rebalances"]]
+        if of_scheme:
+            figures = {name: [row["metrics"][name] for row in of_scheme] for name in names}
+            medians = {
+                name: rounded(median(known))
+                if (known := [v for v in values if v is not None])
+                else None
+                for name, values in figures.items()
+            }
+            found.append({"scheme": scheme, "portfolios": len(of_scheme), **medians})
+    return found
+
+
+def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
+    shown = (
+        *("total_return", "benchmark_return", "sharpe", "psr", "dsr", "max_drawdown"),
+        *("diversification_benefit", "mean_pairwise_correlation", "effective_bets"),
+    )
+    return {
+        "timeframe": stored["tf"],
+        "strategy": stored["signal_name"],
+        "scheme": stored["scheme"],
+        "members": stored["n_members"],
+        **{name: rounded(stored["metrics"][name]) for name in shown},
+    }
+
+
+def _chart(workspace: Workspace, stored: Mapping[str, Any]) -> Chart:
+    table = workspace.artifacts.read_table(
+        stored["artifact_uri"],
+        "equity.parquet",
+        ["ts", "equity", "benchmark"],
+        [("run_id", "==", str(stored["run_id"]))],
+    )
+    index = utc_index(table["ts"].cast(pa.int64()).to_numpy())
+    lines = (
+        Line("buy and hold", pd.Series(table["benchmark"].to_numpy(), index)),
+        Line(stored["signal_name"], pd.Series(table["equity"].to_numpy(), index)),
+    )
+    return Chart(lines, f"{stored['n_members']} members, {stored['tf']}, {stored['scheme']}")

@@ -1,0 +1,360 @@
+"""Signals: from stored features to the events of all registered strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import (
+    ConfigurationError,
+    InvalidInput,
+    PartitionError,
+    UnknownName,
+)
+from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.panels import PanelBlock, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.versions import signal_code
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.simulation.orders import (
+    LONG_ENTRY,
+    LONG_EXIT,
+    SHORT_ENTRY,
+    SHORT_EXIT,
+    event_bits,
+)
+from backtest_pipeline.storage.external.rows import feature_rows
+from backtest_pipeline.storage.provenance import combined
+from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
+from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.tables.signal_writing import RowsOf, built_rows, write_signals
+from backtest_pipeline.storage.tables.signals import Maker, SignalEvents, SignalState, read_makers
+from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.strategy import Params, signal_events
+
+
+@dataclass(frozen=True)
+class SignalBlock:
+    """Signal events of many strategies on a block.
+
+    Attributes:
+        panel: the features that the events were computed from.
+        signals: the strategies with their parameters.
+        events: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
+        inputs: versions of the features, by asset.
+    """
+
+    panel: Panel
+    signals: tuple[SignalRow, ...]
+    events: np.ndarray
+    inputs: Mapping[str, DatasetVersion]
+
+
+def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:
+    """Features as they are stored, as far as computations read them."""
+    return Batches(
+        tuple(partitions),
+        lambda tf, assets: load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
+    )
+
+
+@retried
+def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
+    """The signals of a refresh, as `dim_signals` has them now."""
+    with workspace.database.begin() as connection:
+        return active_signals(connection)
+
+
+def signals_of(features: Batches[PanelBlock], signals: Sequence[SignalRow]) -> Batches[SignalBlock]:
+    """Events of these signals."""
+    chosen = tuple(signals)
+
+    def compute(block: PanelBlock) -> SignalBlock:
+        return SignalBlock(block.panel, chosen, signal_matrix(block.panel, chosen), block.inputs)
+
+    return features.map(compute)
+
+
+def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
+    """Events of each signal at each row, uint8 `(n_signals, n_rows)`.
+
+    Indicators that are not stored (other periods than the registered ones) are computed from
+    the panel's own bars.
+    """
+    events = np.zeros((len(signals), len(panel)), np.uint8)
+    for row, signal in zip(events, signals, strict=True):
+        strategy = strategy_of(signal.signal_type)
+        params = strategy.parse(signal.params)
+        known = with_indicators(panel, strategy.columns(params))
+        row[:] = event_bits(signal_events(strategy, known, params))
+    return events
+
+
+def place_events(
+    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
+) -> np.ndarray:
+    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
+
+    Args:
+        panel: the bars.
+        signals: those to place; events of other signals are passed over.
+        stored: columns signal_id, id, ts, is_long, is_entry.
+        ids: asset id of each symbol with events.
+
+    Raises:
+        PartitionError: for an asset with an event at a stamp that is none of its bars.
+    """
+    signal_ids = [signal.signal_id for signal in signals]
+    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
+    events = np.zeros((len(signals), len(panel)), np.uint8)
+    if not stored.num_rows:
+        return events
+    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
+    ts = stored["ts"].cast(pa.int64()).to_numpy()
+    # One sortable number per (asset, stamp): the panel's rows ascend in it.
+    stamps = np.concatenate([panel.ts, ts])
+    first, span = stamps.min(), np.ptp(stamps) + 1
+    keys = panel.segment_of_row * span + (panel.ts - first)
+    wanted = asset * span + (ts - first)
+    at = np.searchsorted(keys, wanted)
+    lost = np.append(keys, -1)[at] != wanted
+    if lost.any():
+        culprit = int(asset[lost].min())
+        raise PartitionError(
+            panel.assets[culprit],
+            panel.timeframe.name,
+            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
+            "on no bar; refresh the signals with --full-rebuild",
+        )
+    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
+    bit = np.where(
+        is_long,
+        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
+        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
+    ).astype(np.uint8)
+    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
+    return events
+
+
+def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where in `known` each wanted id stands; all are there."""
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
+
+
+def signals_code(signals: Sequence[SignalRow]) -> str:
+    """Version of what gives the events: the signals with their parameters, each with its code.
+
+    Raises:
+        UnknownName: for a signal of a strategy that there is not.
+    """
+    return hash_of([[asdict(signal), signal_code(signal.signal_type)] for signal in signals])
+
+
+def require_sound_params(signals: Sequence[SignalRow]) -> None:
+    """Raises ConfigurationError, naming each signal whose type or parameters are wrong.
+
+    None is computed then: a store that is fresh but for one signal would look fresh.
+    """
+    problems = []
+    known: dict[tuple[str, Params], str] = {}
+    for signal in signals:
+        try:
+            strategy = strategy_of(signal.signal_type)
+            params = strategy.parse(signal.params)
+        except (InvalidInput, UnknownName) as error:
+            problems.append(f"{signal.name}: {error}")
+            continue
+        same = known.setdefault((strategy.signal_type, params), signal.name)
+        if same != signal.name:
+            problems.append(f"{signal.name}: it has the strategy and parameters of {same}")
+    if problems:
+        raise ConfigurationError(
+            f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend signal_type "
+            "or params of these rows, or set their is_active to false; no signal was refreshed"
+        )
+
+
+def feature_rows_of(workspace: Workspace) -> RowsOf:
+    """Where the full feature rows of events lie."""
+    table = workspace.external
+    return built_rows if table is None else partial(feature_rows, table)
+
+
+class SignalsStage:
+    """Stores signal events, each with the full feature row of its bar.
+
+    Raises:
+        ConfigurationError: for a signal of `dim_signals` that cannot be computed.
+    """
+
+    name = "signals"
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.signals = signals_to_compute(workspace)
+        require_sound_params(self.signals)
+        self.code = signals_code(self.signals)
+        self._makers = {
+            signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.signal_type))
+            for signal in self.signals
+        }
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "features", self.code, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "features", partitions)
+
+    def store(self, block: SignalBlock, *, rebuild: bool) -> Iterable[Outcome]:
+        """Only events of new bars are written where the features only grew.
+
+        Nothing is written of a signal whose events are those of the stored features already: where
+        one strategy was edited, or a signal registered, the events of the others stay.
+        """
+        panel, tf = block.panel, block.panel.timeframe
+        partitions = [Partition(asset, tf.name) for asset in panel.assets]
+        with self._workspace.database.begin() as connection:
+            stored = read_versions(connection, self.name, partitions)
+            ids = asset_ids(connection, list(block.inputs))
+        versions = self._versions(block)
+        until = np.full((len(block.signals), len(panel.assets)), _NEVER)
+        if not rebuild:
+            with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+                made_by = read_makers(cursor, tf, list(ids.values()))
+            for a, partition in enumerate(partitions):
+                before, now = stored.get(partition), versions.get(partition)
+                if before and now:
+                    own = {s: made_by.get((s, ids[partition.asset])) for s in self._makers}
+                    until[:, a] = self._written_until(before, now, own)
+        pairs = {
+            (signal.signal_id, ids[asset]): int(until[s, a])
+            for s, signal in enumerate(block.signals)
+            for a, asset in enumerate(panel.assets)
+            if asset in ids and until[s, a] > _NEVER
+        }
+        kept = {pair for pair, last in pairs.items() if last == _FOREVER}
+        write_signals(
+            self._workspace.database,
+            tf,
+            _events(block, ids, until),
+            [
+                state
+                for state in signal_states(panel, block.signals, block.events, ids)
+                if (state.signal_id, state.asset_id) not in kept
+            ],
+            makers=self._makers,
+            ids=ids,
+            versions=versions,
+            since={pair: last + 1 for pair, last in pairs.items() if pair not in kept},
+            kept=kept,
+            rows_of=feature_rows_of(self._workspace),
+        )
+        return [_outcome(p, versions.get(p)) for p in partitions]
+
+    def _written_until(
+        self, before: DatasetVersion, now: DatasetVersion, made_by: Mapping[int, Maker | None]
+    ) -> list[int]:
+        """For each signal the stamp until which its stored events are those of today."""
+        last = _FOREVER if before.input_version == now.input_version else before.last_ts
+        if before.generation != now.generation or last is None:
+            return [_NEVER] * len(self._makers)
+        return [last if made_by[s] == maker else _NEVER for s, maker in self._makers.items()]
+
+    def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
+        panel = block.panel
+        by_row = np.bitwise_count(block.events).sum(axis=0)
+        n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
+        return {
+            Partition(asset, panel.timeframe.name): DatasetVersion(
+                version=combined(features.version, self.code),
+                input_version=features.version,
+                code_version=self.code,
+                generation=features.generation,
+                n_rows=int(n),
+                first_ts=features.first_ts,
+                last_ts=features.last_ts,
+            )
+            for asset, n in zip(panel.assets, n_events, strict=True)
+            if (features := block.inputs.get(asset))
+        }
+
+
+_NEVER, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_BITS = (
+    (LONG_ENTRY, True, True),
+    (LONG_EXIT, True, False),
+    (SHORT_ENTRY, False, True),
+    (SHORT_EXIT, False, False),
+)
+
+
+def _events(block: SignalBlock, ids: Mapping[str, int], written_until: np.ndarray) -> SignalEvents:
+    """The events after `written_until`, int64 `(n_signals, n_assets)`; one row for each bit."""
+    panel = block.panel
+    fresh = panel.ts > written_until[:, panel.segment_of_row]
+    signal, row, is_long, is_entry = [], [], [], []
+    for bit, long, entry in _BITS:
+        s, r = np.nonzero((block.events & np.uint8(bit)).astype(bool) & fresh)
+        signal.append(s)
+        row.append(r)
+        is_long.append(np.full(len(s), long))
+        is_entry.append(np.full(len(s), entry))
+    rows = np.concatenate(row)
+    signal_ids = np.array([s.signal_id for s in block.signals], np.int32)
+    asset_of = np.array([ids.get(asset, 0) for asset in panel.assets], np.int32)
+    return SignalEvents(
+        signal_id=signal_ids[np.concatenate(signal)],
+        asset_id=asset_of[panel.segment_of_row[rows]],
+        ts=panel.ts[rows],
+        is_long=np.concatenate(is_long),
+        is_entry=np.concatenate(is_entry),
+        close=panel["close"][rows],
+        emas={period: panel[f"ema_{period}"][rows] for period in EMA_PERIODS},
+    )
+
+
+def signal_states(
+    panel: Panel, signals: Sequence[SignalRow], events: np.ndarray, ids: Mapping[str, int]
+) -> list[SignalState]:
+    """Where each signal stands after the last bar of each asset that has one."""
+    long = _open_since(panel, events, LONG_ENTRY, LONG_EXIT)
+    short = _open_since(panel, events, SHORT_ENTRY, SHORT_EXIT)
+    last = panel.offsets[1:] - 1
+    return [
+        SignalState(signal.signal_id, ids[asset], int(panel.ts[last[a]]), long[s][a], short[s][a])
+        for a, asset in enumerate(panel.assets)
+        if panel.lengths[a]
+        for s, signal in enumerate(signals)
+    ]
+
+
+def _open_since(panel: Panel, events: np.ndarray, entry: int, exit_: int) -> list[list[int | None]]:
+    """For each signal and asset the stamp of a side's last event, where that is an entry."""
+    rows = np.arange(1, len(panel) + 1)
+    starts, found = panel.offsets[:-1], []
+    for of_signal in events:
+        seen = np.maximum.accumulate(np.where(of_signal & np.uint8(entry | exit_), rows, 0))
+        last = np.append(0, seen)[panel.offsets[1:]]
+        is_open = (last > starts) & ((np.append(0, of_signal)[last] & entry) > 0)
+        stamps = panel.ts[np.maximum(last - 1, 0)] if len(panel) else last
+        found.append([int(t) if held else None for t, held in zip(stamps, is_open, strict=True)])
+    return found
+
+
+def _outcome(partition: Partition, version: DatasetVersion | None) -> Outcome:
+    if version is None:
+        return Outcome(
+            partition, Status.EMPTY, detail="no features are stored; refresh cmc_features first"
+        )
+    if version.last_ts is None:
+        return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")
+    return Outcome(partition, Status.STORED, version.n_rows)

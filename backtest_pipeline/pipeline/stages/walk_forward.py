@@ -1,0 +1,395 @@
+"""Walk-forward: from stored features to published out-of-sample runs, with every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
+from backtest_pipeline.pipeline.ranking.ledger import trials_of
+from backtest_pipeline.pipeline.runs.identity import (
+    Asked,
+    hash_of,
+    simulation_config,
+    without_defaults,
+)
+from backtest_pipeline.pipeline.runs.publish import (
+    Publication,
+    RunIdentity,
+    identify_runs,
+    publication_of,
+)
+from backtest_pipeline.pipeline.runs.run_files import keep_files
+from backtest_pipeline.pipeline.stage import Outcome, Status
+from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
+from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
+from backtest_pipeline.pipeline.stages.panels import PanelBlock, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.signals import signals_to_compute
+from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.validation.efficiency import Efficiency, efficiency
+from backtest_pipeline.research.validation.schedule import Task, tasks_of, untested_bars
+from backtest_pipeline.research.validation.walk_forward import (
+    Chosen,
+    Question,
+    out_of_sample,
+)
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.provenance import combined
+from backtest_pipeline.storage.run_tables.runs import require_current, retire_others, retire_runs
+from backtest_pipeline.storage.run_tables.trials import record_trials
+from backtest_pipeline.storage.run_tables.walk_forward import judged_by, publish_walk_forwards
+from backtest_pipeline.storage.tables.datasets import (
+    DatasetVersion,
+    QualityCount,
+    replace_quality,
+    write_versions,
+)
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+
+if TYPE_CHECKING:
+    from backtest_pipeline.storage.postgres.copy import Cursor
+
+TOO_FEW_BARS, NO_FOLD, NO_SIGNAL = "too_few_bars", "no_fold", "no_active_signal"
+STARVED = "starved_window"
+
+
+@dataclass(frozen=True)
+class Walker:
+    """One registered strategy, and the parameters that it chooses from.
+
+    Attributes:
+        signal: what its out-of-sample runs are stored under: the first registered signal of the
+            strategy, with the name of the strategy and the values of its space as parameters.
+        space: what is chosen from.
+    """
+
+    signal: SignalRow
+    space: ParameterSpace
+
+
+def walkers(
+    signals: Sequence[SignalRow], values: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Walker, ...]:
+    """One for each strategy among the signals; `values` by strategy and parameter where given."""
+    first = {signal.signal_type: signal for signal in reversed(signals)}
+    found = []
+    for signal in sorted(first.values(), key=lambda s: s.signal_id):
+        name = signal.signal_type
+        space = space_of(name, (values or {}).get(name, {}))
+        axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
+        found.append(Walker(replace(signal, name=name, params=axes), space))
+    return tuple(found)
+
+
+def space_of(signal_type: str, values: Mapping[str, Any]) -> ParameterSpace:
+    """What a strategy chooses from; its parameters in their own order, however they were given.
+
+    Their order decides which of equally good combinations is chosen, and where a search goes.
+    """
+    space = parameter_space(strategy_of(signal_type), values)
+    order = [name for name in space.strategy.params_type.model_fields if name in space.axes]
+    return ParameterSpace(space.strategy, {name: space.axes[name] for name in order})
+
+
+@dataclass(frozen=True)
+class WalkedBlock:
+    """Out-of-sample runs of a block, ready to be published.
+
+    Attributes:
+        publication: of every strategy on every asset, strategy by strategy.
+        efficiencies: rows of `walk_forward_runs`.
+    """
+
+    publication: Publication
+    efficiencies: pa.Table
+
+
+def walk_block(
+    workspace: Workspace,
+    block: PanelBlock,
+    tasks: Sequence[Task],
+    walking: Sequence[Walker],
+    plan: WalkForwardPlan,
+    asked: Asked,
+    *,
+    left_out: Mapping[str, int],
+    rebuild: bool = False,
+) -> WalkedBlock:
+    """Choose and test all folds of some assets; each is stored when it is done.
+
+    The runs are not published by that. `left_out` counts, by asset, the windows
+    that have too few bars for a fold.
+
+    Raises:
+        LooksAhead: for a strategy whose signals use later bars.
+        InvalidInput: for a space that cannot be searched.
+    """
+    started_at = datetime.now(UTC)
+    told = replace(asked, walk_forward=plan.as_json())
+    assets = list(dict.fromkeys(task.asset for task in tasks))
+    tf = block.panel.timeframe.name
+    panel = with_config_columns(block.panel.select(assets), asked.config)
+    with workspace.database.begin() as connection:
+        ids = asset_ids(connection, assets)
+    signals = [walker.signal for walker in walking]
+    identities = identify_runs(signals, assets, tf, block.inputs, told, {})
+    untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
+    versions = {asset: block.inputs[asset].version for asset in assets}
+    traded: list[np.ndarray] = []
+    folds: list[list[Chosen]] = []
+    test_bars = panel
+    for w, walker in enumerate(walking):
+        own = identities[w * len(assets) : (w + 1) * len(assets)]
+        places = {
+            asset: Destination(one.run_id, ids[asset], block.inputs[asset].version)
+            for asset, one in zip(assets, own, strict=True)
+        }
+        question = Question(walker.space, plan.search, plan.objective, asked.config, asked.funding)
+        chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
+        test_bars, events = out_of_sample(panel, tasks, chosen, question)
+        traded.append(events)
+        folds += [
+            [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
+        ]
+    events = np.concatenate(traded)
+    batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
+    rows = [
+        {
+            **_efficiency_row(
+                one.run_id, judge(own, psr, plan.threshold), len(own), plan.threshold
+            ),
+            "n_left_out": left_out[asset],
+            "n_untested": untested[asset],
+        }
+        for one, asset, own, psr in zip(
+            identities,
+            assets * len(walking),
+            folds,
+            batch.metrics["psr"].tolist(),
+            strict=True,
+        )
+    ]
+    trials = trials_of(
+        batch,
+        [signal.params for signal in signals],
+        signal_type=[signal.signal_type for signal in signals],
+        dataset_versions=versions,
+        asked=asked,
+        source="walk_forward",
+        chosen_by=plan.as_json(),
+    )
+    published = publication_of(batch, signals, identities, ids, told, started_at, trials)
+    return WalkedBlock(published, _efficiency_table(rows))
+
+
+def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
+    """The efficiency of an asset's folds; `psr` is that of their stitched run."""
+    sharpes = ([c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen])
+    return efficiency(*sharpes, psr, len(strategies()), threshold)
+
+
+def publish_walked(artifacts: ArtifactStore, cursor: Cursor, walked: WalkedBlock) -> None:
+    """Write the files, enter the stitched runs in the ledger, put them in their place, deflate."""
+    published = walked.publication
+    (tf,) = published.runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
+    keep_files(artifacts, published)
+    record_trials(cursor, published.trials)
+    publish_walk_forwards(
+        cursor,
+        published.runs,
+        published.trades,
+        published.metrics,
+        published.blocks,
+        walked.efficiencies,
+    )
+    symbols = published.runs["symbol"].unique().to_pylist()
+    deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
+
+
+class _LaidOut(NamedTuple):
+    """The folds of an asset and how many windows make none, or why it has no folds."""
+
+    reason: str = ""
+    detail: str = ""
+    tasks: Sequence[Task] = ()
+    left_out: int = 0
+
+
+class WalkForwardStage:
+    """Publishes the out-of-sample runs of all registered strategies that are not stored yet."""
+
+    name = "walk_forward"
+
+    def __init__(
+        self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan
+    ) -> None:
+        self._workspace = workspace
+        self._asked = Asked(config)
+        self._plan = plan
+        self._walkers = walkers(signals_to_compute(workspace))
+        self._code = hash_of(
+            [
+                WALK_FORWARDS_CODE,
+                without_defaults(simulation_config(config)),
+                [
+                    [asdict(walker.signal), run_code(walker.signal.signal_type)]
+                    for walker in self._walkers
+                ],
+                plan.as_json(),
+                plan.threshold,
+            ]
+        )
+
+    def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
+        return stale_partitions(self._workspace, self.name, "features", self._code, partitions)
+
+    def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        return rows_of_dataset(self._workspace, "features", partitions)
+
+    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
+        """Folds as they are done, then one transaction for the runs of the block."""
+        panel, tf = block.panel, block.panel.timeframe.name
+        tasks: list[Task] = []
+        left_out: dict[str, int] = {}
+        outcomes: dict[str, Outcome] = {}
+        counts: list[QualityCount] = []
+        for asset in panel.assets:
+            partition = Partition(asset, tf)
+            found = self._laid_out(block, asset)
+            tasks += found.tasks
+            left_out[asset] = found.left_out
+            outcomes[asset] = (
+                Outcome(partition, Status.EMPTY, detail=found.detail)
+                if found.detail
+                else Outcome(partition, Status.STORED, len(self._walkers))
+            )
+            if found.reason:
+                counts.append(QualityCount(partition, found.reason, 1))
+            if found.left_out:
+                counts.append(QualityCount(partition, STARVED, found.left_out))
+        assets = list(dict.fromkeys(task.asset for task in tasks))
+        wanted = identify_runs(
+            [walker.signal for walker in self._walkers],
+            assets,
+            tf,
+            block.inputs,
+            replace(self._asked, walk_forward=self._plan.as_json()),
+            {},
+        )
+        kept = {} if rebuild else self._kept(wanted)
+        walked = [
+            walk_block(
+                self._workspace,
+                block,
+                [task for task in tasks if task.asset in missing.assets],
+                [self._walkers[w] for w in missing.signals],
+                self._plan,
+                self._asked,
+                left_out=left_out,
+                rebuild=rebuild,
+            )
+            for missing in missing_runs(wanted, assets, kept)
+        ]
+        new = {run: one.publication.uri for one in walked for run in one.publication.run_ids}
+        uris = directories(wanted, assets, {**kept, **new})
+        self._publish(block, walked, uris, [*kept, *new], counts)
+        return list(outcomes.values())
+
+    def _kept(self, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
+        """Those of the runs that are stored; the threshold judges them and is no part of them."""
+        stored = kept_runs(self._workspace, wanted)
+        with self._workspace.database.begin() as connection:
+            judged = judged_by(connection, list(stored), self._plan.threshold)
+        return {run_id: uri for run_id, uri in stored.items() if run_id in judged}
+
+    def _laid_out(self, block: PanelBlock, asset: str) -> _LaidOut:
+        if asset not in block.inputs:
+            return _LaidOut("", "no features are stored; refresh cmc_features first")
+        if not self._walkers:
+            return _LaidOut(NO_SIGNAL, "no signal is active; see dim_signals.is_active")
+        rows = block.panel.rows_of(asset)
+        if rows.stop - rows.start < 2:
+            return _LaidOut(TOO_FEW_BARS, "fewer than 2 complete bars")
+        try:
+            tasks, left_out = tasks_of(block.panel, asset, self._plan.schedule)
+        except InvalidInput as error:
+            return _LaidOut(NO_FOLD, str(error))
+        return _LaidOut(tasks=tasks, left_out=len(left_out))
+
+    def _publish(
+        self,
+        block: PanelBlock,
+        walked: Sequence[WalkedBlock],
+        uris: Mapping[str, tuple[str, ...]],
+        run_ids: Sequence[UUID],
+        counts: Sequence[QualityCount],
+    ) -> None:
+        tf = block.panel.timeframe.name
+        with self._workspace.database.begin() as connection:
+            ids = asset_ids(connection, list(block.inputs))
+        versions = {
+            Partition(asset, tf): DatasetVersion(
+                version=combined(features.version, self._code),
+                input_version=features.version,
+                code_version=self._code,
+                generation=combined(features.version, self._code),
+                n_rows=len(self._walkers) if asset in uris else 0,
+                first_ts=features.first_ts,
+                last_ts=features.last_ts,
+                uris=uris.get(asset, ()),
+            )
+            for asset, features in block.inputs.items()
+        }
+        short = [asset for asset in block.inputs if asset not in uris]
+        of_refresh = sorted({uri for own in uris.values() for uri in own})
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
+            for one in walked:
+                publish_walked(self._workspace.artifacts, cursor, one)
+            retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
+            retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, run_ids)))
+            require_current(cursor, list(map(str, run_ids)))
+            write_versions(cursor, self.name, ids, versions, made_from="features")
+            replace_quality(cursor, self.name, ids, list(versions), counts)
+
+
+def _efficiency_row(
+    run_id: UUID, found: Efficiency, n_folds: int, threshold: float
+) -> dict[str, Any]:
+    return {
+        "run_id": str(run_id),
+        "n_folds": n_folds,
+        "n_judged": found.n_folds,
+        "train_sharpe": found.train_sharpe,
+        "test_sharpe": found.test_sharpe,
+        "efficiency": found.ratio,
+        "threshold": threshold,
+        "verdict": found.verdict.value,
+        "reason": found.reason,
+    }
+
+
+def _efficiency_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    kinds = {
+        **dict.fromkeys(("run_id", "verdict", "reason"), pa.string()),
+        **dict.fromkeys(("n_folds", "n_judged", "n_left_out", "n_untested"), pa.int32()),
+    }
+    return pa.table(
+        {name: pa.array([r[name] for r in rows], kinds.get(name, pa.float64())) for name in rows[0]}
+    )

@@ -1,0 +1,61 @@
+"""Stored runs in Python, in the store that the environment names; see `pipeline.runs.query`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import pandas as pd
+
+from backtest_pipeline.pipeline.replay import export
+from backtest_pipeline.pipeline.runs import compare, query
+from backtest_pipeline.pipeline.runs.compare import RunComparison
+from backtest_pipeline.pipeline.runs.query import RunDetail
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.storage.run_tables.run_search import RunFilter
+
+
+def list_runs(wanted: RunFilter | None = None, *, limit: int = 50) -> pd.DataFrame:
+    """The newest stored runs that a filter wants, one a row.
+
+    Args:
+        wanted: which; all where None.
+        limit: rows at most, 1000 or fewer.
+    """
+    with open_workspace() as workspace:
+        return pd.DataFrame(query.list_runs(workspace, wanted, limit=limit).rows)
+
+
+def get_run(run: UUID | str) -> RunDetail:
+    """A stored run with configuration, results, metrics, significance and provenance.
+
+    Args:
+        run: its id, or the beginning of it.
+
+    Raises:
+        UnknownName, RunNotFound: where it is not stored.
+        ResultPathMissing: where its series are gone.
+    """
+    with open_workspace() as workspace:
+        return query.get_run(workspace, _id(workspace, run))
+
+
+def compare_runs(*runs: UUID | str) -> RunComparison:
+    """Two or more stored runs side by side: configuration, metrics, data, code; as `get_run`."""
+    with open_workspace() as workspace:
+        return compare.compare_runs(workspace, [_id(workspace, run) for run in runs])
+
+
+def export_bundle(run: UUID | str, path: str | Path) -> Path:
+    """Write a run as one .zip file that verifies itself; see docs/results.md.
+
+    Args:
+        run: its id, or the beginning of it.
+        path: the file, or a folder to put `<run id>.zip` in.
+    """
+    with open_workspace() as workspace:
+        return export.export_bundle(workspace, _id(workspace, run), Path(path))
+
+
+def _id(workspace: Workspace, run: UUID | str) -> UUID:
+    return run if isinstance(run, UUID) else query.find_runs(workspace, [run])[0]

@@ -1,0 +1,92 @@
+"""The whole chain without an orchestrator: what a program or a measurement runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.stage import StageReport, Status, run_stage
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
+from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.stages.external_features import (
+    ExternalFeaturesStage,
+    ExternalReader,
+    external_features,
+)
+from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
+from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.sources.base import BarSource
+
+
+def refresh_features(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    partitions: Sequence[Partition],
+    *,
+    rebuild: bool = False,
+) -> Iterator[StageReport]:
+    """Features of these partitions; each report as its stage ends.
+
+    They are built from the bars of a source, or taken from the user's own table.
+    """
+    how = _how(workspace, rebuild)
+    if isinstance(source, ExternalReader):
+        taken = external_features(source, partitions)
+        yield run_stage(taken, ExternalFeaturesStage(workspace, source), **how)
+    else:
+        reader = SourceReader(source, sorted({p.asset for p in partitions}), workspace)
+        yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
+        bars = stored_bars(workspace, partitions)
+        yield run_stage(bars, FeaturesStage(workspace), **how)
+
+
+def refresh_signals(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    partitions: Sequence[Partition],
+    *,
+    rebuild: bool = False,
+) -> Iterator[StageReport]:
+    """Features and signals of these partitions; each report as its stage ends."""
+    yield from refresh_features(workspace, source, partitions, rebuild=rebuild)
+    stage = SignalsStage(workspace)
+    features = stored_features(workspace, partitions)
+    yield run_stage(signals_of(features, stage.signals), stage, **_how(workspace, rebuild))
+
+
+def refresh_backtests(
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    config: SimulationConfig,
+    *,
+    rebuild: bool = False,
+) -> StageReport:
+    """Backtests of the stored signals of these partitions."""
+    return run_stage(
+        stored_signals(workspace, partitions),
+        BacktestsStage(workspace, config),
+        **_how(workspace, rebuild),
+    )
+
+
+def require_stored(report: StageReport) -> None:
+    """Raises what the first partition without a result failed with, or why it has none."""
+    for outcome in report.outcomes:
+        if isinstance(outcome.error, BacktestError):
+            raise outcome.error
+        if outcome.detail:
+            kind = NotEnoughBars if outcome.status is Status.EMPTY else BacktestError
+            raise kind(f"{outcome.partition}: {report.stage}: {outcome.detail}")
+
+
+def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:
+    return {
+        "rebuild": rebuild,
+        "workers": workspace.workers,
+        "progress": workspace.progress,
+        "retrying": workspace.database.retrying,
+    }

@@ -1,0 +1,307 @@
+"""What one look at a strategy's parameters does: sweep, rank, and tell how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars, UnknownName
+from backtest_pipeline.market.features import build_features
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
+from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.stage import Progress, silent
+from backtest_pipeline.pipeline.stages.backtests import FEWEST_BARS
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.use_cases.traded import too_few_bars
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.report.sweep_figure import sweep_figure
+from backtest_pipeline.report.sweep_page import Subject, exploration_page, parameters
+from backtest_pipeline.research.robustness.neighbourhood import (
+    Neighbourhood,
+    best_first,
+    neighbourhood,
+)
+from backtest_pipeline.research.validation.selection import Selection, Tried, clustered, selection
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.metrics.daily import daily_returns
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
+from backtest_pipeline.simulation.sweep import metrics_table, sweep_batches
+from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.strategies.grid import parameter_grid
+from backtest_pipeline.strategies.registry import strategy_of
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_COMBINATIONS = 20_000
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What a sweep of a strategy's parameters came to.
+
+    Attributes:
+        table: one row per combination, indexed by the parameters, one column per metric of
+            docs/metrics.md; NaN where undefined.
+        metric: the metric by which combinations are ranked.
+        swept: parameters with more than one value.
+        left_out: combinations that make no sense, such as a fast period above the slow one.
+        surroundings: the best combination and its neighbours.
+        subject: what was swept, on which bars.
+        selection: what the best is worth, given all that were tried.
+    """
+
+    table: pd.DataFrame
+    metric: str
+    swept: tuple[str, ...]
+    left_out: int
+    surroundings: Neighbourhood
+    subject: Subject
+    selection: Selection
+
+    @property
+    def ranked(self) -> pd.DataFrame:
+        """The combinations whose metric is defined, the best first."""
+        return self.table.iloc[best_first(pd.Series(self.table[self.metric]))]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The parameters of the best combination."""
+        return parameters(self.table, self.surroundings.best)
+
+    @property
+    def warning(self) -> str:
+        """What the best of a sweep is not."""
+        return (
+            f"{len(self.table):,} combinations were tried on the same bars, and the best of many "
+            "looks good by luck alone: it is not evidence. Test it on bars that it has not seen."
+        )
+
+    def figure(self) -> Figure:
+        """The heat map and the curves as an interactive Plotly figure."""
+        return sweep_figure(self.table, self.metric, self.swept, self.surroundings)
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write one page that needs no network: figure, ranking, warning.
+
+        Raises:
+            InvalidInput: where the file cannot be written.
+        """
+        page = exploration_page(
+            self.subject,
+            self.figure(),
+            self.table,
+            self.metric,
+            self.surroundings,
+            self.warning,
+            self.left_out,
+            self.selection,
+        )
+        path = Path(path)
+        try:
+            path.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+        return path
+
+
+def explore(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    metric: str = "sharpe",
+    start: date | None = None,
+    end: date | None = None,
+    direction: str = "both",
+    funding: FundingRates | None = None,
+    timeframe: str | None = None,
+    asset: str = "asset",
+    max_combinations: int = MOST_COMBINATIONS,
+    workspace: Workspace | None = None,
+    progress: Progress = silent,
+    **assumptions: Any,
+) -> Exploration:
+    """Backtest every combination of a strategy's parameters on one asset.
+
+    Each row is what `run_backtest` gives for those parameters, bit for bit.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy; its first word will do.
+        params: a number or a sequence of numbers by parameter; a range worth exploring where
+            one is not given.
+        metric: a metric of docs/metrics.md.
+        start, end: UTC days, half-open; indicators know the bars before them.
+        direction: `long`, `short` or `both`.
+        funding: rates of the asset, by its name, in place of the flat rate.
+        timeframe: name of the bars' timeframe; found from their spacing where not given.
+        asset: its name, on the page and among the rates.
+        max_combinations: more than these are refused.
+        workspace: an open store, in whose ledger every combination is entered as a trial. Without
+            one, none is: what was tried so is missing where later runs are deflated.
+        progress: told how many combinations are done.
+        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+
+    Raises:
+        UnknownName: for a strategy, parameter, metric or direction that there is not.
+        InvalidInput: for bars, a window or values that cannot be explored, too many
+            combinations, or a metric that is undefined for all of them.
+    """
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    return sweep(
+        build_features(bars_panel(bars, timeframe, asset)),
+        signal_type,
+        params or {},
+        Asked(config, Window(start, end), funding=funding),
+        metric=metric,
+        max_combinations=max_combinations,
+        workspace=workspace,
+        progress=progress,
+    )
+
+
+def sweep(
+    panel: Panel,
+    signal_type: str,
+    params: Mapping[str, Any],
+    asked: Asked,
+    *,
+    metric: str,
+    max_combinations: int,
+    workspace: Workspace | None,
+    progress: Progress,
+) -> Exploration:
+    """Backtest every combination of a strategy's parameters on the features of one asset.
+
+    Args:
+        panel: features, or bars, of one asset.
+        signal_type, params, metric, max_combinations: as `explore` takes them.
+        asked: costs, window and all else that is assumed.
+        workspace: the open store in whose ledger every combination is entered, if any.
+        progress: told how many combinations are done.
+
+    Raises:
+        UnknownName, InvalidInput: as `explore`.
+    """
+    strategy = strategy_of(signal_type)
+    require_metric(metric)
+    config, window, funding = asked.config, asked.window, asked.funding
+    (asset,) = panel.assets
+    grid = parameter_grid(strategy, params, max_combinations)
+    keep = rows_in(panel, window)
+    if keep.sum() < FEWEST_BARS:
+        partition = Partition(asset, panel.timeframe.name)
+        raise NotEnoughBars(too_few_bars(panel, partition, window, int(keep.sum())))
+
+    if not grid.swept:
+        raise InvalidInput(
+            f"{strategy.signal_type}: one combination is a backtest and not a sweep; give a "
+            "parameter more than one value"
+        )
+
+    def listen(done: int, total: int) -> None:
+        progress("explore", done, total)
+
+    versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    metrics, tried, trials = [], [], []
+    drawn, first = clustered(len(grid)), 0
+    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    for combinations, batch in batches:
+        metrics.append(batch.metrics)
+        returns = daily_returns(batch.equity, batch.panel.ts // DAY_US)
+        ranked = best_first(pd.Series(batch.metrics[metric], name=metric))
+        last = first + len(combinations)
+        sampled = np.sort(drawn[(first <= drawn) & (drawn < last)]) - first
+        best_here = int(ranked[0]) if len(ranked) else 0
+        tried.append(Tried.of(returns, sampled, best_here, config.risk_free))
+        first = last
+        if workspace:
+            trials.append(
+                trials_of(
+                    batch,
+                    [dict(zip(grid.names, values, strict=True)) for values in combinations],
+                    signal_type=strategy.signal_type,
+                    dataset_versions=versions,
+                    asked=asked,
+                    source="sweep",
+                )
+            )
+    if workspace:
+        enter_in_ledger(workspace, trials)
+    table = metrics_table(grid, metrics)
+    if not np.isfinite(table[metric].to_numpy()).any():
+        (reason,) = (m.undefined for m in METRICS if m.name == metric)
+        raise InvalidInput(
+            f"{metric} is undefined for all {len(table):,} combinations ({reason}); give more "
+            "bars, other values or another metric"
+        )
+    surroundings = neighbourhood(pd.Series(table[metric]))
+    ends = np.cumsum([len(values[metric]) for values in metrics])
+    best_part = int(np.searchsorted(ends, surroundings.best, side="right"))
+    days = panel.ts[keep][[0, -1]].view("M8[us]").astype("M8[D]").astype(date)
+    return Exploration(
+        table=table,
+        metric=metric,
+        swept=grid.swept,
+        left_out=grid.left_out,
+        surroundings=surroundings,
+        subject=Subject(
+            signal_type=strategy.signal_type,
+            asset=asset,
+            timeframe=panel.timeframe.name,
+            n_bars=int(keep.sum()),
+            first=days[0],
+            last=days[1],
+            assumed=_assumed(config, funding),
+        ),
+        selection=selection(
+            Tried.join(tried, best_part, drawn), len(table), risk_free=config.risk_free
+        ),
+    )
+
+
+def require_metric(name: str) -> None:
+    """Raises UnknownName for a metric that there is not."""
+    if name not in METRIC_NAMES:
+        raise UnknownName("metric", name, METRIC_NAMES)
+
+
+def _assumed(config: SimulationConfig, funding: FundingRates | None) -> str:
+    """Direction and costs, and whatever else differs from the usual."""
+    costs, usual = config.costs, SimulationConfig()
+    told = [
+        f"direction {config.direction}",
+        f"fee {costs.fee_bps:g} and slippage {costs.slippage_bps:g} basis points a side",
+    ]
+    if funding:
+        told.append("funding by a table of rates")
+    elif costs.funding_bps_day:
+        told.append(f"funding {costs.funding_bps_day:g} basis points a day")
+    told += [
+        f"{field.name} {_in_words(getattr(config, field.name))}"
+        for field in fields(config)
+        if field.name not in ("direction", "costs")
+        and getattr(config, field.name) != getattr(usual, field.name)
+    ]
+    return ", ".join(told)
+
+
+def _in_words(value: Any) -> str:
+    if not is_dataclass(value):
+        return str(value)
+    given = {field.name: getattr(value, field.name) for field in fields(value)}
+    words = ", ".join(f"{name} {v:g}" for name, v in given.items() if v is not None)
+    return f"{type(value).__name__}({words})"

@@ -1,0 +1,154 @@
+"""One signal on the bars of a window, traded on one asset or on many, and published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.errors import NotEnoughBars
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
+from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.publish import identify_runs
+from backtest_pipeline.pipeline.stages.backtests import (
+    FEWEST_BARS,
+    prepare_publication,
+    publish,
+)
+from backtest_pipeline.pipeline.stages.benchmark_assets import compare_with, rows_in
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.storage.run_tables.runs import runs_by_id
+from backtest_pipeline.storage.tables.datasets import DatasetVersion, mark_stale, require_versions
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+
+
+@dataclass(frozen=True)
+class Tradable:
+    """What runs of one signal trade.
+
+    Attributes:
+        inputs: the version of the features that it is made from, by asset.
+        panel: bars of the window, with what stops and sizing read.
+        events: uint8 `(1, n_rows)`, the signal on them.
+    """
+
+    inputs: Mapping[str, DatasetVersion]
+    panel: Panel
+    events: np.ndarray
+
+
+def cut_to_window(
+    whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], asked: Asked
+) -> Tradable:
+    """The bars that lie in the window, with events that know those before it.
+
+    Raises:
+        NotEnoughBars: for an asset without enough bars in the window.
+    """
+    keep = rows_in(whole, asked.window)
+    # Indicators remember what was before the window, so they come before the cut.
+    panel = with_config_columns(whole, asked.config).take(keep)
+    for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True):
+        if n < FEWEST_BARS:
+            own = whole.select([asset])
+            partition = Partition(asset, whole.timeframe.name)
+            raise NotEnoughBars(too_few_bars(own, partition, asked.window, n))
+    return Tradable(inputs, panel, np.ascontiguousarray(events[:, keep]))
+
+
+def trade_and_store(
+    workspace: Workspace,
+    signal: SignalRow,
+    tradable: Tradable,
+    asked: Asked,
+    tried_by: str,
+    *,
+    refreshed: bool,
+    rebuild: bool = False,
+) -> list[Mapping[str, Any]]:
+    """Trade a signal on each asset, and publish the runs that are not stored already.
+
+    Args:
+        tried_by: who tries, as in `trials.source`.
+        refreshed: whether refreshes publish this signal too.
+        rebuild: compute and publish also what is stored.
+
+    Returns:
+        The run of each asset, in their order, as `storage.run_tables.runs.runs_by_id` gives it.
+
+    Raises:
+        StoreOvertaken: where the features have been replaced since they were read.
+    """
+    started_at = datetime.now(UTC)
+    panel, tf = tradable.panel, tradable.panel.timeframe.name
+    benchmark = compare_with(workspace, panel, asked)
+    identities = identify_runs(
+        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.inputs
+    )
+    run_ids = [identity.run_id for identity in identities]
+    workspace.progress("backtest", 0, len(run_ids))
+    with workspace.database.begin() as connection:
+        stored = runs_by_id(connection, run_ids)
+    kept = {
+        asset: stored[run_id]["artifact_uri"]
+        for asset, run_id in zip(panel.assets, run_ids, strict=True)
+        # One that others took the place of has to take it again.
+        if run_id in stored
+        and stored[run_id]["is_current"]
+        and workspace.artifacts.is_intact(stored[run_id]["artifact_uri"])
+    }
+    missing = [asset for asset in panel.assets if rebuild or asset not in kept]
+    if missing:
+        rows = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in missing])
+        batch = simulate_batch(
+            panel.select(missing),
+            np.ascontiguousarray(tradable.events[:, rows]),
+            asked.config,
+            funding=asked.funding,
+            benchmark=benchmark.equity[rows],
+        )
+        with workspace.database.begin() as connection:
+            ids = asset_ids(connection, missing)
+        # A single run stays in the directory that it may share with those of a refresh.
+        uri = kept.get(missing[0]) if len(missing) == 1 else None
+        own = [one for a, one in zip(panel.assets, identities, strict=True) if a in missing]
+        published = prepare_publication(
+            batch, (signal,), own, ids, asked, started_at, tradable.inputs, tried_by, uri
+        )
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            publish(workspace.artifacts, cursor, published)
+            used = {asset: tradable.inputs[asset].version for asset in missing}
+            require_versions(cursor, "features", tf, ids, used)
+            if refreshed and asked.window == Window():
+                # The runs took the place of those that a refresh had published: were the data of
+                # these to come back, the refresh must not take its own for current.
+                for asset in missing:
+                    mark_stale(cursor, "backtests", ids[asset], tf)
+    others = [Partition(asset, tf) for asset in panel.assets if asset not in missing]
+    if others:
+        deflate_partitions(workspace, others)  # more may have been tried since
+    with workspace.database.begin() as connection:
+        stored = runs_by_id(connection, run_ids)
+    if stored.keys() != set(run_ids):  # some that were stored are being deleted since
+        return trade_and_store(workspace, signal, tradable, asked, tried_by, refreshed=refreshed)
+    workspace.progress("backtest", len(run_ids), len(run_ids))
+    return [stored[run_id] for run_id in run_ids]
+
+
+def too_few_bars(panel: Panel, partition: Partition, window: Window, n: int) -> str:
+    """Why `n` bars in a window are not enough, and which bars there are."""
+    if len(panel) == 0:
+        return f"{partition} has no complete bar"
+    first, last = panel.ts[[0, -1]].view("M8[us]").astype("M8[D]")
+    asked = f"from {window.start or 'the beginning'} to {window.end or 'the end'}"
+    return (
+        f"{partition} has {n} bars {asked}, and a backtest needs {FEWEST_BARS}; "
+        f"its bars run from {first} to {last}"
+    )

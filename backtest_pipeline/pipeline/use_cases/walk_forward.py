@@ -1,0 +1,314 @@
+"""One walk-forward on demand: on stored features, or on plain pandas objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import BacktestError, UnknownName
+from backtest_pipeline.market.features import build_features
+from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe as named_timeframe
+from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
+from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.stage import Progress, silent
+from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan, enter_trials
+from backtest_pipeline.pipeline.stages.panels import PanelBlock
+from backtest_pipeline.pipeline.stages.walk_forward import (
+    judge,
+    publish_walked,
+    space_of,
+    walk_block,
+    walkers,
+)
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_features, require_stored
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD, Efficiency
+from backtest_pipeline.research.validation.optimizer import Objective, Search
+from backtest_pipeline.research.validation.schedule import FixedDates, Schedule, Task, tasks_of
+from backtest_pipeline.research.validation.splits import Fold, LeftOut
+from backtest_pipeline.research.validation.walk_forward import (
+    FOLD_METRICS,
+    Chosen,
+    Question,
+    blocks_of_tasks,
+    choose,
+    out_of_sample,
+    unheard,
+)
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
+from backtest_pipeline.simulation.pandas_objects.single import defined, trade_frame
+from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.storage.run_tables.walk_forward import (
+    current_walk_forwards,
+    stored_folds,
+)
+from backtest_pipeline.storage.tables.datasets import mark_stale
+from backtest_pipeline.storage.tables.dimensions import (
+    SignalRow,
+    active_signals,
+    known_symbols,
+    signal_with,
+)
+from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
+from backtest_pipeline.strategies.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class WalkForward:
+    """What a walk-forward came to.
+
+    Attributes:
+        folds: one row per fold: bounds (closes of first and last bar), chosen parameters, score,
+            metrics in training and test; NaN where undefined.
+        equity: of the stitched out-of-sample bars, by close stamp.
+        trades: on them, as `simulate` gives them.
+        metrics: of them, None where undefined.
+        efficiency: how much of the training Sharpe is left, and whether it is more than luck.
+        left_out: windows that have too few bars for a fold.
+    """
+
+    folds: pd.DataFrame
+    equity: pd.Series
+    trades: pd.DataFrame
+    metrics: dict[str, float | None]
+    efficiency: Efficiency
+    left_out: tuple[LeftOut, ...]
+
+
+def walk_forward(
+    bars: pd.DataFrame,
+    signal_type: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    schedule: Schedule | FixedDates | None = None,
+    objective: str = "sharpe",
+    search: Search | None = None,
+    threshold: float = WFO_THRESHOLD,
+    direction: str = "both",
+    funding: pd.Series | None = None,
+    timeframe: str | None = None,
+    asset: str = "asset",
+    workspace: Workspace | None = None,
+    progress: Progress = silent,
+    **assumptions: Any,
+) -> WalkForward:
+    """Choose parameters on training windows, and trade the bars after each with the choice.
+
+    Args:
+        bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
+        signal_type: the strategy; its first word will do.
+        params: a number or a sequence of numbers by parameter; a range worth exploring where
+            one is not given.
+        schedule: windows; 365 days to train and 90 to test where not given.
+        objective: what the best has most of, see `research.validation.optimizer.Objective.of`.
+        search: how the parameters are searched.
+        threshold: efficiency from which on it is not called overfit.
+        direction: `long`, `short` or `both`.
+        funding: rates by stamp, in place of the flat rate.
+        timeframe: name; found from the spacing of the bars where not given.
+        asset: its name, in the ledger and in errors.
+        workspace: an open store, in whose ledger every combination of every training window and
+            the stitched run are entered as trials. Without one, none is: what was tried so is
+            missing where later runs are deflated.
+        progress: told how many folds are done.
+        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+
+    Raises:
+        UnknownName: for a strategy, parameter, objective, mode or direction that there is not.
+        InvalidInput: for bars that do not fill a fold, or a space that cannot be searched.
+        LooksAhead: for a strategy whose signals use later bars.
+    """
+    config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    rates = None if funding is None else FundingRates.of({asset: funding})
+    space = parameter_space(strategy_of(signal_type), params or {})
+    plan = WalkForwardPlan(
+        schedule or Schedule(), search or Search(), Objective.of(objective), threshold
+    )
+    question = Question(space, plan.search, plan.objective, config, rates)
+    panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
+    tasks, left_out = tasks_of(panel, asset, plan.schedule)
+    asked = Asked(config, funding=rates)
+    versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    trials: list[pa.Table] = []
+    heard = unheard
+    if workspace:
+        heard = partial(enter_trials, trials, panel, question, asked, versions)
+    chosen = []
+    progress("walk_forward", 0, len(tasks))
+    for block in blocks_of_tasks(tasks, question):
+        chosen += choose(panel, block, question, heard)
+        progress("walk_forward", len(chosen), len(tasks))
+    test_bars, events = out_of_sample(panel, tasks, chosen, question)
+    batch = simulate_batch(test_bars, events, config, funding=rates)
+    if workspace:
+        own = trials_of(
+            batch,
+            [{name: list(axis) for name, axis in space.axes.items()}],
+            signal_type=space.strategy.signal_type,
+            dataset_versions=versions,
+            asked=asked,
+            source="walk_forward",
+            chosen_by=plan.as_json(),
+        )
+        enter_in_ledger(workspace, [*trials, own])
+    return WalkForward(
+        folds=_fold_frame(panel, tasks, chosen, space),
+        equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
+        trades=trade_frame(batch.trades),
+        metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
+        efficiency=judge(chosen, float(batch.metrics["psr"][0]), threshold),
+        left_out=left_out,
+    )
+
+
+def _fold_frame(
+    panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], space: ParameterSpace
+) -> pd.DataFrame:
+    stamps = utc_index(panel.ts)
+    rows = []
+    for task, choice in zip(tasks, chosen, strict=True):
+        train, test = task.windows(panel)
+        bounds = (train.start, train.stop - 1, test.start, test.stop - 1)
+        names = ("train_start", "train_end", "test_start", "test_end")
+        picked = choice.combination
+        rows.append(
+            {
+                **dict(zip(names, stamps[list(bounds)], strict=True)),
+                **(dict.fromkeys(space.names) if picked is None else space.params(picked)),
+                "score": choice.score,
+                "n_combinations": choice.n_combinations,
+                **{f"train_{name}": choice.train[name] for name in FOLD_METRICS},
+                **{f"test_{name}": choice.test[name] for name in FOLD_METRICS},
+            }
+        )
+    return pd.DataFrame(rows).rename_axis("fold")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A walk-forward that is about to be done: its bars, their folds, and the windows left out."""
+
+    block: PanelBlock
+    folds: tuple[Fold, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@retried
+def prepare_walk(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    *,
+    asset: str,
+    tf: str,
+    asked: Asked,
+    schedule: Schedule | FixedDates,
+    rebuild: bool = False,
+) -> Prepared:
+    """Bring the partition's features up to date, and lay out the folds in the window.
+
+    Raises:
+        UnknownName: for an asset or timeframe that there is not.
+        InvalidInput: where the bars do not fill one fold, and how many are missing.
+        BacktestError: where no features can be had, and why.
+    """
+    partition = Partition(asset, named_timeframe(tf).name)
+    with workspace.database.begin() as connection:
+        known = known_symbols(connection)
+    offered = source.symbols()
+    if asset not in offered and asset not in known:
+        raise UnknownName("asset", asset, (*offered, *known))
+    if asset in offered:
+        for report in refresh_features(workspace, source, [partition], rebuild=rebuild):
+            require_stored(report)
+    block = load_block(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
+    if asset not in block.inputs:
+        raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
+    tasks, left_out = tasks_of(block.panel, asset, schedule, rows_in(block.panel, asked.window))
+    if asked.funding:
+        asked.funding.require_cover(block.panel)
+    return Prepared(block, tuple(task.fold for task in tasks), left_out)
+
+
+@retried
+def walk_once(
+    workspace: Workspace,
+    prepared: Prepared,
+    *,
+    strategy: str | None,
+    params: Mapping[str, Any],
+    asked: Asked,
+    plan: WalkForwardPlan,
+    rebuild: bool = False,
+) -> Mapping[str, Any]:
+    """Do a walk-forward that is prepared, and store it like any other run.
+
+    Args:
+        strategy: whose parameters are chosen; the default one where None.
+        params: values to choose from, by parameter.
+
+    Returns:
+        The stitched run's row with metrics and efficiency, and its `folds`.
+
+    Raises:
+        UnknownName: for a signal or a parameter that there is not.
+        InvalidInput: for a space that cannot be searched.
+        LooksAhead: for a strategy whose signals use later bars.
+    """
+    block = prepared.block
+    (asset,) = block.panel.assets
+    chosen = _signal_of(workspace, strategy_of(strategy or DEFAULT_STRATEGY), params)
+    walking = walkers([chosen], {chosen.signal_type: params})
+    keep = rows_in(block.panel, asked.window)
+    tasks, left_out = tasks_of(block.panel, asset, plan.schedule, keep)
+    walked = walk_block(
+        workspace,
+        block,
+        tasks,
+        walking,
+        plan,
+        asked,
+        left_out={asset: len(left_out)},
+        rebuild=rebuild,
+    )
+    with workspace.database.arrow() as connection, connection.cursor() as cursor:
+        published = walked.publication
+        publish_walked(workspace.artifacts, cursor, walked)
+        if asked.window == Window():
+            # It may have taken the place of a run that the asset had published.
+            mark_stale(
+                cursor, "walk_forward", published.runs["id"][0].as_py(), block.panel.timeframe.name
+            )
+    (run_id,) = published.runs["run_id"].to_pylist()
+    with workspace.database.begin() as connection:
+        (row,) = current_walk_forwards(connection, run_ids=[run_id])
+        return {**row, "folds": stored_folds(connection, row["run_id"])}
+
+
+def _signal_of(
+    workspace: Workspace, strategy: Strategy[Any], params: Mapping[str, Any]
+) -> SignalRow:
+    """The first preset of the strategy, else a signal that stands for what is chosen from."""
+    with workspace.database.begin() as connection:
+        for signal in active_signals(connection):
+            if signal.signal_type == strategy.signal_type:
+                return signal
+        space = space_of(strategy.signal_type, params)
+        axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
+        return signal_with(connection, strategy.signal_type, axes)

@@ -1,0 +1,1 @@
+"""Whether what is known at the close of a bar uses later bars."""

@@ -1,0 +1,87 @@
+"""Whether a strategy's events depend on the bars that follow: the same past, two other futures.
+
+What a later bar forbids leaves no signal that could be probed. So the bars after many an instant
+are replaced by rising ones and by falling ones: the events up to that instant must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.simulation.windows import events_by_params
+from backtest_pipeline.strategies.strategy import Strategy
+
+PAST, FUTURE = 500, 40
+"""Bars of each history before the instant, which warm-ups fit into, and bars that are replaced."""
+_ROWS = 400_000  # of all histories, for all sets of parameters together
+_FEWEST, _MOST = 32, 300
+_PRICES = ("open", "high", "low", "close")
+
+
+def changed_by_next_bars(
+    panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]], asset: str
+) -> tuple[int, int]:
+    """At how many instants an event up to then differs between a rising and a falling future.
+
+    Args:
+        panel: bars, with the features that are not computed from them here.
+        strategy: what to probe.
+        params: under each of these sets of parameters.
+        asset: on whose bars; the instants are spread evenly over them.
+
+    Returns:
+        `(changed, probed)`.
+    """
+    rows = panel.rows_of(asset)
+    length = PAST + FUTURE
+    most = int(np.clip(_ROWS // (2 * length * max(len(params), 1)), _FEWEST, _MOST))
+    last = rows.stop - FUTURE - 1
+    if not params or last <= rows.start:
+        return 0, 0
+    instants = np.unique(np.linspace(rows.start, last, most).astype(int))
+    windows = [slice(max(rows.start, at - PAST), at + FUTURE + 1) for at in instants.tolist()]
+    histories = _read_columns(panel, strategy, params).windows(windows)
+    at = histories.offsets[1:] - FUTURE - 1
+    rising, falling = (
+        events_by_params(_with_future(histories, at, up), strategy, params) for up in (1, -1)
+    )
+    known = np.arange(len(histories)) <= at[histories.segment_of_row]
+    differs = (rising != falling).any(axis=0) & known
+    return len(np.unique(histories.segment_of_row[differs])), len(instants)
+
+
+def _read_columns(
+    panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]]
+) -> Panel:
+    read = {name for given in params for name in strategy.columns(strategy.parse(given))}
+    columns = {name: panel[name] for name in panel.columns if name in read | set(OHLCV)}
+    return Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
+
+
+def _with_future(histories: Panel, at: np.ndarray, up: int) -> Panel:
+    """Each history with bars after its instant that rise (1) or fall (-1), and other features."""
+    step = np.arange(1, FUTURE + 1)
+    after = (at[:, None] + step).ravel()
+    close = np.outer(histories["close"][at], np.exp(0.03 * up * step))
+    open_ = close * np.exp(-0.02 * up)
+    bars = {
+        "open": open_,
+        "close": close,
+        "high": np.maximum(open_, close) * 1.001,
+        "low": np.minimum(open_, close) * 0.999,
+    }
+    columns = {}
+    for name, column in histories.columns.items():
+        columns[name] = changed = column.copy()
+        if name in _PRICES:
+            changed[after] = bars[name].ravel()
+        elif column.dtype == bool:
+            changed[after] = up > 0
+        else:
+            spread = np.nanstd(column) if np.isfinite(column).any() else 0.0
+            changed[after] = (column[at][:, None] + up * spread * (1 + step / FUTURE)).ravel()
+    return histories.with_columns(columns)

@@ -1,0 +1,1 @@
+"""Capital spread over runs."""

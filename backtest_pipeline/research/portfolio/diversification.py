@@ -1,0 +1,138 @@
+"""How much a portfolio's members have in common, and what each adds to its risk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest_pipeline.research.portfolio.portfolio import (
+    PortfolioCurve,
+    filled_forward,
+    growth_since,
+)
+
+LEAST_COMMON = 30
+"""Returns that two members must share for their correlation to be given."""
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Correlations of members, two by two over the returns that both have.
+
+    Attributes:
+        matrix: float64 `(n_assets, n_assets)`, NaN for fewer than LEAST_COMMON common returns,
+            and where one of the two does not vary over them.
+        common: int64 `(n_assets, n_assets)`, common returns.
+    """
+
+    matrix: np.ndarray
+    common: np.ndarray
+
+    @property
+    def mean_pairwise(self) -> float:
+        """Mean over all pairs that have one; NaN where none has."""
+        pairs = self.matrix[np.triu_indices(len(self.matrix), 1)]
+        known = pairs[np.isfinite(pairs)]
+        return float(known.mean()) if len(known) else np.nan
+
+
+def correlations(curves: np.ndarray) -> Correlations:
+    """Pearson correlations of the returns of equity curves.
+
+    Args:
+        curves: float64 `(n_assets, n_times)`, NaN where there is no bar. A return spans two
+            neighbouring instants, and there is none after a total loss.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = curves[:, 1:] / curves[:, :-1] - 1.0
+    known = np.isfinite(returns)
+    values = np.where(known, returns, 0.0)
+    seen = known.astype(np.float64)
+    common = seen @ seen.T
+    n = np.maximum(common, 1.0)
+    means, squares = (values @ seen.T) / n, ((values * values) @ seen.T) / n
+    variance = squares - means**2
+    # What rounding leaves of a variance of nothing is nothing.
+    varies = variance > 1e-14 * squares
+    given = (common >= LEAST_COMMON) & varies & varies.T
+    covariance = (values @ values.T) / n - means * means.T
+    scale = np.sqrt(np.where(given, variance * variance.T, 1.0))
+    matrix = np.where(given, np.clip(covariance / scale, -1.0, 1.0), np.nan)
+    return Correlations(matrix, common.astype(np.int64))
+
+
+def contributions(curves: np.ndarray, portfolio: PortfolioCurve) -> np.ndarray:
+    """What each member adds to the portfolio's return of each bar, before rebalancing costs.
+
+    Args:
+        curves: the curves that the portfolio was formed of.
+
+    Returns:
+        float64 `(n_assets, n_bars)`, fractions of the portfolio's equity at the end of the bar
+        before, for the bars after the first rebalance.
+    """
+    rows, equity = portfolio.rebalance_rows, portfolio.equity
+    first = portfolio.start + 1
+    filled = filled_forward(curves)
+    added = np.zeros((len(curves), max(len(equity) - first, 0)))
+    for i, (row, weights) in enumerate(zip(rows, portfolio.weights, strict=True)):
+        end = rows[i + 1] + 1 if i + 1 < len(rows) else len(equity)
+        held = weights > 0
+        steps = np.diff(growth_since(filled[held, row:end]), axis=1)
+        before = equity[row : end - 1]
+        scale = np.divide(equity[row], before, out=np.zeros_like(before), where=before > 0)
+        added[held, row + 1 - first : end - first] = weights[held, None] * steps * scale
+    return added
+
+
+@dataclass(frozen=True)
+class Diversification:
+    """Figures of one portfolio; NaN where its return does not vary.
+
+    Attributes:
+        variance: of the portfolio's return of a bar before rebalancing costs, ddof 1.
+        risk_contributions: float64 `(n_assets,)`, with the sum `variance`.
+        ratio: diversification ratio.
+    """
+
+    variance: float
+    risk_contributions: np.ndarray
+    ratio: float
+
+    @property
+    def effective_bets(self) -> float:
+        """Effective number of bets."""
+        return self.ratio**2
+
+
+def diversification(added: np.ndarray) -> Diversification:
+    """Where the risk of a portfolio came from.
+
+    With K the covariance of what the members added (for constant weights w and a covariance C of
+    the returns that is `diag(w) C diag(w)`):
+
+    - risk contributions `K 1` are the covariances of what each added with the portfolio's return
+      (Euler's decomposition: Tasche, "Risk contributions and performance measurement", 1999);
+    - diversification ratio: the sum of the members' volatilities, over the portfolio's (Choueifaty
+      and Coignard, "Toward maximum diversification", Journal of Portfolio Management 35(1), 2008);
+    - effective number of bets: the square of that ratio, which is n for n independent members of
+      the same volatility, 1 for twins, and n / (1 + (n - 1) r) where all correlations are r
+      (Choueifaty, Froidure and Reynier, "Properties of the most diversified portfolio", Journal of
+      Investment Strategies 2(2), 2013). Meucci's entropies do not serve here: for equal weights
+      and correlations they give 1 (of principal components) or n (of minimum torsion) whatever r.
+
+    Args:
+        added: float64 `(n_assets, n_bars)`, as `contributions` gives them.
+    """
+    n_assets, n_bars = added.shape
+    if n_bars < 2:
+        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan)
+    centred = added - added.mean(axis=1, keepdims=True)
+    covariance = centred @ centred.T / (n_bars - 1)
+    parts = covariance.sum(axis=1)
+    variance = float(parts.sum())
+    if variance <= 1e-28:  # returns that differ by rounding alone
+        return Diversification(np.nan, np.full(n_assets, np.nan), np.nan)
+    volatilities = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
+    return Diversification(variance, parts, float(volatilities.sum() / np.sqrt(variance)))

@@ -1,0 +1,1 @@
+"""What runs are worth among all that were tried."""

@@ -1,0 +1,217 @@
+"""The pipeline's own false-positive rate: its whole search, where there is nothing to be found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.features import with_indicators
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.research.ranking.leaderboard import Gate, with_significance
+from backtest_pipeline.research.ranking.trials import Family, family_of
+from backtest_pipeline.research.validation.efficiency import WalkForwardVerdict, efficiency
+from backtest_pipeline.research.validation.optimizer import Objective, Search
+from backtest_pipeline.research.validation.schedule import Schedule, tasks_of
+from backtest_pipeline.research.validation.walk_forward import Question, choose, stitched
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.metrics.daily import daily_return_counts, daily_returns
+from backtest_pipeline.simulation.orders import event_bits
+from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid, parameter_space
+from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline.strategies.strategy import Strategy, signal_events
+
+NEGATIVE_CONTROLS_VERSION = 1
+"""Raise it when the same worlds are searched or judged otherwise, or are other worlds."""
+SIGNIFICANT = 0.95
+_SWEPT = 2  # parameters of which several values are tried; the others stay in the middle
+
+
+def search_grids() -> list[ParameterGrid]:
+    """What a search tries: of each strategy the first, middle and last values of two parameters."""
+    return [_small_grid(strategy) for strategy in strategies().values()]
+
+
+def _small_grid(strategy: Strategy[Any]) -> ParameterGrid:
+    few = {}
+    for i, (name, values) in enumerate(strategy.grid.items()):
+        middle = values[len(values) // 2]
+        few[name] = sorted({values[0], middle, values[-1]}) if i < _SWEPT else [middle]
+    return parameter_grid(strategy, few, most=3**_SWEPT)
+
+
+def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig) -> pd.DataFrame:
+    """Every combination of the grids on every asset, by the way that stored runs take.
+
+    Args:
+        bars: assets that are searched one by one, each of which is a board of its own.
+        grids: what to try.
+        config: costs, sizing and all else that a run assumes.
+
+    Returns:
+        One row per asset and combination: what a board reads, and the significance. The board is
+        the asset's position, the family the strategy.
+    """
+    events, tried = [], []
+    for grid in grids:
+        for values in grid.combinations:
+            params = grid.strategy.parse(dict(zip(grid.names, values, strict=True)))
+            known = with_indicators(bars, grid.strategy.columns(params))
+            events.append(event_bits(signal_events(grid.strategy, known, params)))
+            tried.append(grid.strategy.signal_type)
+    batch = simulate_batch(bars, np.stack(events), config)
+    runs = pd.DataFrame(batch.metrics)
+    asset = np.tile(np.arange(len(bars.assets)), len(tried))
+    families = _families(bars, batch.equity, tried)
+    return with_significance(
+        runs.assign(
+            board=asset,
+            family=np.repeat(tried, len(bars.assets)),
+            n_trials=[family.n_trials for family in families],
+            n_trials_effective=[family.n_effective for family in families],
+            n_families=len(set(tried)),
+            n_days=daily_return_counts(bars.offsets, bars.ts // DAY_US)[asset],
+            costs_paid=runs["fees_paid"] + runs["slippage_cost"] + runs["funding_paid"],
+            initial_cash=config.initial_cash,
+        )
+    )
+
+
+def _families(bars: Panel, equity: np.ndarray, tried: Sequence[str]) -> list[Family]:
+    """The family of each run: what was tried of its strategy on its asset."""
+    days = bars.ts // DAY_US
+    slices = [slice(start, end) for start, end in pairwise(bars.offsets)]
+    by_asset = [daily_returns(equity[:, rows], days[rows]) for rows in slices]
+    of_strategy = {name: np.flatnonzero([other == name for other in tried]) for name in set(tried)}
+    found = {
+        name: [family_of(len(own), returns[:, own]) for returns in by_asset]
+        for name, own in of_strategy.items()
+    }
+    return [family for name in tried for family in found[name]]
+
+
+def walk(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig) -> np.ndarray:
+    """Whether a walk-forward of each strategy passes on each asset, on the windows of a default.
+
+    Args:
+        bars: assets that are walked one by one.
+        grids: what each strategy chooses from.
+        config: as `search` takes it.
+
+    Returns:
+        bool `(n_grids, n_assets)`; without a row that passes where the bars do not fill a fold.
+    """
+    passed = np.zeros((len(grids), len(bars.assets)), bool)
+    try:
+        tasks = [task for asset in bars.assets for task in tasks_of(bars, asset, Schedule())[0]]
+    except InvalidInput:  # worlds too short to walk on have no walk-forward that could pass
+        return passed
+    for own, grid in zip(passed, grids, strict=True):
+        values = zip(*grid.combinations, strict=True)
+        axes = {name: sorted(set(axis)) for name, axis in zip(grid.names, values, strict=True)}
+        space = parameter_space(grid.strategy, axes)
+        question = Question(space, Search(), Objective.of("sharpe"), config)
+        chosen = choose(bars, tasks, question)
+        psr = simulate_batch(*stitched(bars, tasks, chosen, question), config).metrics["psr"]
+        for a, asset in enumerate(bars.assets):
+            of_asset = [c for task, c in zip(tasks, chosen, strict=True) if task.asset == asset]
+            sharpes = ([c.train["sharpe"] for c in of_asset], [c.test["sharpe"] for c in of_asset])
+            found = efficiency(*sharpes, float(psr[a]), len(grids))
+            own[a] = found.verdict is WalkForwardVerdict.PASSED
+    return passed
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What was believed of how many searches.
+
+    Attributes:
+        n_searches: searches.
+        n_naive: those whose best trial by Sharpe ratio has a PSR of at least SIGNIFICANT, as if it
+            had been the only one.
+        n_in_family: those with a trial whose DSR within its own family is at least SIGNIFICANT, as
+            if the other families had not been tried.
+        n_significant: those with a trial whose DSR, allowing for the choice among families, is at
+            least SIGNIFICANT.
+        n_passed: those with a trial that passes every gate.
+        n_families: families of all searches: strategies, each on each world.
+        n_run, n_run_effective: those with a trial whose DSR is at least SIGNIFICANT, by the number
+            of trials and by the effective one. These are what a stored run carries, and `run`
+            prints.
+        n_walks: walk-forwards.
+        n_walks_passed: those with the verdict "passed".
+    """
+
+    n_searches: int
+    n_naive: int
+    n_in_family: int
+    n_significant: int
+    n_passed: int
+    n_families: int
+    n_run: int
+    n_run_effective: int
+    n_walks: int = 0
+    n_walks_passed: int = 0
+
+    def __add__(self, other: Verdicts) -> Verdicts:
+        return Verdicts(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+    @property
+    def rate(self) -> float:
+        """Share of the searches that were called significant."""
+        return self.n_significant / self.n_searches
+
+    @property
+    def run_rate(self) -> float:
+        """Share of the families whose best run was called significant, by the more lenient DSR."""
+        return max(self.n_run, self.n_run_effective) / self.n_families
+
+    @property
+    def walk_rate(self) -> float:
+        """Share of the walk-forwards that passed; 0 where there was none."""
+        return self.n_walks_passed / max(self.n_walks, 1)
+
+    @property
+    def upper_bound(self) -> float:
+        """One-sided 95 % confidence bound of the rate (Clopper and Pearson 1934)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.n_significant, self.n_searches, alternative="less")
+        return float(found.proportion_ci(0.95, "exact").high)
+
+
+def verdicts(
+    runs: pd.DataFrame, gates: Sequence[Gate], walked: np.ndarray | None = None
+) -> Verdicts:
+    """Count what is believed; `runs` as `search` gives them, `walked` as `walk`."""
+
+    def boards_with(runs_that: np.ndarray) -> int:
+        return len(np.unique(boards[runs_that]))
+
+    boards = runs["board"].to_numpy()
+    worst_first = runs.sort_values("sharpe", na_position="first")
+    best = worst_first.drop_duplicates("board", keep="last")
+    names = ["dsr", "dsr_effective"]
+    highest = pd.DataFrame(runs.groupby(["board", "family"])[names].max()).to_numpy(float)
+    believed = np.sum(highest >= SIGNIFICANT, axis=0).tolist()
+    return Verdicts(
+        n_searches=len(best),
+        n_naive=np.sum(best["psr"].to_numpy() >= SIGNIFICANT).item(),
+        n_in_family=boards_with(runs["dsr"].to_numpy() >= SIGNIFICANT),
+        n_significant=boards_with(runs["dsr_across_families"].to_numpy() >= SIGNIFICANT),
+        n_passed=boards_with(np.logical_and.reduce([gate.passed(runs) for gate in gates])),
+        n_families=len(highest),
+        n_run=believed[0],
+        n_run_effective=believed[1],
+        n_walks=0 if walked is None else walked.size,
+        n_walks_passed=0 if walked is None else int(walked.sum()),
+    )

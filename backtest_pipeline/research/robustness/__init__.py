@@ -1,0 +1,1 @@
+"""How much of one run is luck: resampled, reordered, filled and entered otherwise."""

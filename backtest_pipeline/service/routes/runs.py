@@ -1,0 +1,175 @@
+"""Stored runs: found, read, compared, kept and deleted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.pipeline.runs import query
+from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
+from backtest_pipeline.pipeline.runs.query import RunDetail
+from backtest_pipeline.pipeline.runs.report import run_artifact, run_report
+from backtest_pipeline.pipeline.runs.retention import delete_runs
+from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.problem_handlers import require_json
+from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
+from backtest_pipeline.service.routes.filters import PLAIN, After, ArtifactName, Limit, RunQuery
+from backtest_pipeline.service.routes.responses import (
+    Runs,
+    RunSummary,
+    SeriesColumns,
+    TradesPage,
+    series_of,
+)
+from backtest_pipeline.service.routes.store import Store
+from backtest_pipeline.storage.run_tables.run_search import RunFilter
+
+router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
+_STORED = documented("RUN_NOT_FOUND", "RESULT_PATH_MISSING")
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+)
+
+RunId = Annotated[UUID, Path(description="As lists and answers give it.")]
+Points = Annotated[
+    int,
+    Query(ge=100, le=100_000, description="Bars at most; the highest and lowest stay."),
+]
+
+
+class RunsToCompare(BaseModel):
+    """Two runs or more, each once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_ids: list[UUID] = Field(min_length=2, max_length=20)
+
+
+class Pin(BaseModel):
+    """Why a run is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    note: str = Field("", max_length=500, pattern=PLAIN)
+
+
+@router.get("")
+def list_runs(asked: Annotated[RunQuery, Query()], store: Store, _user: Viewer) -> Runs:
+    """Stored runs, the newest first."""
+    wanted = asked.model_dump(exclude={"limit", "after"})
+    page = query.list_runs(store, RunFilter(**wanted), limit=asked.limit, after=asked.after)
+    return Runs.model_validate(page, from_attributes=True)
+
+
+@router.post(
+    "/compare",
+    responses={**_STORED, **documented(*SENT)},
+    dependencies=[Depends(require_json)],
+)
+def compare(asked: RunsToCompare, store: Store, _user: Viewer) -> RunComparison:
+    """Runs side by side: what was asked, what they were made from, and their results."""
+    return compare_runs(store, asked.run_ids)
+
+
+@router.get("/{run_id}", responses=_STORED)
+def get_run(run_id: RunId, store: Store, _user: Viewer) -> RunDetail:
+    """All that is known of a run but its series."""
+    return query.get_run(store, run_id)
+
+
+@router.get("/{run_id}/summary", responses=_STORED)
+def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
+    """A run in figures."""
+    return RunSummary.model_validate(query.get_run(store, run_id), from_attributes=True)
+
+
+@router.get("/{run_id}/trades", responses=_STORED)
+def trades(
+    run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
+) -> TradesPage:
+    """TradesPage of a run, by number."""
+    page = query.run_trades(store, run_id, limit=limit, after=after)
+    return TradesPage.model_validate(page, from_attributes=True)
+
+
+@router.get("/{run_id}/equity", responses=_STORED)
+def equity(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> SeriesColumns:
+    """Equity and benchmark by bar, in the quote currency."""
+    return series_of(run_id, query.run_equity(store, run_id, points=points))
+
+
+@router.get("/{run_id}/metrics/timeseries", responses=_STORED)
+def timeseries(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> SeriesColumns:
+    """Equity, drawdown, exposure and benchmark by bar."""
+    return series_of(run_id, query.run_timeseries(store, run_id, points=points))
+
+
+@router.get("/{run_id}/metrics/rolling", responses=_STORED)
+def rolling(
+    run_id: RunId,
+    store: Store,
+    _user: Viewer,
+    window: Annotated[int, Query(ge=2, le=10_000, description="Days of a window.")] = 90,
+) -> SeriesColumns:
+    """Return, volatility and Sharpe ratio of the days before each day."""
+    return series_of(run_id, query.run_rolling(store, run_id, window))
+
+
+@router.get(
+    "/{run_id}/artifacts/{name}",
+    responses={
+        **documented("RUN_NOT_FOUND", "NOT_FOUND", "RESULT_PATH_MISSING"),
+        200: {"content": {"application/octet-stream": {}}},
+    },
+    response_class=Response,
+)
+def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> Response:
+    """A file of a run, checked against its manifest; a table's rows say whose they are."""
+    try:
+        content = run_artifact(store, run_id, name)
+    except UnknownName as error:
+        raise Problem("NOT_FOUND", str(error)) from error
+    return Response(
+        content,
+        media_type="application/octet-stream",
+        headers={"Content-Disposition": f'attachment; filename="{name.rpartition("/")[2]}"'},
+    )
+
+
+@router.get("/{run_id}/report", responses=_STORED, response_class=HTMLResponse)
+def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
+    """A run as one HTML page that loads nothing."""
+    return HTMLResponse(
+        run_report(store, run_id), headers={"Content-Security-Policy": _PAGE_POLICY}
+    )
+
+
+@router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
+def delete(run_id: RunId, store: Store, _user: Runner) -> None:
+    """Delete a run with its files; one that is pinned, or that others need, stays."""
+    try:
+        delete_runs(store, [run_id])
+    except InvalidInput as error:
+        raise Problem("CONFLICT", str(error)) from error
+
+
+@router.put(
+    "/{run_id}/pin",
+    status_code=204,
+    responses={**documented("RUN_NOT_FOUND"), **documented(*SENT)},
+    dependencies=[Depends(require_json)],
+)
+def pin(run_id: RunId, asked: Pin, store: Store, user: Runner) -> None:
+    """Keep a run, however old."""
+    query.pin(store, [run_id], user.name, asked.note)
+
+
+@router.delete("/{run_id}/pin", status_code=204, responses=documented("RUN_NOT_FOUND"))
+def unpin(run_id: RunId, store: Store, _user: Runner) -> None:
+    """Unpin a run: retention may delete it again."""
+    query.unpin(store, [run_id])

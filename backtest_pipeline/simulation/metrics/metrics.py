@@ -1,0 +1,329 @@
+"""The metric dictionary, version 1: names, units, formulas, and their computation.
+
+Fractions, not percent. Daily figures come from the starting equity (that of the first bar, before
+which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
+the last equity): n daily returns r, 365 days a year, ddof 1. Undefined is NaN with a reason, never
+infinity, 0 or a sentinel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.simulation.metrics.daily import DAILY_STATISTICS, daily_statistics
+from backtest_pipeline.simulation.metrics.significance import (
+    minimum_track_record_length,
+    probabilistic_sharpe_ratio,
+)
+from backtest_pipeline.simulation.trades import Trades
+
+METRICS_VERSION = 1
+"""Raise it when the same trades and equity come to other metrics."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of the dictionary."""
+
+    name: str
+    unit: str
+    formula: str
+    undefined: str
+    """Why the metric is undefined where it is."""
+    source: str = "definition"
+    """Whose formula it is."""
+    version: int = 1
+    """Of the dictionary, the first with this formula."""
+
+
+_DAYS = "fewer than two daily returns, or none that vary"
+_BENCHMARK = "fewer than two daily returns, or a benchmark that does not vary"
+_LOSING_DAY = "fewer than two daily returns, or no losing day"
+_CLOSED = "no closed trade"
+
+METRICS: tuple[Metric, ...] = (
+    Metric("total_return", "fraction", "equity_end / equity_start - 1", "no bars"),
+    Metric(
+        "cagr",
+        "fraction a year",
+        "(equity_end / equity_start) ** (365 / days) - 1",
+        "less than a day of equity, or growth beyond what a double can hold",
+    ),
+    Metric("annual_volatility", "fraction a year", "std(r) * sqrt(365)", _DAYS),
+    Metric("sharpe", "per year", "mean(r) / std(r) * sqrt(365)", _DAYS, "Sharpe 1994"),
+    Metric(
+        "sortino",
+        "per year",
+        "mean(r) / sqrt(mean(min(r, 0) ** 2)) * sqrt(365)",
+        _LOSING_DAY,
+        "Sortino and Price 1994",
+    ),
+    Metric("calmar", "per year", "cagr / abs(max_drawdown)", "no drawdown, or no cagr"),
+    Metric("max_drawdown", "fraction", "min(equity / running_max(equity) - 1)", "no bars"),
+    Metric(
+        "max_drawdown_duration_days",
+        "days",
+        "longest time from a peak of equity until that peak is reached again, or the end",
+        "no bars",
+    ),
+    Metric(
+        "omega",
+        "ratio",
+        "sum(max(r, 0)) / sum(max(-r, 0))",
+        _LOSING_DAY,
+        "Keating and Shadwick 2002, threshold 0",
+    ),
+    Metric("value_at_risk_95", "fraction a day", "5th percentile of r (historical)", _DAYS),
+    Metric(
+        "expected_shortfall_95",
+        "fraction a day",
+        "mean of the floor(0.05 * (n - 1)) + 1 smallest r (historical)",
+        _DAYS,
+    ),
+    Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS),
+    Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: a normal has 3)", _DAYS),
+    Metric(
+        "psr",
+        "probability",
+        "Z(S * sqrt(n - 1) / sqrt(v)), v = 1 - skew * S + (kurtosis - 1) / 4 * S ** 2, "
+        "S = sharpe / sqrt(365), Z the normal distribution function",
+        _DAYS,
+        "Bailey and Lopez de Prado 2012",
+    ),
+    Metric(
+        "min_track_record_length",
+        "days",
+        "1 + v * (z(0.95) / S) ** 2, z the inverse of Z",
+        "no Sharpe ratio above 0, for which no length suffices",
+        "Bailey and Lopez de Prado 2012",
+    ),
+    Metric("trade_count", "trades", "trades, open ones included", ""),
+    Metric("win_rate", "fraction", "closed trades with pnl > 0 / closed trades", _CLOSED),
+    Metric(
+        "profit_factor",
+        "ratio",
+        "sum of positive pnl / abs(sum of negative pnl), closed trades",
+        "no closed losing trade",
+    ),
+    Metric("expectancy", "fraction a trade", "mean(pnl_pct) of closed trades", _CLOSED),
+    Metric("avg_win", "fraction", "mean(pnl_pct) of closed trades with pnl > 0", "no winner"),
+    Metric("avg_loss", "fraction", "mean(pnl_pct) of closed trades with pnl <= 0", "no loser"),
+    Metric("avg_holding_days", "days", "mean(exit_ts - entry_ts) of closed trades", _CLOSED),
+    Metric("exposure", "fraction", "bars closed in position / bars", "no bars"),
+    Metric(
+        "turnover",
+        "times a year",
+        "sum(size * fill price) / mean(daily equity) / days * 365",
+        "less than a day of equity",
+    ),
+    Metric("fees_paid", "quote currency", "sum of fees", ""),
+    Metric(
+        "slippage_cost", "quote currency", "sum of size * abs(fill price - price it aimed at)", ""
+    ),
+    Metric("funding_paid", "quote currency", "sum of funding; negative where received", ""),
+    Metric("benchmark_return", "fraction", "total_return of the benchmark", "no bars"),
+    Metric(
+        "alpha",
+        "fraction a year",
+        "(1 + mean(r - beta * b)) ** 365 - 1, b = daily returns of the benchmark",
+        _BENCHMARK,
+        "Jensen 1968, compounded",
+    ),
+    Metric("beta", "1", "cov(r, b) / var(b)", _BENCHMARK),
+    Metric(
+        "information_ratio",
+        "per year",
+        "mean(r - b) / std(r - b) * sqrt(365)",
+        "fewer than two daily returns, or a run that does not differ from its benchmark",
+    ),
+    Metric(
+        "tracking_error",
+        "fraction a year",
+        "std(r - b) * sqrt(365)",
+        "fewer than two daily returns",
+    ),
+)
+METRIC_NAMES = tuple(metric.name for metric in METRICS)
+AGAINST_BENCHMARK = ("benchmark_return", "alpha", "beta", "information_ratio", "tracking_error")
+_REASONS = {metric.name: metric.undefined for metric in METRICS}
+
+FAMILY_METRICS: tuple[Metric, ...] = (
+    Metric(
+        "dsr",
+        "probability",
+        "psr with S - S0 in the place of S in the numerator; S0 is the maximum to be expected of "
+        "n_trials Sharpe ratios that are worth nothing, each with a variance of 1 / (n - 1)",
+        _DAYS,
+        "Bailey and Lopez de Prado 2014",
+    ),
+    Metric(
+        "dsr_effective",
+        "probability",
+        "dsr with n_trials_effective in the place of n_trials",
+        _DAYS,
+        "Bailey and Lopez de Prado 2014",
+    ),
+    Metric("n_trials", "trials", "configurations of the family in the ledger", ""),
+    Metric(
+        "n_trials_effective",
+        "trials",
+        "sum over clusters of c + (1 - c) * m, m trials with a mean correlation of c",
+        "",
+        "Bailey and Lopez de Prado 2014",
+    ),
+)
+"""What follows from a run and from the other trials of its family; see docs/research.md."""
+
+
+def compute_metrics_batch(
+    panel: Panel,
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    trades: Trades,
+    *,
+    risk_free: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """All metrics of all columns.
+
+    Args:
+        panel: the bars; gives days and asset bounds.
+        equity: float64 `(n_runs, n_rows)`.
+        benchmark: float64 `(n_rows,)`, the benchmark's equity of each asset.
+        trades: the trades of all columns.
+        risk_free: return of cash a day, a fraction.
+
+    Returns:
+        One float64 `(n_columns,)` array per metric, NaN where undefined.
+    """
+    n_columns = equity.shape[0] * len(panel.assets)
+    metrics = equity_metrics(panel.ts, panel.offsets, equity, benchmark, risk_free=risk_free)
+    mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        metrics.update(trade_metrics(vars(trades), trades.column, n_columns))
+        metrics["turnover"] = metrics.pop("notional") / mean_equity / n_days * 365.0
+        bars = np.tile(panel.lengths, equity.shape[0])
+        metrics["exposure"] = metrics.pop("bars_in_position") / bars
+    for values in metrics.values():
+        values[~np.isfinite(values)] = np.nan
+    return {name: metrics[name] for name in METRIC_NAMES}
+
+
+def equity_metrics(
+    ts: np.ndarray,
+    offsets: np.ndarray,
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    *,
+    risk_free: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """The metrics that follow from equity alone, and `mean_equity` and `n_days`.
+
+    Args:
+        ts: int64 `(n_rows,)`, microseconds UTC.
+        offsets: int64 `(n_assets + 1,)`, rows of each asset.
+        equity: float64 `(n_runs, n_rows)`.
+        benchmark: float64 `(n_rows,)`.
+        risk_free: return of cash a day, a fraction.
+    """
+    table = daily_statistics(equity, benchmark, offsets, ts // DAY_US, risk_free)
+    table[~np.isfinite(table)] = np.nan
+    metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
+    deepest = np.abs(metrics["max_drawdown"])
+    metrics["calmar"] = np.divide(
+        metrics["cagr"], deepest, out=np.full_like(deepest, np.nan), where=deepest > 0
+    )
+    per_day = metrics["sharpe"] / np.sqrt(365)
+    shape = (metrics["skew"], metrics["kurtosis"])
+    metrics["psr"] = probabilistic_sharpe_ratio(per_day, metrics["n_days"], *shape)
+    metrics["min_track_record_length"] = minimum_track_record_length(per_day, *shape)
+    return metrics
+
+
+TRADE_COLUMNS = (
+    *("entry_ts", "exit_ts", "entry_price", "exit_price", "size", "fees", "slippage_cost"),
+    *("funding", "pnl", "pnl_pct", "bars_held", "is_open"),
+)
+
+
+def trade_metrics(
+    trades: Mapping[str, np.ndarray], column: np.ndarray, n_columns: int
+) -> dict[str, np.ndarray]:
+    """The metrics that follow from trades alone, and `notional` and `bars_in_position`.
+
+    Args:
+        trades: TRADE_COLUMNS by name, each `(n_trades,)`, stamps in microseconds.
+        column: int64 `(n_trades,)`, the column of each trade.
+        n_columns: columns in all.
+    """
+
+    def total(weights: np.ndarray) -> np.ndarray:
+        sums = np.bincount(column, weights=weights, minlength=n_columns)
+        return sums.astype(np.float64)  # without any trade NumPy counts in integers
+
+    pnl, pnl_pct = trades["pnl"], trades["pnl_pct"]
+    closed = ~trades["is_open"]
+    won = closed & (pnl > 0)
+    lost = closed & ~won
+    n_closed, n_won, n_lost = total(closed), total(won), total(lost)
+    held_days = (trades["exit_ts"] - trades["entry_ts"]) / DAY_US
+    prices = trades["entry_price"] + trades["exit_price"] * closed
+    return {
+        "trade_count": np.bincount(column, minlength=n_columns).astype(np.float64),
+        "win_rate": n_won / n_closed,
+        "profit_factor": total(pnl * won) / -total(pnl * lost),
+        "expectancy": total(pnl_pct * closed) / n_closed,
+        "avg_win": total(pnl_pct * won) / n_won,
+        "avg_loss": total(pnl_pct * lost) / n_lost,
+        "avg_holding_days": total(held_days * closed) / n_closed,
+        "fees_paid": total(trades["fees"]),
+        "slippage_cost": total(trades["slippage_cost"]),
+        "funding_paid": total(trades["funding"]),
+        "notional": total(trades["size"] * prices),
+        "bars_in_position": total(trades["bars_held"]),
+    }
+
+
+def metrics_page() -> str:
+    """The dictionary as the Markdown of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        f"Version {METRICS_VERSION}. Fractions, not percent. Daily figures come from the starting",
+        "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
+        "equity): n daily returns `r`, 365 days a year, `std` with ddof 1. Sharpe, Sortino, omega",
+        "and alpha are in excess of the risk-free return of a day, 0 unless configured. The",
+        "benchmark is buy and hold of the same asset at the same fee and slippage, no funding,",
+        "unless another is asked for. An undefined metric is NULL, and its reason stands beside",
+        "it: never infinity, 0 or a sentinel.",
+        "",
+        *_table_of(METRICS),
+        "",
+        "A stored run also has what follows from the other trials of its family; see",
+        "[research.md](research.md).",
+        "",
+        *_table_of(FAMILY_METRICS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table_of(metrics: Iterable[Metric]) -> list[str]:
+    rows = [
+        f"| `{m.name}` | {m.unit} | `{m.formula}` | {m.undefined or 'never'} | {m.source} |"
+        f" {m.version} |"
+        for m in metrics
+    ]
+    return [
+        "| metric | unit | formula | undefined | source | since version |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+    ]
+
+
+def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Why each undefined (NaN) metric of one run is so."""
+    return {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)}

@@ -1,0 +1,1 @@
+"""One asset or many as pandas objects, as a notebook has them."""

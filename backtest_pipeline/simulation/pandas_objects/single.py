@@ -1,0 +1,264 @@
+"""One asset on plain pandas objects: the batch of one that a notebook asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.panel import stamps_us, utc_index
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.metrics.benchmarks import (
+    benchmark_equity,
+    equity_values,
+    seen_last,
+)
+from backtest_pipeline.simulation.metrics.equity import drawdowns, position_values
+from backtest_pipeline.simulation.metrics.metrics import (
+    AGAINST_BENCHMARK,
+    METRIC_NAMES,
+    TRADE_COLUMNS,
+    equity_metrics,
+    trade_metrics,
+    undefined_reasons,
+)
+from backtest_pipeline.simulation.orders import NOTHING_PENDING
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, events_of
+from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
+from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.simulation.trades import Trades, trade_columns
+
+SIDES = {1: "long", -1: "short", 0: "flat"}
+_ASSET = "asset"
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """The result of one run.
+
+    Attributes:
+        equity: account value at each bar's close, in the quote currency.
+        drawdown: equity over its running maximum, less 1.
+        exposure: value of the position over the equity; negative while short.
+        benchmark: equity of the benchmark.
+        trades: one row per trade.
+        metrics: the dictionary of docs/metrics.md; None where undefined.
+        undefined: why a metric is None.
+        pending: side that the last bar's signal asks for at the next open, None where none.
+        refused: entries that could not be sized, or were too small.
+        liquidated: whether the equity was lost.
+    """
+
+    equity: pd.Series
+    drawdown: pd.Series
+    exposure: pd.Series
+    benchmark: pd.Series
+    trades: pd.DataFrame
+    metrics: dict[str, float | None]
+    undefined: dict[str, str]
+    pending: str | None
+    refused: int
+    liquidated: bool
+
+    @property
+    def returns(self) -> pd.Series:
+        """Change of the equity from bar to bar, a fraction; the first is NaN."""
+        return pd.Series(self.equity.pct_change().rename("returns"))
+
+
+def simulate(
+    bars: pd.DataFrame,
+    entries: pd.Series,
+    exits: pd.Series,
+    short_entries: pd.Series | None = None,
+    short_exits: pd.Series | None = None,
+    *,
+    costs: CostModel | None = None,
+    sizing: Sizing | None = None,
+    stops: StopRules | None = None,
+    funding: pd.Series | None = None,
+    finer: pd.DataFrame | None = None,
+    benchmark: str | pd.Series = "asset",
+    initial_cash: float = 10_000.0,
+    max_leverage: float = 1.0,
+    lot_size: float = 0.0,
+    min_notional: float = 0.0,
+    delay_bars: int = 0,
+    intrabar: str = IntrabarOrder.STOP_FIRST.value,
+    risk_free: float = 0.0,
+    timeframe: str | None = None,
+) -> SimulationResult:
+    """Trade signals on one asset's bars; a signal of bar t fills at the open of bar t + 1.
+
+    docs/simulation.md has the rules.
+
+    Args:
+        bars: columns open, high, low, close; tz-aware, strictly increasing index of T stamps.
+        entries: boolean, T; enter long.
+        exits: boolean, T; leave a long.
+        short_entries: boolean, T; enter short.
+        short_exits: boolean, T; leave a short.
+        costs: fees, slippage, funding; 10, 5 and 0 basis points where not given.
+        sizing: how much of the equity an entry uses; all of it where not given.
+        stops: levels and times at which a position is left; none where not given.
+        funding: rates by tz-aware stamp that longs pay, in place of the flat rate.
+        finer: bars of the same asset at a finer timeframe, to tell a stop from a target.
+        benchmark: "asset" (buy and hold at the same costs), "cash", or the equity of anything
+            else by tz-aware stamp, of which the value seen last counts.
+        initial_cash: starting equity.
+        max_leverage: gross exposure that an entry may bring the account to, in equities.
+        lot_size, min_notional: the venue's limits of an order; 0 is none.
+        delay_bars: bars that each signal is late beyond the next open.
+        intrabar: `stop_first` or `target_first` where one bar has both and nothing tells.
+        risk_free: return of cash a day, a fraction.
+        timeframe: name of the bars' timeframe; found from their spacing where not given.
+
+    Raises:
+        InvalidInput: for fewer than two bars, naive, unsorted or duplicate stamps, prices that
+            are not positive numbers, an open or close outside low..high, or signals that do not
+            fit the bars. Nothing is skipped or filled.
+        UnknownName: for a timeframe, an intrabar order or a benchmark that there is not.
+    """
+    panel = bars_panel(bars, timeframe, _ASSET)
+    if len(panel) < 2:
+        raise InvalidInput(
+            f"{len(panel)} bars; a signal fills at the next bar's open, so give at least two"
+        )
+    signals = {
+        "entries": entries,
+        "exits": exits,
+        "short_entries": short_entries,
+        "short_exits": short_exits,
+    }
+    config = SimulationConfig(
+        costs=costs or CostModel(),
+        sizing=sizing or FixedFractional(),
+        stops=stops or StopRules(),
+        direction=Direction.LONG if short_entries is None else Direction.BOTH,
+        initial_cash=initial_cash,
+        max_leverage=max_leverage,
+        lot_size=lot_size,
+        min_notional=min_notional,
+        delay_bars=delay_bars,
+        intrabar=IntrabarOrder.of(intrabar),
+        risk_free=risk_free,
+    )
+    rates = None if funding is None else FundingRates.of({_ASSET: funding})
+    batch = simulate_batch(
+        panel,
+        events_of(signals, bars.index),
+        config,
+        funding=rates,
+        finer=None if finer is None else bars_panel(finer, None, _ASSET),
+        benchmark=benchmark_equity(panel, benchmark, config),
+    )
+    return single_result(batch)
+
+
+def single_result(batch: BatchResult) -> SimulationResult:
+    """The only column of a batch of one."""
+    index = utc_index(batch.panel.ts)
+    equity = batch.equity[:1]
+    values = {name: float(column[0]) for name, column in batch.metrics.items()}
+    pending = int(batch.pending[0])
+    held = position_values(batch.panel, batch.trades, 1)[0]
+    exposure = np.divide(held, equity[0], out=np.zeros_like(held), where=equity[0] > 0)
+    return SimulationResult(
+        equity=pd.Series(equity[0], index, name="equity"),
+        drawdown=pd.Series(drawdowns(equity, batch.panel.offsets)[0], index, name="drawdown"),
+        exposure=pd.Series(exposure, index, name="exposure"),
+        benchmark=pd.Series(batch.benchmark, index, name="benchmark"),
+        trades=trade_frame(batch.trades),
+        metrics=defined(values),
+        undefined=undefined_reasons(values),
+        pending=None if pending == NOTHING_PENDING else SIDES[pending],
+        refused=int(batch.refused[0]),
+        liquidated=bool(batch.liquidated[0]),
+    )
+
+
+def compute_metrics(
+    equity: pd.Series,
+    benchmark: pd.Series | None = None,
+    trades: pd.DataFrame | None = None,
+    *,
+    risk_free: float = 0.0,
+) -> dict[str, float | None]:
+    """The metric dictionary of an equity curve; docs/metrics.md has the formulas.
+
+    Args:
+        equity: account value by tz-aware, strictly increasing stamp; the first is the start.
+        benchmark: equity to compare with, of which the value seen last counts.
+        trades: one row per trade, columns as in `SimulationResult.trades`.
+        risk_free: return of cash a day, a fraction.
+
+    Returns:
+        Every metric; None where it is undefined, or needs a benchmark or trades that are not given.
+
+    Raises:
+        InvalidInput: for an equity or a benchmark that `equity_values` refuses, or trades that lack
+            a column or hold something else in it than numbers.
+    """
+    if not np.isfinite(risk_free):
+        raise InvalidInput(f"risk_free must be a number, not {risk_free!r}")
+    ts, values = equity_values(equity, "equity")
+    against = np.ones(len(ts)) if benchmark is None else seen_last(ts, benchmark, values[0])
+    offsets = np.array([0, len(ts)])
+    found = equity_metrics(ts, offsets, values[None, :], against, risk_free=risk_free)
+    mean_equity, n_days = found.pop("mean_equity"), found.pop("n_days")
+    if benchmark is None:
+        found = {name: column for name, column in found.items() if name not in AGAINST_BENCHMARK}
+    if trades is not None:
+        columns = _trade_arrays(trades)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found |= trade_metrics(columns, np.zeros(len(trades), np.int64), 1)
+            found["turnover"] = found["notional"] / mean_equity / n_days * 365.0
+            found["exposure"] = np.array([np.mean(_held_at(ts, columns))])
+    nan = np.array([np.nan])
+    return defined({name: float(found.get(name, nan)[0]) for name in METRIC_NAMES})
+
+
+def _held_at(ts: np.ndarray, trades: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether any trade is held at each stamp: entered by then, and not left."""
+    entered = np.searchsorted(np.sort(trades["entry_ts"]), ts, side="right")
+    exits = np.sort(trades["exit_ts"][~trades["is_open"]])
+    return entered > np.searchsorted(exits, ts, side="right")
+
+
+def _trade_arrays(trades: pd.DataFrame) -> dict[str, np.ndarray]:
+    if not isinstance(trades, pd.DataFrame):
+        raise InvalidInput(f"trades must be a data frame, not {type(trades).__name__}")
+    missing = [name for name in TRADE_COLUMNS if name not in trades.columns]
+    if missing:
+        raise InvalidInput(f"trades have no column {', '.join(map(repr, missing))}")
+    columns = {}
+    for name in TRADE_COLUMNS:
+        if name in ("entry_ts", "exit_ts"):
+            columns[name] = stamps_us(pd.Index(trades[name]), f"trades: {name}")
+            continue
+        try:
+            columns[name] = trades[name].to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"trades: {name!r} does not hold numbers: {error}") from error
+        if not np.all(np.isfinite(columns[name])):
+            raise InvalidInput(f"trades: {name!r} is missing or infinite in some rows")
+    columns["is_open"] = columns["is_open"] != 0
+    return columns
+
+
+def defined(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics with None where they are undefined."""
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def trade_frame(trades: Trades) -> pd.DataFrame:
+    """The trade log as a data frame."""
+    columns = trade_columns(trades)
+    stamps = {name: utc_index(columns[name]) for name in ("entry_ts", "exit_ts")}
+    return pd.DataFrame({**columns, **stamps})

@@ -1,0 +1,208 @@
+"""Artifacts on a local disk: flushed under an unfinished name, then renamed.
+
+A file or folder has its final name only once its bytes are on the disk, and so is the name: after
+a loss of power as well, it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.storage.artifacts.backend import (
+    ABANDONED_AFTER_S,
+    UNFINISHED,
+    StoredFile,
+    sha256_of,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Files below a local folder.
+
+    Attributes:
+        root: the folder.
+        what: what it is to people.
+        elsewhere: what to do to have another one.
+    """
+
+    root: Path
+    what: str = "artifact folder"
+    elsewhere: str = "set BACKTEST_ARTIFACTS_URL to another folder"
+
+    @cached_property
+    def _verified(self) -> set[str]:
+        return set()
+
+    @property
+    def where(self) -> str:
+        return str(self.root)
+
+    def require_writable(self) -> None:
+        probe = self.root / f"{UNFINISHED}{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"probe")
+            probe.read_bytes()
+        except OSError as error:
+            raise ArtifactError(
+                f"the {self.what} {self.root} cannot be written ({error.strerror}); make it "
+                f"writable or {self.elsewhere}"
+            ) from error
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+
+    def ping(self) -> None:
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+            raise ArtifactError(
+                f"the {self.what} {self.root} is gone or cannot be written; make it writable or "
+                f"{self.elsewhere}"
+            )
+
+    def sweep(self) -> int:
+        too_old = time.time() - ABANDONED_AFTER_S
+        found = 0
+        for parent, folders, files in os.walk(self.root):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if name.startswith(UNFINISHED) and _last_changed(path) < too_old:
+                    _remove(path)
+                    found += 1
+            folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        return found
+
+    def stored(self) -> Iterator[StoredFile]:
+        for parent, folders, files in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not name.startswith(UNFINISHED))
+            for name in sorted(files):
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):  # removed while we look
+                    if not name.startswith(UNFINISHED):
+                        found = path.stat()
+                        at = datetime.fromtimestamp(found.st_mtime, UTC)
+                        yield StoredFile(path.relative_to(self.root).as_posix(), found.st_size, at)
+
+    def gone(self, uris: Collection[str]) -> set[str]:
+        return {uri for uri in uris if not (self.root / uri).exists()}
+
+    def read(self, uri: str) -> bytes:
+        try:
+            return (self.root / uri).read_bytes()
+        except NotADirectoryError as error:
+            raise FileNotFoundError(uri) from error
+
+    def path(self, uri: str, sha256: str) -> Path | None:
+        path = self.root / uri
+        if not path.is_file():
+            raise FileNotFoundError(uri)
+        if uri not in self._verified:
+            if sha256_of(path) != sha256:
+                return None
+            self._verified.add(uri)
+        return path
+
+    def holds(self, uri: str, sha256: str) -> bool:
+        self._verified.discard(uri)
+        with suppress(FileNotFoundError):
+            return self.path(uri, sha256) is not None
+        return False
+
+    def bring(self, uri: str) -> None:
+        """Nothing to do: it is here, or nowhere."""
+
+    @contextmanager
+    def writing(self, folder: str) -> Iterator[Path]:
+        parent = self.root / folder
+        unfinished = parent / f"{UNFINISHED}{uuid.uuid4().hex}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+        except OSError as error:
+            raise self._refusal(parent, error) from error
+        finally:
+            _remove(unfinished)
+
+    def _refusal(self, folder: Path, error: OSError) -> ArtifactError:
+        reason = error.strerror or error
+        if error.errno in _FULL:
+            return ArtifactError(
+                f"cannot write artifacts to {folder}: its disk is full ({reason}); make room, or "
+                f"{self.elsewhere}"
+            )
+        return ArtifactError(
+            f"cannot write artifacts to {folder}: {reason}; mend that, or {self.elsewhere}"
+        )
+
+    def put_file(self, unfinished: Path, uri: str) -> None:
+        path = self.root / uri
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(path)
+        flush(path.parent)
+        self._verified.add(uri)
+
+    def put_directory(self, unfinished: Path, uri: str) -> None:
+        flush(unfinished)
+        try:
+            unfinished.rename(self.root / uri)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(uri) from error
+            raise
+        flush((self.root / uri).parent)
+
+    def remove(self, uri: str) -> None:
+        path = self.root / uri
+        if not path.parent.resolve().is_relative_to(self.root.resolve()):
+            raise ArtifactError(f"{uri} leads out of {self.root} and is left alone; look there")
+        # Renamed first, so that a kill leaves no directory that has lost some of its files.
+        doomed = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.rename(doomed)
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot remove {path}: {error.strerror}; make {self.root} writable"
+            ) from error
+        _remove(doomed)
+        for known in [v for v in tuple(self._verified) if v == uri or v.startswith(f"{uri}/")]:
+            self._verified.discard(known)
+
+
+def flush(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; none there is as good."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+
+
+def _last_changed(path: Path) -> float:
+    """When a path was changed; now where its writer has just finished."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()

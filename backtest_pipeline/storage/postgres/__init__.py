@@ -1,0 +1,1 @@
+"""The server, connections, transactions, schema and bulk writes."""

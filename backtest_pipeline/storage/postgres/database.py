@@ -1,0 +1,358 @@
+"""One database: connections, transactions and errors.
+
+`Database.begin` is a transaction for statements, `Database.arrow` one for whole Arrow tables.
+Both go to the schema that the connection string's search path names, in UTC, with limits on how
+long anything may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from backtest_pipeline.market.errors import (
+    RowsRefused,
+    SchemaNotMigrated,
+    StoreError,
+    StoreOutOfReach,
+    StoreUnavailable,
+)
+from backtest_pipeline.storage.postgres.embedded import PORT, SUPERUSER, embedded_server
+from backtest_pipeline.storage.postgres.retry import Retry
+from backtest_pipeline.storage.settings import Settings
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
+
+T = TypeVar("T")
+
+EMBEDDED_DATABASE = "backtest"
+DSN = "BACKTEST_POSTGRES_DSN"
+FEATURES_DSN = "BACKTEST_FEATURES_DSN"
+DAGSTER_SCHEMA = "dagster"
+_SESSION = {
+    "timezone": "UTC",
+    "statement_timeout": "15min",
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "5min",
+    "jit": "off",
+}
+_CONNECTION = {
+    "application_name": "backtest_pipeline",
+    "connect_timeout": "5",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+# The server ends a statement after 15 minutes: of one that takes longer, the end was lost.
+_ANSWER_S = 16 * 60.0
+_PING_S = 10.0
+_LONGEST_REASON = 300
+_NO_PASSWORD_FITS = ("28P01", "28000")
+_NO_DATABASE = "3D000"
+_NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
+_BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
+_WAITED_TOO_LONG = ("57014", "55P03")
+# The classes "connection exception", "transaction rollback" (a deadlock) and "operator
+# intervention" (a shutdown), and "too many connections": doing it again may do.
+_OF_THE_MOMENT = ("08", "40", "57P", "53300")
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that answered when it was opened.
+
+    Attributes:
+        conninfo: libpq connection string; holds the password and is not part of the repr.
+        engine: SQLAlchemy engine on psycopg, for statements.
+        where: host and database, for messages.
+        variable: the setting that names it, for messages.
+        retry: how long it is waited for when it goes away.
+    """
+
+    conninfo: str = field(repr=False)
+    engine: sa.Engine = field(repr=False)
+    where: str
+    variable: str = DSN
+    retry: Retry = field(default_factory=Retry, repr=False)
+    _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_arrow", _ArrowDriver(self.conninfo))
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """One transaction: committed at the end, rolled back on any error.
+
+        Raises:
+            StoreUnavailable, SchemaNotMigrated, StoreError: for what the database reports.
+        """
+        with self.errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def arrow(self) -> Iterator[ArrowConnection]:
+        """One transaction on a connection that reads and writes Arrow tables; errors as `begin`."""
+        with self.errors(), self._arrow.connection() as connection:
+            yield connection
+            connection.commit()
+
+    def retrying(self, what: str, work: Callable[[], T], given_up: Event | None = None) -> T:
+        """Do some work that uses this database, again where the database goes away meanwhile.
+
+        Args:
+            what: names the work in the log.
+            work: comes to the same however often it is done, and whether or not its last COMMIT
+                was done; see `storage.postgres.retry`.
+            given_up: ends the waiting when it is set.
+
+        Raises:
+            StoreOutOfReach: where the database did not come back in time, or refuses us.
+        """
+        return self.retry.outlast(what, work, self.ping, given_up)
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable unless the server answers within seconds."""
+        with self.errors(), closing(_Connection.connect(self.conninfo)) as connection:
+            connection.answer_s = _PING_S
+            connection.execute("SELECT 1")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the drivers' errors into ours; for code on a connection of its own."""
+        from adbc_driver_manager import Error as ArrowError
+
+        try:
+            yield
+        except DBAPIError as error:
+            raise _translated(error.orig, self.where, self.variable) from error
+        except PoolTimeout as error:
+            raise StoreUnavailable(
+                f"{self.where}: all connections of this process are taken; ask again later"
+            ) from error
+        except (psycopg.Error, ArrowError) as error:
+            raise _translated(error, self.where, self.variable) from error
+
+    def dagster_url(self) -> str:
+        """The SQLAlchemy URL of Dagster's own storage, password included.
+
+        It is the schema `dagster` of the same database: one backup holds both, a database user
+        needs no right to create databases, and a cloned database has storage of its own. Dagster
+        wants psycopg2: SQLAlchemy's default driver breaks its event log.
+        """
+        words = _words(self.conninfo)
+        words.pop("application_name")
+        options = f"{words.pop('options')} -csearch_path={DAGSTER_SCHEMA}"
+        url = sa.URL.create(
+            "postgresql+psycopg2",
+            username=words.pop("user", None),
+            password=words.pop("password", None),
+            database=words.pop("dbname", None),
+            query=words | {"options": options},
+        )
+        return url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self.engine.dispose()
+        self._arrow.close()
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that no answer is waited on for ever: keepalives are answered by a kernel."""
+
+    answer_s = _ANSWER_S
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise  # whoever asked for it deals with it
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"the server has not answered for {self.answer_s:g} s"
+            ) from None
+
+
+class _ArrowDriver:
+    """Arrow connections of one driver, opened when the first is asked for, used again when idle.
+
+    A driver reads all types of the database when it opens, which takes eight times as long as
+    connecting, and connecting takes thirty times as long as a statement.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._lock = Lock()
+        self._first: ArrowConnection | None = None
+        self._idle: list[ArrowConnection] = []
+
+    @contextmanager
+    def connection(self) -> Iterator[ArrowConnection]:
+        """A connection of its own, in a transaction; one that an error ended is not used again."""
+        connection = self._taken() or self._opened()
+        try:
+            connection.adbc_connection.set_autocommit(False)
+            yield connection
+            # Idle, it must neither be in a transaction nor hold temporary tables.
+            connection.adbc_connection.set_autocommit(True)
+            _execute(connection, "DISCARD TEMP")
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._idle.append(connection)
+
+    def _taken(self) -> ArrowConnection | None:
+        """An idle connection whose server still answers."""
+        from adbc_driver_manager import Error as ArrowError
+
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            try:
+                _execute(connection, "SELECT 1")
+            except ArrowError:
+                connection.close()  # the server was restarted, or has ended the session
+            else:
+                return connection
+
+    def _opened(self) -> ArrowConnection:
+        from adbc_driver_postgresql.dbapi import connect
+
+        with self._lock:
+            if self._first is None:
+                self._first = connect(self._conninfo, autocommit=True)
+            return self._first.adbc_clone()
+
+    def close(self) -> None:
+        """Let go of the connections and the driver; it opens again where it is asked."""
+        with self._lock:
+            for connection in (*self._idle, *([self._first] if self._first else [])):
+                connection.close()
+            self._idle, self._first = [], None
+
+
+def _execute(connection: ArrowConnection, statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name, the embedded server started if that is it.
+
+    Raises:
+        StoreUnavailable: where it does not answer, or refuses; with host and database, never
+            with the password.
+        ConfigurationError: where the embedded server cannot run below the home folder.
+    """
+    if settings.run_store_mode == "embedded":
+        server = embedded_server(settings.home)
+        address = {"host": str(server.socket_folder), "port": PORT, "user": SUPERUSER}
+        _ensure_database(make_conninfo("", dbname="postgres", **address), EMBEDDED_DATABASE)
+        own = make_conninfo("", dbname=EMBEDDED_DATABASE, **address)
+        return connect_database(own, retry=Retry(settings.store_retry_s, server.revive))
+    assert settings.postgres_dsn is not None  # noqa: S101  (a rule of Settings)
+    return connect_database(
+        settings.postgres_dsn.get_secret_value(), retry=Retry(settings.store_retry_s)
+    )
+
+
+def connect_database(
+    dsn: str,
+    *,
+    variable: str = DSN,
+    read_only: bool = False,
+    retry: Retry | None = None,
+) -> Database:
+    """The database behind a libpq connection string; raises as `open_database`.
+
+    Args:
+        dsn: URL or `key=value` words.
+        variable: the setting that holds it, for messages.
+        read_only: refuse every statement that would write.
+        retry: how long it is waited for when it goes away; opening it never waits.
+    """
+    words = _words(dsn)
+    session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
+    # The last one counts: nothing in the string can take it back.
+    guard = "-cdefault_transaction_read_only=on" if read_only else ""
+    options = " ".join(filter(None, (session, words.pop("options", ""), guard)))
+    conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: _Connection.connect(conninfo),
+        pool_pre_ping=True,
+        pool_size=4,
+        max_overflow=8,
+        hide_parameters=True,
+    )
+    where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
+    database = Database(conninfo, engine, where, variable, retry or Retry())
+    database.ping()
+    return database
+
+
+def _words(dsn: str) -> dict[str, str]:
+    return {name: str(word) for name, word in conninfo_to_dict(dsn).items() if word is not None}
+
+
+def _ensure_database(conninfo: str, name: str) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        known = "SELECT FROM pg_database WHERE datname = %s"
+        if connection.execute(known, [name]).fetchone() is None:
+            create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            try:
+                connection.execute(create)
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return  # another process was first
+
+
+def _translated(error: Any, where: str, variable: str) -> StoreError:
+    """The error of ours for a driver's error, told by its SQLSTATE."""
+    state = getattr(error, "sqlstate", None)
+    lines = str(error).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    if len(reason) > _LONGEST_REASON:  # a driver quotes the whole statement before it
+        reason = f"... {reason[-_LONGEST_REASON:]}"
+    no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
+    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
+        return StoreOutOfReach(f"{where}: user name or password refused; check {variable}")
+    if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
+        return StoreOutOfReach(f"{where}: no such database; create it, or mend the DSN")
+    if state in _NO_SUCH_OBJECT and variable == FEATURES_DSN:
+        return StoreError(f"{where}: {reason}; the table has changed since it was looked at")
+    if state in _NO_SUCH_OBJECT:
+        return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
+    if state is not None and state.startswith(_BAD_DATA):
+        return RowsRefused(f"{where}: {reason}")
+    if state in _WAITED_TOO_LONG:
+        return StoreError(
+            f"{where}: {reason}; another writer holds the rows, or the block is large"
+        )
+    of_the_moment = (
+        state.startswith(_OF_THE_MOMENT)
+        if state
+        else isinstance(error, psycopg.OperationalError)
+        or type(error).__name__ == "OperationalError"
+    )
+    if of_the_moment:
+        return StoreUnavailable(
+            f"{where}: {reason}; check that the server runs and that {variable} names it"
+        )
+    return StoreError(f"{where}: {reason}")

@@ -1,0 +1,170 @@
+"""The schema: a baseline, then numbered migrations; each file is applied once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
+from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database
+from backtest_pipeline.storage.tables.dimensions import sync_timeframes
+
+_FILE_NAME = re.compile(r"(baseline/\d{2}|migrations/\d{4})_[a-z0-9_]+\.sql")
+_ROLES = "roles.sql"  # repeated by every migrate
+_LOCK = 7_204_315_526_001  # any number that nobody else takes
+_CREATE_RECORD = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        name       TEXT PRIMARY KEY,
+        sha256     TEXT NOT NULL,
+        applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+    )"""
+
+
+@dataclass(frozen=True)
+class SchemaFile:
+    """A file of the schema.
+
+    Attributes:
+        name: its path below `sql`, such as `baseline/01_dimensions.sql`.
+        sql: its statements.
+        sha256: hash of its bytes.
+    """
+
+    name: str
+    sql: str
+    sha256: str
+
+    @property
+    def in_baseline(self) -> bool:
+        return self.name.startswith("baseline/")
+
+
+def sql_folder() -> Path:
+    """Where the SQL files lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[2]
+    for folder in (package / "sql", package.parent / "sql"):
+        if folder.is_dir():
+            return folder
+    raise ConfigurationError(f"no folder sql in {package} or beside it; reinstall the package")
+
+
+def schema_files(folder: Path | None = None) -> list[SchemaFile]:
+    """The baseline and the migrations, in the order in which they are applied.
+
+    Raises:
+        ConfigurationError: for a file with another name, or a number that is used twice.
+    """
+    folder = folder or sql_folder()
+    found: dict[str, SchemaFile] = {}
+    for path in sorted(folder.rglob("*.sql")):
+        name = path.relative_to(folder).as_posix()
+        if name == _ROLES:
+            continue
+        match = _FILE_NAME.fullmatch(name)
+        if match is None or match[1] in found:
+            raise ConfigurationError(
+                f"{name}: SQL files are called baseline/NN_name.sql or migrations/NNNN_name.sql, "
+                "and each number is used once"
+            )
+        data = path.read_bytes()
+        found[match[1]] = SchemaFile(name, data.decode(), hashlib.sha256(data).hexdigest())
+    return list(found.values())
+
+
+def migrate(database: Database, folder: Path | None = None) -> list[str]:
+    """Apply the files that are missing, all in one transaction; returns their names.
+
+    Any number of processes may do this at once: all but one wait, and find nothing to do.
+
+    Raises:
+        SchemaNotMigrated: where the store is of an older schema or of a newer release, or an
+            applied file has changed; nothing is applied then.
+        StoreError: where a file fails; nothing is applied then either.
+    """
+    files = schema_files(folder)
+    with database.begin() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        recorded = _recorded(connection)
+        _refuse_other_schema(recorded, files, database.where)
+        connection.execute(sa.text(_CREATE_RECORD))
+        missing = [file for file in files if file.name not in recorded]
+        for file in missing:
+            _apply(database, connection, file)
+        connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{DAGSTER_SCHEMA}"'))
+        sync_timeframes(connection)
+        _run(connection, (sql_folder() / _ROLES).read_text())
+    return [file.name for file in missing]
+
+
+def check(database: Database, folder: Path | None = None) -> None:
+    """Raise SchemaNotMigrated, saying what to do, unless exactly the files here are applied."""
+    files = schema_files(folder)
+    with database.begin() as connection:
+        recorded = _recorded(connection)
+    _refuse_other_schema(recorded, files, database.where)
+    missing = [file.name for file in files if file.name not in recorded]
+    if missing:
+        raise SchemaNotMigrated(
+            f"{database.where}: not applied yet: {', '.join(missing)};"
+            " run `backtest-pipeline migrate`"
+        )
+
+
+def _apply(database: Database, connection: sa.Connection, file: SchemaFile) -> None:
+    try:
+        with database.errors():
+            _run(connection, file.sql)
+    except StoreError as error:
+        raise type(error)(f"{file.name}: {error}") from error
+    connection.execute(
+        sa.text("INSERT INTO schema_migrations (name, sha256) VALUES (:name, :sha256)"),
+        {"name": file.name, "sha256": file.sha256},
+    )
+
+
+def _run(connection: sa.Connection, statements: str) -> None:
+    cursor = connection.connection.cursor()  # the driver's own: many statements, % as it is
+    cursor.execute(statements)
+    cursor.close()
+
+
+def _recorded(connection: sa.Connection) -> dict[str, str]:
+    """The hash of each file that was applied, by name; empty for a store without a schema."""
+    if not connection.scalar(sa.text("SELECT to_regclass('schema_migrations') IS NOT NULL")):
+        return {}
+    rows = connection.execute(sa.text("SELECT name, sha256 FROM schema_migrations"))
+    return {row.name: row.sha256 for row in rows}
+
+
+def _refuse_other_schema(
+    recorded: Mapping[str, str], files: Sequence[SchemaFile], where: str
+) -> None:
+    """Raise SchemaNotMigrated unless the files that were applied are among those here."""
+    if any("/" not in name for name in recorded):  # recorded before there was a baseline
+        raise SchemaNotMigrated(
+            f"{where}: the store has an older schema, which this release does not migrate; start a"
+            " new store (another BACKTEST_HOME or another database) or remove this one, and a"
+            " refresh computes its runs again"
+        )
+    newer = sorted(recorded.keys() - {file.name for file in files})
+    if newer:
+        raise SchemaNotMigrated(
+            f"{where}: the store was migrated by a newer release ({', '.join(newer)}); upgrade"
+            " backtest-pipeline, or use another store"
+        )
+    changed = [
+        file.name
+        for file in files
+        if (file.name in recorded or (recorded and file.in_baseline))
+        and recorded.get(file.name) != file.sha256
+    ]
+    if changed:
+        raise SchemaNotMigrated(
+            f"{where}: {', '.join(changed)} changed after it was applied; restore the file and put"
+            " the change into a new migration"
+        )

@@ -1,0 +1,1 @@
+"""The tables of runs, and of what follows from them."""

@@ -1,0 +1,231 @@
+"""Leaderboards, the gates that were registered before them, and negative controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.runs import with_provenance
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+from sqlalchemy import Connection, text
+
+BOARDS_KEPT = 10
+
+
+class GateSet(NamedTuple):
+    """Gates as they were registered; `gates` are JSON values."""
+
+    gate_set_id: str
+    name: str
+    gates: list[dict[str, Any]]
+    registered_at: datetime
+
+
+def gate_set(connection: Connection, name: str) -> GateSet:
+    """The gates of this name; raises UnknownName where none are registered."""
+    rows = connection.execute(
+        text("SELECT gate_set_id, name, gates, registered_at FROM gate_sets ORDER BY name")
+    )
+    found = {row.name: GateSet(*row) for row in rows}
+    if name not in found:
+        raise UnknownName("gate set", name, found)
+    return found[name]
+
+
+def register_gate_set(connection: Connection, name: str, gates: str) -> GateSet:
+    """Register gates (canonical JSON) under a name; the same ones again change nothing.
+
+    Raises:
+        InvalidInput: where the name means other gates, or the gates have another name.
+    """
+    values = {"name": name, "gates": gates}
+    connection.execute(
+        text(
+            "INSERT INTO gate_sets (name, gates) VALUES (:name, CAST(:gates AS jsonb))"
+            " ON CONFLICT DO NOTHING"
+        ),
+        values,
+    )
+    taken = connection.execute(
+        text(
+            "SELECT gate_set_id, name, gates, registered_at FROM gate_sets"
+            " WHERE name = :name OR gates = CAST(:gates AS jsonb)"
+        ),
+        values,
+    )
+    first, *others = [GateSet(*row) for row in taken]
+    same = connection.scalar(
+        text("SELECT count(*) FROM gate_sets WHERE name = :name AND gates = CAST(:gates AS jsonb)"),
+        values,
+    )
+    if others or not same:
+        raise InvalidInput(
+            f"gate set {name!r}: {first.name!r} was registered at {first.registered_at:%F %T} UTC "
+            "with the same gates or under the same name, and stays; choose another name, or take "
+            "that set"
+        )
+    return first
+
+
+def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
+    """Every current run that was completed, with its metrics, in a stable order.
+
+    `of_refresh` says whether it belongs to its partition's last refresh: an active signal over the
+    whole history, under the configuration of the pipeline. `n_days` are its daily returns, and
+    `first_tried` is when the ledger first held its signal on its asset and timeframe, whatever the
+    bars, the window or the assumptions; both are NULL of a run that the ledger does not hold.
+    `quarantined_at` is None but where a replay came to another result.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    query = """
+        SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf, r.split,
+               r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
+               t.n_obs AS n_days,
+               (SELECT min(created_at) FROM trials o
+                WHERE (o.symbol, o.tf, o.signal_type, o.params)
+                    = (t.symbol, t.tf, t.signal_type, t.params)) AS first_tried,
+               (r.config ->> 'initial_cash')::float8 AS initial_cash,
+               (r.id, r.tf, r.artifact_uri) IN (
+                   SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
+               ) AS of_refresh
+        FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+        LEFT JOIN quarantined_runs q USING (run_id)
+        LEFT JOIN trials t USING (trial_id)
+        WHERE r.is_current AND r.status = 'completed'
+        ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
+    """
+    return with_provenance(connection.execute(text(query)).mappings())
+
+
+def newest_board(connection: Connection) -> dict[str, Any] | None:
+    """The row of `leaderboards` that was published last, with its gates; None without any."""
+    row = connection.execute(
+        text("""
+            SELECT b.*, g.name AS gate_set, g.gates, g.registered_at
+            FROM leaderboards b JOIN gate_sets g USING (gate_set_id)
+            ORDER BY b.published_at DESC, b.board_id LIMIT 1
+        """)
+    )
+    found = row.mappings().one_or_none()
+    return dict(found) if found else None
+
+
+def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
+    """The runs of a board, the best first, with the metrics that are still stored.
+
+    `identity` names what is known today of who the asset is, see `market.asset_identity`.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
+                   m.trade_count, ARRAY(
+                       SELECT DISTINCT i.trait FROM asset_identity i JOIN dim_assets a USING (id)
+                       WHERE a.symbol = l.symbol ORDER BY i.trait
+                   ) AS identity
+            FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
+            WHERE l.board_id = :board_id
+            ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id
+        """),
+        {"board_id": board_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def publish_board(cursor: Cursor, board: pa.Table, rows: pa.Table) -> None:
+    """Put a board before the others, whole; of the older ones the last few are kept.
+
+    Args:
+        cursor: its transaction makes all of it appear at once.
+        board: one row of `leaderboards`.
+        rows: columns of `leaderboard`, `run_id` as text.
+    """
+    copy.run(cursor, "LOCK TABLE leaderboards IN SHARE ROW EXCLUSIVE MODE")
+    copy.stage(cursor, "staged_board", board)
+    copy.stage(cursor, "staged_rows", rows)
+    copy.run(
+        cursor, "DELETE FROM leaderboards WHERE board_id IN (SELECT board_id FROM staged_board)"
+    )
+    copy.insert(cursor, "leaderboards", "staged_board", board.column_names)
+    copy.insert(cursor, "leaderboard", "staged_rows", rows.column_names)
+    copy.run(
+        cursor,
+        "DELETE FROM leaderboards WHERE board_id NOT IN (SELECT board_id FROM leaderboards"
+        " ORDER BY published_at DESC, board_id LIMIT $1)",
+        BOARDS_KEPT,
+    )
+
+
+def board_faults(connection: Connection) -> dict[str, int]:
+    """What is wrong with the newest board; all zero where it is sound, `no_board` 1 without one."""
+    row = connection.execute(
+        text("""
+            WITH newest AS (
+                SELECT board_id, n_ranked FROM leaderboards
+                ORDER BY published_at DESC, board_id LIMIT 1
+            ), listed AS (
+                SELECT l.* FROM leaderboard l JOIN newest USING (board_id)
+            ), current AS (
+                SELECT run_id FROM visible_runs WHERE is_current AND status = 'completed'
+            )
+            SELECT (SELECT count(*) = 0 FROM newest)::int AS no_board,
+                   (SELECT count(*) FROM listed WHERE rank > (SELECT n_ranked FROM newest))
+                       + (SELECT n_ranked - count(DISTINCT rank) FROM listed, newest
+                          GROUP BY n_ranked) AS ranks_not_contiguous,
+                   (SELECT count(*) FROM current c WHERE NOT EXISTS
+                       (SELECT FROM listed l WHERE l.run_id = c.run_id)) AS runs_missing,
+                   (SELECT count(*) FROM listed l WHERE NOT EXISTS
+                       (SELECT FROM current c WHERE c.run_id = l.run_id)) AS runs_outdated,
+                   (SELECT count(*) FROM listed l JOIN quarantined_runs q USING (run_id)
+                       WHERE l.rank IS NOT NULL) AS runs_ranked_in_quarantine
+        """)
+    )
+    return {name: int(count or 0) for name, count in row.mappings().one().items()}
+
+
+def publish_controls(cursor: Cursor, controls: pa.Table) -> None:
+    """Put controls in the place of those of the same id."""
+    copy.run(cursor, "LOCK TABLE negative_controls IN SHARE ROW EXCLUSIVE MODE")
+    copy.stage(cursor, "staged_controls", controls)
+    copy.run(
+        cursor,
+        "DELETE FROM negative_controls WHERE control_id IN"
+        " (SELECT control_id FROM staged_controls)",
+    )
+    copy.insert(cursor, "negative_controls", "staged_controls", controls.column_names)
+
+
+def controls_of(connection: Connection, control_id: str | None = None) -> list[Mapping[str, Any]]:
+    """The rows of a control by world; of the newest one where none is named."""
+    rows = connection.execute(
+        text("""
+            SELECT c.*, g.name AS gate_set
+            FROM negative_controls c JOIN gate_sets g USING (gate_set_id)
+            WHERE control_id = coalesce(:control_id, (
+                SELECT control_id FROM negative_controls
+                ORDER BY created_at DESC, control_id LIMIT 1))
+            ORDER BY world
+        """),
+        {"control_id": control_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def symbols_with_bars(connection: Connection, tf: str, dataset: str = "bars") -> Sequence[str]:
+    """Symbols that have stored bars in a dataset at a timeframe, sorted."""
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol FROM dataset_versions v JOIN dim_assets a USING (id)"
+            " WHERE v.dataset = :dataset AND v.tf = :tf AND v.n_rows > 0 ORDER BY a.symbol"
+        ),
+        {"tf": tf, "dataset": dataset},
+    )
+    return list(rows.scalars())

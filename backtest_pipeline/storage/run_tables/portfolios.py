@@ -1,0 +1,120 @@
+"""Portfolio runs and their weights."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.runs import with_provenance
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+from sqlalchemy import Connection, text
+
+_COLUMNS = """run_id, tf, signal_id, signal_name, scheme, n_members, n_rebalances, left_out,
+    metrics, undefined, config, artifact_uri, snapshot_id, dataset_version_ids, member_run_ids,
+    first_ts, last_ts, result_fingerprint"""
+
+
+@dataclass(frozen=True)
+class PortfolioTables:
+    """Portfolios of one timeframe, with the columns of the tables that they go to.
+
+    Attributes:
+        runs: of `portfolio_runs`.
+        weights: of `portfolio_weights`.
+        strategy_weights: of `portfolio_strategy_weights`.
+    """
+
+    runs: pa.Table
+    weights: pa.Table
+    strategy_weights: pa.Table
+
+
+def current_portfolio_ids(connection: Connection, tf: str) -> set[uuid.UUID]:
+    """The portfolios of a timeframe that are current."""
+    rows = connection.execute(
+        text("SELECT run_id FROM portfolio_runs WHERE tf = :tf AND is_current"), {"tf": tf}
+    )
+    return set(rows.scalars())
+
+
+def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
+    """Put the portfolios in the place of all current ones of their timeframe.
+
+    `run_id` is text. The artifacts that the portfolios point to must be there already.
+    """
+    (tf,) = tables.runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "portfolios", tf, [0])
+    copy.stage(cursor, "staged_portfolios", tables.runs)
+    copy.run(
+        cursor,
+        "DELETE FROM portfolio_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_portfolios)",
+    )
+    retire_portfolios(cursor, tf)
+    copy.insert(cursor, "portfolio_runs", "staged_portfolios", tables.runs.column_names)
+    _append_weights(cursor, tables)
+
+
+def add_portfolio(cursor: Cursor, tables: PortfolioTables) -> None:
+    """Store a portfolio that was asked for beside the current ones; one that is there stays."""
+    (tf,) = tables.runs["tf"].to_pylist()
+    copy.lock_cells(cursor, "portfolios", tf, [0])
+    copy.stage(cursor, "staged_portfolios", tables.runs)
+    names = tables.runs.column_names
+    if copy.insert_new(cursor, "portfolio_runs", "staged_portfolios", names, "run_id"):
+        _append_weights(cursor, tables)
+
+
+def _append_weights(cursor: Cursor, tables: PortfolioTables) -> None:
+    for name, rows in (
+        ("portfolio_weights", tables.weights),
+        ("portfolio_strategy_weights", tables.strategy_weights),
+    ):
+        copy.append(cursor, name, copy.as_stored(cursor, name, rows))
+
+
+def other_portfolios(connection: Connection, tf: str, run_id: uuid.UUID) -> int:
+    """How many portfolios were formed at a timeframe besides this one."""
+    found = connection.scalar(
+        text("SELECT count(*) FROM portfolio_runs WHERE tf = :tf AND run_id <> :run_id"),
+        {"tf": tf, "run_id": run_id},
+    )
+    return int(found or 0)
+
+
+def retire_portfolios(cursor: Cursor, tf: str) -> None:
+    """The portfolios of a timeframe are no longer current."""
+    copy.run(
+        cursor, "UPDATE portfolio_runs SET is_current = FALSE WHERE is_current AND tf = $1", tf
+    )
+
+
+def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> list[dict[str, Any]]:
+    """Current portfolios of these timeframes, in a stable order.
+
+    Raises:
+        ProvenanceMissing: for a portfolio that does not say what it was made from.
+    """
+    rows = connection.execute(
+        text(f"""
+            SELECT {_COLUMNS} FROM portfolio_runs WHERE is_current AND tf = ANY(:timeframes)
+            ORDER BY tf, signal_id NULLS LAST, scheme
+        """),  # noqa: S608 - our own column names
+        {"timeframes": list(timeframes)},
+    )
+    return with_provenance(rows.mappings())
+
+
+def stored_portfolio(connection: Connection, run_id: uuid.UUID) -> dict[str, Any] | None:
+    """A portfolio, current or not; None where there is none of this id."""
+    rows = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM portfolio_runs WHERE run_id = :run_id"),  # noqa: S608
+        {"run_id": run_id},
+    )
+    return next(iter(with_provenance(rows.mappings())), None)

@@ -1,0 +1,210 @@
+"""Stored runs as recorded: what was asked, what they were made from, and their results."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.run_tables.runs import with_provenance
+
+_FEWEST_DIGITS = 6
+_NEAR = 200
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the rows of a version of some features are.
+
+    Attributes:
+        version: their content hash.
+        uris: the artifacts that hold them, oldest rows first.
+        n_rows: how many there are.
+    """
+
+    version: str
+    uris: tuple[str, ...]
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A stored run with all that its result follows from.
+
+    Attributes:
+        run_id: its id.
+        signal_name, asset, timeframe, split: what it is.
+        config: `backtest_runs.config`, JSON values.
+        dataset_versions: content hashes of the features that it read, by partition.
+        snapshots: where these are, by partition; one whose files nobody knows is missing.
+        code_version: the declared versions and the strategy's own code that it follows from.
+        code_archive: artifact with the sources, None for a run from before they were kept.
+        environment_hash, engine: what computed it; the engine as name and version.
+        fingerprint, artifact_uri, results: what it came to.
+        is_current: whether no newer run of its configuration is stored.
+    """
+
+    run_id: uuid.UUID
+    signal_name: str
+    asset: str
+    timeframe: str
+    split: str
+    config: Mapping[str, Any]
+    dataset_versions: Mapping[str, str]
+    snapshots: Mapping[str, Snapshot]
+    code_version: str
+    code_archive: str | None
+    environment_hash: str
+    engine: tuple[str, str]
+    fingerprint: str
+    artifact_uri: str
+    results: Mapping[str, Any]
+    is_current: bool
+
+    @property
+    def name(self) -> str:
+        """The run for people."""
+        return f"{self.signal_name} on {Partition(self.asset, self.timeframe)}"
+
+
+def find_run_id(connection: Connection, given: str) -> uuid.UUID:
+    """The id of the one stored run that begins so.
+
+    Raises:
+        UnknownName: where there is none, or more than one.
+    """
+    if len(given) >= _FEWEST_DIGITS and re.fullmatch("[0-9a-f-]+", given):
+        rows = connection.execute(
+            text("SELECT run_id FROM visible_runs WHERE run_id::text LIKE :start LIMIT 2"),
+            {"start": f"{given}%"},
+        )
+        found = list(rows.scalars())
+        if len(found) == 1:
+            return found[0]
+    recent = connection.execute(
+        text("SELECT run_id::text FROM visible_runs ORDER BY completed_at DESC LIMIT :n"),
+        {"n": _NEAR},
+    )
+    raise UnknownName("run", given, recent.scalars())
+
+
+def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[RecordedRun]:
+    """The runs, in the order asked.
+
+    Raises:
+        UnknownName: for a run that is not stored.
+        ProvenanceMissing: for one that does not say what it was made from.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT run_id, signal_name, symbol, tf, split, config, snapshot_id,
+                   dataset_version_ids, code_version, code_archive, environment_hash, engine,
+                   engine_version, result_fingerprint, artifact_uri, results, is_current
+            FROM visible_runs WHERE run_id = ANY(:run_ids)
+        """),
+        {"run_ids": list(run_ids)},
+    )
+    found = {row["run_id"]: row for row in with_provenance(rows.mappings())}
+    for run_id in run_ids:
+        if run_id not in found:
+            raise UnknownName("run", str(run_id), map(str, found))
+    wanted = {item for row in found.values() for item in row["dataset_version_ids"].items()}
+    known = _snapshots(connection, sorted(wanted))
+    return [_recorded(found[run_id], known) for run_id in run_ids]
+
+
+def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot]) -> RecordedRun:
+    versions = row["dataset_version_ids"]
+    return RecordedRun(
+        run_id=row["run_id"],
+        signal_name=row["signal_name"],
+        asset=row["symbol"],
+        timeframe=row["tf"],
+        split=row["split"],
+        config=row["config"],
+        dataset_versions=versions,
+        snapshots={key: known[key, v] for key, v in versions.items() if (key, v) in known},
+        code_version=row["code_version"],
+        code_archive=row["code_archive"],
+        environment_hash=row["environment_hash"],
+        engine=(row["engine"], row["engine_version"]),
+        fingerprint=row["result_fingerprint"],
+        artifact_uri=row["artifact_uri"],
+        results=row["results"],
+        is_current=row["is_current"],
+    )
+
+
+def _snapshots(
+    connection: Connection, wanted: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Snapshot]:
+    """The snapshots of features by partition, such as `BTC|1D`, and version."""
+    rows = connection.execute(
+        text("""
+            SELECT partition, s.version, s.uris, s.n_rows
+            FROM unnest(CAST(:partitions AS text[]), CAST(:versions AS text[]))
+                 AS w (partition, version)
+            JOIN dataset_snapshots s ON s.dataset = 'features' AND s.version = w.version
+            JOIN dim_assets a ON a.id = s.id AND a.symbol || '|' || s.tf = partition
+        """),
+        {"partitions": [p for p, _ in wanted], "versions": [v for _, v in wanted]},
+    )
+    return {
+        (row.partition, row.version): Snapshot(row.version, tuple(row.uris), row.n_rows)
+        for row in rows
+    }
+
+
+def stored_trades(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
+    """A run's rows of `backtest_trades` by number; stamps as microseconds since 1970."""
+    rows = connection.execute(
+        text("""
+            SELECT *, (extract(epoch FROM entry_ts) * 1000000)::bigint AS entry_ts,
+                   (extract(epoch FROM exit_ts) * 1000000)::bigint AS exit_ts
+            FROM backtest_trades WHERE run_id = :run_id ORDER BY trade_no
+        """),
+        {"run_id": run_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
+    """A run's row of `backtest_metrics`; empty where it has none."""
+    rows = connection.execute(
+        text("SELECT * FROM backtest_metrics WHERE run_id = :run_id"), {"run_id": run_id}
+    )
+    return dict(rows.mappings().one_or_none() or {})
+
+
+def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
+    """All current runs by id, and whether each is in quarantine."""
+    rows = connection.execute(
+        text("""
+            SELECT r.run_id, q.run_id IS NOT NULL AS apart
+            FROM visible_runs r LEFT JOIN quarantined_runs q USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' ORDER BY r.run_id
+        """)
+    )
+    return [(row.run_id, row.apart) for row in rows]
+
+
+def runs_of_other_sources(
+    connection: Connection, uri: str, code_versions: Sequence[str]
+) -> list[uuid.UUID]:
+    """Current runs of these code versions that other sources made than those at `uri`, by id."""
+    rows = connection.execute(
+        text("""
+            SELECT r.run_id FROM visible_runs r LEFT JOIN quarantined_runs q USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
+                AND r.code_archive <> :uri AND r.code_version = ANY(:code_versions)
+            ORDER BY r.run_id
+        """),
+        {"uri": uri, "code_versions": list(code_versions)},
+    )
+    return list(rows.scalars())

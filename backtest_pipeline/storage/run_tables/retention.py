@@ -1,0 +1,222 @@
+"""What may go of the stored, and the rows that go.
+
+Every function is called in a transaction that removes alone, see `storage.postgres.removals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+# The folders below the root of the artifacts that are written by this package, and by nobody else.
+KINDS = ("bars", "code", "features", "funding", "portfolios", "robustness", "runs")
+_FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
+
+# Runs and portfolios that stay, each with the reason; of portfolios that stay, the members stay.
+_HELD = """
+    held AS MATERIALIZED (
+        SELECT run_id, 'is pinned' AS why FROM run_pins
+        UNION ALL
+        SELECT r.run_id, 'is of the last refresh of ' || r.symbol || '|' || r.tf
+        FROM dataset_versions v JOIN backtest_runs r
+            ON r.artifact_uri = ANY (v.uris) AND r.id = v.id AND r.tf = v.tf
+        WHERE v.dataset IN ('backtests', 'walk_forward')
+        UNION ALL
+        SELECT unnest(member_run_ids), 'is a member of portfolio ' || run_id FROM portfolio_runs
+        WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)
+        UNION ALL
+        SELECT unnest(result_run_ids), 'is a result of job ' || job_id FROM backtest_jobs
+        WHERE status IN ('pending', 'running') OR completed_at >= :cutoff
+        UNION ALL
+        SELECT unnest(u.run_ids), 'is a result of job ' || job_id
+        FROM backtest_job_units u JOIN backtest_jobs j USING (job_id)
+        WHERE j.status IN ('pending', 'running') OR j.completed_at >= :cutoff
+    )"""
+_ENDED = "status IN ('completed', 'failed', 'cancelled') AND completed_at IS NOT NULL"
+
+
+def capture_aged(connection: Connection, cutoff: datetime) -> int:
+    """Mark the runs that ended before the cutoff and are not held; nobody reads them any more.
+
+    Returns:
+        How many.
+    """
+    captured = connection.execute(
+        text(f"""
+            WITH {_HELD}
+            UPDATE backtest_runs r SET deleting_since = now()
+            WHERE r.deleting_since IS NULL AND {_ENDED} AND r.completed_at < :cutoff
+                AND NOT EXISTS (SELECT FROM held h WHERE h.run_id = r.run_id)
+        """),  # noqa: S608 - our own literals
+        {"cutoff": cutoff},
+    )
+    return captured.rowcount
+
+
+def reasons_to_keep(connection: Connection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Why runs cannot be deleted, by id; those that can are left out.
+
+    Portfolios that are neither current nor pinned are no reason, whatever their age.
+    """
+    rows = connection.execute(
+        text(f"""
+            WITH {_HELD}
+            SELECT run_id, max(why) AS why FROM held WHERE run_id = ANY(:run_ids) GROUP BY run_id
+            UNION ALL
+            SELECT run_id, 'is ' || status FROM visible_runs
+            WHERE run_id = ANY(:run_ids) AND NOT ({_ENDED})
+        """),  # noqa: S608 - our own literals
+        {"run_ids": list(run_ids), "cutoff": _FAR_AHEAD},
+    )
+    return {row.run_id: row.why for row in rows}
+
+
+def capture(connection: Connection, run_ids: Sequence[UUID]) -> None:
+    """Mark these runs; nobody reads them any more."""
+    connection.execute(
+        text("""
+            UPDATE backtest_runs SET deleting_since = now()
+            WHERE run_id = ANY(:run_ids) AND deleting_since IS NULL
+        """),
+        {"run_ids": list(run_ids)},
+    )
+
+
+@dataclass(frozen=True)
+class CapturedFolder:
+    """An artifact directory of captured runs; shared where others point to it that stay."""
+
+    uri: str
+    shared: bool
+
+
+def captured_folders(
+    connection: Connection, after: str = "", most: int | None = None
+) -> list[CapturedFolder]:
+    """Artifact directories of captured runs, by uri, beyond the one given."""
+    rows = connection.execute(
+        text("""
+            SELECT c.artifact_uri AS uri,
+                   EXISTS (SELECT FROM visible_runs v WHERE v.artifact_uri = c.artifact_uri)
+                       AS shared
+            FROM (SELECT DISTINCT artifact_uri FROM backtest_runs
+                  WHERE deleting_since IS NOT NULL AND artifact_uri > :after
+                  ORDER BY artifact_uri LIMIT :most) c
+            ORDER BY uri
+        """),
+        {"after": after, "most": most},
+    )
+    return [CapturedFolder(row.uri, row.shared) for row in rows]
+
+
+def delete_captured(connection: Connection, uris: Sequence[str]) -> int:
+    """Delete the captured runs whose artifacts were in these directories; returns how many.
+
+    With them go trades, metrics, robustness, folds, effects, and who asked for them. Pins and
+    quarantines of ids stay, and so does the ledger of trials.
+    """
+    found = connection.scalar(
+        text("""
+            WITH gone AS (
+                DELETE FROM backtest_runs
+                WHERE deleting_since IS NOT NULL AND artifact_uri = ANY(:uris) RETURNING run_id
+            ), requests AS (
+                DELETE FROM run_requests WHERE run_id IN (SELECT run_id FROM gone)
+            ), folds AS (
+                DELETE FROM walk_forward_folds WHERE run_id IN (SELECT run_id FROM gone)
+            )
+            SELECT count(*) FROM gone
+        """),
+        {"uris": list(uris)},
+    )
+    return int(found or 0)
+
+
+_AGED = {
+    "portfolios": """
+        DELETE FROM portfolio_runs p WHERE NOT is_current AND completed_at < :cutoff
+            AND NOT EXISTS (SELECT FROM held h WHERE h.run_id = p.run_id)""",
+    # Of walk-forwards that were given up: folds are stored before their run is.
+    "folds": """
+        DELETE FROM walk_forward_folds f WHERE computed_at < :cutoff
+            AND NOT EXISTS (SELECT FROM backtest_runs r WHERE r.run_id = f.run_id)""",
+    "jobs": """
+        DELETE FROM backtest_jobs j WHERE completed_at < :cutoff
+            AND NOT EXISTS (SELECT FROM run_pins p WHERE p.run_id = ANY (j.result_run_ids))
+            AND NOT EXISTS (SELECT FROM backtest_job_units u JOIN run_pins p
+                            ON p.run_id = ANY (u.run_ids) WHERE u.job_id = j.job_id)""",
+    # A version that was replaced before the cutoff, and that nothing that is stored was made from.
+    "snapshots": """
+        DELETE FROM dataset_snapshots s
+        USING dim_assets a
+        WHERE a.id = s.id
+            AND NOT EXISTS (SELECT FROM dataset_versions v WHERE (v.dataset, v.id, v.tf, v.version)
+                                                             = (s.dataset, s.id, s.tf, s.version))
+            AND EXISTS (SELECT FROM dataset_snapshots n
+                        WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
+                            AND n.current_since > s.current_since
+                            AND n.current_since < least(:cutoff, now() - interval '1 day'))
+            AND NOT EXISTS (SELECT FROM used u WHERE s.dataset = 'features'
+                            AND (u.partition, u.version) = (a.symbol || '|' || s.tf, s.version))""",
+    "environments": """
+        DELETE FROM environments e WHERE recorded_at < :cutoff
+            AND NOT EXISTS (SELECT FROM backtest_runs r
+                            WHERE r.environment_hash = e.environment_hash)
+            AND NOT EXISTS (SELECT FROM portfolio_runs p
+                            WHERE p.environment_hash = e.environment_hash)""",
+}
+_USED = """
+    used AS MATERIALIZED (
+        SELECT u.key AS partition, u.value AS version
+        FROM (SELECT dataset_version_ids AS ids FROM backtest_runs
+              UNION ALL SELECT dataset_version_ids FROM portfolio_runs
+              WHERE dataset_version_ids IS NOT NULL) r
+        CROSS JOIN LATERAL jsonb_each_text(r.ids) u
+        GROUP BY 1, 2
+    )"""
+
+
+def delete_aged(connection: Connection, cutoff: datetime) -> dict[str, int]:
+    """Delete what no longer serves once runs are gone; how many rows, by kind.
+
+    Portfolios that are not current, folds of walk-forwards that were given up, jobs that ended:
+    from before the cutoff. Snapshots and environments: those that nothing stored was made from.
+    """
+    return {
+        kind: connection.execute(
+            text(f"WITH {_HELD}, {_USED} {statement}"),
+            {"cutoff": cutoff},
+        ).rowcount
+        for kind, statement in _AGED.items()
+    }
+
+
+def referred_to(connection: Connection) -> set[str]:
+    """The artifacts that rows name, files and directories."""
+    rows = connection.execute(
+        text("""
+            SELECT artifact_uri FROM backtest_runs
+            UNION SELECT code_archive FROM backtest_runs
+            UNION SELECT regexp_replace(code_archive, '\\.zip$', '') FROM backtest_runs
+            UNION SELECT 'funding/' || (config ->> 'funding') FROM backtest_runs
+            UNION SELECT artifact_uri FROM run_robustness
+            UNION SELECT artifact_uri FROM portfolio_runs
+            UNION SELECT unnest(uris) FROM dataset_versions
+            UNION SELECT unnest(uris) FROM dataset_snapshots
+        """)
+    )
+    return {uri for uri in rows.scalars() if uri is not None}
+
+
+def unreferred(candidates: Collection[str], known: Collection[str]) -> list[str]:
+    """Those of the artifacts that are not named, nor lie in a directory that is."""
+
+    def is_known(uri: str) -> bool:
+        parts = uri.split("/")
+        return any("/".join(parts[:n]) in known for n in range(1, len(parts) + 1))
+
+    return [uri for uri in candidates if not is_known(uri)]

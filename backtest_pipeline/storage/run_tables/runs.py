@@ -1,0 +1,188 @@
+"""Backtest runs: published whole, in one transaction, and read back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from backtest_pipeline.market.errors import ProvenanceMissing, StoreOvertaken
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.tables.environment import record_environment
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+from sqlalchemy import Connection, text
+
+Run = dict[str, Any]
+
+
+def publish_runs(
+    cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table, blocks: pa.Table
+) -> None:
+    """Put runs with their trades, metrics and blocked entries in the place of older ones.
+
+    All tables have a `run_id` column (text) and otherwise the columns of `backtest_runs`,
+    `backtest_trades`, `backtest_metrics` and `block_events`. The cursor's transaction makes all of
+    it appear at once; the artifacts that the runs point to must be there already.
+    """
+    (tf,) = runs["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
+    copy.stage(cursor, "staged_runs", runs)
+    copy.stage(cursor, "staged_metrics", metrics)
+    copy.analyze(cursor, "staged_runs", "run_id", "config_hash", "id", "tf")
+    copy.run(
+        cursor, "DELETE FROM backtest_runs WHERE run_id IN (SELECT run_id::uuid FROM staged_runs)"
+    )
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs r SET is_current = FALSE FROM staged_runs s"
+        " WHERE r.is_current AND r.config_hash = s.config_hash AND r.id = s.id AND r.tf = s.tf",
+    )
+    record_environment(cursor)
+    copy.insert(cursor, "backtest_runs", "staged_runs", runs.column_names)
+    copy.append(cursor, "backtest_trades", copy.as_stored(cursor, "backtest_trades", trades))
+    copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
+    copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
+    copy.run(cursor, "DROP TABLE staged_runs, staged_metrics")
+
+
+def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
+    """The runs over the whole history of these assets at a timeframe are no longer current.
+
+    `split` is `full` or `walk_forward`: those of the other kind stay.
+    """
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"
+        " AND id = ANY($2::int[]) AND window_start IS NULL AND window_end IS NULL"
+        " AND split = $3",
+        tf,
+        list(ids),
+        split,
+    )
+
+
+def retire_others(
+    cursor: Cursor, tf: str, ids: Sequence[int], uris: Sequence[str], kept: Sequence[str]
+) -> None:
+    """The runs of these assets in the directories of a refresh are history, but those kept by id.
+
+    Such as those of a signal that is active no longer: what lies there counts as of the refresh.
+    """
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND tf = $1"
+        " AND id = ANY($2::int[]) AND artifact_uri = ANY($3::text[])"
+        " AND NOT run_id = ANY($4::text[]::uuid[])",
+        tf,
+        list(ids),
+        list(uris),
+        list(kept),
+    )
+
+
+def require_current(cursor: Cursor, run_ids: Sequence[str]) -> None:
+    """Raises StoreOvertaken unless these runs are stored, current, and not being removed."""
+    found = copy.fetch(
+        cursor,
+        "SELECT count(*) AS n FROM visible_runs"
+        " WHERE is_current AND run_id = ANY($1::text[]::uuid[])",
+        list(run_ids),
+    )
+    if found["n"][0].as_py() < len(set(run_ids)):
+        raise StoreOvertaken(
+            "runs that a refresh found stored were removed or replaced meanwhile; refresh again"
+        )
+
+
+def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """The artifact directory of each of these runs that is stored and current."""
+    rows = connection.execute(
+        text(
+            "SELECT run_id, artifact_uri FROM visible_runs"
+            " WHERE run_id = ANY(:run_ids) AND is_current AND status = 'completed'"
+        ),
+        {"run_ids": list(run_ids)},
+    )
+    return {row.run_id: row.artifact_uri for row in rows}
+
+
+_COLUMNS = """r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id, r.tf, r.first_ts,
+    r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
+    r.snapshot_id, r.dataset_version_ids, r.is_current, r.split, d.is_active AS is_preset,
+    q.quarantined_at, m.*"""
+_SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
+    JOIN dim_signals d USING (signal_id)
+    LEFT JOIN quarantined_runs q USING (run_id)"""
+_ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
+
+
+def current_runs(
+    connection: Connection,
+    *,
+    timeframes: Sequence[str] | None = None,
+    symbols: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The runs of each partition's last refresh with their metrics, in a stable order.
+
+    Those are of the active signals over the whole history, under one configuration; runs in
+    quarantine are left out. An undefined metric is None.
+
+    Args:
+        timeframes, symbols: only these, where given.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    conditions = [
+        "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
+        """(r.id, r.tf, r.artifact_uri) IN (
+            SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests')""",
+    ]
+    bound: dict[str, Any] = {}
+    if timeframes is not None:
+        conditions.append("r.tf = ANY(:timeframes)")
+        bound["timeframes"] = list(timeframes)
+    if symbols is not None:
+        conditions.append("r.symbol = ANY(:symbols)")
+        bound["symbols"] = list(symbols)
+    query = f"""
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE {" AND ".join(conditions)} ORDER BY {_ORDER}
+    """  # noqa: S608 - the conditions are the literals above, their values are bound
+    return with_provenance(connection.execute(text(query), bound).mappings())
+
+
+def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Run]:
+    """Exactly these runs, as `current_runs` gives them, of whatever window and configuration.
+
+    A run that is not stored is left out.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    query = f"""
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE r.status = 'completed' AND r.run_id = ANY(:run_ids)
+        ORDER BY {_ORDER}
+    """  # noqa: S608 - literals
+    rows = connection.execute(text(query), {"run_ids": list(run_ids)})
+    return {row["run_id"]: row for row in with_provenance(rows.mappings())}
+
+
+def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """The rows of runs as they are, each with `snapshot_id` and `dataset_version_ids`.
+
+    Raises:
+        ProvenanceMissing: for a row that lacks one of them, naming both the run and what it lacks.
+    """
+    found = [dict(row) for row in rows]
+    for row in found:
+        lacks = [name for name in ("snapshot_id", "dataset_version_ids") if not row[name]]
+        if lacks:
+            raise ProvenanceMissing(
+                f"run {row['run_id']} has no {' and no '.join(lacks)}: what it was made from is "
+                "not known, nor what it is worth; refresh with --full-rebuild, or delete it"
+            )
+    return found

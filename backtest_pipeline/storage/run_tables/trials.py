@@ -1,0 +1,123 @@
+"""The ledger of trials: every configuration that was ever evaluated, once per content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from backtest_pipeline.storage.postgres import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+
+def record_trials(cursor: Cursor, trials: pa.Table) -> int:
+    """Enter the trials that the ledger does not hold yet; what it holds stays as it is.
+
+    Args:
+        cursor: its transaction makes the trials appear.
+        trials: columns of `trials`, the ids as text, as `ranking.ledger.trials_of` gives them.
+
+    Returns:
+        How many were new.
+    """
+    if trials.num_rows == 0:
+        return 0
+    copy.stage(cursor, "staged_trials", trials)
+    added = copy.insert_new(cursor, "trials", "staged_trials", trials.column_names, "trial_id")
+    copy.run(cursor, "DROP TABLE staged_trials")
+    return added
+
+
+def read_families(
+    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str], most_returns: int
+) -> pa.Table:
+    """The trials at a timeframe that the families of these assets count: one a configuration.
+
+    Of the contents of a configuration the newest counts, but those in `published` come before.
+
+    Args:
+        cursor: of a transaction that sees the trials.
+        tf, symbols: whose families.
+        published: ids of the trials that are being published.
+        most_returns: trials of a family beyond this are counted and left out; those that stay
+            are those with the lowest `configuration_id`, which is as good as random.
+
+    Returns:
+        Columns symbol, signal_type, n_trials (of the family, with those that are left out),
+        first_day (that of the first week, since 1970) and weekly_returns.
+    """
+    chosen = (
+        "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
+        " WHERE tf = $2 AND symbol = ANY($3::text[])"
+    )
+    query = _FAMILIES.format(chosen=chosen, owner="symbol, signal_type")
+    return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
+
+
+def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
+    """The trials of each strategy over all assets and timeframes, as `read_families` gives them.
+
+    Columns signal_type, n_trials, first_day and weekly_returns.
+    """
+    chosen = "SELECT *, FALSE AS is_published FROM trials"
+    return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="signal_type"), most_returns)
+
+
+_FAMILIES = """
+    WITH newest AS (
+        SELECT DISTINCT ON ({owner}, configuration_id) trial_id, configuration_id, {owner}
+        FROM ({chosen}) chosen
+        ORDER BY {owner}, configuration_id, is_published DESC, created_at DESC, trial_id
+    ), placed AS (
+        SELECT trial_id, configuration_id, {owner}, count(*) OVER family AS n_trials,
+               row_number() OVER (family ORDER BY configuration_id) AS place
+        FROM newest WINDOW family AS (PARTITION BY {owner})
+    )
+    SELECT {owner}, n_trials, first_week - DATE '1970-01-01' AS first_day, weekly_returns
+    FROM (SELECT * FROM placed WHERE place <= $1) sampled
+    JOIN (SELECT trial_id, first_week, weekly_returns FROM trials) own USING (trial_id)
+    ORDER BY {owner}, configuration_id"""
+
+
+def read_runs_to_deflate(
+    cursor: Cursor, tf: str, symbols: Sequence[str], but: Sequence[str] = ()
+) -> pa.Table:
+    """The current runs at a timeframe on these assets, with what their trials measured.
+
+    Those whose ids are in `but` are left out.
+
+    Columns: run_id and trial_id as text, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
+    """
+    return copy.fetch(
+        cursor,
+        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.signal_type,"
+        " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM visible_runs r JOIN trials t USING (trial_id)"
+        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
+        " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",
+        tf,
+        list(symbols),
+        list(but),
+    )
+
+
+def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
+    """Replace the deflated metrics of runs by those that follow from the ledger.
+
+    Args:
+        cursor: its transaction makes it appear.
+        deflated: run_id as text, dsr, dsr_effective, n_trials, n_trials_effective, and `undefined`,
+            a JSON object with the reason of each that is NULL.
+    """
+    copy.stage(cursor, "staged_deflated", deflated)
+    copy.analyze(cursor, "staged_deflated", "run_id")
+    copy.run(
+        cursor,
+        "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"
+        " n_trials = s.n_trials, n_trials_effective = s.n_trials_effective,"
+        " undefined = m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb"
+        " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid",
+    )
+    copy.run(cursor, "DROP TABLE staged_deflated")

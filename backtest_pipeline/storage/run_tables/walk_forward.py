@@ -1,0 +1,134 @@
+"""Folds of walk-forwards, each stored as it is done, and what they say together."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.runs import publish_runs, with_provenance
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+from sqlalchemy import Connection, text
+
+
+def finished_folds(connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of folds that were computed already, of whatever run, by `fold_key`."""
+    rows = connection.execute(
+        text("""
+            SELECT DISTINCT ON (fold_key) * FROM walk_forward_folds
+            WHERE fold_key = ANY(:keys) ORDER BY fold_key, computed_at, run_id
+        """),
+        {"keys": list(keys)},
+    )
+    return {row["fold_key"]: dict(row) for row in rows.mappings()}
+
+
+def store_folds(cursor: Cursor, folds: pa.Table) -> None:
+    """Put folds in the place of those of the same run and number.
+
+    Args:
+        cursor: its transaction makes them appear.
+        folds: columns of `walk_forward_folds`, `run_id` and `params` as text.
+    """
+    (tf,) = folds["tf"].unique().to_pylist()
+    copy.lock_cells(cursor, "walk_forward_folds", tf, folds["id"].unique().to_pylist())
+    copy.stage(cursor, "staged_folds", folds)
+    copy.run(
+        cursor,
+        "DELETE FROM walk_forward_folds f USING staged_folds s"
+        " WHERE f.run_id = s.run_id::uuid AND f.fold = s.fold",
+    )
+    copy.insert(cursor, "walk_forward_folds", "staged_folds", folds.column_names)
+    copy.run(cursor, "DROP TABLE staged_folds")
+
+
+def publish_walk_forwards(
+    cursor: Cursor,
+    runs: pa.Table,
+    trades: pa.Table,
+    metrics: pa.Table,
+    blocks: pa.Table,
+    efficiencies: pa.Table,
+) -> None:
+    """Put stitched runs with what their folds say together in the place of older ones.
+
+    `efficiencies` are rows of `walk_forward_runs`, `run_id` as text; the other tables are those
+    of `publish_runs`.
+    """
+    publish_runs(cursor, runs, trades, metrics, blocks)
+    copy.stage(cursor, "staged_efficiency", efficiencies)
+    copy.insert(cursor, "walk_forward_runs", "staged_efficiency", efficiencies.column_names)
+    copy.run(cursor, "DROP TABLE staged_efficiency")
+
+
+def judged_by(
+    connection: Connection, run_ids: Sequence[uuid.UUID], threshold: float
+) -> set[uuid.UUID]:
+    """Those of these walk-forwards whose efficiency was judged by this threshold."""
+    rows = connection.execute(
+        text(
+            "SELECT run_id FROM walk_forward_runs"
+            " WHERE run_id = ANY(:run_ids) AND threshold = :threshold"
+        ),
+        {"run_ids": list(run_ids), "threshold": threshold},
+    )
+    return set(rows.scalars())
+
+
+def stored_folds(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
+    """The folds of a run in the order of time; an undefined number is None."""
+    query = text("SELECT * FROM walk_forward_folds WHERE run_id = :run_id ORDER BY fold")
+    return [dict(row) for row in connection.execute(query, {"run_id": run_id}).mappings()]
+
+
+def current_walk_forwards(
+    connection: Connection,
+    *,
+    timeframes: Sequence[str] | None = None,
+    symbols: Sequence[str] | None = None,
+    run_ids: Sequence[uuid.UUID] | None = None,
+) -> list[dict[str, Any]]:
+    """Current out-of-sample runs with metrics and efficiency, in a stable order.
+
+    Args:
+        timeframes, symbols: only the runs of each partition's last refresh there, without those in
+            quarantine.
+        run_ids: exactly these, of whatever configuration.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.signal_type,
+                   r.params, r.symbol, r.id,
+                   r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
+                   r.result_fingerprint,
+                   r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
+                   w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
+                   w.test_sharpe, w.efficiency,
+                   w.threshold, w.verdict, w.reason
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            JOIN walk_forward_runs w USING (run_id)
+            LEFT JOIN quarantined_runs q USING (run_id)
+            WHERE r.status = 'completed'
+              AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
+                  THEN r.is_current AND (r.id, r.tf, r.artifact_uri) IN (
+                      SELECT id, tf, unnest(uris) FROM dataset_versions
+                      WHERE dataset = 'walk_forward')
+                      AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
+                  ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
+            ORDER BY r.tf, r.signal_type, r.symbol, r.run_id
+        """),
+        {
+            "run_ids": None if run_ids is None else list(run_ids),
+            "timeframes": list(timeframes or ()),
+            "symbols": list(symbols or ()),
+        },
+    )
+    return with_provenance(rows.mappings())

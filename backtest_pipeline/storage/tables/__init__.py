@@ -1,0 +1,1 @@
+"""The tables of assets, features, signals, jobs and counts."""

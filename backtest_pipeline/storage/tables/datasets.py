@@ -1,0 +1,362 @@
+"""Which version of each dataset is stored for each partition, from what, by which code."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.errors import StoreOvertaken
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+# Those whose rows are files that runs are computed from.
+SNAPSHOT_DATASETS = ("bars", "features")
+
+
+@dataclass(frozen=True, order=True)
+class DatasetVersion:
+    """What is stored of one dataset for one partition.
+
+    Attributes:
+        version: hash of the stored content.
+        input_version: version of what it was made from.
+        code_version: declared versions, or a hash of them and the configuration, that made it.
+        generation: the same while rows are only appended, also where all are written again;
+            another after a stored row has changed or gone.
+        n_rows: rows stored; 0 is a result too.
+        first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
+        uris: the artifacts that hold the rows, oldest rows first; none where a table does.
+    """
+
+    version: str
+    input_version: str
+    code_version: str
+    generation: str
+    n_rows: int
+    first_ts: int | None = None
+    last_ts: int | None = None
+    uris: tuple[str, ...] = ()
+
+    def is_made_from(self, input_version: str, code_version: str) -> bool:
+        return self.input_version == input_version and self.code_version == code_version
+
+
+def read_versions(
+    connection: Connection, dataset: str, partitions: Iterable[Partition]
+) -> dict[Partition, DatasetVersion]:
+    """The stored versions of a dataset, for those of the partitions that have one."""
+    wanted = set(partitions)
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, v.tf, v.version, v.input_version, v.code_version, v.generation,
+                   v.n_rows,
+                   (extract(epoch FROM v.first_ts) * 1000000)::bigint,
+                   (extract(epoch FROM v.last_ts) * 1000000)::bigint, v.uris
+            FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.dataset = :dataset AND a.symbol = ANY(:symbols) AND v.tf = ANY(:timeframes)
+        """),
+        {
+            "dataset": dataset,
+            "symbols": list({p.asset for p in wanted}),
+            "timeframes": list({p.timeframe for p in wanted}),
+        },
+    )
+    found = {
+        Partition(row[0], row[1]): DatasetVersion(*row[2:-1], uris=tuple(row[-1])) for row in rows
+    }
+    return {partition: version for partition, version in found.items() if partition in wanted}
+
+
+def all_partitions(connection: Connection, dataset: str) -> list[Partition]:
+    """The partitions of which a version of the dataset is stored."""
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)"
+            " WHERE v.dataset = :dataset ORDER BY a.symbol, v.tf"
+        ),
+        {"dataset": dataset},
+    )
+    return [Partition(*row) for row in rows]
+
+
+def stored_versions(
+    cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int]
+) -> dict[str, DatasetVersion]:
+    """The stored versions of a dataset at one timeframe by asset, as the cursor sees them."""
+    rows = copy.fetch(
+        cursor,
+        "SELECT id, version, input_version, code_version, generation, n_rows, first_ts, last_ts,"
+        " array_to_string(uris, ' ') AS uris"
+        " FROM dataset_versions WHERE dataset = $1 AND tf = $2 AND id = ANY($3::int[])",
+        dataset,
+        tf,
+        list(ids.values()),
+    )
+    columns = [
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+        for column in rows.itercolumns()
+    ]
+    found = {
+        id_: DatasetVersion(*values, uris=tuple(uris.split()))
+        for id_, *values, uris in zip(*(c.to_pylist() for c in columns), strict=True)
+    }
+    return {asset: found[i] for asset, i in ids.items() if i in found}
+
+
+def write_versions(
+    cursor: Cursor,
+    dataset: str,
+    ids: Mapping[str, int],
+    versions: Mapping[Partition, DatasetVersion],
+    *,
+    made_from: str | None = None,
+) -> None:
+    """Record versions, each in place of the one before it, in the cursor's transaction.
+
+    Those whose rows are in snapshots stay readable by their hash when newer ones replace them.
+
+    Args:
+        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
+        dataset: theirs.
+        ids: asset id of each symbol.
+        versions: what is recorded.
+        made_from: the dataset whose versions are the `input_version` of these, where it is stored.
+
+    Raises:
+        StoreOvertaken: where they were made from what has been replaced since. Whoever replaced
+            it may have stored a newer version of this dataset already.
+    """
+    if made_from is not None:
+        used: dict[str, dict[str, str]] = defaultdict(dict)
+        for partition, version in versions.items():
+            used[partition.timeframe][partition.asset] = version.input_version
+        for tf, of_assets in used.items():
+            require_versions(cursor, made_from, tf, ids, of_assets)
+    rows = sorted((ids[p.asset], p.timeframe, v) for p, v in versions.items())
+    copy.run(
+        cursor,
+        """
+        WITH given AS (
+            SELECT id, tf, version, input, code, generation, n_rows,
+                   timestamptz 'epoch' + first_us * interval '1 microsecond' AS first_ts,
+                   timestamptz 'epoch' + last_us * interval '1 microsecond' AS last_ts,
+                   string_to_array(uris, ' ') AS uris
+            FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                        $8::bigint[], $9::bigint[], $10::bigint[], $11::text[])
+                 AS u (id, tf, version, input, code, generation, n_rows, first_us, last_us, uris)
+        ), readable AS (
+            INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation,
+                n_rows, first_ts, last_ts, uris, follows)
+            SELECT $1, id, tf, version, code, generation, n_rows, first_ts, last_ts, uris, (
+                SELECT s.version FROM dataset_snapshots s
+                WHERE (s.dataset, s.id, s.tf) = ($1, given.id, given.tf)
+                    AND s.version <> given.version
+                ORDER BY s.current_since DESC, s.version DESC LIMIT 1)
+            FROM given
+            WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
+            ON CONFLICT (dataset, id, tf, version) DO UPDATE SET
+                code_version = excluded.code_version, generation = excluded.generation,
+                uris = excluded.uris, follows = excluded.follows, current_since = now()
+        )
+        INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
+            generation, n_rows, first_ts, last_ts, uris, updated_at)
+        SELECT $1, id, tf, version, input, code, generation, n_rows, first_ts, last_ts, uris, now()
+        FROM given
+        ON CONFLICT (dataset, id, tf) DO UPDATE SET
+            version = excluded.version, input_version = excluded.input_version,
+            code_version = excluded.code_version, generation = excluded.generation,
+            n_rows = excluded.n_rows, first_ts = excluded.first_ts,
+            last_ts = excluded.last_ts, uris = excluded.uris, updated_at = excluded.updated_at
+        """,
+        dataset,
+        [id_ for id_, _, _ in rows],
+        [tf for _, tf, _ in rows],
+        [v.version for _, _, v in rows],
+        [v.input_version for _, _, v in rows],
+        [v.code_version for _, _, v in rows],
+        [v.generation for _, _, v in rows],
+        [v.n_rows for _, _, v in rows],
+        [v.first_ts for _, _, v in rows],
+        [v.last_ts for _, _, v in rows],
+        [" ".join(v.uris) for _, _, v in rows],
+        list(SNAPSHOT_DATASETS),
+    )
+
+
+def require_versions(
+    cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int], used: Mapping[str, str]
+) -> None:
+    """Raises StoreOvertaken unless these versions, by asset, are still the stored ones."""
+    stored = stored_versions(cursor, dataset, tf, {asset: ids[asset] for asset in used})
+    replaced = [a for a, version in used.items() if a not in stored or stored[a].version != version]
+    if replaced:
+        raise StoreOvertaken(
+            f"the {dataset} of {', '.join(sorted(replaced))} at {tf} were replaced while results "
+            "were made from them; repeat what you asked for"
+        )
+
+
+def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
+    """Have the next refresh compute a partition's dataset anew, in the cursor's transaction.
+
+    Until then what is stored stays the partition's dataset.
+    """
+    copy.run(
+        cursor,
+        "UPDATE dataset_versions SET input_version = ''"
+        " WHERE dataset = $1 AND id = $2::int AND tf = $3",
+        dataset,
+        asset_id,
+        tf,
+    )
+
+
+def mark_changed(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
+    """Features are no longer what their version says: have them, and all after them, made anew.
+
+    Args:
+        cursor: its transaction marks them.
+        tf, ids: the partitions; what was taken of a table of the user's own counts as not taken.
+    """
+    copy.run(
+        cursor,
+        "UPDATE dataset_versions SET version = '', code_version = ''"
+        " WHERE dataset = 'features' AND tf = $1 AND id = ANY($2::int[])",
+        tf,
+        list(ids),
+    )
+    copy.run(
+        cursor,
+        "DELETE FROM external_watermarks WHERE tf = $1 AND id = ANY($2::int[])",
+        tf,
+        list(ids),
+    )
+
+
+@dataclass(frozen=True)
+class QualityCount:
+    """How many rows of one partition were skipped or flagged, and why."""
+
+    partition: Partition
+    reason: str
+    n_rows: int
+    first_ts: int | None = None
+    last_ts: int | None = None
+
+
+def replace_quality(
+    cursor: Cursor,
+    dataset: str,
+    ids: Mapping[str, int],
+    partitions: Sequence[Partition],
+    counts: Sequence[QualityCount],
+) -> None:
+    """Put the counts in place of all that was recorded for these partitions.
+
+    Rows that say the same already are not touched.
+    """
+    rows = sorted((ids[c.partition.asset], c.partition.timeframe, c.reason, c) for c in counts)
+    keys = [[row[i] for row in rows] for i in range(3)]
+    copy.run(
+        cursor,
+        """
+        DELETE FROM data_quality WHERE dataset = $1
+            AND (id, tf) IN (SELECT * FROM unnest($2::int[], $3::text[]))
+            AND (id, tf, reason) NOT IN (SELECT * FROM unnest($4::int[], $5::text[], $6::text[]))
+        """,
+        dataset,
+        [ids[p.asset] for p in partitions],
+        [p.timeframe for p in partitions],
+        *keys,
+    )
+    copy.run(
+        cursor,
+        """
+        INSERT INTO data_quality AS q (dataset, id, tf, reason, n_rows, first_ts, last_ts)
+        SELECT $1, id, tf, reason, n_rows,
+               timestamptz 'epoch' + first_us * interval '1 microsecond',
+               timestamptz 'epoch' + last_us * interval '1 microsecond'
+        FROM unnest($2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+             AS u (id, tf, reason, n_rows, first_us, last_us)
+        ON CONFLICT (id, tf, dataset, reason) DO UPDATE SET n_rows = excluded.n_rows,
+            first_ts = excluded.first_ts, last_ts = excluded.last_ts, updated_at = now()
+        WHERE (q.n_rows, q.first_ts, q.last_ts)
+              IS DISTINCT FROM (excluded.n_rows, excluded.first_ts, excluded.last_ts)
+        """,
+        dataset,
+        *keys,
+        [row[3].n_rows for row in rows],
+        [row[3].first_ts for row in rows],
+        [row[3].last_ts for row in rows],
+    )
+
+
+def quality_by_reason(
+    connection: Connection, dataset: str, *, symbols: Sequence[str], timeframes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows skipped or flagged, by reason, the most frequent first.
+
+    The same source rows count for each timeframe that is made of them; here they count once.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT reason, sum(n_rows)::bigint AS rows, count(*) AS assets
+            FROM (
+                SELECT q.id, q.reason, max(q.n_rows) AS n_rows
+                FROM data_quality q JOIN dim_assets a USING (id)
+                WHERE q.dataset = :dataset AND a.symbol = ANY(:symbols)
+                      AND q.tf = ANY(:timeframes)
+                GROUP BY q.id, q.reason
+            ) AS by_asset
+            GROUP BY reason ORDER BY rows DESC, reason
+        """),
+        {"dataset": dataset, "symbols": list(symbols), "timeframes": list(timeframes)},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def not_fetched_since(
+    connection: Connection, *, symbols: Sequence[str], timeframes: Sequence[str]
+) -> dict[str, datetime]:
+    """For each asset that an exchange could not be asked for: when its first missing bar closes."""
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, min(q.first_ts)
+            FROM data_quality q JOIN dim_assets a USING (id)
+            WHERE q.dataset = 'bars' AND q.reason = 'not_fetched'
+                  AND a.symbol = ANY(:symbols) AND q.tf = ANY(:timeframes)
+            GROUP BY a.symbol ORDER BY a.symbol
+        """),
+        {"symbols": list(symbols), "timeframes": list(timeframes)},
+    )
+    return {symbol: since.astimezone(UTC) for symbol, since in rows}
+
+
+def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:
+    """Those of the assets whose bars are invented."""
+    rows = connection.execute(
+        text("SELECT symbol FROM dim_assets WHERE is_synthetic AND symbol = ANY(:symbols)"),
+        {"symbols": list(symbols)},
+    )
+    return list(rows.scalars())
+
+
+def stored_partitions(connection: Connection, dataset: str) -> list[Partition]:
+    """The partitions of which a dataset has rows."""
+    rows = connection.execute(
+        text("""
+            SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.dataset = :dataset AND v.n_rows > 0 ORDER BY 1, 2
+        """),
+        {"dataset": dataset},
+    )
+    return [Partition(*row) for row in rows]

@@ -1,0 +1,190 @@
+"""What waits and what was abandoned: which attempts to launch, and which leases are taken over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.storage.postgres.pages import Page, key_of, page_of, require_limit
+from backtest_pipeline.storage.tables.jobs import JOB_COLUMNS, MOST_ATTEMPTS, STATUSES, Job, job_of
+
+LOST, NEVER_LAUNCHED, TIMEOUT = "WORKER_LOST", "NOT_LAUNCHED", "TIMEOUT"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at a job that waits for its worker, or whose worker has gone silent."""
+
+    job_id: UUID
+    attempt: int
+    timeout_s: int
+    dagster_run_id: str | None
+
+
+def pending_attempts(connection: Connection) -> list[Attempt]:
+    """What is to be launched, the oldest first."""
+    rows = connection.execute(
+        text("""
+            SELECT job_id, attempt_count, timeout_s, dagster_run_id FROM backtest_jobs
+            WHERE status = 'pending' ORDER BY created_at, job_id
+        """)
+    )
+    return [Attempt(*row) for row in rows]
+
+
+def abandoned_attempts(connection: Connection) -> list[Attempt]:
+    """Those whose lease has expired."""
+    rows = connection.execute(
+        text("""
+            SELECT job_id, attempt_count, timeout_s, dagster_run_id FROM backtest_jobs
+            WHERE status = 'running' AND lease_expires_at < now() ORDER BY created_at, job_id
+        """)
+    )
+    return [Attempt(*row) for row in rows]
+
+
+def take_over(connection: Connection, attempt: Attempt, *, cancelled: bool) -> str | None:
+    """Give up an attempt whose lease has expired; the job's new status, None where it had none.
+
+    It is cancelled where that was asked for (here, or of the orchestrator: `cancelled`), failed
+    where its time or its attempts are used up, and waits for another attempt otherwise.
+    """
+    return connection.scalar(
+        text("""
+            UPDATE backtest_jobs SET
+                status = next, lease_expires_at = NULL,
+                completed_at = CASE WHEN next <> 'pending' THEN now() END,
+                attempt_count = attempt_count + CASE WHEN next = 'pending' THEN 1 ELSE 0 END,
+                error_code = CASE WHEN next = 'failed'
+                    THEN CASE WHEN late THEN :timeout ELSE :lost END END,
+                error_message = CASE WHEN next = 'failed' THEN
+                    CASE WHEN late THEN 'not done within ' || timeout_s || ' s'
+                    ELSE 'its worker was lost ' || attempt_count || ' times' END END
+            FROM (
+                SELECT job_id AS id, late, CASE
+                    WHEN :cancelled OR cancel_requested_at IS NOT NULL THEN 'cancelled'
+                    WHEN late OR attempt_count >= :most THEN 'failed' ELSE 'pending' END AS next
+                FROM (
+                    SELECT *, now() > started_at + make_interval(secs => timeout_s) AS late
+                    FROM backtest_jobs
+                    WHERE job_id = :job_id AND attempt_count = :attempt AND status = 'running'
+                          AND lease_expires_at < now()
+                    FOR UPDATE
+                ) AS expired
+            ) AS decided
+            WHERE job_id = decided.id
+            RETURNING status
+        """),
+        {
+            "job_id": attempt.job_id,
+            "attempt": attempt.attempt,
+            "cancelled": cancelled,
+            "most": MOST_ATTEMPTS,
+            "timeout": TIMEOUT,
+            "lost": LOST,
+        },
+    )
+
+
+def not_launched(
+    connection: Connection, attempt: Attempt, *, cancelled: bool, why: str
+) -> str | None:
+    """The orchestrator ended an attempt before a worker began it; the job's new status.
+
+    None where a worker has begun it after all.
+    """
+    return connection.scalar(
+        text("""
+            UPDATE backtest_jobs SET
+                status = next, completed_at = CASE WHEN next <> 'pending' THEN now() END,
+                attempt_count = attempt_count + CASE WHEN next = 'pending' THEN 1 ELSE 0 END,
+                error_code = CASE WHEN next = 'failed' THEN :code END,
+                error_message = CASE WHEN next = 'failed' THEN :why END
+            FROM (
+                SELECT job_id AS id, CASE WHEN :cancelled THEN 'cancelled'
+                    WHEN attempt_count >= :most THEN 'failed' ELSE 'pending' END AS next
+                FROM backtest_jobs
+                WHERE job_id = :job_id AND attempt_count = :attempt AND status = 'pending'
+                FOR UPDATE
+            ) AS decided
+            WHERE job_id = decided.id
+            RETURNING status
+        """),
+        {
+            "job_id": attempt.job_id,
+            "attempt": attempt.attempt,
+            "cancelled": cancelled,
+            "most": MOST_ATTEMPTS,
+            "code": NEVER_LAUNCHED,
+            "why": why,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs to list; what is None or empty does not matter.
+
+    Attributes:
+        created_by, kind, strategy, symbol, timeframe: exactly these.
+        status: one of `storage.tables.jobs.STATUSES`.
+        created_from, created_until: UTC days, half-open.
+        text: in the id, the kind, the strategy, a symbol, the user or the error.
+    """
+
+    created_by: str | None = None
+    kind: str | None = None
+    strategy: str | None = None
+    symbol: str | None = None
+    timeframe: str | None = None
+    status: str | None = None
+    created_from: date | None = None
+    created_until: date | None = None
+    text: str | None = None
+
+
+_CONDITIONS = {
+    "created_by": "created_by = :created_by",
+    "kind": "kind = :kind",
+    "strategy": "strategy = :strategy",
+    "symbol": ":symbol = ANY(symbols)",
+    "timeframe": ":timeframe = ANY(timeframes)",
+    "status": "status = :status",
+    "created_from": "created_at >= CAST(:created_from AS date) AT TIME ZONE 'UTC'",
+    "created_until": "created_at < CAST(:created_until AS date) AT TIME ZONE 'UTC'",
+    "text": "position(lower(:text) IN lower(concat_ws(' ', job_id, kind, strategy,"
+    " array_to_string(symbols, ' '), created_by, error_code, error_message))) > 0",
+}
+
+
+def list_jobs(
+    connection: Connection, wanted: JobFilter, limit: int = 50, after: str | None = None
+) -> Page[Job]:
+    """Jobs, the newest first.
+
+    Raises:
+        InvalidInput: for a limit, a status or a cursor that makes no sense.
+    """
+    given = {name: value for name, value in vars(wanted).items() if value not in (None, "")}
+    if given.get("status", "pending") not in STATUSES:
+        raise InvalidInput(f"status is one of {', '.join(STATUSES)}, not {given['status']!r}")
+    conditions = ["TRUE", *(_CONDITIONS[name] for name in given)]
+    bound: dict[str, Any] = {**given, "limit": require_limit(limit) + 1}
+    if after is not None:
+        key = key_of(after, datetime.fromisoformat, UUID)
+        bound |= {"after_at": key[0], "after_id": key[1]}
+        conditions.append("(created_at, job_id) < (:after_at, :after_id)")
+    rows = connection.execute(
+        text(f"""
+            SELECT {JOB_COLUMNS} FROM backtest_jobs j WHERE {" AND ".join(conditions)}
+            ORDER BY created_at DESC, job_id DESC LIMIT :limit
+        """),  # noqa: S608 - the conditions are the literals above, their values are bound
+        bound,
+    )
+    page = page_of(rows.mappings().all(), limit, "created_at", "job_id")  # pyright: ignore[reportArgumentType]
+    return Page(tuple(job_of(row) for row in page.rows), page.next)

@@ -1,0 +1,111 @@
+"""`leaderboard`, `negative-controls` and `register-gates`: what they print, refuse and store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline_tests.cli.conftest import CommandLine
+
+GATES = [{"name": "trades", "metric": "trade_count", "at_least": 5}]
+FEW = ("negative-controls", "--searches", "40", "--bars", "400")
+
+
+def as_json(cli: CommandLine, *arguments: str) -> dict[str, Any]:
+    answer = cli(*arguments, "--json")
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+def refreshed(cli: CommandLine) -> None:
+    answer = cli("refresh", "--assets", "S-ALPHA", "--timeframes", "1D,1W")
+    assert answer.code == 0, answer.err
+
+
+def test_the_board_and_the_controls_are_printed_after_one_refresh(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    refreshed(cli)
+    answer = cli("leaderboard", "--limit", "3")
+    assert answer.code == 0, answer.err
+    assert "Leaderboard by deflated significance" in answer.out
+    assert "pass every gate of 'default'" in answer.out
+    found = as_json(cli, "leaderboard", "--scheme", "balanced", "--tf", "1D", "--limit", "4")
+    assert [row["timeframe"] for row in found["runs"]] == ["1D"] * 4
+    scores = [row["balanced"] for row in found["runs"]]
+    assert scores == sorted(scores, reverse=True)
+    assert found["ranked"] + found["unranked"] == 12
+    assert found["registered_after_results"] is False
+
+    file = tmp_path / "gates.json"
+    file.write_text(json.dumps(GATES))
+    assert "easy: 1 gates, registered" in cli("register-gates", "easy", file).out
+    refused = cli("leaderboard", "--gates", "easy")
+    assert refused.code == 1
+    assert "prove nothing" in refused.message
+    late = cli("leaderboard", "--gates", "easy", "--late-gates")
+    assert late.code == 0
+    assert "registered after results were known" in late.out
+
+    controlled(cli)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("leaderboard",), "no run has a rank; run `backtest-pipeline refresh` first"),
+        (("leaderboard", "--scheme", "balance"), "did you mean balanced"),
+        (("leaderboard", "--tf", "1DD"), "did you mean 1D"),
+        (("leaderboard", "--gates", "x"), "unknown gate set 'x'"),
+        (("negative-controls",), "no asset has 100 stored bars at 1D"),
+        (("negative-controls", "--searches", "0"), "draws must be"),
+        (("register-gates", "x", "/nowhere.json"), "/nowhere.json"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_message(
+    cli: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = cli(*arguments)
+    assert answer.code == 1
+    assert message in answer.message
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("{}", "must hold a list of gates"),
+        ("[]", "one at least"),
+        ('[{"name": "a", "metric": "shrpe", "at_least": 1}]', "did you mean sharpe"),
+    ],
+)
+def test_files_that_hold_no_gates_are_refused(
+    cli: CommandLine, tmp_path: Path, content: str, message: str
+) -> None:
+    file = tmp_path / "gates.json"
+    file.write_text(content)
+    answer = cli("register-gates", "mine", file)
+    assert answer.code == 1
+    assert message in answer.message
+    with cli.database.begin() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM gate_sets")) == 1
+
+
+def controlled(cli: CommandLine) -> None:
+    """The false-positive rate is printed, and one that is too high is an error."""
+    answer = cli(*FEW)
+    assert answer.code == 0, answer.err
+    assert "Called significant in worlds without an edge" in answer.out
+    found = as_json(cli, *FEW)
+    assert [row["world"] for row in found["worlds"]] == ["random_walk", "shuffled_bars"]
+    assert all(row["rate"] <= 0.05 < row["best_by_psr"] for row in found["worlds"])
+    with cli.database.begin() as connection:
+        connection.execute(sa.text("UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2"))
+    alarmed = cli(*FEW)
+    assert alarmed.code == 1
+    assert "more than 5% were called significant" in alarmed.message

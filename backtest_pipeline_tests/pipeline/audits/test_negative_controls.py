@@ -1,0 +1,75 @@
+"""Negative controls of a store: stored once, repeatable, and alarming where they should be."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.audits.negative_controls import (
+    Controls,
+    believes_too_much,
+    controls_summary,
+    newest_controls,
+    run_negative_controls,
+)
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline_tests.pipeline.markets import refresh, whole
+
+FEW = Controls(searches=60, n_bars=500)
+DAILY = [Partition("S-ALPHA", "1D"), Partition("S-ZETA", "1D")]
+
+
+def test_controls_are_stored_once_and_a_rebuild_finds_the_same(workspace: Workspace) -> None:
+    refresh(workspace, whole(), DAILY)
+    first = run_negative_controls(workspace, FEW)
+    assert [row["world"] for row in first] == ["random_walk", "shuffled_bars"]
+    for row in first:
+        assert (row["n_searches"], row["n_bars"], row["n_assets"]) == (60, 500, 2)
+        assert row["rate"] == row["n_significant"] / 60 <= 0.05 < row["n_naive"] / 60
+        assert row["rate"] < row["upper_bound"] < 1
+        assert row["n_trials"] > 20
+        assert row["gate_set"] == "default"
+    assert run_negative_controls(workspace, FEW) == first
+    again = run_negative_controls(workspace, FEW, rebuild=True)
+    passing = {"created_at"}
+    assert [{k: v for k, v in row.items() if k not in passing} for row in again] == [
+        {k: v for k, v in row.items() if k not in passing} for row in first
+    ]
+    assert again[0]["created_at"] > first[0]["created_at"]
+    other = run_negative_controls(workspace, Controls(60, 500, seed=1))
+    assert other[0]["control_id"] != first[0]["control_id"]
+    assert newest_controls(workspace) == other
+    assert controls_summary(other).numbers["searches"] == 120
+
+
+def test_more_than_one_in_twenty_in_any_world_is_too_much(workspace: Workspace) -> None:
+    refresh(workspace, whole(), DAILY)
+    rows = run_negative_controls(workspace, FEW)
+    assert not believes_too_much(rows)
+    with workspace.database.begin() as connection:
+        for world, rate in (("random_walk", 0.05), ("shuffled_bars", 0.0501)):
+            connection.execute(
+                sa.text(
+                    "UPDATE negative_controls SET rate = :rate, upper_bound = 1 WHERE world = :w"
+                ),
+                {"rate": rate, "w": world},
+            )
+    rows = newest_controls(workspace)
+    assert not believes_too_much(rows[:1])
+    assert believes_too_much(rows)
+    for name in ("run_rate", "walk_rate"):
+        assert believes_too_much([{**rows[0], name: 0.0501}])
+
+
+def test_bad_questions_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(InvalidInput, match="no asset has 100 stored bars"):
+        run_negative_controls(workspace, FEW)
+    with pytest.raises(UnknownName, match="gate set"):
+        run_negative_controls(workspace, Controls(10, 500, gates="none"))
+    with pytest.raises(InvalidInput, match="draws must be"):
+        Controls(searches=0)
+    with pytest.raises(InvalidInput, match="two bars"):
+        Controls(n_bars=1)
+    assert newest_controls(workspace) == []

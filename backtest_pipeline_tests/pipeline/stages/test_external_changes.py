@@ -1,0 +1,74 @@
+"""What a look at the user's table comes to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.stages.external_changes import by_timeframes, changes
+
+PARTITIONS = st.builds(Partition, st.sampled_from(["A", "B", "C"]), st.sampled_from(["1D", "1W"]))
+LOOKS = st.dictionaries(PARTITIONS, st.sampled_from(["one" * 9, "two" * 9]))
+
+
+@given(st.lists(LOOKS, min_size=1), LOOKS)
+def test_each_change_is_told_once(looks: list[dict[Partition, str]], taken: dict) -> None:
+    cursor, told = None, {}
+    for seen in looks:
+        found = changes(seen, taken, cursor)
+        assert dict(found.news) == {p: v for p, v in seen.items() if told.get(p) != v}
+        assert set(found.outdated) == {p for p, v in seen.items() if taken.get(p) != v}
+        cursor, told = found.cursor, dict(seen)
+
+
+@pytest.mark.parametrize("cursor", [None, "", "no JSON", "[1, 2]", "null", '{"A|1D": 7}'])
+def test_without_a_cursor_all_is_told_and_the_same_is_refreshed(cursor: str | None) -> None:
+    seen = {Partition("A", "1D"): "x" * 32, Partition("B", "1D"): "y" * 32}
+    taken = {Partition("A", "1D"): "x" * 32}
+    found = changes(seen, taken, cursor)
+    kept = changes(seen, taken, found.cursor)
+    assert dict(found.news) == seen
+    assert not kept.news
+    assert found.outdated == kept.outdated == (Partition("B", "1D"),)
+    assert found.run_key == kept.run_key
+    assert found.cursor == kept.cursor
+
+
+def test_the_same_rows_have_the_same_run_key_and_others_another() -> None:
+    seen = {Partition("A", "1D"): "x", Partition("B", "1D"): "y"}
+    key = changes(seen, {}, None).run_key
+    assert changes(dict(reversed(seen.items())), {}, "{}").run_key == key
+    assert changes(seen | {Partition("B", "1D"): "z"}, {}, None).run_key != key
+
+
+def test_of_very_much_news_the_rest_follows() -> None:
+    seen = {Partition(f"A{i}", "1D"): "x" for i in range(7)}
+    cursor, told = None, []
+    for expected in (3, 3, 1, 0):
+        found = changes(seen, {}, cursor, most=3)
+        assert len(found.news) == expected
+        assert len(found.outdated) == 7
+        told += found.news
+        cursor = found.cursor
+    assert sorted(told) == sorted(seen)
+
+
+def test_a_partition_that_is_gone_is_forgotten() -> None:
+    seen = {Partition("A", "1D"): "x"}
+    cursor = changes(seen, {}, None).cursor
+    assert json.loads(changes({}, {}, cursor).cursor) == {}
+
+
+@given(st.sets(PARTITIONS))
+def test_rectangles_hold_each_partition_once(partitions: set[Partition]) -> None:
+    found = [
+        Partition(asset, tf)
+        for assets, timeframes in by_timeframes(sorted(partitions))
+        for asset in assets
+        for tf in timeframes
+    ]
+    assert sorted(found) == sorted(partitions)

@@ -1,0 +1,429 @@
+"""Walk-forward: choices that know no later bar, and out-of-sample bars that are used once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import backtest_pipeline as bp
+from backtest_pipeline.market.errors import InvalidInput, LooksAhead, UnknownName
+from backtest_pipeline.market.features.rolling import ema
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.research.look_ahead.look_ahead import changed_signals, require_no_look_ahead
+from backtest_pipeline.research.ranking.no_edge import World, bar_moves, worlds
+from backtest_pipeline.research.validation.efficiency import WalkForwardVerdict, efficiency
+from backtest_pipeline.research.validation.optimizer import Objective, Search
+from backtest_pipeline.research.validation.schedule import (
+    FixedDates,
+    Schedule,
+    Task,
+    tasks_of,
+    untested_bars,
+)
+from backtest_pipeline.research.validation.walk_forward import (
+    Chosen,
+    Question,
+    blocks_of_tasks,
+    choose,
+    stitched,
+)
+from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.strategies.ema_crossover import EmaCrossover
+from backtest_pipeline.strategies.grid import parameter_space
+from backtest_pipeline.strategies.registry import strategies, strategy_of
+from backtest_pipeline.strategies.strategy import Conditions, Strategy
+from backtest_pipeline_tests.pipeline.markets import daily_panel
+from backtest_pipeline_tests.simulation.markets import random_panel
+
+EMA = strategy_of("ema_crossover")
+SPACE = parameter_space(EMA, {"fast": [2, 4, 8], "slow": [6, 12]})
+WINDOWS = Schedule(120, 40)
+
+
+def question(**changes: object) -> Question:
+    asked = Question(SPACE, Search(), Objective.of("sharpe"), SimulationConfig())
+    return replace(asked, **changes)
+
+
+def market(seed: int, lengths: tuple[int, ...] = (400, 330)) -> tuple[Panel, list[Task]]:
+    panel = random_panel(np.random.default_rng(seed), lengths, holes=0.02)
+    tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, WINDOWS)[0]]
+    return panel, tasks
+
+
+def told(chosen: Chosen) -> tuple[object, ...]:
+    """A choice in a form that NaN equals itself in."""
+    return repr(chosen.combination), repr(chosen.score), repr(chosen.train), repr(chosen.test)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["rolling", "expanding"]), st.integers(0, 5))
+@settings(max_examples=25)
+def test_out_of_sample_bars_are_contiguous_used_once_and_never_trained_on(
+    seed: int, mode: str, purge: int
+) -> None:
+    panel, _ = market(seed)
+    schedule = Schedule(120, 40, mode, purge)  # pyright: ignore[reportArgumentType]
+    for asset in panel.assets:
+        tasks, _ = tasks_of(panel, asset, schedule)
+        windows = [task.windows(panel) for task in tasks]
+        for train, test in windows:
+            assert train.stop <= test.start - purge
+        tested = np.concatenate([np.arange(test.start, test.stop) for _, test in windows])
+        np.testing.assert_array_equal(tested, np.arange(tested[0], tested[-1] + 1))
+
+
+@pytest.mark.parametrize(("method", "most"), [("grid", 8), ("random", 8), ("tpe", 2)])
+def test_the_folds_of_one_asset_are_chosen_in_several_blocks(method: str, most: int) -> None:
+    panel = random_panel(np.random.default_rng(1), (2924,))
+    (asset,) = panel.assets
+    tasks, _ = tasks_of(panel, asset, Schedule())
+    asked = question(search=Search(method, 100))  # pyright: ignore[reportArgumentType]
+    blocks = blocks_of_tasks(tasks, asked)
+    assert [task for block in blocks for task in block] == tasks
+    assert len(tasks) == 28
+    assert max(map(len, blocks)) == most
+
+
+@given(st.integers(0, 10_000), st.data())
+@settings(max_examples=8)
+def test_bars_after_training_change_nothing_of_the_choice(seed: int, data: st.DataObject) -> None:
+    panel, tasks = market(seed, (400,))
+    n = data.draw(st.integers(0, len(tasks) - 1))
+    train, _ = tasks[n].windows(panel)
+    later = np.arange(len(panel)) >= train.stop
+    columns = {
+        name: np.where(later, values * 3.7, values) for name, values in panel.columns.items()
+    }
+    (before,), (after,) = (
+        choose(p, [tasks[n]], question()) for p in (panel, panel.with_columns(columns))
+    )
+    assert repr(before.combination) == repr(after.combination)
+    assert told(before)[1:3] == told(after)[1:3]
+
+
+@given(st.integers(0, 10_000), st.randoms())
+@settings(max_examples=6)
+def test_a_fold_alone_is_what_it_is_among_others_in_any_order(seed: int, rng: object) -> None:
+    panel, tasks = market(seed)
+    together = dict(zip(map(id, tasks), choose(panel, tasks, question()), strict=True))
+    shuffled = list(tasks)
+    rng.shuffle(shuffled)  # pyright: ignore[reportAttributeAccessIssue]
+    for task, found in zip(shuffled, choose(panel, shuffled, question()), strict=True):
+        assert told(found) == told(together[id(task)])
+    for task in shuffled[:2]:
+        (alone,) = choose(panel.select([task.asset]), [task], question())
+        assert told(alone) == told(together[id(task)])
+
+
+def test_a_learning_search_does_not_depend_on_its_company_either() -> None:
+    panel, tasks = market(3, (300,))
+    learning = question(search=Search("tpe", most=5))
+    together = choose(panel, tasks, learning)
+    (alone,) = choose(panel, tasks[1:2], learning)
+    assert told(alone) == told(together[1])
+    assert all(c.n_combinations == 5 for c in together)
+
+
+def test_each_figure_is_that_of_a_backtest_of_the_window_by_itself() -> None:
+    bars = bp.load_bars(asset="S-ALPHA")
+    asked = {"costs": CostModel(7.0, 3.0), "stops": StopRules(trailing_atr=3.0)}
+    found = bp.walk_forward(bars, "ema", {"fast": [3, 9], "slow": [21, 40]}, **asked)
+    assert len(found.folds) == 20
+    for n in (0, 19):
+        fold = found.folds.iloc[n]
+        runs = {}
+        for side in ("train", "test"):
+            start, end = fold[f"{side}_start"].date(), fold[f"{side}_end"].date()
+            sweep = bp.explore(
+                bars,
+                "ema",
+                {"fast": [3, 9], "slow": [21, 40]},
+                start=start,
+                end=end + pd.Timedelta(days=1),
+                **asked,
+            )
+            runs[side] = sweep.table
+        assert fold["train_sharpe"] == runs["train"]["sharpe"].max() == fold["score"]
+        chosen = runs["test"].loc[(fold["fast"], fold["slow"])]
+        for name in ("total_return", "sharpe", "max_drawdown", "trade_count"):
+            assert fold[f"test_{name}"] == pytest.approx(chosen[name], nan_ok=True, abs=0)
+
+
+def test_the_stitched_run_is_its_folds_one_after_the_other() -> None:
+    panel, tasks = market(5, (500,))
+    free = question(config=SimulationConfig(costs=CostModel(0.0, 0.0)))
+    chosen = choose(panel, tasks, free)
+    bars, events = stitched(panel, tasks, chosen, free)
+    batch = simulate_batch(bars, events, free.config)
+    first, last = tasks[0].windows(panel)[1], tasks[-1].windows(panel)[1]
+    np.testing.assert_array_equal(bars.ts, panel.ts[first.start : last.stop])
+    # From one window's last close to the open at which it is closed the position is still held.
+    chained = 1.0
+    for task, choice in zip(tasks, chosen, strict=True):
+        at = task.windows(panel)[1].start - first.start
+        closed_at_open = 1.0
+        leaving = (batch.trades.exit_ts > bars.ts[at - 1]) & (batch.trades.exit_ts < bars.ts[at])
+        if at and leaving.any():
+            side = batch.trades.side[leaving][0]
+            before = bars["close"][at - 1]
+            held = batch.equity[0, at - 1]
+            units = batch.trades.size[leaving][0]
+            closed_at_open = 1 + side * units * (bars["open"][at] - before) / held
+        chained *= closed_at_open * (1 + choice.test["total_return"])
+    assert batch.equity[0, -1] / batch.equity[0, 0] == pytest.approx(chained, rel=1e-9)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 2))
+@settings(max_examples=8)
+def test_no_position_crosses_from_one_test_window_into_the_next(seed: int, late: int) -> None:
+    panel, tasks = market(seed, (400,))
+    asked = question(config=SimulationConfig(delay_bars=late))
+    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    trades = simulate_batch(bars, events, asked.config).trades
+    first = tasks[0].windows(panel)[1].start
+    for task in tasks[1:]:
+        at = task.windows(panel)[1].start - first
+        opens = bars.timeframe.period_bounds(bars.ts)[0]
+        # Whoever was in before the window is out at its first open, and enters later at most.
+        assert not np.any((trades.entry_ts < opens[at]) & (trades.exit_ts > opens[at]))
+        assert not np.any((trades.entry_ts >= opens[at]) & (trades.entry_ts <= opens[at + late]))
+
+
+def test_a_fold_without_a_choice_trades_nothing() -> None:
+    panel, tasks = market(5, (300,))
+    nothing = Chosen(None, math.nan, 6, {}, {})
+    bars, events = stitched(panel, tasks, [nothing] * len(tasks), question())
+    batch = simulate_batch(bars, events, SimulationConfig())
+    assert len(batch.trades) == 0
+    flat = panel.with_columns(
+        {n: np.full(len(panel), 5.0) for n in ("open", "high", "low", "close")}
+    )
+    (found, *_) = choose(flat, tasks, question())
+    assert found.combination is None
+    assert found.n_combinations == 5
+
+
+def waves(seed: int) -> pd.DataFrame:
+    """Prices that swing with a period of 40 bars: averages of a few bars ride the swings."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(1500)
+    close = 100 * np.exp(0.25 * np.sin(2 * np.pi * t / 40) + np.cumsum(rng.normal(0, 0.004, 1500)))
+    open_ = np.concatenate(([close[0]], close[:-1]))
+    return pd.DataFrame(
+        {
+            "open": open_,
+            "high": np.maximum(open_, close) * 1.001,
+            "low": np.minimum(open_, close) * 0.999,
+            "close": close,
+            "volume": 1.0,
+        },
+        index=pd.date_range("2020-01-01", periods=1500, freq="D", tz="UTC"),
+    )
+
+
+def test_a_planted_edge_is_found_and_passes() -> None:
+    found = bp.walk_forward(waves(1), "ema", {"fast": [3, 60], "slow": [8, 90]})
+    assert set(zip(found.folds["fast"], found.folds["slow"], strict=True)) == {(3, 8)}
+    assert found.efficiency.verdict is WalkForwardVerdict.PASSED
+    assert found.efficiency.reason == ""
+    assert (found.metrics["sharpe"] or 0) > 2
+
+
+@pytest.mark.parametrize("kind", World)
+@pytest.mark.parametrize("n_bars", [550, 900, 1461])
+def test_of_walk_forwards_without_an_edge_at_most_one_in_twenty_passes(
+    kind: World, n_bars: int
+) -> None:
+    """Short histories too, on which every third world reaches the efficiency by luck."""
+    universe = bar_moves(SampleMarket().read(("S-ALPHA", "S-BETA", "S-ETA")).panels["1D"])
+    like = daily_panel({"world": n_bars})
+    panel = worlds(kind, universe, like, range(200), 17)
+    tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, Schedule())[0]]
+    free = question(
+        space=parameter_space(EMA, {"fast": [5, 12, 25], "slow": [30, 50, 90]}),
+        config=SimulationConfig(costs=CostModel(0.0, 0.0)),
+    )
+    chosen = choose(panel, tasks, free)
+    bars, events = stitched(panel, tasks, chosen, free)
+    psr = simulate_batch(bars, events, free.config).metrics["psr"]
+    verdicts, reached = [], 0
+    for asset, probability in zip(panel.assets, psr, strict=True):
+        own = [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset]
+        sharpes = ([c.train["sharpe"] for c in own], [c.test["sharpe"] for c in own])
+        judged = efficiency(*sharpes, float(probability), len(strategies()))
+        reached += judged.ratio is not None and judged.ratio >= 0.6
+        verdicts.append(judged.verdict)
+    passed = verdicts.count(WalkForwardVerdict.PASSED)
+    assert passed <= 0.05 * len(verdicts)
+    assert reached > 2 * passed  # what the efficiency alone would have passed
+    if n_bars == 550:
+        assert passed == 0  # two folds say nothing
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_nothing_is_held_over_bars_that_no_fold_tests(delay: int) -> None:
+    panel = random_panel(np.random.default_rng(5), (500,))
+    (asset,) = panel.assets
+    config = SimulationConfig(delay_bars=delay)
+    asked = question(space=parameter_space(EMA, {"fast": [2], "slow": [6]}), config=config)
+    tasks, left_out = tasks_of(panel, asset, Schedule(120, 40, step=60))
+    assert left_out == ()
+    assert untested_bars(tasks) == 20 * (len(tasks) - 1) > 0
+    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    batch = simulate_batch(bars, events, config)
+    ends = panel.ts[[task.fold.test[-1] for task in tasks]]
+    assert len(batch.trades) > len(tasks)
+    entered, left = (
+        np.searchsorted(ends, ts) for ts in (batch.trades.entry_ts, batch.trades.exit_ts)
+    )
+    np.testing.assert_array_equal(entered, left)
+
+
+def test_windows_between_given_dates_are_trained_on_and_tested() -> None:
+    bars = waves(1)
+    dates = FixedDates(
+        (("2020-01-01", "2021-01-01", "2021-04-01"), ("2020-06-01", "2021-06-01", "2021-09-01"))
+    )
+    found = bp.walk_forward(bars, "ema", {"fast": [3, 60], "slow": [8, 90]}, schedule=dates)
+    assert [str(day.date()) for day in found.folds["test_start"]] == ["2021-01-01", "2021-06-01"]
+    assert [str(day.date()) for day in found.folds["train_start"]] == ["2020-01-01", "2020-06-01"]
+    with pytest.raises(InvalidInput, match="a window is"):
+        bp.walk_forward(bars, "ema", schedule=FixedDates((("2020-01-01", "2021-01-01"),)))
+
+
+def test_a_year_that_is_missing_costs_the_folds_in_it_and_not_the_asset() -> None:
+    panel = random_panel(np.random.default_rng(3), (2924,))
+    bars = panel.frame(panel.assets[0]).assign(volume=1.0)
+    for hole in (325, 375):
+        gappy = pd.DataFrame(bars.drop(bars.index[1000 : 1000 + hole]))
+        found = bp.walk_forward(gappy, "ema", {"fast": [5], "slow": [20, 50]})
+        assert len(found.left_out) >= 2
+        assert len(found.folds) + len(found.left_out) + hole // 90 >= 27
+
+
+def peeking(panel: Panel, params: EmaCrossover) -> Conditions:
+    """Averages that know the next close."""
+    tomorrow = np.append(panel["close"][1:], panel["close"][-1])
+    last = panel.offsets[1:] - 1
+    tomorrow[last] = panel["close"][last]
+    above = ema(tomorrow, panel.offsets, params.fast) > ema(tomorrow, panel.offsets, params.slow)
+    return Conditions(above, ~above, ~above, above)
+
+
+def test_a_strategy_that_peeks_one_bar_ahead_is_caught() -> None:
+    peeker = Strategy("peeker", EmaCrossover, lambda _: ("close",), peeking)
+    panel, _ = market(2)
+    with pytest.raises(LooksAhead, match=r"peeker on .*signals change when the bars after them"):
+        require_no_look_ahead(panel, peeker, [{"fast": 2, "slow": 5}], panel.assets[0])
+
+
+def vetoing(panel: Panel, params: EmaCrossover) -> Conditions:
+    """Stays away from what falls at the next bar: every signal that it gives is an honest one."""
+    next_open, next_close = (np.append(panel[name][1:], np.nan) for name in ("open", "close"))
+    last = panel.offsets[1:] - 1
+    next_open[last] = next_close[last] = np.nan
+    up = ema(panel["close"], panel.offsets, params.fast) > ema(
+        panel["close"], panel.offsets, params.slow
+    )
+    no = np.zeros(len(panel), bool)
+    return Conditions(up & ~(next_close < next_open), ~up, no, no)
+
+
+def test_a_strategy_that_vetoes_entries_by_the_next_bar_is_caught() -> None:
+    vetoer = Strategy("vetoer", EmaCrossover, lambda _: ("open", "close"), vetoing)
+    panel, _ = market(2)
+    params = {"fast": 2, "slow": 5}
+    assert changed_signals(panel, vetoer, params, panel.assets[0])[0] == 0
+    with pytest.raises(LooksAhead, match="rising and falling bars after them"):
+        require_no_look_ahead(panel, vetoer, [params], panel.assets[0])
+
+
+def test_a_peek_under_one_of_the_chosen_parameters_is_caught() -> None:
+    def sometimes(panel: Panel, params: EmaCrossover) -> Conditions:
+        return vetoing(panel, params) if params.fast == 4 else EMA.conditions(panel, params)
+
+    names = lambda params: ("open", *EMA.columns(params))  # noqa: E731
+    strategy = Strategy("sometimes", EmaCrossover, names, sometimes)
+    panel, _ = market(2)
+    panel = with_config_columns(panel, SimulationConfig())
+    honest = [{"fast": fast, "slow": 12} for fast in (2, 8)]
+    require_no_look_ahead(panel, strategy, honest, panel.assets[0])
+    with pytest.raises(LooksAhead):
+        require_no_look_ahead(panel, strategy, [{"fast": 4, "slow": 12}, *honest], panel.assets[0])
+
+
+@pytest.mark.parametrize("signal_type", ["ema", "rsi", "atr", "bollinger", "macd"])
+def test_no_strategy_of_ours_looks_ahead(signal_type: str) -> None:
+    bars = bp.load_bars(asset="S-BETA")
+    found = bp.walk_forward(bars, signal_type, search=Search("random", 6))
+    assert set(found.folds["n_combinations"]) == {6}
+
+
+def test_efficiency_is_test_over_train_and_undefined_without_a_training_profit() -> None:
+    train = [2.0, 1.0, np.nan, 4.0, 2.0, 1.0, 1.0]
+    found = efficiency(train, [1.0, 0.5, 9.0, np.nan, 1.0, 0.5, 0.5], 0.99, 1)
+    assert (found.ratio, found.n_folds, found.verdict) == (0.5, 5, WalkForwardVerdict.OVERFIT)
+    assert found.reason == "efficiency 0.50 is below 0.6"
+    assert efficiency([1.0] * 5, [0.6] * 5, 0.95, 1).verdict is WalkForwardVerdict.PASSED
+    assert (
+        efficiency([1.0] * 5, [0.6] * 5, 0.95, 1, threshold=0.7).verdict
+        is WalkForwardVerdict.OVERFIT
+    )
+    two_losses = efficiency([-1.0] * 5, [-2.0] * 5, 0.99, 1)
+    assert (two_losses.ratio, two_losses.verdict) == (None, WalkForwardVerdict.UNDEFINED)
+    assert "not above 0" in two_losses.reason
+    assert efficiency([0.0], [1.0], 0.99, 1).verdict is WalkForwardVerdict.UNDEFINED
+    assert efficiency([np.nan], [1.0], 0.99, 1).reason.startswith("no fold")
+    assert efficiency([], [], np.nan, 1).verdict is WalkForwardVerdict.UNDEFINED
+
+
+def test_few_folds_and_luck_do_not_pass() -> None:
+    one_of_many = efficiency([1.0] * 28, [0.8] + [np.nan] * 27, 0.99, 1)
+    assert (one_of_many.ratio, one_of_many.verdict) == (0.8, WalkForwardVerdict.UNDEFINED)
+    assert one_of_many.reason == "1 folds have both Sharpe ratios, 14 must"
+    assert efficiency([1.0] * 4, [1.0] * 4, 0.99, 1).verdict is WalkForwardVerdict.UNDEFINED
+    lucky = efficiency([1.0] * 12, [0.8] * 12, 0.9, 1)
+    assert lucky.verdict is WalkForwardVerdict.INSIGNIFICANT
+    assert "with a probability of 0.90, not 0.95" in lucky.reason
+    assert efficiency([1.0] * 12, [0.8] * 12, np.nan, 1).verdict is WalkForwardVerdict.INSIGNIFICANT
+    # One of five that were walked has five chances.
+    one_of_five = efficiency([1.0] * 12, [0.8] * 12, 0.97, 5)
+    assert one_of_five.reason.endswith("with a probability of 0.97, not 0.99")
+    assert efficiency([1.0] * 12, [0.8] * 12, 0.991, 5).verdict is WalkForwardVerdict.PASSED
+    both = efficiency([1.0] * 12, [0.1] * 12, 0.5, 1)
+    assert both.verdict is WalkForwardVerdict.OVERFIT
+    assert "efficiency" in both.reason
+    assert "probability" in both.reason
+
+
+def test_bad_input_is_refused() -> None:
+    bars = bp.load_bars(asset="S-ALPHA")
+    with pytest.raises(InvalidInput, match=r"155 more bars are needed"):
+        bp.walk_forward(bars.iloc[:300], "ema")
+    with pytest.raises(UnknownName, match="did you mean rolling"):
+        bp.walk_forward(bars, "ema", schedule=Schedule(mode="roling"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UnknownName, match="did you mean fast"):
+        bp.walk_forward(bars, "ema", {"fats": 3})
+    with pytest.raises(InvalidInput, match="more than 500"):
+        bp.walk_forward(bars, "ema", {"fast": range(1, 100)}, search=Search("grid"))
+    with pytest.raises(InvalidInput, match="fast"):
+        bp.walk_forward(bars, "ema", {"fast": 2.5})
+
+
+def test_a_direction_that_is_not_allowed_is_not_traded() -> None:
+    panel, tasks = market(5, (300,))
+    asked = question(config=SimulationConfig(direction=Direction.SHORT))
+    panel = with_config_columns(panel, asked.config)
+    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    assert set(simulate_batch(bars, events, asked.config).trades.side.tolist()) == {-1}
