@@ -4,7 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 BACKTEST_CHAOS_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
-.PHONY: demo test test-slow fuzz fuzz-api chaos lint bench up clean
+.PHONY: help demo fmt test test-slow fuzz fuzz-api chaos lint bench up clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 demo: $(READY)  ## the whole pipeline on the synthetic sample market
 	$(BIN)/backtest-pipeline demo
@@ -27,6 +30,10 @@ chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAO
 
 fuzz-api: $(READY)  ## hundreds of requests that nobody expects to each route of the service
 	BACKTEST_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest --hypothesis-profile=other backtest_pipeline_tests/service/test_fuzz.py
+
+fmt: $(READY)  ## the style put right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lint: $(READY)  ## style, types and the direction of imports
 	$(BIN)/ruff check .
