@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.sources.keep import Kept
     from backtest_pipeline.sources.spans import Span
 
-app = typer.Typer(help="Keep bars of an exchange: fetch, import, list, verify.")
+app = typer.Typer(name="bars", help="Keep bars of an exchange: fetch, import, list, verify.")
 
 Interval = Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h, 4h, 12h or 1d.")]
 

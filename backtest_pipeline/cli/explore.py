@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Typed, of_spec, with_ranges
+from backtest_pipeline.cli.options import (
+    RANGES,
+    AsJson,
+    Bars,
+    FullRebuild,
+    Typed,
+    of_spec,
+    with_ranges,
+)
 from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import SweepSpec
 
@@ -19,6 +27,10 @@ if TYPE_CHECKING:
 _BESIDE = ("sharpe", "total_return", "benchmark_return", "max_drawdown", "trade_count")
 
 
+app = typer.Typer()
+
+
+@app.command(context_settings=RANGES)
 @of_spec(SweepSpec, leave_out=["strategy"], max_combinations=20_000)
 def explore(
     *,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.settings import Settings
     from backtest_pipeline.storage.tables.jobs import Job
 
-app = typer.Typer(help="Requested computations, which Dagster runs.", no_args_is_help=True)
+app = typer.Typer(
+    name="jobs", help="Requested computations, which Dagster runs.", no_args_is_help=True
+)
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -107,7 +109,7 @@ def cancel(job_id: JobId) -> None:
 
     with _database() as (settings, database):
         job = cancel_job(settings, database, _id_of(job_id), getpass.getuser())
-    say(f"job {job.job_id}: {'cancelled' if job.is_terminal else 'is told to stop'}")
+    say(f"job {job.job_id}: {'cancelled' if job.is_terminal else 'is asked to stop'}")
 
 
 @app.command()

@@ -45,7 +45,7 @@ def negative_controls(
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Search worlds without an edge: how often does the pipeline believe what is not there?"""
+    """Search worlds without an edge: how often does the pipeline find one in pure noise?"""
     _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
 
 

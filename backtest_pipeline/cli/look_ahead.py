@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
+from backtest_pipeline.cli.options import AsJson, Bars, split
 from backtest_pipeline.cli.store import open_store
 
 _SHOWN = 20
 
+app = typer.Typer()
 
+
+@app.command("look-ahead")
 def look_ahead(
     *,
-    assets: Sequence[str] | None,
-    timeframes: Sequence[str] | None,
-    bars: str,
-    seed: int,
-    cuts: int,
-    as_json: bool,
+    assets: Annotated[
+        str, typer.Option(help="Stored symbols, separated by commas; a sample if not given.")
+    ] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Stored timeframes, separated by commas; all if not given.")
+    ] = "",
+    bars: Bars = None,
+    seed: Annotated[int, typer.Option(help="Other seeds draw other cuts and futures.")] = 0,
+    cuts: Annotated[int, typer.Option(help="Cuts of each timeframe.")] = 6,
+    as_json: AsJson = False,
 ) -> None:
-    """Probe what is stored, print what looks ahead; exit code 1 where something does."""
+    """Probe whether a feature or a signal uses bars that come after it."""
+    symbols = split(assets)
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.look_ahead import leak_rows, probe_look_ahead, record
         from backtest_pipeline.sources.choose import choose_source
@@ -27,9 +38,16 @@ def look_ahead(
 
         source = None
         if workspace.external is None:
-            source = choose_source(bars or load_settings().bars, exchange_access, assets or ())
+            source = choose_source(
+                str(bars or "") or load_settings().bars, exchange_access, symbols or ()
+            )
         probe = probe_look_ahead(
-            workspace, source, assets=assets, timeframes=timeframes, seed=seed, cuts=cuts
+            workspace,
+            source,
+            assets=symbols,
+            timeframes=split(timeframes),
+            seed=seed,
+            cuts=cuts,
         )
         record(workspace, source, probe)
     rows = leak_rows(probe.leaks)

@@ -35,6 +35,9 @@ Signal = Annotated[
     typer.Option(help="Short for --strategy or --preset, for example rsi or ema_9_21."),
 ]
 
+RANGES = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of a command that takes options with ranges which no field declares."""
+
 
 @dataclass(frozen=True)
 class Typed(Generic[S]):

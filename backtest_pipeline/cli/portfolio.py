@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
 from backtest_pipeline.cli.store import opened_for
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 _FIGURES = ("total_return", "sharpe", "max_drawdown", "diversification_benefit", "effective_bets")
 
 
+app = typer.Typer()
+
+
+@app.command()
 @of_spec(PortfolioSpec)
 def portfolio(
     *,

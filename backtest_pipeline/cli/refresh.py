@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from backtest_pipeline.launch import RefreshResult
@@ -19,19 +21,23 @@ from backtest_pipeline.cli.console import (
     say,
     say_what_is_missing,
 )
+from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, split
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
 _SHOWN = 8
 
+app = typer.Typer()
 
+
+@app.command()
 def demo() -> None:
-    """The main job on the sample market, with what a trader wants to see of it."""
+    """Run the whole pipeline on the synthetic sample market and show the results."""
     console.print(
         "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
         "portfolios"
     )
-    refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
+    _refresh(None, DEMO_TIMEFRAMES, "", full_rebuild=False, as_json=False, sample=True)
     console.print(
         "Next: [bold]make up[/] opens the Dagster UI on http://127.0.0.1:3000, where each asset "
         "and timeframe can be materialized,\nand [bold]backtest-pipeline run --signal rsi "
@@ -40,7 +46,30 @@ def demo() -> None:
     )
 
 
+@app.command()
 def refresh(
+    *,
+    assets: Annotated[
+        str, typer.Option(help="Symbols, separated by commas; all of the source if not given.")
+    ] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Timeframes, separated by commas; all of the project if not given.")
+    ] = "",
+    bars: Bars = None,
+    full_rebuild: FullRebuild = False,
+    as_json: AsJson = False,
+) -> None:
+    """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
+    _refresh(
+        split(assets),
+        split(timeframes),
+        str(bars or ""),
+        full_rebuild=full_rebuild,
+        as_json=as_json,
+    )
+
+
+def _refresh(
     assets: Sequence[str] | None,
     timeframes: Sequence[str] | None,
     bars: str,

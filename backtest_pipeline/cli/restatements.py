@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.options import AsJson, split
 from backtest_pipeline.cli.store import open_store
 
+app = typer.Typer()
 
-def restatements(*, assets: list[str] | None, timeframes: list[str] | None, as_json: bool) -> None:
-    """Look for restated history, and print all that is known of it."""
+
+@app.command()
+def restatements(
+    *,
+    assets: Annotated[str, typer.Option(help="Symbols, separated by commas; all if none.")] = "",
+    timeframes: Annotated[
+        str, typer.Option(help="Timeframes, separated by commas; all if none.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find history that was changed after runs had used it, and how much PnL that moved."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits import restatements as history
 
         watched = history.watch_history(workspace)
-        rows = history.restatements(workspace, symbols=assets, timeframes=timeframes)
+        rows = history.restatements(
+            workspace, symbols=split(assets) or None, timeframes=split(timeframes) or None
+        )
     if as_json:
         changed = [str(partition) for partition in watched.silent]
         print_json(
@@ -29,8 +46,8 @@ def restatements(*, assets: list[str] | None, timeframes: list[str] | None, as_j
     )
     for partition in watched.silent:
         say(
-            f"{partition}: features differ from those kept with its signals, and nothing told of "
-            "it; the next refresh takes them anew"
+            f"{partition}: features differ from those kept with its signals, though the source "
+            "reported no change; the next refresh computes them anew"
         )
     if rows:
         console.print(rows_table("restated history, equity moved in the quote currency", rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +22,10 @@ _LEVEL = 0.05
 Row = Mapping[str, Any]
 
 
+app = typer.Typer()
+
+
+@app.command()
 @of_spec(RobustnessSpec, leave_out=["bands"])
 def robustness(
     *,

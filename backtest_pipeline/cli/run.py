@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from backtest_pipeline.cli.console import (
     console,
     print_json,
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import RunResult
 
 
+app = typer.Typer()
+
+
+@app.command()
 @of_spec(RunSpec, bands=True)
 def run(
     *,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.runs.compare import Compared, RunComparison
     from backtest_pipeline.pipeline.runs.query import RunDetail
 
-app = typer.Typer(help="Stored runs: list, show, compare, export, pin, delete.")
+app = typer.Typer(name="runs", help="Stored runs: list, show, compare, export, pin, delete.")
 
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Runs; the beginnings of ids will do.")

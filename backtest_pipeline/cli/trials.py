@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table
+from backtest_pipeline.cli.options import AsJson
 from backtest_pipeline.cli.store import open_store
 
+app = typer.Typer()
 
-def trials(*, asset: str, tf: str, as_json: bool) -> None:
-    """Weigh the runs against the ledger, and print the families and the runs."""
+
+@app.command()
+def trials(
+    *,
+    asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
+    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    as_json: AsJson = False,
+) -> None:
+    """Count what was tried on one asset, and deflate its runs' Sharpe ratios by it anew."""
     with open_store() as workspace:
         from backtest_pipeline.market.errors import UnknownName
         from backtest_pipeline.market.partitions import Partition
@@ -39,4 +52,4 @@ def trials(*, asset: str, tf: str, as_json: bool) -> None:
         return
     console.print(rows_table(f"tried on {partition}", counts))
     if weighed:
-        console.print(rows_table("the runs of the last refresh, weighed against them", weighed))
+        console.print(rows_table("the runs of the last refresh, deflated by them", weighed))

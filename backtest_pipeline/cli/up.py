@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from backtest_pipeline.cli.console import console, fail, progress_shown, say
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 20
+
+app = typer.Typer()
 
 
 def ensure_schema(settings: Settings) -> None:
@@ -43,8 +47,9 @@ def ensure_schema(settings: Settings) -> None:
         database.close()
 
 
+@app.command()
 def migrate() -> None:
-    """Apply what is missing and name it."""
+    """Bring the database schema up to date."""
     with progress_shown() as progress:
         progress("migrating", 0, 1)
         from backtest_pipeline.storage.postgres.database import open_database
@@ -63,8 +68,12 @@ def migrate() -> None:
     say(f"{where}: the schema is up to date")
 
 
-def up(host: str, port: int) -> None:
-    """Run `dagster dev` on the store until Ctrl-C, and end its whole process tree."""
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
+) -> None:
+    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C ends all."""
     with progress_shown() as progress:
         progress("store", 0, 1)
         from backtest_pipeline.defs.instance import dagster_environment, open_instance
@@ -112,8 +121,9 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
     return 0
 
 
+@app.command()
 def doctor() -> None:
-    """Print each check with how to mend it; exit code 1 where one fails."""
+    """Check settings, store, schema, artifacts and disk, and say how to fix what is wrong."""
     with progress_shown() as progress:
         progress("examining", 0, 1)
         from backtest_pipeline.service.settings import ServiceSettings

@@ -9,6 +9,7 @@ import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
 from backtest_pipeline.cli.options import (
+    RANGES,
     AsJson,
     Bars,
     FullRebuild,
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 _BOUNDS = ("train_start", "train_end", "test_start", "test_end")
 
 
+app = typer.Typer()
+
+
+@app.command("walk-forward", context_settings=RANGES)
 @of_spec(WalkForwardSpec)
 def walk_forward(
     *,

@@ -137,7 +137,7 @@ def look_ahead(
 @dg.asset_check(
     asset="backtests",
     name="second_opinion",
-    description="vectorbt replays the orders of a sample of stored runs and comes to the same "
+    description="vectorbt replays the orders of a sample of stored runs and gets the same "
     f"return within {TOLERANCE:g}.",
 )
 def second_opinion(store: WorkspaceResource, simulation: SimulationResource) -> dg.AssetCheckResult:
@@ -168,7 +168,7 @@ class ReplayConfig(dg.Config):
     asset="backtests",
     name="replay",
     description="A sample of the current runs, and all that are in quarantine, computed again in a "
-    "fresh process from their snapshots on the code that made them, come to the stored result bit "
+    "fresh process from their snapshots on the code that made them, give the stored result bit "
     "by bit; those that do not are put in quarantine. So does a sample on today's code, where it "
     "declares the versions that made them; what does not is an undeclared change.",
 )

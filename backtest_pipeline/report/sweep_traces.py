@@ -138,7 +138,7 @@ def curve_traces(
     best: Mapping[str, Any],
     cell: tuple[int, int],
 ) -> list[Trace]:
-    """The best combination with one parameter varied, over what all combinations came to.
+    """The best combination with one parameter varied, over the results of all combinations.
 
     Args:
         table: one row per combination.

@@ -22,7 +22,7 @@ from backtest_pipeline.simulation.trades import Trades, trade_log
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a batch of runs came to.
+    """The result of a batch of runs.
 
     Attributes:
         panel: the bars.

@@ -21,7 +21,7 @@ from backtest_pipeline.simulation.trades import Trades, trade_log
 
 @dataclass(frozen=True)
 class BookResult:
-    """What books, one for each run, came to.
+    """The result of books, one for each run.
 
     Attributes:
         panel: the bars.

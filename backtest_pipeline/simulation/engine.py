@@ -19,7 +19,7 @@ from numba import njit
 
 ENGINE = "backtest_pipeline.account"
 ENGINE_VERSION = 1
-"""Raise it when the same events on the same bars come to other trades, equity or benchmark."""
+"""Raise it when the same events on the same bars give other trades, equity or benchmark."""
 LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8  # the bits of an event
 NOTHING_PENDING = 2
 EXIT_REASONS = (
@@ -529,7 +529,7 @@ def _walk_all(
 
 
 class Walked(NamedTuple):
-    """What the accounts came to.
+    """The result of the accounts.
 
     Attributes:
         equity: float64 `(n_runs, n_lines)`, at each line's closes.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from backtest_pipeline.market.panel import OHLCV
 
 FEATURES_VERSION = 1
-"""Raise it when the same bars come to other features, or strategies' own indicators change."""
+"""Raise it when the same bars give other features, or strategies' own indicators change."""
 EMA_PERIODS = (9, 10, 21, 50, 200)
 RETURN_Z_WINDOWS = (30, 90, 365)
 VOLATILITY_WINDOWS = (20, 63, 126)

@@ -77,7 +77,7 @@ class Controls:
 def run_negative_controls(
     workspace: Workspace, asked: Controls, *, rebuild: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """Search worlds made after the stored bars, and store how many searches were believed.
+    """Search worlds made after the stored bars, and store how many searches looked significant.
 
     What is stored of the same question, bars and code is kept.
 
@@ -184,7 +184,7 @@ def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    """Rates by world, beside what would have been believed without the machinery."""
+    """Rates by world, beside what would have passed without the corrections."""
     return Summary(
         {"searches": sum(row["n_searches"] for row in rows), "highest_rate_allowed": MOST_FALSE},
         {"false_positives": shown_controls(rows)},

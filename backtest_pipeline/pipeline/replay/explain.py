@@ -123,7 +123,7 @@ class Explanation:
 
 
 def explain_diff(a: UUID | str, b: UUID | str) -> Explanation:
-    """Say which of data, code and configuration made two stored runs come to different results.
+    """Say which of data, code and configuration made two stored runs differ.
 
     Both are computed again in fresh processes with one factor swapped at a time, from A towards B
     and from B back; factors that are equal are not run.
@@ -202,7 +202,7 @@ def _computed(
     codes: Sequence[str],
     differing: Sequence[str],
 ) -> dict[_Sides, Mapping[str, Any]]:
-    """What every mixture of the factors that differ comes to; equal ones are taken from A."""
+    """The result of every mixture of the factors that differ; equal ones are taken from A."""
     axes = [(0, 1) if name in differing else (0,) for name in FACTORS]
     mixtures: list[_Sides] = list(product(*axes))  # pyright: ignore[reportAssignmentType]
     found: dict[_Sides, Mapping[str, Any]] = {}

@@ -93,7 +93,7 @@ class Replay:
 
     @property
     def is_undeclared_change(self) -> bool:
-        """Whether other sources under the same declared versions do not come to the same."""
+        """Whether other sources under the same declared versions give another result."""
         is_same = self.verdict is ReplayVerdict.SAME
         return self.is_declared_same and not self.is_own_code and not is_same
 
@@ -244,7 +244,7 @@ def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:
         "the change is about signals, indicators or the choice of parameters"
     )
     return (
-        "an undeclared change: today's code comes to another result and still declares "
+        "an undeclared change: today's code gives another result and still declares "
         f"{run.code_version}. Raise {which}, or undo the change"
     )
 
@@ -339,7 +339,7 @@ def todays_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
     """Compute some of the current runs with today's code, where nobody said that it is another.
 
     These are runs that other sources made under the versions that today's declare. One that does
-    not come to the same was moved by an undeclared change; the run itself is as sound as before.
+    not give the same was moved by an undeclared change; the run itself is as sound as before.
 
     Args:
         workspace: an open store.

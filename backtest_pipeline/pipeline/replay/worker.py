@@ -71,7 +71,7 @@ PROTOCOL = 1
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the requested runs come to; see the description of this module.
+    """The results of the requested runs; see the description of this module.
 
     A run that cannot be computed has its error for an answer, and the others are computed.
     """

@@ -1,4 +1,4 @@
-"""Two runs side by side, in words: what they came to, and what they were made from."""
+"""Two runs side by side, in words: their results, and what they were made from."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
     if synthetic:
         yield "The bars are synthetic: they were invented, and nothing found in them is a finding."
     if run.quarantine:
-        yield f"In quarantine, as a replay came to another result: {run.quarantine['reason']}"
+        yield f"In quarantine, because a replay gave another result: {run.quarantine['reason']}"
     if run.results.get("liquidated"):
         yield "The account was liquidated."
     if refused := run.results.get("blocked_entries"):

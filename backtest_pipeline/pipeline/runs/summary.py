@@ -151,7 +151,7 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
 def quarantine_summary(
     workspace: Workspace, partitions: Sequence[Partition], split: str
 ) -> Summary:
-    """Runs that are left out because a replay came to another result; nothing where none is."""
+    """Runs that are left out because a replay gave another result; nothing where none is."""
     with workspace.database.begin() as connection:
         apart = quarantined_runs(connection, split=split, **_box(partitions)._asdict())
     if not apart:

@@ -16,7 +16,7 @@ MOST_EVENTS = 500
 
 @dataclass(frozen=True)
 class Changes:
-    """What one look at the table comes to.
+    """The result of one look at the table.
 
     Attributes:
         news: version by partition, of those that changed since it was last told of.

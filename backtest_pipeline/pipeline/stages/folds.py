@@ -156,7 +156,7 @@ def folds_of(
     *,
     rebuild: bool = False,
 ) -> list[Chosen]:
-    """What each fold came to; each block of them is stored, with its trials, when it is done.
+    """The result of each fold; each block of them is stored, with its trials, when it is done.
 
     Args:
         workspace: the open store.

@@ -50,7 +50,7 @@ MOST_COMBINATIONS = 20_000
 
 @dataclass(frozen=True)
 class Exploration:
-    """What a sweep of a strategy's parameters came to.
+    """The result of a sweep of a strategy's parameters.
 
     Attributes:
         table: one row per combination, indexed by the parameters, one column per metric of

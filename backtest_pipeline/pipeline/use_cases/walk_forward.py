@@ -72,7 +72,7 @@ from backtest_pipeline.strategies.strategy import Strategy
 
 @dataclass(frozen=True)
 class WalkForward:
-    """What a walk-forward came to.
+    """The result of a walk-forward.
 
     Attributes:
         folds: one row per fold: bounds (closes of first and last bar), chosen parameters, score,

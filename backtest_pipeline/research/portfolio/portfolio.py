@@ -12,7 +12,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.portfolio.weights import EQUAL_WEIGHT, SCHEMES, scheme_weights
 
 PORTFOLIO_VERSION = 1
-"""Raise it when the same members come to other weights or equity."""
+"""Raise it when the same members give other weights or equity."""
 _MONTHS = {"monthly": 1, "quarterly": 3}
 SCHEDULES = ("weekly", *_MONTHS)
 FIXED = "fixed"

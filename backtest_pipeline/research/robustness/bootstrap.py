@@ -1,4 +1,4 @@
-"""Stationary block bootstrap of daily returns: what else the same days could have come to.
+"""Stationary block bootstrap of daily returns: the range that the same days could have given.
 
 Blocks of days of random length (geometric, so that the resampled series is stationary) are put
 together from the run's own daily returns. Streaks and volatile weeks stay together, which single
@@ -140,7 +140,7 @@ def resampled_rows(
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What the same days could have come to.
+    """The range of results that the same days could have given.
 
     Attributes:
         block_length: mean length of a block, days.

@@ -1,4 +1,4 @@
-"""How much the best of many combinations of parameters says: what its neighbours came to."""
+"""How much the best of many combinations of parameters says: the results of its neighbours."""
 
 from __future__ import annotations
 

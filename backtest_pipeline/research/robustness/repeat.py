@@ -54,5 +54,5 @@ class RunInputs:
 
     @property
     def total_return(self) -> float:
-        """What the run comes to, a fraction."""
+        """Total return of the run, a fraction."""
         return float(self.simulated().metrics["total_return"][0])

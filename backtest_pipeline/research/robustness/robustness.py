@@ -35,7 +35,7 @@ from backtest_pipeline.simulation.metrics.metrics import undefined_reasons
 from backtest_pipeline.simulation.trades import Trades
 
 ROBUSTNESS_VERSION = 1
-"""Raise it when the same run, draws and seed come to other doubts."""
+"""Raise it when the same run, draws and seed give other figures."""
 _RUN = ("total_return", "sharpe", "max_drawdown")
 _RESAMPLED = (
     *("block_length", "total_return_low", "total_return_high", "p_total_return"),

@@ -86,7 +86,7 @@ def combinatorial_purged_splits(
 
 @dataclass(frozen=True)
 class CombinatorialPaths:
-    """What choosing the best of some strategies came to on many paths through one history.
+    """The result of choosing the best of some strategies on many paths through one history.
 
     Attributes:
         returns: float64 `(n_paths, n_obs)`, per period: each path has every period once, always of

@@ -112,7 +112,7 @@ class Search:
 
 
 class Searcher(Protocol):
-    """One search: asks for combinations, and is told what they came to."""
+    """One search: asks for combinations, and is given their results."""
 
     def ask(self) -> Sequence[Combination]:
         """The next ones, none of which was asked for before; empty where the search is over."""

@@ -41,7 +41,7 @@ class Selection:
         dsr: the same, deflated by `n_trials`.
         dsr_effective: the same, deflated by `n_trials_effective`.
         pbo: probability that choosing by Sharpe ratio is overfitting, by cross-validation (CSCV).
-        intervals: 5th and 95th percentile of what the best one's days could have come to as well,
+        intervals: 5th and 95th bootstrap percentile of the best one,
             by metric; empty where there are too few.
         undefined: why a number is NaN, or there are no intervals.
     """

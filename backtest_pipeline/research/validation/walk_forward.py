@@ -50,7 +50,7 @@ some seconds by the estimator, which draws for each fold on its own and gains no
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a fold came to.
+    """The result of a fold.
 
     Attributes:
         combination: the best in training; None where the objective was undefined for all.
@@ -211,7 +211,7 @@ def stitched(
     Args:
         panel, question: as `choose` takes them.
         tasks: the folds, those of an asset in the order of time.
-        chosen: what they came to.
+        chosen: their results.
 
     Returns:
         The bars, and uint8 events `(1, n_rows)` on them.

@@ -71,7 +71,7 @@ def get_job(job_id: JobId, store: Store, _user: Viewer) -> JobFacts:
 
 @router.get("/{job_id}/units", responses=_KNOWN)
 def get_units(job_id: JobId, store: Store, _user: Viewer) -> dict[str, dict[str, Any]]:
-    """What each stored unit of a job's work came to, by its name."""
+    """The result of each stored unit of a job's work, by its name."""
     with store.database.begin() as connection:
         read_job(connection, job_id)
         return {name: unit["result"] for name, unit in unit_results(connection, job_id).items()}

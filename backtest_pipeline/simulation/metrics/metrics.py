@@ -23,7 +23,7 @@ from backtest_pipeline.simulation.metrics.significance import (
 from backtest_pipeline.simulation.trades import Trades
 
 METRICS_VERSION = 1
-"""Raise it when the same trades and equity come to other metrics."""
+"""Raise it when the same trades and equity give other metrics."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from backtest_pipeline.simulation.stops import StopRules
 
 @dataclass(frozen=True)
 class BookSimulation:
-    """What one book came to.
+    """The result of one book.
 
     Attributes:
         equity, drawdown, benchmark: as in `SimulationResult`, at every stamp that any asset has.

@@ -81,7 +81,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     whole history, under the configuration of the pipeline. `n_days` are its daily returns, and
     `first_tried` is when the ledger first held its signal on its asset and timeframe, whatever the
     bars, the window or the assumptions; both are NULL of a run that the ledger does not hold.
-    `quarantined_at` is None but where a replay came to another result.
+    `quarantined_at` is None but where a replay gave another result.
 
     Raises:
         ProvenanceMissing: for a run that does not say what it was made from.

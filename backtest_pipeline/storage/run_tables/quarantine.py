@@ -1,4 +1,4 @@
-"""Runs whose replay came to another result: set apart until a replay proves them."""
+"""Runs whose replay gave another result: quarantined until a replay proves them."""
 
 from __future__ import annotations
 

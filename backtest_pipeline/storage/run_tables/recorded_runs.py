@@ -46,7 +46,7 @@ class RecordedRun:
         code_version: the declared versions and the strategy's own code that it follows from.
         code_archive: artifact with the sources, None for a run from before they were kept.
         environment_hash, engine: what computed it; the engine as name and version.
-        fingerprint, artifact_uri, results: what it came to.
+        fingerprint, artifact_uri, results: its result.
         is_current: whether no newer run of its configuration is stored.
     """
 
