@@ -45,7 +45,7 @@ def negative_controls(
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Search worlds without an edge: how often does the pipeline find one in pure noise?"""
+    """Run the whole search on markets without an edge: how often does it find one?"""
     _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
 
 
@@ -106,7 +106,7 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
 
 
 def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
-    """Search worlds without an edge, and print how many searches look significant."""
+    """Run the searches on markets without an edge, and print how many look significant."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.negative_controls import (
             MOST_FALSE,
@@ -123,7 +123,7 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
         print_json({"control_id": rows[0]["control_id"], "worlds": shown})
     else:
         console.print(
-            rows_table("Called significant in worlds without an edge", shown, percent=_RATES)
+            rows_table("Significant results in markets without an edge", shown, percent=_RATES)
         )
         say(
             "rate: share with a deflated Sharpe ratio of at least 95 %, corrected for choosing "

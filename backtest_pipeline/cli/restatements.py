@@ -27,9 +27,7 @@ def restatements(
         from backtest_pipeline.pipeline.audits import restatements as history
 
         watched = history.watch_history(workspace)
-        rows = history.restatements(
-            workspace, symbols=split(assets) or None, timeframes=split(timeframes) or None
-        )
+        rows = history.restatements(workspace, symbols=split(assets), timeframes=split(timeframes))
     if as_json:
         changed = [str(partition) for partition in watched.silent]
         print_json(

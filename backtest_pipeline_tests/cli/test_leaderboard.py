@@ -100,7 +100,7 @@ def controlled(cli: CommandLine) -> None:
     """The false-positive rate is printed, and one that is too high is an error."""
     answer = cli(*FEW)
     assert answer.code == 0, answer.err
-    assert "Called significant in worlds without an edge" in answer.out
+    assert "Significant results in markets without an edge" in answer.out
     found = as_json(cli, *FEW)
     assert [row["world"] for row in found["worlds"]] == ["random_walk", "shuffled_bars"]
     assert all(row["rate"] <= 0.05 < row["best_by_psr"] for row in found["worlds"])

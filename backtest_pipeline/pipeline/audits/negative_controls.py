@@ -77,7 +77,7 @@ class Controls:
 def run_negative_controls(
     workspace: Workspace, asked: Controls, *, rebuild: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """Search worlds made after the stored bars, and store how many searches looked significant.
+    """Search markets made after the stored bars, and store how many searches looked significant.
 
     What is stored of the same question, bars and code is kept.
 

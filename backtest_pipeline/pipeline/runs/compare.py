@@ -1,4 +1,4 @@
-"""Stored runs side by side: what was asked, what they were made from, and their results."""
+"""Stored runs side by side: their specs, inputs and results."""
 
 from __future__ import annotations
 

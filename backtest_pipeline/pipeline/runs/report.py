@@ -19,7 +19,7 @@ _TRADES = 50
 
 
 def run_report(workspace: Workspace, run_id: UUID) -> str:
-    """The run as one HTML page that loads nothing; raises as `run_query.get_run`."""
+    """The run as one HTML page that loads nothing; raises as `runs.query.get_run`."""
     run = get_run(workspace, run_id)
     series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
     trades = run_trades(workspace, run_id, limit=_TRADES)

@@ -72,7 +72,7 @@ def list_runs(asked: Annotated[RunQuery, Query()], store: Store, _user: Viewer) 
     dependencies=[Depends(require_json)],
 )
 def compare(asked: RunsToCompare, store: Store, _user: Viewer) -> RunComparison:
-    """Runs side by side: what was asked, what they were made from, and their results."""
+    """Runs side by side: their specs, inputs and results."""
     return compare_runs(store, asked.run_ids)
 
 

@@ -1,4 +1,4 @@
-"""Stored runs as recorded: what was asked, what they were made from, and their results."""
+"""Stored runs as they were recorded: their specs, inputs and results."""
 
 from __future__ import annotations
 
