@@ -110,8 +110,8 @@ def _metrics_and_simulation(n_columns: int, n_bars: int, repeats: int) -> Table:
     result = simulate_batch(panel, events, config)
 
     def simulated() -> object:
-        walked = account_inputs(panel, events, config, 1, None, None).walked_alone(panel)
-        return trade_log(panel, walked.trades)
+        walk_forwards = account_inputs(panel, events, config, 1, None, None).simulate_each(panel)
+        return trade_log(panel, walk_forwards.trades)
 
     def measured() -> object:
         return compute_metrics_batch(panel, result.equity, result.benchmark, result.trades)

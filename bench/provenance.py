@@ -120,7 +120,7 @@ def _fingerprints(workspace: Workspace, partitions: list[Partition]) -> tuple[in
     seconds = []
     for tf in _TIMEFRAMES:
         block = batches.load(tf, [p.asset for p in partitions if p.timeframe == tf])
-        signals = range(len(block.block.signals))
+        signals = range(len(block.stored.signals))
         batch = block.traded(signals, block.tradable, SimulationConfig())
         seconds.append(_thread_time(lambda batch=batch: fingerprints(batch)))
     return len(seconds), sum(seconds)

@@ -30,11 +30,11 @@ _ROWS = (
     SELECT 500000 + a, 'COIN' || a FROM generate_series(0, CAST(:assets AS int) - 1) a
     """,
     """
-    INSERT INTO backtest_runs (run_id, series_id, signal_id, signal_name, signal_type, params, id,
+    INSERT INTO backtest_runs (run_id, series_id, signal_id, signal_name, strategy, params, id,
         symbol, tf, split, first_ts, last_ts, n_bars, direction, status, started_at, completed_at,
         is_current, config, results, snapshot_id, dataset_version_ids, code_version, config_hash,
         environment_hash, engine, engine_version, seed, result_fingerprint, artifact_uri)
-    SELECT md5('run' || i)::uuid, md5('series' || i)::uuid, s.signal_id, s.name, s.signal_type,
+    SELECT md5('run' || i)::uuid, md5('series' || i)::uuid, s.signal_id, s.name, s.strategy,
         s.params || jsonb_build_object('fast', 5 + i % 40), 500000 + block % :assets,
         'COIN' || block % :assets, (ARRAY['1H', '4H', '1D', '1W'])[1 + block % 4],
         CASE WHEN i % 7 = 0 THEN 'walk_forward' ELSE 'full' END, timestamptz '2020-01-01',

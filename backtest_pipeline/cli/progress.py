@@ -27,7 +27,7 @@ SILENCE_S = 1.5  # a little less than what a person may be left alone for
 
 @contextmanager
 def progress_on(console: Console) -> Iterator[Listener]:
-    """A listener that shows stages on the console while the block runs."""
+    """A listener that shows stages on the console while the batch runs."""
     shown = _bars(console) if console.is_terminal else _lines(console)
     with shown as listener:
         yield listener

@@ -64,5 +64,5 @@ def _named(workspace: Workspace, typed: Typed[S], signal: str) -> S:
     if found.preset and "preset" in typed.kind.model_fields:
         return typed.adding(preset=found.preset).spec()
     # Where parameters are chosen, those of a preset do not count.
-    strategy = presets[found.preset].signal_type if found.preset else found.strategy
+    strategy = presets[found.preset].strategy if found.preset else found.strategy
     return typed.adding(strategy=strategy).spec()

@@ -1,7 +1,7 @@
-"""IO managers: they hand lazy blocks to the stages that store them, and load what is stored.
+"""IO managers: they hand lazy batches to the stages that store them, and load what is stored.
 
 What an asset returns is a recipe, not data; computing, writing Postgres and Parquet, and leaving
-out what is already stored happen block by block when the IO manager runs the stage.
+out what is already stored happen batch by batch when the IO manager runs the stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -112,13 +112,13 @@ def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.Da
 
 
 def generate_signals(
-    features: pd.DataFrame, signal_type: str, *, timeframe: str | None = None, **params: Any
+    features: pd.DataFrame, strategy: str, *, timeframe: str | None = None, **params: Any
 ) -> pd.DataFrame:
     """Entries and exits of a strategy on one asset's features.
 
     Args:
         features: as `build_features` gives them.
-        signal_type: the name of a strategy; its first word will do.
+        strategy: the name of a strategy; its first word will do.
         timeframe: name; found from the spacing of the bars where not given.
         params: the strategy's parameters; its defaults where not given.
 
@@ -130,11 +130,11 @@ def generate_signals(
         UnknownName: for a strategy that there is not.
         InvalidInput: for parameters that are missing, unknown or of the wrong type.
     """
-    strategy = strategy_of(signal_type)
-    parsed = strategy.parse(params)
+    definition = strategy_of(strategy)
+    parsed = definition.parse(params)
     name = named_timeframe(timeframe) if timeframe else infer_timeframe(features.index)
     panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
-    events = signal_events(strategy, with_indicators(panel, strategy.columns(parsed)), parsed)
+    events = signal_events(definition, with_indicators(panel, definition.columns(parsed)), parsed)
     return pd.DataFrame(
         {
             "entries": events.long_entry,
@@ -148,7 +148,7 @@ def generate_signals(
 
 def run_backtest(
     bars: pd.DataFrame,
-    signal_type: str,
+    strategy: str,
     params: Mapping[str, Any],
     *,
     direction: str = "both",
@@ -159,7 +159,7 @@ def run_backtest(
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        signal_type: the strategy, as in `generate_signals`.
+        strategy: the strategy, as in `generate_signals`.
         params: its parameters.
         direction: `long`, `short` or `both`.
         timeframe: as in `simulate`.
@@ -170,7 +170,7 @@ def run_backtest(
     """
     side_of_run = Direction.of(direction)
     features = build_features(bars, timeframe=timeframe)
-    signals = generate_signals(features, signal_type, timeframe=timeframe, **params)
+    signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     never = pd.Series(np.zeros(len(signals), bool), signals.index)
 
     def traded(name: str, side: Direction) -> pd.Series:
@@ -189,7 +189,7 @@ def run_backtest(
 
 def robustness(
     bars: pd.DataFrame,
-    signal_type: str,
+    strategy: str,
     params: Mapping[str, Any],
     *,
     direction: str = "both",
@@ -204,7 +204,7 @@ def robustness(
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        signal_type: the strategy, as in `generate_signals`.
+        strategy: the strategy, as in `generate_signals`.
         params: its parameters.
         direction: `long`, `short` or `both`.
         draws: repetitions of each random method, 1 to 10,000.
@@ -221,7 +221,7 @@ def robustness(
         assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     features = build_features(bars, timeframe=timeframe)
-    signals = generate_signals(features, signal_type, timeframe=timeframe, **params)
+    signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     by_name = {str(name): pd.Series(column) for name, column in signals.items()}
     run = RunInputs(
         bars_panel(bars, timeframe, _ASSET),

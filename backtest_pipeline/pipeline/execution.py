@@ -44,7 +44,11 @@ from backtest_pipeline.pipeline.use_cases.backtest import (
 )
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
-from backtest_pipeline.pipeline.use_cases.walk_forward import Prepared, prepare_walk, walk_once
+from backtest_pipeline.pipeline.use_cases.walk_forward import (
+    Prepared,
+    prepare_walk_forward,
+    run_walk_forward,
+)
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.portfolio import FIXED
 from backtest_pipeline.research.validation.optimizer import Objective, Search
@@ -117,12 +121,12 @@ def _walk_forward(
     workspace: Workspace, settings: Settings, spec: WalkForwardSpec, source: Source, rebuild: bool
 ) -> WalkForwardResult:
     prepared = prepare(workspace, settings, spec, source, rebuild=rebuild)
-    row = walk_once(
+    row = run_walk_forward(
         workspace,
         prepared,
         strategy=spec.strategy,
         params=spec.params,
-        asked=shared_by(workspace, spec),
+        terms=shared_by(workspace, spec),
         plan=_plan(spec, settings),
         rebuild=rebuild,
     )
@@ -138,12 +142,12 @@ def prepare(
     rebuild: bool = False,
 ) -> Prepared:
     """Bring the features of a walk-forward up to date, and lay out its folds."""
-    return prepare_walk(
+    return prepare_walk_forward(
         workspace,
         source,
         asset=spec.symbol,
         tf=spec.timeframe,
-        asked=shared_by(workspace, spec),
+        terms=shared_by(workspace, spec),
         schedule=_plan(spec, settings).schedule,
         rebuild=rebuild,
     )
@@ -169,7 +173,7 @@ def swept(
     common = RunSpec.model_fields.keys() & spec.model_fields_set - {"kind", "params", "strategy"}
     best = RunSpec(
         **{name: getattr(spec, name) for name in common},
-        strategy=found.subject.signal_type,
+        strategy=found.subject.strategy,
         params=found.best,
     )
     (row,) = backtest(workspace, source, best, [best.symbol]).runs

@@ -86,7 +86,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
             connection, workspace.price_dataset, symbols=asset, timeframes=tf
         )
         missing = not_fetched_since(connection, symbols=asset, timeframes=tf)
-    results, strategy = row["results"], row["signal_type"]
+    results, strategy = row["results"], row["strategy"]
     is_preset = row["split"] == "full" and row["is_preset"]
     same = ("run_id", "symbol", "first_ts", "last_ts", "n_bars", "undefined", "snapshot_id")
     given = spec.strategy or getattr(spec, "preset", None)
@@ -166,7 +166,7 @@ def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResu
         return Combination(params=parameters(ranked, position), metrics=_metrics(row))
 
     return SweepResult(
-        strategy=found.subject.signal_type,
+        strategy=found.subject.strategy,
         symbol=found.subject.asset,
         timeframe=found.subject.timeframe,
         n_bars=found.subject.n_bars,
@@ -227,7 +227,7 @@ def portfolio_result(stored: Row, runs: Sequence[Row]) -> PortfolioResult:
     )
     return PortfolioResult(
         portfolio_id=stored["run_id"],
-        strategy=runs[0]["signal_type"] if runs else stored["signal_name"],
+        strategy=runs[0]["strategy"] if runs else stored["signal_name"],
         name=stored["signal_name"],
         timeframe=stored["tf"],
         members=[

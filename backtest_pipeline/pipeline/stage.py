@@ -1,6 +1,6 @@
-"""Blocks of partitions: loaded lazily, computed at once, stored each in one transaction.
+"""Batches of partitions: loaded lazily, computed at once, stored each in one transaction.
 
-A block holds many assets of one timeframe. Its size bounds the memory; its transaction bounds
+A batch holds many assets of one timeframe. Its size bounds the memory; its transaction bounds
 what a kill can undo. Partitions whose result is already stored under the same inputs and code
 are left out before anything is loaded.
 """
@@ -99,18 +99,18 @@ class StageReport:
 
 @dataclass(frozen=True)
 class Batches(Generic[T]):
-    """Partitions and the way to get a block of them, all of one timeframe."""
+    """Partitions and the way to get a batch of them, all of one timeframe."""
 
     partitions: tuple[Partition, ...]
     load: Callable[[str, Sequence[str]], T]
 
     def map(self, compute: Callable[[T], U]) -> Batches[U]:
-        """The same partitions with `compute` applied to each block when it is loaded."""
+        """The same partitions with `compute` applied to each batch when it is loaded."""
         return Batches(self.partitions, lambda tf, assets: compute(self.load(tf, assets)))
 
 
 class Stage(Protocol[T_contra]):
-    """Where a stage's blocks go."""
+    """Where a stage's batches go."""
 
     name: str
 
@@ -122,15 +122,15 @@ class Stage(Protocol[T_contra]):
         """About how many rows each partition has, to size the blocks."""
         ...
 
-    def store(self, block: T_contra, *, rebuild: bool) -> Iterable[Outcome]:
-        """Write a block in one transaction; with `rebuild` also what seems to be stored.
+    def store(self, batch: T_contra, *, rebuild: bool) -> Iterable[Outcome]:
+        """Write a batch in one transaction; with `rebuild` also what seems to be stored.
 
-        Storing a block that is stored already leaves what storing it once does.
+        Storing a batch that is stored already leaves what storing it once does.
         """
         ...
 
 
-# Trouble with the surroundings: the next block would meet it as well.
+# Trouble with the surroundings: the next batch would meet it as well.
 _ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError)
 # Errors of those kinds that are about what one partition holds.
 _OF_A_PARTITION = (RowsRefused, ArtifactCorrupt)
@@ -141,7 +141,7 @@ def run_stage(
     stage: Stage[T],
     *,
     workers: int = 2,
-    block_rows: int = 150_000,
+    batch_rows: int = 150_000,
     rebuild: bool = False,
     progress: Progress = silent,
     retrying: Retrying = at_once,
@@ -151,15 +151,15 @@ def run_stage(
     Args:
         batches: what to compute.
         stage: where it goes.
-        workers: blocks under way at once; Postgres works for one while we compute another.
-        block_rows: about how many rows a block may have.
+        workers: batches under way at once; Postgres works for one while we compute another.
+        batch_rows: about how many rows a batch may have.
         rebuild: compute and write also what is not stale.
-        progress: told after each block.
-        retrying: how each block is done; one that the database went away from is loaded,
+        progress: told after each batch.
+        retrying: how each batch is done; one that the database went away from is loaded,
             computed and stored again.
 
     Raises:
-        StoreError, ArtifactError, ConfigurationError: where going on makes no sense. Blocks
+        StoreError, ArtifactError, ConfigurationError: where going on makes no sense. Batches
             that were stored stay stored.
     """
     interrupted = Event()
@@ -168,19 +168,19 @@ def run_stage(
         stale = list(batches.partitions if rebuild else stage.stale(batches.partitions))
         return stale, stage.rows_expected(stale)
 
-    def run_block(block: Sequence[Partition]) -> list[Outcome]:
-        what = f"{stage.name} {block[0].timeframe}"
-        return retrying(what, lambda: _run_block(batches, stage, block, rebuild), interrupted)
+    def run_batch(batch: Sequence[Partition]) -> list[Outcome]:
+        what = f"{stage.name} {batch[0].timeframe}"
+        return retrying(what, lambda: _run_batch(batches, stage, batch, rebuild), interrupted)
 
     stale, expected = retrying(stage.name, look)
     unchanged = set(batches.partitions) - set(stale)
     outcomes = [Outcome(p, Status.UNCHANGED) for p in batches.partitions if p in unchanged]
     done, total = len(outcomes), len(batches.partitions)
     progress(stage.name, done, total)
-    blocks = blocks_of(stale, expected, block_rows)
+    planned = batches_of(stale, expected, batch_rows)
     pool = ThreadPoolExecutor(workers, thread_name_prefix=stage.name)
     try:
-        running = {pool.submit(run_block, block) for block in blocks}
+        running = {pool.submit(run_batch, batch) for batch in planned}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -189,7 +189,7 @@ def run_stage(
                 done += len(found)
             progress(stage.name, done, total)
     except BaseException:
-        # An interrupt or an error of the surroundings: let running blocks end, begin no other.
+        # An interrupt or an error of the surroundings: let running batches end, begin no other.
         interrupted.set()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
@@ -197,45 +197,45 @@ def run_stage(
     return StageReport(stage.name, tuple(sorted(outcomes, key=lambda o: o.partition)))
 
 
-def blocks_of(
-    partitions: Sequence[Partition], rows: dict[Partition, int], block_rows: int
+def batches_of(
+    partitions: Sequence[Partition], rows: dict[Partition, int], batch_rows: int
 ) -> list[list[Partition]]:
-    """Partitions grouped by timeframe into blocks of about `block_rows`, large blocks first."""
+    """Partitions grouped by timeframe into batches of about `batch_rows`, large batches first."""
     by_timeframe: dict[str, list[Partition]] = defaultdict(list)
     for partition in partitions:
         by_timeframe[partition.timeframe].append(partition)
-    blocks: list[tuple[int, list[Partition]]] = []
+    planned: list[tuple[int, list[Partition]]] = []
     for name in sorted(by_timeframe, key=lambda tf: timeframe(tf).sort_order):
-        block: list[Partition] = []
+        batch: list[Partition] = []
         size = 0
         for partition in by_timeframe[name]:
             expected = rows.get(partition, 0)
-            if block and size + expected > block_rows:
-                blocks.append((size, block))
-                block, size = [], 0
-            block.append(partition)
+            if batch and size + expected > batch_rows:
+                planned.append((size, batch))
+                batch, size = [], 0
+            batch.append(partition)
             size += expected
-        blocks.append((size, block))
-    return [block for _, block in sorted(blocks, key=lambda sized: -sized[0])]
+        planned.append((size, batch))
+    return [batch for _, batch in sorted(planned, key=lambda sized: -sized[0])]
 
 
-def _run_block(
-    batches: Batches[T], stage: Stage[T], block: Sequence[Partition], rebuild: bool
+def _run_batch(
+    batches: Batches[T], stage: Stage[T], batch: Sequence[Partition], rebuild: bool
 ) -> list[Outcome]:
     try:
-        loaded = batches.load(block[0].timeframe, [p.asset for p in block])
+        loaded = batches.load(batch[0].timeframe, [p.asset for p in batch])
         return list(stage.store(loaded, rebuild=rebuild))
     except Exception as error:
         if isinstance(error, _ENVIRONMENT) and not isinstance(error, _OF_A_PARTITION):
             raise
         reason = error  # it becomes the partition's recorded outcome
-    if len(block) == 1:
-        logger.error("%s failed for %s", stage.name, block[0], exc_info=reason)
+    if len(batch) == 1:
+        logger.error("%s failed for %s", stage.name, batch[0], exc_info=reason)
         detail = f"{type(reason).__name__}: {reason}"
-        return [Outcome(block[0], Status.FAILED, detail=detail, error=reason)]
+        return [Outcome(batch[0], Status.FAILED, detail=detail, error=reason)]
     # Find the partition to blame by halves, so that its neighbours are stored all the same.
-    half = len(block) // 2
+    half = len(batch) // 2
     return [
-        *_run_block(batches, stage, block[:half], rebuild),
-        *_run_block(batches, stage, block[half:], rebuild),
+        *_run_batch(batches, stage, batch[:half], rebuild),
+        *_run_batch(batches, stage, batch[half:], rebuild),
     ]

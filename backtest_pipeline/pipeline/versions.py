@@ -28,9 +28,9 @@ _SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
 _RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}
 
 
-def _text(versions: dict[str, int], *signal_types: str) -> str:
+def _text(versions: dict[str, int], *strategy_names: str) -> str:
     declared = [f"{name} {version}" for name, version in sorted(versions.items())]
-    own = [f"{name} {strategy_hash(name)}" for name in signal_types]
+    own = [f"{name} {strategy_hash(name)}" for name in strategy_names]
     return ", ".join((*declared, *own))
 
 
@@ -47,16 +47,16 @@ LOOK_AHEAD_CODE = _text({"bars": BARS_VERSION, "look_ahead": LOOK_AHEAD_VERSION}
 RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
 
 
-def signal_code(signal_type: str) -> str:
+def signal_code(strategy: str) -> str:
     """Code version of a strategy's signals; raises UnknownName where there is no such strategy."""
-    return _text(_SIGNALS, signal_type)
+    return _text(_SIGNALS, strategy)
 
 
-def run_code(signal_type: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
+def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
     """Code version of a run; raises UnknownName where there is no such strategy.
 
     Args:
-        signal_type: whose signals it trades.
+        strategy: whose signals it trades.
         is_walk_forward: whether its parameters were chosen fold by fold.
         benchmark: what it is compared with; other assets are held as a portfolio holds them.
     """
@@ -65,7 +65,7 @@ def run_code(signal_type: str, *, is_walk_forward: bool = False, benchmark: str 
         versions["walk_forward"] = WALK_FORWARD_VERSION
     if benchmark not in BENCHMARKS:
         versions["portfolio"] = PORTFOLIO_VERSION
-    return _text(versions, signal_type)
+    return _text(versions, strategy)
 
 
 def code_of_config(config: Mapping[str, Any]) -> str:
@@ -80,9 +80,9 @@ def code_of_config(config: Mapping[str, Any]) -> str:
 def todays_run_codes() -> frozenset[str]:
     """Code versions that runs of every strategy have today."""
     return frozenset(
-        run_code(name, is_walk_forward=walked, benchmark=benchmark)
+        run_code(name, is_walk_forward=walk_forwards, benchmark=benchmark)
         for name in strategies()
-        for walked in (False, True)
+        for walk_forwards in (False, True)
         for benchmark in ("asset", "universe")
     )
 

@@ -27,7 +27,7 @@ class Workspace:
     Attributes:
         database: migrated.
         artifacts: writable.
-        workers: blocks under way at once.
+        workers: batches under way at once.
         progress: told how far a stage is.
         external: the user's own table of features; None where they are built here.
     """

@@ -31,13 +31,13 @@ class Subject:
     """What was swept: a strategy on one asset's bars, with what it assumes.
 
     Attributes:
-        signal_type, asset, timeframe: which.
+        strategy, asset, timeframe: which.
         n_bars: bars that were traded.
         first, last: UTC days on which they close.
         assumed: costs, direction and whatever else is not as usual, in words.
     """
 
-    signal_type: str
+    strategy: str
     asset: str
     timeframe: str
     n_bars: int
@@ -134,7 +134,7 @@ def exploration_page(
     shown_tiles.append(("buy and hold", shown("benchmark_return", held), "total return"))
     return _PAGE.substitute(
         style=STYLE,
-        title=escape(f"{subject.signal_type} on {subject.asset} {subject.timeframe}"),
+        title=escape(f"{subject.strategy} on {subject.asset} {subject.timeframe}"),
         subject=escape(str(subject)),
         metric=escape(metric),
         warning=escape(warning),

@@ -67,18 +67,18 @@ def warm() -> None:
     gc.freeze()  # what is loaded by now stays for good: it need not be looked through each time
 
 
-def execute_json(spec: str, user: str, asked_as: str) -> bytes | Failure:
+def execute_json(spec: str, user: str, request_id: str) -> bytes | Failure:
     """Execute one spec.
 
     Args:
         spec: with its kind, as JSON.
         user: name of the caller.
-        asked_as: the request id, for the log.
+        request_id: the request id, for the log.
 
     Returns:
         The result as JSON, or what is wrong.
     """
-    with about(request=asked_as):
+    with about(request=request_id):
         try:
             store = _opened()
             given = _specs.validate_json(spec)

@@ -74,22 +74,22 @@ def simulate_batch(
             not a positive number, or an open or close lies outside low..high.
     """
     require_events(panel, events)
-    walked = account_inputs(panel, events, config, 1, funding, finer).walked_alone(panel)
-    trades = trade_log(panel, walked.trades)
-    refusals = refusal_log(panel, walked.refusals)
+    simulated = account_inputs(panel, events, config, 1, funding, finer).simulate_each(panel)
+    trades = trade_log(panel, simulated.trades)
+    refusals = refusal_log(panel, simulated.refusals)
     if benchmark is None:
         benchmark = buy_and_hold(panel, config)
-    pending = pending_sides(events, panel.offsets, config.direction, walked.side)
+    pending = pending_sides(events, panel.offsets, config.direction, simulated.side)
     return BatchResult(
         panel=panel,
-        equity=walked.equity,
+        equity=simulated.equity,
         benchmark=benchmark,
         trades=trades,
         refusals=refusals,
         metrics=compute_metrics_batch(
-            panel, walked.equity, benchmark, trades, risk_free=config.risk_free
+            panel, simulated.equity, benchmark, trades, risk_free=config.risk_free
         ),
-        pending=np.where(walked.ruined, np.int8(NOTHING_PENDING), pending),
-        liquidated=walked.ruined,
+        pending=np.where(simulated.ruined, np.int8(NOTHING_PENDING), pending),
+        liquidated=simulated.ruined,
         refused=np.bincount(refusals.column, minlength=len(pending)),
     )

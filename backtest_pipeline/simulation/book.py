@@ -9,7 +9,7 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.engine import Walked
+from backtest_pipeline.simulation.engine import Simulated
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
 from backtest_pipeline.simulation.metrics.equity import position_values
@@ -74,26 +74,26 @@ def simulate_book(
     require_events(panel, events)
     members = _by_name(panel)
     ts, table = _instants(panel, members)
-    walked = _walk_book(panel, table, members, events, config, funding, finer)
-    trades = trade_log(panel, walked.trades)
-    refusals = refusal_log(panel, walked.refusals)
-    pending = pending_sides(events, panel.offsets, config.direction, walked.side)
-    of_ruined = np.repeat(walked.ruined, len(panel.assets))
-    gross, net = _exposure(panel, table, trades, walked.equity)
+    simulated = _simulated(panel, table, members, events, config, funding, finer)
+    trades = trade_log(panel, simulated.trades)
+    refusals = refusal_log(panel, simulated.refusals)
+    pending = pending_sides(events, panel.offsets, config.direction, simulated.side)
+    of_ruined = np.repeat(simulated.ruined, len(panel.assets))
+    gross, net = _exposure(panel, table, trades, simulated.equity)
     if benchmark is None:
         benchmark = _held(panel, table, members, config)
     n_assets = len(panel.assets)
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
     of_run = replace(trades, column=trades.column // max(n_assets, 1))
     metrics = compute_metrics_batch(
-        book, walked.equity, benchmark, of_run, risk_free=config.risk_free
+        book, simulated.equity, benchmark, of_run, risk_free=config.risk_free
     )
     if len(ts):
         metrics["exposure"] = np.mean(gross > 0, axis=1)
     return BookResult(
         panel=panel,
         ts=ts,
-        equity=walked.equity,
+        equity=simulated.equity,
         gross=gross,
         net=net,
         benchmark=benchmark,
@@ -101,7 +101,7 @@ def simulate_book(
         refusals=refusals,
         metrics=metrics,
         pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
-        liquidated=walked.ruined,
+        liquidated=simulated.ruined,
         refused=np.bincount(refusals.column // max(n_assets, 1), minlength=len(events)),
     )
 
@@ -122,7 +122,7 @@ def _by_name(panel: Panel) -> np.ndarray:
     return np.argsort(np.array(list(map(str, panel.assets))), kind="stable")
 
 
-def _walk_book(
+def _simulated(
     panel: Panel,
     table: np.ndarray,
     members: np.ndarray,
@@ -130,9 +130,9 @@ def _walk_book(
     config: SimulationConfig,
     funding: FundingRates | None,
     finer: Panel | None,
-) -> Walked:
+) -> Simulated:
     inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
-    return inputs.walked(table, np.array([0, len(table)]), members)
+    return inputs.simulate(table, np.array([0, len(table)]), members)
 
 
 def _held(
@@ -144,7 +144,7 @@ def _held(
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, EqualWeight())
-    return _walk_book(panel, table, members, events, held, None, None).equity[0]
+    return _simulated(panel, table, members, events, held, None, None).equity[0]
 
 
 def _exposure(

@@ -504,7 +504,7 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
 
 
 @njit(cache=True, nogil=True)
-def _walk_all(
+def _simulate_all(
     table, bounds, members, events, bars, fine_bars, rules, equity, trades, refusals, side, ruined
 ):
     """Walk every run's accounts; returns how many trades and refusals there are."""
@@ -528,7 +528,7 @@ def _walk_all(
     return account.n_trades, account.n_refusals
 
 
-class Walked(NamedTuple):
+class Simulated(NamedTuple):
     """The result of the accounts.
 
     Attributes:
@@ -546,7 +546,7 @@ class Walked(NamedTuple):
     ruined: np.ndarray
 
 
-def walk(
+def simulate(
     table: np.ndarray,
     bounds: np.ndarray,
     members: np.ndarray,
@@ -554,7 +554,7 @@ def walk(
     bars: np.ndarray,
     fine_bars: np.ndarray,
     rules: np.ndarray,
-) -> Walked:
+) -> Simulated:
     """Trade every run's signals in its accounts.
 
     Args:
@@ -570,12 +570,12 @@ def walk(
     n_runs, n_accounts = len(events), len(bounds) - 1
     # What an entry's signal comes to is a trade, a refusal or nothing.
     n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))
-    walked = Walked(
+    simulated = Simulated(
         equity=np.empty((n_runs, len(table))),
         trades=np.zeros(n_entries, TRADE),
         refusals=np.zeros(n_entries, REFUSAL),
         side=np.empty(n_runs * len(members), np.int8),
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
-    n, m = _walk_all(table, bounds, members, events, bars, fine_bars, rules, *walked)
-    return walked._replace(trades=walked.trades[:n], refusals=walked.refusals[:m])
+    n, m = _simulate_all(table, bounds, members, events, bars, fine_bars, rules, *simulated)
+    return simulated._replace(trades=simulated.trades[:n], refusals=simulated.refusals[:m])

@@ -12,7 +12,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Walked, walk
+from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
@@ -24,7 +24,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class AccountInputs:
-    """What `account.walk` walks over, beside a table of rows.
+    """What `account.simulate` walks over, beside a table of rows.
 
     Attributes:
         events: uint8 `(n_runs, n_rows)`, those that are seen, where they are seen.
@@ -40,9 +40,9 @@ class AccountInputs:
     fine_bars: np.ndarray
     rules: np.ndarray
 
-    def walked(self, table: np.ndarray, bounds: np.ndarray, members: np.ndarray) -> Walked:
+    def simulate(self, table: np.ndarray, bounds: np.ndarray, members: np.ndarray) -> Simulated:
         """Walk accounts of these members, given by the position of their assets."""
-        return walk(
+        return simulate(
             table,
             bounds,
             self.members[members],
@@ -52,10 +52,10 @@ class AccountInputs:
             self.rules,
         )
 
-    def walked_alone(self, panel: Panel) -> Walked:
+    def simulate_each(self, panel: Panel) -> Simulated:
         """Walk each asset of the panel in an account of its own."""
         table = np.arange(len(panel)).reshape(-1, 1)
-        return self.walked(table, panel.offsets, np.arange(len(panel.assets)))
+        return self.simulate(table, panel.offsets, np.arange(len(panel.assets)))
 
 
 def account_inputs(
@@ -169,7 +169,7 @@ def buy_and_hold(panel: Panel, config: SimulationConfig) -> np.ndarray:
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, FixedFractional())
-    return account_inputs(panel, events, held, 1, None, None).walked_alone(panel).equity[0]
+    return account_inputs(panel, events, held, 1, None, None).simulate_each(panel).equity[0]
 
 
 def holding(config: SimulationConfig, sizing: Sizing) -> SimulationConfig:

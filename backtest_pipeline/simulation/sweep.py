@@ -21,7 +21,7 @@ from backtest_pipeline.strategies.grid import ParameterGrid
 from backtest_pipeline.strategies.strategy import Strategy, signal_events
 
 BLOCK_BYTES = 70_000_000
-"""Equity of one block; as many are held at a time as there are workers, and one more."""
+"""Equity of one batch; as many are held at a time as there are workers, and one more."""
 
 _BLOCK_RUNS = 125  # so that progress is seen, and Ctrl-C is heard
 _WORKERS = 2
@@ -58,7 +58,7 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
 
     factory = vbt.IndicatorFactory(
         class_name=strategy.params_type.__name__,
-        short_name=strategy.signal_type,
+        short_name=strategy.name,
         input_names=["close"],
         param_names=list(names),
         output_names=["events"],
@@ -91,12 +91,12 @@ def sweep(
         NaN where undefined.
     """
     batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
-    return metrics_table(grid, [batch.metrics for _, batch in batches])
+    return metrics_table(grid, [simulated.metrics for _, simulated in batches])
 
 
-def metrics_table(grid: ParameterGrid, blocks: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """The metrics of all blocks of a sweep, one row per combination of the grid."""
-    table = pd.concat([pd.DataFrame(metrics) for metrics in blocks])
+def metrics_table(grid: ParameterGrid, batches: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """The metrics of all batches of a sweep, one row per combination of the grid."""
+    table = pd.concat([pd.DataFrame(metrics) for metrics in batches])
     table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
     return table
 
@@ -110,29 +110,29 @@ def sweep_batches(
     funding: FundingRates | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
-    """Combinations with their simulation, block by block, in the order of the grid.
+    """Combinations with their simulation, batch by batch, in the order of the grid.
 
-    Memory is bounded: the equity of a block takes `BLOCK_BYTES`. Arguments as in `sweep`.
+    Memory is bounded: the equity of a batch takes `BLOCK_BYTES`. Arguments as in `sweep`.
     """
     panel = with_config_columns(panel, config)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt takes its time over stamps
-    block = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
+    batch = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
     listen(0, len(grid))
-    # The compiled part of one block runs beside the signals of the next.
+    # The compiled part of one batch runs beside the signals of the next.
     with ThreadPoolExecutor(_WORKERS) as pool:
         running: deque[tuple[tuple[tuple[float, ...], ...], Future[BatchResult]]] = deque()
         done = 0
-        for start in range(0, len(grid), block):
-            combinations = grid.combinations[start : start + block]
+        for start in range(0, len(grid), batch):
+            combinations = grid.combinations[start : start + batch]
             run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
             events = np.ascontiguousarray(events[keep].T)
             job = pool.submit(simulate_batch, traded, events, config, funding=funding)
             running.append((combinations, job))
-            while len(running) > (_WORKERS if start + block < len(grid) else 0):
+            while len(running) > (_WORKERS if start + batch < len(grid) else 0):
                 finished, job = running.popleft()
                 yield finished, job.result()
                 done += len(finished)

@@ -56,7 +56,7 @@ def _conditions(panel: Panel, params: AtrBreakout) -> Conditions:
 
 
 STRATEGY = Strategy(
-    signal_type="atr_breakout",
+    name="atr_breakout",
     params_type=AtrBreakout,
     columns=_columns,
     conditions=_conditions,

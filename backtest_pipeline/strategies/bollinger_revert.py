@@ -35,7 +35,7 @@ def _conditions(panel: Panel, params: BollingerRevert) -> Conditions:
 
 
 STRATEGY = Strategy(
-    signal_type="bollinger_revert",
+    name="bollinger_revert",
     params_type=BollingerRevert,
     columns=_columns,
     conditions=_conditions,

@@ -63,7 +63,7 @@ def _conditions(panel: Panel, params: EmaCrossover) -> Conditions:
 
 
 STRATEGY = Strategy(
-    signal_type="ema_crossover",
+    name="ema_crossover",
     params_type=EmaCrossover,
     columns=_columns,
     conditions=_conditions,

@@ -94,8 +94,7 @@ class ParameterSpace:
             reason = reason or problem or ""
         if not sound:
             raise EmptyGrid(
-                f"{self.strategy.signal_type}: none of {self.size:,} combinations makes sense: "
-                f"{reason}"
+                f"{self.strategy.name}: none of {self.size:,} combinations makes sense: {reason}"
             )
         return ParameterGrid(self.strategy, self.names, tuple(sound), self.size - len(sound))
 
@@ -118,7 +117,7 @@ def parameter_space(
     for name in values:
         if name not in strategy.params_type.model_fields:
             raise UnknownName(
-                f"parameter of {strategy.signal_type}", name, strategy.params_type.model_fields
+                f"parameter of {strategy.name}", name, strategy.params_type.model_fields
             )
     left = {name: found for name, found in strategy.grid.items() if name not in values}
     axes = {name: _sequence(strategy, name, found) for name, found in {**values, **left}.items()}
@@ -145,7 +144,7 @@ def parameter_grid(strategy: Strategy[Any], values: Mapping[str, Any], most: int
 def _sequence(strategy: Strategy[Any], name: str, values: Any) -> Sequence[Any]:
     axis = values if hasattr(values, "__len__") and not isinstance(values, str) else (values,)
     if len(axis) == 0:
-        raise EmptyGrid(f"{strategy.signal_type}: {name} has no value to explore")
+        raise EmptyGrid(f"{strategy.name}: {name} has no value to explore")
     return axis
 
 
@@ -154,7 +153,7 @@ def _require_size(strategy: Strategy[Any], axes: Mapping[str, Sequence[Any]], mo
     if n > most:
         sizes = " x ".join(f"{len(axis):,} of {name}" for name, axis in axes.items())
         raise GridTooLarge(
-            f"{strategy.signal_type}: {sizes} are {n:,} combinations, and {most:,} are the limit; "
+            f"{strategy.name}: {sizes} are {n:,} combinations, and {most:,} are the limit; "
             "take larger steps, or raise max_combinations (--max-combinations; of the service "
             "BACKTEST_OPTIMIZER_MAX_COMBINATIONS)"
         )
@@ -164,9 +163,9 @@ def _numbers(strategy: Strategy[Any], name: str, values: Sequence[Any]) -> list[
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     for value in plain:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidInput(f"{strategy.signal_type}: {name}: {value!r} is not a number")
+            raise InvalidInput(f"{strategy.name}: {name}: {value!r} is not a number")
         if not math.isfinite(value):
-            raise InvalidInput(f"{strategy.signal_type}: {name} must be finite, not {value!r}")
+            raise InvalidInput(f"{strategy.name}: {name} must be finite, not {value!r}")
     return sorted(set(plain))
 
 

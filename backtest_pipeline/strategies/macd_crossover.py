@@ -43,7 +43,7 @@ def _conditions(panel: Panel, params: MacdCrossover) -> Conditions:
 
 
 STRATEGY = Strategy(
-    signal_type="macd_crossover",
+    name="macd_crossover",
     params_type=MacdCrossover,
     columns=_columns,
     conditions=_conditions,

@@ -36,7 +36,7 @@ def _modules() -> dict[str, ModuleType]:
         import_module(f"{folder.__name__}.{found.name}") for found in iter_modules(folder.__path__)
     ]
     found = [module for module in modules if hasattr(module, "STRATEGY")]
-    return {module.STRATEGY.signal_type: module for module in found}
+    return {module.STRATEGY.name: module for module in found}
 
 
 class Named(NamedTuple):
@@ -97,6 +97,6 @@ def strategy_of(name: str) -> Strategy[Any]:
 @cache
 def strategy_hash(name: str) -> str:
     """Hash of a strategy's own code; errors as `strategy_of`."""
-    file = _modules()[strategy_of(name).signal_type].__file__
+    file = _modules()[strategy_of(name).name].__file__
     assert file is not None  # noqa: S101  (it was imported from a file)
     return code_hash(Path(file), folder.__name__, _CONTRACT)

@@ -61,7 +61,7 @@ def _conditions(panel: Panel, params: RsiMeanRevert) -> Conditions:
 
 
 STRATEGY = Strategy(
-    signal_type="rsi_mean_revert",
+    name="rsi_mean_revert",
     params_type=RsiMeanRevert,
     columns=_columns,
     conditions=_conditions,

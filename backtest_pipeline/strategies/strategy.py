@@ -41,7 +41,7 @@ class Strategy(Generic[P]):
     """A strategy.
 
     Attributes:
-        signal_type: its name in `dim_signals.signal_type`.
+        name: its name in `dim_signals.strategy`.
         params_type: its parameters.
         columns: the feature columns that it reads with given parameters.
         conditions: panel and parameters to entries and exits.
@@ -49,7 +49,7 @@ class Strategy(Generic[P]):
         grid: values worth exploring, by parameter; the first two span the heat map.
     """
 
-    signal_type: str
+    name: str
     params_type: type[P]
     columns: Callable[[P], tuple[str, ...]]
     conditions: Callable[[Panel, P], Conditions]
@@ -73,9 +73,9 @@ class Strategy(Generic[P]):
                 f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {e['msg']}"
                 for e in error.errors()
             ]
-            raise InvalidInput(f"{self.signal_type}: {'; '.join(problems)}") from error
+            raise InvalidInput(f"{self.name}: {'; '.join(problems)}") from error
         if problems:
-            raise InvalidInput(f"{self.signal_type}: {'; '.join(problems)}")
+            raise InvalidInput(f"{self.name}: {'; '.join(problems)}")
         return parsed
 
     def telling(self, params: P) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def signal_events(strategy: Strategy[P], panel: Panel, params: P) -> Events:
     missing = [name for name in strategy.columns(params) if name not in panel.columns]
     if missing:
         raise InvalidInput(
-            f"{strategy.signal_type}: the panel has no column "
+            f"{strategy.name}: the panel has no column "
             f"{', '.join(map(repr, missing))}; compute or load it first"
         )
     conditions = strategy.conditions(panel, params)

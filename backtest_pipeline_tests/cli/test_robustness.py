@@ -14,7 +14,7 @@ from backtest_pipeline.research.robustness.robustness import NUMBERS
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
 
-ASKED = ("robustness", "--signal", "ema_9_21", "--asset", "S-ALPHA", "--tf", "1D")
+TERMS = ("robustness", "--signal", "ema_9_21", "--asset", "S-ALPHA", "--tf", "1D")
 YEARS = ("--start", "2023-01-01", "--end", "2025-01-01", "--draws", "50")
 
 
@@ -42,20 +42,20 @@ def test_arguments_that_make_no_sense_leave_nothing_behind(
     cli: CommandLine, arguments: tuple[str, ...], message: str
 ) -> None:
     before = cli.stored()
-    answer = cli(*ASKED, *arguments)
+    answer = cli(*TERMS, *arguments)
     assert (answer.code, answer.out) == (1, "")
     assert message in answer.message
     assert cli.stored() == before
 
 
 def test_draws_that_are_no_number_are_a_usage_error(cli: CommandLine) -> None:
-    answer = cli(*ASKED, "--draws", "many")
+    answer = cli(*TERMS, "--draws", "many")
     assert (answer.code, answer.out) == (2, "")
     assert "Usage" in answer.err
 
 
 def test_json_tells_every_number_and_its_files(cli: CommandLine) -> None:
-    found = as_json(cli, *ASKED, *YEARS, "--seed", "7")
+    found = as_json(cli, *TERMS, *YEARS, "--seed", "7")
     assert list(found) == list(RobustnessResult.model_fields)
     assert (found["draws"], found["seed"], found["n_bars"]) == (50, 7, 731)
     assert list(found["numbers"]) == list(NUMBERS)
@@ -65,13 +65,13 @@ def test_json_tells_every_number_and_its_files(cli: CommandLine) -> None:
     assert missing <= set(found["undefined"])
     for name in ("bands.parquet", "samples.parquet", "manifest.json"):
         assert (cli.folder / "artifacts" / found["robustness_uri"] / name).is_file()
-    assert as_json(cli, *ASKED, *YEARS, "--seed", "7") == found
+    assert as_json(cli, *TERMS, *YEARS, "--seed", "7") == found
 
 
 def test_the_doubted_run_is_the_one_that_run_makes(cli: CommandLine) -> None:
     window = ("--start", "2023-01-01", "--end", "2025-01-01", "--fee-bps", "4")
-    run = as_json(cli, "run", *ASKED[1:], *window)
-    found = as_json(cli, *ASKED, *window, "--draws", "20")
+    run = as_json(cli, "run", *TERMS[1:], *window)
+    found = as_json(cli, *TERMS, *window, "--draws", "20")
     assert found["run_id"] == run["run_id"]
     for name in ("total_return", "sharpe", "max_drawdown"):
         assert found["numbers"][name] == run["metrics"][name]
@@ -81,7 +81,7 @@ def test_the_doubted_run_is_the_one_that_run_makes(cli: CommandLine) -> None:
 
 
 def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
-    answer = cli(*ASKED, *YEARS)
+    answer = cli(*TERMS, *YEARS)
     assert answer.code == 0
     for question in (
         "better than random entries?",
@@ -103,10 +103,10 @@ def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
 
 def test_the_verdict_on_a_loss_is_no_praise(cli: CommandLine) -> None:
     """A run that loses under every assumption is not fragile, and not robust either."""
-    found = as_json(cli, *ASKED, *YEARS)
+    found = as_json(cli, *TERMS, *YEARS)
     assert found["fragile"] is False
     assert found["numbers"]["total_return"] < 0
-    answer = cli(*ASKED, *YEARS)
+    answer = cli(*TERMS, *YEARS)
     assert "always a loss" in answer.out
     assert "robust " not in answer.out
 
@@ -126,6 +126,6 @@ def test_what_is_undefined_shows_its_reason(cli: CommandLine, tmp_path: Path) ->
 
 
 def test_its_progress_is_told_on_stderr(cli: CommandLine) -> None:
-    told = cli(*ASKED, *YEARS, "--json").err.splitlines()
+    told = cli(*TERMS, *YEARS, "--json").err.splitlines()
     ended = [line.split(":")[0] for line in told if " done in " in line]
     assert ended == ["loading", "bars", "features", "backtest", "robustness"]

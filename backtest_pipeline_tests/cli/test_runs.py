@@ -42,7 +42,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert json.loads(cli("runs", "show", one, "--json").out)["metrics"]["trade_count"] >= 0
     assert cli("runs", "show", "ffffffff").message.startswith("unknown run 'ffffffff'")
 
-    traded = {run["run_id"]: run["signal_type"] for run in (*page["runs"], *rest["runs"])}
+    traded = {run["run_id"]: run["strategy"] for run in (*page["runs"], *rest["runs"])}
     other = next(run for run in runs if traded[run] != traded[runs[0]])
     compared = cli("runs", "compare", one, other)
     assert "strategy" in compared.out

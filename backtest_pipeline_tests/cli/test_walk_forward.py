@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
-ASKED = ("walk-forward", "--signal", "ema", "--asset", "S-ALPHA")
-SMALL = (*ASKED, "--fast", "5,9", "--slow", "21,40", "--train", "500", "--test", "250")
+TERMS = ("walk-forward", "--signal", "ema", "--asset", "S-ALPHA")
+SMALL = (*TERMS, "--fast", "5,9", "--slow", "21,40", "--train", "500", "--test", "250")
 
 
 def count(cli: CommandLine, query: str) -> int:
@@ -19,11 +19,11 @@ def count(cli: CommandLine, query: str) -> int:
 
 
 def test_a_dry_run_shows_the_folds_and_does_none(cli: CommandLine) -> None:
-    answer = cli(*ASKED, "--dry-run")
+    answer = cli(*TERMS, "--dry-run")
     assert answer.code == 0, answer.err
     assert "20 folds" in answer.out
     assert "2025-09-06" in answer.out
-    planned = json.loads(cli(*ASKED, "--dry-run", "--json").out)
+    planned = json.loads(cli(*TERMS, "--dry-run", "--json").out)
     assert len(planned["folds"]) == 20
     assert planned["folds"][0]["train_start"].startswith("2020-01-01")
     assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 0
@@ -32,9 +32,9 @@ def test_a_dry_run_shows_the_folds_and_does_none(cli: CommandLine) -> None:
 def test_folds_may_be_given_by_their_dates_or_lie_apart(cli: CommandLine) -> None:
     dates = ("2020-01-01:2021-01-01:2021-04-01", "2021-01-01:2022-01-01:2022-04-01")
     given = [part for text in dates for part in ("--dates", text)]
-    folds = json.loads(cli(*ASKED, *given, "--dry-run", "--json").out)["folds"]
+    folds = json.loads(cli(*TERMS, *given, "--dry-run", "--json").out)["folds"]
     assert [fold["test_start"][:10] for fold in folds] == ["2021-01-01", "2022-01-01"]
-    apart = json.loads(cli(*ASKED, "--step", "365", "--dry-run", "--json").out)["folds"]
+    apart = json.loads(cli(*TERMS, "--step", "365", "--dry-run", "--json").out)["folds"]
     assert [fold["test_start"][:4] for fold in apart] == ["2020", "2021", "2022", "2023", "2024"]
 
 
@@ -85,7 +85,7 @@ def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
 def test_what_makes_no_sense_is_refused_and_stores_no_fold(
     cli: CommandLine, arguments: tuple[str, ...], message: str
 ) -> None:
-    answer = cli(*ASKED, *arguments)
+    answer = cli(*TERMS, *arguments)
     assert answer.code == 1
     assert message in " ".join(answer.message.split())
     assert count(cli, "SELECT count(*) FROM walk_forward_folds") == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from backtest_pipeline.pipeline.runs.identity import Asked, simulation_config
+from backtest_pipeline.pipeline.runs.identity import RunTerms, simulation_config
 from backtest_pipeline.pipeline.specs import RunSpec
 from backtest_pipeline.pipeline.use_cases.backtest import Made, backtest
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
@@ -24,11 +24,11 @@ def backtest_once(
     signal: str,
     asset: str,
     tf: str,
-    asked: Asked,
+    terms: RunTerms,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
     """One run as `storage.run_tables.runs.runs_by_id` gives it."""
-    return _made(workspace, source, signal, asset, tf, asked, rebuild).runs[0]
+    return _made(workspace, source, signal, asset, tf, terms, rebuild).runs[0]
 
 
 def assess_once(
@@ -38,14 +38,14 @@ def assess_once(
     signal: str,
     asset: str,
     tf: str,
-    asked: Asked,
+    terms: RunTerms,
     draws: int = 1000,
     seed: int = 0,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
     """The same with its row of `run_robustness`."""
-    made = _made(workspace, source, signal, asset, tf, asked, rebuild)
-    found = assess_run(workspace, made, asked, draws, seed, rebuild=rebuild)
+    made = _made(workspace, source, signal, asset, tf, terms, rebuild)
+    found = assess_run(workspace, made, terms, draws, seed, rebuild=rebuild)
     return {**made.runs[0], "robustness": found}
 
 
@@ -55,33 +55,33 @@ def _made(
     signal: str,
     asset: str,
     tf: str,
-    asked: Asked,
+    terms: RunTerms,
     rebuild: bool,
 ) -> Made:
     with workspace.database.begin() as connection:
         meant = named(signal, [preset.name for preset in active_signals(connection)])
     spec = RunSpec.model_validate(
         {
-            **simulation_config(asked.config),
+            **simulation_config(terms.config),
             "strategy": meant.strategy,
             "preset": meant.preset,
             "symbol": asset,
             "timeframe": tf,
-            "start": asked.window.start,
-            "end": asked.window.end,
-            "benchmark": asked.benchmark,
-            "funding": _rates(asked),
+            "start": terms.window.start,
+            "end": terms.window.end,
+            "benchmark": terms.benchmark,
+            "funding": _rates(terms),
         }
     )
     return backtest(workspace, source, spec, [asset], rebuild=rebuild)
 
 
-def _rates(asked: Asked) -> dict[str, list[tuple[Any, float]]] | None:
-    if asked.funding is None:
+def _rates(terms: RunTerms) -> dict[str, list[tuple[Any, float]]] | None:
+    if terms.funding is None:
         return None
     return {
         symbol: list(zip(pd.DatetimeIndex(ts.view("M8[us]"), tz="UTC"), rate, strict=True))
         for symbol, ts, rate in (
-            (symbol, ts, asked.funding.rate[symbol]) for symbol, ts in asked.funding.ts.items()
+            (symbol, ts, terms.funding.rate[symbol]) for symbol, ts in terms.funding.ts.items()
         )
     }

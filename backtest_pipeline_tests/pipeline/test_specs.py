@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
-from backtest_pipeline.pipeline.runs.identity import Asked, configurations
+from backtest_pipeline.pipeline.runs.identity import RunTerms, configurations
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
 from backtest_pipeline.pipeline.specs import RunSpec, SimulationSpec, WalkForwardSpec, spec_of
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -63,7 +63,7 @@ def test_options_that_are_left_alone_give_the_spec_of_the_defaults() -> None:
 
 def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
     preset = SignalRow(1, "ema_9_21", "ema_crossover", {"fast": 9, "slow": 21})
-    (found,) = configurations([preset], ["BTC"], "1D", Asked(SimulationConfig()))
+    (found,) = configurations([preset], ["BTC"], "1D", RunTerms(SimulationConfig()))
     assert found.identifying == {
         "strategy": "ema_crossover",
         "symbol": "BTC",
@@ -73,4 +73,6 @@ def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
     again = RunSpec.model_validate(found.config)
     assert (again.symbol, again.config()) == ("BTC", SimulationConfig())
     other = SignalRow(2, "another name", "ema_crossover", {"slow": 21})
-    assert configurations([other], ["BTC"], "1D", Asked(SimulationConfig()))[0].hash == found.hash
+    assert (
+        configurations([other], ["BTC"], "1D", RunTerms(SimulationConfig()))[0].hash == found.hash
+    )

@@ -12,7 +12,7 @@ from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.summary import backtests_summary
-from backtest_pipeline.pipeline.stage import Batches, StageReport, blocks_of, run_stage
+from backtest_pipeline.pipeline.stage import Batches, StageReport, batches_of, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
@@ -47,14 +47,14 @@ def test_partitions_refreshed_one_by_one_backwards_equal_the_batch(
     assert_same(contents(workspace), undisturbed)
 
 
-def test_blocks_of_any_size_give_the_same(workspace: Workspace, undisturbed: Contents) -> None:
+def test_batches_of_any_size_give_the_same(workspace: Workspace, undisturbed: Contents) -> None:
     for _ in refresh_signals(workspace, whole(), PARTITIONS):
         pass
     config = SimulationConfig()
     run_stage(
         stored_signals(workspace, PARTITIONS),
         BacktestsStage(workspace, config),
-        block_rows=1,
+        batch_rows=1,
     )
     assert_same(contents(workspace), undisturbed)
 
@@ -62,10 +62,10 @@ def test_blocks_of_any_size_give_the_same(workspace: Workspace, undisturbed: Con
 def test_blocks_hold_each_partition_once_and_one_timeframe_each() -> None:
     rows = {p: 100 * len(p.asset) for p in PARTITIONS}
     for size in (1, 700, 1400, 10**9):
-        blocks = blocks_of(PARTITIONS, rows, size)
-        assert sorted(p for block in blocks for p in block) == sorted(PARTITIONS)
-        assert all(len({p.timeframe for p in block}) == 1 for block in blocks)
-        assert all(len(b) == 1 or sum(rows[p] for p in b) <= size for b in blocks)
+        planned = batches_of(PARTITIONS, rows, size)
+        assert sorted(p for batch in planned for p in batch) == sorted(PARTITIONS)
+        assert all(len({p.timeframe for p in batch}) == 1 for batch in planned)
+        assert all(len(b) == 1 or sum(rows[p] for p in b) <= size for b in planned)
 
 
 def test_a_failing_partition_is_found_among_many_and_the_others_are_stored(
@@ -239,7 +239,7 @@ def test_without_an_active_signal_nothing_is_traded(workspace: Workspace) -> Non
         ("""params = '{"fast": 9, "slow": 21, "fats": 3}'""", "unknown parameter 'fats'.*fast"),
         ("""params = '{"fast": 9, "slow": "often"}'""", "slow: Input should be a valid integer"),
         ("""params = '{"fast": 30, "slow": 21}'""", r"fast \(30\) must be below slow"),
-        ("signal_type = 'ema_crosover'", "unknown strategy 'ema_crosover'; .*ema_crossover"),
+        ("strategy = 'ema_crosover'", "unknown strategy 'ema_crosover'; .*ema_crossover"),
     ],
 )
 def test_a_signal_with_wrong_parameters_is_named_before_any_is_computed(

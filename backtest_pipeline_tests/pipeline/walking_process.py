@@ -44,7 +44,7 @@ def walk(
     return run_stage(features, stage, workers=1, rebuild=rebuild)
 
 
-def walking(workspace: Workspace) -> ForkServerProcess:
+def searches(workspace: Workspace) -> ForkServerProcess:
     """A process that walks block by block; started."""
     store = (workspace.database.conninfo, workspace.artifacts.root)
     process = _context.Process(target=_walk, args=store)

@@ -19,7 +19,7 @@ from backtest_pipeline.storage.run_tables.walk_forward import store_folds
 _BOUNDS = ("train_start", "train_end", "test_start", "test_end")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-_MORE = ("n_families", "n_run", "n_run_effective", "n_walks", "n_walks_passed")
+_MORE = ("n_families", "n_run", "n_run_effective", "n_walk_forwards", "n_walk_forwards_passed")
 
 
 def folds(database: Database) -> pa.Table:
@@ -31,7 +31,7 @@ def folds(database: Database) -> pa.Table:
         "run_id": str(UUID(int=1)),
         "fold": 0,
         "fold_key": "key",
-        "signal_type": "ema_crossover",
+        "strategy": "ema_crossover",
         "id": id_,
         "symbol": "A",
         "tf": "1D",
@@ -57,7 +57,7 @@ def controls(database: Database) -> pa.Table:
         "n_bars": 1,
         "n_searches": 1,
         **dict.fromkeys(counts, 1),
-        **dict.fromkeys(("rate", "run_rate", "walk_rate"), 1.0),
+        **dict.fromkeys(("rate", "run_rate", "walk_forward_rate"), 1.0),
         "upper_bound": 1.0,
         "gate_set_id": gates.gate_set_id,
         "code_version": "code",

@@ -36,13 +36,13 @@ def panel_of(*assets: dict[str, list[float]]) -> Panel:
     )
 
 
-def events_of(signal_type: str, panel: Panel, **params: Any) -> Events:
-    strategy = strategy_of(signal_type)
-    return signal_events(strategy, panel, strategy.parse(params))
+def events_of(strategy: str, panel: Panel, **params: Any) -> Events:
+    definition = strategy_of(strategy)
+    return signal_events(definition, panel, definition.parse(params))
 
 
-def logged(signal_type: str, columns: dict[str, list[float]], **params: Any) -> Log:
-    return log_of(events_of(signal_type, panel_of(columns), **params))
+def logged(strategy: str, columns: dict[str, list[float]], **params: Any) -> Log:
+    return log_of(events_of(strategy, panel_of(columns), **params))
 
 
 def walk(seed: int, n: int, volatility: float = 0.05) -> dict[str, list[float]]:
@@ -398,5 +398,5 @@ def test_a_panel_without_a_feature_is_refused_by_name(case: str) -> None:
     missing = strategy.columns(params)[-1]
     kept = {name: column for name, column in panel.columns.items() if name != missing}
     bare = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, kept)
-    with pytest.raises(InvalidInput, match=f"{strategy.signal_type}: .*'{missing}'"):
+    with pytest.raises(InvalidInput, match=f"{strategy.name}: .*'{missing}'"):
         signal_events(strategy, bare, params)

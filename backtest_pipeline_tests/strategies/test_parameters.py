@@ -22,7 +22,7 @@ def test_every_strategy_is_registered() -> None:
     assert strategies().keys() == GOOD.keys()
 
 
-def test_an_unknown_signal_type_names_its_neighbours() -> None:
+def test_an_unknown_strategy_names_its_neighbours() -> None:
     with pytest.raises(UnknownName, match="did you mean ema_crossover"):
         strategy_of("ema_cross")
 
@@ -80,8 +80,8 @@ def test_a_parameter_that_is_not_given_has_its_default(name: str, key: str) -> N
 
 
 def test_short_names_are_the_shipped_strategies_and_others_are_their_first_word() -> None:
-    assert strategy_of("rsi").signal_type == "rsi_mean_revert"
-    assert strategy_of("macd").signal_type == "macd_crossover"
+    assert strategy_of("rsi").name == "rsi_mean_revert"
+    assert strategy_of("macd").name == "macd_crossover"
     assert named("ema_9_21", ["ema_9_21"]) == Named(preset="ema_9_21")
     assert named("ema", ["ema_9_21", "ema_21_50"]) == Named(strategy="ema_crossover")
 

@@ -43,12 +43,12 @@ def features(test_data: Path) -> Panel:
     return Panel.stack(timeframe("1D"), frames, next(iter(frames.values())).columns)
 
 
-@pytest.mark.parametrize(("signal_type", "params"), REGISTERED)
+@pytest.mark.parametrize(("strategy", "params"), REGISTERED)
 def test_real_markets_give_events_on_both_sides(
-    features: Panel, signal_type: str, params: dict[str, Any]
+    features: Panel, strategy: str, params: dict[str, Any]
 ) -> None:
-    strategy = strategy_of(signal_type)
-    events = signal_events(strategy, features, strategy.parse(params))
+    definition = strategy_of(strategy)
+    events = signal_events(definition, features, definition.parse(params))
     for asset in features.assets:
         rows = features.rows_of(asset)
         for name in ("long_entry", "long_exit", "short_entry", "short_exit"):

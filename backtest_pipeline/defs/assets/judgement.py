@@ -65,6 +65,6 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
 def negative_controls(
     config: NegativeControlsConfig, store: WorkspaceResource
 ) -> dg.MaterializeResult:
-    asked = Controls(config.searches, config.n_bars, config.seed, config.gates)
-    rows = run_negative_controls(store.workspace, asked)
+    controls = Controls(config.searches, config.n_bars, config.seed, config.gates)
+    rows = run_negative_controls(store.workspace, controls)
     return dg.MaterializeResult(metadata=of_summary(controls_summary(rows)))

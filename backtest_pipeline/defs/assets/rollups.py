@@ -48,7 +48,7 @@ def portfolio_rollups(
 ) -> dg.MaterializeResult:
     require_sound_run(context.run.tags)
     chosen = simulation.config()
-    asked = RollupConfig(
+    rollup = RollupConfig(
         costs=chosen.costs,
         initial_cash=chosen.initial_cash,
         schemes=tuple(config.schemes),
@@ -58,6 +58,6 @@ def portfolio_rollups(
         risk_free=chosen.risk_free,
     )
     timeframes = list(context.partition_keys)
-    formed = sum(roll_up(store.workspace, tf, asked) for tf in timeframes)
+    formed = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
     found = of_summary(rollups_summary(store.workspace, timeframes))
     return dg.MaterializeResult(metadata={"portfolios_formed": formed, **found})

@@ -83,7 +83,7 @@ NEGATIVE_CONTROLS = _schema(
     ("n_passed", "integer", "searches with a run that passes all gates"),
     ("rate", "double", "n_significant / n_searches"),
     ("run_rate", "double", "strategies on a world whose best run has a DSR of at least 0.95"),
-    ("walk_rate", "double", "walk-forwards that passed"),
+    ("walk_forward_rate", "double", "walk-forwards that passed"),
     ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
 )
 RESTATEMENTS = _schema(

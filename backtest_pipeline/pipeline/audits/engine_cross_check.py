@@ -61,7 +61,7 @@ def second_opinion(
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):
         assets = [partition.asset for partition in chosen if partition.timeframe == tf]
         found = stored_signals(workspace, chosen).load(tf, assets)
-        traded, signals = found.tradable, found.block.signals
+        traded, signals = found.tradable, found.stored.signals
         if not traded or not signals:
             continue
         opinion = vectorbt_opinion(found.traded(range(len(signals)), traded, config), config)

@@ -13,7 +13,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.stages.signals import (
     place_events,
@@ -171,8 +171,8 @@ def _compared(
 def _whole(workspace: Workspace, tf: str, assets: Sequence[str]) -> Panel:
     """Features computed from the stored bars; those of the user's own table as they were taken."""
     if workspace.external is not None:
-        return load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
-    return build_features(load_block(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
+        return load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
+    return build_features(load_batch(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
 
 
 def _different(what: str, whole: Panel, stored: Panel, asset: str) -> list[str]:

@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
 )
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_block
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
 from backtest_pipeline.pipeline.stages.signals import signals_code
 from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -124,7 +124,7 @@ def probe_look_ahead(
             n_futures += futures
     else:
         panels = [
-            load_block(workspace, "features", tf, [p.asset for p in group], SNAPSHOT_COLUMNS).panel
+            load_batch(workspace, "features", tf, [p.asset for p in group], SNAPSHOT_COLUMNS).panel
             for tf in dict.fromkeys(p.timeframe for p in partitions)
             for group in [[p for p in partitions if p.timeframe == tf]]
         ]
@@ -224,7 +224,7 @@ def _unlike_stored(workspace: Workspace, whole: Panel) -> list[Leak]:
     partitions = [Partition(asset, tf) for asset in whole.assets]
     outdated = set(FeaturesStage(workspace).stale(partitions))
     assets = [p.asset for p in partitions if p not in outdated]
-    stored = load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
+    stored = load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
     found = []
     for asset in assets:
         there, here = stored.select([asset]), whole.select([asset])

@@ -19,7 +19,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.ranking.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
-from backtest_pipeline.pipeline.stages.features import load_block
+from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.versions import negative_controls_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.ranking.leaderboard import Gate, gates_of
@@ -28,7 +28,7 @@ from backtest_pipeline.research.ranking.negative_controls import (
     search,
     search_grids,
     verdicts,
-    walk,
+    walk_forwards_pass,
 )
 from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
 from backtest_pipeline.research.robustness.draws import require_draws
@@ -45,10 +45,12 @@ MOST_FALSE = 0.05
 """Share of searches in worlds without an edge that may be called significant."""
 FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
 """Trading costs nothing in a control: costs would sink what luck brings up and flatter the rate."""
-_BLOCK = 50  # searches at a time
-_WALKED = 5  # one block of so many is walked too, which takes four times as long as to search it
+_BATCH = 50  # searches at a time
+_WALK_FORWARD_EVERY = (
+    5  # one block of so many is walked too, which takes four times as long as to search it
+)
 _TF = "1D"
-_JUDGED = ("rate", "run_rate", "walk_rate")
+_JUDGED = ("rate", "run_rate", "walk_forward_rate")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Controls:
 
 @retried
 def run_negative_controls(
-    workspace: Workspace, asked: Controls, *, rebuild: bool = False
+    workspace: Workspace, controls: Controls, *, rebuild: bool = False
 ) -> Sequence[Mapping[str, Any]]:
     """Search markets made after the stored bars, and store how many searches looked significant.
 
@@ -83,7 +85,7 @@ def run_negative_controls(
 
     Args:
         workspace: an open store with daily bars.
-        asked: how many searches of which worlds.
+        controls: how many searches of which worlds.
         rebuild: search again.
 
     Returns:
@@ -94,14 +96,14 @@ def run_negative_controls(
         UnknownName: for a gate set that is not registered.
     """
     with workspace.database.begin() as connection:
-        gates = gate_set(connection, asked.gates)
+        gates = gate_set(connection, controls.gates)
         symbols = symbols_with_bars(connection, _TF, workspace.price_dataset)
-    block = load_block(
+    block = load_batch(
         workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
     )
     code = negative_controls_code()
     versions = sorted((asset, found.version) for asset, found in block.inputs.items())
-    about = [asked.searches, asked.n_bars, asked.seed, gates.gate_set_id, code]
+    about = [controls.searches, controls.n_bars, controls.seed, gates.gate_set_id, code]
     control_id = hash_of([*about, versions])
     stored = _stored(workspace, control_id)
     if stored and not rebuild:
@@ -111,11 +113,11 @@ def run_negative_controls(
         {
             "control_id": control_id,
             "world": kind.value,
-            "seed": asked.seed,
-            "n_bars": asked.n_bars,
+            "seed": controls.seed,
+            "n_bars": controls.n_bars,
             "n_assets": len(universe),
             "n_trials": sum(map(len, search_grids())),
-            **_counts(_believed(workspace, kind, universe, asked, gates_of(gates.gates))),
+            **_counts(_believed(workspace, kind, universe, controls, gates_of(gates.gates))),
             "gate_set_id": gates.gate_set_id,
             "code_version": code,
             "created_at": datetime.now(UTC),
@@ -147,26 +149,30 @@ def _believed(
     workspace: Workspace,
     kind: World,
     universe: Sequence[BarMoves],
-    asked: Controls,
+    controls: Controls,
     gates: Sequence[Gate],
 ) -> Verdicts:
     """Searches in blocks, so that memory is bounded and Ctrl-C is heard."""
     grids = search_grids()
-    like = _calendar(asked.n_bars)
+    like = _calendar(controls.n_bars)
     stage = f"searching {kind.value.replace('_', ' ')}"
 
     def believed_of(first: int) -> Verdicts:
-        draws = range(first, min(first + _BLOCK, asked.searches))
-        bars = worlds(kind, universe, like, draws, asked.seed)
-        walked = walk(bars, grids, FREE) if first % (_WALKED * _BLOCK) == 0 else None
-        return verdicts(search(bars, grids, FREE), gates, walked)
+        draws = range(first, min(first + _BATCH, controls.searches))
+        bars = worlds(kind, universe, like, draws, controls.seed)
+        walk_forwards = (
+            walk_forwards_pass(bars, grids, FREE)
+            if first % (_WALK_FORWARD_EVERY * _BATCH) == 0
+            else None
+        )
+        return verdicts(search(bars, grids, FREE), gates, walk_forwards)
 
     done = []
-    workspace.progress(stage, 0, asked.searches)
+    workspace.progress(stage, 0, controls.searches)
     with ThreadPoolExecutor(workspace.workers) as pool:
-        for found in pool.map(believed_of, range(0, asked.searches, _BLOCK)):
+        for found in pool.map(believed_of, range(0, controls.searches, _BATCH)):
             done.append(found)
-            workspace.progress(stage, sum(v.n_searches for v in done), asked.searches)
+            workspace.progress(stage, sum(v.n_searches for v in done), controls.searches)
     return reduce(add, done)
 
 
@@ -201,7 +207,7 @@ def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "best_by_psr": rounded(row["n_naive"] / row["n_searches"]),
             "dsr_in_family": rounded(row["n_in_family"] / row["n_searches"]),
             "best_run": rounded(row["run_rate"]),
-            "walk_forward": rounded(row["walk_rate"]),
+            "walk_forward": rounded(row["walk_forward_rate"]),
             "rate": rounded(row["rate"]),
             "upper_bound": rounded(row["upper_bound"]),
             "passed_gates": rounded(row["n_passed"] / row["n_searches"]),

@@ -128,7 +128,7 @@ def probe_strategies(
         The leaks, and how many signals were probed.
     """
     for signal in signals:
-        strategy = strategy_of(signal.signal_type)
+        strategy = strategy_of(signal.strategy)
         read = strategy.columns(strategy.parse(signal.params))
         needed = [n for n in {*SNAPSHOT_COLUMNS, *read} if n in panel.columns]
         inputs = Panel(

@@ -118,7 +118,7 @@ class Pulse:
 
     @contextmanager
     def beating(self) -> Iterator[Pulse]:
-        """Beat while the block runs."""
+        """Beat while the batch runs."""
         self._thread.start()
         try:
             yield self

@@ -171,7 +171,7 @@ def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
 def _strategy_name(spec: ExecutableSpec) -> str:
     """What jobs are found by: the strategy, or the preset."""
     preset = getattr(spec, "preset", None)
-    return preset or _strategy_of(spec).signal_type
+    return preset or _strategy_of(spec).name
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def with_deflated(metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Fa
         found: the families, the trials among them.
     """
     measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
-    owners = {name: runs[name] for name in ("run_id", "symbol", "signal_type")}
+    owners = {name: runs[name] for name in ("run_id", "symbol", "strategy")}
     numbers = deflated(pa.table({**owners, **measured}), found)
     reasons = [
         of_run if of_family == "{}" else canonical_json(json.loads(of_run) | json.loads(of_family))
@@ -116,8 +116,8 @@ def deflate_partitions(
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
             found = deflate_runs(cursor, tf, symbols)
-        for (symbol, signal_type), family in found.items():
-            answer.setdefault(Partition(symbol, tf), {})[signal_type] = family
+        for (symbol, strategy), family in found.items():
+            answer.setdefault(Partition(symbol, tf), {})[strategy] = family
     return answer
 
 
@@ -126,10 +126,10 @@ def strategies_tried(workspace: Workspace) -> dict[str, Family]:
     """All that the ledger holds of each strategy, over all assets and timeframes."""
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         trials = read_strategies(cursor, MOST_CLUSTERED)
-    return {name: family for (name,), family in families(trials, ["signal_type"]).items()}
+    return {name: family for (name,), family in families(trials, ["strategy"]).items()}
 
 
-def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "signal_type")) -> Families:
+def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "strategy")) -> Families:
     """The families of trials, as `run_tables.trials` gives them, by the columns of `owner`."""
     owners = list(zip(*(trials[name].to_pylist() for name in owner), strict=True))
     n_trials = trials["n_trials"].to_pylist()
@@ -149,10 +149,10 @@ def deflated(runs: pa.Table, found: Families) -> pa.Table:
     """What the families make of runs, for `storage.run_tables.trials.write_deflated`.
 
     Args:
-        runs: run_id, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
+        runs: run_id, symbol, strategy, sharpe, n_obs, skew, kurtosis.
         found: the family of each, by symbol and signal type.
     """
-    owners = zip(*(runs[name].to_pylist() for name in ("symbol", "signal_type")), strict=True)
+    owners = zip(*(runs[name].to_pylist() for name in ("symbol", "strategy")), strict=True)
     family = [found[owner] for owner in owners]
     sharpe, skew, kurtosis, n_obs = (
         copy.numbers(runs[name]) for name in ("sharpe", "skew", "kurtosis", "n_obs")

@@ -173,7 +173,7 @@ def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd
     numbers = [name for name in frame if name in metrics - set(DERIVED)]
     frame[numbers] = frame[numbers].astype(float)
     paid = frame[["fees_paid", "slippage_cost", "funding_paid"]].astype(float)
-    families = [tried[name] for name in frame["signal_type"]]
+    families = [tried[name] for name in frame["strategy"]]
     return frame.assign(
         n_trials=[family.n_trials for family in families],
         n_trials_effective=[family.n_effective for family in families],
@@ -194,7 +194,7 @@ _UNRANKED = {
 def _named(run: Mapping[Any, Any]) -> dict[str, Any]:
     n_days = None if run["n_days"] is None else int(run["n_days"])
     named = {name: str(run[name]) for name in ("signal_name", "symbol", "tf")}
-    return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["signal_type"], **named}
+    return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["strategy"], **named}
 
 
 def _row(found: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     Stretch,
     Window,
     canonical_json,
@@ -50,9 +50,9 @@ def trials_of(
     batch: BatchResult,
     params: Sequence[Mapping[str, Any]],
     *,
-    signal_type: str | Sequence[str],
+    strategy: str | Sequence[str],
     dataset_versions: Mapping[str, str],
-    asked: Asked,
+    terms: RunTerms,
     source: str,
     windows: Sequence[Window] | None = None,
     chosen_by: Mapping[str, Any] | None = None,
@@ -65,11 +65,11 @@ def trials_of(
     Args:
         batch: every asset with a bar at least.
         params: of each run of the batch.
-        signal_type: of all runs, or of each.
+        strategy: of all runs, or of each.
         dataset_versions: by asset, of the bars on which it was tried.
-        asked: costs, sizing, stops, direction, funding, and the window.
+        terms: costs, sizing, stops, direction, funding, and the window.
         source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
-        windows: of each segment of the batch's panel, where they are not all that of `asked`.
+        windows: of each segment of the batch's panel, where they are not all that of `terms`.
         chosen_by: how parameters were chosen over and over, where `params` are what from.
 
     Raises:
@@ -77,32 +77,32 @@ def trials_of(
     """
     panel, tf = batch.panel, batch.panel.timeframe.name
     n_runs = batch.equity.shape[0]
-    types = [signal_type] * n_runs if isinstance(signal_type, str) else list(signal_type)
+    types = [strategy] * n_runs if isinstance(strategy, str) else list(strategy)
     texts = [
         canonical_json(
             {"from": given, "chosen_by": chosen_by} if chosen_by else _with_defaults(name, given)
         )
         for name, given in zip(types, params, strict=True)
     ]
-    windows = windows or [asked.window] * len(panel.assets)
+    windows = windows or [terms.window] * len(panel.assets)
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
-    simulation = without_defaults(simulation_config(asked.config))
+    simulation = without_defaults(simulation_config(terms.config))
     assumed = [
-        hash_of([simulation, asked.funding.version(asset) if asked.funding else None])
+        hash_of([simulation, terms.funding.version(asset) if terms.funding else None])
         for asset in panel.assets
     ]
     versions = [dataset_versions[asset] for asset in panel.assets]
     codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
 
-    asked_of_asset = [
+    terms_of_asset = [
         canonical_json([asset, tf, *_bounds(window), config])
         for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
     configurations = [
-        uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{asked_text}")
+        uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{terms_text}")
         for name, text in zip(types, texts, strict=True)
-        for asked_text in asked_of_asset
+        for terms_text in terms_of_asset
     ]
     measured_on = [f"{version}\0{code}" for code in codes for version in versions]
     first_week, weekly = _weekly_returns(panel, batch.equity)
@@ -119,7 +119,7 @@ def trials_of(
                 for configuration, on in zip(configurations, measured_on, strict=True)
             ],
             "configuration_id": [str(configuration) for configuration in configurations],
-            "signal_type": of_run(types),
+            "strategy": of_run(types),
             "params": of_run(texts),
             "symbol": list(panel.assets) * n_runs,
             "tf": [tf] * n,
@@ -158,10 +158,10 @@ def _bounds(window: Window) -> list[str | int]:
     return [*days, window.first_us, window.last_us] if isinstance(window, Stretch) else days
 
 
-def _with_defaults(signal_type: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_defaults(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """All parameters of a registered strategy; those of any other as they are."""
-    strategy = strategies().get(signal_type)
-    return strategy.parse(params).model_dump() if strategy else params
+    definition = strategies().get(strategy)
+    return definition.parse(params).model_dump() if definition else params
 
 
 def _weekly_returns(panel: Panel, equity: np.ndarray) -> tuple[np.ndarray, pa.ListArray]:

@@ -33,7 +33,7 @@ from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, Inva
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     Window,
     configurations,
     fingerprints,
@@ -53,7 +53,7 @@ from backtest_pipeline.pipeline.versions import code_of_config
 from backtest_pipeline.research.validation.schedule import tasks_of
 from backtest_pipeline.research.validation.walk_forward import (
     Question,
-    blocks_of_tasks,
+    batches_of_tasks,
     choose,
     stitched,
 )
@@ -95,14 +95,14 @@ def _answer_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -
 def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
     signal = SignalRow(0, "", config["strategy"], config["params"])
-    asked = _asked(artifacts, config, asset)
+    terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
-    if asked.walk_forward is None:
-        batch = _traded(artifacts, run, panel, signal, asked)
+    if terms.walk_forward is None:
+        batch = _traded(artifacts, run, panel, signal, terms)
     else:
-        batch = _walked(panel, signal, asked, WalkForwardPlan.of_json(asked.walk_forward))
+        batch = _walked(panel, signal, terms, WalkForwardPlan.of_json(terms.walk_forward))
     versions = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
-    (told,) = configurations([signal], [asset], tf, asked)
+    (told,) = configurations([signal], [asset], tf, terms)
     trades = trade_columns(batch.trades)
     return {
         "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), code_of_config(config))),
@@ -115,10 +115,10 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     }
 
 
-def _asked(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> Asked:
+def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
     start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
     rates = config["funding"]
-    return Asked(
+    return RunTerms(
         config=checked(SimulationSpec, _simulated(config)).config(),
         window=Window(start, end),
         benchmark=config["benchmark"],
@@ -178,48 +178,52 @@ def recorded_rows(
 
 
 def _traded(
-    artifacts: ArtifactStore, run: Mapping[str, Any], panel: Panel, signal: SignalRow, asked: Asked
+    artifacts: ArtifactStore,
+    run: Mapping[str, Any],
+    panel: Panel,
+    signal: SignalRow,
+    terms: RunTerms,
 ) -> BatchResult:
     """One signal in a window."""
-    keep = rows_in(panel, asked.window)
+    keep = rows_in(panel, terms.window)
     prices = Panel(
         panel.timeframe, panel.assets, panel.offsets, panel.ts, {n: panel[n] for n in BAR_COLUMNS}
     )
-    bars = with_config_columns(prices, asked.config).take(keep)
+    bars = with_config_columns(prices, terms.config).take(keep)
     events = np.ascontiguousarray(signal_matrix(panel, [signal])[:, keep])
     return simulate_batch(
         bars,
         events,
-        asked.config,
-        funding=asked.funding,
-        benchmark=_benchmark(artifacts, run, bars, asked),
+        terms.config,
+        funding=terms.funding,
+        benchmark=_benchmark(artifacts, run, bars, terms),
     )
 
 
 def _benchmark(
-    artifacts: ArtifactStore, run: Mapping[str, Any], bars: Panel, asked: Asked
+    artifacts: ArtifactStore, run: Mapping[str, Any], bars: Panel, terms: RunTerms
 ) -> np.ndarray:
-    if asked.benchmark in BENCHMARKS:
-        return benchmark_equity(bars, asked.benchmark, asked.config)
+    if terms.benchmark in BENCHMARKS:
+        return benchmark_equity(bars, terms.benchmark, terms.config)
     tf, snapshots = run["timeframe"], run["snapshots"]
     known = sorted(partition.removesuffix(f"|{tf}") for partition in snapshots)
-    held = known if asked.benchmark == UNIVERSE else [asked.benchmark]
+    held = known if terms.benchmark == UNIVERSE else [terms.benchmark]
     parts = [recorded_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in held]
-    return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), asked)
+    return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), terms)
 
 
-def _walked(panel: Panel, signal: SignalRow, asked: Asked, plan: WalkForwardPlan) -> BatchResult:
+def _walked(panel: Panel, signal: SignalRow, terms: RunTerms, plan: WalkForwardPlan) -> BatchResult:
     """Parameters chosen fold by fold, and the test windows traded as one stretch."""
     (asset,) = panel.assets
-    space = space_of(signal.signal_type, signal.params)
-    question = Question(space, plan.search, plan.objective, asked.config, asked.funding)
-    tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, asked.window))
-    known = with_config_columns(panel, asked.config)
+    space = space_of(signal.strategy, signal.params)
+    question = Question(space, plan.search, plan.objective, terms.config, terms.funding)
+    tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, terms.window))
+    known = with_config_columns(panel, terms.config)
     chosen = [
-        c for block in blocks_of_tasks(tasks, question) for c in choose(known, block, question)
+        c for block in batches_of_tasks(tasks, question) for c in choose(known, block, question)
     ]
     bars, events = stitched(known, tasks, chosen, question)
-    return simulate_batch(bars, events, asked.config, funding=asked.funding)
+    return simulate_batch(bars, events, terms.config, funding=terms.funding)
 
 
 def _curve(panel: Panel, values: np.ndarray, series: bool) -> dict[str, Any]:

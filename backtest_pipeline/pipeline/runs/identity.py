@@ -62,7 +62,7 @@ class Stretch(Window):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunTerms:
     """What runs were asked to assume, beside their signals, assets and timeframe.
 
     Attributes:
@@ -111,26 +111,26 @@ class Configuration:
 
 
 def configurations(
-    signals: Sequence[SignalRow], assets: Sequence[str], timeframe: str, asked: Asked
+    signals: Sequence[SignalRow], assets: Sequence[str], timeframe: str, terms: RunTerms
 ) -> list[Configuration]:
     """The configurations of every signal on every asset, signal by signal."""
     shared = {
         "timeframe": timeframe,
-        "start": asked.window.start and asked.window.start.isoformat(),
-        "end": asked.window.end and asked.window.end.isoformat(),
-        **simulation_config(asked.config),
-        "benchmark": asked.benchmark,
+        "start": terms.window.start and terms.window.start.isoformat(),
+        "end": terms.window.end and terms.window.end.isoformat(),
+        **simulation_config(terms.config),
+        "benchmark": terms.benchmark,
     }
-    if asked.walk_forward is not None:
-        shared |= {"kind": "walkforward", "walk_forward": dict(asked.walk_forward)}
+    if terms.walk_forward is not None:
+        shared |= {"kind": "walkforward", "walk_forward": dict(terms.walk_forward)}
     short = without_defaults(shared)
-    funding = [asked.funding.version(asset) if asked.funding else None for asset in assets]
+    funding = [terms.funding.version(asset) if terms.funding else None for asset in assets]
     found = []
     for signal in signals:
-        whole = all_params(signal, asked)
-        differing = _differing_params(signal, whole, asked)
+        whole = all_params(signal, terms)
+        differing = _differing_params(signal, whole, terms)
         for asset, rates in zip(assets, funding, strict=True):
-            own = {"strategy": signal.signal_type, "symbol": asset}
+            own = {"strategy": signal.strategy, "symbol": asset}
             found.append(
                 Configuration(
                     {**own, "params": whole, "funding": rates, **shared},
@@ -140,19 +140,19 @@ def configurations(
     return found
 
 
-def all_params(signal: SignalRow, asked: Asked) -> dict[str, Any]:
+def all_params(signal: SignalRow, terms: RunTerms) -> dict[str, Any]:
     """All parameters of a signal, its strategy's defaults included; of a walk-forward the axes."""
-    if asked.walk_forward is not None:
+    if terms.walk_forward is not None:
         return dict(signal.params)
-    return strategy_of(signal.signal_type).parse(signal.params).model_dump()
+    return strategy_of(signal.strategy).parse(signal.params).model_dump()
 
 
 def _differing_params(
-    signal: SignalRow, params: Mapping[str, Any], asked: Asked
+    signal: SignalRow, params: Mapping[str, Any], terms: RunTerms
 ) -> Mapping[str, Any]:
-    if asked.walk_forward is not None:
+    if terms.walk_forward is not None:
         return params
-    known = strategy_of(signal.signal_type).params_type.model_fields
+    known = strategy_of(signal.strategy).params_type.model_fields
     return {name: value for name, value in params.items() if value != known[name].default}
 
 

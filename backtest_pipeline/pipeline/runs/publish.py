@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     canonical_json,
     configurations,
     fingerprints,
@@ -56,7 +56,7 @@ def identify_runs(
     assets: Sequence[str],
     tf: str,
     inputs: Mapping[str, DatasetVersion],
-    asked: Asked,
+    terms: RunTerms,
     compared: Mapping[str, DatasetVersion],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
@@ -68,10 +68,10 @@ def identify_runs(
     generations = [{key: found.generation for key, found in read.items()} for read in used]
     made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
     codes = {
-        signal.signal_type: run_code(
-            signal.signal_type,
-            is_walk_forward=asked.walk_forward is not None,
-            benchmark=asked.benchmark,
+        signal.strategy: run_code(
+            signal.strategy,
+            is_walk_forward=terms.walk_forward is not None,
+            benchmark=terms.benchmark,
         )
         for signal in signals
     }
@@ -86,7 +86,7 @@ def identify_runs(
             code,
         )
         for one, (of_asset, snapshot_id, grown) in zip(
-            configurations(signals, assets, tf, asked), made_from * len(signals), strict=True
+            configurations(signals, assets, tf, terms), made_from * len(signals), strict=True
         )
     ]
 
@@ -98,7 +98,7 @@ class Publication:
     Attributes:
         uri: the artifact directory, named by the runs in it.
         files: its Parquet files.
-        asked: what the runs assume.
+        terms: what the runs assume.
         runs, trades, metrics: rows of the tables of the same names.
         blocks: rows of `block_events`.
         trials: the runs as entries of the ledger, in the same order.
@@ -106,7 +106,7 @@ class Publication:
 
     uri: str
     files: dict[str, pa.Table]
-    asked: Asked
+    terms: RunTerms
     runs: pa.Table
     trades: pa.Table
     metrics: pa.Table
@@ -124,7 +124,7 @@ def publication_of(
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
-    asked: Asked,
+    terms: RunTerms,
     started_at: datetime,
     trials: pa.Table,
     uri: str | None = None,
@@ -143,8 +143,8 @@ def publication_of(
             "benchmark.parquet": _benchmark_table(batch),
             "monthly_returns.parquet": _monthly_table(batch, run_ids),
         },
-        asked=asked,
-        runs=_runs_table(batch, signals, identities, ids, asked, started_at, uri).append_column(
+        terms=terms,
+        runs=_runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
             "trial_id",
             trials["trial_id"],
         ),
@@ -234,7 +234,7 @@ def _runs_table(
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
-    asked: Asked,
+    terms: RunTerms,
     started_at: datetime,
     uri: str,
 ) -> pa.Table:
@@ -255,18 +255,18 @@ def _runs_table(
             "series_id": [str(identity.series_id) for identity in identities],
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
-            "signal_type": [signal.signal_type for signal in by_signal],
+            "strategy": [signal.strategy for signal in by_signal],
             "params": [text for text in params for _ in range(n_assets)],
             "id": [ids[asset] for asset in by_asset],
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),
-            "split": same(asked.split),
-            "window_start": pa.array(same(asked.window.start), pa.date32()),
-            "window_end": pa.array(same(asked.window.end), pa.date32()),
+            "split": same(terms.split),
+            "window_start": pa.array(same(terms.window.start), pa.date32()),
+            "window_end": pa.array(same(terms.window.end), pa.date32()),
             "first_ts": _stamps(np.tile(panel.ts[first], len(signals))),
             "last_ts": _stamps(np.tile(panel.ts[last], len(signals))),
             "n_bars": np.tile(panel.lengths, len(signals)),
-            "direction": same(asked.config.direction.value),
+            "direction": same(terms.config.direction.value),
             "status": same("completed"),
             "started_at": pa.array(same(started_at), pa.timestamp("us", "UTC")),
             "completed_at": pa.array(same(datetime.now(UTC)), pa.timestamp("us", "UTC")),

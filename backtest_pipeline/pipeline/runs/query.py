@@ -43,7 +43,7 @@ class RunDetail:
 
     Attributes:
         run_id: its id.
-        signal_name, signal_type, params: what was traded by.
+        signal_name, strategy, params: what was traded by.
         symbol, timeframe, split, window, direction: what was traded; the window as dates,
             half-open, None unbounded.
         first_ts, last_ts, n_bars: the bars.
@@ -64,7 +64,7 @@ class RunDetail:
 
     run_id: UUID
     signal_name: str
-    signal_type: str
+    strategy: str
     params: Mapping[str, Any]
     symbol: str
     timeframe: str
@@ -143,7 +143,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
     """A row of `storage.run_tables.run_search.read_run`, sorted."""
     stored = row["metrics"] or {}
     same = (
-        *("run_id", "signal_name", "signal_type", "params", "symbol", "split", "direction"),
+        *("run_id", "signal_name", "strategy", "params", "symbol", "split", "direction"),
         *("first_ts", "last_ts", "n_bars", "status", "started_at", "completed_at", "is_current"),
         *("config", "results", "walk_forward", "artifact_uri", "pin", "requests", "quarantine"),
     )

@@ -70,7 +70,7 @@ def _subject(run: RunDetail) -> str:
     params = ", ".join(f"{name} {value}" for name, value in run.params.items())
     side = {"both": "long and short", "long": "long only", "short": "short only"}[run.direction]
     return (
-        f"{run.signal_type} ({params}), {side}, on {run.n_bars:,} bars that close from "
+        f"{run.strategy} ({params}), {side}, on {run.n_bars:,} bars that close from "
         f"{run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d} (UTC)"
     )
 

@@ -21,7 +21,7 @@ def keep_files(artifacts: ArtifactStore, published: Publication) -> None:
     committed the rows that name the files.
     """
     keep_installed_code(artifacts)
-    funding = published.asked.funding
+    funding = published.terms.funding
     if funding is not None:
         for asset in published.runs["symbol"].unique().to_pylist():
             table = pa.table({"ts": funding.ts[asset], "rate": funding.rate[asset]})

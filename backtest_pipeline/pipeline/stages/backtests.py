@@ -15,7 +15,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.ranking.deflation import families, weigh, with_deflated
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     hash_of,
     simulation_config,
     without_defaults,
@@ -29,7 +29,7 @@ from backtest_pipeline.pipeline.runs.publish import (
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.features import load_block
+from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.stages.kept_runs import (
     Missing,
     directories,
@@ -38,7 +38,7 @@ from backtest_pipeline.pipeline.stages.kept_runs import (
 )
 from backtest_pipeline.pipeline.stages.panels import rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.stages.signals import (
-    SignalBlock,
+    SignalBatch,
     place_events,
     signals_code,
     signals_to_compute,
@@ -76,20 +76,20 @@ PRICE_COLUMNS = BAR_COLUMNS
 
 @dataclass(frozen=True)
 class StoredSignals:
-    """Stored signals of a block, on the bars that they belong to.
+    """Stored signals of a batch, on the bars that they belong to.
 
     Attributes:
-        block: the signals.
+        stored: the signals.
         upstream: their versions, by asset.
     """
 
-    block: SignalBlock
+    stored: SignalBatch
     upstream: Mapping[str, DatasetVersion]
 
     @property
     def tradable(self) -> tuple[str, ...]:
         """The assets that have signals, and bars enough to trade them."""
-        panel = self.block.panel
+        panel = self.stored.panel
         return tuple(
             asset
             for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True)
@@ -100,9 +100,9 @@ class StoredSignals:
         self, signals: Sequence[int], assets: Sequence[str], config: SimulationConfig
     ) -> BatchResult:
         """Some of the signals, by position, simulated on some of the assets."""
-        panel = self.block.panel
+        panel = self.stored.panel
         keep = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in assets])
-        events = np.ascontiguousarray(self.block.events[list(signals)][:, keep])
+        events = np.ascontiguousarray(self.stored.events[list(signals)][:, keep])
         return simulate_batch(panel.select(assets), events, config)
 
 
@@ -115,7 +115,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     code = signals_code(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
-        prices = load_block(workspace, "features", tf, assets, PRICE_COLUMNS)
+        prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, list(prices.inputs))
         stored, versions = read_events(workspace.database, timeframe(tf), ids)
@@ -129,7 +129,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                 )
         events = place_events(prices.panel, signals, stored, ids)
         return StoredSignals(
-            SignalBlock(prices.panel, signals, events, prices.inputs),
+            SignalBatch(prices.panel, signals, events, prices.inputs),
             versions,
         )
 
@@ -137,7 +137,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
 
 class BacktestsStage:
-    """Publishes the runs that are not stored yet, one transaction for all rows of a block.
+    """Publishes the runs that are not stored yet, one transaction for all rows of a batch.
 
     Runs follow from signal, asset, data, code and assumptions: where one strategy was edited, or a
     signal registered, the runs of the others stay as they are.
@@ -147,7 +147,7 @@ class BacktestsStage:
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace
-        self._asked = Asked(config)
+        self._terms = RunTerms(config)
         self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
@@ -156,26 +156,26 @@ class BacktestsStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: StoredSignals, *, rebuild: bool) -> Iterable[Outcome]:
+    def store(self, batch: StoredSignals, *, rebuild: bool) -> Iterable[Outcome]:
         """Files first, then one transaction; with `rebuild` also runs that are stored already."""
-        signals, panel = block.block.signals, block.block.panel
+        signals, panel = batch.stored.signals, batch.stored.panel
         tf = panel.timeframe.name
-        tradable = block.tradable
-        wanted = identify_runs(signals, tradable, tf, block.block.inputs, self._asked, {})
+        tradable = batch.tradable
+        wanted = identify_runs(signals, tradable, tf, batch.stored.inputs, self._terms, {})
         kept = {} if rebuild else kept_runs(self._workspace, wanted)
         with self._workspace.database.begin() as connection:
-            ids = asset_ids(connection, list(block.upstream))
+            ids = asset_ids(connection, list(batch.upstream))
         published = [
-            self._published(block, missing, wanted, ids)
+            self._published(batch, missing, wanted, ids)
             for missing in missing_runs(wanted, tradable, kept)
         ]
         places = {**kept, **{run: one.uri for one in published for run in one.run_ids}}
         uris = directories(wanted, tradable, places)
         versions = {
             Partition(asset, tf): self._version(upstream, len(signals), uris.get(asset))
-            for asset, upstream in block.upstream.items()
+            for asset, upstream in batch.upstream.items()
         }
-        too_short = [asset for asset in block.upstream if asset not in tradable]
+        too_short = [asset for asset in batch.upstream if asset not in tradable]
         counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in too_short]
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
@@ -187,25 +187,25 @@ class BacktestsStage:
             require_current(cursor, list(map(str, places)))
             write_versions(cursor, self.name, ids, versions, made_from="signals")
             replace_quality(cursor, self.name, ids, list(versions), counts)
-        return [self._outcome(Partition(asset, tf), block) for asset in panel.assets]
+        return [self._outcome(Partition(asset, tf), batch) for asset in panel.assets]
 
     def _published(
         self,
-        block: StoredSignals,
+        batch: StoredSignals,
         missing: Missing,
         wanted: Sequence[RunIdentity],
         ids: Mapping[str, int],
     ) -> Publication:
         started_at = datetime.now(UTC)
-        batch = block.traded(missing.signals, missing.assets, self._asked.config)
+        simulated = batch.traded(missing.signals, missing.assets, self._terms.config)
         return prepare_publication(
-            batch,
-            [block.block.signals[s] for s in missing.signals],
-            missing.of(wanted, block.tradable),
+            simulated,
+            [batch.stored.signals[s] for s in missing.signals],
+            missing.of(wanted, batch.tradable),
             ids,
-            self._asked,
+            self._terms,
             started_at,
-            block.block.inputs,
+            batch.stored.inputs,
             "refresh",
         )
 
@@ -224,24 +224,24 @@ class BacktestsStage:
             uris=uris or (),
         )
 
-    def _outcome(self, partition: Partition, block: StoredSignals) -> Outcome:
-        if partition.asset not in block.upstream:
+    def _outcome(self, partition: Partition, batch: StoredSignals) -> Outcome:
+        if partition.asset not in batch.upstream:
             detail = "no signals are stored; refresh signals first"
-        elif partition.asset not in block.tradable:
+        elif partition.asset not in batch.tradable:
             detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
-        elif not block.block.signals:
+        elif not batch.stored.signals:
             detail = "no signal is active; see dim_signals.is_active"
         else:
-            return Outcome(partition, Status.STORED, len(block.block.signals))
+            return Outcome(partition, Status.STORED, len(batch.stored.signals))
         return Outcome(partition, Status.EMPTY, detail=detail)
 
 
 def prepare_publication(
-    batch: BatchResult,
+    simulated: BatchResult,
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
     ids: Mapping[str, int],
-    asked: Asked,
+    terms: RunTerms,
     started_at: datetime,
     inputs: Mapping[str, DatasetVersion],
     source: str,
@@ -250,21 +250,21 @@ def prepare_publication(
     """Rows to publish, and the files that they point to (in `uri`, if given).
 
     Args:
-        batch: of these signals, each on the assets of its panel.
-        signals, identities, ids, asked, started_at: as `publication_of` takes them.
+        simulated: of these signals, each on the assets of its panel.
+        signals, identities, ids, terms, started_at: as `publication_of` takes them.
         inputs: versions of the features, by asset.
         source: who tries, as in `trials.source`.
         uri: directory that holds them already.
     """
     trials = trials_of(
-        batch,
+        simulated,
         [signal.params for signal in signals],
-        signal_type=[signal.signal_type for signal in signals],
-        dataset_versions={a: inputs[a].input_version for a in batch.panel.assets},
-        asked=asked,
+        strategy=[signal.strategy for signal in signals],
+        dataset_versions={a: inputs[a].input_version for a in simulated.panel.assets},
+        terms=terms,
         source=source,
     )
-    return publication_of(batch, signals, identities, ids, asked, started_at, trials, uri)
+    return publication_of(simulated, signals, identities, ids, terms, started_at, trials, uri)
 
 
 def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) -> None:

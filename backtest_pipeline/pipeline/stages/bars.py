@@ -35,7 +35,7 @@ _NEVER = np.iinfo(np.int64).min
 
 
 class SourceReader:
-    """A source that is read once, when the first block of bars is asked for."""
+    """A source that is read once, when the first batch of bars is asked for."""
 
     def __init__(
         self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
@@ -112,16 +112,16 @@ class BarsStage:
                     days[asset] = max(days.get(asset, 0.0), (ts[-1] - ts[0]) / DAY_US)
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
-    def store(self, block: Panel, *, rebuild: bool) -> Iterable[Outcome]:
+    def store(self, batch: Panel, *, rebuild: bool) -> Iterable[Outcome]:
         """Newer bars are appended where the stored ones are unchanged, else all are replaced."""
-        tf = block.timeframe.name
-        partitions = [Partition(asset, tf) for asset in block.assets]
+        tf = batch.timeframe.name
+        partitions = [Partition(asset, tf) for asset in batch.assets]
         database = self._workspace.database
         with database.begin() as connection:
-            infos = [a for a in self._reader.bars.assets if a.symbol in set(block.assets)]
+            infos = [a for a in self._reader.bars.assets if a.symbol in set(batch.assets)]
             # Of an asset that is known, a source without any bar of it has nothing to tell.
-            ids = known_ids(connection, block.assets)
-            telling = [a for a in infos if _rows(block, a.symbol) or a.symbol not in ids]
+            ids = known_ids(connection, batch.assets)
+            telling = [a for a in infos if _rows(batch, a.symbol) or a.symbol not in ids]
             ids |= register_assets(connection, telling, self._reader.source.name)
             replace_remarks(connection, ids, self._reader.bars.remarks)
         with database.arrow() as connection, connection.cursor() as cursor:
@@ -131,30 +131,30 @@ class BarsStage:
             lost = {
                 p: stored[p.asset].n_rows
                 for p in partitions
-                if not _rows(block, p.asset) and p.asset in stored and stored[p.asset].n_rows
+                if not _rows(batch, p.asset) and p.asset in stored and stored[p.asset].n_rows
             }
             sound = [p for p in partitions if p not in lost]
-            versions = self._versions(block, sound, stored, rebuild)
+            versions = self._versions(batch, sound, stored, rebuild)
             write_versions(cursor, self.name, ids, versions)
             replace_quality(
                 cursor,
                 self.name,
                 ids,
                 sound,
-                [count for count in self._quality(block) if count.partition not in lost],
+                [count for count in self._quality(batch) if count.partition not in lost],
             )
-        return [self._outcome(block, p, p in versions, lost.get(p, 0)) for p in partitions]
+        return [self._outcome(batch, p, p in versions, lost.get(p, 0)) for p in partitions]
 
     def _versions(
         self,
-        block: Panel,
+        batch: Panel,
         partitions: Sequence[Partition],
         stored: Mapping[str, DatasetVersion],
         rebuild: bool,
     ) -> dict[Partition, DatasetVersion]:
         """Store the rows of the partitions that have changed; their new versions."""
         until = {a: v.last_ts for a, v in stored.items() if v.last_ts is not None}
-        contents = content_versions(block, BAR_COLUMNS, until)
+        contents = content_versions(batch, BAR_COLUMNS, until)
         grown = {a for a, v in contents.beginning.items() if v == stored[a].version}
         gone = lost_artifacts(self._workspace, stored.values())
         readable = {a for a, v in stored.items() if gone.isdisjoint(v.uris)}
@@ -167,7 +167,7 @@ class BarsStage:
         ]
         appended = set() if rebuild else grown & readable
         last = np.array([until[a] if a in appended else _NEVER for a in changed], np.int64)
-        present = block.select(changed)
+        present = batch.select(changed)
         chains = extended_chains(
             self._workspace,
             self.name,
@@ -176,8 +176,8 @@ class BarsStage:
             {a: stored[a].uris if a in appended else () for a in changed},
         )
         return {
-            Partition(asset, block.timeframe.name): self._version(
-                block.ts[block.rows_of(asset)],
+            Partition(asset, batch.timeframe.name): self._version(
+                batch.ts[batch.rows_of(asset)],
                 contents.whole[asset],
                 stored.get(asset),
                 asset in grown,
@@ -209,10 +209,10 @@ class BarsStage:
             uris=uris,
         )
 
-    def _quality(self, block: Panel) -> list[QualityCount]:
+    def _quality(self, batch: Panel) -> list[QualityCount]:
         """What was found wrong with the source's rows that each partition is made of."""
-        target = block.timeframe
-        bases = {asset: self._reader.base_of(asset, target) for asset in block.assets}
+        target = batch.timeframe
+        bases = {asset: self._reader.base_of(asset, target) for asset in batch.assets}
         issues = [
             QualityCount(
                 Partition(i.asset, target.name), i.reason.value, i.rows, i.first_ts, i.last_ts
@@ -222,8 +222,8 @@ class BarsStage:
         ]
         without = [
             QualityCount(Partition(asset, target.name), "no_complete_bar", 1)
-            for asset in block.assets
-            if not _rows(block, asset)
+            for asset in batch.assets
+            if not _rows(batch, asset)
         ]
         return issues + without
 

@@ -12,8 +12,8 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
-from backtest_pipeline.pipeline.stages.features import load_block
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.portfolio import form_portfolio
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -42,7 +42,7 @@ def require_benchmark(name: str, symbols: Iterable[str]) -> None:
         raise UnknownName("benchmark", name, known)
 
 
-def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison:
+def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Comparison:
     """The benchmark that was asked for, on the bars of one asset's run.
 
     `asset` is the asset bought and held, `cash` the starting cash, `universe` all assets that
@@ -52,9 +52,9 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
     Raises:
         InvalidInput: for an asset, or a universe, without stored bars in the window.
     """
-    name = asked.benchmark
+    name = terms.benchmark
     if name in BENCHMARKS:
-        return Comparison(benchmark_equity(panel, name, asked.config))
+        return Comparison(benchmark_equity(panel, name, terms.config))
     with workspace.database.begin() as connection:
         # Databases differ in how they sort, and a sum depends on its order.
         wanted = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
@@ -65,23 +65,23 @@ def compare_with(workspace: Workspace, panel: Panel, asked: Asked) -> Comparison
         raise InvalidInput(
             f"benchmark {name}: no {panel.timeframe.name} features are stored; refresh them first"
         )
-    block = load_block(workspace, "features", panel.timeframe.name, assets, OHLCV)
+    batch = load_batch(workspace, "features", panel.timeframe.name, assets, OHLCV)
     return Comparison(
-        others_held(panel, block.panel, asked),
-        {f"{asset}|{panel.timeframe.name}": block.inputs[asset] for asset in assets},
+        others_held(panel, batch.panel, terms),
+        {f"{asset}|{panel.timeframe.name}": batch.inputs[asset] for asset in assets},
     )
 
 
-def others_held(panel: Panel, others: Panel, asked: Asked) -> np.ndarray:
+def others_held(panel: Panel, others: Panel, terms: RunTerms) -> np.ndarray:
     """Equity of assets held in equal parts, on the bars of one asset's run, float64 `(n_rows,)`.
 
     Raises:
         InvalidInput: where the assets have no bar in the window.
     """
-    held = others.take(rows_in(others, asked.window))
+    held = others.take(rows_in(others, terms.window))
     if not len(held):
-        raise InvalidInput(f"benchmark {asked.benchmark}: no stored bar lies in the window")
-    return seen_last(panel.ts, _held_equally(held, asked.config), asked.config.initial_cash)
+        raise InvalidInput(f"benchmark {terms.benchmark}: no stored bar lies in the window")
+    return seen_last(panel.ts, _held_equally(held, terms.config), terms.config.initial_cash)
 
 
 def _held_equally(panel: Panel, config: SimulationConfig) -> pd.Series:

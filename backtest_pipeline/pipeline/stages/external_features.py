@@ -94,7 +94,7 @@ class ExternalReader:
 
 
 @dataclass(frozen=True)
-class ExternalBlock:
+class ExternalBatch:
     """Rows of the user's table.
 
     Attributes:
@@ -110,20 +110,20 @@ class ExternalBlock:
 
 def external_features(
     reader: ExternalReader, partitions: Sequence[Partition]
-) -> Batches[ExternalBlock]:
+) -> Batches[ExternalBatch]:
     """What computations read of these partitions of the user's table.
 
     Loading raises BarsError where a key is there twice.
     """
 
-    def load(tf: str, assets: Sequence[str]) -> ExternalBlock:
+    def load(tf: str, assets: Sequence[str]) -> ExternalBatch:
         there = [asset for asset in assets if Partition(asset, tf) in reader.watermarks]
         ids = [reader.ids[asset] for asset in there]
         raw = _read(reader.table, tf, there, ids)
         panel, issues = usable_rows(raw, time.time_ns() // 1000)
         panel = panel.with_columns(_emas(reader.table, panel, ids))
         absent = tuple(asset for asset in assets if asset not in there)
-        return ExternalBlock(panel, issues, absent)
+        return ExternalBatch(panel, issues, absent)
 
     return Batches(tuple(partitions), load)
 
@@ -203,9 +203,9 @@ class ExternalFeaturesStage:
         marks = self._reader.watermarks
         return {p: marks[p].n_rows for p in partitions if p in marks}
 
-    def store(self, block: ExternalBlock, *, rebuild: bool) -> Iterable[Outcome]:
+    def store(self, batch: ExternalBatch, *, rebuild: bool) -> Iterable[Outcome]:
         """A partition whose content is unchanged keeps its version and its file."""
-        panel, database, tf = block.panel, self._workspace.database, block.panel.timeframe.name
+        panel, database, tf = batch.panel, self._workspace.database, batch.panel.timeframe.name
         partitions = [Partition(asset, tf) for asset in panel.assets]
         ids = {asset: self._reader.ids[asset] for asset in panel.assets}
         infos = [AssetInfo(a, a, "crypto", id_, synthetic=False) for a, id_ in ids.items()]
@@ -219,10 +219,10 @@ class ExternalFeaturesStage:
             write_versions(cursor, self.name, ids, versions)
             marks = {p: self._reader.watermarks[p] for p in partitions}
             write_watermarks(cursor, ids, marks)
-            replace_quality(cursor, self.name, ids, partitions, [_count(i) for i in block.issues])
+            replace_quality(cursor, self.name, ids, partitions, [_count(i) for i in batch.issues])
         return [
-            *(self._outcome(block, p, stored.get(p), versions[p], rebuild) for p in partitions),
-            *(self._absent(Partition(asset, tf)) for asset in block.absent),
+            *(self._outcome(batch, p, stored.get(p), versions[p], rebuild) for p in partitions),
+            *(self._absent(Partition(asset, tf)) for asset in batch.absent),
         ]
 
     def _versions(
@@ -282,7 +282,7 @@ class ExternalFeaturesStage:
 
     def _outcome(
         self,
-        block: ExternalBlock,
+        batch: ExternalBatch,
         partition: Partition,
         before: DatasetVersion | None,
         version: DatasetVersion,
@@ -291,7 +291,7 @@ class ExternalFeaturesStage:
         if version.n_rows == 0:
             found = ", ".join(
                 f"{issue.rows:,} rows skipped as {issue.reason.value}"
-                for issue in block.issues
+                for issue in batch.issues
                 if issue.asset == partition.asset and issue.reason.skips
             )
             detail = f"no row of {self._reader.table.features.name} can be used: {found}"

@@ -12,7 +12,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.panels import (
-    PanelBlock,
+    PanelBatch,
     extended_chains,
     lost_artifacts,
     read_panel,
@@ -31,22 +31,22 @@ from backtest_pipeline.storage.tables.feature_writing import ComputedFeatures, w
 SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
 
 
-def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:
+def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
     """Bars as they are stored."""
     return Batches(
-        tuple(partitions), lambda tf, assets: load_block(workspace, "bars", tf, assets, BAR_COLUMNS)
+        tuple(partitions), lambda tf, assets: load_batch(workspace, "bars", tf, assets, BAR_COLUMNS)
     )
 
 
-def load_block(
+def load_batch(
     workspace: Workspace, dataset: str, tf: str, assets: Sequence[str], columns: Sequence[str]
-) -> PanelBlock:
-    """A block of a stored dataset; an asset that is not stored has no rows and no version."""
+) -> PanelBatch:
+    """A batch of a stored dataset; an asset that is not stored has no rows and no version."""
     with workspace.database.begin() as connection:
         versions = read_versions(connection, dataset, [Partition(a, tf) for a in assets])
     stored = {p.asset: version for p, version in versions.items()}
     uris = {asset: stored[asset].uris if asset in stored else () for asset in assets}
-    return PanelBlock(read_panel(workspace, tf, uris, columns), stored)
+    return PanelBatch(read_panel(workspace, tf, uris, columns), stored)
 
 
 class FeaturesStage:
@@ -63,29 +63,29 @@ class FeaturesStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "bars", partitions)
 
-    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
+    def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
         """Compute and append the features of new bars where bars were only appended, else all."""
-        known = [asset for asset in block.panel.assets if asset in block.inputs]
+        known = [asset for asset in batch.panel.assets if asset in batch.inputs]
         if not known:
-            return [_outcome(partition, None) for partition in block.partitions]
+            return [_outcome(partition, None) for partition in batch.partitions]
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, known)
-        bars = block.panel.select(known)
-        checkpoints = {} if rebuild else self._checkpoints(block, ids)
+        bars = batch.panel.select(known)
+        checkpoints = {} if rebuild else self._checkpoints(batch, ids)
         while bars.assets:
-            bars = bars.select(self._store(block, bars, ids, checkpoints, rebuild))
+            bars = bars.select(self._store(batch, bars, ids, checkpoints, rebuild))
             checkpoints = {}
-        lengths = dict(zip(block.panel.assets, block.panel.lengths.tolist(), strict=True))
+        lengths = dict(zip(batch.panel.assets, batch.panel.lengths.tolist(), strict=True))
         return [
-            _outcome(p, lengths[p.asset] if p.asset in block.inputs else None)
-            for p in block.partitions
+            _outcome(p, lengths[p.asset] if p.asset in batch.inputs else None)
+            for p in batch.partitions
         ]
 
     def _checkpoints(
-        self, block: PanelBlock, ids: Mapping[str, int]
+        self, batch: PanelBatch, ids: Mapping[str, int]
     ) -> dict[str, FeatureCheckpoint]:
         """Those that were made by this code, of bars that have only grown since."""
-        tf = block.panel.timeframe.name
+        tf = batch.panel.timeframe.name
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             found = read_checkpoints(cursor, tf, ids)
             stored = stored_versions(cursor, self.name, tf, {asset: ids[asset] for asset in found})
@@ -94,14 +94,14 @@ class FeaturesStage:
             asset: checkpoint
             for asset, checkpoint in found.items()
             if checkpoint.code_version == FEATURES_CODE
-            and checkpoint.input_generation == block.inputs[asset].generation
+            and checkpoint.input_generation == batch.inputs[asset].generation
             and asset in stored
             and gone.isdisjoint(stored[asset].uris)
         }
 
     def _store(
         self,
-        block: PanelBlock,
+        batch: PanelBatch,
         bars: Panel,
         ids: Mapping[str, int],
         checkpoints: Mapping[str, FeatureCheckpoint],
@@ -119,10 +119,10 @@ class FeaturesStage:
             self._workspace.database,
             ComputedFeatures(
                 features,
-                input_versions={a: block.inputs[a].version for a in bars.assets},
+                input_versions={a: batch.inputs[a].version for a in bars.assets},
                 code_version=FEATURES_CODE,
                 since={asset: checkpoint.rows for asset, checkpoint in checkpoints.items()},
-                input_generations={a: block.inputs[a].generation for a in bars.assets},
+                input_generations={a: batch.inputs[a].generation for a in bars.assets},
                 standing=dict(zip(bars.assets, standing, strict=True)),
             ),
             ids,

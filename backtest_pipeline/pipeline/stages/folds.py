@@ -1,4 +1,4 @@
-"""Folds of a block: which are stored already, and those that are not, computed and stored."""
+"""Folds of a batch: which are stored already, and those that are not, computed and stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.ranking.ledger import trials_of, window_of
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     canonical_json,
     hash_of,
     simulation_config,
@@ -34,7 +34,7 @@ from backtest_pipeline.research.validation.walk_forward import (
     FOLD_METRICS,
     Chosen,
     Question,
-    blocks_of_tasks,
+    batches_of_tasks,
     choose,
 )
 from backtest_pipeline.simulation.batch import BatchResult
@@ -94,7 +94,9 @@ class Destination:
     dataset_version: str
 
 
-def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: Asked) -> list[str]:
+def fold_keys(
+    panel: Panel, tasks: Sequence[Task], question: Question, terms: RunTerms
+) -> list[str]:
     """A hash for each fold of all that decides it.
 
     Of the data that is every bar from the first to the last of its test, and none after: bars
@@ -102,12 +104,12 @@ def fold_keys(panel: Panel, tasks: Sequence[Task], question: Question, asked: As
     """
     space = question.space
     about = {
-        "signal_type": space.strategy.signal_type,
+        "strategy": space.strategy.name,
         "axes": {name: list(axis) for name, axis in space.axes.items()},
         "search": vars(question.search),
         "objective": dict(question.objective.weights),
         "simulation": without_defaults(simulation_config(question.config)),
-        "code": run_code(space.strategy.signal_type, is_walk_forward=True),
+        "code": run_code(space.strategy.name, is_walk_forward=True),
         "timeframe": panel.timeframe.name,
     }
     funding = question.funding
@@ -151,25 +153,25 @@ def folds_of(
     panel: Panel,
     tasks: Sequence[Task],
     question: Question,
-    asked: Asked,
+    terms: RunTerms,
     destinations: Mapping[str, Destination],
     *,
     rebuild: bool = False,
 ) -> list[Chosen]:
-    """The result of each fold; each block of them is stored, with its trials, when it is done.
+    """The result of each fold; each batch of them is stored, with its trials, when it is done.
 
     Args:
         workspace: the open store.
         panel, tasks, question: as `research.validation.walk_forward.choose` takes them.
-        asked: what the runs assume.
+        terms: what the runs assume.
         destinations: by asset.
         rebuild: compute also what is stored.
     """
-    keyed = list(zip(fold_keys(panel, tasks, question, asked), tasks, strict=True))
+    keyed = list(zip(fold_keys(panel, tasks, question, terms), tasks, strict=True))
     with workspace.database.begin() as connection:
         known = {} if rebuild else finished_folds(connection, [key for key, _ in keyed])
     chosen = {key: _chosen_of(row, question.space) for key, row in known.items()}
-    name = f"folds {question.space.strategy.signal_type}"
+    name = f"folds {question.space.strategy.name}"
     workspace.progress(name, len(chosen), len(tasks))
 
     def store(done: Sequence[tuple[str, Task, datetime]], trials: Sequence[pa.Table]) -> None:
@@ -193,14 +195,14 @@ def folds_of(
     key_of = {id(task): key for key, task in keyed if key not in known}
     todo = [task for key, task in keyed if key not in known]
     versions = {asset: place.dataset_version for asset, place in destinations.items()}
-    for block in blocks_of_tasks(todo, question):
+    for batch in batches_of_tasks(todo, question):
         trials: list[pa.Table] = []
-        ledger = partial(enter_trials, trials, panel, question, asked, versions)
-        part = panel.select(list(dict.fromkeys(task.asset for task in block)))
-        keys = [key_of[id(task)] for task in block]
-        chosen |= zip(keys, choose(part, block, question, ledger), strict=True)
+        ledger = partial(enter_trials, trials, panel, question, terms, versions)
+        part = panel.select(list(dict.fromkeys(task.asset for task in batch)))
+        keys = [key_of[id(task)] for task in batch]
+        chosen |= zip(keys, choose(part, batch, question, ledger), strict=True)
         now = datetime.now(UTC)
-        store([(key, task, now) for key, task in zip(keys, block, strict=True)], trials)
+        store([(key, task, now) for key, task in zip(keys, batch, strict=True)], trials)
         workspace.progress(name, len(chosen), len(tasks))
     return [chosen[key] for key, _ in keyed]
 
@@ -209,9 +211,9 @@ def enter_trials(
     trials: list[pa.Table],
     history: Panel,
     question: Question,
-    asked: Asked,
+    terms: RunTerms,
     dataset_versions: Mapping[str, str],
-    batch: BatchResult,
+    simulated: BatchResult,
     combinations: Sequence[Sequence[Combination]],
 ) -> None:
     """Add the ledger's rows of a simulation; windows with the same combinations go together."""
@@ -219,19 +221,19 @@ def enter_trials(
     for window, own in enumerate(combinations):
         if own:
             together.setdefault(tuple(own), []).append(window)
-    shape = (batch.equity.shape[0], len(batch.panel.assets))
-    offsets = batch.panel.offsets
+    shape = (simulated.equity.shape[0], len(simulated.panel.assets))
+    offsets = simulated.panel.offsets
     for own, windows in together.items():
-        panel = batch.panel.windows([slice(offsets[w], offsets[w + 1]) for w in windows])
+        panel = simulated.panel.windows([slice(offsets[w], offsets[w + 1]) for w in windows])
         rows = np.concatenate([np.arange(offsets[w], offsets[w + 1]) for w in windows])
         n = len(own)
         part = replace(
-            batch,
+            simulated,
             panel=panel,
-            equity=batch.equity[:n][:, rows],
+            equity=simulated.equity[:n][:, rows],
             metrics={
                 name: values.reshape(shape)[:n, windows].ravel()
-                for name, values in batch.metrics.items()
+                for name, values in simulated.metrics.items()
             },
         )
         bounds = [
@@ -242,9 +244,9 @@ def enter_trials(
             trials_of(
                 part,
                 [question.space.params(combination) for combination in own],
-                signal_type=question.space.strategy.signal_type,
+                strategy=question.space.strategy.name,
                 dataset_versions=dataset_versions,
-                asked=asked,
+                terms=terms,
                 source="walk_forward",
                 windows=bounds,
             )
@@ -266,7 +268,7 @@ def _fold_row(
         "run_id": str(destination.run_id),
         "fold": task.fold.number,
         "fold_key": key,
-        "signal_type": question.space.strategy.signal_type,
+        "strategy": question.space.strategy.name,
         "id": destination.asset_id,
         "symbol": task.asset,
         "tf": panel.timeframe.name,
@@ -291,7 +293,7 @@ def _fold_row(
 
 def _fold_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     stamp = pa.timestamp("us", "UTC")
-    text = ("run_id", "fold_key", "signal_type", "symbol", "tf", "status", "params", "objective")
+    text = ("run_id", "fold_key", "strategy", "symbol", "tf", "status", "params", "objective")
     whole = ("fold", "id", "n_train", "n_test", "n_combinations")
     kinds = {
         **dict.fromkeys(text, pa.string()),

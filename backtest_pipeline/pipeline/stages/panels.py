@@ -1,4 +1,4 @@
-"""Blocks between stages, and panels as they lie in snapshots."""
+"""Batches between stages, and panels as they lie in snapshots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versi
 
 
 @dataclass(frozen=True)
-class PanelBlock:
+class PanelBatch:
     """A panel and the stored versions of what it was made from, by asset."""
 
     panel: Panel
@@ -28,9 +28,9 @@ class PanelBlock:
     def partitions(self) -> list[Partition]:
         return [Partition(asset, self.panel.timeframe.name) for asset in self.panel.assets]
 
-    def computed(self, compute: Callable[[Panel], Panel]) -> PanelBlock:
-        """The block with its panel computed into another one of the same assets."""
-        return PanelBlock(compute(self.panel), self.inputs)
+    def computed(self, compute: Callable[[Panel], Panel]) -> PanelBatch:
+        """The batch with its panel computed into another one of the same assets."""
+        return PanelBatch(compute(self.panel), self.inputs)
 
 
 def stale_partitions(

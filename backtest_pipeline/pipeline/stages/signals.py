@@ -20,8 +20,8 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
-from backtest_pipeline.pipeline.stages.panels import PanelBlock, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
+from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.orders import (
@@ -42,8 +42,8 @@ from backtest_pipeline.strategies.strategy import Params, signal_events
 
 
 @dataclass(frozen=True)
-class SignalBlock:
-    """Signal events of many strategies on a block.
+class SignalBatch:
+    """Signal events of many strategies on a batch.
 
     Attributes:
         panel: the features that the events were computed from.
@@ -58,11 +58,11 @@ class SignalBlock:
     inputs: Mapping[str, DatasetVersion]
 
 
-def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBlock]:
+def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
     """Features as they are stored, as far as computations read them."""
     return Batches(
         tuple(partitions),
-        lambda tf, assets: load_block(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
+        lambda tf, assets: load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
     )
 
 
@@ -73,12 +73,12 @@ def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
         return active_signals(connection)
 
 
-def signals_of(features: Batches[PanelBlock], signals: Sequence[SignalRow]) -> Batches[SignalBlock]:
+def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:
     """Events of these signals."""
     chosen = tuple(signals)
 
-    def compute(block: PanelBlock) -> SignalBlock:
-        return SignalBlock(block.panel, chosen, signal_matrix(block.panel, chosen), block.inputs)
+    def compute(batch: PanelBatch) -> SignalBatch:
+        return SignalBatch(batch.panel, chosen, signal_matrix(batch.panel, chosen), batch.inputs)
 
     return features.map(compute)
 
@@ -91,7 +91,7 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
     """
     events = np.zeros((len(signals), len(panel)), np.uint8)
     for row, signal in zip(events, signals, strict=True):
-        strategy = strategy_of(signal.signal_type)
+        strategy = strategy_of(signal.strategy)
         params = strategy.parse(signal.params)
         known = with_indicators(panel, strategy.columns(params))
         row[:] = event_bits(signal_events(strategy, known, params))
@@ -156,7 +156,7 @@ def signals_code(signals: Sequence[SignalRow]) -> str:
     Raises:
         UnknownName: for a signal of a strategy that there is not.
     """
-    return hash_of([[asdict(signal), signal_code(signal.signal_type)] for signal in signals])
+    return hash_of([[asdict(signal), signal_code(signal.strategy)] for signal in signals])
 
 
 def require_sound_params(signals: Sequence[SignalRow]) -> None:
@@ -168,17 +168,17 @@ def require_sound_params(signals: Sequence[SignalRow]) -> None:
     known: dict[tuple[str, Params], str] = {}
     for signal in signals:
         try:
-            strategy = strategy_of(signal.signal_type)
+            strategy = strategy_of(signal.strategy)
             params = strategy.parse(signal.params)
         except (InvalidInput, UnknownName) as error:
             problems.append(f"{signal.name}: {error}")
             continue
-        same = known.setdefault((strategy.signal_type, params), signal.name)
+        same = known.setdefault((strategy.name, params), signal.name)
         if same != signal.name:
             problems.append(f"{signal.name}: it has the strategy and parameters of {same}")
     if problems:
         raise ConfigurationError(
-            f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend signal_type "
+            f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend strategy "
             "or params of these rows, or set their is_active to false; no signal was refreshed"
         )
 
@@ -204,7 +204,7 @@ class SignalsStage:
         require_sound_params(self.signals)
         self.code = signals_code(self.signals)
         self._makers = {
-            signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.signal_type))
+            signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.strategy))
             for signal in self.signals
         }
 
@@ -214,19 +214,19 @@ class SignalsStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: SignalBlock, *, rebuild: bool) -> Iterable[Outcome]:
+    def store(self, batch: SignalBatch, *, rebuild: bool) -> Iterable[Outcome]:
         """Only events of new bars are written where the features only grew.
 
         Nothing is written of a signal whose events are those of the stored features already: where
         one strategy was edited, or a signal registered, the events of the others stay.
         """
-        panel, tf = block.panel, block.panel.timeframe
+        panel, tf = batch.panel, batch.panel.timeframe
         partitions = [Partition(asset, tf.name) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, partitions)
-            ids = asset_ids(connection, list(block.inputs))
-        versions = self._versions(block)
-        until = np.full((len(block.signals), len(panel.assets)), _NEVER)
+            ids = asset_ids(connection, list(batch.inputs))
+        versions = self._versions(batch)
+        until = np.full((len(batch.signals), len(panel.assets)), _NEVER)
         if not rebuild:
             with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
                 made_by = read_makers(cursor, tf, list(ids.values()))
@@ -237,7 +237,7 @@ class SignalsStage:
                     until[:, a] = self._written_until(before, now, own)
         pairs = {
             (signal.signal_id, ids[asset]): int(until[s, a])
-            for s, signal in enumerate(block.signals)
+            for s, signal in enumerate(batch.signals)
             for a, asset in enumerate(panel.assets)
             if asset in ids and until[s, a] > _NEVER
         }
@@ -245,10 +245,10 @@ class SignalsStage:
         write_signals(
             self._workspace.database,
             tf,
-            _events(block, ids, until),
+            _events(batch, ids, until),
             [
                 state
-                for state in signal_states(panel, block.signals, block.events, ids)
+                for state in signal_states(panel, batch.signals, batch.events, ids)
                 if (state.signal_id, state.asset_id) not in kept
             ],
             makers=self._makers,
@@ -269,9 +269,9 @@ class SignalsStage:
             return [_NEVER] * len(self._makers)
         return [last if made_by[s] == maker else _NEVER for s, maker in self._makers.items()]
 
-    def _versions(self, block: SignalBlock) -> dict[Partition, DatasetVersion]:
-        panel = block.panel
-        by_row = np.bitwise_count(block.events).sum(axis=0)
+    def _versions(self, batch: SignalBatch) -> dict[Partition, DatasetVersion]:
+        panel = batch.panel
+        by_row = np.bitwise_count(batch.events).sum(axis=0)
         n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
         return {
             Partition(asset, panel.timeframe.name): DatasetVersion(
@@ -284,7 +284,7 @@ class SignalsStage:
                 last_ts=features.last_ts,
             )
             for asset, n in zip(panel.assets, n_events, strict=True)
-            if (features := block.inputs.get(asset))
+            if (features := batch.inputs.get(asset))
         }
 
 
@@ -297,19 +297,19 @@ _BITS = (
 )
 
 
-def _events(block: SignalBlock, ids: Mapping[str, int], written_until: np.ndarray) -> SignalEvents:
+def _events(batch: SignalBatch, ids: Mapping[str, int], written_until: np.ndarray) -> SignalEvents:
     """The events after `written_until`, int64 `(n_signals, n_assets)`; one row for each bit."""
-    panel = block.panel
+    panel = batch.panel
     fresh = panel.ts > written_until[:, panel.segment_of_row]
     signal, row, is_long, is_entry = [], [], [], []
     for bit, long, entry in _BITS:
-        s, r = np.nonzero((block.events & np.uint8(bit)).astype(bool) & fresh)
+        s, r = np.nonzero((batch.events & np.uint8(bit)).astype(bool) & fresh)
         signal.append(s)
         row.append(r)
         is_long.append(np.full(len(s), long))
         is_entry.append(np.full(len(s), entry))
     rows = np.concatenate(row)
-    signal_ids = np.array([s.signal_id for s in block.signals], np.int32)
+    signal_ids = np.array([s.signal_id for s in batch.signals], np.int32)
     asset_of = np.array([ids.get(asset, 0) for asset in panel.assets], np.int32)
     return SignalEvents(
         signal_id=signal_ids[np.concatenate(signal)],

@@ -16,7 +16,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
-    Asked,
+    RunTerms,
     hash_of,
     simulation_config,
     without_defaults,
@@ -31,7 +31,7 @@ from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Outcome, Status
 from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
 from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
-from backtest_pipeline.pipeline.stages.panels import PanelBlock, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.stages.signals import signals_to_compute
 from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -69,7 +69,7 @@ STARVED = "starved_window"
 
 
 @dataclass(frozen=True)
-class Walker:
+class StrategySearch:
     """One registered strategy, and the parameters that it chooses from.
 
     Attributes:
@@ -82,33 +82,33 @@ class Walker:
     space: ParameterSpace
 
 
-def walkers(
+def strategy_searches(
     signals: Sequence[SignalRow], values: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[Walker, ...]:
+) -> tuple[StrategySearch, ...]:
     """One for each strategy among the signals; `values` by strategy and parameter where given."""
-    first = {signal.signal_type: signal for signal in reversed(signals)}
+    first = {signal.strategy: signal for signal in reversed(signals)}
     found = []
     for signal in sorted(first.values(), key=lambda s: s.signal_id):
-        name = signal.signal_type
+        name = signal.strategy
         space = space_of(name, (values or {}).get(name, {}))
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
-        found.append(Walker(replace(signal, name=name, params=axes), space))
+        found.append(StrategySearch(replace(signal, name=name, params=axes), space))
     return tuple(found)
 
 
-def space_of(signal_type: str, values: Mapping[str, Any]) -> ParameterSpace:
+def space_of(strategy: str, values: Mapping[str, Any]) -> ParameterSpace:
     """What a strategy chooses from; its parameters in their own order, however they were given.
 
     Their order decides which of equally good combinations is chosen, and where a search goes.
     """
-    space = parameter_space(strategy_of(signal_type), values)
+    space = parameter_space(strategy_of(strategy), values)
     order = [name for name in space.strategy.params_type.model_fields if name in space.axes]
     return ParameterSpace(space.strategy, {name: space.axes[name] for name in order})
 
 
 @dataclass(frozen=True)
-class WalkedBlock:
-    """Out-of-sample runs of a block, ready to be published.
+class WalkForwardBatch:
+    """Out-of-sample runs of a batch, ready to be published.
 
     Attributes:
         publication: of every strategy on every asset, strategy by strategy.
@@ -119,17 +119,17 @@ class WalkedBlock:
     efficiencies: pa.Table
 
 
-def walk_block(
+def walk_forward_batch(
     workspace: Workspace,
-    block: PanelBlock,
+    batch: PanelBatch,
     tasks: Sequence[Task],
-    walking: Sequence[Walker],
+    searches: Sequence[StrategySearch],
     plan: WalkForwardPlan,
-    asked: Asked,
+    terms: RunTerms,
     *,
     left_out: Mapping[str, int],
     rebuild: bool = False,
-) -> WalkedBlock:
+) -> WalkForwardBatch:
     """Choose and test all folds of some assets; each is stored when it is done.
 
     The runs are not published by that. `left_out` counts, by asset, the windows
@@ -140,26 +140,28 @@ def walk_block(
         InvalidInput: for a space that cannot be searched.
     """
     started_at = datetime.now(UTC)
-    told = replace(asked, walk_forward=plan.as_json())
+    told = replace(terms, walk_forward=plan.as_json())
     assets = list(dict.fromkeys(task.asset for task in tasks))
-    tf = block.panel.timeframe.name
-    panel = with_config_columns(block.panel.select(assets), asked.config)
+    tf = batch.panel.timeframe.name
+    panel = with_config_columns(batch.panel.select(assets), terms.config)
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, assets)
-    signals = [walker.signal for walker in walking]
-    identities = identify_runs(signals, assets, tf, block.inputs, told, {})
+    signals = [searched.signal for searched in searches]
+    identities = identify_runs(signals, assets, tf, batch.inputs, told, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
-    versions = {asset: block.inputs[asset].version for asset in assets}
+    versions = {asset: batch.inputs[asset].version for asset in assets}
     traded: list[np.ndarray] = []
     folds: list[list[Chosen]] = []
     test_bars = panel
-    for w, walker in enumerate(walking):
+    for w, searched in enumerate(searches):
         own = identities[w * len(assets) : (w + 1) * len(assets)]
         places = {
-            asset: Destination(one.run_id, ids[asset], block.inputs[asset].version)
+            asset: Destination(one.run_id, ids[asset], batch.inputs[asset].version)
             for asset, one in zip(assets, own, strict=True)
         }
-        question = Question(walker.space, plan.search, plan.objective, asked.config, asked.funding)
+        question = Question(
+            searched.space, plan.search, plan.objective, terms.config, terms.funding
+        )
         chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
         test_bars, events = out_of_sample(panel, tasks, chosen, question)
         traded.append(events)
@@ -167,7 +169,7 @@ def walk_block(
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
         ]
     events = np.concatenate(traded)
-    batch = simulate_batch(test_bars, events, asked.config, funding=asked.funding)
+    simulated = simulate_batch(test_bars, events, terms.config, funding=terms.funding)
     rows = [
         {
             **_efficiency_row(
@@ -178,23 +180,23 @@ def walk_block(
         }
         for one, asset, own, psr in zip(
             identities,
-            assets * len(walking),
+            assets * len(searches),
             folds,
-            batch.metrics["psr"].tolist(),
+            simulated.metrics["psr"].tolist(),
             strict=True,
         )
     ]
     trials = trials_of(
-        batch,
+        simulated,
         [signal.params for signal in signals],
-        signal_type=[signal.signal_type for signal in signals],
+        strategy=[signal.strategy for signal in signals],
         dataset_versions=versions,
-        asked=asked,
+        terms=terms,
         source="walk_forward",
         chosen_by=plan.as_json(),
     )
-    published = publication_of(batch, signals, identities, ids, told, started_at, trials)
-    return WalkedBlock(published, _efficiency_table(rows))
+    published = publication_of(simulated, signals, identities, ids, told, started_at, trials)
+    return WalkForwardBatch(published, _efficiency_table(rows))
 
 
 def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
@@ -203,9 +205,11 @@ def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
     return efficiency(*sharpes, psr, len(strategies()), threshold)
 
 
-def publish_walked(artifacts: ArtifactStore, cursor: Cursor, walked: WalkedBlock) -> None:
+def publish_walk_forward(
+    artifacts: ArtifactStore, cursor: Cursor, walk_forwards: WalkForwardBatch
+) -> None:
     """Write the files, enter the stitched runs in the ledger, put them in their place, deflate."""
-    published = walked.publication
+    published = walk_forwards.publication
     (tf,) = published.runs["tf"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
     keep_files(artifacts, published)
@@ -216,7 +220,7 @@ def publish_walked(artifacts: ArtifactStore, cursor: Cursor, walked: WalkedBlock
         published.trades,
         published.metrics,
         published.blocks,
-        walked.efficiencies,
+        walk_forwards.efficiencies,
     )
     symbols = published.runs["symbol"].unique().to_pylist()
     deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
@@ -240,16 +244,16 @@ class WalkForwardStage:
         self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan
     ) -> None:
         self._workspace = workspace
-        self._asked = Asked(config)
+        self._terms = RunTerms(config)
         self._plan = plan
-        self._walkers = walkers(signals_to_compute(workspace))
+        self._searches = strategy_searches(signals_to_compute(workspace))
         self._code = hash_of(
             [
                 WALK_FORWARDS_CODE,
                 without_defaults(simulation_config(config)),
                 [
-                    [asdict(walker.signal), run_code(walker.signal.signal_type)]
-                    for walker in self._walkers
+                    [asdict(searched.signal), run_code(searched.signal.strategy)]
+                    for searched in self._searches
                 ],
                 plan.as_json(),
                 plan.threshold,
@@ -262,22 +266,22 @@ class WalkForwardStage:
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
 
-    def store(self, block: PanelBlock, *, rebuild: bool) -> Iterable[Outcome]:
-        """Folds as they are done, then one transaction for the runs of the block."""
-        panel, tf = block.panel, block.panel.timeframe.name
+    def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
+        """Folds as they are done, then one transaction for the runs of the batch."""
+        panel, tf = batch.panel, batch.panel.timeframe.name
         tasks: list[Task] = []
         left_out: dict[str, int] = {}
         outcomes: dict[str, Outcome] = {}
         counts: list[QualityCount] = []
         for asset in panel.assets:
             partition = Partition(asset, tf)
-            found = self._laid_out(block, asset)
+            found = self._laid_out(batch, asset)
             tasks += found.tasks
             left_out[asset] = found.left_out
             outcomes[asset] = (
                 Outcome(partition, Status.EMPTY, detail=found.detail)
                 if found.detail
-                else Outcome(partition, Status.STORED, len(self._walkers))
+                else Outcome(partition, Status.STORED, len(self._searches))
             )
             if found.reason:
                 counts.append(QualityCount(partition, found.reason, 1))
@@ -285,30 +289,30 @@ class WalkForwardStage:
                 counts.append(QualityCount(partition, STARVED, found.left_out))
         assets = list(dict.fromkeys(task.asset for task in tasks))
         wanted = identify_runs(
-            [walker.signal for walker in self._walkers],
+            [searched.signal for searched in self._searches],
             assets,
             tf,
-            block.inputs,
-            replace(self._asked, walk_forward=self._plan.as_json()),
+            batch.inputs,
+            replace(self._terms, walk_forward=self._plan.as_json()),
             {},
         )
         kept = {} if rebuild else self._kept(wanted)
-        walked = [
-            walk_block(
+        walk_forwards = [
+            walk_forward_batch(
                 self._workspace,
-                block,
+                batch,
                 [task for task in tasks if task.asset in missing.assets],
-                [self._walkers[w] for w in missing.signals],
+                [self._searches[w] for w in missing.signals],
                 self._plan,
-                self._asked,
+                self._terms,
                 left_out=left_out,
                 rebuild=rebuild,
             )
             for missing in missing_runs(wanted, assets, kept)
         ]
-        new = {run: one.publication.uri for one in walked for run in one.publication.run_ids}
+        new = {run: one.publication.uri for one in walk_forwards for run in one.publication.run_ids}
         uris = directories(wanted, assets, {**kept, **new})
-        self._publish(block, walked, uris, [*kept, *new], counts)
+        self._publish(batch, walk_forwards, uris, [*kept, *new], counts)
         return list(outcomes.values())
 
     def _kept(self, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
@@ -318,50 +322,50 @@ class WalkForwardStage:
             judged = judged_by(connection, list(stored), self._plan.threshold)
         return {run_id: uri for run_id, uri in stored.items() if run_id in judged}
 
-    def _laid_out(self, block: PanelBlock, asset: str) -> _LaidOut:
-        if asset not in block.inputs:
+    def _laid_out(self, batch: PanelBatch, asset: str) -> _LaidOut:
+        if asset not in batch.inputs:
             return _LaidOut("", "no features are stored; refresh cmc_features first")
-        if not self._walkers:
+        if not self._searches:
             return _LaidOut(NO_SIGNAL, "no signal is active; see dim_signals.is_active")
-        rows = block.panel.rows_of(asset)
+        rows = batch.panel.rows_of(asset)
         if rows.stop - rows.start < 2:
             return _LaidOut(TOO_FEW_BARS, "fewer than 2 complete bars")
         try:
-            tasks, left_out = tasks_of(block.panel, asset, self._plan.schedule)
+            tasks, left_out = tasks_of(batch.panel, asset, self._plan.schedule)
         except InvalidInput as error:
             return _LaidOut(NO_FOLD, str(error))
         return _LaidOut(tasks=tasks, left_out=len(left_out))
 
     def _publish(
         self,
-        block: PanelBlock,
-        walked: Sequence[WalkedBlock],
+        batch: PanelBatch,
+        walk_forwards: Sequence[WalkForwardBatch],
         uris: Mapping[str, tuple[str, ...]],
         run_ids: Sequence[UUID],
         counts: Sequence[QualityCount],
     ) -> None:
-        tf = block.panel.timeframe.name
+        tf = batch.panel.timeframe.name
         with self._workspace.database.begin() as connection:
-            ids = asset_ids(connection, list(block.inputs))
+            ids = asset_ids(connection, list(batch.inputs))
         versions = {
             Partition(asset, tf): DatasetVersion(
                 version=combined(features.version, self._code),
                 input_version=features.version,
                 code_version=self._code,
                 generation=combined(features.version, self._code),
-                n_rows=len(self._walkers) if asset in uris else 0,
+                n_rows=len(self._searches) if asset in uris else 0,
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,
                 uris=uris.get(asset, ()),
             )
-            for asset, features in block.inputs.items()
+            for asset, features in batch.inputs.items()
         }
-        short = [asset for asset in block.inputs if asset not in uris]
+        short = [asset for asset in batch.inputs if asset not in uris]
         of_refresh = sorted({uri for own in uris.values() for uri in own})
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
-            for one in walked:
-                publish_walked(self._workspace.artifacts, cursor, one)
+            for one in walk_forwards:
+                publish_walk_forward(self._workspace.artifacts, cursor, one)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, run_ids)))
             require_current(cursor, list(map(str, run_ids)))

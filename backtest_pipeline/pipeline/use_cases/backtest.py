@@ -24,13 +24,13 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
-from backtest_pipeline.pipeline.stages.panels import PanelBlock
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.portfolio_members import members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, formed, planned
@@ -93,21 +93,21 @@ def backtest(
             that do not cover them.
         BacktestError: where no features can be had, and why.
     """
-    strategy, params = strategy_asked(workspace, spec)
-    asked = shared_by(workspace, spec)
-    block = fresh_features(
-        workspace, source, symbols, spec.timeframe, asked.benchmark, rebuild=rebuild
+    strategy, params = strategy_of_spec(workspace, spec)
+    terms = shared_by(workspace, spec)
+    batch = fresh_features(
+        workspace, source, symbols, spec.timeframe, terms.benchmark, rebuild=rebuild
     )
     signal, refreshed = _signal_of(workspace, strategy, params)
-    events = signal_matrix(block.panel, [signal])
-    tradable = cut_to_window(block.panel, events, block.inputs, asked)
+    events = signal_matrix(batch.panel, [signal])
+    tradable = cut_to_window(batch.panel, events, batch.inputs, terms)
     runs = trade_and_store(
-        workspace, signal, tradable, asked, "run", refreshed=refreshed, rebuild=rebuild
+        workspace, signal, tradable, terms, "run", refreshed=refreshed, rebuild=rebuild
     )
     return Made(signal, tradable, runs)
 
 
-def strategy_asked(
+def strategy_of_spec(
     workspace: Workspace, spec: RunSpec | PortfolioSpec
 ) -> tuple[Strategy[Any], Params]:
     """The strategy of a spec with its parameters, whether by preset or by values.
@@ -129,19 +129,19 @@ def strategy_asked(
     if spec.preset not in presets:
         raise UnknownName("preset", spec.preset, presets)
     preset = presets[spec.preset]
-    strategy = strategy_of(preset.signal_type)
+    strategy = strategy_of(preset.strategy)
     return strategy, strategy.parse(preset.params)
 
 
 def shared_by(
     workspace: Workspace, spec: RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
-) -> Asked:
+) -> RunTerms:
     """What all runs of a spec have in common, beside strategy and symbol.
 
     Raises:
         UnknownName, InvalidInput: for what makes no sense, and why.
     """
-    return Asked(
+    return RunTerms(
         spec.config(),
         Window(spec.start, spec.end),
         spec.benchmark if isinstance(spec, RunSpec) else "asset",
@@ -176,9 +176,9 @@ def _signal_of(
     """The signal of these parameters, and whether refreshes compute it."""
     with workspace.database.begin() as connection:
         for signal in active_signals(connection):
-            if signal.signal_type == strategy.signal_type and _means(strategy, signal, params):
+            if signal.strategy == strategy.name and _means(strategy, signal, params):
                 return signal, True
-        return signal_with(connection, strategy.signal_type, strategy.telling(params)), False
+        return signal_with(connection, strategy.name, strategy.telling(params)), False
 
 
 def _means(strategy: Strategy[Any], signal: SignalRow, params: Params) -> bool:
@@ -206,13 +206,13 @@ def sweep_on_demand(
         UnknownName, InvalidInput: as `exploration.explore`.
         BacktestError: where no features can be had, and why.
     """
-    asked = shared_by(workspace, spec)
-    block = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
+    terms = shared_by(workspace, spec)
+    batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
     return sweep(
-        block.panel,
+        batch.panel,
         spec.strategy or DEFAULT_STRATEGY,
         spec.params,
-        asked,
+        terms,
         metric=spec.metric,
         max_combinations=most,
         workspace=workspace,
@@ -264,7 +264,7 @@ def fresh_features(
     benchmark: str = "asset",
     *,
     rebuild: bool = False,
-) -> PanelBlock:
+) -> PanelBatch:
     """Features of assets, and of what they are compared with, brought up to date.
 
     Raises:
@@ -282,13 +282,13 @@ def fresh_features(
         partitions = [Partition(symbol, name) for symbol in wanted]
         for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
             require_stored(report)
-    block = load_block(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
+    batch = load_batch(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
     for symbol in symbols:
-        if symbol not in block.inputs:
+        if symbol not in batch.inputs:
             raise BacktestError(
                 f"{Partition(symbol, name)}: no features are stored; refresh cmc_features first"
             )
-    return block
+    return batch
 
 
 def require_several(symbols: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
@@ -119,7 +119,7 @@ class Exploration:
 
 def explore(
     bars: pd.DataFrame,
-    signal_type: str,
+    strategy: str,
     params: Mapping[str, Any] | None = None,
     *,
     metric: str = "sharpe",
@@ -140,7 +140,7 @@ def explore(
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        signal_type: the strategy; its first word will do.
+        strategy: the strategy; its first word will do.
         params: a number or a sequence of numbers by parameter; a range worth exploring where
             one is not given.
         metric: a metric of docs/metrics.md.
@@ -163,9 +163,9 @@ def explore(
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     return sweep(
         build_features(bars_panel(bars, timeframe, asset)),
-        signal_type,
+        strategy,
         params or {},
-        Asked(config, Window(start, end), funding=funding),
+        RunTerms(config, Window(start, end), funding=funding),
         metric=metric,
         max_combinations=max_combinations,
         workspace=workspace,
@@ -175,9 +175,9 @@ def explore(
 
 def sweep(
     panel: Panel,
-    signal_type: str,
+    strategy: str,
     params: Mapping[str, Any],
-    asked: Asked,
+    terms: RunTerms,
     *,
     metric: str,
     max_combinations: int,
@@ -188,19 +188,19 @@ def sweep(
 
     Args:
         panel: features, or bars, of one asset.
-        signal_type, params, metric, max_combinations: as `explore` takes them.
-        asked: costs, window and all else that is assumed.
+        strategy, params, metric, max_combinations: as `explore` takes them.
+        terms: costs, window and all else that is assumed.
         workspace: the open store in whose ledger every combination is entered, if any.
         progress: told how many combinations are done.
 
     Raises:
         UnknownName, InvalidInput: as `explore`.
     """
-    strategy = strategy_of(signal_type)
+    definition = strategy_of(strategy)
     require_metric(metric)
-    config, window, funding = asked.config, asked.window, asked.funding
+    config, window, funding = terms.config, terms.window, terms.funding
     (asset,) = panel.assets
-    grid = parameter_grid(strategy, params, max_combinations)
+    grid = parameter_grid(definition, params, max_combinations)
     keep = rows_in(panel, window)
     if keep.sum() < FEWEST_BARS:
         partition = Partition(asset, panel.timeframe.name)
@@ -208,7 +208,7 @@ def sweep(
 
     if not grid.swept:
         raise InvalidInput(
-            f"{strategy.signal_type}: one combination is a backtest and not a sweep; give a "
+            f"{definition.name}: one combination is a backtest and not a sweep; give a "
             "parameter more than one value"
         )
 
@@ -233,9 +233,9 @@ def sweep(
                 trials_of(
                     batch,
                     [dict(zip(grid.names, values, strict=True)) for values in combinations],
-                    signal_type=strategy.signal_type,
+                    strategy=definition.name,
                     dataset_versions=versions,
-                    asked=asked,
+                    terms=terms,
                     source="sweep",
                 )
             )
@@ -259,7 +259,7 @@ def sweep(
         left_out=grid.left_out,
         surroundings=surroundings,
         subject=Subject(
-            signal_type=strategy.signal_type,
+            strategy=definition.name,
             asset=asset,
             timeframe=panel.timeframe.name,
             n_bars=int(keep.sum()),

@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import NotEnoughBars
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.publish import identify_runs
 from backtest_pipeline.pipeline.stages.backtests import (
     FEWEST_BARS,
@@ -45,21 +45,21 @@ class Tradable:
 
 
 def cut_to_window(
-    whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], asked: Asked
+    whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], terms: RunTerms
 ) -> Tradable:
     """The bars that lie in the window, with events that know those before it.
 
     Raises:
         NotEnoughBars: for an asset without enough bars in the window.
     """
-    keep = rows_in(whole, asked.window)
+    keep = rows_in(whole, terms.window)
     # Indicators remember what was before the window, so they come before the cut.
-    panel = with_config_columns(whole, asked.config).take(keep)
+    panel = with_config_columns(whole, terms.config).take(keep)
     for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True):
         if n < FEWEST_BARS:
             own = whole.select([asset])
             partition = Partition(asset, whole.timeframe.name)
-            raise NotEnoughBars(too_few_bars(own, partition, asked.window, n))
+            raise NotEnoughBars(too_few_bars(own, partition, terms.window, n))
     return Tradable(inputs, panel, np.ascontiguousarray(events[:, keep]))
 
 
@@ -67,7 +67,7 @@ def trade_and_store(
     workspace: Workspace,
     signal: SignalRow,
     tradable: Tradable,
-    asked: Asked,
+    terms: RunTerms,
     tried_by: str,
     *,
     refreshed: bool,
@@ -88,9 +88,9 @@ def trade_and_store(
     """
     started_at = datetime.now(UTC)
     panel, tf = tradable.panel, tradable.panel.timeframe.name
-    benchmark = compare_with(workspace, panel, asked)
+    benchmark = compare_with(workspace, panel, terms)
     identities = identify_runs(
-        (signal,), panel.assets, tf, tradable.inputs, asked, benchmark.inputs
+        (signal,), panel.assets, tf, tradable.inputs, terms, benchmark.inputs
     )
     run_ids = [identity.run_id for identity in identities]
     workspace.progress("backtest", 0, len(run_ids))
@@ -110,8 +110,8 @@ def trade_and_store(
         batch = simulate_batch(
             panel.select(missing),
             np.ascontiguousarray(tradable.events[:, rows]),
-            asked.config,
-            funding=asked.funding,
+            terms.config,
+            funding=terms.funding,
             benchmark=benchmark.equity[rows],
         )
         with workspace.database.begin() as connection:
@@ -120,13 +120,13 @@ def trade_and_store(
         uri = kept.get(missing[0]) if len(missing) == 1 else None
         own = [one for a, one in zip(panel.assets, identities, strict=True) if a in missing]
         published = prepare_publication(
-            batch, (signal,), own, ids, asked, started_at, tradable.inputs, tried_by, uri
+            batch, (signal,), own, ids, terms, started_at, tradable.inputs, tried_by, uri
         )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(workspace.artifacts, cursor, published)
             used = {asset: tradable.inputs[asset].version for asset in missing}
             require_versions(cursor, "features", tf, ids, used)
-            if refreshed and asked.window == Window():
+            if refreshed and terms.window == Window():
                 # The runs took the place of those that a refresh had published: were the data of
                 # these to come back, the refresh must not take its own for current.
                 for asset in missing:
@@ -137,7 +137,7 @@ def trade_and_store(
     with workspace.database.begin() as connection:
         stored = runs_by_id(connection, run_ids)
     if stored.keys() != set(run_ids):  # some that were stored are being deleted since
-        return trade_and_store(workspace, signal, tradable, asked, tried_by, refreshed=refreshed)
+        return trade_and_store(workspace, signal, tradable, terms, tried_by, refreshed=refreshed)
     workspace.progress("backtest", len(run_ids), len(run_ids))
     return [stored[run_id] for run_id in run_ids]
 
@@ -147,8 +147,8 @@ def too_few_bars(panel: Panel, partition: Partition, window: Window, n: int) -> 
     if len(panel) == 0:
         return f"{partition} has no complete bar"
     first, last = panel.ts[[0, -1]].view("M8[us]").astype("M8[D]")
-    asked = f"from {window.start or 'the beginning'} to {window.end or 'the end'}"
+    dates = f"from {window.start or 'the beginning'} to {window.end or 'the end'}"
     return (
-        f"{partition} has {n} bars {asked}, and a backtest needs {FEWEST_BARS}; "
+        f"{partition} has {n} bars {dates}, and a backtest needs {FEWEST_BARS}; "
         f"its bars run from {first} to {last}"
     )

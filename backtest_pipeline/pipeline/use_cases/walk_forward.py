@@ -16,20 +16,20 @@ from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan, enter_trials
-from backtest_pipeline.pipeline.stages.panels import PanelBlock
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.walk_forward import (
     judge,
-    publish_walked,
+    publish_walk_forward,
     space_of,
-    walk_block,
-    walkers,
+    strategy_searches,
+    walk_forward_batch,
 )
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_features, require_stored
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -41,7 +41,7 @@ from backtest_pipeline.research.validation.walk_forward import (
     FOLD_METRICS,
     Chosen,
     Question,
-    blocks_of_tasks,
+    batches_of_tasks,
     choose,
     out_of_sample,
     unheard,
@@ -94,7 +94,7 @@ class WalkForward:
 
 def walk_forward(
     bars: pd.DataFrame,
-    signal_type: str,
+    strategy: str,
     params: Mapping[str, Any] | None = None,
     *,
     schedule: Schedule | FixedDates | None = None,
@@ -113,7 +113,7 @@ def walk_forward(
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        signal_type: the strategy; its first word will do.
+        strategy: the strategy; its first word will do.
         params: a number or a sequence of numbers by parameter; a range worth exploring where
             one is not given.
         schedule: windows; 365 days to train and 90 to test where not given.
@@ -137,43 +137,43 @@ def walk_forward(
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     rates = None if funding is None else FundingRates.of({asset: funding})
-    space = parameter_space(strategy_of(signal_type), params or {})
+    space = parameter_space(strategy_of(strategy), params or {})
     plan = WalkForwardPlan(
         schedule or Schedule(), search or Search(), Objective.of(objective), threshold
     )
     question = Question(space, plan.search, plan.objective, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
     tasks, left_out = tasks_of(panel, asset, plan.schedule)
-    asked = Asked(config, funding=rates)
+    terms = RunTerms(config, funding=rates)
     versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
     trials: list[pa.Table] = []
     heard = unheard
     if workspace:
-        heard = partial(enter_trials, trials, panel, question, asked, versions)
+        heard = partial(enter_trials, trials, panel, question, terms, versions)
     chosen = []
     progress("walk_forward", 0, len(tasks))
-    for block in blocks_of_tasks(tasks, question):
-        chosen += choose(panel, block, question, heard)
+    for batch in batches_of_tasks(tasks, question):
+        chosen += choose(panel, batch, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
     test_bars, events = out_of_sample(panel, tasks, chosen, question)
-    batch = simulate_batch(test_bars, events, config, funding=rates)
+    simulated = simulate_batch(test_bars, events, config, funding=rates)
     if workspace:
         own = trials_of(
-            batch,
+            simulated,
             [{name: list(axis) for name, axis in space.axes.items()}],
-            signal_type=space.strategy.signal_type,
+            strategy=space.strategy.name,
             dataset_versions=versions,
-            asked=asked,
+            terms=terms,
             source="walk_forward",
             chosen_by=plan.as_json(),
         )
         enter_in_ledger(workspace, [*trials, own])
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
-        equity=pd.Series(batch.equity[0], utc_index(test_bars.ts), name="equity"),
-        trades=trade_frame(batch.trades),
-        metrics=defined({name: float(values[0]) for name, values in batch.metrics.items()}),
-        efficiency=judge(chosen, float(batch.metrics["psr"][0]), threshold),
+        equity=pd.Series(simulated.equity[0], utc_index(test_bars.ts), name="equity"),
+        trades=trade_frame(simulated.trades),
+        metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
+        efficiency=judge(chosen, float(simulated.metrics["psr"][0]), threshold),
         left_out=left_out,
     )
 
@@ -205,19 +205,19 @@ def _fold_frame(
 class Prepared:
     """A walk-forward that is about to be done: its bars, their folds, and the windows left out."""
 
-    block: PanelBlock
+    batch: PanelBatch
     folds: tuple[Fold, ...]
     left_out: tuple[LeftOut, ...]
 
 
 @retried
-def prepare_walk(
+def prepare_walk_forward(
     workspace: Workspace,
     source: BarSource | ExternalReader,
     *,
     asset: str,
     tf: str,
-    asked: Asked,
+    terms: RunTerms,
     schedule: Schedule | FixedDates,
     rebuild: bool = False,
 ) -> Prepared:
@@ -237,23 +237,23 @@ def prepare_walk(
     if asset in offered:
         for report in refresh_features(workspace, source, [partition], rebuild=rebuild):
             require_stored(report)
-    block = load_block(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
-    if asset not in block.inputs:
+    batch = load_batch(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
+    if asset not in batch.inputs:
         raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")
-    tasks, left_out = tasks_of(block.panel, asset, schedule, rows_in(block.panel, asked.window))
-    if asked.funding:
-        asked.funding.require_cover(block.panel)
-    return Prepared(block, tuple(task.fold for task in tasks), left_out)
+    tasks, left_out = tasks_of(batch.panel, asset, schedule, rows_in(batch.panel, terms.window))
+    if terms.funding:
+        terms.funding.require_cover(batch.panel)
+    return Prepared(batch, tuple(task.fold for task in tasks), left_out)
 
 
 @retried
-def walk_once(
+def run_walk_forward(
     workspace: Workspace,
     prepared: Prepared,
     *,
     strategy: str | None,
     params: Mapping[str, Any],
-    asked: Asked,
+    terms: RunTerms,
     plan: WalkForwardPlan,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
@@ -271,29 +271,29 @@ def walk_once(
         InvalidInput: for a space that cannot be searched.
         LooksAhead: for a strategy whose signals use later bars.
     """
-    block = prepared.block
-    (asset,) = block.panel.assets
+    batch = prepared.batch
+    (asset,) = batch.panel.assets
     chosen = _signal_of(workspace, strategy_of(strategy or DEFAULT_STRATEGY), params)
-    walking = walkers([chosen], {chosen.signal_type: params})
-    keep = rows_in(block.panel, asked.window)
-    tasks, left_out = tasks_of(block.panel, asset, plan.schedule, keep)
-    walked = walk_block(
+    searches = strategy_searches([chosen], {chosen.strategy: params})
+    keep = rows_in(batch.panel, terms.window)
+    tasks, left_out = tasks_of(batch.panel, asset, plan.schedule, keep)
+    walk_forwards = walk_forward_batch(
         workspace,
-        block,
+        batch,
         tasks,
-        walking,
+        searches,
         plan,
-        asked,
+        terms,
         left_out={asset: len(left_out)},
         rebuild=rebuild,
     )
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
-        published = walked.publication
-        publish_walked(workspace.artifacts, cursor, walked)
-        if asked.window == Window():
+        published = walk_forwards.publication
+        publish_walk_forward(workspace.artifacts, cursor, walk_forwards)
+        if terms.window == Window():
             # It may have taken the place of a run that the asset had published.
             mark_stale(
-                cursor, "walk_forward", published.runs["id"][0].as_py(), block.panel.timeframe.name
+                cursor, "walk_forward", published.runs["id"][0].as_py(), batch.panel.timeframe.name
             )
     (run_id,) = published.runs["run_id"].to_pylist()
     with workspace.database.begin() as connection:
@@ -307,8 +307,8 @@ def _signal_of(
     """The first preset of the strategy, else a signal that stands for what is chosen from."""
     with workspace.database.begin() as connection:
         for signal in active_signals(connection):
-            if signal.signal_type == strategy.signal_type:
+            if signal.strategy == strategy.name:
                 return signal
-        space = space_of(strategy.signal_type, params)
+        space = space_of(strategy.name, params)
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
-        return signal_with(connection, strategy.signal_type, axes)
+        return signal_with(connection, strategy.name, axes)

@@ -208,7 +208,7 @@ def require_no_look_ahead(
     Raises:
         LooksAhead: with the share of the probed signals or instants that changed.
     """
-    where = f"{strategy.signal_type} on {asset}|{panel.timeframe.name}"
+    where = f"{strategy.name} on {asset}|{panel.timeframe.name}"
     changed, probed = changed_signals(panel, strategy, params[-1], asset) if params else (0, 0)
     if changed:
         raise LooksAhead(

@@ -65,7 +65,7 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
             params = grid.strategy.parse(dict(zip(grid.names, values, strict=True)))
             known = with_indicators(bars, grid.strategy.columns(params))
             events.append(event_bits(signal_events(grid.strategy, known, params)))
-            tried.append(grid.strategy.signal_type)
+            tried.append(grid.strategy.name)
     batch = simulate_batch(bars, np.stack(events), config)
     runs = pd.DataFrame(batch.metrics)
     asset = np.tile(np.arange(len(bars.assets)), len(tried))
@@ -97,7 +97,9 @@ def _families(bars: Panel, equity: np.ndarray, tried: Sequence[str]) -> list[Fam
     return [family for name in tried for family in found[name]]
 
 
-def walk(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig) -> np.ndarray:
+def walk_forwards_pass(
+    bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
+) -> np.ndarray:
     """Whether a walk-forward of each strategy passes on each asset, on the windows of a default.
 
     Args:
@@ -145,8 +147,8 @@ class Verdicts:
         n_run, n_run_effective: those with a trial whose DSR is at least SIGNIFICANT, by the number
             of trials and by the effective one. These are what a stored run carries, and `run`
             prints.
-        n_walks: walk-forwards.
-        n_walks_passed: those with the verdict "passed".
+        n_walk_forwards: walk-forwards.
+        n_walk_forwards_passed: those with the verdict "passed".
     """
 
     n_searches: int
@@ -157,8 +159,8 @@ class Verdicts:
     n_families: int
     n_run: int
     n_run_effective: int
-    n_walks: int = 0
-    n_walks_passed: int = 0
+    n_walk_forwards: int = 0
+    n_walk_forwards_passed: int = 0
 
     def __add__(self, other: Verdicts) -> Verdicts:
         return Verdicts(
@@ -176,9 +178,9 @@ class Verdicts:
         return max(self.n_run, self.n_run_effective) / self.n_families
 
     @property
-    def walk_rate(self) -> float:
+    def walk_forward_rate(self) -> float:
         """Share of the walk-forwards that passed; 0 where there was none."""
-        return self.n_walks_passed / max(self.n_walks, 1)
+        return self.n_walk_forwards_passed / max(self.n_walk_forwards, 1)
 
     @property
     def upper_bound(self) -> float:
@@ -190,9 +192,9 @@ class Verdicts:
 
 
 def verdicts(
-    runs: pd.DataFrame, gates: Sequence[Gate], walked: np.ndarray | None = None
+    runs: pd.DataFrame, gates: Sequence[Gate], walk_forwards: np.ndarray | None = None
 ) -> Verdicts:
-    """Count what is believed; `runs` as `search` gives them, `walked` as `walk`."""
+    """Count what is believed; `runs` as `search` gives them, `walk_forwards` as that gives."""
 
     def boards_with(runs_that: np.ndarray) -> int:
         return len(np.unique(boards[runs_that]))
@@ -212,6 +214,6 @@ def verdicts(
         n_families=len(highest),
         n_run=believed[0],
         n_run_effective=believed[1],
-        n_walks=0 if walked is None else walked.size,
-        n_walks_passed=0 if walked is None else int(walked.sum()),
+        n_walk_forwards=0 if walk_forwards is None else walk_forwards.size,
+        n_walk_forwards_passed=0 if walk_forwards is None else int(walk_forwards.sum()),
     )

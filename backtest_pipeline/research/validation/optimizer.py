@@ -102,7 +102,7 @@ class Search:
         """
         if self.method == "grid" and space.size > self.most:
             raise GridTooLarge(
-                f"{space.strategy.signal_type}: {space.size:,} combinations are more than "
+                f"{space.strategy.name}: {space.size:,} combinations are more than "
                 f"{self.most:,}; take larger steps, search at random or by tpe, or raise "
                 "BACKTEST_OPTIMIZER_MAX_COMBINATIONS (--max-combinations)"
             )

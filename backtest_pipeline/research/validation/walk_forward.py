@@ -118,17 +118,17 @@ def choose(
     scores: list[list[float]] = [[] for _ in tasks]
     metrics: list[dict[str, list[float]]] = [{m: [] for m in FOLD_METRICS} for _ in tasks]
     while any(asked := [list(searcher.ask()) for searcher in seeking]):
-        batch = _simulated(panel, trains, asked, question)
-        evaluated(batch, asked)
+        simulated = _simulated(panel, trains, asked, question)
+        evaluated(simulated, asked)
         shape = (-1, len(tasks))
-        found = question.objective.scores(batch.metrics).reshape(shape)
+        found = question.objective.scores(simulated.metrics).reshape(shape)
         for t, combinations in enumerate(asked):
             own = found[: len(combinations), t]
             seeking[t].tell(combinations, own)
             tried[t] += combinations
             scores[t] += own.tolist()
             for name, values in metrics[t].items():
-                values += batch.metrics[name].reshape(shape)[: len(combinations), t].tolist()
+                values += simulated.metrics[name].reshape(shape)[: len(combinations), t].tolist()
     best = [best_of(c, np.array(s)) for c, s in zip(tried, scores, strict=True)]
     picked = [[] if b is None else [tried[t][b]] for t, b in enumerate(best)]
     tested = _simulated(panel, tests, picked, question).metrics
@@ -162,22 +162,22 @@ def _simulated(
     return simulate_windows(panel, events, windows, runs, question.config, funding=question.funding)
 
 
-def blocks_of_tasks(tasks: Sequence[Task], question: Question) -> list[list[Task]]:
-    """The tasks in their order, in blocks of at most BLOCK_FOLDS whose training windows fit into
+def batches_of_tasks(tasks: Sequence[Task], question: Question) -> list[list[Task]]:
+    """The tasks in their order, in batches of at most BLOCK_FOLDS whose training windows fit into
     BLOCK_BYTES at once.
     """
     width = min(question.search.most, question.space.size)
     most = BLOCK_FOLDS[question.search.resolved(question.space)]
-    blocks: list[list[Task]] = []
+    batches: list[list[Task]] = []
     room = 0
     for task in tasks:
         size = 8 * width * len(task.fold.train)
-        if not blocks or size > room or len(blocks[-1]) == most:
-            blocks.append([])
+        if not batches or size > room or len(batches[-1]) == most:
+            batches.append([])
             room = BLOCK_BYTES
-        blocks[-1].append(task)
+        batches[-1].append(task)
         room -= size
-    return blocks
+    return batches
 
 
 def out_of_sample(

@@ -35,7 +35,7 @@ _BLOCK = {
 _COUNTED = {
     "run_id": _RUN,
     "signal_name": "ema_9_21",
-    "signal_type": "ema_crossover",
+    "strategy": "ema_crossover",
     "symbol": "S-ALPHA",
     "timeframe": "1D",
     "completed_at": "2024-06-01T08:00:00Z",
@@ -93,7 +93,7 @@ class RunBlocks(BaseModel):
 
     run_id: UUID
     signal_name: str
-    signal_type: str
+    strategy: str
     symbol: str
     timeframe: str
     completed_at: datetime

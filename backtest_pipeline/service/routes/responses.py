@@ -54,7 +54,7 @@ class RunRow(BaseModel):
 
     run_id: UUID
     signal_name: str
-    signal_type: str
+    strategy: str
     params: dict[str, Any]
     symbol: str
     timeframe: str

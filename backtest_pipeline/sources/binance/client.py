@@ -68,7 +68,7 @@ class _Again(Exception):
         self.wait_s = wait_s
 
 
-class _AsAsked(tenacity.wait.wait_base):
+class _RetryAfter(tenacity.wait.wait_base):
     """As long as the exchange asks us to wait, or else twice as long each time."""
 
     def __init__(self, retry: RequestRetry) -> None:
@@ -170,7 +170,7 @@ class BinanceClient:
             retry=tenacity.retry_if_exception(is_worth_it),
             stop=tenacity.stop_after_attempt(retry.attempts)
             | tenacity.stop_after_delay(retry.seconds),
-            wait=_AsAsked(retry),
+            wait=_RetryAfter(retry),
             sleep=self._wait,
             reraise=True,
         )

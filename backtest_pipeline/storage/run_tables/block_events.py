@@ -75,7 +75,7 @@ def count_blocks(
         after: cursor of the page before.
 
     Returns:
-        Rows with run_id, signal_name, signal_type, symbol, timeframe, completed_at, total, and
+        Rows with run_id, signal_name, strategy, symbol, timeframe, completed_at, total, and
         causes: a list of reason, class and count, the most frequent first.
 
     Raises:
@@ -85,7 +85,7 @@ def count_blocks(
     conditions = ["r.completed_at IS NOT NULL"]
     of_reason = "TRUE" if wanted.reason is None else "b.reason = :reason"
     for column, name, value in (
-        ("r.signal_type", "strategy", wanted.strategy),
+        ("r.strategy", "strategy", wanted.strategy),
         ("r.symbol", "symbol", wanted.symbol),
         ("r.tf", "timeframe", wanted.timeframe),
     ):
@@ -100,7 +100,7 @@ def count_blocks(
         conditions.append("(r.completed_at, r.run_id) < (:after_at, :after_id)")
     query = f"""
         WITH page AS MATERIALIZED (
-            SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf AS timeframe,
+            SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf AS timeframe,
                    r.completed_at
             FROM visible_runs r
             WHERE {" AND ".join(conditions)}

@@ -87,12 +87,12 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
         ProvenanceMissing: for a run that does not say what it was made from.
     """
     query = """
-        SELECT r.run_id, r.signal_name, r.signal_type, r.symbol, r.tf, r.split,
+        SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf, r.split,
                r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
                t.n_obs AS n_days,
                (SELECT min(created_at) FROM trials o
-                WHERE (o.symbol, o.tf, o.signal_type, o.params)
-                    = (t.symbol, t.tf, t.signal_type, t.params)) AS first_tried,
+                WHERE (o.symbol, o.tf, o.strategy, o.params)
+                    = (t.symbol, t.tf, t.strategy, t.params)) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'

@@ -68,7 +68,7 @@ def list_runs(
         after: cursor of the page before.
 
     Returns:
-        Rows with run_id, signal_name, signal_type, params, symbol, timeframe, split, window_start,
+        Rows with run_id, signal_name, strategy, params, symbol, timeframe, split, window_start,
         window_end, status, completed_at, is_current, pinned, quarantined_at, total_return, sharpe,
         max_drawdown, trade_count.
 
@@ -87,7 +87,7 @@ def list_runs(
             WHERE {" AND ".join(conditions)}
             ORDER BY completed_at DESC, run_id DESC LIMIT :n
         )
-        SELECT r.run_id, r.signal_name, r.signal_type, r.params, r.symbol, r.tf AS timeframe,
+        SELECT r.run_id, r.signal_name, r.strategy, r.params, r.symbol, r.tf AS timeframe,
                r.split, r.window_start, r.window_end, r.status, r.completed_at, r.is_current,
                p.run_id IS NOT NULL AS pinned, q.quarantined_at, m.total_return, m.sharpe,
                m.max_drawdown, m.trade_count
@@ -105,7 +105,7 @@ def _conditions(wanted: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
     """Conditions on `visible_runs`; what they compare with is put in `bound`."""
     yield "completed_at IS NOT NULL"
     for column, value in (
-        ("signal_type", wanted.strategy),
+        ("strategy", wanted.strategy),
         ("symbol", wanted.symbol),
         ("tf", wanted.timeframe),
         ("status", wanted.status),

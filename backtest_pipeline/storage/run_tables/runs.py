@@ -110,7 +110,7 @@ def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> d
     return {row.run_id: row.artifact_uri for row in rows}
 
 
-_COLUMNS = """r.signal_id, r.signal_name, r.signal_type, r.params, r.symbol, r.id, r.tf, r.first_ts,
+_COLUMNS = """r.signal_id, r.signal_name, r.strategy, r.params, r.symbol, r.id, r.tf, r.first_ts,
     r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
     r.snapshot_id, r.dataset_version_ids, r.is_current, r.split, d.is_active AS is_preset,
     q.quarantined_at, m.*"""

@@ -46,24 +46,24 @@ def read_families(
             are those with the lowest `configuration_id`, which is as good as random.
 
     Returns:
-        Columns symbol, signal_type, n_trials (of the family, with those that are left out),
+        Columns symbol, strategy, n_trials (of the family, with those that are left out),
         first_day (that of the first week, since 1970) and weekly_returns.
     """
     chosen = (
         "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
         " WHERE tf = $2 AND symbol = ANY($3::text[])"
     )
-    query = _FAMILIES.format(chosen=chosen, owner="symbol, signal_type")
+    query = _FAMILIES.format(chosen=chosen, owner="symbol, strategy")
     return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
 
 
 def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
     """The trials of each strategy over all assets and timeframes, as `read_families` gives them.
 
-    Columns signal_type, n_trials, first_day and weekly_returns.
+    Columns strategy, n_trials, first_day and weekly_returns.
     """
     chosen = "SELECT *, FALSE AS is_published FROM trials"
-    return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="signal_type"), most_returns)
+    return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="strategy"), most_returns)
 
 
 _FAMILIES = """
@@ -89,11 +89,11 @@ def read_runs_to_deflate(
 
     Those whose ids are in `but` are left out.
 
-    Columns: run_id and trial_id as text, symbol, signal_type, sharpe, n_obs, skew, kurtosis.
+    Columns: run_id and trial_id as text, symbol, strategy, sharpe, n_obs, skew, kurtosis.
     """
     return copy.fetch(
         cursor,
-        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.signal_type,"
+        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.strategy,"
         " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM visible_runs r JOIN trials t USING (trial_id)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
         " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",

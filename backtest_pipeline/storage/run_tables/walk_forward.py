@@ -105,7 +105,7 @@ def current_walk_forwards(
     """
     rows = connection.execute(
         text("""
-            SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.signal_type,
+            SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.strategy,
                    r.params, r.symbol, r.id,
                    r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
                    r.result_fingerprint,
@@ -123,7 +123,7 @@ def current_walk_forwards(
                       WHERE dataset = 'walk_forward')
                       AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
-            ORDER BY r.tf, r.signal_type, r.symbol, r.run_id
+            ORDER BY r.tf, r.strategy, r.symbol, r.run_id
         """),
         {
             "run_ids": None if run_ids is None else list(run_ids),

@@ -35,7 +35,7 @@ def replace_remarks(
                             CAST(:last AS bigint[]), CAST(:details AS text[]),
                             CAST(:related AS text[]))
                      AS u (id, tf, trait, first_us, last_us, detail, related)
-            ), -- Blocks of other timeframes write the same rows at the same time.
+            ), -- Batches of other timeframes write the same rows at the same time.
             alone AS MATERIALIZED (
                 SELECT pg_advisory_xact_lock(hashtext('asset_identity'))
                 WHERE EXISTS (SELECT 1 FROM given) OR EXISTS (

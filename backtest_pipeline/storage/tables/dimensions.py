@@ -154,7 +154,7 @@ class SignalRow:
 
     signal_id: int
     name: str
-    signal_type: str
+    strategy: str
     params: dict[str, Any]
 
 
@@ -162,47 +162,45 @@ def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
     """The signals that a refresh computes, by id."""
     rows = connection.execute(
         sa.text("""
-            SELECT signal_id, name, signal_type, params FROM dim_signals
+            SELECT signal_id, name, strategy, params FROM dim_signals
             WHERE is_active ORDER BY signal_id
         """)
     )
     return tuple(SignalRow(*row) for row in rows)
 
 
-def signal_with(
-    connection: sa.Connection, signal_type: str, params: Mapping[str, Any]
-) -> SignalRow:
+def signal_with(connection: sa.Connection, strategy: str, params: Mapping[str, Any]) -> SignalRow:
     """The signal that no refresh computes and that stands for these parameters.
 
     One that there is not is added, for runs refer to it.
     """
     told = json.dumps(params, allow_nan=False)
     values = ", ".join(f"{name}={value}" for name, value in params.items())
-    name = f"{signal_type}({values})"
+    name = f"{strategy}({values})"
     if len(name) > _LONGEST_NAME:
-        name = f"{signal_type}({hashlib.sha256(told.encode()).hexdigest()[:16]})"
-    found = _signal_with(connection, signal_type, told)
+        name = f"{strategy}({hashlib.sha256(told.encode()).hexdigest()[:16]})"
+    found = _signal_with(connection, strategy, told)
     if found is None:
         connection.execute(
             sa.text("""
-                INSERT INTO dim_signals (signal_id, name, signal_type, params, is_active)
+                INSERT INTO dim_signals (signal_id, name, strategy, params, is_active)
                 VALUES (nextval('asked_signal_id_seq'), :name, :type, CAST(:params AS jsonb), FALSE)
                 ON CONFLICT (name) DO NOTHING
             """),
-            {"name": name, "type": signal_type, "params": told},
+            {"name": name, "type": strategy, "params": told},
         )
-        found = _signal_with(connection, signal_type, told)
+        found = _signal_with(connection, strategy, told)
     assert found is not None  # noqa: S101  (just added, by this process or another)
     return found
 
 
-def _signal_with(connection: sa.Connection, signal_type: str, params: str) -> SignalRow | None:
+def _signal_with(connection: sa.Connection, strategy: str, params: str) -> SignalRow | None:
     row = connection.execute(
         sa.text("""
-            SELECT signal_id, name, signal_type, params FROM dim_signals
-            WHERE signal_type = :type AND params = CAST(:params AS jsonb) AND NOT is_active
+            SELECT signal_id, name, strategy, params FROM dim_signals
+            WHERE strategy = :type AND params = CAST(:params AS jsonb) AND NOT is_active
             ORDER BY signal_id LIMIT 1
         """),
-        {"type": signal_type, "params": params},
+        {"type": strategy, "params": params},
     ).one_or_none()
     return None if row is None else SignalRow(*row)

@@ -49,7 +49,7 @@ class ComputedFeatures:
         code_version: of the code that computed it.
         since: the rows that were computed earlier and are not in the panel, by symbol.
         input_generations: for each symbol that of the bars; empty where nothing is to be resumed.
-        standing: float64 `(n_averages, 2)` by symbol, to go on from the last whole block of rows.
+        standing: float64 `(n_averages, 2)` by symbol, to go on from the last whole batch of rows.
     """
 
     panel: Panel
@@ -93,7 +93,7 @@ def write_features(
     replace: bool = False,
     made_from: str | None = None,
 ) -> FeatureWrite:
-    """Store a block of assets at one timeframe, in one transaction, with its dataset versions.
+    """Store a batch of assets at one timeframe, in one transaction, with its dataset versions.
 
     An asset whose stored rows are the beginning of its rows, by content hash, only gets the rows
     that are newer; any other is replaced. What is stored afterwards are the asset's rows either
@@ -111,7 +111,7 @@ def write_features(
     Raises:
         StoreOvertaken: where that has been replaced since it was read.
         InvalidInput: where columns are missing, or are none of the table's.
-        StoreError: for what the database refuses; nothing of the block is stored then.
+        StoreError: for what the database refuses; nothing of the batch is stored then.
     """
     panel, since = computed.panel, computed.since
     tf = panel.timeframe.name

@@ -73,7 +73,7 @@ def write_signals(
     kept: Iterable[tuple[int, int]] = (),
     rows_of: RowsOf = built_rows,
 ) -> int:
-    """Store what a block of (signal, asset) pairs gave, in one transaction; returns the events.
+    """Store what a batch of (signal, asset) pairs gave, in one transaction; returns the events.
 
     `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
     where that is given, else all. States of signals without a maker go: nobody will say of their
@@ -99,7 +99,7 @@ def write_signals(
             were to stay have another maker.
         InvalidInput: for an event whose pair has no state.
         RowsRefused: where an event has no feature row, or a feature row no dataset version;
-            nothing of the block is stored then.
+            nothing of the batch is stored then.
     """
     _check_pairs(events, states)
     with database.arrow() as connection, connection.cursor() as cursor:

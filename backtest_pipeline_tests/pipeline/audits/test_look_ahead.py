@@ -42,8 +42,8 @@ from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, until
 from backtest_pipeline_tests.strategies.test_real_data import REGISTERED
 
 SHIPPED = tuple(
-    SignalRow(i, f"{signal_type}_{i}", signal_type, params)
-    for i, (signal_type, params) in enumerate(REGISTERED)
+    SignalRow(i, f"{strategy}_{i}", strategy, params)
+    for i, (strategy, params) in enumerate(REGISTERED)
 )
 Builder = Callable[[Panel], Panel]
 
@@ -185,7 +185,7 @@ def test_nothing_of_ours_looks_ahead_on_the_sample_market() -> None:
         for asset in assets
         for tf in ("4H", "12H", "1D", "3D", "1W", "1M_CAL", "2W_CAL_ANCHOR_ISO")
     ]
-    assert {signal.signal_type for signal in SHIPPED} == set(strategies())
+    assert {signal.strategy for signal in SHIPPED} == set(strategies())
     assert probed(SampleMarket(), partitions) == []
 
 
@@ -304,7 +304,7 @@ def test_signals_of_many_histories_at_once_are_those_of_each_alone() -> None:
     """Cutting inputs is sound only where a segment does not see its neighbours."""
     panel = build_features(daily_panel({"A": 300}))
     for signal in SHIPPED:
-        strategy = strategies()[signal.signal_type]
+        strategy = strategies()[signal.strategy]
         cut = panel.windows([slice(0, 200), slice(0, 300)])
         together = events_by_params(cut, strategy, [signal.params])[0]
         alone = events_by_params(panel, strategy, [signal.params])[0]

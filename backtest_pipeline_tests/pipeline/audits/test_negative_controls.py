@@ -59,7 +59,7 @@ def test_more_than_one_in_twenty_in_any_world_is_too_much(workspace: Workspace) 
     rows = newest_controls(workspace)
     assert not believes_too_much(rows[:1])
     assert believes_too_much(rows)
-    for name in ("run_rate", "walk_rate"):
+    for name in ("run_rate", "walk_forward_rate"):
         assert believes_too_much([{**rows[0], name: 0.0501}])
 
 

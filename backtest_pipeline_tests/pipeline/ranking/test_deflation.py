@@ -15,7 +15,7 @@ from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions, deflated, families
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.ranking.trials import MOST_CLUSTERED
@@ -38,7 +38,7 @@ def ledger_of(weekly: np.ndarray, n_trials: int) -> pa.Table:
     return pa.table(
         {
             "symbol": ["A"] * n,
-            "signal_type": ["ema_crossover"] * n,
+            "strategy": ["ema_crossover"] * n,
             "n_trials": [n_trials] * n,
             "first_day": np.full(n, 4),
             "weekly_returns": list(weekly.astype(np.float32)),
@@ -52,7 +52,7 @@ def test_a_run_is_deflated_by_what_the_ledger_counts() -> None:
         {
             "run_id": ["r"],
             "symbol": ["A"],
-            "signal_type": ["ema_crossover"],
+            "strategy": ["ema_crossover"],
             "sharpe": [2.5 / math.sqrt(250)],
             "n_obs": [1250],
             "skew": [-3.0],
@@ -84,7 +84,7 @@ def test_a_refresh_enters_each_signal_on_each_partition_once(workspace: Workspac
         with workspace.database.begin() as connection:
             query = "SELECT source, count(*) FROM trials GROUP BY source"
             assert connection.execute(sa.text(query)).all() == [("refresh", 12)]
-    counts = {(row["signal_type"], row["n_trials"]) for row in metrics(workspace)}
+    counts = {(row["strategy"], row["n_trials"]) for row in metrics(workspace)}
     assert counts == {("ema_crossover", 3), ("rsi_mean_revert", 2), ("atr_breakout", 1)}
     for row in metrics(workspace):
         assert row["dsr"] <= row["dsr_effective"] <= row["psr"]
@@ -92,9 +92,9 @@ def test_a_refresh_enters_each_signal_on_each_partition_once(workspace: Workspac
 
 
 def test_a_run_and_a_sweep_of_the_same_bars_try_the_same(workspace: Workspace) -> None:
-    asked = Asked(CONFIG)
+    terms = RunTerms(CONFIG)
     run = backtest_once(
-        workspace, SampleMarket(), signal="ema_9_21", asset="S-ALPHA", tf="1D", asked=asked
+        workspace, SampleMarket(), signal="ema_9_21", asset="S-ALPHA", tf="1D", terms=terms
     )
     assert (run["n_trials"], run["dsr"]) == (1, run["psr"])
     bars = bp.load_bars(asset="S-ALPHA")
@@ -114,8 +114,8 @@ def test_a_run_and_a_sweep_of_the_same_bars_try_the_same(workspace: Workspace) -
 
 
 def test_of_one_thousand_searches_over_random_walks_few_pass(database: Database) -> None:
-    n_walks = 1000
-    panel = daily_panel({f"W{i:04}": 400 for i in range(n_walks)}, seed=11)
+    n_walk_forwards = 1000
+    panel = daily_panel({f"W{i:04}": 400 for i in range(n_walk_forwards)}, seed=11)
     signals = [
         SignalRow(i, f"ema_{fast}_{slow}", "ema_crossover", {"fast": fast, "slow": slow})
         for i, (fast, slow) in enumerate((f, s) for f in (5, 10, 20) for s in (30, 60, 90))
@@ -126,18 +126,18 @@ def test_of_one_thousand_searches_over_random_walks_few_pass(database: Database)
     trials = trials_of(
         batch,
         [signal.params for signal in signals],
-        signal_type="ema_crossover",
+        strategy="ema_crossover",
         dataset_versions=dict.fromkeys(panel.assets, "v"),
-        asked=Asked(free),
+        terms=RunTerms(free),
         source="sweep",
     )
     with database.arrow() as connection, connection.cursor() as cursor:
-        assert record_trials(cursor, trials) == n_walks * len(signals)
+        assert record_trials(cursor, trials) == n_walk_forwards * len(signals)
         found = families(read_families(cursor, "1D", panel.assets, (), MOST_CLUSTERED))
     weighed = deflated(trials.append_column("run_id", trials["trial_id"]), found)
 
     def share_that_passes(probability: np.ndarray) -> float:
-        best = np.nan_to_num(probability).reshape(len(signals), n_walks).max(axis=0)
+        best = np.nan_to_num(probability).reshape(len(signals), n_walk_forwards).max(axis=0)
         return float((best >= 0.95).mean())
 
     assert share_that_passes(batch.metrics["psr"]) > 0.08  # the best of nine, as if it were one

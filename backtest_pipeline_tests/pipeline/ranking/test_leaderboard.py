@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.ranking.leaderboard import (
     register_gates,
     shown_rows,
 )
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
@@ -92,8 +92,8 @@ def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
     refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
     before = publish_leaderboard(workspace)
     window = Window(date(2025, 1, 1), date(2025, 12, 1))
-    asked = Asked(SimulationConfig(), window)
-    backtest_once(workspace, whole(), signal="ema_9_21", asset="S-ALPHA", tf="1D", asked=asked)
+    terms = RunTerms(SimulationConfig(), window)
+    backtest_once(workspace, whole(), signal="ema_9_21", asset="S-ALPHA", tf="1D", terms=terms)
     after = publish_leaderboard(workspace)
     (by_hand,) = [row for row in after.rows if row["unranked"]]
     assert by_hand["unranked"].startswith("no run of the last refresh")

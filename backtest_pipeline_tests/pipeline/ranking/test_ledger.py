@@ -17,7 +17,7 @@ from backtest_pipeline.market.errors import InvalidInput, StoreError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.ranking.ledger import trials_of, window_of
-from backtest_pipeline.pipeline.runs.identity import Asked, Stretch, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Stretch, Window
 from backtest_pipeline.research.robustness.bootstrap import daily_equity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
@@ -47,7 +47,7 @@ def ema(n: int, first: int = 2) -> list[dict[str, int]]:
 def entries(
     batch: BatchResult,
     params: Sequence[Mapping[str, Any]],
-    asked: Asked | None = None,
+    terms: RunTerms | None = None,
     versions: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> pa.Table:
@@ -55,8 +55,8 @@ def entries(
         batch,
         params,
         dataset_versions=versions or VERSIONS,
-        asked=asked or Asked(CONFIG),
-        **{"signal_type": "ema_crossover", "source": "sweep", **changes},
+        terms=terms or RunTerms(CONFIG),
+        **{"strategy": "ema_crossover", "source": "sweep", **changes},
     )
 
 
@@ -91,11 +91,11 @@ def test_what_is_left_out_counts_as_its_default(database: Database) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"asked": Asked(CONFIG, Window(date(2020, 1, 1)))},
-        {"asked": Asked(SimulationConfig(CostModel(fee_bps=7.0)))},
-        {"asked": Asked(SimulationConfig(direction=Direction.LONG))},
+        {"asked": RunTerms(CONFIG, Window(date(2020, 1, 1)))},
+        {"asked": RunTerms(SimulationConfig(CostModel(fee_bps=7.0)))},
+        {"asked": RunTerms(SimulationConfig(direction=Direction.LONG))},
         {"windows": [Window(None, date(2030, 1, 1))]},
-        {"signal_type": "of_a_strategist"},
+        {"strategy": "of_a_strategist"},
     ],
     ids=["window", "costs", "direction", "window of the asset", "strategy"],
 )
@@ -122,7 +122,7 @@ def test_bars_of_whole_days_are_the_window_of_these_days_and_others_are_a_stretc
 
 def test_the_benchmark_is_no_part_of_a_trial() -> None:
     batch = batch_of(1, {"A": 40})
-    assert entries(batch, ema(1)) == entries(batch, ema(1), Asked(CONFIG, benchmark="B"))
+    assert entries(batch, ema(1)) == entries(batch, ema(1), RunTerms(CONFIG, benchmark="B"))
 
 
 def test_other_rows_make_another_trial_of_the_same_configuration() -> None:

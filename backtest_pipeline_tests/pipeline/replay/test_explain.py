@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.replay.explain import Explanation, explain_runs
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -35,7 +35,7 @@ def restated(panel: Panel, row: int = 120) -> Panel:
 
 def run(workspace: Workspace, bars: Panel, config: SimulationConfig, **what: Any) -> Any:
     told: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | what
-    return backtest_once(workspace, StaticSource({"1D": bars}), asked=Asked(config), **told)
+    return backtest_once(workspace, StaticSource({"1D": bars}), terms=RunTerms(config), **told)
 
 
 def factor(found: Explanation, name: str) -> Any:

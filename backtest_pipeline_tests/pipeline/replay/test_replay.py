@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.replay.replay import (
     replay_sample,
 )
 from backtest_pipeline.pipeline.replay.worker import recorded_rows
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, walk_forward_summary
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
@@ -60,9 +60,9 @@ def execute(workspace: Workspace, statement: str, **values: Any) -> None:
         connection.execute(sa.text(statement), values)
 
 
-def once(workspace: Workspace, asked: Asked, **what: str) -> Mapping[str, Any]:
+def once(workspace: Workspace, terms: RunTerms, **what: str) -> Mapping[str, Any]:
     told = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | what
-    return backtest_once(workspace, MARKET, asked=asked, **told)  # pyright: ignore[reportArgumentType]
+    return backtest_once(workspace, MARKET, terms=terms, **told)  # pyright: ignore[reportArgumentType]
 
 
 def assert_same(replays: list[Replay]) -> None:
@@ -81,16 +81,18 @@ def test_every_kind_of_run_replays_to_the_same(workspace: Workspace) -> None:
     )
     stops = StopRules(stop_loss=0.07, take_profit=0.2, trailing_atr=2.5, max_bars=30)
     window = Window(date(2025, 7, 1), date(2025, 12, 1))
-    for asked in (
-        Asked(SimulationConfig(CostModel(80, 20), delay_bars=1, initial_cash=7.0), window),
-        Asked(
+    for terms in (
+        RunTerms(SimulationConfig(CostModel(80, 20), delay_bars=1, initial_cash=7.0), window),
+        RunTerms(
             SimulationConfig(stops=stops, sizing=AtrRisk(0.02), max_leverage=2.0), window, "cash"
         ),
-        Asked(SimulationConfig(sizing=VolatilityScaled(), lot_size=0.01), Window(), "universe"),
-        Asked(SimulationConfig(direction=Direction.SHORT), window, "B", rates),
-        Asked(SimulationConfig(sizing=EqualWeight(3), min_notional=5), window, "universe", rates),
+        RunTerms(SimulationConfig(sizing=VolatilityScaled(), lot_size=0.01), Window(), "universe"),
+        RunTerms(SimulationConfig(direction=Direction.SHORT), window, "B", rates),
+        RunTerms(
+            SimulationConfig(sizing=EqualWeight(3), min_notional=5), window, "universe", rates
+        ),
     ):
-        once(workspace, asked)
+        once(workspace, terms)
     ids = run_ids(workspace)
     assert len(ids) == 6 * len(PARTITIONS) + 5
     assert_same(replay_runs(workspace, ids))
@@ -201,7 +203,7 @@ def damaged(path: Path) -> bytes:
 
 
 def test_damaged_and_missing_files_are_named(workspace: Workspace) -> None:
-    row = once(workspace, Asked(SimulationConfig()))
+    row = once(workspace, RunTerms(SimulationConfig()))
     run_id, root = row["run_id"], workspace.artifacts.root
     reader = Workspace(workspace.database, ArtifactStore(root))
     with workspace.database.begin() as connection:
@@ -265,7 +267,7 @@ def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
 
 
 def test_a_run_of_another_environment_is_judged_with_that_remark(workspace: Workspace) -> None:
-    run_id = once(workspace, Asked(SimulationConfig()))["run_id"]
+    run_id = once(workspace, RunTerms(SimulationConfig()))["run_id"]
     execute(
         workspace,
         "INSERT INTO environments SELECT 'older', '3.10.1', machine, versions FROM environments",

@@ -18,7 +18,7 @@ from backtest_pipeline.market.errors import InvalidInput, RowsRefused, RunNotFou
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.runs.blocked_entries import blocks_by_run, run_blocks, run_plans
 from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.runs.query import get_run
 from backtest_pipeline.pipeline.runs.retention import delete_runs
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -50,7 +50,7 @@ def stored(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def run_with(workspace: Workspace, config: SimulationConfig, **changes: Any) -> UUID:
     what: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
-    return backtest_once(workspace, MARKET, asked=Asked(config), **what)["run_id"]
+    return backtest_once(workspace, MARKET, terms=RunTerms(config), **what)["run_id"]
 
 
 def all_blocks(workspace: Workspace, run_id: UUID) -> list[dict[str, Any]]:

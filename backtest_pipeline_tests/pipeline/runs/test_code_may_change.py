@@ -118,19 +118,19 @@ def test_moved_and_reworded_code_computes_nothing_and_an_edited_strategy_its_own
     copy.move("strategies/bollinger_revert.py", "strategies/bands.py")
     copy.move("pipeline/stages/benchmark_assets.py", "pipeline/compared.py")
     added = (copy.package / "strategies/ema_crossover.py").read_text()
-    added = added.replace('signal_type="ema_crossover"', 'signal_type="added"')
+    added = added.replace('strategy="ema_crossover"', 'strategy="added"')
     (copy.package / "strategies/added.py").write_text(added)
     assert copy.does("refresh") == UNCHANGED
     assert runs(workspace) == before
 
-    others = "NOT (d.signal_type = 'ema_crossover')"
+    others = "NOT (d.strategy = 'ema_crossover')"
     events = signals(workspace, others)
     copy.edit("strategies/ema_crossover.py", "params.cooldown_bars,", "params.cooldown_bars + 5,")
     edited = copy.does("refresh")
     assert [stage for stage in STAGES if edited[stage] == {"stored": 2}] == list(STAGES[2:])
     assert signals(workspace, others) == events
     after = runs(workspace)
-    of_edited = "signal_type = 'ema_crossover'"
+    of_edited = "strategy = 'ema_crossover'"
     kept = runs(workspace, f"NOT {of_edited}")
     assert kept == {run_id: row for run_id, row in before.items() if run_id in kept}
     new = {run_id: row for run_id, row in after.items() if run_id not in before}
@@ -149,7 +149,7 @@ def test_a_preset_that_is_registered_or_set_aside_leaves_the_runs_of_the_others(
     with workspace.database.begin() as connection:
         connection.execute(
             sa.text(
-                "INSERT INTO dim_signals (signal_id, name, signal_type, params, is_active) VALUES"
+                "INSERT INTO dim_signals (signal_id, name, strategy, params, is_active) VALUES"
                 " (900, 'new', 'ema_crossover', '{\"fast\": 3, \"slow\": 8}', true)"
             )
         )

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, run_curves
 from backtest_pipeline.pipeline.stage import Batches, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
@@ -43,7 +43,7 @@ DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 def one_run(workspace: Workspace, config: SimulationConfig, **changes: Any):
     window = changes.pop("window", None) or Window()
     what: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | changes
-    return backtest_once(workspace, MARKET, asked=Asked(config, window), **what)
+    return backtest_once(workspace, MARKET, terms=RunTerms(config, window), **what)
 
 
 @pytest.mark.parametrize("rebuild", [False, True])

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk, walk_once
+from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -29,7 +29,7 @@ from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
 PANEL = daily_panel({"A": 300, "B": 250})
 WHOLE = StaticSource({"1D": PANEL})
-ASKED = Asked(SimulationConfig())
+TERMS = RunTerms(SimulationConfig())
 
 
 def shortened(days: int, assets: str = "AB") -> StaticSource:
@@ -124,8 +124,8 @@ def test_the_bars_of_a_benchmark_count_as_those_of_the_asset(
 ) -> None:
     def ids_of_a(market: StaticSource) -> tuple[UUID, UUID]:
         refresh(workspace, market, PARTITIONS)
-        asked = replace(ASKED, benchmark=benchmark)
-        run = backtest_once(workspace, market, signal="ema_9_21", asset="A", tf="1D", asked=asked)
+        terms = replace(TERMS, benchmark=benchmark)
+        run = backtest_once(workspace, market, signal="ema_9_21", asset="A", tf="1D", terms=terms)
         query = sa.text("SELECT run_id, series_id FROM backtest_runs WHERE run_id = :run_id")
         with workspace.database.begin() as connection:
             row = connection.execute(query, {"run_id": run["run_id"]}).one()
@@ -142,10 +142,10 @@ def test_walk_forwards_have_a_series_too(workspace: Workspace) -> None:
     plan = WalkForwardPlan(Schedule(150, 60))
 
     def series_of_a(market: StaticSource) -> UUID:
-        prepared = prepare_walk(
-            workspace, market, asset="A", tf="1D", asked=ASKED, schedule=plan.schedule
+        prepared = prepare_walk_forward(
+            workspace, market, asset="A", tf="1D", terms=TERMS, schedule=plan.schedule
         )
-        walk_once(workspace, prepared, strategy="ema", params={}, asked=ASKED, plan=plan)
+        run_walk_forward(workspace, prepared, strategy="ema", params={}, terms=TERMS, plan=plan)
         query = "SELECT series_id FROM backtest_runs WHERE split = 'walk_forward' AND is_current"
         with workspace.database.begin() as connection:
             return connection.execute(sa.text(query)).scalar_one()

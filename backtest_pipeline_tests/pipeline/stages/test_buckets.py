@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -54,7 +54,7 @@ def test_a_refresh_into_a_bucket_equals_one_onto_the_disk_and_is_replayed(
             signal="ema_9_21",
             asset="A",
             tf="1D",
-            asked=Asked(SimulationConfig(), funding=rates),
+            terms=RunTerms(SimulationConfig(), funding=rates),
         )
         with remote.database.begin() as connection:
             query = sa.text("SELECT run_id FROM backtest_runs WHERE is_current LIMIT 5")

@@ -18,7 +18,7 @@ from backtest_pipeline.pipeline.audits.restatements import watch_history
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.stage import StageReport
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_block
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -212,7 +212,7 @@ def test_unsound_rows_are_left_out_and_counted(fresh_store: NewStore, theirs: Th
         ("non_positive_price", 1),
     ]
     with on(store, theirs.open()) as workspace:
-        block = load_block(workspace, "features", "1D", ["ID-1"], SNAPSHOT_COLUMNS)
+        block = load_batch(workspace, "features", "1D", ["ID-1"], SNAPSHOT_COLUMNS)
     assert len(block.panel) == 300 - 7
     assert np.isfinite(block.panel["close"]).all()
 

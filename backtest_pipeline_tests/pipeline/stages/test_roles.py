@@ -19,13 +19,13 @@ from backtest_pipeline.pipeline.audits.negative_controls import Controls, run_ne
 from backtest_pipeline.pipeline.audits.restatements import watch_history
 from backtest_pipeline.pipeline.jobs.requests import submit
 from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
-from backtest_pipeline.pipeline.runs.identity import Asked
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.runs.summary import backtests_summary
 from backtest_pipeline.pipeline.specs import JobSpec, RunSpec
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up
-from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk, walk_once
+from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -54,7 +54,7 @@ def _market(factor: float) -> StaticSource:
 
 
 MARKET, RESTATED = _market(1.0), _market(0.5)
-ASKED = Asked(SimulationConfig())
+TERMS = RunTerms(SimulationConfig())
 
 Opening = Callable[[str], Workspace]
 
@@ -88,18 +88,22 @@ def test_a_writer_writes_every_table(login: Opening) -> None:
         reports = refresh(writer, MARKET, PARTITIONS, rebuild=rebuild)
         assert not any(report.failed for report in reports.values())
     assert roll_up(writer, "1D", RollupConfig(lookback=40))
-    one = {"signal": "ema_9_21", "asset": "A", "tf": "1D", "asked": ASKED}
+    one = {"signal": "ema_9_21", "asset": "A", "tf": "1D", "terms": TERMS}
     assert assess_once(writer, MARKET, **one, draws=5)["robustness"]
     plan = WalkForwardPlan(Schedule(150, 60))
-    prepared = prepare_walk(writer, MARKET, asset="A", tf="1D", asked=ASKED, schedule=plan.schedule)
-    assert walk_once(writer, prepared, strategy="ema", params={}, asked=ASKED, plan=plan)["folds"]
+    prepared = prepare_walk_forward(
+        writer, MARKET, asset="A", tf="1D", terms=TERMS, schedule=plan.schedule
+    )
+    assert run_walk_forward(writer, prepared, strategy="ema", params={}, terms=TERMS, plan=plan)[
+        "folds"
+    ]
     assert publish_leaderboard(writer, late_gates=True).rows
     run_negative_controls(writer, Controls(searches=1, n_bars=200))
     record(writer, MARKET, probe_look_ahead(writer, MARKET, assets=["A"], cuts=1))
     poor = SimulationConfig(min_notional=1e9)  # blocks each entry
     refresh(writer, RESTATED, PARTITIONS)
     assert watch_history(writer).effects
-    run = backtest_once(writer, RESTATED, **{**one, "asked": Asked(poor)})
+    run = backtest_once(writer, RESTATED, **{**one, "asked": RunTerms(poor)})
     _write_the_rest(writer, run["run_id"])
     assert _tables_without_rows(writer) == {"plan_log"}  # strategies follow no plan
 

@@ -19,11 +19,11 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.runs.blocked_entries import run_blocks
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.query import get_run
 from backtest_pipeline.pipeline.stage import Status
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk, walk_once
+from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
@@ -35,8 +35,8 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     MARKET,
     PARTITIONS,
     WITHOUT_LAST_WEEK,
+    searches,
     walk,
-    walking,
 )
 from backtest_pipeline_tests.waiting import gate_after
 
@@ -54,7 +54,7 @@ def folds(workspace: Workspace) -> pd.DataFrame:
     """All folds of current runs, without when they were computed."""
     query = """
         SELECT f.* FROM walk_forward_folds f JOIN backtest_runs r USING (run_id)
-        WHERE is_current ORDER BY signal_type, symbol, fold
+        WHERE is_current ORDER BY strategy, symbol, fold
     """
     return pd.DataFrame(rows(workspace, query)).drop(columns=["computed_at", "id", "fold_key"])
 
@@ -77,7 +77,7 @@ def test_a_walk_forward_that_is_killed_goes_on_where_it_stopped(
 ) -> None:
     refresh(workspace, MARKET, PARTITIONS)
     with gate_after(workspace.database, "walk_forward_folds", 6) as gate:
-        process = walking(workspace)
+        process = searches(workspace)
         gate.hold_up()
         process.kill()
         process.join()
@@ -154,17 +154,17 @@ def once(
     """A walk-forward of S-ALPHA, with some of it changed."""
     plan = changes.pop("plan", WalkForwardPlan(Schedule(400, 200)))
     config = changes.pop("config", SimulationConfig())
-    asked = Asked(config, changes.pop("window", Window()))
-    walked = {"strategy": "ema", "params": GRID, **changes}
-    prepared = prepare_walk(
+    terms = RunTerms(config, changes.pop("window", Window()))
+    walk_forwards = {"strategy": "ema", "params": GRID, **changes}
+    prepared = prepare_walk_forward(
         workspace,
         source or SampleMarket(),
         asset=asset,
         tf=tf,
-        asked=asked,
+        terms=terms,
         schedule=plan.schedule,
     )
-    return dict(walk_once(workspace, prepared, asked=asked, plan=plan, **walked))
+    return dict(run_walk_forward(workspace, prepared, terms=terms, plan=plan, **walk_forwards))
 
 
 def test_entries_that_a_walk_forward_could_not_make_are_stored_with_it(
@@ -251,9 +251,9 @@ def test_a_walk_forward_from_python_is_counted_where_a_store_is_given(
     workspace: Workspace,
 ) -> None:
     bars = daily_panel({"A": 600}).frame("A")
-    asked: dict[str, Any] = {"schedule": bp.Schedule(300, 100), "asset": "A"}
-    found = bp.walk_forward(bars, "ema", GRID, workspace=workspace, **asked)
-    bp.walk_forward(bars, "ema", GRID, workspace=workspace, **asked)
+    terms: dict[str, Any] = {"schedule": bp.Schedule(300, 100), "asset": "A"}
+    found = bp.walk_forward(bars, "ema", GRID, workspace=workspace, **terms)
+    bp.walk_forward(bars, "ema", GRID, workspace=workspace, **terms)
     trials = rows(workspace, "SELECT * FROM trials")
     assert len(trials) == 4 * len(found.folds) + 1 >= 9
     assert {(t["symbol"], t["source"]) for t in trials} == {("A", "walk_forward")}

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.pipeline.runs.identity import Asked, Window
+from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.robustness.robustness import DOUBTS, NUMBERS
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -27,14 +27,14 @@ from backtest_pipeline_tests.pipeline.on_demand import assess_once, backtest_onc
 YEARS = Window(date(2023, 1, 1), date(2025, 1, 1))
 
 
-def asked(
+def terms(
     window: Window = YEARS, config: SimulationConfig | None = None, **changes: Any
 ) -> dict[str, Any]:
     return {
         "signal": "ema_9_21",
         "asset": "S-ALPHA",
         "tf": "1D",
-        "asked": Asked(config or SimulationConfig(), window),
+        "asked": RunTerms(config or SimulationConfig(), window),
         **changes,
     }
 
@@ -50,7 +50,7 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
     stored = assess_once(
         workspace,
         SampleMarket(),
-        **asked(Window(), config=SimulationConfig(costs)),
+        **terms(Window(), config=SimulationConfig(costs)),
         draws=60,
         seed=3,
     )
@@ -78,23 +78,23 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
 
 
 def test_the_same_question_stores_nothing_and_a_rebuild_the_same(workspace: Workspace) -> None:
-    first = assess_once(workspace, SampleMarket(), **asked(), draws=20)
+    first = assess_once(workspace, SampleMarket(), **terms(), draws=20)
     stored = rows(workspace)
     with workspace.database.begin() as connection:
         versions = connection.scalar(sa.text("SELECT xmin::text FROM run_robustness"))
-    assert assess_once(workspace, SampleMarket(), **asked(), draws=20) == first
+    assert assess_once(workspace, SampleMarket(), **terms(), draws=20) == first
     with workspace.database.begin() as connection:
         assert connection.scalar(sa.text("SELECT xmin::text FROM run_robustness")) == versions
-    assess_once(workspace, SampleMarket(), **asked(), draws=20, rebuild=True)
+    assess_once(workspace, SampleMarket(), **terms(), draws=20, rebuild=True)
     assert rows(workspace) == stored
 
 
 def test_other_draws_or_another_seed_take_the_place_of_what_was_found(
     workspace: Workspace,
 ) -> None:
-    first = assess_once(workspace, SampleMarket(), **asked(), draws=20)
-    more = assess_once(workspace, SampleMarket(), **asked(), draws=30)
-    other = assess_once(workspace, SampleMarket(), **asked(), draws=30, seed=1)
+    first = assess_once(workspace, SampleMarket(), **terms(), draws=20)
+    more = assess_once(workspace, SampleMarket(), **terms(), draws=30)
+    other = assess_once(workspace, SampleMarket(), **terms(), draws=30, seed=1)
     (only,) = rows(workspace)
     assert (only["draws"], only["seed"]) == (30, 1)
     assert first["run_id"] == more["run_id"] == other["run_id"]
@@ -103,23 +103,23 @@ def test_other_draws_or_another_seed_take_the_place_of_what_was_found(
 
 
 def test_files_that_were_damaged_are_written_again(workspace: Workspace) -> None:
-    found = assess_once(workspace, SampleMarket(), **asked(), draws=10)["robustness"]
+    found = assess_once(workspace, SampleMarket(), **terms(), draws=10)["robustness"]
     file = workspace.artifacts.root / found["artifact_uri"] / "bands.parquet"
     before = file.read_bytes()
     file.write_bytes(before[:-1])
-    assert assess_once(workspace, SampleMarket(), **asked(), draws=10)["robustness"] == found
+    assert assess_once(workspace, SampleMarket(), **terms(), draws=10)["robustness"] == found
     assert file.read_bytes() == before
 
 
 def test_a_run_that_goes_takes_its_robustness_with_it(workspace: Workspace) -> None:
-    assess_once(workspace, SampleMarket(), **asked(), draws=10)
-    backtest_once(workspace, SampleMarket(), **asked(), rebuild=True)
+    assess_once(workspace, SampleMarket(), **terms(), draws=10)
+    backtest_once(workspace, SampleMarket(), **terms(), rebuild=True)
     assert rows(workspace) == []
 
 
 def test_what_is_undefined_is_null_with_its_reason(workspace: Workspace) -> None:
     idle = Window(date(2023, 1, 1), date(2023, 1, 4))
-    found = assess_once(workspace, SampleMarket(), **asked(idle), draws=10)
+    found = assess_once(workspace, SampleMarket(), **terms(idle), draws=10)
     assert found["trade_count"] == 0
     (row,) = rows(workspace)
     assert row["fragile"] is None
@@ -136,7 +136,7 @@ def test_the_doubted_run_is_the_stored_run_with_stops_and_sizing_too(workspace: 
         VolatilityScaled(0.3, 20),
         stops=StopRules(trailing_atr=3.0, take_profit=0.2, max_bars=40),
     )
-    found = assess_once(workspace, SampleMarket(), **asked(config=config), draws=5)
+    found = assess_once(workspace, SampleMarket(), **terms(config=config), draws=5)
     first = found["robustness"]["envelope"][0]
     assert first["assumption"] == "as run"
     assert first["total_return"] == found["total_return"]
@@ -146,9 +146,9 @@ def test_the_doubted_run_is_the_stored_run_with_stops_and_sizing_too(workspace: 
 def test_a_table_of_funding_rates_is_paid_in_every_repetition(workspace: Workspace) -> None:
     each_day = pd.date_range("2022-12-31", "2025-01-02", freq="D", tz="UTC")
     rates = FundingRates.of({"S-ALPHA": pd.Series(5e-4, each_day)})
-    free = assess_once(workspace, SampleMarket(), **asked(), draws=5)
-    question = Asked(SimulationConfig(), YEARS, funding=rates)
-    paid = assess_once(workspace, SampleMarket(), **{**asked(), "asked": question}, draws=5)
+    free = assess_once(workspace, SampleMarket(), **terms(), draws=5)
+    question = RunTerms(SimulationConfig(), YEARS, funding=rates)
+    paid = assess_once(workspace, SampleMarket(), **{**terms(), "asked": question}, draws=5)
     assert paid["run_id"] != free["run_id"]
     assert paid["total_return"] == paid["robustness"]["envelope"][0]["total_return"]
     for name in ("random_entry_median", "random_fill_low", "random_fill_high"):
@@ -160,10 +160,10 @@ def test_bad_questions_store_nothing(workspace: Workspace) -> None:
         ({"draws": 0}, InvalidInput, "draws must be a whole number from 1 to 10,000, not 0"),
         ({"seed": -1}, InvalidInput, "seed must be"),
         ({"signal": "ema_9_12"}, UnknownName, "did you mean ema_9_21"),
-        (asked(Window(date(2024, 1, 1), date(2024, 1, 2))), InvalidInput, "has 1 bars"),
+        (terms(Window(date(2024, 1, 1), date(2024, 1, 2))), InvalidInput, "has 1 bars"),
     ):
         with pytest.raises(error, match=message):
-            assess_once(workspace, SampleMarket(), **{**asked(), **changes})
+            assess_once(workspace, SampleMarket(), **{**terms(), **changes})
     assert rows(workspace) == []
 
 

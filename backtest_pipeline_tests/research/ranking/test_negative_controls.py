@@ -15,7 +15,7 @@ from backtest_pipeline.research.ranking.negative_controls import (
     search,
     search_grids,
     verdicts,
-    walk,
+    walk_forwards_pass,
 )
 from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
 from backtest_pipeline.simulation.batch import simulate_batch
@@ -52,14 +52,14 @@ def test_of_searches_without_an_edge_at_most_one_in_twenty_is_believed(kind: Wor
     found = Verdicts(0, 0, 0, 0, 0, 0, 0, 0)
     for first in range(0, 300, 50):
         bars = worlds(kind, universe(), calendar(1000), range(first, first + 50), 11)
-        walked = walk(bars, search_grids(), FREE) if first < 100 else None
-        found += verdicts(search(bars, search_grids(), FREE), GATES, walked)
+        walk_forwards = walk_forwards_pass(bars, search_grids(), FREE) if first < 100 else None
+        found += verdicts(search(bars, search_grids(), FREE), GATES, walk_forwards)
     assert found.n_searches == 300
     assert found.n_families == 1500
     assert found.n_run <= found.n_run_effective
     assert found.run_rate <= 0.05
-    assert found.n_walks == 500
-    assert found.walk_rate <= 0.05
+    assert found.n_walk_forwards == 500
+    assert found.walk_forward_rate <= 0.05
     assert found.rate <= 0.05
     assert found.n_passed <= found.n_significant <= found.n_in_family <= found.n_naive
     assert found.n_naive > 150  # what the machinery is for
@@ -77,12 +77,12 @@ def test_an_edge_that_was_planted_is_believed() -> None:
     assert found.n_passed >= 15
     assert found.n_run >= 15
     lifted = bars.with_columns(prices)
-    assert walk(lifted, search_grids(), SimulationConfig()).any(axis=0).sum() >= 15
+    assert walk_forwards_pass(lifted, search_grids(), SimulationConfig()).any(axis=0).sum() >= 15
 
 
 def test_a_search_trades_as_a_run_alone_does() -> None:
     bars = worlds(World.SHUFFLED_BARS, universe(), calendar(700), range(3), 2)
-    grids = [grid for grid in search_grids() if grid.strategy.signal_type == "bollinger_revert"]
+    grids = [grid for grid in search_grids() if grid.strategy.name == "bollinger_revert"]
     runs = search(bars, grids, SimulationConfig())
     (grid,) = grids
     assert len(runs) == 3 * len(grid)
@@ -102,12 +102,12 @@ def test_a_search_trades_as_a_run_alone_does() -> None:
 
 def test_worlds_too_short_to_walk_on_have_no_walk_forward_that_passes() -> None:
     bars = worlds(World.RANDOM_WALK, universe(), calendar(300), range(3), 2)
-    assert not walk(bars, search_grids(), FREE).any()
+    assert not walk_forwards_pass(bars, search_grids(), FREE).any()
 
 
 def test_a_search_tries_every_strategy_there_is() -> None:
     grids = search_grids()
-    assert {grid.strategy.signal_type for grid in grids} == set(strategies())
+    assert {grid.strategy.name for grid in grids} == set(strategies())
     assert all(len(grid) >= 5 for grid in grids)
 
 
@@ -125,9 +125,13 @@ def test_verdicts_count_searches_and_not_trials() -> None:
         }
     )
     assert verdicts(runs, GATES) == Verdicts(3, 1, 2, 1, 0, 6, 3, 4)
-    walked = np.array([[True, False, False], [False, False, True]])
-    found = verdicts(runs, GATES, walked)
-    assert (found.n_walks, found.n_walks_passed, found.walk_rate) == (6, 2, 1 / 3)
+    walk_forwards = np.array([[True, False, False], [False, False, True]])
+    found = verdicts(runs, GATES, walk_forwards)
+    assert (found.n_walk_forwards, found.n_walk_forwards_passed, found.walk_forward_rate) == (
+        6,
+        2,
+        1 / 3,
+    )
     assert found.run_rate == 4 / 6
     assert verdicts(runs, GATES[1:]).n_passed == 1
 

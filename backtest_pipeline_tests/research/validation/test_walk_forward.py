@@ -29,7 +29,7 @@ from backtest_pipeline.research.validation.schedule import (
 from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
     Question,
-    blocks_of_tasks,
+    batches_of_tasks,
     choose,
     stitched,
 )
@@ -89,7 +89,7 @@ def test_the_folds_of_one_asset_are_chosen_in_several_blocks(method: str, most: 
     (asset,) = panel.assets
     tasks, _ = tasks_of(panel, asset, Schedule())
     asked = question(search=Search(method, 100))  # pyright: ignore[reportArgumentType]
-    blocks = blocks_of_tasks(tasks, asked)
+    blocks = batches_of_tasks(tasks, asked)
     assert [task for block in blocks for task in block] == tasks
     assert len(tasks) == 28
     assert max(map(len, blocks)) == most
@@ -363,10 +363,10 @@ def test_a_peek_under_one_of_the_chosen_parameters_is_caught() -> None:
         require_no_look_ahead(panel, strategy, [{"fast": 4, "slow": 12}, *honest], panel.assets[0])
 
 
-@pytest.mark.parametrize("signal_type", ["ema", "rsi", "atr", "bollinger", "macd"])
-def test_no_strategy_of_ours_looks_ahead(signal_type: str) -> None:
+@pytest.mark.parametrize("strategy", ["ema", "rsi", "atr", "bollinger", "macd"])
+def test_no_strategy_of_ours_looks_ahead(strategy: str) -> None:
     bars = bp.load_bars(asset="S-BETA")
-    found = bp.walk_forward(bars, signal_type, search=Search("random", 6))
+    found = bp.walk_forward(bars, strategy, search=Search("random", 6))
     assert set(found.folds["n_combinations"]) == {6}
 
 

@@ -38,7 +38,7 @@ def filled(template: Database) -> Iterator[tuple[Database, list[dict[str, Any]]]
             fill_runs(connection, N_RUNS)
             rows = connection.execute(
                 sa.text("""
-                    SELECT run_id, signal_name, signal_type, symbol, tf, status, completed_at,
+                    SELECT run_id, signal_name, strategy, symbol, tf, status, completed_at,
                            params::text AS params, array(SELECT requested_by FROM run_requests q
                                                    WHERE q.run_id = r.run_id) AS requested_by
                     FROM backtest_runs r
@@ -52,10 +52,10 @@ def filled(template: Database) -> Iterator[tuple[Database, list[dict[str, Any]]]
 def _fits(row: dict[str, Any], wanted: RunFilter) -> bool:
     day = row["completed_at"].date()
     text = (wanted.text or "").lower()
-    looked_at = " ".join(row[n] for n in ("signal_name", "signal_type", "symbol", "params")).lower()
+    looked_at = " ".join(row[n] for n in ("signal_name", "strategy", "symbol", "params")).lower()
     return (
         (wanted.requested_by is None or wanted.requested_by in row["requested_by"])
-        and wanted.strategy in (None, row["signal_type"])
+        and wanted.strategy in (None, row["strategy"])
         and wanted.symbol in (None, row["symbol"])
         and wanted.timeframe in (None, row["tf"])
         and wanted.status in (None, row["status"])
