@@ -91,9 +91,9 @@ def test_what_is_left_out_counts_as_its_default(database: Database) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"asked": RunTerms(CONFIG, Window(date(2020, 1, 1)))},
-        {"asked": RunTerms(SimulationConfig(CostModel(fee_bps=7.0)))},
-        {"asked": RunTerms(SimulationConfig(direction=Direction.LONG))},
+        {"terms": RunTerms(CONFIG, Window(date(2020, 1, 1)))},
+        {"terms": RunTerms(SimulationConfig(CostModel(fee_bps=7.0)))},
+        {"terms": RunTerms(SimulationConfig(direction=Direction.LONG))},
         {"windows": [Window(None, date(2030, 1, 1))]},
         {"strategy": "of_a_strategist"},
     ],

@@ -103,7 +103,7 @@ def test_a_writer_writes_every_table(login: Opening) -> None:
     poor = SimulationConfig(min_notional=1e9)  # blocks each entry
     refresh(writer, RESTATED, PARTITIONS)
     assert watch_history(writer).effects
-    run = backtest_once(writer, RESTATED, **{**one, "asked": RunTerms(poor)})
+    run = backtest_once(writer, RESTATED, **{**one, "terms": RunTerms(poor)})
     _write_the_rest(writer, run["run_id"])
     assert _tables_without_rows(writer) == {"plan_log"}  # strategies follow no plan
 

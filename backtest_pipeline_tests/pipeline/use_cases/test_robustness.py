@@ -34,7 +34,7 @@ def terms(
         "signal": "ema_9_21",
         "asset": "S-ALPHA",
         "tf": "1D",
-        "asked": RunTerms(config or SimulationConfig(), window),
+        "terms": RunTerms(config or SimulationConfig(), window),
         **changes,
     }
 
@@ -148,7 +148,7 @@ def test_a_table_of_funding_rates_is_paid_in_every_repetition(workspace: Workspa
     rates = FundingRates.of({"S-ALPHA": pd.Series(5e-4, each_day)})
     free = assess_once(workspace, SampleMarket(), **terms(), draws=5)
     question = RunTerms(SimulationConfig(), YEARS, funding=rates)
-    paid = assess_once(workspace, SampleMarket(), **{**terms(), "asked": question}, draws=5)
+    paid = assess_once(workspace, SampleMarket(), **{**terms(), "terms": question}, draws=5)
     assert paid["run_id"] != free["run_id"]
     assert paid["total_return"] == paid["robustness"]["envelope"][0]["total_return"]
     for name in ("random_entry_median", "random_fill_low", "random_fill_high"):
