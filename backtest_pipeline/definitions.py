@@ -1,55 +1,23 @@
-"""The code location: everything that Dagster shows and runs, assembled by hand."""
+"""The code location: what the modules of `defs` declare, with its resources.
+
+An asset, a check, a job, a schedule or a sensor is found by being there.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import dagster as dg
 
 from backtest_pipeline.defs.beta import beta_used_knowingly, ignore_beta_warnings
-from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.logs import hide_secrets
 from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
-    from backtest_pipeline.defs.assets.judgement import leaderboard, negative_controls
-    from backtest_pipeline.defs.assets.restatements import restatements
-    from backtest_pipeline.defs.assets.retention import retention
-    from backtest_pipeline.defs.assets.rollups import portfolio_rollups
-    from backtest_pipeline.defs.assets.stages import (
-        backtests,
-        bars,
-        cmc_features,
-        signals,
-        walk_forward,
-    )
-    from backtest_pipeline.defs.automation import (
-        leaderboard_job,
-        look_ahead_job,
-        negative_controls_job,
-        nightly_leaderboard,
-        nightly_refresh,
-        nightly_replay,
-        nightly_restatements,
-        nightly_retention,
-        refresh_job,
-        replay_job,
-        restatements_job,
-        retention_job,
-        rollup_after_backtests,
-        rollup_job,
-        second_opinion_job,
-        source_assets,
-        walk_forward_job,
-        weekly_look_ahead,
-        weekly_negative_controls,
-        weekly_second_opinion,
-        weekly_walk_forward,
-    )
-    from backtest_pipeline.defs.checks import CHECKS, SNAPSHOTS_CHECK
-    from backtest_pipeline.defs.external import external_chain, watermark_sensor
+    from backtest_pipeline.defs import asset_checks, assets, external, jobs, schedules, sensors
     from backtest_pipeline.defs.io_managers import StageIOManager
-    from backtest_pipeline.defs.jobs import execute_job, requested_job, requested_jobs
     from backtest_pipeline.defs.resources import (
         SimulationResource,
         SourceResource,
@@ -57,42 +25,9 @@ with beta_used_knowingly():
         WorkspaceResource,
     )
 
-ASSETS: list[dg.AssetsDefinition] = [
-    bars,
-    cmc_features,
-    signals,
-    backtests,
-    walk_forward,
-    portfolio_rollups,
-    leaderboard,
-    negative_controls,
-    restatements,
-    retention,
-]
-
-
-def _chain(external: ExternalNames | None) -> dict[str, Any]:
-    """Assets, checks and sensors, whether features are built here or are the user's own."""
-    if external is None:
-        return {
-            "assets": [*ASSETS],
-            "asset_checks": [*CHECKS],
-            "sensors": [source_assets, rollup_after_backtests, requested_jobs],
-        }
-    replaced = external_chain(external)
-    keys = {asset.key for asset in replaced} | {bars.key}
-    return {
-        "assets": [*replaced, *(asset for asset in ASSETS if asset.key not in keys)],
-        "asset_checks": [
-            SNAPSHOTS_CHECK,
-            *(check for check in CHECKS if cmc_features.key not in _checked_by(check)),
-        ],
-        "sensors": [watermark_sensor, rollup_after_backtests, requested_jobs],
-    }
-
-
-def _checked_by(check: dg.AssetChecksDefinition) -> set[dg.AssetKey]:
-    return {key.asset_key for key in check.check_keys}
+    _OF_ASSETS = [
+        import_module(f"{assets.__name__}.{found.name}") for found in iter_modules(assets.__path__)
+    ]
 
 
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
@@ -104,44 +39,25 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     Args:
         resource_overrides: any of `store`, `source`, `simulation`, `walk`.
     """
+    names = load_settings().external
+    modules = [*_OF_ASSETS, asset_checks, jobs, schedules, sensors]
+    with beta_used_knowingly():
+        if names is None:
+            declared = dg.load_definitions_from_modules(modules)
+        else:
+            declared = dg.load_definitions_from_modules([*modules, external])
+            declared = external.on_external_features(declared, names)
     store = resource_overrides.pop("store", None) or WorkspaceResource()
-    return dg.Definitions(
-        **_chain(load_settings().external),
-        jobs=[
-            refresh_job,
-            rollup_job,
-            second_opinion_job,
-            replay_job,
-            look_ahead_job,
-            walk_forward_job,
-            leaderboard_job,
-            negative_controls_job,
-            restatements_job,
-            retention_job,
-            requested_job,
-            execute_job,
-        ],
-        schedules=[
-            nightly_refresh,
-            nightly_leaderboard,
-            nightly_restatements,
-            nightly_retention,
-            nightly_replay,
-            weekly_second_opinion,
-            weekly_look_ahead,
-            weekly_walk_forward,
-            weekly_negative_controls,
-        ],
-        executor=dg.in_process_executor,
-        resources={
-            "store": store,
-            "source": SourceResource(),
-            "simulation": SimulationResource(),
-            "walk": WalkForwardResource(),
-            "stages": StageIOManager(store=store),
-            **resource_overrides,
-        },
-    )
+    resources = {
+        "store": store,
+        "source": SourceResource(),
+        "simulation": SimulationResource(),
+        "walk": WalkForwardResource(),
+        "stages": StageIOManager(store=store),
+        **resource_overrides,
+    }
+    shared = dg.Definitions(executor=dg.in_process_executor, resources=resources)
+    return dg.Definitions.merge(declared, shared)
 
 
 @dg.definitions

@@ -13,7 +13,7 @@ import dagster as dg
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
-from backtest_pipeline.defs.jobs import terminate_runs
+from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,

@@ -1,34 +1,41 @@
 """The chain on the user's own table of features: observed, kept as snapshots, never written."""
 
-from __future__ import annotations
-
 import dagster as dg
 
-from backtest_pipeline.defs.assets.judgement import negative_controls
-from backtest_pipeline.defs.assets.stages import (
-    OWNERS,
-    feature_snapshots,
-    signals,
-    walk_forward,
-)
-from backtest_pipeline.defs.assets.table_schemas import CMC_FEATURES
-from backtest_pipeline.defs.automation import refresh_job
+from backtest_pipeline.defs.asset_checks import grain_check
+from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
+from backtest_pipeline.defs.assets.signals import signals
+from backtest_pipeline.defs.jobs import refresh_job
+from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
     by_asset_and_timeframe,
+    partitions_of,
     rectangles,
     register_partitions,
+    require_sound_run,
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.defs.sensors import source_assets
+from backtest_pipeline.defs.stage_assets import OWNERS, Refresh, StageRun, stage_asset
+from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
+from backtest_pipeline.pipeline.runs.summary import snapshots_summary
 from backtest_pipeline.pipeline.stages.external_changes import Changes, by_timeframes, changes
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.external_features import (
+    ExternalFeaturesStage,
+    ExternalReader,
+    external_features,
+)
+from backtest_pipeline.pipeline.stages.signals import stored_features
+from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.external.watermarks import read_watermarks
 
 TABLE = dg.AssetKey("cmc_features")
-SNAPSHOTS = feature_snapshots.key
+SNAPSHOTS = dg.AssetKey("feature_snapshots")
+_FROM_SNAPSHOTS = {TABLE: SNAPSHOTS, bars.key: SNAPSHOTS}
 _MOST_RUNS = 4
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -37,6 +44,36 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_DEFINITIONS = {feature.name: feature.definition for feature in FEATURES}
+_SNAPSHOT_COLUMNS = table_schema(
+    ("asset", "string", "symbol"),
+    ("ts", "timestamp", "close stamp, UTC, as in the table"),
+    *((name, "double", _DEFINITIONS[name]) for name in READ_COLUMNS),
+    *((f"ema_{period}", "double", _DEFINITIONS[f"ema_{period}"]) for period in EMA_PERIODS),
+)
+
+
+@stage_asset(
+    load=stored_features,
+    deps=["cmc_features"],
+    group_name="market",
+    kinds={"python", "parquet"},
+    code_version=EXTERNAL_FEATURES_CODE,
+    metadata={"dagster/column_schema": _SNAPSHOT_COLUMNS},
+    description="What strategies and the simulation read of the table of features, as "
+    "content-addressed Parquet with its dataset version; unsound rows are left out and counted.",
+)
+def feature_snapshots(
+    context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    reader = ExternalReader(store.workspace)
+    taken = external_features(reader, partitions_of(context.partition_keys))
+    stage = ExternalFeaturesStage(store.workspace, reader)
+    return StageRun(taken, stage, snapshots_summary, config.full_rebuild)
+
+
+snapshots_check = grain_check("feature_snapshots")
 
 
 def external_table(names: ExternalNames) -> dg.AssetSpec:
@@ -57,14 +94,30 @@ def external_table(names: ExternalNames) -> dg.AssetSpec:
     )
 
 
-def external_chain(names: ExternalNames) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """The assets in the place of those that build features or read what was built."""
-    from_snapshots = {TABLE: SNAPSHOTS, dg.AssetKey("bars"): SNAPSHOTS}
-    readers = [
-        asset.with_attributes(asset_key_replacements=from_snapshots)
-        for asset in (signals, walk_forward, negative_controls)
-    ]
-    return [external_table(names), feature_snapshots, _reading_rows(readers[0]), *readers[1:]]
+def on_external_features(declared: dg.Definitions, names: ExternalNames) -> dg.Definitions:
+    """The definitions where features are the user's own, this module's among them.
+
+    Nothing builds bars or features, and what reads them reads the snapshots of the user's table;
+    a check goes with its asset.
+    """
+    assets: dict[dg.AssetKey, dg.AssetsDefinition] = {
+        asset.key: asset.with_attributes(asset_key_replacements=_FROM_SNAPSHOTS)
+        for asset in declared.assets or ()
+        if isinstance(asset, dg.AssetsDefinition) and asset.key not in (*_FROM_SNAPSHOTS, SNAPSHOTS)
+    }
+    assets[SNAPSHOTS] = feature_snapshots
+    assets[signals.key] = _reading_rows(assets[signals.key])
+    return dg.Definitions(
+        assets=[external_table(names), *assets.values()],
+        asset_checks=[
+            check
+            for check in declared.asset_checks or ()
+            if all(key.asset_key in assets for key in check.check_keys)
+        ],
+        jobs=declared.jobs,
+        schedules=declared.schedules,
+        sensors=[sensor for sensor in declared.sensors or () if sensor is not source_assets],
+    )
 
 
 def _reading_rows(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:

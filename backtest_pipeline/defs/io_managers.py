@@ -4,8 +4,7 @@ What an asset returns is a recipe, not data; computing, writing Postgres and Par
 out what is already stored happen batch by batch when the IO manager runs the stage.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -13,49 +12,9 @@ import dagster as dg
 from backtest_pipeline.defs import metadata
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
-from backtest_pipeline.pipeline.runs.summary import (
-    Summary,
-    backtests_summary,
-    bars_summary,
-    features_summary,
-    signals_summary,
-    snapshots_summary,
-    walk_forward_summary,
-)
-from backtest_pipeline.pipeline.stage import Batches, Stage, StageReport, run_stage
-from backtest_pipeline.pipeline.stages.backtests import stored_signals
-from backtest_pipeline.pipeline.stages.features import stored_bars
-from backtest_pipeline.pipeline.stages.signals import stored_features
-from backtest_pipeline.pipeline.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """An asset's output: what to compute, and the stage that stores it."""
-
-    batches: Batches[Any]
-    stage: Stage[Any]
-    rebuild: bool = False
-
-
-Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
-
-_LOADERS: dict[str, Loader] = {
-    "bars": stored_bars,
-    "cmc_features": stored_features,
-    "feature_snapshots": stored_features,
-    "signals": stored_signals,
-}
-_SUMMARIES: dict[str, Callable[[Workspace, Sequence[Partition]], Summary]] = {
-    "bars": bars_summary,
-    "cmc_features": features_summary,
-    "feature_snapshots": snapshots_summary,
-    "signals": signals_summary,
-    "backtests": backtests_summary,
-    "walk_forward": walk_forward_summary,
-}
+from backtest_pipeline.pipeline.stage import Batches, StageReport, run_stage
 
 
 class StageIOManager(dg.ConfigurableIOManager):
@@ -76,8 +35,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             retrying=workspace.database.retrying,
         )
         count_stage(workspace, report)
-        asset = context.asset_key.path[-1]
-        summary = _SUMMARIES[asset](workspace, obj.batches.partitions)
+        summary = obj.summary(workspace, obj.batches.partitions)
         found = metadata.of_stage(report, summary)
         if report.failed:
             yield from _report_good_partitions(context, report)
@@ -97,7 +55,7 @@ class StageIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Batches[Any]:
         asset = context.asset_key.path[-1]
-        return _LOADERS[asset](self.store.workspace, partitions_of(context.asset_partition_keys))
+        return LOADERS[asset](self.store.workspace, partitions_of(context.asset_partition_keys))
 
 
 def _report_good_partitions(context: dg.OutputContext, report: StageReport) -> Iterator[Any]:

@@ -1,89 +1,78 @@
-"""Specs as Dagster runs: one at once, or an attempt at a job that a sensor launches."""
-
-from collections.abc import Sequence
-from typing import Any
-from uuid import UUID
+"""Jobs: the selections of assets and checks that run together, and those that are no assets."""
 
 import dagster as dg
-from dagster import DagsterExecutionInterruptedError
-from pydantic import Field
 
-from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
-from backtest_pipeline.market.errors import SchemaNotMigrated
-from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.jobs.attempt import work_on
-from backtest_pipeline.pipeline.jobs.requests import Ended, Launched, reconcile
-from backtest_pipeline.pipeline.specs import spec_of
-from backtest_pipeline.pipeline.stage import StageReport, Status
-from backtest_pipeline.storage.postgres.database import open_database
-from backtest_pipeline.storage.postgres.migrations import check
-from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline.storage.tables.job_queue import Attempt
-from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
+from backtest_pipeline.defs.ops import execute_spec, work_on_job
 
-JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
-# Dagster ends what has not ended itself this long after its time.
-_GRACE_S = 120
-_ASSETS = {"features": ("cmc_features", "feature_snapshots")}
-_GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
-_CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+_SECOND_OPINION = dg.AssetSelection.checks(
+    dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
+)
+_REPLAY = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("backtests"), "replay"))
+refresh_job = dg.define_asset_job(
+    "refresh",
+    # Whatever way features come. Importing vectorbt for its opinion, or all of ours in a fresh
+    # process, takes longer than all of the computing.
+    selection=dg.AssetSelection.assets("backtests").upstream().materializable()
+    - _SECOND_OPINION
+    - _REPLAY,
+    executor_def=dg.in_process_executor,
+    description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
+)
+walk_forward_job = dg.define_asset_job(
+    "walk_forwards",
+    selection=dg.AssetSelection.assets("walk_forward"),
+    executor_def=dg.in_process_executor,
+    description="Walk-forwards of the stored features for a rectangle of assets and timeframes.",
+)
+second_opinion_job = dg.define_asset_job(
+    "second_opinion",
+    selection=_SECOND_OPINION,
+    executor_def=dg.in_process_executor,
+    description="Replays a sample of the stored backtests in vectorbt.",
+)
+replay_job = dg.define_asset_job(
+    "replay_runs",
+    selection=_REPLAY,
+    executor_def=dg.in_process_executor,
+    description="Computes a sample of the stored backtests again, on the code that made them.",
+)
+look_ahead_job = dg.define_asset_job(
+    "probe_look_ahead",
+    selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("signals"), "look_ahead")),
+    executor_def=dg.in_process_executor,
+    description="Probes features and signals for look-ahead, on other assets and cuts each week.",
+)
+rollup_job = dg.define_asset_job(
+    "rollup",
+    selection=dg.AssetSelection.assets("portfolio_rollups"),
+    executor_def=dg.in_process_executor,
+    description="Portfolios of the stored backtests.",
+)
 
-
-class AttemptConfig(dg.Config):
-    """Which attempt at which job."""
-
-    job_id: str
-    attempt: int
-
-
-@dg.op(description="Does the units of a requested job that are not stored yet, and ends it.")
-def work_on_job(
-    context: dg.OpExecutionContext,
-    config: AttemptConfig,
-    store: WorkspaceResource,
-    simulation: SimulationResource,
-) -> None:
-    workspace = store.workspace
-    claim = Claim(UUID(config.job_id), config.attempt, f"dagster:{context.run_id}")
-    try:
-        job = work_on(
-            workspace,
-            load_settings(),
-            claim,
-            dagster_run_id=context.run_id,
-            simulation=simulation.config(),
-            told=lambda report: _materialize(context, report, workspace.external is not None),
-        )
-    except DagsterExecutionInterruptedError:
-        # Dagster is shutting down, or somebody cancelled the run: of the first another attempt
-        # comes when the lease has expired.
-        run = context.instance.get_run_by_id(context.run_id)
-        if run is not None and run.status in _CANCELLED:
-            with workspace.database.begin() as connection:
-                stop_cancelled(connection, claim, "dagster")
-        raise
-    if job is None or job.status != "completed":
-        said = "another attempt has taken its place" if job is None else job.error_message
-        raise dg.Failure(
-            f"job {claim.job_id}, attempt {claim.attempt}: "
-            f"{said or f'cancelled by {job.cancel_requested_by if job else None}'}",
-            allow_retries=False,
-        )
-    context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
-
-
-def _materialize(context: dg.OpExecutionContext, report: StageReport, external: bool) -> None:
-    """What a stage of a refresh stored, as materializations of its asset's partitions."""
-    asset = _ASSETS[report.stage][external] if report.stage in _ASSETS else report.stage
-    for outcome in report.outcomes:
-        if outcome.status is not Status.FAILED:
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset,
-                    partition=str(outcome.partition),
-                    metadata={"status": outcome.status.value, "rows": outcome.rows},
-                )
-            )
+leaderboard_job = dg.define_asset_job(
+    "rank_runs",
+    selection=dg.AssetSelection.assets("leaderboard"),
+    executor_def=dg.in_process_executor,
+    description="Ranks all current runs.",
+)
+restatements_job = dg.define_asset_job(
+    "watch_history",
+    selection=dg.AssetSelection.assets("restatements"),
+    executor_def=dg.in_process_executor,
+    description="Compares what was rewritten with what runs had used.",
+)
+retention_job = dg.define_asset_job(
+    "remove_old_results",
+    selection=dg.AssetSelection.assets("retention"),
+    executor_def=dg.in_process_executor,
+    description="Removes results that are old, that nobody has pinned and that nothing needs.",
+)
+negative_controls_job = dg.define_asset_job(
+    "search_no_edge",
+    selection=dg.AssetSelection.assets("negative_controls"),
+    executor_def=dg.in_process_executor,
+    description="Searches worlds without an edge.",
+)
 
 
 @dg.job(
@@ -95,23 +84,6 @@ def requested_job() -> None:
     work_on_job()
 
 
-class SpecConfig(dg.Config):
-    """What to execute."""
-
-    spec: dict[str, Any] = Field(
-        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, `kind` "
-        "(run, walkforward, optimize, portfolio) among them"
-    )
-
-
-@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec, and shows its result as metadata.")
-def execute_spec(
-    context: dg.OpExecutionContext, config: SpecConfig, store: WorkspaceResource
-) -> None:
-    found = execute(store.workspace, load_settings(), spec_of(config.spec))
-    context.add_output_metadata({"result": dg.MetadataValue.json(found.model_dump(mode="json"))})
-
-
 @dg.job(
     name="execute",
     executor_def=dg.in_process_executor,
@@ -119,61 +91,3 @@ def execute_spec(
 )
 def execute_job() -> None:
     execute_spec()
-
-
-@dg.sensor(
-    name="requested_jobs",
-    job=requested_job,
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches requested jobs, and takes over those whose worker was lost.",
-)
-def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    database = open_database(load_settings())
-    try:
-        check(database)
-        wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
-    except SchemaNotMigrated as error:  # not an error of each tick: it stays until somebody acts
-        return dg.SkipReason(str(error))
-    finally:
-        database.close()
-    if not wanted:
-        return dg.SkipReason("no job waits")
-    return dg.SensorResult(run_requests=[_request(attempt) for attempt in wanted])
-
-
-def _request(attempt: Attempt) -> dg.RunRequest:
-    job_id, number = str(attempt.job_id), attempt.attempt
-    return dg.RunRequest(
-        run_key=f"{job_id}/{number}",
-        run_config={"ops": {"work_on_job": {"config": {"job_id": job_id, "attempt": number}}}},
-        tags={
-            JOB_TAG: job_id,
-            ATTEMPT_TAG: str(number),
-            "dagster/max_runtime": str(attempt.timeout_s + _GRACE_S),
-        },
-    )
-
-
-def launched_runs(instance: dg.DagsterInstance, attempts: Sequence[Attempt]) -> Launched:
-    """What Dagster knows of the runs of these attempts."""
-    ids = sorted({str(attempt.job_id) for attempt in attempts})
-    under_way, ended = set(), {}
-    for run in instance.get_runs(dg.RunsFilter(tags={JOB_TAG: ids})):
-        key = (UUID(run.tags[JOB_TAG]), int(run.tags[ATTEMPT_TAG]))
-        if run.status in _GONE:
-            cancelled = run.status is dg.DagsterRunStatus.CANCELED
-            ended[key] = Ended(cancelled, f"Dagster's run {run.run_id} ended as {run.status.value}")
-        else:
-            under_way.add(key)
-    return Launched(frozenset(under_way), ended)
-
-
-def terminate_runs(instance: dg.DagsterInstance, job_id: UUID) -> list[str]:
-    """Have Dagster end the runs of a job that wait or work; returns their ids."""
-    unfinished = [status for status in dg.DagsterRunStatus if status not in _GONE]
-    wanted = dg.RunsFilter(tags={JOB_TAG: str(job_id)}, statuses=unfinished)
-    runs = [run.run_id for run in instance.get_runs(wanted)]
-    for run_id in runs:
-        instance.run_coordinator.cancel_run(run_id)
-    return runs

@@ -14,6 +14,13 @@ from backtest_pipeline.report.svg import line_chart, sparkline, svg_markdown
 _MOST_SHOWN = 20
 
 
+def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
+    """Columns as (name, type, meaning)."""
+    return dg.TableSchema(
+        [dg.TableColumn(name, kind, description=about or None) for name, kind, about in columns]
+    )
+
+
 def counts_of(report: StageReport) -> dict[str, Any]:
     """What a stage did to how many partitions."""
     return {

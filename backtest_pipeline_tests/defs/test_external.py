@@ -55,6 +55,14 @@ def refresh(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteI
     )
 
 
+def parents_of(definitions: dg.Definitions) -> dict[str, set[str]]:
+    graph = definitions.resolve_asset_graph()
+    return {
+        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+
+
 def count(database: Database, query: str) -> int:
     with database.begin() as connection:
         return int(connection.scalar(sa.text(query)) or 0)
@@ -64,26 +72,23 @@ def rectangle(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags[RANGE_START], request.tags[RANGE_END]
 
 
-def test_the_lineage_begins_with_the_users_table(external: Theirs) -> None:
+@pytest.mark.usefixtures("external")
+def test_the_lineage_begins_with_the_users_table(monkeypatch: pytest.MonkeyPatch) -> None:
     definitions = build_definitions()
     dg.Definitions.validate_loadable(definitions)
+    parents = parents_of(definitions)
+    assert parents["cmc_features"] == set()
+    assert parents["feature_snapshots"] == {"cmc_features"}
+    assert parents["signals"] == {"cmc_features", "feature_snapshots"}
+    assert parents["walk_forward"] == parents["negative_controls"] == {"feature_snapshots"}
+    for name in ("TABLE", "DSN", "FILTERS"):
+        monkeypatch.delenv(f"BACKTEST_FEATURES_{name}")
+    built = parents_of(build_definitions())
+    assert parents.keys() - {"feature_snapshots"} == built.keys() - {"bars"}
+    for name, before in built.items():
+        if not before & {"bars", "cmc_features"} and name != "bars":
+            assert parents[name] == before
     graph = definitions.resolve_asset_graph()
-    parents = {
-        key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys}
-        for key in graph.get_all_asset_keys()
-    }
-    assert parents == {
-        "cmc_features": set(),
-        "feature_snapshots": {"cmc_features"},
-        "signals": {"cmc_features", "feature_snapshots"},
-        "backtests": {"signals"},
-        "walk_forward": {"feature_snapshots"},
-        "portfolio_rollups": {"backtests"},
-        "leaderboard": {"backtests"},
-        "negative_controls": {"feature_snapshots"},
-        "restatements": {"backtests"},
-        "retention": {"backtests"},
-    }
     table = graph.get(TABLE)
     assert table.is_external
     assert table.metadata["dagster/table_name"] == "theirs.features"

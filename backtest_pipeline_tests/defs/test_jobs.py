@@ -8,7 +8,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.jobs import requested_jobs
+from backtest_pipeline.defs.sensors import requested_jobs
 from backtest_pipeline.pipeline.jobs.requests import submit
 from backtest_pipeline.pipeline.specs import JobSpec, RefreshSpec, RunSpec
 from backtest_pipeline.storage.postgres.database import Database

@@ -75,7 +75,7 @@ def test_a_refresh_probes_new_code_once(store: Database, instance: dg.DagsterIns
 
 def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstance) -> None:
     from backtest_pipeline.definitions import build_definitions
-    from backtest_pipeline.defs.automation import weekly_look_ahead
+    from backtest_pipeline.defs.schedules import weekly_look_ahead
 
     require_success(execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
     context = dg.build_schedule_context(

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.jobs import requested_jobs
+from backtest_pipeline.defs.sensors import requested_jobs
 from backtest_pipeline_tests.other_schemas import OtherSchema
 
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_pipeline.defs.automation import nightly_refresh, source_assets
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
@@ -21,6 +20,8 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource
+from backtest_pipeline.defs.schedules import nightly_refresh
+from backtest_pipeline.defs.sensors import source_assets
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
 

@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.defs.automation import weekly_walk_forward
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WalkForwardResource
+from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.table_checks import violations

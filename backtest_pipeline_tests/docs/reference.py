@@ -9,12 +9,15 @@ from inspect import cleandoc, getdoc
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import sqlalchemy as sa
 import typer
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from backtest_pipeline.cli.main import app
+from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
 from backtest_pipeline.storage.postgres.database import Database, open_database
@@ -41,6 +44,7 @@ def pages(database: Database) -> dict[str, str]:
     """The text of each page by file name; the tables are those of a migrated database."""
     return {
         "cli.md": command_line(),
+        "dagster.md": code_location(),
         "http.md": http(),
         "settings.md": settings(),
         "tables.md": tables(database),
@@ -70,6 +74,72 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         return
     for name in sorted(command.commands):
         yield from _commands(command.commands[name], f"{path} {name}")
+
+
+def code_location() -> str:
+    """Every asset, check, job, schedule and sensor."""
+    found = build_definitions()
+    parts = [f"# Dagster\n\n{_GENERATED}"]
+    for title, columns, rows in (
+        ("Assets", ("asset", "group", "reads", "partitions", "what it is"), _assets(found)),
+        ("Asset checks", ("asset", "check", "blocks", "what it holds"), _asset_checks(found)),
+        (
+            "Jobs",
+            ("job", "what it does"),
+            [(f"`{job.name}`", job.description or "") for job in found.jobs or ()],
+        ),
+        (
+            "Schedules",
+            ("schedule", "job", "at (UTC)", "what it does"),
+            [
+                (f"`{s.name}`", f"`{s.job_name}`", f"`{s.cron_schedule}`", s.description or "")
+                for s in found.schedules or ()
+                if isinstance(s, dg.ScheduleDefinition)
+            ],
+        ),
+        (
+            "Sensors",
+            ("sensor", "runs from the start", "what it does"),
+            [
+                (f"`{s.name}`", _yes(s.default_status.value == "RUNNING"), s.description or "")
+                for s in found.sensors or ()
+            ],
+        ),
+    ):
+        parts.append(f"## {title}\n\n{_table(columns, sorted(rows))}")
+    return "\n".join(parts)
+
+
+def _assets(found: dg.Definitions) -> list[tuple[str, ...]]:
+    rows = []
+    with beta_used_knowingly():
+        specs = found.resolve_all_asset_specs()
+    for spec in specs:
+        reads = sorted(f"`{dep.asset_key.to_user_string()}`" for dep in spec.deps)
+        axes = {dg.MultiPartitionsDefinition: "asset x timeframe", type(None): "none"}
+        partitions = axes.get(type(spec.partitions_def), "timeframe")
+        name = f"`{spec.key.to_user_string()}`"
+        rows.append(
+            (name, spec.group_name or "", ", ".join(reads), partitions, spec.description or "")
+        )
+    return rows
+
+
+def _asset_checks(found: dg.Definitions) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{spec.asset_key.to_user_string()}`",
+            f"`{spec.name}`",
+            _yes(spec.blocking),
+            spec.description or "",
+        )
+        for check in found.asset_checks or ()
+        for spec in check.check_specs
+    ]
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def http() -> str:

@@ -2,10 +2,9 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.assets.stages import OWNERS
-from backtest_pipeline.defs.assets.table_schemas import LEADERBOARD, NEGATIVE_CONTROLS
-from backtest_pipeline.defs.metadata import of_summary
+from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.defs.stage_assets import OWNERS
 from backtest_pipeline.pipeline.audits.negative_controls import (
     Controls,
     controls_summary,
@@ -17,6 +16,39 @@ from backtest_pipeline.pipeline.ranking.leaderboard import (
     publish_leaderboard,
 )
 from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_controls_code
+
+_LEADERBOARD = table_schema(
+    ("board_id", "text", "follows from the runs, the gates, the code and what the ledger counts"),
+    ("run_id", "uuid", ""),
+    ("rank", "integer", "by dsr; NULL where `unranked` says why"),
+    ("unranked", "text", "why a run has no rank"),
+    ("signal_name", "text", "strategy with its parameters"),
+    ("symbol", "text", "asset"),
+    ("tf", "text", "timeframe"),
+    ("dsr", "double", "deflated Sharpe ratio after all trials of the strategy in the ledger"),
+    ("dsr_effective", "double", "the same for the effective number of trials, the lenient bound"),
+    ("dsr_across_families", "double", "1 - n_families * (1 - dsr), at least 0"),
+    ("psr", "double", "probabilistic Sharpe ratio, as if there were no other run"),
+    ("n_trials", "integer", "configurations of the strategy in the ledger"),
+    ("cost_share", "double", "costs / (profit + costs)"),
+    ("scores", "jsonb", "composite scores by scheme"),
+    ("gates", "jsonb", "whether each gate is passed"),
+    ("passed", "boolean", "whether all gates are passed"),
+)
+_NEGATIVE_CONTROLS = table_schema(
+    ("control_id", "text", "follows from the question, the bars and the code"),
+    ("world", "text", "random_walk or shuffled_bars"),
+    ("seed", "bigint", ""),
+    ("n_searches", "integer", "worlds, each searched once"),
+    ("n_naive", "integer", "searches whose best run has a PSR of at least 0.95"),
+    ("n_in_family", "integer", "searches with a DSR of at least 0.95 within a family"),
+    ("n_significant", "integer", "the same, corrected for choosing among families"),
+    ("n_passed", "integer", "searches with a run that passes all gates"),
+    ("rate", "double", "n_significant / n_searches"),
+    ("run_rate", "double", "strategies on a world whose best run has a DSR of at least 0.95"),
+    ("walk_forward_rate", "double", "walk-forwards that passed"),
+    ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
+)
 
 
 class LeaderboardConfig(dg.Config):
@@ -41,7 +73,7 @@ class NegativeControlsConfig(dg.Config):
     kinds={"postgres"},
     owners=OWNERS,
     code_version=LEADERBOARD_CODE,
-    metadata={"dagster/column_schema": LEADERBOARD, "dagster/table_name": "leaderboard"},
+    metadata={"dagster/column_schema": _LEADERBOARD, "dagster/table_name": "leaderboard"},
     description="All current runs, ranked by deflated Sharpe ratio, with composite scores and "
     "gates that were registered before the runs.",
 )
@@ -57,7 +89,7 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
     owners=OWNERS,
     code_version=negative_controls_code(),
     metadata={
-        "dagster/column_schema": NEGATIVE_CONTROLS,
+        "dagster/column_schema": _NEGATIVE_CONTROLS,
         "dagster/table_name": "negative_controls",
     },
     description="The whole search in worlds without an edge: how often luck is called significant.",

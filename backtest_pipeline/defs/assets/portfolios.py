@@ -3,16 +3,27 @@
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs.assets.stages import OWNERS
-from backtest_pipeline.defs.assets.table_schemas import PORTFOLIOS
-from backtest_pipeline.defs.metadata import of_summary
+from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.defs.stage_assets import OWNERS
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
 from backtest_pipeline.research.portfolio.portfolio import SCHEDULES
 from backtest_pipeline.research.portfolio.weights import SCHEMES
+
+_COLUMNS = table_schema(
+    ("run_id", "uuid", "follows from all inputs"),
+    ("tf", "text", "timeframe"),
+    ("signal_name", "text", "strategy with its parameters, or all of them together"),
+    ("scheme", "text", "how capital is spread"),
+    ("n_members", "integer", "runs, or strategies' portfolios, that it is formed of"),
+    ("n_rebalances", "integer", "times that weights were set"),
+    ("left_out", "jsonb", "members that got no weight at a rebalance, by reason"),
+    ("metrics", "jsonb", "metrics of the portfolio's equity, and figures of its members together"),
+    ("undefined", "jsonb", "why a metric is NULL"),
+)
 
 
 class Rollup(dg.Config):
@@ -36,7 +47,7 @@ class Rollup(dg.Config):
     kinds={"postgres", "parquet"},
     owners=OWNERS,
     code_version=PORTFOLIO_CODE,
-    metadata={"dagster/column_schema": PORTFOLIOS, "dagster/table_name": "portfolio_runs"},
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "portfolio_runs"},
     description="Each strategy over all assets of a timeframe, and all strategies together, in one "
     "portfolio per weighting scheme, rebalanced on a schedule with costs.",
 )

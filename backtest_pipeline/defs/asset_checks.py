@@ -51,7 +51,9 @@ _ABOUT = {
 }
 
 
-def _check_of(asset: str) -> dg.AssetChecksDefinition:
+def grain_check(asset: str) -> dg.AssetChecksDefinition:
+    """Whether the rules of `storage.tables.table_checks` hold for what the asset owns."""
+
     @dg.asset_check(
         asset=asset,
         name="grain_and_bounds",
@@ -70,7 +72,7 @@ def _check_of(asset: str) -> dg.AssetChecksDefinition:
     return grain_and_bounds
 
 
-def _recomputed_check_of(
+def _recomputed_check(
     asset: str, recompute: Callable[[Workspace], Recomputed]
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
@@ -263,15 +265,8 @@ def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
     )
 
 
-SNAPSHOTS_CHECK = _check_of("feature_snapshots")
-CHECKS = [
-    *(_check_of(asset) for asset in CHECKED),
-    _recomputed_check_of("cmc_features", recomputed_features),
-    _recomputed_check_of("signals", recomputed_signals),
-    look_ahead,
-    second_opinion,
-    replay,
-    ranks_and_coverage,
-    false_positive_rate,
-    history_is_stable,
+GRAIN_CHECKS = [grain_check(asset) for asset in CHECKED]
+RECOMPUTED_CHECKS = [
+    _recomputed_check("cmc_features", recomputed_features),
+    _recomputed_check("signals", recomputed_signals),
 ]

@@ -1,0 +1,42 @@
+"""Backtests of the stored signals."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.metadata import table_schema
+from backtest_pipeline.defs.partitions import require_sound_run
+from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.pipeline.runs.summary import backtests_summary
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
+from backtest_pipeline.pipeline.versions import all_runs_code
+from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
+
+_COLUMNS = table_schema(
+    ("run_id", "uuid", "follows from all inputs"),
+    ("signal_name", "text", "strategy with its parameters"),
+    ("symbol", "text", "asset"),
+    ("tf", "text", "timeframe"),
+    *((metric.name, metric.unit, metric.formula) for metric in (*METRICS, *FAMILY_METRICS)),
+)
+
+
+@stage_asset(
+    ins={"stored": dg.AssetIn("signals")},
+    group_name="research",
+    kinds={"numba", "postgres", "parquet"},
+    code_version=all_runs_code(),
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},
+    description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
+    "and monthly returns in Parquet. A signal fills at the next bar's open.",
+)
+def backtests(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
+    stored: Batches,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    stage = BacktestsStage(store.workspace, simulation.config())
+    return StageRun(stored, stage, backtests_summary, config.full_rebuild)

@@ -1,0 +1,69 @@
+"""The market per asset and timeframe: bars, and the features that are built of them."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.metadata import table_schema
+from backtest_pipeline.defs.partitions import partitions_of, require_sound_run
+from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
+from backtest_pipeline.pipeline.runs.summary import bars_summary, features_summary
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
+from backtest_pipeline.pipeline.stages.signals import stored_features
+from backtest_pipeline.pipeline.versions import BARS_CODE, FEATURES_CODE
+
+BARS = table_schema(
+    ("asset", "string", "symbol"),
+    ("ts", "timestamp", "close stamp, UTC"),
+    *((name, "double", "") for name in ("open", "high", "low", "close", "volume")),
+    ("gap_bars", "double", "source bars missing since the bar before"),
+)
+_DEFINITIONS = {feature.name: feature.definition for feature in FEATURES}
+CMC_FEATURES = table_schema(
+    *((name, kind, _DEFINITIONS.get(name, "")) for name, kind in FEATURE_COLUMNS)
+)
+
+
+@stage_asset(
+    load=stored_bars,
+    group_name="market",
+    kinds={"python", "parquet"},
+    code_version=BARS_CODE,
+    metadata={"dagster/column_schema": BARS},
+    description="Validated, complete bars of one asset at one timeframe, resampled from the "
+    "source, stored as content-addressed Parquet with their dataset version.",
+)
+def bars(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    source: SourceResource,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    partitions = partitions_of(context.partition_keys)
+    assets = sorted({p.asset for p in partitions})
+    reader = SourceReader(source.source(), assets, store.workspace)
+    stage = BarsStage(store.workspace, reader)
+    return StageRun(bar_batches(reader, partitions), stage, bars_summary, config.full_rebuild)
+
+
+@stage_asset(
+    load=stored_features,
+    ins={"stored": dg.AssetIn("bars")},
+    group_name="market",
+    kinds={"postgres", "parquet"},
+    code_version=FEATURES_CODE,
+    metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
+    description="The 112 columns of `cmc_features` for each bar, and the EMAs beside them in "
+    "`cmc_ema_multi_tf_u`.",
+)
+def cmc_features(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    stored: Batches,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    return StageRun(stored, FeaturesStage(store.workspace), features_summary, config.full_rebuild)

@@ -1,0 +1,47 @@
+"""Signals of every active preset."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.metadata import table_schema
+from backtest_pipeline.defs.partitions import require_sound_run
+from backtest_pipeline.defs.resources import WorkspaceResource
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.pipeline.runs.summary import signals_summary
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.versions import all_signals_code
+
+_COLUMNS = table_schema(
+    ("signal_id", "integer", "row of dim_signals"),
+    ("id", "integer", "asset"),
+    ("tf", "text", "timeframe"),
+    ("ts", "timestamptz", "close of the bar that gave the signal; it fills at the next open"),
+    ("direction", "text", "long or short"),
+    ("action", "text", "entry or exit"),
+    ("close", "double", "price at the signal"),
+    ("feature_snapshot", "jsonb", "the full feature row of that bar"),
+)
+
+
+@stage_asset(
+    load=stored_signals,
+    ins={"features": dg.AssetIn("cmc_features")},
+    group_name="research",
+    kinds={"postgres"},
+    code_version=all_signals_code(),
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "signals"},
+    description="Entries and exits of every active strategy, each with the full feature row of "
+    "its bar.",
+)
+def signals(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    features: Batches,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    stage = SignalsStage(store.workspace)
+    return StageRun(
+        signals_of(features, stage.signals), stage, signals_summary, config.full_rebuild
+    )

@@ -1,0 +1,53 @@
+"""Walk-forwards of the stored features."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.metadata import table_schema
+from backtest_pipeline.defs.partitions import require_sound_run
+from backtest_pipeline.defs.resources import (
+    SimulationResource,
+    WalkForwardResource,
+    WorkspaceResource,
+)
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.pipeline.runs.summary import walk_forward_summary
+from backtest_pipeline.pipeline.stage import Batches
+from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.versions import all_walk_forwards_code
+from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
+
+_COLUMNS = table_schema(
+    ("run_id", "uuid", "stitched out-of-sample run, split walk_forward in backtest_runs"),
+    ("fold", "integer", "from 0 on"),
+    ("train_start", "timestamptz", "close of the first bar that was trained on"),
+    ("train_end", "timestamptz", "close of the last bar that was trained on"),
+    ("test_start", "timestamptz", "close of the first bar that was tested on"),
+    ("test_end", "timestamptz", "close of the last bar that was tested on"),
+    ("params", "jsonb", "chosen in training"),
+    ("score", "double", "the objective of the choice, in training"),
+    ("n_combinations", "integer", "evaluated in training"),
+    *((f"train_{name}", "double", "of the choice, in training") for name in FOLD_METRICS),
+    *((f"test_{name}", "double", "of the choice, out of sample") for name in FOLD_METRICS),
+)
+
+
+@stage_asset(
+    ins={"features": dg.AssetIn("cmc_features")},
+    group_name="research",
+    kinds={"postgres", "parquet"},
+    code_version=all_walk_forwards_code(),
+    metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "walk_forward_folds"},
+    description="Parameters of every registered strategy chosen on training windows and traded "
+    "on the bars after each: all folds, and the stitched out-of-sample run.",
+)
+def walk_forward(
+    context: dg.AssetExecutionContext,
+    config: Refresh,
+    store: WorkspaceResource,
+    simulation: SimulationResource,
+    walk: WalkForwardResource,
+    features: Batches,
+) -> StageRun:
+    require_sound_run(context.run.tags)
+    stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
+    return StageRun(features, stage, walk_forward_summary, config.full_rebuild)

@@ -1,0 +1,121 @@
+"""Schedules: what is done every night and every week, and what has to be done before it."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.jobs import (
+    leaderboard_job,
+    look_ahead_job,
+    negative_controls_job,
+    refresh_job,
+    replay_job,
+    restatements_job,
+    retention_job,
+    second_opinion_job,
+    walk_forward_job,
+)
+from backtest_pipeline.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    assets_partitions,
+    timeframes_partitions,
+)
+
+
+@dg.schedule(
+    name="nightly_refresh",
+    job=refresh_job,
+    cron_schedule="10 0 * * *",
+    execution_timezone="UTC",
+    description="One run over all assets and timeframes, after the UTC day has ended.",
+)
+def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    return _everything(context)
+
+
+@dg.schedule(
+    name="weekly_walk_forward",
+    job=walk_forward_job,
+    cron_schedule="10 3 * * 6",
+    execution_timezone="UTC",
+    description="Walk-forwards over all assets and timeframes; only folds that are new cost time.",
+)
+def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    return _everything(context)
+
+
+def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """One run over the rectangle of all assets and timeframes."""
+    assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
+    if not assets:
+        return dg.SkipReason("no asset is known yet; the sensor source_assets adds them")
+    timeframes = timeframes_partitions.get_partition_keys()
+    return dg.RunRequest(
+        run_key=context.scheduled_execution_time.isoformat(),
+        tags={
+            RANGE_START: f"{assets[0]}|{timeframes[0]}",
+            RANGE_END: f"{assets[-1]}|{timeframes[-1]}",
+        },
+    )
+
+
+nightly_leaderboard = dg.ScheduleDefinition(
+    name="nightly_leaderboard",
+    job=leaderboard_job,
+    cron_schedule="10 2 * * *",
+    execution_timezone="UTC",
+    description="Ranks all current runs, two hours after the nightly refresh.",
+)
+nightly_restatements = dg.ScheduleDefinition(
+    name="nightly_restatements",
+    job=restatements_job,
+    cron_schedule="40 1 * * *",
+    execution_timezone="UTC",
+    description="Looks for restated history, after the nightly refresh.",
+)
+nightly_retention = dg.ScheduleDefinition(
+    name="nightly_retention",
+    job=retention_job,
+    cron_schedule="10 4 * * *",
+    execution_timezone="UTC",
+    description="Removes old results, after the night's other work has looked at them.",
+)
+weekly_negative_controls = dg.ScheduleDefinition(
+    name="weekly_negative_controls",
+    job=negative_controls_job,
+    cron_schedule="10 5 * * 1",
+    execution_timezone="UTC",
+    description="Measures how often the pipeline believes what is not there.",
+)
+
+
+@dg.schedule(
+    name="weekly_look_ahead",
+    job=look_ahead_job,
+    cron_schedule="40 6 * * 1",
+    execution_timezone="UTC",
+    description="Probes code that was probed before on another sample of assets and cuts.",
+)
+def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    at = context.scheduled_execution_time
+    config = {"afresh": True, "seed": int(at.timestamp()) // (7 * 86_400)}
+    return dg.RunRequest(
+        run_key=at.isoformat(), run_config={"ops": {"signals_look_ahead": {"config": config}}}
+    )
+
+
+weekly_second_opinion = dg.ScheduleDefinition(
+    name="weekly_second_opinion",
+    job=second_opinion_job,
+    cron_schedule="10 6 * * 1",
+    execution_timezone="UTC",
+    description="Asks vectorbt about a sample of the stored backtests.",
+)
+
+
+nightly_replay = dg.ScheduleDefinition(
+    name="nightly_replay",
+    job=replay_job,
+    cron_schedule="40 1 * * *",
+    execution_timezone="UTC",
+    description="Computes a sample of the stored backtests again before they are ranked.",
+)

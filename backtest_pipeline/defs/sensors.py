@@ -1,0 +1,67 @@
+"""Sensors: what is noticed between the schedules, and the runs that it leads to."""
+
+import dagster as dg
+
+from backtest_pipeline.defs.jobs import requested_job, rollup_job
+from backtest_pipeline.defs.launched_runs import launched_runs, run_request
+from backtest_pipeline.defs.partitions import (
+    RANGE_END,
+    RANGE_START,
+    register_partitions,
+    timeframes_partitions,
+)
+from backtest_pipeline.defs.resources import SourceResource
+from backtest_pipeline.market.errors import SchemaNotMigrated
+from backtest_pipeline.pipeline.jobs.requests import reconcile
+from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.migrations import check
+from backtest_pipeline.storage.settings import load_settings
+
+
+@dg.sensor(
+    name="source_assets",
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds a partition for each asset that the source has and Dagster does not know.",
+)
+def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
+    new = register_partitions(context.instance, source.source().symbols())
+    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new asset")
+
+
+@dg.asset_sensor(
+    asset_key=dg.AssetKey("backtests"),
+    name="rollup_after_backtests",
+    job=rollup_job,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Forms the portfolios of all timeframes anew after backtests were stored.",
+)
+def rollup_after_backtests(
+    _context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
+) -> dg.RunRequest:
+    timeframes = timeframes_partitions.get_partition_keys()
+    return dg.RunRequest(
+        run_key=asset_event.run_id,
+        tags={RANGE_START: timeframes[0], RANGE_END: timeframes[-1]},
+    )
+
+
+@dg.sensor(
+    name="requested_jobs",
+    job=requested_job,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches requested jobs, and takes over those whose worker was lost.",
+)
+def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    database = open_database(load_settings())
+    try:
+        check(database)
+        wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
+    except SchemaNotMigrated as error:  # not an error of each tick: it stays until somebody acts
+        return dg.SkipReason(str(error))
+    finally:
+        database.close()
+    if not wanted:
+        return dg.SkipReason("no job waits")
+    return dg.SensorResult(run_requests=[run_request(attempt) for attempt in wanted])
