@@ -20,7 +20,7 @@ from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
 from backtest_pipeline.service.middleware import Requests
 from backtest_pipeline.service.pool import Pool
 from backtest_pipeline.service.problem_handlers import answer_with_problems
-from backtest_pipeline.service.routes import ROUTERS
+from backtest_pipeline.service.routes import routers
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
 from backtest_pipeline.storage.settings import Settings, load_settings
 
@@ -74,7 +74,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
     app.state.stopping = Event()
     app.openapi = lambda: described(app)
     answer_with_problems(app)
-    for router in ROUTERS:
+    for router in routers():
         app.include_router(router)
     metrics = Metrics(lambda: app.state.workspace, lambda: app.state.pool)
     app.include_router(metrics.router, dependencies=[MetricsReader])
