@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+import backtest_pipeline.sources as folder
 from backtest_pipeline.sources.base import BarSource
 
 if TYPE_CHECKING:
     from backtest_pipeline.sources.cache import BarCache
 
-_BINANCE = "binance"
-_DEFAULT_INTERVAL = "1d"
+EXCHANGES = tuple(found.name for found in iter_modules(folder.__path__) if found.ispkg)
+"""Each is a folder of this one, whose `source.py` has an `open_source`."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class ExchangeAccess:
 def choose_source(
     path: str, access: Callable[[], ExchangeAccess], named: Sequence[str] = ()
 ) -> BarSource:
-    """Binance for `binance` or `binance:INTERVAL[,INTERVAL]`, files for any other path, else the
-    synthetic sample market.
+    """An exchange for `binance` or `binance:INTERVAL[,INTERVAL]`, files for any other path, else
+    the synthetic sample market.
 
     Args:
         path: what the user wrote.
@@ -55,9 +58,10 @@ def choose_source(
     Raises:
         UnknownName: for an interval that there is not.
     """
-    _, _, intervals = path.partition(":")
-    if exchange_of(path) == _BINANCE:
-        return _binance(access(), intervals or _DEFAULT_INTERVAL, named)
+    exchange, _, intervals = path.partition(":")
+    if exchange in EXCHANGES:
+        module = import_module(f"{folder.__name__}.{exchange}.source")
+        return module.open_source(access(), intervals, named)
     if path:
         from backtest_pipeline.sources.files import FileBars
 
@@ -68,20 +72,8 @@ def choose_source(
 
 
 def exchange_of(path: str) -> str:
-    """What `choose_source` chooses for a path: `binance`, `files` or `sample`."""
-    if path.partition(":")[0] == _BINANCE:
-        return _BINANCE
+    """What `choose_source` chooses for a path: the name of an exchange, `files` or `sample`."""
+    exchange = path.partition(":")[0]
+    if exchange in EXCHANGES:
+        return exchange
     return "files" if path else "sample"
-
-
-def _binance(access: ExchangeAccess, intervals: str, named: Sequence[str]) -> BarSource:
-    from backtest_pipeline.sources.binance.client import BinanceClient
-    from backtest_pipeline.sources.binance.klines import timeframe_of
-    from backtest_pipeline.sources.binance.source import BinanceBars
-
-    return BinanceBars(
-        BinanceClient(access.binance_url),
-        access.cache(),
-        [timeframe_of(interval.strip()) for interval in intervals.split(",")],
-        named,
-    )

@@ -24,13 +24,14 @@ from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.pipeline.stage import StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import SourceBars
+from backtest_pipeline.sources.choose import EXCHANGES
 from backtest_pipeline.storage.run_tables.retention import KINDS
 from backtest_pipeline.storage.tables.counts import Key, add_counts
 
 Kind = Literal["run", "walkforward", "portfolio", "optimize"]
 OTHER = "other"
 EXTERNAL = "external"
-EXCHANGES = ("sample", "files", "binance", EXTERNAL)
+SOURCES = ("sample", "files", *EXCHANGES, EXTERNAL)
 STAGES = ("bars", "features", "signals", "backtests", "walk_forward")
 _SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
@@ -68,7 +69,7 @@ _RUNS: dict[Kind, StoreMetric] = {
         "backtest_run_jobs_total",
         "counter",
         "Backtests of one strategy that ended, well or not",
-        {"exchange": EXCHANGES, "timeframe": tuple(TIMEFRAMES)},
+        {"exchange": SOURCES, "timeframe": tuple(TIMEFRAMES)},
     ),
     "walkforward": StoreMetric(
         "walkforward_runs_total", "counter", "Walk-forwards that ended, well or not"

@@ -21,15 +21,37 @@ from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 from backtest_pipeline.market.validation import Reason, RowIssue, validate_bars
 from backtest_pipeline.sources.base import AssetInfo, SourceBars
 from backtest_pipeline.sources.binance.client import BinanceClient
+from backtest_pipeline.sources.binance.klines import timeframe_of
 from backtest_pipeline.sources.binance.pull import pull
 from backtest_pipeline.sources.cache import BarCache, Held, Series, open_times
+from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.sources.spans import Span
 from backtest_pipeline.sources.stamps import from_open
 from backtest_pipeline.sources.tickers import ticker_of, told_apart
 
 EXCHANGE = "binance"
+_DEFAULT_INTERVAL = "1d"
 _AT_ONCE = 4
 _log = logging.getLogger(__name__)
+
+
+def open_source(access: ExchangeAccess, intervals: str, named: Sequence[str]) -> BinanceBars:
+    """The source that `binance:1h,1d` means; raises UnknownName for an interval it does not have.
+
+    Args:
+        access: how the exchange is asked, and where its bars are kept.
+        intervals: separated by commas; daily bars where empty.
+        named: the assets that are wanted by name.
+    """
+    return BinanceBars(
+        BinanceClient(access.binance_url),
+        access.cache(),
+        [
+            timeframe_of(interval.strip())
+            for interval in (intervals or _DEFAULT_INTERVAL).split(",")
+        ],
+        named,
+    )
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.monitoring.counters import (
-    EXCHANGES,
     LATENCIES,
     METRICS,
+    SOURCES,
     bucket_of,
     count_stage,
     counted,
@@ -250,7 +250,7 @@ def test_a_value_falls_in_the_bucket_that_is_not_below_it() -> None:
 def test_every_source_that_can_be_chosen_has_a_label() -> None:
     for path, label in (("", "sample"), ("/bars", "files"), ("binance:1h", "binance")):
         assert exchange_of(path) == label
-        assert label in EXCHANGES
+        assert label in SOURCES
 
 
 def test_names_and_labels_are_as_prometheus_wants_them_and_bounded() -> None:
