@@ -36,7 +36,7 @@ def explore(
     *,
     context: typer.Context,
     strategy: Annotated[
-        str, typer.Argument(help="ema, rsi, atr, bollinger, macd, or any strategy.")
+        str, typer.Argument(help="A strategy by its name or its first word, such as ema or macd.")
     ],
     typed: Typed[SweepSpec],
     bars: Bars = None,

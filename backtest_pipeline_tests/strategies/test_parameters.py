@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import backtest_pipeline.strategies
 from backtest_pipeline.market.errors import AmbiguousName, InvalidInput, UnknownName
 from backtest_pipeline.strategies.registry import Named, named, strategies, strategy_of
 
@@ -18,8 +20,17 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_strategy_is_registered() -> None:
-    assert strategies().keys() == GOOD.keys()
+def test_every_file_with_a_strategy_is_found_and_has_its_name() -> None:
+    folder = Path(backtest_pipeline.strategies.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "\nSTRATEGY = " in path.read_text()}
+    assert strategies().keys() == files
+    assert files >= GOOD.keys()
+
+
+@pytest.mark.parametrize("name", strategies())
+def test_defaults_are_within_their_own_bounds(name: str) -> None:
+    strategy = strategies()[name]
+    assert strategy.parse(strategy.parse({}).model_dump()) == strategy.parse({})
 
 
 def test_an_unknown_strategy_names_its_neighbours() -> None:

@@ -363,7 +363,7 @@ def test_a_peek_under_one_of_the_chosen_parameters_is_caught() -> None:
         require_no_look_ahead(panel, strategy, [{"fast": 4, "slow": 12}, *honest], panel.assets[0])
 
 
-@pytest.mark.parametrize("strategy", ["ema", "rsi", "atr", "bollinger", "macd"])
+@pytest.mark.parametrize("strategy", strategies())
 def test_no_strategy_of_ours_looks_ahead(strategy: str) -> None:
     bars = bp.load_bars(asset="S-BETA")
     found = bp.walk_forward(bars, strategy, search=Search("random", 6))
