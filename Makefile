@@ -36,7 +36,7 @@ fmt: $(READY)  ## the style put right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reference: $(READY)  ## docs/reference, generated from the code
+reference: $(READY)  ## docs/reference, features.md and metrics.md, generated from the code
 	$(BIN)/python -m backtest_pipeline_tests.docs.reference
 
 lint: $(READY)  ## style, types and the direction of imports

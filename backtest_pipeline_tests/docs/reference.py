@@ -1,4 +1,4 @@
-"""The pages of `docs/reference`, made from the code; the suite compares them."""
+"""The pages of `docs/reference` and two beside it, made from the code; the suite compares them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from pydantic_settings import BaseSettings
 from backtest_pipeline.cli.main import app
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
+from backtest_pipeline.market.features.catalogue import markdown
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
+from backtest_pipeline.simulation.metrics.metrics import metrics_page
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.postgres.migrations import migrate
@@ -272,6 +274,8 @@ def main() -> None:
         migrate(database)
         for name, text in pages(database).items():
             (FOLDER / name).write_text(text)
+        (FOLDER.parent / "features.md").write_text(markdown())
+        (FOLDER.parent / "metrics.md").write_text(metrics_page())
         database.close()
         embedded_server(home).release()
 

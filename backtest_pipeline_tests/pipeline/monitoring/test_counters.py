@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from importlib import import_module
+from inspect import getmembers, isclass
 from pathlib import Path
+from pkgutil import iter_modules
 from threading import Event
 from typing import Any
 
@@ -21,11 +24,13 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline import stages
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.monitoring.counters import (
     LATENCIES,
     METRICS,
     SOURCES,
+    STAGES,
     bucket_of,
     count_stage,
     counted,
@@ -251,6 +256,20 @@ def test_every_source_that_can_be_chosen_has_a_label() -> None:
     for path, label in (("", "sample"), ("/bars", "files"), ("binance:1h", "binance")):
         assert exchange_of(path) == label
         assert label in SOURCES
+
+
+def test_every_stage_has_a_label() -> None:
+    modules = [
+        import_module(f"{stages.__name__}.{found.name}") for found in iter_modules(stages.__path__)
+    ]
+    found = {
+        kind.name
+        for module in modules
+        for _, kind in getmembers(module, isclass)
+        if kind.__module__ == module.__name__ and isinstance(getattr(kind, "name", None), str)
+        if hasattr(kind, "stale")
+    }
+    assert found == set(STAGES)
 
 
 def test_names_and_labels_are_as_prometheus_wants_them_and_bounded() -> None:
