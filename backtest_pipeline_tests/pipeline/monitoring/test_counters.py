@@ -262,13 +262,8 @@ def test_every_stage_has_a_label() -> None:
     modules = [
         import_module(f"{stages.__name__}.{found.name}") for found in iter_modules(stages.__path__)
     ]
-    found = {
-        kind.name
-        for module in modules
-        for _, kind in getmembers(module, isclass)
-        if kind.__module__ == module.__name__ and isinstance(getattr(kind, "name", None), str)
-        if hasattr(kind, "stale")
-    }
+    classes = [kind for module in modules for _, kind in getmembers(module, isclass)]
+    found = {vars(kind).get("name") for kind in classes if hasattr(kind, "stale")}
     assert found == set(STAGES)
 
 
