@@ -65,7 +65,11 @@ def explore(
 
 
 def _show(found: SweepResult, sweep: Exploration, page: Path) -> None:
-    from backtest_pipeline.report.sweep_page import remarks, selection_told, surroundings_told
+    from backtest_pipeline.report.sweep_page import (
+        neighbourhood_sentence,
+        remarks,
+        selection_sentences,
+    )
 
     run = found.best_run
     of_what = "the synthetic sample market: " if run.synthetic else ""
@@ -78,8 +82,8 @@ def _show(found: SweepResult, sweep: Exploration, page: Path) -> None:
         say(f"rows of the source, skipped or flagged: {reason} {rows:,}")
     for remark in remarks(sweep.table, found.metric, found.left_out):
         say(remark)
-    say(f"around the best: {surroundings_told(sweep.surroundings, found.metric)}")
-    for sentence in selection_told(sweep.selection):
+    say(f"around the best: {neighbourhood_sentence(sweep.surroundings, found.metric)}")
+    for sentence in selection_sentences(sweep.selection):
         say(sentence)
     say(f"warning: {found.warning}")
     say(f"the best as a run: {run.run_id}")

@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
+from backtest_pipeline.cli.options import AsJson
 from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -26,7 +27,6 @@ app = typer.Typer(
 )
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _POLL_S = 1.0
 
 

@@ -15,6 +15,7 @@ from backtest_pipeline.cli.console import (
     rows_table,
     say,
 )
+from backtest_pipeline.cli.options import AsJson
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -31,7 +32,7 @@ def leaderboard(
     late_gates: Annotated[
         bool, typer.Option("--late-gates", help="Take gates registered after the results.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rank all current runs by deflated significance, and show the best."""
     _rank(scheme=scheme, tf=tf, limit=limit, gates=gates, late_gates=late_gates, as_json=as_json)
@@ -43,7 +44,7 @@ def negative_controls(
     bars: Annotated[int, typer.Option(help="Daily bars of each world.")] = 1461,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole search on markets without an edge: how often does it find one?"""
     _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)

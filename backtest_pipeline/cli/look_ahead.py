@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Bars, split
+from backtest_pipeline.cli.options import AsJson, Bars, SampledAssets, Timeframes, split
 from backtest_pipeline.cli.store import open_store
 
 _SHOWN = 20
@@ -18,12 +18,8 @@ app = typer.Typer()
 @app.command("look-ahead")
 def look_ahead(
     *,
-    assets: Annotated[
-        str, typer.Option(help="Stored symbols, separated by commas; a sample if not given.")
-    ] = "",
-    timeframes: Annotated[
-        str, typer.Option(help="Stored timeframes, separated by commas; all if not given.")
-    ] = "",
+    assets: SampledAssets = "",
+    timeframes: Timeframes = "",
     bars: Bars = None,
     seed: Annotated[int, typer.Option(help="Other seeds draw other cuts and futures.")] = 0,
     cuts: Annotated[int, typer.Option(help="Cuts of each timeframe.")] = 6,

@@ -30,6 +30,17 @@ FullRebuild = Annotated[
     bool, typer.Option("--full-rebuild", help="Compute also what has not changed.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _names(option: str, what: str, otherwise: str = "all") -> Any:
+    """An option that takes names separated by commas, for `split`."""
+    described = f"{what}, separated by commas; {otherwise} if not given."
+    return typer.Option(f"--{option}", help=described)
+
+
+Assets = Annotated[str, _names("assets", "Symbols")]
+SampledAssets = Annotated[str, _names("assets", "Symbols", "a sample")]
+Timeframes = Annotated[str, _names("timeframes", "Timeframes")]
 Signal = Annotated[
     str | None,
     typer.Option(help="Short for --strategy or --preset, for example rsi or ema_9_21."),

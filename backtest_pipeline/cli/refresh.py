@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -21,7 +21,7 @@ from backtest_pipeline.cli.console import (
     say,
     say_what_is_missing,
 )
-from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, split
+from backtest_pipeline.cli.options import AsJson, Assets, Bars, FullRebuild, Timeframes, split
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
@@ -49,12 +49,8 @@ def demo() -> None:
 @app.command()
 def refresh(
     *,
-    assets: Annotated[
-        str, typer.Option(help="Symbols, separated by commas; all of the source if not given.")
-    ] = "",
-    timeframes: Annotated[
-        str, typer.Option(help="Timeframes, separated by commas; all of the project if not given.")
-    ] = "",
+    assets: Assets = "",
+    timeframes: Timeframes = "",
     bars: Bars = None,
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import print_json, progress_shown, say
+from backtest_pipeline.cli.options import AsJson
+from backtest_pipeline.cli.store import open_store
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.replay.explain import Explanation, Move
@@ -26,7 +28,7 @@ def replay(
     code: Annotated[
         str, typer.Option(help="recorded: the sources that made the run; installed: today's.")
     ] = "recorded",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compute stored runs again from their snapshots, and compare the results bit by bit.
 
@@ -111,24 +113,16 @@ def _as_json(one: Replay) -> dict[str, Any]:
 def explain_diff(
     a: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
     b: Annotated[str, typer.Argument(help="Another run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which of data, code and configuration made two stored runs differ, and by how much.
 
     Both are computed again with one of these swapped at a time, from A towards B and back.
     """
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        from backtest_pipeline.cli.up import ensure_schema
+    with open_store() as workspace:
         from backtest_pipeline.pipeline.replay.explain import explain_runs
-        from backtest_pipeline.pipeline.workspace import open_workspace
-        from backtest_pipeline.storage.settings import load_settings
 
-        settings = load_settings()
-        ensure_schema(settings)
-        with open_workspace(settings, progress=progress) as workspace:
-            progress("loading", 1, 1)
-            found = explain_runs(workspace, a, b)
+        found = explain_runs(workspace, a, b)
     if as_json:
         print_json({**asdict(found), "a": str(found.a), "b": str(found.b), "movers": found.movers})
     else:

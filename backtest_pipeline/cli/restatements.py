@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, split
+from backtest_pipeline.cli.options import AsJson, Assets, Timeframes, split
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -16,10 +14,8 @@ app = typer.Typer()
 @app.command()
 def restatements(
     *,
-    assets: Annotated[str, typer.Option(help="Symbols, separated by commas; all if none.")] = "",
-    timeframes: Annotated[
-        str, typer.Option(help="Timeframes, separated by commas; all if none.")
-    ] = "",
+    assets: Assets = "",
+    timeframes: Timeframes = "",
     as_json: AsJson = False,
 ) -> None:
     """Find history that was changed after runs had used it, and how much PnL that moved."""

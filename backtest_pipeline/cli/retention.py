@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.options import AsJson
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -23,7 +24,7 @@ def retention(
     days: Annotated[
         float | None, typer.Option(help="Keep so many days; else BACKTEST_RETENTION_DAYS.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove old results that nobody has pinned and nothing needs, and files without a row."""
     with open_store() as workspace:

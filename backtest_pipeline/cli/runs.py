@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.options import AsJson
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -23,7 +24,6 @@ app = typer.Typer(name="runs", help="Stored runs: list, show, compare, export, p
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Runs; the beginnings of ids will do.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, progress_shown, rows_table, say
+from backtest_pipeline.cli.options import AsJson
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.database import Database
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 keys = typer.Typer(help="Keys of the HTTP service.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

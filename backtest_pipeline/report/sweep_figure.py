@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backtest_pipeline.report.number_formats import number_format
 from backtest_pipeline.report.sweep_traces import (
     GREY,
     Trace,
     at_values,
     curve_traces,
     heat_traces,
-    number_format,
     rounded,
 )
 from backtest_pipeline.research.robustness.neighbourhood import LOWER_IS_BETTER, Neighbourhood

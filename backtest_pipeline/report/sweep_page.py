@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from html import escape
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtest_pipeline.report.style import STYLE
-from backtest_pipeline.report.sweep_traces import shown
+from backtest_pipeline.report.number_formats import shown
+from backtest_pipeline.report.rendering import Tile, render
 from backtest_pipeline.research.robustness.neighbourhood import Neighbourhood, Shape, best_first
 from backtest_pipeline.research.validation.selection import Selection
 
@@ -28,13 +26,13 @@ _BUTTONS = ["toImage", "zoom2d", "pan2d", "resetScale2d"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What was swept: a strategy on one asset's bars, with what it assumes.
+    """What was swept: a strategy on one asset's bars, with the simulation's settings.
 
     Attributes:
         strategy, asset, timeframe: which.
         n_bars: bars that were traded.
         first, last: UTC days on which they close.
-        assumed: costs, direction and whatever else is not as usual, in words.
+        settings: direction, costs and each setting that is not at its default, in words.
     """
 
     strategy: str
@@ -43,59 +41,60 @@ class Subject:
     n_bars: int
     first: date
     last: date
-    assumed: str
+    settings: str
 
     def __str__(self) -> str:
         return (
             f"{self.asset} {self.timeframe}, {self.n_bars:,} bars from {self.first} to "
-            f"{self.last} (UTC); {self.assumed}"
+            f"{self.last} (UTC); {self.settings}"
         )
 
 
-def surroundings_told(found: Neighbourhood, metric: str) -> str:
-    """The best combination's neighbourhood as a sentence."""
+def neighbourhood_sentence(found: Neighbourhood, metric: str) -> str:
+    """How good the neighbours of the best combination are."""
     if found.median is None or found.rank is None:
-        return f"{found.shape}: none of the combinations one step away has a {metric}."
+        return f"{found.shape}: {metric} is undefined for all combinations one step away."
     n = len(found.neighbours)
-    of_them = f"its {n} neighbours" if n > 1 else "its neighbour"
-    told = (
-        f"{found.shape}: {of_them} have a median {metric} of {shown(metric, found.median)} "
-        f"(worst {shown(metric, found.worst)}), which is as good as or better than "
-        f"{found.rank:.0%} of all other combinations"
-    )
-    hint = {
-        Shape.PLATEAU: "even the worst of them beats the median of all",
-        Shape.SLOPE: "some of them do not beat the median of all",
-        Shape.PEAK: "that does not beat the median of all: the best is likely chance",
+    neighbours = f"its {n} neighbours have" if n > 1 else "its neighbour has"
+    judged = {
+        Shape.PLATEAU: "even the worst of them beats the median of all combinations",
+        Shape.SLOPE: "the worst of them does not beat the median of all combinations",
+        Shape.PEAK: "that does not beat the median of all combinations, so the best is likely "
+        "chance",
     }
-    return f"{told}; {hint[found.shape]}."
+    return (
+        f"{found.shape}: {neighbours} a median {metric} of {shown(metric, found.median)} "
+        f"(worst {shown(metric, found.worst)}), as good as or better than {found.rank:.0%} of "
+        f"the other combinations; {judged[found.shape]}."
+    )
 
 
-def selection_told(found: Selection) -> list[str]:
-    """What the best combination is worth, in sentences."""
-    n, effective = found.n_trials, found.n_trials_effective
-    told = []
+def selection_sentences(found: Selection) -> list[str]:
+    """How far the best combination can be luck."""
+    sentences = []
     if "dsr" not in found.undefined:
-        verdict = "more than luck" if found.dsr >= 0.95 else "what luck alone may bring"
-        told.append(
-            f"The best of {n:,} combinations ({effective:,.1f} of their own kind) has a deflated "
-            f"Sharpe ratio of {found.dsr:.0%} ({found.dsr_effective:.0%} for those of their own "
-            f"kind; {found.psr:.0%} if it had been the only one): {verdict}."
+        verdict = "at or above" if found.dsr >= 0.95 else "below"
+        sentences.append(
+            f"Deflated Sharpe ratio of the best: {found.dsr:.2f} after {found.n_trials:,} trials, "
+            f"{found.dsr_effective:.2f} after {found.n_trials_effective:,.1f} effective trials; "
+            f"probabilistic Sharpe ratio, as if it were the only trial: {found.psr:.2f}. After all "
+            f"trials it is {verdict} 0.95, the usual bar for more than luck."
         )
     if "pbo" not in found.undefined:
-        told.append(
-            f"Choosing by Sharpe ratio is overfitting with a probability of {found.pbo:.0%}: so "
-            "often the best of one half of the days was below the median in the other half."
+        sentences.append(
+            f"Probability of backtest overfitting: {found.pbo:.0%}, which is how often the "
+            "combination with the best Sharpe ratio on half of the days was below the median on "
+            "the other half."
         )
     if found.intervals:
         low, high = found.intervals["sharpe"]
         lowest, highest = found.intervals["total_return"]
-        told.append(
-            "Bootstrap 90 % interval of its daily returns: Sharpe ratio "
-            f"{low:.2f} to {high:.2f}, total return {lowest:.1%} to {highest:.1%}."
+        sentences.append(
+            f"Bootstrap 90 % interval of the best: Sharpe ratio {low:.2f} to {high:.2f}, total "
+            f"return {lowest:.1%} to {highest:.1%}."
         )
-    told += [f"Unknown: {name} ({why})." for name, why in found.undefined.items()]
-    return told
+    sentences += [f"Undefined: {name} ({why})." for name, why in found.undefined.items()]
+    return sentences
 
 
 def exploration_page(
@@ -116,41 +115,36 @@ def exploration_page(
         table: one row per combination, indexed by the parameters, one column per metric.
         metric: by which they are ranked; defined for one at least.
         surroundings: of the best.
-        warning: why the best is no evidence.
-        left_out: combinations that make no sense.
-        selection: what the best is worth.
+        warning: why the best is not to be trusted as it is.
+        left_out: combinations that were skipped as invalid.
+        selection: how far the best can be luck.
     """
     ranked = table.iloc[best_first(pd.Series(table[metric]))]
     values = pd.Series(ranked[metric])
     last = len(ranked) - 1
     tiles = [
-        ("best", values.iloc[0], combination(ranked, 0)),
-        ("its neighbours' median", surroundings.median, str(surroundings.shape)),
+        (f"best {metric}", values.iloc[0], combination(ranked, 0)),
+        ("median of its neighbours", surroundings.median, str(surroundings.shape)),
         ("median of all", values.iloc[last // 2], combination(ranked, last // 2)),
         ("worst", values.iloc[last], combination(ranked, last)),
     ]
-    shown_tiles = [(title, shown(metric, value), below) for title, value, below in tiles]
     held = float(pd.Series(ranked["benchmark_return"]).iloc[0])
-    shown_tiles.append(("buy and hold", shown("benchmark_return", held), "total return"))
-    return _PAGE.substitute(
-        style=STYLE,
-        title=escape(f"{subject.strategy} on {subject.asset} {subject.timeframe}"),
-        subject=escape(str(subject)),
-        metric=escape(metric),
-        warning=escape(warning),
-        surroundings=escape(surroundings_told(surroundings, metric)),
-        remarks="".join(f" {escape(told)}." for told in remarks(table, metric, left_out)),
-        selection=escape(" ".join(selection_told(selection))),
-        tiles="".join(
-            f'<div class="tile"><span>{escape(title)}</span><b>{escape(value)}</b>'
-            f"<small>{escape(below)}</small></div>"
-            for title, value, below in shown_tiles
-        ),
+    return render(
+        "sweep.html.j2",
+        title=f"{subject.strategy} on {subject.asset} {subject.timeframe}",
+        subject=str(subject),
+        warnings=[warning],
+        tiles=[
+            *(Tile(title, shown(metric, value), below) for title, value, below in tiles),
+            Tile("buy and hold", shown("benchmark_return", held), "total return"),
+        ],
+        metric=metric,
+        surroundings=neighbourhood_sentence(surroundings, metric),
+        remarks=list(remarks(table, metric, left_out)),
+        selection=selection_sentences(selection),
         figure=_figure_div(figure),
-        head="".join(f"<th>{escape(name)}</th>" for name in _columns(ranked, metric)),
-        rows="".join(_row(ranked, metric, i) for i in range(min(_ROWS, len(ranked)))),
-        n_rows=min(_ROWS, len(ranked)),
-        notes="".join(f"<li>{escape(note)}</li>" for note in _READING),
+        head=_columns(ranked, metric),
+        rows=[_row(ranked, metric, i) for i in range(min(_ROWS, len(ranked)))],
     )
 
 
@@ -170,21 +164,15 @@ def _figure_div(figure: Figure) -> str:
 
 
 def remarks(table: pd.DataFrame, metric: str, left_out: int) -> Iterator[str]:
-    """What of a sweep's combinations has no result, or a bitter one."""
+    """Combinations without a result and those that lost everything, counted by kind."""
     if left_out:
-        yield (
-            f"{left_out:,} combinations make no sense (one value must be below another) and were "
-            "left out"
-        )
+        yield f"combinations skipped because one parameter must be below another: {left_out:,}"
     undefined = int(np.isnan(table[metric].to_numpy(np.float64)).sum())
     if undefined:
-        yield f"{metric} is undefined for {undefined:,} combinations"
+        yield f"combinations whose {metric} is undefined: {undefined:,}"
     ruined = int((table["total_return"].to_numpy(np.float64) <= -1).sum())
     if ruined:
-        yield (
-            f"{ruined:,} combinations lost all of their equity and were liquidated, whatever "
-            f"their {metric}"
-        )
+        yield f"combinations that lost all equity and were liquidated: {ruined:,}"
 
 
 def combination(table: pd.DataFrame, position: int) -> str:
@@ -203,33 +191,14 @@ def _columns(ranked: pd.DataFrame, metric: str) -> list[str]:
     return [*map(str, ranked.index.names), metric, *beside]
 
 
-def _row(ranked: pd.DataFrame, metric: str, position: int) -> str:
+def _row(ranked: pd.DataFrame, metric: str, position: int) -> list[str]:
     values: Mapping[str, Any] = parameters(ranked, position)
     texts = [f"{value:g}" for value in values.values()]
-    texts += [
+    return texts + [
         shown(name, float(pd.Series(ranked[name]).iloc[position]))
         for name in _columns(ranked, metric)[len(values) :]
     ]
-    return f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>"
 
-
-_READING = (
-    (
-        "The menu changes the metric of the map and of the curves; a slider, where there is one, "
-        "changes a third parameter. The square marks the best cell shown."
-    ),
-    (
-        "Blue is better; where a metric can be a loss or a gain, white is zero and red is a loss. "
-        "Colours end at the 2nd and 98th percentile of all combinations."
-    ),
-    (
-        "The blue curve varies one parameter and keeps the others of the best combination; the "
-        "dotted line and the band are the median and the 10th to 90th percentile of all "
-        "combinations with that value."
-    ),
-    "A cell is empty where there is no combination, or its metric is undefined.",
-    "Every cell is a whole backtest: signals fill at the next open, costs included.",
-)
 
 # The figure's own menu is as long as its metrics, and longer than a small figure.
 _MENU = """
@@ -240,42 +209,3 @@ for (const button of menu.buttons) select.add(new Option(button.label));
 select.selectedIndex = menu.active;
 select.onchange = () => Plotly.update(plot, ...menu.buttons[select.selectedIndex].args);
 """
-
-_PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-$style  .card { padding: 12px; overflow-x: auto; }
-  th { text-align: right; font-weight: 600; border-bottom: 1px solid #d0d7de; color: #57606a; }
-  td { text-align: right; border-bottom: 1px solid #eaeef2; }
-  th, td { padding: 5px 12px; white-space: nowrap; }
-  tr:first-child td { font-weight: 600; }
-  label { color: #57606a; font-size: 13px; }
-  select { font: inherit; color: #1f2328; background: white; margin-left: 6px;
-           border: 1px solid #d0d7de; border-radius: 6px; padding: 4px 8px; }
-  ul { color: #57606a; padding-left: 20px; }
-</style>
-</head>
-<body>
-<main>
-<h1>$title</h1>
-<p>$subject</p>
-<p class="warning"><b>Not evidence.</b> $warning</p>
-<div class="tiles">$tiles</div>
-<p>Around the best $metric: $surroundings$remarks</p>
-<p>$selection</p>
-<div class="card"><label>metric <select id="metric"></select></label>
-$figure</div>
-<h2>The best $n_rows by $metric</h2>
-<div class="card"><table><thead><tr>$head</tr></thead><tbody>$rows</tbody></table></div>
-<h2>How to read this page</h2>
-<ul>$notes</ul>
-</main>
-</body>
-</html>
-""")

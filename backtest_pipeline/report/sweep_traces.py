@@ -9,26 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from backtest_pipeline.report.number_formats import number_format, shown
 from backtest_pipeline.research.robustness.neighbourhood import best_first
-from backtest_pipeline.simulation.metrics.metrics import METRICS
 
 BLUE, GREY, ORANGE = "#1f6feb", "#6e7781", "#fb8500"
 _HOVERED = ("sharpe", "total_return", "max_drawdown", "trade_count")
 _LABELLED_COLUMNS, _LABELLED_ROWS = 15, 22  # cells that are large enough for their number
 _GAPS = 40  # more rows or columns would be all gaps
-_UNITS = {metric.name: metric.unit for metric in METRICS}
-
-
-def number_format(metric: str) -> str:
-    """How a metric is written, as a format of Python and of d3 alike."""
-    if _UNITS[metric].startswith("fraction"):
-        return ".1%"
-    return ",.0f" if _UNITS[metric] in ("trades", "days", "quote currency") else ".2f"
-
-
-def shown(metric: str, value: float | None) -> str:
-    """A metric's value as text; a dash where it is undefined."""
-    return "-" if value is None or np.isnan(value) else format(value, number_format(metric))
 
 
 @dataclass(frozen=True)
@@ -153,7 +140,7 @@ def curve_traces(
         "mode": "lines+markers",
         "line": {"color": BLUE, "width": 2.2},
         "marker": {"size": 6},
-        "name": "others as in the best",
+        "name": "other parameters at the best",
     }
     square = {
         "mode": "markers",
@@ -192,7 +179,7 @@ def _spread(
     dotted = {"mode": "lines", "line": {"color": GREY, "width": 1.6, "dash": "dot"}}
     return [
         ({**edge, "showlegend": False}, low),
-        ({**shade, "name": "10 to 90 % of all"}, high),
+        ({**shade, "name": "10th to 90th percentile of all"}, high),
         ({**dotted, "name": "median of all"}, middle),
     ]
 

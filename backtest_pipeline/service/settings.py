@@ -14,26 +14,28 @@ from backtest_pipeline.storage.settings import PREFIX, read_settings
 
 
 class ServiceSettings(BaseSettings):
-    """What concerns the HTTP service alone; one field for each `BACKTEST_...` variable.
+    """Settings of the HTTP service; one field for each `BACKTEST_...` variable.
 
     Attributes:
-        service_host: address to listen on.
-        service_port: port to listen on; 0 for any that is free.
-        service_auth: `off` asks nobody for a key, and is refused unless the address is loopback.
-        service_rate_per_minute: requests of a user without a key of ours (OIDC, or `local`).
-        service_failures_per_minute: wrong keys that one address may try.
-        service_body_bytes: bodies beyond this are refused.
-        service_timeout_s: a synchronous computation that takes longer is ended.
+        service_host: address that `serve` listens on.
+        service_port: port that `serve` listens on; 0 for any that is free.
+        service_auth: `off` takes requests without a key, on a loopback address only.
+        service_rate_per_minute: requests a minute of a user without an API key (OIDC, or `local`).
+        service_failures_per_minute: wrong keys a minute that one address may try.
+        service_body_bytes: size of a request's body above which it is refused.
+        service_timeout_s: seconds after which a synchronous computation is ended.
         service_waiting: synchronous requests that may wait for a worker; more are refused.
-        service_grace_s: how long requests under way may take after the service was told to stop.
-        service_metrics_token: with which Prometheus reads `/metrics` without a key; a secret.
+        service_grace_s: seconds that requests under way may take after SIGTERM.
+        service_metrics_token: token with which Prometheus reads `/metrics` from another machine, 16
+            characters at least; a secret. Empty where a viewer's key is used.
         service_cors_origins: origins whose pages may call the service, separated by commas.
-        service_trusted_proxies: addresses whose `X-Forwarded-For` is believed, by commas.
-        optimizer_max_concurrency: warm worker processes at most, and never more than cores.
-        oidc_issuer: address of the OpenID provider whose tokens are taken; empty for none.
-        oidc_audience: what a token must be meant for.
+        service_trusted_proxies: addresses whose `X-Forwarded-For` is believed, separated by commas.
+        optimizer_max_concurrency: most warm worker processes, and never more than cores.
+        oidc_issuer: address of the OpenID provider whose tokens are accepted; empty for none.
+        oidc_audience: audience that its tokens must have; given with the issuer, and only then.
         oidc_roles_claim: claim that holds the roles; dots lead into nested claims.
-        oidc_viewer_role, oidc_runner_role: what the provider calls our two roles.
+        oidc_viewer_role: the provider's name of the role `viewer`.
+        oidc_runner_role: the provider's name of the role `runner`.
     """
 
     model_config = SettingsConfigDict(

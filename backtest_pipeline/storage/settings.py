@@ -44,34 +44,43 @@ def default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Everything that says where data lives; one field for each `BACKTEST_...` variable.
+    """Where data lives and how it is computed; one field for each `BACKTEST_...` variable.
 
     Attributes:
-        run_store_mode: `embedded` for a private PostgreSQL server below `home`, or `postgres`.
-        postgres_dsn: how to reach the server in mode `postgres`; a URL or `key=value` words.
-        home: absolute folder of the embedded server and, by default, the artifacts.
-        bars: file or folder of bars, or `binance`; empty for the synthetic sample market.
-        timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
-        store_retry_s: how long a database that has gone away is waited for before work that
-            needs it is given up; 0 for not at all.
-        artifacts_url: a local folder, or a bucket and maybe a prefix in it, such as
-            `s3://bucket/prefix`; empty for `<home>/artifacts`.
-        optimizer_max_combinations: combinations of parameters that a search evaluates at most.
+        run_store_mode: `embedded` for a private PostgreSQL server below the home, or `postgres` for
+            a server of yours.
+        postgres_dsn: connection string in mode `postgres`, a URL or `key=value` words; a secret.
+        home: absolute folder of the embedded server, Dagster's settings and, by default, the
+            artifacts.
+        bars: file or folder of bars, or an exchange with an interval such as `binance:1h`
+            (docs/data-sources.md); empty for the synthetic sample market.
+        timeframes: timeframes that assets are partitioned by, separated by spaces or commas.
+        store_retry_s: seconds to wait for a database that has gone away before the work that needs
+            it fails; 0 for not at all.
+        artifacts_url: an absolute local folder, or a bucket with or without a prefix (`s3://`,
+            `az://`, `abfss://`, `gs://`; docs/operations.md); empty for `<home>/artifacts`.
+        optimizer_max_combinations: most combinations of parameters that one sweep evaluates.
         wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
-        binance_url: base address of the exchange's REST interface.
-        use_cache: whether bars of an exchange are kept, and taken from what was kept.
-        cache_folder: absolute folder of the kept bars, or empty for `<home>/cache/bars`.
-        cache_max_gb: kept bars beyond this are removed, those used longest ago first.
-        cache_max_days: kept bars that were not used for so long are removed.
-        retention_days: results that ended longer ago go, unless they are pinned or needed.
-        features_table: the user's own table of features, `table` or `schema.table`; empty where
+        binance_url: base address of Binance's REST interface.
+        use_cache: whether bars of an exchange are kept, and read from what was kept.
+        cache_folder: absolute folder of the kept bars; empty for `<home>/cache/bars`.
+        cache_max_gb: size above which kept bars are removed, those used longest ago first; so are
+            local copies of a bucket's artifacts.
+        cache_max_days: days after which kept bars that were not used are removed.
+        retention_days: days after which results are removed when retention runs, unless they are
+            pinned or needed (docs/results.md).
+        features_table: your own table of features, `table` or `schema.table`
+            (docs/external-features.md); it is used in place of `BACKTEST_BARS`. Empty where
             features are built here.
-        features_dsn: how to reach its database; empty where it lies in the store's own.
-        features_ema_table: table of EMAs beside it; empty where they are computed from closes.
-        features_assets_table: table with the symbol of each id; empty for `ID-<id>`.
-        features_filters: `column=value` of each key column that the table has besides
-            id, ts and tf, separated by commas; `|` between the values of one column.
-        log_format: `json` or `text`; empty for the usual one of each command.
+        features_dsn: connection string of its database, for a role that may only read; a secret.
+            Empty where it lies in the store's own database.
+        features_ema_table: table of EMAs beside it; empty where EMAs are computed from closes.
+        features_assets_table: table with `id` and `symbol` of its assets; empty for the symbols of
+            the store, or `ID-<id>`.
+        features_filters: which rows count where the table's key has columns besides id, ts and tf:
+            `alignment_source=multi_tf,venue_id=1`, with `|` between the values of one column.
+        log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
+            `json` from the service and `text` from commands.
     """
 
     model_config = SettingsConfigDict(
@@ -271,7 +280,7 @@ def _unread(name: str, known: Iterable[str]) -> str:
     # Without the prefix, which would make any two of them alike.
     ends = [one.removeprefix(PREFIX) for one in sorted(known)]
     near = get_close_matches(name.upper().removeprefix(PREFIX), ends, n=1)
-    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/operations.md lists all"
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference/settings.md lists all"
     return f"{name} is not a setting; {hint}"
 
 

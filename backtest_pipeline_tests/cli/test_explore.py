@@ -102,9 +102,9 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
     with cli.database.begin() as connection:
         best = connection.scalar(sa.text("SELECT run_id FROM backtest_runs"))
     assert f"the best as a run: {best}" in answer.out
-    assert "The best of 6 combinations (" in answer.out
-    assert "Choosing by Sharpe ratio is overfitting with a probability of" in answer.out
-    assert "The best of 6 combinations (" in page.read_text(encoding="utf-8")
+    assert "Deflated Sharpe ratio of the best: " in answer.out
+    assert "Probability of backtest overfitting: " in answer.out
+    assert "Probability of backtest overfitting: " in page.read_text(encoding="utf-8")
 
 
 def test_what_was_swept_weighs_on_the_run_of_the_best(cli: CommandLine, tmp_path: Path) -> None:

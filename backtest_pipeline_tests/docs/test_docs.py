@@ -65,15 +65,6 @@ def test_the_api_that_is_documented_is_the_api_that_there_is() -> None:
         _ = backtest_pipeline.nothing
 
 
-def test_every_setting_is_documented() -> None:
-    from backtest_pipeline.service.settings import ServiceSettings
-    from backtest_pipeline.storage.settings import PREFIX, Settings
-
-    text = (ROOT / "docs/operations.md").read_text()
-    for name in (*Settings.model_fields, *ServiceSettings.model_fields):
-        assert f"`{PREFIX}{name.upper()}`" in text
-
-
 @pytest.mark.parametrize(
     "document",
     ["README.md", *(f"{path.relative_to(ROOT)}" for path in (ROOT / "docs").rglob("*.md"))],

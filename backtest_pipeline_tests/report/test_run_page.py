@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ def facts(**changed: Any) -> RunFacts:
         "drawdown": rising * 0,
         "trades": (),
         "n_trades": 0,
-        "assumed": {"costs": {"fee_bps": 10}},
+        "settings": {"costs": {"fee_bps": 10}},
         "provenance": {"run_id": "1234"},
     }
     return RunFacts(**{**usual, **changed})
@@ -38,7 +39,7 @@ def test_the_page_shows_what_the_run_came_to_and_why_a_metric_is_not_known() -> 
     assert "fewer than two daily returns" in page
     assert "costs.fee_bps" in page
     assert page.count("<svg") == 2
-    assert "No trade was made." in page
+    assert "No trades." in page
     assert "NaN" not in page
     assert "None" not in page
 
@@ -57,7 +58,7 @@ def test_the_page_shows_the_first_trades_and_says_how_many_there_are() -> None:
     page = run_page(facts(trades=[trade], n_trades=2))
     assert "2024-01-05 12:30" in page
     assert "1.25%" in page
-    assert "The first 1 of 2." in page
+    assert "The first 1 of 2 trades." in page
 
 
 def test_nothing_on_the_page_is_taken_for_markup() -> None:
@@ -68,7 +69,7 @@ def test_nothing_on_the_page_is_taken_for_markup() -> None:
             warnings=[HOSTILE],
             undefined={"sharpe": HOSTILE},
             trades=[{"direction": HOSTILE}],
-            assumed={HOSTILE: HOSTILE},
+            settings={HOSTILE: HOSTILE},
             provenance={HOSTILE: {HOSTILE: HOSTILE}},
         )
     )
@@ -80,3 +81,10 @@ def test_a_run_without_a_benchmark_has_its_own_curve() -> None:
     page = run_page(facts(benchmark=pd.Series(float("nan"), INDEX)))
     assert "buy and hold</text>" not in page
     assert page.count("<svg") == 2
+
+
+def test_the_page_is_the_same_to_the_byte_and_loads_nothing() -> None:
+    page = run_page(facts())
+    assert page == run_page(facts())
+    assert page.startswith("<!DOCTYPE html>\n")
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|url\(|@import""", page)

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from plotly.graph_objects import Figure
 
+from backtest_pipeline.report.number_formats import number_format
 from backtest_pipeline.report.sweep_figure import sweep_figure
-from backtest_pipeline.report.sweep_page import Subject, exploration_page, surroundings_told
-from backtest_pipeline.report.sweep_traces import number_format
+from backtest_pipeline.report.sweep_page import Subject, exploration_page, neighbourhood_sentence
 from backtest_pipeline.research.robustness.neighbourhood import neighbourhood
 from backtest_pipeline.research.validation.selection import Tried, selection
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
@@ -123,7 +123,7 @@ def test_the_curves_go_through_the_best_and_over_the_median_of_all() -> None:
     figure = drawn(table)
     best = table["sharpe"].idxmax()
     assert isinstance(best, tuple)
-    curves = [t for t in figure["data"] if t.get("name") == "others as in the best"]
+    curves = [t for t in figure["data"] if t.get("name") == "other parameters at the best"]
     medians = [t for t in figure["data"] if t.get("name") == "median of all"]
     assert len(curves) == len(medians) == 2
     for i, (curve, median) in enumerate(zip(curves, medians, strict=True)):
@@ -140,7 +140,7 @@ def test_one_parameter_has_a_curve_and_no_map() -> None:
     assert heat_maps(figure) == []
     assert "sliders" not in figure["layout"]
     assert [trace["name"] for trace in figure["data"]] == [
-        "others as in the best",
+        "other parameters at the best",
         "best combination",
     ]
 
@@ -184,11 +184,11 @@ def test_the_page_is_whole_ranks_and_warns() -> None:
     page = page_of(table, "BTC")
     assert "<h1>ema on BTC 1D</h1>" in page
     assert "Beware." in page
-    assert "7 combinations make no sense" in page
-    assert "sharpe is undefined for 1 combinations" in page
+    assert "Combinations skipped because one parameter must be below another: 7." in page
+    assert "Combinations whose sharpe is undefined: 1." in page
     ruined = np.count_nonzero(table["total_return"].to_numpy() <= -1)
     assert ruined
-    assert f"{ruined} combinations lost all of their equity" in page
+    assert f"lost all equity and were liquidated: {ruined}." in page
     best = table["sharpe"].idxmax()
     assert isinstance(best, tuple)
     assert f"fast {best[0]}, slow {best[1]}" in page
@@ -204,9 +204,9 @@ def test_names_are_text_and_not_markup() -> None:
 def test_the_surroundings_are_told_in_words() -> None:
     index = pd.MultiIndex.from_tuples([(n,) for n in range(5)], names=["fast"])
     alone = pd.Series([0.5, 0.4, 0.1, 2.0, 0.0], index, name="sharpe")
-    told = surroundings_told(neighbourhood(alone), "sharpe")
+    told = neighbourhood_sentence(neighbourhood(alone), "sharpe")
     assert told.startswith("lone peak: its 2 neighbours have a median sharpe of 0.05 (worst 0.00)")
     assert "likely chance" in told
     nobody = pd.Series([np.nan, 1.0], index[:2], name="sharpe")
-    told = surroundings_told(neighbourhood(nobody), "sharpe")
-    assert told == "no neighbours: none of the combinations one step away has a sharpe."
+    told = neighbourhood_sentence(neighbourhood(nobody), "sharpe")
+    assert told == "no neighbours: sharpe is undefined for all combinations one step away."

@@ -10,8 +10,6 @@ from pathlib import Path
 from starlette.testclient import TestClient
 
 from backtest_pipeline.service.problems import KINDS
-from backtest_pipeline.service.settings import ServiceSettings
-from backtest_pipeline.storage.settings import PREFIX
 from backtest_pipeline_tests.service.conftest import Server, Store
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,12 +19,6 @@ PAGE = (DOCS / "service.md").read_text()
 def test_every_problem_is_documented_as_it_is() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| (.+) \|$", PAGE, re.MULTILINE)
     assert rows == [(code, str(kind.status), kind.title) for code, kind in KINDS.items()]
-
-
-def test_every_setting_is_documented() -> None:
-    text = (DOCS / "operations.md").read_text()
-    for name in ServiceSettings.model_fields:
-        assert f"`{PREFIX}{name.upper()}`" in text, name
 
 
 def test_every_route_is_on_the_page(client: TestClient) -> None:

@@ -116,7 +116,7 @@ def test_variables_that_nobody_reads_are_told_with_the_nearest_name(
     monkeypatch.setenv("BACKTEST_EMPTY", "")
     assert unread_variables(Settings, ServiceSettings) == [
         "BACKTEST_ARTIFACT_URL is not a setting; did you mean BACKTEST_ARTIFACTS_URL?",
-        "BACKTEST_COFFEE is not a setting; docs/operations.md lists all",
+        "BACKTEST_COFFEE is not a setting; docs/reference/settings.md lists all",
         "BACKTEST_OIDC_VIEWERS_ROLE is not a setting; did you mean BACKTEST_OIDC_VIEWER_ROLE?",
         "BACKTEST_SERVICE_PROT is not a setting; did you mean BACKTEST_SERVICE_PORT?",
     ]

@@ -40,7 +40,7 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 )
 
 DEFAULT_GATES = "default"
-_METRICS = {component.metric for scheme in SCHEMES for component in scheme.components}
+_METRICS = {metric for scheme in SCHEMES for metric in scheme.weights}
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay gave another result, see table quarantined_runs"
 _BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"

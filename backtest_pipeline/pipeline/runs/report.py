@@ -26,7 +26,7 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
     with workspace.database.begin() as connection:
         synthetic = run.symbol in synthetic_among(connection, [run.symbol])
     index = utc_index(series["ts"].cast(pa.int64()).to_numpy())
-    assumed = {name: fact for name, fact in run.config.items() if name != "signal"}
+    settings = {name: fact for name, fact in run.config.items() if name != "signal"}
     return run_page(
         RunFacts(
             title=f"{run.signal_name} on {run.symbol} {run.timeframe}",
@@ -39,7 +39,7 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
             drawdown=pd.Series(series["drawdown"].to_numpy(), index),
             trades=trades.rows,
             n_trades=int(run.metrics["trade_count"] or 0),
-            assumed=assumed,
+            settings=settings,
             provenance={"run_id": run.run_id, **run.provenance},
         )
     )
@@ -77,12 +77,12 @@ def _subject(run: RunDetail) -> str:
 
 def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
     if synthetic:
-        yield "The bars are synthetic: they were invented, and nothing found in them is a finding."
+        yield "The bars are synthetic: results on them say nothing about a real market."
     if run.quarantine:
-        yield f"In quarantine, because a replay gave another result: {run.quarantine['reason']}"
+        yield f"In quarantine: a replay gave another result ({run.quarantine['reason']})."
     if run.results.get("liquidated"):
         yield "The account was liquidated."
-    if refused := run.results.get("blocked_entries"):
-        yield f"{refused:,} entries were refused, as the account could not carry them."
+    if blocked := run.results.get("blocked_entries"):
+        yield f"Blocked entries: {blocked:,}, which the account could not carry."
     if not run.is_current:
         yield "A newer run of this configuration is stored."

@@ -91,61 +91,70 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
 @retried
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Best and worst runs by Sharpe, and the equity of the best against buy and hold."""
-    box = _box(partitions)
     with workspace.database.begin() as connection:
-        runs = current_runs(connection, symbols=box.symbols, timeframes=box.timeframes)
-        synthetic = synthetic_among(connection, box.symbols)
-    quality = _quality(workspace, "backtests", partitions)
-    apart = quarantine_summary(workspace, partitions, "full")
+        runs = current_runs(connection, **_box(partitions)._asdict())
+    common = _runs_summary(workspace, partitions, runs, "backtests", "full")
     if not runs:
-        return Summary(apart.numbers, {**quality.tables, **apart.tables})
-    ranked = by_sharpe(runs)
-    return Summary(
-        {
-            "runs": len(runs),
-            "trades": int(sum(run["trade_count"] for run in runs)),
-            "runs_beating_benchmark": beating_benchmark(runs),
-            "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
-            "synthetic_assets": len(synthetic),
-            **apart.numbers,
-        },
-        {
-            **quality.tables,
-            **apart.tables,
-            **_extremes(ranked),
-        },
-        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
-    )
+        return common
+    numbers = {
+        "runs": len(runs),
+        "trades": int(sum(run["trade_count"] for run in runs)),
+        "runs_beating_benchmark": beating_benchmark(runs),
+        "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
+    }
+    tables = _extremes(by_sharpe(runs))
+    return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
 
 
 @retried
 def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """How many strategies keep what they promise in training, and the out-of-sample runs."""
-    box = _box(partitions)
     with workspace.database.begin() as connection:
-        runs = current_walk_forwards(connection, symbols=box.symbols, timeframes=box.timeframes)
-        synthetic = synthetic_among(connection, box.symbols)
-    quality = _quality(workspace, "walk_forward", partitions)
-    apart = quarantine_summary(workspace, partitions, "walk_forward")
+        runs = current_walk_forwards(connection, **_box(partitions)._asdict())
+    common = _runs_summary(workspace, partitions, runs, "walk_forward", "walk_forward")
     if not runs:
-        return Summary(apart.numbers, {**quality.tables, **apart.tables})
+        return common
     verdicts = Counter(run["verdict"] for run in runs)
     ranked = by_sharpe(runs)
     judged = [
         {**row, "efficiency": rounded(run["efficiency"]), "verdict": run["verdict"]}
         for row, run in zip(run_rows(ranked), ranked, strict=True)
     ]
-    return Summary(
-        {
-            "runs": len(runs),
-            "folds": sum(run["n_folds"] for run in runs),
-            **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
-            "synthetic_assets": len(synthetic),
-            **apart.numbers,
-        },
-        {**quality.tables, **apart.tables, "best_out_of_sample": judged[: 2 * _SHOWN]},
-        run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None,
-    )
+    numbers = {
+        "runs": len(runs),
+        "folds": sum(run["n_folds"] for run in runs),
+        **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
+    }
+    tables = {"best_out_of_sample": judged[: 2 * _SHOWN]}
+    return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
+
+
+def _runs_summary(
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    runs: Sequence[Run],
+    dataset: str,
+    split: str,
+) -> Summary:
+    """Rows by reason, quarantined runs, and the chart of the best run.
+
+    Args:
+        workspace: the open store.
+        partitions: whose runs.
+        runs: those that are current.
+        dataset: what the rows of the source were read for.
+        split: `full`, or `walk_forward` for out-of-sample runs.
+    """
+    tables = _quality(workspace, dataset, partitions).tables
+    apart = quarantine_summary(workspace, partitions, split)
+    tables = {**tables, **apart.tables}
+    if not runs:
+        return Summary(apart.numbers, tables)
+    with workspace.database.begin() as connection:
+        synthetic = synthetic_among(connection, _box(partitions).symbols)
+    ranked = by_sharpe(runs)
+    chart = run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None
+    return Summary({"synthetic_assets": len(synthetic), **apart.numbers}, tables, chart)
 
 
 def quarantine_summary(

@@ -83,10 +83,10 @@ class Exploration:
 
     @property
     def warning(self) -> str:
-        """What the best of a sweep is not."""
+        """Why the best of a sweep is not to be trusted as it is."""
         return (
-            f"{len(self.table):,} combinations were tried on the same bars, and the best of many "
-            "looks good by luck alone: it is not evidence. Test it on bars that it has not seen."
+            f"{len(self.table):,} combinations were tried on the same bars; the best of many looks "
+            "good by luck alone, so it is not evidence. Test it out of sample."
         )
 
     def figure(self) -> Figure:
@@ -265,7 +265,7 @@ def sweep(
             n_bars=int(keep.sum()),
             first=days[0],
             last=days[1],
-            assumed=_assumed(config, funding),
+            settings=_settings(config, funding),
         ),
         selection=selection(
             Tried.join(tried, best_part, drawn), len(table), risk_free=config.risk_free
@@ -279,24 +279,24 @@ def require_metric(name: str) -> None:
         raise UnknownName("metric", name, METRIC_NAMES)
 
 
-def _assumed(config: SimulationConfig, funding: FundingRates | None) -> str:
-    """Direction and costs, and whatever else differs from the usual."""
+def _settings(config: SimulationConfig, funding: FundingRates | None) -> str:
+    """Direction, costs, and each setting that is not at its default, in words."""
     costs, usual = config.costs, SimulationConfig()
-    told = [
+    settings = [
         f"direction {config.direction}",
         f"fee {costs.fee_bps:g} and slippage {costs.slippage_bps:g} basis points a side",
     ]
     if funding:
-        told.append("funding by a table of rates")
+        settings.append("funding by a table of rates")
     elif costs.funding_bps_day:
-        told.append(f"funding {costs.funding_bps_day:g} basis points a day")
-    told += [
+        settings.append(f"funding {costs.funding_bps_day:g} basis points a day")
+    settings += [
         f"{field.name} {_in_words(getattr(config, field.name))}"
         for field in fields(config)
         if field.name not in ("direction", "costs")
         and getattr(config, field.name) != getattr(usual, field.name)
     ]
-    return ", ".join(told)
+    return ", ".join(settings)
 
 
 def _in_words(value: Any) -> str:
@@ -304,4 +304,4 @@ def _in_words(value: Any) -> str:
         return str(value)
     given = {field.name: getattr(value, field.name) for field in fields(value)}
     words = ", ".join(f"{name} {v:g}" for name, v in given.items() if v is not None)
-    return f"{type(value).__name__}({words})"
+    return f"({words})"

@@ -17,6 +17,7 @@ import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.ranking.trials import Family, deflate
+from backtest_pipeline.research.robustness.neighbourhood import LOWER_IS_BETTER
 from backtest_pipeline.simulation.metrics.significance import SharpeMoments
 
 LEADERBOARD_VERSION = 1
@@ -72,67 +73,47 @@ def with_significance(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Component:
-    """A metric within a score, and which way is better."""
-
-    metric: str
-    higher_is_better: bool
-    weight: float
-
-
-@dataclass(frozen=True)
 class Scheme:
-    """A composite score: the weighted mean of what share of the board a run is ahead of."""
+    """A composite score: the weighted mean of what share of the board a run is ahead of.
+
+    Attributes:
+        name: what it is asked for by.
+        about: what it looks at.
+        weights: of each metric; LESS_IS_BETTER says which way is ahead.
+    """
 
     name: str
     about: str
-    components: tuple[Component, ...]
+    weights: Mapping[str, float]
 
 
+LESS_IS_BETTER = LOWER_IS_BETTER | {"cost_share"}
 SCHEMES = (
     Scheme(
         "balanced",
         "significance, return for risk, drawdown and costs",
-        (
-            Component("dsr", True, 3),
-            Component("sharpe", True, 2),
-            Component("calmar", True, 2),
-            Component("max_drawdown", True, 2),
-            Component("cost_share", False, 1),
-        ),
+        {"dsr": 3, "sharpe": 2, "calmar": 2, "max_drawdown": 2, "cost_share": 1},
     ),
     Scheme(
         "risk_focus",
         "how little there was to bear",
-        (
-            # A drawdown is negative, and so is a shortfall: the higher, the smaller the loss.
-            Component("max_drawdown", True, 3),
-            Component("expected_shortfall_95", True, 2),
-            Component("annual_volatility", False, 2),
-            Component("max_drawdown_duration_days", False, 2),
-            Component("sortino", True, 1),
-        ),
+        {
+            "max_drawdown": 3,
+            "expected_shortfall_95": 2,
+            "annual_volatility": 2,
+            "max_drawdown_duration_days": 2,
+            "sortino": 1,
+        },
     ),
     Scheme(
         "quality",
         "how much evidence there is, and how even the trades are",
-        (
-            Component("dsr", True, 4),
-            Component("trade_count", True, 2),
-            Component("profit_factor", True, 2),
-            Component("win_rate", True, 1),
-            Component("information_ratio", True, 1),
-        ),
+        {"dsr": 4, "trade_count": 2, "profit_factor": 2, "win_rate": 1, "information_ratio": 1},
     ),
     Scheme(
         "low_cost",
         "how little of what was earned went to the venue",
-        (
-            Component("cost_share", False, 4),
-            Component("turnover", False, 3),
-            Component("sharpe", True, 2),
-            Component("dsr", True, 1),
-        ),
+        {"cost_share": 4, "turnover": 3, "sharpe": 2, "dsr": 1},
     ),
 )
 
@@ -155,23 +136,22 @@ def score(runs: pd.DataFrame, scheme: Scheme) -> np.ndarray:
 
     Args:
         runs: RUN_COLUMNS and DERIVED.
-        scheme: its components.
+        scheme: its metrics and their weights.
 
     Returns:
         float64 `(n_runs,)`; a run that is alone is at 0.5 in all that is defined.
     """
-    total = sum(component.weight for component in scheme.components)
-    shares = [component.weight * _share_behind(runs, component) for component in scheme.components]
-    return np.sum(shares, axis=0) / total
+    shares = [weight * _share_behind(runs, metric) for metric, weight in scheme.weights.items()]
+    return np.sum(shares, axis=0) / sum(scheme.weights.values())
 
 
-def _share_behind(runs: pd.DataFrame, component: Component) -> np.ndarray:
-    values = pd.Series(runs[component.metric]).astype(float)
+def _share_behind(runs: pd.DataFrame, metric: str) -> np.ndarray:
+    values = pd.Series(runs[metric]).astype(float)
     known = values.notna().to_numpy()
     others = len(values) - 1
     if others == 0:
         return np.where(known, 0.5, 0.0)
-    ranks = values.rank(ascending=component.higher_is_better).to_numpy()
+    ranks = values.rank(ascending=metric not in LESS_IS_BETTER).to_numpy()
     return np.where(known, (ranks - 1 + np.count_nonzero(~known)) / others, 0.0)
 
 

@@ -22,55 +22,42 @@ ArtifactName = Annotated[
 ]
 
 
-class JobQuery(BaseModel):
-    """Which jobs are wanted; what is not given is any."""
+class ListQuery(BaseModel):
+    """A page of a list about strategies on assets; what is not given is any."""
 
     model_config = ConfigDict(extra="forbid")
 
-    created_by: Word
-    kind: Word
     strategy: Word
     symbol: Word
     timeframe: Word
+    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
+    after: str | None = Field(
+        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
+    )
+
+
+class JobQuery(ListQuery):
+    """Which jobs are wanted; what is not given is any."""
+
+    created_by: Word
+    kind: Word
     status: Word
     created_from: date | None = Field(None, description="first UTC day on which they were asked")
     created_until: date | None = Field(None, description="UTC day after the last")
     text: Word
-    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
-    after: str | None = Field(
-        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
-    )
 
 
-class BlockQuery(BaseModel):
-    """Which blocked entries are counted; what is not given is any."""
+class BlockQuery(ListQuery):
+    """Which blocked entries are counted, a run in each row; what is not given is any."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    strategy: Word
-    symbol: Word
-    timeframe: Word
     reason: Word
-    limit: int = Field(50, ge=1, le=MOST_ROWS, description="runs of the page")
-    after: str | None = Field(
-        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
-    )
 
 
-class RunQuery(BaseModel):
+class RunQuery(ListQuery):
     """Which runs are wanted; what is not given is any."""
 
-    model_config = ConfigDict(extra="forbid")
-
     requested_by: Word
-    strategy: Word
-    symbol: Word
-    timeframe: Word
     completed_from: date | None = Field(None, description="first UTC day on which they ended")
     completed_until: date | None = Field(None, description="UTC day after the last")
     status: Word
     text: Word
-    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
-    after: str | None = Field(
-        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
-    )

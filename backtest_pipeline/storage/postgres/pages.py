@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from backtest_pipeline.market.errors import InvalidInput
 
@@ -51,6 +53,36 @@ def require_limit(limit: int) -> int:
     if not 1 <= limit <= MOST_ROWS:
         raise InvalidInput(f"a page has from 1 to {MOST_ROWS} rows, not {limit}")
     return limit
+
+
+def equal(columns: Mapping[str, Any], bound: dict[str, Any]) -> Iterator[str]:
+    """Conditions that columns equal the values that are given; None is any.
+
+    Args:
+        columns: the value to look for, by column, with or without its table before a dot.
+        bound: takes the values.
+    """
+    for column, value in columns.items():
+        if value is not None:
+            name = column.rpartition(".")[2]
+            bound[name] = value
+            yield f"{column} = :{name}"
+
+
+def older(after: str | None, at: str, row_id: str, bound: dict[str, Any]) -> Iterator[str]:
+    """The condition that a list with the newest first goes on after a cursor.
+
+    Args:
+        after: cursor of the page before; None for the first page, which has no condition.
+        at, row_id: the columns that the list is ordered by, an instant and a UUID.
+        bound: takes the values.
+
+    Raises:
+        InvalidInput: for a damaged cursor.
+    """
+    if after is not None:
+        bound["after_at"], bound["after_id"] = key_of(after, datetime.fromisoformat, UUID)
+        yield f"({at}, {row_id}) < (:after_at, :after_id)"
 
 
 def cursor_of(*key: object) -> str:

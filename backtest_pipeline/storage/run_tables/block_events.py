@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.storage.postgres.pages import Page, key_of, page_of, require_limit
+from backtest_pipeline.storage.postgres.pages import (
+    Page,
+    equal,
+    key_of,
+    older,
+    page_of,
+    require_limit,
+)
 
 REASONS = (
     *("daily_cap", "symbol_veto", "risk", "risk_budget", "direction", "category", "plan_limit"),
@@ -82,29 +88,20 @@ def count_blocks(
         InvalidInput: for a limit out of range, or a damaged cursor.
     """
     bound: dict[str, Any] = {"n": require_limit(limit) + 1}
-    conditions = ["r.completed_at IS NOT NULL"]
-    of_reason = "TRUE" if wanted.reason is None else "b.reason = :reason"
-    for column, name, value in (
-        ("r.strategy", "strategy", wanted.strategy),
-        ("r.symbol", "symbol", wanted.symbol),
-        ("r.tf", "timeframe", wanted.timeframe),
-    ):
-        if value is not None:
-            bound[name] = value
-            conditions.append(f"{column} = :{name}")
-    if wanted.reason is not None:
-        bound["reason"] = wanted.reason
-    if after is not None:
-        key = key_of(after, datetime.fromisoformat, UUID)
-        bound |= {"after_at": key[0], "after_id": key[1]}
-        conditions.append("(r.completed_at, r.run_id) < (:after_at, :after_id)")
+    of_run = {"r.strategy": wanted.strategy, "r.symbol": wanted.symbol, "r.tf": wanted.timeframe}
+    conditions = [
+        "r.completed_at IS NOT NULL",
+        *equal(of_run, bound),
+        *older(after, "r.completed_at", "r.run_id", bound),
+    ]
+    of_reason = "".join(f" AND {like}" for like in equal({"b.reason": wanted.reason}, bound))
     query = f"""
         WITH page AS MATERIALIZED (
             SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf AS timeframe,
                    r.completed_at
             FROM visible_runs r
             WHERE {" AND ".join(conditions)}
-              AND EXISTS (SELECT FROM block_events b WHERE b.run_id = r.run_id AND {of_reason})
+              AND EXISTS (SELECT FROM block_events b WHERE b.run_id = r.run_id{of_reason})
             ORDER BY r.completed_at DESC, r.run_id DESC LIMIT :n
         )
         SELECT page.*, counted.total, counted.causes
@@ -114,7 +111,7 @@ def count_blocks(
                 ORDER BY n DESC, reason, class) AS causes
             FROM (
                 SELECT b.reason, b.class, count(*) AS n FROM block_events b
-                WHERE b.run_id = page.run_id AND {of_reason} GROUP BY b.reason, b.class
+                WHERE b.run_id = page.run_id{of_reason} GROUP BY b.reason, b.class
             ) by_cause
         ) counted
         ORDER BY page.completed_at DESC, page.run_id DESC

@@ -12,7 +12,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import InvalidInput, RunNotFound
-from backtest_pipeline.storage.postgres.pages import Page, key_of, page_of, require_limit
+from backtest_pipeline.storage.postgres.pages import (
+    Page,
+    equal,
+    key_of,
+    older,
+    page_of,
+    require_limit,
+)
 from backtest_pipeline.storage.postgres.removals import hold_off_removals
 
 STATUSES = ("completed", "failed", "cancelled")
@@ -76,11 +83,10 @@ def list_runs(
         InvalidInput: for a limit out of range, or a damaged cursor.
     """
     bound: dict[str, Any] = {"n": require_limit(limit) + 1}
-    conditions = list(_conditions(wanted, bound))
-    if after is not None:
-        key = key_of(after, datetime.fromisoformat, UUID)
-        bound |= {"after_at": key[0], "after_id": key[1]}
-        conditions.append("(completed_at, run_id) < (:after_at, :after_id)")
+    conditions = [
+        *_conditions(wanted, bound),
+        *older(after, "completed_at", "run_id", bound),
+    ]
     query = f"""
         WITH page AS MATERIALIZED (
             SELECT run_id FROM visible_runs
@@ -104,15 +110,13 @@ def list_runs(
 def _conditions(wanted: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
     """Conditions on `visible_runs`; what they compare with is put in `bound`."""
     yield "completed_at IS NOT NULL"
-    for column, value in (
-        ("strategy", wanted.strategy),
-        ("symbol", wanted.symbol),
-        ("tf", wanted.timeframe),
-        ("status", wanted.status),
-    ):
-        if value is not None:
-            bound[column] = value
-            yield f"{column} = :{column}"
+    columns = {
+        "strategy": wanted.strategy,
+        "symbol": wanted.symbol,
+        "tf": wanted.timeframe,
+        "status": wanted.status,
+    }
+    yield from equal(columns, bound)
     for name, operator, day in (
         ("completed_from", ">=", wanted.completed_from),
         ("completed_until", "<", wanted.completed_until),

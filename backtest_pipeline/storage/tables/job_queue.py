@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.storage.postgres.pages import Page, key_of, page_of, require_limit
+from backtest_pipeline.storage.postgres.pages import Page, older, page_of, require_limit
 from backtest_pipeline.storage.tables.jobs import JOB_COLUMNS, MOST_ATTEMPTS, STATUSES, Job, job_of
 
 LOST, NEVER_LAUNCHED, TIMEOUT = "WORKER_LOST", "NOT_LAUNCHED", "TIMEOUT"
@@ -173,12 +173,12 @@ def list_jobs(
     given = {name: value for name, value in vars(wanted).items() if value not in (None, "")}
     if given.get("status", "pending") not in STATUSES:
         raise InvalidInput(f"status is one of {', '.join(STATUSES)}, not {given['status']!r}")
-    conditions = ["TRUE", *(_CONDITIONS[name] for name in given)]
     bound: dict[str, Any] = {**given, "limit": require_limit(limit) + 1}
-    if after is not None:
-        key = key_of(after, datetime.fromisoformat, UUID)
-        bound |= {"after_at": key[0], "after_id": key[1]}
-        conditions.append("(created_at, job_id) < (:after_at, :after_id)")
+    conditions = [
+        "TRUE",
+        *(_CONDITIONS[name] for name in given),
+        *older(after, "created_at", "job_id", bound),
+    ]
     rows = connection.execute(
         text(f"""
             SELECT {JOB_COLUMNS} FROM backtest_jobs j WHERE {" AND ".join(conditions)}

@@ -98,8 +98,8 @@ def test_the_subject_tells_what_is_not_as_usual(bars: pd.DataFrame) -> None:
         stops=bp.StopRules(stop_loss=0.1),
         max_leverage=2.0,
     )
-    assert unusual.subject.assumed.endswith(
-        "a side, funding by a table of rates, stops StopRules(stop_loss 0.1, atr_period 14), "
+    assert unusual.subject.settings.endswith(
+        "a side, funding by a table of rates, stops (stop_loss 0.1, atr_period 14), "
         "max_leverage 2.0"
     )
     assert unusual.table["funding_paid"].abs().to_numpy().min() > 0
