@@ -1,4 +1,4 @@
-"""What happens by itself: assets of the source become partitions, and a nightly refresh."""
+"""Jobs, schedules and sensors: new symbols become partitions, refreshes and audits run on time."""
 
 import dagster as dg
 
@@ -17,68 +17,73 @@ SECOND_OPINION = dg.AssetSelection.checks(
 REPLAY = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("backtests"), "replay"))
 refresh_job = dg.define_asset_job(
     "refresh",
-    # Whatever way features come. Importing vectorbt for its opinion, or all of ours in a fresh
-    # process, takes longer than all of the computing.
+    # Built features or an external table alike. The two checks have jobs of their own: importing
+    # vectorbt, or this package in a fresh process, takes longer than the refresh itself.
     selection=dg.AssetSelection.assets("backtests").upstream().materializable()
     - SECOND_OPINION
     - REPLAY,
     executor_def=dg.in_process_executor,
-    description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
+    description="Refreshes bars, features, signals and backtests of the selected assets and "
+    "timeframes, in one run.",
 )
 walk_forward_job = dg.define_asset_job(
     "walk_forwards",
     selection=dg.AssetSelection.assets("walk_forward"),
     executor_def=dg.in_process_executor,
-    description="Walk-forwards of the stored features for a rectangle of assets and timeframes.",
+    description="Runs walk-forwards on the stored features of the selected assets and timeframes.",
 )
 second_opinion_job = dg.define_asset_job(
     "second_opinion",
     selection=SECOND_OPINION,
     executor_def=dg.in_process_executor,
-    description="Replays a sample of the stored backtests in vectorbt.",
+    description="Recomputes a sample of the stored backtests with vectorbt and compares returns.",
 )
 replay_job = dg.define_asset_job(
     "replay_runs",
     selection=REPLAY,
     executor_def=dg.in_process_executor,
-    description="Computes a sample of the stored backtests again, on the code that made them.",
+    description="Replays a sample of the stored backtests on the code that made them.",
 )
 look_ahead_job = dg.define_asset_job(
     "probe_look_ahead",
     selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("signals"), "look_ahead")),
     executor_def=dg.in_process_executor,
-    description="Probes features and signals for look-ahead, on other assets and cuts each week.",
+    description="Tests features and signals for look-ahead; the weekly schedule draws a new sample "
+    "of assets and cut-off dates each time.",
 )
 rollup_job = dg.define_asset_job(
     "rollup",
     selection=dg.AssetSelection.assets("portfolio_rollups"),
     executor_def=dg.in_process_executor,
-    description="Portfolios of the stored backtests.",
+    description="Builds portfolios of the stored backtests.",
 )
 
 leaderboard_job = dg.define_asset_job(
     "rank_runs",
     selection=dg.AssetSelection.assets("leaderboard"),
     executor_def=dg.in_process_executor,
-    description="Ranks all current runs.",
+    description="Ranks all current runs on a new leaderboard.",
 )
 restatements_job = dg.define_asset_job(
     "watch_history",
     selection=dg.AssetSelection.assets("restatements"),
     executor_def=dg.in_process_executor,
-    description="Compares what was rewritten with what runs had used.",
+    description="Finds features that changed after runs had used them, and measures the effect on "
+    "those runs.",
 )
 retention_job = dg.define_asset_job(
     "remove_old_results",
     selection=dg.AssetSelection.assets("retention"),
     executor_def=dg.in_process_executor,
-    description="Removes results that are old, that nobody has pinned and that nothing needs.",
+    description="Deletes results past the retention period that are neither pinned nor needed by "
+    "other results.",
 )
 negative_controls_job = dg.define_asset_job(
     "search_no_edge",
     selection=dg.AssetSelection.assets("negative_controls"),
     executor_def=dg.in_process_executor,
-    description="Searches worlds without an edge.",
+    description="Runs the strategy search on random markets without an edge, to measure its "
+    "false-positive rate.",
 )
 
 
@@ -86,11 +91,11 @@ negative_controls_job = dg.define_asset_job(
     name="source_assets",
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for each asset that the source has and Dagster does not know.",
+    description="Adds a Dagster partition for each new symbol of the bar source.",
 )
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
     new = register_partitions(context.instance, source.source().symbols())
-    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new asset")
+    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new symbol in the bar source")
 
 
 @dg.schedule(
@@ -98,7 +103,8 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
     job=refresh_job,
     cron_schedule="10 0 * * *",
     execution_timezone="UTC",
-    description="One run over all assets and timeframes, after the UTC day has ended.",
+    description="Refreshes all assets and timeframes in one run, ten minutes after the UTC day "
+    "ends.",
 )
 def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return _everything(context)
@@ -109,17 +115,20 @@ def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
     job=walk_forward_job,
     cron_schedule="10 3 * * 6",
     execution_timezone="UTC",
-    description="Walk-forwards over all assets and timeframes; only folds that are new cost time.",
+    description="Runs walk-forwards over all assets and timeframes; stored folds are reused, only "
+    "new ones are computed.",
 )
 def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return _everything(context)
 
 
 def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """One run over the rectangle of all assets and timeframes."""
+    """A request for one run over all assets and timeframes; skipped while there are no assets."""
     assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
     if not assets:
-        return dg.SkipReason("no asset is known yet; the sensor source_assets adds them")
+        return dg.SkipReason(
+            "no assets yet: turn on the sensor source_assets, which adds those of the bar source"
+        )
     timeframes = timeframes_partitions.get_partition_keys()
     return dg.RunRequest(
         run_key=context.scheduled_execution_time.isoformat(),
@@ -142,21 +151,22 @@ nightly_restatements = dg.ScheduleDefinition(
     job=restatements_job,
     cron_schedule="40 1 * * *",
     execution_timezone="UTC",
-    description="Looks for restated history, after the nightly refresh.",
+    description="Looks for restated history after the nightly refresh.",
 )
 nightly_retention = dg.ScheduleDefinition(
     name="nightly_retention",
     job=retention_job,
     cron_schedule="10 4 * * *",
     execution_timezone="UTC",
-    description="Removes old results, after the night's other work has looked at them.",
+    description="Deletes old results after the night's other jobs have used them.",
 )
 weekly_negative_controls = dg.ScheduleDefinition(
     name="weekly_negative_controls",
     job=negative_controls_job,
     cron_schedule="10 5 * * 1",
     execution_timezone="UTC",
-    description="Measures how often the pipeline believes what is not there.",
+    description="Measures the false-positive rate of the strategy search on markets without an "
+    "edge.",
 )
 
 
@@ -165,7 +175,8 @@ weekly_negative_controls = dg.ScheduleDefinition(
     job=look_ahead_job,
     cron_schedule="40 6 * * 1",
     execution_timezone="UTC",
-    description="Probes code that was probed before on another sample of assets and cuts.",
+    description="Repeats the look-ahead test on a new sample of assets and cut-off dates, also for "
+    "code that passed before.",
 )
 def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     at = context.scheduled_execution_time
@@ -180,7 +191,7 @@ weekly_second_opinion = dg.ScheduleDefinition(
     job=second_opinion_job,
     cron_schedule="10 6 * * 1",
     execution_timezone="UTC",
-    description="Asks vectorbt about a sample of the stored backtests.",
+    description="Recomputes a sample of the stored backtests with vectorbt.",
 )
 
 
@@ -189,7 +200,7 @@ nightly_replay = dg.ScheduleDefinition(
     job=replay_job,
     cron_schedule="40 1 * * *",
     execution_timezone="UTC",
-    description="Computes a sample of the stored backtests again before they are ranked.",
+    description="Replays a sample of the stored backtests before they are ranked.",
 )
 
 
@@ -198,7 +209,7 @@ nightly_replay = dg.ScheduleDefinition(
     name="rollup_after_backtests",
     job=rollup_job,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Forms the portfolios of all timeframes anew after backtests were stored.",
+    description="Rebuilds the portfolios of all timeframes whenever backtests were stored.",
 )
 def rollup_after_backtests(
     _context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry

@@ -1,4 +1,4 @@
-"""Specs as Dagster runs: one at once, or an attempt at a job that a sensor launches."""
+"""Specs as Dagster runs: one executed at once, or a queued job whose attempts a sensor launches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from backtest_pipeline.storage.tables.job_queue import Attempt
 from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
 
 JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
-# Dagster ends what has not ended itself this long after its time.
+# Dagster terminates a run that is still going this long after the job's own timeout.
 _GRACE_S = 120
 _ASSETS = {"features": ("cmc_features", "feature_snapshots")}
 _GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
@@ -30,13 +30,13 @@ _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 class AttemptConfig(dg.Config):
-    """Which attempt at which job."""
+    """The job, and the number of the attempt at it."""
 
     job_id: str
     attempt: int
 
 
-@dg.op(description="Does the units of a requested job that are not stored yet, and ends it.")
+@dg.op(description="Computes the units of a requested job that are not stored yet.")
 def work_on_job(
     context: dg.OpExecutionContext,
     config: AttemptConfig,
@@ -52,28 +52,28 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            told=lambda report: _materialize(context, report, workspace.external is not None),
+            on_report=lambda report: _materialize(context, report, workspace.external is not None),
         )
     except DagsterExecutionInterruptedError:
-        # Dagster is shutting down, or somebody cancelled the run: of the first another attempt
-        # comes when the lease has expired.
+        # Either Dagster is shutting down, and another attempt follows once the lease has expired,
+        # or somebody cancelled the run.
         run = context.instance.get_run_by_id(context.run_id)
         if run is not None and run.status in _CANCELLED:
             with workspace.database.begin() as connection:
                 stop_cancelled(connection, claim, "dagster")
         raise
     if job is None or job.status != "completed":
-        said = "another attempt has taken its place" if job is None else job.error_message
+        reason = "another attempt has taken over" if job is None else job.error_message
         raise dg.Failure(
             f"job {claim.job_id}, attempt {claim.attempt}: "
-            f"{said or f'cancelled by {job.cancel_requested_by if job else None}'}",
+            f"{reason or f'cancelled by {job.cancel_requested_by if job else None}'}",
             allow_retries=False,
         )
     context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
 
 
 def _materialize(context: dg.OpExecutionContext, report: StageReport, external: bool) -> None:
-    """What a stage of a refresh stored, as materializations of its asset's partitions."""
+    """Log a materialization of each partition that a stage of a refresh stored."""
     asset = _ASSETS[report.stage][external] if report.stage in _ASSETS else report.stage
     for outcome in report.outcomes:
         if outcome.status is not Status.FAILED:
@@ -89,33 +89,33 @@ def _materialize(context: dg.OpExecutionContext, report: StageReport, external: 
 @dg.job(
     name="requested",
     executor_def=dg.in_process_executor,
-    description="One attempt at a job that was requested; see backtest_jobs.",
+    description="Makes one attempt at a requested job, a row of the table backtest_jobs.",
 )
 def requested_job() -> None:
     work_on_job()
 
 
 class SpecConfig(dg.Config):
-    """What to execute."""
+    """The spec to execute."""
 
     spec: dict[str, Any] = Field(
-        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, `kind` "
-        "(run, walkforward, optimize, portfolio) among them"
+        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, including "
+        "`kind` (run, walkforward, optimize or portfolio)"
     )
 
 
-@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec, and shows its result as metadata.")
+@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec and attaches its result as metadata.")
 def execute_spec(
     context: dg.OpExecutionContext, config: SpecConfig, store: WorkspaceResource
 ) -> None:
-    found = execute(store.workspace, load_settings(), spec_of(config.spec))
-    context.add_output_metadata({"result": dg.MetadataValue.json(found.model_dump(mode="json"))})
+    result = execute(store.workspace, load_settings(), spec_of(config.spec))
+    context.add_output_metadata({"result": dg.MetadataValue.json(result.model_dump(mode="json"))})
 
 
 @dg.job(
     name="execute",
     executor_def=dg.in_process_executor,
-    description="One spec, as Python, the command line and the service execute it.",
+    description="Executes one spec, exactly as Python, the command line and the service do.",
 )
 def execute_job() -> None:
     execute_spec()
@@ -126,20 +126,22 @@ def execute_job() -> None:
     job=requested_job,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches requested jobs, and takes over those whose worker was lost.",
+    description="Launches requested jobs, and relaunches those whose worker was lost.",
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     database = open_database(load_settings())
     try:
         check(database)
-        wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
-    except SchemaNotMigrated as error:  # not an error of each tick: it stays until somebody acts
+        attempts_to_launch = reconcile(
+            database, lambda attempts: launched_runs(context.instance, attempts)
+        )
+    except SchemaNotMigrated as error:  # skipped, or every tick would fail until somebody migrates
         return dg.SkipReason(str(error))
     finally:
         database.close()
-    if not wanted:
-        return dg.SkipReason("no job waits")
-    return dg.SensorResult(run_requests=[_request(attempt) for attempt in wanted])
+    if not attempts_to_launch:
+        return dg.SkipReason("no jobs are waiting")
+    return dg.SensorResult(run_requests=[_request(attempt) for attempt in attempts_to_launch])
 
 
 def _request(attempt: Attempt) -> dg.RunRequest:
@@ -156,24 +158,24 @@ def _request(attempt: Attempt) -> dg.RunRequest:
 
 
 def launched_runs(instance: dg.DagsterInstance, attempts: Sequence[Attempt]) -> Launched:
-    """What Dagster knows of the runs of these attempts."""
+    """The Dagster runs of these attempts: which are under way, and how the others ended."""
     ids = sorted({str(attempt.job_id) for attempt in attempts})
     under_way, ended = set(), {}
     for run in instance.get_runs(dg.RunsFilter(tags={JOB_TAG: ids})):
         key = (UUID(run.tags[JOB_TAG]), int(run.tags[ATTEMPT_TAG]))
         if run.status in _GONE:
             cancelled = run.status is dg.DagsterRunStatus.CANCELED
-            ended[key] = Ended(cancelled, f"Dagster's run {run.run_id} ended as {run.status.value}")
+            ended[key] = Ended(cancelled, f"Dagster run {run.run_id} ended as {run.status.value}")
         else:
             under_way.add(key)
     return Launched(frozenset(under_way), ended)
 
 
 def terminate_runs(instance: dg.DagsterInstance, job_id: UUID) -> list[str]:
-    """Have Dagster end the runs of a job that wait or work; returns their ids."""
+    """Have Dagster cancel the queued and running runs of a job; returns their ids."""
     unfinished = [status for status in dg.DagsterRunStatus if status not in _GONE]
-    wanted = dg.RunsFilter(tags={JOB_TAG: str(job_id)}, statuses=unfinished)
-    runs = [run.run_id for run in instance.get_runs(wanted)]
+    of_job = dg.RunsFilter(tags={JOB_TAG: str(job_id)}, statuses=unfinished)
+    runs = [run.run_id for run in instance.get_runs(of_job)]
     for run_id in runs:
         instance.run_coordinator.cancel_run(run_id)
     return runs

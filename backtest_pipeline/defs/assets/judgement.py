@@ -1,4 +1,4 @@
-"""What the runs are worth together: the leaderboard, and the pipeline's own false-positive rate."""
+"""The assets `leaderboard` (all runs ranked) and `negative_controls` (the false-positive rate)."""
 
 import dagster as dg
 
@@ -20,14 +20,14 @@ from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_contr
 
 
 class LeaderboardConfig(dg.Config):
-    """By which gates runs are judged."""
+    """The gate set that runs have to pass."""
 
     gates: str = DEFAULT_GATES
     late_gates: bool = False
 
 
 class NegativeControlsConfig(dg.Config):
-    """How much is searched where nothing is to be found."""
+    """How many random markets without an edge are searched, and how long they are."""
 
     searches: int = 1000
     n_bars: int = 1461
@@ -42,8 +42,8 @@ class NegativeControlsConfig(dg.Config):
     owners=OWNERS,
     code_version=LEADERBOARD_CODE,
     metadata={"dagster/column_schema": LEADERBOARD, "dagster/table_name": "leaderboard"},
-    description="All current runs, ranked by deflated Sharpe ratio, with composite scores and "
-    "gates that were registered before the runs.",
+    description="All current runs ranked by deflated Sharpe ratio, with composite scores and the "
+    "gates they pass; gates are registered before the runs they judge.",
 )
 def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.MaterializeResult:
     board = publish_leaderboard(store.workspace, gates=config.gates, late_gates=config.late_gates)
@@ -60,7 +60,8 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
         "dagster/column_schema": NEGATIVE_CONTROLS,
         "dagster/table_name": "negative_controls",
     },
-    description="The whole search in worlds without an edge: how often luck is called significant.",
+    description="The whole strategy search on random markets without an edge: how often it calls "
+    "luck significant.",
 )
 def negative_controls(
     config: NegativeControlsConfig, store: WorkspaceResource

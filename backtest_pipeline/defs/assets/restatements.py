@@ -1,4 +1,4 @@
-"""Whether history stays what it was: restated features, and what they did to results."""
+"""The asset `restatements`: features that changed after use, and the effect on stored results."""
 
 import dagster as dg
 
@@ -17,8 +17,8 @@ from backtest_pipeline.pipeline.versions import RESTATEMENTS_CODE
     owners=OWNERS,
     code_version=RESTATEMENTS_CODE,
     metadata={"dagster/column_schema": RESTATEMENTS, "dagster/table_name": "restatements"},
-    description="Features that were rewritten after runs had used them: which bars differ, and how "
-    "much each run's equity moved by it.",
+    description="Features that changed after runs had used them: which bars differ, and by how "
+    "much each run's equity changed.",
 )
 def restatements(store: WorkspaceResource) -> dg.MaterializeResult:
     watched = watch_history(store.workspace)

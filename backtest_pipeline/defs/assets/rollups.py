@@ -16,12 +16,12 @@ from backtest_pipeline.research.portfolio.weights import SCHEMES
 
 
 class Rollup(dg.Config):
-    """How portfolios are formed; docs/portfolios.md."""
+    """How portfolios are built; see docs/portfolios.md."""
 
     schemes: list[str] = Field(default=list(SCHEMES), description=", ".join(SCHEMES))
     rebalance: str = Field(default="monthly", description=", ".join(SCHEDULES))
-    lookback: int = Field(default=90, description="returns that the schemes look at, in bars")
-    max_weight: float = Field(default=1.0, description="most that one member may weigh")
+    lookback: int = Field(default=90, description="look-back of the weighting schemes, in bars")
+    max_weight: float = Field(default=1.0, description="maximum weight of one member, fraction")
 
 
 @dg.asset(
@@ -37,8 +37,8 @@ class Rollup(dg.Config):
     owners=OWNERS,
     code_version=PORTFOLIO_CODE,
     metadata={"dagster/column_schema": PORTFOLIOS, "dagster/table_name": "portfolio_runs"},
-    description="Each strategy over all assets of a timeframe, and all strategies together, in one "
-    "portfolio per weighting scheme, rebalanced on a schedule with costs.",
+    description="For each timeframe and weighting scheme, one portfolio of each strategy over all "
+    "assets and one of all strategies, rebalanced on a schedule with costs.",
 )
 def portfolio_rollups(
     context: dg.AssetExecutionContext,
@@ -58,6 +58,6 @@ def portfolio_rollups(
         risk_free=chosen.risk_free,
     )
     timeframes = list(context.partition_keys)
-    formed = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
-    found = of_summary(rollups_summary(store.workspace, timeframes))
-    return dg.MaterializeResult(metadata={"portfolios_formed": formed, **found})
+    n_built = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
+    metadata = of_summary(rollups_summary(store.workspace, timeframes))
+    return dg.MaterializeResult(metadata={"portfolios_formed": n_built, **metadata})

@@ -49,14 +49,14 @@ OWNERS = ["team:quant-research"]
 
 
 class Refresh(dg.Config):
-    """How to refresh."""
+    """Options of a refresh."""
 
     full_rebuild: bool = False
-    """Compute every partition, also those whose inputs and code have not changed."""
+    """Recompute every partition, even where neither inputs nor code have changed."""
 
 
 def _stage_asset(**specific: Any) -> Callable[[Callable[..., StageRun]], dg.AssetsDefinition]:
-    """An asset per asset and timeframe whose output a stage stores; one run for any range."""
+    """A Dagster asset partitioned by asset and timeframe, stored by a stage, one run per range."""
     return dg.asset(
         partitions_def=by_asset_and_timeframe,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -94,7 +94,7 @@ def bars(
     kinds={"postgres", "parquet"},
     code_version=FEATURES_CODE,
     metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
-    description="The 112 columns of `cmc_features` for each bar, and the EMAs beside them in "
+    description="The 112 feature columns of each bar in `cmc_features`, and its EMAs in "
     "`cmc_ema_multi_tf_u`.",
 )
 def cmc_features(
@@ -113,8 +113,9 @@ def cmc_features(
     kinds={"python", "parquet"},
     code_version=EXTERNAL_FEATURES_CODE,
     metadata={"dagster/column_schema": FEATURE_SNAPSHOTS},
-    description="What strategies and the simulation read of the table of features, as "
-    "content-addressed Parquet with its dataset version; unsound rows are left out and counted.",
+    description="The columns of the external feature table that strategies and the simulation "
+    "read, as content-addressed Parquet with their dataset version; invalid rows are left out and "
+    "counted.",
 )
 def feature_snapshots(
     context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
@@ -131,7 +132,7 @@ def feature_snapshots(
     kinds={"postgres"},
     code_version=all_signals_code(),
     metadata={"dagster/column_schema": SIGNALS, "dagster/table_name": "signals"},
-    description="Entries and exits of every active strategy, each with the full feature row of "
+    description="Entry and exit signals of every active preset, each with the full feature row of "
     "its bar.",
 )
 def signals(
@@ -151,7 +152,7 @@ def signals(
     kinds={"numba", "postgres", "parquet"},
     code_version=all_runs_code(),
     metadata={"dagster/column_schema": BACKTESTS, "dagster/table_name": "backtest_runs"},
-    description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
+    description="Backtests of every active preset: runs, trades and metrics in Postgres, equity "
     "and monthly returns in Parquet. A signal fills at the next bar's open.",
 )
 def backtests(
@@ -172,8 +173,8 @@ def backtests(
     kinds={"postgres", "parquet"},
     code_version=all_walk_forwards_code(),
     metadata={"dagster/column_schema": WALK_FORWARD, "dagster/table_name": "walk_forward_folds"},
-    description="Parameters of every registered strategy chosen on training windows and traded "
-    "on the bars after each: all folds, and the stitched out-of-sample run.",
+    description="Walk-forward of every strategy: parameters chosen on each training window and "
+    "traded on the bars after it; all folds, and the stitched out-of-sample run.",
 )
 def walk_forward(
     context: dg.AssetExecutionContext,

@@ -1,4 +1,4 @@
-"""Entries that runs did not make, counted and listed, and the plans that runs followed."""
+"""The tables `block_events` (blocked entries) and `plan_log` (plans that runs followed)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ REASONS = (
 
 @dataclass(frozen=True)
 class BlockFilter:
-    """Which blocks are counted; None is any.
+    """Filters on blocked entries; None matches any.
 
     Attributes:
-        strategy: type of the run's signal, such as `ema_crossover`.
-        symbol, timeframe: what was to be traded.
+        strategy: the run's strategy, such as `ema_crossover`.
+        symbol, timeframe: the partition.
         reason: one of REASONS.
     """
 
@@ -38,7 +38,7 @@ class BlockFilter:
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in REASONS:
             raise InvalidInput(
-                f"an entry is never blocked for {self.reason!r}; the reasons are "
+                f"{self.reason!r} is not a reason for a blocked entry; use one of "
                 f"{', '.join(REASONS)}"
             )
 
@@ -46,7 +46,7 @@ class BlockFilter:
 def list_blocks(
     connection: Connection, run_id: UUID, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Entries that a run did not make, by number, without the run's id.
+    """List the blocked entries of a run by number, without the run's id.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -64,15 +64,15 @@ def list_blocks(
 
 
 def count_blocks(
-    connection: Connection, wanted: BlockFilter, limit: int, after: str | None = None
+    connection: Connection, filters: BlockFilter, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Why entries were blocked, for each run that has such blocks, the newest run first.
+    """Count blocked entries by reason, for each run that has any, newest run first.
 
     Args:
-        connection: where to look.
-        wanted: which blocks; others are not counted.
-        limit: runs of the page.
-        after: cursor of the page before.
+        connection: connection to the store.
+        filters: the blocked entries to count.
+        limit: runs per page.
+        after: cursor of the previous page.
 
     Returns:
         Rows with run_id, signal_name, strategy, symbol, timeframe, completed_at, total, and
@@ -83,17 +83,17 @@ def count_blocks(
     """
     bound: dict[str, Any] = {"n": require_limit(limit) + 1}
     conditions = ["r.completed_at IS NOT NULL"]
-    of_reason = "TRUE" if wanted.reason is None else "b.reason = :reason"
+    of_reason = "TRUE" if filters.reason is None else "b.reason = :reason"
     for column, name, value in (
-        ("r.strategy", "strategy", wanted.strategy),
-        ("r.symbol", "symbol", wanted.symbol),
-        ("r.tf", "timeframe", wanted.timeframe),
+        ("r.strategy", "strategy", filters.strategy),
+        ("r.symbol", "symbol", filters.symbol),
+        ("r.tf", "timeframe", filters.timeframe),
     ):
         if value is not None:
             bound[name] = value
             conditions.append(f"{column} = :{name}")
-    if wanted.reason is not None:
-        bound["reason"] = wanted.reason
+    if filters.reason is not None:
+        bound["reason"] = filters.reason
     if after is not None:
         key = key_of(after, datetime.fromisoformat, UUID)
         bound |= {"after_at": key[0], "after_id": key[1]}
@@ -124,7 +124,7 @@ def count_blocks(
 
 
 def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
-    """The plans that a run followed, in their order, without the run's id."""
+    """The plans that a run followed, in order, without the run's id."""
     rows = connection.execute(
         text("""
             SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, replan_reasons,
