@@ -66,9 +66,9 @@ def older_store(database: Database) -> OtherSchema:
         connection.execute(sa.text(_OLDER))
     return OtherSchema(
         database,
-        f"{database.where}: the store has an older schema, which this release does not migrate; "
-        "start a new store (another BACKTEST_HOME or another database) or remove this one, and a "
-        "refresh computes its runs again",
+        f"{database.where}: the store has an older schema that this release cannot migrate; "
+        "start a new store (another BACKTEST_HOME or another database), or remove this one, and "
+        "refresh to recompute its runs",
     )
 
 

@@ -135,8 +135,8 @@ def doctor() -> None:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
         console.print(mark, end=" ")
         say(f"{finding.name}: {finding.detail}")
-        if finding.mend and not finding.ok:
-            say(f"     mend: {finding.mend}")
+        if finding.fix and not finding.ok:
+            say(f"     fix: {finding.fix}")
     broken = dict.fromkeys(finding.name for finding in findings if not finding.ok)
     if broken:
         fail(f"needs fixing: {', '.join(broken)}")

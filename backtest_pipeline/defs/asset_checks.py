@@ -1,4 +1,4 @@
-"""Asset checks: grain and bounds of what each asset owns."""
+"""Asset checks: keys and bounds of the stored rows, replay, look-ahead and false positives."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -42,12 +42,13 @@ from backtest_pipeline.pipeline.replay.replay import (
 from backtest_pipeline.pipeline.workspace import Workspace
 
 _GRAIN = (
-    "No duplicate key, no row without what it refers to, no value out of bounds; what depends on "
-    "the asset does not run where one is found."
+    "No duplicate keys, no dangling references and no values out of bounds; assets downstream do "
+    "not run where a rule is broken."
 )
 _ABOUT = {
-    "walk_forward": "Every out-of-sample bar is used once, none is left out between two tests, "
-    "none was trained on in its fold, and the stitched run consists of just these bars."
+    "walk_forward": "Every out-of-sample bar is used exactly once, with no gap between two test "
+    "windows and no overlap with its fold's training window, and the stitched run consists of "
+    "exactly these bars."
 }
 
 
@@ -61,12 +62,12 @@ def grain_check(asset: str) -> dg.AssetChecksDefinition:
         description=_ABOUT.get(asset, _GRAIN),
     )
     def grain_and_bounds(store: WorkspaceResource) -> dg.AssetCheckResult:
-        found = check_dataset(store.workspace, asset)
-        broken = sum(found.values())
+        violations = check_dataset(store.workspace, asset)
+        broken = sum(violations.values())
         return dg.AssetCheckResult(
             passed=broken == 0,
-            metadata=dict(found),
-            description=f"{broken} rows break a rule" if broken else "all rules hold",
+            metadata=dict(violations),
+            description=f"{broken} rows break a rule" if broken else "all rows are valid",
         )
 
     return grain_and_bounds
@@ -78,28 +79,30 @@ def _recomputed_check(
     @dg.asset_check(
         asset=asset,
         name="incremental_equals_full",
-        description="A sample of the partitions, computed whole from the stored bars, is what "
-        "refreshes have stored step by step, to the last bit.",
+        description="A sample of the partitions, recomputed in full from the stored bars, equals "
+        "what incremental refreshes have stored, bit for bit.",
     )
     def incremental_equals_full(store: WorkspaceResource) -> dg.AssetCheckResult:
-        found = recompute(store.workspace)
+        result = recompute(store.workspace)
         return dg.AssetCheckResult(
-            passed=not found.differing,
+            passed=not result.differing,
             metadata={
-                "partitions": [str(partition) for partition in found.partitions],
-                "rows": found.rows,
-                "differing": list(found.differing),
+                "partitions": [str(partition) for partition in result.partitions],
+                "rows": result.rows,
+                "differing": list(result.differing),
             },
-            description=f"{len(found.differing)} of {len(found.partitions)} partitions differ",
+            description=f"{len(result.differing)} of {len(result.partitions)} partitions differ",
         )
 
     return incremental_equals_full
 
 
 class LookAhead(dg.Config):
-    """How to probe for look-ahead."""
+    """Options of the look-ahead test."""
 
-    afresh: bool = Field(default=False, description="Probe also code that was probed before.")
+    afresh: bool = Field(
+        default=False, description="Test again even if this code has passed before."
+    )
     seed: int = 0
     cuts: int = CUTS
 
@@ -108,8 +111,9 @@ class LookAhead(dg.Config):
     asset="signals",
     name="look_ahead",
     blocking=True,
-    description="Root bars of a sample of assets with other futures: no feature and no signal "
-    "before the cut changes by a bit. Asked once of each declared version and strategy.",
+    description="For a sample of assets, the source bars after a cut-off are replaced by other "
+    "futures: no feature and no signal before the cut-off may change by a bit. Runs once per "
+    "declared version and strategy.",
 )
 def look_ahead(
     config: LookAhead, store: WorkspaceResource, source: SourceResource
@@ -118,97 +122,95 @@ def look_ahead(
     before = None if config.afresh else probed_before(store.workspace, bars)
     if before is not None:
         return dg.AssetCheckResult(
-            passed=True, description=f"this code was probed at {before}, nothing looks ahead"
+            passed=True, description=f"no look-ahead; this code was tested at {before}"
         )
-    found = probe_look_ahead(store.workspace, bars, seed=config.seed, cuts=config.cuts)
-    record(store.workspace, bars, found)
+    probe = probe_look_ahead(store.workspace, bars, seed=config.seed, cuts=config.cuts)
+    record(store.workspace, bars, probe)
     return dg.AssetCheckResult(
-        passed=not found.leaks,
+        passed=not probe.leaks,
         metadata={
-            "scope": found.scope,
-            "partitions": found.partitions,
-            "futures": found.futures,
-            "signals": found.signals,
-            "seed": found.seed,
-            "leaks": leak_rows(found.leaks)[:20],
+            "scope": probe.scope,
+            "partitions": probe.partitions,
+            "futures": probe.futures,
+            "signals": probe.signals,
+            "seed": probe.seed,
+            "leaks": leak_rows(probe.leaks)[:20],
         },
-        description=found.verdict,
+        description=probe.verdict,
     )
 
 
 @dg.asset_check(
     asset="backtests",
     name="second_opinion",
-    description="vectorbt replays the orders of a sample of stored runs and gets the same "
-    f"return within {TOLERANCE:g}.",
+    description="vectorbt, given the orders of a sample of stored runs, gets the same returns "
+    f"within {TOLERANCE:g}.",
 )
 def second_opinion(store: WorkspaceResource, simulation: SimulationResource) -> dg.AssetCheckResult:
-    found = replayed(store.workspace, simulation.config())
+    opinion = replayed(store.workspace, simulation.config())
     return dg.AssetCheckResult(
-        passed=not found.disagreeing and found.worst_size <= TOLERANCE,
+        passed=not opinion.disagreeing and opinion.worst_size <= TOLERANCE,
         metadata={
-            "partitions": found.partitions,
-            "runs": found.runs,
-            "worst_size": found.worst_size,
-            "worst_return": found.worst_return,
-            "disagreeing": list(found.disagreeing),
+            "partitions": opinion.partitions,
+            "runs": opinion.runs,
+            "worst_size": opinion.worst_size,
+            "worst_return": opinion.worst_return,
+            "disagreeing": list(opinion.disagreeing),
         },
-        description=f"{len(found.disagreeing)} of {found.runs} runs disagree",
+        description=f"{len(opinion.disagreeing)} of {opinion.runs} runs disagree",
     )
 
 
 class ReplayConfig(dg.Config):
-    """Which runs the check `replay` computes again."""
+    """Which runs the check `replay` recomputes."""
 
-    runs: int = Field(default=20, description="how many current runs, drawn anew for each seed")
-    seed: int | None = Field(
-        default=None, description="of the draw; that of the day where none is given"
-    )
+    runs: int = Field(default=20, description="number of current runs in the sample")
+    seed: int | None = Field(default=None, description="seed of the sample; by default one per day")
 
 
 @dg.asset_check(
     asset="backtests",
     name="replay",
-    description="A sample of the current runs, and all that are in quarantine, computed again in a "
-    "fresh process from their snapshots on the code that made them, give the stored result bit "
-    "by bit; those that do not are put in quarantine. So does a sample on today's code, where it "
-    "declares the versions that made them; what does not is an undeclared change.",
+    description="Replays a sample of the current runs, and all runs in quarantine, in a fresh "
+    "process from their snapshots on the code that made them: a result that is not bit for bit "
+    "the stored one puts its run in quarantine. Replays a second sample on today's code where it "
+    "declares the same versions: a different result there is an undeclared change of the code.",
 )
 def replay(
     context: dg.AssetCheckExecutionContext, store: WorkspaceResource, config: ReplayConfig
 ) -> dg.AssetCheckResult:
     seed = datetime.now(UTC).toordinal() if config.seed is None else config.seed
-    found = replay_sample(store.workspace, config.runs, seed)
-    bad = [one for one in found if one.verdict is not ReplayVerdict.SAME]
+    replays = replay_sample(store.workspace, config.runs, seed)
+    bad = [one for one in replays if one.verdict is not ReplayVerdict.SAME]
     todays = todays_sample(store.workspace, config.runs, seed)
     moved = [one for one in todays if one.is_undeclared_change]
     for one in (*bad, *moved):
-        context.log.error(_told(one))
-    said = [f"{len(found) - len(bad)} of {len(found)} runs gave the same result"]
+        context.log.error(_in_words(one))
+    messages = [f"{len(replays) - len(bad)} of {len(replays)} runs gave the same result"]
     if moved:
-        said.append(
-            f"today's code moves {len(moved)} of {len(todays)} and declares no change: see "
-            "undeclared_changes for the version to raise"
+        messages.append(
+            f"today's code changes the result of {len(moved)} of {len(todays)} runs and declares "
+            "no change: see undeclared_changes for the version to raise"
         )
     return dg.AssetCheckResult(
         passed=not bad and not moved,
         metadata={
             "seed": seed,
-            "runs": len(found),
+            "runs": len(replays),
             **{
-                verdict.value: sum(one.verdict is verdict for one in found)
+                verdict.value: sum(one.verdict is verdict for one in replays)
                 for verdict in ReplayVerdict
             },
-            "unproven": [_told(one) for one in bad],
+            "unproven": [_in_words(one) for one in bad],
             "runs_on_todays_code": len(todays),
-            "undeclared_changes": [_told(one) for one in moved],
-            "quarantine_lifted": [str(one.run_id) for one in found if one.quarantine == "lifted"],
+            "undeclared_changes": [_in_words(one) for one in moved],
+            "quarantine_lifted": [str(one.run_id) for one in replays if one.quarantine == "lifted"],
         },
-        description="; ".join(said),
+        description="; ".join(messages),
     )
 
 
-def _told(one: Replay) -> str:
+def _in_words(one: Replay) -> str:
     about = "; ".join((*one.differences, *one.remarks))
     return f"{one.name}, run {one.run_id}: {about}"
 
@@ -216,24 +218,24 @@ def _told(one: Replay) -> str:
 @dg.asset_check(
     asset="leaderboard",
     name="ranks_and_coverage",
-    description="Ranks run from 1 on without a gap, and every current run is on the newest board "
-    "once, with a rank or with the reason why it has none.",
+    description="Ranks run from 1 without gaps, and every current run is on the newest leaderboard "
+    "exactly once, with a rank or the reason why it has none.",
 )
 def ranks_and_coverage(store: WorkspaceResource) -> dg.AssetCheckResult:
-    found = leaderboard_faults(store.workspace)
-    broken = sum(found.values())
+    faults = leaderboard_faults(store.workspace)
+    broken = sum(faults.values())
     return dg.AssetCheckResult(
         passed=broken == 0,
-        metadata=dict(found),
-        description=f"{broken} faults" if broken else "sound",
+        metadata=dict(faults),
+        description=f"{broken} faults" if broken else "no faults",
     )
 
 
 @dg.asset_check(
     asset="negative_controls",
     name="false_positive_rate",
-    description=f"At most {MOST_FALSE:.0%} of the searches in worlds without an edge were called "
-    "significant, in every kind of world.",
+    description=f"On every kind of random market without an edge, at most {MOST_FALSE:.0%} of the "
+    "searches found a significant strategy.",
 )
 def false_positive_rate(store: WorkspaceResource) -> dg.AssetCheckResult:
     rows = newest_controls(store.workspace)
@@ -246,22 +248,25 @@ def false_positive_rate(store: WorkspaceResource) -> dg.AssetCheckResult:
         passed=bool(rows) and not believes_too_much(rows),
         metadata=dict(rates),
         description=", ".join(f"{row['world']}: {row['rate']:.1%}" for row in rows)
-        or "no control was run yet",
+        or "no negative control has been run yet: materialize negative_controls",
     )
 
 
 @dg.asset_check(
     asset="restatements",
     name="history_is_stable",
-    description="No bar that runs had used was changed by its source in the last seven days.",
+    description="The source has not changed any bar that runs had used, in the last seven days.",
 )
 def history_is_stable(store: WorkspaceResource) -> dg.AssetCheckResult:
-    found = restated_lately(store.workspace)
+    restated = restated_lately(store.workspace)
     return dg.AssetCheckResult(
-        passed=not found,
+        passed=not restated,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"restatements": len(found), "assets": sorted({row["asset"] for row in found})},
-        description=f"{len(found)} restatements" if found else "nothing was restated",
+        metadata={
+            "restatements": len(restated),
+            "assets": sorted({row["asset"] for row in restated}),
+        },
+        description=f"{len(restated)} restatements" if restated else "no restatements",
     )
 
 

@@ -1,4 +1,4 @@
-"""Dagster warns of what is in beta; it is used knowingly here, as its versions are pinned."""
+"""Silences Dagster's beta warnings: its version is pinned, so beta features are used knowingly."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import dagster as dg
 
 
 def ignore_beta_warnings() -> None:
-    """Ignore them from now on: for a process that is Dagster's own."""
+    """Ignore beta and preview warnings from now on, in a process of Dagster's own."""
     for category in (dg.BetaWarning, dg.PreviewWarning):
         warnings.simplefilter("ignore", category)
 
 
 @contextmanager
 def beta_used_knowingly() -> Iterator[None]:
-    """Ignore them in the block, and leave the filters of the program around us as they were."""
+    """Ignore beta and preview warnings in this block; the caller's warning filters are restored."""
     with warnings.catch_warnings():
         ignore_beta_warnings()
         yield

@@ -1,13 +1,13 @@
-"""Dagster's storage in Postgres: connections kept, events of many partitions together, no secrets.
+"""Dagster's Postgres storage with pooled connections, batched events and secrets redacted.
 
-The only module that builds on how Dagster's storage works inside, as there is no public way:
+The only module that uses private parts of Dagster's storage, because no public API does this:
 
 - `SqlEventLogStorageTable`, `prepare_insert_event`, `prepare_insert_event_batch`,
   `index_transaction` and `_store_asset_event` of its event log in Postgres;
 - `_engine` of each of its three storages in Postgres;
-- `_get_event_batch_size` of its instance, which else only the environment of a whole process sets.
+- `_get_event_batch_size` of its instance, otherwise set for a whole process by its environment.
 
-What is gained by it, and when it can go: docs/adr/0001-private-dagster.md.
+For the reasons, and when this can be removed, see docs/adr/0001-private-dagster.md.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class BatchingInstance(dg.DagsterInstance):
 
     @classmethod
     def config_schema(cls) -> Mapping[str, Any]:
-        """No settings beside those of every instance."""
+        """No settings of its own."""
         return {}
 
     @classmethod
     def config_defaults(cls, base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
-        """Those of every instance."""
+        """The defaults of any instance."""
         return InstanceRef.config_defaults(base_dir)
 
     def _get_event_batch_size(self) -> int:
@@ -48,7 +48,7 @@ class BatchingInstance(dg.DagsterInstance):
 
 
 class _KeptConnections:
-    """A storage that keeps its connections open where Dagster's opens one for each statement."""
+    """Keeps a storage's connections open; Dagster's own opens a new one for each statement."""
 
     _engine: Any
 
@@ -56,19 +56,19 @@ class _KeptConnections:
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Any:
-        """The storage that the settings of an instance name."""
+        """The storage that the instance's settings configure."""
         url = pg_url_from_config(config_value)
         storage = cls(url, inst_data=inst_data)  # pyright: ignore[reportCallIssue]
         storage._engine = create_pg_engine(
             url,
             isolation_level="AUTOCOMMIT",  # as Dagster's
-            pool_size=2,  # it asks for a second one while it holds the first
-            pool_pre_ping=True,  # the server may have been restarted meanwhile
+            pool_size=2,  # it takes a second connection while it holds the first
+            pool_pre_ping=True,  # the server may have been restarted in the meantime
         )
         return storage
 
     def dispose(self) -> None:
-        """Close the connections; Dagster calls it when the instance is left."""
+        """Close the connections; Dagster calls this when the instance is disposed."""
         super().dispose()  # pyright: ignore[reportAttributeAccessIssue]
         self._engine.dispose()
 
@@ -78,22 +78,22 @@ class KeptRunStorage(_KeptConnections, PostgresRunStorage):
 
 
 class KeptScheduleStorage(_KeptConnections, PostgresScheduleStorage):
-    """Dagster's ticks of schedules and sensors in Postgres."""
+    """Dagster's schedule and sensor ticks in Postgres."""
 
 
 class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
-    """Dagster's Postgres event log that stores planned materializations as one batch.
+    """Dagster's Postgres event log, with planned materializations stored in batches.
 
-    Before a run begins, Dagster plans one event for each asset and partition. It hands them over
-    in batches, but its storage writes them one by one, on two new connections each: a range run
-    over 894 partitions of four assets spent a quarter of a minute before its first step. They are
-    the same rows here, in one statement and one transaction a batch.
+    Before a run begins, Dagster plans one event per asset and partition. It passes them on in
+    batches, but its storage writes them one by one, on two new connections each: a range run over
+    894 partitions of four assets took a quarter of a minute before its first step. The same rows
+    are written here with one statement and one transaction per batch.
     """
 
     def prepare_insert_event(self, event: dg.EventLogEntry) -> Any:
-        """As Dagster does it, but that no log line, and no error with its causes, tells a secret.
+        """Dagster's insert, with secrets redacted from log lines and errors (with their causes).
 
-        What merely states that something happened is stored as it is: Dagster works with it.
+        Events that only record that something happened are stored unchanged: Dagster reads them.
         """
         insert = super().prepare_insert_event(event)
         if event.is_dagster_event and int(event.level) < logging.WARNING:
@@ -101,7 +101,7 @@ class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
         return insert.values(event=redacted(serialize_value(event)))
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store planned materializations at once, and other events as Dagster does."""
+        """Store planned materializations in one batch, and other events as Dagster does."""
         planned = [event for event in events if _is_planned(event)]
         others = [event for event in events if not _is_planned(event)]
         if planned:
@@ -113,7 +113,7 @@ class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
         insert = self.prepare_insert_event_batch(events)
         with self.index_transaction() as connection:
             ids = connection.execute(insert.returning(SqlEventLogStorageTable.c.id)).scalars().all()
-            # An asset's own row holds its last event only.
+            # An asset's own row holds its latest event only.
             last = {
                 event.get_dagster_event().asset_key: (event, event_id)
                 for event, event_id in zip(events, ids, strict=True)

@@ -1,4 +1,4 @@
-"""The chain on the user's own table of features: observed, kept as snapshots, never written."""
+"""The asset chain on an external feature table: observed, copied into snapshots, never written."""
 
 import dagster as dg
 
@@ -60,8 +60,9 @@ _SNAPSHOT_COLUMNS = table_schema(
     kinds={"python", "parquet"},
     code_version=EXTERNAL_FEATURES_CODE,
     metadata={"dagster/column_schema": _SNAPSHOT_COLUMNS},
-    description="What strategies and the simulation read of the table of features, as "
-    "content-addressed Parquet with its dataset version; unsound rows are left out and counted.",
+    description="The columns of the external feature table that strategies and the simulation "
+    "read, as content-addressed Parquet with their dataset version; invalid rows are left out and "
+    "counted.",
 )
 def feature_snapshots(
     context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
@@ -77,7 +78,7 @@ snapshots_check = grain_check("feature_snapshots")
 
 
 def external_table(names: ExternalNames) -> dg.AssetSpec:
-    """The user's table as an asset that something else materializes."""
+    """The external feature table as an asset that is materialized elsewhere."""
     return dg.AssetSpec(
         TABLE,
         partitions_def=by_asset_and_timeframe,
@@ -89,16 +90,16 @@ def external_table(names: ExternalNames) -> dg.AssetSpec:
             "dagster/column_schema": CMC_FEATURES,
             "filters": {column: "|".join(values) for column, values in names.filters.items()},
         },
-        description="The table of features that is kept elsewhere. The sensor external_features "
-        "tells here which partitions have changed; nothing of this project writes to it.",
+        description="The external feature table. The sensor external_features reports here which "
+        "partitions have changed; this project never writes to the table.",
     )
 
 
 def on_external_features(declared: dg.Definitions, names: ExternalNames) -> dg.Definitions:
-    """The definitions where features are the user's own, this module's among them.
+    """The definitions for an external feature table, with those of this module.
 
-    Nothing builds bars or features, and what reads them reads the snapshots of the user's table;
-    a check goes with its asset.
+    The assets that build bars or features are left out, with their checks; assets that read
+    features read the snapshots of the external table.
     """
     assets: dict[dg.AssetKey, dg.AssetsDefinition] = {
         asset.key: asset.with_attributes(asset_key_replacements=_FROM_SNAPSHOTS)
@@ -121,7 +122,7 @@ def on_external_features(declared: dg.Definitions, names: ExternalNames) -> dg.D
 
 
 def _reading_rows(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """The asset, which reads whole rows of the user's table besides."""
+    """The asset with a further dependency on the external table, whose whole rows it reads."""
     return asset.map_asset_specs(
         lambda spec: spec.replace_attributes(deps=[*spec.deps, dg.AssetDep(TABLE)])
     )
@@ -132,8 +133,8 @@ def _reading_rows(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
     job=refresh_job,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks at the table of features that is kept elsewhere: tells of partitions that "
-    "have changed, adds new assets, and asks for a refresh of what is outdated.",
+    description="Watches the external feature table: reports changed partitions, adds new assets, "
+    "and launches a refresh of outdated partitions.",
 )
 def watermark_sensor(
     context: dg.SensorEvaluationContext, store: WorkspaceResource
@@ -143,7 +144,7 @@ def watermark_sensor(
     seen = {p: w.version for p, w in reader.watermarks.items() if p.timeframe in ours}
     with store.workspace.database.begin() as connection:
         taken = read_watermarks(connection)
-    found = changes(seen, taken, context.cursor)
+    changed = changes(seen, taken, context.cursor)
     register_partitions(context.instance, sorted({p.asset for p in seen}))
     under_way = context.instance.get_runs_count(
         dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
@@ -161,29 +162,32 @@ def watermark_sensor(
                     ),
                 },
             )
-            for partition, version in found.news.items()
+            for partition, version in changed.news.items()
         ],
-        # A refresh that is under way will see most of it; the rest is asked for after it.
-        run_requests=[] if under_way else refreshes(context.instance, found),
-        cursor=found.cursor,
+        # A running refresh picks up most changes; the rest is requested after it.
+        run_requests=[] if under_way else refreshes(context.instance, changed),
+        cursor=changed.cursor,
     )
 
 
-def refreshes(instance: dg.DagsterInstance, found: Changes) -> list[dg.RunRequest]:
-    """Range runs over what is outdated: exact ones, or one around all where these are many."""
-    if not found.outdated:
+def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequest]:
+    """Run requests that cover the outdated partitions: exact ranges, or one range around them all.
+
+    More than `_MOST_RUNS` exact ranges are replaced by a single one.
+    """
+    if not changed.outdated:
         return []
     tags = [
         tags
-        for assets, timeframes in by_timeframes(found.outdated)
+        for assets, timeframes in by_timeframes(changed.outdated)
         for tags in rectangles(instance, assets, timeframes)
     ]
     if len(tags) > _MOST_RUNS:
         known = instance.get_dynamic_partitions("asset")
         names = timeframes_partitions.get_partition_keys()
-        at = [(known.index(p.asset), names.index(p.timeframe)) for p in found.outdated]
+        at = [(known.index(p.asset), names.index(p.timeframe)) for p in changed.outdated]
         (a, b), (t, u) = ((min(axis), max(axis)) for axis in zip(*at, strict=True))
         tags = [{RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}]
     return [
-        dg.RunRequest(run_key=f"{found.run_key}/{i}", tags=these) for i, these in enumerate(tags)
+        dg.RunRequest(run_key=f"{changed.run_key}/{i}", tags=these) for i, these in enumerate(tags)
     ]

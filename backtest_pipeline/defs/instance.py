@@ -1,4 +1,4 @@
-"""Dagster's own storage and settings, kept beside the project's store."""
+"""Settings of the Dagster instance, whose storage is in the project's own database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STORAGES = {
     "event_log_storage": "BatchingEventLogStorage",
     "schedule_storage": "KeptScheduleStorage",
 }
-# The URL is named, never written: it would show in the arguments of every Dagster process.
+# By variable, never in full: a URL with its password would show in every process's arguments.
 _NAMED = "\n".join(
     f"{name}: {{ module: {_MODULE}, class: {kind}, "
     f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }} }}"
@@ -56,9 +56,9 @@ python_logs:
 
 
 def dagster_environment(settings: Settings, database: Database) -> dict[str, str]:
-    """What the processes of Dagster have to find in their environment, besides what is there.
+    """The environment variables that Dagster's processes need besides those already set.
 
-    A `DAGSTER_HOME` that is set already is left as it is.
+    If `DAGSTER_HOME` is already set, it is kept.
     """
     return {
         "DAGSTER_HOME": str(_home(settings)),
@@ -67,9 +67,9 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
 
 
 def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
-    """The Dagster instance of this project, for this process, whose environment stays as it is.
+    """Open this project's Dagster instance in this process, without touching its environment.
 
-    Where `DAGSTER_HOME` is set to another folder, it is the instance that lies there.
+    If `DAGSTER_HOME` is set to another folder, the instance configured there is opened instead.
     """
     home = _home(settings)
     if home != _own_home(settings):
@@ -79,12 +79,12 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
         name: {"module": _MODULE, "class": kind, "config": config}
         for name, kind in _STORAGES.items()
     }
-    # Nothing of it is temporary: it is the public way to an instance by its folder and settings.
+    # Not temporary despite the name: the public way to open an instance by folder and settings.
     return dg.DagsterInstance.local_temp(str(home), overrides=reached)
 
 
 def _home(settings: Settings) -> Path:
-    """The folder of `dagster.yaml`, which is written where it is our own."""
+    """The folder of `dagster.yaml`; the file is written where the folder is the project's own."""
     own = _own_home(settings)
     home = Path(os.environ.get("DAGSTER_HOME") or own)
     if home == own:

@@ -1,7 +1,7 @@
-"""IO managers: they hand lazy batches to the stages that store them, and load what is stored.
+"""The IO manager of the stage assets: it runs stages into the store, and loads stored datasets.
 
-What an asset returns is a recipe, not data; computing, writing Postgres and Parquet, and leaving
-out what is already stored happen batch by batch when the IO manager runs the stage.
+An asset returns a recipe, not data. When the IO manager runs the stage, it computes and writes
+Postgres and Parquet batch by batch, and skips what is already stored.
 """
 
 from collections.abc import Iterator
@@ -36,21 +36,22 @@ class StageIOManager(dg.ConfigurableIOManager):
         )
         count_stage(workspace, report)
         summary = obj.summary(workspace, obj.batches.partitions)
-        found = metadata.of_stage(report, summary)
+        stage_metadata = metadata.of_stage(report, summary)
         if report.failed:
             yield from _report_good_partitions(context, report)
             raise dg.Failure(
-                f"{len(report.failed)} of {len(report.outcomes)} partitions failed, the others "
-                f"are stored; first: {report.failed[0].partition}: {report.failed[0].detail}",
-                metadata=found,
+                f"{len(report.failed)} of {len(report.outcomes)} partitions failed and the others "
+                f"are stored; first failure: {report.failed[0].partition}: "
+                f"{report.failed[0].detail}",
+                metadata=stage_metadata,
                 allow_retries=False,
             )
         if len(report.outcomes) == 1:
-            context.add_output_metadata(found)
+            context.add_output_metadata(stage_metadata)
         else:
-            # On the output the same tables would be written once for each partition.
-            context.log_event(dg.AssetObservation(context.asset_key, metadata=found))
-            about = "tables and chart of the whole run: see the observation beside this event"
+            # As output metadata, the same tables would be written once per partition.
+            context.log_event(dg.AssetObservation(context.asset_key, metadata=stage_metadata))
+            about = "for tables and chart of the whole run, see the observation next to this event"
             context.add_output_metadata({**metadata.counts_of(report), "report": about})
 
     def load_input(self, context: dg.InputContext) -> Batches[Any]:
@@ -59,10 +60,10 @@ class StageIOManager(dg.ConfigurableIOManager):
 
 
 def _report_good_partitions(context: dg.OutputContext, report: StageReport) -> Iterator[Any]:
-    """Materializations of what is stored, in a step that is about to fail.
+    """Record materializations of the stored partitions, in a step that is about to fail.
 
-    Dagster takes logged events over when a generator yields; what is yielded itself is dropped
-    by the failure that follows.
+    Dagster keeps the logged events once the generator yields; the event yielded last is itself
+    dropped by the failure that follows.
     """
     failed = {outcome.partition for outcome in report.failed}
     good = [outcome for outcome in report.outcomes if outcome.partition not in failed]

@@ -1,4 +1,4 @@
-"""Jobs: the selections of assets and checks that run together, and those that are no assets."""
+"""Jobs: assets and checks that run together, specs executed at once, and queued jobs."""
 
 import dagster as dg
 
@@ -10,75 +10,80 @@ _SECOND_OPINION = dg.AssetSelection.checks(
 _REPLAY = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("backtests"), "replay"))
 refresh_job = dg.define_asset_job(
     "refresh",
-    # Whatever way features come. Importing vectorbt for its opinion, or all of ours in a fresh
-    # process, takes longer than all of the computing.
+    # Built features or an external table alike. The two checks have jobs of their own: importing
+    # vectorbt, or this package in a fresh process, takes longer than the refresh itself.
     selection=dg.AssetSelection.assets("backtests").upstream().materializable()
     - _SECOND_OPINION
     - _REPLAY,
     executor_def=dg.in_process_executor,
-    description="Bars to backtests for a rectangle of assets and timeframes, in one run.",
+    description="Refreshes bars, features, signals and backtests of the selected assets and "
+    "timeframes, in one run.",
 )
 walk_forward_job = dg.define_asset_job(
     "walk_forwards",
     selection=dg.AssetSelection.assets("walk_forward"),
     executor_def=dg.in_process_executor,
-    description="Walk-forwards of the stored features for a rectangle of assets and timeframes.",
+    description="Runs walk-forwards on the stored features of the selected assets and timeframes.",
 )
 second_opinion_job = dg.define_asset_job(
     "second_opinion",
     selection=_SECOND_OPINION,
     executor_def=dg.in_process_executor,
-    description="Replays a sample of the stored backtests in vectorbt.",
+    description="Recomputes a sample of the stored backtests with vectorbt and compares returns.",
 )
 replay_job = dg.define_asset_job(
     "replay_runs",
     selection=_REPLAY,
     executor_def=dg.in_process_executor,
-    description="Computes a sample of the stored backtests again, on the code that made them.",
+    description="Replays a sample of the stored backtests on the code that made them.",
 )
 look_ahead_job = dg.define_asset_job(
     "probe_look_ahead",
     selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("signals"), "look_ahead")),
     executor_def=dg.in_process_executor,
-    description="Probes features and signals for look-ahead, on other assets and cuts each week.",
+    description="Tests features and signals for look-ahead; the weekly schedule draws a new sample "
+    "of assets and cut-off dates each time.",
 )
 rollup_job = dg.define_asset_job(
     "rollup",
     selection=dg.AssetSelection.assets("portfolio_rollups"),
     executor_def=dg.in_process_executor,
-    description="Portfolios of the stored backtests.",
+    description="Builds portfolios of the stored backtests.",
 )
 
 leaderboard_job = dg.define_asset_job(
     "rank_runs",
     selection=dg.AssetSelection.assets("leaderboard"),
     executor_def=dg.in_process_executor,
-    description="Ranks all current runs.",
+    description="Ranks all current runs on a new leaderboard.",
 )
 restatements_job = dg.define_asset_job(
     "watch_history",
     selection=dg.AssetSelection.assets("restatements"),
     executor_def=dg.in_process_executor,
-    description="Compares what was rewritten with what runs had used.",
+    description="Finds features that changed after runs had used them, and measures the effect on "
+    "those runs.",
 )
 retention_job = dg.define_asset_job(
     "remove_old_results",
     selection=dg.AssetSelection.assets("retention"),
     executor_def=dg.in_process_executor,
-    description="Removes results that are old, that nobody has pinned and that nothing needs.",
+    description="Deletes results past the retention period that are neither pinned nor needed by "
+    "other results.",
 )
 negative_controls_job = dg.define_asset_job(
     "search_no_edge",
     selection=dg.AssetSelection.assets("negative_controls"),
     executor_def=dg.in_process_executor,
-    description="Searches worlds without an edge.",
+    description="Runs the strategy search on random markets without an edge, to measure its "
+    "false-positive rate.",
 )
 
 
 @dg.job(
     name="requested",
     executor_def=dg.in_process_executor,
-    description="One attempt at a job that was requested; see backtest_jobs.",
+    description="Makes one attempt at a requested job, a row of the table backtest_jobs.",
 )
 def requested_job() -> None:
     work_on_job()
@@ -87,7 +92,7 @@ def requested_job() -> None:
 @dg.job(
     name="execute",
     executor_def=dg.in_process_executor,
-    description="One spec, as Python, the command line and the service execute it.",
+    description="Executes one spec, exactly as Python, the command line and the service do.",
 )
 def execute_job() -> None:
     execute_spec()

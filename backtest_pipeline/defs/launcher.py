@@ -1,11 +1,11 @@
-"""Launches runs as Dagster's own launcher does, and notices when one is no longer there.
+"""Launches runs as Dagster's own launcher does, and notices when a run's process is gone.
 
-Dagster's default launcher is told of a run's end by the code server that started it. Where both die
-together, the run counts as under way until its time is over, and keeps its place in the queue.
+The code server that started a run reports its end to Dagster's default launcher. If both die
+together, the run counts as running until it times out, and keeps occupying a queue slot.
 
-What it builds on that Dagster has not made public: the types of its health check, the tag that says
-which code server started a run, and the process number in its engine events. What is gained by it,
-and when it can go: docs/adr/0001-private-dagster.md.
+It uses these private parts of Dagster: the types of its health check, the tag that names the code
+server of a run, and the process id in its engine events. For the reasons, and when this can be
+removed, see docs/adr/0001-private-dagster.md.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ class SupervisedRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the process that executes the run is there.
+        """Whether the process that executes the run is still alive.
 
-        A run is not judged that no code server of this machine started, or that has not named
-        its process.
+        A run counts as alive if a code server on another machine started it, or if it has not
+        reported its process id yet.
         """
         processes = self._processes_of(run.run_id) if _is_of_this_machine(run) else []
         if not processes or any(_lives(pid, since) for pid, since in processes):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         named = ", ".join(str(pid) for pid, _ in processes)
-        return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {named} is gone")
+        return CheckRunHealthResult(
+            WorkerStatus.FAILED, f"the process of this run ({named}) is gone"
+        )
 
     def _processes_of(self, run_id: str) -> list[tuple[int, float]]:
-        """Numbers of the processes that said they execute the run, and when each said so."""
-        found: dict[int, float] = {}
+        """Ids of the processes that reported executing the run, with the time of each report."""
+        first_report: dict[int, float] = {}
         for entry in self._instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
             pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
             if pid is not None:
-                found.setdefault(int(str(pid.value)), entry.timestamp)
-        return list(found.items())
+                first_report.setdefault(int(str(pid.value)), entry.timestamp)
+        return list(first_report.items())
 
 
 def _is_of_this_machine(run: DagsterRun) -> bool:
@@ -55,7 +57,7 @@ def _is_of_this_machine(run: DagsterRun) -> bool:
 
 
 def _lives(pid: int, instant: float) -> bool:
-    """Whether a process is at work since before an instant: numbers are reused."""
+    """Whether a process that started before `instant` is alive; process ids are reused."""
     try:
         process = psutil.Process(pid)
         return process.create_time() <= instant and process.status() != psutil.STATUS_ZOMBIE

@@ -1,4 +1,4 @@
-"""What a person reads of a run in the Dagster UI."""
+"""Metadata of stages and summaries, as the Dagster UI shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table_schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
 
 
 def counts_of(report: StageReport) -> dict[str, Any]:
-    """What a stage did to how many partitions."""
+    """How many partitions a stage stored, skipped or failed, and how many rows it wrote."""
     return {
         "partitions": len(report.outcomes),
         **{f"partitions_{status}": count for status, count in report.counts.items()},
@@ -31,34 +31,34 @@ def counts_of(report: StageReport) -> dict[str, Any]:
 
 
 def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
-    """Counts of a stage, partitions without a result and why, then the summary's own tables."""
-    found = counts_of(report)
+    """A stage's counts, its partitions without a result and why, and the tables of its summary."""
+    metadata = counts_of(report)
     remarks = [
         {"partition": str(o.partition), "status": o.status.value, "why": o.detail}
         for o in report.outcomes
         if o.status in (Status.EMPTY, Status.FAILED)
     ]
     if remarks:
-        found["without_result"] = _table(remarks[:_MOST_SHOWN])
+        metadata["without_result"] = _table(remarks[:_MOST_SHOWN])
         if len(remarks) > _MOST_SHOWN:
-            found["without_result_not_shown"] = len(remarks) - _MOST_SHOWN
-    return found | of_summary(summary)
+            metadata["without_result_not_shown"] = len(remarks) - _MOST_SHOWN
+    return metadata | of_summary(summary)
 
 
 def of_summary(summary: Summary) -> dict[str, Any]:
     """A summary's numbers, tables and chart as metadata values."""
-    found: dict[str, Any] = dict(summary.numbers)
+    metadata: dict[str, Any] = dict(summary.numbers)
     if summary.chart:
         chart = summary.chart
-        # Dagster draws a picture in the page where its text is short, and else behind a link.
-        found["equity"] = dg.MetadataValue.md(svg_markdown(sparkline(chart.lines), chart.title))
-        found["equity_chart"] = dg.MetadataValue.md(
+        # Dagster shows a short picture inline and a long one behind a link.
+        metadata["equity"] = dg.MetadataValue.md(svg_markdown(sparkline(chart.lines), chart.title))
+        metadata["equity_chart"] = dg.MetadataValue.md(
             svg_markdown(line_chart(chart.lines, chart.title), chart.title)
         )
     for name, rows in summary.tables.items():
         if rows:
-            found[name] = _table(rows)
-    return found
+            metadata[name] = _table(rows)
+    return metadata
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -1,4 +1,4 @@
-"""Ops: a spec that is executed at once, and an attempt at a job that a sensor launches."""
+"""Ops: execute a spec at once, or work on a queued job whose attempts a sensor launches."""
 
 from typing import Any
 from uuid import UUID
@@ -20,13 +20,13 @@ _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 class AttemptConfig(dg.Config):
-    """Which attempt at which job."""
+    """The job, and the number of the attempt at it."""
 
     job_id: str
     attempt: int
 
 
-@dg.op(description="Does the units of a requested job that are not stored yet, and ends it.")
+@dg.op(description="Computes the units of a requested job that are not stored yet.")
 def work_on_job(
     context: dg.OpExecutionContext,
     config: AttemptConfig,
@@ -42,28 +42,28 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            told=lambda report: _materialize(context, report, workspace.external is not None),
+            on_report=lambda report: _materialize(context, report, workspace.external is not None),
         )
     except DagsterExecutionInterruptedError:
-        # Dagster is shutting down, or somebody cancelled the run: of the first another attempt
-        # comes when the lease has expired.
+        # Either Dagster is shutting down, and another attempt follows once the lease has expired,
+        # or somebody cancelled the run.
         run = context.instance.get_run_by_id(context.run_id)
         if run is not None and run.status in _CANCELLED:
             with workspace.database.begin() as connection:
                 stop_cancelled(connection, claim, "dagster")
         raise
     if job is None or job.status != "completed":
-        said = "another attempt has taken its place" if job is None else job.error_message
+        reason = "another attempt has taken over" if job is None else job.error_message
         raise dg.Failure(
             f"job {claim.job_id}, attempt {claim.attempt}: "
-            f"{said or f'cancelled by {job.cancel_requested_by if job else None}'}",
+            f"{reason or f'cancelled by {job.cancel_requested_by if job else None}'}",
             allow_retries=False,
         )
     context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
 
 
 def _materialize(context: dg.OpExecutionContext, report: StageReport, external: bool) -> None:
-    """What a stage of a refresh stored, as materializations of its asset's partitions."""
+    """Log a materialization of each partition that a stage of a refresh stored."""
     asset = _ASSETS[report.stage][external] if report.stage in _ASSETS else report.stage
     for outcome in report.outcomes:
         if outcome.status is not Status.FAILED:
@@ -77,17 +77,17 @@ def _materialize(context: dg.OpExecutionContext, report: StageReport, external: 
 
 
 class SpecConfig(dg.Config):
-    """What to execute."""
+    """The spec to execute."""
 
     spec: dict[str, Any] = Field(
-        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, `kind` "
-        "(run, walkforward, optimize, portfolio) among them"
+        description="fields of a RunSpec, WalkForwardSpec, SweepSpec or PortfolioSpec, including "
+        "`kind` (run, walkforward, optimize or portfolio)"
     )
 
 
-@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec, and shows its result as metadata.")
+@dg.op(out=dg.Out(dg.Nothing), description="Executes a spec and attaches its result as metadata.")
 def execute_spec(
     context: dg.OpExecutionContext, config: SpecConfig, store: WorkspaceResource
 ) -> None:
-    found = execute(store.workspace, load_settings(), spec_of(config.spec))
-    context.add_output_metadata({"result": dg.MetadataValue.json(found.model_dump(mode="json"))})
+    result = execute(store.workspace, load_settings(), spec_of(config.spec))
+    context.add_output_metadata({"result": dg.MetadataValue.json(result.model_dump(mode="json"))})

@@ -1,4 +1,4 @@
-"""Partitions of the assets, and the one way in which their keys reach an asset."""
+"""Dagster partitions by asset and timeframe, and how their keys become `Partition` objects."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 
 def require_sound_run(tags: Mapping[str, str]) -> None:
-    """Refuse a run that names a range and one key at once.
+    """Raise dg.Failure for a run that names both a partition range and a single partition.
 
-    A backfill launched from the job page tags its runs so, and Dagster then computes the first
-    key only and reports all as done (dagster#28861).
+    Backfills launched from a job's page carry both tags; Dagster then computes the first key only
+    and reports all of them as done (dagster#28861).
     """
     ranged = RANGE_START in tags
     single = [t for t in tags if t.startswith("dagster/partition") and t != "dagster/partition_set"]
     if ranged and single:
         raise dg.Failure(
-            "this run names both a range of partitions and a single one (dagster#28861), so it "
-            "would compute one and report them all; launch it from the asset's page, not the job's",
+            "this run names both a range of partitions and a single partition, so Dagster would "
+            "compute one and report all of them as done (dagster#28861); launch the backfill from "
+            "the asset's page, not from the job's",
             allow_retries=False,
         )
 
 
 def partitions_of(keys: Iterable[str]) -> list[Partition]:
-    """Dagster's keys as partitions."""
+    """Dagster's partition keys as `Partition` objects."""
     return [Partition.parse(str(key)) for key in keys]
 
 
 def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
-    """Add the symbols that Dagster does not know yet; returns those added."""
+    """Add a partition for each symbol that has none yet; returns the symbols added."""
     known = set(instance.get_dynamic_partitions("asset"))
     new = [checked_symbol(symbol) for symbol in symbols if symbol not in known]
     if new:
@@ -56,8 +57,8 @@ def rectangles(
 ) -> list[dict[str, str]]:
     """Tags of the fewest range runs that cover these assets at these timeframes.
 
-    Dagster's ranges are rectangles over the stored order of both dimensions, so that wanted
-    assets which do not stand next to each other need more than one.
+    A Dagster range is a rectangle over the stored order of both dimensions, so assets that are not
+    adjacent in that order need more than one.
     """
     known = instance.get_dynamic_partitions("asset")
     for asset in assets:
@@ -75,7 +76,7 @@ def rectangles(
 
 
 def _spans(positions: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of neighbouring positions as (first, last)."""
+    """Consecutive positions grouped as (first, last) pairs."""
     spans: list[tuple[int, int]] = []
     for position in sorted(set(positions)):
         if spans and spans[-1][1] == position - 1:

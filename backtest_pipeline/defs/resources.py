@@ -1,4 +1,4 @@
-"""Resources: the open store, the source of bars, and how runs are simulated."""
+"""Resources: the workspace (database and artifacts), the bar source, and the simulation options."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ from backtest_pipeline.storage.settings import exchange_access, load_settings
 
 
 class WorkspaceResource(dg.ConfigurableResource):
-    """The store that the environment names; secrets stay in the environment."""
+    """The workspace that the BACKTEST_* variables configure; secrets stay in the environment."""
 
     _workspace: Workspace = PrivateAttr()
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Told how far the stages are; does nothing unless a subclass listens.
+        """Report a stage's progress; does nothing unless a subclass overrides it.
 
-        A method, for Dagster makes each resource anew from its class and its fields.
+        A method and not a field, because Dagster rebuilds a resource from its class and its fields.
         """
 
     @contextmanager
@@ -46,16 +46,20 @@ class WorkspaceResource(dg.ConfigurableResource):
 
 
 class SourceResource(dg.ConfigurableResource):
-    """Where bars come from: an exchange, files, or the synthetic sample market."""
+    """Where bars are read from: an exchange, files, or the synthetic sample market."""
 
     path: str = Field(
         default="",
-        description="file or folder of bars, or binance:1h; empty: BACKTEST_BARS, else the "
-        "sample market",
+        description="file or folder of bars, or an exchange such as binance:1h; if empty, "
+        "BACKTEST_BARS is used, and without that the synthetic sample market",
     )
 
     def source(self, named: Sequence[str] = ()) -> BarSource:
-        """The source; of an exchange also the assets that are wanted by name."""
+        """The bar source.
+
+        Args:
+            named: symbols requested by name; only an exchange uses them.
+        """
         return choose_source(self.path or load_settings().bars, exchange_access, named)
 
 
@@ -63,14 +67,14 @@ class _SpecResource(dg.ConfigurableResource):
     """A resource whose fields are the options of a spec."""
 
     def given(self) -> dict[str, Any]:
-        """What is set, by option."""
+        """The option values, by name."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 def _of_spec(
     name: str, base: type[_SpecResource], kind: type[SpecModel], leave_out: Sequence[str] = ()
 ) -> Any:
-    """A resource with a field for each option of a spec; Dagster's launchpad shows them."""
+    """A resource class with one field per option of a spec, as Dagster's launchpad shows them."""
     options = [option for option in options_of(kind, leave_out) if option.kind is not list]
     types = {o.name: o.kind if o.default is not None else o.kind | None for o in options}
     fields = {o.name: Field(default=o.default, description=o.help) for o in options}
@@ -79,14 +83,14 @@ def _of_spec(
 
 
 class _Simulation(_SpecResource):
-    """Costs, sizing, stops and direction of the stored backtests; docs/simulation.md."""
+    """Costs, sizing, stops and direction of the stored backtests; see docs/simulation.md."""
 
     def config(self) -> SimulationConfig:
         return spec_from(SimulationSpec, self.given()).config()
 
 
 class _WalkForward(_SpecResource):
-    """Windows, objective and search of the stored walk-forwards; docs/walk-forward.md."""
+    """Windows, objective and search of the stored walk-forwards; see docs/walk-forward.md."""
 
     def plan(self) -> WalkForwardPlan:
         settings = load_settings()

@@ -1,4 +1,4 @@
-"""Schedules: what is done every night and every week, and what has to be done before it."""
+"""Schedules: what runs every night and every week."""
 
 import dagster as dg
 
@@ -26,7 +26,8 @@ from backtest_pipeline.defs.partitions import (
     job=refresh_job,
     cron_schedule="10 0 * * *",
     execution_timezone="UTC",
-    description="One run over all assets and timeframes, after the UTC day has ended.",
+    description="Refreshes all assets and timeframes in one run, ten minutes after the UTC day "
+    "ends.",
 )
 def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return _everything(context)
@@ -37,17 +38,20 @@ def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg
     job=walk_forward_job,
     cron_schedule="10 3 * * 6",
     execution_timezone="UTC",
-    description="Walk-forwards over all assets and timeframes; only folds that are new cost time.",
+    description="Runs walk-forwards over all assets and timeframes; stored folds are reused, only "
+    "new ones are computed.",
 )
 def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return _everything(context)
 
 
 def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """One run over the rectangle of all assets and timeframes."""
+    """A request for one run over all assets and timeframes; skipped while there are no assets."""
     assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
     if not assets:
-        return dg.SkipReason("no asset is known yet; the sensor source_assets adds them")
+        return dg.SkipReason(
+            "no assets yet: turn on the sensor source_assets, which adds those of the bar source"
+        )
     timeframes = timeframes_partitions.get_partition_keys()
     return dg.RunRequest(
         run_key=context.scheduled_execution_time.isoformat(),
@@ -70,21 +74,22 @@ nightly_restatements = dg.ScheduleDefinition(
     job=restatements_job,
     cron_schedule="40 1 * * *",
     execution_timezone="UTC",
-    description="Looks for restated history, after the nightly refresh.",
+    description="Looks for restated history after the nightly refresh.",
 )
 nightly_retention = dg.ScheduleDefinition(
     name="nightly_retention",
     job=retention_job,
     cron_schedule="10 4 * * *",
     execution_timezone="UTC",
-    description="Removes old results, after the night's other work has looked at them.",
+    description="Deletes old results after the night's other jobs have used them.",
 )
 weekly_negative_controls = dg.ScheduleDefinition(
     name="weekly_negative_controls",
     job=negative_controls_job,
     cron_schedule="10 5 * * 1",
     execution_timezone="UTC",
-    description="Measures how often the pipeline believes what is not there.",
+    description="Measures the false-positive rate of the strategy search on markets without an "
+    "edge.",
 )
 
 
@@ -93,7 +98,8 @@ weekly_negative_controls = dg.ScheduleDefinition(
     job=look_ahead_job,
     cron_schedule="40 6 * * 1",
     execution_timezone="UTC",
-    description="Probes code that was probed before on another sample of assets and cuts.",
+    description="Repeats the look-ahead test on a new sample of assets and cut-off dates, also for "
+    "code that passed before.",
 )
 def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     at = context.scheduled_execution_time
@@ -108,7 +114,7 @@ weekly_second_opinion = dg.ScheduleDefinition(
     job=second_opinion_job,
     cron_schedule="10 6 * * 1",
     execution_timezone="UTC",
-    description="Asks vectorbt about a sample of the stored backtests.",
+    description="Recomputes a sample of the stored backtests with vectorbt.",
 )
 
 
@@ -117,5 +123,5 @@ nightly_replay = dg.ScheduleDefinition(
     job=replay_job,
     cron_schedule="40 1 * * *",
     execution_timezone="UTC",
-    description="Computes a sample of the stored backtests again before they are ranked.",
+    description="Replays a sample of the stored backtests before they are ranked.",
 )

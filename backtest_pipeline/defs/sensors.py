@@ -1,4 +1,4 @@
-"""Sensors: what is noticed between the schedules, and the runs that it leads to."""
+"""Sensors: new symbols become partitions; requested jobs and portfolios are launched."""
 
 import dagster as dg
 
@@ -22,11 +22,11 @@ from backtest_pipeline.storage.settings import load_settings
     name="source_assets",
     minimum_interval_seconds=300,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for each asset that the source has and Dagster does not know.",
+    description="Adds a Dagster partition for each new symbol of the bar source.",
 )
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
     new = register_partitions(context.instance, source.source().symbols())
-    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new asset")
+    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new symbol in the bar source")
 
 
 @dg.asset_sensor(
@@ -34,7 +34,7 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
     name="rollup_after_backtests",
     job=rollup_job,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Forms the portfolios of all timeframes anew after backtests were stored.",
+    description="Rebuilds the portfolios of all timeframes whenever backtests were stored.",
 )
 def rollup_after_backtests(
     _context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
@@ -51,17 +51,19 @@ def rollup_after_backtests(
     job=requested_job,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches requested jobs, and takes over those whose worker was lost.",
+    description="Launches requested jobs, and relaunches those whose worker was lost.",
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     database = open_database(load_settings())
     try:
         check(database)
-        wanted = reconcile(database, lambda found: launched_runs(context.instance, found))
-    except SchemaNotMigrated as error:  # not an error of each tick: it stays until somebody acts
+        attempts_to_launch = reconcile(
+            database, lambda attempts: launched_runs(context.instance, attempts)
+        )
+    except SchemaNotMigrated as error:  # skipped, or every tick would fail until somebody migrates
         return dg.SkipReason(str(error))
     finally:
         database.close()
-    if not wanted:
-        return dg.SkipReason("no job waits")
-    return dg.SensorResult(run_requests=[run_request(attempt) for attempt in wanted])
+    if not attempts_to_launch:
+        return dg.SkipReason("no jobs are waiting")
+    return dg.SensorResult(run_requests=[run_request(attempt) for attempt in attempts_to_launch])

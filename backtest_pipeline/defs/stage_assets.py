@@ -1,4 +1,4 @@
-"""Assets per asset and timeframe whose output a stage stores."""
+"""Dagster assets partitioned by asset and timeframe, whose output a stage stores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from backtest_pipeline.pipeline.workspace import Workspace
 OWNERS = ["team:quant-research"]
 Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
 LOADERS: dict[str, Loader] = {}
-"""How what an asset stored is loaded for those that take it as an input, by the asset's name."""
+"""By the name of an asset, the function that loads its stored data as an input of other assets."""
 
 
 class Refresh(dg.Config):
-    """How to refresh."""
+    """Options of a refresh."""
 
     full_rebuild: bool = False
-    """Compute every partition, also those whose inputs and code have not changed."""
+    """Recompute every partition, even where neither inputs nor code have changed."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """An asset's output: what to compute, the stage that stores it, and what it amounts to."""
+    """An asset's output: what to compute, the stage that stores it, and its summary."""
 
     batches: Batches[Any]
     stage: Stage[Any]
@@ -38,11 +38,11 @@ class StageRun:
 def stage_asset(
     *, load: Loader | None = None, **specific: Any
 ) -> Callable[[Callable[..., StageRun]], dg.AssetsDefinition]:
-    """An asset per asset and timeframe whose output a stage stores; one run for any range.
+    """A Dagster asset partitioned by asset and timeframe, stored by a stage, one run per range.
 
     Args:
-        load: what it stored, for the assets that take it as an input.
-        specific: what else `dagster.asset` takes.
+        load: loads its stored data, for the assets that take it as an input.
+        specific: further arguments of `dagster.asset`.
     """
 
     def declare(compute: Callable[..., StageRun]) -> dg.AssetsDefinition:

@@ -1,4 +1,4 @@
-"""The Python API: specs on the store, and plain pandas objects, one asset at a time."""
+"""The Python API: execute specs on the store, or work on plain pandas objects."""
 
 from __future__ import annotations
 
@@ -46,51 +46,53 @@ _ASSET = "asset"
 def execute(
     spec: ExecutableSpec | RobustnessSpec | Mapping[str, Any], *, rebuild: bool = False
 ) -> Result:
-    """Compute and store what a spec asks for, in the store that the environment names.
+    """Compute a spec and store the result, in the store that the environment configures.
 
-    The command line, the service, jobs and Dagster do the same with the same spec, and give the
-    same result.
+    The command line, the service, jobs and Dagster compute the same result from the same spec.
 
     Args:
-        spec: what is asked for, or its fields; of the kind `run` where `kind` does not say.
-        rebuild: compute also what has not changed.
+        spec: a spec, or its fields; a `RunSpec` if `kind` is not given.
+        rebuild: recompute even what has not changed.
 
     Returns:
         `RunResult`, `WalkForwardResult`, `SweepResult`, `PortfolioResult` or `RobustnessResult`.
 
     Raises:
-        UnknownName, InvalidInput: for what makes no sense, and why.
+        UnknownName, InvalidInput: for an invalid spec, with the reason.
         StoreError: where the store cannot be opened.
     """
-    wanted = spec_of(spec) if isinstance(spec, Mapping) else spec
+    parsed = spec_of(spec) if isinstance(spec, Mapping) else spec
     settings = load_settings()
     with open_workspace(settings) as workspace:
-        return execution.execute(workspace, settings, wanted, rebuild=rebuild)
+        return execution.execute(workspace, settings, parsed, rebuild=rebuild)
 
 
 def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1D") -> pd.DataFrame:
-    """Validated, complete bars of one asset.
+    """Load validated, complete bars of one asset.
 
     Args:
-        path: file or folder of bars (Parquet or CSV), or `binance:1h` for the exchange's; the
+        path: file or folder of bars (Parquet or CSV), or an exchange such as `binance:1h`; the
             synthetic sample market where None.
         asset: symbol as the source spells it.
-        timeframe: name; finer bars are resampled to it.
+        timeframe: name of the timeframe; finer bars are resampled to it.
 
     Returns:
-        Columns open, high, low, close, volume, gap_bars; index `ts`, the close stamps (UTC).
-        What was found wrong with the source's rows is in `.attrs["issues"]`.
+        Columns open, high, low, close, volume, gap_bars (float64); index `ts`, close timestamps
+        (UTC). Issues of the source rows are listed in `.attrs["issues"]`.
 
     Raises:
-        UnknownName: for an asset or timeframe that there is not.
-        BarsError: for a file that cannot be read, or an exchange that cannot be asked.
-        InvalidInput: where no complete bar of that timeframe can be made.
+        UnknownName: for an unknown asset or timeframe.
+        BarsError: for a file that cannot be read, or an exchange that cannot be reached.
+        InvalidInput: where the source has no complete bar of that timeframe.
     """
     reader = SourceReader(choose_source(str(path or ""), exchange_access), [asset])
     panel = reader.resampled(timeframe, [asset])
     if not len(panel):
         bases = ", ".join(base.name for base in reader.bases_of(asset))
-        raise InvalidInput(f"{asset}: no complete {timeframe} bar can be made of bars of {bases}")
+        raise InvalidInput(
+            f"{asset}: no complete {timeframe} bar can be resampled from its {bases} bars; use "
+            "finer bars, a longer history or a shorter timeframe"
+        )
     bars = panel.frame(asset)
     bars.attrs["issues"] = [
         f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
@@ -99,14 +101,14 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
 
 
 def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.DataFrame:
-    """All feature columns of one asset's bars; see docs/features.md.
+    """Compute all feature columns of one asset's bars; see docs/features.md.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        timeframe: name; found from the spacing of the bars where not given.
+        timeframe: name of the bars' timeframe; by default inferred from their spacing.
 
     Raises:
-        InvalidInput: for missing columns or bad stamps.
+        InvalidInput: for missing columns or invalid timestamps.
     """
     return build_panel_features(bars_panel(bars, timeframe, _ASSET)).frame(_ASSET)
 
@@ -117,17 +119,17 @@ def generate_signals(
     """Entries and exits of a strategy on one asset's features.
 
     Args:
-        features: as `build_features` gives them.
-        strategy: the name of a strategy; its first word will do.
-        timeframe: name; found from the spacing of the bars where not given.
+        features: as `build_features` returns them.
+        strategy: name of the strategy; its first word is enough.
+        timeframe: name of the bars' timeframe; by default inferred from their spacing.
         params: the strategy's parameters; its defaults where not given.
 
     Returns:
-        Boolean columns entries, exits, short_entries, short_exits; they are known at the close
-        of their bar.
+        Boolean columns entries, exits, short_entries, short_exits, known at the close of their
+        bar.
 
     Raises:
-        UnknownName: for a strategy that there is not.
+        UnknownName: for an unknown strategy.
         InvalidInput: for parameters that are missing, unknown or of the wrong type.
     """
     definition = strategy_of(strategy)
@@ -155,7 +157,7 @@ def run_backtest(
     timeframe: str | None = None,
     **assumptions: Any,
 ) -> SimulationResult:
-    """Features, signals and simulation of one asset in one call.
+    """Backtest a strategy on one asset's bars: features, signals and simulation in one call.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
@@ -163,7 +165,7 @@ def run_backtest(
         params: its parameters.
         direction: `long`, `short` or `both`.
         timeframe: as in `simulate`.
-        assumptions: costs, sizing, stops, funding and all else that `simulate` takes by name.
+        assumptions: costs, sizing, stops, funding and other keyword arguments of `simulate`.
 
     Raises:
         UnknownName, InvalidInput: as the functions that it calls.
@@ -200,15 +202,15 @@ def robustness(
     timeframe: str | None = None,
     **assumptions: Any,
 ) -> Robustness:
-    """How far the result of `run_backtest` can be trusted; docs/robustness.md explains it.
+    """Test the robustness of a backtest's result; see docs/robustness.md.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
         strategy: the strategy, as in `generate_signals`.
         params: its parameters.
         direction: `long`, `short` or `both`.
-        draws: repetitions of each random method, 1 to 10,000.
-        seed: of the random numbers; the same gives the same result.
+        draws: number of draws of each resampling method, 1 to 10,000.
+        seed: seed of the random numbers; the same seed gives the same result.
         funding, finer, timeframe: as in `simulate`.
         assumptions: costs, sizing, stops, initial_cash, max_leverage, lot_size, min_notional,
             delay_bars, intrabar and risk_free, as in `simulate`.
@@ -236,12 +238,12 @@ def robustness(
 def load_features(
     asset: str, timeframe: str = "1D", columns: Sequence[str] = ("close",)
 ) -> pd.DataFrame:
-    """Stored features of one asset, from the store that the environment names.
+    """Load stored features of one asset, from the store that the environment configures.
 
     Args:
         asset, timeframe: the partition.
-        columns: columns of `cmc_features`, or numbers and flags of the user's own table where that
-            takes its place; and `ema_N` for the stored periods.
+        columns: columns of `cmc_features`, or numeric and boolean columns of the external table
+            that replaces it; and `ema_N` for the stored periods.
 
     Raises:
         UnknownName: for an asset, timeframe or column that is not stored.
@@ -257,9 +259,9 @@ def load_features(
 
 
 def load_signals(asset: str, timeframe: str = "1D") -> pd.DataFrame:
-    """Stored signal events of one asset, each with the full feature row of its bar.
+    """Load stored signals of one asset, each with the full feature row of its bar.
 
-    Columns: name, direction, action, close, and the features of the snapshot; index `ts`.
+    Columns: name, direction, action, close, and the features; index `ts`, close timestamps (UTC).
 
     Raises:
         UnknownName: for an asset or timeframe that is not stored.

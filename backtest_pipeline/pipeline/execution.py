@@ -1,4 +1,4 @@
-"""The one way in which a spec is computed, whoever asks: Python, the service, a job, Dagster."""
+"""Executes specs: the single entry point of Python, the command line, service, jobs and Dagster."""
 
 from __future__ import annotations
 
@@ -71,33 +71,33 @@ def execute(
     bars: str = "",
     rebuild: bool = False,
 ) -> Result:
-    """Compute and store what a spec asks for, or find it where it is stored.
+    """Compute a spec and store the result; a result that is already stored is returned.
 
     Args:
         workspace: the open store.
-        settings: of this process.
-        spec: what is asked for.
-        user: name of the caller, recorded with the runs; empty for nobody.
-        bars: file, folder or `binance:1h` in place of the store's source.
-        rebuild: compute also what has not changed.
+        settings: settings of this process.
+        spec: the spec to execute.
+        user: name of the caller, recorded with the runs; empty for none.
+        bars: file, folder or exchange such as `binance:1h`, in place of the store's source.
+        rebuild: recompute even what has not changed.
 
     Raises:
-        BacktestError: with the code of the problem; market/errors.py has them all.
+        BacktestError: with the error code; market/errors.py lists them all.
     """
     is_built = workspace.external is None
     exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
     counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
     with counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe) as tally:
         source = source_for(workspace, settings, spec, bars)
-        found = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
+        result = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
         if user:
             with workspace.database.begin() as connection:
-                note_request(connection, found.run_ids, user)
-        if isinstance(found, SweepResult):
-            tally.combinations = found.n_combinations
-        if isinstance(found, WalkForwardResult):
-            tally.overfit = int(found.verdict == "overfit")
-    return found
+                note_request(connection, result.run_ids, user)
+        if isinstance(result, SweepResult):
+            tally.combinations = result.n_combinations
+        if isinstance(result, WalkForwardResult):
+            tally.overfit = int(result.verdict == "overfit")
+    return result
 
 
 def _run(
@@ -111,10 +111,10 @@ def _robustness(
     workspace: Workspace, _: Settings, spec: RobustnessSpec, source: Source, rebuild: bool
 ) -> RobustnessResult:
     made = backtest(workspace, source, spec, [spec.symbol], rebuild=rebuild)
-    found = assess_run(
+    row = assess_run(
         workspace, made, shared_by(workspace, spec), spec.draws, spec.seed, rebuild=rebuild
     )
-    return robustness_result(workspace, made.runs[0], spec, found)
+    return robustness_result(workspace, made.runs[0], spec, row)
 
 
 def _walk_forward(
@@ -141,7 +141,7 @@ def prepare(
     *,
     rebuild: bool = False,
 ) -> Prepared:
-    """Bring the features of a walk-forward up to date, and lay out its folds."""
+    """Refresh the features of a walk-forward, and lay out its folds."""
     return prepare_walk_forward(
         workspace,
         source,
@@ -167,17 +167,17 @@ def swept(
     *,
     rebuild: bool = False,
 ) -> tuple[SweepResult, Exploration]:
-    """A sweep with its best combination as a stored run, and all that a page shows of it."""
+    """Run a sweep and store its best combination as a run; also returns the data of its page."""
     most = combinations_allowed(spec, settings.optimizer_max_combinations)
-    found = sweep_on_demand(workspace, source, spec, most=most, rebuild=rebuild)
+    exploration = sweep_on_demand(workspace, source, spec, most=most, rebuild=rebuild)
     common = RunSpec.model_fields.keys() & spec.model_fields_set - {"kind", "params", "strategy"}
     best = RunSpec(
         **{name: getattr(spec, name) for name in common},
-        strategy=found.subject.strategy,
-        params=found.best,
+        strategy=exploration.subject.strategy,
+        params=exploration.best,
     )
     (row,) = backtest(workspace, source, best, [best.symbol]).runs
-    return sweep_result(found, run_result(workspace, row, best), spec.top), found
+    return sweep_result(exploration, run_result(workspace, row, best), spec.top), exploration
 
 
 def _portfolio(
@@ -189,17 +189,17 @@ def _portfolio(
 
 
 def combinations_allowed(spec: WalkForwardSpec | SweepSpec, most: int) -> int:
-    """How many combinations a spec may try; raises GridTooLarge for more than `most`."""
+    """The maximum number of combinations of a spec; raises GridTooLarge for more than `most`."""
     if spec.max_combinations is not None and spec.max_combinations > most:
         raise GridTooLarge(
-            f"max_combinations is {spec.max_combinations:,}, and {most:,} are allowed here; raise "
-            "BACKTEST_OPTIMIZER_MAX_COMBINATIONS"
+            f"max_combinations is {spec.max_combinations:,}, but at most {most:,} are allowed "
+            "here; lower it, or raise BACKTEST_OPTIMIZER_MAX_COMBINATIONS"
         )
     return spec.max_combinations or most
 
 
 def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> WalkForwardPlan:
-    """How a walk-forward is done; raises UnknownName, InvalidInput for what makes no sense."""
+    """The plan of a walk-forward; raises UnknownName or InvalidInput for invalid settings."""
     schedule = (
         FixedDates(
             [tuple(day.isoformat() for day in window) for window in spec.dates],
@@ -229,7 +229,7 @@ def _plan(spec: WalkForwardSpec, settings: Settings) -> WalkForwardPlan:
 
 
 def rollup_config(spec: PortfolioSpec) -> RollupConfig:
-    """How a portfolio is formed; raises UnknownName, InvalidInput for what makes no sense."""
+    """The settings of a portfolio; raises UnknownName or InvalidInput for invalid ones."""
     require_several(spec.symbols)
     config = spec.config()
     return RollupConfig(
@@ -249,12 +249,14 @@ def _weights(spec: PortfolioSpec, symbols: Sequence[str]) -> tuple[float, ...]:
         return ()
     if spec.scheme != "equal_weight" or spec.max_weight != 1.0:
         raise InvalidInput(
-            "weights are given or found: leave out scheme and max_weight beside them"
+            "fixed weights cannot be combined with scheme or max_weight: give either the weights "
+            "or the scheme"
         )
-    strange = sorted(set(spec.weights) ^ set(symbols))
-    if strange:
+    unmatched = sorted(set(spec.weights) ^ set(symbols))
+    if unmatched:
         raise BadSymbols(
-            f"each asset of the portfolio has one weight; {', '.join(strange)} is on one side only"
+            f"symbols and weights do not match: {', '.join(unmatched)} is in only one of them; "
+            "give one weight per symbol"
         )
     return tuple(spec.weights[symbol] for symbol in symbols)
 
@@ -265,19 +267,20 @@ def source_for(
     spec: ExecutableSpec | RobustnessSpec,
     bars: str = "",
 ) -> Source:
-    """Where the bars or features of a spec come from.
+    """The source of the bars or features of a spec.
 
     Raises:
-        UnknownName: for a symbol that named bars do not have: of another source it might be stored.
+        UnknownName: for a symbol missing from `bars`, even if another source has stored it.
+        InvalidInput: for both `bars` and an exchange.
     """
     symbols = spec.symbols if isinstance(spec, PortfolioSpec) else [spec.symbol]
     benchmark = getattr(spec, "benchmark", "asset")
     named = symbols if benchmark in NOT_ASSETS else [*symbols, benchmark]
     if bars and spec.exchange:
-        raise InvalidInput("bars come from a file or from an exchange: leave out one of the two")
+        raise InvalidInput("both bars and exchange are given: leave out one of them")
     chosen = settings.model_copy(update={"use_cache": settings.use_cache and spec.use_cache})
-    wanted = bars or _exchange_bars(spec.exchange, spec.timeframe)
-    source = source_of(workspace, chosen, wanted, symbols=named)
+    named_bars = bars or _exchange_bars(spec.exchange, spec.timeframe)
+    source = source_of(workspace, chosen, named_bars, symbols=named)
     if bars:
         require_known(symbols, source.symbols())
     return source
@@ -286,10 +289,16 @@ def source_for(
 def source_of(
     workspace: Workspace, settings: Settings, bars: str = "", *, symbols: Sequence[str]
 ) -> Source:
-    """Bars as a source spells them, else what the store is fed from; `symbols` are wanted.
+    """The source named by `bars`, by default the store's own.
+
+    Args:
+        workspace: the open store.
+        settings: settings of this process.
+        bars: file, folder or exchange such as `binance:1h`; empty for the configured source.
+        symbols: symbols requested by name; only an exchange uses them.
 
     Raises:
-        ConfigurationError: for bars where features are the user's own.
+        ConfigurationError: for `bars` where features come from an external table.
     """
     chosen = settings.bars_of(bars)
     if workspace.external is not None:
@@ -298,7 +307,7 @@ def source_of(
 
 
 def _exchange_bars(exchange: str, tf: str) -> str:
-    """The exchange with the longest of its intervals that the timeframe can be made of."""
+    """The exchange with the longest interval that the timeframe can be resampled from."""
     if not exchange:
         return ""
     bars = timeframe(tf)

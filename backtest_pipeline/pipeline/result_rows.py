@@ -1,4 +1,4 @@
-"""Rows of the store as results."""
+"""Builds result models from rows of the store."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ Row = Mapping[str, Any]
 
 
 def run_result(workspace: Workspace, row: Row, spec: RunSpec) -> RunResult:
-    """A row of `storage.run_tables.runs.runs_by_id` as a result."""
+    """A row of `storage.run_tables.runs.runs_by_id` as a RunResult."""
     bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
     return RunResult(**_of_run(workspace, row, spec), bands=bands)
 
 
 def robustness_result(
-    workspace: Workspace, row: Row, spec: RobustnessSpec, found: Row
+    workspace: Workspace, row: Row, spec: RobustnessSpec, robustness: Row
 ) -> RobustnessResult:
-    """The same with a row of `run_robustness`."""
+    """A run's row and its row of `run_robustness` as a RobustnessResult."""
     bands = _bands(workspace, row, spec.config().risk_free) if spec.bands else None
     about = _of_run(workspace, row, spec)
     return RobustnessResult(
-        **{**about, "undefined": {**about["undefined"], **found["undefined"]}},
+        **{**about, "undefined": {**about["undefined"], **robustness["undefined"]}},
         bands=bands,
-        **{name: found[name] for name in ("draws", "seed", "fragile", "reasons", "envelope")},
-        numbers={name: {**row, **found}[name] for name in NUMBERS},
-        robustness_uri=found["artifact_uri"],
+        **{name: robustness[name] for name in ("draws", "seed", "fragile", "reasons", "envelope")},
+        numbers={name: {**row, **robustness}[name] for name in NUMBERS},
+        robustness_uri=robustness["artifact_uri"],
     )
 
 
 def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -> WalkForwardResult:
-    """A row of `run_tables.walk_forward.current_walk_forwards` with its folds as a result."""
+    """A row of `run_tables.walk_forward.current_walk_forwards` and its folds as a result."""
     own = (
         *("verdict", "reason", "threshold", "n_folds", "n_judged"),
         *("efficiency", "train_sharpe", "test_sharpe"),
@@ -78,7 +78,7 @@ def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -
 
 
 def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> dict[str, Any]:
-    """What every result says of a run."""
+    """The fields that every kind of run result has."""
     asset, tf = [row["symbol"]], [row["tf"]]
     with workspace.database.begin() as connection:
         synthetic = bool(synthetic_among(connection, asset))
@@ -112,21 +112,21 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         "artifact_uri": row["artifact_uri"],
         "notes": []
         if given
-        else [f"no strategy was given: {DEFAULT_STRATEGY}, the default, was traded"],
+        else [f"no strategy was given: the default, {DEFAULT_STRATEGY}, was traded"],
     }
 
 
 def all_params(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Parameters with the defaults of their strategy; as they are where there is none any more."""
+    """Parameters with their strategy's defaults filled in; unchanged if it no longer exists."""
     known = strategies().get(strategy)
     return known.parse(params).model_dump() if known else params
 
 
 def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interval] | None:
-    """5th and 95th percentile of the bootstrapped days by metric; None for too few days.
+    """90 % bootstrap intervals (5th to 95th percentile) by metric; None for too few days.
 
-    They are computed each time, with one seed: 500 draws take less than reading what they would be
-    stored as.
+    They are recomputed each time with a fixed seed: 500 draws take less time than reading stored
+    intervals would.
     """
     equity = workspace.artifacts.read_table(
         row["artifact_uri"], "equity.parquet", filters=[("run_id", "=", str(row["run_id"]))]
@@ -138,8 +138,8 @@ def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interv
     return _intervals(bootstrap_intervals(returns, risk_free=risk_free))
 
 
-def _intervals(found: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:
-    return {name: (_known(low), _known(high)) for name, (low, high) in found.items()}
+def _intervals(bounds: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:
+    return {name: (_finite(low), _finite(high)) for name, (low, high) in bounds.items()}
 
 
 def _fold(fold: Row) -> FoldResult:
@@ -156,9 +156,9 @@ def _fold(fold: Row) -> FoldResult:
     return FoldResult.model_validate({**{name: fold[name] for name in bounds}, **others, **sides})
 
 
-def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResult:
-    """A sweep and its best combination's run as a result."""
-    ranked, around, selection = found.ranked, found.surroundings, found.selection
+def sweep_result(exploration: Exploration, best_run: RunResult, top: int) -> SweepResult:
+    """A sweep and the run of its best combination as a SweepResult."""
+    ranked, around, selection = exploration.ranked, exploration.surroundings, exploration.selection
     last = len(ranked) - 1
 
     def combination(position: int) -> Combination:
@@ -166,13 +166,13 @@ def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResu
         return Combination(params=parameters(ranked, position), metrics=_metrics(row))
 
     return SweepResult(
-        strategy=found.subject.strategy,
-        symbol=found.subject.asset,
-        timeframe=found.subject.timeframe,
-        n_bars=found.subject.n_bars,
-        metric=found.metric,
-        n_combinations=len(found.table),
-        left_out=found.left_out,
+        strategy=exploration.subject.strategy,
+        symbol=exploration.subject.asset,
+        timeframe=exploration.subject.timeframe,
+        n_bars=exploration.subject.n_bars,
+        metric=exploration.metric,
+        n_combinations=len(exploration.table),
+        left_out=exploration.left_out,
         ranked=[combination(position) for position in range(min(top, len(ranked)))],
         median=combination(last // 2),
         worst=combination(last),
@@ -193,28 +193,30 @@ def sweep_result(found: Exploration, best_run: RunResult, top: int) -> SweepResu
         ),
         bands=_intervals(selection.intervals),
         undefined=dict(selection.undefined),
-        warning=found.warning,
+        warning=exploration.warning,
     )
 
 
 def _metrics(values: Mapping[str, float]) -> Metrics:
-    return {name: _known(value) for name, value in values.items()}
+    return {name: _finite(value) for name, value in values.items()}
 
 
-def _known(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
 def stored_portfolio_result(workspace: Workspace, portfolio_id: UUID) -> PortfolioResult:
-    """A portfolio that was asked for, or that a rollup formed.
+    """A stored portfolio, built on demand or by a rollup.
 
     Raises:
-        RunNotFound: for an id that there is not.
+        RunNotFound: for an unknown id.
     """
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, portfolio_id)
         if stored is None:
-            raise RunNotFound(f"there is no portfolio {portfolio_id}; asking again forms it")
+            raise RunNotFound(
+                f"no portfolio {portfolio_id} is stored; check the id, or request it again"
+            )
         runs = runs_by_id(connection, stored["member_run_ids"])
     return portfolio_result(stored, list(runs.values()))
 

@@ -1,7 +1,7 @@
-"""What comes back: one typed result for each use case, whoever asked.
+"""Result models, one per use case, the same for every caller.
 
-Python gets these models, the service sends them, and `--json` prints them. A metric that is
-undefined is null, with the reason beside it; fractions are not percent, stamps are UTC.
+Python returns these models, the service sends them, and `--json` prints them. An undefined metric
+is null, with its reason in `undefined`; ratios are fractions (not percent), timestamps are UTC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Model(BaseModel):
 
 
 class RunResult(_Model):
-    """A backtest, which is stored; the rest of it is at `/backtests/{run_id}`."""
+    """A stored backtest; see `/backtests/{run_id}` for its trades and series."""
 
     kind: Literal["run", "walkforward", "robustness"] = "run"
     run_id: UUID
@@ -31,32 +31,35 @@ class RunResult(_Model):
     symbol: str
     timeframe: str
     start: date | None = Field(description="first UTC day of the window; null is unbounded")
-    end: date | None = Field(description="UTC day after its last")
+    end: date | None = Field(description="UTC day after the window's last; null is unbounded")
     first_ts: datetime = Field(description="close of the first bar, UTC")
     last_ts: datetime = Field(description="close of the last bar, UTC")
     n_bars: int
-    synthetic: bool = Field(description="whether the bars are those of an invented asset")
-    pending: str | None = Field(description="what the last bar's signal does at the next open")
+    synthetic: bool = Field(description="whether the bars are synthetic, not of a real market")
+    pending: str | None = Field(
+        description="position (long, short or flat) that the order pending for the next open "
+        "leads to; null for no pending order"
+    )
     liquidated: bool
     blocked_entries: int
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
     significance: Metrics
-    undefined: dict[str, str] = Field(description="why a metric is null")
+    undefined: dict[str, str] = Field(description="reason for each null metric")
     bands: dict[str, Interval] | None = Field(
-        default=None, description="90 % bootstrap intervals by metric, where asked for"
+        default=None, description="90 % bootstrap intervals by metric, if requested"
     )
     rows_by_reason: dict[str, int] = Field(
-        description="rows of the source that were skipped or flagged"
+        description="number of source rows skipped or flagged, by reason"
     )
     not_fetched_since: datetime | None = Field(
-        description="close of the first bar that the cache lacks while the exchange is offline"
+        description="close of the first bar missing from the cache, if the exchange is offline"
     )
     snapshot_id: str
     dataset_version_ids: dict[str, str]
     config_hash: str
     result_fingerprint: str
-    artifact_uri: str = Field(description="folder of its series among the artifacts")
-    notes: list[str] = Field(default=[], description="what was assumed because it was not given")
+    artifact_uri: str = Field(description="artifact folder of its series")
+    notes: list[str] = Field(default=[], description="defaults applied where nothing was given")
 
     @property
     def run_ids(self) -> list[UUID]:
@@ -79,7 +82,7 @@ class FoldResult(_Model):
 
 
 class WalkForwardResult(RunResult):
-    """The stitched out-of-sample run with its folds; `params` are the values to choose from."""
+    """A stitched out-of-sample run with its folds; `params` are the values to choose from."""
 
     kind: Literal["walkforward"] = "walkforward"  # pyright: ignore[reportIncompatibleVariableOverride]
     verdict: Literal["passed", "overfit", "insignificant", "undefined"]
@@ -94,7 +97,7 @@ class WalkForwardResult(RunResult):
 
 
 class RobustnessResult(RunResult):
-    """A backtest and how far it can be trusted; docs/robustness.md explains the numbers."""
+    """A backtest with its robustness tests; docs/robustness.md explains the numbers."""
 
     kind: Literal["robustness"] = "robustness"  # pyright: ignore[reportIncompatibleVariableOverride]
     draws: int
@@ -107,14 +110,14 @@ class RobustnessResult(RunResult):
 
 
 class Combination(_Model):
-    """A combination of parameters, and its metrics."""
+    """A combination of parameters and its metrics."""
 
     params: dict[str, Any]
     metrics: Metrics
 
 
 class NeighbourhoodResult(_Model):
-    """The best combination's metric among that of its neighbours."""
+    """The metric of the best combination's neighbours in the parameter grid."""
 
     shape: str
     neighbours: int
@@ -125,7 +128,7 @@ class NeighbourhoodResult(_Model):
 
 
 class SweepResult(_Model):
-    """A sweep; each combination counts as a trial, and the best is stored as a run."""
+    """A sweep: each combination counts as a trial, and the best is stored as a run."""
 
     kind: Literal["optimize"] = "optimize"
     strategy: str
@@ -134,13 +137,15 @@ class SweepResult(_Model):
     n_bars: int
     metric: str
     n_combinations: int
-    left_out: int = Field(description="combinations that make no sense")
-    ranked: list[Combination] = Field(description="the best first")
+    left_out: int = Field(description="number of invalid combinations left out")
+    ranked: list[Combination] = Field(description="best combinations first")
     median: Combination
     worst: Combination
     neighbourhood: NeighbourhoodResult
     best_run: RunResult
-    selection: Metrics = Field(description="how far the best can be luck; docs/research.md")
+    selection: Metrics = Field(
+        description="significance of the best combination, given all trials; docs/research.md"
+    )
     bands: dict[str, Interval]
     undefined: dict[str, str]
     warning: str
@@ -151,7 +156,7 @@ class SweepResult(_Model):
 
 
 class Member(_Model):
-    """An asset of a portfolio, with its run."""
+    """A member of a portfolio: a symbol and its run."""
 
     symbol: str
     run_id: UUID
@@ -160,12 +165,12 @@ class Member(_Model):
 
 
 class PortfolioResult(_Model):
-    """A portfolio, which is stored with the runs of its members."""
+    """A stored portfolio, with the runs of its members."""
 
     kind: Literal["portfolio"] = "portfolio"
     portfolio_id: UUID
     strategy: str
-    name: str = Field(description="of the preset, or of the strategy with its parameters")
+    name: str = Field(description="name of the preset, or the strategy with its parameters")
     timeframe: str
     scheme: str
     first_ts: datetime

@@ -1,8 +1,8 @@
-"""Specs as flat lists of options: what command lines and Dagster's launchpad are made of.
+"""Specs as flat lists of options, for the command line and Dagster's launchpad.
 
-An option has the name, the default and the description of its field. What has fields of its own
-is one line of text: `sizing` as `atr:risk=0.01`, `stops` as `stop_loss=0.05,max_bars=20`, and
-parameters as `fast=12` each. Costs are options of their own.
+An option has the name, the default and the description of its field. Nested fields are written as
+one line of text: `sizing` as `atr:risk=0.01`, `stops` as `stop_loss=0.05,max_bars=20`, and each
+parameter as `fast=12`. Each cost is a separate option.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ S = TypeVar("S", bound=SpecModel)
 
 MOST_VALUES = 10_000
 _NAMES = {"symbol": "asset", "symbols": "assets", "timeframe": "tf", "params": "param"}
-"""What a command line calls a field, where that is not its name."""
+"""Option names of fields, where they differ from the field's name."""
 _ALSO = {"max_leverage": "leverage"} | {
     f"{name}_{unit}": name
     for name, unit in (("train", "days"), ("test", "days"), ("step", "days"), ("purge", "bars"))
 }
-"""Shorter spellings of fields."""
+"""Short option names of fields."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A field of a spec, as a command line or a launchpad shows it.
+    """A field of a spec as an option of the command line or the launchpad.
 
     Attributes:
-        name: of the option, an identifier.
-        also: a second spelling, or "".
-        kind: `str`, `int`, `float`, `bool`, or `list` of texts.
-        default: None where there is none.
-        required: whether it has to be given.
-        help: what it is, with its unit.
+        name: name of the option, an identifier.
+        also: a short name, or "".
+        kind: `str`, `int`, `float`, `bool`, or `list` (of str).
+        default: the default value, None where there is none.
+        required: whether it must be given.
+        help: description with its unit.
     """
 
     name: str
@@ -59,19 +59,19 @@ class Option:
 
 
 def options_of(kind: type[SpecModel], leave_out: Sequence[str] = ()) -> list[Option]:
-    """The options of a spec, in the order of its fields, without the named fields."""
-    found = []
-    # A spec's own fields come before those that it shares.
+    """The options of a spec in field order, except the fields in `leave_out`."""
+    options = []
+    # A spec's own fields come before inherited ones.
     declared = [name for one in kind.__mro__ for name in get_annotations(one)]
     for name in dict.fromkeys(declared):
         if name in ("kind", *leave_out) or name not in kind.model_fields:
             continue
         field = kind.model_fields[name]
         if name == "costs":
-            found += [_option(part, f) for part, f in Costs.model_fields.items()]
+            options += [_option(part, f) for part, f in Costs.model_fields.items()]
         else:
-            found.append(_option(name, field))
-    return found
+            options.append(_option(name, field))
+    return options
 
 
 def _option(name: str, field: FieldInfo) -> Option:
@@ -92,7 +92,7 @@ def _option(name: str, field: FieldInfo) -> Option:
 
 
 def _kind_of(annotation: Any) -> type:
-    """The plain type that a field's values are typed as; of a union the first that is not None."""
+    """The plain type of an option; for a union, of its first member that is not None."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return _kind_of(next(a for a in get_args(annotation) if a is not NoneType))
@@ -105,10 +105,10 @@ def _kind_of(annotation: Any) -> type:
 
 
 def spec_from(kind: type[S], typed: Mapping[str, Any]) -> S:
-    """The spec of what was typed, by option; None is not given.
+    """Build a spec from option values; None means not given.
 
     Raises:
-        InvalidInput, UnknownName: naming the option that makes no sense, and why.
+        InvalidInput, UnknownName: naming the invalid option, with the reason.
         BarsError: for a file of funding rates that cannot be read.
     """
     fields = {_NAMES.get(name, name): name for name in kind.model_fields}
@@ -128,18 +128,18 @@ def spec_from(kind: type[S], typed: Mapping[str, Any]) -> S:
 
 
 def day_of(text: str | None, option: str) -> date | None:
-    """The day behind an option, None where it was not given; raises BadRange."""
+    """The date given to an option, None where it was not given; raises BadRange."""
     if text is None:
         return None
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise BadRange(f"{option} {text!r} is not a day; write it as 2024-01-31") from None
+        raise BadRange(f"{option}: {text!r} is not a date; write it as 2024-01-31") from None
 
 
 @dataclass(frozen=True)
 class _Text:
-    """A field that is typed as text."""
+    """A field whose option takes text that `parsed` turns into the field's value."""
 
     help: str
     parsed: Callable[[Any], Any]
@@ -157,14 +157,14 @@ def _stops(text: str) -> dict[str, Any]:
 
 
 def _numbers(what: str, text: str) -> dict[str, Any]:
-    """The values of `name=value,...`."""
+    """Parse `name=value,...`."""
     return dict(_pair(what, part) for part in map(str.strip, text.split(",")) if part)
 
 
 def _pair(what: str, text: str) -> tuple[str, Number]:
     name, equals, value = (piece.strip() for piece in text.partition("="))
     if not equals or not name:
-        raise InvalidInput(f"{what}: write name=value, not {text!r}")
+        raise InvalidInput(f"{what}: expected name=value, not {text!r}")
     return name, _number(f"{what}: {name}", value)
 
 
@@ -176,26 +176,26 @@ def _number(name: str, text: str) -> Number:
 
 
 def _params(given: Sequence[str]) -> dict[str, Any]:
-    """`fast=12` is one value, `fast=5:50:5` and `fast=5,9,15` are those to choose from."""
+    """Parse parameters: `fast=12` is one value, `fast=5:50:5` and `fast=5,9,15` are several."""
     values: dict[str, Any] = {}
     for text in given:
         name, equals, value = (piece.strip() for piece in text.partition("="))
         name = name.replace("-", "_")
         if not equals or not name:
-            raise InvalidInput(f"--param: write name=value, for example fast=12, not {text!r}")
+            raise InvalidInput(f"--param: expected name=value such as fast=12, not {text!r}")
         if name in values:
-            raise InvalidInput(f"--param {name} is given twice; separate values by commas")
-        found = values_of(f"--param {name}", value)
-        values[name] = found[0] if len(found) == 1 else found
+            raise InvalidInput(f"--param {name} is given twice; separate several values by commas")
+        numbers = values_of(f"--param {name}", value)
+        values[name] = numbers[0] if len(numbers) == 1 else numbers
     return values
 
 
 def values_of(option: str, text: str) -> list[Number]:
-    """The numbers of `9`, `9,21,50`, `5:50` or `5:50:5`; the end of a range belongs to it.
+    """The numbers in `9`, `9,21,50`, `5:50` or `5:50:5`; ranges include their end.
 
     Raises:
-        InvalidInput: for text that is neither, a step that is not above 0, a range that ends
-            before it begins, or one of very many values.
+        InvalidInput: for any other text, a step not above 0, a range that ends before it begins,
+            or more than MOST_VALUES values.
 
     Examples:
         >>> values_of("--fast", "5:20:5")
@@ -211,16 +211,22 @@ def _range_of(option: str, text: str, part: str) -> list[Number]:
         bounds = []
     if not 1 <= len(bounds) <= 3 or not all(bound.is_finite() for bound in bounds):
         raise InvalidInput(
-            f"{option} {text!r} is no range; write 9, or 9,21,50, or 5:50:5 (from, to, step)"
+            f"{option}: {text!r} is neither a number nor a range; write 9, or 9,21,50, or 5:50:5 "
+            "(from:to:step)"
         )
     first, last = bounds[0], bounds[min(1, len(bounds) - 1)]
     step = bounds[2] if len(bounds) == 3 else Decimal(1)
     if step <= 0 or last < first:
-        raise InvalidInput(f"{option} {text!r} holds no value; it goes from, to, step above 0")
+        raise InvalidInput(
+            f"{option}: the range {text!r} is empty; write from:to:step with a step above 0"
+        )
     n = math.floor((last - first) / step) + 1
     if n > MOST_VALUES:
-        raise InvalidInput(f"{option} {text!r} holds {n:,} values; take a larger step")
-    # Decimals, so that 1:3:0.1 holds 1.2 and not 1.2000000000000002.
+        raise InvalidInput(
+            f"{option}: the range {text!r} has {n:,} values, and at most {MOST_VALUES:,} are "
+            "allowed; use a larger step"
+        )
+    # Decimals, so that 1:3:0.1 contains 1.2 and not 1.2000000000000002.
     values = [first + i * step for i in range(n)]
     whole = all(bound == bound.to_integral_value() for bound in bounds)
     return [int(value) if whole else float(value) for value in values]
@@ -251,24 +257,29 @@ def _rates(path: str) -> dict[str, list[tuple[Any, float]]]:
 
 _TEXTS = {
     "sizing": _Text(
-        f"mode ({', '.join(SIZINGS)}) and its fields: fixed:fraction=0.5, volatility:target=0.2, "
-        "atr:risk=0.01,atr_multiple=2",
+        f"position sizing: mode ({', '.join(SIZINGS)}) and its fields, for example "
+        "fixed:fraction=0.5, volatility:target=0.2 or atr:risk=0.01,atr_multiple=2",
         _sizing,
         "fixed",
     ),
     "stops": _Text(
-        "rules: stop_loss=, take_profit=, trailing= (fractions), trailing_atr=, atr_period=, "
-        "max_bars=",
+        "stop rules, separated by commas: stop_loss=, take_profit=, trailing= (fractions), "
+        "trailing_atr=, atr_period=, max_bars=",
         _stops,
         "",
     ),
-    "funding": _Text("file of funding rates (symbol, ts, rate), in place of the flat rate", _rates),
-    "params": _Text(
-        "parameter of the strategy, for example fast=12; repeatable", _params, kind=list
+    "funding": _Text(
+        "file of funding rates with columns symbol, ts, rate; replaces the flat rate", _rates
     ),
-    "weights": _Text("in place of a scheme: BTC=0.6, repeatable", _weights, kind=list),
+    "params": _Text("strategy parameter, for example fast=12; repeatable", _params, kind=list),
+    "weights": _Text(
+        "fixed weight of a symbol instead of a scheme, for example BTC=0.6; repeatable",
+        _weights,
+        kind=list,
+    ),
     "dates": _Text(
-        "in place of days: a fold's dates, 2020-01-01:2021-01-01:2021-04-01; repeatable",
+        "dates of a fold instead of window lengths: start of training, start and end of the test, "
+        "for example 2020-01-01:2021-01-01:2021-04-01; repeatable",
         _dates,
         kind=list,
     ),

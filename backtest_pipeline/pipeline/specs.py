@@ -1,10 +1,10 @@
-"""What can be asked for: one typed spec for each use case, whoever asks.
+"""Spec models, one per use case, the same for every caller.
 
-The service takes specs as bodies, jobs store them, command lines and Dagster's launchpad are made
-of their fields (`pipeline.spec_options`), and Python passes them to `execute`. A field is declared
-here or in the class of `simulation` that it configures, once, with its default, its unit and its
-description. Whether names and values make sense on the stored data is found out when it is
-executed.
+The service takes specs as request bodies, jobs store them, options of the command line and
+Dagster's launchpad are generated from their fields (`pipeline.spec_options`), and Python passes
+them to `execute`. Each field is declared once, here or in the class of `simulation` that it
+configures, with its default, unit and description. Names and values are checked against the stored
+data only on execution.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from backtest_pipeline.simulation.stops import StopRules
 
 Symbol = Annotated[str, Field(pattern=rf"^{SYMBOL_PATTERN}$", examples=["S-ALPHA"])]
 TimeframeName = Annotated[str, Field(min_length=2, max_length=24, examples=["1D"])]
-# A strategy's periods are whole numbers, and 9.0 is none: a parameter stays what it is.
+# Strict: a period must be an integer, and 9.0 is not converted to one.
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Values = Parameter | Annotated[list[Parameter], Field(min_length=1, max_length=10_000)]
-"""What a parameter may be: one value, or those to choose from."""
+"""Values of a parameter: one number, or a list to choose from."""
 
 MOST_SYMBOLS = 1_000
 Rates = Annotated[list[tuple[datetime, float]], Field(max_length=100_000)]
@@ -48,32 +48,34 @@ _CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SpecModel(BaseModel):
-    """Unknown fields are errors: one that nobody reads would be a default in disguise."""
+    """Base of all specs; unknown fields are errors, or a typo would silently mean the default."""
 
     model_config = _CONFIG
 
 
 class Costs(SpecModel):
-    """What trading costs; what is not given is the venue's, or else the default."""
+    """Trading costs; a cost that is not given is the venue's, or the default without a venue."""
 
     venue: str | None = Field(
-        default=None, description="costs of a venue, for example binance_perp"
+        default=None, description="venue whose costs apply, for example binance_perp"
     )
     fee_bps: float | None = Field(
-        default=None, description=f"fee a side, basis points; else {CostModel.fee_bps:g}"
+        default=None,
+        description=f"fee per side, basis points; {CostModel.fee_bps:g} without a venue",
     )
     slippage_bps: float | None = Field(
-        default=None, description=f"slippage a fill, basis points; else {CostModel.slippage_bps:g}"
+        default=None,
+        description=f"slippage per fill, basis points; {CostModel.slippage_bps:g} without a venue",
     )
     funding_bps_day: float | None = Field(
         default=None,
-        description="funding, basis points a day: longs pay, shorts receive; "
-        f"else {CostModel.funding_bps_day:g}",
+        description="flat funding rate, basis points per day; longs pay it, shorts receive it; "
+        f"{CostModel.funding_bps_day:g} without a venue",
     )
 
 
 def _declared(kind: type) -> dict[str, Any]:
-    """The fields of a dataclass of `simulation` as a model takes them."""
+    """The fields of a dataclass of `simulation`, as `create_model` takes them."""
     hints = get_type_hints(kind, include_extras=True)
     return {f.name: (hints[f.name], f.default) for f in fields(kind)}
 
@@ -99,13 +101,13 @@ _OfSimulation: type[SpecModel] = create_model("_OfSimulation", __base__=SpecMode
 
 
 class SimulationSpec(_OfSimulation):
-    """Costs, sizing, stops and all else that a `SimulationConfig` holds, under its names."""
+    """All fields of a `SimulationConfig` under the same names: costs, sizing, stops and others."""
 
     def config(self) -> SimulationConfig:
-        """The same as the simulation takes it.
+        """The spec as a `SimulationConfig`.
 
         Raises:
-            UnknownName, InvalidInput: for what makes no sense, and why.
+            UnknownName, InvalidInput: for invalid settings, with the reason.
         """
         given = {name: getattr(self, name) for name in _SIMULATED}
         sizing = given["sizing"].model_dump()
@@ -123,26 +125,26 @@ class _OnStrategy(SimulationSpec):
     strategy: str | None = Field(
         default=None,
         max_length=64,
-        description="a strategy, in full or by its first word; ema_crossover where none is given",
+        description="name of the strategy, its first word is enough; ema_crossover if not given",
         examples=["ema_crossover"],
     )
     timeframe: TimeframeName = Field(default="1D", description="length of the bars")
     start: date | None = Field(
-        default=None, description="first UTC day that is traded", examples=["2022-01-01"]
+        default=None, description="first UTC day to trade", examples=["2022-01-01"]
     )
-    end: date | None = Field(default=None, description="UTC day after the last that is traded")
+    end: date | None = Field(default=None, description="UTC day after the last day to trade")
     exchange: Literal["", "binance"] = Field(
-        default="", description="where bars come from; empty for the source of the store"
+        default="", description="exchange to read bars from; empty for the store's own source"
     )
     use_cache: bool = Field(
         default=True,
         validation_alias=AliasChoices("use_cache", "useCache"),
-        description="whether cached bars of an exchange are used",
+        description="whether to use cached bars of an exchange",
     )
     funding: str | dict[Symbol, Rates] | None = Field(
         default=None,
-        description="funding rates by symbol, [stamp, fraction of notional] each, in place of the "
-        "flat rate; or the hash under which an earlier run stored them",
+        description="funding rates by symbol as [timestamp, fraction of notional] pairs, replacing "
+        "the flat rate; or the hash under which an earlier run stored them",
     )
 
 
@@ -150,11 +152,11 @@ class _OnPreset(_OnStrategy):
     preset: str | None = Field(
         default=None,
         max_length=100,
-        description="a registered preset, for example ema_9_21, in place of strategy and params",
+        description="registered preset instead of strategy and params, for example ema_9_21",
     )
     params: dict[str, Parameter | None] = Field(
         default={},
-        description="parameters of the strategy; its defaults where not given, null is off",
+        description="strategy parameters; defaults if not given, null turns a parameter off",
         examples=[{"fast": 9, "slow": 21}],
     )
 
@@ -167,142 +169,146 @@ class RunSpec(_OnPreset):
     benchmark: str = Field(
         default="asset",
         max_length=32,
-        description="what it is compared with: asset (buy and hold), cash, universe, or another "
-        "symbol",
+        description="benchmark: asset (buy and hold), cash, universe (equal weight of all assets), "
+        "or another symbol (buy and hold)",
     )
     bands: bool = Field(
         default=False,
-        description="also 90 % bootstrap intervals of Sharpe, return and drawdown",
+        description="add 90 % bootstrap intervals of Sharpe ratio, return and drawdown",
     )
 
 
 class RobustnessSpec(RunSpec):
-    """A backtest, and how far its result can be trusted; docs/robustness.md."""
+    """A backtest with robustness tests; see docs/robustness.md."""
 
     kind: Literal["robustness"] = "robustness"  # pyright: ignore[reportIncompatibleVariableOverride]
     draws: int = Field(
-        default=1000, ge=1, le=10_000, description="repetitions of each random method"
+        default=1000, ge=1, le=10_000, description="number of draws of each resampling method"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of the random numbers")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the random numbers")
 
 
 class WalkForwardSpec(_OnStrategy):
-    """Parameters chosen on training windows, and traded on the bars after each."""
+    """A walk-forward: parameters chosen on each training window and traded on the bars after it."""
 
     kind: Literal["walkforward"] = "walkforward"
     symbol: Symbol = Field(description="the coin or pair that is traded")
     params: dict[str, Values] = Field(
         default={},
-        description="values to choose from, by parameter; a range of its own where not given",
+        description="values to choose from, by parameter; the strategy's search range if not given",
         examples=[{"fast": [5, 10, 20], "slow": [50, 100]}],
     )
-    train_days: float = Field(default=365, gt=0, description="days of a training window")
-    test_days: float = Field(default=90, gt=0, description="days of a test window")
+    train_days: float = Field(default=365, gt=0, description="length of a training window, days")
+    test_days: float = Field(default=90, gt=0, description="length of a test window, days")
     step_days: float | None = Field(
         default=None,
         gt=0,
-        description="days from one test to the next; default: the length of a test",
+        description="days from the start of one test to the next; the length of a test if not "
+        "given",
     )
     dates: list[tuple[date, date, date]] = Field(
         default=[],
         max_length=10_000,
-        description="in place of days: start of training, start and end of the test of each fold",
+        description="explicit folds instead of window lengths: start of training, start and end "
+        "of the test of each fold",
     )
     mode: Mode = Field(
-        default="rolling", description="training windows: rolling, expanding or anchored"
+        default="rolling", description="kind of training window: rolling, expanding or anchored"
     )
     purge_bars: int = Field(default=0, ge=0, description="bars left out before each test")
     embargo: float = Field(
         default=0.01,
         ge=0,
         lt=1,
-        description="fraction of the training bars left out before a test, beside the purge",
+        description="fraction of the training bars left out before each test, on top of the purge",
     )
     objective: str = Field(
         default="sharpe",
         max_length=200,
-        description="what is sought: a metric, composite, or weights: sharpe=1,calmar=0.5",
+        description="what to maximize: a metric, `composite`, or weights such as "
+        "sharpe=1,calmar=0.5",
     )
-    search: Method = Field(
-        default="auto", description="how values are searched: auto, grid, random or tpe"
-    )
+    search: Method = Field(default="auto", description="search method: auto, grid, random or tpe")
     max_combinations: int | None = Field(
         default=None, ge=1, description="BACKTEST_OPTIMIZER_MAX_COMBINATIONS where not given"
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of a random or tpe search")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of a random or tpe search")
 
 
 class SweepSpec(_OnStrategy):
-    """Every combination of a strategy's parameters on one symbol."""
+    """A sweep: every combination of a strategy's parameters on one symbol."""
 
     kind: Literal["optimize"] = "optimize"
     symbol: Symbol = Field(description="the coin or pair that is traded")
     params: dict[str, Values] = Field(
         default={},
-        description="values to try, by parameter; a range of its own where not given",
+        description="values to try, by parameter; the strategy's search range if not given",
         examples=[{"fast": [5, 10, 15, 20], "slow": [30, 60, 90, 120]}],
     )
     metric: str = Field(
-        default="sharpe", max_length=64, description="a metric of docs/metrics.md to rank by"
+        default="sharpe", max_length=64, description="metric to rank by, see docs/metrics.md"
     )
-    top: int = Field(default=10, ge=1, le=100, description="combinations to list, the best first")
+    top: int = Field(default=10, ge=1, le=100, description="number of best combinations to list")
     max_combinations: int | None = Field(
         default=None, ge=1, description="BACKTEST_OPTIMIZER_MAX_COMBINATIONS where not given"
     )
 
 
 class PortfolioSpec(_OnPreset):
-    """One strategy on several symbols, and the capital spread over them."""
+    """A portfolio: one strategy on several symbols, with capital allocated between them."""
 
     kind: Literal["portfolio"] = "portfolio"
     symbols: list[Symbol] = Field(
-        min_length=1, max_length=MOST_SYMBOLS, description="the coins or pairs that are traded"
+        min_length=1, max_length=MOST_SYMBOLS, description="symbols to trade"
     )
     scheme: str = Field(
         default="equal_weight",
         max_length=64,
-        description="how capital is spread: equal_weight, inverse_volatility, hrp, "
-        "minimum_variance or cvar",
+        description="weighting scheme: equal_weight, inverse_volatility, hrp, minimum_variance or "
+        "cvar",
     )
     weights: dict[Symbol, float] | None = Field(
-        default=None, description="in place of a scheme: fractions that sum to 1, by symbol"
+        default=None,
+        description="fixed weights by symbol instead of a scheme, fractions that sum to 1",
     )
     rebalance: Rebalance = Field(
-        default="monthly", description="when weights are set anew: weekly, monthly or quarterly"
+        default="monthly", description="when to rebalance: weekly, monthly or quarterly"
     )
     lookback: int = Field(
-        default=90, ge=2, le=10_000, description="days from which weights are estimated"
+        default=90, ge=2, le=10_000, description="look-back for estimating weights, bars"
     )
     max_weight: float = Field(
-        default=1.0, description="largest weight of a symbol, a fraction of equity"
+        default=1.0, description="maximum weight of one symbol, fraction of equity"
     )
 
 
 class RefreshSpec(SpecModel):
-    """Bars, features, signals and backtests of these partitions, brought up to date."""
+    """A refresh: bring bars, features, signals and backtests of these partitions up to date."""
 
     kind: Literal["refresh"] = "refresh"
     symbols: list[Symbol] = Field(min_length=1, max_length=MOST_SYMBOLS)
     timeframes: list[TimeframeName] = Field(min_length=1, max_length=100)
-    full_rebuild: bool = Field(default=False, description="compute also what has not changed")
+    full_rebuild: bool = Field(default=False, description="recompute even what has not changed")
 
 
 ExecutableSpec = RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
-"""What `execute` computes, and the service and jobs with it."""
+"""The specs that `execute` computes."""
 Spec = ExecutableSpec | RefreshSpec
 
 
 class JobSpec(SpecModel):
-    """A spec that may take long, for one symbol and timeframe or for many."""
+    """A spec to execute as a job, for one or many symbols and timeframes."""
 
     spec: Annotated[Spec, Field(discriminator="kind")]
     symbols: list[Symbol] = Field(
-        default=[], max_length=MOST_SYMBOLS, description="symbols, in place of the spec's own"
+        default=[], max_length=MOST_SYMBOLS, description="symbols that replace the spec's own"
     )
     timeframes: list[TimeframeName] = Field(
-        default=[], max_length=100, description="timeframes, in place of the spec's own"
+        default=[], max_length=100, description="timeframes that replace the spec's own"
     )
-    timeout_s: int = Field(default=3600, ge=300, le=14_400, description="seconds")
+    timeout_s: int = Field(
+        default=3600, ge=300, le=14_400, description="seconds until the job is stopped"
+    )
 
 
 _S = TypeVar("_S", bound=SpecModel)
@@ -312,10 +318,10 @@ _executable: TypeAdapter[ExecutableSpec] = TypeAdapter(
 
 
 def spec_of(values: Mapping[str, Any]) -> ExecutableSpec:
-    """The spec of the use case that `kind` names, `run` where it is not given.
+    """Build the spec of the use case named by `kind`, a run if `kind` is not given.
 
     Raises:
-        UnknownName, InvalidInput: naming each field that is unknown, missing or wrong.
+        UnknownName, InvalidInput: naming each field that is unknown, missing or invalid.
 
     Examples:
         >>> spec_of({"symbol": "BTC", "strategy": "rsi"}).kind
@@ -328,7 +334,7 @@ def spec_of(values: Mapping[str, Any]) -> ExecutableSpec:
 
 
 def checked(kind: type[_S], values: Mapping[str, Any]) -> _S:
-    """A spec of this class; errors as `spec_of`."""
+    """Build a spec of this class; raises as `spec_of`."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
@@ -338,7 +344,7 @@ def checked(kind: type[_S], values: Mapping[str, Any]) -> _S:
 def invalid_spec(
     error: ValidationError, kind: type[SpecModel] | None = None
 ) -> InvalidInput | UnknownName:
-    """What is wrong with a spec, a sentence a field."""
+    """A validation error of pydantic as our own error, with one sentence per field."""
     problems: list[UnknownName | str] = []
     for part in error.errors():
         where = [str(at) for at in part["loc"] if at not in _TAGS]
@@ -363,7 +369,7 @@ def invalid_spec(
 
 
 def _fields_beside(loc: tuple[int | str, ...], kind: type[SpecModel] | None) -> set[str]:
-    """The fields that there are in the place of one that there is not."""
+    """The known fields at the location of an unknown one."""
     kinds: tuple[type[BaseModel], ...] = (RunSpec, WalkForwardSpec, SweepSpec, PortfolioSpec)
     parts = {"costs": Costs, "stops": _STOPS, **_SIZINGS}
     if len(loc) > 1 and loc[-2] in parts:

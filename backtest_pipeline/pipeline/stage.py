@@ -1,8 +1,8 @@
-"""Batches of partitions: loaded lazily, computed at once, stored each in one transaction.
+"""Runs stages over batches of partitions, each loaded lazily and stored in one transaction.
 
-A batch holds many assets of one timeframe. Its size bounds the memory; its transaction bounds
-what a kill can undo. Partitions whose result is already stored under the same inputs and code
-are left out before anything is loaded.
+A batch holds many assets of one timeframe. Its size bounds the memory, and its transaction bounds
+the work lost if the process is killed. Partitions whose result is already stored for the same
+inputs and code are skipped before anything is loaded.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ T_contra = TypeVar("T_contra", contravariant=True)
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage's name, the partitions done and their total."""
+"""Called with the stage's name, the number of partitions done, and their total."""
 
 
 class Retrying(Protocol):
-    """Does some work, and again where the database goes away meanwhile; see `postgres.retry`."""
+    """Does some work, and repeats it if the database connection is lost; see `postgres.retry`."""
 
     def __call__(self, what: str, work: Callable[[], T], given_up: Event | None = None, /) -> T: ...
 
 
 def at_once(_what: str, work: Callable[[], T], _given_up: Event | None = None, /) -> T:
-    """Do some work once, and wait for nothing."""
+    """Do some work once, without retrying."""
     return work()
 
 
@@ -52,7 +52,7 @@ def silent(_stage: str, _done: int, _total: int) -> None:
 
 
 class Status(StrEnum):
-    """What became of a partition in a stage."""
+    """The outcome of a partition in a stage."""
 
     STORED = "stored"
     UNCHANGED = "unchanged"
@@ -62,9 +62,9 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One partition's result in a stage: rows written, and why where there are none.
+    """One partition's outcome in a stage: rows written, or the reason why there are none.
 
-    `error` is what a failed one failed with.
+    `error` is the exception of a failed partition.
     """
 
     partition: Partition
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage did to all its partitions."""
+    """The outcomes of all partitions in a stage."""
 
     stage: str
     outcomes: tuple[Outcome, ...] = field(repr=False)
@@ -87,19 +87,19 @@ class StageReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Partitions by status."""
-        found = Counter(outcome.status for outcome in self.outcomes)
-        return {status.value: found[status] for status in Status if found[status]}
+        """Number of partitions by status."""
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        return {status.value: counts[status] for status in Status if counts[status]}
 
     @property
     def rows(self) -> int:
-        """Rows written."""
+        """Total rows written."""
         return sum(outcome.rows for outcome in self.outcomes)
 
 
 @dataclass(frozen=True)
 class Batches(Generic[T]):
-    """Partitions and the way to get a batch of them, all of one timeframe."""
+    """Partitions, and a function that loads a batch of them, all of one timeframe."""
 
     partitions: tuple[Partition, ...]
     load: Callable[[str, Sequence[str]], T]
@@ -110,29 +110,29 @@ class Batches(Generic[T]):
 
 
 class Stage(Protocol[T_contra]):
-    """Where a stage's batches go."""
+    """A stage: finds stale partitions and stores batches."""
 
     name: str
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        """Those whose stored result is missing or of other inputs or code."""
+        """The partitions whose stored result is missing, or made from other inputs or code."""
         ...
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """About how many rows each partition has, to size the blocks."""
+        """The approximate number of rows of each partition, to size the batches."""
         ...
 
     def store(self, batch: T_contra, *, rebuild: bool) -> Iterable[Outcome]:
-        """Write a batch in one transaction; with `rebuild` also what seems to be stored.
+        """Write a batch in one transaction; with `rebuild`, even rows that are unchanged.
 
-        Storing a batch that is stored already leaves what storing it once does.
+        Idempotent: storing a batch twice has the same effect as storing it once.
         """
         ...
 
 
-# Trouble with the surroundings: the next batch would meet it as well.
+# Problems of the environment, which the next batch would run into as well.
 _ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError)
-# Errors of those kinds that are about what one partition holds.
+# Errors of those kinds that concern the content of a single partition.
 _OF_A_PARTITION = (RowsRefused, ArtifactCorrupt)
 
 
@@ -146,21 +146,21 @@ def run_stage(
     progress: Progress = silent,
     retrying: Retrying = at_once,
 ) -> StageReport:
-    """Load, compute and store what is stale; one bad partition does not stop the others.
+    """Load, compute and store stale partitions; a failing partition does not stop the others.
 
     Args:
-        batches: what to compute.
-        stage: where it goes.
-        workers: batches under way at once; Postgres works for one while we compute another.
-        batch_rows: about how many rows a batch may have.
-        rebuild: compute and write also what is not stale.
-        progress: told after each batch.
-        retrying: how each batch is done; one that the database went away from is loaded,
+        batches: the partitions to compute.
+        stage: the stage that stores them.
+        workers: number of concurrent batches; one is written to Postgres while another computes.
+        batch_rows: approximate maximum of rows per batch.
+        rebuild: recompute and write partitions that are not stale as well.
+        progress: called after each batch.
+        retrying: runs each batch; if the database connection is lost, the batch is loaded,
             computed and stored again.
 
     Raises:
-        StoreError, ArtifactError, ConfigurationError: where going on makes no sense. Batches
-            that were stored stay stored.
+        StoreError, ArtifactError, ConfigurationError: for problems that would affect every batch.
+            Batches that were stored remain stored.
     """
     interrupted = Event()
 
@@ -184,12 +184,12 @@ def run_stage(
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                found = future.result()
-                outcomes += found
-                done += len(found)
+                of_batch = future.result()
+                outcomes += of_batch
+                done += len(of_batch)
             progress(stage.name, done, total)
     except BaseException:
-        # An interrupt or an error of the surroundings: let running batches end, begin no other.
+        # Interrupt or problem of the environment: let running batches end, and start no others.
         interrupted.set()
         pool.shutdown(wait=True, cancel_futures=True)
         raise
@@ -228,12 +228,12 @@ def _run_batch(
     except Exception as error:
         if isinstance(error, _ENVIRONMENT) and not isinstance(error, _OF_A_PARTITION):
             raise
-        reason = error  # it becomes the partition's recorded outcome
+        reason = error  # recorded as the partition's outcome
     if len(batch) == 1:
         logger.error("%s failed for %s", stage.name, batch[0], exc_info=reason)
         detail = f"{type(reason).__name__}: {reason}"
         return [Outcome(batch[0], Status.FAILED, detail=detail, error=reason)]
-    # Find the partition to blame by halves, so that its neighbours are stored all the same.
+    # Bisect to find the failing partition, so that all others are stored.
     half = len(batch) // 2
     return [
         *_run_batch(batches, stage, batch[:half], rebuild),

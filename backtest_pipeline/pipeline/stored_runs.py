@@ -1,4 +1,4 @@
-"""Stored runs in Python, in the store that the environment names; see `pipeline.runs.query`."""
+"""Stored runs from Python, in the store that the environment configures."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.run_tables.run_search import RunFilter
 
 
-def list_runs(wanted: RunFilter | None = None, *, limit: int = 50) -> pd.DataFrame:
-    """The newest stored runs that a filter wants, one a row.
+def list_runs(filters: RunFilter | None = None, *, limit: int = 50) -> pd.DataFrame:
+    """The newest stored runs that match a filter, one per row.
 
     Args:
-        wanted: which; all where None.
-        limit: rows at most, 1000 or fewer.
+        filters: the runs to list; all where None.
+        limit: maximum number of rows, at most 1000.
     """
     with open_workspace() as workspace:
-        return pd.DataFrame(query.list_runs(workspace, wanted, limit=limit).rows)
+        return pd.DataFrame(query.list_runs(workspace, filters, limit=limit).rows)
 
 
 def get_run(run: UUID | str) -> RunDetail:
@@ -34,14 +34,14 @@ def get_run(run: UUID | str) -> RunDetail:
 
     Raises:
         UnknownName, RunNotFound: where it is not stored.
-        ResultPathMissing: where its series are gone.
+        ResultPathMissing: where its series are missing.
     """
     with open_workspace() as workspace:
         return query.get_run(workspace, _id(workspace, run))
 
 
 def compare_runs(*runs: UUID | str) -> RunComparison:
-    """Two or more stored runs side by side: configuration, metrics, data, code; as `get_run`."""
+    """Compare two or more stored runs: configuration, metrics, data, code; raises as `get_run`."""
     with open_workspace() as workspace:
         return compare.compare_runs(workspace, [_id(workspace, run) for run in runs])
 

@@ -1,7 +1,7 @@
-"""The versions that each kind of result follows from, as its code version: `engine 1, metrics 1`.
+"""Code versions of each kind of result, such as `engine 1, metrics 1`.
 
-Each number is declared beside the code that it is about, and raised by hand when results change.
-So code can be moved, renamed, formatted and documented, and nothing that is stored becomes stale.
+Each number is declared next to the code it describes, and raised by hand when results change. So
+moving, renaming, formatting or documenting code makes no stored result stale.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BARS_CODE = _text({"bars": BARS_VERSION})
 FEATURES_CODE = _text({"features": FEATURES_VERSION})
 EXTERNAL_FEATURES_CODE = _text({"bars": BARS_VERSION, "features": FEATURES_VERSION})
 RUNS_CODE = _text(_RUN)
-"""Of runs, whichever strategy they trade."""
+"""Code version of runs of any strategy, without the strategy's own hash."""
 WALK_FORWARDS_CODE = _text({**_RUN, "walk_forward": WALK_FORWARD_VERSION})
 PORTFOLIO_CODE = _text({"metrics": METRICS_VERSION, "portfolio": PORTFOLIO_VERSION})
 LEADERBOARD_CODE = _text({"leaderboard": LEADERBOARD_VERSION})
@@ -48,17 +48,17 @@ RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
 
 
 def signal_code(strategy: str) -> str:
-    """Code version of a strategy's signals; raises UnknownName where there is no such strategy."""
+    """Code version of a strategy's signals; raises UnknownName for an unknown strategy."""
     return _text(_SIGNALS, strategy)
 
 
 def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
-    """Code version of a run; raises UnknownName where there is no such strategy.
+    """Code version of a run; raises UnknownName for an unknown strategy.
 
     Args:
-        strategy: whose signals it trades.
+        strategy: strategy that it trades.
         is_walk_forward: whether its parameters were chosen fold by fold.
-        benchmark: what it is compared with; other assets are held as a portfolio holds them.
+        benchmark: its benchmark; one made of other assets depends on the portfolio code too.
     """
     versions = dict(_RUN)
     if is_walk_forward:
@@ -69,7 +69,7 @@ def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "
 
 
 def code_of_config(config: Mapping[str, Any]) -> str:
-    """Code version that a run of a stored configuration has today; raises as `run_code`."""
+    """The code version that a run of a stored configuration would have today; see `run_code`."""
     return run_code(
         config["strategy"],
         is_walk_forward="walk_forward" in config,
@@ -78,7 +78,7 @@ def code_of_config(config: Mapping[str, Any]) -> str:
 
 
 def todays_run_codes() -> frozenset[str]:
-    """Code versions that runs of every strategy have today."""
+    """The code versions that runs of any strategy would have today."""
     return frozenset(
         run_code(name, is_walk_forward=walk_forwards, benchmark=benchmark)
         for name in strategies()

@@ -1,4 +1,4 @@
-"""Everything a use case needs at hand: the store, the artifacts, how to work."""
+"""The workspace of a use case: database, artifacts, workers and progress."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Workspace:
     """An open store.
 
     Attributes:
-        database: migrated.
-        artifacts: writable.
-        workers: batches under way at once.
-        progress: told how far a stage is.
-        external: the user's own table of features; None where they are built here.
+        database: the database, with the current schema.
+        artifacts: the artifact store, checked to be writable.
+        workers: number of concurrent batches.
+        progress: called as stages advance.
+        external: the external feature table; None where features are built from bars.
     """
 
     database: Database
@@ -40,17 +40,17 @@ class Workspace:
 
     @property
     def price_dataset(self) -> str:
-        """The dataset that all bars are in, whichever way they came."""
+        """The dataset that holds the bars: `features` with an external table, else `bars`."""
         return "bars" if self.external is None else "features"
 
 
 def retried(
     use_case: Callable[Concatenate[Workspace, P], R],
 ) -> Callable[Concatenate[Workspace, P], R]:
-    """Have a use case done again where the database goes away in the middle of it.
+    """Decorator that repeats a use case if the database connection is lost in the middle of it.
 
-    For those that come to the same however often they are done: what they store is named by its
-    content, and each transaction puts it in the place of what is there.
+    For idempotent use cases only: what they store is named by its content, and each transaction
+    replaces what is there.
     """
 
     @wraps(use_case)
@@ -66,11 +66,11 @@ def retried(
 def open_workspace(
     settings: Settings | None = None, *, progress: Progress = silent
 ) -> Iterator[Workspace]:
-    """The store that the environment names, checked before anything is computed.
+    """Open and check the store that the settings configure, by default those of the environment.
 
     Raises:
-        ConfigurationError, StoreUnavailable, SchemaNotMigrated, ArtifactError: each saying what
-            to do.
+        ConfigurationError, StoreUnavailable, SchemaNotMigrated, ArtifactError: each with what to
+            do about it.
     """
     settings = settings or load_settings()
     with ExitStack() as opened:

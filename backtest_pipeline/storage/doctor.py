@@ -1,4 +1,4 @@
-"""What `backtest-pipeline doctor` looks at: each part of the store, and how to mend it."""
+"""The checks of `backtest-pipeline doctor`: each part of the store, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings
 from backtest_pipeline.market.errors import BacktestError, StoreError
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
-from backtest_pipeline.storage.external.overview import columns_told, rows_told
+from backtest_pipeline.storage.external.overview import describe_columns, describe_rows
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
@@ -34,32 +34,32 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `mend` says what to do where it is not `ok`."""
+    """The result of one check; `fix` says what to do if it is not `ok`."""
 
     name: str
     ok: bool
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(
     settings: Callable[[], Settings] = load_settings,
     others: Mapping[str, type[BaseSettings]] | None = None,
 ) -> Iterator[Finding]:
-    """Look at variables, settings, database, schema, Dagster's storage, artifacts and disk.
+    """Check variables, settings, database, schema, Dagster's storage, artifacts and disk space.
 
-    Each finding is given as soon as it is known. What needs something that is broken is left out.
+    Each finding is yielded as soon as it is known. Checks that depend on a failed one are skipped.
 
     Args:
-        settings: reads the settings of the store.
-        others: settings that are read from the environment besides, by what they are called.
+        settings: function that reads the settings of the store.
+        others: further settings classes that are read from the environment, by name.
     """
     others = others or {}
     yield from _variables(others)
     chosen, finding = _attempt("settings", settings, lambda s: f"store {s.run_store_mode}")
     yield finding
     for name, kind in others.items():
-        yield _attempt(name, partial(read_settings, kind), lambda _: "can be used")[1]
+        yield _attempt(name, partial(read_settings, kind), lambda _: "valid")[1]
     if chosen is None:
         return
     database, finding = _attempt("database", lambda: open_database(chosen), lambda d: d.where)
@@ -76,25 +76,25 @@ def examine(
 
 
 def _variables(others: Mapping[str, type[BaseSettings]]) -> Iterator[Finding]:
-    """Each variable that looks like a setting and is none."""
+    """A finding for each variable with the prefix that is not a setting."""
     unread = unread_variables(Settings, *others.values())
     for sentence in unread:
         yield Finding("variables", False, sentence, "rename it, or unset it")
     if not unread:
-        yield Finding("variables", True, f"all that begin with {PREFIX} are read")
+        yield Finding("variables", True, f"all variables that begin with {PREFIX} are settings")
 
 
 def _features(settings: Settings, store: Database) -> Iterator[Finding]:
-    """The user's own table of features: whether it can be read, and what is in it."""
+    """The external feature table: whether it can be read, and what it contains."""
 
-    def told(table: FeatureTable) -> str:
+    def describe(table: FeatureTable) -> str:
         unused = f"; BACKTEST_BARS={settings.bars} is not used" if settings.bars else ""
-        return columns_told(table) + unused
+        return describe_columns(table) + unused
 
-    table, finding = _attempt("features table", lambda: open_table(settings, store), told)
+    table, finding = _attempt("features table", lambda: open_table(settings, store), describe)
     yield finding
     if table is not None:
-        yield _look("features rows", lambda: rows_told(table, settings.timeframes))
+        yield _look("features rows", lambda: describe_rows(table, settings.timeframes))
         table.close()
 
 
@@ -104,14 +104,14 @@ def _artifacts(store: ArtifactStore) -> str:
 
 
 def free_space(folder: Path, least_gb: float = _LEAST_FREE_GB) -> Finding:
-    """Whether the disk that the folder is, or will be, on has room."""
+    """Whether the disk of this existing or future folder has enough free space."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free_gb = shutil.disk_usage(there).free / 1e9
     return Finding(
         "disk space",
         free_gb >= least_gb,
         f"{free_gb:.1f} GB free at {there}",
-        f"make room, or set BACKTEST_HOME to a disk with at least {least_gb:.0f} GB free",
+        f"free disk space, or set BACKTEST_HOME to a disk with at least {least_gb:.0f} GB free",
     )
 
 
@@ -121,8 +121,8 @@ def _attempt(
     try:
         result = action()
     except BacktestError as error:
-        what, _, mend = str(error).rpartition("; ")
-        return None, Finding(name, False, what, mend) if what else Finding(name, False, mend)
+        what, _, fix = str(error).rpartition("; ")
+        return None, Finding(name, False, what, fix) if what else Finding(name, False, fix)
     return result, Finding(name, True, detail(result))
 
 
@@ -134,7 +134,9 @@ def _server_version(database: Database) -> str:
     with database.begin() as connection:
         version = str(connection.scalar(sa.text("SHOW server_version")))
     if int(version.split(".")[0]) < _LEAST_VERSION:
-        raise StoreError(f"PostgreSQL {version}; use {_LEAST_VERSION} or newer")
+        raise StoreError(
+            f"the server is PostgreSQL {version}, which is too old; use {_LEAST_VERSION} or newer"
+        )
     return f"PostgreSQL {version}"
 
 
@@ -145,7 +147,7 @@ def _schema(database: Database) -> str:
 
 
 def _dagster_storage(database: Database) -> str:
-    """Dagster's storage through Dagster's own driver, as Dagster will reach it."""
+    """Connect to Dagster's storage with Dagster's own driver."""
     engine = sa.create_engine(database.dagster_url(), poolclass=sa.NullPool, hide_parameters=True)
     with database.errors(), engine.connect() as connection:
         if connection.scalar(sa.text("SELECT current_schema()")) != DAGSTER_SCHEMA:

@@ -1,10 +1,10 @@
-"""Log lines of every process: without secrets, and with the ids of what they are about.
+"""Logging for every process: secrets redacted, and request, job and run ids attached.
 
-It lies in this room because secrets are its settings, and because commands, service, Dagster's
-processes and use cases, which all log, stand above it. It imports nothing that takes time.
+It is part of `storage` because the secrets are storage settings, and because the layers that log
+(commands, service, Dagster processes, use cases) are above it. It imports nothing slow.
 
-Secrets are taken out where a record is made, by the class of records itself: no handler, of
-Dagster, uvicorn or anybody else, ever gets to see one.
+Secrets are redacted when a record is created, by the record class itself, so that no handler, of
+Dagster, uvicorn or anything else, ever sees one.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NAMED = (
     r"|account_?key|x-amz-signature|\bsig)(?:\\?[\"'])?\s*[=:]\s*)"
 )
 _NAMES = ("passw", "secret", "key", "token", "sig")
-# What a text must hold, folded, for a shape to be looked for at all; the shape; what is told
-# instead. None of them eats a quote or a backslash that it did not find the beginning of, so that
-# a text of JSON stays one.
+# Substrings (lower case) that a text must contain for a pattern to be tried; the pattern; its
+# replacement. No pattern consumes a quote or backslash whose beginning it did not match, so that
+# JSON remains valid.
 _SHAPES = (
     # postgresql://user:password@host, with any sign in the password but white space and quotes
     (("://",), re.compile(r"""(://[^\s:/@"'\\]*:)[^\s"'\\]+(?=@)"""), rf"\1{HIDDEN}"),
@@ -60,11 +60,13 @@ _SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|DSN|PG_URL|CONNECTION_STRING|_SAS|_KEY(_ID)?$"
 )
 _IN_A_DSN = re.compile(r"""://[^\s:/@]*:(\S+)@|password\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))""")
-_LEAST_LENGTH = 6  # a shorter one is part of words; where it stands as a password it is told so
+_LEAST_LENGTH = (
+    6  # shorter secrets occur inside ordinary words; as passwords the patterns hide them
+)
 
 
 def redacted(text: str) -> str:
-    """The text without passwords, keys and tokens: those of the environment, and what looks so."""
+    """The text with passwords, keys and tokens hidden: those in the environment, and lookalikes."""
     for secret in _secrets(os.environ):
         text = text.replace(secret, HIDDEN)
     folded = text.lower()
@@ -75,42 +77,45 @@ def redacted(text: str) -> str:
 
 
 class Record(logging.LogRecord):
-    """A log record whose message, traceback and stack hold no secret."""
+    """A log record with secrets redacted from message, traceback and stack."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(self.args, tuple):
             self.args = tuple(redacted(a) if isinstance(a, str) else a for a in self.args)
         try:
-            told = self.getMessage()
-        except (TypeError, ValueError):  # logging itself complains, and shows message and arguments
+            message = self.getMessage()
+        except (
+            TypeError,
+            ValueError,
+        ):  # logging reports this itself, showing message and arguments
             self.msg = redacted(str(self.msg))
         else:
-            if (safe := redacted(told)) != told:
+            if (safe := redacted(message)) != message:
                 self.msg, self.args = safe, ()
         if self.exc_info:
-            # Formatters take the text where there is one.
+            # Formatters use this text if it is set.
             self.exc_text = redacted(logging.Formatter().formatException(self.exc_info))
         if self.stack_info:
             self.stack_info = redacted(self.stack_info)
 
 
 def hide_secrets() -> None:
-    """From now on no record of this process, and no traceback that ends it, holds a secret."""
+    """Redact secrets from all log records of this process and from the traceback that ends it."""
     logging.setLogRecordFactory(Record)
-    sys.excepthook = _tell_end
+    sys.excepthook = _log_end
 
 
 def set_up_logging(usual: LogFormat = "text", level: int = logging.WARNING) -> None:
-    """Log to stderr without secrets; calling it again changes format and level.
+    """Log to stderr with secrets redacted; calling it again changes format and level.
 
     Args:
-        usual: the format unless `BACKTEST_LOG_FORMAT` says otherwise.
-        level: the least that is told.
+        usual: the format, unless `BACKTEST_LOG_FORMAT` is set.
+        level: the lowest level to log.
     """
     hide_secrets()
-    # Read here, as settings take longer to load than a command that only prints its help;
-    # `Settings` checks it.
+    # Read directly: loading settings takes longer than a command that only prints its help.
+    # `Settings` validates it.
     as_json = (os.environ.get(FORMAT_VARIABLE) or usual).strip().lower() == "json"
     handler = _Stderr()
     handler.setFormatter(_json_formatter() if as_json else _TextLines())
@@ -123,7 +128,7 @@ def set_up_logging(usual: LogFormat = "text", level: int = logging.WARNING) -> N
 
 @contextmanager
 def about(*, request: str = "", job: str = "", run: str = "") -> Iterator[None]:
-    """What is logged in the block carries these ids; one that is empty stays as it was."""
+    """Attach these ids to everything logged in the block; an empty id is left unchanged."""
     given = zip(_ABOUT, (request, job, run), strict=True)
     tokens = [(variable, variable.set(value)) for variable, value in given if value]
     try:
@@ -134,7 +139,7 @@ def about(*, request: str = "", job: str = "", run: str = "") -> Iterator[None]:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is when it writes, as progress bars and tests replace it."""
+    """Writes to the current `sys.stderr`, which progress bars and tests replace."""
 
     @property
     def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -181,7 +186,7 @@ def _json_formatter() -> logging.Formatter:
 
 
 def _secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The secrets that the environment holds, each in every way that it is written."""
+    """The secrets in the environment, each in every form it may be written in."""
     named = tuple(
         value for name, value in environment.items() if value and _SECRET_NAME.search(name.upper())
     )
@@ -198,7 +203,7 @@ def _written(values: tuple[str, ...]) -> tuple[str, ...]:
     plain: set[str] = set()
     for value in values:
         inside = [part for match in _IN_A_DSN.findall(value) for part in match if part]
-        # A connection string without a password is no secret, nor is the host in one that has one.
+        # A connection string without a password is not secret, nor is the host of one with it.
         is_dsn = "://" in value or re.search(r"\b(host|dbname|service)\s*=", value)
         plain.update(inside if inside or is_dsn else [value])
     forms = {
@@ -206,11 +211,11 @@ def _written(values: tuple[str, ...]) -> tuple[str, ...]:
         for secret in plain
         for form in (secret, unquote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1])
     }
-    # The longest first: one may be part of another.
+    # Longest first: one may be part of another.
     return tuple(sorted((f for f in forms if len(f) >= _LEAST_LENGTH), key=len, reverse=True))
 
 
-def _tell_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _log_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return

@@ -1,4 +1,4 @@
-"""Content hashes: of the rows of a panel."""
+"""Content hashes of the rows of a panel."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 
 BLOCK_ROWS = 64
-"""Rows after which a content hash can be resumed: so many are hashed again at most."""
+"""Rows per hashed block; a resumed hash repeats at most this many rows."""
 
-_ROWS = 4096  # encoded at once: they fit in the processor's cache
+_ROWS = 4096  # encoded at a time: fits in the processor's cache
 
 
 class Checkpoint(NamedTuple):
-    """The whole blocks of rows at the beginning of an asset's history, and what they hash to."""
+    """Number of rows in the complete blocks at the start of an asset's history, and their hash."""
 
     n_rows: int
     digest: str
 
 
 class ContentVersions(NamedTuple):
-    """Hashes by asset: of all its rows, of its first rows where asked for, and of its blocks."""
+    """Hashes by asset: of all rows, of the first rows where requested, and of complete blocks."""
 
     whole: dict[str, str]
     beginning: dict[str, str]
@@ -32,7 +32,7 @@ class ContentVersions(NamedTuple):
 
 
 def whole_blocks(n_rows: np.ndarray) -> np.ndarray:
-    """How many of so many rows are in whole blocks."""
+    """The number of rows in complete blocks, for each number of rows, int `(n,)`."""
     return n_rows - n_rows % BLOCK_ROWS
 
 
@@ -42,45 +42,44 @@ def content_versions(
     until: Mapping[str, int] | None = None,
     since: Mapping[str, Checkpoint] | None = None,
 ) -> ContentVersions:
-    """For each asset a hash of its rows: stamps and the named columns.
+    """Hash the rows of each asset: timestamps and the named columns.
 
-    Hashed (sha256, cut to 128 bits) are the timeframe's name and the columns' names and kinds,
-    then row after row: `ts` and the integer and boolean columns as little-endian int64, then the
-    other columns as little-endian float64 with one NaN. After each BLOCK_ROWS rows of an asset the
-    hash so far takes the place of all before it, so that hashing can go on from there when rows
-    are added. The order of `columns` counts, the order of assets does not.
+    The hash (sha256, cut to 128 bits) covers the timeframe's name, the columns' names and kinds,
+    and then row by row `ts` and the integer and boolean columns as little-endian int64, followed by
+    the other columns as little-endian float64 with a single NaN. After each BLOCK_ROWS rows of an
+    asset the hash so far replaces everything before it, so that hashing can resume there when rows
+    are added. The order of `columns` matters, the order of assets does not.
 
     Args:
         panel: the rows.
-        columns: float64, bool or integer columns of it.
-        until: for each asset whose beginning is asked for, the last stamp of that.
-        since: for each asset that the panel holds without its first rows, the blocks that are
-            left out.
+        columns: float64, bool or integer columns of the panel.
+        until: for each asset whose first rows are hashed too, the last timestamp of those rows.
+        since: for each asset whose first rows are missing from the panel, the blocks left out.
     """
     rows = _EncodedRows(panel, columns)
-    found = ContentVersions({}, {}, {})
+    hashes = ContentVersions({}, {}, {})
     for asset, start, stop in zip(
         panel.assets, panel.offsets.tolist(), panel.offsets[1:].tolist(), strict=False
     ):
         before = (since or {}).get(asset, Checkpoint(0, rows.header))
-        cut = stop + 1  # beyond: none is asked for
+        cut = stop + 1  # beyond the last row: not requested
         if until is not None and asset in until:
             cut = start + int(panel.ts[start:stop].searchsorted(until[asset], "right"))
         digest = before.digest
         for first in range(start, stop + 1, BLOCK_ROWS):
             after = first + BLOCK_ROWS
             if first <= cut < after and cut <= stop:
-                found.beginning[asset] = rows.hash(digest, first, cut)
+                hashes.beginning[asset] = rows.hash(digest, first, cut)
             if after > stop:
-                found.checkpoints[asset] = Checkpoint(before.n_rows + first - start, digest)
-                found.whole[asset] = rows.hash(digest, first, stop)
+                hashes.checkpoints[asset] = Checkpoint(before.n_rows + first - start, digest)
+                hashes.whole[asset] = rows.hash(digest, first, stop)
                 break
             digest = rows.hash(digest, first, after)
-    return found
+    return hashes
 
 
 class _EncodedRows:
-    """A panel as bytes, row by row; fast where rows are asked for in ascending order."""
+    """A panel encoded as bytes row by row; fast if rows are read in ascending order."""
 
     def __init__(self, panel: Panel, columns: Sequence[str]) -> None:
         real = {name: np.issubdtype(panel[name].dtype, np.floating) for name in columns}
@@ -93,7 +92,7 @@ class _EncodedRows:
         self._bytes = memoryview(b"")
 
     def hash(self, before: str, start: int, stop: int) -> str:
-        """Hash of a text and these rows after it."""
+        """Hash of a text followed by these rows."""
         digest = hashlib.sha256(before.encode())
         while start < stop:
             first = start - start % _ROWS
@@ -119,6 +118,6 @@ class _EncodedRows:
 
 
 def combined(*versions: str) -> str:
-    """One version that follows from several, in their order."""
+    """A hash of several versions; their order matters."""
     text = "\0".join(versions) + "\0"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

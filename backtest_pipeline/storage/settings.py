@@ -1,4 +1,4 @@
-"""Where the data lives: settings from the environment, validated once at start."""
+"""Settings of the store, read from the environment and validated once at start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 
 PREFIX = "BACKTEST_"
-# Variables of this prefix that no settings read: docker-compose.yml does, or tests and benches.
+# Variables with this prefix that no settings class reads: docker-compose.yml, tests or benches do.
 READ_ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
@@ -35,8 +35,8 @@ DEFAULT_TIMEFRAMES = ("1H", "4H", "12H", "1D", "2D", "3D", "1W", "2W", "1M", "1M
 def default_home() -> Path:
     """The folder that holds everything unless `BACKTEST_HOME` says otherwise.
 
-    As root a folder below `/var/lib`: PostgreSQL then runs as a user of its own, and a folder
-    below root's home could only be reached by it if that home were opened to everybody.
+    For root it is below `/var/lib`: PostgreSQL then runs as another user, which could reach a
+    folder below root's home only if that home were open to everybody.
     """
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/backtest_pipeline")
@@ -44,7 +44,7 @@ def default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """Where data lives and how it is computed; one field for each `BACKTEST_...` variable.
+    """Settings of the store and its data; one field per `BACKTEST_...` variable.
 
     Attributes:
         run_store_mode: `embedded` for a private PostgreSQL server below the home, or `postgres` for
@@ -55,30 +55,32 @@ class Settings(BaseSettings):
         bars: file or folder of bars, or an exchange with an interval such as `binance:1h`
             (docs/data-sources.md); empty for the synthetic sample market.
         timeframes: timeframes that assets are partitioned by, separated by spaces or commas.
-        store_retry_s: seconds to wait for a database that has gone away before the work that needs
-            it fails; 0 for not at all.
-        artifacts_url: an absolute local folder, or a bucket with or without a prefix (`s3://`,
+        store_retry_s: seconds to wait for an unavailable database before giving up; 0 for no
+            waiting.
+        artifacts_url: an absolute local folder, or a bucket with an optional prefix (`s3://`,
             `az://`, `abfss://`, `gs://`; docs/operations.md); empty for `<home>/artifacts`.
-        optimizer_max_combinations: most combinations of parameters that one sweep evaluates.
+        optimizer_max_combinations: maximum number of parameter combinations that one sweep
+            evaluates.
         wfo_threshold: walk-forward efficiency below which a strategy is called overfit.
-        binance_url: base address of Binance's REST interface.
-        use_cache: whether bars of an exchange are kept, and read from what was kept.
-        cache_folder: absolute folder of the kept bars; empty for `<home>/cache/bars`.
-        cache_max_gb: size above which kept bars are removed, those used longest ago first; so are
-            local copies of a bucket's artifacts.
-        cache_max_days: days after which kept bars that were not used are removed.
-        retention_days: days after which results are removed when retention runs, unless they are
-            pinned or needed (docs/results.md).
-        features_table: your own table of features, `table` or `schema.table`
-            (docs/external-features.md); it is used in place of `BACKTEST_BARS`. Empty where
-            features are built here.
+        binance_url: base URL of Binance's REST API.
+        use_cache: whether to cache bars of an exchange, and read them from the cache.
+        cache_folder: absolute folder of cached bars; empty for `<home>/cache/bars`.
+        cache_max_gb: maximum size of the cache of bars, and of the local copies of a bucket's
+            artifacts; the least recently used are removed first.
+        cache_max_days: cached bars not used for this many days are removed.
+        retention_days: retention deletes results older than this many days, unless they are pinned
+            or needed (docs/results.md).
+        features_table: external feature table, `table` or `schema.table`
+            (docs/external-features.md); it is used instead of `BACKTEST_BARS`. Empty to build
+            features from bars.
         features_dsn: connection string of its database, for a role that may only read; a secret.
-            Empty where it lies in the store's own database.
-        features_ema_table: table of EMAs beside it; empty where EMAs are computed from closes.
+            Empty if it is in the store's own database.
+        features_ema_table: external table of EMAs; empty to compute EMAs from closes.
         features_assets_table: table with `id` and `symbol` of its assets; empty for the symbols of
             the store, or `ID-<id>`.
-        features_filters: which rows count where the table's key has columns besides id, ts and tf:
-            `alignment_source=multi_tf,venue_id=1`, with `|` between the values of one column.
+        features_filters: `column=value` for each key column of the table other than id, ts and tf,
+            separated by commas, such as `alignment_source=multi_tf,venue_id=1`; `|` separates
+            several values of one column.
         log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
             `json` from the service and `text` from commands.
     """
@@ -114,7 +116,7 @@ class Settings(BaseSettings):
     def _timeframes_exist(cls, names: str | tuple[str, ...]) -> tuple[str, ...]:
         given = names.replace(",", " ").split() if isinstance(names, str) else names
         if not given:
-            raise ValueError("names no timeframe")
+            raise ValueError("must name at least one timeframe, such as 1D")
         try:
             chosen = {timeframe(name) for name in given}
         except UnknownName as error:
@@ -129,7 +131,7 @@ class Settings(BaseSettings):
         if info.data.get("run_store_mode") != "postgres":
             return dsn
         if dsn is None:
-            raise ValueError("is required where BACKTEST_RUN_STORE_MODE=postgres")
+            raise ValueError("is required if BACKTEST_RUN_STORE_MODE=postgres")
         return _parsed(dsn)
 
     @field_validator("features_table", "features_ema_table", "features_assets_table")
@@ -154,7 +156,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_of_a_table(cls, given: Any, info: ValidationInfo) -> Any:
         if given and not info.data.get("features_table", True):
-            raise ValueError("means nothing without BACKTEST_FEATURES_TABLE")
+            raise ValueError("has no effect without BACKTEST_FEATURES_TABLE")
         return given
 
     @field_validator("home", "cache_folder")
@@ -187,24 +189,24 @@ class Settings(BaseSettings):
 
     @property
     def bar_cache(self) -> Path:
-        """The folder that bars of exchanges are kept in."""
+        """The folder of cached exchange bars."""
         return self.cache_folder or self.home / "cache" / "bars"
 
     @property
     def artifacts_folder(self) -> Path:
-        """The folder of the artifacts; of copies of them where they are in a bucket."""
+        """The folder of the artifacts, or of their local copies if they are in a bucket."""
         if self.artifacts_bucket:
             return self.home / "cache" / "artifacts"
         return _local_folder(self.artifacts_url) if self.artifacts_url else self.home / "artifacts"
 
     @property
     def artifacts_bucket(self) -> str:
-        """The URL of the bucket of the artifacts; empty where they are in a local folder."""
+        """The URL of the artifact bucket; empty if artifacts are in a local folder."""
         return self.artifacts_url if urlsplit(self.artifacts_url).scheme in _BUCKETS else ""
 
     @property
     def external(self) -> ExternalNames | None:
-        """The user's own tables; None where features are built here."""
+        """The external tables; None if features are built from bars."""
         if not self.features_table:
             return None
         return ExternalNames(
@@ -215,58 +217,57 @@ class Settings(BaseSettings):
         )
 
     def bars_of(self, given: str = "") -> str:
-        """The bars that features are built of: those given, else those of the setting.
+        """The bars that features are built from: `given`, by default the setting `bars`.
 
-        Empty where features are the user's own, which count before `BACKTEST_BARS`.
+        Empty with an external feature table, which takes precedence over `BACKTEST_BARS`.
 
         Raises:
-            ConfigurationError: for bars that are given where features are the user's own.
+            ConfigurationError: if bars are given with an external feature table.
         """
         if self.external is None:
             return given or self.bars
         if given:
             raise ConfigurationError(
                 f"features come from the table {self.external.table}, and bars ({given}) cannot"
-                " take its place; unset BACKTEST_FEATURES_TABLE to build features of bars"
+                " replace it; unset BACKTEST_FEATURES_TABLE to build features from bars"
             )
         return ""
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process, as `read_settings` has them."""
+    """The store settings of this process; see `read_settings`."""
     return read_settings(Settings, **overrides)
 
 
 def read_settings(kind: type[_Kind], **overrides: Any) -> _Kind:
-    """Settings of one kind: the environment, with `overrides` by field name on top.
+    """Read settings from the environment; `overrides` replace fields by name.
 
     Raises:
-        ConfigurationError: naming each variable that is missing or makes no sense. Values of
-            secrets are never part of the message.
+        ConfigurationError: naming each missing or invalid variable; never with a secret's value.
     """
     try:
         return kind(**overrides)
     except ValidationError as error:
         complaints = ", and ".join(_complaint(e) for e in error.errors())
-        raise ConfigurationError(f"{complaints}; correct the setting, or unset it") from None
+        raise ConfigurationError(f"{complaints}; correct the setting or unset it") from None
 
 
 def unread_variables(*kinds: type[BaseSettings]) -> list[str]:
-    """A sentence for each variable of our prefix that is set and that nobody reads.
+    """A message for each variable that has our prefix and is set, but that no settings read.
 
-    Its value is no part of it; the nearest name that somebody reads is.
+    The message suggests the closest known name, and never shows the variable's value.
 
     Args:
-        kinds: all settings that there are.
+        kinds: all settings classes.
     """
     known = READ_ELSEWHERE | {PREFIX + name.upper() for kind in kinds for name in kind.model_fields}
-    # As the settings do: upper and lower case are the same, and empty is not set.
+    # Like the settings: names are case-insensitive, and an empty value counts as not set.
     given = sorted(n for n, value in os.environ.items() if value and n.upper().startswith(PREFIX))
     return [_unread(name, known) for name in given if name.upper() not in known]
 
 
 def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
-    """How exchanges are asked, as these settings, or else the environment, say."""
+    """Access to exchanges (URL and cache), by these settings or those of the environment."""
     chosen = settings or load_settings()
     return ExchangeAccess(
         binance_url=chosen.binance_url,
@@ -277,7 +278,7 @@ def exchange_access(settings: Settings | None = None) -> ExchangeAccess:
 
 
 def _unread(name: str, known: Iterable[str]) -> str:
-    # Without the prefix, which would make any two of them alike.
+    # Without the prefix, which would make any two names similar.
     ends = [one.removeprefix(PREFIX) for one in sorted(known)]
     near = get_close_matches(name.upper().removeprefix(PREFIX), ends, n=1)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference/settings.md lists all"
@@ -297,7 +298,7 @@ def _parsed(dsn: SecretStr) -> SecretStr:
         conninfo_to_dict(dsn.get_secret_value())
     except psycopg.Error:  # libpq's message quotes pieces of the DSN, so it is not shown
         raise ValueError(
-            "is not a connection string; write postgresql://user:password@host:5432/database,"
+            "is not a valid connection string; write postgresql://user:password@host:5432/database,"
             " with %40 for an @ in the password"
         ) from None
     return dsn
@@ -309,20 +310,22 @@ def _local_folder(url: str) -> Path:
 
 
 def _bucket(url: str) -> str:
-    """The URL of a bucket without a slash at its end; what is refused is not quoted."""
+    """The URL of a bucket without a trailing slash; an invalid one is not quoted in the error."""
     parts = urlsplit(url)
     if parts.scheme not in _BUCKETS:
         raise ValueError(
             f"{parts.scheme}:// is not supported; give an absolute folder, s3://bucket/prefix,"
             " az://container/prefix or gs://bucket/prefix"
         )
-    # In abfs://container@account... the first part is no user.
+    # In abfs://container@account... the first part is not a user name.
     named = parts.username is not None and not parts.scheme.startswith("abfs")
     if parts.password is not None or named or parts.query or parts.fragment:
         raise ValueError(
-            "must be a bucket and a prefix and nothing else; credentials belong in the variables"
-            " of the store (AWS_..., AZURE_..., GOOGLE_...)"
+            "must be only a bucket and a prefix; put credentials into the variables of the object"
+            " store (AWS_..., AZURE_..., GOOGLE_...)"
         )
     if not parts.hostname or {".", ".."} & set(unquote(parts.path).split("/")):
-        raise ValueError(f"must name a bucket and maybe a prefix: {parts.scheme}://bucket/prefix")
+        raise ValueError(
+            f"must name a bucket, with an optional prefix: {parts.scheme}://bucket/prefix"
+        )
     return url.rstrip("/")

@@ -56,13 +56,13 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "all infinite": (
         lambda b: put(b, "close", np.inf, ALL),
-        "90 1D rows skipped as infinite_price; the 90 bars that are stored stay as they are",
+        "90 1D rows skipped as infinite_price; the 90 stored bars are kept",
     ),
     "all zero": (lambda b: put(b, "low", 0.0, ALL), "90 1D rows skipped as non_positive_price"),
     "all negative": (
         lambda b: put(b, "open", -1.0, ALL),
         (
-            "AAA|1D: bars: no complete 1D bar in bars of 1D from files:bars.csv: "
+            "AAA|1D: bars: no complete 1D bar in the 1D bars of files:bars.csv: "
             "90 1D rows skipped as non_positive_price"
         ),
     ),

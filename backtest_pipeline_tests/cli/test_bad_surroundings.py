@@ -21,8 +21,8 @@ SECRET = "hunter2"  # noqa: S105
     ("variable", "value", "message"),
     [
         ("BACKTEST_RUN_STORE_MODE", "mysql", "Input should be 'embedded' or 'postgres'"),
-        ("BACKTEST_POSTGRES_DSN", "", "is required where BACKTEST_RUN_STORE_MODE=postgres"),
-        ("BACKTEST_POSTGRES_DSN", f"host = = {SECRET}", "is not a connection string; write"),
+        ("BACKTEST_POSTGRES_DSN", "", "is required if BACKTEST_RUN_STORE_MODE=postgres"),
+        ("BACKTEST_POSTGRES_DSN", f"host = = {SECRET}", "is not a valid connection string; write"),
         ("BACKTEST_TIMEFRAMES", "1D,2X", "unknown timeframe '2X'; did you mean"),
         ("BACKTEST_HOME", "some/where", "must be an absolute folder, not 'some/where'"),
         (
@@ -50,10 +50,10 @@ def test_a_setting_that_makes_no_sense_is_named(
     [
         (
             {"host": "127.0.0.1", "port": "1", "user": "u"},
-            "check that the server runs and that BACKTEST_POSTGRES_DSN names it",
+            "check that the server is running and that BACKTEST_POSTGRES_DSN is correct",
         ),
         ({"user": "nobody_here"}, "user name or password refused; check BACKTEST_POSTGRES_DSN"),
-        ({"dbname": "no_such"}, "no such database; create it, or mend the DSN"),
+        ({"dbname": "no_such"}, "no such database; create it, or correct BACKTEST_POSTGRES_DSN"),
     ],
 )
 def test_a_database_that_does_not_answer_or_refuses_is_named(
@@ -75,7 +75,7 @@ def test_a_schema_that_is_not_migrated_is_told_to_migrate_and_left_alone(
     for command in COMMANDS[:2]:
         answer = cli(*command)
         assert (answer.code, answer.out) == (1, "")
-        assert "not applied yet: baseline/01_dimensions.sql" in answer.message
+        assert "the schema is missing baseline/01_dimensions.sql" in answer.message
         assert answer.message.endswith("run `backtest-pipeline migrate`")
     migrated = cli("migrate")
     assert migrated.code == 0
@@ -132,7 +132,7 @@ def test_an_artifact_folder_that_cannot_be_written_is_named(
     for command in COMMANDS[:2]:
         answer = cli(*command)
         assert (answer.code, answer.out) == (1, "")
-        assert f"the artifact folder {tmp_path / place} cannot be written" in answer.message
+        assert f"the artifact folder {tmp_path / place} is not writable" in answer.message
         assert "set BACKTEST_ARTIFACTS_URL to another folder" in answer.message
     assert cli.stored() == before
 

@@ -111,7 +111,7 @@ def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kep
             ("pull", "BTCUSDT", "--start", "2024-02-01", "--end", "2024-01-01"),
             "--end 2024-01-01 is not after --start 2024-02-01",
         ),
-        (("pull", "BTCUSDT", "--start", "soon"), "--start 'soon' is not a day; write it as"),
+        (("pull", "BTCUSDT", "--start", "soon"), "--start: 'soon' is not a date; write it as"),
         (("import", "nothing.csv"), "nothing.csv: no such file or folder; check the path"),
         (("verify", "BTCUSDT"), "unknown asset 'BTCUSDT'; none is known yet"),
     ],

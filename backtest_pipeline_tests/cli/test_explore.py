@@ -51,14 +51,14 @@ def test_a_range_of_whole_numbers_is_python_s_with_its_end(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "'' is no range; write 9, or 9,21,50, or 5:50:5"),
-        ("five", "--fast 'five' is no range"),
-        ("1:2:3:4", "is no range"),
-        ("5:50:0", "holds no value; it goes from, to, step above 0"),
-        ("50:5:5", "holds no value"),
-        ("1:inf", "is no range"),
-        ("nan", "is no range"),
-        ("1:1e9", "holds 1,000,000,000 values; take a larger step"),
+        ("", "'' is neither a number nor a range; write 9, or 9,21,50, or 5:50:5"),
+        ("five", "--fast: 'five' is neither a number nor a range"),
+        ("1:2:3:4", "is neither a number nor a range"),
+        ("5:50:0", "is empty; write from:to:step with a step above 0"),
+        ("50:5:5", "is empty"),
+        ("1:inf", "is neither a number nor a range"),
+        ("nan", "is neither a number nor a range"),
+        ("1:1e9", "has 1,000,000,000 values, and at most 10,000 are allowed"),
     ],
 )
 def test_text_that_is_no_range_is_refused(text: str, message: str) -> None:
@@ -77,7 +77,10 @@ def test_options_become_parameters() -> None:
     [
         (["--fast"], "--fast has no values; write it as --fast 5:50:5"),
         (["5:50"], "'5:50' is not a parameter; write it as --fast 5:50:5"),
-        (["--fast", "5", "--fast", "9"], "--param fast is given twice; separate values by commas"),
+        (
+            ["--fast", "5", "--fast", "9"],
+            "--param fast is given twice; separate several values by commas",
+        ),
     ],
 )
 def test_arguments_that_are_no_parameters_are_refused(arguments: list[str], message: str) -> None:
@@ -166,7 +169,7 @@ def test_a_sweep_says_of_a_combination_what_run_says(cli: CommandLine, tmp_path:
         (("--fast", "1:300", "--slow", "1:300"), "90,000 combinations, and 20,000 are the limit"),
         (("--metric", "sharp"), "unknown metric 'sharp'; did you mean sharpe?"),
         (("--start", "2031-01-01"), "S-ALPHA|1D has 0 bars from 2031-01-01 to the end"),
-        (("--start", "soon"), "--start 'soon' is not a day"),
+        (("--start", "soon"), "--start: 'soon' is not a date"),
         (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),
         (("--fee-bps", "-1"), "fee_bps must be at least 0"),
     ],

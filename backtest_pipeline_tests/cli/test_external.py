@@ -90,10 +90,10 @@ def test_the_doctor_says_what_drifted_and_how_to_mend_it(
     answer = external("doctor")
     assert answer.code == 1
     assert "alignment_source holds multi_tf" in answer.out
-    assert "     mend: set BACKTEST_FEATURES_FILTERS, such as alignment_source=..." in answer.out
+    assert "     fix: set BACKTEST_FEATURES_FILTERS, such as alignment_source=..." in answer.out
     external.monkeypatch.setenv("BACKTEST_FEATURES_FILTERS", FILTERS)
     external.monkeypatch.setenv("BACKTEST_TIMEFRAMES", "4H")
-    assert "has no row of 4H, but of 1D, 1W" in external("doctor").out
+    assert "has no rows of 4H, only of 1D, 1W" in external("doctor").out
 
 
 def test_bars_cannot_take_the_place_of_the_table(external: CommandLine) -> None:
@@ -101,7 +101,7 @@ def test_bars_cannot_take_the_place_of_the_table(external: CommandLine) -> None:
         answer = external(*command, "--bars", "/data/bars")
         assert answer.code == 1
         assert "features come from the table theirs.features" in answer.message
-    assert "the sample market) cannot take its place" in external("demo").message
+    assert "the sample market) cannot replace it" in external("demo").message
 
 
 def test_an_asset_that_the_table_does_not_have_is_named(external: CommandLine) -> None:
@@ -116,8 +116,8 @@ def test_an_asset_that_the_table_does_not_have_is_named(external: CommandLine) -
         ("FEATURES_TABLE", "a.b.c", "BACKTEST_FEATURES_TABLE: must be table or schema.table"),
         ("FEATURES_FILTERS", "venue_id", "BACKTEST_FEATURES_FILTERS: must be column=value"),
         ("FEATURES_FILTERS", "a=1,a=2", "names a twice"),
-        ("FEATURES_DSN", "secret=x", "BACKTEST_FEATURES_DSN: is not a connection string"),
-        ("FEATURES_TABLE", "", "means nothing without BACKTEST_FEATURES_TABLE"),
+        ("FEATURES_DSN", "secret=x", "BACKTEST_FEATURES_DSN: is not a valid connection string"),
+        ("FEATURES_TABLE", "", "has no effect without BACKTEST_FEATURES_TABLE"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(
@@ -135,5 +135,5 @@ def test_a_database_that_does_not_answer_is_named(external: CommandLine) -> None
     answer = external("refresh")
     assert answer.code == 1
     assert "127.0.0.1/p" in answer.message
-    assert "BACKTEST_FEATURES_DSN names it" in answer.message
+    assert "BACKTEST_FEATURES_DSN is correct" in answer.message
     assert "secret" not in answer.err

@@ -72,7 +72,7 @@ def test_an_error_in_a_process_of_its_own_is_one_message_and_no_traceback() -> N
         [*command, "--asset", "A", "--start", "soon"], capture_output=True, text=True, check=False
     )
     assert (found.returncode, found.stdout) == (1, "")
-    assert found.stderr.splitlines()[-1].startswith("error: --start 'soon' is not a day")
+    assert found.stderr.splitlines()[-1].startswith("error: --start: 'soon' is not a date")
     assert "Traceback" not in found.stderr
 
 

@@ -76,15 +76,15 @@ def test_bad_input_is_refused_and_stored_results_stay(
         (
             ("--timeframes", "1D", "--bars", paths["nothing.csv"]),
             (
-                "the source has no usable bars: AAA|1D: no complete 1D bar in bars of 1D from "
-                "files:nothing.csv: 90 1D rows skipped as non_positive_price; the 90 bars that are "
-                "stored stay as they are"
+                "the source has no usable bars: AAA|1D: no complete 1D bar in the 1D bars of "
+                "files:nothing.csv: 90 1D rows skipped as non_positive_price; the 90 stored bars "
+                "are kept"
             ),
         ),
         (("--bars", paths["key.csv"]), "symbol 'A|B' cannot be a partition key"),
         (
             ("--timeframes", "4H", "--bars", bars),
-            "no complete 4H bar in bars of 1D from files:bars.csv: bring bars that 4H can be",
+            "no complete 4H bar in the 1D bars of files:bars.csv: supply bars that 4H bars can be",
         ),
     ]
     for arguments, message in asked:
@@ -105,7 +105,7 @@ def test_a_partition_without_bars_is_named_beside_the_results(cli: CommandLine, 
     answer = cli("refresh", "--assets", "AAA", "--timeframes", "12H,1D", "--bars", bars)
     assert answer.code == 0, answer.err
     assert "6 backtests, " in answer.out
-    assert "without bars: AAA|12H: no complete 12H bar in bars of 1D" in answer.out
+    assert "without bars: AAA|12H: no complete 12H bar in the 1D bars" in answer.out
 
 
 def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(

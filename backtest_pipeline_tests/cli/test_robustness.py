@@ -32,7 +32,7 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
         (("--seed", "-1"), "seed must be greater than or equal to 0, not -1"),
         (("--sizing", "fixed:fraction=0"), "fraction must be above 0"),
         (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
-        (("--start", "2024-13-01"), "--start '2024-13-01' is not a day"),
+        (("--start", "2024-13-01"), "--start: '2024-13-01' is not a date"),
         (("--signal", "ema_9_12"), "unknown strategy or preset 'ema_9_12'; did you mean ema_9_21"),
         (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
         (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),

@@ -38,7 +38,7 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
         (("--sizing", "fixd"), "unknown sizing 'fixd'; did you mean fixed?"),
         (("--sizing", "atr:rsk=1"), "unknown field 'rsk'; did you mean risk?"),
         (("--stops", "stop_loss=2"), "stop_loss must be above 0 and below 1, not 2"),
-        (("--stops", "stop_loss"), "stops: write name=value, not 'stop_loss'"),
+        (("--stops", "stop_loss"), "stops: expected name=value, not 'stop_loss'"),
         (("--stops", "max_bars=many"), "max_bars must be a number, not 'many'"),
         (("--venue", "binance_prep"), "unknown venue 'binance_prep'; did you mean binance_perp"),
         (("--leverage", "0"), "max_leverage must be above 0, not 0.0"),
@@ -47,13 +47,13 @@ def as_json(cli: CommandLine, *arguments: str | Path) -> dict[str, Any]:
         (("--slippage-bps", "inf"), "costs.slippage_bps must be a finite number, not inf"),
         (("--direction", "sideways"), "unknown direction 'sideways'; known: both, long, short"),
         (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
-        (("--start", "2024-13-01"), "--start '2024-13-01' is not a day; write it as 2024-01-31"),
-        (("--end", "tomorrow"), "--end 'tomorrow' is not a day"),
+        (("--start", "2024-13-01"), "--start: '2024-13-01' is not a date; write it as 2024-01-31"),
+        (("--end", "tomorrow"), "--end: 'tomorrow' is not a date"),
         (
             ("--start", "2024-01-01", "--end", "2023-01-01"),
-            "the window ends on 2023-01-01, which is not after its start 2024-01-01",
+            "the window's end 2023-01-01 is not after its start 2024-01-01",
         ),
-        (("--start", "2024-01-01", "--end", "2024-01-01"), "which is not after its start"),
+        (("--start", "2024-01-01", "--end", "2024-01-01"), "is not after its start"),
         (("--signal", "ema_9_12"), "unknown strategy or preset 'ema_9_12'; did you mean ema_9_21"),
         (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
         (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),
@@ -82,7 +82,7 @@ def test_usage_errors_leave_with_2(cli: CommandLine, arguments: tuple[str, ...])
 def test_a_timeframe_that_the_source_cannot_give_is_refused(cli: CommandLine, bars: Path) -> None:
     answer = cli("run", "--signal", "rsi", "--asset", "AAA", "--tf", "4H", "--bars", bars)
     assert answer.code == 1
-    assert "no complete 4H bar in bars of 1D from files:bars.csv" in answer.message
+    assert "no complete 4H bar in the 1D bars of files:bars.csv" in answer.message
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_window_without_enough_bars_is_refused(
 ) -> None:
     answer = cli("run", "--signal", "rsi", "--asset", "AAA", "--bars", bars, *window)
     assert answer.code == 1
-    assert f"AAA|1D has {asked}, and a backtest needs 2" in answer.message
-    assert "its bars run from 2024-01-01 to 2024-07-18" in answer.message
+    assert f"AAA|1D has {asked}, but a backtest needs at least 2" in answer.message
+    assert "bars are stored from 2024-01-01 to 2024-07-18" in answer.message
 
 
 def test_the_window_holds_the_days_from_start_to_before_end(cli: CommandLine, bars: Path) -> None:

@@ -87,4 +87,4 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert rehearsed["rows"]["runs"] == 4
     assert "Rows that went" in cli("retention").out
     assert [r["run_id"] for r in json.loads(cli("runs", "list", "--json").out)["runs"]] == [runs[0]]
-    assert "more than 0 days" in cli("retention", "--days", "0").message
+    assert "days must be above 0" in cli("retention", "--days", "0").message

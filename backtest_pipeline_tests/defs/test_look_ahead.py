@@ -64,7 +64,7 @@ def probes(run: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
 
 
 def test_a_refresh_probes_new_code_once(store: Database, instance: dg.DagsterInstance) -> None:
-    for told in ("nothing looks ahead; features and signals", "this code was probed at 20"):
+    for told in ("no look-ahead; features and signals", "this code was tested at 20"):
         run = execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|2D"))
         require_success(run)
         (evaluation,) = probes(run)

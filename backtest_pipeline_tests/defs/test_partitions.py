@@ -85,7 +85,7 @@ def test_a_key_and_its_text_are_the_same() -> None:
 
 def test_the_sensor_adds_assets_of_the_source_once() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        for expected in ("added S-ALPHA", "no new asset"):
+        for expected in ("added S-ALPHA", "no new symbol"):
             context = dg.build_sensor_context(
                 instance, resources={"source": SourceResource(path="")}
             )

@@ -35,7 +35,7 @@ def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
     passed, found = replayed(instance)
     assert not passed
     (line,) = found["undeclared_changes"]
-    assert f"run {moved}: the fingerprint is another" in line
+    assert f"run {moved}: the fingerprint differs" in line
     assert "Raise ENGINE_VERSION" in line
     assert (found["unproven"], found["runs_on_todays_code"]) == ([], 1)
     with store.begin() as connection:

@@ -229,5 +229,5 @@ def test_an_exchange_is_no_source_where_features_are_the_users_own(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKTEST_FEATURES_TABLE", "public.features")
-    with pytest.raises(ConfigurationError, match="cannot take its place"):
+    with pytest.raises(ConfigurationError, match="cannot replace it"):
         run_of(workspace, exchange="binance")

@@ -137,7 +137,7 @@ def test_features_that_vanish_fail_the_signals_of_their_asset_alone(workspace: W
     signals = refresh(workspace, small_market(), [A, B, C])["signals"]
     status, detail = outcome(signals, B)
     assert status == "failed"
-    assert "no row of features" in detail
+    assert "no feature row" in detail
     assert outcome(signals, A)[0] == outcome(signals, C)[0] == "stored"
 
 
@@ -208,7 +208,7 @@ def test_a_timeframe_that_no_bars_fill_is_empty(workspace: Workspace) -> None:
     short = Partition("A", "1M_CAL")
     reports = refresh(workspace, small_market(A=20), [short])
     assert outcome(reports["bars"], short)[0] == "empty"
-    assert outcome(reports["bars"], short)[1].startswith("no complete 1M_CAL bar in bars of 1D")
+    assert outcome(reports["bars"], short)[1].startswith("no complete 1M_CAL bar in the 1D bars")
     fine = Partition("A", "4H")
     reports = refresh(workspace, small_market(A=20), [fine])
     assert all(outcome(report, fine)[0] == "empty" for report in reports.values())

@@ -35,9 +35,9 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
 def test_an_unmigrated_store_is_told_to_migrate(empty_database: Database, tmp_path: Path) -> None:
     found = findings(settings_for(empty_database, tmp_path))
     assert not found["schema"].ok
-    assert found["schema"].mend == "run `backtest-pipeline migrate`"
+    assert found["schema"].fix == "run `backtest-pipeline migrate`"
     assert not found["dagster storage"].ok
-    assert found["dagster storage"].mend == "run `backtest-pipeline migrate`"
+    assert found["dagster storage"].fix == "run `backtest-pipeline migrate`"
 
 
 def test_a_store_that_does_not_answer_still_has_its_folder_examined(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_folder_that_cannot_hold_artifacts_is_told_how_to_mend(tmp_path: Path)
         settings = load_settings(home=tmp_path / "file" / "home", artifacts_url=str(folder))
         found = findings(settings)["artifacts"]
         assert not found.ok
-        assert f"the artifact folder {folder} cannot be written" in found.detail
-        assert "set BACKTEST_ARTIFACTS_URL to another folder" in found.mend
+        assert f"the artifact folder {folder} is not writable" in found.detail
+        assert "set BACKTEST_ARTIFACTS_URL to another folder" in found.fix
 
 
 def test_examining_the_folder_leaves_nothing_in_it(database: Database, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_filter_that_no_row_fulfils_is_refused_with_the_values(
     theirs: Theirs, value: str
 ) -> None:
     said = refusal(theirs, "theirs.features", f"alignment_source=multi_tf,venue_id={value}")
-    assert f"no row with venue_id={value}; it holds 1" in said
+    assert f"no row with venue_id={value}; use one of its values: 1" in said
 
 
 def test_several_values_of_one_column_may_count(theirs: Theirs) -> None:

@@ -162,7 +162,7 @@ def test_other_filters_are_another_dataset(theirs: Theirs) -> None:
 def test_a_table_that_vanishes_says_so(theirs: Theirs) -> None:
     table = theirs.open()
     theirs.run("DROP TABLE theirs.features")
-    with pytest.raises(StoreError, match="has changed since it was looked at"):
+    with pytest.raises(StoreError, match="has changed since it was opened"):
         current_watermarks(table)
     table.close()
 

@@ -1,4 +1,4 @@
-"""Backtests of the stored signals."""
+"""The asset `backtests`: the stored signals of every active preset, simulated."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from backtest_pipeline.pipeline.versions import all_runs_code
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
 
 _COLUMNS = table_schema(
-    ("run_id", "uuid", "follows from all inputs"),
+    ("run_id", "uuid", "hash of all inputs"),
     ("signal_name", "text", "strategy with its parameters"),
     ("symbol", "text", "asset"),
     ("tf", "text", "timeframe"),
@@ -27,7 +27,7 @@ _COLUMNS = table_schema(
     kinds={"numba", "postgres", "parquet"},
     code_version=all_runs_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},
-    description="Every strategy traded on the asset: run, trades, metrics in Postgres, equity "
+    description="Backtests of every active preset: runs, trades and metrics in Postgres, equity "
     "and monthly returns in Parquet. A signal fills at the next bar's open.",
 )
 def backtests(

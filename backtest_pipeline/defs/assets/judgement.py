@@ -1,4 +1,4 @@
-"""What the runs are worth together: the leaderboard, and the pipeline's own false-positive rate."""
+"""The assets `leaderboard` (all runs ranked) and `negative_controls` (the false-positive rate)."""
 
 import dagster as dg
 
@@ -18,48 +18,48 @@ from backtest_pipeline.pipeline.ranking.leaderboard import (
 from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_controls_code
 
 _LEADERBOARD = table_schema(
-    ("board_id", "text", "follows from the runs, the gates, the code and what the ledger counts"),
+    ("board_id", "text", "hash of the runs, the gates, the code and the ledger's trial counts"),
     ("run_id", "uuid", ""),
-    ("rank", "integer", "by dsr; NULL where `unranked` says why"),
-    ("unranked", "text", "why a run has no rank"),
+    ("rank", "integer", "by dsr; NULL for an unranked run, see `unranked`"),
+    ("unranked", "text", "why the run has no rank"),
     ("signal_name", "text", "strategy with its parameters"),
     ("symbol", "text", "asset"),
     ("tf", "text", "timeframe"),
-    ("dsr", "double", "deflated Sharpe ratio after all trials of the strategy in the ledger"),
-    ("dsr_effective", "double", "the same for the effective number of trials, the lenient bound"),
+    ("dsr", "double", "deflated Sharpe ratio, for all trials of the strategy in the ledger"),
+    ("dsr_effective", "double", "the same for the effective number of trials, a lenient bound"),
     ("dsr_across_families", "double", "1 - n_families * (1 - dsr), at least 0"),
-    ("psr", "double", "probabilistic Sharpe ratio, as if there were no other run"),
+    ("psr", "double", "probabilistic Sharpe ratio, not corrected for other trials"),
     ("n_trials", "integer", "configurations of the strategy in the ledger"),
     ("cost_share", "double", "costs / (profit + costs)"),
     ("scores", "jsonb", "composite scores by scheme"),
-    ("gates", "jsonb", "whether each gate is passed"),
-    ("passed", "boolean", "whether all gates are passed"),
+    ("gates", "jsonb", "whether the run passes each gate"),
+    ("passed", "boolean", "whether the run passes all gates"),
 )
 _NEGATIVE_CONTROLS = table_schema(
-    ("control_id", "text", "follows from the question, the bars and the code"),
+    ("control_id", "text", "hash of the settings, the bars and the code"),
     ("world", "text", "random_walk or shuffled_bars"),
     ("seed", "bigint", ""),
-    ("n_searches", "integer", "worlds, each searched once"),
+    ("n_searches", "integer", "random markets, each searched once"),
     ("n_naive", "integer", "searches whose best run has a PSR of at least 0.95"),
     ("n_in_family", "integer", "searches with a DSR of at least 0.95 within a family"),
-    ("n_significant", "integer", "the same, corrected for choosing among families"),
+    ("n_significant", "integer", "the same, corrected for choosing the best of all families"),
     ("n_passed", "integer", "searches with a run that passes all gates"),
     ("rate", "double", "n_significant / n_searches"),
-    ("run_rate", "double", "strategies on a world whose best run has a DSR of at least 0.95"),
-    ("walk_forward_rate", "double", "walk-forwards that passed"),
-    ("upper_bound", "double", "of the rate, one-sided, 95 % (Clopper-Pearson)"),
+    ("run_rate", "double", "share of strategies whose best run has a DSR of at least 0.95"),
+    ("walk_forward_rate", "double", "share of walk-forwards that passed"),
+    ("upper_bound", "double", "one-sided 95 % upper bound of the rate (Clopper-Pearson)"),
 )
 
 
 class LeaderboardConfig(dg.Config):
-    """By which gates runs are judged."""
+    """The gate set that runs have to pass."""
 
     gates: str = DEFAULT_GATES
     late_gates: bool = False
 
 
 class NegativeControlsConfig(dg.Config):
-    """How much is searched where nothing is to be found."""
+    """How many random markets without an edge are searched, and how long they are."""
 
     searches: int = 1000
     n_bars: int = 1461
@@ -74,8 +74,8 @@ class NegativeControlsConfig(dg.Config):
     owners=OWNERS,
     code_version=LEADERBOARD_CODE,
     metadata={"dagster/column_schema": _LEADERBOARD, "dagster/table_name": "leaderboard"},
-    description="All current runs, ranked by deflated Sharpe ratio, with composite scores and "
-    "gates that were registered before the runs.",
+    description="All current runs ranked by deflated Sharpe ratio, with composite scores and the "
+    "gates they pass; gates are registered before the runs they judge.",
 )
 def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.MaterializeResult:
     board = publish_leaderboard(store.workspace, gates=config.gates, late_gates=config.late_gates)
@@ -92,7 +92,8 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
         "dagster/column_schema": _NEGATIVE_CONTROLS,
         "dagster/table_name": "negative_controls",
     },
-    description="The whole search in worlds without an edge: how often luck is called significant.",
+    description="The whole strategy search on random markets without an edge: how often it calls "
+    "luck significant.",
 )
 def negative_controls(
     config: NegativeControlsConfig, store: WorkspaceResource

@@ -1,4 +1,4 @@
-"""The market per asset and timeframe: bars, and the features that are built of them."""
+"""The assets `bars` and `cmc_features`: market data by asset and timeframe."""
 
 import dagster as dg
 
@@ -18,7 +18,7 @@ BARS = table_schema(
     ("asset", "string", "symbol"),
     ("ts", "timestamp", "close stamp, UTC"),
     *((name, "double", "") for name in ("open", "high", "low", "close", "volume")),
-    ("gap_bars", "double", "source bars missing since the bar before"),
+    ("gap_bars", "double", "source bars missing since the previous bar"),
 )
 _DEFINITIONS = {feature.name: feature.definition for feature in FEATURES}
 CMC_FEATURES = table_schema(
@@ -56,7 +56,7 @@ def bars(
     kinds={"postgres", "parquet"},
     code_version=FEATURES_CODE,
     metadata={"dagster/column_schema": CMC_FEATURES, "dagster/table_name": "cmc_features"},
-    description="The 112 columns of `cmc_features` for each bar, and the EMAs beside them in "
+    description="The 112 feature columns of each bar in `cmc_features`, and its EMAs in "
     "`cmc_ema_multi_tf_u`.",
 )
 def cmc_features(

@@ -14,25 +14,25 @@ from backtest_pipeline.research.portfolio.portfolio import SCHEDULES
 from backtest_pipeline.research.portfolio.weights import SCHEMES
 
 _COLUMNS = table_schema(
-    ("run_id", "uuid", "follows from all inputs"),
+    ("run_id", "uuid", "hash of all inputs"),
     ("tf", "text", "timeframe"),
-    ("signal_name", "text", "strategy with its parameters, or all of them together"),
-    ("scheme", "text", "how capital is spread"),
-    ("n_members", "integer", "runs, or strategies' portfolios, that it is formed of"),
-    ("n_rebalances", "integer", "times that weights were set"),
-    ("left_out", "jsonb", "members that got no weight at a rebalance, by reason"),
-    ("metrics", "jsonb", "metrics of the portfolio's equity, and figures of its members together"),
+    ("signal_name", "text", "strategy with its parameters, or `all` strategies together"),
+    ("scheme", "text", "weighting scheme"),
+    ("n_members", "integer", "runs, or strategies' portfolios, in the portfolio"),
+    ("n_rebalances", "integer", "number of rebalances"),
+    ("left_out", "jsonb", "members that got no weight at a rebalance, counted by reason"),
+    ("metrics", "jsonb", "metrics of the portfolio's equity, and of its diversification"),
     ("undefined", "jsonb", "why a metric is NULL"),
 )
 
 
 class Rollup(dg.Config):
-    """How portfolios are formed; docs/portfolios.md."""
+    """How portfolios are built; see docs/portfolios.md."""
 
     schemes: list[str] = Field(default=list(SCHEMES), description=", ".join(SCHEMES))
     rebalance: str = Field(default="monthly", description=", ".join(SCHEDULES))
-    lookback: int = Field(default=90, description="returns that the schemes look at, in bars")
-    max_weight: float = Field(default=1.0, description="most that one member may weigh")
+    lookback: int = Field(default=90, description="look-back of the weighting schemes, in bars")
+    max_weight: float = Field(default=1.0, description="maximum weight of one member, fraction")
 
 
 @dg.asset(
@@ -48,8 +48,8 @@ class Rollup(dg.Config):
     owners=OWNERS,
     code_version=PORTFOLIO_CODE,
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "portfolio_runs"},
-    description="Each strategy over all assets of a timeframe, and all strategies together, in one "
-    "portfolio per weighting scheme, rebalanced on a schedule with costs.",
+    description="For each timeframe and weighting scheme, one portfolio of each strategy over all "
+    "assets and one of all strategies, rebalanced on a schedule with costs.",
 )
 def portfolio_rollups(
     context: dg.AssetExecutionContext,
@@ -69,6 +69,6 @@ def portfolio_rollups(
         risk_free=chosen.risk_free,
     )
     timeframes = list(context.partition_keys)
-    formed = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
-    found = of_summary(rollups_summary(store.workspace, timeframes))
-    return dg.MaterializeResult(metadata={"portfolios_formed": formed, **found})
+    n_built = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
+    metadata = of_summary(rollups_summary(store.workspace, timeframes))
+    return dg.MaterializeResult(metadata={"portfolios_formed": n_built, **metadata})

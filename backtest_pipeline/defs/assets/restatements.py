@@ -1,4 +1,4 @@
-"""Whether history stays what it was: restated features, and what they did to results."""
+"""The asset `restatements`: features that changed after use, and the effect on stored results."""
 
 import dagster as dg
 
@@ -9,15 +9,15 @@ from backtest_pipeline.pipeline.audits.restatements import restatements_summary,
 from backtest_pipeline.pipeline.versions import RESTATEMENTS_CODE
 
 _COLUMNS = table_schema(
-    ("restatement_id", "uuid", "follows from the partition and both versions"),
+    ("restatement_id", "uuid", "hash of the partition and both versions"),
     ("id", "integer", "asset"),
     ("tf", "text", "timeframe"),
     ("version_before", "text", "dataset version of the features that runs had used"),
-    ("version_after", "text", "of those that took their place"),
-    ("code_changed", "boolean", "whether other code made them"),
-    ("bars_changed", "bigint", "bars of both with another value"),
-    ("bars_added", "bigint", "late bars, at or before the last known one"),
-    ("bars_removed", "bigint", "bars that are gone"),
+    ("version_after", "text", "dataset version of the features that replaced them"),
+    ("code_changed", "boolean", "whether the code that computed them changed"),
+    ("bars_changed", "bigint", "bars in both versions with a different value"),
+    ("bars_added", "bigint", "bars added at or before the last bar of the old version"),
+    ("bars_removed", "bigint", "bars missing from the new version"),
     ("first_ts", "timestamptz", "first bar that differs"),
     ("last_ts", "timestamptz", "last bar that differs"),
     ("columns", "jsonb", "largest relative change by column"),
@@ -31,8 +31,8 @@ _COLUMNS = table_schema(
     owners=OWNERS,
     code_version=RESTATEMENTS_CODE,
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "restatements"},
-    description="Features that were rewritten after runs had used them: which bars differ, and how "
-    "much each run's equity moved by it.",
+    description="Features that changed after runs had used them: which bars differ, and by how "
+    "much each run's equity changed.",
 )
 def restatements(store: WorkspaceResource) -> dg.MaterializeResult:
     watched = watch_history(store.workspace)

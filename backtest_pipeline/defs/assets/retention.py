@@ -1,4 +1,4 @@
-"""How long results are kept."""
+"""The asset `retention`: deletes old results."""
 
 import dagster as dg
 
@@ -9,15 +9,15 @@ from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, retain,
 from backtest_pipeline.storage.settings import load_settings
 
 _COLUMNS = table_schema(
-    ("what", "text", "kind of row, or folder of files below the root of the artifacts"),
-    ("rows", "bigint", "rows that went"),
-    ("files", "bigint", "files that went"),
-    ("bytes", "bigint", "what they held"),
+    ("what", "text", "kind of row, or top-level folder of the artifact store"),
+    ("rows", "bigint", "rows deleted"),
+    ("files", "bigint", "files deleted"),
+    ("bytes", "bigint", "bytes freed"),
 )
 
 
 class RetentionConfig(dg.Config):
-    """What is old; BACKTEST_RETENTION_DAYS where `days` is 0."""
+    """How old results may get, in days; BACKTEST_RETENTION_DAYS applies where `days` is 0."""
 
     days: float = 0
     dry_run: bool = False
@@ -30,8 +30,8 @@ class RetentionConfig(dg.Config):
     owners=OWNERS,
     code_version=f"retention {RETENTION_VERSION}",
     metadata={"dagster/column_schema": _COLUMNS},
-    description="Old results that nobody has pinned and nothing needs go, with their files; the "
-    "ledger of trials and the leaderboards stay.",
+    description="Deletes old results that are neither pinned nor needed by other results, with "
+    "their files; the trial ledger and the leaderboards stay.",
 )
 def retention(config: RetentionConfig, store: WorkspaceResource) -> dg.MaterializeResult:
     days = config.days or load_settings().retention_days

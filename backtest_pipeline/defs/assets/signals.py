@@ -1,4 +1,4 @@
-"""Signals of every active preset."""
+"""The asset `signals`: entries and exits of every active preset."""
 
 import dagster as dg
 
@@ -16,10 +16,10 @@ _COLUMNS = table_schema(
     ("signal_id", "integer", "row of dim_signals"),
     ("id", "integer", "asset"),
     ("tf", "text", "timeframe"),
-    ("ts", "timestamptz", "close of the bar that gave the signal; it fills at the next open"),
+    ("ts", "timestamptz", "close of the signal's bar; the order fills at the next open"),
     ("direction", "text", "long or short"),
     ("action", "text", "entry or exit"),
-    ("close", "double", "price at the signal"),
+    ("close", "double", "close price of the signal's bar"),
     ("feature_snapshot", "jsonb", "the full feature row of that bar"),
 )
 
@@ -31,7 +31,7 @@ _COLUMNS = table_schema(
     kinds={"postgres"},
     code_version=all_signals_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "signals"},
-    description="Entries and exits of every active strategy, each with the full feature row of "
+    description="Entry and exit signals of every active preset, each with the full feature row of "
     "its bar.",
 )
 def signals(

@@ -1,4 +1,4 @@
-"""Walk-forwards of the stored features."""
+"""The asset `walk_forward`: walk-forwards of every strategy on the stored features."""
 
 import dagster as dg
 
@@ -18,16 +18,16 @@ from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
 
 _COLUMNS = table_schema(
     ("run_id", "uuid", "stitched out-of-sample run, split walk_forward in backtest_runs"),
-    ("fold", "integer", "from 0 on"),
-    ("train_start", "timestamptz", "close of the first bar that was trained on"),
-    ("train_end", "timestamptz", "close of the last bar that was trained on"),
-    ("test_start", "timestamptz", "close of the first bar that was tested on"),
-    ("test_end", "timestamptz", "close of the last bar that was tested on"),
-    ("params", "jsonb", "chosen in training"),
-    ("score", "double", "the objective of the choice, in training"),
-    ("n_combinations", "integer", "evaluated in training"),
-    *((f"train_{name}", "double", "of the choice, in training") for name in FOLD_METRICS),
-    *((f"test_{name}", "double", "of the choice, out of sample") for name in FOLD_METRICS),
+    ("fold", "integer", "number of the fold, from 0"),
+    ("train_start", "timestamptz", "close of the first training bar"),
+    ("train_end", "timestamptz", "close of the last training bar"),
+    ("test_start", "timestamptz", "close of the first test bar"),
+    ("test_end", "timestamptz", "close of the last test bar"),
+    ("params", "jsonb", "parameters chosen in training"),
+    ("score", "double", "training objective of the chosen parameters"),
+    ("n_combinations", "integer", "combinations evaluated in training"),
+    *((f"train_{name}", "double", "chosen parameters, in training") for name in FOLD_METRICS),
+    *((f"test_{name}", "double", "chosen parameters, out of sample") for name in FOLD_METRICS),
 )
 
 
@@ -37,8 +37,8 @@ _COLUMNS = table_schema(
     kinds={"postgres", "parquet"},
     code_version=all_walk_forwards_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "walk_forward_folds"},
-    description="Parameters of every registered strategy chosen on training windows and traded "
-    "on the bars after each: all folds, and the stitched out-of-sample run.",
+    description="Walk-forward of every strategy: parameters chosen on each training window and "
+    "traded on the bars after it; all folds, and the stitched out-of-sample run.",
 )
 def walk_forward(
     context: dg.AssetExecutionContext,

@@ -1,4 +1,4 @@
-"""Stored results against another engine: the same orders, replayed by vectorbt."""
+"""Cross-check of stored results against vectorbt, which is given the same orders."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """How far stored runs and vectorbt are apart.
+    """Differences between stored runs and vectorbt.
 
     Attributes:
-        partitions: looked at.
-        runs: replayed; those without trades, or liquidated, are not.
+        partitions: number of partitions in the sample.
+        runs: number of runs compared; runs without trades and liquidated runs are left out.
         worst_size: largest relative difference of a fill's size.
-        worst_return: largest difference of the growth factor 1 + total_return, relative.
+        worst_return: largest relative difference of the growth factor 1 + total_return.
         disagreeing: `signal on asset|timeframe` of the runs beyond TOLERANCE.
     """
 
@@ -39,16 +39,16 @@ class SecondOpinion:
 def second_opinion(
     workspace: Workspace, config: SimulationConfig, n_partitions: int = 20
 ) -> SecondOpinion:
-    """Replay a sample of the stored runs, spread evenly over the stored partitions.
+    """Run the orders of a sample of stored runs, spread evenly over partitions, in vectorbt.
 
     Args:
         workspace: the open store.
-        config: what the stored runs assume.
-        n_partitions: how many partitions to look at.
+        config: simulation settings of the stored runs.
+        n_partitions: approximate number of partitions in the sample.
 
     Raises:
-        InvalidInput: for assumptions that vectorbt does not know (funding, leverage, lots).
-        PartitionError: where the stored signals are not those of the stored features.
+        InvalidInput: for settings that vectorbt does not support (funding, leverage, lots).
+        PartitionError: where the stored signals do not belong to the stored features.
     """
     with workspace.database.begin() as connection:
         stored = {
@@ -60,11 +60,11 @@ def second_opinion(
     runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):
         assets = [partition.asset for partition in chosen if partition.timeframe == tf]
-        found = stored_signals(workspace, chosen).load(tf, assets)
-        traded, signals = found.tradable, found.stored.signals
+        batch = stored_signals(workspace, chosen).load(tf, assets)
+        traded, signals = batch.tradable, batch.stored.signals
         if not traded or not signals:
             continue
-        opinion = vectorbt_opinion(found.traded(range(len(signals)), traded, config), config)
+        opinion = vectorbt_opinion(batch.traded(range(len(signals)), traded, config), config)
         for column, theirs in zip(opinion.columns.tolist(), opinion.theirs, strict=True):
             signal, asset = signals[column // len(traded)], traded[column % len(traded)]
             growth = 1.0 + stored[asset, tf, signal.name]

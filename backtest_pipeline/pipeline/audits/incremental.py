@@ -1,4 +1,4 @@
-"""What refreshes have stored step by step, against computing it whole from the stored bars."""
+"""Compares what incremental refreshes have stored with a full recomputation from stored bars."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PARTITIONS_LOOKED_AT = 8
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A sample of stored partitions, computed whole and compared.
+    """The comparison of a sample of stored partitions with a full recomputation.
 
     Attributes:
-        partitions: looked at, all made from what is stored now by the code of now.
-        rows: rows that were compared.
-        differing: those that differ, each with what differs.
+        partitions: the sample, all up to date with the stored inputs and today's code.
+        rows: number of rows compared.
+        differing: the partitions that differ, each with what differs.
     """
 
     partitions: tuple[Partition, ...]
@@ -49,14 +49,14 @@ class Recomputed:
 
 @retried
 def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
-    """Compare rows, snapshots and versions of features with a whole computation.
+    """Compare rows, snapshots and versions of features with a full recomputation.
 
-    The sample is drawn with a seed that follows from what is stored: another one after each
-    refresh that changed something, the same one where it is drawn again.
+    The seed of the sample is a hash of what is stored: repeating the check draws the same sample,
+    and each refresh that changes something draws a new one.
 
     Args:
         workspace: the open store.
-        n: partitions to look at, at most.
+        n: maximum number of partitions in the sample.
     """
     chosen, stored = _sample(workspace, "features", "bars", FEATURES_CODE, n)
 
@@ -84,7 +84,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
 
 @retried
 def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
-    """Compare signals and where each stands with a whole computation; as `recomputed_features`."""
+    """Compare signals and their states with a full recomputation; see `recomputed_features`."""
     with workspace.database.begin() as connection:
         signals = active_signals(connection)
     chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n)
@@ -93,11 +93,11 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, panel.assets)
         events = signal_matrix(panel, signals)
-        found, _ = read_events(workspace.database, panel.timeframe, ids)
+        stored_events, _ = read_events(workspace.database, panel.timeframe, ids)
         states = read_states(workspace.database, panel.timeframe, list(ids.values()))
         expected = signal_states(panel, signals, events, ids)
         try:
-            stored = place_events(panel, signals, found, ids)
+            stored = place_events(panel, signals, stored_events, ids)
         except BacktestError as error:
             return {asset: [str(error)] for asset in panel.assets}
         return {
@@ -117,7 +117,7 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
 
 
 def hashed_columns(panel: Panel) -> list[str]:
-    """The columns of features in the order in which their version hashes them."""
+    """Feature columns in the order in which their dataset version is hashed."""
     emas = [name for name in panel.columns if name.startswith("ema_")]
     return [
         *sorted(set(panel.columns) - set(emas)),
@@ -128,7 +128,7 @@ def hashed_columns(panel: Panel) -> list[str]:
 def _sample(
     workspace: Workspace, dataset: str, made_of: str, code: str, n: int
 ) -> tuple[list[Partition], Mapping[Partition, DatasetVersion]]:
-    """Some of the partitions that are up to date, and their versions."""
+    """A sample of the up-to-date partitions, and the versions of all stored ones."""
     with workspace.database.begin() as connection:
         stored = read_versions(connection, dataset, all_partitions(connection, dataset))
         inputs = read_versions(connection, made_of, stored)
@@ -154,32 +154,32 @@ def _compared(
     partitions: Sequence[Partition],
     compare: Callable[[Panel], Mapping[str, Sequence[str]]],
 ) -> Recomputed:
-    """What differs from whole features, timeframe by timeframe."""
+    """Compare the partitions with their recomputed features, timeframe by timeframe."""
     rows, differing = 0, []
     for tf in dict.fromkeys(partition.timeframe for partition in partitions):
         assets = [p.asset for p in partitions if p.timeframe == tf]
         whole = _whole(workspace, tf, assets)
         rows += len(whole)
         differing += [
-            f"{Partition(asset, timeframe(tf).name)}: {', '.join(found)}"
-            for asset, found in compare(whole).items()
-            if found
+            f"{Partition(asset, timeframe(tf).name)}: {', '.join(what)}"
+            for asset, what in compare(whole).items()
+            if what
         ]
     return Recomputed(tuple(partitions), rows, tuple(differing))
 
 
 def _whole(workspace: Workspace, tf: str, assets: Sequence[str]) -> Panel:
-    """Features computed from the stored bars; those of the user's own table as they were taken."""
+    """Features recomputed from stored bars; those of an external table as they were copied."""
     if workspace.external is not None:
         return load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
     return build_features(load_batch(workspace, "bars", tf, assets, BAR_COLUMNS).panel)
 
 
 def _different(what: str, whole: Panel, stored: Panel, asset: str) -> list[str]:
-    """Names of the stored columns whose values are not those of the whole computation."""
+    """The stored columns that differ from the full recomputation, in words."""
     mine, theirs = whole.rows_of(asset), stored.rows_of(asset)
     if not np.array_equal(whole.ts[mine], stored.ts[theirs]):
-        return [f"stamps of {what}s"]
+        return [f"timestamps of {what}s"]
     return [
         f"{name} of a {what}"
         for name, values in stored.columns.items()

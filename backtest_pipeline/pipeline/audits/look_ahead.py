@@ -1,4 +1,4 @@
-"""The look-ahead probe: root bars with other futures, through what the stages compute."""
+"""The look-ahead test: source bars with their future replaced, run through the stages."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signal
 from backtest_pipeline.storage.tables.look_ahead import last_probe, record_probe
 
 ASSETS = 3
-"""Assets of a sample, each at all stored timeframes: what is computed of one is computed of all."""
+"""Assets in a sample, each at all stored timeframes; all assets run through the same code."""
 
 _STORED = "stored"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe looked at and found.
+    """The result of a look-ahead test.
 
     Attributes:
-        scope: `root_bars`, or `strategies` where the features are not computed here.
-        partitions: how many were probed.
-        futures: other futures that everything was computed with.
-        signals: signals whose later bars were taken away.
-        leaks: what changed; empty where nothing looks ahead.
-        seed: what was drawn follows from it.
+        scope: `root_bars`, or `strategies` where features come from an external table.
+        partitions: number of partitions tested.
+        futures: number of replaced futures.
+        signals: number of signals recomputed without the bars after them.
+        leaks: the outputs that changed; empty where nothing looks ahead.
+        seed: seed of the sample.
     """
 
     scope: str
@@ -60,20 +60,20 @@ class Probe:
 
     @property
     def verdict(self) -> str:
-        """One line for people."""
+        """The result in one line."""
         if not self.partitions:
-            return "nothing is stored that could be probed"
+            return "nothing tested: no features are stored; refresh them first"
         what = (
-            "features and signals of root bars"
+            "features and signals from source bars"
             if self.scope == "root_bars"
-            else "strategies alone, for the features are not computed here and cannot be probed"
+            else "strategies only, because the features come from an external table"
         )
         seen = (
-            f"{what}: {self.partitions} partitions, {self.futures} other futures, "
-            f"{self.signals} signals cut off"
+            f"{what}: {self.partitions} partitions, {self.futures} replaced futures, "
+            f"{self.signals} signals recomputed without later bars"
         )
         if not self.leaks:
-            return f"nothing looks ahead; {seen}"
+            return f"no look-ahead; {seen}"
         outputs = list(dict.fromkeys(leak.output for leak in self.leaks))
         shown = ", ".join(outputs[:5]) + (", ..." if len(outputs) > 5 else "")
         return f"{len(outputs)} outputs look ahead ({shown}); {seen}"
@@ -89,20 +89,20 @@ def probe_look_ahead(
     cuts: int = CUTS,
     features: Features = build_features,
 ) -> Probe:
-    """Probe a sample of what is stored.
+    """Test a sample of the stored partitions for look-ahead.
 
     Args:
-        workspace: an open store; what it holds says which assets, timeframes and signals.
-        source: where the root bars are; None where the features are not computed here, and
-            only the strategies can be probed.
+        workspace: an open store; its assets, timeframes and presets are tested.
+        source: source of the root bars; None where features come from an external table, so that
+            only strategies can be tested.
         assets: symbols; a sample of ASSETS of them where None.
-        timeframes: names; all that are stored where None.
-        seed: what is drawn follows from it.
-        cuts: cuts of each timeframe.
-        features: bars to features, where others than those of the project are to be probed.
+        timeframes: names; all stored ones where None.
+        seed: seed of the sample.
+        cuts: cut-off dates per timeframe.
+        features: function from bars to features, to test others than the project's own.
 
     Raises:
-        UnknownName: for a named asset or timeframe of which nothing is stored.
+        UnknownName: for a named asset or timeframe without stored features.
     """
     with workspace.database.begin() as connection:
         signals = active_signals(connection)
@@ -111,7 +111,7 @@ def probe_look_ahead(
         at_hand = set(source.symbols())
         stored = [p for p in stored if p.asset in at_hand]
     partitions = _sample(stored, assets, timeframes, seed)
-    found: list[Leak] = []
+    leaks: list[Leak] = []
     n_futures = n_signals = 0
     if source is not None:
         reader = SourceReader(source, sorted({p.asset for p in partitions}))
@@ -120,7 +120,7 @@ def probe_look_ahead(
             reader, partitions, signals, seed=seed, cuts=cuts, features=features
         ):
             panels.append(whole)
-            found += [*leaking, *_unlike_stored(workspace, whole)]
+            leaks += [*leaking, *_unlike_stored(workspace, whole)]
             n_futures += futures
     else:
         panels = [
@@ -130,15 +130,15 @@ def probe_look_ahead(
         ]
     for panel in panels:
         for leaking, probed in probe_strategies(panel, signals):
-            found += leaking
+            leaks += leaking
             n_signals += probed
     scope = "strategies" if source is None else "root_bars"
-    return Probe(scope, len(partitions), n_futures, n_signals, tuple(found), seed)
+    return Probe(scope, len(partitions), n_futures, n_signals, tuple(leaks), seed)
 
 
 @retried
 def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None:
-    """Store what a probe of this code and source found, if it looked at anything."""
+    """Store the result of a test of this code and source, unless it had nothing to test."""
     if not probe.partitions:
         return
     with workspace.database.begin() as connection:
@@ -159,9 +159,9 @@ def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None
 
 @retried
 def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
-    """When this code was last probed on this source without finding anything; else None.
+    """When this code last passed the test on this source; None where it has not.
 
-    Whether something looks ahead is a property of the code, so that it is asked once of each.
+    Look-ahead is a property of the code, so each version is tested once.
     """
     with workspace.database.begin() as connection:
         code = probed_code(active_signals(connection))
@@ -170,19 +170,19 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
 
 def probed_code(signals: Sequence[SignalRow]) -> str:
-    """Version of all that is probed and of the probe."""
+    """Hash of the code under test and of the test itself."""
     return hash_of([signals_code(signals), LOOK_AHEAD_CODE])
 
 
-def leak_rows(found: Sequence[Leak]) -> list[dict[str, object]]:
-    """Leaks as rows for people, stamps as ISO 8601."""
+def leak_rows(leaks: Sequence[Leak]) -> list[dict[str, object]]:
+    """Leaks as rows for display, timestamps in ISO 8601."""
     return [
         {
             **{k: v for k, v in asdict(leak).items() if not k.endswith(("_us", "_ts"))},
             "cut": _iso(leak.cut_us),
             "first": _iso(leak.first_ts),
         }
-        for leak in found
+        for leak in leaks
     ]
 
 
@@ -200,7 +200,7 @@ def _sample(
     timeframes: Sequence[str] | None,
     seed: int,
 ) -> list[Partition]:
-    """The stored partitions of the named assets, or of some that are drawn."""
+    """The stored partitions of the named assets, or of a random sample of assets."""
     known = sorted({p.asset for p in stored})
     known_timeframes = {p.timeframe for p in stored}
     for asset in assets or ():
@@ -216,16 +216,16 @@ def _sample(
 
 
 def _unlike_stored(workspace: Workspace, whole: Panel) -> list[Leak]:
-    """Stored features that differ from what was computed of the same bars by the same code.
+    """Stored features that differ from those just computed from the same bars by the same code.
 
-    Where the source has changed since, or the code, the stored features are of other bars.
+    Partitions whose bars or code have changed since are skipped.
     """
     tf = whole.timeframe.name
     partitions = [Partition(asset, tf) for asset in whole.assets]
     outdated = set(FeaturesStage(workspace).stale(partitions))
     assets = [p.asset for p in partitions if p not in outdated]
     stored = load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS).panel
-    found = []
+    leaks = []
     for asset in assets:
         there, here = stored.select([asset]), whole.select([asset])
         n = min(len(there), len(here))
@@ -236,8 +236,8 @@ def _unlike_stored(workspace: Workspace, whole: Panel) -> list[Leak]:
         odd = list(differences(here, there))
         if not {"ts", "open", "high", "low", "close", "volume", "gap_bars"} & {o[1] for o in odd}:
             last = int(here.ts[-1]) if n else 0
-            found += [Leak(a, tf, name, _STORED, last, rows, ts) for a, name, rows, ts in odd]
-    return found
+            leaks += [Leak(a, tf, name, _STORED, last, rows, ts) for a, name, rows, ts in odd]
+    return leaks
 
 
 def _first(panel: Panel, n: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Negative controls: how often the pipeline believes what is not there, measured and stored."""
+"""Negative controls: measure and store the false-positive rate of searches on random markets."""
 
 from __future__ import annotations
 
@@ -42,25 +42,24 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 )
 
 MOST_FALSE = 0.05
-"""Share of searches in worlds without an edge that may be called significant."""
+"""Highest share of searches without an edge that may be called significant, a fraction."""
 FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
-"""Trading costs nothing in a control: costs would sink what luck brings up and flatter the rate."""
+"""No trading costs in a control: costs would push lucky results down and flatter the rate."""
 _BATCH = 50  # searches at a time
-_WALK_FORWARD_EVERY = (
-    5  # one block of so many is walked too, which takes four times as long as to search it
-)
+# One batch in this many also runs walk-forwards, which take four times as long as its searches.
+_WALK_FORWARD_EVERY = 5
 _TF = "1D"
 _JUDGED = ("rate", "run_rate", "walk_forward_rate")
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What was asked of the negative controls.
+    """Settings of the negative controls.
 
     Attributes:
-        searches: of each kind of world.
-        n_bars: daily bars of each world.
-        seed: of the random numbers.
+        searches: number of searches in each kind of random market.
+        n_bars: daily bars of each market.
+        seed: seed of the random numbers.
         gates: name of a registered gate set.
     """
 
@@ -72,43 +71,43 @@ class Controls:
     def __post_init__(self) -> None:
         require_draws(self.searches, self.seed)
         if self.n_bars < 2:
-            raise InvalidInput(f"a world needs two bars at least, not {self.n_bars!r}")
+            raise InvalidInput(f"n_bars must be at least 2, not {self.n_bars!r}")
 
 
 @retried
 def run_negative_controls(
     workspace: Workspace, controls: Controls, *, rebuild: bool = False
 ) -> Sequence[Mapping[str, Any]]:
-    """Search markets made after the stored bars, and store how many searches looked significant.
+    """Search random markets modelled on the stored bars, and store how many looked significant.
 
-    What is stored of the same question, bars and code is kept.
+    Results already stored for the same settings, bars and code are returned as they are.
 
     Args:
         workspace: an open store with daily bars.
-        controls: how many searches of which worlds.
-        rebuild: search again.
+        controls: number of searches, bars, seed and gates.
+        rebuild: search again even if results are stored.
 
     Returns:
-        Rows of `negative_controls` with the name of the gate set, one per kind of world.
+        Rows of `negative_controls` with the name of the gate set, one per kind of market.
 
     Raises:
-        InvalidInput: where no daily bars are stored, or none that move.
+        InvalidInput: where no daily bars are stored, or their prices never change.
         UnknownName: for a gate set that is not registered.
     """
     with workspace.database.begin() as connection:
         gates = gate_set(connection, controls.gates)
         symbols = symbols_with_bars(connection, _TF, workspace.price_dataset)
-    block = load_batch(
+    batch = load_batch(
         workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
     )
     code = negative_controls_code()
-    versions = sorted((asset, found.version) for asset, found in block.inputs.items())
+    versions = sorted((asset, version.version) for asset, version in batch.inputs.items())
     about = [controls.searches, controls.n_bars, controls.seed, gates.gate_set_id, code]
     control_id = hash_of([*about, versions])
     stored = _stored(workspace, control_id)
     if stored and not rebuild:
         return stored
-    universe = bar_moves(block.panel)
+    universe = bar_moves(batch.panel)
     rows = [
         {
             "control_id": control_id,
@@ -129,9 +128,9 @@ def run_negative_controls(
     return _stored(workspace, control_id)
 
 
-def _counts(found: Verdicts) -> dict[str, Any]:
-    rates = {name: getattr(found, name) for name in (*_JUDGED, "upper_bound")}
-    return {**vars(found), **rates}
+def _counts(result: Verdicts) -> dict[str, Any]:
+    rates = {name: getattr(result, name) for name in (*_JUDGED, "upper_bound")}
+    return {**vars(result), **rates}
 
 
 def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, Any]]:
@@ -141,7 +140,7 @@ def _stored(workspace: Workspace, control_id: str | None) -> list[Mapping[str, A
 
 @retried
 def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
-    """The rows of the newest control; none where none was run."""
+    """The rows of the newest control; empty where none was run."""
     return _stored(workspace, None)
 
 
@@ -152,12 +151,12 @@ def _believed(
     controls: Controls,
     gates: Sequence[Gate],
 ) -> Verdicts:
-    """Searches in blocks, so that memory is bounded and Ctrl-C is heard."""
+    """The verdicts of all searches, run in batches to bound memory and to react to Ctrl-C."""
     grids = search_grids()
     like = _calendar(controls.n_bars)
     stage = f"searching {kind.value.replace('_', ' ')}"
 
-    def believed_of(first: int) -> Verdicts:
+    def verdicts_of(first: int) -> Verdicts:
         draws = range(first, min(first + _BATCH, controls.searches))
         bars = worlds(kind, universe, like, draws, controls.seed)
         walk_forwards = (
@@ -170,14 +169,14 @@ def _believed(
     done = []
     workspace.progress(stage, 0, controls.searches)
     with ThreadPoolExecutor(workspace.workers) as pool:
-        for found in pool.map(believed_of, range(0, controls.searches, _BATCH)):
-            done.append(found)
+        for result in pool.map(verdicts_of, range(0, controls.searches, _BATCH)):
+            done.append(result)
             workspace.progress(stage, sum(v.n_searches for v in done), controls.searches)
     return reduce(add, done)
 
 
 def _calendar(n_bars: int) -> Panel:
-    """Daily stamps; which days they are plays no part."""
+    """A panel of daily timestamps; the actual dates do not matter."""
     daily = timeframe(_TF)
     days = np.datetime64("2020-01-01", "us") + np.arange(n_bars) * np.timedelta64(1, "D")
     ends = daily.period_bounds(days.astype("M8[us]").astype(np.int64))[1]
@@ -185,12 +184,12 @@ def _calendar(n_bars: int) -> Panel:
 
 
 def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the rate of searches, runs or walk-forwards is above MOST_FALSE in any world."""
+    """Whether any false-positive rate is above MOST_FALSE, in any kind of market."""
     return any(row[name] > MOST_FALSE for row in rows for name in _JUDGED)
 
 
 def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    """Rates by world, beside what would have passed without the corrections."""
+    """False-positive rates by kind of market, with and without the corrections."""
     return Summary(
         {"searches": sum(row["n_searches"] for row in rows), "highest_rate_allowed": MOST_FALSE},
         {"false_positives": shown_controls(rows)},
@@ -198,7 +197,7 @@ def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
 
 
 def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows for people."""
+    """The rows of controls as a table for display, rates as fractions."""
     return [
         {
             "world": row["world"],

@@ -1,4 +1,4 @@
-"""Root bars with other futures, through what the stages compute of them."""
+"""Runs source bars with replaced futures through the same computations as the stages."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
 
 CUTS = 6
-"""Cuts of each timeframe: two early, two anywhere, two at signals."""
+"""Cut-off dates per timeframe: two early, two anywhere, two at signals."""
 ROOT_ROWS = 50_000
-"""Root bars of an asset at the most, its first ones: 5.7 years of hours, a month of minutes."""
+"""Maximum root bars per asset, counted from the first: 5.7 years of hours, a month of minutes."""
 
 Features = Callable[[Panel], Panel]
 Signals = Callable[[Panel], np.ndarray]
@@ -38,7 +38,7 @@ _TAKEN_AWAY = "signal's own"
 
 @dataclass(frozen=True)
 class _GivenBars:
-    """A source over bars that are at hand, so that they take the way of all bars."""
+    """A source over bars in memory, so that they pass through the same code as all bars."""
 
     bars: SourceBars
     name: str = "probe"
@@ -52,13 +52,13 @@ class _GivenBars:
 
 
 def chain_of(target: str, features: Features, signals: Signals, names: Sequence[str]) -> Chain:
-    """Root bars to the bars of a timeframe, all features and all signals, as the stages do it.
+    """The computation from root bars to resampled bars, features and signals, as in the stages.
 
     Args:
-        target: the timeframe that root bars are resampled to.
-        features: bars to features.
-        signals: features to events, uint8 `(len(names), n_rows)`.
-        names: of the signals' columns.
+        target: timeframe that root bars are resampled to.
+        features: function from bars to features.
+        signals: function from features to events, uint8 `(len(names), n_rows)`.
+        names: names of the signals' columns.
     """
 
     def compute(root: Panel) -> Panel:
@@ -81,18 +81,18 @@ def probe_root(
     cuts: int = CUTS,
     features: Features = build_features,
 ) -> Iterator[tuple[Panel, list[Leak], int]]:
-    """Probe partitions from the bars of their source, timeframe by timeframe.
+    """Test partitions from the bars of their source, timeframe by timeframe.
 
     Args:
-        reader: of the source.
-        partitions: what to probe.
-        signals: the strategies with their parameters.
-        seed: what is drawn follows from it.
-        cuts: cuts of each timeframe.
-        features: bars to features, where others than those of the project are to be probed.
+        reader: reader of the source.
+        partitions: partitions to test.
+        signals: strategies with their parameters.
+        seed: seed of the cut-off dates and futures.
+        cuts: cut-off dates per timeframe.
+        features: function from bars to features, to test others than the project's own.
 
     Yields:
-        Features and events as they are, the leaks, and how many other futures were computed.
+        The original features and events, the leaks, and the number of replaced futures.
     """
     names = [f"signal {signal.name}" for signal in signals]
     groups: dict[tuple[str, str], list[str]] = {}
@@ -106,8 +106,8 @@ def probe_root(
         compute = chain_of(tf, features, lambda panel: signal_matrix(panel, signals), names)
         whole = compute(root)
         drawn = draw_cuts(root, whole, names, cuts, rng)
-        found = leaks(compute, root, whole, drawn, rng)
-        yield whole, found, len(drawn) * len(FUTURES)
+        changed = leaks(compute, root, whole, drawn, rng)
+        yield whole, changed, len(drawn) * len(FUTURES)
 
 
 def _beginning(root: Panel) -> Panel:
@@ -118,14 +118,14 @@ def _beginning(root: Panel) -> Panel:
 def probe_strategies(
     panel: Panel, signals: Sequence[SignalRow]
 ) -> Iterator[tuple[list[Leak], int]]:
-    """For each signal and asset: what changes when the bars after a signal are taken away.
+    """Test, for each signal and asset, what changes when the bars after a signal are removed.
 
     Args:
-        panel: features, as far as strategies read them.
-        signals: the strategies with their parameters.
+        panel: features that the strategies read.
+        signals: strategies with their parameters.
 
     Yields:
-        The leaks, and how many signals were probed.
+        The leaks, and the number of signals tested.
     """
     for signal in signals:
         strategy = strategy_of(signal.strategy)

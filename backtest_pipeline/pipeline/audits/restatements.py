@@ -1,4 +1,4 @@
-"""History that was changed after it had been used, and what that did to results."""
+"""Restatements: history that changed after runs had used it, and the effect on their results."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _NAMESPACE = uuid.UUID("8a4bb7c6-40b5-5b0f-8a57-7e6f6f0d51c3")
 
 @dataclass(frozen=True)
 class Watched:
-    """What one look found.
+    """What one check of the history found.
 
     Attributes:
-        silent: partitions whose features differ from those that their signals were given on,
-            though nothing told of a change; they are computed anew by the next refresh.
-        rewrites: pairs of versions that were compared.
-        restated: those in which a bar differs.
-        effects: runs whose equity was compared before and after.
-        most_moved: largest change of an equity, quote currency; 0 without effects.
+        silent: partitions whose features differ from those stored with their signals, although no
+            change was recorded; the next refresh recomputes them.
+        rewrites: number of version pairs compared.
+        restated: number of those pairs in which a bar differs.
+        effects: number of runs whose equity was compared before and after.
+        most_moved: largest absolute change of a run's equity, quote currency; 0 without any.
     """
 
     silent: tuple[Partition, ...]
@@ -64,15 +64,15 @@ class Watched:
 
 @retried
 def watch_history(workspace: Workspace) -> Watched:
-    """Find what was changed after it had been used, and record what that did to results.
+    """Find history that changed after runs had used it, and record the effect on their results.
 
-    Features are compared with those kept with the signals, versions that were rewritten since the
-    last look with what they replaced, and runs after with the runs before.
+    Compares features with those stored with the signals, versions rewritten since the last check
+    with the versions they replaced, and runs on the new version with those on the old one.
 
-    Killed half way it has recorded nothing or all of a step; the next look takes up the rest.
+    Each step is recorded completely or not at all; if interrupted, the next check does the rest.
 
     Raises:
-        ArtifactCorrupt: where a version that was used can no longer be read.
+        ArtifactCorrupt: where a version that runs used can no longer be read.
     """
     silent = _changed_silently(workspace)
     with workspace.database.begin() as connection:
@@ -98,8 +98,8 @@ def watch_history(workspace: Workspace) -> Watched:
 
 
 def _changed_silently(workspace: Workspace) -> tuple[Partition, ...]:
-    """Partitions whose feature rows are not those kept with their signals, marked stale."""
-    found: list[Partition] = []
+    """Mark partitions stale whose feature rows differ from those stored with their signals."""
+    partitions: list[Partition] = []
     with workspace.database.begin() as connection:
         timeframes = signal_timeframes(connection)
     for tf in timeframes:
@@ -107,8 +107,8 @@ def _changed_silently(workspace: Workspace) -> tuple[Partition, ...]:
             changed = changed_under_signals(cursor, timeframe(tf), feature_rows_of(workspace))
             if changed.num_rows:
                 mark_changed(cursor, tf, changed["id"].to_pylist())
-        found += [Partition(symbol, tf) for symbol in changed["symbol"].to_pylist()]
-    return tuple(found)
+        partitions += [Partition(symbol, tf) for symbol in changed["symbol"].to_pylist()]
+    return tuple(partitions)
 
 
 @retried
@@ -118,7 +118,7 @@ def restatements(
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """What was restated, the newest first, as rows for people; see `stored_restatements`."""
+    """Restatements as rows for display, newest first; see `stored_restatements`."""
     with workspace.database.begin() as connection:
         rows = stored_restatements(connection, symbols=symbols, timeframes=timeframes)
     return [
@@ -141,7 +141,7 @@ def restatements(
 
 @retried
 def restated_lately(workspace: Workspace) -> list[dict[str, Any]]:
-    """What the source restated in the last seven days, as `restatements` gives it."""
+    """Restatements by the source in the last seven days, as `restatements` returns them."""
     since = f"{datetime.now(UTC) - timedelta(days=7):%Y-%m-%d %H:%M}"
     return [
         row for row in restatements(workspace) if row["found"] >= since and row["why"] == _BY_SOURCE
@@ -150,7 +150,7 @@ def restated_lately(workspace: Workspace) -> list[dict[str, Any]]:
 
 @retried
 def restatements_summary(workspace: Workspace, watched: Watched) -> Summary:
-    """What one look found, and the newest restatements."""
+    """What one check found, and the newest restatements."""
     return Summary(
         {
             "changed_silently": len(watched.silent),
@@ -194,15 +194,15 @@ def _restatement_rows(rewrites: Sequence[Rewrite], revisions: Sequence[Revision]
 
 
 def _effects(workspace: Workspace, pairs: Sequence[RunPair]) -> pa.Table:
-    """Equity of each pair at the last bar of the run before."""
-    wanted: dict[str, dict[str, int]] = defaultdict(dict)
+    """Equity of both runs of each pair, at the last bar of the older run."""
+    stamps_by_file: dict[str, dict[str, int]] = defaultdict(dict)
     for pair in pairs:
         until = int(pair.until.timestamp() * 1_000_000)
-        wanted[pair.uri_before][str(pair.run_before)] = until
-        wanted[pair.uri_after][str(pair.run_after)] = until
+        stamps_by_file[pair.uri_before][str(pair.run_before)] = until
+        stamps_by_file[pair.uri_after][str(pair.run_after)] = until
     equity = {
         run: value
-        for uri, until_of_run in wanted.items()
+        for uri, until_of_run in stamps_by_file.items()
         for run, value in _equity_at(workspace, uri, until_of_run).items()
     }
     before = np.array([equity[str(pair.run_before)] for pair in pairs], np.float64)
@@ -221,16 +221,16 @@ def _effects(workspace: Workspace, pairs: Sequence[RunPair]) -> pa.Table:
 
 
 def _equity_at(workspace: Workspace, uri: str, until_of_run: dict[str, int]) -> dict[str, float]:
-    """Last equity of each run at or before its stamp."""
+    """Each run's last equity at or before its timestamp, by run id."""
     table = workspace.artifacts.read_table(
         uri,
         "equity.parquet",
         ["run_id", "ts", "equity"],
         [("run_id", "in", list(until_of_run))],
     )
-    found = {}
+    equity = {}
     for run, until in until_of_run.items():
         own = table.filter(pc.field("run_id") == run)
         last = np.searchsorted(own["ts"].cast(pa.int64()).to_numpy(), until, side="right") - 1
-        found[run] = own["equity"][int(last)].as_py()
-    return found
+        equity[run] = own["equity"][int(last)].as_py()
+    return equity

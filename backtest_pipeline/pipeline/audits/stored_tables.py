@@ -1,4 +1,4 @@
-"""Whether stored data is sound."""
+"""Checks of stored rows: keys, references and bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CHECKED", "check_dataset"]
 
 @retried
 def check_dataset(workspace: Workspace, dataset: str) -> dict[str, int]:
-    """Rows that break each rule of a dataset."""
+    """Number of rows that break each rule of a dataset."""
     if workspace.external is not None:
         dataset = OF_EXTERNAL.get(dataset, dataset)
     with workspace.database.begin() as connection:

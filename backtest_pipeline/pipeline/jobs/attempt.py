@@ -1,4 +1,4 @@
-"""A worker's attempt at a job: unit after unit, alive while it beats, stopped when told to."""
+"""A worker's attempt at a job: computes its units, renews its lease, and stops when requested."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.postgres.removals import hold_off_removals
+from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.run_tables.runs import current_runs, runs_by_id
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.job_queue import TIMEOUT
@@ -48,14 +48,14 @@ from backtest_pipeline.storage.tables.jobs import (
 
 LEASE_S, BEAT_S = 30.0, 2.0
 UNITS_FAILED, NO_UNITS = "UNITS_FAILED", "NO_UNITS"
-_TOLD = 5
+_ERRORS_SHOWN = 5
 _STAGES = ("bars", "features", "signals", "backtests")
 
 logger = logging.getLogger(__name__)
 
 
 class StopReason(StrEnum):
-    """Why an attempt has to stop."""
+    """Why an attempt must stop."""
 
     CANCELLED = "cancelled"
     TIMED_OUT = "timed out"
@@ -63,9 +63,9 @@ class StopReason(StrEnum):
 
 
 class Stopped(BaseException):
-    """The attempt has to stop; raised between two units of work, or two parts of one.
+    """The attempt must stop; raised between two units of work, or two parts of one.
 
-    No error, as an interrupt is none: nothing on its way may take it for a failure.
+    A BaseException like an interrupt, so that no handler takes it for a failure.
     """
 
     def __init__(self, reason: StopReason) -> None:
@@ -73,42 +73,42 @@ class Stopped(BaseException):
         self.reason = reason
 
 
-class Pulse:
-    """Keeps the lease of an attempt, and hears whether it is to stop.
+class LeaseKeeper:
+    """Renews the lease of an attempt in a thread, and learns whether the attempt must stop.
 
-    A worker that cannot tell for two thirds of its lease that it lives stops by itself, before
-    another may take the job over.
+    A worker that cannot renew its lease for two thirds of the lease's length stops by itself,
+    before another attempt may take over the job.
     """
 
     def __init__(self, database: Database, claim: Claim, lease_s: float, beat_s: float) -> None:
         self._database, self._claim = database, claim
         self._lease_s, self._beat_s = lease_s, beat_s
-        self._told = (0.0, "")
+        self._progress = (0.0, "")
         self._reason: StopReason | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
-    def tell(self, progress_pct: float, stage: str) -> None:
-        """How far the work is; the next beat says so."""
-        self._told = (progress_pct, stage)
+    def report(self, progress_pct: float, stage: str) -> None:
+        """Set the progress that the next heartbeat reports, in percent."""
+        self._progress = (progress_pct, stage)
 
     def check(self) -> None:
-        """Raises Stopped where the attempt has to stop."""
+        """Raise Stopped if the attempt must stop."""
         if self._reason is not None:
             raise Stopped(self._reason)
 
     def _run(self) -> None:
-        heard = time.monotonic()
+        renewed_at = time.monotonic()
         while self._reason is None and not self._over.wait(self._beat_s):
             try:
                 with self._database.begin() as connection:
-                    beat = heartbeat(connection, self._claim, self._lease_s, *self._told)
+                    beat = heartbeat(connection, self._claim, self._lease_s, *self._progress)
             except StoreError as error:
                 logger.warning("job %s: no heartbeat: %s", self._claim.job_id, error)
-                if time.monotonic() - heard > self._lease_s * 2 / 3:
+                if time.monotonic() - renewed_at > self._lease_s * 2 / 3:
                     self._reason = StopReason.LEASE_LOST
                 continue
-            heard = time.monotonic()
+            renewed_at = time.monotonic()
             if beat is None:
                 self._reason = StopReason.LEASE_LOST
             elif beat.cancel_requested:
@@ -117,8 +117,8 @@ class Pulse:
                 self._reason = StopReason.TIMED_OUT
 
     @contextmanager
-    def beating(self) -> Iterator[Pulse]:
-        """Beat while the batch runs."""
+    def beating(self) -> Iterator[LeaseKeeper]:
+        """Send heartbeats while the block runs."""
         self._thread.start()
         try:
             yield self
@@ -134,33 +134,33 @@ def work_on(
     *,
     dagster_run_id: str | None,
     simulation: SimulationConfig,
-    told: Callable[[StageReport], None],
+    on_report: Callable[[StageReport], None],
 ) -> Job | None:
-    """Do what is not stored yet of a job, and end it.
+    """Compute the units of a job that are not stored yet, and end the job.
 
     Args:
         workspace: the open store.
-        settings: of this process.
-        claim: whose turn it is.
-        dagster_run_id: of the orchestrator's run that this is part of.
-        simulation: what refreshed backtests assume.
-        told: hears what each stage of a refresh did.
+        settings: settings of this process.
+        claim: the job and the attempt at it.
+        dagster_run_id: id of the Dagster run that makes the attempt.
+        simulation: simulation settings of refreshed backtests.
+        on_report: called with the report of each stage of a refresh.
 
     Returns:
-        The job as it ended, or None where it was not this attempt's turn or its lease was lost.
+        The ended job; None where this attempt could not claim it, or lost its lease.
 
     Raises:
         StoreUnavailable: where the store is lost; the lease will expire, and another attempt
-            goes on with what is stored.
+            continues from what is stored.
     """
     with workspace.database.begin() as connection:
         if not claim_job(connection, claim, dagster_run_id, LEASE_S):
             return None
         job = read_job(connection, claim.job_id)
     try:
-        pulse = Pulse(workspace.database, claim, LEASE_S, BEAT_S)
-        with about(job=str(claim.job_id)), pulse.beating():
-            failures = _work(workspace, settings, claim, job, pulse, simulation, told)
+        lease = LeaseKeeper(workspace.database, claim, LEASE_S, BEAT_S)
+        with about(job=str(claim.job_id)), lease.beating():
+            failures = _work(workspace, settings, claim, job, lease, simulation, on_report)
     except Stopped as stop:
         return _stopped(workspace, claim, job, stop.reason)
     except StoreUnavailable:
@@ -178,11 +178,11 @@ def _work(
     settings: Settings,
     claim: Claim,
     job: Job,
-    pulse: Pulse,
+    lease: LeaseKeeper,
     simulation: SimulationConfig,
-    told: Callable[[StageReport], None],
+    on_report: Callable[[StageReport], None],
 ) -> dict[str, str]:
-    """Do the units; returns why those failed that did."""
+    """Compute the units; returns the error of each failed one."""
     given = JobSpec.model_validate(job.config)
     units = units_of(given)
     with workspace.database.begin() as connection:
@@ -190,30 +190,30 @@ def _work(
     todo = {name: unit for name, unit in units.items() if name not in stored}
     done = len(units) - len(todo)
 
-    def tell(stage: str, part: int, parts: int) -> None:
-        pulse.tell(100 * (done + (part / parts if parts else 0)) / len(units), stage)
-        pulse.check()
+    def report(stage: str, part: int, parts: int) -> None:
+        lease.report(100 * (done + (part / parts if parts else 0)) / len(units), stage)
+        lease.check()
 
     if isinstance(given.spec, RefreshSpec):
         stages = _STAGES if workspace.external is None else _STAGES[1:]
 
-        def tell_stage(stage: str, part: int, parts: int) -> None:
+        def report_stage(stage: str, part: int, parts: int) -> None:
             before = stages.index(stage) if stage in stages else len(stages) - 1
-            pulse.tell(100 * (before + (part / parts if parts else 0)) / len(stages), stage)
-            pulse.check()
+            lease.report(100 * (before + (part / parts if parts else 0)) / len(stages), stage)
+            lease.check()
 
-        listening = replace(workspace, progress=tell_stage)
-        return _refresh(listening, settings, claim, given.spec, todo, simulation, told)
+        listening = replace(workspace, progress=report_stage)
+        return _refresh(listening, settings, claim, given.spec, todo, simulation, on_report)
     failures: dict[str, str] = {}
     for name, (spec, _) in todo.items():
-        pulse.tell(100 * done / len(units), name)
-        pulse.check()
+        lease.report(100 * done / len(units), name)
+        lease.check()
         assert spec is not None  # noqa: S101  (only a refresh's units have none)
-        listening = replace(workspace, progress=tell)
+        listening = replace(workspace, progress=report)
         try:
-            found = execute(listening, settings, spec, job.created_by)
-            while not _keep(workspace, claim, name, found.run_ids, found.model_dump(mode="json")):
-                found = execute(listening, settings, spec, job.created_by)
+            result = execute(listening, settings, spec, job.created_by)
+            while not _keep(workspace, claim, name, result.run_ids, result.model_dump(mode="json")):
+                result = execute(listening, settings, spec, job.created_by)
         except StoreUnavailable:
             raise
         except BacktestError as error:
@@ -231,20 +231,20 @@ def _refresh(
     spec: RefreshSpec,
     todo: Mapping[str, Unit],
     simulation: SimulationConfig,
-    told: Callable[[StageReport], None],
+    on_report: Callable[[StageReport], None],
 ) -> dict[str, str]:
-    """All stages for all partitions at once; each partition is a unit."""
+    """Run all stages over all partitions together; each partition is a unit."""
     partitions = [partition for _, named in todo.values() for partition in named]
     if not partitions:
         return {}
     source = source_of(workspace, settings, symbols=sorted({p.asset for p in partitions}))
     reports = []
     for report in refresh_signals(workspace, source, partitions, rebuild=spec.full_rebuild):
-        told(report)
+        on_report(report)
         count_stage(workspace, report)
         reports.append(report)
     last = refresh_backtests(workspace, partitions, simulation, rebuild=spec.full_rebuild)
-    told(last)
+    on_report(last)
     count_stage(workspace, last)
     failures = {
         str(outcome.partition): f"{report.stage}: {outcome.detail}"
@@ -273,12 +273,12 @@ def _refresh(
 def _keep(
     workspace: Workspace, claim: Claim, unit: str, run_ids: list[UUID], result: Mapping[str, Any]
 ) -> bool:
-    """Record a unit whose results are stored; False where one of its runs is being removed.
+    """Record a unit whose results are stored; False if one of its runs is being removed.
 
-    From then on the job keeps its runs from being removed.
+    From then on the job protects its runs from removal.
     """
     with workspace.database.begin() as connection:
-        hold_off_removals(connection)
+        block_removals(connection)
         if len(runs_by_id(connection, run_ids)) < len(set(run_ids)):
             return False
         if not store_unit(connection, claim, unit, run_ids, result):
@@ -294,7 +294,7 @@ def _stopped(workspace: Workspace, claim: Claim, job: Job, reason: StopReason) -
         if reason is StopReason.CANCELLED:
             ended = stop_cancelled(connection, claim, "")
         else:
-            ended = fail(connection, claim, TIMEOUT, f"not done within {job.timeout_s} s")
+            ended = fail(connection, claim, TIMEOUT, f"not finished within {job.timeout_s} s")
         return read_job(connection, claim.job_id) if ended else None
 
 
@@ -304,10 +304,10 @@ def _ended(workspace: Workspace, claim: Claim, job: Job, failures: Mapping[str, 
             if complete(connection, claim):
                 return read_job(connection, claim.job_id)
         return _end(
-            workspace, claim, NO_UNITS, f"{job.n_units} units were expected, and not all are stored"
+            workspace, claim, NO_UNITS, f"not all of the {job.n_units} expected units are stored"
         )
-    first = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:_TOLD])
-    more = f"; and {len(failures) - _TOLD} others" if len(failures) > _TOLD else ""
+    first = "; ".join(f"{name}: {why}" for name, why in list(failures.items())[:_ERRORS_SHOWN])
+    more = f"; and {len(failures) - _ERRORS_SHOWN} others" if len(failures) > _ERRORS_SHOWN else ""
     message = f"{len(failures)} of {job.n_units} units failed: {first}{more}"
     return _end(workspace, claim, UNITS_FAILED, message)
 

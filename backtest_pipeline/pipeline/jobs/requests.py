@@ -1,4 +1,4 @@
-"""Jobs: specs that may take long, submitted now and executed by a worker of the orchestrator."""
+"""Jobs: long-running specs, submitted here and executed by a worker that Dagster launches."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def submit(
     most_combinations: int,
     resumes: UUID | None = None,
 ) -> Job:
-    """Record a job; the orchestrator launches it.
+    """Record a job; Dagster launches it.
 
     Args:
-        database: the store's.
-        job: what is asked.
+        database: the store's database.
+        job: the job to submit.
         user: name of the caller.
-        most_combinations: of a grid that is swept.
-        resumes: an ended job of the same question, whose stored units are taken over.
+        most_combinations: maximum size of a sweep's grid.
+        resumes: an ended job with the same spec, whose stored units are reused.
 
     Raises:
-        UnknownName, InvalidInput: for what can be seen to make no sense before it is begun.
+        UnknownName, InvalidInput: for a spec that is invalid whatever the data are.
     """
     units = units_of(job)
     require_sound(job, most_combinations)
@@ -83,32 +83,32 @@ def submit(
 
 
 def resume(database: Database, job_id: UUID, user: str, *, most_combinations: int) -> Job:
-    """Ask the question of an ended job again, without the units that it has stored.
+    """Submit an ended job again, without the units that it has stored.
 
     Raises:
-        JobNotFound: for an id that there is not.
-        JobConflict: for a job that has not ended, or that is completed.
+        JobNotFound: for an unknown id.
+        JobConflict: for a job that has not ended, or has completed.
     """
     with database.begin() as connection:
         job = read_job(connection, job_id)
     if job.status not in ("failed", "cancelled"):
         raise JobConflict(
-            f"job {job_id} is {job.status}; only a failed or cancelled one can be resumed"
+            f"job {job_id} is {job.status}; only failed or cancelled jobs can be resumed"
         )
     spec = JobSpec.model_validate(job.config)
     return submit(database, spec, user, most_combinations=most_combinations, resumes=job_id)
 
 
 Unit = tuple[ExecutableSpec | None, Sequence[Partition]]
-"""A spec, None of a refresh, and the partitions that it is about."""
+"""A spec (None for a refresh), and the partitions that it covers."""
 
 
 def units_of(job: JobSpec) -> dict[str, Unit]:
-    """The units of work of a job by name: what is stored of each is not computed again.
+    """The units of work of a job, by name; stored units are not computed again.
 
     Raises:
-        UnknownName: for a timeframe that there is not.
-        InvalidInput: for no or too many units.
+        UnknownName: for an unknown timeframe.
+        InvalidInput: for too many units.
     """
     spec = job.spec
     if isinstance(spec, RefreshSpec):
@@ -137,14 +137,14 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
             units[str(partition)] = (own, [partition])
     if len(units) > MOST_UNITS:
         raise InvalidInput(
-            f"{len(symbols):,} assets at {len(timeframes):,} timeframes are {len(units):,} units "
-            f"of work, and {MOST_UNITS:,} are the limit; ask for fewer, in several jobs"
+            f"{len(symbols):,} symbols at {len(timeframes):,} timeframes are {len(units):,} units "
+            f"of work, and a job may have at most {MOST_UNITS:,}; split it into several jobs"
         )
     return units
 
 
 def require_sound(job: JobSpec, most_combinations: int) -> None:
-    """Raises UnknownName or InvalidInput for what would fail whatever the bars are."""
+    """Raise UnknownName or InvalidInput for a spec that would fail whatever the bars are."""
     spec = job.spec
     if isinstance(spec, RefreshSpec):
         return
@@ -169,14 +169,14 @@ def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
 
 
 def _strategy_name(spec: ExecutableSpec) -> str:
-    """What jobs are found by: the strategy, or the preset."""
+    """The name that jobs are listed by: the preset, or the strategy."""
     preset = getattr(spec, "preset", None)
     return preset or _strategy_of(spec).name
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How the orchestrator's run of an attempt ended: whether it was cancelled, and in words."""
+    """How the Dagster run of an attempt ended: whether it was cancelled, and the reason."""
 
     cancelled: bool
     why: str
@@ -184,11 +184,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Launched:
-    """What the orchestrator knows of attempts, by `(job_id, attempt)`.
+    """The state of the Dagster runs of attempts, by `(job_id, attempt)`.
 
     Attributes:
-        under_way: whose run waits or works.
-        ended: whose run has ended.
+        under_way: attempts whose run is queued or running.
+        ended: attempts whose run has ended.
     """
 
     under_way: frozenset[tuple[UUID, int]]
@@ -198,10 +198,10 @@ class Launched:
 def reconcile(
     database: Database, launched: Callable[[Sequence[Attempt]], Launched]
 ) -> list[Attempt]:
-    """Bring jobs in line with what became of their workers; returns what is to be launched.
+    """Update jobs after the state of their workers; returns the attempts to launch.
 
-    Any number of processes may do this at once, and at any time: an attempt whose lease is valid is
-    left alone, whatever the orchestrator says of its run.
+    Any number of processes may do this concurrently: an attempt with a valid lease is left alone,
+    whatever Dagster reports about its run.
     """
     with database.begin() as connection:
         abandoned = abandoned_attempts(connection)
@@ -215,7 +215,7 @@ def reconcile(
         pending = pending_attempts(connection)
     if not pending:
         return []
-    known, wanted = launched(pending), []
+    known, to_launch = launched(pending), []
     for attempt in pending:
         key = (attempt.job_id, attempt.attempt)
         if key in known.ended:
@@ -223,5 +223,5 @@ def reconcile(
             with database.begin() as connection:
                 not_launched(connection, attempt, cancelled=end.cancelled, why=end.why)
         elif key not in known.under_way:
-            wanted.append(attempt)
-    return wanted
+            to_launch.append(attempt)
+    return to_launch

@@ -1,11 +1,11 @@
-"""What is counted of the work, whichever process does it: the catalogue of metrics, and counting.
+"""Operational metrics: their catalogue, and counting them in whichever process does the work.
 
     with counted(workspace, "run", exchange=exchange_of(bars), timeframe=tf) as tally:
         ...                           # an error that leaves the block is counted by its code
-        tally.combinations = 120      # of a search
+        tally.combinations = 120      # combinations evaluated by a sweep
 
-The numbers are rows of the store: service, commands and Dagster add to the same ones, and they
-outlive all of them. Label values are of closed sets: what is in none of them is `other`.
+The numbers are rows in the database: service, commands and Dagster add to the same rows, which
+outlive the processes. Each label has a closed set of values; any other value counts as `other`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoreMetric:
-    """One metric of the store.
+    """One operational metric.
 
     Attributes:
-        name: as Prometheus has it.
-        kind: how it is read.
-        help: what it counts.
-        labels: the values that each label may have, besides `other`.
-        buckets: upper bounds of a histogram, in the unit of its name.
+        name: its name in Prometheus.
+        kind: counter, histogram or gauge.
+        help: what it measures.
+        labels: the values of each label, besides `other`.
+        buckets: upper bounds of a histogram's buckets, in the unit of its name.
     """
 
     name: str
@@ -59,69 +59,69 @@ class StoreMetric:
 
 
 def _latency(name: str, of: str) -> StoreMetric:
-    return StoreMetric(
-        name, "histogram", f"Seconds that {of} took to be answered", buckets=_SECONDS
-    )
+    return StoreMetric(name, "histogram", f"Seconds that {of} took", buckets=_SECONDS)
 
 
 _RUNS: dict[Kind, StoreMetric] = {
     "run": StoreMetric(
         "backtest_run_jobs_total",
         "counter",
-        "Backtests of one strategy that ended, well or not",
+        "Backtests of one strategy that ended, successfully or not",
         {"exchange": SOURCES, "timeframe": tuple(TIMEFRAMES)},
     ),
     "walkforward": StoreMetric(
-        "walkforward_runs_total", "counter", "Walk-forwards that ended, well or not"
+        "walkforward_runs_total", "counter", "Walk-forwards that ended, successfully or not"
     ),
     "portfolio": StoreMetric(
-        "portfolio_runs_total", "counter", "Portfolios that ended, well or not"
+        "portfolio_runs_total", "counter", "Portfolios that ended, successfully or not"
     ),
-    "optimize": StoreMetric("optimizer_runs_total", "counter", "Searches that ended, well or not"),
+    "optimize": StoreMetric(
+        "optimizer_runs_total", "counter", "Sweeps that ended, successfully or not"
+    ),
 }
 LATENCIES: dict[Kind, StoreMetric] = {
     "run": _latency("backtest_run_latency_seconds", "backtests"),
     "walkforward": _latency("walkforward_latency_seconds", "walk-forwards"),
     "portfolio": _latency("portfolio_latency_seconds", "portfolios"),
-    "optimize": _latency("optimizer_latency_seconds", "searches"),
+    "optimize": _latency("optimizer_latency_seconds", "sweeps"),
 }
 _ERRORS = StoreMetric(
     "backtest_run_errors_total",
     "counter",
-    "Backtests, walk-forwards, portfolios and searches that failed, by the code of the error",
+    "Backtests, walk-forwards, portfolios and sweeps that failed, by error code",
     {"code": CODES},
 )
 _OVERFIT = StoreMetric(
-    "overfitting_detected_total", "counter", "Strategies that a walk-forward called overfit"
+    "overfitting_detected_total", "counter", "Walk-forwards with the verdict overfit"
 )
 _COMBINATIONS = StoreMetric(
-    "optimizer_combinations_total", "counter", "Combinations of parameters that were evaluated"
+    "optimizer_combinations_total", "counter", "Parameter combinations evaluated by sweeps"
 )
 _HITS = StoreMetric(
-    "backtest_cache_hits_total", "counter", "Series of an exchange that were all kept"
+    "backtest_cache_hits_total", "counter", "Series of an exchange read entirely from the cache"
 )
 _MISSES = StoreMetric(
-    "backtest_cache_misses_total", "counter", "Series that the exchange had to be asked for"
+    "backtest_cache_misses_total", "counter", "Series that had to be fetched from the exchange"
 )
 PARTITIONS = StoreMetric(
     "backtest_stage_partitions_total",
     "counter",
-    "Partitions that Dagster's stages went over, by what became of them",
+    "Partitions processed by refresh stages, by outcome",
     {"stage": STAGES, "status": tuple(status.value for status in Status)},
 )
 _UNCOUNTED = StoreMetric(
     "backtest_count_failures_total",
     "counter",
-    "Counts that could not be stored at once, but later on",
+    "Counts that could not be stored at first, but were stored later",
 )
 STORAGE = StoreMetric(
     "backtest_storage_bytes",
     "gauge",
-    "Bytes of the database, and of artifacts by the folder that they are in",
+    "Bytes used by the database, and by artifacts in each top-level folder",
     {"kind": ("database", *KINDS)},
 )
 MEASUREMENTS = StoreMetric(
-    "backtest_storage_measurements_total", "counter", "Times that the bytes were measured"
+    "backtest_storage_measurements_total", "counter", "Number of storage measurements"
 )
 METRICS = (
     *_RUNS.values(),
@@ -133,11 +133,11 @@ METRICS = (
 
 @dataclass
 class Tally:
-    """What only the work itself knows.
+    """Figures that only the counted work itself knows.
 
     Attributes:
-        combinations: of parameters that were evaluated.
-        overfit: strategies that a walk-forward called overfit.
+        combinations: parameter combinations evaluated.
+        overfit: 1 for a walk-forward with the verdict overfit.
     """
 
     combinations: int = 0
@@ -148,26 +148,26 @@ class Tally:
 def counted(
     workspace: Workspace, kind: Kind, *, exchange: str = "", timeframe: str = ""
 ) -> Iterator[Tally]:
-    """Count the answer to one question, when the block ends: that it was asked, how long it took.
+    """Count one use case when the block ends: that it ran, and how long it took.
 
-    An error is counted by its code, one that is not ours as `other`, and its time is not: what
-    fails at once would hide how slow the rest is. An interrupt is not counted at all.
+    An error is counted by its code, a foreign one as `other`, but not its time: quick failures
+    would hide how slow the rest is. An interrupt is not counted at all.
 
     Args:
-        workspace: the store that counts; outside of the block's own transactions.
-        kind: of question.
-        exchange: `sources.choose.exchange_of` the bars of a run, or EXTERNAL.
-        timeframe: of a run.
+        workspace: the store to count in, outside of the block's own transactions.
+        kind: the kind of use case.
+        exchange: `sources.choose.exchange_of` of the bars of a run, or EXTERNAL.
+        timeframe: timeframe of a run.
     """
     labels = {"exchange": exchange, "timeframe": timeframe} if kind == "run" else {}
-    asked = {key_of(_RUNS[kind], labels): 1.0}
+    ran = {key_of(_RUNS[kind], labels): 1.0}
     tally, began = Tally(), time.perf_counter()
     try:
         yield tally
     except Exception as error:
         code = error.code if isinstance(error, BacktestError) else OTHER
-        failed = {**asked, key_of(_ERRORS, {"code": code}): 1.0}
-        # A store that has just been found away is not asked for a second time.
+        failed = {**ran, key_of(_ERRORS, {"code": code}): 1.0}
+        # A store that was just found unavailable is not tried a second time.
         count(workspace, failed, later=isinstance(error, StoreUnavailable))
         raise
     latency, seconds = LATENCIES[kind], time.perf_counter() - began
@@ -175,12 +175,12 @@ def counted(
         Key(f"{latency.name}_bucket", (("le", bucket_of(latency, seconds)),)): 1.0,
         Key(f"{latency.name}_sum"): seconds,
     }
-    told = {key_of(_COMBINATIONS): tally.combinations, key_of(_OVERFIT): tally.overfit}
-    count(workspace, asked | took | told)
+    from_tally = {key_of(_COMBINATIONS): tally.combinations, key_of(_OVERFIT): tally.overfit}
+    count(workspace, ran | took | from_tally)
 
 
 def count_stage(workspace: Workspace, report: StageReport) -> None:
-    """Count what became of the partitions of a stage."""
+    """Count the partitions of a stage by status."""
     by_status = {
         key_of(PARTITIONS, {"stage": report.stage, "status": status}): n
         for status, n in report.counts.items()
@@ -189,22 +189,22 @@ def count_stage(workspace: Workspace, report: StageReport) -> None:
 
 
 def count_look_ups(workspace: Workspace, read: SourceBars) -> None:
-    """Count what a read of an exchange found in the cache of bars."""
+    """Count the cache hits and misses of a read from an exchange."""
     count(workspace, {key_of(_HITS): read.hits, key_of(_MISSES): read.misses})
 
 
 def key_of(metric: StoreMetric, labels: Mapping[str, str] | None = None) -> Key:
-    """The row of a metric's value; a label value that the metric does not know is `other`."""
-    found = labels or {}
+    """The key of a metric's row; an unknown label value becomes `other`."""
+    given = labels or {}
     known = {
-        name: found[name] if found.get(name) in values else OTHER
+        name: given[name] if given.get(name) in values else OTHER
         for name, values in metric.labels.items()
     }
     return Key(metric.name, tuple(sorted(known.items())))
 
 
 def bucket_of(metric: StoreMetric, value: float) -> str:
-    """The bound of the bucket that a value falls in."""
+    """The upper bound of the bucket that a value falls into."""
     at = bisect_left(metric.buckets, value)
     return str(metric.buckets[at]) if at < len(metric.buckets) else INFINITE
 
@@ -214,15 +214,15 @@ _lock = Lock()
 
 
 def count(workspace: Workspace, added: Mapping[Key, float], *, later: bool = False) -> None:
-    """Add to the numbers of the store; never raises, as what is counted has been done.
+    """Add to the stored counts; never raises, because the counted work is already done.
 
-    What cannot be stored is logged as an error, counted as a failure to count, and stored with the
-    next count of this process. Where the store's answer to a commit was lost, that counts twice.
+    Counts that cannot be stored are logged as an error, counted as a failure, and stored with the
+    next count of this process. If the response to a commit was lost, they are counted twice.
 
     Args:
-        workspace: the store.
-        added: numbers; those of 0 are left out.
-        later: do not ask the store now.
+        workspace: the open store.
+        added: increments; zeros are skipped.
+        later: do not try to store them now.
     """
     database = workspace.database
     with _lock:
@@ -231,11 +231,11 @@ def count(workspace: Workspace, added: Mapping[Key, float], *, later: bool = Fal
         return
     try:
         if later:
-            raise StoreUnavailable(f"{database.where} has just been found away")
+            raise StoreUnavailable(f"{database.where} was unavailable a moment ago")
         with database.begin() as connection:
             add_counts(connection, waiting)
     except Exception as error:
-        logger.error("%d numbers are counted with the next that are: %s", len(waiting), error)
+        logger.error("%d counts not stored, will retry with the next: %s", len(waiting), error)
         failure = {key_of(_UNCOUNTED): 1.0}
         with _lock:
             since = _later.get(database.conninfo, {})

@@ -1,9 +1,9 @@
-"""What the Sharpe ratios of runs are worth after all that was tried: the ledger's say.
+"""Deflates the Sharpe ratios of runs by all trials in the ledger.
 
-A family is all that was tried of one strategy on one asset and timeframe, whatever the window, the
-costs or the direction. It is what a reader of a run would have chosen from: another parameter, a
-kinder window, cheaper costs. Runs on other assets answer other questions; who picks the best asset
-of many has chosen among families as well, and no number of a single run can tell how many.
+A family is all trials of one strategy on one asset and timeframe, whatever the window, costs or
+direction: the runs that a reader might have picked instead, with another parameter, a better window
+or lower costs. Runs on other assets are separate families; whoever picks the best of many assets
+also chooses among families, and no figure of a single run can tell how many.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.copy import Cursor
 
 Families = Mapping[tuple[str, ...], Family]
-"""By symbol and signal type, or by what else owns them."""
+"""Families by symbol and strategy, or by other owner columns."""
 
 _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
@@ -43,49 +43,55 @@ _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 def deflate_runs(
     cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str] = ()
 ) -> Families:
-    """Weigh the current runs on these assets against the ledger, and store what comes of it.
+    """Deflate the current runs on these assets by the ledger, and store their metrics.
 
     Args:
-        cursor: its transaction sees runs and trials, and makes the numbers appear.
+        cursor: cursor of the transaction that reads runs and trials, and writes the metrics.
         tf, symbols: the partitions.
-        published: trials that this transaction publishes; of their configurations they count.
+        published: trials that this transaction publishes; they stand for their configurations.
 
     Returns:
-        The families by symbol and signal type.
+        The families by symbol and strategy.
     """
-    found = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
-    weigh(cursor, tf, symbols, found)
-    return found
+    of_runs = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
+    weigh(cursor, tf, symbols, of_runs)
+    return of_runs
 
 
 def weigh(
-    cursor: Cursor, tf: str, symbols: Sequence[str], found: Families, weighed: Sequence[str] = ()
+    cursor: Cursor,
+    tf: str,
+    symbols: Sequence[str],
+    of_runs: Families,
+    up_to_date: Sequence[str] = (),
 ) -> None:
-    """Weigh the current runs on these assets against their families, and store what comes of it.
+    """Deflate the current runs on these assets by their families, and store their metrics.
 
-    A run's id and its fingerprint stay as they are: what others try is no part of a run.
+    Run ids and fingerprints do not change: other trials are not part of a run.
 
     Args:
-        cursor: its transaction sees the runs, and makes the numbers appear.
+        cursor: cursor of the transaction that reads the runs, and writes the metrics.
         tf, symbols: the partitions.
-        found: their families.
-        weighed: ids of runs whose numbers are stored already.
+        of_runs: their families.
+        up_to_date: ids of runs whose metrics are stored already.
     """
-    runs = read_runs_to_deflate(cursor, tf, symbols, weighed)
+    runs = read_runs_to_deflate(cursor, tf, symbols, up_to_date)
     if runs.num_rows:
-        write_deflated(cursor, deflated(runs, found))
+        write_deflated(cursor, deflated(runs, of_runs))
 
 
-def with_deflated(metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Families) -> pa.Table:
-    """The metrics of runs that are about to be published, with what their families make of them.
+def with_deflated(
+    metrics: pa.Table, runs: pa.Table, trials: pa.Table, of_runs: Families
+) -> pa.Table:
+    """The metrics of runs about to be published, with those deflated by their families.
 
     Args:
         metrics, runs, trials: rows of the tables of these names, run by run.
-        found: the families, the trials among them.
+        of_runs: the families, which include these trials.
     """
     measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
     owners = {name: runs[name] for name in ("run_id", "symbol", "strategy")}
-    numbers = deflated(pa.table({**owners, **measured}), found)
+    numbers = deflated(pa.table({**owners, **measured}), of_runs)
     reasons = [
         of_run if of_family == "{}" else canonical_json(json.loads(of_run) | json.loads(of_family))
         for of_run, of_family in zip(
@@ -101,59 +107,59 @@ def with_deflated(metrics: pa.Table, runs: pa.Table, trials: pa.Table, found: Fa
 def deflate_partitions(
     workspace: Workspace, partitions: Sequence[Partition]
 ) -> dict[Partition, dict[str, Family]]:
-    """Weigh the current runs of these partitions against the ledger as it is now.
+    """Deflate the current runs of these partitions by the current ledger.
 
     Returns:
-        The families by partition and signal type.
+        The families by partition and strategy.
     """
     by_timeframe: dict[str, list[str]] = {}
     for asset, tf in partitions:
         by_timeframe.setdefault(tf, []).append(asset)
-    answer: dict[Partition, dict[str, Family]] = {}
+    by_partition: dict[Partition, dict[str, Family]] = {}
     for tf, symbols in by_timeframe.items():
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, symbols)
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
-            found = deflate_runs(cursor, tf, symbols)
-        for (symbol, strategy), family in found.items():
-            answer.setdefault(Partition(symbol, tf), {})[strategy] = family
-    return answer
+            of_runs = deflate_runs(cursor, tf, symbols)
+        for (symbol, strategy), family in of_runs.items():
+            by_partition.setdefault(Partition(symbol, tf), {})[strategy] = family
+    return by_partition
 
 
 @retried
 def strategies_tried(workspace: Workspace) -> dict[str, Family]:
-    """All that the ledger holds of each strategy, over all assets and timeframes."""
+    """All trials of each strategy in the ledger, over all assets and timeframes, as a family."""
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         trials = read_strategies(cursor, MOST_CLUSTERED)
     return {name: family for (name,), family in families(trials, ["strategy"]).items()}
 
 
 def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "strategy")) -> Families:
-    """The families of trials, as `run_tables.trials` gives them, by the columns of `owner`."""
+    """Group trials, as `run_tables.trials` returns them, into families by the `owner` columns."""
     owners = list(zip(*(trials[name].to_pylist() for name in owner), strict=True))
     n_trials = trials["n_trials"].to_pylist()
     first_day = trials["first_day"].to_numpy()
     weekly = trials["weekly_returns"].combine_chunks()
     bounds, values = weekly.offsets.to_numpy(), weekly.values.to_numpy()
-    found, start = {}, 0
+    by_owner, start = {}, 0
     for owner, group in groupby(owners):
         stop = start + len(list(group))
         series = [values[low:high] for low, high in pairwise(bounds[start : stop + 1])]
-        found[owner] = family_of(n_trials[start], _aligned(first_day[start:stop], series))
+        by_owner[owner] = family_of(n_trials[start], _aligned(first_day[start:stop], series))
         start = stop
-    return found
+    return by_owner
 
 
-def deflated(runs: pa.Table, found: Families) -> pa.Table:
-    """What the families make of runs, for `storage.run_tables.trials.write_deflated`.
+def deflated(runs: pa.Table, of_runs: Families) -> pa.Table:
+    """The deflated metrics of runs, for `storage.run_tables.trials.write_deflated`.
 
     Args:
         runs: run_id, symbol, strategy, sharpe, n_obs, skew, kurtosis.
-        found: the family of each, by symbol and signal type.
+        of_runs: the family of each run, by symbol and strategy.
     """
     owners = zip(*(runs[name].to_pylist() for name in ("symbol", "strategy")), strict=True)
-    family = [found[owner] for owner in owners]
+    family = [of_runs[owner] for owner in owners]
     sharpe, skew, kurtosis, n_obs = (
         copy.numbers(runs[name]) for name in ("sharpe", "skew", "kurtosis", "n_obs")
     )

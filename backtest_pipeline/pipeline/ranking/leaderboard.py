@@ -1,4 +1,4 @@
-"""The leaderboard: every current run with its rank by deflated significance, or why it has none."""
+"""The leaderboard: all current runs ranked by deflated Sharpe ratio, or the reason for no rank."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 DEFAULT_GATES = "default"
 _METRICS = {metric for scheme in SCHEMES for metric in scheme.weights}
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
-QUARANTINED = "in quarantine: its replay gave another result, see table quarantined_runs"
-_BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"
+QUARANTINED = "in quarantine: its replay gave a different result, see table quarantined_runs"
+_BY_HAND = "not from the latest refresh: its window, signal or settings differ from the others'"
 _OUT_OF_SAMPLE = (
     "out-of-sample run of a walk-forward, on fewer bars than the others: see its verdict in "
     "walk_forward_runs and its dsr in backtest_metrics"
 )
-_UNCOUNTED = "not in the ledger of trials, which is younger; refresh with --full-rebuild"
+_UNCOUNTED = "not in the trial ledger, which is newer than the run; refresh with --full-rebuild"
 
 
 @dataclass(frozen=True)
 class StoredBoard:
-    """A board as it is stored.
+    """A stored leaderboard.
 
     Attributes:
-        about: row of `leaderboards` with `gate_set`, `gates` and `registered_at` of its gates.
+        about: its row of `leaderboards`, with `gate_set`, `gates` and `registered_at`.
         rows: its runs, best first, unranked ones last.
-        is_new: whether it was published just now.
+        is_new: whether this call published it.
     """
 
     about: Mapping[str, Any]
@@ -68,15 +68,15 @@ class StoredBoard:
 
 @retried
 def register_gates(workspace: Workspace, name: str, gates: Sequence[Mapping[str, Any]]) -> GateSet:
-    """Register gates before the runs that they are to judge; they are never changed afterwards.
+    """Register a gate set, before the runs it is to judge; it can never be changed afterwards.
 
     Args:
-        workspace: where.
-        name: what boards call them by.
-        gates: name, metric, and at_least or at_most of each.
+        workspace: the open store.
+        name: name of the gate set.
+        gates: gates with name, metric, and at_least or at_most.
 
     Raises:
-        InvalidInput, UnknownName: for what is no gate, a name or gates that are taken.
+        InvalidInput, UnknownName: for an invalid gate, or a name or gates already registered.
     """
     gates_of(gates)
     with workspace.database.begin() as connection:
@@ -87,17 +87,17 @@ def register_gates(workspace: Workspace, name: str, gates: Sequence[Mapping[str,
 def publish_leaderboard(
     workspace: Workspace, *, gates: str = DEFAULT_GATES, late_gates: bool = False
 ) -> StoredBoard:
-    """Rank all current runs and publish the board; a board that is the newest already is kept.
+    """Rank all current runs and publish the board, unless the newest board is the same.
 
     Args:
         workspace: an open store.
         gates: name of a registered gate set.
-        late_gates: take gates that were registered after a ranked configuration was first tried;
-            the board then says so in `registered_after_results`.
+        late_gates: accept gates registered after a ranked configuration was first tried; the
+            board then says so in `registered_after_results`.
 
     Raises:
         UnknownName: for a gate set that is not registered.
-        InvalidInput: for gates that came after the results, unless `late_gates`.
+        InvalidInput: for gates registered after the first results, unless `late_gates`.
     """
     with workspace.database.begin() as connection:
         chosen = gate_set(connection, gates)
@@ -108,10 +108,9 @@ def publish_leaderboard(
     if late and not late_gates:
         raise InvalidInput(
             f"gate set {gates!r} was registered at {chosen.registered_at:%F %T} UTC, after "
-            f"{len(late)} of the configurations that it is to judge were first tried: gates that "
-            "were chosen when results were known prove nothing, and computing the same results "
-            "again makes them no younger. Take them as they are with --late-gates, which the board "
-            "then says"
+            f"{len(late)} of the configurations it would judge were first tried. Gates chosen "
+            "when results are known prove nothing, and recomputing the results does not change "
+            "that. Use --late-gates to accept them; the leaderboard will say so"
         )
     board_id = hash_of(
         {
@@ -130,7 +129,7 @@ def publish_leaderboard(
 
 
 def _unranked(run: Mapping[str, Any]) -> str | None:
-    """Why a run cannot be compared with the others, if it cannot."""
+    """The reason why a run has no rank; None where it can be ranked."""
     if run["quarantined_at"]:
         return QUARANTINED
     if run["split"] == "walk_forward":
@@ -145,7 +144,7 @@ def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[s
         about = newest_board(connection)
         if about is None:
             raise InvalidInput(
-                "no leaderboard is published yet; run `backtest-pipeline leaderboard`"
+                "no leaderboard has been published yet; run `backtest-pipeline leaderboard`"
             )
         return about, board_rows(connection, about["board_id"])
 
@@ -153,21 +152,21 @@ def _newest(workspace: Workspace) -> tuple[Mapping[str, Any], Sequence[Mapping[s
 def _rows_of(
     runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family], gates: Sequence[Gate]
 ) -> list[dict[str, Any]]:
-    """Rows of `leaderboard`: ranked runs, then those without a rank."""
+    """Rows of `leaderboard`: ranked runs first, then unranked ones."""
     rows, unranked = [], [(run, why) for run in runs if (why := _unranked(run))]
     comparable = [run for run in runs if not _unranked(run)]
     if comparable:
         judged = with_significance(_frame(comparable, tried))
         ranked = judged["dsr"].notna().to_numpy()
         if ranked.any():
-            found = board(pd.DataFrame(judged[ranked]), gates)
-            rows = [_row(found, i, run) for i, run in enumerate(found.runs.to_dict("records"))]
+            ranking = board(pd.DataFrame(judged[ranked]), gates)
+            rows = [_row(ranking, i, run) for i, run in enumerate(ranking.runs.to_dict("records"))]
         unranked += [(comparable[i], _NO_SHARPE) for i in np.flatnonzero(~ranked)]
     return rows + [_named(run) | _UNRANKED | {"unranked": why} for run, why in unranked]
 
 
 def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd.DataFrame:
-    """The runs as a board reads them; the family of each is its strategy."""
+    """The runs as the frame that a board is computed from; each run's family is its strategy."""
     frame = pd.DataFrame(runs)
     metrics = _METRICS | {"skew", "kurtosis", "trade_count", "total_return", "fees_paid"}
     numbers = [name for name in frame if name in metrics - set(DERIVED)]
@@ -197,15 +196,15 @@ def _named(run: Mapping[Any, Any]) -> dict[str, Any]:
     return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["strategy"], **named}
 
 
-def _row(found: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
+def _row(ranking: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
     needed = sorted({*_METRICS, *DERIVED})
     return _named(run) | {
         "rank": int(run["rank"]),
         "unranked": None,
         **{name: _number(run[name]) for name in (*TRIED, *DERIVED)},
-        "scores": canonical_json({n: float(v) for n, v in found.scores.iloc[i].items()}),
-        "gates": canonical_json({n: bool(v) for n, v in found.gates.iloc[i].items()}),
-        "passed": bool(found.passed[i]),
+        "scores": canonical_json({n: float(v) for n, v in ranking.scores.iloc[i].items()}),
+        "gates": canonical_json({n: bool(v) for n, v in ranking.gates.iloc[i].items()}),
+        "passed": bool(ranking.passed[i]),
         "undefined": [name for name in needed if np.isnan(float(run[name]))],
     }
 
@@ -247,7 +246,7 @@ def _publish(
 
 @retried
 def leaderboard_faults(workspace: Workspace) -> dict[str, int]:
-    """What is wrong with the newest board, by fault; all zero where it is sound."""
+    """The faults of the newest board, counted by kind; all 0 for a valid board."""
     with workspace.database.begin() as connection:
         return board_faults(connection)
 
@@ -255,13 +254,13 @@ def leaderboard_faults(workspace: Workspace) -> dict[str, int]:
 def shown_rows(
     stored: StoredBoard, *, scheme: str | None = None, tf: str | None = None, limit: int = 20
 ) -> list[dict[str, Any]]:
-    """Ranked runs for people, by rank, or by the score of a scheme where one is named.
+    """Ranked runs as rows for display, by rank, or by a scheme's score if one is given.
 
     Args:
-        stored: the board.
-        scheme: of `research.ranking.leaderboard.SCHEMES`.
-        tf: only runs at this timeframe; ranks stay those of the whole board.
-        limit: at most so many.
+        stored: the leaderboard.
+        scheme: name of a scheme in `research.ranking.leaderboard.SCHEMES`.
+        tf: only runs at this timeframe; ranks remain those of the whole board.
+        limit: maximum number of rows.
     """
     ranked = [row for row in stored.rows if row["rank"] and tf in (None, row["tf"])]
     if scheme is not None:
@@ -286,7 +285,7 @@ def shown_rows(
 
 
 def leaderboard_summary(stored: StoredBoard) -> Summary:
-    """How many runs have a rank and pass, the ten best, and why runs have no rank."""
+    """Numbers of ranked and passing runs, the ten best, and reasons for missing ranks."""
     about = stored.about
     reasons = pd.Series([r["unranked"] for r in stored.rows if r["unranked"]]).value_counts()
     return Summary(

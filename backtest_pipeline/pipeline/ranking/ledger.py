@@ -1,8 +1,8 @@
-"""Simulated batches as entries of the ledger of trials.
+"""Entries of the trial ledger, made from simulated batches.
 
-An entry keeps the returns by week, so that trials which move together can be told: 417 numbers for
-eight years, 1.7 kB, where days would take 12 kB. Whether two configurations are the same bet shows
-in weeks as in days, and three months of them are enough to tell.
+An entry stores weekly returns, from which correlated trials are recognized: 417 numbers for eight
+years take 1.7 kB, daily returns would take 12 kB. Weekly returns show as well as daily ones whether
+two configurations are the same bet, and three months of them suffice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
 
 @retried
 def enter_in_ledger(workspace: Workspace, trials: Sequence[pa.Table]) -> None:
-    """Enter trials, as `trials_of` gives them, that no run is published of."""
+    """Record trials, as `trials_of` returns them, that are not published as runs."""
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         record_trials(cursor, pa.concat_tables(trials))
 
@@ -57,23 +57,24 @@ def trials_of(
     windows: Sequence[Window] | None = None,
     chosen_by: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """A batch as rows of `trials`, column by column, for `storage.run_tables.trials.record_trials`.
+    """The runs of a batch as rows of `trials`, for `storage.run_tables.trials.record_trials`.
 
-    The same configuration on the same rows by the same code is the same trial, whoever asked:
-    a default that is left out counts as given, and the benchmark does not count.
+    The same configuration on the same rows by the same code is the same trial, whatever made it:
+    omitted defaults count as given, and the benchmark is ignored.
 
     Args:
-        batch: every asset with a bar at least.
-        params: of each run of the batch.
-        strategy: of all runs, or of each.
-        dataset_versions: by asset, of the bars on which it was tried.
-        terms: costs, sizing, stops, direction, funding, and the window.
+        batch: simulated batch, with at least one bar per asset.
+        params: parameters of each run of the batch.
+        strategy: strategy of all runs, or of each.
+        dataset_versions: version of the bars, by asset.
+        terms: costs, sizing, stops, direction, funding and window.
         source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
-        windows: of each segment of the batch's panel, where they are not all that of `terms`.
-        chosen_by: how parameters were chosen over and over, where `params` are what from.
+        windows: window of each segment of the batch's panel, if not that of `terms`.
+        chosen_by: for a walk-forward, how parameters were chosen; `params` are then the values to
+            choose from.
 
     Raises:
-        InvalidInput: for parameters that their strategy does not take.
+        InvalidInput: for parameters that the strategy does not accept.
     """
     panel, tf = batch.panel, batch.panel.timeframe.name
     n_runs = batch.equity.shape[0]
@@ -141,7 +142,7 @@ def trials_of(
 
 
 def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:
-    """The asset's bars from one stamp to another: the days of which they are all bars, if any."""
+    """The window of an asset's bars between two timestamps; whole days where they cover them."""
     ts = panel.ts[panel.rows_of(asset)]
     day = ts // DAY_US
     first, last = np.searchsorted(ts, [first_us, last_us])
@@ -153,21 +154,21 @@ def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:
 
 
 def _bounds(window: Window) -> list[str | int]:
-    """What tells a window from others."""
+    """The values that identify a window."""
     days: list[str | int] = [str(window.start), str(window.end)]
     return [*days, window.first_us, window.last_us] if isinstance(window, Stretch) else days
 
 
 def _with_defaults(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """All parameters of a registered strategy; those of any other as they are."""
+    """Parameters with their strategy's defaults filled in; unchanged if it is not registered."""
     definition = strategies().get(strategy)
     return definition.parse(params).model_dump() if definition else params
 
 
 def _weekly_returns(panel: Panel, equity: np.ndarray) -> tuple[np.ndarray, pa.ListArray]:
-    """The Monday of each asset's first week, and the simple returns by week of every column.
+    """The Monday of each asset's first week, and the weekly simple returns of every column.
 
-    The first return begins with the starting equity; a week without a bar has a return of 0.
+    The first return starts from the initial equity; a week without a bar has a return of 0.
     """
     week = (panel.ts // DAY_US - _MONDAY) // 7
     by_asset = []

@@ -1,11 +1,11 @@
-"""Verify an exported run: every file's hash, and the result's fingerprint, computed anew.
+"""Verify an exported run: recompute every file's hash and the result's fingerprint.
 
-A bundle holds this file as verify.py. It needs pyarrow and nothing else:
+A bundle holds this file as verify.py. It needs only pyarrow:
 
     python verify.py [BUNDLE]
 
-BUNDLE is the .zip file, or the folder it was unpacked to; else the folder of this file. The exit
-code is 0 where all is as it was exported, else 1, and each difference is a line.
+BUNDLE is the .zip file, or the folder it was unpacked to; by default the folder of this file. The
+exit code is 0 if nothing has changed since the export, and 1 otherwise, with one line per problem.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
 TRADES = "trades.parquet"
 EQUITY = "equity.parquet"
-# The columns of a trade in the order in which they are fingerprinted.
+# The columns of a trade, in the order in which they enter the fingerprint.
 FINGERPRINTED = (
     *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
     *("size", "fees", "slippage_cost", "funding", "pnl", "pnl_pct", "mae", "mfe", "bars_held"),
@@ -34,12 +34,13 @@ FINGERPRINTED = (
 
 
 def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
-    """The sha256 over trades, equity, benchmark and how the run ended, in canonical bytes.
+    """The sha256 of trades, equity, benchmark and the run's final state, in canonical bytes.
 
-    Numbers are little-endian float64, with one NaN and one zero; stamps are microseconds since
-    1970 UTC; a long is 1 and a short -1; a reason to exit is its place in the manifest's list.
+    Numbers are little-endian float64, with a single NaN and a single zero; timestamps are
+    microseconds since 1970 UTC; long is 1 and short -1; an exit reason is its position in the
+    manifest's list.
     """
-    # In this thread alone: a pool of threads can abort a process that ends at once.
+    # Without threads: a thread pool can abort a process that exits right afterwards.
     trades, equity = (
         pq.ParquetFile(io.BytesIO(files[name])).read(use_threads=False) for name in (TRADES, EQUITY)
     )
@@ -72,39 +73,39 @@ def _canonical(values: Any) -> bytes:
 
 
 def problems_of(files: dict[str, bytes]) -> list[str]:
-    """What is wrong with a bundle, in words; nothing where it is as it was exported."""
+    """The problems of a bundle, in words; empty where it is unchanged since its export."""
     if MANIFEST not in files or SEAL not in files:
         return [f"{name} is missing" for name in (MANIFEST, SEAL) if name not in files]
     if hashlib.sha256(files[MANIFEST]).hexdigest().encode() != files[SEAL].strip():
         return [f"{MANIFEST} is not the one that was exported"]
     manifest = json.loads(files[MANIFEST])
     listed = manifest["files"]
-    found = [f"{name} is missing" for name in sorted(listed.keys() - files.keys())]
-    found += [
-        f"{name} is not of the bundle"
+    problems = [f"{name} is missing" for name in sorted(listed.keys() - files.keys())]
+    problems += [
+        f"{name} does not belong to the bundle"
         for name in sorted(files.keys() - listed.keys() - {MANIFEST, SEAL})
     ]
-    found += [
-        f"{name} has changed: its sha256 is another"
+    problems += [
+        f"{name} has changed: its sha256 differs"
         for name in sorted(listed.keys() & files.keys())
         if hashlib.sha256(files[name]).hexdigest() != listed[name]["sha256"]
     ]
-    if found:
-        return found
-    again = fingerprint_of(files, manifest)
-    if again != manifest["result_fingerprint"]:
-        found.append(
-            f"trades and equity have the fingerprint {again}, and the run was stored with "
+    if problems:
+        return problems
+    fingerprint = fingerprint_of(files, manifest)
+    if fingerprint != manifest["result_fingerprint"]:
+        problems.append(
+            f"trades and equity have fingerprint {fingerprint}, but the run was stored with "
             f"{manifest['result_fingerprint']}"
         )
-    return found
+    return problems
 
 
 def read_bundle(path: Path) -> dict[str, bytes]:
     """The files of a bundle by name; raises OSError or BadZipFile where it cannot be read."""
     if path.is_dir():
-        paths = [found for found in sorted(path.rglob("*")) if found.is_file()]
-        return {found.relative_to(path).as_posix(): found.read_bytes() for found in paths}
+        paths = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return {file.relative_to(path).as_posix(): file.read_bytes() for file in paths}
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -115,18 +116,18 @@ def main() -> int:
     try:
         files = read_bundle(path)
     except (OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # pyright: ignore[reportAttributeAccessIssue]
-        print(f"{path}: cannot be read: {error}")  # noqa: T201
+        print(f"cannot read {path}: {error}")  # noqa: T201
         return 1
-    found = problems_of(files)
-    for problem in found:
+    problems = problems_of(files)
+    for problem in problems:
         print(problem)  # noqa: T201
-    if not found:
+    if not problems:
         manifest = json.loads(files[MANIFEST])
         print(  # noqa: T201
             f"OK: {manifest['name']}, run {manifest['run_id']}: {len(manifest['files'])} files, "
             f"fingerprint {manifest['result_fingerprint']}"
         )
-    return 1 if found else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

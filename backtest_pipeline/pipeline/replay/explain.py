@@ -1,4 +1,4 @@
-"""Why two runs differ: each factor of one put into the other, one at a time and back."""
+"""Explains why two runs differ, by swapping data, code and configuration one at a time."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Move:
-    """What swapping one thing does to a result.
+    """The change of a result when one factor is swapped.
 
     Attributes:
-        total_return, sharpe, trade_count: by how much they change; None where undefined.
-        first_trade: the first trade that is another one, in words; None where none is.
-        first_bar: close of the first bar with another equity, in words; None where none has.
-        error: why it cannot be computed; empty where it was.
+        total_return, sharpe, trade_count: change of the metric; None where undefined.
+        first_trade: the first trade that differs, in words; None where none does.
+        first_bar: close of the first bar whose equity differs; None where none does.
+        error: why the result cannot be computed; empty where it was.
     """
 
     total_return: float | None = None
@@ -61,20 +61,20 @@ class Move:
 
     @property
     def moved(self) -> bool:
-        """Whether trades or equity are others."""
+        """Whether trades or equity changed."""
         return self.first_trade is not None or self.first_bar is not None
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One of the things that a result follows from.
+    """One of the factors that determine a result.
 
     Attributes:
         name: `data`, `code`, `config` or `environment`.
-        is_equal: whether both runs have the same; it is not swapped then.
+        is_equal: whether it is the same in both runs, so that it is not swapped.
         differences: what differs, in words.
-        forward: what putting B's into A does; None where it was not swapped.
-        backward: what putting A's into B undoes; None where it was not swapped.
+        forward: change of A's result when A gets B's factor; None where it was not swapped.
+        backward: change to B's result from B with A's factor; None where it was not swapped.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Factor:
 
     @property
     def moved(self) -> bool:
-        """Whether it moves the result, from either side."""
+        """Whether swapping it changes the result, in either direction."""
         return any(move is not None and move.moved for move in (self.forward, self.backward))
 
 
@@ -95,12 +95,12 @@ class Explanation:
 
     Attributes:
         a, b: their ids.
-        names: what they are.
-        total: from A to B, as both are computed here.
+        names: signal, asset and timeframe of each.
+        total: change from A to B, both recomputed here.
         factors: data, code, config, environment.
-        interaction: by measure, what all factors together change beyond the sum of what each
-            changes in A; empty where fewer than two factors differ, or one cannot be swapped.
-        remainder: what is left unexplained, in words; empty where nothing is.
+        interaction: by metric, the change by all factors together less the sum of their single
+            changes to A; empty where fewer than two factors differ, or one cannot be swapped.
+        remainder: what remains unexplained, in words; empty where nothing does.
     """
 
     a: UUID
@@ -113,28 +113,28 @@ class Explanation:
 
     @property
     def movers(self) -> tuple[str, ...]:
-        """Names of the factors that move the result."""
+        """Names of the factors that change the result."""
         return tuple(factor.name for factor in self.factors if factor.moved)
 
     @property
     def interacts(self) -> bool:
-        """Whether factors do something together that none of them does alone."""
+        """Whether the factors' joint change differs from the sum of their single changes."""
         return any(abs(value) > _ROUNDING for value in self.interaction.values())
 
 
 def explain_diff(a: UUID | str, b: UUID | str) -> Explanation:
-    """Say which of data, code and configuration made two stored runs differ.
+    """Find which of data, code and configuration makes two stored runs differ.
 
-    Both are computed again in fresh processes with one factor swapped at a time, from A towards B
-    and from B back; factors that are equal are not run.
+    Both are recomputed in fresh processes with one factor swapped at a time, from A towards B and
+    from B towards A; equal factors are not swapped.
 
     Args:
-        a, b: the runs, or the beginnings of their ids.
+        a, b: the runs, or the beginning of each id.
 
     Raises:
         UnknownName: for a run that is not stored.
-        ProvenanceMissing: for one that does not say what it was made from.
-        CannotReplay, ArtifactCorrupt: where one of them cannot be computed again, and why.
+        ProvenanceMissing: for a run without recorded inputs.
+        CannotReplay, ArtifactCorrupt: where a run cannot be recomputed, with the reason.
     """
     with open_workspace() as workspace:
         return explain_runs(workspace, a, b)
@@ -155,14 +155,14 @@ def explain_runs(workspace: Workspace, a: UUID | str, b: UUID | str) -> Explanat
         "config": config_words(*runs),
     }
     differing = [name for name in FACTORS if words[name]]
-    found = _computed(workspace, runs, codes, differing)
+    results = _computed(workspace, runs, codes, differing)
     for side in (0, 1):
-        if "error" in found[_corner(side)]:
-            raise CannotReplay(f"{runs[side].name}: {found[_corner(side)]['error']}")
-    factors = [_factor(name, words[name], differing, found) for name in FACTORS]
+        if "error" in results[_corner(side)]:
+            raise CannotReplay(f"{runs[side].name}: {results[_corner(side)]['error']}")
+    factors = [_factor(name, words[name], differing, results) for name in FACTORS]
     elsewhere = environment_words(runs, known)
     factors.append(Factor("environment", not elsewhere, tuple(elsewhere)))
-    total = _move(found[_corner(0)], found[_corner(1)])
+    total = _move(results[_corner(0)], results[_corner(1)])
     return Explanation(
         a=one.run_id,
         b=other.run_id,
@@ -170,12 +170,12 @@ def explain_runs(workspace: Workspace, a: UUID | str, b: UUID | str) -> Explanat
         total=total,
         factors=tuple(factors),
         interaction=_interaction(total, factors, differing),
-        remainder=(*not_here, *_remainder(runs, stored, found, elsewhere)),
+        remainder=(*not_here, *_remainder(runs, stored, results, elsewhere)),
     )
 
 
 _Sides = tuple[int, int, int]
-"""Whose data, code and configuration: 0 is A's, 1 is B's."""
+"""Which run the data, code and configuration come from: 0 is A, 1 is B."""
 
 
 def _corner(side: int) -> _Sides:
@@ -185,14 +185,14 @@ def _corner(side: int) -> _Sides:
 def _codes(
     workspace: Workspace, runs: Sequence[RecordedRun]
 ) -> tuple[tuple[str, str], tuple[str, ...]]:
-    """The sources of both runs; today's for both, and why, where some are not to be had."""
+    """The source archives of both runs; today's code and a remark where one is unavailable."""
     try:
         first, second = (sources_of(run) for run in runs)
         for uri in {first, second} - {code_on_disk().uri}:
             read_code(workspace.artifacts, uri)
     except (CannotReplay, ArtifactCorrupt) as error:
         uri = code_on_disk().uri
-        return (uri, uri), (f"the code cannot be swapped, today's runs for both: {error}",)
+        return (uri, uri), (f"the code cannot be swapped, so both run on today's code: {error}",)
     return (first, second), ()
 
 
@@ -202,20 +202,20 @@ def _computed(
     codes: Sequence[str],
     differing: Sequence[str],
 ) -> dict[_Sides, Mapping[str, Any]]:
-    """The result of every mixture of the factors that differ; equal ones are taken from A."""
+    """The result of every combination of the factors that differ; equal ones are A's."""
     axes = [(0, 1) if name in differing else (0,) for name in FACTORS]
     mixtures: list[_Sides] = list(product(*axes))  # pyright: ignore[reportAssignmentType]
-    found: dict[_Sides, Mapping[str, Any]] = {}
+    results: dict[_Sides, Mapping[str, Any]] = {}
     for code in axes[1]:
         own = [sides for sides in mixtures if sides[1] == code]
         specs = [_mixed(runs, sides) for sides in own]
-        answer = rerun(workspace.artifacts, codes[code], specs, series=True)
-        found |= {sides: answer.runs[_key(sides)] for sides in own}
-        workspace.progress("explain", len(found), len(mixtures))
+        response = rerun(workspace.artifacts, codes[code], specs, series=True)
+        results |= {sides: response.runs[_key(sides)] for sides in own}
+        workspace.progress("explain", len(results), len(mixtures))
     whole = {}
     for sides in product((0, 1), repeat=len(FACTORS)):
         nearest = tuple(s if n in differing else 0 for n, s in zip(FACTORS, sides, strict=True))
-        whole[sides] = found[nearest]  # pyright: ignore[reportArgumentType]
+        whole[sides] = results[nearest]  # pyright: ignore[reportArgumentType]
     return whole
 
 
@@ -227,7 +227,7 @@ def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> Rerun:
     """The configuration of one run on the data of another."""
     data, assumed = runs[sides[0]], runs[sides[2]]
     config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
-    # Whose rows the benchmark is made from is part of the data where both have the same one.
+    # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
     partition = f"{data.asset}|{data.timeframe}"
     snapshots = {partition: Rerun.of(data).snapshots[partition]}
@@ -240,7 +240,7 @@ def _factor(
     name: str,
     words: Sequence[str],
     differing: Sequence[str],
-    found: Mapping[_Sides, Mapping[str, Any]],
+    results: Mapping[_Sides, Mapping[str, Any]],
 ) -> Factor:
     if name not in differing:
         return Factor(name, True, ())
@@ -255,13 +255,13 @@ def _factor(
         name,
         False,
         tuple(words),
-        forward=_move(found[_corner(0)], found[swapped(0)]),
-        backward=_move(found[swapped(1)], found[_corner(1)]),
+        forward=_move(results[_corner(0)], results[swapped(0)]),
+        backward=_move(results[swapped(1)], results[_corner(1)]),
     )
 
 
 def _move(before: Mapping[str, Any], after: Mapping[str, Any]) -> Move:
-    """What it takes from one result to another."""
+    """The change from one result to another."""
     errors = [side["error"] for side in (before, after) if "error" in side]
     if errors:
         return Move(error=errors[0])
@@ -290,41 +290,41 @@ def _interaction(
     alone = [factor.forward for factor in factors if factor.forward is not None]
     if len(differing) < 2 or any(move.error for move in alone):
         return {}
-    found = {}
+    interaction = {}
     for name in _MEASURES:
         values = [getattr(move, name) for move in (total, *alone)]
         if None not in values:
-            found[name] = values[0] - sum(values[1:])
-    return found
+            interaction[name] = values[0] - sum(values[1:])
+    return interaction
 
 
 def _remainder(
     runs: Sequence[RecordedRun],
     stored: Sequence[Mapping[str, Any]],
-    found: Mapping[_Sides, Mapping[str, Any]],
+    results: Mapping[_Sides, Mapping[str, Any]],
     elsewhere: Sequence[str],
 ) -> list[str]:
-    """Where a run computed here is not the one that is stored."""
+    """How the runs recomputed here differ from the stored ones, in words."""
     words = []
     for side, run in enumerate(runs):
-        here = found[_corner(side)]
+        here = results[_corner(side)]
         apart = [
             f"{name} {stored[side].get(name)} stored and {here['metrics'][name]} here"
             for name in _MEASURES
             if stored[side].get(name) != here["metrics"][name]
         ]
         if here["fingerprint"] != run.fingerprint or apart:
-            what = "; ".join(apart) or "with equal return, Sharpe ratio and trades"
-            words.append(f"{'AB'[side]} is stored with another result than it has here: {what}")
+            what = "; ".join(apart) or "return, Sharpe ratio and number of trades are equal"
+            words.append(f"the stored result of {'AB'[side]} differs from the one here: {what}")
     sources = {run.code_archive for run in runs}
     if words and len(sources) > 1 and runs[0].code_version == runs[1].code_version:
         words.append(
-            f"both declare {runs[0].code_version}, their sources are not the same, and A's ran for "
-            "both: what is left may be a change of code that was not declared"
+            f"both declare {runs[0].code_version} but their source code differs, and A's ran for "
+            "both: the rest may be an undeclared change of the code"
         )
     if words and elsewhere:
         words.append(
-            "engine and environment cannot be swapped here: what is left may be theirs; compute "
-            "each run where its own packages are installed"
+            "engine and environment cannot be swapped here and may cause the rest: replay each "
+            "run where its own packages are installed"
         )
     return words

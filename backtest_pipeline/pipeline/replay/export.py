@@ -1,4 +1,4 @@
-"""Stored runs as files: tables to work with, or a bundle with all that a run follows from."""
+"""Export of stored runs: as tables, or as a bundle with all inputs that verifies itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STAMP = pa.timestamp("us", "UTC")
 
 
 def export_as(workspace: Workspace, run_id: UUID, to: Path, form: str) -> list[Path]:
-    """Write a run as `export_run` does, or as `export_bundle`; returns the files."""
+    """Export a run as tables (`export_run`) or as a bundle (`export_bundle`); returns the files."""
     if form == BUNDLE:
         return [export_bundle(workspace, run_id, to)]
     if form not in FORMATS:
@@ -54,12 +54,12 @@ def export_run(
 
     Args:
         workspace: the open store.
-        run_id: which.
-        folder: is made where it is not there; files of the same names are replaced.
+        run_id: the run.
+        folder: created if missing; files of the same names are replaced.
         form: `parquet` or `csv`.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
         RunNotFound, ProvenanceMissing, ResultPathMissing, ArtifactCorrupt: as `get_run` raises.
@@ -76,20 +76,19 @@ def export_run(
 
 
 def export_bundle(workspace: Workspace, run_id: UUID, path: Path) -> Path:
-    """Write a run with all that it follows from as one .zip file that verifies itself.
+    """Write a run with all its inputs as one .zip file that verifies itself.
 
-    It holds what is stored of the run, the rows of the features that it read, its configuration,
-    sources and environment, and `verify.py`, which needs pyarrow alone. The same run gives the
-    same bytes.
+    It holds the stored results, the feature rows that the run read, its configuration, source code
+    and environment, and `verify.py`, which needs only pyarrow. The same run gives the same bytes.
 
     Args:
         workspace: the open store.
-        run_id: which.
+        run_id: the run.
         path: the file, or a folder to put `<run id>.zip` in.
 
     Raises:
         RunNotFound, ProvenanceMissing, ResultPathMissing, ArtifactCorrupt: as `get_run` raises.
-        CannotReplay: where the rows that it read are in no file that is known.
+        CannotReplay: where the files with the rows that it read are not known.
     """
     if path.suffix != ".zip":
         path = path / f"{run_id}.zip"
@@ -97,10 +96,10 @@ def export_bundle(workspace: Workspace, run_id: UUID, path: Path) -> Path:
 
 
 def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
-    """The files of a bundle by name; raises as `export_bundle`."""
+    """The contents of a bundle by file name; raises as `export_bundle`."""
     run = get_run(workspace, run_id)
     files = {
-        # Who asked for it and who keeps it is not part of what it is.
+        # Who requested or pinned a run is not part of the run.
         "run.json": _json(
             {k: v for k, v in vars(run).items() if k not in ("pin", "requests", "is_current")}
         ),
@@ -134,8 +133,8 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
     problems = bundle_verifier.problems_of(files)
     if problems:
         raise ArtifactCorrupt(
-            f"run {run_id} is not what it was when it was stored: {'; '.join(problems)}; "
-            "`backtest-pipeline replay` finds out what differs"
+            f"run {run_id} has changed since it was stored: {'; '.join(problems)}; run "
+            "`backtest-pipeline replay` to find out what differs"
         )
     return files
 
@@ -161,7 +160,7 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
 
 
 def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
-    """Rows of `backtest_trades` in a stable order of columns, with the bar of each entry."""
+    """Rows of `backtest_trades` in a fixed column order, with the position of each entry's bar."""
     opens = timeframe(tf).period_bounds(ts)[0]
     bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
     kinds = {
@@ -180,7 +179,7 @@ def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
 
 
 def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
-    """Folds of a walk-forward and what doubts of the run were stored."""
+    """Files with a walk-forward's folds and the robustness results, where they are stored."""
     with workspace.database.begin() as connection:
         folds = stored_folds(connection, run.run_id)
         doubts = stored_robustness(connection, run.run_id)
@@ -192,7 +191,7 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
 
 
 def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
-    """The rows that it read, by partition; funding rates; the sources that computed it."""
+    """Files with a run's inputs: rows by partition, funding rates, and source code."""
     with workspace.database.begin() as connection:
         (recorded,) = recorded_runs(connection, [run.run_id])
     artifacts, files = workspace.artifacts, {}
@@ -235,14 +234,14 @@ def _bytes_of(write: Callable[[io.BytesIO], None]) -> bytes:
 
 
 def _written(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(data)
         unfinished.replace(path)
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InvalidInput(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path

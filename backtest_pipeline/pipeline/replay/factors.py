@@ -1,4 +1,4 @@
-"""What two recorded runs were made from, side by side in words; nothing where it is the same."""
+"""How the inputs of two recorded runs differ, in words: configuration, data, code, environment."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun
 from backtest_pipeline.storage.tables.environment import differences
 
 OF_DATA = ("symbol", "timeframe", "funding")
-"""What a configuration says about the data."""
+"""The fields of a configuration that concern the data."""
 
 
 def config_words(one: RecordedRun, other: RecordedRun) -> list[str]:
-    """What was asked otherwise, key by key."""
+    """The settings that differ, key by key."""
     return config_differences(_assumed(one), _assumed(other))
 
 
 def _assumed(run: RecordedRun) -> dict[str, Any]:
-    """A run's configuration without what belongs to its data."""
+    """A run's configuration without the fields that concern its data."""
     return {n: v for n, v in run.config.items() if n not in OF_DATA}
 
 
@@ -37,16 +37,16 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
     """The bars, indicators and funding rates that differ.
 
     Raises:
-        CannotReplay, ArtifactCorrupt: for rows that are not to be had.
+        CannotReplay, ArtifactCorrupt: for rows that are missing or damaged.
     """
     words = []
     if (one.asset, one.timeframe) != (other.asset, other.timeframe):
         words.append(
-            f"other bars altogether: {one.asset}|{one.timeframe} -> {other.asset}|{other.timeframe}"
+            f"different bars: {one.asset}|{one.timeframe} -> {other.asset}|{other.timeframe}"
         )
     funding = [run.config["funding"] for run in (one, other)]
     if funding[0] != funding[1]:
-        words.append(f"funding rates: {funding[0] or 'a flat rate'} -> {funding[1] or 'flat'}")
+        words.append(f"funding rates: {funding[0] or 'flat rate'} -> {funding[1] or 'flat rate'}")
     of_benchmark = one.config["benchmark"] == other.config["benchmark"]
     own = [f"{run.asset}|{run.timeframe}" for run in (one, other)]
     for partition in sorted({*one.dataset_versions, *other.dataset_versions}):
@@ -57,7 +57,7 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
         if versions[0] == versions[1]:
             continue
         if None in versions:
-            words.append(f"{partition} is in one of the benchmarks only")
+            words.append(f"{partition} is in only one of the benchmarks")
             continue
         rows = [_rows(workspace, run, partition) for run in (one, other)]
         words += [f"{partition}: {line}" for line in row_differences(*rows)]
@@ -67,12 +67,12 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
 def code_words(
     workspace: Workspace, runs: Sequence[RecordedRun], codes: tuple[str, str]
 ) -> list[str]:
-    """The versions and source files that differ; nothing where the declared versions are equal.
+    """The versions and source files that differ; empty where the declared versions are equal.
 
     Args:
         workspace: an open store.
         runs: the two runs.
-        codes: uris of the archives of their sources.
+        codes: uris of their source archives.
 
     Raises:
         ArtifactCorrupt: for a damaged archive.
@@ -101,7 +101,7 @@ def environment_words(
 
     Args:
         runs: the two runs.
-        known: environments that were written down, by hash.
+        known: recorded environments, by hash.
     """
     one, other = (run.environment_hash for run in runs)
     engines = (
@@ -113,10 +113,10 @@ def environment_words(
         return engines
     if one in known and other in known:
         return engines + differences(known[one], known[other])
-    return [*engines, f"environment {one} -> {other}; not both were written down"]
+    return [*engines, f"environment {one} -> {other}; they were not both recorded"]
 
 
 def _rows(workspace: Workspace, run: RecordedRun, partition: str) -> Panel:
     asset, _, tf = partition.rpartition("|")
-    snapshots = {name: vars(found) for name, found in Rerun.of(run).snapshots.items()}
+    snapshots = {name: vars(snapshot) for name, snapshot in Rerun.of(run).snapshots.items()}
     return recorded_rows(workspace.artifacts, tf, asset, snapshots, SNAPSHOT_COLUMNS)

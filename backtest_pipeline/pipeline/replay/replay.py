@@ -1,4 +1,4 @@
-"""Replay: stored runs computed again from what they were made from, and compared bit by bit."""
+"""Replay: recompute stored runs from their recorded inputs, and compare the results bit by bit."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from backtest_pipeline.storage.tables.environment import differences, recorded_e
 
 
 class Code(StrEnum):
-    """Whose sources a replay runs."""
+    """Which source code a replay runs: the recorded one, or the installed one."""
 
     RECORDED = "recorded"
     INSTALLED = "installed"
 
     @staticmethod
     def of(name: str) -> Code:
-        """The choice of this name; raises UnknownName where there is none."""
+        """The choice of this name; raises UnknownName for any other."""
         if name not in list(Code):
             raise UnknownName("code", name, list(Code))
         return Code(name)
@@ -61,20 +61,20 @@ class ReplayVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class Replay:
-    """One run, computed again.
+    """The replay of one run.
 
     Attributes:
         run_id: the run.
         name: its signal, asset and timeframe.
-        verdict: whether it gave the stored result, bit by bit, or could not be computed.
-        code: uri of the archive of the sources that ran; empty where none did.
-        is_own_code: whether these are the sources that made the run.
-        is_declared_same: whether these declare the versions that the run was made under.
-        is_own_environment: whether the interpreter and the packages are those that made it.
-        expected: the fingerprint that is stored.
-        found: the fingerprint of the replay, None where there is none.
-        differences: what differs, or why it is impossible, in words.
-        remarks: what else is to be known, such as another environment.
+        verdict: whether it reproduced the stored result bit by bit, or could not be computed.
+        code: uri of the source archive that ran; empty where none did.
+        is_own_code: whether this is the source code that made the run.
+        is_declared_same: whether this code declares the versions that the run was made under.
+        is_own_environment: whether interpreter and packages are those that made the run.
+        expected: the stored fingerprint.
+        found: the fingerprint of the replay, None where it could not be computed.
+        differences: what differs, or why the replay is impossible, in words.
+        remarks: further notes, such as a different environment.
         quarantine: `set`, `lifted`, or empty where nothing changed.
     """
 
@@ -93,37 +93,37 @@ class Replay:
 
     @property
     def is_undeclared_change(self) -> bool:
-        """Whether other sources under the same declared versions give another result."""
+        """Whether different code under the same declared versions gave a different result."""
         is_same = self.verdict is ReplayVerdict.SAME
         return self.is_declared_same and not self.is_own_code and not is_same
 
 
 def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
-    """Compute a stored run again in a fresh process, and compare it with what is stored.
+    """Recompute a stored run in a fresh process, and compare it with the stored result.
 
-    Rows come from the snapshot that the run names, never from today's tables. A result that is not
-    the same puts the run in quarantine, and one that is ends that.
+    Rows come from the snapshot that the run names, never from today's tables. A different result
+    puts the run in quarantine; the same result lifts the quarantine.
 
     Args:
         run_id: the run, or the beginning of its id.
-        code: `recorded` for the sources that made the run, `installed` for today's, which neither
-            set nor end a quarantine.
+        code: `recorded` for the code that made the run; `installed` for today's code, which
+            neither sets nor lifts a quarantine.
 
     Raises:
         UnknownName: for a run that is not stored.
-        ProvenanceMissing: for one that does not say what it was made from.
+        ProvenanceMissing: for a run without recorded inputs.
         StoreError: where the store cannot be read.
     """
     with open_workspace() as workspace:
-        (found,) = replay_runs(workspace, [str(run_id)], code=Code.of(code))
-    return found
+        (replayed,) = replay_runs(workspace, [str(run_id)], code=Code.of(code))
+    return replayed
 
 
 @retried
 def replay_runs(
     workspace: Workspace, run_ids: Sequence[UUID | str], *, code: Code = Code.RECORDED
 ) -> list[Replay]:
-    """As `replay`, for many runs: those of the same code in one process; in the order asked."""
+    """As `replay`, for many runs, in the order given; runs of the same code share a process."""
     with workspace.database.begin() as connection:
         ids = [
             given if isinstance(given, UUID) else find_run_id(connection, given)
@@ -131,41 +131,41 @@ def replay_runs(
         ]
         runs = recorded_runs(connection, ids)
         known = recorded_environments(connection, [run.environment_hash for run in runs])
-    found: dict[UUID, Replay] = {}
+    replays: dict[UUID, Replay] = {}
     todo: dict[str, list[tuple[RecordedRun, Rerun]]] = {}
     for run in runs:
         try:
-            # By timeframe, so that what is read for one run serves the next.
+            # Sorted by timeframe below, so that rows read for one run serve the next.
             todo.setdefault(sources_of(run, code), []).append((run, Rerun.of(run)))
         except CannotReplay as error:
-            found[run.run_id] = _impossible(run, "", str(error))
-    workspace.progress("replay", len(found), len(runs))
-    for uri, together in todo.items():
-        together.sort(key=lambda pair: (pair[1].timeframe, pair[1].asset))
+            replays[run.run_id] = _impossible(run, "", str(error))
+    workspace.progress("replay", len(replays), len(runs))
+    for uri, group in todo.items():
+        group.sort(key=lambda pair: (pair[1].timeframe, pair[1].asset))
         try:
-            answer = rerun(workspace.artifacts, uri, [spec for _, spec in together])
+            response = rerun(workspace.artifacts, uri, [spec for _, spec in group])
         except (CannotReplay, ArtifactCorrupt) as error:
-            found |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in together}
+            replays |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in group}
         else:
-            for run, _ in together:
-                judged = _judged(workspace, run, uri, answer, known.get(run.environment_hash))
-                found[run.run_id] = _settled(workspace, judged)
-        workspace.progress("replay", len(found), len(runs))
-    return [found[run_id] for run_id in ids]
+            for run, _ in group:
+                judged = _judged(workspace, run, uri, response, known.get(run.environment_hash))
+                replays[run.run_id] = _settled(workspace, judged)
+        workspace.progress("replay", len(replays), len(runs))
+    return [replays[run_id] for run_id in ids]
 
 
 def sources_of(run: RecordedRun, code: Code = Code.RECORDED) -> str:
-    """The archive of the sources to run.
+    """The uri of the source archive to run.
 
     Raises:
-        CannotReplay: for a run from before sources were kept.
+        CannotReplay: for a run made before source code was archived.
     """
     if code is Code.INSTALLED:
         return code_on_disk().uri
     if run.code_archive is None:
         raise CannotReplay(
-            f"it was made before sources were kept ({run.code_version}); see with --code installed "
-            "what today's code makes of the same rows"
+            f"it was made before source code was archived ({run.code_version}); use "
+            "--code installed to see what today's code computes from the same rows"
         )
     return run.code_archive
 
@@ -189,30 +189,30 @@ def _judged(
     workspace: Workspace,
     run: RecordedRun,
     uri: str,
-    answer: Answer,
+    response: Answer,
     environment: Mapping[str, Any] | None,
 ) -> Replay:
     """The verdict on one run, and what differs."""
-    found = answer.runs[str(run.run_id)]
-    if "error" in found:
-        return _impossible(run, uri, found["error"])
+    result = response.runs[str(run.run_id)]
+    if "error" in result:
+        return _impossible(run, uri, result["error"])
     own, declared = uri == run.code_archive, _is_declared_same(run, uri)
-    elsewhere = _elsewhere(run, answer, environment)
-    differing = _compared(workspace, run, found)
-    if declared and not elsewhere and found["run_id"] != str(run.run_id):
+    elsewhere = _elsewhere(run, response, environment)
+    differing = _compared(workspace, run, result)
+    if declared and not elsewhere and result["run_id"] != str(run.run_id):
         differing.append(
-            f"its configuration, data and code have the id {found['run_id']}: what is stored of "
-            "them is not what the run was made from"
+            f"its recorded configuration, data and code give run id {result['run_id']}: they are "
+            "not what the run was made from"
         )
-    if declared and found["fingerprint"] != run.fingerprint:
-        differing.insert(0, "the fingerprint is another")
+    if declared and result["fingerprint"] != run.fingerprint:
+        differing.insert(0, "the fingerprint differs")
     remarks = list(elsewhere)
     if not own:
-        remarks.append(f"made by other sources, {run.code_archive}")
+        remarks.append(f"made by different source code, {run.code_archive}")
     if declared and not own and differing:
         remarks.append(_undeclared(run, differing))
     if not run.is_current:
-        remarks.append("no longer current: a newer run of its configuration is stored")
+        remarks.append("no longer current: a newer run of this configuration is stored")
     return Replay(
         run_id=run.run_id,
         name=run.name,
@@ -222,51 +222,51 @@ def _judged(
         is_declared_same=declared,
         is_own_environment=not elsewhere,
         expected=run.fingerprint,
-        found=found["fingerprint"],
+        found=result["fingerprint"],
         differences=tuple(differing),
         remarks=tuple(remarks),
     )
 
 
 def _is_declared_same(run: RecordedRun, uri: str) -> bool:
-    """Whether these sources declare the versions that the run was made under."""
+    """Whether this code declares the versions that the run was made under."""
     is_todays = uri == code_on_disk().uri
     return uri == run.code_archive or (is_todays and run.code_version in todays_run_codes())
 
 
 def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:
-    """What to do about another result under the same declared versions."""
+    """The message about a different result under the same declared versions, and what to do."""
     of_metrics = all(line.split(" ")[0] in METRIC_NAMES for line in differing)
     which = (
         "METRICS_VERSION"
         if of_metrics
         else "ENGINE_VERSION, or SIGNALS_VERSION, FEATURES_VERSION or WALK_FORWARD_VERSION where "
-        "the change is about signals, indicators or the choice of parameters"
+        "the change concerns signals, indicators or the choice of parameters"
     )
     return (
-        "an undeclared change: today's code gives another result and still declares "
+        "undeclared change: today's code gives a different result but still declares "
         f"{run.code_version}. Raise {which}, or undo the change"
     )
 
 
 def _elsewhere(
-    run: RecordedRun, answer: Answer, environment: Mapping[str, Any] | None
+    run: RecordedRun, response: Answer, environment: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
-    """What computes otherwise here than where the run was made; nothing where all is the same."""
-    found = [] if run.engine == answer.engine else [f"{run.engine[1]} -> {answer.engine[1]}"]
+    """How this environment differs from the one that made the run; empty where it does not."""
+    changed = [] if run.engine == response.engine else [f"{run.engine[1]} -> {response.engine[1]}"]
     if environment is not None:
-        found += differences(environment, answer.environment)
-    return (f"made in another environment: {', '.join(found)}",) if found else ()
+        changed += differences(environment, response.environment)
+    return (f"made in a different environment: {', '.join(changed)}",) if changed else ()
 
 
-def _compared(workspace: Workspace, run: RecordedRun, found: Mapping[str, Any]) -> list[str]:
-    """What is stored of a run's result and is not what was found."""
+def _compared(workspace: Workspace, run: RecordedRun, result: Mapping[str, Any]) -> list[str]:
+    """How the stored result differs from the replayed one, in words."""
     with workspace.database.begin() as connection:
         trades = stored_trades(connection, run.run_id)
         metrics = stored_metrics(connection, run.run_id)
-    names = [name for name in found["trades"] if not trades or name in trades[0]]
+    names = [name for name in result["trades"] if not trades or name in trades[0]]
     stored = {name: [trade[name] for trade in trades] for name in names}
-    of_trades = trade_difference(stored, found["trades"], names=("stored", "found"))
+    of_trades = trade_difference(stored, result["trades"], names=("stored", "replayed"))
     differing = [of_trades] if of_trades else []
     try:
         for name, key, value in (
@@ -274,13 +274,13 @@ def _compared(workspace: Workspace, run: RecordedRun, found: Mapping[str, Any]) 
             ("benchmark", "asset", run.asset),
         ):
             values = _stored_curve(workspace, run, name, key, value)
-            if curve_hash(values) != found[name]["sha256"]:
-                differing.append(f"{name}.parquet holds another curve")
+            if curve_hash(values) != result[name]["sha256"]:
+                differing.append(f"{name}.parquet holds a different curve")
     except ArtifactCorrupt as error:
         differing.append(str(error))
-    differing += metric_differences(metrics, found["metrics"])
-    if found["results"] != run.results:
-        differing.append("the stored summary (backtest_runs.results) is another")
+    differing += metric_differences(metrics, result["metrics"])
+    if result["results"] != run.results:
+        differing.append("the stored summary (backtest_runs.results) differs")
     return differing
 
 
@@ -294,7 +294,7 @@ def _stored_curve(
 
 
 def _settled(workspace: Workspace, judged: Replay) -> Replay:
-    """Set or end the run's quarantine, where the replay can tell."""
+    """Set or lift the run's quarantine, where the replay is conclusive."""
     if not judged.is_own_code or judged.verdict is ReplayVerdict.IMPOSSIBLE:
         return judged
     with workspace.database.begin() as connection:
@@ -315,36 +315,37 @@ def _settled(workspace: Workspace, judged: Replay) -> Replay:
 
 @retried
 def replay_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
-    """Replay some of the current runs, and all that are in quarantine.
+    """Replay a sample of the current runs, and all runs in quarantine.
 
     Args:
         workspace: an open store.
-        n_runs: how many at most of those that are in none, drawn without replacement.
-        seed: of the draw.
+        n_runs: maximum number of runs not in quarantine, drawn without replacement.
+        seed: seed of the sample.
 
     Raises:
         InvalidInput: for fewer than one run.
     """
     _require_sample(n_runs)
     with workspace.database.begin() as connection:
-        known = current_run_ids(connection)
-    apart = [run_id for run_id, is_apart in known if is_apart]
-    others = [run_id for run_id, is_apart in known if not is_apart]
+        current = current_run_ids(connection)
+    quarantined = [run_id for run_id, is_apart in current if is_apart]
+    others = [run_id for run_id, is_apart in current if not is_apart]
     drawn = np.random.default_rng(seed).permutation(len(others))[:n_runs]
-    return replay_runs(workspace, [*apart, *(others[i] for i in sorted(drawn))])
+    return replay_runs(workspace, [*quarantined, *(others[i] for i in sorted(drawn))])
 
 
 @retried
 def todays_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
-    """Compute some of the current runs with today's code, where nobody said that it is another.
+    """Replay a sample of the current runs with today's code, to find undeclared changes.
 
-    These are runs that other sources made under the versions that today's declare. One that does
-    not give the same was moved by an undeclared change; the run itself is as sound as before.
+    The sample is of runs made by different source code under the versions that today's code
+    declares. A different result means an undeclared change of the code; the stored run is still
+    valid.
 
     Args:
         workspace: an open store.
-        n_runs: how many at most, drawn without replacement.
-        seed: of the draw.
+        n_runs: maximum number of runs, drawn without replacement.
+        seed: seed of the sample.
 
     Raises:
         InvalidInput: for fewer than one run.
@@ -358,4 +359,4 @@ def todays_sample(workspace: Workspace, n_runs: int, seed: int) -> list[Replay]:
 
 def _require_sample(n_runs: int) -> None:
     if n_runs < 1:
-        raise InvalidInput(f"a sample has one run at least, not {n_runs}")
+        raise InvalidInput(f"the sample size must be at least 1, not {n_runs}")

@@ -1,15 +1,15 @@
-"""A worker that computes recorded runs again: a request on stdin, an answer on stdout, both JSON.
+"""The replay worker: reads a request on stdin, writes the response to stdout, both JSON.
 
-`python -m backtest_pipeline.pipeline.replay.worker` runs on whatever code PYTHONPATH leads to, so
-its two messages are a contract between versions of the code:
+`python -m backtest_pipeline.pipeline.replay.worker` runs on whatever code PYTHONPATH points to, so
+the two messages are a contract between versions of the code:
 
-    request  protocol, artifacts (folder), series (whether curves are wanted), runs: each with
-             key, config (as in `backtest_runs`), asset, timeframe, and snapshots: by partition
-             version, uris and n_rows
-    answer   protocol, code (uri of the archive of the sources that ran), environment, engine,
-             runs: each with key, and either error or run_id, fingerprint, metrics, results,
-             trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
-             values where wanted)
+    request   protocol, artifacts (folder), series (whether to return curves), runs: each with
+              key, config (as in `backtest_runs`), asset, timeframe, and snapshots: version, uris
+              and n_rows by partition
+    response  protocol, code (uri of the source archive that ran), environment, engine,
+              runs: each with key, and either error or run_id, fingerprint, metrics, results,
+              trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
+              values if `series` is set)
 
 It reads nothing but the artifacts, and writes nothing.
 """
@@ -70,10 +70,10 @@ from backtest_pipeline.storage.tables.environment import environment
 PROTOCOL = 1
 
 
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of the requested runs; see the description of this module.
+def respond(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The response to a request; see the module docstring.
 
-    A run that cannot be computed has its error for an answer, and the others are computed.
+    A run that cannot be computed returns its error; the others are computed.
     """
     artifacts = ArtifactStore(Path(request["artifacts"]))
     return {
@@ -81,11 +81,11 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "code": installed_code().uri,
         "environment": environment(),
         "engine": list(engine_identity()),
-        "runs": [_answer_of(artifacts, run, request["series"]) for run in request["runs"]],
+        "runs": [_response_of(artifacts, run, request["series"]) for run in request["runs"]],
     }
 
 
-def _answer_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
+def _response_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     try:
         return {"key": run["key"], **_recomputed(artifacts, run, series)}
     except BacktestError as error:
@@ -100,16 +100,20 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     if terms.walk_forward is None:
         batch = _traded(artifacts, run, panel, signal, terms)
     else:
-        batch = _walked(panel, signal, terms, WalkForwardPlan.of_json(terms.walk_forward))
+        batch = _walk_forward(panel, signal, terms, WalkForwardPlan.of_json(terms.walk_forward))
     versions = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
-    (told,) = configurations([signal], [asset], tf, terms)
+    (configuration,) = configurations([signal], [asset], tf, terms)
     trades = trade_columns(batch.trades)
     return {
-        "run_id": str(run_id_of(told.hash, snapshot_id_of(versions), code_of_config(config))),
+        "run_id": str(
+            run_id_of(configuration.hash, snapshot_id_of(versions), code_of_config(config))
+        ),
         "fingerprint": fingerprints(batch)[0],
-        "metrics": {name: _known(values[0]) for name, values in batch.metrics.items()},
+        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
         "results": json.loads(results_of(batch)[0]),
-        "trades": {name: [_known(value) for value in v.tolist()] for name, v in trades.items()},
+        "trades": {
+            name: [_json_number(value) for value in v.tolist()] for name, v in trades.items()
+        },
         "equity": _curve(batch.panel, batch.equity[0], series),
         "benchmark": _curve(batch.panel, batch.benchmark, series),
     }
@@ -128,7 +132,7 @@ def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> R
 
 
 def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `SimulationSpec`; one that this code does not know is refused by name."""
+    """The fields of a `SimulationSpec`; a field unknown to this code is rejected by name later."""
     return {name: value for name, value in config.items() if name not in _NOT_SIMULATED}
 
 
@@ -145,17 +149,17 @@ def recorded_rows(
     snapshots: Mapping[str, Mapping[str, Any]],
     columns: Sequence[str],
 ) -> Panel:
-    """The rows of one asset, as many as were recorded.
+    """Read the recorded rows of one asset.
 
     Args:
-        artifacts: where they are.
-        tf, asset: whose.
-        snapshots: by partition `version`, `uris` and `n_rows`.
-        columns: of `features.SNAPSHOT_COLUMNS`.
+        artifacts: the artifact store.
+        tf, asset: the partition.
+        snapshots: `version`, `uris` and `n_rows` by partition.
+        columns: columns of `features.SNAPSHOT_COLUMNS`.
 
     Raises:
         InvalidInput: where the partition is not among the snapshots.
-        ArtifactCorrupt: where a file is gone, damaged, or holds other rows than were recorded.
+        ArtifactCorrupt: where a file is missing, damaged, or holds a different number of rows.
     """
     snapshot = snapshots.get(f"{asset}|{tf}")
     if snapshot is None:
@@ -165,7 +169,7 @@ def recorded_rows(
     table = pa.concat_tables(tables)
     if table.num_rows != snapshot["n_rows"]:
         raise ArtifactCorrupt(
-            f"{', '.join(snapshot['uris'])}: {table.num_rows} rows of {asset}|{tf}, and "
+            f"{', '.join(snapshot['uris'])}: {table.num_rows} rows of {asset}|{tf} found, but "
             f"{snapshot['n_rows']} were stored"
         )
     return Panel(
@@ -184,7 +188,7 @@ def _traded(
     signal: SignalRow,
     terms: RunTerms,
 ) -> BatchResult:
-    """One signal in a window."""
+    """Backtest one signal in a window."""
     keep = rows_in(panel, terms.window)
     prices = Panel(
         panel.timeframe, panel.assets, panel.offsets, panel.ts, {n: panel[n] for n in BAR_COLUMNS}
@@ -212,8 +216,10 @@ def _benchmark(
     return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), terms)
 
 
-def _walked(panel: Panel, signal: SignalRow, terms: RunTerms, plan: WalkForwardPlan) -> BatchResult:
-    """Parameters chosen fold by fold, and the test windows traded as one stretch."""
+def _walk_forward(
+    panel: Panel, signal: SignalRow, terms: RunTerms, plan: WalkForwardPlan
+) -> BatchResult:
+    """Run a walk-forward: choose parameters fold by fold, and trade the stitched test windows."""
     (asset,) = panel.assets
     space = space_of(signal.strategy, signal.params)
     question = Question(space, plan.search, plan.objective, terms.config, terms.funding)
@@ -227,34 +233,39 @@ def _walked(panel: Panel, signal: SignalRow, terms: RunTerms, plan: WalkForwardP
 
 
 def _curve(panel: Panel, values: np.ndarray, series: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"sha256": curve_hash(values)}
+    curve: dict[str, Any] = {"sha256": curve_hash(values)}
     if series:
-        found |= {"ts": panel.ts.tolist(), "values": [_known(value) for value in values.tolist()]}
-    return found
+        curve |= {
+            "ts": panel.ts.tolist(),
+            "values": [_json_number(value) for value in values.tolist()],
+        }
+    return curve
 
 
 def curve_hash(values: np.ndarray) -> str:
-    """sha256 of a curve's values as little-endian float64."""
+    """The sha256 of a curve's values as little-endian float64."""
     return hashlib.sha256(np.ascontiguousarray(values, "<f8").data).hexdigest()
 
 
-def _known(value: Any) -> Any:
-    """A value for JSON, which has no NaN."""
+def _json_number(value: Any) -> Any:
+    """A value for JSON, with NaN as None."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main() -> None:
-    """Answer the request on stdin."""
+    """Read the request on stdin, and write the response to stdout."""
     request = json.load(sys.stdin, parse_int=_whole)
     if request["protocol"] != PROTOCOL:
-        raise InvalidInput(f"protocol {request['protocol']} is asked, {PROTOCOL} is known")
-    with redirect_stdout(sys.stderr):  # whatever libraries print
-        found = answer(request)
-    json.dump(found, sys.stdout, allow_nan=False)
+        raise InvalidInput(
+            f"the request uses protocol {request['protocol']}, but this code supports {PROTOCOL}"
+        )
+    with redirect_stdout(sys.stderr):  # libraries may print
+        response = respond(request)
+    json.dump(response, sys.stdout, allow_nan=False)
 
 
 def _whole(digits: str) -> int | float:
-    """A whole number; the database writes a large float as one."""
+    """An integer literal as a number; the database writes large floats without a point."""
     return float(digits) if len(digits) > _MOST_DIGITS else int(digits)
 
 

@@ -1,4 +1,4 @@
-"""Runs computed again in a fresh interpreter, on the code that made them or on today's."""
+"""Recomputes runs in a fresh interpreter, on the code that made them or on today's code."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from backtest_pipeline.storage.artifacts.code_archive import (
 from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun, Snapshot
 
 _WORKER = "backtest_pipeline.pipeline.replay.worker"
-# Old code gets no secret of today, and nothing that leads it to a store: what it reads is at hand.
+# Old code gets no secrets and no store settings: all its inputs are in the artifact folder.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR")
 _TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """One computation to do again.
+    """A run to recompute.
 
     Attributes:
-        key: names it among others.
-        config: what to assume, as `backtest_runs.config` holds it.
-        asset, timeframe: whose bars to trade.
+        key: identifies it within the request.
+        config: its configuration, as in `backtest_runs.config`.
+        asset, timeframe: the partition to trade.
         snapshots: the features to read, by partition.
     """
 
@@ -48,17 +48,17 @@ class Rerun:
 
     @staticmethod
     def of(run: RecordedRun) -> Rerun:
-        """A recorded run as it was.
+        """The request to recompute a recorded run unchanged.
 
         Raises:
-            CannotReplay: where it is not known which files hold its rows.
+            CannotReplay: where the files with its rows are not known.
         """
         for partition, version in run.dataset_versions.items():
             if partition not in run.snapshots:
                 raise CannotReplay(
-                    f"the rows of {partition} that it read (features {version}) are in no file "
-                    "that is known: they were stored before versions were kept, or the table "
-                    "dataset_snapshots has lost them; refresh to have a run that can be replayed"
+                    f"no file is known with the rows of {partition} that it read (features "
+                    f"{version}): they were stored before versions were recorded, or are missing "
+                    "from the table dataset_snapshots; refresh for a run that can be replayed"
                 )
         return Rerun(str(run.run_id), run.config, run.asset, run.timeframe, run.snapshots)
 
@@ -73,7 +73,7 @@ class Rerun:
 
     @property
     def reads(self) -> set[str]:
-        """The artifacts that its inputs are in."""
+        """The artifacts that hold its inputs."""
         uris = {uri for snapshot in self.snapshots.values() for uri in snapshot.uris}
         rates = self.config.get("funding")
         return uris | ({funding_uri(rates)} if rates else set())
@@ -85,12 +85,12 @@ class Rerun:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker found.
+    """The response of a replay worker.
 
     Attributes:
-        environment: as `storage.tables.environment.environment` has it.
+        environment: as `storage.tables.environment.environment` returns it.
         engine: name and version.
-        runs: by key; see `pipeline.replay.worker`.
+        runs: results by key; see `pipeline.replay.worker`.
     """
 
     environment: Mapping[str, Any]
@@ -101,25 +101,25 @@ class Answer:
 def rerun(
     artifacts: ArtifactStore, code: str, runs: Sequence[Rerun], *, series: bool = False
 ) -> Answer:
-    """Compute runs in one fresh process.
+    """Recompute runs in one fresh process.
 
     Args:
-        artifacts: where the rows are.
-        code: uri of the archive of the sources to run; the installed ones run in place.
-        runs: what to compute.
-        series: whether curves are wanted, and not only their hashes.
+        artifacts: the artifact store.
+        code: uri of the source archive to run; the installed code runs in place.
+        runs: the runs to recompute.
+        series: whether to return curves, not only their hashes.
 
     Raises:
-        ArtifactCorrupt: where the archive is gone or damaged.
-        CannotReplay: where that code cannot do it, and why.
+        ArtifactCorrupt: where the archive is missing or damaged.
+        CannotReplay: where that code cannot recompute them, with the reason.
     """
     if code == code_on_disk().uri:
         folder = installed_folder()
     else:
         if f"{_WORKER.replace('.', '/')}.py" not in read_code(artifacts, code).files():
             raise CannotReplay(
-                f"the sources that made it ({code}) are too old to be run again; --code installed "
-                "tells what today's make of the same rows"
+                f"the code that made it ({code}) is too old to be replayed; use --code installed "
+                "to see what today's code computes from the same rows"
             )
         folder = extracted(artifacts, code)
     request = {
@@ -139,13 +139,13 @@ def rerun(
         check=False,
     )
     if process.returncode:
-        (*_, why) = process.stderr.strip().splitlines() or ["it ended without a word"]
-        raise CannotReplay(f"the sources {code} fail here: {why}")
-    found = json.loads(process.stdout)
-    if (found["protocol"], found["code"]) != (PROTOCOL, code):
+        (*_, why) = process.stderr.strip().splitlines() or ["it wrote no error message"]
+        raise CannotReplay(f"the code {code} fails here: {why}")
+    response = json.loads(process.stdout)
+    if (response["protocol"], response["code"]) != (PROTOCOL, code):
         raise CannotReplay(
-            f"other code was run than asked for: {found['code']} and not {code}; is the package "
-            "being changed while it runs?"
+            f"the worker ran code {response['code']}, not {code} as requested: do not change the "
+            "package during a replay; try again"
         )
-    runs_by_key = {run["key"]: run for run in found["runs"]}
-    return Answer(found["environment"], tuple(found["engine"]), runs_by_key)
+    runs_by_key = {run["key"]: run for run in response["runs"]}
+    return Answer(response["environment"], tuple(response["engine"]), runs_by_key)

@@ -1,6 +1,6 @@
-"""Entries that runs did not make, and the plans that runs followed.
+"""Blocked entries of runs, and the plans that runs followed.
 
-Those that read one run raise RunNotFound where it is not stored or is being deleted.
+Functions on one run raise RunNotFound where it is not stored or is being deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backtest_pipeline.storage.run_tables.run_search import require_runs
 def run_blocks(
     workspace: Workspace, run_id: UUID, *, limit: int = 100, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Entries that a run did not make, by number, a row of `block_events` each.
+    """The blocked entries of a run by number, as rows of `block_events`.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -30,22 +30,22 @@ def run_blocks(
 
 def blocks_by_run(
     workspace: Workspace,
-    wanted: BlockFilter | None = None,
+    filters: BlockFilter | None = None,
     *,
     limit: int = 50,
     after: str | None = None,
 ) -> Page[dict[str, Any]]:
-    """Why entries were blocked, run by run; see `storage.run_tables.block_events.count_blocks`.
+    """Blocked entries counted by run; see `storage.run_tables.block_events.count_blocks`.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
     """
     with workspace.database.begin() as connection:
-        return block_events.count_blocks(connection, wanted or BlockFilter(), limit, after)
+        return block_events.count_blocks(connection, filters or BlockFilter(), limit, after)
 
 
 def run_plans(workspace: Workspace, run_id: UUID) -> list[dict[str, Any]]:
-    """The plans that a run followed, in their order, a row of `plan_log` each."""
+    """The plans that a run followed, in order, as rows of `plan_log`."""
     with workspace.database.begin() as connection:
         require_runs(connection, [run_id])
         return block_events.list_plans(connection, run_id)

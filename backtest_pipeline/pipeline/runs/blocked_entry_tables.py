@@ -1,4 +1,4 @@
-"""Blocked entries of a batch as rows, and as the counts in a run's results."""
+"""Blocked entries of a batch as table rows, and as counts in a run's results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def block_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
 
 
 def limit_enforcement(batch: BatchResult) -> list[dict[str, Any]]:
-    """How many entries of each run were blocked, in all and by reason."""
+    """The number of blocked entries of each run, in total and by reason."""
     by_reason = [Counter[str]() for _ in batch.refused]
     reasons = refusal_columns(batch.refusals)["reason"].tolist()
     for column, reason in zip(batch.refusals.column.tolist(), reasons, strict=True):

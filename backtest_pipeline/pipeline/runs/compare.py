@@ -17,12 +17,12 @@ _OF_CODE = ("code_version", "code_archive", "engine", "engine_version", "environ
 
 @dataclass(frozen=True)
 class Compared:
-    """One thing, as each of the runs has it.
+    """One setting, metric or version, with its value in each run.
 
     Attributes:
         name: a path such as `costs.fee_bps`, a metric, a partition, or a column.
         values: in the order of the runs; None where a run has none.
-        changes: of a metric, each value less the first run's; None where one is undefined.
+        changes: for a metric, each value minus the first run's; None where one is undefined.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two or more runs side by side; in all but `metrics` only what differs.
+    """Two or more runs side by side; except for `metrics`, only what differs.
 
     Attributes:
-        runs: in the order asked.
-        config: what was asked for.
-        metrics: all metrics, and what they are worth after all that was tried.
-        data: versions of the features that were read, by partition.
+        runs: in the order given.
+        config: settings of the specs.
+        metrics: all metrics, and their significance given all trials.
+        data: versions of the features read, by partition.
         code: code, engine and environment.
         results_are_equal: whether all have the same trades and equity, bit by bit.
     """
@@ -52,14 +52,14 @@ class RunComparison:
 
 
 def compare_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> RunComparison:
-    """Put stored runs side by side. Why they differ, `explain_diff` finds by computing.
+    """Compare stored runs side by side; `explain_diff` computes why they differ.
 
     Raises:
         InvalidInput: for fewer than two runs.
         RunNotFound, ProvenanceMissing, ResultPathMissing: as `get_run` raises.
     """
     if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
-        raise InvalidInput("a comparison takes two or more runs, each once")
+        raise InvalidInput("a comparison needs two or more different runs: give each run once")
     runs = tuple(get_run(workspace, run_id) for run_id in run_ids)
     made_from = [run.provenance for run in runs]
     return RunComparison(

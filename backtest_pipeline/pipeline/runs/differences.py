@@ -1,4 +1,4 @@
-"""Two runs side by side, in words: their results, and what they were made from."""
+"""Differences between two runs in words: their results, configurations, rows and code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def first_differing_trade(one: Columns, other: Columns) -> int | None:
-    """Position of the first trade that is not the same, bit by bit; None where all are.
+    """Position of the first trade that differs in any bit; None where none does.
 
-    Columns that only one of them has are passed over: they came with another version of the code.
+    Columns that only one side has are ignored: they come from another version of the code.
     """
     shared = [name for name in one if name in other]
     lengths = [len(side["trade_no"]) for side in (one, other)]
@@ -31,7 +31,7 @@ def trade_difference(one: Columns, other: Columns, *, names: tuple[str, str]) ->
 
     Args:
         one, other: the trades of each side.
-        names: what to call the sides, such as `stored` and `found`.
+        names: labels of the sides, such as `stored` and `replayed`.
     """
     i = first_differing_trade(one, other)
     if i is None:
@@ -40,11 +40,11 @@ def trade_difference(one: Columns, other: Columns, *, names: tuple[str, str]) ->
     if i >= min(counts):
         longer = 0 if counts[0] > counts[1] else 1
         entry = stamp((one, other)[longer]["entry_ts"][i])
-        return f"trade {i + 1}, entered {entry}: {names[longer]} only"
+        return f"trade {i + 1}, entered {entry}: only {names[longer]}"
     changed = [n for n in one if n in other and one[n][i] != other[n][i]]
     name = changed[0]
     values = [_shown(name, side[name][i]) for side in (one, other)]
-    others = f", and {len(changed) - 1} more of it" if len(changed) > 1 else ""
+    others = f", and {len(changed) - 1} more columns differ" if len(changed) > 1 else ""
     return (
         f"trade {i + 1}, entered {stamp(one['entry_ts'][i])}: {name} is {values[0]} "
         f"{names[0]} and {values[1]} {names[1]}{others}"
@@ -54,10 +54,10 @@ def trade_difference(one: Columns, other: Columns, *, names: tuple[str, str]) ->
 def first_differing_bar(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
 ) -> int | None:
-    """Stamp of the first bar whose value is not the same, or that only one has; None where none.
+    """Timestamp of the first bar that differs, or that only one curve has; None where none does.
 
     Args:
-        one, other: stamps (int64 microseconds UTC, ascending) and values of each curve.
+        one, other: timestamps (int64 microseconds UTC, ascending) and values of each curve.
     """
     common, of_one, of_other = np.intersect1d(
         one[0], other[0], assume_unique=True, return_indices=True
@@ -69,18 +69,18 @@ def first_differing_bar(
 
 
 def metric_differences(
-    stored: Mapping[str, float | None], found: Mapping[str, float | None]
+    stored: Mapping[str, float | None], replayed: Mapping[str, float | None]
 ) -> list[str]:
-    """The metrics of `found` that are stored otherwise, in words; undefined is None."""
+    """The replayed metrics that differ from the stored ones, in words; undefined is None."""
     return [
-        f"{name} is {_number(stored.get(name))} stored and {_number(value)} found"
-        for name, value in found.items()
+        f"{name} is {_number(stored.get(name))} stored and {_number(value)} replayed"
+        for name, value in replayed.items()
         if stored.get(name) != value
     ]
 
 
 def stamp(ts_us: int) -> str:
-    """A stamp for people."""
+    """A timestamp as text, UTC, to the second."""
     return f"{utc_index(np.array([ts_us]))[0]:%F %T}"
 
 
@@ -93,7 +93,7 @@ def _number(value: Any) -> str:
 
 
 def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two configurations have otherwise, key by key: `costs.fee_bps: 10 -> 20`."""
+    """The settings that differ between two configurations, such as `costs.fee_bps: 10 -> 20`."""
     flat = [dict(leaves(side)) for side in (one, other)]
     return [
         f"{key}: {flat[0].get(key, 'absent')} -> {flat[1].get(key, 'absent')}"
@@ -103,7 +103,7 @@ def config_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values that are no objects, each with its path, such as `costs.fee_bps`."""
+    """The leaf values of a JSON object, each with its path, such as `costs.fee_bps`."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from leaves(inner, f"{path}.{name}" if path else name)
@@ -112,7 +112,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def row_differences(one: Panel, other: Panel) -> list[str]:
-    """Which rows of one asset differ between two versions: restated, appended or removed.
+    """The rows of one asset that differ between two versions, in words.
 
     Args:
         one, other: the rows of the asset in each version, with the same columns.
@@ -127,18 +127,18 @@ def row_differences(one: Panel, other: Panel) -> list[str]:
     derived = np.any(list(unequal.values()), axis=0) & ~bars
     added, gone = np.setdiff1d(other.ts, one.ts), np.setdiff1d(one.ts, other.ts)
     last = one.ts[-1] if len(one) else np.iinfo(np.int64).min
-    found = (
+    changes = (
         (common[bars], "bars restated"),
-        (common[derived], "bars with other indicators and the same prices"),
+        (common[derived], "bars with the same prices but different indicators"),
         (added[added > last], "bars appended"),
-        (added[added <= last], "bars put in between"),
+        (added[added <= last], "bars inserted"),
         (gone, "bars removed"),
     )
     return [
         f"{len(ts)} {what}, from {stamp(int(ts[0]))} to {stamp(int(ts[-1]))}"
         if len(ts) > 1
         else f"1 {what.replace('bars', 'bar', 1)}, {stamp(int(ts[0]))}"
-        for ts, what in found
+        for ts, what in changes
         if len(ts)
     ]
 
@@ -151,16 +151,16 @@ _COMPUTE = ("market", "strategies", "simulation", "research", "pipeline", "stora
 
 
 def code_differences(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]:
-    """The source files that differ, of those that a computation may pass through.
+    """The source files that differ, among those that can affect a result.
 
     Args:
-        one, other: sources by name, such as `backtest_pipeline/market/panel.py`.
+        one, other: source files by name, such as `backtest_pipeline/market/panel.py`.
     """
-    found = []
+    changes = []
     for name in sorted({*one, *other}):
         layer = name.split("/")[1]
         if layer not in _COMPUTE or one.get(name) == other.get(name):
             continue
         how = "added" if name not in one else "removed" if name not in other else "changed"
-        found.append(f"{how} {name}")
-    return found
+        changes.append(f"{how} {name}")
+    return changes

@@ -1,4 +1,4 @@
-"""What a run is: its configuration, its inputs, and the id and hashes that follow from them."""
+"""Identity of a run: its configuration and inputs, and the id and hashes derived from them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
-# Of its own: the first generation of a dataset is its first version.
+# A separate namespace: a dataset's first generation equals its first version.
 _SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
-# All of a trade but the column that it is in.
+# All fields of a trade except the batch column it belongs to.
 _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
 
 
@@ -34,7 +34,7 @@ class Window:
     """Half-open range of UTC dates that a run trades in; None is unbounded.
 
     Raises:
-        BadRange: where it ends before it begins.
+        BadRange: where the end is not after the start.
     """
 
     start: date | None = None
@@ -43,18 +43,18 @@ class Window:
     def __post_init__(self) -> None:
         if self.start and self.end and self.end <= self.start:
             raise BadRange(
-                f"the window ends on {self.end}, which is not after its start {self.start}; "
-                "the end is the day after the last"
+                f"the window's end {self.end} is not after its start {self.start}; give as the "
+                "end the day after the last day to trade"
             )
 
 
 @dataclass(frozen=True)
 class Stretch(Window):
-    """A window that begins or ends within a day: the bars from one stamp to another.
+    """A window that begins or ends within a day: the bars from one timestamp to another.
 
     Attributes:
-        start, end: the days in which it lies, half-open.
-        first_us, last_us: stamps of its first and last bar, microseconds since 1970 UTC.
+        start, end: the days it touches, half-open.
+        first_us, last_us: timestamps of its first and last bar, microseconds since 1970 UTC.
     """
 
     first_us: int = 0
@@ -63,15 +63,15 @@ class Stretch(Window):
 
 @dataclass(frozen=True)
 class RunTerms:
-    """What runs were asked to assume, beside their signals, assets and timeframe.
+    """The terms of runs besides their signals, assets and timeframe.
 
     Attributes:
         config: costs, sizing, stops, direction.
-        window: dates that are traded.
-        benchmark: name of what they are compared with, see `pipeline.stages.benchmark_assets`.
-        funding: rates by symbol, in place of the flat rate.
-        walk_forward: how the parameters of each stretch of bars are chosen, as JSON values; None
-            where they are the signal's.
+        window: dates to trade.
+        benchmark: name of the benchmark, see `pipeline.stages.benchmark_assets`.
+        funding: funding rates by symbol, in place of the flat rate.
+        walk_forward: how parameters are chosen fold by fold, as JSON values; None where they are
+            the signal's own.
     """
 
     config: SimulationConfig
@@ -82,18 +82,18 @@ class RunTerms:
 
     @property
     def split(self) -> str:
-        """The kind of bars that are traded, as `backtest_runs.split` has it."""
+        """The value of `backtest_runs.split`: `full`, or `walk_forward` for out-of-sample bars."""
         return "full" if self.walk_forward is None else "walk_forward"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One run's spec with everything resolved, as `backtest_runs.config` has it.
+    """One run's fully resolved spec, as stored in `backtest_runs.config`.
 
     Attributes:
-        config: all of it, values at their default included; a plain run's is a `RunSpec`.
-        identifying: what its ids follow from: the same without what is at its default, so that a
-            field that is added changes no id.
+        config: all fields, defaults included; for a plain run the fields of a `RunSpec`.
+        identifying: the fields that ids are hashed from: those not at their default, so that adding
+            a field changes no id.
     """
 
     config: dict[str, Any]
@@ -106,7 +106,7 @@ class Configuration:
 
     @property
     def hash(self) -> str:
-        """Names the configuration: a newer run of the same one takes the place of an older."""
+        """Hash of the configuration; a newer run with the same hash replaces an older one."""
         return hash_of(self.identifying)
 
 
@@ -125,23 +125,23 @@ def configurations(
         shared |= {"kind": "walkforward", "walk_forward": dict(terms.walk_forward)}
     short = without_defaults(shared)
     funding = [terms.funding.version(asset) if terms.funding else None for asset in assets]
-    found = []
+    all_of_them = []
     for signal in signals:
         whole = all_params(signal, terms)
         differing = _differing_params(signal, whole, terms)
         for asset, rates in zip(assets, funding, strict=True):
             own = {"strategy": signal.strategy, "symbol": asset}
-            found.append(
+            all_of_them.append(
                 Configuration(
                     {**own, "params": whole, "funding": rates, **shared},
                     {**own, "params": differing, **({"funding": rates} if rates else {}), **short},
                 )
             )
-    return found
+    return all_of_them
 
 
 def all_params(signal: SignalRow, terms: RunTerms) -> dict[str, Any]:
-    """All parameters of a signal, its strategy's defaults included; of a walk-forward the axes."""
+    """All parameters of a signal with defaults; of a walk-forward, the values to choose from."""
     if terms.walk_forward is not None:
         return dict(signal.params)
     return strategy_of(signal.strategy).parse(signal.params).model_dump()
@@ -157,7 +157,7 @@ def _differing_params(
 
 
 def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration differs from the defaults; of sizing against those of its mode."""
+    """The settings not at their default; sizing is compared with the defaults of its mode."""
     kept = {}
     for name, value in config.items():
         usual: Any = _defaults().get(name)
@@ -183,22 +183,22 @@ def simulation_config(config: SimulationConfig) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON that is the same text for the same value."""
+    """Canonical JSON: the same value always gives the same text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def hash_of(value: Any) -> str:
-    """Hash of a JSON value."""
+    """Hash of a JSON value, 32 hex digits."""
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=16).hexdigest()
 
 
 def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
-    """The id that follows from all that can change the result.
+    """The run id: a hash of all that can change the result.
 
     Args:
-        config: the hash of a `Configuration`.
-        snapshot_id: of the rows that were read.
-        code: as `pipeline.versions.run_code` gives it.
+        config: hash of a `Configuration`.
+        snapshot_id: hash of the dataset versions that were read.
+        code: as `pipeline.versions.run_code` returns it.
     """
     return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
 
@@ -206,12 +206,11 @@ def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
 def series_id_of(config: str, generations: Mapping[str, str], code: str) -> uuid.UUID:
     """The id that runs of one configuration share while their bars are only appended to.
 
-    It follows from all that `run_id_of` follows from, with the generation of each dataset in the
-    place of its version.
+    It is hashed like `run_id_of`, with each dataset's generation in place of its version.
 
     Args:
-        config, code: as `run_id_of` takes them.
-        generations: of the datasets that are read, by partition.
+        config, code: as in `run_id_of`.
+        generations: generations of the datasets that are read, by partition.
     """
     return uuid.uuid5(_SERIES, str(run_id_of(config, snapshot_id_of(generations), code)))
 
@@ -222,12 +221,12 @@ def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:
 
 
 def fingerprints(batch: BatchResult) -> list[str]:
-    """For each column the sha256 over all that it came to, in canonical bytes.
+    """The fingerprint of each column's result: a sha256 in canonical bytes.
 
-    That is its trades with every number of them (prices, sizes, costs, funding, excursions, why
-    they ended), its equity and its benchmark's at each bar, the order that is pending, whether it
-    was liquidated, and how many entries were refused. Numbers are little-endian float64, with one
-    NaN and one zero.
+    It covers every field of every trade (prices, sizes, costs, funding, excursions, exit reasons),
+    the equity and the benchmark at each bar, the pending order, whether the account was liquidated,
+    and the number of blocked entries. Numbers are little-endian float64, with a single NaN and a
+    single zero.
     """
     trades = batch.trades
     log = np.column_stack([np.asarray(getattr(trades, name), "<f8") for name in _FINGERPRINTED])
@@ -250,7 +249,7 @@ def fingerprints(batch: BatchResult) -> list[str]:
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
-    """Little-endian float64 with one NaN and one zero."""
+    """Little-endian float64 with a single NaN and a single zero."""
     numbers = np.ascontiguousarray(values, "<f8") + 0.0  # -0.0 becomes 0.0
     np.copyto(numbers, np.nan, where=np.isnan(numbers))
     return numbers

@@ -1,4 +1,4 @@
-"""A simulated batch as the tables and files that are published of it."""
+"""Builds the tables and files that are published of a simulated batch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_r
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is: configuration as canonical JSON, its hash, data and code."""
+    """What identifies a run: its configuration (canonical JSON) and its hash, data and code."""
 
     run_id: UUID
     series_id: UUID
@@ -61,11 +61,11 @@ def identify_runs(
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
-    `compared` are the datasets that a benchmark was made from, by partition.
+    `compared` are the datasets that the benchmark was built from, by partition.
     """
     used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
-    versions = [{key: found.version for key, found in read.items()} for read in used]
-    generations = [{key: found.generation for key, found in read.items()} for read in used]
+    versions = [{key: version.version for key, version in read.items()} for read in used]
+    generations = [{key: version.generation for key, version in read.items()} for read in used]
     made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
     codes = {
         signal.strategy: run_code(
@@ -96,12 +96,12 @@ class Publication:
     """A batch ready to be published.
 
     Attributes:
-        uri: the artifact directory, named by the runs in it.
+        uri: the artifact directory, named by a hash of its run ids.
         files: its Parquet files.
-        terms: what the runs assume.
+        terms: terms of the runs.
         runs, trades, metrics: rows of the tables of the same names.
         blocks: rows of `block_events`.
-        trials: the runs as entries of the ledger, in the same order.
+        trials: the runs as rows of the trial ledger, in the same order.
     """
 
     uri: str
@@ -115,7 +115,7 @@ class Publication:
 
     @property
     def run_ids(self) -> list[UUID]:
-        """The runs, in the order of the tables."""
+        """The run ids, in the order of the tables."""
         return [UUID(run_id) for run_id in self.runs["run_id"].to_pylist()]
 
 
@@ -129,9 +129,9 @@ def publication_of(
     trials: pa.Table,
     uri: str | None = None,
 ) -> Publication:
-    """Rows and files of all runs of a batch; column `c` of the batch is `identities[c]`.
+    """Rows and files of all runs in a batch; column `c` of the batch is `identities[c]`.
 
-    The directory is named by the runs, unless `uri` names one that holds them already.
+    The directory is named by a hash of the run ids, unless `uri` names one that holds them already.
     """
     tf = batch.panel.timeframe.name
     run_ids = [str(identity.run_id) for identity in identities]

@@ -1,8 +1,8 @@
-"""Stored results: found, read and kept.
+"""Stored runs: list, read and pin them.
 
-Every function raises RunNotFound for a run that is not stored or is being deleted, and those that
-read series ResultPathMissing where its artifacts are gone and ArtifactCorrupt where they are
-damaged. Times are UTC, fractions are not percent, undefined is None.
+Every function raises RunNotFound for a run that is not stored or is being deleted; those that read
+series also raise ResultPathMissing where its artifacts are missing and ArtifactCorrupt where they
+are damaged. Times are UTC, ratios are fractions (not percent), undefined values are None.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ PROVENANCE = (
 
 @dataclass(frozen=True)
 class RunDetail:
-    """All that is known of a run but its series.
+    """All stored details of a run except its series.
 
     Attributes:
         run_id: its id.
-        signal_name, strategy, params: what was traded by.
-        symbol, timeframe, split, window, direction: what was traded; the window as dates,
-            half-open, None unbounded.
-        first_ts, last_ts, n_bars: the bars.
-        status, started_at, completed_at: how it went.
+        signal_name, strategy, params: the strategy and its parameters.
+        symbol, timeframe, split, window, direction: what was traded; the window as half-open
+            dates, None where unbounded.
+        first_ts, last_ts, n_bars: first and last bar (close timestamps), and their number.
+        status, started_at, completed_at: status and times of the computation.
         is_current: whether no newer run of its configuration is stored.
-        config: all that was asked for, JSON values.
-        results: summary, count of trades, what is pending, as JSON values.
-        metrics: those of the dictionary, None where undefined.
-        significance: what they are worth after all that was tried, None where undefined.
+        config: its full configuration as JSON values.
+        results: summary, number of trades and pending order, as JSON values.
+        metrics: metrics of docs/metrics.md, None where undefined.
+        significance: significance metrics, given all trials, None where undefined.
         undefined: why a metric is None, by name.
-        provenance: what it was made from, by which code, where; `environment` in full.
-        walk_forward: what its folds say together; None for a run over plain bars.
-        artifact_uri: where its series lie.
-        pin: who keeps it, since when, and why; None where nobody does.
-        requests: who asked for it on demand, and when first.
-        quarantine: what a replay found otherwise; None where nothing was.
+        provenance: its inputs, code and environment; `environment` in full.
+        walk_forward: summary of its folds; None for a plain backtest.
+        artifact_uri: location of its series.
+        pin: who pinned it, when and why; None where nobody did.
+        requests: who requested it on demand, and when first.
+        quarantine: how a replay differed; None where the run is not in quarantine.
     """
 
     run_id: UUID
@@ -92,34 +92,34 @@ class RunDetail:
 
     @property
     def name(self) -> str:
-        """The run for people."""
+        """The run's signal, asset and timeframe, for display."""
         return f"{self.signal_name} on {self.symbol}|{self.timeframe}"
 
 
 def list_runs(
     workspace: Workspace,
-    wanted: RunFilter | None = None,
+    filters: RunFilter | None = None,
     *,
     limit: int = 50,
     after: str | None = None,
 ) -> Page[dict[str, Any]]:
-    """Runs, the newest first; see `storage.run_tables.run_search.list_runs` for the columns.
+    """List runs, newest first; see `storage.run_tables.run_search.list_runs` for the columns.
 
     Args:
         workspace: the open store.
-        wanted: which; all where None.
-        limit: rows of the page, 1000 at most.
-        after: the `next` of the page before.
+        filters: the runs to list; all where None.
+        limit: rows per page, at most 1000.
+        after: `next` of the previous page.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
     """
     with workspace.database.begin() as connection:
-        return run_search.list_runs(connection, wanted or RunFilter(), limit, after)
+        return run_search.list_runs(connection, filters or RunFilter(), limit, after)
 
 
 def find_runs(workspace: Workspace, given: Sequence[str]) -> list[UUID]:
-    """The ids that begin as given; raises UnknownName where none does, or more than one."""
+    """The full run ids for these beginnings of ids; raises UnknownName unless each is unique."""
     with workspace.database.begin() as connection:
         return [find_run_id(connection, start) for start in given]
 
@@ -129,8 +129,8 @@ def get_run(workspace: Workspace, run_id: UUID) -> RunDetail:
 
     Raises:
         RunNotFound: where it is not stored, or is being deleted.
-        ProvenanceMissing: where it does not say what it was made from.
-        ResultPathMissing: where its artifacts are gone.
+        ProvenanceMissing: where its inputs are not recorded.
+        ResultPathMissing: where its artifacts are missing.
     """
     with workspace.database.begin() as connection:
         row = run_search.read_run(connection, run_id)
@@ -140,7 +140,7 @@ def get_run(workspace: Workspace, run_id: UUID) -> RunDetail:
 
 
 def detail_of(row: Mapping[str, Any]) -> RunDetail:
-    """A row of `storage.run_tables.run_search.read_run`, sorted."""
+    """A row of `storage.run_tables.run_search.read_run` as a RunDetail."""
     stored = row["metrics"] or {}
     same = (
         *("run_id", "signal_name", "strategy", "params", "symbol", "split", "direction"),
@@ -163,16 +163,16 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
 
 
 def _numbers(stored: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Metrics by name; of JSON, which makes no difference between 1 and 1.0."""
+    """Metrics by name, as floats: JSON does not distinguish 1 from 1.0."""
     return {name: None if (v := stored.get(name)) is None else float(v) for name in names}
 
 
 def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:
     if workspace.artifacts.gone([f"{row['artifact_uri']}/{MANIFEST}"]):
         raise ResultPathMissing(
-            f"the series of run {row['run_id']} are gone: there is no {row['artifact_uri']} among "
-            "the artifacts; ask for the run again to have them made anew, or bring them back from "
-            "a backup"
+            f"the series of run {row['run_id']} are missing: there is no {row['artifact_uri']} "
+            "among the artifacts; run the backtest again to recreate them, or restore them from a "
+            "backup"
         )
 
 
@@ -184,7 +184,7 @@ def _row(workspace: Workspace, run_id: UUID) -> dict[str, Any]:
 def run_trades(
     workspace: Workspace, run_id: UUID, *, limit: int = 100, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Trades of a run by number, a row of `backtest_trades` each.
+    """The trades of a run by number, as rows of `backtest_trades`.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -195,7 +195,7 @@ def run_trades(
 
 
 def run_equity(workspace: Workspace, run_id: UUID, *, points: int | None = None) -> pa.Table:
-    """Columns ts, equity and benchmark of a run by bar; thinned as `run_timeseries` does."""
+    """Equity and benchmark of a run by bar, columns ts, equity, benchmark; see `run_timeseries`."""
     return run_timeseries(workspace, run_id, ("equity", "benchmark"), points=points)
 
 
@@ -206,17 +206,17 @@ def run_timeseries(
     *,
     points: int | None = None,
 ) -> pa.Table:
-    """Series of a run by bar: `ts` (close stamps), then the named ones.
+    """Series of a run by bar: `ts` (close timestamps), then the named columns.
 
     Args:
         workspace: the open store.
-        run_id: whose.
-        names: of `equity` and `benchmark` (quote currency), `drawdown` (fraction below the peak),
-            `exposure` (value held over equity, negative when short).
-        points: bars to give at most; those where a series is highest and lowest stay.
+        run_id: the run.
+        names: any of `equity` and `benchmark` (quote currency), `drawdown` (fraction below the
+            peak), `exposure` (position value over equity, negative when short).
+        points: maximum number of bars; each series' highs and lows are kept.
 
     Raises:
-        InvalidInput: for too few points to hold the extremes.
+        InvalidInput: for too few points to keep the extremes.
     """
     table = stored_series(workspace, _row(workspace, run_id)).select(["ts", *names])
     if points is None:
@@ -225,7 +225,7 @@ def run_timeseries(
 
 
 def stored_series(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
-    """`ts` and all SERIES of a run by its row, as they are stored."""
+    """`ts` and all SERIES of the run with this row, as stored."""
     _require_artifacts(workspace, row)
     read, uri = workspace.artifacts.read_table, row["artifact_uri"]
     own = [("run_id", "==", str(row["run_id"]))]
@@ -240,7 +240,7 @@ def run_monthly(workspace: Workspace, run_id: UUID) -> pa.Table:
 
 
 def stored_monthly(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
-    """Monthly returns of a run by its row."""
+    """Monthly returns of the run with this row, as stored."""
     _require_artifacts(workspace, row)
     return workspace.artifacts.read_table(
         row["artifact_uri"],
@@ -251,35 +251,35 @@ def stored_monthly(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
 
 
 def run_rolling(workspace: Workspace, run_id: UUID, window: int = 90) -> pa.Table:
-    """Daily figures of a run over the `window` days before each day's end.
+    """Rolling return, volatility and Sharpe ratio of a run, over `window` days up to each day.
 
     Returns:
-        Columns `day` (the UTC date at whose end the window ends), `total_return` (fraction),
-        `annual_volatility` (fraction a year) and `sharpe` (per year), by the formulas of
-        docs/metrics.md; NULL where undefined, no row where there are fewer days.
+        Columns `day` (UTC date on which the window ends), `total_return` (fraction),
+        `annual_volatility` (annualized, fraction) and `sharpe` (annualized), by the formulas of
+        docs/metrics.md; NULL where undefined, empty where the run has fewer days.
 
     Raises:
         InvalidInput: for a window of fewer than two days.
     """
     table = stored_series(workspace, _row(workspace, run_id))
     daily = daily_equity(table["ts"].cast(pa.int64()).to_numpy(), table["equity"].to_numpy())
-    found = rolling_statistics(daily.equity, window)
+    figures = rolling_statistics(daily.equity, window)
     days = daily.day[window:].astype("M8[D]")
     return pa.table(
         {
             "day": pa.array(days),
-            **{name: pa.array(v, mask=~np.isfinite(v)) for name, v in found.items()},
+            **{name: pa.array(v, mask=~np.isfinite(v)) for name, v in figures.items()},
         }
     )
 
 
 def pin(workspace: Workspace, run_ids: Sequence[UUID], user: str, note: str = "") -> None:
-    """Have retention keep runs; raises RunNotFound, and pins none, where one is not stored."""
+    """Pin runs against retention; raises RunNotFound, and pins none, if one is not stored."""
     with workspace.database.begin() as connection:
         run_search.pin_runs(connection, run_ids, user, note)
 
 
 def unpin(workspace: Workspace, run_ids: Sequence[UUID]) -> None:
-    """Unpin runs: retention may delete them; raises RunNotFound where one is not stored."""
+    """Unpin runs, so that retention may delete them; raises RunNotFound if one is not stored."""
     with workspace.database.begin() as connection:
         run_search.unpin_runs(connection, run_ids)

@@ -1,4 +1,4 @@
-"""A stored run as people look at it: its page, and the files that it is made of."""
+"""A stored run as an HTML page, and its artifact files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRADES = 50
 
 
 def run_report(workspace: Workspace, run_id: UUID) -> str:
-    """The run as one HTML page that loads nothing; raises as `runs.query.get_run`."""
+    """The run as a self-contained HTML page; raises as `runs.query.get_run`."""
     run = get_run(workspace, run_id)
     series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
     trades = run_trades(workspace, run_id, limit=_TRADES)
@@ -46,14 +46,14 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
 
 
 def run_artifact(workspace: Workspace, run_id: UUID, name: str) -> bytes:
-    """A file of a run's artifacts, checked against the manifest.
+    """Read a file of a run's artifacts, checked against the manifest.
 
-    Runs that were computed together share their files: a table says by `run_id` whose a row is.
+    Runs that were computed together share files; the column `run_id` says whose a row is.
 
     Args:
         workspace: the open store.
-        run_id: whose.
-        name: as the manifest lists it; no other name reaches the store.
+        run_id: the run.
+        name: file name as listed in the manifest; any other name is rejected.
 
     Raises:
         UnknownName: for a name that the manifest does not list.
@@ -79,10 +79,10 @@ def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
     if synthetic:
         yield "The bars are synthetic: results on them say nothing about a real market."
     if run.quarantine:
-        yield f"In quarantine: a replay gave another result ({run.quarantine['reason']})."
+        yield f"In quarantine because a replay gave a different result: {run.quarantine['reason']}"
     if run.results.get("liquidated"):
         yield "The account was liquidated."
     if blocked := run.results.get("blocked_entries"):
-        yield f"Blocked entries: {blocked:,}, which the account could not carry."
+        yield f"Blocked entries: {blocked:,}; the run's blocked entries list the reasons."
     if not run.is_current:
         yield "A newer run of this configuration is stored."

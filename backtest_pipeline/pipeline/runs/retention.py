@@ -1,7 +1,7 @@
-"""Old results go: chosen first, then their artifacts, then their rows, each step for itself.
+"""Retention: delete old results in separate steps: mark runs, remove artifacts, delete rows.
 
-Whatever is interrupted, the next retention takes up: runs that were chosen are marked and seen by
-nobody, a row goes only after its artifacts, and an artifact that no row names is swept.
+After an interruption the next retention continues: marked runs are hidden from all readers, a row
+is deleted only after its artifacts, and artifacts that no row names are swept.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from backtest_pipeline.market.errors import ArtifactError, InvalidInput
 from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
-from backtest_pipeline.storage.postgres.removals import remove_alone
+from backtest_pipeline.storage.postgres.removals import lock_for_removal
 from backtest_pipeline.storage.run_tables import retention
 from backtest_pipeline.storage.run_tables.run_search import require_runs
 
 logger = logging.getLogger(__name__)
 
-# Publishers wait while so many go, and no longer.
+# Publishers wait while this many are removed.
 _FOLDERS_AT_ONCE = 20
 _ARTIFACTS_AT_ONCE = 200
 RETENTION_VERSION = 1
-"""Raise it when other results are kept or go."""
+"""Raise it when the rules of which results are kept change."""
 _WRITTEN_LATELY = timedelta(hours=1)
 _STEPS = 5
 
 
 @dataclass(frozen=True)
 class Removed:
-    """Files of one kind that went."""
+    """Files of one kind that were removed."""
 
     files: int
     bytes: int
@@ -43,13 +43,13 @@ class Removed:
 
 @dataclass(frozen=True)
 class RetentionReport:
-    """What a retention did, or would do.
+    """What a retention removed, or would remove.
 
     Attributes:
-        cutoff: results that ended before it were old.
-        dry_run: whether nothing was changed.
-        rows: how many went, by kind: runs, portfolios, folds, jobs, snapshots, environments.
-        files: what went of the artifacts, by the folder below their root.
+        cutoff: results completed before it count as old.
+        dry_run: whether nothing was removed.
+        rows: rows removed by kind: runs, portfolios, folds, jobs, snapshots, environments.
+        files: artifacts removed, by top-level folder.
         left: artifacts that could not be removed, and why; the next retention tries again.
     """
 
@@ -61,7 +61,7 @@ class RetentionReport:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all files that went."""
+        """Total bytes of the removed files."""
         return sum(removed.bytes for removed in self.files.values())
 
 
@@ -76,7 +76,7 @@ class _Artifact:
 
 @dataclass
 class _Tally:
-    """What has gone so far."""
+    """What has been removed so far."""
 
     artifacts: Mapping[str, _Artifact]
     rows: Counter[str] = field(default_factory=lambda: Counter(runs=0))
@@ -97,25 +97,25 @@ class _Tally:
 def retain(
     workspace: Workspace, *, days: float, dry_run: bool = False, now: datetime | None = None
 ) -> RetentionReport:
-    """Remove what is older than so many days, and what nothing needs any more.
+    """Delete results older than `days`, and whatever nothing needs any more.
 
-    Runs go that ended before, unless they are pinned, of a partition's last refresh, members of a
-    portfolio that stays, or results of a job that has not ended. With them go portfolios that are
-    not current, jobs that ended, snapshots, sources and environments that nothing stored was made
-    from, and files that no row names and that were not written within the last hour. The ledger of
-    trials and leaderboards stay.
+    Deletes runs completed before the cutoff, unless they are pinned, belong to a partition's latest
+    refresh, are members of a kept portfolio, or are results of an unfinished job. Also deletes
+    old portfolios that are not current, old finished jobs, snapshots, source archives and
+    environments that no stored result was made from, and files that no row names, unless written
+    within the last hour. The trial ledger and the leaderboards are kept.
 
     Args:
-        workspace: the open store; told of each step.
-        days: results that ended longer ago are old.
-        dry_run: only find out what would go.
-        now: the time; that of the clock where None.
+        workspace: the open store; its `progress` is called after each step.
+        days: results completed longer ago are old.
+        dry_run: only report what would be removed.
+        now: the current time; the system clock's where None.
 
     Raises:
-        InvalidInput: for days that are not above 0.
+        InvalidInput: for `days` not above 0.
     """
     if not days > 0:
-        raise InvalidInput(f"results are kept for more than 0 days, not {days:g}")
+        raise InvalidInput(f"days must be above 0, not {days:g}")
     now = now or datetime.now(UTC)
     cutoff = now.astimezone(UTC) - timedelta(days=days)
     settled = now - _WRITTEN_LATELY
@@ -125,13 +125,13 @@ def retain(
         return tally.report(cutoff, dry_run=True)
     workspace.progress("retention", 0, _STEPS)
     with workspace.database.begin() as connection:
-        remove_alone(connection)
+        lock_for_removal(connection)
         retention.capture_aged(connection, cutoff)
     workspace.progress("retention", 1, _STEPS)
     _finish_captured(workspace, tally)
     workspace.progress("retention", 2, _STEPS)
     with workspace.database.begin() as connection:
-        remove_alone(connection)
+        lock_for_removal(connection)
         tally.rows.update(retention.delete_aged(connection, cutoff))
     workspace.progress("retention", 3, _STEPS)
     _sweep(workspace, tally, settled)
@@ -142,19 +142,19 @@ def retain(
 
 
 def delete_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> int:
-    """Delete runs with all that is theirs, whatever their age; returns how many.
+    """Delete runs with their rows and files, whatever their age; returns how many.
 
     Raises:
         RunNotFound: for a run that is not stored.
-        InvalidInput: for a run that has to stay, and why; none is deleted then.
+        InvalidInput: for a run that must be kept, with the reason; no run is deleted then.
     """
     with workspace.database.begin() as connection:
-        remove_alone(connection)
+        lock_for_removal(connection)
         require_runs(connection, run_ids)
         reasons = retention.reasons_to_keep(connection, run_ids)
         if reasons:
             named = "; ".join(f"run {run_id} {why}" for run_id, why in sorted(reasons.items()))
-            raise InvalidInput(f"cannot be deleted: {named}; nothing was deleted")
+            raise InvalidInput(f"nothing was deleted, because some runs must be kept: {named}")
         retention.capture(connection, run_ids)
     tally = _Tally({})
     _finish_captured(workspace, tally)
@@ -164,7 +164,7 @@ def delete_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> int:
 
 
 def retention_summary(report: RetentionReport) -> Summary:
-    """What a retention did, for the page of its asset."""
+    """What a retention removed, as metadata of its Dagster asset."""
     return Summary(
         {
             "cutoff": report.cutoff.isoformat(),
@@ -185,9 +185,9 @@ def retention_summary(report: RetentionReport) -> Summary:
 
 
 def _rehearse(workspace: Workspace, tally: _Tally, cutoff: datetime, settled: datetime) -> None:
-    """Take all steps in one transaction that is undone, and remove nothing."""
+    """Run all steps in one transaction that is rolled back, removing nothing."""
     with workspace.database.begin() as connection:
-        remove_alone(connection)
+        lock_for_removal(connection)
         before = connection.begin_nested()
         retention.capture_aged(connection, cutoff)
         folders = retention.captured_folders(connection)
@@ -200,13 +200,14 @@ def _rehearse(workspace: Workspace, tally: _Tally, cutoff: datetime, settled: da
 
 
 def _finish_captured(workspace: Workspace, tally: _Tally) -> None:
-    """Remove the artifacts of captured runs, then the runs whose artifacts are gone."""
+    """Remove the artifacts of marked runs, then delete the runs whose artifacts are gone."""
     last = ""
     while True:
         with workspace.database.begin() as connection:
-            # Who publishes one of these runs at the same time has it whole: either its rows are
-            # there before we look whether the directory is needed, or its files come after.
-            remove_alone(connection)
+            # A process publishing one of these runs at the same time keeps it complete: either its
+            # rows are there before we check whether the directory is needed, or it writes its
+            # files afterwards.
+            lock_for_removal(connection)
             folders = retention.captured_folders(connection, last, _FOLDERS_AT_ONCE)
             if not folders:
                 return
@@ -217,25 +218,25 @@ def _finish_captured(workspace: Workspace, tally: _Tally) -> None:
 
 
 def _sweep(workspace: Workspace, tally: _Tally, settled: datetime) -> None:
-    """Remove what no row names, looking again before each removal."""
+    """Remove artifacts that no row names, checking again before each removal."""
     with workspace.database.begin() as connection:
-        found = retention.unreferred(_old(tally, settled), retention.referred_to(connection))
-    for i in range(0, len(found), _ARTIFACTS_AT_ONCE):
+        unreferred = retention.unreferred(_old(tally, settled), retention.referred_to(connection))
+    for i in range(0, len(unreferred), _ARTIFACTS_AT_ONCE):
         with workspace.database.begin() as connection:
-            remove_alone(connection)
+            lock_for_removal(connection)
             known = retention.referred_to(connection)
-            still = retention.unreferred(found[i : i + _ARTIFACTS_AT_ONCE], known)
+            still = retention.unreferred(unreferred[i : i + _ARTIFACTS_AT_ONCE], known)
             _removed(workspace, still, tally)
 
 
 def _removed(workspace: Workspace, uris: Iterable[str], tally: _Tally) -> list[str]:
-    """Those of the artifacts that could be removed."""
+    """Remove these artifacts; returns those that could be removed."""
     gone = []
     for uri in uris:
         try:
             workspace.artifacts.remove(uri)
         except ArtifactError as error:
-            logger.warning("%s stays: %s", uri, error)
+            logger.warning("could not remove artifact %s: %s", uri, error)
             tally.left[uri] = str(error)
         else:
             gone.append(uri)
@@ -244,7 +245,7 @@ def _removed(workspace: Workspace, uris: Iterable[str], tally: _Tally) -> list[s
 
 
 def _old(tally: _Tally, settled: datetime) -> list[str]:
-    """Artifacts that are there still, and of which nothing was written lately."""
+    """Artifacts that still exist and were not written to recently."""
     return sorted(
         uri
         for uri, artifact in tally.artifacts.items()
@@ -253,19 +254,19 @@ def _old(tally: _Tally, settled: datetime) -> list[str]:
 
 
 def _artifacts(stored: Iterable[StoredFile]) -> dict[str, _Artifact]:
-    """What this package has written, by uri: files, and directories with a manifest as one."""
+    """The artifacts of this package by uri; a directory with a manifest counts as one."""
     files = [file for file in stored if file.uri.split("/")[0] in retention.KINDS]
     folders = {
         str(PurePosixPath(file.uri).parent)
         for file in files
         if PurePosixPath(file.uri).name == MANIFEST
     }
-    found: dict[str, _Artifact] = {}
+    artifacts: dict[str, _Artifact] = {}
     for file in files:
         parents = [str(parent) for parent in reversed(PurePosixPath(file.uri).parents)]
         uri = next((parent for parent in parents if parent in folders), file.uri)
-        before = found.get(uri, _Artifact(0, 0, file.modified))
-        found[uri] = _Artifact(
+        before = artifacts.get(uri, _Artifact(0, 0, file.modified))
+        artifacts[uri] = _Artifact(
             before.files + 1, before.bytes + file.bytes, max(before.modified, file.modified)
         )
-    return found
+    return artifacts

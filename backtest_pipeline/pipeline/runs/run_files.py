@@ -1,4 +1,4 @@
-"""The files of runs: their series, and what they are computed from beside snapshots."""
+"""Artifacts of runs: their series, source code and funding rates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _RATES = "rates.parquet"
 
 
 def keep_files(artifacts: ArtifactStore, published: Publication) -> None:
-    """Have among the artifacts the series of runs and what it takes to replay them.
+    """Store the series of runs and the inputs needed to replay them among the artifacts.
 
-    What is there stays. Snapshots of the features are there already, for the runs were computed
-    from them. The caller's transaction holds off removals, as `lock_cells` does, until it has
-    committed the rows that name the files.
+    Existing files are kept. Snapshots of the features exist already, since the runs were computed
+    from them. The caller's transaction must block removals (as `lock_cells` does) until the rows
+    that name the files are committed.
     """
     keep_installed_code(artifacts)
     funding = published.terms.funding
@@ -32,12 +32,12 @@ def keep_files(artifacts: ArtifactStore, published: Publication) -> None:
 
 
 def funding_uri(version: str) -> str:
-    """Where the rates of a version are kept."""
+    """The artifact uri of a version of funding rates."""
     return f"funding/{version}"
 
 
 def kept_funding(artifacts: ArtifactStore, version: str, asset: str) -> FundingRates:
-    """Rates that were kept, as those of an asset; raises ArtifactCorrupt where they are damaged."""
+    """Stored funding rates of an asset; raises ArtifactCorrupt where they are damaged."""
     table = artifacts.read_table(funding_uri(version), _RATES)
     ts, rate = (np.array(table[name].to_numpy()) for name in ("ts", "rate"))
     return FundingRates({asset: ts}, {asset: rate})

@@ -1,4 +1,4 @@
-"""What a trader reads about stored results: counts, skipped rows, best and worst runs, a chart."""
+"""Summaries of stored results: counts, skipped rows, best and worst runs, and a chart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Run = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers, tables (lists of rows) and perhaps one chart."""
+    """Numbers, tables (lists of rows) and an optional chart."""
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -51,13 +51,13 @@ class _Box(NamedTuple):
 
 
 def _box(partitions: Sequence[Partition]) -> _Box:
-    """The assets and timeframes of partitions that form a rectangle."""
+    """The symbols and timeframes of these partitions."""
     return _Box(sorted({p.asset for p in partitions}), sorted({p.timeframe for p in partitions}))
 
 
 @retried
 def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Rows that were skipped or flagged, by reason; who the assets are."""
+    """Skipped and flagged source rows by reason, and remarks on the identity of assets."""
     rows = _quality(workspace, "bars", partitions)
     with workspace.database.begin() as connection:
         remarks = remarks_of(connection, _box(partitions).symbols)
@@ -66,7 +66,7 @@ def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summa
 
 @retried
 def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Whether the bars are invented."""
+    """The number of assets with synthetic bars."""
     with workspace.database.begin() as connection:
         synthetic = synthetic_among(connection, _box(partitions).symbols)
     return Summary({"synthetic_assets": len(synthetic)})
@@ -74,13 +74,13 @@ def features_summary(workspace: Workspace, partitions: Sequence[Partition]) -> S
 
 @retried
 def snapshots_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Rows of the user's own table that were left out or remarked upon, by reason."""
+    """Skipped and flagged rows of the external feature table, by reason."""
     return _quality(workspace, "features", partitions)
 
 
 @retried
 def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Events by signal."""
+    """Number of signal events by signal."""
     with workspace.database.begin() as connection:
         counts = count_signals(connection, **_box(partitions)._asdict())
     return Summary(
@@ -90,7 +90,7 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
 
 @retried
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Best and worst runs by Sharpe, and the equity of the best against buy and hold."""
+    """Best and worst runs by Sharpe ratio, and the equity of the best against buy and hold."""
     with workspace.database.begin() as connection:
         runs = current_runs(connection, **_box(partitions)._asdict())
     common = _runs_summary(workspace, partitions, runs, "backtests", "full")
@@ -108,7 +108,7 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
 
 @retried
 def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """How many strategies keep what they promise in training, and the out-of-sample runs."""
+    """Walk-forward verdicts counted, and the best out-of-sample runs."""
     with workspace.database.begin() as connection:
         runs = current_walk_forwards(connection, **_box(partitions)._asdict())
     common = _runs_summary(workspace, partitions, runs, "walk_forward", "walk_forward")
@@ -140,30 +140,30 @@ def _runs_summary(
 
     Args:
         workspace: the open store.
-        partitions: whose runs.
-        runs: those that are current.
-        dataset: what the rows of the source were read for.
+        partitions: the partitions of the runs.
+        runs: their current runs.
+        dataset: the dataset whose input rows are counted by reason.
         split: `full`, or `walk_forward` for out-of-sample runs.
     """
     tables = _quality(workspace, dataset, partitions).tables
-    apart = quarantine_summary(workspace, partitions, split)
-    tables = {**tables, **apart.tables}
+    quarantine = quarantine_summary(workspace, partitions, split)
+    tables = {**tables, **quarantine.tables}
     if not runs:
-        return Summary(apart.numbers, tables)
+        return Summary(quarantine.numbers, tables)
     with workspace.database.begin() as connection:
         synthetic = synthetic_among(connection, _box(partitions).symbols)
     ranked = by_sharpe(runs)
     chart = run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None
-    return Summary({"synthetic_assets": len(synthetic), **apart.numbers}, tables, chart)
+    return Summary({"synthetic_assets": len(synthetic), **quarantine.numbers}, tables, chart)
 
 
 def quarantine_summary(
     workspace: Workspace, partitions: Sequence[Partition], split: str
 ) -> Summary:
-    """Runs that are left out because a replay gave another result; nothing where none is."""
+    """Runs left out because their replay gave a different result; empty where there are none."""
     with workspace.database.begin() as connection:
-        apart = quarantined_runs(connection, split=split, **_box(partitions)._asdict())
-    if not apart:
+        quarantined = quarantined_runs(connection, split=split, **_box(partitions)._asdict())
+    if not quarantined:
         return Summary()
     shown = [
         {
@@ -173,9 +173,9 @@ def quarantine_summary(
             "since": f"{row['quarantined_at']:%F %T} UTC",
             "why": row["reason"],
         }
-        for row in apart[: 2 * _SHOWN]
+        for row in quarantined[: 2 * _SHOWN]
     ]
-    return Summary({"runs_in_quarantine": len(apart)}, {"in_quarantine": shown})
+    return Summary({"runs_in_quarantine": len(quarantined)}, {"in_quarantine": shown})
 
 
 def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
@@ -188,7 +188,7 @@ def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def by_sharpe(runs: Sequence[Run]) -> list[Run]:
-    """The runs whose Sharpe is defined, the best first."""
+    """The runs with a defined Sharpe ratio, best first."""
     judged = [run for run in runs if run["sharpe"] is not None]
     return sorted(
         judged, key=lambda run: (-run["sharpe"], run["symbol"], run["tf"], run["signal_name"])
@@ -196,12 +196,12 @@ def by_sharpe(runs: Sequence[Run]) -> list[Run]:
 
 
 def beating_benchmark(runs: Sequence[Run]) -> int:
-    """How many runs returned more than their benchmark."""
+    """Number of runs that returned more than their benchmark."""
     return sum(run["total_return"] > run["benchmark_return"] for run in runs)
 
 
 def run_rows(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
-    """Runs as table rows: what was run, then its main metrics."""
+    """Runs as table rows: signal, asset, timeframe and the main metrics."""
     return [
         {
             "signal": run["signal_name"],
@@ -214,7 +214,7 @@ def run_rows(runs: Sequence[Run]) -> list[Mapping[str, Any]]:
 
 
 class Curves(NamedTuple):
-    """Equity, drawdown and benchmark of a run by bar (tz-aware index)."""
+    """Equity, drawdown and benchmark of a run by bar, with a tz-aware index."""
 
     equity: pd.Series
     drawdown: pd.Series
@@ -233,7 +233,7 @@ def run_curves(workspace: Workspace, run: Run) -> Curves:
 
 
 def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> Chart:
-    """A run's equity beside its benchmark's."""
+    """Chart of a run's equity and its benchmark."""
     curves = run_curves(workspace, run)
     title = f"{run['symbol']} {run['tf']}: {run['signal_name']}"
     if synthetic:
@@ -249,5 +249,5 @@ def _quality(workspace: Workspace, dataset: str, partitions: Sequence[Partition]
 
 
 def rounded(value: float | None) -> float | None:
-    """To four digits, for people; None and NaN as None."""
+    """The value rounded to four digits for display; None for None and NaN."""
     return None if value is None or np.isnan(value) else round(float(value), 4)

@@ -1,4 +1,4 @@
-"""Bars: from a source to content-addressed snapshots, one version per asset and timeframe."""
+"""Stage `bars`: from a source to content-addressed snapshots, a version per asset and timeframe."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _NEVER = np.iinfo(np.int64).min
 
 
 class SourceReader:
-    """A source that is read once, when the first batch of bars is asked for."""
+    """Reads a source once, when the first batch of bars is requested."""
 
     def __init__(
         self, source: BarSource, assets: Sequence[str], workspace: Workspace | None = None
     ) -> None:
-        """Nothing is read yet; what a cache had of it is counted in the workspace, if any."""
+        """Reads nothing yet; cache hits are later counted in the workspace, if one is given."""
         self.source = source
         self._workspace = workspace
         self._assets = [checked_symbol(asset) for asset in assets]
@@ -63,14 +63,14 @@ class SourceReader:
         return [panel.timeframe for panel in self.bars.panels.values() if asset in panel.assets]
 
     def base_of(self, asset: str, target: Timeframe) -> str | None:
-        """The one that bars of `target` are made of; None where all are coarser."""
+        """The timeframe that `target` bars are resampled from; None where all are coarser."""
         fitting = [base for base in self.bases_of(asset) if divides(base, target)]
         return coarsest_base(target, fitting).name if fitting else None
 
     def resampled(self, tf: str, assets: Sequence[str]) -> Panel:
         """Complete bars of the assets at a timeframe; an asset without any has no rows.
 
-        Each asset comes from the coarsest of its own base timeframes that divides the target.
+        Each asset is resampled from the coarsest of its own timeframes that divides the target.
         """
         target = timeframe(tf)
         by_base: dict[str, list[str]] = {}
@@ -79,19 +79,19 @@ class SourceReader:
             if base is not None:
                 by_base.setdefault(base, []).append(asset)
         panels = [
-            resample(self.bars.panels[base].select(found), target)
-            for base, found in by_base.items()
+            resample(self.bars.panels[base].select(of_base), target)
+            for base, of_base in by_base.items()
         ]
         return Panel.join(target, assets, panels, BAR_COLUMNS)
 
 
 def bar_batches(reader: SourceReader, partitions: Sequence[Partition]) -> Batches[Panel]:
-    """Bars of these partitions, resampled from what the source has."""
+    """Lazy batches of these partitions' bars, resampled from the source."""
     return Batches(tuple(partitions), reader.resampled)
 
 
 class BarsStage:
-    """Stores bars as snapshots; a partition whose content is unchanged keeps its version."""
+    """Stores bars as snapshots; a partition with unchanged content keeps its version."""
 
     name = "bars"
 
@@ -100,7 +100,7 @@ class BarsStage:
         self._reader = reader
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        """All: whether a source has changed is seen by reading it."""
+        """All partitions: only reading a source shows whether it has changed."""
         return partitions
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
@@ -113,21 +113,21 @@ class BarsStage:
         return {p: int(days.get(p.asset, 0) / timeframe(p.timeframe).days) for p in partitions}
 
     def store(self, batch: Panel, *, rebuild: bool) -> Iterable[Outcome]:
-        """Newer bars are appended where the stored ones are unchanged, else all are replaced."""
+        """Append newer bars where the stored ones are unchanged; otherwise replace all bars."""
         tf = batch.timeframe.name
         partitions = [Partition(asset, tf) for asset in batch.assets]
         database = self._workspace.database
         with database.begin() as connection:
             infos = [a for a in self._reader.bars.assets if a.symbol in set(batch.assets)]
-            # Of an asset that is known, a source without any bar of it has nothing to tell.
+            # A source without any bar of a known asset does not update what is known about it.
             ids = known_ids(connection, batch.assets)
-            telling = [a for a in infos if _rows(batch, a.symbol) or a.symbol not in ids]
-            ids |= register_assets(connection, telling, self._reader.source.name)
+            to_register = [a for a in infos if _rows(batch, a.symbol) or a.symbol not in ids]
+            ids |= register_assets(connection, to_register, self._reader.source.name)
             replace_remarks(connection, ids, self._reader.bars.remarks)
         with database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             stored = stored_versions(cursor, self.name, tf, ids)
-            # A source that has lost all bars of a partition is damaged: what is stored stays.
+            # A source that has lost all bars of a partition is damaged: stored bars are kept.
             lost = {
                 p: stored[p.asset].n_rows
                 for p in partitions
@@ -152,7 +152,7 @@ class BarsStage:
         stored: Mapping[str, DatasetVersion],
         rebuild: bool,
     ) -> dict[Partition, DatasetVersion]:
-        """Store the rows of the partitions that have changed; their new versions."""
+        """Store the rows of the changed partitions; returns their new versions."""
         until = {a: v.last_ts for a, v in stored.items() if v.last_ts is not None}
         contents = content_versions(batch, BAR_COLUMNS, until)
         grown = {a for a, v in contents.beginning.items() if v == stored[a].version}
@@ -196,7 +196,8 @@ class BarsStage:
     ) -> DatasetVersion:
         generation = content
         if before is not None:
-            # Never one that it had before: what was made of the rows in between is not current.
+            # Never an earlier generation, even if the content returns: results made from the rows
+            # in between are not current.
             generation = before.generation if grown else combined(before.generation, content)
         return DatasetVersion(
             version=content,
@@ -210,7 +211,7 @@ class BarsStage:
         )
 
     def _quality(self, batch: Panel) -> list[QualityCount]:
-        """What was found wrong with the source's rows that each partition is made of."""
+        """Issues of the source rows that each partition is made from, counted by reason."""
         target = batch.timeframe
         bases = {asset: self._reader.base_of(asset, target) for asset in batch.assets}
         issues = [
@@ -234,7 +235,7 @@ class BarsStage:
         if n == 0:
             detail = self._why_empty(partition)
             if kept_rows:
-                detail += f"; the {kept_rows:,} bars that are stored stay as they are"
+                detail += f"; the {kept_rows:,} stored bars are kept"
             return Outcome(partition, Status.EMPTY, detail=detail)
         return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)
 
@@ -246,10 +247,12 @@ class BarsStage:
             if i.asset == partition.asset and i.reason.skips
         ]
         bases = [base.name for base in self._reader.bases_of(partition.asset)]
-        found = ", ".join(skipped) or f"bring bars that {partition.timeframe} can be made of"
+        reason = ", ".join(skipped) or (
+            f"supply bars that {partition.timeframe} bars can be resampled from"
+        )
         return (
-            f"no complete {partition.timeframe} bar in bars of {', '.join(bases)} from "
-            f"{self._reader.source.name}: {found}"
+            f"no complete {partition.timeframe} bar in the {', '.join(bases)} bars of "
+            f"{self._reader.source.name}: {reason}"
         )
 
 

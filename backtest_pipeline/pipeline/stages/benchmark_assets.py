@@ -1,4 +1,4 @@
-"""What a run is compared with, made from what is stored."""
+"""Benchmarks of runs, built from stored features."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ from backtest_pipeline.storage.tables.dimensions import known_symbols
 
 UNIVERSE = "universe"
 NOT_ASSETS = (*BENCHMARKS, UNIVERSE)
-"""What a benchmark may be besides the symbol of an asset."""
+"""The names of benchmarks that are not symbols."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A benchmark's equity on a run's bars, and the datasets that it was made from besides."""
+    """A benchmark's equity on a run's bars, and the further datasets it was made from."""
 
     equity: np.ndarray
     inputs: Mapping[str, DatasetVersion] = field(default_factory=dict)
 
 
 def require_benchmark(name: str, symbols: Iterable[str]) -> None:
-    """Raises UnknownName where this is no benchmark; `symbols` are the assets that there are."""
+    """Raise UnknownName unless `name` is a benchmark or one of the stored `symbols`."""
     known = (*NOT_ASSETS, *symbols)
     if name not in known:
         raise UnknownName("benchmark", name, known)
 
 
 def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Comparison:
-    """The benchmark that was asked for, on the bars of one asset's run.
+    """The requested benchmark on the bars of one asset's run.
 
-    `asset` is the asset bought and held, `cash` the starting cash, `universe` all assets that
-    have features at this timeframe, held in equal parts and rebalanced each month, and the
-    symbol of another asset that asset bought and held; all at the run's fee and slippage.
+    `asset` is buy and hold of the traded asset, `cash` the starting cash, `universe` an
+    equal-weight portfolio of all assets with features at this timeframe, rebalanced monthly, and
+    any other symbol buy and hold of that asset; all at the run's fee and slippage.
 
     Raises:
-        InvalidInput: for an asset, or a universe, without stored bars in the window.
+        InvalidInput: for an asset or a universe without stored bars in the window.
     """
     name = terms.benchmark
     if name in BENCHMARKS:
         return Comparison(benchmark_equity(panel, name, terms.config))
     with workspace.database.begin() as connection:
-        # Databases differ in how they sort, and a sum depends on its order.
-        wanted = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
-        partitions = [Partition(symbol, panel.timeframe.name) for symbol in wanted]
+        # Sorted here: databases sort text differently, and a sum of floats depends on its order.
+        symbols = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
+        partitions = [Partition(symbol, panel.timeframe.name) for symbol in symbols]
         stored = read_versions(connection, "features", partitions)
     assets = [partition.asset for partition in partitions if partition in stored]
     if not assets:
         raise InvalidInput(
-            f"benchmark {name}: no {panel.timeframe.name} features are stored; refresh them first"
+            f"benchmark {name}: it has no stored {panel.timeframe.name} features; refresh it first"
         )
     batch = load_batch(workspace, "features", panel.timeframe.name, assets, OHLCV)
     return Comparison(
@@ -73,14 +73,14 @@ def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Compari
 
 
 def others_held(panel: Panel, others: Panel, terms: RunTerms) -> np.ndarray:
-    """Equity of assets held in equal parts, on the bars of one asset's run, float64 `(n_rows,)`.
+    """Equity of an equal-weight portfolio on the bars of one run, float64 `(n_rows,)`.
 
     Raises:
-        InvalidInput: where the assets have no bar in the window.
+        InvalidInput: where none of the assets has a bar in the window.
     """
     held = others.take(rows_in(others, terms.window))
     if not len(held):
-        raise InvalidInput(f"benchmark {terms.benchmark}: no stored bar lies in the window")
+        raise InvalidInput(f"benchmark {terms.benchmark}: it has no stored bar in the window")
     return seen_last(panel.ts, _held_equally(held, terms.config), terms.config.initial_cash)
 
 
@@ -95,7 +95,7 @@ def _held_equally(panel: Panel, config: SimulationConfig) -> pd.Series:
 
 
 def rows_in(panel: Panel, window: Window) -> np.ndarray:
-    """Which rows of the panel lie in the window, bool `(n_rows,)`."""
+    """Mask of the panel's rows inside the window, bool `(n_rows,)`."""
     day = panel.ts // DAY_US
     keep = np.ones(len(panel), bool)
     if window.start:

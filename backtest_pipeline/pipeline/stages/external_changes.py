@@ -1,4 +1,4 @@
-"""What has changed in the user's own table since it was last told of, and what to do about it."""
+"""Changes of the external feature table since the sensor's last report, and what to refresh."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.provenance import combined
 
 MOST_EVENTS = 500
-"""Events of one look: each costs Dagster about 10 ms, and a look has a minute."""
+"""Events per sensor tick: each costs Dagster about 10 ms, and a tick has one minute."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """The result of one look at the table.
+    """What one sensor tick found in the table.
 
     Attributes:
-        news: version by partition, of those that changed since it was last told of.
-        outdated: partitions whose rows are not those that were taken over.
-        run_key: the same for the same rows, so that one refresh is asked for once.
-        cursor: what the next look has to be given.
+        news: new version of each partition that changed since it was last reported.
+        outdated: partitions whose rows differ from those last copied into snapshots.
+        run_key: the same for the same rows, so that a refresh is requested only once.
+        cursor: cursor for the next tick.
     """
 
     news: Mapping[Partition, str]
@@ -37,42 +37,43 @@ def changes(
     cursor: str | None,
     most: int = MOST_EVENTS,
 ) -> Changes:
-    """Compare what a look at the table shows with what was told and what was taken over.
+    """Compare the table's versions with those last reported and those last refreshed from.
 
-    The cursor only keeps events from being told twice: without it, or with one that cannot be
-    read, all partitions are told of again, and what is refreshed stays the same. Of more than
-    `most` news the others follow with the next look.
+    The cursor only prevents duplicate events: without it, or if it cannot be read, all partitions
+    are reported again, and the same ones are refreshed. Changes beyond `most` follow with the next
+    tick.
 
     Args:
-        seen: version of each partition of the table.
-        taken: version of each that the store was last refreshed from.
-        cursor: of the last look.
-        most: news at once.
+        seen: current version of each partition of the table.
+        taken: version that each partition was last refreshed from.
+        cursor: of the last tick.
+        most: maximum number of changes to report at once.
     """
-    told = _told(cursor)
-    changed = [p for p, version in sorted(seen.items()) if told.get(str(p)) != _short(version)]
+    reported = _reported(cursor)
+    changed = [p for p, version in sorted(seen.items()) if reported.get(str(p)) != _short(version)]
     news = {partition: seen[partition] for partition in changed[:most]}
     outdated = tuple(p for p, version in sorted(seen.items()) if taken.get(p) != version)
-    told = {str(p): told[str(p)] for p in seen if str(p) in told}
-    told |= {str(p): _short(version) for p, version in news.items()}
+    reported = {str(p): reported[str(p)] for p in seen if str(p) in reported}
+    reported |= {str(p): _short(version) for p, version in news.items()}
     run_key = combined(*(f"{p}\0{seen[p]}" for p in outdated))
-    return Changes(news, outdated, run_key, json.dumps(told, sort_keys=True))
+    return Changes(news, outdated, run_key, json.dumps(reported, sort_keys=True))
 
 
-def _told(cursor: str | None) -> dict[str, str]:
+def _reported(cursor: str | None) -> dict[str, str]:
+    """The shortened version of each partition in a cursor; none where it cannot be read."""
     try:
-        found = json.loads(cursor or "{}")
+        versions = json.loads(cursor or "{}")
     except json.JSONDecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return versions if isinstance(versions, dict) else {}
 
 
 def _short(version: str) -> str:
-    return version[:12]  # thousands of them make a cursor
+    return version[:12]  # a cursor holds thousands of them
 
 
 def by_timeframes(partitions: Sequence[Partition]) -> list[tuple[list[str], list[str]]]:
-    """The partitions as rectangles: (assets, timeframes that all of these have in common)."""
+    """The partitions as rectangles, each a pair (assets, timeframes)."""
     assets_of: dict[str, list[str]] = defaultdict(list)
     for partition in sorted(partitions):
         assets_of[partition.timeframe].append(partition.asset)

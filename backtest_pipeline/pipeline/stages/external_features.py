@@ -1,7 +1,7 @@
-"""Features from the user's own table: its rows to snapshots, one version per asset and timeframe.
+"""Stage `features` on an external table: its rows as snapshots, a version per asset and timeframe.
 
-The other way to have features is to build them, see `stages.features`. What comes after reads the
-snapshots of either and cannot tell them apart.
+The alternative is to build features from bars, see `stages.features`. Later stages read the
+snapshots of either, and see no difference.
 """
 
 from __future__ import annotations
@@ -52,16 +52,17 @@ EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
 
 
 class ExternalReader:
-    """The user's table as it is looked at once, when the first partition is asked for.
+    """Reads the external table's watermarks once, when the first partition is requested.
 
     Raises:
-        ConfigurationError: where none is configured.
+        ConfigurationError: where no external table is configured.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         if workspace.external is None:
             raise ConfigurationError(
-                "features are built here; set BACKTEST_FEATURES_TABLE to read a table of your own"
+                "no external feature table is configured, so features are built from bars; set "
+                "BACKTEST_FEATURES_TABLE to read your own table"
             )
         self.table: FeatureTable = workspace.external
         self._workspace = workspace
@@ -69,38 +70,40 @@ class ExternalReader:
 
     @cached_property
     def _look(self) -> tuple[dict[Partition, Watermark], dict[str, int]]:
-        found = current_watermarks(self.table)
-        names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in found))
+        current = current_watermarks(self.table)
+        names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in current))
         marks = {
-            Partition(names[id_], tf): mark for (id_, tf), mark in found.items() if tf in TIMEFRAMES
+            Partition(names[id_], tf): mark
+            for (id_, tf), mark in current.items()
+            if tf in TIMEFRAMES
         }
         return marks, {symbol: id_ for id_, symbol in names.items()}
 
     @property
     def watermarks(self) -> Mapping[Partition, Watermark]:
-        """What the look showed, by partition, of all timeframes that this project knows."""
+        """The watermark of each partition of the table, at timeframes that this project knows."""
         with self._lock:
             return self._look[0]
 
     @property
     def ids(self) -> Mapping[str, int]:
-        """The id of each symbol."""
+        """The id of each symbol in the table."""
         with self._lock:
             return self._look[1]
 
     def symbols(self) -> tuple[str, ...]:
-        """The assets that the table has rows of, sorted."""
+        """The symbols of the table, sorted."""
         return tuple(sorted(self.ids))
 
 
 @dataclass(frozen=True)
 class ExternalBatch:
-    """Rows of the user's table.
+    """Rows of the external table.
 
     Attributes:
-        panel: those that can be used.
-        issues: why the others cannot, and what is odd about those.
-        absent: assets that the table has no row of at this timeframe.
+        panel: the valid rows.
+        issues: why the others were skipped, and what was flagged on valid rows.
+        absent: assets without a row in the table at this timeframe.
     """
 
     panel: Panel
@@ -111,18 +114,18 @@ class ExternalBatch:
 def external_features(
     reader: ExternalReader, partitions: Sequence[Partition]
 ) -> Batches[ExternalBatch]:
-    """What computations read of these partitions of the user's table.
+    """Lazy batches of these partitions of the external table, in the columns computations read.
 
-    Loading raises BarsError where a key is there twice.
+    Loading raises BarsError for a duplicate key.
     """
 
     def load(tf: str, assets: Sequence[str]) -> ExternalBatch:
-        there = [asset for asset in assets if Partition(asset, tf) in reader.watermarks]
-        ids = [reader.ids[asset] for asset in there]
-        raw = _read(reader.table, tf, there, ids)
+        present = [asset for asset in assets if Partition(asset, tf) in reader.watermarks]
+        ids = [reader.ids[asset] for asset in present]
+        raw = _read(reader.table, tf, present, ids)
         panel, issues = usable_rows(raw, time.time_ns() // 1000)
         panel = panel.with_columns(_emas(reader.table, panel, ids))
-        absent = tuple(asset for asset in assets if asset not in there)
+        absent = tuple(asset for asset in assets if asset not in present)
         return ExternalBatch(panel, issues, absent)
 
     return Batches(tuple(partitions), load)
@@ -131,21 +134,21 @@ def external_features(
 def whole_columns(
     reader: ExternalReader, timeframe: Timeframe, asset: str, columns: Sequence[str]
 ) -> Panel:
-    """Columns of one asset as the user's table has them, and EMAs as computations read them.
+    """Columns of one asset as the external table has them, with the EMAs computations read.
 
     Raises:
-        UnknownName: for an asset or a column that there is not.
+        UnknownName: for an unknown asset or column.
     """
     require_known([asset], reader.symbols())
     known = reader.table.features.columns
-    wanted = [name for name in columns if name not in EMA_COLUMNS or name in known]
-    for name in wanted:
+    in_table = [name for name in columns if name not in EMA_COLUMNS or name in known]
+    for name in in_table:
         if name not in known:
             raise UnknownName("feature", name, known)
     ids = [reader.ids[asset]]
-    names = tuple(dict.fromkeys([*wanted, *READ_COLUMNS]))
+    names = tuple(dict.fromkeys([*in_table, *READ_COLUMNS]))
     panel = read_panel(reader.table, timeframe, [asset], ids, names)
-    return panel.with_columns(_emas(reader.table, panel, ids) | {n: panel[n] for n in wanted})
+    return panel.with_columns(_emas(reader.table, panel, ids) | {n: panel[n] for n in in_table})
 
 
 def _read(table: FeatureTable, tf: str, assets: Sequence[str], ids: Sequence[int]) -> Panel:
@@ -156,7 +159,7 @@ def _read(table: FeatureTable, tf: str, assets: Sequence[str], ids: Sequence[int
 
 
 def _emas(table: FeatureTable, panel: Panel, ids: Sequence[int]) -> dict[str, np.ndarray]:
-    """The EMAs of the table beside it; computed from closes for an asset that it has none of."""
+    """The EMAs of the external EMA table; computed from closes for an asset without any."""
     computed = with_indicators(panel, EMA_COLUMNS)
     columns = {name: computed[name] for name in EMA_COLUMNS}
     if table.emas is None or not ids:
@@ -170,7 +173,7 @@ def _emas(table: FeatureTable, panel: Panel, ids: Sequence[int]) -> dict[str, np
 
 
 class ExternalFeaturesStage:
-    """Stores what computations read of the user's table as snapshots, and no row of it."""
+    """Stores the external table's columns that computations read, as snapshots only."""
 
     name = "features"
 
@@ -180,7 +183,7 @@ class ExternalFeaturesStage:
         self._code = f"{EXTERNAL_FEATURES_CODE}, table {reader.table.identity}"
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        """Those whose watermark has moved; all where the table does not say when it was written."""
+        """The partitions whose watermark moved; all if the table has no ingestion timestamps."""
         if not self._reader.table.stamped:
             return partitions
         with self._workspace.database.begin() as connection:
@@ -192,7 +195,7 @@ class ExternalFeaturesStage:
             p
             for p, mark in self._reader.watermarks.items()
             if taken.get(p) == mark.version
-            and mark.last_ts <= now_us  # a bar that was unfinished may have ended
+            and mark.last_ts <= now_us  # otherwise an unfinished bar may have ended since
             and p in stored
             and stored[p].code_version == self._code
             and gone.isdisjoint(stored[p].uris)
@@ -204,7 +207,7 @@ class ExternalFeaturesStage:
         return {p: marks[p].n_rows for p in partitions if p in marks}
 
     def store(self, batch: ExternalBatch, *, rebuild: bool) -> Iterable[Outcome]:
-        """A partition whose content is unchanged keeps its version and its file."""
+        """Store the rows; a partition with unchanged content keeps its version and its file."""
         panel, database, tf = batch.panel, self._workspace.database, batch.panel.timeframe.name
         partitions = [Partition(asset, tf) for asset in panel.assets]
         ids = {asset: self._reader.ids[asset] for asset in panel.assets}
@@ -228,11 +231,11 @@ class ExternalFeaturesStage:
     def _versions(
         self, panel: Panel, stored: Mapping[Partition, DatasetVersion], *, rebuild: bool
     ) -> dict[Partition, DatasetVersion]:
-        """New versions, their rows written as one snapshot; the older rows' own where they stay."""
+        """The versions of the batch; changed rows are written as one new snapshot."""
         tf = panel.timeframe.name
         until = {p.asset: v.last_ts for p, v in stored.items() if v.last_ts is not None}
         contents, beginnings, _ = content_versions(panel, SNAPSHOT_COLUMNS, until)
-        # Of the bars alone, as if they had been read from files: trials count by it.
+        # Version of the bars alone, as for bars read from files: the trial ledger counts by it.
         bars = content_versions(panel, BAR_COLUMNS).whole
         gone = lost_artifacts(self._workspace, stored.values())
         kept = {
@@ -254,7 +257,7 @@ class ExternalFeaturesStage:
             grew = before is not None and beginnings.get(asset) == before.version
             generation = contents[asset]
             if before is not None:
-                # A replaced history never gets a generation again that it had before.
+                # A replaced history never returns to an earlier generation.
                 generation = (
                     before.generation if grew else combined(before.generation, contents[asset])
                 )
@@ -276,8 +279,8 @@ class ExternalFeaturesStage:
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, [partition]).get(partition)
         if stored is not None:
-            # A table that has lost all rows of a partition is damaged.
-            detail += f"; the {stored.n_rows:,} rows that were taken over stay as they are"
+            # A table that has lost all rows of a partition is damaged: the snapshot is kept.
+            detail += f"; the {stored.n_rows:,} rows copied earlier are kept"
         return Outcome(partition, Status.EMPTY, detail=detail)
 
     def _outcome(
@@ -289,12 +292,12 @@ class ExternalFeaturesStage:
         rebuild: bool,
     ) -> Outcome:
         if version.n_rows == 0:
-            found = ", ".join(
+            skipped = ", ".join(
                 f"{issue.rows:,} rows skipped as {issue.reason.value}"
                 for issue in batch.issues
                 if issue.asset == partition.asset and issue.reason.skips
             )
-            detail = f"no row of {self._reader.table.features.name} can be used: {found}"
+            detail = f"no usable row in {self._reader.table.features.name}: {skipped}"
             return Outcome(partition, Status.EMPTY, detail=detail)
         if before is not None and before.version == version.version and not rebuild:
             return Outcome(partition, Status.UNCHANGED)

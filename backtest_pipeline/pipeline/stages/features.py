@@ -1,4 +1,4 @@
-"""Features: from stored bars to `cmc_features`, the EMAs beside it, and their snapshots."""
+"""Stage `features`: from stored bars to `cmc_features`, its EMA table, and snapshots of both."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from backtest_pipeline.storage.tables.dimensions import asset_ids
 from backtest_pipeline.storage.tables.feature_checkpoints import FeatureCheckpoint, read_checkpoints
 from backtest_pipeline.storage.tables.feature_writing import ComputedFeatures, write_features
 
-# What strategies and the simulation read; a run's snapshot is these columns.
+# The columns that strategies and the simulation read, and that a run's snapshot holds.
 SNAPSHOT_COLUMNS = (*READ_COLUMNS, *(f"ema_{period}" for period in EMA_PERIODS))
 
 
 def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
-    """Bars as they are stored."""
+    """Lazy batches of the stored bars."""
     return Batches(
         tuple(partitions), lambda tf, assets: load_batch(workspace, "bars", tf, assets, BAR_COLUMNS)
     )
@@ -50,7 +50,7 @@ def load_batch(
 
 
 class FeaturesStage:
-    """Stores features in Postgres, and what computations read of them as snapshots."""
+    """Stores features in Postgres, and the columns that computations read as snapshots."""
 
     name = "features"
 
@@ -64,7 +64,7 @@ class FeaturesStage:
         return rows_of_dataset(self._workspace, "bars", partitions)
 
     def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
-        """Compute and append the features of new bars where bars were only appended, else all."""
+        """Compute and append features of new bars; recompute all where older bars changed."""
         known = [asset for asset in batch.panel.assets if asset in batch.inputs]
         if not known:
             return [_outcome(partition, None) for partition in batch.partitions]
@@ -84,15 +84,17 @@ class FeaturesStage:
     def _checkpoints(
         self, batch: PanelBatch, ids: Mapping[str, int]
     ) -> dict[str, FeatureCheckpoint]:
-        """Those that were made by this code, of bars that have only grown since."""
+        """The checkpoints made by this code from bars that were only appended to since."""
         tf = batch.panel.timeframe.name
         with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
-            found = read_checkpoints(cursor, tf, ids)
-            stored = stored_versions(cursor, self.name, tf, {asset: ids[asset] for asset in found})
+            checkpoints = read_checkpoints(cursor, tf, ids)
+            stored = stored_versions(
+                cursor, self.name, tf, {asset: ids[asset] for asset in checkpoints}
+            )
         gone = lost_artifacts(self._workspace, stored.values())
         return {
             asset: checkpoint
-            for asset, checkpoint in found.items()
+            for asset, checkpoint in checkpoints.items()
             if checkpoint.code_version == FEATURES_CODE
             and checkpoint.input_generation == batch.inputs[asset].generation
             and asset in stored
@@ -107,7 +109,7 @@ class FeaturesStage:
         checkpoints: Mapping[str, FeatureCheckpoint],
         rebuild: bool,
     ) -> tuple[str, ...]:
-        """The assets that have to be computed whole after all; the others are stored."""
+        """Store the features of these bars; returns the assets to recompute in full after all."""
         done = [checkpoints[a].rows.n_rows if a in checkpoints else 0 for a in bars.assets]
         features, standing = resume_features(
             bars,
@@ -136,7 +138,10 @@ class FeaturesStage:
 
 
 def _standing(assets: Sequence[str], checkpoints: Mapping[str, FeatureCheckpoint]) -> np.ndarray:
-    """Where the recursions of each asset stand; zeros for those that begin."""
+    """The state of each asset's recursive averages, float64 `(n_assets, n_averages, 2)`.
+
+    Zero for an asset without a checkpoint.
+    """
     n_averages = max((len(c.standing) for c in checkpoints.values()), default=0)
     standing = np.zeros((len(assets), n_averages, 2))
     for row, asset in zip(standing, assets, strict=True):

@@ -1,4 +1,4 @@
-"""Which of the runs that a refresh wants are stored already, and which are to be computed."""
+"""Which runs of a refresh are stored already, and which have to be computed."""
 
 from __future__ import annotations
 
@@ -13,38 +13,48 @@ from backtest_pipeline.storage.run_tables.runs import current_artifacts
 
 
 class Missing(NamedTuple):
-    """Runs to compute together: each of these signals on each of these assets."""
+    """Runs to compute together: each of these signals on each of these assets.
+
+    Attributes:
+        signals: positions of the signals.
+        assets: symbols.
+    """
 
     signals: tuple[int, ...]
     assets: tuple[str, ...]
 
-    def of(self, wanted: Sequence[RunIdentity], assets: Sequence[str]) -> list[RunIdentity]:
-        """These of the wanted runs, which are of all signals on these assets; signal by signal."""
+    def of(self, identities: Sequence[RunIdentity], assets: Sequence[str]) -> list[RunIdentity]:
+        """The identities of the missing runs, signal by signal.
+
+        Args:
+            identities: of every signal on every asset, signal by signal.
+            assets: in their order.
+        """
         at = [assets.index(asset) for asset in self.assets]
-        return [wanted[s * len(assets) + a] for s in self.signals for a in at]
+        return [identities[s * len(assets) + a] for s in self.signals for a in at]
 
 
-def kept_runs(workspace: Workspace, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
-    """The artifact directory of each wanted run that is stored, current and whole."""
+def kept_runs(workspace: Workspace, identities: Sequence[RunIdentity]) -> dict[UUID, str]:
+    """The artifact directory of each run that is stored, current and complete, by run id."""
     with workspace.database.begin() as connection:
-        found = current_artifacts(connection, [identity.run_id for identity in wanted])
-    gone = workspace.artifacts.gone(set(found.values()))
-    return {run_id: uri for run_id, uri in found.items() if uri not in gone}
+        uris = current_artifacts(connection, [identity.run_id for identity in identities])
+    gone = workspace.artifacts.gone(set(uris.values()))
+    return {run_id: uri for run_id, uri in uris.items() if uri not in gone}
 
 
 def missing_runs(
-    wanted: Sequence[RunIdentity], assets: Sequence[str], kept: Mapping[UUID, str]
+    identities: Sequence[RunIdentity], assets: Sequence[str], kept: Mapping[UUID, str]
 ) -> list[Missing]:
-    """The wanted runs that are not kept, assets that lack the same signals together.
+    """The runs that are not stored, with assets that lack the same signals grouped.
 
     Args:
-        wanted: of every signal on every asset, signal by signal.
+        identities: of every signal on every asset, signal by signal.
         assets: in their order.
-        kept: by run id.
+        kept: artifact directories of the stored runs, by run id.
     """
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for a, asset in enumerate(assets):
-        of_asset = enumerate(wanted[a :: len(assets)])
+        of_asset = enumerate(identities[a :: len(assets)])
         lacking = tuple(s for s, identity in of_asset if identity.run_id not in kept)
         if lacking:
             together[lacking].append(asset)
@@ -52,10 +62,16 @@ def missing_runs(
 
 
 def directories(
-    wanted: Sequence[RunIdentity], assets: Sequence[str], places: Mapping[UUID, str]
+    identities: Sequence[RunIdentity], assets: Sequence[str], places: Mapping[UUID, str]
 ) -> dict[str, tuple[str, ...]]:
-    """The artifact directories of each asset's wanted runs, which lie in `places`, sorted."""
+    """The sorted artifact directories of each asset's runs.
+
+    Args:
+        identities: of every signal on every asset, signal by signal.
+        assets: in their order.
+        places: artifact directory of each run, by run id.
+    """
     return {
-        asset: tuple(sorted({places[one.run_id] for one in wanted[a :: len(assets)]}))
+        asset: tuple(sorted({places[one.run_id] for one in identities[a :: len(assets)]}))
         for a, asset in enumerate(assets)
     }

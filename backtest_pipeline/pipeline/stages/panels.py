@@ -1,4 +1,4 @@
-"""Batches between stages, and panels as they lie in snapshots."""
+"""Batches passed between stages, and panels read from and written to snapshots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versi
 
 @dataclass(frozen=True)
 class PanelBatch:
-    """A panel and the stored versions of what it was made from, by asset."""
+    """A panel, and the stored version that each asset's rows were made from."""
 
     panel: Panel
     inputs: Mapping[str, DatasetVersion]
@@ -29,7 +29,7 @@ class PanelBatch:
         return [Partition(asset, self.panel.timeframe.name) for asset in self.panel.assets]
 
     def computed(self, compute: Callable[[Panel], Panel]) -> PanelBatch:
-        """The batch with its panel computed into another one of the same assets."""
+        """A batch with `compute` applied to the panel; the assets stay the same."""
         return PanelBatch(compute(self.panel), self.inputs)
 
 
@@ -40,7 +40,7 @@ def stale_partitions(
     code: str,
     partitions: Sequence[Partition],
 ) -> list[Partition]:
-    """Those whose stored dataset was not made from the stored input by this code, or is gone."""
+    """The partitions whose stored dataset is missing, or was not made from its input by `code`."""
     with workspace.database.begin() as connection:
         inputs = read_versions(connection, input_dataset, partitions)
         stored = read_versions(connection, dataset, partitions)
@@ -56,21 +56,21 @@ def stale_partitions(
 
 
 def lost_artifacts(workspace: Workspace, versions: Iterable[DatasetVersion]) -> set[str]:
-    """The artifacts that versions name and that are not there; what they hold is made again."""
+    """The artifacts that these versions name but that are missing; they have to be rebuilt."""
     return workspace.artifacts.gone({uri for version in versions for uri in version.uris})
 
 
 def rows_of_dataset(
     workspace: Workspace, dataset: str, partitions: Sequence[Partition]
 ) -> dict[Partition, int]:
-    """Stored rows by partition."""
+    """Number of stored rows by partition."""
     with workspace.database.begin() as connection:
         stored = read_versions(connection, dataset, partitions)
     return {partition: version.n_rows for partition, version in stored.items()}
 
 
 def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:
-    """A panel as an Arrow table: `asset`, `ts` (UTC), then the columns."""
+    """A panel as an Arrow table with `asset`, `ts` (UTC) and the given columns."""
     names = pa.DictionaryArray.from_arrays(
         pa.array(panel.segment_of_row, pa.int32()), pa.array(panel.assets, pa.string())
     )
@@ -85,7 +85,7 @@ def read_panel(
     uris_of: Mapping[str, Sequence[str]],
     columns: Sequence[str],
 ) -> Panel:
-    """Assets of one timeframe, in the order given, each from its files, oldest rows first."""
+    """Read assets of one timeframe, in the given order, each from its files, oldest rows first."""
     parts = _read_chains(workspace, tf, uris_of, columns)
     return Panel.join(timeframe(tf), list(uris_of), parts, columns)
 
@@ -97,18 +97,18 @@ def extended_chains(
     columns: Sequence[str],
     chains: Mapping[str, tuple[str, ...]],
 ) -> dict[str, tuple[str, ...]]:
-    """Store rows as one more snapshot; for each asset the snapshots of all its rows.
+    """Store rows as a new snapshot; returns the snapshots that hold each asset's rows.
 
-    Like the digits of a binary counter, snapshots at the end of a chain that hold no more rows
-    than come after them go into the new one. So a chain stays as short as the logarithm of the
-    days that were appended, and a row is written again as often as that.
+    Snapshots at the end of a chain that hold no more rows than come after them are merged into the
+    new one, like the carries of a binary counter. So the length of a chain, and how often a row is
+    rewritten, grow with the logarithm of the number of appends.
 
     Args:
-        workspace: where to.
-        folder: below `<folder>/<timeframe>`.
-        rows: the rows to store; of any of its assets maybe none.
-        columns: what is stored of them.
-        chains: the snapshots that hold each asset's rows before these, oldest rows first.
+        workspace: the open store.
+        folder: snapshots are stored below `<folder>/<timeframe>`.
+        rows: the rows to store; an asset may have none.
+        columns: the columns to store.
+        chains: the snapshots that hold each asset's earlier rows, oldest rows first.
     """
     artifacts = workspace.artifacts
     grown = [a for a, n in zip(rows.assets, rows.lengths, strict=True) if n]
@@ -130,18 +130,18 @@ def extended_chains(
 def _read_chains(
     workspace: Workspace, tf: str, chains: Mapping[str, Sequence[str]], columns: Sequence[str]
 ) -> list[Panel]:
-    """The snapshots of these chains, those with older rows first."""
-    found: dict[str, list[str]] = {}
+    """Panels of the snapshots in these chains, those with older rows first."""
+    assets_of: dict[str, list[str]] = {}
     order = TopologicalSorter[str]()
     for asset, uris in chains.items():
         for uri in uris:
-            found.setdefault(uri, []).append(asset)
+            assets_of.setdefault(uri, []).append(asset)
             order.add(uri)
         for older, newer in pairwise(uris):
             order.add(newer, older)
     names = ["asset", "ts", *columns]
     return [
-        _panel_of(workspace.artifacts.read_snapshot(uri, names, found[uri]), tf, columns)
+        _panel_of(workspace.artifacts.read_snapshot(uri, names, assets_of[uri]), tf, columns)
         for uri in order.static_order()
     ]
 

@@ -1,4 +1,4 @@
-"""What the Sharpe ratios of a rollup's portfolios are worth, all of them having been tried."""
+"""Deflated Sharpe ratios of a rollup's portfolios, each of which counts as a trial."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 def portfolios_deflated(
     portfolios: Sequence[Portfolio], others: int = 0
 ) -> list[tuple[dict[str, float], dict[str, str]]]:
-    """The FAMILY_METRICS of each portfolio, and why those that are NaN are so.
+    """The FAMILY_METRICS of each portfolio, and the reason for each that is NaN.
 
-    The family is the rollup: whoever looks at it may choose the strategy and the scheme. `others`
-    are portfolios that were tried besides.
+    All portfolios of the rollup form one family, because its reader may pick any strategy and
+    scheme. `others` counts further portfolios that were tried.
     """
     returns = [_returns_by_day(portfolio) for portfolio in portfolios]
     family = family_of(len(portfolios) + others, _side_by_side(returns))
@@ -33,7 +33,7 @@ def portfolios_deflated(
     n_obs = np.array([len(values) for _, values in returns])
     moments = SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_obs)
     worth = deflate(moments, [family] * len(portfolios))
-    found = [
+    deflated = [
         {
             "dsr": float(dsr),
             "dsr_effective": float(dsr_effective),
@@ -44,7 +44,7 @@ def portfolios_deflated(
     ]
     return [
         (metrics, {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)})
-        for metrics in found
+        for metrics in deflated
     ]
 
 
@@ -58,7 +58,7 @@ def _returns_by_day(portfolio: Portfolio) -> tuple[int, np.ndarray]:
 
 
 def _side_by_side(returns: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
-    """float64 `(n_days, n_portfolios)`; 0 where a portfolio was not there."""
+    """Daily returns, float64 `(n_days, n_portfolios)`; 0 on days without the portfolio."""
     known = [(first, values) for first, values in returns if len(values)]
     begin = min((first for first, _ in known), default=0)
     end = max((first + len(values) for first, values in known), default=0)

@@ -1,4 +1,4 @@
-"""What portfolios are formed of: the equity curves of stored runs on common stamps."""
+"""Members of portfolios: the equity curves of stored runs on common timestamps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from backtest_pipeline.pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class Members:
-    """Runs, or portfolios of runs, that capital can be spread over.
+    """The members of a portfolio: runs, or portfolios of runs.
 
     Attributes:
         names: symbols, or names of strategies.
         ids: of `dim_assets`, or of `dim_signals`.
         run_ids: text.
         sharpes: float64 `(n_members,)`, NaN where undefined.
-        ts: int64 `(n_times,)`, microseconds UTC, all stamps of all members.
+        ts: int64 `(n_times,)`, microseconds UTC, the union of all members' timestamps.
         curves: float64 `(n_members, n_times)`, equity, NaN where a member has no bar.
-        benchmarks: the same of what each member is compared with.
+        benchmarks: float64 `(n_members, n_times)`, equity of each member's benchmark.
     """
 
     names: Sequence[str]
@@ -54,7 +54,7 @@ def members_of(workspace: Workspace, runs: Sequence[Run]) -> Members:
 
 
 class _Series(NamedTuple):
-    """A value at each stamp of each member; `member` is its position."""
+    """A value at each timestamp of each member; `member` is the member's position."""
 
     member: np.ndarray
     ts: np.ndarray
@@ -64,16 +64,16 @@ class _Series(NamedTuple):
 def _series(
     workspace: Workspace, runs: Sequence[Run], what: str, key: str, keys: Sequence[str]
 ) -> _Series:
-    """The column `what` of the file of that name; `keys` are the runs' values of `key`."""
+    """The column `what` of the file `<what>.parquet`, for rows whose `key` is one of `keys`."""
     by_uri: dict[str, list[str]] = {}
     for run, name in zip(runs, keys, strict=True):
         by_uri.setdefault(run["artifact_uri"], []).append(name)
-    # An older file may still hold assets whose current runs are in another one.
+    # An older file may still hold assets whose current runs are in a newer one.
     tables = [
         workspace.artifacts.read_table(
-            uri, f"{what}.parquet", [key, "ts", what], [(key, "in", found)]
+            uri, f"{what}.parquet", [key, "ts", what], [(key, "in", names_in_file)]
         )
-        for uri, found in sorted(by_uri.items())
+        for uri, names_in_file in sorted(by_uri.items())
     ]
     table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
     names = table[key].combine_chunks()

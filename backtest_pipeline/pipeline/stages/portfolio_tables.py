@@ -1,4 +1,4 @@
-"""Portfolios as the rows and files that they are stored as."""
+"""Portfolios as database rows and Parquet files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAMP = pa.timestamp("us", "UTC")
 
 
 def artifact_uri(portfolios: Sequence[Portfolio]) -> str:
-    """The directory of the portfolios of one timeframe, which follows from what they are."""
+    """The artifact directory of one timeframe's portfolios, named by a hash of their ids."""
     ids = [str(portfolio.plan.run_id) for portfolio in portfolios]
     return f"portfolios/{portfolios[0].plan.timeframe}/{hash_of(ids)}"
 
@@ -33,12 +33,12 @@ def artifact_uri(portfolios: Sequence[Portfolio]) -> str:
 def rows_of(
     portfolios: Sequence[Portfolio], *, current: bool = True, others: int = 0
 ) -> PortfolioTables:
-    """What goes to Postgres.
+    """The portfolios as rows for Postgres.
 
     Args:
         portfolios: of one timeframe.
-        current: whether they are those of the timeframe, or only asked for.
-        others: portfolios that were tried besides.
+        current: whether they are the timeframe's rollup, or were requested on demand.
+        others: number of further portfolios that were tried.
     """
     return PortfolioTables(
         _runs(portfolios, current, others),
@@ -48,8 +48,8 @@ def rows_of(
 
 
 def files_of(portfolios: Sequence[Portfolio]) -> dict[str, pa.Table]:
-    """What goes to Parquet."""
-    # The members of a strategy's portfolios are the same runs under each scheme.
+    """The portfolios as Parquet tables, by file name."""
+    # A strategy's portfolios hold the same runs under each scheme: correlations are stored once.
     unlike = {(p.plan.signal_name, id(p.correlations)): p for p in portfolios}
     return {
         "equity.parquet": _stacked(portfolios, _equity),
@@ -62,7 +62,7 @@ def files_of(portfolios: Sequence[Portfolio]) -> dict[str, pa.Table]:
 def _stacked(
     portfolios: Sequence[Portfolio], table_of: Callable[[Portfolio], pa.Table]
 ) -> pa.Table:
-    """The tables one below the other, with their portfolios' ids before them."""
+    """The portfolios' tables concatenated, with the column `run_id` in front."""
     tables = []
     for portfolio in portfolios:
         table = table_of(portfolio)
@@ -118,7 +118,7 @@ def _runs(portfolios: Sequence[Portfolio], current: bool, others: int) -> pa.Tab
     for name in ("first_ts", "last_ts"):
         column = table[name].cast(_STAMP)
         table = table.set_column(table.column_names.index(name), name, column)
-    # A column of nothing but NULL has no type of its own.
+    # Arrow infers no type for a column of NULLs alone.
     position = table.column_names.index("signal_id")
     return table.set_column(position, "signal_id", table["signal_id"].cast(pa.int32()))
 
@@ -188,10 +188,10 @@ def _risk_contributions(portfolio: Portfolio) -> pa.Table:
 
 
 def _correlations(portfolio: Portfolio) -> pa.Table:
-    found = portfolio.correlations
-    one, other = np.triu_indices(len(found.matrix), 1)
+    correlations = portfolio.correlations
+    one, other = np.triu_indices(len(correlations.matrix), 1)
     names = pa.array(list(portfolio.members.names), pa.string())
-    values = found.matrix[one, other]
+    values = correlations.matrix[one, other]
     of_all = portfolio.plan.signal_id is None
     return pa.table(
         {
@@ -202,6 +202,6 @@ def _correlations(portfolio: Portfolio) -> pa.Table:
             "member": names.take(pa.array(one)),
             "other": names.take(pa.array(other)),
             "correlation": pa.array(values, mask=np.isnan(values)),
-            "common_returns": found.common[one, other],
+            "common_returns": correlations.common[one, other],
         }
     )

@@ -1,4 +1,4 @@
-"""Which portfolios a timeframe has, what each is called by, and how one is formed."""
+"""Portfolios of a timeframe: which ones there are, what identifies each, and building one."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from backtest_pipeline.simulation.metrics.metrics import (
 _NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
 ENGINE, ENGINE_VERSION = "scipy", version("scipy")
 ALL = "all"
-"""The name, in the place of a strategy's, of the portfolios of all strategies."""
-_VARIES = "fewer than two returns, or none that vary"
+"""The name that portfolios of all strategies have in place of a strategy's."""
+_VARIES = "fewer than two returns, or no variation"
 FIGURES = {
     "mean_member_sharpe": "no member has a Sharpe ratio",
     "diversification_benefit": "the portfolio or every member has no Sharpe ratio",
@@ -54,24 +54,25 @@ FIGURES = {
     "rebalance_cost": "no rebalance",
     "mean_turnover": "fewer than two rebalances",
 }
-"""What a portfolio has beside the metrics of its equity, and why each is undefined where it is."""
+"""Metrics of a portfolio beyond those of its equity, each with the reason when it is undefined."""
 
 
 @dataclass(frozen=True)
 class RollupConfig:
-    """How portfolios are formed.
+    """How portfolios are built.
 
     Attributes:
-        costs: what moving capital at a rebalance costs, fee and slippage on the moved amount.
+        costs: cost of a rebalance: fee and slippage on the capital moved.
         initial_cash: starting capital.
-        schemes: one portfolio of each strategy for each, without repeats.
+        schemes: weighting schemes, each at most once; each strategy gets a portfolio per scheme.
         rebalance, lookback, max_weight: see `research.portfolio.portfolio.PortfolioRules`.
-        weights: of the scheme FIXED, by run, in the order that the runs are given in.
-        risk_free: return of cash a day, a fraction, that metrics are in excess of; that of the
-            members' runs, or the two cannot be compared.
+        weights: weights of the scheme FIXED, in the order of the runs.
+        risk_free: daily risk-free return, a fraction, that metrics are in excess of; use that of
+            the members' runs, or the figures cannot be compared.
 
     Raises:
-        UnknownName, InvalidInput: as PortfolioRules; InvalidInput also for no or repeated schemes.
+        UnknownName, InvalidInput: as PortfolioRules; InvalidInput also for missing or repeated
+            schemes.
     """
 
     costs: CostModel = field(default_factory=CostModel)
@@ -86,31 +87,31 @@ class RollupConfig:
     def __post_init__(self) -> None:
         if not self.schemes or len(set(self.schemes)) < len(self.schemes):
             raise InvalidInput(
-                f"schemes must be one or more different names, not {list(self.schemes)}"
+                f"schemes must be one or more distinct names, not {list(self.schemes)}"
             )
         for scheme in self.schemes:
             self.rules(scheme)
 
     def rules(self, scheme: str) -> PortfolioRules:
-        """The rules of a scheme."""
+        """The portfolio rules of a scheme."""
         weights = self.weights if scheme == FIXED else ()
         return PortfolioRules(scheme, self.rebalance, self.lookback, self.max_weight, weights)
 
     @property
     def cost_rate(self) -> float:
-        """Fraction of the moved capital."""
+        """Cost of moving capital, as a fraction of the capital moved."""
         return (self.costs.fee_bps + self.costs.slippage_bps) / 1e4
 
 
 @dataclass(frozen=True)
 class PortfolioPlan:
-    """One portfolio that is to be: of a strategy's runs, or (ALL) of the strategies' portfolios.
+    """A portfolio to build: of one strategy's runs, or (ALL) of the strategies' portfolios.
 
     Attributes:
-        run_id: follows from all that can change the result.
+        run_id: hash of all that can change the result.
         signal_id: None for ALL.
-        about: costs and rules, as they are stored.
-        runs: the runs that it rests on.
+        about: costs and rules, as stored.
+        runs: the runs it is built from.
     """
 
     run_id: uuid.UUID
@@ -123,7 +124,7 @@ class PortfolioPlan:
 
 
 def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[PortfolioPlan]:
-    """The portfolios of these runs: by strategy, then scheme, those of all strategies last."""
+    """The portfolios to build of these runs, by strategy and scheme, ALL strategies last."""
     by_signal = [
         list(group)
         for _, group in groupby(sorted(runs, key=itemgetter("signal_id")), itemgetter("signal_id"))
@@ -164,16 +165,16 @@ def planned(timeframe: str, runs: Sequence[Run], config: RollupConfig) -> list[P
 
 @dataclass(frozen=True)
 class Portfolio:
-    """A portfolio as it came to be, from its first rebalance on.
+    """A simulated portfolio, from its first rebalance on.
 
     Attributes:
-        members: what it is formed of.
+        members: its runs, or portfolios of runs.
         ts: int64 `(n_times,)`, microseconds UTC; empty where it was never formed.
-        result: the equity has the stamps `ts`, `rebalance_rows` are rows of them.
+        result: equity at the timestamps `ts`; `rebalance_rows` are positions in them.
         benchmark: float64 `(n_times,)`, equity of the members' benchmarks in equal parts,
             rebalanced on the same schedule at the same costs.
-        correlations: of all members.
-        diversification: where the risk came from.
+        correlations: between all members.
+        diversification: each member's contribution to the risk.
     """
 
     plan: PortfolioPlan
@@ -186,16 +187,16 @@ class Portfolio:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Metrics of the equity and figures of the members together; NaN where undefined."""
+        """Metrics of the equity and of the diversification; NaN where undefined."""
         offsets = np.array([0, len(self.ts)])
-        found = equity_metrics(
+        of_equity = equity_metrics(
             self.ts,
             offsets,
             self.result.equity[None, :],
             self.benchmark,
             risk_free=self.plan.about["risk_free"],
         )
-        metrics = {name: float(found[name][0]) for name in METRIC_NAMES if name in found}
+        metrics = {name: float(of_equity[name][0]) for name in METRIC_NAMES if name in of_equity}
         sharpes = self.members.sharpes[np.isfinite(self.members.sharpes)]
         mean_sharpe = float(sharpes.mean()) if len(sharpes) else np.nan
         moved = self.result.turnover[1:]
@@ -213,11 +214,11 @@ class Portfolio:
 
     @property
     def undefined(self) -> dict[str, str]:
-        """Why each undefined metric is so."""
+        """The reason for each undefined metric, by name."""
         if not len(self.ts):
             never = (
-                f"never formed: no member had {self.plan.rules.lookback} returns that vary at a "
-                "rebalance"
+                f"never formed: at no rebalance did a member have {self.plan.rules.lookback} "
+                "returns with any variation"
             )
             members = {"mean_member_sharpe", "mean_pairwise_correlation"}
             reasons = {name: never for name in self.metrics if name not in members}
@@ -235,13 +236,13 @@ class Portfolio:
 def formed(
     plan: PortfolioPlan, members: Members, correlations: Correlations, config: RollupConfig
 ) -> Portfolio:
-    """Form a portfolio of its members."""
+    """Build a planned portfolio of its members, with the benchmark and the diversification."""
     result = form_portfolio(
         members.curves, members.ts, config.initial_cash, config.cost_rate, plan.rules
     )
     ts, benchmark = members.ts[result.start :], np.empty(0)
     if len(ts):
-        # What is spread at the first bar is decided at the one before, as in the portfolio.
+        # Weights held at the first bar are decided at the bar before, as in the portfolio.
         decided = result.start - 1
         benchmark = form_portfolio(
             members.benchmarks[:, decided:],

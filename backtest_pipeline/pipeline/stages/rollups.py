@@ -43,23 +43,23 @@ _SHOWN = 10
 
 @retried
 def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
-    """Make the portfolios of the current runs those of a timeframe, and no others.
+    """Build the portfolios of a timeframe's current runs, and retire all others of that timeframe.
 
     Returns:
-        How many were formed: none where all that are asked for are there, or there are no runs.
+        How many were built; 0 where all of them are stored already, or there are no runs.
     """
     plans = _planned(workspace, timeframe, config)
-    wanted = {plan.run_id for plan in plans}
+    planned_ids = {plan.run_id for plan in plans}
     with workspace.database.begin() as connection:
         current = current_portfolio_ids(connection, timeframe)
-    if current == wanted:
+    if current == planned_ids:
         return 0
     if not plans:
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             retire_portfolios(cursor, timeframe)
         return 0
-    # Threads would make sums depend on the number of cores, and wait for each other on matrices
-    # as small as these: on busy cores that takes four times as long.
+    # With threads, sums would depend on the number of cores; and on matrices this small the threads
+    # wait for each other, which takes four times as long on busy cores.
     with threadpool_limits(1, user_api="blas"):
         portfolios = list(_formed(workspace, plans, config))
     files = files_of(portfolios)
@@ -68,11 +68,11 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
         copy.lock_cells(cursor, "portfolios", timeframe, [0])
         workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
         publish_portfolios(cursor, rows_of(portfolios))
-        # Others wait for us now: whoever knew newer runs may have published theirs before.
-        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != wanted:
+        # Others wait for our lock now, but one that knew newer runs may have published before us.
+        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != planned_ids:
             raise StoreOvertaken(
-                f"runs at {timeframe} were replaced while portfolios were formed of them; form "
-                "them again"
+                f"runs at {timeframe} were replaced while their portfolios were being built; run "
+                "the rollup again"
             )
     return len(portfolios)
 
@@ -85,7 +85,7 @@ def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list
 def _formed(
     workspace: Workspace, plans: Sequence[PortfolioPlan], config: RollupConfig
 ) -> Iterator[Portfolio]:
-    """The planned portfolios; the strategies' come before those of all strategies."""
+    """Yield the planned portfolios: each strategy's first, then those of all strategies."""
     of_strategies: list[Portfolio] = []
     for signal_id, group in groupby(plans, lambda plan: plan.signal_id):
         if signal_id is None:
@@ -103,7 +103,7 @@ def _formed(
 def _of_portfolios(
     plan: PortfolioPlan, others: Sequence[Portfolio], config: RollupConfig
 ) -> Portfolio:
-    """All strategies' portfolios under one scheme in one portfolio."""
+    """One portfolio of all strategies' portfolios that use the same scheme."""
     chosen = [other for other in others if other.plan.rules.scheme == plan.rules.scheme]
     ts = np.unique(np.concatenate([other.members.ts for other in chosen]))
 
@@ -127,10 +127,10 @@ def _of_portfolios(
 
 @retried
 def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
-    """The current portfolios of these timeframes: by scheme, the best, and why some are not."""
+    """The current portfolios of these timeframes: by scheme, the best, and those never formed."""
     with workspace.database.begin() as connection:
         stored = current_portfolios(connection, timeframes)
-        apart = quarantined_runs(connection, timeframes=timeframes)
+        quarantined = quarantined_runs(connection, timeframes=timeframes)
     ranked = sorted(
         (row for row in stored if row["metrics"]["sharpe"] is not None),
         key=lambda row: -row["metrics"]["sharpe"],
@@ -149,7 +149,7 @@ def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
         {
             "portfolios": len(stored),
             "portfolios_never_formed": len(never),
-            **({"runs_left_out_in_quarantine": len(apart)} if apart else {}),
+            **({"runs_left_out_in_quarantine": len(quarantined)} if quarantined else {}),
         },
         {
             "by_scheme": scheme_rows(stored),
@@ -161,13 +161,13 @@ def rollups_summary(workspace: Workspace, timeframes: Sequence[str]) -> Summary:
 
 
 def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each scheme's portfolios as one table row: how many, and the medians of their figures.
+    """One table row per scheme: number of portfolios, and the medians of their metrics.
 
     Args:
         stored: rows of `storage.run_tables.portfolios.current_portfolios`.
     """
     names = ("sharpe", "diversification_benefit", "effective_bets", "max_drawdown", "mean_turnover")
-    found = []
+    table_rows = []
     for scheme in SCHEMES:
         of_scheme = [row for row in stored if row["scheme"] == scheme and row["n_rebalances"]]
         if of_scheme:
@@ -178,8 +178,8 @@ def scheme_rows(stored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 else None
                 for name, values in figures.items()
             }
-            found.append({"scheme": scheme, "portfolios": len(of_scheme), **medians})
-    return found
+            table_rows.append({"scheme": scheme, "portfolios": len(of_scheme), **medians})
+    return table_rows
 
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Backtests, sweeps and portfolios on demand: features as they are stored, signals as they follow.
+"""Backtests, sweeps and portfolios on demand, from stored features.
 
-Refreshes compute the presets and store each signal with its features. Here a strategy is traded
-with any parameters: its signals follow from the stored features, and what is kept is the run, with
-the same identity that a refresh gives it.
+A refresh computes presets and stores each signal with its features. Here a strategy is traded with
+any parameters: its signals are computed from stored features, and only the run is stored, under
+the same id that a refresh would give it.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ from backtest_pipeline.strategies.strategy import Params, Strategy
 
 @dataclass(frozen=True)
 class Made:
-    """Runs of one strategy, and what they were made from.
+    """Backtested runs of one strategy, and their inputs.
 
     Attributes:
         signal: its row of `dim_signals`.
         tradable: bars and events.
-        runs: of each symbol in the order asked, as `storage.run_tables.runs.runs_by_id` gives them.
+        runs: one per symbol in the order given, as `storage.run_tables.runs.runs_by_id` returns
+            them.
     """
 
     signal: SignalRow
@@ -82,16 +83,15 @@ def backtest(
     *,
     rebuild: bool = False,
 ) -> Made:
-    """Bring the features up to date, trade a strategy in the window, and store the runs.
+    """Refresh the features, trade a strategy in the window, and store the runs.
 
-    Indicators use the whole history before the window; trades use the window alone.
+    Indicators use the full history before the window; trades happen only inside it.
 
     Raises:
-        UnknownName: for a strategy, preset, parameter, symbol, timeframe or benchmark that there is
-            not.
-        InvalidInput: for parameters that are wrong, a window without enough bars, or funding rates
-            that do not cover them.
-        BacktestError: where no features can be had, and why.
+        UnknownName: for an unknown strategy, preset, parameter, symbol, timeframe or benchmark.
+        InvalidInput: for invalid parameters, a window with too few bars, or funding rates that do
+            not cover it.
+        BacktestError: where no features are available, with the reason.
     """
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
@@ -110,19 +110,19 @@ def backtest(
 def strategy_of_spec(
     workspace: Workspace, spec: RunSpec | PortfolioSpec
 ) -> tuple[Strategy[Any], Params]:
-    """The strategy of a spec with its parameters, whether by preset or by values.
+    """The strategy and parameters of a spec, named by a preset or given as values.
 
     Raises:
-        UnknownName, AmbiguousName: for a preset, strategy or parameter that there is not.
-        InvalidInput: for parameters that are wrong, or given beside a preset.
+        UnknownName, AmbiguousName: for an unknown or ambiguous preset, strategy or parameter.
+        InvalidInput: for invalid parameters, or parameters given together with a preset.
     """
     if spec.preset is None:
         strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
         return strategy, strategy.parse(spec.params)
     if spec.strategy or spec.params:
         raise InvalidInput(
-            f"preset {spec.preset} has a strategy and its parameters: leave out the preset, or "
-            "strategy and params beside it"
+            f"preset {spec.preset} already sets the strategy and its parameters: give either the "
+            "preset, or strategy and params"
         )
     with workspace.database.begin() as connection:
         presets = {signal.name: signal for signal in active_signals(connection)}
@@ -136,10 +136,10 @@ def strategy_of_spec(
 def shared_by(
     workspace: Workspace, spec: RunSpec | WalkForwardSpec | SweepSpec | PortfolioSpec
 ) -> RunTerms:
-    """What all runs of a spec have in common, beside strategy and symbol.
+    """The terms that all runs of a spec share: simulation, window, benchmark and funding.
 
     Raises:
-        UnknownName, InvalidInput: for what makes no sense, and why.
+        UnknownName, InvalidInput: for invalid terms, with the reason.
     """
     return RunTerms(
         spec.config(),
@@ -156,12 +156,14 @@ def _funding(
         return None
     if isinstance(spec.funding, str):
         if isinstance(spec, PortfolioSpec):
-            raise InvalidInput("funding of a portfolio is given by symbol, not by a hash")
+            raise InvalidInput(
+                "funding of a portfolio cannot be a hash: give the rates of each symbol"
+            )
         try:
             return kept_funding(workspace.artifacts, spec.funding, spec.symbol)
         except ArtifactError as error:
             raise InvalidInput(
-                f"funding: no rates are stored under {spec.funding!r}; give them by symbol"
+                f"funding: no rates are stored under {spec.funding!r}; give the rates by symbol"
             ) from error
     rates = {}
     for symbol, pairs in spec.funding.items():
@@ -173,7 +175,7 @@ def _funding(
 def _signal_of(
     workspace: Workspace, strategy: Strategy[Any], params: Params
 ) -> tuple[SignalRow, bool]:
-    """The signal of these parameters, and whether refreshes compute it."""
+    """The signal with these parameters, and whether it is a preset that refreshes compute."""
     with workspace.database.begin() as connection:
         for signal in active_signals(connection):
             if signal.strategy == strategy.name and _means(strategy, signal, params):
@@ -182,7 +184,7 @@ def _signal_of(
 
 
 def _means(strategy: Strategy[Any], signal: SignalRow, params: Params) -> bool:
-    """Whether a preset has these parameters; one that cannot be read has none."""
+    """Whether a preset has these parameters; False where its own are invalid."""
     try:
         return strategy.parse(signal.params) == params
     except InvalidInput:
@@ -198,13 +200,13 @@ def sweep_on_demand(
     most: int,
     rebuild: bool = False,
 ) -> Exploration:
-    """Bring the features up to date, and trade every combination of parameters in the window.
+    """Refresh the features, and backtest every combination of parameters in the window.
 
-    Every combination is entered in the ledger of trials; more than `most` are refused.
+    Every combination is entered in the trial ledger; more than `most` are refused.
 
     Raises:
-        UnknownName, InvalidInput: as `exploration.explore`.
-        BacktestError: where no features can be had, and why.
+        UnknownName, InvalidInput: as `pipeline.use_cases.sweep.explore`.
+        BacktestError: where no features are available, with the reason.
     """
     terms = shared_by(workspace, spec)
     batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
@@ -224,16 +226,16 @@ def sweep_on_demand(
 def portfolio_on_demand(
     workspace: Workspace, runs: Sequence[Mapping[str, Any]], config: RollupConfig
 ) -> Mapping[str, Any]:
-    """Spread capital over stored runs of one signal at one timeframe, and store the portfolio.
+    """Build a portfolio of stored runs of one signal at one timeframe, and store it.
 
-    It stands beside those of the rollups and never takes their place.
+    It is stored next to the rollups' portfolios and never replaces one.
 
     Args:
-        runs: as `run_tables.runs.runs_by_id` gives them; weights of the config are in their order.
-        config: with one scheme.
+        runs: as `run_tables.runs.runs_by_id` returns them; fixed weights follow their order.
+        config: how to build it, with exactly one scheme.
 
     Returns:
-        The portfolio's row, as `storage.run_tables.portfolios.stored_portfolio` gives it.
+        The portfolio's row, as `storage.run_tables.portfolios.stored_portfolio` returns it.
     """
     plan = planned(runs[0]["tf"], runs, config)[0]
     with workspace.database.begin() as connection:
@@ -265,11 +267,11 @@ def fresh_features(
     *,
     rebuild: bool = False,
 ) -> PanelBatch:
-    """Features of assets, and of what they are compared with, brought up to date.
+    """Refresh the features of these symbols and of their benchmark, and load the symbols'.
 
     Raises:
-        UnknownName: for an asset, timeframe or benchmark that there is not.
-        BacktestError: where no features can be had, and why.
+        UnknownName: for an unknown symbol, timeframe or benchmark.
+        BacktestError: where no features are available, with the reason.
     """
     name = timeframe(tf).name
     with workspace.database.begin() as connection:
@@ -277,9 +279,9 @@ def fresh_features(
     offered = source.symbols()
     require_known(symbols, (*offered, *known))
     require_benchmark(benchmark, (*offered, *known))
-    wanted = [s for s in dict.fromkeys((*symbols, benchmark)) if s in offered]
-    if wanted:
-        partitions = [Partition(symbol, name) for symbol in wanted]
+    to_refresh = [s for s in dict.fromkeys((*symbols, benchmark)) if s in offered]
+    if to_refresh:
+        partitions = [Partition(symbol, name) for symbol in to_refresh]
         for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
             require_stored(report)
     batch = load_batch(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
@@ -292,9 +294,9 @@ def fresh_features(
 
 
 def require_several(symbols: Sequence[str]) -> None:
-    """Raises BadSymbols where these are fewer than two, or one is there twice."""
+    """Raise BadSymbols for fewer than two symbols, or for a repeated one."""
     if len(set(symbols)) < len(symbols):
         twice = next(s for s in symbols if symbols.count(s) > 1)
-        raise BadSymbols(f"a portfolio holds each asset once, and {twice} is there twice")
+        raise BadSymbols(f"a portfolio holds each symbol once, but {twice} is given more than once")
     if len(symbols) < 2:
-        raise BadSymbols(f"a portfolio needs two assets or more, not {len(symbols)}")
+        raise BadSymbols(f"a portfolio needs at least two symbols, not {len(symbols)}")

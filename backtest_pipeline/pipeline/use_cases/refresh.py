@@ -1,4 +1,4 @@
-"""The whole chain without an orchestrator: what a program or a measurement runs."""
+"""The refresh of bars, features, signals and backtests without Dagster."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def refresh_features(
     *,
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
-    """Features of these partitions; each report as its stage ends.
+    """Refresh the features of these partitions, yielding each stage's report as it ends.
 
-    They are built from the bars of a source, or taken from the user's own table.
+    They are built from the bars of a source, or copied from the external feature table.
     """
     how = _how(workspace, rebuild)
     if isinstance(source, ExternalReader):
@@ -51,7 +51,7 @@ def refresh_signals(
     *,
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
-    """Features and signals of these partitions; each report as its stage ends."""
+    """Refresh features and signals of these partitions, yielding each stage's report."""
     yield from refresh_features(workspace, source, partitions, rebuild=rebuild)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)
@@ -65,7 +65,7 @@ def refresh_backtests(
     *,
     rebuild: bool = False,
 ) -> StageReport:
-    """Backtests of the stored signals of these partitions."""
+    """Refresh the backtests of these partitions' stored signals."""
     return run_stage(
         stored_signals(workspace, partitions),
         BacktestsStage(workspace, config),
@@ -74,7 +74,7 @@ def refresh_backtests(
 
 
 def require_stored(report: StageReport) -> None:
-    """Raises what the first partition without a result failed with, or why it has none."""
+    """Raise the error of the first partition without a result, or the reason why it has none."""
     for outcome in report.outcomes:
         if isinstance(outcome.error, BacktestError):
             raise outcome.error

@@ -1,4 +1,4 @@
-"""How far one run can be trusted: the run made or found, put in doubt, and the findings stored."""
+"""Robustness tests of one run, and storing their results."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def assess_run(
     *,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
-    """Put the one run that was made in doubt, and store what is found.
+    """Run the robustness tests on one run, and store the results.
 
-    What is stored under the same run, draws, seed and code is kept.
+    Results already stored for the same run, draws, seed and code are returned as they are.
 
     Args:
         workspace: the open store.
-        made: one run, and what it was made from.
-        terms: what it assumes.
-        draws: repetitions of each random method.
-        seed: of the random numbers.
-        rebuild: compute also what is stored.
+        made: one run with its inputs.
+        terms: the run's terms.
+        draws: number of draws of each resampling method.
+        seed: seed of the random numbers.
+        rebuild: recompute even if results are stored.
 
     Returns:
         The row of `run_robustness`.
@@ -51,15 +51,15 @@ def assess_run(
     require_draws(draws, seed)
     (run,) = made.runs
     workspace.progress("robustness", 0, 1)
-    found = None if rebuild else _stored(workspace, run["run_id"])
-    if found is None or not _is_kept(workspace, found, draws, seed):
+    row = None if rebuild else _stored(workspace, run["run_id"])
+    if row is None or not _is_kept(workspace, row, draws, seed):
         panel, events = made.tradable.panel, made.tradable.events
         inputs = RunInputs(panel, events, terms.config, funding=terms.funding)
         _store(workspace, run, assess(inputs, draws=draws, seed=seed))
-        found = _stored(workspace, run["run_id"])
-    assert found is not None  # noqa: S101  (it was just stored)
+        row = _stored(workspace, run["run_id"])
+    assert row is not None  # noqa: S101  (it was just stored)
     workspace.progress("robustness", 1, 1)
-    return found
+    return row
 
 
 def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:
@@ -67,31 +67,31 @@ def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:
         return stored_robustness(connection, run_id)
 
 
-def _is_kept(workspace: Workspace, found: Mapping[str, Any], draws: int, seed: int) -> bool:
-    """Whether it was found in the same way, and its files are whole."""
-    how = (found["draws"], found["seed"], found["code_version"])
+def _is_kept(workspace: Workspace, row: Mapping[str, Any], draws: int, seed: int) -> bool:
+    """Whether stored results have the same settings and code, and their files are intact."""
+    how = (row["draws"], row["seed"], row["code_version"])
     same = how == (draws, seed, ROBUSTNESS_CODE)
-    return same and workspace.artifacts.is_intact(found["artifact_uri"])
+    return same and workspace.artifacts.is_intact(row["artifact_uri"])
 
 
-def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness) -> None:
-    """Files first, then the row that points to them."""
+def _store(workspace: Workspace, run: Mapping[str, Any], result: Robustness) -> None:
+    """Store the files first, then the row that points to them."""
     run_id, tf = str(run["run_id"]), run["tf"]
-    uri = f"robustness/{tf}/{hash_of([run_id, found.draws, found.seed, ROBUSTNESS_CODE])}"
+    uri = f"robustness/{tf}/{hash_of([run_id, result.draws, result.seed, ROBUSTNESS_CODE])}"
     files = {
-        "bands.parquet": pa.Table.from_pandas(found.bands.reset_index(), preserve_index=False),
-        "samples.parquet": pa.Table.from_pandas(found.samples, preserve_index=False),
+        "bands.parquet": pa.Table.from_pandas(result.bands.reset_index(), preserve_index=False),
+        "samples.parquet": pa.Table.from_pandas(result.samples, preserve_index=False),
     }
-    about = {"run_id": run_id, "draws": found.draws, "seed": found.seed}
+    about = {"run_id": run_id, "draws": result.draws, "seed": result.seed}
     row = {
         "run_id": run_id,
-        "seed": found.seed,
-        "draws": found.draws,
-        "fragile": found.fragile,
-        "reasons": list(found.reasons),
-        **{name: found.numbers[name] for name in DOUBTS},
-        "envelope": canonical_json([asdict(scenario) for scenario in found.scenarios]),
-        "undefined": canonical_json(found.undefined),
+        "seed": result.seed,
+        "draws": result.draws,
+        "fragile": result.fragile,
+        "reasons": list(result.reasons),
+        **{name: result.numbers[name] for name in DOUBTS},
+        "envelope": canonical_json([asdict(scenario) for scenario in result.scenarios]),
+        "undefined": canonical_json(result.undefined),
         "code_version": ROBUSTNESS_CODE,
         "artifact_uri": uri,
     }
@@ -102,7 +102,7 @@ def _store(workspace: Workspace, run: Mapping[str, Any], found: Robustness) -> N
 
 
 def _schema() -> pa.Schema:
-    """Types that hold where every value of a column is NULL or a list is empty."""
+    """Column types, which Arrow cannot infer from NULLs and empty lists."""
     return pa.schema(
         [
             ("run_id", pa.string()),

@@ -1,4 +1,4 @@
-"""What one look at a strategy's parameters does: sweep, rank, and tell how far to trust it."""
+"""Parameter sweeps: backtest every combination, rank them, and deflate the best."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Exploration:
             docs/metrics.md; NaN where undefined.
         metric: the metric by which combinations are ranked.
         swept: parameters with more than one value.
-        left_out: combinations that make no sense, such as a fast period above the slow one.
+        left_out: number of invalid combinations, such as a fast period above the slow one.
         surroundings: the best combination and its neighbours.
         subject: what was swept, on which bars.
-        selection: what the best is worth, given all that were tried.
+        selection: significance of the best combination, corrected for all that were tried.
     """
 
     table: pd.DataFrame
@@ -73,7 +73,7 @@ class Exploration:
 
     @property
     def ranked(self) -> pd.DataFrame:
-        """The combinations whose metric is defined, the best first."""
+        """The combinations with a defined metric, best first."""
         return self.table.iloc[best_first(pd.Series(self.table[self.metric]))]
 
     @property
@@ -83,10 +83,10 @@ class Exploration:
 
     @property
     def warning(self) -> str:
-        """Why the best of a sweep is not to be trusted as it is."""
+        """The warning that the best of a sweep is not evidence."""
         return (
-            f"{len(self.table):,} combinations were tried on the same bars; the best of many looks "
-            "good by luck alone, so it is not evidence. Test it out of sample."
+            f"{len(self.table):,} combinations were tried on the same bars. The best of so many "
+            "looks good by luck alone and is not evidence: test it out of sample."
         )
 
     def figure(self) -> Figure:
@@ -94,7 +94,7 @@ class Exploration:
         return sweep_figure(self.table, self.metric, self.swept, self.surroundings)
 
     def write_html(self, path: str | Path) -> Path:
-        """Write one page that needs no network: figure, ranking, warning.
+        """Write a self-contained HTML page with the figure, the ranking and the warning.
 
         Raises:
             InvalidInput: where the file cannot be written.
@@ -113,7 +113,7 @@ class Exploration:
         try:
             path.write_text(page, encoding="utf-8")
         except OSError as error:
-            raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+            raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
         return path
 
 
@@ -136,29 +136,29 @@ def explore(
 ) -> Exploration:
     """Backtest every combination of a strategy's parameters on one asset.
 
-    Each row is what `run_backtest` gives for those parameters, bit for bit.
+    Each row equals what `run_backtest` returns for those parameters, bit for bit.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        strategy: the strategy; its first word will do.
-        params: a number or a sequence of numbers by parameter; a range worth exploring where
-            one is not given.
+        strategy: name of the strategy; its first word is enough.
+        params: a number or a sequence of numbers by parameter; by default the strategy's own
+            search range.
         metric: a metric of docs/metrics.md.
-        start, end: UTC days, half-open; indicators know the bars before them.
+        start, end: UTC dates, half-open; indicators also use the bars before `start`.
         direction: `long`, `short` or `both`.
-        funding: rates of the asset, by its name, in place of the flat rate.
-        timeframe: name of the bars' timeframe; found from their spacing where not given.
-        asset: its name, on the page and among the rates.
-        max_combinations: more than these are refused.
-        workspace: an open store, in whose ledger every combination is entered as a trial. Without
-            one, none is: what was tried so is missing where later runs are deflated.
-        progress: told how many combinations are done.
-        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+        funding: funding rates of the asset, in place of the flat rate.
+        timeframe: name of the bars' timeframe; by default inferred from their spacing.
+        asset: its name, on the page and in `funding`.
+        max_combinations: a larger sweep is refused.
+        workspace: an open store; every combination is entered in its trial ledger. Without one
+            no trial is recorded, and later runs are deflated by too few.
+        progress: called with the number of combinations done.
+        assumptions: costs, sizing, stops and other fields of `SimulationConfig`.
 
     Raises:
-        UnknownName: for a strategy, parameter, metric or direction that there is not.
-        InvalidInput: for bars, a window or values that cannot be explored, too many
-            combinations, or a metric that is undefined for all of them.
+        UnknownName: for an unknown strategy, parameter, metric or direction.
+        InvalidInput: for invalid bars, window or values, too many combinations, or a metric that
+            is undefined for all of them.
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     return sweep(
@@ -187,11 +187,11 @@ def sweep(
     """Backtest every combination of a strategy's parameters on the features of one asset.
 
     Args:
-        panel: features, or bars, of one asset.
-        strategy, params, metric, max_combinations: as `explore` takes them.
-        terms: costs, window and all else that is assumed.
+        panel: features of one asset.
+        strategy, params, metric, max_combinations: as in `explore`.
+        terms: costs, window and the other terms of the runs.
         workspace: the open store in whose ledger every combination is entered, if any.
-        progress: told how many combinations are done.
+        progress: called with the number of combinations done.
 
     Raises:
         UnknownName, InvalidInput: as `explore`.
@@ -208,7 +208,7 @@ def sweep(
 
     if not grid.swept:
         raise InvalidInput(
-            f"{definition.name}: one combination is a backtest and not a sweep; give a "
+            f"{definition.name}: one combination is a backtest, not a sweep; give at least one "
             "parameter more than one value"
         )
 
@@ -245,8 +245,8 @@ def sweep(
     if not np.isfinite(table[metric].to_numpy()).any():
         (reason,) = (m.undefined for m in METRICS if m.name == metric)
         raise InvalidInput(
-            f"{metric} is undefined for all {len(table):,} combinations ({reason}); give more "
-            "bars, other values or another metric"
+            f"{metric} is undefined for all {len(table):,} combinations ({reason}); use more bars, "
+            "other parameter values or another metric"
         )
     surroundings = neighbourhood(pd.Series(table[metric]))
     ends = np.cumsum([len(values[metric]) for values in metrics])
@@ -274,20 +274,20 @@ def sweep(
 
 
 def require_metric(name: str) -> None:
-    """Raises UnknownName for a metric that there is not."""
+    """Raise UnknownName unless `name` is a metric."""
     if name not in METRIC_NAMES:
         raise UnknownName("metric", name, METRIC_NAMES)
 
 
 def _settings(config: SimulationConfig, funding: FundingRates | None) -> str:
-    """Direction, costs, and each setting that is not at its default, in words."""
+    """Direction and costs, and every other setting that is not at its default, in words."""
     costs, usual = config.costs, SimulationConfig()
     settings = [
         f"direction {config.direction}",
         f"fee {costs.fee_bps:g} and slippage {costs.slippage_bps:g} basis points a side",
     ]
     if funding:
-        settings.append("funding by a table of rates")
+        settings.append("funding at the given rates")
     elif costs.funding_bps_day:
         settings.append(f"funding {costs.funding_bps_day:g} basis points a day")
     settings += [

@@ -1,4 +1,4 @@
-"""One signal on the bars of a window, traded on one asset or on many, and published."""
+"""Trades one signal on the bars of a window, on one or more assets, and publishes the runs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 
 @dataclass(frozen=True)
 class Tradable:
-    """What runs of one signal trade.
+    """Inputs of the runs of one signal: bars and events.
 
     Attributes:
-        inputs: the version of the features that it is made from, by asset.
-        panel: bars of the window, with what stops and sizing read.
-        events: uint8 `(1, n_rows)`, the signal on them.
+        inputs: the version of the features, by asset.
+        panel: bars of the window, with the columns that stops and sizing read.
+        events: uint8 `(1, n_rows)`, the signal on those bars.
     """
 
     inputs: Mapping[str, DatasetVersion]
@@ -47,13 +47,13 @@ class Tradable:
 def cut_to_window(
     whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], terms: RunTerms
 ) -> Tradable:
-    """The bars that lie in the window, with events that know those before it.
+    """Cut bars and events to the window; events were computed with the bars before it.
 
     Raises:
-        NotEnoughBars: for an asset without enough bars in the window.
+        NotEnoughBars: for an asset with too few bars in the window.
     """
     keep = rows_in(whole, terms.window)
-    # Indicators remember what was before the window, so they come before the cut.
+    # Indicators need the bars before the window, so they are computed before the cut.
     panel = with_config_columns(whole, terms.config).take(keep)
     for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True):
         if n < FEWEST_BARS:
@@ -76,15 +76,15 @@ def trade_and_store(
     """Trade a signal on each asset, and publish the runs that are not stored already.
 
     Args:
-        tried_by: who tries, as in `trials.source`.
+        tried_by: the value of `trials.source`.
         refreshed: whether refreshes publish this signal too.
-        rebuild: compute and publish also what is stored.
+        rebuild: recompute and publish runs even if they are stored.
 
     Returns:
-        The run of each asset, in their order, as `storage.run_tables.runs.runs_by_id` gives it.
+        One run per asset, in their order, as `storage.run_tables.runs.runs_by_id` returns it.
 
     Raises:
-        StoreOvertaken: where the features have been replaced since they were read.
+        StoreOvertaken: if the features were replaced after they were read.
     """
     started_at = datetime.now(UTC)
     panel, tf = tradable.panel, tradable.panel.timeframe.name
@@ -99,7 +99,7 @@ def trade_and_store(
     kept = {
         asset: stored[run_id]["artifact_uri"]
         for asset, run_id in zip(panel.assets, run_ids, strict=True)
-        # One that others took the place of has to take it again.
+        # A run that was superseded has to be published again to become current.
         if run_id in stored
         and stored[run_id]["is_current"]
         and workspace.artifacts.is_intact(stored[run_id]["artifact_uri"])
@@ -116,7 +116,7 @@ def trade_and_store(
         )
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, missing)
-        # A single run stays in the directory that it may share with those of a refresh.
+        # A single run stays in its directory, which it may share with the runs of a refresh.
         uri = kept.get(missing[0]) if len(missing) == 1 else None
         own = [one for a, one in zip(panel.assets, identities, strict=True) if a in missing]
         published = prepare_publication(
@@ -127,28 +127,28 @@ def trade_and_store(
             used = {asset: tradable.inputs[asset].version for asset in missing}
             require_versions(cursor, "features", tf, ids, used)
             if refreshed and terms.window == Window():
-                # The runs took the place of those that a refresh had published: were the data of
-                # these to come back, the refresh must not take its own for current.
+                # These runs replaced those of a refresh: if the refresh's data came back, it must
+                # not mistake its own runs for current ones.
                 for asset in missing:
                     mark_stale(cursor, "backtests", ids[asset], tf)
     others = [Partition(asset, tf) for asset in panel.assets if asset not in missing]
     if others:
-        deflate_partitions(workspace, others)  # more may have been tried since
+        deflate_partitions(workspace, others)  # more trials may have been recorded since
     with workspace.database.begin() as connection:
         stored = runs_by_id(connection, run_ids)
-    if stored.keys() != set(run_ids):  # some that were stored are being deleted since
+    if stored.keys() != set(run_ids):  # some stored runs are being deleted in the meantime
         return trade_and_store(workspace, signal, tradable, terms, tried_by, refreshed=refreshed)
     workspace.progress("backtest", len(run_ids), len(run_ids))
     return [stored[run_id] for run_id in run_ids]
 
 
 def too_few_bars(panel: Panel, partition: Partition, window: Window, n: int) -> str:
-    """Why `n` bars in a window are not enough, and which bars there are."""
+    """The message that `n` bars in a window are too few, and which bars there are."""
     if len(panel) == 0:
-        return f"{partition} has no complete bar"
+        return f"{partition} has no complete bar; refresh it with more history"
     first, last = panel.ts[[0, -1]].view("M8[us]").astype("M8[D]")
     dates = f"from {window.start or 'the beginning'} to {window.end or 'the end'}"
     return (
-        f"{partition} has {n} bars {dates}, and a backtest needs {FEWEST_BARS}; "
-        f"its bars run from {first} to {last}"
+        f"{partition} has {n} bars {dates}, but a backtest needs at least {FEWEST_BARS}; "
+        f"bars are stored from {first} to {last}"
     )

@@ -77,11 +77,11 @@ class WalkForward:
     Attributes:
         folds: one row per fold: bounds (closes of first and last bar), chosen parameters, score,
             metrics in training and test; NaN where undefined.
-        equity: of the stitched out-of-sample bars, by close stamp.
-        trades: on them, as `simulate` gives them.
-        metrics: of them, None where undefined.
-        efficiency: how much of the training Sharpe is left, and whether it is more than luck.
-        left_out: windows that have too few bars for a fold.
+        equity: equity on the stitched out-of-sample bars, by close timestamp.
+        trades: trades on those bars, as `simulate` returns them.
+        metrics: metrics on those bars, None where undefined.
+        efficiency: share of the training Sharpe kept out of sample, and whether it may be luck.
+        left_out: windows with too few bars for a fold.
     """
 
     folds: pd.DataFrame
@@ -109,30 +109,30 @@ def walk_forward(
     progress: Progress = silent,
     **assumptions: Any,
 ) -> WalkForward:
-    """Choose parameters on training windows, and trade the bars after each with the choice.
+    """Choose parameters on each training window, and trade the bars after it with them.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        strategy: the strategy; its first word will do.
-        params: a number or a sequence of numbers by parameter; a range worth exploring where
-            one is not given.
-        schedule: windows; 365 days to train and 90 to test where not given.
-        objective: what the best has most of, see `research.validation.optimizer.Objective.of`.
+        strategy: name of the strategy; its first word is enough.
+        params: a number or a sequence of numbers by parameter; by default the strategy's own
+            search range.
+        schedule: windows; by default 365 days of training and 90 of test.
+        objective: what to maximize, see `research.validation.optimizer.Objective.of`.
         search: how the parameters are searched.
-        threshold: efficiency from which on it is not called overfit.
+        threshold: efficiency below which the result is called overfit.
         direction: `long`, `short` or `both`.
-        funding: rates by stamp, in place of the flat rate.
-        timeframe: name; found from the spacing of the bars where not given.
+        funding: rates by timestamp, in place of the flat rate.
+        timeframe: name of the bars' timeframe; by default inferred from their spacing.
         asset: its name, in the ledger and in errors.
-        workspace: an open store, in whose ledger every combination of every training window and
-            the stitched run are entered as trials. Without one, none is: what was tried so is
-            missing where later runs are deflated.
-        progress: told how many folds are done.
-        assumptions: costs, sizing, stops and all else that a `SimulationConfig` holds.
+        workspace: an open store; every combination of every training window and the stitched run
+            are entered in its trial ledger. Without one no trial is recorded, and later runs are
+            deflated by too few.
+        progress: called with the number of folds done.
+        assumptions: costs, sizing, stops and other fields of `SimulationConfig`.
 
     Raises:
-        UnknownName: for a strategy, parameter, objective, mode or direction that there is not.
-        InvalidInput: for bars that do not fill a fold, or a space that cannot be searched.
+        UnknownName: for an unknown strategy, parameter, objective, mode or direction.
+        InvalidInput: for too few bars for one fold, or a space that cannot be searched.
         LooksAhead: for a strategy whose signals use later bars.
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
@@ -203,7 +203,7 @@ def _fold_frame(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A walk-forward that is about to be done: its bars, their folds, and the windows left out."""
+    """The inputs of a walk-forward: its bars, their folds, and the windows left out."""
 
     batch: PanelBatch
     folds: tuple[Fold, ...]
@@ -224,9 +224,9 @@ def prepare_walk_forward(
     """Bring the partition's features up to date, and lay out the folds in the window.
 
     Raises:
-        UnknownName: for an asset or timeframe that there is not.
-        InvalidInput: where the bars do not fill one fold, and how many are missing.
-        BacktestError: where no features can be had, and why.
+        UnknownName: for an unknown asset or timeframe.
+        InvalidInput: for too few bars for one fold, with the number missing.
+        BacktestError: where no features are available, with the reason.
     """
     partition = Partition(asset, named_timeframe(tf).name)
     with workspace.database.begin() as connection:
@@ -257,17 +257,17 @@ def run_walk_forward(
     plan: WalkForwardPlan,
     rebuild: bool = False,
 ) -> Mapping[str, Any]:
-    """Do a walk-forward that is prepared, and store it like any other run.
+    """Run a prepared walk-forward, and store it like any other run.
 
     Args:
-        strategy: whose parameters are chosen; the default one where None.
+        strategy: strategy whose parameters are chosen; the default strategy where None.
         params: values to choose from, by parameter.
 
     Returns:
         The stitched run's row with metrics and efficiency, and its `folds`.
 
     Raises:
-        UnknownName: for a signal or a parameter that there is not.
+        UnknownName: for an unknown preset or parameter.
         InvalidInput: for a space that cannot be searched.
         LooksAhead: for a strategy whose signals use later bars.
     """
@@ -291,7 +291,7 @@ def run_walk_forward(
         published = walk_forwards.publication
         publish_walk_forward(workspace.artifacts, cursor, walk_forwards)
         if terms.window == Window():
-            # It may have taken the place of a run that the asset had published.
+            # It may have replaced a run that the Dagster asset had published.
             mark_stale(
                 cursor, "walk_forward", published.runs["id"][0].as_py(), batch.panel.timeframe.name
             )
@@ -304,7 +304,7 @@ def run_walk_forward(
 def _signal_of(
     workspace: Workspace, strategy: Strategy[Any], params: Mapping[str, Any]
 ) -> SignalRow:
-    """The first preset of the strategy, else a signal that stands for what is chosen from."""
+    """The first preset of the strategy; without one, a signal that stands for the search range."""
     with workspace.database.begin() as connection:
         for signal in active_signals(connection):
             if signal.strategy == strategy.name:

@@ -1,8 +1,8 @@
-"""Artifacts on a local disk or in a bucket: there whole or not at all, and checked when read.
+"""Artifacts on a local disk or in a bucket: written atomically, and verified when read.
 
-Snapshots are single Parquet files named by the sha256 of their bytes. Results are directories
-with a `manifest.json` that lists each file's rows, bytes and sha256; what keeps the files has a
-module of its own (`disk`, `bucket`).
+Snapshots are single Parquet files named by the sha256 of their bytes. Results are directories with
+a `manifest.json` that lists each file's rows, bytes and sha256. The modules `disk` and `bucket`
+store the files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from backtest_pipeline.storage.artifacts.disk import Disk, flush
 from backtest_pipeline.storage.artifacts.manifest import Entry, Manifest
 from backtest_pipeline.storage.settings import Settings
 
-_MEND = "refresh with --full-rebuild"
+_REPAIR = "refresh with --full-rebuild"
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ArtifactStore:
     """Artifacts by uri, a path with `/` below the root of the store.
 
     Attributes:
-        root: local folder of the artifacts; of copies of them where they are in a bucket.
-        bucket: URL of the bucket that they are in; empty where they are in the folder.
-        copies_bytes: copies of a bucket's artifacts beyond this go, those used longest ago first.
+        root: local folder of the artifacts, or of their copies if they are in a bucket.
+        bucket: URL of the bucket; empty if they are in the folder.
+        copies_bytes: maximum size of local copies; least recently used ones are removed first.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class ArtifactStore:
 
     @staticmethod
     def of(settings: Settings) -> ArtifactStore:
-        """The store that the settings name."""
+        """The store that the settings configure."""
         return ArtifactStore(
             settings.artifacts_folder, settings.artifacts_bucket, int(settings.cache_max_gb * 1e9)
         )
@@ -59,20 +59,20 @@ class ArtifactStore:
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
-        """The sha256 of files that this process has written or read, by uri."""
+        """The sha256 of files this process has written or read, by uri."""
         return {}
 
     @property
     def where(self) -> str:
-        """The folder or URL below which people find an artifact by its uri."""
+        """The folder or URL that artifact uris are relative to, for messages."""
         return self._files.where
 
     def require_writable(self) -> None:
-        """Create the folder if need be; raises ArtifactError where it cannot be written."""
+        """Create the folder if necessary; raises ArtifactError if it is not writable."""
         self._files.require_writable()
 
     def ping(self) -> None:
-        """Ask for a sign of life; raises ArtifactError where none comes within seconds."""
+        """Raise ArtifactError unless the store responds within seconds."""
         self._files.ping()
 
     def sweep(self) -> int:
@@ -80,31 +80,31 @@ class ArtifactStore:
         return self._files.sweep()
 
     def stored(self) -> Iterator[StoredFile]:
-        """Every file that is there, but for those that are being written."""
+        """Every stored file, except those still being written."""
         return self._files.stored()
 
     def has(self, uri: str) -> bool:
-        """Whether a file or directory is there, intact or not."""
+        """Whether a file or directory exists, intact or not."""
         return not self.gone([uri])
 
     def gone(self, uris: Collection[str]) -> set[str]:
-        """Those of many that are not there, asked for at once."""
+        """The artifacts among `uris` that are missing."""
         return self._files.gone(uris)
 
     def remove(self, uri: str) -> None:
-        """Remove a file or a published directory; none there is as good.
+        """Remove a file or a published directory; a missing one is not an error.
 
         Raises:
-            ArtifactError: where it cannot be removed, or the uri leads out of the store.
+            ArtifactError: where it cannot be removed, or the uri points outside the store.
         """
         if uri != PurePosixPath(uri).as_posix() or {"", ".", ".."} & set(uri.split("/")):
-            raise ArtifactError(f"{uri!r} is no artifact of {self.where}; give one below it")
+            raise ArtifactError(f"{uri!r} is not an artifact of {self.where}; give a uri below it")
         self._files.remove(uri)
         for known in [v for v in tuple(self._hashes) if v == uri or v.startswith(f"{uri}/")]:
             self._hashes.pop(known, None)
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
-        """Store a table under the hash of its bytes; an equal one that is there is kept.
+        """Store a table under the hash of its bytes, unless it is stored already.
 
         Returns:
             The uri, `folder/<sha256>.parquet`.
@@ -120,19 +120,19 @@ class ArtifactStore:
     def read_snapshot(
         self, uri: str, columns: Sequence[str], assets: Iterable[str] | None = None
     ) -> pa.Table:
-        """Columns of a snapshot, of some assets only where named.
+        """Read columns of a snapshot, of all assets or only those named.
 
         Raises:
-            ArtifactCorrupt: where the file is gone or its bytes are not those it is named by.
+            ArtifactCorrupt: where the file is missing, or its bytes do not match its name.
         """
         path = self._path(uri, PurePosixPath(uri).stem, "name")
         if assets is None:
             return pq.read_table(path, columns=list(columns))
-        # A filter while reading takes twice as long as the reading, and mostly all are wanted.
+        # Filtering while reading takes twice as long, and usually all assets are needed.
         table = pq.read_table(path, columns=list(dict.fromkeys(("asset", *columns))))
-        wanted = set(assets)
-        if not _only_of(table["asset"], wanted):
-            names = pa.array(sorted(wanted))
+        selected = set(assets)
+        if not _only_of(table["asset"], selected):
+            names = pa.array(sorted(selected))
             table = table.filter(pc.is_in(table["asset"], names))  # pyright: ignore[reportAttributeAccessIssue]
         return table.select(list(columns))
 
@@ -141,27 +141,27 @@ class ArtifactStore:
         return pq.read_schema(self._path(uri, PurePosixPath(uri).stem, "name")).names
 
     def rows_in(self, uri: str) -> int:
-        """How many rows a snapshot has; raises ArtifactCorrupt as `read_snapshot` does."""
+        """The number of rows in a snapshot; raises ArtifactCorrupt as `read_snapshot` does."""
         return pq.read_metadata(self._path(uri, PurePosixPath(uri).stem, "name")).num_rows
 
     def put_directory(
         self, uri: str, tables: Mapping[str, pa.Table], about: Mapping[str, Any]
     ) -> None:
-        """Publish tables as one directory with its manifest; an intact one is kept.
+        """Publish tables as a directory with a manifest, unless an intact one exists.
 
-        Any number of processes may publish the same directory at once.
+        Any number of processes may publish the same directory concurrently.
 
         Args:
-            uri: the directory; its content must follow from its name.
-            tables: file name (`*.parquet`) to table.
-            about: what the manifest says beside the list of files.
+            uri: the directory, whose name must determine its content.
+            tables: tables by file name (`*.parquet`).
+            about: further entries of the manifest.
         """
         rows = {name: table.num_rows for name, table in tables.items()}
         writers = {name: partial(_write_parquet, table) for name, table in tables.items()}
         self._publish(uri, writers, rows, about)
 
     def put_files(self, uri: str, files: Mapping[str, bytes]) -> None:
-        """Publish files, by their path in it, as `put_directory` does tables."""
+        """Publish files by their path in a directory, as `put_directory` does with tables."""
         self._publish(uri, {n: partial(_write_bytes, data) for n, data in files.items()}, {}, {})
 
     def _publish(
@@ -190,11 +190,11 @@ class ArtifactStore:
         except FileExistsError:
             if self.is_intact(uri):
                 return  # another process was first, with the same content
-            self.remove(uri)  # unless another process mends it too
+            self.remove(uri)  # damaged: replace it
             self._put_in_place(unfinished, uri)
 
     def put_file(self, uri: str, data: bytes) -> None:
-        """Store bytes under a name that holds their sha256; an intact file there is kept."""
+        """Store bytes under a name that contains their sha256, unless an intact file exists."""
         if uri in self._hashes and not self._files.gone([uri]):  # a retention may have been
             return
         path = PurePosixPath(uri)
@@ -205,15 +205,15 @@ class ArtifactStore:
         self._hashes[uri] = path.stem
 
     def read_file(self, uri: str) -> bytes:
-        """A file that is named by the sha256 of its bytes.
+        """Read a file that is named by the sha256 of its bytes.
 
         Raises:
-            ArtifactCorrupt: where it is gone, or its bytes are others.
+            ArtifactCorrupt: where it is missing, or its bytes do not match its name.
         """
         try:
             data = self._files.read(uri)
         except FileNotFoundError:
-            raise ArtifactCorrupt(f"{uri} is gone from {self.where}") from None
+            raise ArtifactCorrupt(f"{uri} is missing from {self.where}") from None
         if hashlib.sha256(data).hexdigest() != PurePosixPath(uri).stem:
             raise ArtifactCorrupt(f"{uri} has changed since it was written to {self.where}")
         return data
@@ -221,7 +221,7 @@ class ArtifactStore:
     def read_table(
         self, uri: str, name: str, columns: Sequence[str] | None = None, filters: Any = None
     ) -> pa.Table:
-        """A file of a published directory, checked against its manifest.
+        """Read a table of a published directory, verified against its manifest.
 
         Raises:
             ArtifactCorrupt: where it is missing or differs from the manifest.
@@ -229,20 +229,20 @@ class ArtifactStore:
         return pq.read_table(self._path_in(uri, name), columns=columns, filters=filters)
 
     def read_bytes(self, uri: str, name: str) -> bytes:
-        """The bytes of a file of a published directory, as `read_table` reads one."""
+        """Read a file of a published directory as bytes; raises as `read_table`."""
         return self._path_in(uri, name).read_bytes()
 
     def manifest(self, uri: str) -> Manifest:
-        """What a published directory says of itself; raises ArtifactCorrupt where it does not."""
+        """The manifest of a published directory; raises ArtifactCorrupt if it is unreadable."""
         try:
             return Manifest.of_json(self._files.read(f"{uri}/{MANIFEST}"))
         except (FileNotFoundError, ValueError) as error:
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has no readable manifest; {_MEND}"
+                f"{uri} in {self.where} has no readable manifest; {_REPAIR}"
             ) from error
 
     def is_intact(self, uri: str) -> bool:
-        """Whether a published directory holds what its manifest lists, to the last byte."""
+        """Whether all files of a published directory match its manifest."""
         try:
             files = self.manifest(uri).files
         except ArtifactCorrupt:
@@ -250,9 +250,9 @@ class ArtifactStore:
         return all(self._files.holds(f"{uri}/{n}", entry.sha256) for n, entry in files.items())
 
     def at_hand(self, uris: Iterable[str]) -> Path:
-        """A local folder with these snapshots and directories, for another process to read.
+        """The local folder with these snapshots and directories, for another process to read.
 
-        What is gone or damaged is left out: who reads it will tell.
+        Missing or damaged artifacts are skipped: reading them raises the error.
         """
         for uri in uris:
             with suppress(FileNotFoundError, ValueError):
@@ -264,37 +264,35 @@ class ArtifactStore:
         if whole not in self._hashes:
             entry = self.manifest(uri).files.get(name)
             if entry is None:
-                raise ArtifactCorrupt(
-                    f"{name} is not among the files that the manifest of {uri} lists; {_MEND}"
-                )
+                raise ArtifactCorrupt(f"{name} is not listed in the manifest of {uri}; {_REPAIR}")
             self._hashes[whole] = entry.sha256
         return self._path(whole, self._hashes[whole], "manifest")
 
-    def _path(self, uri: str, sha256: str, said_by: str) -> Path:
-        """A local file with the bytes that an artifact has by its name or manifest."""
+    def _path(self, uri: str, sha256: str, expected_by: str) -> Path:
+        """A local file with the artifact's bytes, verified against its name or manifest."""
         try:
             path = self._files.path(uri, sha256)
         except FileNotFoundError:
-            raise ArtifactCorrupt(f"{uri} is gone from {self.where}; {_MEND}") from None
+            raise ArtifactCorrupt(f"{uri} is missing from {self.where}; {_REPAIR}") from None
         if path is None:
-            self._hashes.pop(uri, None)  # the manifest may have been mended by now
+            self._hashes.pop(uri, None)  # the directory may be repaired later
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has changed since it was written, for it differs from its "
-                f"{said_by}; {_MEND}"
+                f"{uri} in {self.where} has changed since it was written: it does not match its "
+                f"{expected_by}; {_REPAIR}"
             )
         return path
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    # Prices hardly repeat: only what is a dictionary already is written as one, and stronger
-    # compression takes twice the time to save a tenth.
+    # Prices rarely repeat, so only dictionary columns are dictionary-encoded; stronger compression
+    # takes twice the time and saves a tenth.
     names: Any = [field.name for field in table.schema if pa.types.is_dictionary(field.type)]
     pq.write_table(table, path, compression="lz4", use_dictionary=names)
     flush(path)
 
 
-def _only_of(names: pa.ChunkedArray, wanted: set[str]) -> bool:
-    return all(wanted.issuperset(chunk.dictionary.to_pylist()) for chunk in names.chunks)
+def _only_of(names: pa.ChunkedArray, selected: set[str]) -> bool:
+    return all(selected.issuperset(chunk.dictionary.to_pylist()) for chunk in names.chunks)
 
 
 def _write_bytes(data: bytes, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What keeps the files of artifacts: the protocol that a local disk and a bucket both follow."""
+"""The protocol of artifact backends, implemented by a local disk and by a bucket."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ABANDONED_AFTER_S = 3600
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that is there.
+    """A stored file.
 
     Attributes:
-        uri: below the root, with `/`.
+        uri: path below the root, with `/`.
         bytes: its size.
         modified: when it was written.
     """
@@ -31,14 +31,14 @@ class StoredFile:
 
 
 class Backend(Protocol):
-    """Files by uri: each is there whole or not at all.
+    """Files by uri, each written atomically.
 
-    Every method raises ArtifactError for what the disk, the network or the store refuses.
+    Every method raises ArtifactError for errors of the disk, the network or the bucket.
     """
 
     @property
     def where(self) -> str:
-        """The folder or URL of its root, as people are told it."""
+        """The folder or URL of its root, for messages."""
         ...
 
     def require_writable(self) -> None:
@@ -46,7 +46,7 @@ class Backend(Protocol):
         ...
 
     def ping(self) -> None:
-        """Whether it answers, within seconds."""
+        """Raise ArtifactError unless it responds within seconds."""
         ...
 
     def sweep(self) -> int:
@@ -54,19 +54,19 @@ class Backend(Protocol):
         ...
 
     def stored(self) -> Iterator[StoredFile]:
-        """Every file, but for those that are being written."""
+        """Every file, except those still being written."""
         ...
 
     def gone(self, uris: Collection[str]) -> set[str]:
-        """Those files and directories that are not there."""
+        """The files and directories among `uris` that are missing."""
         ...
 
     def read(self, uri: str) -> bytes:
-        """A file as it is there now; raises FileNotFoundError where it is not."""
+        """The current bytes of a file; raises FileNotFoundError if it is missing."""
         ...
 
     def path(self, uri: str, sha256: str) -> Path | None:
-        """A local file with these bytes, checked once a process; None where they are others.
+        """A local file with this sha256, verified once per process; None if it does not match.
 
         Raises:
             FileNotFoundError: where there is none.
@@ -74,11 +74,11 @@ class Backend(Protocol):
         ...
 
     def holds(self, uri: str, sha256: str) -> bool:
-        """Whether a file with these bytes is there now, to the last byte."""
+        """Whether a file with this sha256 exists now; reads the whole file."""
         ...
 
     def bring(self, uri: str) -> None:
-        """Have a file, or a directory with its manifest, in the local folder too.
+        """Copy a file, or a directory with its manifest, to the local folder.
 
         Raises:
             FileNotFoundError: where there is none.
@@ -87,23 +87,23 @@ class Backend(Protocol):
         ...
 
     def writing(self, folder: str) -> AbstractContextManager[Path]:
-        """A local path to write to; what is left there at the end is removed."""
+        """A local path to write to; anything left there at the end of the block is removed."""
         ...
 
     def put_file(self, unfinished: Path, uri: str) -> None:
-        """Put a flushed file, whose bytes were checked, in its place over whatever is there."""
+        """Move a flushed, verified file to its uri, replacing any existing file."""
         ...
 
     def put_directory(self, unfinished: Path, uri: str) -> None:
-        """Put a folder of flushed files, and their manifest, in its place.
+        """Move a folder of flushed files with their manifest to its uri.
 
         Raises:
-            FileExistsError: where one is in the way that has to be removed first.
+            FileExistsError: if a directory exists there, which has to be removed first.
         """
         ...
 
     def remove(self, uri: str) -> None:
-        """Remove a file or directory; none there is as good."""
+        """Remove a file or directory; a missing one is not an error."""
         ...
 
 

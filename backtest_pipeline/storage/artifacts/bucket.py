@@ -1,11 +1,11 @@
-"""Artifacts in a bucket of S3, Azure or Google, with copies of those in use on the local disk.
+"""Artifacts in a bucket of S3, Azure or Google, with local copies of those in use.
 
-An object appears whole, by one put. Of a directory the manifest is put last, and without one it
-is not there; while it is written, a note in `.unfinished-notes/` names it, so that what a killed
-writer left can be told from other people's objects.
+An object appears atomically, by one put. A directory's manifest is put last, and without a manifest
+the directory does not exist; while it is written, a note in `.unfinished-notes/` names it, so that
+leftovers of a killed writer can be distinguished from other objects.
 
-Readers get local files: an artifact never changes under its name and hash, so a copy is fetched
-once and serves all processes of this machine. What is written is kept as a copy, too.
+Readers get local files: an artifact with a given name and hash never changes, so a copy is
+downloaded once and serves all processes of this machine. Written artifacts are kept as copies too.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Bucket:
     """Files below a URL such as `s3://bucket/prefix`.
 
     Attributes:
-        url: the bucket, and maybe a prefix.
+        url: the bucket with an optional prefix.
         root: local folder of the copies.
-        copies_bytes: copies beyond this go, those used longest ago first.
+        copies_bytes: maximum size of the copies; least recently used ones are removed first.
     """
 
     url: str
@@ -72,16 +72,16 @@ class Bucket:
 
     @cached_property
     def _store(self) -> ObjectStore:
-        """Patient: a request may take long, and is repeated for a minute."""
+        """Client for reads and writes: long timeout, retries for up to a minute."""
         return self._opened(timedelta(minutes=2), 8, timedelta(minutes=1))
 
     @cached_property
-    def _brisk(self) -> ObjectStore:
-        """For signs of life."""
+    def _health_client(self) -> ObjectStore:
+        """Client for health checks: short timeout, one retry."""
         return self._opened(timedelta(seconds=5), 1, timedelta(seconds=5))
 
     def _opened(self, timeout: timedelta, retries: int, retry_for: timedelta) -> ObjectStore:
-        with self._asked():
+        with self._translated_errors():
             return from_url(
                 self.url,
                 client_options={
@@ -94,7 +94,7 @@ class Bucket:
 
     @cached_property
     def _fetching(self) -> defaultdict[str, threading.Lock]:
-        """One download of an artifact at a time; the next one finds the copy."""
+        """A lock per artifact, so that it is downloaded only once."""
         return defaultdict(threading.Lock)
 
     @property
@@ -102,10 +102,10 @@ class Bucket:
         return self.url
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
-        """Requests of the block; raises FileNotFoundError for an object that is not there.
+    def _translated_errors(self) -> Iterator[None]:
+        """Translate errors of requests in the block; FileNotFoundError for a missing object.
 
-        What the library says may hold parts of credentials, so it is not shown.
+        The library's own message may contain parts of credentials and is not shown.
         """
         try:
             yield
@@ -119,22 +119,22 @@ class Bucket:
     def require_writable(self) -> None:
         self._copies.require_writable()
         probe, content = f"{_NOTES}/probe-{uuid.uuid4().hex}", b"probe"
-        with self._asked():
-            obstore.put(self._brisk, probe, content)
-            found = bytes(obstore.get(self._brisk, probe).bytes())
-            obstore.delete(self._brisk, probe)
-        if found != content:
+        with self._translated_errors():
+            obstore.put(self._health_client, probe, content)
+            returned = bytes(obstore.get(self._health_client, probe).bytes())
+            obstore.delete(self._health_client, probe)
+        if returned != content:
             raise ArtifactError(
-                f"{self.url} gave back other bytes than were written; set BACKTEST_ARTIFACTS_URL "
-                "to a store that keeps what it is given"
+                f"{self.url} returned different bytes than were written; set "
+                "BACKTEST_ARTIFACTS_URL to a bucket that stores objects unchanged"
             )
 
     def ping(self) -> None:
-        with self._asked():
-            obstore.list_with_delimiter(self._brisk, _NOTES)
+        with self._translated_errors():
+            obstore.list_with_delimiter(self._health_client, _NOTES)
 
     def sweep(self) -> int:
-        found = self._copies.sweep()
+        removed = self._copies.sweep()
         self._drop_copies()
         too_old = time.time() - ABANDONED_AFTER_S
         for note in [n for n in self._listed(_NOTES) if n.modified.timestamp() < too_old]:
@@ -144,11 +144,11 @@ class Bucket:
                     left = [o for o in self._listed(uri) if o.modified.timestamp() < too_old]
                     self._delete([o.uri for o in left])
                 self._delete([note.uri])
-                found += 1
-        return found
+                removed += 1
+        return removed
 
     def _drop_copies(self) -> None:
-        """Keep copies within their size; those in use are as young as the sweep allows."""
+        """Remove least recently used copies beyond the maximum size; recent ones are kept."""
         copies = [c for c in self._copies.stored() if c.uri.endswith(_COPIED)]
         too_much = sum(copy.bytes for copy in copies) - self.copies_bytes
         too_old = time.time() - ABANDONED_AFTER_S
@@ -159,13 +159,13 @@ class Bucket:
             too_much -= copy.bytes
 
     def stored(self) -> Iterator[StoredFile]:
-        return (found for found in self._listed(None) if not found.uri.startswith(f"{_NOTES}/"))
+        return (file for file in self._listed(None) if not file.uri.startswith(f"{_NOTES}/"))
 
     def _listed(self, prefix: str | None) -> Iterator[StoredFile]:
-        with self._asked():
-            for some in obstore.list(self._store, prefix):
-                for found in some:
-                    yield StoredFile(found["path"], found["size"], found["last_modified"])
+        with self._translated_errors():
+            for page in obstore.list(self._store, prefix):
+                for item in page:
+                    yield StoredFile(item["path"], item["size"], item["last_modified"])
 
     def gone(self, uris: Collection[str]) -> set[str]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -173,13 +173,13 @@ class Bucket:
             return {uri for uri, is_there in zip(uris, there, strict=True) if not is_there}
 
     def _is_there(self, uri: str) -> bool:
-        with suppress(FileNotFoundError), self._asked():
+        with suppress(FileNotFoundError), self._translated_errors():
             obstore.head(self._store, f"{uri}/{MANIFEST}" if _is_directory(uri) else uri)
             return True
         return False
 
     def read(self, uri: str) -> bytes:
-        with self._asked():
+        with self._translated_errors():
             return bytes(obstore.get(self._store, uri).bytes())
 
     def path(self, uri: str, sha256: str) -> Path | None:
@@ -191,33 +191,33 @@ class Bucket:
             return self._fetched(uri, sha256)
 
     def _fetched(self, uri: str, sha256: str) -> Path | None:
-        parts, found = self._parts(uri), hashlib.sha256()
+        parts, digest = self._parts(uri), hashlib.sha256()
         with self._copies.writing(str(PurePosixPath(uri).parent)) as unfinished:
             with unfinished.open("wb") as file:
                 for part in parts:
-                    found.update(part)
+                    digest.update(part)
                     file.write(part)
-            if found.hexdigest() != sha256:
+            if digest.hexdigest() != sha256:
                 return None
             self._copies.put_file(unfinished, uri)
         return self.root / uri
 
     def _parts(self, uri: str) -> Iterator[bytes]:
-        """The bytes of an object, as they come; raises FileNotFoundError at once."""
-        with self._asked():
-            answer = obstore.get(self._store, uri)
-        return self._coming(answer)
+        """Stream the bytes of an object; raises FileNotFoundError before the first."""
+        with self._translated_errors():
+            response = obstore.get(self._store, uri)
+        return self._streamed(response)
 
-    def _coming(self, answer: GetResult) -> Iterator[bytes]:
-        with self._asked():
-            yield from answer
+    def _streamed(self, response: GetResult) -> Iterator[bytes]:
+        with self._translated_errors():
+            yield from response
 
     def holds(self, uri: str, sha256: str) -> bool:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         with suppress(FileNotFoundError):
             for part in self._parts(uri):
-                found.update(part)
-            return found.hexdigest() == sha256
+                digest.update(part)
+            return digest.hexdigest() == sha256
         return False
 
     def bring(self, uri: str) -> None:
@@ -242,7 +242,7 @@ class Bucket:
         paths = sorted(path for path in unfinished.rglob("*") if path.is_file())
         manifest = unfinished / MANIFEST
         note = f"{_NOTES}/{uuid.uuid4().hex}"
-        with self._asked():
+        with self._translated_errors():
             obstore.put(self._store, note, uri.encode())
         for path in (*(p for p in paths if p != manifest), manifest):
             self._upload(path, f"{uri}/{path.relative_to(unfinished).as_posix()}")
@@ -251,27 +251,27 @@ class Bucket:
             self._copies.put_file(path, f"{uri}/{path.relative_to(unfinished).as_posix()}")
 
     def _upload(self, path: Path, uri: str) -> None:
-        with self._asked():
+        with self._translated_errors():
             obstore.put(self._store, uri, path, max_concurrency=_PARTS_AT_ONCE)
 
     def remove(self, uri: str) -> None:
-        # First the manifest, without which a directory is not there.
+        # First the manifest, without which the directory does not exist.
         self._delete([f"{uri}/{MANIFEST}"])
-        self._delete([found.uri for found in self._listed(uri)])
+        self._delete([file.uri for file in self._listed(uri)])
         self._delete([uri])
         self._copies.remove(uri)
 
     def _delete(self, uris: list[str]) -> None:
-        with suppress(FileNotFoundError), self._asked():
+        with suppress(FileNotFoundError), self._translated_errors():
             obstore.delete(self._store, uris)
 
 
 def _is_directory(uri: str) -> bool:
-    """Whether it names a directory: files alone are named by a hash and what they are."""
+    """Whether a uri names a directory; only files have a suffix."""
     return not PurePosixPath(uri).suffix
 
 
 def _endpoint_is_http() -> bool:
-    """Whether the user has named an endpoint without TLS, which is then meant."""
+    """Whether the user has configured an endpoint without TLS, which is then allowed."""
     endpoints = [value for name, value in os.environ.items() if _ENDPOINT.match(name)]
     return any(value.startswith("http://") for value in endpoints)

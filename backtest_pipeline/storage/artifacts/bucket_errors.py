@@ -1,7 +1,7 @@
-"""What a bucket's refusal means, and how to mend it, without any of the library's own words.
+"""Translates a bucket's errors into our own, with how to fix them.
 
-Those hold whole requests, and with them parts of credentials; of them only the code of the error
-and the HTTP status are told.
+The library's messages contain whole requests, and with them parts of credentials; only the error
+code and the HTTP status are shown.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ _AZURE = "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE
 
 
 def of_missing_bucket(message: str) -> bool:
-    """Whether it is the bucket that is not there, and not an object."""
+    """Whether the bucket itself is missing, not just an object."""
     return any(code in _NO_BUCKET for code in _CODE.findall(message))
 
 
 def refusal(url: str, message: str) -> ArtifactError:
-    """The error to raise for what the library says."""
+    """Our error for an error message of the library."""
     variables = _VARIABLES.get(url.partition(":")[0], _AZURE)
-    told = ", ".join(dict.fromkeys([*_CODE.findall(message), *_STATUS.findall(message)]))
+    code = ", ".join(dict.fromkeys([*_CODE.findall(message), *_STATUS.findall(message)]))
     if of_missing_bucket(message):
         return ArtifactError(
-            f"there is no bucket for {url}; create it, or mend BACKTEST_ARTIFACTS_URL"
+            f"there is no bucket for {url}; create it, or correct BACKTEST_ARTIFACTS_URL"
         )
     if _NO_CREDENTIALS.search(message):
-        return ArtifactError(f"no credentials for {url} were found; set {variables}")
+        return ArtifactError(f"no credentials found for {url}; set {variables}")
     if _NOT_ALLOWED.search(message):
         return ArtifactError(
-            f"{url} refuses the request ({told or 'not allowed'}); check {variables}, and that "
-            "they may read, write, list and delete there"
+            f"{url} refuses the request ({code or 'not allowed'}); check {variables}, and that "
+            "they allow reading, writing, listing and deleting there"
         )
-    if _SILENT.search(message) and not told:
+    if _SILENT.search(message) and not code:
         return ArtifactError(
-            f"{url} does not answer; check the network, the region and the endpoint "
+            f"{url} does not respond; check the network, the region and the endpoint "
             "(AWS_ENDPOINT_URL, AZURE_STORAGE_ENDPOINT), and try again"
         )
-    return ArtifactError(f"{url} has failed ({told or 'for no reason it tells'}); try again later")
+    return ArtifactError(
+        f"the request to {url} failed ({code or 'no reason given'}); try again later"
+    )

@@ -1,7 +1,7 @@
-"""Artifacts on a local disk: flushed under an unfinished name, then renamed.
+"""Artifacts on a local disk: flushed under a temporary name, then renamed.
 
-A file or folder has its final name only once its bytes are on the disk, and so is the name: after
-a loss of power as well, it is there whole or not at all.
+A file or folder gets its final name only once its bytes are on disk, and the name is flushed too:
+even after a power failure it is either complete or absent.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Disk:
 
     Attributes:
         root: the folder.
-        what: what it is to people.
-        elsewhere: what to do to have another one.
+        what: description of the folder, for messages.
+        elsewhere: how to use another folder, for messages.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class Disk:
             probe.read_bytes()
         except OSError as error:
             raise ArtifactError(
-                f"the {self.what} {self.root} cannot be written ({error.strerror}); make it "
+                f"the {self.what} {self.root} is not writable ({error.strerror}); make it "
                 f"writable or {self.elsewhere}"
             ) from error
         finally:
@@ -69,32 +69,32 @@ class Disk:
     def ping(self) -> None:
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
             raise ArtifactError(
-                f"the {self.what} {self.root} is gone or cannot be written; make it writable or "
+                f"the {self.what} {self.root} is missing or not writable; make it writable or "
                 f"{self.elsewhere}"
             )
 
     def sweep(self) -> int:
         too_old = time.time() - ABANDONED_AFTER_S
-        found = 0
+        removed = 0
         for parent, folders, files in os.walk(self.root):
             for name in (*folders, *files):
                 path = Path(parent, name)
                 if name.startswith(UNFINISHED) and _last_changed(path) < too_old:
                     _remove(path)
-                    found += 1
+                    removed += 1
             folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
-        return found
+        return removed
 
     def stored(self) -> Iterator[StoredFile]:
         for parent, folders, files in os.walk(self.root):
             folders[:] = sorted(name for name in folders if not name.startswith(UNFINISHED))
             for name in sorted(files):
                 path = Path(parent, name)
-                with suppress(FileNotFoundError):  # removed while we look
+                with suppress(FileNotFoundError):  # removed in the meantime
                     if not name.startswith(UNFINISHED):
-                        found = path.stat()
-                        at = datetime.fromtimestamp(found.st_mtime, UTC)
-                        yield StoredFile(path.relative_to(self.root).as_posix(), found.st_size, at)
+                        status = path.stat()
+                        at = datetime.fromtimestamp(status.st_mtime, UTC)
+                        yield StoredFile(path.relative_to(self.root).as_posix(), status.st_size, at)
 
     def gone(self, uris: Collection[str]) -> set[str]:
         return {uri for uri in uris if not (self.root / uri).exists()}
@@ -122,7 +122,7 @@ class Disk:
         return False
 
     def bring(self, uri: str) -> None:
-        """Nothing to do: it is here, or nowhere."""
+        """Nothing to do: all files are local."""
 
     @contextmanager
     def writing(self, folder: str) -> Iterator[Path]:
@@ -140,11 +140,11 @@ class Disk:
         reason = error.strerror or error
         if error.errno in _FULL:
             return ArtifactError(
-                f"cannot write artifacts to {folder}: its disk is full ({reason}); make room, or "
-                f"{self.elsewhere}"
+                f"cannot write artifacts to {folder}: its disk is full ({reason}); free disk "
+                f"space, or {self.elsewhere}"
             )
         return ArtifactError(
-            f"cannot write artifacts to {folder}: {reason}; mend that, or {self.elsewhere}"
+            f"cannot write artifacts to {folder}: {reason}; fix that, or {self.elsewhere}"
         )
 
     def put_file(self, unfinished: Path, uri: str) -> None:
@@ -167,8 +167,11 @@ class Disk:
     def remove(self, uri: str) -> None:
         path = self.root / uri
         if not path.parent.resolve().is_relative_to(self.root.resolve()):
-            raise ArtifactError(f"{uri} leads out of {self.root} and is left alone; look there")
-        # Renamed first, so that a kill leaves no directory that has lost some of its files.
+            raise ArtifactError(
+                f"{uri} was not removed because it points outside {self.root}; check the symlinks "
+                "in that folder"
+            )
+        # Renamed first, so that a kill leaves no directory with only some of its files.
         doomed = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
         try:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -183,7 +186,7 @@ class Disk:
 
 
 def flush(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk."""
+    """Flush a file's bytes, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -192,7 +195,7 @@ def flush(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder; none there is as good."""
+    """Remove a file or a folder; a missing one is not an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -201,7 +204,7 @@ def _remove(path: Path) -> None:
 
 
 def _last_changed(path: Path) -> float:
-    """When a path was changed; now where its writer has just finished."""
+    """When a path was changed; the current time if it has just been removed."""
     try:
         return path.lstat().st_mtime
     except FileNotFoundError:

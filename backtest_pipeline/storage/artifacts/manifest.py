@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a directory; `rows` where it is a table."""
+    """A file of a directory; `rows` is None unless it is a table."""
 
     bytes: int
     sha256: str
@@ -24,9 +24,9 @@ class Manifest:
     """The files of a published directory.
 
     Attributes:
-        files: by their path in it.
-        about: what else is said of it.
-        schema_version: of this format.
+        files: entries by path in the directory.
+        about: further entries of the manifest.
+        schema_version: version of this format.
     """
 
     files: Mapping[str, Entry]
@@ -35,7 +35,7 @@ class Manifest:
 
     @staticmethod
     def of_json(text: bytes) -> Manifest:
-        """Read it; raises ValueError where it is none."""
+        """Parse a manifest; raises ValueError if it is invalid."""
         try:
             read = json.loads(text)
             files = {
@@ -55,5 +55,5 @@ class Manifest:
             }
             for name, entry in self.files.items()
         }
-        said = {"schema_version": self.schema_version, **self.about, "files": files}
-        return json.dumps(said, indent=1, sort_keys=True).encode()
+        document = {"schema_version": self.schema_version, **self.about, "files": files}
+        return json.dumps(document, indent=1, sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""Names of the assets of the user's own table: a partition key is a symbol, the table has ids."""
+"""Symbols of the assets in the external table, which identifies them by id only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database
 
 FIRST_OWN_ID = 100_001
-"""From here on a store numbers assets itself; below are CoinMarketCap's ids."""
+"""First id that a store assigns itself; lower ids are CoinMarketCap's."""
 SOURCE = "external"
 
 
 @dataclass(frozen=True)
 class KnownAsset:
-    """An asset that the store knows: its id, its symbol, and who told of it."""
+    """An asset in the store: its id, its symbol, and the source that registered it."""
 
     id: int
     symbol: str
@@ -28,7 +28,7 @@ class KnownAsset:
 
 
 def asset_names(store: Database, table: FeatureTable, ids: Iterable[int]) -> dict[int, str]:
-    """A symbol for each id of the table; see `names_of`."""
+    """The symbol of each id in the table; see `names_of`."""
     with store.begin() as connection:
         rows = connection.execute(sa.text("SELECT id, symbol, source FROM dim_assets")).all()
     return names_of(sorted(set(ids)), [KnownAsset(*row) for row in rows], _offered(table))
@@ -37,15 +37,15 @@ def asset_names(store: Database, table: FeatureTable, ids: Iterable[int]) -> dic
 def names_of(
     ids: Iterable[int], known: Iterable[KnownAsset], offered: Mapping[int, str]
 ) -> dict[int, str]:
-    """A symbol for each id, the same one for ever, and no symbol for two ids.
+    """A permanent, unique symbol for each id.
 
-    An id that the store knows keeps its symbol, for runs and partitions are called by it. A new one
-    gets the symbol that the user's table of assets offers, or `ID-<id>` where it offers none that
-    can be a partition key. Where another asset has that symbol already, it gets `<symbol>-<id>`:
-    two coins of one ticker are two assets.
+    A known id keeps its symbol, because runs and partitions are named by it. A new id gets the
+    symbol from the external asset table, or `ID-<id>` if that has none that can be a partition key.
+    If another asset already has the symbol, it becomes `<symbol>-<id>`: two coins with one ticker
+    are two assets.
 
     Raises:
-        TableDrift: for an id that the store gave an asset of another source.
+        TableDrift: for an id that the store has assigned to an asset of another source.
     """
     symbol_of = {asset.id: asset for asset in known}
     taken = {asset.symbol for asset in symbol_of.values()}
@@ -55,9 +55,9 @@ def names_of(
         if asset is not None:
             if id_ >= FIRST_OWN_ID and asset.source != SOURCE:
                 raise TableDrift(
-                    f"the table of features has id {id_}, which is {asset.symbol} of"
-                    f" {asset.source} in this store; use a store of its own, for example another"
-                    " schema in BACKTEST_POSTGRES_DSN"
+                    f"the external feature table has id {id_}, which is {asset.symbol} from"
+                    f" {asset.source} in this store; use a separate store for this table, for"
+                    " example another schema in BACKTEST_POSTGRES_DSN"
                 )
             names[id_] = asset.symbol
             continue

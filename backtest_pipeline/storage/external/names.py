@@ -1,4 +1,4 @@
-"""What the user's own tables are called, as it is configured."""
+"""Configured names of the external tables."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class ExternalNames:
     """Configured names, each as its parts (schema, table) or (table,).
 
     Attributes:
-        features: the table of features.
-        emas: the table of EMAs beside it, None where there is none.
-        assets: the table that names assets, None where there is none.
-        filters: the values that count, by column.
+        features: the feature table.
+        emas: the EMA table, None without one.
+        assets: the table with the symbols of assets, None without one.
+        filters: the accepted values, by column.
     """
 
     features: tuple[str, ...]
@@ -26,12 +26,12 @@ class ExternalNames:
 
     @property
     def table(self) -> str:
-        """The table of features, for messages."""
+        """Name of the feature table, for messages."""
         return ".".join(self.features)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """`table` or `schema.table`, each part as Postgres stores it; raises ValueError."""
+    """Split `table` or `schema.table` into its parts; raises ValueError."""
     parts = tuple(part.strip() for part in name.split("."))
     if len(parts) > _MOST_PARTS or not all(parts):
         raise ValueError(f"must be table or schema.table, not {name!r}")
@@ -39,17 +39,17 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def filters_of(text: str) -> dict[str, tuple[str, ...]]:
-    """`column=value,column=value|value` as values by column; raises ValueError."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Parse `column=value,column=value|value` into values by column; raises ValueError."""
+    filters: dict[str, tuple[str, ...]] = {}
     for pair in filter(None, (piece.strip() for piece in text.split(","))):
         column, equals, values = (part.strip() for part in pair.partition("="))
         chosen = tuple(value.strip() for value in values.split("|"))
         if not column or not equals or not all(chosen):
             raise ValueError(
                 f"must be column=value pairs such as alignment_source=multi_tf,venue_id=1;"
-                f" {pair!r} is none"
+                f" {pair!r} is not such a pair"
             )
-        if column in found:
-            raise ValueError(f"names {column} twice; put | between the values of one column")
-        found[column] = chosen
-    return found
+        if column in filters:
+            raise ValueError(f"names {column} twice; separate the values of one column by |")
+        filters[column] = chosen
+    return filters

@@ -1,4 +1,4 @@
-"""The user's own table of features, opened as the settings say."""
+"""Opens the external feature table that the settings configure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from backtest_pipeline.storage.settings import Settings
 
 
 def open_table(settings: Settings, store: Database) -> FeatureTable:
-    """The table that the settings name, on read-only connections of its own.
+    """Open the configured external table on separate read-only connections.
 
     Args:
-        settings: naming a table of features.
-        store: the open store, which the table lies beside where no other database is named.
+        settings: settings with an external feature table.
+        store: the open store, whose database holds the table unless another one is configured.
 
     Raises:
-        ConfigurationError: where no table is named.
-        TableDrift: where what is named is not as it must be.
-        StoreUnavailable, StoreError: where the database does not answer.
+        ConfigurationError: where no table is configured.
+        TableDrift: where a table does not have the required form.
+        StoreUnavailable, StoreError: where the database does not respond.
     """
     names, dsn = settings.external, settings.features_dsn
     if names is None:
         raise ConfigurationError(
-            "features are built here; set BACKTEST_FEATURES_TABLE to read a table of your own"
+            "no external feature table is configured, so features are built from bars; set "
+            "BACKTEST_FEATURES_TABLE to read your own table"
         )
     if dsn is None:
         database = connect_database(store.conninfo, read_only=True)

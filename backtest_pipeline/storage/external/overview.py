@@ -1,4 +1,4 @@
-"""What there is to tell of the user's own table, for people."""
+"""Descriptions of the external table, for `doctor`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.watermarks import Watermark, current_watermarks
 
 
-def columns_told(table: FeatureTable) -> str:
-    """Where it is, its columns and keys, the filters, and where EMAs and symbols come from."""
+def describe_columns(table: FeatureTable) -> str:
+    """One line with location, columns, keys and filters, and the sources of EMAs and symbols."""
     features = table.features
     filters = ", ".join(f"{name}={'|'.join(v)}" for name, v in table.filters.items())
-    told = [
+    parts = [
         f"{features.name} in {table.database.where}: {len(features.columns)} columns",
         f"key columns besides id, ts, tf: {', '.join(table.keys) or 'none'}",
         f"filters: {filters or 'none'}",
@@ -26,31 +26,34 @@ def columns_told(table: FeatureTable) -> str:
         f"symbols from {table.assets.name}" if table.assets else "symbols by id",
     ]
     if not table.stamped:
-        told.append(
-            "no updated_at: every refresh reads all rows, and the sensor sees no restatement"
+        parts.append(
+            "no updated_at: every refresh reads all rows, and the sensor misses restatements"
         )
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
-def rows_told(table: FeatureTable, timeframes: Sequence[str]) -> str:
-    """Rows, assets and newest stamp by timeframe, and which timeframes are left aside.
+def describe_rows(table: FeatureTable, timeframes: Sequence[str]) -> str:
+    """One line with rows, assets and newest timestamp by timeframe, and the unused timeframes.
 
     Raises:
-        TableDrift: where no row is of a timeframe of this project.
+        TableDrift: where no row has a timeframe of this project.
     """
     by_timeframe: dict[str, list[Watermark]] = defaultdict(list)
     for (_, tf), mark in current_watermarks(table).items():
         by_timeframe[tf].append(mark)
     known = [tf for tf in TIMEFRAMES if tf in by_timeframe]
-    told = [_of_timeframe(tf, by_timeframe[tf]) for tf in known if tf in timeframes]
-    aside = [*(tf for tf in known if tf not in timeframes), *sorted(set(by_timeframe) - set(known))]
-    if not told:
+    parts = [_of_timeframe(tf, by_timeframe[tf]) for tf in known if tf in timeframes]
+    unused = [
+        *(tf for tf in known if tf not in timeframes),
+        *sorted(set(by_timeframe) - set(known)),
+    ]
+    if not parts:
         raise TableDrift(
-            f"{table.features.name} has no row of {', '.join(timeframes)}, but of "
-            f"{', '.join(aside) or 'nothing'}; set BACKTEST_TIMEFRAMES"
+            f"{table.features.name} has no rows of {', '.join(timeframes)}, only of "
+            f"{', '.join(unused) or 'nothing'}; set BACKTEST_TIMEFRAMES"
         )
-    left = [f"not among BACKTEST_TIMEFRAMES: {', '.join(aside)}"] if aside else []
-    return "; ".join([*told, *left])
+    left = [f"not among BACKTEST_TIMEFRAMES: {', '.join(unused)}"] if unused else []
+    return "; ".join([*parts, *left])
 
 
 def _of_timeframe(tf: str, marks: Sequence[Watermark]) -> str:

@@ -1,8 +1,8 @@
-"""What the user's own tables hold: found out once, when they are opened.
+"""Checks the external tables once, when they are opened.
 
-Tables in the field differ in their name, in columns that were added to the key, and in columns
-beside those that are read. All of that is accepted where the configuration says what is meant, and
-nothing is guessed: a key column that no filter speaks of would double rows unseen.
+Real tables differ in their name, in columns added to the key, and in additional columns. All of
+that is accepted if it is configured, and nothing is guessed: a key column without a filter would
+silently duplicate rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.postgres.database import Database
 
 KNOWN_KEYS = ("alignment_source", "venue_id")
-"""Key columns that were met in the field; they need a filter even where no index has them."""
+"""Key columns of known tables; they need a filter even if no unique index contains them."""
 
 _KEY = ("id", "ts", "tf")
 _INTEGERS = ("smallint", "integer", "bigint")
@@ -33,13 +33,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Relation:
-    """One table of the user's, as it was found.
+    """One external table.
 
     Attributes:
-        name: for messages.
-        identifier: quoted.
+        name: its name, for messages.
+        identifier: its quoted name.
         columns: type of each column, in order.
-        condition: the filters that apply, as SQL; TRUE without one.
+        condition: the filters that apply, as SQL; TRUE without any.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Relation:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The user's own table of features with what belongs to it; nothing here ever writes.
+    """The external feature table with its EMA and asset tables; never written to.
 
     Attributes:
-        database: its database; sessions refuse to write.
+        database: its database, with read-only sessions.
         features: the table itself.
-        keys: columns beside id, ts and tf that tell rows apart.
-        emas: the table of EMAs, None where they are computed from closes.
-        assets: the table that names assets, None where there is none.
-        filters: as configured.
-        joined: whether the store's own sessions reach it, so that both can be joined.
+        keys: key columns other than id, ts and tf.
+        emas: the EMA table; None if EMAs are computed from closes.
+        assets: the table with the symbols of assets; None without one.
+        filters: the configured filters.
+        joined: whether the store's own sessions can reach it, so that both can be joined.
     """
 
     database: Database
@@ -72,12 +72,12 @@ class FeatureTable:
 
     @property
     def stamped(self) -> bool:
-        """Whether rows say when they were written."""
+        """Whether rows have an `updated_at` timestamp of when they were written."""
         return self.features.columns.get("updated_at") == _STAMP
 
     @property
     def identity(self) -> str:
-        """What is read of which table: the same text for the same configuration."""
+        """The table and its filters as text: the same for the same configuration."""
         filters = ",".join(f"{name}={'|'.join(v)}" for name, v in sorted(self.filters.items()))
         return f"{self.features.name}[{filters}]"
 
@@ -87,17 +87,17 @@ class FeatureTable:
 
 
 def probe(database: Database, names: ExternalNames, *, joined: bool) -> FeatureTable:
-    """The configured tables, looked at and found fit.
+    """Check the configured tables.
 
     Args:
-        database: where they are; its sessions should be read-only.
-        names: what they are called, and the filters.
-        joined: whether the store's own sessions reach it.
+        database: their database, whose sessions should be read-only.
+        names: their names and the filters.
+        joined: whether the store's own sessions can reach the database.
 
     Raises:
-        TableDrift: for a table, column, type, filter or right that is not as it must be; with what
-            there is instead.
-        StoreUnavailable, StoreError: where the database does not answer.
+        TableDrift: for a missing or wrong table, column, type, filter or privilege, with what
+            exists instead.
+        StoreUnavailable, StoreError: where the database does not respond.
     """
     with database.begin() as connection:
         features = _relation(connection, "BACKTEST_FEATURES_TABLE", names.features, names.filters)
@@ -131,7 +131,7 @@ def _relation(
     )
     if oid is None:
         unknown = UnknownName("table", name, _tables(connection))
-        raise TableDrift(f"{variable}: {unknown}; write table or schema.table, in its own case")
+        raise TableDrift(f"{variable}: {unknown}; write table or schema.table with its exact case")
     if not connection.scalar(
         sa.text("SELECT has_any_column_privilege(CAST(:oid AS oid), 'SELECT')"), {"oid": oid}
     ):
@@ -160,7 +160,7 @@ def _relation(
 
 
 def _tables(connection: sa.Connection) -> list[str]:
-    """Tables and views that the role may read, as they are written in a setting."""
+    """Tables and views that the role may read, spelled as in the setting."""
     rows = connection.execute(
         sa.text("""
             SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname
@@ -180,23 +180,23 @@ def _refuse_own(connection: sa.Connection, features: Relation) -> None:
     )
     if same:
         raise TableDrift(
-            f"BACKTEST_FEATURES_TABLE: {features.name} is the table that this project builds; name"
-            " the schema of your own, or unset the variable to build features from bars"
+            f"BACKTEST_FEATURES_TABLE: {features.name} is the table that this project builds; give"
+            " the schema of your own table, or unset the variable to build features from bars"
         )
 
 
-def _require(relation: Relation, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raise TableDrift for columns that are missing or of another type, all in one message."""
+def _require(relation: Relation, required: Mapping[str, Sequence[str]]) -> None:
+    """Raise TableDrift for columns that are missing or of the wrong type, all in one message."""
     problems = []
-    for name, types in wanted.items():
+    for name, types in required.items():
         if name not in relation.columns:
             problems.append(str(UnknownName("column", name, relation.columns)))
         elif relation.columns[name] not in types:
             problems.append(f"column {name} is {relation.columns[name]}, not {' or '.join(types)}")
     if problems:
         raise TableDrift(
-            f"{relation.name}: {'; '.join(problems)}; name a view with the columns of"
-            " docs/features.md in its place, and nothing of the table has to change"
+            f"{relation.name}: {'; '.join(problems)}; configure a view with the columns of"
+            " docs/features.md instead, so that the table need not change"
         )
 
 
@@ -208,7 +208,7 @@ def _refuse_unknown_filters(relation: Relation, filters: Mapping[str, tuple[str,
 
 
 def _keys(connection: sa.Connection, relation: Relation, key: Sequence[str]) -> tuple[str, ...]:
-    """Columns beside the key that tell rows apart: of its unique indexes, or known by name."""
+    """Further key columns: those of unique indexes, and those in KNOWN_KEYS."""
     rows = connection.execute(
         sa.text("""
             SELECT array_agg(a.attname::text)
@@ -220,11 +220,11 @@ def _keys(connection: sa.Connection, relation: Relation, key: Sequence[str]) -> 
         """),
         {"name": relation.identifier.as_string()},
     )
-    # An index without the whole key, such as one on a row number, says nothing of it.
+    # An index without the whole key, such as one on a row number, says nothing about it.
     unique = [set(columns) for columns in rows.scalars() if set(key) <= set(columns)]
-    told_apart = set() if set(key) in unique else {c for index in unique for c in index} - set(key)
+    in_index = set() if set(key) in unique else {c for index in unique for c in index} - set(key)
     known = set(KNOWN_KEYS) & set(relation.columns)
-    return tuple(name for name in relation.columns if name in told_apart | known)
+    return tuple(name for name in relation.columns if name in in_index | known)
 
 
 def _require_filters(
@@ -235,10 +235,10 @@ def _require_filters(
 ) -> None:
     missing = [column for column in keys if column not in filters]
     if missing:
-        found = "; ".join(f"{c} holds {_values(connection, relation, c)}" for c in missing)
+        values = "; ".join(f"{c} holds {_values(connection, relation, c)}" for c in missing)
         raise TableDrift(
-            f"{relation.name}: the key has {', '.join(missing)} besides id, ts and tf, and no"
-            f" filter says which rows count: {found}; set BACKTEST_FEATURES_FILTERS, such as"
+            f"{relation.name}: the key has {', '.join(missing)} besides id, ts and tf, but no"
+            f" filter selects their values ({values}); set BACKTEST_FEATURES_FILTERS, such as"
             f" {','.join(f'{column}=...' for column in missing)}"
         )
     for column in filters:
@@ -253,16 +253,16 @@ def _require_values(
         query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} = {})").format(
             relation.identifier, sql.Identifier(column), sql.Literal(value)
         )
-        # A value that is none of the column's type ends the transaction, but not the look around.
+        # A value that does not fit the column's type fails only the nested transaction.
         try:
             with connection.begin_nested():
-                found = connection.exec_driver_sql(query.as_string().replace("%", "%%")).scalar()
+                exists = connection.exec_driver_sql(query.as_string().replace("%", "%%")).scalar()
         except DataError:
-            found = False
-        if not found:
+            exists = False
+        if not exists:
             raise TableDrift(
                 f"BACKTEST_FEATURES_FILTERS: {relation.name} has no row with {column}={value};"
-                f" it holds {_values(connection, relation, column)}"
+                f" use one of its values: {_values(connection, relation, column)}"
             )
 
 
@@ -271,5 +271,5 @@ def _values(connection: sa.Connection, relation: Relation, column: str) -> str:
         sql.Identifier(column), relation.identifier, sql.Literal(_SHOWN)
     )
     text = query.as_string().replace("%", "%%")
-    found = sorted(str(value) for value in connection.exec_driver_sql(text).scalars())
-    return ", ".join(found) or "nothing"
+    values = sorted(str(value) for value in connection.exec_driver_sql(text).scalars())
+    return ", ".join(values) or "nothing"

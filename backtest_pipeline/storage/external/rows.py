@@ -1,8 +1,8 @@
-"""Rows of the user's own tables: the columns that are read, in Arrow, and whole rows of signals.
+"""Reads rows of the external tables: selected columns as panels, and whole rows for signals.
 
-Statements carry their values as literals: only without bound parameters does the driver use COPY,
-and on tables of 112 columns the server needs most of the time. Several sessions share the ids of a
-large read: alone, one reached 380,000 to 510,000 rows/s, four together 820,000.
+Values are literals in the statements, because the driver uses COPY only without bound parameters.
+On tables of 112 columns the server takes most of the time, so several sessions share the ids of a
+large read: one session reached 380,000 to 510,000 rows/s, four together 820,000.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
 _SESSIONS = 4
-_ALONE = 8  # ids that are not worth more sessions
+_ALONE = 8  # ids per session; fewer are not worth another session
 
 
 def read_panel(
@@ -36,11 +36,11 @@ def read_panel(
     ids: Sequence[int],
     columns: Sequence[str],
 ) -> Panel:
-    """Columns of these assets (an id each), in the order given, sorted by time; NULL as NaN.
+    """Read columns of these assets (one id each), in the given order, by time; NULL as NaN.
 
     Raises:
-        BarsError: where a key is there twice; with the asset and the stamp.
-        StoreError: for what the database reports.
+        BarsError: for a duplicate key, naming the asset and the timestamp.
+        StoreError: for errors of the database.
     """
     rows = _read(table, table.features, timeframe, ids, columns)
     row_ids, ts = rows["id"].to_numpy(), copy.stamps_of(rows["ts"])
@@ -54,8 +54,8 @@ def read_panel(
         raise BarsError(
             f"{table.features.name} holds {assets[segment[i]]}|{timeframe.name} (id "
             f"{ids[segment[i]]}) at {utc_index(ts[i : i + 1])[0]} more than once "
-            f"({int(twice.sum())} such rows): another column tells them apart; put it into "
-            "BACKTEST_FEATURES_FILTERS, or remove the rows"
+            f"({int(twice.sum())} duplicate rows); if another column distinguishes them, add it to "
+            "BACKTEST_FEATURES_FILTERS, otherwise remove the duplicates"
         )
     offsets = np.searchsorted(segment, np.arange(len(assets) + 1)).astype(np.int64)
     values = {name: copy.numbers(rows[name])[order] for name in columns}
@@ -68,28 +68,28 @@ def read_emas(
     ids: Sequence[int],
     periods: Sequence[int],
 ) -> dict[int, np.ndarray]:
-    """The EMAs of these periods on the rows of a panel, as `read_panel` gives it; NaN for none."""
+    """The EMAs of these periods on the rows of a panel of `read_panel`; NaN where missing."""
     assert table.emas is not None  # noqa: S101  (the caller looks)
-    wanted = sql.SQL("period IN ({})").format(sql.SQL(", ").join(map(sql.Literal, periods)))
-    rows = _read(table, table.emas, panel.timeframe, ids, ("period", "ema"), wanted)
+    of_periods = sql.SQL("period IN ({})").format(sql.SQL(", ").join(map(sql.Literal, periods)))
+    rows = _read(table, table.emas, panel.timeframe, ids, ("period", "ema"), of_periods)
     emas = {period: np.full(len(panel), np.nan) for period in periods}
     if len(panel) and rows.num_rows:
-        # One sortable number for each (asset, stamp): the assets lie span after span.
+        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
         first, span = panel.ts.min(), np.ptp(panel.ts) + 1
         keys = panel.segment_of_row * span + (panel.ts - first)
         by_id = np.argsort(ids)
         segment = by_id[np.searchsorted(np.asarray(ids)[by_id], rows["id"].to_numpy())]
         since = copy.stamps_of(rows["ts"]) - first
-        sought = segment * span + since
-        at = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
-        there = (keys[at] == sought) & (since >= 0) & (since < span)
+        key_of_row = segment * span + since
+        at = np.minimum(np.searchsorted(keys, key_of_row), len(keys) - 1)
+        matched = (keys[at] == key_of_row) & (since >= 0) & (since < span)
         of_row, values = copy.numbers(rows["period"]), copy.numbers(rows["ema"])
         for period, column in emas.items():
-            chosen = there & (of_row == period)
+            chosen = matched & (of_row == period)
             if len(np.unique(at[chosen])) != chosen.sum():
                 raise BarsError(
                     f"{table.emas.name} holds rows of period {period} at {panel.timeframe.name} "
-                    "more than once; put the column that tells them apart into "
+                    "more than once; add the column that distinguishes them to "
                     "BACKTEST_FEATURES_FILTERS"
                 )
             column[at[chosen]] = values[chosen]
@@ -104,7 +104,7 @@ def _read(
     columns: Sequence[str],
     condition: sql.Composable | None = None,
 ) -> pa.Table:
-    """id, ts and columns as doubles of all rows of these ids, in no order."""
+    """All rows of these ids, unordered: id, ts, and the columns as float64."""
     selected = sql.SQL(", ").join(
         sql.SQL("{0}{1}::float8 AS {0}").format(
             sql.Identifier(name),
@@ -137,10 +137,10 @@ def _read(
 def feature_rows(
     table: FeatureTable, cursor: Cursor, timeframe: Timeframe, emas: Sequence[str]
 ) -> FeatureRows:
-    """The whole rows of the events that are staged in a transaction of the store.
+    """The whole feature rows of the events staged in a transaction of the store.
 
-    Where the store's sessions reach the table, it is joined; from another database the rows are
-    fetched as JSON and staged beside the events.
+    The table is joined directly if the store's sessions can reach it; from another database the
+    rows are fetched as JSON and staged next to the events.
     """
     relation = table.features
     known = [name for name in relation.columns if name != "updated_at"]
@@ -160,7 +160,7 @@ def feature_rows(
 def _whole_rows(
     table: FeatureTable, timeframe: Timeframe, keys: pa.Table, columns: Sequence[str]
 ) -> pa.Table:
-    """id, ts and the row as JSON text, for each of the keys."""
+    """id, ts and the whole row as JSON text, for each key."""
     query = sql.SQL(
         "SELECT f.id::int4 AS id, f.ts, to_jsonb(whole)::text AS whole"
         " FROM (SELECT * FROM {} WHERE tf = $1 AND {}) f"
@@ -183,7 +183,7 @@ def _whole_rows(
 
 
 def _finite(relation: Relation, name: str) -> sql.Composable:
-    """A column of `f`; what JSON cannot hold is NULL."""
+    """A column of `f`, with values that JSON cannot represent as NULL."""
     column = sql.Identifier("f", name)
     if relation.columns[name] not in ("double precision", "real", "numeric"):
         return column

@@ -1,8 +1,8 @@
-"""How far the user's own table has come: one cheap look at all partitions, and what it showed last.
+"""Watermarks of the external table: a cheap check of which partitions have changed.
 
-One grouped statement gives the rows, the stamps and the sum of `updated_at` of every partition, so
-that a row that is new, gone or written again shows, whatever its stamp. An index on the filters,
-tf and id that includes ts and updated_at answers it without the table.
+One grouped statement returns the number of rows, the first and last timestamp and the sum of
+`updated_at` of every partition, so that any new, deleted or rewritten row shows. An index on the
+filters, tf and id that includes ts and updated_at serves it without reading the table.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Watermark:
-    """What one look shows of one partition.
+    """The state of one partition.
 
     Attributes:
-        version: changes whenever something that the look shows does.
-        n_rows: rows that the filters let through.
-        last_ts: stamp of the newest, microseconds since 1970 UTC.
+        version: hash that changes whenever the partition does.
+        n_rows: rows that pass the filters.
+        last_ts: newest timestamp, microseconds since 1970 UTC.
     """
 
     version: str
@@ -40,7 +40,7 @@ class Watermark:
 
 
 def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
-    """The watermark of each (id, timeframe name) that the table has rows of."""
+    """The watermark of each (id, timeframe name) in the table."""
     written = "sum(extract(epoch FROM updated_at))" if table.stamped else "NULL"
     query = sql.SQL(
         "SELECT id, tf, count(*), (extract(epoch FROM min(ts)) * 1000000)::bigint,"
@@ -51,7 +51,7 @@ def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
     now_us = time.time_ns() // 1000
     return {
         (id_, tf): Watermark(
-            # A bar that has not ended is left out: that it has is a change too.
+            # An unfinished bar is skipped, so that finishing it is a change too.
             combined(table.identity, *map(str, (n, first, last, stamp, last > now_us))),
             n,
             last,
@@ -61,7 +61,7 @@ def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
 
 
 def read_watermarks(connection: Connection) -> dict[Partition, str]:
-    """The version of each partition that was last taken over, as the store remembers it."""
+    """The version of each partition that was last copied into snapshots."""
     rows = connection.execute(
         text(
             "SELECT a.symbol, w.tf, w.version FROM external_watermarks w JOIN dim_assets a"
@@ -74,7 +74,7 @@ def read_watermarks(connection: Connection) -> dict[Partition, str]:
 def write_watermarks(
     cursor: Cursor, ids: Mapping[str, int], watermarks: Mapping[Partition, Watermark]
 ) -> None:
-    """Remember what these partitions showed when they were taken over, in the transaction."""
+    """Record the watermarks of partitions copied into snapshots, in the cursor's transaction."""
     rows = sorted((ids[p.asset], p.timeframe, w) for p, w in watermarks.items())
     columns: Sequence[Sequence[object]] = [
         [row[0] for row in rows],

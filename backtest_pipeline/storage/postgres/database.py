@@ -1,8 +1,7 @@
-"""One database: connections, transactions and errors.
+"""A database: its connections, transactions and errors.
 
-`Database.begin` is a transaction for statements, `Database.arrow` one for whole Arrow tables.
-Both go to the schema that the connection string's search path names, in UTC, with limits on how
-long anything may wait.
+`Database.begin` is a transaction for statements, `Database.arrow` one for Arrow tables. Both use
+the schema in the connection string's search path, in UTC, with timeouts on everything.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _CONNECTION = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-# The server ends a statement after 15 minutes: of one that takes longer, the end was lost.
+# The server ends a statement after 15 minutes: one that takes longer has lost its response.
 _ANSWER_S = 16 * 60.0
 _PING_S = 10.0
 _LONGEST_REASON = 300
@@ -66,20 +65,20 @@ _NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
 _BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
 _WAITED_TOO_LONG = ("57014", "55P03")
 # The classes "connection exception", "transaction rollback" (a deadlock) and "operator
-# intervention" (a shutdown), and "too many connections": doing it again may do.
+# intervention" (a shutdown), and "too many connections": worth a retry.
 _OF_THE_MOMENT = ("08", "40", "57P", "53300")
 
 
 @dataclass(frozen=True)
 class Database:
-    """A database that answered when it was opened.
+    """A database, checked to respond when it was opened.
 
     Attributes:
-        conninfo: libpq connection string; holds the password and is not part of the repr.
+        conninfo: libpq connection string; contains the password and is not part of the repr.
         engine: SQLAlchemy engine on psycopg, for statements.
         where: host and database, for messages.
-        variable: the setting that names it, for messages.
-        retry: how long it is waited for when it goes away.
+        variable: the setting that configures it, for messages.
+        retry: how long to wait for it when the connection is lost.
     """
 
     conninfo: str = field(repr=False)
@@ -94,44 +93,44 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """One transaction: committed at the end, rolled back on any error.
+        """A transaction: committed at the end of the block, rolled back on any error.
 
         Raises:
-            StoreUnavailable, SchemaNotMigrated, StoreError: for what the database reports.
+            StoreUnavailable, SchemaNotMigrated, StoreError: for errors of the database.
         """
         with self.errors(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def arrow(self) -> Iterator[ArrowConnection]:
-        """One transaction on a connection that reads and writes Arrow tables; errors as `begin`."""
+        """A transaction that reads and writes Arrow tables; raises as `begin`."""
         with self.errors(), self._arrow.connection() as connection:
             yield connection
             connection.commit()
 
     def retrying(self, what: str, work: Callable[[], T], given_up: Event | None = None) -> T:
-        """Do some work that uses this database, again where the database goes away meanwhile.
+        """Do some work that uses this database, repeating it if the connection is lost.
 
         Args:
-            what: names the work in the log.
-            work: comes to the same however often it is done, and whether or not its last COMMIT
-                was done; see `storage.postgres.retry`.
-            given_up: ends the waiting when it is set.
+            what: name of the work in the log.
+            work: idempotent work, whether or not its last COMMIT took effect; see
+                `storage.postgres.retry`.
+            given_up: when set, stops the waiting.
 
         Raises:
-            StoreOutOfReach: where the database did not come back in time, or refuses us.
+            StoreOutOfReach: if the database did not come back in time, or refuses the connection.
         """
         return self.retry.outlast(what, work, self.ping, given_up)
 
     def ping(self) -> None:
-        """Raises StoreUnavailable unless the server answers within seconds."""
+        """Raise StoreUnavailable unless the server responds within seconds."""
         with self.errors(), closing(_Connection.connect(self.conninfo)) as connection:
             connection.answer_s = _PING_S
             connection.execute("SELECT 1")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the drivers' errors into ours; for code on a connection of its own."""
+        """Translate driver errors into our own, for code that opens its own connection."""
         from adbc_driver_manager import Error as ArrowError
 
         try:
@@ -140,7 +139,7 @@ class Database:
             raise _translated(error.orig, self.where, self.variable) from error
         except PoolTimeout as error:
             raise StoreUnavailable(
-                f"{self.where}: all connections of this process are taken; ask again later"
+                f"{self.where}: all connections of this process are in use; try again later"
             ) from error
         except (psycopg.Error, ArrowError) as error:
             raise _translated(error, self.where, self.variable) from error
@@ -148,9 +147,9 @@ class Database:
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
 
-        It is the schema `dagster` of the same database: one backup holds both, a database user
-        needs no right to create databases, and a cloned database has storage of its own. Dagster
-        wants psycopg2: SQLAlchemy's default driver breaks its event log.
+        It is the schema `dagster` of the same database: one backup covers both, the database user
+        needs no right to create databases, and a cloned database gets its own Dagster storage.
+        Dagster needs psycopg2: SQLAlchemy's default driver breaks its event log.
         """
         words = _words(self.conninfo)
         words.pop("application_name")
@@ -171,7 +170,7 @@ class Database:
 
 
 class _Connection(psycopg.Connection[Any]):
-    """A connection that no answer is waited on for ever: keepalives are answered by a kernel."""
+    """A connection with a timeout on every response; keepalives only prove the kernel is alive."""
 
     answer_s = _ANSWER_S
 
@@ -180,18 +179,18 @@ class _Connection(psycopg.Connection[Any]):
             return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:
             if timeout is not None:
-                raise  # whoever asked for it deals with it
+                raise  # the caller asked for this timeout and handles it
             self.pgconn.finish()
             raise psycopg.OperationalError(
-                f"the server has not answered for {self.answer_s:g} s"
+                f"the server has not responded for {self.answer_s:g} s"
             ) from None
 
 
 class _ArrowDriver:
-    """Arrow connections of one driver, opened when the first is asked for, used again when idle.
+    """Arrow connections of one driver, opened on first use and reused when idle.
 
-    A driver reads all types of the database when it opens, which takes eight times as long as
-    connecting, and connecting takes thirty times as long as a statement.
+    A driver reads all types of the database on opening, which takes eight times as long as
+    connecting; connecting takes thirty times as long as a statement.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -202,12 +201,12 @@ class _ArrowDriver:
 
     @contextmanager
     def connection(self) -> Iterator[ArrowConnection]:
-        """A connection of its own, in a transaction; one that an error ended is not used again."""
+        """A connection for exclusive use, in a transaction; after an error it is closed."""
         connection = self._taken() or self._opened()
         try:
             connection.adbc_connection.set_autocommit(False)
             yield connection
-            # Idle, it must neither be in a transaction nor hold temporary tables.
+            # An idle connection must not be in a transaction or hold temporary tables.
             connection.adbc_connection.set_autocommit(True)
             _execute(connection, "DISCARD TEMP")
         except BaseException:
@@ -217,7 +216,7 @@ class _ArrowDriver:
             self._idle.append(connection)
 
     def _taken(self) -> ArrowConnection | None:
-        """An idle connection whose server still answers."""
+        """An idle connection whose server still responds; None without one."""
         from adbc_driver_manager import Error as ArrowError
 
         while True:
@@ -241,7 +240,7 @@ class _ArrowDriver:
             return self._first.adbc_clone()
 
     def close(self) -> None:
-        """Let go of the connections and the driver; it opens again where it is asked."""
+        """Close the connections and the driver, which reopens on the next use."""
         with self._lock:
             for connection in (*self._idle, *([self._first] if self._first else [])):
                 connection.close()
@@ -254,11 +253,11 @@ def _execute(connection: ArrowConnection, statement: str) -> None:
 
 
 def open_database(settings: Settings) -> Database:
-    """The database that the settings name, the embedded server started if that is it.
+    """Open the database that the settings configure, starting the embedded server if needed.
 
     Raises:
-        StoreUnavailable: where it does not answer, or refuses; with host and database, never
-            with the password.
+        StoreUnavailable: where it does not respond, or refuses the connection; the message names
+            host and database, never the password.
         ConfigurationError: where the embedded server cannot run below the home folder.
     """
     if settings.run_store_mode == "embedded":
@@ -280,17 +279,17 @@ def connect_database(
     read_only: bool = False,
     retry: Retry | None = None,
 ) -> Database:
-    """The database behind a libpq connection string; raises as `open_database`.
+    """Open the database of a libpq connection string; raises as `open_database`.
 
     Args:
         dsn: URL or `key=value` words.
-        variable: the setting that holds it, for messages.
-        read_only: refuse every statement that would write.
-        retry: how long it is waited for when it goes away; opening it never waits.
+        variable: the setting that contains it, for messages.
+        read_only: reject every statement that would write.
+        retry: how long to wait when the connection is lost; opening never waits.
     """
     words = _words(dsn)
     session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
-    # The last one counts: nothing in the string can take it back.
+    # The last option wins: nothing in the connection string can override it.
     guard = "-cdefault_transaction_read_only=on" if read_only else ""
     options = " ".join(filter(None, (session, words.pop("options", ""), guard)))
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
@@ -324,7 +323,7 @@ def _ensure_database(conninfo: str, name: str) -> None:
 
 
 def _translated(error: Any, where: str, variable: str) -> StoreError:
-    """The error of ours for a driver's error, told by its SQLSTATE."""
+    """Our error for a driver's error, chosen by its SQLSTATE."""
     state = getattr(error, "sqlstate", None)
     lines = str(error).strip().splitlines()
     reason = lines[0] if lines else type(error).__name__
@@ -334,16 +333,18 @@ def _translated(error: Any, where: str, variable: str) -> StoreError:
     if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
         return StoreOutOfReach(f"{where}: user name or password refused; check {variable}")
     if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
-        return StoreOutOfReach(f"{where}: no such database; create it, or mend the DSN")
+        return StoreOutOfReach(f"{where}: no such database; create it, or correct {variable}")
     if state in _NO_SUCH_OBJECT and variable == FEATURES_DSN:
-        return StoreError(f"{where}: {reason}; the table has changed since it was looked at")
+        return StoreError(
+            f"{where}: {reason}; the table has changed since it was opened; restart this process"
+        )
     if state in _NO_SUCH_OBJECT:
         return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
     if state is not None and state.startswith(_BAD_DATA):
         return RowsRefused(f"{where}: {reason}")
     if state in _WAITED_TOO_LONG:
         return StoreError(
-            f"{where}: {reason}; another writer holds the rows, or the block is large"
+            f"{where}: {reason}; another writer holds the rows, or the batch is too large"
         )
     of_the_moment = (
         state.startswith(_OF_THE_MOMENT)
@@ -353,6 +354,6 @@ def _translated(error: Any, where: str, variable: str) -> StoreError:
     )
     if of_the_moment:
         return StoreUnavailable(
-            f"{where}: {reason}; check that the server runs and that {variable} names it"
+            f"{where}: {reason}; check that the server is running and that {variable} is correct"
         )
     return StoreError(f"{where}: {reason}")

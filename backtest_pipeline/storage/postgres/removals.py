@@ -1,8 +1,8 @@
-"""The lock between those who need artifacts or old runs, and those who remove them.
+"""The lock between writers that rely on artifacts or runs, and retention, which removes them.
 
-Whoever writes artifacts, or goes by some that are there, shares it until the commit of the rows
-that name them; whoever removes has it alone. It is taken before any other lock of a transaction,
-so that nobody waits in a circle.
+A writer of artifacts, or one that relies on existing artifacts, holds it shared until it has
+committed the rows that name them; a remover holds it exclusively. It is taken before any other lock
+of a transaction, to avoid deadlocks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ SHARE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
 _TAKE = f"SELECT pg_advisory_xact_lock({_LOCK})"
 
 
-def hold_off_removals(connection: Connection) -> None:
-    """Until this transaction ends, no artifact is removed and no run is chosen for removal."""
+def block_removals(connection: Connection) -> None:
+    """Block removal of artifacts and marking of runs until this transaction ends."""
     connection.execute(text(SHARE))
 
 
-def remove_alone(connection: Connection) -> None:
-    """Until this transaction ends, nobody else removes, and nobody publishes."""
+def lock_for_removal(connection: Connection) -> None:
+    """Block all other removals and all publishing until this transaction ends."""
     connection.execute(text(_TAKE))

@@ -1,4 +1,4 @@
-"""Waiting for a database that has gone away for a moment, and doing again what it interrupted."""
+"""Retries: waits for a temporarily unavailable database, and repeats the interrupted work."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _log = logging.getLogger(__name__)
 
 
 def nothing_to_revive() -> None:
-    """Nothing to do about a server that others run."""
+    """Do nothing: a server run by others cannot be restarted here."""
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How long a database is waited for.
+    """How long to wait for an unavailable database.
 
     Attributes:
-        total_s: seconds that are waited at most for one piece of work; 0 for not at all. Only
-            the time without an answer counts, not that of the work.
-        revive: called before each look whether the server answers; starts one of our own.
+        total_s: maximum seconds to wait per piece of work; 0 for no waiting. Only time without a
+            response counts, not the time of the work.
+        revive: called before each check whether the server responds; restarts an embedded one.
     """
 
     total_s: float = DEFAULT_S
@@ -45,22 +45,22 @@ class Retry:
         ping: Callable[[], None],
         given_up: Event | None = None,
     ) -> T:
-        """Do some work, and do it again where the database went away in the middle of it.
+        """Do some work, and repeat it if the database connection is lost in the middle of it.
 
-        It is also done again where others have replaced what it had read before it was done.
+        It is also repeated if others replaced what it had read before it was done.
 
-        The work must come to the same however often it is done: of a transaction whose COMMIT got
-        no answer nobody knows whether it was done, and doing it again is how it is found out.
+        The work must be idempotent: if the response to a COMMIT is lost, nobody knows whether it
+        took effect, so the work is done again.
 
         Args:
-            what: names the work in the log.
-            work: what to do, from its first look at the database to its last.
-            ping: raises StoreUnavailable while the server does not answer.
-            given_up: ends the waiting when it is set.
+            what: name of the work in the log.
+            work: the work, from its first read of the database to its last write.
+            ping: raises StoreUnavailable while the server does not respond.
+            given_up: when set, stops the waiting.
 
         Raises:
-            StoreOutOfReach: where the server did not come back in time, or refuses us.
-            StoreOvertaken: where others were faster each time.
+            StoreOutOfReach: if the server did not come back in time, or refuses the connection.
+            StoreOvertaken: if others replaced the inputs each time.
         """
         given_up = given_up or Event()
         left = self.total_s
@@ -72,7 +72,7 @@ class Retry:
             except (StoreUnavailable, StoreOvertaken) as error:
                 if not self.total_s:
                     raise
-                _log.warning("%s, attempt %d: %s; doing it again", what, attempt, error)
+                _log.warning("%s, attempt %d: %s; retrying", what, attempt, error)
                 began = time.monotonic()
                 self._wait(error, attempt, left, ping, given_up)
                 left -= time.monotonic() - began
@@ -86,13 +86,13 @@ class Retry:
         ping: Callable[[], None],
         given_up: Event,
     ) -> None:
-        """Return when the server answers; at the earliest after a pause that grows by attempt."""
+        """Wait until the server responds, with a pause that grows with each attempt."""
         deadline = time.monotonic() + left
         for n in count(attempt):
             pause = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(n - 1, 10))
-            pause *= uniform(0.5, 1)  # noqa: S311  (that not all come back at once)
+            pause *= uniform(0.5, 1)  # noqa: S311  (so that not all retry at once)
             if given_up.wait(min(pause, max(0.0, deadline - time.monotonic()))):
-                raise StoreOutOfReach(f"{reason}; no longer waited for") from reason
+                raise StoreOutOfReach(f"{reason}; waiting was stopped") from reason
             if time.monotonic() >= deadline and isinstance(reason, StoreOvertaken):
                 raise reason
             if time.monotonic() >= deadline:

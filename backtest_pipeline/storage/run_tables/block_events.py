@@ -1,4 +1,4 @@
-"""Entries that runs did not make, counted and listed, and the plans that runs followed."""
+"""The tables `block_events` (blocked entries) and `plan_log` (plans that runs followed)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ REASONS = (
 
 @dataclass(frozen=True)
 class BlockFilter:
-    """Which blocks are counted; None is any.
+    """Filters on blocked entries; None matches any.
 
     Attributes:
-        strategy: type of the run's signal, such as `ema_crossover`.
-        symbol, timeframe: what was to be traded.
+        strategy: the run's strategy, such as `ema_crossover`.
+        symbol, timeframe: the partition.
         reason: one of REASONS.
     """
 
@@ -44,7 +44,7 @@ class BlockFilter:
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in REASONS:
             raise InvalidInput(
-                f"an entry is never blocked for {self.reason!r}; the reasons are "
+                f"{self.reason!r} is not a reason for a blocked entry; use one of "
                 f"{', '.join(REASONS)}"
             )
 
@@ -52,7 +52,7 @@ class BlockFilter:
 def list_blocks(
     connection: Connection, run_id: UUID, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Entries that a run did not make, by number, without the run's id.
+    """List the blocked entries of a run by number, without the run's id.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -70,15 +70,15 @@ def list_blocks(
 
 
 def count_blocks(
-    connection: Connection, wanted: BlockFilter, limit: int, after: str | None = None
+    connection: Connection, filters: BlockFilter, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Why entries were blocked, for each run that has such blocks, the newest run first.
+    """Count blocked entries by reason, for each run that has any, newest run first.
 
     Args:
-        connection: where to look.
-        wanted: which blocks; others are not counted.
-        limit: runs of the page.
-        after: cursor of the page before.
+        connection: connection to the store.
+        filters: the blocked entries to count.
+        limit: runs per page.
+        after: cursor of the previous page.
 
     Returns:
         Rows with run_id, signal_name, strategy, symbol, timeframe, completed_at, total, and
@@ -88,13 +88,13 @@ def count_blocks(
         InvalidInput: for a limit out of range, or a damaged cursor.
     """
     bound: dict[str, Any] = {"n": require_limit(limit) + 1}
-    of_run = {"r.strategy": wanted.strategy, "r.symbol": wanted.symbol, "r.tf": wanted.timeframe}
+    of_run = {"r.strategy": filters.strategy, "r.symbol": filters.symbol, "r.tf": filters.timeframe}
     conditions = [
         "r.completed_at IS NOT NULL",
         *equal(of_run, bound),
         *older(after, "r.completed_at", "r.run_id", bound),
     ]
-    of_reason = "".join(f" AND {like}" for like in equal({"b.reason": wanted.reason}, bound))
+    of_reason = "".join(f" AND {like}" for like in equal({"b.reason": filters.reason}, bound))
     query = f"""
         WITH page AS MATERIALIZED (
             SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf AS timeframe,
@@ -121,7 +121,7 @@ def count_blocks(
 
 
 def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
-    """The plans that a run followed, in their order, without the run's id."""
+    """The plans that a run followed, in order, without the run's id."""
     rows = connection.execute(
         text("""
             SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, replan_reasons,

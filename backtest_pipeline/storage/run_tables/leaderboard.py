@@ -1,4 +1,4 @@
-"""Leaderboards, the gates that were registered before them, and negative controls."""
+"""The tables of leaderboards, gate sets and negative controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOARDS_KEPT = 10
 
 
 class GateSet(NamedTuple):
-    """Gates as they were registered; `gates` are JSON values."""
+    """A registered gate set; `gates` are JSON values."""
 
     gate_set_id: str
     name: str
@@ -29,21 +29,21 @@ class GateSet(NamedTuple):
 
 
 def gate_set(connection: Connection, name: str) -> GateSet:
-    """The gates of this name; raises UnknownName where none are registered."""
+    """The gate set of this name; raises UnknownName if it is not registered."""
     rows = connection.execute(
         text("SELECT gate_set_id, name, gates, registered_at FROM gate_sets ORDER BY name")
     )
-    found = {row.name: GateSet(*row) for row in rows}
-    if name not in found:
-        raise UnknownName("gate set", name, found)
-    return found[name]
+    sets = {row.name: GateSet(*row) for row in rows}
+    if name not in sets:
+        raise UnknownName("gate set", name, sets)
+    return sets[name]
 
 
 def register_gate_set(connection: Connection, name: str, gates: str) -> GateSet:
-    """Register gates (canonical JSON) under a name; the same ones again change nothing.
+    """Register gates (canonical JSON) under a name; registering the same again changes nothing.
 
     Raises:
-        InvalidInput: where the name means other gates, or the gates have another name.
+        InvalidInput: if the name is taken by other gates, or the gates have another name.
     """
     values = {"name": name, "gates": gates}
     connection.execute(
@@ -67,24 +67,24 @@ def register_gate_set(connection: Connection, name: str, gates: str) -> GateSet:
     )
     if others or not same:
         raise InvalidInput(
-            f"gate set {name!r}: {first.name!r} was registered at {first.registered_at:%F %T} UTC "
-            "with the same gates or under the same name, and stays; choose another name, or take "
-            "that set"
+            f"gate set {name!r}: {first.name!r} was already registered at "
+            f"{first.registered_at:%F %T} UTC with the same gates or under the same name, and "
+            "cannot change; choose another name, or use that set"
         )
     return first
 
 
 def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
-    """Every current run that was completed, with its metrics, in a stable order.
+    """Every current, completed run with its metrics, in a stable order.
 
-    `of_refresh` says whether it belongs to its partition's last refresh: an active signal over the
-    whole history, under the configuration of the pipeline. `n_days` are its daily returns, and
-    `first_tried` is when the ledger first held its signal on its asset and timeframe, whatever the
-    bars, the window or the assumptions; both are NULL of a run that the ledger does not hold.
-    `quarantined_at` is None but where a replay gave another result.
+    `of_refresh` says whether it belongs to its partition's latest refresh: an active preset over
+    the whole history, with the pipeline's configuration. `n_days` is its number of daily returns,
+    and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
+    whatever the bars, window or settings; both are None for a run that is not in the ledger.
+    `quarantined_at` is None unless a replay gave a different result.
 
     Raises:
-        ProvenanceMissing: for a run that does not say what it was made from.
+        ProvenanceMissing: for a run without recorded inputs.
     """
     query = """
         SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf, r.split,
@@ -107,22 +107,22 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
 
 
 def newest_board(connection: Connection) -> dict[str, Any] | None:
-    """The row of `leaderboards` that was published last, with its gates; None without any."""
-    row = connection.execute(
+    """The newest row of `leaderboards`, with its gates; None if there is none."""
+    rows = connection.execute(
         text("""
             SELECT b.*, g.name AS gate_set, g.gates, g.registered_at
             FROM leaderboards b JOIN gate_sets g USING (gate_set_id)
             ORDER BY b.published_at DESC, b.board_id LIMIT 1
         """)
     )
-    found = row.mappings().one_or_none()
-    return dict(found) if found else None
+    row = rows.mappings().one_or_none()
+    return dict(row) if row else None
 
 
 def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
-    """The runs of a board, the best first, with the metrics that are still stored.
+    """The runs of a board, best first, with their metrics where still stored.
 
-    `identity` names what is known today of who the asset is, see `market.asset_identity`.
+    `identity` lists today's remarks on the identity of the asset, see `market.asset_identity`.
     """
     rows = connection.execute(
         text("""
@@ -141,7 +141,7 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
 
 
 def publish_board(cursor: Cursor, board: pa.Table, rows: pa.Table) -> None:
-    """Put a board before the others, whole; of the older ones the last few are kept.
+    """Publish a board as the newest; the last BOARDS_KEPT boards are kept.
 
     Args:
         cursor: its transaction makes all of it appear at once.
@@ -165,7 +165,7 @@ def publish_board(cursor: Cursor, board: pa.Table, rows: pa.Table) -> None:
 
 
 def board_faults(connection: Connection) -> dict[str, int]:
-    """What is wrong with the newest board; all zero where it is sound, `no_board` 1 without one."""
+    """Faults of the newest board, counted by kind; all 0 if valid, `no_board` 1 without a board."""
     row = connection.execute(
         text("""
             WITH newest AS (
@@ -192,7 +192,7 @@ def board_faults(connection: Connection) -> dict[str, int]:
 
 
 def publish_controls(cursor: Cursor, controls: pa.Table) -> None:
-    """Put controls in the place of those of the same id."""
+    """Store controls, replacing those of the same id."""
     copy.run(cursor, "LOCK TABLE negative_controls IN SHARE ROW EXCLUSIVE MODE")
     copy.stage(cursor, "staged_controls", controls)
     copy.run(
@@ -204,7 +204,7 @@ def publish_controls(cursor: Cursor, controls: pa.Table) -> None:
 
 
 def controls_of(connection: Connection, control_id: str | None = None) -> list[Mapping[str, Any]]:
-    """The rows of a control by world; of the newest one where none is named."""
+    """The rows of a control by kind of market; of the newest control if none is named."""
     rows = connection.execute(
         text("""
             SELECT c.*, g.name AS gate_set

@@ -23,12 +23,12 @@ _COLUMNS = """run_id, tf, signal_id, signal_name, scheme, n_members, n_rebalance
 
 @dataclass(frozen=True)
 class PortfolioTables:
-    """Portfolios of one timeframe, with the columns of the tables that they go to.
+    """Portfolios of one timeframe as rows of their tables.
 
     Attributes:
-        runs: of `portfolio_runs`.
-        weights: of `portfolio_weights`.
-        strategy_weights: of `portfolio_strategy_weights`.
+        runs: rows of `portfolio_runs`.
+        weights: rows of `portfolio_weights`.
+        strategy_weights: rows of `portfolio_strategy_weights`.
     """
 
     runs: pa.Table
@@ -37,7 +37,7 @@ class PortfolioTables:
 
 
 def current_portfolio_ids(connection: Connection, tf: str) -> set[uuid.UUID]:
-    """The portfolios of a timeframe that are current."""
+    """The ids of a timeframe's current portfolios."""
     rows = connection.execute(
         text("SELECT run_id FROM portfolio_runs WHERE tf = :tf AND is_current"), {"tf": tf}
     )
@@ -45,9 +45,9 @@ def current_portfolio_ids(connection: Connection, tf: str) -> set[uuid.UUID]:
 
 
 def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
-    """Put the portfolios in the place of all current ones of their timeframe.
+    """Publish portfolios, replacing all current ones of their timeframe.
 
-    `run_id` is text. The artifacts that the portfolios point to must be there already.
+    `run_id` is text. The artifacts that the portfolios point to must exist already.
     """
     (tf,) = tables.runs["tf"].unique().to_pylist()
     copy.lock_cells(cursor, "portfolios", tf, [0])
@@ -62,7 +62,7 @@ def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
 
 
 def add_portfolio(cursor: Cursor, tables: PortfolioTables) -> None:
-    """Store a portfolio that was asked for beside the current ones; one that is there stays."""
+    """Store a portfolio built on demand, next to the current ones, unless it is stored already."""
     (tf,) = tables.runs["tf"].to_pylist()
     copy.lock_cells(cursor, "portfolios", tf, [0])
     copy.stage(cursor, "staged_portfolios", tables.runs)
@@ -80,16 +80,16 @@ def _append_weights(cursor: Cursor, tables: PortfolioTables) -> None:
 
 
 def other_portfolios(connection: Connection, tf: str, run_id: uuid.UUID) -> int:
-    """How many portfolios were formed at a timeframe besides this one."""
-    found = connection.scalar(
+    """The number of other portfolios at a timeframe."""
+    n = connection.scalar(
         text("SELECT count(*) FROM portfolio_runs WHERE tf = :tf AND run_id <> :run_id"),
         {"tf": tf, "run_id": run_id},
     )
-    return int(found or 0)
+    return int(n or 0)
 
 
 def retire_portfolios(cursor: Cursor, tf: str) -> None:
-    """The portfolios of a timeframe are no longer current."""
+    """Mark the portfolios of a timeframe as not current."""
     copy.run(
         cursor, "UPDATE portfolio_runs SET is_current = FALSE WHERE is_current AND tf = $1", tf
     )
@@ -99,7 +99,7 @@ def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> lis
     """Current portfolios of these timeframes, in a stable order.
 
     Raises:
-        ProvenanceMissing: for a portfolio that does not say what it was made from.
+        ProvenanceMissing: for a portfolio without recorded inputs.
     """
     rows = connection.execute(
         text(f"""
@@ -112,7 +112,7 @@ def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> lis
 
 
 def stored_portfolio(connection: Connection, run_id: uuid.UUID) -> dict[str, Any] | None:
-    """A portfolio, current or not; None where there is none of this id."""
+    """The portfolio of this id, current or not; None if there is none."""
     rows = connection.execute(
         text(f"SELECT {_COLUMNS} FROM portfolio_runs WHERE run_id = :run_id"),  # noqa: S608
         {"run_id": run_id},

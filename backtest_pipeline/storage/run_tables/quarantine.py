@@ -1,4 +1,4 @@
-"""Runs whose replay gave another result: quarantined until a replay proves them."""
+"""Runs in quarantine: their replay gave a different result, until a replay confirms them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlalchemy import Connection, text
 def quarantine_run(
     connection: Connection, run_id: uuid.UUID, *, expected: str, found: str, reason: str
 ) -> None:
-    """Set a run apart; one that is so already keeps the instant since when.
+    """Put a run in quarantine; one that is in it already keeps its `quarantined_at`.
 
     Args:
-        connection: its transaction makes it so.
+        connection: connection of the transaction.
         run_id: the run.
-        expected, found: fingerprints of the result that is stored, and of the replay.
-        reason: what differs, for people.
+        expected, found: fingerprints of the stored result and of the replay.
+        reason: what differs, in words.
     """
     connection.execute(
         text("""
@@ -32,7 +32,7 @@ def quarantine_run(
 
 
 def release_run(connection: Connection, run_id: uuid.UUID) -> bool:
-    """End a run's quarantine; returns whether it was in one."""
+    """Lift a run's quarantine; returns whether it was in one."""
     ended = connection.execute(
         text("DELETE FROM quarantined_runs WHERE run_id = :run_id"), {"run_id": run_id}
     )
@@ -46,12 +46,12 @@ def quarantined_runs(
     timeframes: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
 ) -> list[Mapping[str, Any]]:
-    """Current runs in quarantine, in a stable order: what they are, since when, and why.
+    """Current runs in quarantine, with since when and why, in a stable order.
 
     Args:
-        connection: where to look.
+        connection: connection to the store.
         split: `full` or `walk_forward`.
-        timeframes, symbols: only these, where given.
+        timeframes, symbols: only these, if given.
     """
     rows = connection.execute(
         text("""

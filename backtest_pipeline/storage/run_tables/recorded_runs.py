@@ -1,4 +1,4 @@
-"""Stored runs as they were recorded: their specs, inputs and results."""
+"""Stored runs with their recorded specs, inputs and results, for replay and comparison."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NEAR = 200
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the rows of a version of some features are.
+    """The artifacts with the rows of one version of a dataset.
 
     Attributes:
-        version: their content hash.
+        version: content hash of the rows.
         uris: the artifacts that hold them, oldest rows first.
-        n_rows: how many there are.
+        n_rows: number of rows.
     """
 
     version: str
@@ -35,17 +35,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A stored run with all that its result follows from.
+    """A stored run with everything that determines its result.
 
     Attributes:
         run_id: its id.
-        signal_name, asset, timeframe, split: what it is.
+        signal_name, asset, timeframe, split: signal, partition and kind of run.
         config: `backtest_runs.config`, JSON values.
-        dataset_versions: content hashes of the features that it read, by partition.
-        snapshots: where these are, by partition; one whose files nobody knows is missing.
-        code_version: the declared versions and the strategy's own code that it follows from.
-        code_archive: artifact with the sources, None for a run from before they were kept.
-        environment_hash, engine: what computed it; the engine as name and version.
+        dataset_versions: content hashes of the features it read, by partition.
+        snapshots: the artifacts with their rows, by partition; unknown ones are missing.
+        code_version: declared versions, and the hash of the strategy's own code.
+        code_archive: artifact with the source code; None for a run made before code was archived.
+        environment_hash, engine: environment, and engine as name and version.
         fingerprint, artifact_uri, results: its result.
         is_current: whether no newer run of its configuration is stored.
     """
@@ -69,24 +69,24 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The run for people."""
+        """The run's signal, asset and timeframe, for display."""
         return f"{self.signal_name} on {Partition(self.asset, self.timeframe)}"
 
 
 def find_run_id(connection: Connection, given: str) -> uuid.UUID:
-    """The id of the one stored run that begins so.
+    """The full id of the stored run whose id begins with `given`.
 
     Raises:
-        UnknownName: where there is none, or more than one.
+        UnknownName: if there is none, or more than one.
     """
     if len(given) >= _FEWEST_DIGITS and re.fullmatch("[0-9a-f-]+", given):
         rows = connection.execute(
             text("SELECT run_id FROM visible_runs WHERE run_id::text LIKE :start LIMIT 2"),
             {"start": f"{given}%"},
         )
-        found = list(rows.scalars())
-        if len(found) == 1:
-            return found[0]
+        ids = list(rows.scalars())
+        if len(ids) == 1:
+            return ids[0]
     recent = connection.execute(
         text("SELECT run_id::text FROM visible_runs ORDER BY completed_at DESC LIMIT :n"),
         {"n": _NEAR},
@@ -95,11 +95,11 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
 
 
 def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[RecordedRun]:
-    """The runs, in the order asked.
+    """The runs, in the order given.
 
     Raises:
         UnknownName: for a run that is not stored.
-        ProvenanceMissing: for one that does not say what it was made from.
+        ProvenanceMissing: for a run without recorded inputs.
     """
     rows = connection.execute(
         text("""
@@ -110,13 +110,13 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
         """),
         {"run_ids": list(run_ids)},
     )
-    found = {row["run_id"]: row for row in with_provenance(rows.mappings())}
+    by_id = {row["run_id"]: row for row in with_provenance(rows.mappings())}
     for run_id in run_ids:
-        if run_id not in found:
-            raise UnknownName("run", str(run_id), map(str, found))
-    wanted = {item for row in found.values() for item in row["dataset_version_ids"].items()}
-    known = _snapshots(connection, sorted(wanted))
-    return [_recorded(found[run_id], known) for run_id in run_ids]
+        if run_id not in by_id:
+            raise UnknownName("run", str(run_id), map(str, by_id))
+    versions = {item for row in by_id.values() for item in row["dataset_version_ids"].items()}
+    known = _snapshots(connection, sorted(versions))
+    return [_recorded(by_id[run_id], known) for run_id in run_ids]
 
 
 def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot]) -> RecordedRun:
@@ -142,9 +142,9 @@ def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot])
 
 
 def _snapshots(
-    connection: Connection, wanted: Sequence[tuple[str, str]]
+    connection: Connection, versions: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Snapshot]:
-    """The snapshots of features by partition, such as `BTC|1D`, and version."""
+    """The snapshots of features by partition (such as `BTC|1D`) and version."""
     rows = connection.execute(
         text("""
             SELECT partition, s.version, s.uris, s.n_rows
@@ -153,7 +153,7 @@ def _snapshots(
             JOIN dataset_snapshots s ON s.dataset = 'features' AND s.version = w.version
             JOIN dim_assets a ON a.id = s.id AND a.symbol || '|' || s.tf = partition
         """),
-        {"partitions": [p for p, _ in wanted], "versions": [v for _, v in wanted]},
+        {"partitions": [p for p, _ in versions], "versions": [v for _, v in versions]},
     )
     return {
         (row.partition, row.version): Snapshot(row.version, tuple(row.uris), row.n_rows)
@@ -162,7 +162,7 @@ def _snapshots(
 
 
 def stored_trades(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
-    """A run's rows of `backtest_trades` by number; stamps as microseconds since 1970."""
+    """A run's rows of `backtest_trades` by number; timestamps in microseconds since 1970 UTC."""
     rows = connection.execute(
         text("""
             SELECT *, (extract(epoch FROM entry_ts) * 1000000)::bigint AS entry_ts,
@@ -175,7 +175,7 @@ def stored_trades(connection: Connection, run_id: uuid.UUID) -> list[dict[str, A
 
 
 def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
-    """A run's row of `backtest_metrics`; empty where it has none."""
+    """A run's row of `backtest_metrics`; empty if it has none."""
     rows = connection.execute(
         text("SELECT * FROM backtest_metrics WHERE run_id = :run_id"), {"run_id": run_id}
     )
@@ -183,7 +183,7 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
 
 
 def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
-    """All current runs by id, and whether each is in quarantine."""
+    """The ids of all current runs, each with whether it is in quarantine."""
     rows = connection.execute(
         text("""
             SELECT r.run_id, q.run_id IS NOT NULL AS apart
@@ -197,7 +197,7 @@ def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
 def runs_of_other_sources(
     connection: Connection, uri: str, code_versions: Sequence[str]
 ) -> list[uuid.UUID]:
-    """Current runs of these code versions that other sources made than those at `uri`, by id."""
+    """Ids of current runs with these code versions whose source archive is not `uri`."""
     rows = connection.execute(
         text("""
             SELECT r.run_id FROM visible_runs r LEFT JOIN quarantined_runs q USING (run_id)

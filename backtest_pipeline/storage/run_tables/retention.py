@@ -1,6 +1,7 @@
-"""What may go of the stored, and the rows that go.
+"""Selects and deletes the rows that retention removes.
 
-Every function is called in a transaction that removes alone, see `storage.postgres.removals`.
+Every function must run in a transaction that holds the removal lock, see
+`storage.postgres.removals`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-# The folders below the root of the artifacts that are written by this package, and by nobody else.
+# The top-level artifact folders that only this package writes.
 KINDS = ("bars", "code", "features", "funding", "portfolios", "robustness", "runs")
 _FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
-# Runs and portfolios that stay, each with the reason; of portfolios that stay, the members stay.
+# Runs and portfolios to keep, each with the reason; members of kept portfolios are kept.
 _HELD = """
     held AS MATERIALIZED (
         SELECT run_id, 'is pinned' AS why FROM run_pins
@@ -40,10 +41,10 @@ _ENDED = "status IN ('completed', 'failed', 'cancelled') AND completed_at IS NOT
 
 
 def capture_aged(connection: Connection, cutoff: datetime) -> int:
-    """Mark the runs that ended before the cutoff and are not held; nobody reads them any more.
+    """Mark runs that ended before the cutoff and need not be kept, which hides them from readers.
 
     Returns:
-        How many.
+        The number of runs marked.
     """
     captured = connection.execute(
         text(f"""
@@ -58,9 +59,9 @@ def capture_aged(connection: Connection, cutoff: datetime) -> int:
 
 
 def reasons_to_keep(connection: Connection, run_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """Why runs cannot be deleted, by id; those that can are left out.
+    """The reason why each run must be kept, by id; runs that may be deleted are left out.
 
-    Portfolios that are neither current nor pinned are no reason, whatever their age.
+    Portfolios that are neither current nor pinned are not a reason, whatever their age.
     """
     rows = connection.execute(
         text(f"""
@@ -76,7 +77,7 @@ def reasons_to_keep(connection: Connection, run_ids: Sequence[UUID]) -> dict[UUI
 
 
 def capture(connection: Connection, run_ids: Sequence[UUID]) -> None:
-    """Mark these runs; nobody reads them any more."""
+    """Mark these runs for deletion, which hides them from readers."""
     connection.execute(
         text("""
             UPDATE backtest_runs SET deleting_since = now()
@@ -88,7 +89,7 @@ def capture(connection: Connection, run_ids: Sequence[UUID]) -> None:
 
 @dataclass(frozen=True)
 class CapturedFolder:
-    """An artifact directory of captured runs; shared where others point to it that stay."""
+    """An artifact directory of marked runs; `shared` if runs that stay use it too."""
 
     uri: str
     shared: bool
@@ -97,7 +98,7 @@ class CapturedFolder:
 def captured_folders(
     connection: Connection, after: str = "", most: int | None = None
 ) -> list[CapturedFolder]:
-    """Artifact directories of captured runs, by uri, beyond the one given."""
+    """Artifact directories of marked runs in order of uri, after the given uri."""
     rows = connection.execute(
         text("""
             SELECT c.artifact_uri AS uri,
@@ -114,12 +115,12 @@ def captured_folders(
 
 
 def delete_captured(connection: Connection, uris: Sequence[str]) -> int:
-    """Delete the captured runs whose artifacts were in these directories; returns how many.
+    """Delete the marked runs whose artifacts were in these directories; returns how many.
 
-    With them go trades, metrics, robustness, folds, effects, and who asked for them. Pins and
-    quarantines of ids stay, and so does the ledger of trials.
+    Deletes their trades, metrics, robustness, folds, restatement effects and requests too. Pins and
+    quarantines by id are kept, and so is the trial ledger.
     """
-    found = connection.scalar(
+    n = connection.scalar(
         text("""
             WITH gone AS (
                 DELETE FROM backtest_runs
@@ -133,14 +134,14 @@ def delete_captured(connection: Connection, uris: Sequence[str]) -> int:
         """),
         {"uris": list(uris)},
     )
-    return int(found or 0)
+    return int(n or 0)
 
 
 _AGED = {
     "portfolios": """
         DELETE FROM portfolio_runs p WHERE NOT is_current AND completed_at < :cutoff
             AND NOT EXISTS (SELECT FROM held h WHERE h.run_id = p.run_id)""",
-    # Of walk-forwards that were given up: folds are stored before their run is.
+    # Folds of abandoned walk-forwards: folds are stored before their run is.
     "folds": """
         DELETE FROM walk_forward_folds f WHERE computed_at < :cutoff
             AND NOT EXISTS (SELECT FROM backtest_runs r WHERE r.run_id = f.run_id)""",
@@ -149,7 +150,7 @@ _AGED = {
             AND NOT EXISTS (SELECT FROM run_pins p WHERE p.run_id = ANY (j.result_run_ids))
             AND NOT EXISTS (SELECT FROM backtest_job_units u JOIN run_pins p
                             ON p.run_id = ANY (u.run_ids) WHERE u.job_id = j.job_id)""",
-    # A version that was replaced before the cutoff, and that nothing that is stored was made from.
+    # Versions that were replaced before the cutoff and that no stored result was made from.
     "snapshots": """
         DELETE FROM dataset_snapshots s
         USING dim_assets a
@@ -181,10 +182,10 @@ _USED = """
 
 
 def delete_aged(connection: Connection, cutoff: datetime) -> dict[str, int]:
-    """Delete what no longer serves once runs are gone; how many rows, by kind.
+    """Delete rows that are no longer needed after runs were deleted; returns counts by kind.
 
-    Portfolios that are not current, folds of walk-forwards that were given up, jobs that ended:
-    from before the cutoff. Snapshots and environments: those that nothing stored was made from.
+    Portfolios that are not current, folds of abandoned walk-forwards and ended jobs are deleted if
+    older than the cutoff; snapshots and environments if no stored result was made from them.
     """
     return {
         kind: connection.execute(
@@ -196,7 +197,7 @@ def delete_aged(connection: Connection, cutoff: datetime) -> dict[str, int]:
 
 
 def referred_to(connection: Connection) -> set[str]:
-    """The artifacts that rows name, files and directories."""
+    """The uris of all artifacts (files and directories) that rows name."""
     rows = connection.execute(
         text("""
             SELECT artifact_uri FROM backtest_runs
@@ -213,7 +214,7 @@ def referred_to(connection: Connection) -> set[str]:
 
 
 def unreferred(candidates: Collection[str], known: Collection[str]) -> list[str]:
-    """Those of the artifacts that are not named, nor lie in a directory that is."""
+    """The candidates that are neither in `known` nor inside a directory that is."""
 
     def is_known(uri: str) -> bool:
         parts = uri.split("/")

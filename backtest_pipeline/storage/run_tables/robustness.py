@@ -1,4 +1,4 @@
-"""Robustness of runs: one row per run, replaced whole."""
+"""The table `run_robustness`: one row per run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sqlalchemy import Connection, text
 
 
 def publish_robustness(cursor: Cursor, tf: str, asset_id: int, row: pa.Table) -> None:
-    """Put a row in the place of what is known of its run.
+    """Store the robustness results of a run, replacing earlier ones.
 
     Args:
-        cursor: its transaction makes the row appear; the artifacts must be there already.
+        cursor: cursor of the transaction; the artifacts must exist already.
         tf, asset_id: the run's partition.
         row: columns of `run_robustness`, `run_id` as text.
     """
@@ -32,9 +32,9 @@ def publish_robustness(cursor: Cursor, tf: str, asset_id: int, row: pa.Table) ->
 
 
 def stored_robustness(connection: Connection, run_id: uuid.UUID) -> dict[str, Any] | None:
-    """What is known of a run, None where nothing is; an undefined number is None."""
+    """The robustness results of a run, None without any; undefined numbers are None."""
     rows = connection.execute(
         text("SELECT * FROM run_robustness WHERE run_id = :run_id"), {"run_id": run_id}
     )
-    found = rows.mappings().one_or_none()
-    return dict(found) if found else None
+    row = rows.mappings().one_or_none()
+    return dict(row) if row else None

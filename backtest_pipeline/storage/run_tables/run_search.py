@@ -1,4 +1,4 @@
-"""Stored runs as they are looked for and looked at; those that are being deleted are not there."""
+"""Searching, reading and pinning stored runs; runs that are being deleted are hidden."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from backtest_pipeline.storage.postgres.pages import (
     page_of,
     require_limit,
 )
-from backtest_pipeline.storage.postgres.removals import hold_off_removals
+from backtest_pipeline.storage.postgres.removals import block_removals
 
 STATUSES = ("completed", "failed", "cancelled")
 _SHORTEST_ID = 4
@@ -28,16 +28,16 @@ _SHORTEST_ID = 4
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs are wanted; None is any.
+    """Filters on stored runs; None matches any.
 
     Attributes:
-        requested_by: who asked for them.
-        strategy: type of the signal, such as `ema_crossover`.
-        symbol, timeframe: what was traded.
-        completed_from, completed_until: half-open range of UTC dates in which they ended.
-        status: `completed`, `failed` or `cancelled`; what is under way is a job.
-        text: part of the signal's name or type, of the symbol, or of the parameters as JSON, in
-            small letters or capitals; or the beginning of the id.
+        requested_by: user who requested them.
+        strategy: strategy, such as `ema_crossover`.
+        symbol, timeframe: the partition.
+        completed_from, completed_until: half-open range of UTC dates of completion.
+        status: `completed`, `failed` or `cancelled`; unfinished work is a job.
+        text: part of the signal's name, the strategy, the symbol, or the parameters as JSON,
+            ignoring case; or the beginning of the id.
     """
 
     requested_by: str | None = None
@@ -52,27 +52,27 @@ class RunFilter:
     def __post_init__(self) -> None:
         if self.status is not None and self.status not in STATUSES:
             raise InvalidInput(
-                f"a stored run is {', '.join(STATUSES[:-1])} or {STATUSES[-1]}, never "
-                f"{self.status!r}; what is under way is a job"
+                f"status must be {', '.join(STATUSES[:-1])} or {STATUSES[-1]}, not "
+                f"{self.status!r}; unfinished work is listed as jobs"
             )
         first, end = self.completed_from, self.completed_until
         if first is not None and end is not None and end <= first:
             raise InvalidInput(
-                f"the range ends on {end}, which is not after its start {first}; the end is the "
-                "day after the last"
+                f"the range's end {end} is not after its start {first}; give as the end the day "
+                "after the last"
             )
 
 
 def list_runs(
-    connection: Connection, wanted: RunFilter, limit: int, after: str | None = None
+    connection: Connection, filters: RunFilter, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Runs, the newest first.
+    """List runs, newest first.
 
     Args:
-        connection: where to look.
-        wanted: which.
-        limit: rows of the page.
-        after: cursor of the page before.
+        connection: connection to the store.
+        filters: the runs to list.
+        limit: rows per page.
+        after: cursor of the previous page.
 
     Returns:
         Rows with run_id, signal_name, strategy, params, symbol, timeframe, split, window_start,
@@ -84,7 +84,7 @@ def list_runs(
     """
     bound: dict[str, Any] = {"n": require_limit(limit) + 1}
     conditions = [
-        *_conditions(wanted, bound),
+        *_conditions(filters, bound),
         *older(after, "completed_at", "run_id", bound),
     ]
     query = f"""
@@ -107,30 +107,30 @@ def list_runs(
     return page_of(rows, limit, "completed_at", "run_id")  # pyright: ignore[reportArgumentType]
 
 
-def _conditions(wanted: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
-    """Conditions on `visible_runs`; what they compare with is put in `bound`."""
+def _conditions(filters: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
+    """Conditions on `visible_runs`; their parameters are added to `bound`."""
     yield "completed_at IS NOT NULL"
     columns = {
-        "strategy": wanted.strategy,
-        "symbol": wanted.symbol,
-        "tf": wanted.timeframe,
-        "status": wanted.status,
+        "strategy": filters.strategy,
+        "symbol": filters.symbol,
+        "tf": filters.timeframe,
+        "status": filters.status,
     }
     yield from equal(columns, bound)
     for name, operator, day in (
-        ("completed_from", ">=", wanted.completed_from),
-        ("completed_until", "<", wanted.completed_until),
+        ("completed_from", ">=", filters.completed_from),
+        ("completed_until", "<", filters.completed_until),
     ):
         if day is not None:
             bound[name] = datetime.combine(day, time(), UTC)
             yield f"completed_at {operator} :{name}"
-    if wanted.requested_by is not None:
-        bound["requested_by"] = wanted.requested_by
+    if filters.requested_by is not None:
+        bound["requested_by"] = filters.requested_by
         yield "run_id IN (SELECT run_id FROM run_requests WHERE requested_by = :requested_by)"
-    if wanted.text:
-        bound["pattern"] = f"%{_literally(wanted.text.lower())}%"
+    if filters.text:
+        bound["pattern"] = f"%{_literally(filters.text.lower())}%"
         within = r"searched LIKE :pattern ESCAPE '\'"
-        ids = ids_beginning(wanted.text.lower())
+        ids = ids_beginning(filters.text.lower())
         if ids is None:
             yield within
         else:
@@ -139,12 +139,12 @@ def _conditions(wanted: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
 
 
 def _literally(part: str) -> str:
-    """Text as a pattern of LIKE that matches it and nothing else."""
+    """Text escaped for LIKE."""
     return re.sub(r"([\\%_])", r"\\\1", part)
 
 
 def ids_beginning(start: str) -> tuple[UUID, UUID] | None:
-    """The first and the last id that begin so; None where none can."""
+    """The lowest and the highest id with this beginning; None if it cannot begin an id."""
     digits = start.replace("-", "")
     whole = str(UUID(hex=digits.ljust(32, "0"))) if re.fullmatch("[0-9a-f]{1,32}", digits) else ""
     if len(digits) < _SHORTEST_ID or not whole.startswith(start):
@@ -170,8 +170,8 @@ def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
         """),
         {"run_id": run_id},
     )
-    found = rows.mappings().one_or_none()
-    if found is None:
+    run = rows.mappings().one_or_none()
+    if run is None:
         raise not_found(run_id)
     beside = {
         "pin": "SELECT pinned_by, note, pinned_at FROM run_pins WHERE run_id = :run_id",
@@ -185,7 +185,7 @@ def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
         for name, query in beside.items()
     }
     return {
-        **found,
+        **run,
         "pin": next(iter(of_run["pin"]), None),
         "quarantine": next(iter(of_run["quarantine"]), None),
         "requests": of_run["requests"],
@@ -193,16 +193,16 @@ def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
 
 
 def not_found(run_id: UUID) -> RunNotFound:
-    """The error for a run that is not there."""
+    """The error for a run that is not stored."""
     return RunNotFound(
-        f"no run {run_id} is stored; `backtest-pipeline runs list` shows those that are"
+        f"no run {run_id} is stored; run `backtest-pipeline runs list` to see the stored runs"
     )
 
 
 def list_trades(
     connection: Connection, run_id: UUID, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Trades of a run by number, without the run's id.
+    """List the trades of a run by number, without the run's id.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -222,12 +222,12 @@ def list_trades(
 
 
 def pin_runs(connection: Connection, run_ids: Sequence[UUID], user: str, note: str) -> None:
-    """Keep runs for ever; a pin that is there is replaced.
+    """Pin runs, so that they are kept forever; existing pins are replaced.
 
     Raises:
         RunNotFound: for a run that is not stored, or is being deleted; none is pinned then.
     """
-    hold_off_removals(connection)
+    block_removals(connection)
     _require_kept(connection, run_ids)
     connection.execute(
         text("""
@@ -241,7 +241,7 @@ def pin_runs(connection: Connection, run_ids: Sequence[UUID], user: str, note: s
 
 
 def unpin_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
-    """Unpin runs: retention may delete them; those without a pin stay as they are.
+    """Unpin runs, so that retention may delete them; runs without a pin are ignored.
 
     Raises:
         RunNotFound: for a run that is not stored.
@@ -253,14 +253,14 @@ def unpin_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
 
 
 def _require_kept(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Raises RunNotFound for the first that is neither a run nor a portfolio."""
+    """Raise RunNotFound for the first id that is neither a run's nor a portfolio's."""
     known = text("SELECT run_id FROM portfolio_runs WHERE run_id = ANY(:ids)")
     portfolios = set(connection.execute(known, {"ids": list(ids)}).scalars())
     require_runs(connection, [run_id for run_id in ids if run_id not in portfolios])
 
 
 def require_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
-    """Raises RunNotFound for the first run that is not stored, or is being deleted."""
+    """Raise RunNotFound for the first run that is not stored, or is being deleted."""
     rows = connection.execute(
         text("SELECT run_id FROM visible_runs WHERE run_id = ANY(:run_ids)"),
         {"run_ids": list(run_ids)},
@@ -272,7 +272,7 @@ def require_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
 
 
 def note_request(connection: Connection, run_ids: Sequence[UUID], user: str) -> None:
-    """Record who asked for runs; who asked before stays with the first time."""
+    """Record who requested runs; a repeated request keeps the first time."""
     connection.execute(
         text("""
             INSERT INTO run_requests (run_id, requested_by)

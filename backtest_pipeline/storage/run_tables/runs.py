@@ -1,4 +1,4 @@
-"""Backtest runs: published whole, in one transaction, and read back."""
+"""The tables of backtest runs: publishing runs in one transaction, and reading them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Run = dict[str, Any]
 def publish_runs(
     cursor: Cursor, runs: pa.Table, trades: pa.Table, metrics: pa.Table, blocks: pa.Table
 ) -> None:
-    """Put runs with their trades, metrics and blocked entries in the place of older ones.
+    """Publish runs with their trades, metrics and blocked entries, replacing older ones.
 
     All tables have a `run_id` column (text) and otherwise the columns of `backtest_runs`,
-    `backtest_trades`, `backtest_metrics` and `block_events`. The cursor's transaction makes all of
-    it appear at once; the artifacts that the runs point to must be there already.
+    `backtest_trades`, `backtest_metrics` and `block_events`. Everything becomes visible when the
+    cursor's transaction commits; the artifacts that the runs point to must exist already.
     """
     (tf,) = runs["tf"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
@@ -50,9 +50,9 @@ def publish_runs(
 
 
 def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
-    """The runs over the whole history of these assets at a timeframe are no longer current.
+    """Mark runs over the whole history of these assets at a timeframe as not current.
 
-    `split` is `full` or `walk_forward`: those of the other kind stay.
+    `split` is `full` or `walk_forward`; runs of the other kind are left unchanged.
     """
     copy.run(
         cursor,
@@ -68,9 +68,10 @@ def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full"
 def retire_others(
     cursor: Cursor, tf: str, ids: Sequence[int], uris: Sequence[str], kept: Sequence[str]
 ) -> None:
-    """The runs of these assets in the directories of a refresh are history, but those kept by id.
+    """Mark runs in a refresh's artifact directories as not current, except the ids in `kept`.
 
-    Such as those of a signal that is active no longer: what lies there counts as of the refresh.
+    For example those of a preset that is no longer active: all runs in these directories count as
+    part of the refresh.
     """
     copy.run(
         cursor,
@@ -85,21 +86,21 @@ def retire_others(
 
 
 def require_current(cursor: Cursor, run_ids: Sequence[str]) -> None:
-    """Raises StoreOvertaken unless these runs are stored, current, and not being removed."""
-    found = copy.fetch(
+    """Raise StoreOvertaken unless these runs are stored, current, and not being removed."""
+    stored = copy.fetch(
         cursor,
         "SELECT count(*) AS n FROM visible_runs"
         " WHERE is_current AND run_id = ANY($1::text[]::uuid[])",
         list(run_ids),
     )
-    if found["n"][0].as_py() < len(set(run_ids)):
+    if stored["n"][0].as_py() < len(set(run_ids)):
         raise StoreOvertaken(
-            "runs that a refresh found stored were removed or replaced meanwhile; refresh again"
+            "stored runs were removed or replaced during the refresh; refresh again"
         )
 
 
 def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
-    """The artifact directory of each of these runs that is stored and current."""
+    """The artifact directories of those of these runs that are stored and current, by run id."""
     rows = connection.execute(
         text(
             "SELECT run_id, artifact_uri FROM visible_runs"
@@ -126,9 +127,9 @@ def current_runs(
     timeframes: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The runs of each partition's last refresh with their metrics, in a stable order.
+    """The runs of each partition's latest refresh with their metrics, in a stable order.
 
-    Those are of the active signals over the whole history, under one configuration; runs in
+    These are runs of active presets over the whole history, with one configuration; runs in
     quarantine are left out. An undefined metric is None.
 
     Args:
@@ -156,7 +157,7 @@ def current_runs(
 
 
 def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Run]:
-    """Exactly these runs, as `current_runs` gives them, of whatever window and configuration.
+    """Exactly these runs as `current_runs` returns them, of any window and configuration.
 
     A run that is not stored is left out.
 
@@ -172,17 +173,17 @@ def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uui
 
 
 def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
-    """The rows of runs as they are, each with `snapshot_id` and `dataset_version_ids`.
+    """The rows unchanged, checked to have `snapshot_id` and `dataset_version_ids`.
 
     Raises:
-        ProvenanceMissing: for a row that lacks one of them, naming both the run and what it lacks.
+        ProvenanceMissing: for a row without one of them, naming the run and what it lacks.
     """
-    found = [dict(row) for row in rows]
-    for row in found:
+    checked = [dict(row) for row in rows]
+    for row in checked:
         lacks = [name for name in ("snapshot_id", "dataset_version_ids") if not row[name]]
         if lacks:
             raise ProvenanceMissing(
-                f"run {row['run_id']} has no {' and no '.join(lacks)}: what it was made from is "
-                "not known, nor what it is worth; refresh with --full-rebuild, or delete it"
+                f"run {row['run_id']} has no {' and no '.join(lacks)}, so its inputs are unknown "
+                "and its result cannot be trusted; refresh with --full-rebuild, or delete it"
             )
-    return found
+    return checked

@@ -1,4 +1,4 @@
-"""The ledger of trials: every configuration that was ever evaluated, once per content."""
+"""The trial ledger: every configuration ever evaluated, once per version of its data and code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def record_trials(cursor: Cursor, trials: pa.Table) -> int:
-    """Enter the trials that the ledger does not hold yet; what it holds stays as it is.
+    """Add trials that are not in the ledger yet; existing ones are left unchanged.
 
     Args:
-        cursor: its transaction makes the trials appear.
-        trials: columns of `trials`, the ids as text, as `ranking.ledger.trials_of` gives them.
+        cursor: cursor of the transaction.
+        trials: columns of `trials`, ids as text, as `ranking.ledger.trials_of` returns them.
 
     Returns:
-        How many were new.
+        The number of new trials.
     """
     if trials.num_rows == 0:
         return 0
@@ -34,20 +34,20 @@ def record_trials(cursor: Cursor, trials: pa.Table) -> int:
 def read_families(
     cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str], most_returns: int
 ) -> pa.Table:
-    """The trials at a timeframe that the families of these assets count: one a configuration.
+    """The trials of these assets' families at a timeframe, one per configuration.
 
-    Of the contents of a configuration the newest counts, but those in `published` come before.
+    The newest trial of a configuration counts, but trials in `published` take precedence.
 
     Args:
-        cursor: of a transaction that sees the trials.
-        tf, symbols: whose families.
-        published: ids of the trials that are being published.
-        most_returns: trials of a family beyond this are counted and left out; those that stay
-            are those with the lowest `configuration_id`, which is as good as random.
+        cursor: cursor of a transaction that sees the trials.
+        tf, symbols: the partitions.
+        published: ids of the trials being published.
+        most_returns: maximum number of trials returned per family; further ones are only counted.
+            Those with the lowest `configuration_id` are returned, which is as good as random.
 
     Returns:
-        Columns symbol, strategy, n_trials (of the family, with those that are left out),
-        first_day (that of the first week, since 1970) and weekly_returns.
+        Columns symbol, strategy, n_trials (of the whole family), first_day (of the first week, days
+        since 1970) and weekly_returns.
     """
     chosen = (
         "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
@@ -58,7 +58,7 @@ def read_families(
 
 
 def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
-    """The trials of each strategy over all assets and timeframes, as `read_families` gives them.
+    """The trials of each strategy over all assets and timeframes; see `read_families`.
 
     Columns strategy, n_trials, first_day and weekly_returns.
     """
@@ -85,7 +85,7 @@ _FAMILIES = """
 def read_runs_to_deflate(
     cursor: Cursor, tf: str, symbols: Sequence[str], but: Sequence[str] = ()
 ) -> pa.Table:
-    """The current runs at a timeframe on these assets, with what their trials measured.
+    """The current runs at a timeframe on these assets, with the moments of their trials.
 
     Those whose ids are in `but` are left out.
 
@@ -104,12 +104,12 @@ def read_runs_to_deflate(
 
 
 def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
-    """Replace the deflated metrics of runs by those that follow from the ledger.
+    """Replace the deflated metrics of runs.
 
     Args:
-        cursor: its transaction makes it appear.
+        cursor: cursor of the transaction.
         deflated: run_id as text, dsr, dsr_effective, n_trials, n_trials_effective, and `undefined`,
-            a JSON object with the reason of each that is NULL.
+            a JSON object with the reason for each NULL.
     """
     copy.stage(cursor, "staged_deflated", deflated)
     copy.analyze(cursor, "staged_deflated", "run_id")

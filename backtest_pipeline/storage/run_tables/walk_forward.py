@@ -1,4 +1,4 @@
-"""Folds of walk-forwards, each stored as it is done, and what they say together."""
+"""The tables of walk-forwards: folds, each stored when done, and the summary of each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 
 def finished_folds(connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of folds that were computed already, of whatever run, by `fold_key`."""
+    """Rows of folds that are stored already, for any run, by `fold_key`."""
     rows = connection.execute(
         text("""
             SELECT DISTINCT ON (fold_key) * FROM walk_forward_folds
@@ -29,7 +29,7 @@ def finished_folds(connection: Connection, keys: Sequence[str]) -> dict[str, dic
 
 
 def store_folds(cursor: Cursor, folds: pa.Table) -> None:
-    """Put folds in the place of those of the same run and number.
+    """Store folds, replacing those of the same run and number.
 
     Args:
         cursor: its transaction makes them appear.
@@ -55,7 +55,7 @@ def publish_walk_forwards(
     blocks: pa.Table,
     efficiencies: pa.Table,
 ) -> None:
-    """Put stitched runs with what their folds say together in the place of older ones.
+    """Publish stitched runs with their summaries, replacing older ones.
 
     `efficiencies` are rows of `walk_forward_runs`, `run_id` as text; the other tables are those
     of `publish_runs`.
@@ -69,7 +69,7 @@ def publish_walk_forwards(
 def judged_by(
     connection: Connection, run_ids: Sequence[uuid.UUID], threshold: float
 ) -> set[uuid.UUID]:
-    """Those of these walk-forwards whose efficiency was judged by this threshold."""
+    """The walk-forwards among `run_ids` whose verdict used this threshold."""
     rows = connection.execute(
         text(
             "SELECT run_id FROM walk_forward_runs"
@@ -81,7 +81,7 @@ def judged_by(
 
 
 def stored_folds(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
-    """The folds of a run in the order of time; an undefined number is None."""
+    """The folds of a run in chronological order; undefined numbers are None."""
     query = text("SELECT * FROM walk_forward_folds WHERE run_id = :run_id ORDER BY fold")
     return [dict(row) for row in connection.execute(query, {"run_id": run_id}).mappings()]
 
@@ -96,12 +96,12 @@ def current_walk_forwards(
     """Current out-of-sample runs with metrics and efficiency, in a stable order.
 
     Args:
-        timeframes, symbols: only the runs of each partition's last refresh there, without those in
+        timeframes, symbols: the runs of each partition's latest refresh there, except those in
             quarantine.
-        run_ids: exactly these, of whatever configuration.
+        run_ids: exactly these runs, of any configuration.
 
     Raises:
-        ProvenanceMissing: for a run that does not say what it was made from.
+        ProvenanceMissing: for a run without recorded inputs.
     """
     rows = connection.execute(
         text("""

@@ -27,14 +27,14 @@ _COLUMNS = "key_id, name, role, rate_per_minute, created_at, expires_at, revoked
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as it is stored, without what would let anybody use it.
+    """A stored key, without its secret.
 
     Attributes:
         key_id: the public beginning of the key, by which it is revoked.
-        name: whom it was given to; who asks with it is known by this name.
-        role: a `viewer` reads, a `runner` computes besides.
-        rate_per_minute: requests that it may make.
-        created_at, expires_at, revoked_at: when; None for never.
+        name: name of its owner, recorded with requests.
+        role: a `viewer` may read, a `runner` may also compute.
+        rate_per_minute: maximum number of requests per minute.
+        created_at, expires_at, revoked_at: times, None for never.
     """
 
     key_id: str
@@ -53,28 +53,32 @@ def create_key(
     rate_per_minute: int,
     expires_days: float | None = None,
 ) -> str:
-    """Store a new key, and return it: it is never to be seen again.
+    """Create a key and return it; it cannot be shown again.
 
     Args:
-        connection: its transaction makes the key count.
-        name: whom it is for; several keys may have one name, as when one replaces another.
+        connection: connection of the transaction; the key is valid once it commits.
+        name: name of the owner; several keys may share a name, as when one replaces another.
         role: `viewer` or `runner`.
-        rate_per_minute: requests that it may make.
-        expires_days: how long it counts; for ever where None.
+        rate_per_minute: maximum number of requests per minute.
+        expires_days: days until it expires; never where None.
 
     Raises:
-        UnknownName: for a role that there is not.
-        InvalidInput: for a name, a rate or a time that cannot be.
+        UnknownName: for an unknown role.
+        InvalidInput: for an invalid name, rate or expiry.
     """
     if role not in ROLES:
         raise UnknownName("role", role, ROLES)
     if not _NAME.fullmatch(name):
-        raise InvalidInput(f"a key's name is 1 to 64 letters, digits, @ . _ or -, not {name!r}")
+        raise InvalidInput(
+            f"a key's name must be 1 to 64 letters, digits, @ . _ or -, not {name!r}"
+        )
     if not 1 <= rate_per_minute <= 1_000_000:
-        raise InvalidInput(f"a key's rate is 1 to 1,000,000 a minute, not {rate_per_minute}")
+        raise InvalidInput(
+            f"a key's rate must be from 1 to 1,000,000 per minute, not {rate_per_minute}"
+        )
     if expires_days is not None and not 0 < expires_days <= 36_500:
         raise InvalidInput(
-            f"a key expires in more than 0 and up to 36,500 days, not {expires_days}"
+            f"a key's expiry must be above 0 and at most 36,500 days, not {expires_days}"
         )
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_hex(32)}"
@@ -97,7 +101,7 @@ def create_key(
 
 
 def find_key(connection: sa.Connection, presented: str) -> ApiKey | None:
-    """The stored key that was presented, if it counts now; how long this takes tells nothing."""
+    """The stored key if the presented one is valid, in constant time; None otherwise."""
     shape = _SHAPE.fullmatch(presented)
     row = connection.execute(
         sa.text(f"""
@@ -112,7 +116,7 @@ def find_key(connection: sa.Connection, presented: str) -> ApiKey | None:
 
 
 def list_keys(connection: sa.Connection) -> Sequence[ApiKey]:
-    """All keys, also those that count no more, the newest first."""
+    """All keys, including revoked and expired ones, newest first."""
     rows = connection.execute(
         sa.text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at DESC, key_id")  # noqa: S608
     )
@@ -120,7 +124,7 @@ def list_keys(connection: sa.Connection) -> Sequence[ApiKey]:
 
 
 def revoke_key(connection: sa.Connection, key_id: str) -> ApiKey:
-    """Let a key count no more, and return it; one that was revoked stays as it is.
+    """Revoke a key and return it; revoking it again changes nothing.
 
     Raises:
         UnknownName: where there is no such key.

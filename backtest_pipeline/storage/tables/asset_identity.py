@@ -1,4 +1,4 @@
-"""What is known about who the assets are."""
+"""The table `asset_identity`: remarks on which coin an asset really is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backtest_pipeline.market.asset_identity import Remark
 def replace_remarks(
     connection: Connection, ids: Mapping[str, int], remarks: Sequence[Remark]
 ) -> None:
-    """Put the remarks in the place of all that was known of these assets.
+    """Replace all stored remarks on these assets.
 
-    Rows that say the same already are not touched.
+    Unchanged rows are not written.
 
     Args:
-        connection: its transaction makes all of it appear at once.
-        ids: of the assets that were looked at, by symbol.
-        remarks: on these assets or others; others are left out.
+        connection: connection of the transaction.
+        ids: ids of the checked assets, by symbol.
+        remarks: remarks; those on other assets are ignored.
     """
     rows = sorted((ids[r.asset], r) for r in remarks if r.asset in ids)
     connection.execute(
@@ -69,7 +69,7 @@ def replace_remarks(
 
 
 def remarks_of(connection: Connection, symbols: Sequence[str]) -> list[dict[str, Any]]:
-    """Asset, trait and detail of all that is known of these assets, one row for each trait."""
+    """All stored remarks on these assets, one row (asset, trait, detail) per trait."""
     rows = connection.execute(
         text("""
             SELECT DISTINCT ON (a.symbol, i.trait) a.symbol AS asset, i.trait, i.detail

@@ -1,7 +1,7 @@
-"""Counts that any number of processes add to, and what a scrape reads besides.
+"""The table `metric_counts`, which any number of processes add to, and other scraped figures.
 
-A count is one small upsert in a transaction of its own, its rows in one order for everybody, so
-that those who count at once wait for each other for a moment and never for ever.
+Each count is a small upsert in its own transaction, with rows always in the same order, so that
+concurrent counts wait only briefly and cannot deadlock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONG_AGO = "WHERE counted.updated_at < now() - make_interval(secs => :every)"
 
 @dataclass(frozen=True)
 class Key:
-    """What a number is of: its name, and label names with their values, sorted."""
+    """Key of a number: metric name, and sorted pairs of label name and value."""
 
     name: str
     labels: tuple[tuple[str, str], ...] = ()
@@ -47,12 +47,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Queue:
-    """The jobs that there are, at one instant.
+    """The state of the job queue at one moment.
 
     Attributes:
-        by_status: number of jobs; a status that no job has is not in it.
-        oldest_pending_s: seconds since the oldest pending job was asked for; 0 without one.
-        expired_leases: running jobs whose worker has not been heard of in time.
+        by_status: number of jobs by status; a status without jobs is left out.
+        oldest_pending_s: seconds since the oldest pending job was submitted; 0 without one.
+        expired_leases: running jobs whose lease has expired.
     """
 
     by_status: Mapping[str, int]
@@ -61,24 +61,24 @@ class Queue:
 
 
 def add_counts(connection: Connection, added: Mapping[Key, float]) -> None:
-    """Add to numbers; one that is not there begins at 0."""
+    """Add to numbers; missing ones start at 0."""
     _put(connection, added, "counted.value + excluded.value")
 
 
 def set_values(connection: Connection, values: Mapping[Key, float]) -> None:
-    """Write numbers down as they are now."""
+    """Set numbers to these values."""
     _put(connection, values, "excluded.value")
 
 
 def read_counts(connection: Connection) -> list[Count]:
-    """Every number, as of one instant."""
+    """All numbers, as of one moment."""
     connection.execute(_TIMEOUTS)
     rows = connection.execute(text("SELECT name, labels, value, updated_at FROM metric_counts"))
     return [Count(Key(n, tuple(sorted(of.items()))), value, at) for n, of, value, at in rows]
 
 
 def read_queue(connection: Connection) -> Queue:
-    """The jobs that there are."""
+    """The current state of the job queue."""
     connection.execute(_TIMEOUTS)
     rows = connection.execute(
         text(
@@ -96,9 +96,9 @@ def read_queue(connection: Connection) -> Queue:
 
 
 def claim(connection: Connection, key: Key, every_s: float) -> bool:
-    """Add 1 to a number that nobody has added to for so long; whether this was the one to do it.
+    """Add 1 to a number last changed more than `every_s` seconds ago; returns whether it did.
 
-    Of many that would do the same work every so often, one does.
+    So that of many processes only one does a piece of periodic work.
     """
     connection.execute(_TIMEOUTS)
     claimed = text(f"{_GIVEN} counted.value + 1 {_LONG_AGO} RETURNING name")

@@ -1,4 +1,4 @@
-"""Which version of each dataset is stored for each partition, from what, by which code."""
+"""The tables of dataset versions, snapshots and data quality."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from backtest_pipeline.storage.postgres import copy
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
-# Those whose rows are files that runs are computed from.
+# The datasets whose rows are files that runs are computed from.
 SNAPSHOT_DATASETS = ("bars", "features")
 
 
 @dataclass(frozen=True, order=True)
 class DatasetVersion:
-    """What is stored of one dataset for one partition.
+    """The stored version of one dataset for one partition.
 
     Attributes:
         version: hash of the stored content.
-        input_version: version of what it was made from.
-        code_version: declared versions, or a hash of them and the configuration, that made it.
-        generation: the same while rows are only appended, also where all are written again;
-            another after a stored row has changed or gone.
-        n_rows: rows stored; 0 is a result too.
-        first_ts, last_ts: int64 microseconds UTC of the first and last row, None without rows.
-        uris: the artifacts that hold the rows, oldest rows first; none where a table does.
+        input_version: version of its input.
+        code_version: declared versions of the code that made it, or a hash of them and the
+            configuration.
+        generation: stays the same while rows are only appended (even if all are rewritten), and
+            changes when a stored row changes or is removed.
+        n_rows: number of rows; 0 is a valid result.
+        first_ts, last_ts: microseconds UTC of the first and last row, None without rows.
+        uris: artifacts that hold the rows, oldest rows first; empty if a table holds them.
     """
 
     version: str
@@ -53,8 +54,8 @@ class DatasetVersion:
 def read_versions(
     connection: Connection, dataset: str, partitions: Iterable[Partition]
 ) -> dict[Partition, DatasetVersion]:
-    """The stored versions of a dataset, for those of the partitions that have one."""
-    wanted = set(partitions)
+    """The stored versions of a dataset, by partition; partitions without one are left out."""
+    requested = set(partitions)
     rows = connection.execute(
         text("""
             SELECT a.symbol, v.tf, v.version, v.input_version, v.code_version, v.generation,
@@ -66,18 +67,18 @@ def read_versions(
         """),
         {
             "dataset": dataset,
-            "symbols": list({p.asset for p in wanted}),
-            "timeframes": list({p.timeframe for p in wanted}),
+            "symbols": list({p.asset for p in requested}),
+            "timeframes": list({p.timeframe for p in requested}),
         },
     )
-    found = {
+    versions = {
         Partition(row[0], row[1]): DatasetVersion(*row[2:-1], uris=tuple(row[-1])) for row in rows
     }
-    return {partition: version for partition, version in found.items() if partition in wanted}
+    return {partition: version for partition, version in versions.items() if partition in requested}
 
 
 def all_partitions(connection: Connection, dataset: str) -> list[Partition]:
-    """The partitions of which a version of the dataset is stored."""
+    """The partitions with a stored version of the dataset."""
     rows = connection.execute(
         text(
             "SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)"
@@ -91,7 +92,7 @@ def all_partitions(connection: Connection, dataset: str) -> list[Partition]:
 def stored_versions(
     cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int]
 ) -> dict[str, DatasetVersion]:
-    """The stored versions of a dataset at one timeframe by asset, as the cursor sees them."""
+    """The stored versions of a dataset at one timeframe, by asset, in the cursor's transaction."""
     rows = copy.fetch(
         cursor,
         "SELECT id, version, input_version, code_version, generation, n_rows, first_ts, last_ts,"
@@ -105,11 +106,11 @@ def stored_versions(
         column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
         for column in rows.itercolumns()
     ]
-    found = {
+    by_id = {
         id_: DatasetVersion(*values, uris=tuple(uris.split()))
         for id_, *values, uris in zip(*(c.to_pylist() for c in columns), strict=True)
     }
-    return {asset: found[i] for asset, i in ids.items() if i in found}
+    return {asset: by_id[i] for asset, i in ids.items() if i in by_id}
 
 
 def write_versions(
@@ -120,20 +121,20 @@ def write_versions(
     *,
     made_from: str | None = None,
 ) -> None:
-    """Record versions, each in place of the one before it, in the cursor's transaction.
+    """Record versions, each replacing the previous one, in the cursor's transaction.
 
-    Those whose rows are in snapshots stay readable by their hash when newer ones replace them.
+    Versions whose rows are in snapshots remain readable by their hash after they are replaced.
 
     Args:
         cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
-        dataset: theirs.
+        dataset: name of the dataset.
         ids: asset id of each symbol.
-        versions: what is recorded.
-        made_from: the dataset whose versions are the `input_version` of these, where it is stored.
+        versions: the versions to record.
+        made_from: stored dataset that `input_version` refers to, if any.
 
     Raises:
-        StoreOvertaken: where they were made from what has been replaced since. Whoever replaced
-            it may have stored a newer version of this dataset already.
+        StoreOvertaken: if their input was replaced in the meantime; a newer version of this dataset
+            may be stored already.
     """
     if made_from is not None:
         used: dict[str, dict[str, str]] = defaultdict(dict)
@@ -195,20 +196,20 @@ def write_versions(
 def require_versions(
     cursor: Cursor, dataset: str, tf: str, ids: Mapping[str, int], used: Mapping[str, str]
 ) -> None:
-    """Raises StoreOvertaken unless these versions, by asset, are still the stored ones."""
+    """Raise StoreOvertaken unless these versions, by asset, are still the stored ones."""
     stored = stored_versions(cursor, dataset, tf, {asset: ids[asset] for asset in used})
     replaced = [a for a, version in used.items() if a not in stored or stored[a].version != version]
     if replaced:
         raise StoreOvertaken(
             f"the {dataset} of {', '.join(sorted(replaced))} at {tf} were replaced while results "
-            "were made from them; repeat what you asked for"
+            "were computed from them; try again"
         )
 
 
 def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
-    """Have the next refresh compute a partition's dataset anew, in the cursor's transaction.
+    """Mark a partition's dataset stale, so that the next refresh recomputes it.
 
-    Until then what is stored stays the partition's dataset.
+    Until then the stored rows remain the partition's dataset.
     """
     copy.run(
         cursor,
@@ -221,11 +222,11 @@ def mark_stale(cursor: Cursor, dataset: str, asset_id: int, tf: str) -> None:
 
 
 def mark_changed(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
-    """Features are no longer what their version says: have them, and all after them, made anew.
+    """Mark features that no longer match their version, so that they and all results are rebuilt.
 
     Args:
-        cursor: its transaction marks them.
-        tf, ids: the partitions; what was taken of a table of the user's own counts as not taken.
+        cursor: cursor of the transaction.
+        tf, ids: the partitions; their watermarks of an external table are deleted.
     """
     copy.run(
         cursor,
@@ -244,7 +245,7 @@ def mark_changed(cursor: Cursor, tf: str, ids: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class QualityCount:
-    """How many rows of one partition were skipped or flagged, and why."""
+    """Number of rows of one partition that were skipped or flagged for one reason."""
 
     partition: Partition
     reason: str
@@ -260,9 +261,9 @@ def replace_quality(
     partitions: Sequence[Partition],
     counts: Sequence[QualityCount],
 ) -> None:
-    """Put the counts in place of all that was recorded for these partitions.
+    """Replace the recorded counts of these partitions.
 
-    Rows that say the same already are not touched.
+    Unchanged rows are not written.
     """
     rows = sorted((ids[c.partition.asset], c.partition.timeframe, c.reason, c) for c in counts)
     keys = [[row[i] for row in rows] for i in range(3)]
@@ -303,9 +304,9 @@ def replace_quality(
 def quality_by_reason(
     connection: Connection, dataset: str, *, symbols: Sequence[str], timeframes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Rows skipped or flagged, by reason, the most frequent first.
+    """Rows skipped or flagged, by reason, most frequent first.
 
-    The same source rows count for each timeframe that is made of them; here they count once.
+    Source rows are recorded for each timeframe made from them; here they count once.
     """
     rows = connection.execute(
         text("""
@@ -327,7 +328,7 @@ def quality_by_reason(
 def not_fetched_since(
     connection: Connection, *, symbols: Sequence[str], timeframes: Sequence[str]
 ) -> dict[str, datetime]:
-    """For each asset that an exchange could not be asked for: when its first missing bar closes."""
+    """Close of the first bar not fetched because the exchange was unreachable, by symbol."""
     rows = connection.execute(
         text("""
             SELECT a.symbol, min(q.first_ts)
@@ -342,7 +343,7 @@ def not_fetched_since(
 
 
 def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:
-    """Those of the assets whose bars are invented."""
+    """The symbols with synthetic bars."""
     rows = connection.execute(
         text("SELECT symbol FROM dim_assets WHERE is_synthetic AND symbol = ANY(:symbols)"),
         {"symbols": list(symbols)},
@@ -351,7 +352,7 @@ def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]
 
 
 def stored_partitions(connection: Connection, dataset: str) -> list[Partition]:
-    """The partitions of which a dataset has rows."""
+    """The partitions for which a dataset has rows."""
     rows = connection.execute(
         text("""
             SELECT a.symbol, v.tf FROM dataset_versions v JOIN dim_assets a USING (id)

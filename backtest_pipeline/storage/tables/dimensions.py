@@ -20,7 +20,7 @@ _LENGTHS_IN_DAYS = {"M": (28, 31), "Y": (365, 366)}
 
 
 def sync_timeframes(connection: sa.Connection) -> None:
-    """Make `dim_timeframe` hold what the code knows; rows that it does not know stay."""
+    """Write all timeframes of the code to `dim_timeframe`; unknown rows are kept."""
     rows = [timeframe_row(timeframe) for timeframe in TIMEFRAMES.values()]
     names = list(rows[0])
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in names if name != "tf")
@@ -85,11 +85,11 @@ def _calendar_anchor(timeframe: Timeframe) -> str | None:
 def register_assets(
     connection: sa.Connection, assets: Iterable[AssetInfo], source: str
 ) -> dict[str, int]:
-    """Make assets known under an id each; returns the ids by symbol.
+    """Register assets, each under an id; returns the ids by symbol.
 
     Raises:
-        InvalidInput: where a source gives an asset another id than the one it is known by: that
-            is another asset with the same ticker.
+        InvalidInput: if a source gives a known symbol a different id, which means that it is a
+            different asset with the same ticker.
     """
     rows = sorted(assets, key=lambda a: a.symbol)
     if not rows:
@@ -121,14 +121,14 @@ def register_assets(
     for asset in rows:
         if asset.asset_id is not None and ids[asset.symbol] != asset.asset_id:
             raise InvalidInput(
-                f"asset {asset.symbol} is known by id {ids[asset.symbol]}, but {source} gives it "
-                f"{asset.asset_id}: that is another asset; rename it in the source"
+                f"asset {asset.symbol} is stored with id {ids[asset.symbol]}, but {source} gives "
+                f"it id {asset.asset_id}, so it is a different asset; rename it in the source"
             )
     return ids
 
 
 def asset_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
-    """The id of each symbol, in the order given; raises UnknownName for one without a row."""
+    """The id of each symbol, in the given order; raises UnknownName for an unknown symbol."""
     stored = known_ids(connection, symbols)
     for symbol in symbols:
         if symbol not in stored:
@@ -137,7 +137,7 @@ def asset_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, in
 
 
 def known_symbols(connection: sa.Connection) -> tuple[str, ...]:
-    """All assets that the store knows, sorted."""
+    """All stored symbols, sorted."""
     query = sa.text("SELECT symbol FROM dim_assets ORDER BY symbol")
     return tuple(connection.execute(query).scalars())
 
@@ -159,7 +159,7 @@ class SignalRow:
 
 
 def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
-    """The signals that a refresh computes, by id."""
+    """The presets that a refresh computes, in order of id."""
     rows = connection.execute(
         sa.text("""
             SELECT signal_id, name, strategy, params FROM dim_signals
@@ -170,28 +170,28 @@ def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
 
 
 def signal_with(connection: sa.Connection, strategy: str, params: Mapping[str, Any]) -> SignalRow:
-    """The signal that no refresh computes and that stands for these parameters.
+    """The signal with these parameters that is not a preset, for runs on demand.
 
-    One that there is not is added, for runs refer to it.
+    It is created if missing, because runs refer to it.
     """
-    told = json.dumps(params, allow_nan=False)
+    params_json = json.dumps(params, allow_nan=False)
     values = ", ".join(f"{name}={value}" for name, value in params.items())
     name = f"{strategy}({values})"
     if len(name) > _LONGEST_NAME:
-        name = f"{strategy}({hashlib.sha256(told.encode()).hexdigest()[:16]})"
-    found = _signal_with(connection, strategy, told)
-    if found is None:
+        name = f"{strategy}({hashlib.sha256(params_json.encode()).hexdigest()[:16]})"
+    signal = _signal_with(connection, strategy, params_json)
+    if signal is None:
         connection.execute(
             sa.text("""
                 INSERT INTO dim_signals (signal_id, name, strategy, params, is_active)
                 VALUES (nextval('asked_signal_id_seq'), :name, :type, CAST(:params AS jsonb), FALSE)
                 ON CONFLICT (name) DO NOTHING
             """),
-            {"name": name, "type": strategy, "params": told},
+            {"name": name, "type": strategy, "params": params_json},
         )
-        found = _signal_with(connection, strategy, told)
-    assert found is not None  # noqa: S101  (just added, by this process or another)
-    return found
+        signal = _signal_with(connection, strategy, params_json)
+    assert signal is not None  # noqa: S101  (just added, by this process or another)
+    return signal
 
 
 def _signal_with(connection: sa.Connection, strategy: str, params: str) -> SignalRow | None:

@@ -1,4 +1,4 @@
-"""What computes: the interpreter, the kind of machine, and the packages that decide numbers."""
+"""The environment of a computation: interpreter, machine type and packages that affect numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES = ("llvmlite", "numba", "numpy", "optuna", "pandas", "pyarrow")
 
 @cache
 def environment() -> Mapping[str, Any]:
-    """`python`, `machine` and `versions` by package, as JSON values; no path, no host's name."""
+    """`python`, `machine` and package `versions` as JSON values, without paths or host names."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -38,7 +38,7 @@ def environment_hash() -> str:
 
 
 def record_environment(cursor: Cursor) -> None:
-    """Write down what this environment's hash stands for, in the cursor's transaction."""
+    """Record this environment under its hash, in the cursor's transaction."""
     known = environment()
     copy.run(
         cursor,
@@ -54,7 +54,7 @@ def record_environment(cursor: Cursor) -> None:
 def recorded_environments(
     connection: Connection, hashes: Iterable[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """The environments that were written down, as `environment` gives them, by hash."""
+    """The recorded environments, as `environment` returns them, by hash."""
     rows = connection.execute(
         text(
             "SELECT environment_hash, python, machine, versions FROM environments"

@@ -1,4 +1,4 @@
-"""The table `feature_checkpoints`: from where features are computed when bars are appended."""
+"""The table `feature_checkpoints`: the state from which features are continued for new bars."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureCheckpoint:
-    """What computing the features of newer rows of a partition goes on from.
+    """The state from which the features of a partition's newer rows are computed.
 
     Attributes:
-        code_version: declared version of the features that computed the rows before.
-        input_generation: of the bars that they were computed from.
-        rows: the rows that are not touched again, and what they hash to.
+        code_version: declared version of the code that computed the earlier rows.
+        input_generation: generation of the bars they were computed from.
+        rows: number of earlier rows, which are not recomputed, and their hash.
         standing: float64 `(n_averages, 2)`, as `resume_features` returned it for these rows.
     """
 
@@ -64,7 +64,7 @@ def write_checkpoints(
     ids: Mapping[str, int],
     checkpoints: Mapping[str, FeatureCheckpoint],
 ) -> None:
-    """Put these checkpoints in the place of all that is stored of these assets."""
+    """Replace all stored checkpoints of these assets."""
     if not checkpoints:
         _delete(cursor, timeframe, list(ids.values()))
         return

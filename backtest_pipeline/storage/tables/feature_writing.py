@@ -1,4 +1,4 @@
-"""Writing the tables `cmc_features` and `cmc_ema_multi_tf_u`: whole, or only newer rows."""
+"""Writing the tables `cmc_features` and `cmc_ema_multi_tf_u`: all rows, or only newer ones."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class ComputedFeatures:
 
 @dataclass(frozen=True)
 class FeatureWrite:
-    """What a write did: the assets by what happened to them, and the rows that were inserted.
+    """The result of a write: assets by outcome, and the number of rows inserted.
 
-    `unmatched` are those of which newer rows were given that do not continue what is stored;
-    nothing was written of them.
+    `unmatched` are assets whose newer rows do not continue the stored ones; nothing was written
+    for them.
     """
 
     unchanged: tuple[str, ...]
@@ -76,11 +76,11 @@ class FeatureWrite:
 
 
 KeepFiles = Callable[[Panel, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]
-"""Rows, and for each asset the files of the rows before them, to the files of all its rows."""
+"""Function that stores rows as files, given each asset's earlier files; returns all its files."""
 
 
 def no_files(_rows: Panel, before: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    """Nothing but the tables holds the rows."""
+    """Store no files: only the tables hold the rows."""
     return before
 
 
@@ -95,9 +95,9 @@ def write_features(
 ) -> FeatureWrite:
     """Store a batch of assets at one timeframe, in one transaction, with its dataset versions.
 
-    An asset whose stored rows are the beginning of its rows, by content hash, only gets the rows
-    that are newer; any other is replaced. What is stored afterwards are the asset's rows either
-    way. Values that are not finite are stored as NULL.
+    If an asset's stored rows are the beginning of the given rows (by content hash), only newer rows
+    are inserted; otherwise all its rows are replaced. Either way the given rows are stored
+    afterwards. Values that are not finite are stored as NULL.
 
     Args:
         database: where to.
@@ -218,7 +218,7 @@ def _check_columns(panel: Panel, types: Mapping[str, str]) -> list[str]:
     strange = [name for name in panel.columns if name not in types and name not in emas]
     if missing or strange:
         raise InvalidInput(
-            "the panel's columns are not those of cmc_features; missing:"
+            "the panel's columns do not match cmc_features; missing:"
             f" {', '.join(missing) or 'none'}; not in the table: {', '.join(strange) or 'none'}"
         )
     return sorted(emas, key=lambda name: int(name.removeprefix("ema_")))
@@ -229,10 +229,10 @@ def _classes(cursor: Cursor, ids: Mapping[str, int]) -> dict[str, str]:
     query = "SELECT id, asset_class FROM dim_assets WHERE id = ANY($1::int[])"
     rows = copy.fetch(cursor, query, list(ids.values()))
     by_id = dict(zip(rows["id"].to_pylist(), rows["asset_class"].to_pylist(), strict=True))
-    strangers = [f"{asset} ({i})" for asset, i in ids.items() if i not in by_id]
-    if strangers:
+    unknown = [f"{asset} ({i})" for asset, i in ids.items() if i not in by_id]
+    if unknown:
         raise InvalidInput(
-            f"dim_assets has no row for {', '.join(strangers)}; refresh their bars first"
+            f"dim_assets has no row for {', '.join(unknown)}; refresh their bars first"
         )
     return {asset: by_id[i] for asset, i in ids.items()}
 

@@ -27,11 +27,11 @@ _WRITTEN_HERE = ("id", "ts", "tf", "tf_days", "asset_class", "updated_at")
 def read_features(
     database: Database, timeframe: Timeframe, assets: Sequence[str], columns: Sequence[str]
 ) -> Panel:
-    """The named columns, `ema_N` among them, of these assets, in the order asked; NULL as NaN.
+    """Read columns (including `ema_N`) of these assets, in the given order; NULL as NaN.
 
     Raises:
-        UnknownName: for an asset or a column that does not exist.
-        BarsError: where a key is there twice.
+        UnknownName: for an unknown asset or column.
+        BarsError: for a duplicate key.
     """
     with database.begin() as connection:
         ids = asset_ids(connection, assets)
@@ -46,12 +46,12 @@ def read_features(
             "SELECT {} FROM cmc_features WHERE tf = $1 AND id = ANY($2::int[]) ORDER BY id, ts"
         ).format(selected)
         by_id = sorted(assets, key=ids.__getitem__)
-        wanted = [ids[asset] for asset in by_id]
-        rows = copy.fetch(cursor, query.as_string(), timeframe.name, wanted)
-        panel = _panel_of(rows, timeframe, by_id, wanted)
+        sorted_ids = [ids[asset] for asset in by_id]
+        rows = copy.fetch(cursor, query.as_string(), timeframe.name, sorted_ids)
+        panel = _panel_of(rows, timeframe, by_id, sorted_ids)
         periods = sorted({int(m[1]) for name in columns if (m := EMA.fullmatch(name))})
         if periods:
-            panel = panel.with_columns(_read_emas(cursor, panel, wanted, periods))
+            panel = panel.with_columns(_read_emas(cursor, panel, sorted_ids, periods))
     return panel.select(assets)
 
 
@@ -77,8 +77,8 @@ def _panel_of(
         i = int(twice.argmax())
         raise BarsError(
             f"cmc_features holds {assets[list(ids).index(row_ids[i])]}|{timeframe.name} at"
-            f" {utc_index(ts[i : i + 1])[0]} more than once ({int(twice.sum())} such rows): its key"
-            " must be (id, ts, tf); filter the source on any further key column"
+            f" {utc_index(ts[i : i + 1])[0]} more than once ({int(twice.sum())} duplicate rows):"
+            " its key must be (id, ts, tf); filter the source on any further key column"
         )
     bounds = np.searchsorted(row_ids, np.asarray(ids, row_ids.dtype))
     columns = {name: copy.numbers(rows[name]) for name in rows.column_names[2:]}
@@ -99,13 +99,13 @@ def _read_emas(
     )
     emas = np.full((len(periods), len(panel)), np.nan)
     if len(panel):
-        # One sortable number for each (asset, stamp): the assets lie span after span.
+        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
         first, span = panel.ts.min(), panel.ts.max() - panel.ts.min() + 1
         keys = panel.segment_of_row * span + (panel.ts - first)
         since = copy.stamps_of(rows["ts"]) - first
-        wanted = np.searchsorted(ids, rows["id"].to_numpy()) * span + since
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        there = (keys[at] == wanted) & (since >= 0) & (since < span)
+        key_of_row = np.searchsorted(ids, rows["id"].to_numpy()) * span + since
+        at = np.minimum(np.searchsorted(keys, key_of_row), len(keys) - 1)
+        matched = (keys[at] == key_of_row) & (since >= 0) & (since < span)
         ema = np.searchsorted(periods, rows["period"].to_numpy())
-        emas[ema[there], at[there]] = copy.numbers(rows["ema"])[there]
+        emas[ema[matched], at[matched]] = copy.numbers(rows["ema"])[matched]
     return {f"ema_{period}": values for period, values in zip(periods, emas, strict=True)}

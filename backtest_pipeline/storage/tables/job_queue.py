@@ -1,4 +1,4 @@
-"""What waits and what was abandoned: which attempts to launch, and which leases are taken over."""
+"""The job queue: attempts to launch, attempts with an expired lease, and listing jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOST, NEVER_LAUNCHED, TIMEOUT = "WORKER_LOST", "NOT_LAUNCHED", "TIMEOUT"
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt at a job that waits for its worker, or whose worker has gone silent."""
+    """An attempt at a job that waits for a worker, or whose lease has expired."""
 
     job_id: UUID
     attempt: int
@@ -27,7 +27,7 @@ class Attempt:
 
 
 def pending_attempts(connection: Connection) -> list[Attempt]:
-    """What is to be launched, the oldest first."""
+    """Attempts to launch, oldest first."""
     rows = connection.execute(
         text("""
             SELECT job_id, attempt_count, timeout_s, dagster_run_id FROM backtest_jobs
@@ -38,7 +38,7 @@ def pending_attempts(connection: Connection) -> list[Attempt]:
 
 
 def abandoned_attempts(connection: Connection) -> list[Attempt]:
-    """Those whose lease has expired."""
+    """Attempts whose lease has expired, oldest first."""
     rows = connection.execute(
         text("""
             SELECT job_id, attempt_count, timeout_s, dagster_run_id FROM backtest_jobs
@@ -49,10 +49,10 @@ def abandoned_attempts(connection: Connection) -> list[Attempt]:
 
 
 def take_over(connection: Connection, attempt: Attempt, *, cancelled: bool) -> str | None:
-    """Give up an attempt whose lease has expired; the job's new status, None where it had none.
+    """Abandon an attempt whose lease has expired; returns the job's new status, None if unchanged.
 
-    It is cancelled where that was asked for (here, or of the orchestrator: `cancelled`), failed
-    where its time or its attempts are used up, and waits for another attempt otherwise.
+    The job is cancelled if that was requested (here, or in Dagster: `cancelled`), failed if its
+    time or attempts are used up, and otherwise waits for another attempt.
     """
     return connection.scalar(
         text("""
@@ -63,7 +63,7 @@ def take_over(connection: Connection, attempt: Attempt, *, cancelled: bool) -> s
                 error_code = CASE WHEN next = 'failed'
                     THEN CASE WHEN late THEN :timeout ELSE :lost END END,
                 error_message = CASE WHEN next = 'failed' THEN
-                    CASE WHEN late THEN 'not done within ' || timeout_s || ' s'
+                    CASE WHEN late THEN 'not finished within ' || timeout_s || ' s'
                     ELSE 'its worker was lost ' || attempt_count || ' times' END END
             FROM (
                 SELECT job_id AS id, late, CASE
@@ -94,9 +94,9 @@ def take_over(connection: Connection, attempt: Attempt, *, cancelled: bool) -> s
 def not_launched(
     connection: Connection, attempt: Attempt, *, cancelled: bool, why: str
 ) -> str | None:
-    """The orchestrator ended an attempt before a worker began it; the job's new status.
+    """Handle an attempt that Dagster ended before a worker began it; returns the new status.
 
-    None where a worker has begun it after all.
+    None if a worker has begun it after all.
     """
     return connection.scalar(
         text("""
@@ -128,13 +128,13 @@ def not_launched(
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs to list; what is None or empty does not matter.
+    """Filters on jobs; None or empty matches any.
 
     Attributes:
-        created_by, kind, strategy, symbol, timeframe: exactly these.
+        created_by, kind, strategy, symbol, timeframe: exact values.
         status: one of `storage.tables.jobs.STATUSES`.
-        created_from, created_until: UTC days, half-open.
-        text: in the id, the kind, the strategy, a symbol, the user or the error.
+        created_from, created_until: UTC dates, half-open.
+        text: text within the id, the kind, the strategy, a symbol, the user or the error.
     """
 
     created_by: str | None = None
@@ -163,16 +163,16 @@ _CONDITIONS = {
 
 
 def list_jobs(
-    connection: Connection, wanted: JobFilter, limit: int = 50, after: str | None = None
+    connection: Connection, filters: JobFilter, limit: int = 50, after: str | None = None
 ) -> Page[Job]:
-    """Jobs, the newest first.
+    """List jobs, newest first.
 
     Raises:
-        InvalidInput: for a limit, a status or a cursor that makes no sense.
+        InvalidInput: for an invalid limit, status or cursor.
     """
-    given = {name: value for name, value in vars(wanted).items() if value not in (None, "")}
+    given = {name: value for name, value in vars(filters).items() if value not in (None, "")}
     if given.get("status", "pending") not in STATUSES:
-        raise InvalidInput(f"status is one of {', '.join(STATUSES)}, not {given['status']!r}")
+        raise InvalidInput(f"status must be one of {', '.join(STATUSES)}, not {given['status']!r}")
     bound: dict[str, Any] = {**given, "limit": require_limit(limit) + 1}
     conditions = [
         "TRUE",

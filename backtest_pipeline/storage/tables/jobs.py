@@ -1,12 +1,12 @@
-"""Requested computations: their rows, and the only transitions that their status can make.
+"""Jobs: their rows, and the only transitions of their status.
 
     pending -> running -> completed | failed | cancelled
     pending -> cancelled
-    pending -> failed     where none of its attempts could be launched
-    running -> pending    where its lease expired, as another attempt
+    pending -> failed     if none of its attempts could be launched
+    running -> pending    if its lease expired, as another attempt
 
-Each is one UPDATE that is guarded by the status and the attempt that it starts from, so that a
-worker which was given up can change nothing any more. All instants are the database's.
+Each is a single UPDATE guarded by the expected status and attempt, so that an abandoned worker can
+no longer change anything. All times are the database's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import JobConflict, JobNotFound
-from backtest_pipeline.storage.postgres.removals import hold_off_removals
+from backtest_pipeline.storage.postgres.removals import block_removals
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -31,7 +31,7 @@ MOST_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Job:
-    """A row of `backtest_jobs`, with how many of its units are stored."""
+    """A row of `backtest_jobs`, with its number of stored units."""
 
     job_id: UUID
     kind: str
@@ -68,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt of one worker at a job: what guards all that it writes."""
+    """One worker's attempt at a job, which guards all its writes."""
 
     job_id: UUID
     attempt: int
@@ -86,7 +86,7 @@ _MINE = """job_id = :job_id AND status = 'running' AND attempt_count = :attempt
 
 
 def job_of(row: Mapping[Any, Any]) -> Job:
-    """A row of `backtest_jobs` with `units_stored`."""
+    """A row of `backtest_jobs` with `units_stored` as a Job."""
     return Job(**{name: row[name] for name in Job.__dataclass_fields__})
 
 
@@ -104,7 +104,7 @@ def create_job(
     timeout_s: int,
     resumes: UUID | None = None,
 ) -> Job:
-    """A new pending job; of one that it `resumes` it takes over the units whose runs are there."""
+    """Create a pending job; it reuses units of the job it `resumes` whose runs still exist."""
     job_id = connection.scalar(
         text("""
             INSERT INTO backtest_jobs (kind, config, config_hash, strategy, symbols, timeframes,
@@ -127,7 +127,7 @@ def create_job(
         },
     )
     if resumes is not None:
-        hold_off_removals(connection)
+        block_removals(connection)
         connection.execute(
             text("""
                 INSERT INTO backtest_job_units (job_id, unit, run_ids, result, attempt, stored_at)
@@ -145,21 +145,21 @@ def create_job(
 
 def read_job(connection: Connection, job_id: UUID) -> Job:
     """The job of this id; raises JobNotFound."""
-    row = connection.execute(
+    rows = connection.execute(
         text(f"SELECT {JOB_COLUMNS} FROM backtest_jobs j WHERE job_id = :job_id"),  # noqa: S608
         {"job_id": job_id},
     )
-    found = row.mappings().one_or_none()
-    if found is None:
-        raise JobNotFound(f"there is no job {job_id}; `backtest-pipeline jobs list` shows all")
-    return job_of(found)
+    row = rows.mappings().one_or_none()
+    if row is None:
+        raise JobNotFound(f"there is no job {job_id}; run `backtest-pipeline jobs list` to see all")
+    return job_of(row)
 
 
 def request_cancel(connection: Connection, job_id: UUID, user: str) -> Job:
-    """Cancel a pending job at once, and ask the attempt of a running one to stop.
+    """Cancel a pending job immediately, or request that a running one stop.
 
     Raises:
-        JobNotFound: for an id that there is not.
+        JobNotFound: for an unknown id.
         JobConflict: for a job that has ended.
     """
     changed = connection.execute(
@@ -175,14 +175,14 @@ def request_cancel(connection: Connection, job_id: UUID, user: str) -> Job:
     )
     job = read_job(connection, job_id)
     if not changed.rowcount:
-        raise JobConflict(f"job {job_id} is {job.status} and cannot be cancelled any more")
+        raise JobConflict(f"job {job_id} is already {job.status} and cannot be cancelled")
     return job
 
 
 def claim_job(
     connection: Connection, claim: Claim, dagster_run_id: str | None, lease_s: float
 ) -> bool:
-    """Begin an attempt; False where it is not that attempt's turn (any more)."""
+    """Begin an attempt; False if the job is not waiting for this attempt."""
     changed = connection.execute(
         text("""
             UPDATE backtest_jobs SET status = 'running', worker_id = :worker_id,
@@ -197,7 +197,7 @@ def claim_job(
 
 @dataclass(frozen=True)
 class Beat:
-    """What a heartbeat is told: whether the attempt should stop, and for which reason."""
+    """The response to a heartbeat: whether the attempt must stop, and why."""
 
     cancel_requested: bool
     timed_out: bool
@@ -206,7 +206,7 @@ class Beat:
 def heartbeat(
     connection: Connection, claim: Claim, lease_s: float, progress_pct: float, stage: str
 ) -> Beat | None:
-    """Keep the lease and tell how far the work is; None where the lease was lost."""
+    """Renew the lease and report progress; None if the lease was lost."""
     row = connection.execute(
         text(f"""
             UPDATE backtest_jobs SET lease_expires_at = now() + make_interval(secs => :lease_s),
@@ -227,7 +227,7 @@ def store_unit(
     run_ids: Sequence[UUID],
     result: Mapping[str, Any],
 ) -> bool:
-    """Record a unit of work whose results are stored; False where the lease was lost."""
+    """Record a unit of work whose results are stored; False if the lease was lost."""
     stored = connection.execute(
         text(f"""
             INSERT INTO backtest_job_units (job_id, unit, run_ids, result, attempt)
@@ -247,7 +247,7 @@ def store_unit(
 
 
 def complete(connection: Connection, claim: Claim) -> bool:
-    """End an attempt well; False where units are missing, there are none, or the lease was lost."""
+    """Complete a job; False if units are missing, there are none, or the lease was lost."""
     changed = connection.execute(
         text(f"""
             UPDATE backtest_jobs j SET status = 'completed', completed_at = now(),
@@ -264,7 +264,7 @@ def complete(connection: Connection, claim: Claim) -> bool:
 
 
 def fail(connection: Connection, claim: Claim, code: str, message: str) -> bool:
-    """End an attempt that failed; False where the lease was lost."""
+    """Mark a job failed; False if the lease was lost."""
     changed = connection.execute(
         text(f"""
             UPDATE backtest_jobs SET status = 'failed', completed_at = now(),
@@ -277,7 +277,7 @@ def fail(connection: Connection, claim: Claim, code: str, message: str) -> bool:
 
 
 def stop_cancelled(connection: Connection, claim: Claim, user: str) -> bool:
-    """End an attempt that was cancelled; False where the lease was lost."""
+    """Mark a job cancelled; False if the lease was lost."""
     changed = connection.execute(
         text(f"""
             UPDATE backtest_jobs SET status = 'cancelled', completed_at = now(),
@@ -292,13 +292,13 @@ def stop_cancelled(connection: Connection, claim: Claim, user: str) -> bool:
 
 
 def stored_units(connection: Connection, job_id: UUID) -> set[str]:
-    """The names of the units of a job that are stored."""
+    """The names of a job's stored units."""
     query = text("SELECT unit FROM backtest_job_units WHERE job_id = :job_id")
     return set(connection.execute(query, {"job_id": job_id}).scalars())
 
 
 def unit_results(connection: Connection, job_id: UUID) -> dict[str, dict[str, Any]]:
-    """The stored units of a job by name, with their `result` and `run_ids`, in their order."""
+    """A job's stored units by name, with their `result` and `run_ids`, sorted by name."""
     rows = connection.execute(
         text("""
             SELECT unit, run_ids, result, attempt, stored_at FROM backtest_job_units

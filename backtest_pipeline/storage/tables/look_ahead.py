@@ -1,4 +1,4 @@
-"""Which code was probed for look-ahead, and what was found."""
+"""The table `look_ahead_probes`: results of look-ahead tests by version of the code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 
 def record_probe(connection: Connection, row: Mapping[str, Any]) -> None:
-    """Store a probe in the place of an earlier one of the same code, source and seed.
+    """Store a test result, replacing an earlier one of the same code, source and seed.
 
     Args:
         connection: its transaction makes the row appear.
@@ -29,13 +29,13 @@ def record_probe(connection: Connection, row: Mapping[str, Any]) -> None:
 
 
 def last_probe(connection: Connection, code_version: str, source: str) -> dict[str, Any] | None:
-    """The newest probe of this code on bars of this source; None where there is none."""
-    row = connection.execute(
+    """The newest test result of this code on bars of this source; None without any."""
+    rows = connection.execute(
         text("""
             SELECT * FROM look_ahead_probes WHERE code_version = :code AND source = :source
             ORDER BY probed_at DESC, seed LIMIT 1
         """),
         {"code": code_version, "source": source},
     )
-    found = row.mappings().one_or_none()
-    return dict(found) if found else None
+    row = rows.mappings().one_or_none()
+    return dict(row) if row else None

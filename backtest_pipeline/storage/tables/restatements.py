@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Two versions of one partition's features, of which the later is no continuation.
+    """Two versions of one partition's features, the later of which does not continue the earlier.
 
     Attributes:
-        partition: whose.
-        asset_id: of `dim_assets`.
-        before, after: their versions.
+        partition: the partition.
+        asset_id: its id in `dim_assets`.
+        before, after: the two versions.
         uris_before, uris_after: the files that hold their rows.
-        code_changed: whether other code made the later one.
+        code_changed: whether different code made the later one.
     """
 
     partition: Partition
@@ -43,7 +43,7 @@ class Rewrite:
 
 
 def unseen_rewrites(connection: Connection) -> list[Rewrite]:
-    """Features that were rewritten and not compared yet, the oldest first."""
+    """Rewritten features that have not been compared yet, oldest first."""
     rows = connection.execute(
         text("""
             SELECT a.symbol, v.tf, v.id, b.version AS before, v.version, b.uris AS uris_before,
@@ -74,9 +74,9 @@ def unseen_rewrites(connection: Connection) -> list[Rewrite]:
 
 
 def changed_under_signals(cursor: Cursor, timeframe: Timeframe, rows_of: RowsOf) -> pa.Table:
-    """Assets with signals whose feature row is no longer the one that was kept with them.
+    """Assets with signals whose feature row differs from the one stored with them.
 
-    Only partitions that pass for fresh are looked at: of others a refresh is due anyway.
+    Only partitions that count as fresh are checked: the others need a refresh anyway.
 
     Args:
         cursor: of a transaction that is rolled back or ends after; it stages what it compares.
@@ -112,7 +112,7 @@ def changed_under_signals(cursor: Cursor, timeframe: Timeframe, rows_of: RowsOf)
 
 
 def record_restatements(cursor: Cursor, rows: pa.Table) -> int:
-    """Add restatements that are not there yet, in the cursor's transaction; returns how many."""
+    """Add restatements that are not stored yet, in the cursor's transaction; returns how many."""
     copy.stage(cursor, "staged_restatements", rows)
     return copy.insert_new(
         cursor, "restatements", "staged_restatements", rows.column_names, "restatement_id"
@@ -121,11 +121,11 @@ def record_restatements(cursor: Cursor, rows: pa.Table) -> int:
 
 @dataclass(frozen=True)
 class RunPair:
-    """A run on a history that was restated, and the same question on what came after.
+    """A run on a history that was restated, and the run of the same configuration after it.
 
     Attributes:
-        restatement_id: between them.
-        run_before, run_after: their ids.
+        restatement_id: the restatement.
+        run_before, run_after: ids of the two runs.
         until: last bar of the run before.
         uri_before, uri_after: the artifacts with their equity.
     """
@@ -191,10 +191,10 @@ def stored_restatements(
     symbols: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Restatements that changed bars, the newest first, each with what it moved.
+    """Restatements that changed bars, newest first, each with its effect on runs.
 
-    `runs` were compared, `most_moved` is the largest change of equity among them, in the quote
-    currency, and `signal` whose; all three are None or 0 where no run was compared.
+    `runs` is the number of runs compared, `most_moved` the largest change of equity among them
+    (quote currency), and `signal` the signal of that run; None or 0 if no run was compared.
     """
     rows = connection.execute(
         text("""

@@ -29,12 +29,12 @@ from backtest_pipeline.storage.tables.signals import Maker, SignalEvents, Signal
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Where the feature rows of staged events lie, as SQL.
+    """The feature rows of staged events, as SQL.
 
     Attributes:
-        relation: called `f`, with at least id and ts, of one timeframe (`$1`).
-        columns: what the snapshot holds, of `f` and of the event `s`.
-        whole: whether `f.whole` is JSON that the snapshot begins with.
+        relation: relation used as `f`, with at least id and ts, of one timeframe (`$1`).
+        columns: columns of the snapshot, of `f` and of the event `s`.
+        whole: whether `f.whole` is JSON that the snapshot starts with.
     """
 
     relation: sql.Composable
@@ -43,11 +43,11 @@ class FeatureRows:
 
 
 RowsOf = Callable[["Cursor", Timeframe, Sequence[str]], FeatureRows]
-"""Finds them for the names of the EMAs that events carry, in the transaction of the events."""
+"""Function that returns the feature rows of staged events, given the names of their EMAs."""
 
 
 def built_rows(cursor: Cursor, _timeframe: Timeframe, emas: Sequence[str]) -> FeatureRows:
-    """The rows of `cmc_features` that are built here."""
+    """The feature rows in `cmc_features`, where features are built from bars."""
     table = copy.fetch(
         cursor,
         "SELECT attname::text AS name FROM pg_attribute WHERE attrelid = 'cmc_features'::regclass"
@@ -73,7 +73,7 @@ def write_signals(
     kept: Iterable[tuple[int, int]] = (),
     rows_of: RowsOf = built_rows,
 ) -> int:
-    """Store what a batch of (signal, asset) pairs gave, in one transaction; returns the events.
+    """Store the events of (signal, asset) pairs in one transaction; returns their number.
 
     `states` names the pairs: each one's stored events are replaced, those from `since[pair]` on
     where that is given, else all. States of signals without a maker go: nobody will say of their
@@ -138,11 +138,11 @@ def _require_makers(
     pairs: Collection[tuple[int, int]],
     makers: Mapping[int, Maker],
 ) -> None:
-    found = read_makers(cursor, timeframe, list({asset for _, asset in pairs}))
-    if any(found.get(pair) != makers[pair[0]] for pair in pairs):
+    stored = read_makers(cursor, timeframe, list({asset for _, asset in pairs}))
+    if any(stored.get(pair) != makers[pair[0]] for pair in pairs):
         raise StoreOvertaken(
             f"signals at {timeframe.name} were replaced by those of other parameters or code while "
-            "some were added to them; repeat what you asked for"
+            "new ones were being added; try again"
         )
 
 
@@ -152,8 +152,8 @@ def _check_pairs(events: SignalEvents, states: Sequence[SignalState]) -> None:
     if not seen <= known:
         signal, asset = min(seen - known)
         raise InvalidInput(
-            f"events of signal {signal} on asset {asset} come without a SignalState;"
-            f" give one for each pair that was computed ({len(seen - known)} are missing)"
+            f"events of signal {signal} on asset {asset} have no SignalState;"
+            f" give one for each computed pair ({len(seen - known)} are missing)"
         )
 
 
@@ -245,7 +245,7 @@ def _lost(cursor: Cursor, timeframe: Timeframe, expected: int) -> RowsRefused:
     )
     when = utc_index(copy.stamps_of(lost["ts"])[:1])[0]
     return RowsRefused(
-        f"{lost.num_rows} of {expected} signals have no row of features or no dataset"
-        f" version, the first of asset {lost['id'][0]} at {when} ({timeframe.name});"
+        f"{lost.num_rows} of {expected} signals have no feature row or no dataset version,"
+        f" the first on asset {lost['id'][0]} at {when} ({timeframe.name});"
         " refresh the features of these assets with --full-rebuild"
     )

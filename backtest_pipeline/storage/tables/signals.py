@@ -1,4 +1,4 @@
-"""The tables `signals` and `signal_state`: events in with their feature rows, events out."""
+"""Reading the tables `signals` and `signal_state`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SignalEvents:
-    """Entries and exits of any number of signals and assets at one timeframe.
+    """Entry and exit events of any number of signals and assets at one timeframe.
 
     Attributes:
         signal_id: int, one for each event, as all the following.
@@ -51,7 +51,7 @@ class SignalEvents:
 
 
 class Maker(NamedTuple):
-    """What makes the events of a signal of some rows: the hash of its parameters, and the code."""
+    """What determines a signal's events on given rows: hash of its parameters, and code version."""
 
     params_hash: str
     signal_version: str
@@ -83,13 +83,13 @@ def read_signals(
     *,
     snapshots: bool = False,
 ) -> pa.Table:
-    """The events of these assets, by asset, signal and time, exits before entries of one bar.
+    """Read the events of these assets by asset, signal and time, exits before entries of a bar.
 
     Columns: signal_id, name, id, symbol, ts, direction, action, close, params_hash,
     feature_version, signal_version, and with `snapshots` the JSON text feature_snapshot.
 
     Raises:
-        UnknownName: for an asset that does not exist.
+        UnknownName: for an unknown asset.
     """
     with database.begin() as connection:
         ids = asset_ids(connection, assets)
@@ -108,10 +108,9 @@ def read_signals(
 def read_events(
     database: Database, timeframe: Timeframe, ids: Mapping[str, int]
 ) -> tuple[pa.Table, dict[str, DatasetVersion]]:
-    """What the events of these assets are and nothing about them, and the versions they are of.
+    """Read the events of these assets without their features, and the versions they belong to.
 
-    Both are of one instant: events that another process is about to replace never pass for those
-    that it puts in their place.
+    Both are read in one database snapshot, so that old events are never paired with new versions.
 
     Args:
         database: where they are.
@@ -119,8 +118,8 @@ def read_events(
         ids: asset id of each symbol.
 
     Returns:
-        In no order signal_id, id, ts, is_long, is_entry; and the dataset version of each asset
-        that has one.
+        Columns signal_id, id, ts, is_long, is_entry, unordered; and the dataset version of each
+        asset that has one.
     """
     query = (
         "SELECT signal_id, id, ts, direction = 'long' AS is_long, action = 'entry' AS is_entry"
@@ -135,7 +134,7 @@ def read_events(
 def read_states(
     database: Database, timeframe: Timeframe, ids: Sequence[int]
 ) -> dict[tuple[int, int], SignalState]:
-    """Where the signals of these assets stand, by signal_id and asset id."""
+    """The states of these assets' signals, by signal id and asset id."""
     query = (
         "SELECT signal_id, id, last_ts, long_since, short_since FROM signal_state"
         " WHERE tf = $1 AND id = ANY($2::int[])"
@@ -150,7 +149,7 @@ def read_states(
 def read_makers(
     cursor: Cursor, timeframe: Timeframe, ids: Sequence[int]
 ) -> dict[tuple[int, int], Maker]:
-    """What made the stored events of these assets, by signal_id and asset id."""
+    """The makers of these assets' stored events, by signal id and asset id."""
     rows = copy.fetch(
         cursor,
         "SELECT signal_id, id, params_hash, signal_version FROM signal_state"
@@ -165,7 +164,7 @@ def read_makers(
 def count_signals(
     connection: sa.Connection, *, symbols: Sequence[str], timeframes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Stored events by signal, and the assets that have some."""
+    """Number of stored events by signal, and of assets with any."""
     rows = connection.execute(
         sa.text("""
             SELECT d.name AS signal, count(*) AS events, count(DISTINCT s.id) AS assets

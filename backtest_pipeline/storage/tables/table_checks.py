@@ -1,10 +1,10 @@
-"""Grain and bounds of the stored tables: how many rows break each rule."""
+"""Checks of the stored tables: number of rows that break each rule on keys and bounds."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-# Every rule counts what must not be there.
+# Every rule counts rows that must not exist.
 _RULES = {
     "cmc_features": """
         SELECT count(*) - count(DISTINCT (id, ts, tf)) AS duplicate_keys,
@@ -143,6 +143,6 @@ _RULES |= _RULES_OF_EXTERNAL
 
 
 def violations(connection: Connection, dataset: str) -> dict[str, int]:
-    """Rows that break each rule of a dataset; all zero where it is sound."""
+    """Number of rows that break each rule of a dataset; all 0 if it is valid."""
     row = connection.execute(text(_RULES[dataset])).mappings().one()
     return {rule: int(count) for rule, count in row.items()}

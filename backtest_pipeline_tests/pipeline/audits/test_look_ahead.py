@@ -249,7 +249,7 @@ def test_what_is_stored_is_probed_and_remembered_for_this_code(workspace: Worksp
     assert (found.scope, found.partitions, found.leaks) == ("root_bars", 10, ())
     assert found.futures == 18 * 5
     assert found.signals > 100
-    assert "nothing looks ahead; features and signals of root bars: 10 part" in found.verdict
+    assert "no look-ahead; features and signals from source bars: 10 part" in found.verdict
     record(workspace, whole(), found)
     assert probed_before(workspace, whole()) is not None
 
@@ -284,7 +284,7 @@ def test_of_external_features_only_the_strategies_can_be_probed(workspace: Works
     found = probe_look_ahead(workspace, None)
     assert (found.scope, found.futures, found.leaks) == ("strategies", 0, ())
     assert found.signals > 100
-    assert "the features are not computed here and cannot be probed" in found.verdict
+    assert "the features come from an external table" in found.verdict
 
 
 def test_an_asset_that_is_not_stored_is_named_with_the_nearest(workspace: Workspace) -> None:
@@ -296,7 +296,7 @@ def test_an_asset_that_is_not_stored_is_named_with_the_nearest(workspace: Worksp
 def test_an_empty_store_has_nothing_to_probe(workspace: Workspace) -> None:
     found = probe_look_ahead(workspace, whole())
     record(workspace, whole(), found)
-    assert found.verdict == "nothing is stored that could be probed"
+    assert found.verdict == "nothing tested: no features are stored; refresh them first"
     assert probed_before(workspace, whole()) is None
 
 

@@ -64,7 +64,7 @@ def worked(
         Claim(job.job_id, attempt, worker),
         dagster_run_id=None,
         simulation=SimulationConfig(),
-        told=told,
+        on_report=told,
     )
 
 
@@ -205,7 +205,7 @@ def test_a_job_that_takes_too_long_fails_with_its_time(
     done = worked(_after_units(workspace, job, 1, begin_before, heard=True), job)
     assert done is not None
     assert (done.status, done.error_code) == ("failed", "TIMEOUT")
-    assert done.error_message == "not done within 3600 s"
+    assert done.error_message == "not finished within 3600 s"
 
 
 def test_a_lost_store_leaves_the_job_to_another_attempt(workspace: Workspace) -> None:

@@ -181,7 +181,7 @@ def test_a_store_that_was_found_away_is_not_asked_again_for_the_count(
     with pytest.raises(StoreUnavailable), counted(workspace, "portfolio"):
         raise StoreUnavailable("gone")
     assert _numbers(workspace) == {}
-    assert "has just been found away" in caplog.text
+    assert "was unavailable a moment ago" in caplog.text
     with counted(workspace, "portfolio"):
         pass
     found = _numbers(workspace)

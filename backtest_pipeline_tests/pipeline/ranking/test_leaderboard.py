@@ -96,7 +96,7 @@ def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
     backtest_once(workspace, whole(), signal="ema_9_21", asset="S-ALPHA", tf="1D", terms=terms)
     after = publish_leaderboard(workspace)
     (by_hand,) = [row for row in after.rows if row["unranked"]]
-    assert by_hand["unranked"].startswith("no run of the last refresh")
+    assert by_hand["unranked"].startswith("not from the latest refresh")
     assert after.about["n_ranked"] == before.about["n_ranked"] == 6
     trials = {row["n_trials"] for row in after.rows if row["family"] == "ema_crossover"}
     assert trials - {None} == {4}  # three registered ones, and the one by hand

@@ -99,13 +99,13 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
         )
     undeclared = explain_runs(workspace, todays, resting)
     assert factor(undeclared, "code").is_equal
-    assert undeclared.remainder[0].startswith("B is stored with another result")
-    assert "a change of code that was not declared" in undeclared.remainder[1]
+    assert undeclared.remainder[0].startswith("the stored result of B differs")
+    assert "an undeclared change of the code" in undeclared.remainder[1]
     with workspace.database.begin() as connection:
         connection.execute(sa.text("UPDATE backtest_runs SET code_archive = NULL"))
     unknown = explain_runs(workspace, todays, resting)
     assert "the code cannot be swapped" in unknown.remainder[0]
-    assert "B is stored with another result" in unknown.remainder[1]
+    assert "the stored result of B differs" in unknown.remainder[1]
 
 
 def test_a_run_differs_from_itself_in_nothing(workspace: Workspace) -> None:
@@ -132,7 +132,7 @@ def test_another_signal_on_another_asset_is_data_and_configuration(workspace: Wo
     first = run(workspace, both, PLAIN)
     second = run(workspace, both, PLAIN, asset="B", signal="rsi_14_30_70")
     found = explain_runs(workspace, first["run_id"], second["run_id"])
-    assert factor(found, "data").differences == ("other bars altogether: A|1D -> B|1D",)
+    assert factor(found, "data").differences == ("different bars: A|1D -> B|1D",)
     assert any(line.startswith("strategy: ") for line in factor(found, "config").differences)
     assert set(found.movers) == {"data", "config"}
 
@@ -158,5 +158,5 @@ def test_another_environment_is_named_as_what_cannot_be_swapped(workspace: Works
     environment = factor(found, "environment")
     assert not environment.is_equal
     assert any(line.startswith("numba 0.1 -> ") for line in environment.differences)
-    assert found.remainder[0].startswith("A is stored with another result")
+    assert found.remainder[0].startswith("the stored result of A differs")
     assert "cannot be swapped here" in found.remainder[-1]

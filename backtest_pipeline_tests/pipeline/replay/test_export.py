@@ -102,7 +102,7 @@ def test_an_unpacked_bundle_verifies_itself(stored: Workspace, one: UUID, tmp_pa
     path.write_bytes(data)
     done = _verified(script)
     assert done.returncode == 1
-    assert done.stdout == "trades.parquet has changed: its sha256 is another\n"
+    assert done.stdout == "trades.parquet has changed: its sha256 differs\n"
 
 
 def test_a_bit_flipped_anywhere_is_noticed(stored: Workspace, one: UUID, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_bit_flipped_anywhere_is_noticed(stored: Workspace, one: UUID, tmp_pat
         less = {other: data for other, data in files.items() if other != name}
         assert bundle_verifier.problems_of(less) == [f"{name} is missing"]
     assert bundle_verifier.problems_of({**files, "more.txt": b""}) == [
-        "more.txt is not of the bundle"
+        "more.txt does not belong to the bundle"
     ]
     packed = bytearray(export_bundle(stored, one, tmp_path / "run.zip").read_bytes())
     script = tmp_path / "verify.py"
@@ -179,6 +179,6 @@ def test_what_cannot_be_exported_has_its_error(
         connection.execute(
             sa.text("UPDATE backtest_trades SET pnl = pnl + 1 WHERE run_id = :id"), {"id": changed}
         )
-    with pytest.raises(ArtifactCorrupt, match="is not what it was when it was stored"):
+    with pytest.raises(ArtifactCorrupt, match="has changed since it was stored"):
         export_bundle(workspace, changed, tmp_path)
     assert not list(tmp_path.glob("*.zip"))

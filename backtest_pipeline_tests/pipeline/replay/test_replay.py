@@ -118,7 +118,7 @@ TAMPERED = {
     "stored summary": (
         "UPDATE backtest_runs SET results = jsonb_set(results, '{pending}', '\"flat\"') WHERE true"
     ),
-    "have the id": (
+    "give run id": (
         "UPDATE backtest_runs SET config = jsonb_set(config, '{min_notional}', '1e-9') WHERE true"
     ),
 }
@@ -226,12 +226,12 @@ def test_damaged_and_missing_files_are_named(workspace: Workspace) -> None:
     assert file.name in found.differences[0]
     assert "has changed since it was written" in found.differences[0]
     file.unlink()
-    with pytest.raises(ArtifactCorrupt, match="is gone"):
+    with pytest.raises(ArtifactCorrupt, match="is missing"):
         recorded_rows(ArtifactStore(root), "1D", "A", snapshots, ["close"])
     execute(workspace, "DELETE FROM dataset_snapshots WHERE dataset = 'features'")
     (found,) = replay_runs(reader, [run_id])
     assert found.verdict is ReplayVerdict.IMPOSSIBLE
-    assert "in no file that is known" in found.differences[0]
+    assert "no file is known with the rows" in found.differences[0]
 
 
 def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
@@ -257,13 +257,13 @@ def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
     assert resting.uri in lost.differences[0]
     execute(workspace, "UPDATE backtest_runs SET code_archive = NULL")
     (unknown,) = replay_runs(workspace, [run_id])
-    assert "before sources were kept" in unknown.differences[0]
+    assert "before source code was archived" in unknown.differences[0]
     files = installed_code().files()
     old = archive_of({n: data for n, data in files.items() if not n.endswith("replay/worker.py")})
     workspace.artifacts.put_file(old.uri, old.data)
     execute(workspace, "UPDATE backtest_runs SET code_archive = :uri", uri=old.uri)
     (too_old,) = replay_runs(workspace, [run_id])
-    assert "too old to be run again" in too_old.differences[0]
+    assert "too old to be replayed" in too_old.differences[0]
 
 
 def test_a_run_of_another_environment_is_judged_with_that_remark(workspace: Workspace) -> None:
@@ -278,7 +278,7 @@ def test_a_run_of_another_environment_is_judged_with_that_remark(workspace: Work
     execute(workspace, "UPDATE backtest_runs SET result_fingerprint = 'x'")
     (found,) = replay_runs(workspace, [run_id])
     assert "python 3.10.1 -> " in found.remarks[0]
-    assert found.differences == ("the fingerprint is another",)
+    assert found.differences == ("the fingerprint differs",)
     assert (found.verdict, found.quarantine) == (ReplayVerdict.DIFFERS, "")
 
 

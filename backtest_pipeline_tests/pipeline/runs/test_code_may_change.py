@@ -188,7 +188,7 @@ def test_a_change_of_the_engine_that_is_not_declared_is_found_and_blames_no_run(
     assert len(found) == 5
     assert all(one["undeclared"] for one in found)
     assert not any(one["quarantine"] for one in found)
-    assert found[0]["said"][0] == "the fingerprint is another"
+    assert found[0]["said"][0] == "the fingerprint differs"
     assert any("trade 1" in line for line in found[0]["said"])
     (told,) = [line for line in found[0]["said"] if "undeclared" in line]
     assert "Raise ENGINE_VERSION" in told

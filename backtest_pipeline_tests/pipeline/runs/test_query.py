@@ -219,7 +219,7 @@ def test_each_way_of_missing_a_result_has_its_error(workspace: Workspace) -> Non
         run_equity(reader, damaged)
     shutil.rmtree(folder)
     for read in (get_run, run_equity, run_monthly):
-        with pytest.raises(ResultPathMissing, match="ask for the run again"):
+        with pytest.raises(ResultPathMissing, match="run the backtest again"):
             read(workspace, damaged)
     assert run_trades(workspace, damaged).rows
     with workspace.database.begin() as connection:

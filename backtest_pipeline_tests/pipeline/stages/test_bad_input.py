@@ -293,7 +293,7 @@ def test_each_kind_of_bad_input_meets_its_policy(
     else:
         status, why = outcome(reports["bars"], partitions[0])
         assert status == "empty"
-        assert f"no complete 1D bar in bars of 1D from files:bars.parquet: {N} 1D rows" in why
+        assert f"no complete 1D bar in the 1D bars of files:bars.parquet: {N} 1D rows" in why
     for asset in (damaged, good):
         assert scalar(store, ODD_METRICS, asset) == 0
         assert scalar(store, ODD_FEATURES, asset) == 0
@@ -346,7 +346,7 @@ def test_a_timeframe_that_is_longer_than_the_history_is_an_empty_partition(
     reports = refresh(store, FileBars(path), partitions)
     status, why = outcome(reports["bars"], partitions[0])
     assert (status, quality(store, damaged)) == ("empty", {"no_complete_bar": 1})
-    assert "no complete 1Y_CAL bar in bars of 1D" in why
+    assert "no complete 1Y_CAL bar in the 1D bars" in why
     assert scalar(store, RUNS, good) == 6
 
 

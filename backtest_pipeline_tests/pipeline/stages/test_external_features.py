@@ -255,7 +255,7 @@ def test_what_the_table_does_not_have_is_empty_and_what_was_taken_stays(
         "empty",
         "theirs.features has no row of this asset and timeframe",
     )
-    assert "the 300 rows that were taken over stay" in outcome(report, A)[1]
+    assert "the 300 rows copied earlier are kept" in outcome(report, A)[1]
     assert version_of(store, A) == before
 
 

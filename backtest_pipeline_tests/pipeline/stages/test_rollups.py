@@ -201,7 +201,10 @@ def test_too_short_a_history_is_null_with_its_reason(filled: Workspace) -> None:
         if scheme != "equal_weight":
             assert row["n_rebalances"] == 0
             assert row["metrics"]["sharpe"] is None
-            assert "never formed: no member had 300 returns" in row["undefined"]["sharpe"]
+            assert (
+                "never formed: at no rebalance did a member have 300 returns"
+                in row["undefined"]["sharpe"]
+            )
     assert sum(check_dataset(filled, "portfolio_rollups").values()) == 0
     summary = rollups_summary(filled, ["1D"])
     assert summary.numbers["portfolios_never_formed"] == 7 * 4

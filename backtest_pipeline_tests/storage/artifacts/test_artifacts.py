@@ -60,7 +60,7 @@ def test_a_flipped_bit_in_a_snapshot_is_found(place: Place, store: ArtifactStore
 def test_a_snapshot_that_is_gone_is_named(place: Place, store: ArtifactStore) -> None:
     uri = store.put_snapshot("bars/1D", TABLE)
     place.delete(uri)
-    with pytest.raises(ArtifactCorrupt, match=f"{uri} is gone.*refresh"):
+    with pytest.raises(ArtifactCorrupt, match=f"{uri} is missing.*refresh"):
         place.machine().read_snapshot(uri, ["x"])
 
 
@@ -81,7 +81,7 @@ def test_a_file_is_kept_under_the_hash_of_its_bytes(place: Place, store: Artifac
     place.machine().put_file(uri, b"sources")
     assert place.machine().read_file(uri) == b"sources"
     place.delete(uri)
-    with pytest.raises(ArtifactCorrupt, match=f"{uri} is gone"):
+    with pytest.raises(ArtifactCorrupt, match=f"{uri} is missing"):
         place.machine().read_file(uri)
 
 
@@ -140,7 +140,7 @@ def test_a_file_that_the_manifest_does_not_list_is_not_read(
     place.write(f"{RUN}/old.parquet", b"stale")
     for read in (store.read_table, store.read_bytes):
         for name in ("old.parquet", "../one/equity.parquet", "/etc/passwd", ""):
-            with pytest.raises(ArtifactCorrupt, match="not among the files that the manifest"):
+            with pytest.raises(ArtifactCorrupt, match="is not listed in the manifest"):
                 read(RUN, name)
 
 
@@ -211,7 +211,7 @@ def test_what_is_removed_is_gone_and_removing_it_again_is_no_error(
 
 @pytest.mark.parametrize("uri", ["", ".", "..", "/etc", "runs/../../x", "runs//one", "runs/."])
 def test_nothing_outside_the_store_is_removed(store: ArtifactStore, uri: str) -> None:
-    with pytest.raises(ArtifactError, match="is no artifact of"):
+    with pytest.raises(ArtifactError, match="is not an artifact of"):
         store.remove(uri)
 
 
@@ -226,7 +226,7 @@ def test_another_process_can_read_what_is_at_hand_without_reaching_the_store(
     other = ArtifactStore(folder)
     assert other.read_snapshot(uri, ["x"]).num_rows == 2
     assert other.read_table(RUN, "equity.parquet").num_rows == 2
-    with pytest.raises(ArtifactCorrupt, match="is gone"):
+    with pytest.raises(ArtifactCorrupt, match="is missing"):
         other.read_snapshot("bars/1D/gone.parquet", ["x"])
 
 

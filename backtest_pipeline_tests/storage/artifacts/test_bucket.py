@@ -217,7 +217,7 @@ def test_an_endpoint_that_does_not_answer_is_told(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(ArtifactError, match=f"{s3} does not answer; .*AWS_ENDPOINT_URL"):
+    with pytest.raises(ArtifactError, match=f"{s3} does not respond; .*AWS_ENDPOINT_URL"):
         ArtifactStore(tmp_path, s3).ping()
 
 
@@ -235,8 +235,8 @@ def test_the_doctor_looks_at_the_bucket(
     assert found.detail == f"{s3} is writable"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     found = {finding.name: finding for finding in examine(lambda: settings)}["artifacts"]
-    assert (found.ok, found.detail) == (False, f"{s3} does not answer")
-    assert found.mend.startswith("check the network")
+    assert (found.ok, found.detail) == (False, f"{s3} does not respond")
+    assert found.fix.startswith("check the network")
 
 
 @pytest.mark.parametrize("failures", [2, 20])
@@ -249,7 +249,7 @@ def test_a_store_that_stumbles_is_asked_again_and_one_that_keeps_falling_is_told
         if failures < 3:
             assert store.read_file(f"code/{_FOUND}.zip") == b"found"
         else:
-            with pytest.raises(ArtifactError, match=r"has failed .SlowDown, 503.*try again later"):
+            with pytest.raises(ArtifactError, match=r"failed .SlowDown, 503.*try again later"):
                 store.ping()
 
 

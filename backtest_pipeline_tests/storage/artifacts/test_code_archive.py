@@ -72,7 +72,7 @@ def test_what_is_damaged_is_refused_when_read_and_mended_when_kept_again(
         read_code(store, uri)
     keep_installed_code(ArtifactStore(store.root))  # as a new process
     assert read_code(store, uri) == installed_code()
-    with pytest.raises(ArtifactCorrupt, match="is gone from"):
+    with pytest.raises(ArtifactCorrupt, match="is missing from"):
         read_code(store, "code/nothing.zip")
 
 

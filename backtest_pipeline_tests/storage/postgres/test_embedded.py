@@ -227,7 +227,7 @@ def test_data_of_another_release_is_refused_by_name(new_home: Path) -> None:
     data = new_home / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("16\n")
-    with pytest.raises(ConfigurationError, match="made by PostgreSQL 16"):
+    with pytest.raises(ConfigurationError, match="created by PostgreSQL 16"):
         EmbeddedServer(new_home).claim()
 
 

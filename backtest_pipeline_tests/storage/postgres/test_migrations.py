@@ -63,7 +63,7 @@ def test_a_changed_file_refuses_the_whole_step(database: Database, folder: Path)
         file.write("-- one more thought\n")
     (folder / "migrations" / "9000_fine.sql").write_text("CREATE TABLE fine (x INTEGER);")
     for action in (check, migrate):
-        with pytest.raises(SchemaNotMigrated, match=r"baseline/02_datasets\.sql changed after"):
+        with pytest.raises(SchemaNotMigrated, match=r"baseline/02_datasets\.sql has changed"):
             action(database, folder)
     with database.begin() as connection:
         assert connection.scalar(sa.text("SELECT to_regclass('fine')")) is None
@@ -71,7 +71,7 @@ def test_a_changed_file_refuses_the_whole_step(database: Database, folder: Path)
 
 def test_the_baseline_does_not_grow(database: Database, folder: Path) -> None:
     (folder / "baseline" / "99_more.sql").write_text("CREATE TABLE more (x INTEGER);")
-    with pytest.raises(SchemaNotMigrated, match=r"99_more\.sql changed after .* new migration"):
+    with pytest.raises(SchemaNotMigrated, match=r"99_more\.sql has changed .* new migration"):
         migrate(database, folder)
 
 
@@ -95,7 +95,9 @@ def test_where_a_file_fails_nothing_is_applied(database: Database, folder: Path)
     with database.begin() as connection:
         for table in ("fine", "bad"):
             assert connection.scalar(sa.text(f"SELECT to_regclass('{table}')")) is None
-    with pytest.raises(SchemaNotMigrated, match=r"not applied yet: .*9000_fine\.sql, .*9001_bad"):
+    with pytest.raises(
+        SchemaNotMigrated, match=r"the schema is missing .*9000_fine\.sql, .*9001_bad"
+    ):
         check(database, folder)
     check(database)
 
@@ -120,7 +122,7 @@ def test_percent_signs_and_colons_in_a_file_are_left_alone(
 def test_a_misnamed_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("SELECT 1")
-    with pytest.raises(ConfigurationError, match=r"migrations/NNNN_name\.sql.*used once"):
+    with pytest.raises(ConfigurationError, match=r"migrations/NNNN_name\.sql.*number once"):
         schema_files(folder)
 
 

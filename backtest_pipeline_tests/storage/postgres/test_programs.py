@@ -29,7 +29,7 @@ def test_a_closed_parent_is_refused_by_name_and_stays_closed(folder: Path) -> No
     home = closed / "home"
     home.mkdir(parents=True)
     closed.chmod(0o700)
-    with pytest.raises(ConfigurationError, match=rf"cannot pass {closed}; set BACKTEST_HOME"):
+    with pytest.raises(ConfigurationError, match=rf"cannot enter {closed}; set BACKTEST_HOME"):
         programs.find_programs(home)
     assert closed.stat().st_mode & 0o777 == 0o700
 
