@@ -30,7 +30,7 @@ def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(
     answer = cli("doctor")
     assert answer.code == 1
     assert "fail schema: " in answer.out
-    assert answer.out.count("     mend: run `backtest-pipeline migrate`\n") == 2
+    assert answer.out.count("     fix: run `backtest-pipeline migrate`\n") == 2
     assert answer.message == "needs fixing: schema, dagster storage"
 
 
@@ -42,7 +42,7 @@ def test_a_store_of_another_schema_is_named_with_what_to_do(
     answer = cli("doctor")
     assert answer.code == 1
     detail, _, mend = other_schema.sentence.rpartition("; ")
-    assert f"fail schema: {detail}\n     mend: {mend}\n" in answer.out
+    assert f"fail schema: {detail}\n     fix: {mend}\n" in answer.out
     assert other_schema.contents() == before
 
 
@@ -51,7 +51,7 @@ def test_an_error_is_not_its_own_remedy(cli: CommandLine, monkeypatch: pytest.Mo
     answer = cli("doctor")
     assert answer.out.splitlines()[1:3] == [
         "fail settings: BACKTEST_HOME: must be an absolute folder, not 'some/where'",
-        "     mend: correct the setting, or unset it",
+        "     fix: correct the setting, or unset it",
     ]
 
 

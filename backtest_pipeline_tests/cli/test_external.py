@@ -90,7 +90,7 @@ def test_the_doctor_says_what_drifted_and_how_to_mend_it(
     answer = external("doctor")
     assert answer.code == 1
     assert "alignment_source holds multi_tf" in answer.out
-    assert "     mend: set BACKTEST_FEATURES_FILTERS, such as alignment_source=..." in answer.out
+    assert "     fix: set BACKTEST_FEATURES_FILTERS, such as alignment_source=..." in answer.out
     external.monkeypatch.setenv("BACKTEST_FEATURES_FILTERS", FILTERS)
     external.monkeypatch.setenv("BACKTEST_TIMEFRAMES", "4H")
     assert "has no row of 4H, but of 1D, 1W" in external("doctor").out
