@@ -1,4 +1,4 @@
-"""What routes are asked with besides questions: filters of lists, pages, and names."""
+"""Query and path parameters that routes share: filters, pages and names."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.storage.postgres.pages import MOST_ROWS
 
-# The database takes no NUL, and nothing that people look for has control characters.
+# The database refuses NUL, and no name or text to search for has control characters.
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Word = Annotated[str | None, Field(None, max_length=100, pattern=PLAIN)]
-Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows of the page.")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows per page.")]
 After = Annotated[
-    str | None, Query(max_length=1000, pattern=PLAIN, description="`next` of the page before.")
+    str | None, Query(max_length=1000, pattern=PLAIN, description="`next` of the previous page.")
 ]
 ArtifactName = Annotated[
-    str, Path(max_length=200, pattern=PLAIN, description="As the manifest of the run lists it.")
+    str, Path(max_length=200, pattern=PLAIN, description="File name from the run's manifest.")
 ]
 
 
 class JobQuery(BaseModel):
-    """Which jobs are wanted; what is not given is any."""
+    """Filters of jobs; a filter that is not given matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,8 +33,8 @@ class JobQuery(BaseModel):
     symbol: Word
     timeframe: Word
     status: Word
-    created_from: date | None = Field(None, description="first UTC day on which they were asked")
-    created_until: date | None = Field(None, description="UTC day after the last")
+    created_from: date | None = Field(None, description="submitted on this UTC day or later")
+    created_until: date | None = Field(None, description="submitted before this UTC day")
     text: Word
     limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
     after: str | None = Field(
@@ -43,7 +43,7 @@ class JobQuery(BaseModel):
 
 
 class BlockQuery(BaseModel):
-    """Which blocked entries are counted; what is not given is any."""
+    """Filters of blocked entries; a filter that is not given matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,14 +51,14 @@ class BlockQuery(BaseModel):
     symbol: Word
     timeframe: Word
     reason: Word
-    limit: int = Field(50, ge=1, le=MOST_ROWS, description="runs of the page")
+    limit: int = Field(50, ge=1, le=MOST_ROWS, description="runs per page")
     after: str | None = Field(
         None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
     )
 
 
 class RunQuery(BaseModel):
-    """Which runs are wanted; what is not given is any."""
+    """Filters of runs; a filter that is not given matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,8 +66,8 @@ class RunQuery(BaseModel):
     strategy: Word
     symbol: Word
     timeframe: Word
-    completed_from: date | None = Field(None, description="first UTC day on which they ended")
-    completed_until: date | None = Field(None, description="UTC day after the last")
+    completed_from: date | None = Field(None, description="ended on this UTC day or later")
+    completed_until: date | None = Field(None, description="ended before this UTC day")
     status: Word
     text: Word
     limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
