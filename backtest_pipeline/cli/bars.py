@@ -1,4 +1,4 @@
-"""`backtest-pipeline bars`: what is kept of exchanges' bars."""
+"""`backtest-pipeline bars`: the local cache of exchange bars."""
 
 from __future__ import annotations
 
@@ -26,56 +26,56 @@ if TYPE_CHECKING:
     from backtest_pipeline.sources.keep import Kept
     from backtest_pipeline.sources.spans import Span
 
-app = typer.Typer(name="bars", help="Keep bars of an exchange: fetch, import, list, verify.")
+app = typer.Typer(name="bars", help="Local cache of exchange bars: pull, import, list, verify.")
 
 Interval = Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h, 4h, 12h or 1d.")]
 
 
 @app.command()
 def pull(
-    symbols: Annotated[list[str], typer.Argument(help="Symbols of Binance's spot market.")],
+    symbols: Annotated[list[str], typer.Argument(help="Binance spot symbols, such as BTCUSDT.")],
     interval: Interval = "1d",
     start: Start = None,
     end: End = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Fetch also what is kept, as it may have been revised.")
+        bool, typer.Option("--again", help="Fetch cached bars again too: they may be revised.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch bars from Binance and keep them; cut off at any point, it goes on from there."""
+    """Fetch bars from Binance into the cache; an interrupted pull resumes when run again."""
     _pull(symbols, interval, start=start, end=end, again=again, as_json=as_json)
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="File or folder of bars, Parquet or CSV.")],
-    exchange: Annotated[str, typer.Option(help="Where the bars are from.")] = "binance",
+    exchange: Annotated[str, typer.Option(help="Exchange that the bars are from.")] = "binance",
     as_json: AsJson = False,
 ) -> None:
-    """Keep the bars of a file; those that are kept already stay as they are."""
+    """Add the bars of a file to the cache; bars already cached are not replaced."""
     _import(file, exchange, as_json=as_json)
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Show what is kept: from when until when, with how many holes, and its size."""
+    """List the cached series: first and last bar, holes, size."""
     _list(as_json=as_json)
 
 
 @app.command()
 def verify(
-    symbols: Annotated[list[str] | None, typer.Argument(help="All where none is named.")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; default: all.")] = None,
     source: Annotated[
-        bool, typer.Option("--source", help="Compare with what Binance says today, too.")
+        bool, typer.Option("--source", help="Also compare with the bars Binance has today.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every kept byte; what has changed is put aside, and fetched anew when it is needed."""
+    """Check the hash of every cached file; damaged files are set aside and fetched when needed."""
     _verify(symbols or (), source=source, as_json=as_json)
 
 
 @contextmanager
-def _kept() -> Iterator[tuple[BarCache, BinanceClient]]:
+def _open_cache() -> Iterator[tuple[BarCache, BinanceClient]]:
     """The cache that the settings name, and the exchange."""
     from backtest_pipeline.market.errors import ConfigurationError
     from backtest_pipeline.sources.binance.client import BinanceClient
@@ -85,7 +85,7 @@ def _kept() -> Iterator[tuple[BarCache, BinanceClient]]:
     cache = access.cache()
     if cache is None:
         raise ConfigurationError(
-            "BACKTEST_USE_CACHE is off, so no bars are kept; unset it, or set it to true"
+            "BACKTEST_USE_CACHE is off, so no bars are cached; unset it or set it to true"
         )
     yield cache, BinanceClient(access.binance_url)
     cache.evict()
@@ -104,14 +104,14 @@ def _pull(
 
     timeframe = timeframe_of(interval)
     rows = []
-    with progress_shown() as progress, _kept() as (cache, client):
+    with progress_shown() as progress, _open_cache() as (cache, client):
         from backtest_pipeline.sources.binance.pull import pull
         from backtest_pipeline.sources.cache import Series
 
-        progress("asking", 0, 1)
+        progress("exchange", 0, 1)
         now_us = client.now_us()
-        wanted = _wanted(start, end, now_us)
-        progress("asking", 1, 1)
+        span = _requested_span(start, end, now_us)
+        progress("exchange", 1, 1)
         for symbol in dict.fromkeys(symbols):
             series = Series("binance", symbol, timeframe)
             stage = f"{symbol} {timeframe.name}"
@@ -120,18 +120,18 @@ def _pull(
                 client,
                 cache,
                 series,
-                wanted,
+                span,
                 now_us=now_us,
                 again=again,
                 tell=lambda done, total, stage=stage: progress(stage, done, total),
             )
             progress(stage, max(pulled.pages, 1), max(pulled.pages, 1))
             rows.append({**_row(cache, series), "fetched": pulled.bars})
-    _print("Kept bars", rows, as_json=as_json)
+    _print("Cached bars", rows, as_json=as_json)
 
 
-def _wanted(start: str | None, end: str | None, now_us: int) -> Span:
-    """The instants from one day to another; from the listing and until now where not given."""
+def _requested_span(start: str | None, end: str | None, now_us: int) -> Span:
+    """The span between two days; without a start from the listing, without an end until now."""
     from datetime import UTC, datetime
 
     from backtest_pipeline.market.errors import InvalidInput
@@ -140,30 +140,30 @@ def _wanted(start: str | None, end: str | None, now_us: int) -> Span:
 
     first, last = day_of(start, "--start"), day_of(end, "--end")
     epoch = datetime(1970, 1, 1, tzinfo=UTC).date()
-    wanted = Span(
+    span = Span(
         (first - epoch).days * DAY_US if first else 0,
         (last - epoch).days * DAY_US if last else now_us,
     )
-    if wanted.start >= now_us:
+    if span.start >= now_us:
         now = datetime.fromtimestamp(now_us / 1e6, UTC)
         raise InvalidInput(f"--start {start} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
-    if wanted.end <= wanted.start or wanted.start < 0:
-        raise InvalidInput(f"--end {end} is not after --start {start}; the end is the day after")
-    return wanted
+    if span.end <= span.start or span.start < 0:
+        raise InvalidInput(f"--end {end} is not after --start {start}; --end is exclusive")
+    return span
 
 
 def _import(file: Path, exchange: str, *, as_json: bool) -> None:
-    with progress_shown() as progress, _kept() as (cache, _):
+    with progress_shown() as progress, _open_cache() as (cache, _):
         from backtest_pipeline.sources.files import FileBars
         from backtest_pipeline.sources.keep import keep
 
         progress("importing", 0, 1)
-        found = keep(cache, exchange, FileBars(file.expanduser()))
+        imported = keep(cache, exchange, FileBars(file.expanduser()))
         progress("importing", 1, 1)
-        rows = [{**_row(cache, kept.series), "added": kept.added} for kept in found]
-    _print("Kept bars", rows, as_json=as_json)
+        rows = [{**_row(cache, kept.series), "added": kept.added} for kept in imported]
+    _print("Cached bars", rows, as_json=as_json)
     if not as_json:
-        for kept in found:
+        for kept in imported:
             _remark(kept)
 
 
@@ -171,20 +171,20 @@ def _remark(kept: Kept) -> None:
     for issue in kept.issues:
         say(f"{kept.series}: {issue.rows:,} rows: {issue.reason.explanation}")
     if kept.differing:
-        say(f"{kept.series}: {kept.differing:,} bars were kept already, with other numbers")
+        say(f"{kept.series}: {kept.differing:,} bars differ from the cached ones, which were kept")
 
 
 def _list(*, as_json: bool) -> None:
-    with progress_shown() as progress, _kept() as (cache, _):
+    with progress_shown() as progress, _open_cache() as (cache, _):
         progress("reading", 0, 1)
         rows = [_row(cache, series) for series in cache.series()]
         progress("reading", 1, 1)
         where = str(cache.root)
-    _print("Kept bars", rows, as_json=as_json, where=where)
+    _print("Cached bars", rows, as_json=as_json, where=where)
 
 
 def _row(cache: BarCache, series: Series) -> dict[str, Any]:
-    """What is kept of a series, for people and programs."""
+    """A cached series as a row of the table and of the JSON."""
     from backtest_pipeline.sources.cache import open_times
     from backtest_pipeline.sources.spans import Span
 
@@ -215,7 +215,7 @@ def _verify(symbols: Sequence[str], *, source: bool, as_json: bool) -> None:
     from backtest_pipeline.sources.base import require_known
 
     rows = []
-    with progress_shown() as progress, _kept() as (cache, client):
+    with progress_shown() as progress, _open_cache() as (cache, client):
         every = cache.series()
         require_known(symbols, [series.symbol for series in every])
         chosen = [series for series in every if not symbols or series.symbol in symbols]
@@ -231,13 +231,13 @@ def _verify(symbols: Sequence[str], *, source: bool, as_json: bool) -> None:
     damaged = sum(row["damaged"] for row in rows)
     if damaged:
         fail(
-            f"{damaged} files had changed on disk and were put aside as *.damaged; "
-            "`backtest-pipeline bars pull` fetches their bars anew"
+            f"{damaged} cached files are damaged and were renamed to *.damaged; "
+            "`backtest-pipeline bars pull` fetches their bars again"
         )
     if any(row.get("changed") for row in rows):
         fail(
-            "binance has other numbers for some bars today; "
-            "`backtest-pipeline bars pull SYMBOL --again` takes them"
+            "Binance has revised some of these bars since they were cached; "
+            "`backtest-pipeline bars pull SYMBOL --again` replaces them"
         )
 
 
@@ -250,7 +250,7 @@ def _name(series: Series) -> dict[str, Any]:
 
 
 def _changed(cache: BarCache, client: BinanceClient, series: Series, now_us: int) -> int:
-    """How many kept bars the exchange has otherwise, or does not have, or has besides."""
+    """How many bars differ between the cache and the exchange, missing ones on either side too."""
     import tempfile
 
     from backtest_pipeline.sources.binance.pull import pull
@@ -273,6 +273,6 @@ def _print(
     elif rows:
         console.print(rows_table(title, rows))
     else:
-        say("no bars are kept; `backtest-pipeline bars pull BTCUSDT --interval 1d` fetches some")
+        say("the cache is empty; `backtest-pipeline bars pull BTCUSDT --interval 1d` fills it")
     if where and not as_json:
         say(f"files: {where}")

@@ -26,6 +26,7 @@ errors = Console(stderr=True, width=_WIDTH)
 _PERCENT = {"total_return", "benchmark_return", "max_drawdown", "win_rate", "mean_turnover"}
 _COUNTS = {"trade_count", "rows"}
 _TITLES = {
+    "world": "market",
     "timeframe": "tf",
     "total_return": "return",
     "benchmark_return": "benchmark",
@@ -41,7 +42,7 @@ _TITLES = {
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    """Print an error, without what is secret in it, and leave."""
+    """Print an error with its secrets redacted, and exit."""
     errors.print(
         f"[bold red]error:[/] {escape(redacted(message))}", highlight=False, soft_wrap=True
     )
@@ -50,36 +51,36 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 @contextmanager
 def progress_shown() -> Iterator[Listener]:
-    """A listener that shows on stderr how far the stages are while the block runs."""
+    """A listener that shows the progress of stages on stderr while the block runs."""
     with progress_on(errors) as listener:
         yield listener
 
 
 def say(line: str) -> None:
-    """Print a line as it is: names and paths hold brackets, and may be long."""
+    """Print a line without markup or wrapping: names and paths may hold brackets and be long."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def say_what_is_missing(not_fetched_since: Mapping[str, datetime]) -> None:
-    """Print for each asset whose exchange could not be asked where its cached bars end."""
+def say_where_the_cache_ends(not_fetched_since: Mapping[str, datetime]) -> None:
+    """Print, for each asset whose exchange did not answer, where its cached bars end."""
     for asset, since in not_fetched_since.items():
         say(
-            f"{asset} is taken from the cache, as the exchange could not be asked: the bar that "
-            f"closes at {since:%Y-%m-%d %H:%M:%S} UTC is missing, and what comes after it"
+            f"{asset}: the exchange did not answer, so cached bars were used; the bar closing at "
+            f"{since:%Y-%m-%d %H:%M:%S} UTC and all later ones are missing"
         )
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print strict JSON; NaN and infinity are no part of it."""
+    """Print strict JSON; NaN and infinity are errors."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def rows_table(
     title: str, rows: Sequence[Mapping[str, Any]], *, percent: Collection[str] = _PERCENT
 ) -> Table:
-    """Rows (at least one) under their names; what is undefined shows as a dash.
+    """A table of rows (at least one); an undefined value shows as a dash.
 
-    Columns in `percent` are fractions that are shown as percentages.
+    Columns in `percent` hold fractions and are shown as percentages.
     """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:

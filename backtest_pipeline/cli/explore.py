@@ -13,11 +13,11 @@ from backtest_pipeline.cli.options import (
     AsJson,
     Bars,
     FullRebuild,
-    Typed,
+    SpecOptions,
     of_spec,
     with_ranges,
 )
-from backtest_pipeline.cli.store import opened_for
+from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import SweepSpec
 
 if TYPE_CHECKING:
@@ -38,61 +38,61 @@ def explore(
     strategy: Annotated[
         str, typer.Argument(help="A strategy by its name or its first word, such as ema or macd.")
     ],
-    typed: Typed[SweepSpec],
+    options: SpecOptions[SweepSpec],
     bars: Bars = None,
-    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("exploration.html"),
+    output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("exploration.html"),
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sweep a strategy's parameters on one asset: a heat map as one HTML page, and a table.
+    """Sweep a strategy's parameters on one asset; print a table, write a heat map as HTML.
 
-    Parameters are options with a range, after the strategy: --fast 5:50:5 --slow 20,50,200.
-    A parameter that is not given takes a range of its own.
+    Give parameters as ranges after the strategy: --fast 5:50:5 --slow 20,50,200.
+    Parameters left out use the strategy's default grid.
     """
-    ranged = with_ranges(typed, context.args).adding(strategy=strategy)
-    with opened_for(ranged, None) as (workspace, settings, wanted):
+    ranged = with_ranges(options, context.args).updated(strategy=strategy)
+    with open_store_for(ranged, None) as (workspace, settings, spec):
         from backtest_pipeline.pipeline.execution import source_for, swept
 
-        most = wanted.max_combinations or settings.optimizer_max_combinations
-        settings = settings.model_copy(update={"optimizer_max_combinations": most})
-        source = source_for(workspace, settings, wanted, str(bars or ""))
-        found, sweep = swept(workspace, settings, wanted, source, rebuild=full_rebuild)
+        limit = spec.max_combinations or settings.optimizer_max_combinations
+        settings = settings.model_copy(update={"optimizer_max_combinations": limit})
+        source = source_for(workspace, settings, spec, str(bars or ""))
+        result, sweep = swept(workspace, settings, spec, source, rebuild=full_rebuild)
         page = sweep.write_html(output)
     if as_json:
-        print_json({**found.model_dump(mode="json"), "page": str(page.resolve())})
+        print_json({**result.model_dump(mode="json"), "page": str(page.resolve())})
     else:
-        _show(found, sweep, page)
+        _show(result, sweep, page)
 
 
-def _show(found: SweepResult, sweep: Exploration, page: Path) -> None:
+def _show(result: SweepResult, sweep: Exploration, page: Path) -> None:
     from backtest_pipeline.report.sweep_page import (
         neighbourhood_sentence,
         remarks,
         selection_sentences,
     )
 
-    run = found.best_run
-    of_what = "the synthetic sample market: " if run.synthetic else ""
-    title = f"{found.strategy} by {found.metric}, {found.n_combinations:,} combinations"
-    console.print(rows_table(title, _rows(found)))
-    say(f"{of_what}{sweep.subject}")
+    run = result.best_run
+    market = "the synthetic sample market: " if run.synthetic else ""
+    title = f"{result.strategy} by {result.metric}, {result.n_combinations:,} combinations"
+    console.print(rows_table(title, _rows(result)))
+    say(f"{market}{sweep.subject}")
     for note in run.notes:
         say(note)
     for reason, rows in run.rows_by_reason.items():
-        say(f"rows of the source, skipped or flagged: {reason} {rows:,}")
-    for remark in remarks(sweep.table, found.metric, found.left_out):
+        say(f"source rows skipped or flagged: {reason} {rows:,}")
+    for remark in remarks(sweep.table, result.metric, result.left_out):
         say(remark)
-    say(f"around the best: {neighbourhood_sentence(sweep.surroundings, found.metric)}")
+    say(f"neighbours of the best: {neighbourhood_sentence(sweep.surroundings, result.metric)}")
     for sentence in selection_sentences(sweep.selection):
         say(sentence)
-    say(f"warning: {found.warning}")
-    say(f"the best as a run: {run.run_id}")
+    say(f"warning: {result.warning}")
+    say(f"best combination stored as run {run.run_id}")
     say(f"heat map and curves: {page.resolve()}")
 
 
-def _rows(found: SweepResult) -> list[dict[str, Any]]:
-    places = {"best": found.ranked[0], "median": found.median, "worst": found.worst}
-    metrics = dict.fromkeys((found.metric, *_BESIDE))
+def _rows(result: SweepResult) -> list[dict[str, Any]]:
+    places = {"best": result.ranked[0], "median": result.median, "worst": result.worst}
+    metrics = dict.fromkeys((result.metric, *_BESIDE))
     return [
         {"": place, **one.params, **{name: one.metrics[name] for name in metrics}}
         for place, one in places.items()

@@ -1,4 +1,4 @@
-"""`backtest-pipeline jobs`: what was requested, how far it is, and its end."""
+"""`backtest-pipeline jobs`: list, watch, cancel and resume computations that Dagster runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.tables.jobs import Job
 
 app = typer.Typer(
-    name="jobs", help="Requested computations, which Dagster runs.", no_args_is_help=True
+    name="jobs", help="Jobs, computed by Dagster: list, watch, cancel.", no_args_is_help=True
 )
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
@@ -32,27 +32,31 @@ _POLL_S = 1.0
 
 @app.command("list")
 def list_(
-    user: Annotated[str | None, typer.Option(help="Who asked.")] = None,
+    user: Annotated[str | None, typer.Option(help="Submitted by this user.")] = None,
     kind: Annotated[
         str | None, typer.Option(help="run, walkforward, portfolio, optimize or refresh.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="Signal type.")] = None,
-    asset: Annotated[str | None, typer.Option(help="Symbol.")] = None,
-    tf: Annotated[str | None, typer.Option(help="Timeframe.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
+    asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
+    tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
     status: Annotated[
         str | None, typer.Option(help="pending, running, completed, failed or cancelled.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")] = None,
-    until: Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")] = None,
-    text: Annotated[str | None, typer.Option(help="Somewhere in id, names or error.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows of the page.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Cursor of the page before.")] = None,
+    since: Annotated[str | None, typer.Option(help="Submitted on this UTC day or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Submitted before this UTC day.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Text to look for in ids, names and error messages.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Jobs to show.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""
     from backtest_pipeline.storage.tables.job_queue import JobFilter, list_jobs
 
-    wanted = JobFilter(
+    filters = JobFilter(
         user,
         kind,
         strategy,
@@ -64,20 +68,20 @@ def list_(
         text,
     )
     with _database() as (_, database), database.begin() as connection:
-        page = list_jobs(connection, wanted, limit, after)
+        page = list_jobs(connection, filters, limit, after)
     if as_json:
         print_json({"jobs": [_as_json(job) for job in page.rows], "next": page.next})
     elif not page.rows:
-        say("no such job")
+        say("no job matches these filters")
     else:
         console.print(rows_table("Jobs", [_row(job) for job in page.rows]))
         if page.next:
-            say(f"more: --after {page.next}")
+            say(f"more jobs: repeat with --after {page.next}")
 
 
 @app.command()
 def show(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show a job, and the units of work that it has stored."""
+    """Show a job and its stored units of work."""
     from backtest_pipeline.storage.tables.jobs import read_job, unit_results
 
     with _database() as (_, database), database.begin() as connection:
@@ -104,46 +108,46 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(job_id: JobId) -> None:
-    """Cancel a job that waits or runs."""
+    """Cancel a pending or running job."""
     from backtest_pipeline.launch import cancel_job
 
     with _database() as (settings, database):
         job = cancel_job(settings, database, _id_of(job_id), getpass.getuser())
-    say(f"job {job.job_id}: {'cancelled' if job.is_terminal else 'is asked to stop'}")
+    say(f"job {job.job_id}: {'cancelled' if job.is_terminal else 'stopping'}")
 
 
 @app.command()
 def resume(job_id: JobId) -> None:
-    """Ask the question of a failed or cancelled job again, without what it has stored."""
-    from backtest_pipeline.pipeline.jobs.requests import resume as go_on
+    """Resume a failed or cancelled job as a new one; stored units are not computed again."""
+    from backtest_pipeline.pipeline.jobs.requests import resume as resume_job
 
     with _database() as (settings, database):
-        job = go_on(
+        job = resume_job(
             database,
             _id_of(job_id),
             getpass.getuser(),
             most_combinations=settings.optimizer_max_combinations,
         )
-    say(f"job {job.job_id} goes on with {job.units_stored} of {job.n_units} units stored")
+    say(f"new job {job.job_id}: {job.units_stored} of {job.n_units} units are already stored")
 
 
 @app.command()
 def watch(job_id: JobId) -> None:
-    """Print how far a job is until it ends; exit code 1 where it does not end well."""
+    """Print a job's progress until it ends; exit code 1 if it failed or was cancelled."""
     from backtest_pipeline.storage.tables.jobs import read_job
 
-    told = None
+    printed = None
     with _database() as (_, database):
         while True:
             with database.begin() as connection:
                 job = read_job(connection, _id_of(job_id))
             now = (job.status, job.attempt_count, round(job.progress_pct), job.stage)
-            if now != told:
+            if now != printed:
                 say(
                     f"{job.status}, attempt {job.attempt_count}, {job.progress_pct:.0f} %, "
                     f"{job.units_stored} of {job.n_units} units {job.stage}".rstrip()
                 )
-                told = now
+                printed = now
             if job.is_terminal:
                 break
             time.sleep(_POLL_S)
@@ -154,7 +158,7 @@ def watch(job_id: JobId) -> None:
 
 @contextmanager
 def _database() -> Iterator[tuple[Settings, Database]]:
-    """The store's database alone: what jobs are known by needs no artifacts."""
+    """The store's database without its artifacts, which jobs do not need."""
     from backtest_pipeline.cli.up import ensure_schema
     from backtest_pipeline.storage.postgres.database import open_database
     from backtest_pipeline.storage.settings import load_settings
@@ -172,7 +176,9 @@ def _id_of(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise JobNotFound(f"{text!r} is no id of a job; `jobs list` shows all") from None
+        raise JobNotFound(
+            f"{text!r} is not a job id; `backtest-pipeline jobs list` lists them"
+        ) from None
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -24,40 +24,40 @@ app = typer.Typer()
 @app.command()
 def leaderboard(
     scheme: Annotated[
-        str, typer.Option(help="Order by a score: balanced, risk_focus, quality or low_cost.")
+        str, typer.Option(help="Sort by a score: balanced, risk_focus, quality or low_cost.")
     ] = "",
     tf: Annotated[str, typer.Option(help="Only runs at this timeframe, for example 1D.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Runs to show.")] = 20,
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
     late_gates: Annotated[
-        bool, typer.Option("--late-gates", help="Take gates registered after the results.")
+        bool, typer.Option("--late-gates", help="Allow gates registered after the results.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank all current runs by deflated significance, and show the best."""
+    """Rank all current runs by deflated Sharpe ratio, and show the best."""
     _rank(scheme=scheme, tf=tf, limit=limit, gates=gates, late_gates=late_gates, as_json=as_json)
 
 
 @app.command()
 def negative_controls(
-    searches: Annotated[int, typer.Option(help="Searches in each kind of world.")] = 1000,
-    bars: Annotated[int, typer.Option(help="Daily bars of each world.")] = 1461,
+    searches: Annotated[int, typer.Option(help="Searches per kind of random market.")] = 1000,
+    bars: Annotated[int, typer.Option(help="Daily bars per random market.")] = 1461,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
     as_json: AsJson = False,
 ) -> None:
-    """Run the whole search on markets without an edge: how often does it find one?"""
+    """Search random markets without an edge, and count how often one looks significant."""
     _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
 
 
 @app.command()
 def register_gates(
-    name: Annotated[str, typer.Argument(help="What leaderboards call the gates by.")],
+    name: Annotated[str, typer.Argument(help="Name of the gate set, for leaderboard --gates.")],
     file: Annotated[
         Path, typer.Argument(help="JSON list of gates: name, metric, at_least or at_most.")
     ],
 ) -> None:
-    """Register gates before the runs that they are to judge; they can never be changed."""
+    """Register a gate set before the runs that it will judge; it can never be changed."""
     _register(name, file)
 
 
@@ -92,22 +92,22 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
         return
     if not rows:
         where = f" at {at}" if at else ""
-        fail(f"no run{where} has a rank; run `backtest-pipeline refresh` first")
-    title = f"by the score {chosen}" if chosen else "by deflated significance"
+        fail(f"there is no ranked run{where}; run `backtest-pipeline refresh` first")
+    title = f"by score {chosen}" if chosen else "by deflated Sharpe ratio"
     console.print(rows_table(f"Leaderboard {title}", rows))
     say(
-        f"{about['n_ranked']} runs ranked, {n_unranked} without a rank; {about['n_passed']} pass "
+        f"{about['n_ranked']} runs ranked, {n_unranked} unranked; {about['n_passed']} pass "
         f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC."
     )
     if about["registered_after_results"]:
         console.print(
             "[bold yellow]The gates were registered after results were known: "
-            "to pass them proves nothing.[/]"
+            "passing them proves nothing.[/]"
         )
 
 
 def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
-    """Run the searches on markets without an edge, and print how many look significant."""
+    """Run the searches on random markets, and print how many look significant."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.negative_controls import (
             MOST_FALSE,
@@ -117,24 +117,25 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
             shown_controls,
         )
 
-        asked = Controls(searches, bars, seed, gates)
-        rows = run_negative_controls(workspace, asked)
+        controls = Controls(searches, bars, seed, gates)
+        rows = run_negative_controls(workspace, controls)
     shown = shown_controls(rows)
     if as_json:
         print_json({"control_id": rows[0]["control_id"], "worlds": shown})
     else:
         console.print(
-            rows_table("Significant results in markets without an edge", shown, percent=_RATES)
+            rows_table("False positives in markets without an edge", shown, percent=_RATES)
         )
         say(
-            "rate: share with a deflated Sharpe ratio of at least 95 %, corrected for choosing "
-            "among families; upper_bound: its upper 95 % confidence bound; best_run: DSR of the "
-            "best run of a strategy, as `run` prints it; walk_forward: share that passed."
+            "rate: share of searches with a deflated Sharpe ratio of at least 95 %, corrected for "
+            "choosing among strategies; upper_bound: upper 95 % confidence bound of that rate; "
+            "best_run: share of strategies whose best run has one, as `run` prints it; "
+            "walk_forward: share that passed."
         )
     if believes_too_much(rows):
         fail(
-            f"more than {MOST_FALSE:.0%} were called significant, or passed, where there is "
-            "nothing: do not trust what the leaderboard calls significant"
+            f"more than {MOST_FALSE:.0%} false positives in markets without an edge: do not trust "
+            "what the leaderboard calls significant"
         )
 
 
@@ -155,5 +156,5 @@ def _register(name: str, file: Path) -> None:
     with open_store() as workspace:
         from backtest_pipeline.pipeline.ranking.leaderboard import register_gates as register
 
-        found = register(workspace, name, gates)
-    say(f"{name}: {len(found.gates)} gates, registered {found.registered_at:%F %T} UTC")
+        gate_set = register(workspace, name, gates)
+    say(f"{name}: {len(gate_set.gates)} gates, registered {gate_set.registered_at:%F %T} UTC")

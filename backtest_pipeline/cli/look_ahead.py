@@ -21,11 +21,11 @@ def look_ahead(
     assets: SampledAssets = "",
     timeframes: Timeframes = "",
     bars: Bars = None,
-    seed: Annotated[int, typer.Option(help="Other seeds draw other cuts and futures.")] = 0,
-    cuts: Annotated[int, typer.Option(help="Cuts of each timeframe.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of the random cuts and futures.")] = 0,
+    cuts: Annotated[int, typer.Option(help="Cuts per timeframe.")] = 6,
     as_json: AsJson = False,
 ) -> None:
-    """Probe whether a feature or a signal uses bars that come after it."""
+    """Test whether any feature or signal uses later bars (look-ahead)."""
     symbols = split(assets)
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.look_ahead import leak_rows, probe_look_ahead, record
@@ -59,7 +59,7 @@ def look_ahead(
             }
         )
     elif rows:
-        console.print(rows_table("What another future changes", rows[:_SHOWN]))
+        console.print(rows_table("Values that change when later bars change", rows[:_SHOWN]))
     if probe.leaks:
         fail(probe.verdict)
     if not as_json:

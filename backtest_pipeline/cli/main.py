@@ -14,14 +14,14 @@ from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.logs import set_up_logging
 
 app = typer.Typer(
-    help="Crypto features to trusted backtests: bars, features, signals, backtests, portfolios.",
+    help="Backtest strategies on crypto bars, and test how far the results can be trusted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _found in iter_modules(cli.__path__):
-    if _found.name != "main":
-        _commands = getattr(import_module(f"{cli.__name__}.{_found.name}"), "app", None)
+for _module in iter_modules(cli.__path__):
+    if _module.name != "main":
+        _commands = getattr(import_module(f"{cli.__name__}.{_module.name}"), "app", None)
         if _commands is not None:
             app.add_typer(_commands)
 
@@ -34,7 +34,7 @@ def main() -> None:
     except BacktestError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        console.print("interrupted; what was stored stays, run the command again to go on")
+        console.print("interrupted: stored work is kept; run the command again to continue")
         sys.exit(130)
 
 

@@ -18,23 +18,24 @@ from backtest_pipeline.pipeline.specs import SpecModel
 S = TypeVar("S", bound=SpecModel)
 
 Start = Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")]
-End = Annotated[str | None, typer.Option(help="Day after the last, YYYY-MM-DD.")]
+End = Annotated[str | None, typer.Option(help="End, exclusive: the UTC day after the last.")]
 Bars = Annotated[
     Path | None,
     typer.Option(
         "--bars",
-        help="File or folder of bars, or binance:1h; else BACKTEST_BARS or the sample market.",
+        help="File or folder of bars, or binance:1h; default: BACKTEST_BARS, else the sample "
+        "market.",
     ),
 ]
 FullRebuild = Annotated[
-    bool, typer.Option("--full-rebuild", help="Compute also what has not changed.")
+    bool, typer.Option("--full-rebuild", help="Recompute everything, changed or not.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _names(option: str, what: str, otherwise: str = "all") -> Any:
     """An option that takes names separated by commas, for `split`."""
-    described = f"{what}, separated by commas; {otherwise} if not given."
+    described = f"{what}, separated by commas; default: {otherwise}."
     return typer.Option(f"--{option}", help=described)
 
 
@@ -47,34 +48,39 @@ Signal = Annotated[
 ]
 
 RANGES = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Of a command that takes options with ranges which no field declares."""
+"""Context settings of a command that also takes one option per strategy parameter."""
 
 
 @dataclass(frozen=True)
-class Typed(Generic[S]):
-    """What was typed of a spec, by option; the spec is made where the command wants it."""
+class SpecOptions(Generic[S]):
+    """The values of a spec's options; `spec` validates them when the command needs the spec.
+
+    Attributes:
+        kind: class of the spec.
+        values: as typed, by option.
+    """
 
     kind: type[S]
-    options: Mapping[str, Any]
+    values: Mapping[str, Any]
 
-    def adding(self, **options: Any) -> Typed[S]:
-        """The same with these options besides, or in the place of those that were typed."""
-        return replace(self, options={**self.options, **options})
+    def updated(self, **values: Any) -> SpecOptions[S]:
+        """A copy with these values added or replaced."""
+        return replace(self, values={**self.values, **values})
 
     def spec(self) -> S:
         """The spec; errors as `spec_from`."""
-        return spec_from(self.kind, self.options)
+        return spec_from(self.kind, self.values)
 
 
 def of_spec(
     kind: type[SpecModel], leave_out: Sequence[str] = (), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command with an option for each field of a spec, in the place of its parameter `typed`.
+    """Decorate a command: its parameter `options` becomes one option per field of the spec.
 
     Args:
-        kind: the spec.
-        leave_out: fields that are no options.
-        defaults: of options, where the command has others than the spec.
+        kind: class of the spec.
+        leave_out: fields without an option.
+        defaults: option defaults that differ from the spec's.
     """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,59 +91,59 @@ def of_spec(
         ]
 
         @wraps(command)
-        def assembled(**given: Any) -> None:
-            typed = {option.name: given.pop(option.name) for option in options}
-            command(**given, typed=Typed(kind, typed))
+        def assembled(**arguments: Any) -> None:
+            values = {option.name: arguments.pop(option.name) for option in options}
+            command(**arguments, options=SpecOptions(kind, values))
 
-        shown: list[Parameter] = []
+        parameters: list[Parameter] = []
         for name, own in signature(command).parameters.items():
-            if name == "typed":
-                shown += [_parameter(option) for option in options]
+            if name == "options":
+                parameters += [_parameter(option) for option in options]
             else:
-                shown.append(own.replace(annotation=hints[name]))
-        shown.sort(key=lambda parameter: parameter.default is not Parameter.empty)
-        vars(assembled)["__signature__"] = Signature(shown)
+                parameters.append(own.replace(annotation=hints[name]))
+        parameters.sort(key=lambda parameter: parameter.default is not Parameter.empty)
+        vars(assembled)["__signature__"] = Signature(parameters)
         return assembled
 
     return decorated
 
 
 def _parameter(option: Option) -> Parameter:
-    words = [f"--{name.replace('_', '-')}" for name in (option.name, option.also) if name]
+    flags = [f"--{name.replace('_', '-')}" for name in (option.name, option.also) if name]
     kind: Any = list[str] if option.kind is list else option.kind
     if option.kind is bool:
-        words[0] = f"{words[0]}/--no-{words[0][2:]}"
+        flags[0] = f"{flags[0]}/--no-{flags[0][2:]}"
     if not option.required and option.default is None:
         kind = kind | None
-    told = typer.Option(*words, help=f"{option.help[:1].upper()}{option.help[1:]}.")
+    declared = typer.Option(*flags, help=f"{option.help[:1].upper()}{option.help[1:]}.")
     return Parameter(
         option.name,
         Parameter.KEYWORD_ONLY,
         default=Parameter.empty if option.required else option.default,
-        annotation=Annotated[kind, told],
+        annotation=Annotated[kind, declared],
     )
 
 
-def with_ranges(typed: Typed[S], arguments: Sequence[str]) -> Typed[S]:
-    """The same with parameters from options of their own: `--fast 5:50:5 --slow=20,50`.
+def with_ranges(options: SpecOptions[S], arguments: Sequence[str]) -> SpecOptions[S]:
+    """Add the strategy parameters that were typed as options: `--fast 5:50:5 --slow=20,50`.
 
     Raises:
-        InvalidInput: for what is not an option with a range.
+        InvalidInput: for an argument that is not an option with values.
     """
-    param: list[str] = list(typed.options.get("param") or ())
-    waiting = list(arguments)
-    while waiting:
-        option, equals, text = waiting.pop(0).partition("=")
+    param: list[str] = list(options.values.get("param") or ())
+    rest = list(arguments)
+    while rest:
+        option, equals, text = rest.pop(0).partition("=")
         if not option.startswith("--") or len(option) < 3:
             raise InvalidInput(f"{option!r} is not a parameter; write it as --fast 5:50:5")
         if not equals:
-            if not waiting:
+            if not rest:
                 raise InvalidInput(f"{option} has no values; write it as {option} 5:50:5")
-            text = waiting.pop(0)
+            text = rest.pop(0)
         param.append(f"{option[2:]}={text}")
-    return typed.adding(param=param or None)
+    return options.updated(param=param or None)
 
 
 def split(names: str) -> list[str] | None:
-    """Names that are separated by commas; None where there are none."""
+    """The comma-separated names; None if there are none."""
     return [name.strip() for name in names.split(",") if name.strip()] or None

@@ -1,4 +1,4 @@
-"""How far a command is, told on stderr: bars on a terminal, lines anywhere else."""
+"""Progress of a command on stderr: bars on a terminal, lines anywhere else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.progress import (
 Listener = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and its total."""
 
-SILENCE_S = 1.5  # a little less than what a person may be left alone for
+SILENCE_S = 1.5  # seconds without output after which a command looks hung
 
 
 @contextmanager
@@ -60,26 +60,26 @@ def _lines(console: Console) -> Iterator[Listener]:
     lines = StageLines(lambda line: console.print(line, highlight=False, markup=False))
     ended = Event()
 
-    def keep_talking() -> None:
+    def print_when_silent() -> None:
         while not ended.wait(0.1):
-            lines.break_silence()
+            lines.print_if_silent()
 
-    talker = Thread(target=keep_talking, name="progress", daemon=True)
-    talker.start()
+    printer = Thread(target=print_when_silent, name="progress", daemon=True)
+    printer.start()
     try:
         yield lines
     finally:
         ended.set()
-        talker.join()
+        printer.join()
 
 
 @dataclass
 class StageLines:
-    """A line when a stage begins and when it ends, and others where silence lasts too long.
+    """Prints a line when a stage starts and ends, and while a long stage is silent.
 
     Attributes:
-        write: takes a line.
-        clock: seconds that only go forward.
+        write: prints a line.
+        clock: a monotonic clock, seconds.
     """
 
     write: Callable[[str], None]
@@ -88,37 +88,37 @@ class StageLines:
     _done: int = 0
     _total: int = 0
     _began: float = 0.0
-    _spoke: float = 0.0
+    _printed: float = 0.0
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        self._began = self._spoke = self.clock()
+        self._began = self._printed = self.clock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         with self._lock:
             if stage != self._stage or done < self._done:
                 self._began = self.clock()
                 if done < total:
-                    self._say(f"{stage}: begins, {total} to do")
+                    self._print(f"{stage}: started, {total} to do")
             elif done == self._done:
                 return
             self._stage, self._done, self._total = stage, done, total
             if done == total:
-                self._say(f"{stage}: {done} of {total} done in {self._seconds()}")
+                self._print(f"{stage}: {done} of {total} done in {self._seconds()}")
 
-    def break_silence(self) -> None:
-        """Say where things stand, if nothing was said for `SILENCE_S`."""
+    def print_if_silent(self) -> None:
+        """Print the current progress if nothing was printed for `SILENCE_S`."""
         with self._lock:
-            if self.clock() - self._spoke < SILENCE_S:
+            if self.clock() - self._printed < SILENCE_S:
                 return
             if self._done < self._total:
-                self._say(f"{self._stage}: {self._done} of {self._total} after {self._seconds()}")
+                self._print(f"{self._stage}: {self._done} of {self._total} after {self._seconds()}")
             else:
-                self._say(f"working, {self._seconds()} since {self._stage or 'the start'}")
+                self._print(f"working, {self._seconds()} since {self._stage or 'the start'}")
 
     def _seconds(self) -> str:
         return f"{self.clock() - self._began:.1f} s"
 
-    def _say(self, line: str) -> None:
-        self._spoke = self.clock()
+    def _print(self, line: str) -> None:
+        self._printed = self.clock()
         self.write(line)

@@ -19,7 +19,7 @@ from backtest_pipeline.cli.console import (
     progress_shown,
     rows_table,
     say,
-    say_what_is_missing,
+    say_where_the_cache_ends,
 )
 from backtest_pipeline.cli.options import AsJson, Assets, Bars, FullRebuild, Timeframes, split
 
@@ -107,15 +107,15 @@ def _refresh(
 
 @dataclass(frozen=True)
 class RefreshedStore:
-    """What the store holds of the refreshed rectangle.
+    """What the store holds for the refreshed assets and timeframes.
 
     Attributes:
         runs: rows of `storage.run_tables.runs.current_runs`.
         skipped: rows skipped or flagged, by reason.
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
-        remarks: who the assets are, where that is not plain.
+        remarks: remarks on assets, such as reused tickers and delistings.
         portfolios: rows of `storage.run_tables.portfolios.current_portfolios`.
-        database, folder: where all of it is.
+        database, folder: where rows and files are stored.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -196,16 +196,16 @@ def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
     if by_scheme:
         console.print(rows_table("Portfolios by weighting scheme, medians", by_scheme))
     if stored.skipped:
-        console.print(rows_table("Rows of the source, skipped or flagged", stored.skipped))
-    say_what_is_missing(stored.not_fetched_since)
+        console.print(rows_table("Source rows skipped or flagged", stored.skipped))
+    say_where_the_cache_ends(stored.not_fetched_since)
     if stored.remarks:
-        console.print(rows_table("Assets that are not simply a coin", stored.remarks))
+        console.print(rows_table("Remarks on assets", stored.remarks))
     if stored.runs:
         trades = int(sum(run["trade_count"] for run in stored.runs))
         say(
             f"{len(stored.runs)} backtests, {trades:,} trades; "
             f"{beating_benchmark(stored.runs)} runs beat buy and hold. "
-            "The best of many looks better than it is."
+            "The best of many runs looks better than it is."
         )
     if without_bars:
         say(f"without bars: {_first(without_bars)}")
@@ -214,9 +214,9 @@ def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
 
 
 def _first(without_bars: Mapping[str, str]) -> str:
-    """One partition and why; how many others there are."""
+    """The first partition without bars and the reason, and the number of others."""
     if not without_bars:
         return "too few complete bars for a backtest; see table data_quality"
     partition, why = next(iter(without_bars.items()))
     others = len(without_bars) - 1
-    return f"{partition}: {why}" + (f"; and {others} others like it" if others else "")
+    return f"{partition}: {why}" + (f"; and {others} more partitions" if others else "")

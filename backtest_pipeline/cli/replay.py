@@ -23,24 +23,24 @@ app = typer.Typer()
 @app.command()
 def replay(
     run_ids: Annotated[
-        list[str], typer.Argument(metavar="RUN_ID...", help="Runs; the beginnings of ids will do.")
+        list[str], typer.Argument(metavar="RUN_ID...", help="Run ids, or their first characters.")
     ],
     code: Annotated[
-        str, typer.Option(help="recorded: the sources that made the run; installed: today's.")
+        str, typer.Option(help="recorded: the code that made the run; installed: today's code.")
     ] = "recorded",
     as_json: AsJson = False,
 ) -> None:
-    """Compute stored runs again from their snapshots, and compare the results bit by bit.
+    """Recompute stored runs from their snapshots, and compare the results bit for bit.
 
-    Exit code 1 where a run differs or cannot be computed. One that differs is put in quarantine.
+    Exit code 1 if a run differs or cannot be recomputed. A run that differs is quarantined.
     """
-    found = _replayed(run_ids, code)
+    replays = _replayed(run_ids, code)
     if as_json:
-        print_json({"runs": [_as_json(one) for one in found]})
+        print_json({"runs": [_as_json(one) for one in replays]})
     else:
-        for one in found:
+        for one in replays:
             _show(one)
-    if any(one.verdict != "same" for one in found):
+    if any(one.verdict != "same" for one in replays):
         sys.exit(1)
 
 
@@ -61,12 +61,12 @@ def _replayed(run_ids: Sequence[str], code: str) -> list[Replay]:
 
 
 _VERDICTS = {
-    "same": "same result, bit by bit",
-    "differs": "ANOTHER RESULT",
-    "impossible": "cannot be computed again",
+    "same": "same result, bit for bit",
+    "differs": "DIFFERENT RESULT",
+    "impossible": "cannot be recomputed",
 }
 _QUARANTINE = {
-    "set": "put in quarantine: left out of leaderboard, portfolios and summaries",
+    "set": "quarantined: excluded from leaderboard, portfolios and summaries",
     "lifted": "no longer in quarantine",
 }
 
@@ -76,7 +76,7 @@ def _show(one: Replay) -> None:
     say(f"  code         {_code(one)}")
     say(f"  fingerprint  {one.expected} stored")
     if one.found:
-        say(f"               {one.found} found")
+        say(f"               {one.found} recomputed")
     for line in one.differences:
         say(f"  - {line}")
     for line in one.remarks:
@@ -88,7 +88,7 @@ def _show(one: Replay) -> None:
 def _code(one: Replay) -> str:
     if not one.code:
         return "none"
-    whose = "the sources that made the run" if one.is_own_code else "today's sources"
+    whose = "the code that made the run" if one.is_own_code else "today's code"
     return f"{whose}, {one.code}"
 
 
@@ -111,28 +111,35 @@ def _as_json(one: Replay) -> dict[str, Any]:
 
 @app.command()
 def explain_diff(
-    a: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
-    b: Annotated[str, typer.Argument(help="Another run.")],
+    a: Annotated[str, typer.Argument(help="Run A: its id, or the first characters of it.")],
+    b: Annotated[str, typer.Argument(help="Run B.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say which of data, code and configuration made two stored runs differ, and by how much.
+    """Explain why two stored runs differ: data, code or configuration, and by how much.
 
-    Both are computed again with one of these swapped at a time, from A towards B and back.
+    Both runs are recomputed with one of these swapped at a time: B's in A, and A's in B.
     """
     with open_store() as workspace:
         from backtest_pipeline.pipeline.replay.explain import explain_runs
 
-        found = explain_runs(workspace, a, b)
+        explanation = explain_runs(workspace, a, b)
     if as_json:
-        print_json({**asdict(found), "a": str(found.a), "b": str(found.b), "movers": found.movers})
+        print_json(
+            {
+                **asdict(explanation),
+                "a": str(explanation.a),
+                "b": str(explanation.b),
+                "movers": explanation.movers,
+            }
+        )
     else:
-        _explain(found)
+        _explain(explanation)
 
 
-def _explain(found: Explanation) -> None:
-    say(f"A  {found.names[0]}, run {found.a}")
-    say(f"B  {found.names[1]}, run {found.b}")
-    for factor in found.factors:
+def _explain(explanation: Explanation) -> None:
+    say(f"A  {explanation.names[0]}, run {explanation.a}")
+    say(f"B  {explanation.names[1]}, run {explanation.b}")
+    for factor in explanation.factors:
         say("")
         if factor.is_equal:
             say(f"{factor.name}: equal")
@@ -143,20 +150,24 @@ def _explain(found: Explanation) -> None:
         if len(factor.differences) > _MOST_LINES:
             say(f"  - and {len(factor.differences) - _MOST_LINES} more (--json lists all)")
         if factor.forward is None or factor.backward is None:
-            say("  cannot be swapped here")
-        elif factor.forward == found.total:  # nothing else differs
+            say("  cannot be swapped here, so its effect is not measured")
+        elif factor.forward == explanation.total:  # nothing else differs
             say("  explains the whole difference between A and B")
         else:
-            _show_move("in A, B's changes", factor.forward)
-            _show_move("in B, A's would undo", factor.backward)
+            _show_move(f"from A to A with B's {factor.name}", factor.forward)
+            _show_move(f"from B with A's {factor.name} to B", factor.backward)
     say("")
-    _show_move("from A to B", found.total)
-    say(f"explained by {', '.join(found.movers)}" if found.movers else "the results are equal")
-    if found.interacts:
-        together = ", ".join(_amounts(found.interaction))
-        say(f"together, beyond what each does alone: {together}")
-    for line in found.remainder:
-        say(f"left over: {line}")
+    _show_move("from A to B", explanation.total)
+    say(
+        f"explained by {', '.join(explanation.movers)}"
+        if explanation.movers
+        else "the results are equal"
+    )
+    if explanation.interacts:
+        together = ", ".join(_amounts(explanation.interaction))
+        say(f"interaction, beyond the sum of each alone: {together}")
+    for line in explanation.remainder:
+        say(f"not explained: {line}")
 
 
 _MOST_LINES = 10
@@ -167,17 +178,17 @@ def _show_move(what: str, move: Move) -> None:
         say(f"  {what}: cannot be computed: {move.error}")
         return
     if not move.moved:
-        say(f"  {what}: no trade and no bar")
+        say(f"  {what}: no change")
         return
     say(f"  {what}: {', '.join(_amounts(asdict(move)))}")
     if move.first_bar:
-        say(f"    first bar with another equity: {move.first_bar}")
+        say(f"    first bar whose equity differs: {move.first_bar}")
     if move.first_trade:
-        say(f"    first other trade: {move.first_trade}")
+        say(f"    first trade that differs: {move.first_trade}")
 
 
 def _amounts(values: Mapping[str, Any]) -> list[str]:
-    """Changes for people; what is undefined in one of the results is left out."""
+    """The changes as text; a metric that is undefined in one of the results is left out."""
     shown = (
         ("total_return", "return {:+.4%}"),
         ("sharpe", "Sharpe {:+.4f}"),

@@ -18,32 +18,32 @@ def restatements(
     timeframes: Timeframes = "",
     as_json: AsJson = False,
 ) -> None:
-    """Find history that was changed after runs had used it, and how much PnL that moved."""
+    """Find bars that changed after runs had used them, and how much PnL that moved."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits import restatements as history
 
-        watched = history.watch_history(workspace)
+        report = history.watch_history(workspace)
         rows = history.restatements(workspace, symbols=split(assets), timeframes=split(timeframes))
     if as_json:
-        changed = [str(partition) for partition in watched.silent]
+        changed = [str(partition) for partition in report.silent]
         print_json(
             {
                 "changed_silently": changed,
-                "compared_now": watched.rewrites,
+                "compared_now": report.rewrites,
                 "restatements": rows,
             }
         )
         return
     say(
-        f"{watched.rewrites} rewritten partitions compared, {watched.restated} of them restated, "
-        f"{watched.effects} runs compared"
+        f"{report.rewrites} rewritten partitions compared, {report.restated} of them restated, "
+        f"{report.effects} runs compared"
     )
-    for partition in watched.silent:
+    for partition in report.silent:
         say(
-            f"{partition}: features differ from those kept with its signals, though the source "
-            "reported no change; the next refresh computes them anew"
+            f"{partition}: features differ from those stored with its signals, though the source "
+            "reported no change; the next refresh recomputes them"
         )
     if rows:
-        console.print(rows_table("restated history, equity moved in the quote currency", rows))
+        console.print(rows_table("Restated history, change of equity in quote currency", rows))
     else:
-        say("no bar that a run had used was ever changed")
+        say("no bar used by a run has changed since")

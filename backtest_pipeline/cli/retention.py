@@ -20,13 +20,13 @@ app = typer.Typer()
 @app.command()
 def retention(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, only list.")] = False,
     days: Annotated[
-        float | None, typer.Option(help="Keep so many days; else BACKTEST_RETENTION_DAYS.")
+        float | None, typer.Option(help="Days to keep; default: BACKTEST_RETENTION_DAYS.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old results that nobody has pinned and nothing needs, and files without a row."""
+    """Delete old results that are not pinned and not needed, and files that no row refers to."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs.retention import retain
         from backtest_pipeline.storage.settings import load_settings
@@ -41,19 +41,19 @@ def retention(
             }
         )
     else:
-        _told(report)
+        _show(report)
 
 
-def _told(report: RetentionReport) -> None:
+def _show(report: RetentionReport) -> None:
     rows = [{"what": kind, "rows": n} for kind, n in report.rows.items() if n]
     files = [{"what": kind, **vars(removed)} for kind, removed in report.files.items()]
-    would = "would go" if report.dry_run else "went"
-    say(f"What ended before {report.cutoff:%F %T} UTC is old.")
+    deleted = "to delete" if report.dry_run else "deleted"
+    say(f"Results that ended before {report.cutoff:%F %T} UTC are old.")
     if rows:
-        console.print(rows_table(f"Rows that {would}", rows))
+        console.print(rows_table(f"Rows {deleted}", rows))
     if files:
-        console.print(rows_table(f"Files that {would}", files))
+        console.print(rows_table(f"Files {deleted}", files))
     if not rows and not files:
-        say(f"nothing {would}")
+        say(f"nothing {deleted}")
     for uri, why in report.left.items():
-        say(f"{uri} stays for now: {why}")
+        say(f"{uri} could not be deleted, the next retention tries again: {why}")

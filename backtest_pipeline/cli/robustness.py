@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from backtest_pipeline.cli.console import console, print_json, say
-from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
-from backtest_pipeline.cli.store import opened_for
+from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, SpecOptions, of_spec
+from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import RobustnessSpec
 
 if TYPE_CHECKING:
@@ -30,125 +30,127 @@ app = typer.Typer()
 def robustness(
     *,
     signal: Signal = None,
-    typed: Typed[RobustnessSpec],
+    options: SpecOptions[RobustnessSpec],
     bars: Bars = None,
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,
 ) -> None:
-    """Backtest one strategy on one asset, and tell how far the result can be trusted."""
-    with opened_for(typed, signal) as (workspace, settings, wanted):
+    """Backtest one strategy on one asset, and test how robust the result is."""
+    with open_store_for(options, signal) as (workspace, settings, spec):
         from backtest_pipeline.pipeline.execution import execute
         from backtest_pipeline.pipeline.results import RobustnessResult
 
-        found = execute(workspace, settings, wanted, bars=str(bars or ""), rebuild=full_rebuild)
-        assert isinstance(found, RobustnessResult)  # noqa: S101  (robustness has no other)
-        folder = f"{workspace.artifacts.where}/{found.robustness_uri}"
+        result = execute(workspace, settings, spec, bars=str(bars or ""), rebuild=full_rebuild)
+        assert isinstance(result, RobustnessResult)  # noqa: S101  (robustness has no other)
+        folder = f"{workspace.artifacts.where}/{result.robustness_uri}"
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        _show(found, folder)
+        _show(result, folder)
 
 
 def _show(result: RobustnessResult, folder: str) -> None:
-    found: Row = {**result.model_dump(exclude={"metrics", "numbers"}), **result.numbers}
+    numbers: Row = {**result.model_dump(exclude={"metrics", "numbers"}), **result.numbers}
     row: Row = result.metrics
     what = f"{result.preset or result.strategy} on {result.symbol} {result.timeframe}"
     if result.synthetic:
         what += " (synthetic bars)"
-    console.print(_doubts_table(what, row, found))
+    console.print(_questions_table(what, row, numbers))
     for reason in result.reasons:
         say(f"fragile: {reason}")
-    say("return by fee (down) and slippage (across), basis points a side:")
+    say("total return by fee (rows) and slippage (columns), basis points a side:")
     console.print(_costs_table(result.envelope))
     say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")
-    say(f"{result.draws:,} draws each, seed {result.seed}; bands and draws: {folder}")
-    say("none of these numbers is corrected for how many other runs were tried: see `trials`")
+    say(f"{result.draws:,} draws each, seed {result.seed}; bands and samples: {folder}")
+    say("not corrected for how many other runs were tried: see `backtest-pipeline trials`")
 
 
-def _doubts_table(what: str, row: Row, found: Row) -> Table:
+def _questions_table(what: str, row: Row, numbers: Row) -> Table:
     table = Table(title=what, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for title in ("question", "finding", "verdict"):
         table.add_column(title)
-    for question, finding, needs, verdict in _doubts(row, found):
-        missing = next((found["undefined"][name] for name in needs if found[name] is None), None)
+    for question, finding, needs, verdict in _questions(row, numbers):
+        missing = next(
+            (numbers["undefined"][name] for name in needs if numbers[name] is None), None
+        )
         if missing is not None:
             finding, verdict = f"undefined: {missing}", "-"
         table.add_row(question, escape(finding), verdict)
     return table
 
 
-def _doubts(row: Row, found: Row) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+def _questions(row: Row, numbers: Row) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     """Question, finding, the numbers that the finding needs, and the verdict."""
-    shown = {name: _percent(value) for name, value in {**row, **found}.items()}
+    shown = {name: _percent(value) for name, value in {**row, **numbers}.items()}
     yield (
         "better than random entries?",
         (
-            f"{shown['total_return']}, random ones {shown['random_entry_median']} (median); "
-            f"{_p(found['p_random_entries'])}"
+            f"{shown['total_return']}, median of random entries {shown['random_entry_median']}; "
+            f"{_p(numbers['p_random_entries'])}"
         ),
         ("p_random_entries",),
-        _significant(found["p_random_entries"]),
+        _significant(numbers["p_random_entries"]),
     )
     yield (
         "Sharpe above 0?",
         (
-            f"{_ratio(row['sharpe'])}, in 90 % between {_ratio(found['sharpe_low'])} and "
-            f"{_ratio(found['sharpe_high'])}; {_p(found['p_sharpe'])}"
+            f"{_ratio(row['sharpe'])}, 90 % interval {_ratio(numbers['sharpe_low'])} to "
+            f"{_ratio(numbers['sharpe_high'])}; {_p(numbers['p_sharpe'])}"
         ),
         ("p_sharpe",),
-        _significant(found["p_sharpe"]),
+        _significant(numbers["p_sharpe"]),
     )
     yield (
         "return above 0?",
         (
-            f"{shown['total_return']}, in 90 % between {shown['total_return_low']} and "
-            f"{shown['total_return_high']}; {_p(found['p_total_return'])}"
+            f"{shown['total_return']}, 90 % interval {shown['total_return_low']} to "
+            f"{shown['total_return_high']}; {_p(numbers['p_total_return'])}"
         ),
         ("p_total_return",),
-        _significant(found["p_total_return"]),
+        _significant(numbers["p_total_return"]),
     )
     yield (
-        "which drawdown is usual?",
+        "drawdown typical?",
         (
-            f"{shown['drawdown_median']} (median), one in twenty below {shown['drawdown_95']}; "
-            f"this run {shown['max_drawdown']}"
+            f"{shown['max_drawdown']}, resampled median {shown['drawdown_median']}, "
+            f"1 in 20 below {shown['drawdown_95']}"
         ),
         ("drawdown_95",),
-        "[yellow]lucky[/]" if (found["p_drawdown"] or 0) > 1 - _LEVEL else "[green]as usual[/]",
+        "[yellow]lucky[/]" if (numbers["p_drawdown"] or 0) > 1 - _LEVEL else "[green]typical[/]",
     )
     yield (
-        "trades in another order?",
+        "trades reordered?",
         (
-            f"drawdown {shown['reordered_drawdown_median']} (median), one in twenty below "
+            f"median drawdown {shown['reordered_drawdown_median']}, 1 in 20 below "
             f"{shown['reordered_drawdown_95']}"
         ),
         ("reordered_drawdown_95",),
         "",
     )
     yield (
-        "fills anywhere in the bar?",
-        f"return in 90 % between {shown['random_fill_low']} and {shown['random_fill_high']}",
+        "random fills in the bar?",
+        f"return, 90 % interval {shown['random_fill_low']} to {shown['random_fill_high']}",
         ("random_fill_low",),
-        _yes((found["random_fill_low"] or 0) > 0, "still gains", "may lose"),
+        _yes((numbers["random_fill_low"] or 0) > 0, "still gains", "may lose"),
     )
     yield (
-        "what cost can it bear?",
-        f"{found['break_even_bps'] or 0:,.1f} bps a side; {_assumed_bps(found):,.1f} are assumed",
+        "break-even cost?",
+        f"{numbers['break_even_bps'] or 0:,.1f} bps a side; {_assumed_bps(numbers):,.1f} assumed",
         ("break_even_bps",),
-        _yes((found["break_even_bps"] or 0) > 2 * _assumed_bps(found), "twice and more", "little"),
+        _yes((numbers["break_even_bps"] or 0) > 2 * _assumed_bps(numbers), "above 2x", "below 2x"),
     )
     yield (
         "other assumptions?",
-        f"{_percent(_worst(found))} at worst (a bar later, other intrabar order, 2 x costs)",
+        f"worst {_percent(_worst(numbers))} (one bar later, other intrabar order, 2x costs)",
         ("fragile",),
-        _stands(row, found),
+        _stands(row, numbers),
     )
 
 
-def _stands(row: Row, found: Row) -> str:
-    if not found["fragile"] and row["total_return"] <= 0:
+def _stands(row: Row, numbers: Row) -> str:
+    if not numbers["fragile"] and row["total_return"] <= 0:
         return "[red]always a loss[/]"
-    return _yes(not found["fragile"], "robust", "fragile")
+    return _yes(not numbers["fragile"], "robust", "fragile")
 
 
 def _significant(p: float | None) -> str:
@@ -171,17 +173,17 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _assumed_bps(found: Row) -> float:
-    run = found["envelope"][0]
+def _assumed_bps(numbers: Row) -> float:
+    run = numbers["envelope"][0]
     return run["fee_bps"] + run["slippage_bps"]
 
 
-def _worst(found: Row) -> float:
+def _worst(numbers: Row) -> float:
     from backtest_pipeline.research.robustness.envelope import JUDGED_UP_TO
 
     return min(
         s["total_return"]
-        for s in found["envelope"]
+        for s in numbers["envelope"]
         if max(s["fee_multiplier"], s["slippage_multiplier"]) <= JUDGED_UP_TO
     )
 

@@ -11,10 +11,10 @@ from backtest_pipeline.cli.console import (
     print_json,
     rows_table,
     say,
-    say_what_is_missing,
+    say_where_the_cache_ends,
 )
-from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, Typed, of_spec
-from backtest_pipeline.cli.store import opened_for
+from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, SpecOptions, of_spec
+from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import RunSpec
 
 if TYPE_CHECKING:
@@ -29,72 +29,73 @@ app = typer.Typer()
 def run(
     *,
     signal: Signal = None,
-    typed: Typed[RunSpec],
+    options: SpecOptions[RunSpec],
     bars: Bars = None,
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,
 ) -> None:
     """Backtest one strategy on one asset, and store the run."""
-    with opened_for(typed, signal) as (workspace, settings, wanted):
+    with open_store_for(options, signal) as (workspace, settings, spec):
         from backtest_pipeline.pipeline.execution import execute
         from backtest_pipeline.pipeline.results import RunResult
 
-        found = execute(workspace, settings, wanted, bars=str(bars or ""), rebuild=full_rebuild)
-        assert isinstance(found, RunResult)  # noqa: S101  (a run has no other)
-        folder = f"{workspace.artifacts.where}/{found.artifact_uri}"
+        result = execute(workspace, settings, spec, bars=str(bars or ""), rebuild=full_rebuild)
+        assert isinstance(result, RunResult)  # noqa: S101  (a run has no other)
+        folder = f"{workspace.artifacts.where}/{result.artifact_uri}"
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        _show(found, folder)
+        _show(result, folder)
 
 
-def table_row(found: RunResult) -> dict[str, object]:
-    """A run as a row of a table: what was run, then its main metrics."""
+def table_row(run: RunResult) -> dict[str, object]:
+    """A table row: signal, asset, timeframe, then the main metrics."""
     from backtest_pipeline.pipeline.runs.summary import TABLE_METRICS, rounded
 
     return {
-        "signal": found.preset or found.strategy,
-        "asset": found.symbol,
-        "timeframe": found.timeframe,
-        **{name: rounded(found.metrics[name]) for name in TABLE_METRICS},
+        "signal": run.preset or run.strategy,
+        "asset": run.symbol,
+        "timeframe": run.timeframe,
+        **{name: rounded(run.metrics[name]) for name in TABLE_METRICS},
     }
 
 
-def _show(found: RunResult, folder: str) -> None:
-    console.print(rows_table(f"run {found.run_id}", [table_row(found)]))
-    for note in found.notes:
+def _show(run: RunResult, folder: str) -> None:
+    console.print(rows_table(f"run {run.run_id}", [table_row(run)]))
+    for note in run.notes:
         say(note)
-    of_what = " of the synthetic sample market" if found.synthetic else ""
-    first, last = (f"{ts:%Y-%m-%d %H:%M:%S}" for ts in (found.first_ts, found.last_ts))
-    say(f"{found.n_bars:,} bars{of_what}, closing from {first} to {last} UTC")
-    if found.rows_by_reason:
-        counts = ", ".join(f"{reason} {rows:,}" for reason, rows in found.rows_by_reason.items())
-        say(f"rows of the source, skipped or flagged: {counts}")
-    if found.liquidated:
-        say("the equity was used up: the position was liquidated, and the run ends there")
-    if found.blocked_entries:
-        say(f"{found.blocked_entries} entries were too small or could not be sized")
-    if found.pending:
-        say(f"the last bar's signal is pending: {found.pending} at the next open")
-    if found.not_fetched_since:
-        say_what_is_missing({found.symbol: found.not_fetched_since})
+    market = " of the synthetic sample market" if run.synthetic else ""
+    first, last = (f"{ts:%Y-%m-%d %H:%M:%S}" for ts in (run.first_ts, run.last_ts))
+    say(f"{run.n_bars:,} bars{market}, closing from {first} to {last} UTC")
+    if run.rows_by_reason:
+        counts = ", ".join(f"{reason} {rows:,}" for reason, rows in run.rows_by_reason.items())
+        say(f"source rows skipped or flagged: {counts}")
+    if run.liquidated:
+        say("liquidated: equity reached zero, and nothing is traded after that")
+    if run.blocked_entries:
+        say(f"{run.blocked_entries:,} entries blocked; table block_events says why")
+    if run.pending:
+        say(f"signal of the last bar, pending: {run.pending} at the next open")
+    if run.not_fetched_since:
+        say_where_the_cache_ends({run.symbol: run.not_fetched_since})
     say(f"equity and monthly returns: {folder}")
     say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
-    _show_significance(found)
+    _show_significance(run)
 
 
-def _show_significance(found: RunResult) -> None:
-    known = found.significance
+def _show_significance(run: RunResult) -> None:
+    known = run.significance
     if known["dsr"] is not None:
         say(
-            f"Probability of a Sharpe ratio above zero {found.metrics['psr']:.0%}; deflated "
-            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} trials of {found.strategy} here), "
-            f"{known['dsr_effective']:.0%} ({known['n_trials_effective']:,.1f} effective trials)"
+            f"Probabilistic Sharpe ratio {run.metrics['psr']:.0%}; deflated {known['dsr']:.0%} "
+            f"({known['n_trials']:,.0f} trials of {run.strategy} on {run.symbol} "
+            f"{run.timeframe}), {known['dsr_effective']:.0%} "
+            f"({known['n_trials_effective']:,.1f} effective trials)"
         )
-    if found.bands and None not in found.bands["sharpe"]:
-        low, high = found.bands["sharpe"]
-        lowest, highest = found.bands["total_return"]
+    if run.bands and None not in run.bands["sharpe"]:
+        low, high = run.bands["sharpe"]
+        lowest, highest = run.bands["total_return"]
         say(
-            f"Bootstrap 90 % interval of Sharpe {low:.2f} to {high:.2f}, of return "
+            f"Bootstrap 90 % intervals: Sharpe {low:.2f} to {high:.2f}, total return "
             f"{lowest:.1%} to {highest:.1%}"
         )

@@ -1,4 +1,4 @@
-"""`backtest-pipeline runs ...`: stored runs found, kept, taken out, deleted."""
+"""`backtest-pipeline runs ...`: list, show, compare, export, pin and delete stored runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
 app = typer.Typer(name="runs", help="Stored runs: list, show, compare, export, pin, delete.")
 
 Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Runs; the beginnings of ids will do.")
+    list[str], typer.Argument(metavar="RUN...", help="Run ids, or their first characters.")
 ]
 
 
 @app.command("list")
 def list_(
     *,
-    user: Annotated[str | None, typer.Option(help="Only runs that this user asked for.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Type of the signal, for example ema_crossover.")
-    ] = None,
+    user: Annotated[str | None, typer.Option(help="Requested by this user.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
     asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
     tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
     since: Annotated[
@@ -43,19 +41,19 @@ def list_(
     ] = None,
     status: Annotated[str | None, typer.Option(help="completed, failed or cancelled.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Part of signal, symbol or parameters; beginning of the id.")
+        str | None, typer.Option(help="Part of a signal, symbol or parameter; start of an id.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Show at most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Runs to show.")] = 20,
     after: Annotated[
-        str | None, typer.Option(help="Go on after a page: what it gave as its next.")
+        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List stored runs, the newest first."""
+    """List stored runs, newest first."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
 
-        wanted = RunFilter(
+        filters = RunFilter(
             requested_by=user,
             strategy=strategy,
             symbol=asset,
@@ -65,14 +63,14 @@ def list_(
             status=status,
             text=text,
         )
-        page = list_runs(workspace, wanted, limit=limit, after=after)
+        page = list_runs(workspace, filters, limit=limit, after=after)
     if as_json:
         print_json({"runs": [plain(row) for row in page.rows], "next": page.next})
         return
     if not page.rows:
         say("no run matches these filters")
         return
-    console.print(rows_table("Runs, the newest first", [_listed(row) for row in page.rows]))
+    console.print(rows_table("Runs, newest first", [_listed(row) for row in page.rows]))
     if page.next:
         say(f"more runs: repeat with --after {page.next}")
 
@@ -93,19 +91,19 @@ def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show a run: metrics, what they are worth, and what it was made from."""
+    """Show a run: metrics, significance, and the data and code that it was made from."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs.query import find_runs, get_run
 
-        found = get_run(workspace, find_runs(workspace, [run])[0])
-        where = f"{workspace.artifacts.where}/{found.artifact_uri}"
+        detail = get_run(workspace, find_runs(workspace, [run])[0])
+        where = f"{workspace.artifacts.where}/{detail.artifact_uri}"
     if as_json:
-        print_json(plain(vars(found)))
+        print_json(plain(vars(detail)))
     else:
-        _show(found, where)
+        _show(detail, where)
 
 
 def _show(run: RunDetail, where: str) -> None:
@@ -113,7 +111,7 @@ def _show(run: RunDetail, where: str) -> None:
     start, end = (day or "" for day in run.window)
     say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
     if start or end:
-        say(f"  window         {start or 'the beginning'} until {end or 'the end'}")
+        say(f"  window         {start or 'the first bar'} until {end or 'the last bar'}")
     say(f"  parameters     {', '.join(f'{k}={v}' for k, v in run.params.items())}")
     values = {**run.metrics, **run.significance}
     rows = [
@@ -131,8 +129,8 @@ def _show(run: RunDetail, where: str) -> None:
     ):
         say(f"  {title:<15}{made[name]}")
     say(f"  series         {where}")
-    for asked in run.requests:
-        say(f"  asked for by   {asked['requested_by']}, {asked['requested_at']:%F %T} UTC")
+    for request in run.requests:
+        say(f"  requested by   {request['requested_by']}, {request['requested_at']:%F %T} UTC")
     if run.pin:
         note = f": {run.pin['note']}" if run.pin["note"] else ""
         say(f"  pinned by      {run.pin['pinned_by']}, {run.pin['pinned_at']:%F %T} UTC{note}")
@@ -145,32 +143,32 @@ def _show(run: RunDetail, where: str) -> None:
 
 @app.command()
 def compare(runs: Runs, as_json: AsJson = False) -> None:
-    """Put two or more runs side by side: configuration, metrics, data and code.
+    """Compare two or more runs: configuration, metrics, data and code, side by side.
 
-    Why two of them differ, `explain-diff` finds out by computing.
+    `explain-diff` recomputes two runs to tell which of these makes them differ.
     """
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs.compare import compare_runs
         from backtest_pipeline.pipeline.runs.query import find_runs
 
-        found = compare_runs(workspace, find_runs(workspace, runs))
+        comparison = compare_runs(workspace, find_runs(workspace, runs))
     if as_json:
-        print_json(_compared_as_json(found))
+        print_json(_compared_as_json(comparison))
         return
-    for letter, run in zip(_LETTERS, found.runs, strict=False):
+    for letter, run in zip(_LETTERS, comparison.runs, strict=False):
         say(f"{letter}  {run.name}, run {run.run_id}")
     for title, differences in (
-        ("Configuration", found.config),
-        ("Data (versions of the features)", found.data),
-        ("Code and environment", found.code),
+        ("Configuration", comparison.config),
+        ("Data (versions of the features)", comparison.data),
+        ("Code and environment", comparison.code),
     ):
         if differences:
-            console.print(rows_table(f"{title}: what differs", _side_by_side(differences)))
+            console.print(rows_table(f"{title}: differences", _side_by_side(differences)))
         else:
             say(f"{title}: equal")
-    console.print(rows_table("Metrics", _side_by_side(found.metrics)))
-    if found.results_are_equal:
-        say("all have the same trades and equity, bit by bit")
+    console.print(rows_table("Metrics", _side_by_side(comparison.metrics)))
+    if comparison.results_are_equal:
+        say("trades and equity are identical, bit for bit")
 
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -179,14 +177,14 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def _side_by_side(differences: Sequence[Compared]) -> list[dict[str, Any]]:
     return [
         {
-            "": found.name,
-            **{letter: _number(v) for letter, v in zip(_LETTERS, found.values, strict=False)},
+            "": difference.name,
+            **{letter: _number(v) for letter, v in zip(_LETTERS, difference.values, strict=False)},
             **{
                 f"{letter} - A": _number(change)
-                for letter, change in list(zip(_LETTERS, found.changes, strict=False))[1:]
+                for letter, change in list(zip(_LETTERS, difference.changes, strict=False))[1:]
             },
         }
-        for found in differences
+        for difference in differences
     ]
 
 
@@ -196,30 +194,28 @@ def _number(value: Any) -> str:
     return f"{value:,.4f}" if isinstance(value, float) else str(value)
 
 
-def _compared_as_json(found: RunComparison) -> dict[str, Any]:
-    parts = {name: getattr(found, name) for name in ("config", "metrics", "data", "code")}
+def _compared_as_json(comparison: RunComparison) -> dict[str, Any]:
+    parts = {name: getattr(comparison, name) for name in ("config", "metrics", "data", "code")}
     return {
-        "runs": [str(run.run_id) for run in found.runs],
-        "results_are_equal": found.results_are_equal,
+        "runs": [str(run.run_id) for run in comparison.runs],
+        "results_are_equal": comparison.results_are_equal,
         **{name: [plain(vars(one)) for one in part] for name, part in parts.items()},
     }
 
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="A run; the beginning of its id will do.")],
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     *,
-    to: Annotated[
-        Path, typer.Option(help="Folder to write to; for a bundle the .zip file to write.")
-    ],
+    to: Annotated[Path, typer.Option(help="Folder to write, or the .zip file of a bundle.")],
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="parquet, csv, or bundle: one file with all that it was made from."
+            "--format", help="parquet, csv, or bundle: one file with its data, code and results."
         ),
     ] = "parquet",
 ) -> None:
-    """Write a run to files: its tables, or a bundle that verifies itself."""
+    """Export a run: its tables, or a self-verifying bundle."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.replay.export import export_as
         from backtest_pipeline.pipeline.runs.query import find_runs
@@ -232,9 +228,9 @@ def export(
 @app.command()
 def pin(
     runs: Runs,
-    note: Annotated[str, typer.Option(help="Why they are kept.")] = "",
+    note: Annotated[str, typer.Option(help="Why the runs are kept.")] = "",
 ) -> None:
-    """Have retention keep runs, however old."""
+    """Pin runs: retention never deletes them."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs import query
 
@@ -257,7 +253,7 @@ def unpin(runs: Runs) -> None:
 @app.command()
 def delete(
     runs: Runs,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete runs with their trades, metrics and files, whatever their age."""
     with open_store() as workspace:

@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.tables.api_keys import ApiKey
 
 app = typer.Typer()
-keys = typer.Typer(help="Keys of the HTTP service.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of the HTTP service: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
 
 @app.command()
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on; default BACKTEST_SERVICE_HOST.")
+        str | None, typer.Option(help="Address to listen on; default: BACKTEST_SERVICE_HOST.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; default BACKTEST_SERVICE_PORT.")
+        int | None, typer.Option(help="Port to listen on; default: BACKTEST_SERVICE_PORT.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Warm processes that compute; else BACKTEST_OPTIMIZER_MAX_CONCURRENCY."),
+        typer.Option(help="Worker processes; default: BACKTEST_OPTIMIZER_MAX_CONCURRENCY."),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Ask nobody for a key; on loopback alone.")
+        bool, typer.Option("--no-auth", help="Require no API key; loopback addresses only.")
     ] = False,
 ) -> None:
     """Serve backtests, jobs and results over HTTP until Ctrl-C or SIGTERM."""
     from backtest_pipeline.service.settings import load_service_settings
 
-    given = {
+    overrides = {
         "service_host": host,
         "service_port": port,
         "optimizer_max_concurrency": workers,
         "service_auth": "off" if no_auth else None,
     }
-    service = load_service_settings(**{k: v for k, v in given.items() if v is not None})
+    service = load_service_settings(**{k: v for k, v in overrides.items() if v is not None})
     with progress_shown() as progress:
         progress("loading", 0, 1)
         from backtest_pipeline.cli.up import ensure_schema
@@ -57,20 +57,20 @@ def serve(
         ensure_schema(settings)
         progress("loading", 1, 1)
     if service.service_auth == "off":
-        console.print("no key is asked for: whoever uses this machine may do everything")
+        console.print("authentication is off: everyone on this machine has full access")
     serve(settings, service)
 
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Option(help="Whom it is for; jobs and runs remember it.")],
+    name: Annotated[str, typer.Option(help="User name, recorded with jobs and runs.")],
     role: Annotated[str, typer.Option(help="viewer (reads) or runner (computes).")] = "viewer",
-    rate: Annotated[int, typer.Option(help="Requests a minute.")] = 600,
+    rate: Annotated[int, typer.Option(help="Requests per minute.")] = 600,
     expires_days: Annotated[
-        float | None, typer.Option(help="Days that it counts; for ever if not given.")
+        float | None, typer.Option(help="Days until it expires; default: never.")
     ] = None,
 ) -> None:
-    """Make a key and print it: it is shown this once, and only its hash is stored."""
+    """Create a key and print it: it is shown only once, and only its hash is stored."""
     from backtest_pipeline.storage.tables.api_keys import create_key
 
     with _store() as database, database.begin() as connection:
@@ -80,7 +80,7 @@ def create(
 
 @keys.command("list")
 def list_all(as_json: AsJson = False) -> None:
-    """Show all keys, without what would let anybody use them."""
+    """List all keys, without their secrets."""
     from backtest_pipeline.storage.tables.api_keys import list_keys
 
     with _store() as database, database.begin() as connection:
@@ -90,19 +90,19 @@ def list_all(as_json: AsJson = False) -> None:
     elif rows:
         console.print(rows_table("Keys", rows))
     else:
-        say("no key yet; backtest-pipeline keys create --name desk --role runner")
+        say("no key yet; `backtest-pipeline keys create --name desk --role runner` makes one")
 
 
 @keys.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `keys list`.")],
 ) -> None:
-    """Let a key count no more, from the next request on."""
+    """Revoke a key: it is refused from the next request on."""
     from backtest_pipeline.storage.tables.api_keys import revoke_key
 
     with _store() as database, database.begin() as connection:
         key = revoke_key(connection, key_id)
-    say(f"{key.key_id} ({key.name}) counts no more")
+    say(f"{key.key_id} ({key.name}) is revoked")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from backtest_pipeline.cli.console import progress_shown
 from backtest_pipeline.market.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from backtest_pipeline.cli.options import Typed
+    from backtest_pipeline.cli.options import SpecOptions
     from backtest_pipeline.pipeline.specs import SpecModel
     from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline.storage.settings import Settings
@@ -20,7 +20,7 @@ S = TypeVar("S", bound="SpecModel")
 
 @contextmanager
 def open_store() -> Iterator[Workspace]:
-    """The open store, migrated, that shows its progress."""
+    """The migrated store, open, with its progress shown on stderr."""
     with progress_shown() as progress:
         progress("loading", 0, 1)
         from backtest_pipeline.cli.up import ensure_schema
@@ -35,34 +35,36 @@ def open_store() -> Iterator[Workspace]:
 
 
 @contextmanager
-def opened_for(typed: Typed[S], signal: str | None) -> Iterator[tuple[Workspace, Settings, S]]:
-    """The open store, the settings, and the spec that was typed.
+def open_store_for(
+    options: SpecOptions[S], signal: str | None
+) -> Iterator[tuple[Workspace, Settings, S]]:
+    """The open store, the settings, and the validated spec.
 
     Args:
-        typed: what was typed of it.
-        signal: the short way to name a strategy or a preset, if given.
+        options: the command's values for the fields of the spec.
+        signal: `--signal`, the shorthand for a strategy or a preset.
 
     Raises:
-        InvalidInput: for a spec that makes no sense, before anything is opened where it shows.
+        InvalidInput: for a spec that makes no sense; without `signal`, before the store is opened.
     """
-    wanted = None if signal else typed.spec()
+    spec = None if signal else options.spec()
     with open_store() as workspace:
         from backtest_pipeline.storage.settings import load_settings
 
-        yield workspace, load_settings(), wanted or _named(workspace, typed, signal or "")
+        yield workspace, load_settings(), spec or _spec_of_signal(workspace, options, signal or "")
 
 
-def _named(workspace: Workspace, typed: Typed[S], signal: str) -> S:
+def _spec_of_signal(workspace: Workspace, options: SpecOptions[S], signal: str) -> S:
     from backtest_pipeline.storage.tables.dimensions import active_signals
     from backtest_pipeline.strategies.registry import named
 
-    if typed.options.get("strategy") or typed.options.get("preset"):
-        raise InvalidInput("--signal is short for --strategy or --preset: give one of them")
+    if options.values.get("strategy") or options.values.get("preset"):
+        raise InvalidInput("--signal is short for --strategy or --preset: give only one of them")
     with workspace.database.begin() as connection:
         presets = {preset.name: preset for preset in active_signals(connection)}
-    found = named(signal, presets)
-    if found.preset and "preset" in typed.kind.model_fields:
-        return typed.adding(preset=found.preset).spec()
-    # Where parameters are chosen, those of a preset do not count.
-    strategy = presets[found.preset].strategy if found.preset else found.strategy
-    return typed.adding(strategy=strategy).spec()
+    match = named(signal, presets)
+    if match.preset and "preset" in options.kind.model_fields:
+        return options.updated(preset=match.preset).spec()
+    # Walk-forwards choose the parameters themselves: of a preset only the strategy counts.
+    strategy = presets[match.preset].strategy if match.preset else match.strategy
+    return options.updated(strategy=strategy).spec()

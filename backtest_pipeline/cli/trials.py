@@ -20,7 +20,7 @@ def trials(
     tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
     as_json: AsJson = False,
 ) -> None:
-    """Count what was tried on one asset, and deflate its runs' Sharpe ratios by it anew."""
+    """Count the trials on one asset and timeframe, and deflate its runs' Sharpe ratios by them."""
     with open_store() as workspace:
         from backtest_pipeline.market.errors import UnknownName
         from backtest_pipeline.market.partitions import Partition
@@ -38,18 +38,18 @@ def trials(
         with workspace.database.begin() as connection:
             runs = current_runs(connection, timeframes=[tf], symbols=[asset])
     if not families:
-        fail(f"{partition}: nothing was tried yet; see refresh, run and explore")
+        fail(f"{partition}: no trials yet; `refresh`, `run` and `explore` make some")
     counts = [
         {"strategy": name, "trials": of.n_trials, "effective trials": of.n_effective}
         for name, of in families.items()
     ]
     names = ("sharpe", "psr", "dsr", "dsr_effective")
-    weighed = [
+    deflated = [
         {"signal": run["signal_name"], **{name: run[name] for name in names}} for run in runs
     ]
     if as_json:
-        print_json({"asset": asset, "timeframe": tf, "families": counts, "runs": weighed})
+        print_json({"asset": asset, "timeframe": tf, "families": counts, "runs": deflated})
         return
-    console.print(rows_table(f"tried on {partition}", counts))
-    if weighed:
-        console.print(rows_table("the runs of the last refresh, deflated by them", weighed))
+    console.print(rows_table(f"Trials on {partition}", counts))
+    if deflated:
+        console.print(rows_table("Current runs, deflated by these trials", deflated))

@@ -73,7 +73,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
 ) -> None:
-    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C ends all."""
+    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all."""
     with progress_shown() as progress:
         progress("store", 0, 1)
         from backtest_pipeline.defs.instance import dagster_environment, open_instance
@@ -85,10 +85,10 @@ def up(
 
         settings = load_settings()
         ensure_schema(settings)
-        offered = offered_assets(settings, SourceResource())
+        assets = offered_assets(settings, SourceResource())
         database = open_database(settings)
         with open_instance(settings, database) as instance:
-            register_partitions(instance, offered)
+            register_partitions(instance, assets)
         environment = {**os.environ, **dagster_environment(settings, database)}
         database.close()
         progress("store", 1, 1)
@@ -96,7 +96,7 @@ def up(
         *(sys.executable, "-m", "dagster", "dev"),
         *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),
     ]
-    console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C ends everything)", highlight=False)
+    console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C stops everything)", highlight=False)
     # Dagster copies how SIGINT is handled to its children: from a shell that ignores SIGINT
     # (a background job) they could then only be killed.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,7 +115,7 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        console.print("Dagster did not stop in time and is killed")
+        console.print(f"Dagster did not stop within {_STOP_SECONDS} s and was killed")
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return 0

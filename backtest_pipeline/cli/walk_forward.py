@@ -14,12 +14,12 @@ from backtest_pipeline.cli.options import (
     Bars,
     FullRebuild,
     Signal,
-    Typed,
+    SpecOptions,
     of_spec,
     with_ranges,
 )
 from backtest_pipeline.cli.run import table_row
-from backtest_pipeline.cli.store import opened_for
+from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import WalkForwardSpec
 
 if TYPE_CHECKING:
@@ -38,35 +38,35 @@ def walk_forward(
     *,
     context: typer.Context,
     signal: Signal = None,
-    typed: Typed[WalkForwardSpec],
+    options: SpecOptions[WalkForwardSpec],
     bars: Bars = None,
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show the folds."),
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose parameters on training windows, test each choice on the bars after, store all folds.
+    """Choose parameters on training windows, trade each choice on the test window that follows.
 
-    The values to choose from are options with a range: --fast 5:50:5 --slow 20,50,200. A
-    parameter that is not given takes a range of its own.
+    Give parameters as ranges: --fast 5:50:5 --slow 20,50,200. Parameters left out use the
+    strategy's default grid.
     """
-    ranged = with_ranges(typed, context.args)
-    with opened_for(ranged, signal) as (workspace, settings, wanted):
+    ranged = with_ranges(options, context.args)
+    with open_store_for(ranged, signal) as (workspace, settings, spec):
         from backtest_pipeline.pipeline.execution import execute, prepare, source_for
         from backtest_pipeline.pipeline.results import WalkForwardResult
 
-        named, found = str(bars or ""), None
-        if wanted.max_combinations is not None:
-            most = max(wanted.max_combinations, settings.optimizer_max_combinations)
-            settings = settings.model_copy(update={"optimizer_max_combinations": most})
+        source_name, result = str(bars or ""), None
+        if spec.max_combinations is not None:
+            limit = max(spec.max_combinations, settings.optimizer_max_combinations)
+            settings = settings.model_copy(update={"optimizer_max_combinations": limit})
         if dry_run:
-            source = source_for(workspace, settings, wanted, named)
-            prepared = prepare(workspace, settings, wanted, source, rebuild=full_rebuild)
+            source = source_for(workspace, settings, spec, source_name)
+            prepared = prepare(workspace, settings, spec, source, rebuild=full_rebuild)
         else:
             prepared = None
-            found = execute(workspace, settings, wanted, bars=named, rebuild=full_rebuild)
-            assert isinstance(found, WalkForwardResult)  # noqa: S101  (it has no other)
-    if found is not None:
-        print_json(found.model_dump(mode="json")) if as_json else _show(found)
+            result = execute(workspace, settings, spec, bars=source_name, rebuild=full_rebuild)
+            assert isinstance(result, WalkForwardResult)  # noqa: S101  (it has no other)
+    if result is not None:
+        print_json(result.model_dump(mode="json")) if as_json else _show(result)
     elif prepared is not None:
         print_json(_planned(prepared)) if as_json else _show_folds(prepared)
 
@@ -99,13 +99,13 @@ def _show_folds(prepared: Prepared) -> None:
     )
     for window in prepared.left_out:
         say(
-            f"left out: the test from {window.test_start:%Y-%m-%d}, for bars in "
-            f"{window.train_filled:.0%} of its training window and {window.test_filled:.0%} of its "
-            "own"
+            f"left out: test window from {window.test_start:%Y-%m-%d}; bars fill "
+            f"{window.train_filled:.0%} of its training window and {window.test_filled:.0%} of the "
+            "test"
         )
 
 
-def _show(found: WalkForwardResult) -> None:
+def _show(result: WalkForwardResult) -> None:
     from backtest_pipeline.pipeline.runs.summary import rounded
 
     folds = [
@@ -118,37 +118,38 @@ def _show(found: WalkForwardResult) -> None:
             "test_return": rounded(fold.test["total_return"]),
             "test_trades": rounded(fold.test["trade_count"]),
         }
-        for fold in found.folds
+        for fold in result.folds
     ]
-    tried = max(fold.n_combinations for fold in found.folds)
+    tried = max(fold.n_combinations for fold in result.folds)
     console.print(rows_table(f"{len(folds)} folds, {tried:,} combinations each", folds))
-    console.print(rows_table(f"out of sample: run {found.run_id}", [table_row(found)]))
-    for note in found.notes:
+    console.print(rows_table(f"Out of sample: run {result.run_id}", [table_row(result)]))
+    for note in result.notes:
         say(note)
-    say(_verdict(found))
-    say("folds: table walk_forward_folds; run, trades, metrics as of any run, split walk_forward")
+    say(_verdict(result))
+    say("folds: table walk_forward_folds; the out-of-sample run has split = walk_forward")
 
 
 def _in_words(params: Mapping[str, Any] | None) -> str:
     if params is None:
-        return "nothing: the objective is undefined for all"
+        return "none: the objective is undefined for all combinations"
     return ", ".join(f"{name} {value:g}" for name, value in params.items())
 
 
-def _verdict(found: WalkForwardResult) -> str:
-    judged = f"{found.n_judged} of {found.n_folds} folds"
-    if found.efficiency is None:
-        return f"verdict: undefined, for {found.reason} ({judged})"
-    why = f", for {found.reason}" if found.reason else ""
-    told = (
-        f"verdict: {found.verdict}{why}: efficiency {found.efficiency:.2f}, threshold "
-        f"{found.threshold:g}; mean Sharpe {found.train_sharpe:.2f} in training, "
-        f"{found.test_sharpe:.2f} out of sample ({judged})"
+def _verdict(result: WalkForwardResult) -> str:
+    judged = f"{result.n_judged} of {result.n_folds} folds judged"
+    if result.efficiency is None:
+        return f"verdict: undefined: {result.reason} ({judged})"
+    parts = [f"verdict: {result.verdict}" + (f": {result.reason}" if result.reason else "")]
+    if "efficiency" not in (result.reason or ""):
+        parts.append(f"efficiency {result.efficiency:.2f} (threshold {result.threshold:g})")
+    parts.append(
+        f"mean Sharpe {result.train_sharpe:.2f} in training, {result.test_sharpe:.2f} out of "
+        f"sample ({judged})"
     )
-    known = found.significance
-    if known["dsr"] is None:
-        return told
-    return (
-        f"{told}; probability of a Sharpe ratio above zero out of sample "
-        f"{found.metrics['psr']:.0%}, deflated {known['dsr']:.0%} ({known['n_trials']:,.0f} trials)"
-    )
+    known = result.significance
+    if known["dsr"] is not None:
+        parts.append(
+            f"out of sample, probabilistic Sharpe ratio {result.metrics['psr']:.0%}, deflated "
+            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} trials)"
+        )
+    return "; ".join(parts)

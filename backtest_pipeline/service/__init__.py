@@ -1,5 +1,5 @@
-"""HTTP only: routes, authentication, limits, problems. What a route does is a use case below.
+"""The HTTP service: routes, authentication, limits, problems. Each route calls a use case.
 
-Nothing here computes, and nothing here is remembered between requests but what costs time to
-open (connections, warm workers): every answer comes from the store.
+Nothing is computed here, and between requests only connections and warm workers are kept: every
+response comes from the store.
 """

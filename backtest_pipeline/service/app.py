@@ -1,4 +1,4 @@
-"""The application: what is open while it runs, and which routes lead where."""
+"""The FastAPI application: its lifespan, routes and middleware."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
-from backtest_pipeline.service.description import described
-from backtest_pipeline.service.job_events import Watching
-from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
-from backtest_pipeline.service.middleware import Requests
+from backtest_pipeline.service.authentication import Authenticator, MetricsReader
+from backtest_pipeline.service.description import openapi_schema
+from backtest_pipeline.service.job_events import JobEvents
+from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddleware
+from backtest_pipeline.service.middleware import RequestMiddleware
 from backtest_pipeline.service.pool import Pool
-from backtest_pipeline.service.problem_handlers import answer_with_problems
+from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.routes import routers
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
-# A handler holds one connection at a time, and so many the store's engine opens without waiting.
+# A handler holds one connection at a time; the store's pool has this many.
 _THREADS = 12
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def build_app(settings: Settings | None = None, service: ServiceSettings | None = None) -> FastAPI:
-    """The application, not yet open: its lifespan opens the store and the workers, and ends both.
+    """The application; its lifespan opens and closes the store and the workers.
 
     Args:
-        settings: where the data lives; of the environment where None.
-        service: how to serve; of the environment where None.
+        settings: settings of the store; None reads the environment.
+        service: settings of the service; None reads the environment.
     """
     settings = settings or load_settings()
     service = service or load_service_settings()
@@ -53,8 +53,8 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
             try:
                 await pool.start()
                 app.state.workspace, app.state.pool = workspace, pool
-                app.state.doorkeeper = Doorkeeper(service, workspace.database)
-                app.state.watching = Watching(workspace, app.state.stopping)
+                app.state.authenticator = Authenticator(service, workspace.database)
+                app.state.job_events = JobEvents(workspace, app.state.stopping)
                 _log.info("ready: %s workers are warm", pool.size)
                 yield
             finally:
@@ -65,15 +65,15 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
         version=version("backtest-pipeline"),
         summary="Trusted backtests over HTTP.",
         lifespan=lifespan,
-        # The pages that explore an API load their scripts from elsewhere, and would run them with
-        # the reader's key.
+        # FastAPI's documentation pages load scripts from a CDN, which would run with the reader's
+        # key.
         docs_url=None,
         redoc_url=None,
     )
     app.state.settings, app.state.service = settings, service
     app.state.stopping = Event()
-    app.openapi = lambda: described(app)
-    answer_with_problems(app)
+    app.openapi = lambda: openapi_schema(app)
+    install_problem_handlers(app)
     for router in routers():
         app.include_router(router)
     metrics = Metrics(lambda: app.state.workspace, lambda: app.state.pool)
@@ -86,10 +86,10 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After"],
         )
-    app.add_middleware(Measured, metrics=metrics)
-    # Without keys, a page that calls itself localhost (DNS rebinding) must not get in either.
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    # Without authentication, check the Host header against DNS rebinding.
     app.add_middleware(
-        Requests,
+        RequestMiddleware,
         most_bytes=service.service_body_bytes,
         hosts=_LOCAL_NAMES if service.service_auth == "off" else (),
     )

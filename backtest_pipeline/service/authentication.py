@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: API keys of ours, or tokens of an OpenID provider."""
+"""Authentication and roles: our API keys, or tokens of an OpenID provider."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from backtest_pipeline.service.oidc import Provider
+from backtest_pipeline.service.oidc import OidcProvider
 from backtest_pipeline.service.problems import Problem
-from backtest_pipeline.service.rate_limits import Rates
+from backtest_pipeline.service.rate_limits import RateLimiter
 from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.api_keys import PREFIX, Role, find_key
 
 _SUBJECT = re.compile(r"[\x20-\x7e]{1,200}")
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="bearer", description="An API key, or a token of the provider."
+    auto_error=False, scheme_name="bearer", description="An API key, or an OpenID token."
 )
 _header = APIKeyHeader(
     name="X-API-Key", auto_error=False, scheme_name="api_key", description="An API key."
@@ -28,13 +28,13 @@ _header = APIKeyHeader(
 
 @dataclass(frozen=True)
 class User:
-    """Who asks.
+    """The user of a request.
 
     Attributes:
-        name: what jobs and runs remember: the name of the key, `oidc:<sub>`, or `local`.
-        role: a `viewer` reads, a `runner` computes besides.
-        counted_as: whose requests are counted together.
-        rate_per_minute: requests that it may make.
+        name: recorded with jobs and runs: the name of the key, `oidc:<sub>`, or `local`.
+        role: a `viewer` reads; a `runner` also computes.
+        counted_as: key of the rate limit.
+        rate_per_minute: requests allowed per minute.
     """
 
     name: str
@@ -43,25 +43,25 @@ class User:
     rate_per_minute: int
 
 
-class Doorkeeper:
-    """Finds out who the caller is."""
+class Authenticator:
+    """Authenticates requests and counts them against rate limits."""
 
     def __init__(self, settings: ServiceSettings, database: Database) -> None:
         self._settings, self._database = settings, database
-        self._rates = Rates(settings.service_failures_per_minute)
-        self._provider = Provider(settings) if settings.oidc_issuer else None
+        self._rates = RateLimiter(settings.service_failures_per_minute)
+        self._provider = OidcProvider(settings) if settings.oidc_issuer else None
 
-    def admitted(self, request: Request, presented: str | None) -> User:
-        """The user of a request that is within their rate.
+    def authenticate(self, request: Request, presented: str | None) -> User:
+        """The user of a request, within their rate limit.
 
         Raises:
-            Problem: UNAUTHORIZED, RATE_LIMITED, or what the provider's absence means.
+            Problem: UNAUTHORIZED, RATE_LIMITED, FORBIDDEN or IDENTITY_UNAVAILABLE.
         """
         address = request.client.host if request.client else ""
         user = self._user(presented, address)
         request.state.user = user.name
         request.state.headers.update(
-            self._rates.require_request(user.counted_as, user.rate_per_minute)
+            self._rates.count_request(user.counted_as, user.rate_per_minute)
         )
         return user
 
@@ -75,9 +75,9 @@ class Doorkeeper:
             return self._of_key(presented) or self._of_token(presented, rate)
         except Problem as problem:
             if problem.code == "UNAUTHORIZED":
-                # Who shares an address with somebody who guesses is not kept out with them.
-                self._rates.require_few_failures(address)
-                self._rates.failed(address)
+                # Only failures count: valid keys from the same address still work.
+                self._rates.check_failures(address)
+                self._rates.count_failure(address)
             raise
 
     def _of_key(self, presented: str) -> User | None:
@@ -91,17 +91,17 @@ class Doorkeeper:
 
     def _of_token(self, presented: str, rate: int) -> User:
         if self._provider is None:
-            raise _unauthorized(f"this is no API key: those begin with {PREFIX}")
-        claims = self._provider.verified(presented)
+            raise _unauthorized(f"this is not an API key: those begin with {PREFIX}")
+        claims = self._provider.verify(presented)
         roles = self._provider.roles(claims)
         if not _SUBJECT.fullmatch(claims["sub"]):
-            raise _unauthorized("the token's subject is no name that can be remembered")
+            raise _unauthorized("the token's subject must be 1 to 200 printable ASCII characters")
         name = f"oidc:{claims['sub']}"
         if self._settings.oidc_runner_role in roles:
             return User(name, "runner", name, rate)
         if self._settings.oidc_viewer_role in roles:
             return User(name, "viewer", name, rate)
-        raise Problem("FORBIDDEN", "the token gives its subject no role here")
+        raise Problem("FORBIDDEN", "the token has neither the viewer nor the runner role")
 
 
 def _unauthorized(why: str) -> Problem:
@@ -115,14 +115,14 @@ def _viewer(
 ) -> User:
     presented = bearer.credentials if bearer else key
     if bearer and key and bearer.credentials != key:
-        raise _unauthorized("Authorization and X-API-Key name two users")
-    doorkeeper: Doorkeeper = request.app.state.doorkeeper
-    return doorkeeper.admitted(request, presented)
+        raise _unauthorized("Authorization and X-API-Key differ; send only one of them")
+    authenticator: Authenticator = request.app.state.authenticator
+    return authenticator.authenticate(request, presented)
 
 
 def _runner(user: Annotated[User, Depends(_viewer)]) -> User:
     if user.role != "runner":
-        raise Problem("FORBIDDEN", f"{user.name} may read; a runner may do this")
+        raise Problem("FORBIDDEN", f"{user.name} is a viewer; this needs the role runner")
     return user
 
 
@@ -131,13 +131,10 @@ def _reads_metrics(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     key: Annotated[str | None, Security(_header)],
 ) -> None:
-    """Prometheus on this machine needs no key, and elsewhere its token, or a key, does.
-
-    What comes through a proxy is not from here.
-    """
+    """On loopback Prometheus needs no key; from elsewhere, or through a proxy, a token or a key."""
     service: ServiceSettings = request.app.state.service
     token = service.service_metrics_token
-    # Compared here, as a key of ours is looked up in the store: metrics tell when that is away.
+    # Not looked up in the store: metrics have to report when that is down.
     if token and bearer and _same(bearer.credentials, token.get_secret_value()):
         return
     forwarded = "forwarded" in request.headers or "x-forwarded-for" in request.headers

@@ -10,14 +10,14 @@ from fastapi.openapi.utils import get_openapi
 from backtest_pipeline.service.problems import ProblemBody
 
 
-def described(app: FastAPI) -> dict[str, Any]:
-    """The description of an application's routes and of what they answer, problems included."""
+def openapi_schema(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of an application, problems included."""
     if app.openapi_schema is None:
-        found = get_openapi(
+        schema = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
         problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = found["components"]["schemas"]
+        schemas = schema["components"]["schemas"]
         schemas.update({**problem.pop("$defs"), "Problem": problem})
-        app.openapi_schema = found
+        app.openapi_schema = schema
     return app.openapi_schema

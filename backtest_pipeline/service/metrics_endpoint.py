@@ -1,8 +1,8 @@
-"""`/metrics`: what the store counts, the jobs that wait, and what this process serves.
+"""`/metrics`: counters of the store, the job queue, and this process.
 
-Numbers of the store are the same whichever process is asked, so that dashboards take their
-maximum over instances. Those of this process (`http_*`, `process_*`, `backtest_pool_*`) are its
-own, and remain where the store is away: then `backtest_store_up` is 0.
+Store numbers are the same in every process, so dashboards take their maximum over instances. Those
+of this process (`http_*`, `process_*`, `backtest_pool_*`) are its own, and are still reported when
+the store is down: then `backtest_store_up` is 0.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ _JOB_STATES = ("pending", "running", "completed", "failed", "cancelled")
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _NO_ROUTE = "unmatched"
 _SCRAPE_S = 4.0  # Prometheus gives a scrape ten seconds
-_MOST_ZEROS = 64  # series that are told before anything was counted, so that a rise is seen
+_MOST_ZEROS = 64  # most series to report as 0 before their first count, so that a rise is seen
 _DONE = ("stored", "unchanged")
 
 _log = logging.getLogger(__name__)
-# Threads of its own: metrics are wanted most when all others are taken.
+# Separate threads: metrics matter most when all others are busy.
 _threads = anyio.CapacityLimiter(2)
 
 
 class Load(Protocol):
-    """What a pool of workers has to do."""
+    """The load of a worker pool."""
 
     @property
     def size(self) -> int:
@@ -81,40 +81,39 @@ class Load(Protocol):
 class Metrics:
     """The metrics of one process of the service.
 
-    `router` has the route, and `app.add_middleware(Measured, metrics=metrics)` measures requests.
-    When the application ends, the router waits for the threads that use the store: what includes
-    it closes the store after that.
+    `router` has the route; `app.add_middleware(MetricsMiddleware, metrics=metrics)` measures
+    requests. On shutdown the router waits for the threads that use the store; close it after that.
     """
 
     def __init__(
         self, workspace: Callable[[], Workspace], load: Callable[[], Load] | None = None
     ) -> None:
-        """Nothing is asked yet.
+        """Register the metrics; nothing is read yet.
 
         Args:
-            workspace: the open store; asked at each scrape, and may raise a BacktestError.
-            load: the workers; None where this process has none.
+            workspace: returns the open store at each scrape; may raise a BacktestError.
+            load: returns the worker pool; None if this process has none.
         """
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "http_requests_total",
-            "Requests that were answered",
+            "Requests with a response",
             ("route", "method", "status"),
             registry=self.registry,
         )
         self.seconds = Histogram(
             "http_request_duration_seconds",
-            "Seconds until a request was answered; of a stream of events until it began",
+            "Seconds until the end of the response; for event streams, until its start",
             ("route", "method"),
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "http_requests_in_flight", "Requests that are being answered", registry=self.registry
+            "http_requests_in_flight", "Requests being processed", registry=self.registry
         )
         if load is not None:
-            self._tell_load(load)
+            self._add_pool_gauges(load)
         self._store = _StoreCollector(workspace)
         self.registry.register(self._store)
         self.router = APIRouter(lifespan=self._threads_of_an_app)
@@ -122,14 +121,14 @@ class Metrics:
             "/metrics", self._scrape, methods=["GET"], response_class=Response, tags=["operations"]
         )
 
-    def _tell_load(self, load: Callable[[], Load]) -> None:
-        def told(name: str, about: str, read: Callable[[Load], int]) -> None:
+    def _add_pool_gauges(self, load: Callable[[], Load]) -> None:
+        def add(name: str, about: str, read: Callable[[Load], int]) -> None:
             gauge = Gauge(f"backtest_pool_{name}", about, registry=self.registry)
             gauge.set_function(lambda: read(load()))
 
-        told("workers", "Worker processes", lambda pool: pool.size)
-        told("busy", "Workers that compute", lambda pool: pool.inside - pool.waiting)
-        told("waiting", "Requests that wait for a worker", lambda pool: pool.waiting)
+        add("workers", "Worker processes", lambda pool: pool.size)
+        add("busy", "Busy workers", lambda pool: pool.inside - pool.waiting)
+        add("waiting", "Requests waiting for a worker", lambda pool: pool.waiting)
 
     @asynccontextmanager
     async def _threads_of_an_app(self, _: object) -> AsyncIterator[None]:
@@ -144,8 +143,8 @@ class Metrics:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-class Measured:
-    """ASGI middleware that counts requests by the route that they matched."""
+class MetricsMiddleware:
+    """ASGI middleware that counts and times requests by route."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -156,7 +155,7 @@ class Measured:
             return
         began, status, streamed = time.perf_counter(), 500, None
 
-        async def watched(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -168,10 +167,10 @@ class Measured:
 
         try:
             with self._metrics.in_flight.track_inprogress():
-                await self._app(scope, receive, watched)
+                await self._app(scope, receive, send_and_note)
         finally:
             seconds = time.perf_counter() - began if streamed is None else streamed
-            # The path as it was declared: one with an id in it would be a series of its own.
+            # The path as declared: each id in a path would be a series of its own.
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
             method = scope["method"] if scope["method"] in _METHODS else OTHER
             self._metrics.requests.labels(route, method, str(status)).inc()
@@ -179,10 +178,10 @@ class Measured:
 
 
 class _StoreCollector(Collector):
-    """Reads the store at each scrape, and has its size measured where that is long ago.
+    """Reads the store at each scrape, and measures its size from time to time.
 
-    Both happen in threads of their own: a database that neither answers nor refuses costs a scrape
-    some seconds and no more, and is not asked again before it has.
+    Both run in separate threads: a database that hangs delays a scrape by a few seconds, and is not
+    read again before it has responded.
     """
 
     def __init__(self, workspace: Callable[[], Workspace]) -> None:
@@ -194,7 +193,7 @@ class _StoreCollector(Collector):
         self._given_up = Event()
 
     def close(self) -> None:
-        """Return when no thread uses the store; for good, as that is closed next."""
+        """Stop reading the store and wait for the threads that use it."""
         self._given_up.set()
         for threads in (self._reader, self._measurer):
             threads.shutdown(cancel_futures=True)
@@ -202,8 +201,8 @@ class _StoreCollector(Collector):
     def collect(self) -> Iterator[Family]:
         try:
             counts, queue = self._read()
-        except Exception as error:  # whatever it is, the rest is told, and an alert sees the 0
-            _log.error("the store is not part of this scrape: %s", str(error) or "it took too long")
+        except Exception as error:  # the other metrics are still reported, and an alert sees the 0
+            _log.error("scrape without the store: %s", str(error) or "it took too long")
             yield _gauge("backtest_store_up", _UP, [((), 0.0)])
             return
         yield _gauge("backtest_store_up", _UP, [((), 1.0)])
@@ -223,7 +222,7 @@ class _StoreCollector(Collector):
             self._measuring = self._measurer.submit(_measure, self._workspace, self._given_up)
 
 
-_UP = "Whether the store answered this scrape"
+_UP = "1 if the store could be read at this scrape"
 
 
 def _read_store(workspace: Callable[[], Workspace]) -> tuple[list[Count], Queue]:
@@ -250,11 +249,11 @@ def _of_store(counts: Sequence[Count]) -> Iterator[Family]:
     yield _last_successes(counts)
 
 
-def _plain(metric: StoreMetric, found: dict[tuple[tuple[str, str], ...], float]) -> Family:
+def _plain(metric: StoreMetric, values: dict[tuple[tuple[str, str], ...], float]) -> Family:
     names = sorted(metric.labels)
     zeros = list(product(*((*metric.labels[name], OTHER) for name in names)))
     samples = dict.fromkeys(zeros if len(zeros) <= _MOST_ZEROS else (), 0.0)
-    samples |= {tuple(value for _, value in labels): n for labels, n in found.items()}
+    samples |= {tuple(value for _, value in labels): n for labels, n in values.items()}
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=names)
     for labels, value in samples.items():
@@ -266,8 +265,8 @@ def _histogram(
     metric: StoreMetric, values: dict[str, dict[tuple[tuple[str, str], ...], float]]
 ) -> Family:
     bounds = [*map(str, metric.buckets), INFINITE]
-    found = {labels[0][1]: n for labels, n in values[f"{metric.name}_bucket"].items()}
-    up_to = accumulate(found.get(bound, 0.0) for bound in bounds)
+    counts = {labels[0][1]: n for labels, n in values[f"{metric.name}_bucket"].items()}
+    up_to = accumulate(counts.get(bound, 0.0) for bound in bounds)
     family = HistogramMetricFamily(metric.name, metric.help)
     family.add_metric(
         (), list(zip(bounds, up_to, strict=True)), values[f"{metric.name}_sum"].get((), 0.0)
@@ -285,22 +284,22 @@ def _last_successes(counts: Sequence[Count]) -> Family:
             kind = "refresh" if labels["status"] in _DONE else None
         if kind is not None:
             last[kind] = max(last.get(kind, 0.0), count.updated_at.timestamp())
-    about = "When something of a kind last ended well; of one that never did there is none"
+    about = "When a computation of this kind last succeeded; absent if none has"
     samples = [((kind,), at) for kind, at in sorted(last.items())]
     return _gauge("backtest_last_success_timestamp_seconds", about, samples, ("kind",))
 
 
 def _of_jobs(queue: Queue) -> Iterator[Family]:
     by_status = [((status,), float(queue.by_status.get(status, 0))) for status in _JOB_STATES]
-    yield _gauge("backtest_jobs", "Jobs that there are, by status", by_status, ("status",))
+    yield _gauge("backtest_jobs", "Jobs by status", by_status, ("status",))
     yield _gauge(
         "backtest_jobs_oldest_pending_seconds",
-        "Seconds since the oldest pending job was asked for",
+        "Seconds since the oldest pending job was submitted",
         [((), queue.oldest_pending_s)],
     )
     yield _gauge(
         "backtest_leases_expired",
-        "Running jobs whose worker was not heard of in time",
+        "Running jobs whose worker missed its heartbeat",
         [((), float(queue.expired_leases))],
     )
 

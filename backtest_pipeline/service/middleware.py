@@ -1,7 +1,7 @@
-"""What every request has: an id, headers that keep browsers careful, and an answer.
+"""Outermost middleware: request ids, security headers, body limits and unexpected errors.
 
-This is the outermost part of the application: an error that nothing below understood becomes a
-problem here, is logged once with its traceback, and tells the client nothing but its request id.
+An error that nothing below handles becomes a problem here: it is logged once with its traceback,
+and the client sees only the request id.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REQUEST_ID = "X-Request-ID"
 
 _log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CAREFUL = {
+_SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -33,16 +33,16 @@ _CAREFUL = {
 }
 
 
-class Requests:
-    """ASGI middleware around everything else."""
+class RequestMiddleware:
+    """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, most_bytes: int, hosts: Sequence[str] = ()) -> None:
-        """Around an application.
+        """Wrap an application.
 
         Args:
-            app: it.
-            most_bytes: of a body; one that is longer is refused, also where it does not say so.
-            hosts: names that a request may call this machine; any where there are none.
+            app: the application.
+            most_bytes: longest body, whatever its Content-Length says.
+            hosts: allowed names in the Host header; empty allows any.
         """
         self._app, self._most_bytes, self._hosts = app, most_bytes, frozenset(hosts)
 
@@ -54,7 +54,7 @@ class Requests:
         with about(request=one.identity):
             try:
                 if self._hosts and _host(one.headers.get("host", "")) not in self._hosts:
-                    raise Problem("FORBIDDEN", "this service answers to the name localhost alone")
+                    raise Problem("FORBIDDEN", "without authentication, use the host localhost")
                 one.require_announced_length()
                 await self._app(scope, one.receive, one.send)
             except Exception as error:
@@ -63,14 +63,14 @@ class Requests:
                     _log.exception("%s was not answered", one.line)
                 if one.status:
                     raise  # the connection ends: half an answer must not look like a whole one
-                refused = problem_response(failure.problem(), scope["path"], one.identity)
-                await refused(scope, receive, one.send)
+                response = problem_response(failure.problem(), scope["path"], one.identity)
+                await response(scope, receive, one.send)
             finally:
-                one.tell()
+                one.log()
 
 
 class _Request:
-    """One request: its id and how far it is."""
+    """One request: its id, its response headers and its log line."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, most_bytes: int) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -89,7 +89,7 @@ class _Request:
         return f"{self._scope['method']} {path.decode('ascii', 'backslashreplace')}"
 
     def require_announced_length(self) -> None:
-        """Raises a Problem for a body that says itself that it is too long."""
+        """Raise a Problem if Content-Length is above the limit."""
         announced = self.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._most_bytes:
             raise Problem("PAYLOAD_TOO_LARGE", self._too_large)
@@ -104,21 +104,21 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            found = MutableHeaders(scope=message)
-            found[REQUEST_ID] = self.identity
-            for name, value in {**_CAREFUL, **self._added}.items():
-                found.setdefault(name, value)
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID] = self.identity
+            for name, value in {**_SECURITY_HEADERS, **self._added}.items():
+                headers.setdefault(name, value)
         await self._send(message)
 
-    def tell(self) -> None:
-        """One line of the log."""
+    def log(self) -> None:
+        """Write the log line of the request."""
         took_ms = (time.perf_counter() - self._since) * 1e3
         user = self._scope["state"].get("user", "nobody")
         _log.info("%s %s for %s in %.0f ms", self.line, self.status, user, took_ms)
 
     @property
     def _too_large(self) -> str:
-        return f"a body has {self._most_bytes:,} bytes at most"
+        return f"the body is longer than {self._most_bytes:,} bytes"
 
 
 def _host(header: str) -> str:

@@ -1,7 +1,7 @@
-"""Bearer tokens of an OpenID provider: signed by its keys, for us, now.
+"""Bearer tokens of an OpenID provider: verified signature, issuer, audience and expiry.
 
-The provider's discovery document names its keys; both are kept, and read again at most every
-`_FLOOR_S` seconds, whatever key a token claims and however often the provider fails to answer.
+The provider's discovery document names its keys; both are cached, and fetched at most every
+`_FLOOR_S` seconds, whatever key a token claims and however often the provider fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEYS_LIVE_S = 3600
 _LONGEST_TOKEN = 8_192
 
 
-class Provider:
+class OidcProvider:
     """One OpenID provider."""
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -38,19 +38,19 @@ class Provider:
         self._keys: jwt.PyJWKClient | None = None
         self._failed_at = float("-inf")
 
-    def verified(self, token: str) -> Mapping[str, Any]:
+    def verify(self, token: str) -> Mapping[str, Any]:
         """The claims of a token that the provider signed for this service.
 
         Raises:
-            Problem: UNAUTHORIZED for any other token; IDENTITY_UNAVAILABLE where the provider
-                would have to be asked and does not answer.
+            Problem: UNAUTHORIZED for any other token; IDENTITY_UNAVAILABLE if the provider's keys
+                are needed and it does not respond.
         """
         if len(token) > _LONGEST_TOKEN:
             raise _unauthorized("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in _ALGORITHMS:
-                raise _unauthorized(f"tokens are signed with {' or '.join(_ALGORITHMS)}")
+                raise _unauthorized(f"the token must be signed with {' or '.join(_ALGORITHMS)}")
             if not isinstance(header.get("kid"), str):
                 raise _unauthorized("the token does not say which key signed it")
             return jwt.decode(
@@ -63,22 +63,22 @@ class Provider:
                 options={"require": list(_REQUIRED)},
             )
         except jwt.PyJWTError as error:
-            raise _unauthorized(f"the token does not count: {error}") from error
+            raise _unauthorized(f"the token is not valid: {error}") from error
 
     def roles(self, claims: Mapping[str, Any]) -> frozenset[str]:
-        """What the token says its subject may do, in the provider's words."""
-        found: Any = claims
+        """The roles of the token's subject, by the provider's names."""
+        value: Any = claims
         for name in self._roles_claim:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if isinstance(found, str):
-            return frozenset(found.split())
-        if isinstance(found, list):
-            return frozenset(role for role in found if isinstance(role, str))
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, str):
+            return frozenset(value.split())
+        if isinstance(value, list):
+            return frozenset(role for role in value if isinstance(role, str))
         return frozenset()
 
     def _key(self, kid: str) -> jwt.PyJWK:
-        # While one asks a provider that does not answer, others must not all stand behind it: the
-        # threads that they take are those of all requests.
+        # While one request waits for a slow provider the others must not queue behind it: that
+        # would take the threads of all requests.
         if not self._lock.acquire(timeout=_QUEUE_S):
             return self._kept_key(kid)
         try:
@@ -94,7 +94,7 @@ class Provider:
             self._lock.release()
 
     def _kept_key(self, kid: str) -> jwt.PyJWK:
-        """A key that is known already, while the provider is left in peace."""
+        """A cached key, without a request to the provider."""
         kept = self._keys.jwk_set_cache.get() if self._keys and self._keys.jwk_set_cache else None
         for key in kept.keys if kept else ():
             if key.key_id == kid:
@@ -103,13 +103,13 @@ class Provider:
 
     def _discovered(self) -> jwt.PyJWKClient:
         address = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        answer = httpx2.get(address, timeout=_TIMEOUT_S, follow_redirects=False)
-        document = answer.raise_for_status().json()
+        response = httpx2.get(address, timeout=_TIMEOUT_S, follow_redirects=False)
+        document = response.raise_for_status().json()
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
-            raise ValueError(f"{address} speaks for another issuer")
+            raise ValueError(f"{address} names another issuer")
         keys = str(document.get("jwks_uri", ""))
         if not is_safe_address(keys):
-            raise ValueError(f"{address} names keys at an address that is not safe")
+            raise ValueError(f"{address} has a jwks_uri that is not https")
         return jwt.PyJWKClient(
             keys, lifespan=_KEYS_LIVE_S, timeout=_TIMEOUT_S, cooldown_duration=_FLOOR_S
         )
@@ -122,6 +122,6 @@ def _unauthorized(why: str) -> Problem:
 def _unavailable() -> Problem:
     return Problem(
         "IDENTITY_UNAVAILABLE",
-        "the OpenID provider does not answer; try again, or use an API key",
+        "the OpenID provider does not respond; try again later, or use an API key",
         {"Retry-After": str(_FLOOR_S)},
     )

@@ -1,9 +1,8 @@
-"""Warm worker processes for what the service computes while a client waits.
+"""Warm worker processes for synchronous computations.
 
-Each worker is a pool of its own with one process, so that nothing is shared that a dying process
-could take with it: one that crashes, or is killed because its time is over, ends the request that
-it had and no other. Requests wait their turn in this process, and more than `waiting` of them are
-refused. What takes long may not have the last worker: a quick question always finds its turn.
+Each worker is a separate pool of one process, so a crash or a timeout ends only the request that it
+was computing. Requests queue in this process; more than `most_waiting` of them are refused. Slow
+computations may not take the last worker, so that a quick one never waits for all of them.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _START_S = 120
-# Imported once, by the process that all workers are forked from: a worker that takes the place
-# of another is warm in the time that a fork takes.
+# Imported once, by the process that all workers are forked from, so that a replacement worker is
+# warm as soon as it is forked.
 _PRELOADED = [begin.__module__, "backtest_pipeline.service.warm"]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is to do: a spec as JSON, and the caller's name."""
+    """A computation for a worker: a spec as JSON, and the user's name."""
 
     spec: str
     user: str
@@ -44,7 +43,7 @@ class Work:
 
 
 class Pool:
-    """Workers, and those who wait for one."""
+    """The workers, and the queue in front of them."""
 
     def __init__(self, settings: Settings, size: int, timeout_s: float, most_waiting: int) -> None:
         self._settings, self.size = settings, size
@@ -59,14 +58,14 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Requests that have no worker yet."""
+        """Requests that wait for a worker."""
         return max(0, self.inside - self.size)
 
     async def start(self) -> None:
-        """Start all workers and let each compute something, so that no request meets a cold one.
+        """Start all workers and warm them up.
 
         Raises:
-            RuntimeError: where a worker does not come up.
+            RuntimeError: if a worker does not start.
         """
         async with asyncio.timeout(_START_S), asyncio.TaskGroup() as group:
             for one in self._workers:
@@ -75,7 +74,7 @@ class Pool:
             self._idle.put_nowait(one)
 
     async def close(self) -> None:
-        """End all workers, whatever they do."""
+        """Stop all workers, busy or not."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(asyncio.to_thread(one.stop) for one in self._workers))
@@ -84,25 +83,25 @@ class Pool:
         """The result of a spec, as JSON.
 
         Raises:
-            Problem: RATE_LIMITED where too many wait already, RUN_TIMEOUT where it took too long,
-                RUN_ENGINE_ERROR where its worker died, or what the computation says is wrong.
+            Problem: RATE_LIMITED if the queue is full, RUN_TIMEOUT if it took too long,
+                RUN_ENGINE_ERROR if its worker died, or the error of the computation.
         """
         if self.inside >= self.size + self._most_waiting:
             raise Problem(
                 "RATE_LIMITED",
-                f"{self._most_waiting} requests wait for a worker already; submit it as a job, or"
-                " try again",
+                f"{self._most_waiting} requests are already waiting for a worker; submit a job to "
+                "/backtest/jobs, or try again",
                 {"Retry-After": "5"},
             )
         self.inside += 1
         try:
             async with self._turn(work.slow) as one:
-                found = await self._executed(one, work)
+                result = await self._executed(one, work)
         finally:
             self.inside -= 1
-        if isinstance(found, Failure):
-            raise found.problem()
-        return found
+        if isinstance(result, Failure):
+            raise result.problem()
+        return result
 
     async def _executed(self, one: _Worker, work: Work) -> bytes | Failure:
         try:
@@ -110,11 +109,11 @@ class Pool:
         except TimeoutError as error:
             raise Problem(
                 "RUN_TIMEOUT",
-                f"it took more than {self._timeout_s:g} s; submit it to /backtest/jobs",
+                f"it took more than {self._timeout_s:g} s; submit it as a job to /backtest/jobs",
             ) from error
         except (ProcessExpired, BrokenProcessPool) as error:
             _log.error("the worker died: %s", error)
-            raise Problem("RUN_ENGINE_ERROR", "the process that computed it died") from error
+            raise Problem("RUN_ENGINE_ERROR", "the worker process died; try again") from error
 
     @asynccontextmanager
     async def _turn(self, slow: bool) -> AsyncIterator[_Worker]:
@@ -133,7 +132,7 @@ class Pool:
                 self._slow.release()
 
     def _later(self, one: _Worker) -> None:
-        """Give a worker that may have died back when it answers again."""
+        """Return a worker that may have died to the pool once it is warm again."""
         task = asyncio.create_task(self._back_when_warm(one))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -147,7 +146,7 @@ class Pool:
 
 
 class _Worker:
-    """One process, and another one where it has died."""
+    """One worker process, replaced when it dies."""
 
     def __init__(
         self, settings: Settings, context: multiprocessing.context.ForkServerContext
@@ -159,20 +158,20 @@ class _Worker:
         return ProcessPool(1, initializer=begin, initargs=(self._settings,), context=self._context)
 
     async def execute(self, work: Work, timeout_s: float) -> bytes | Failure:
-        """What the process computes; raises as the future of a `pebble.ProcessPool`."""
-        given = (work.spec, work.user, request_id.get())
+        """The result of a computation; raises like the future of a `pebble.ProcessPool`."""
+        arguments = (work.spec, work.user, request_id.get())
         try:
-            return await asyncio.wrap_future(self._schedule(execute_json, given, timeout_s))
+            return await asyncio.wrap_future(self._schedule(execute_json, arguments, timeout_s))
         except BrokenProcessPool:
-            # It died while it had nothing to do, so that this work was not begun.
+            # It died while idle, so this work was not started.
             await asyncio.to_thread(self._replace)
-            return await asyncio.wrap_future(self._schedule(execute_json, given, timeout_s))
+            return await asyncio.wrap_future(self._schedule(execute_json, arguments, timeout_s))
 
     async def warmed(self) -> None:
-        """Return when the process can compute at once.
+        """Wait until the process is warm.
 
         Raises:
-            RuntimeError: where it does not come up.
+            RuntimeError: if it does not start.
         """
         for last in (False, True):
             try:
@@ -193,7 +192,7 @@ class _Worker:
     ) -> ProcessFuture[T]:
         try:
             return self._pool.schedule(function, arguments, timeout=timeout_s)
-        except RuntimeError as error:  # the pool found out before that it is broken
+        except RuntimeError as error:  # the pool already knows that it is broken
             raise BrokenProcessPool(str(error)) from error
 
     def _replace(self) -> None:

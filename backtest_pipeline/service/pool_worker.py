@@ -1,7 +1,7 @@
-"""What runs in a warm worker process: one spec after the other, each with a result as JSON.
+"""Code of a warm worker process: executes one spec after the other, each to a result as JSON.
 
-What goes back is bytes or a `Failure`, never an exception: an exception drags along all that it
-holds, and whoever reads it has to run code to build it.
+It returns bytes or a `Failure`, never an exception: a pickled exception carries along everything it
+refers to, and unpickling it runs code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _specs: TypeAdapter[ExecutableSpec] = TypeAdapter(
 
 
 class _Store:
-    """The store of this process: opened when it is first needed, and again where that failed."""
+    """The store of this process: opened on first use, and retried if that fails."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self._opened = settings, ExitStack()
@@ -48,17 +48,17 @@ _store: _Store | None = None
 
 
 def begin(settings: Settings) -> None:
-    """Make this process a worker of the process that started it, and end it with that one."""
+    """Initialise this process as a worker that exits with its parent."""
     global _store
     set_up_logging("json", logging.INFO)
-    # There is a worker for each core: threads of matrices would only wait for each other.
+    # There is a worker per core: BLAS threads would only compete with each other.
     threadpool_limits(1)
     _store = _Store(settings)
     Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 
 def warm() -> None:
-    """Open the store and compute something small, so that the first request is not slow."""
+    """Open the store and compute something small, so that the first request is fast."""
     from backtest_pipeline.service import warm
 
     assert warm  # noqa: S101 - importing it is what warms
@@ -71,19 +71,19 @@ def execute_json(spec: str, user: str, request_id: str) -> bytes | Failure:
     """Execute one spec.
 
     Args:
-        spec: with its kind, as JSON.
-        user: name of the caller.
+        spec: the spec with its kind, as JSON.
+        user: name of the user.
         request_id: the request id, for the log.
 
     Returns:
-        The result as JSON, or what is wrong.
+        The result as JSON, or the failure.
     """
     with about(request=request_id):
         try:
             store = _opened()
-            given = _specs.validate_json(spec)
-            found = execute(store.workspace(), store.settings, given, user)
-            return found.model_dump_json().encode()
+            parsed = _specs.validate_json(spec)
+            result = execute(store.workspace(), store.settings, parsed, user)
+            return result.model_dump_json().encode()
         except Exception as error:  # whatever it is, it ends this request and no other
             failure = failure_of(error)
             if failure.problem().kind.status >= 500:
@@ -97,7 +97,7 @@ def _opened() -> _Store:
 
 
 def _end_with_parent() -> None:
-    """A killed server cannot end its workers, and would leave them with its port and its store."""
+    """Exit with the server: a killed one would leave workers behind that hold port and store."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Errors that end a request, made into problems: those of ours, of validation, and of HTTP."""
+"""Exception handlers: our errors, validation errors and HTTP errors become problems."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _OF_FIELD = {
 }
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Let an application answer every error that is foreseen with a problem."""
+def install_problem_handlers(app: FastAPI) -> None:
+    """Install the handlers that turn expected errors into problem responses."""
 
     @app.exception_handler(Problem)
     def of_ours(request: Request, error: Problem) -> Response:
@@ -43,7 +43,7 @@ def answer_with_problems(app: FastAPI) -> None:
     def of_the_project(request: Request, error: BacktestError) -> Response:
         failure = failure_of(error)
         if failure.problem().kind.status >= 500:
-            _log.error("%s: %s", failure.raised, failure.told)
+            _log.error("%s: %s", failure.raised, failure.log_detail)
         return _respond(request, failure.problem())
 
     @app.exception_handler(RequestValidationError)
@@ -59,22 +59,24 @@ def answer_with_problems(app: FastAPI) -> None:
 
 
 def require_json(request: Request) -> None:
-    """Raises a Problem for a body that does not say that it is JSON."""
+    """Raise a Problem if the content type of the body is not JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem("UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
 
 
-def invalid(found: Iterable[Any]) -> Problem:
-    """The problem of a request that does not validate, by the first part that is wrong."""
-    parts = list(found)
+def invalid(errors: Iterable[Any]) -> Problem:
+    """The problem of an invalid request; the first invalid field decides its code."""
+    parts = list(errors)
     if any(part["type"] == "json_invalid" for part in parts):
-        return Problem("BAD_REQUEST", "the body is not JSON that can be read")
-    told = [{"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts]
+        return Problem("BAD_REQUEST", "the body is not valid JSON")
+    fields = [
+        {"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts
+    ]
     named = next((str(at) for part in parts for at in part["loc"] if str(at) in _OF_FIELD), "")
-    first = f"{told[0]['where']}: {told[0]['message']}"
-    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return Problem(_OF_FIELD.get(named, "BAD_PARAMS"), first + more, errors=told)
+    first = f"{fields[0]['where']}: {fields[0]['message']}"
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return Problem(_OF_FIELD.get(named, "BAD_PARAMS"), first + more, errors=fields)
 
 
 def _message(part: Any) -> str:

@@ -1,7 +1,7 @@
-"""What the service answers where it cannot do what was asked: RFC 9457 problems with a code.
+"""Error responses of the service: RFC 9457 problems with a code.
 
-`KINDS` is the whole list. Errors of this project become one of them by their class, in the
-process that raised them; nothing else of an error ever reaches a client.
+`KINDS` lists them all. An error of this project maps to one by its class, in the process that
+raised it; nothing else of an error ever reaches a client.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "BAD_REQUEST": Kind(400, "The request cannot be read"),
-    "BAD_RANGE": Kind(422, "The range of time cannot be computed"),
-    "BAD_SYMBOL": Kind(422, "There is no such symbol"),
-    "BAD_SYMBOLS": Kind(422, "These symbols do not make a portfolio"),
-    "UNKNOWN_STRATEGY": Kind(422, "There is no such strategy"),
-    "BAD_PARAMS": Kind(422, "A parameter cannot be used"),
-    "EMPTY_GRID": Kind(422, "The grid holds no combination"),
-    "GRID_TOO_LARGE": Kind(422, "The grid holds too many combinations"),
-    "NOT_ENOUGH_BARS": Kind(422, "There are too few bars"),
-    "UNAUTHORIZED": Kind(401, "Nobody that is known"),
+    "BAD_REQUEST": Kind(400, "Malformed request"),
+    "BAD_RANGE": Kind(422, "Invalid date range"),
+    "BAD_SYMBOL": Kind(422, "Unknown symbol"),
+    "BAD_SYMBOLS": Kind(422, "Symbols do not make a portfolio"),
+    "UNKNOWN_STRATEGY": Kind(422, "Unknown strategy"),
+    "BAD_PARAMS": Kind(422, "Invalid parameter"),
+    "EMPTY_GRID": Kind(422, "Parameter grid is empty"),
+    "GRID_TOO_LARGE": Kind(422, "Parameter grid is too large"),
+    "NOT_ENOUGH_BARS": Kind(422, "Not enough bars"),
+    "UNAUTHORIZED": Kind(401, "Not authenticated"),
     "FORBIDDEN": Kind(403, "Not allowed"),
-    "NOT_FOUND": Kind(404, "There is nothing at this address"),
-    "JOB_NOT_FOUND": Kind(404, "There is no such job"),
-    "RUN_NOT_FOUND": Kind(404, "There is no such run"),
-    "METHOD_NOT_ALLOWED": Kind(405, "This address takes other methods"),
-    "CONFLICT": Kind(409, "Its state does not allow this"),
-    "RESULT_PATH_MISSING": Kind(410, "The files of the result are gone"),
-    "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large"),
-    "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body is not JSON"),
+    "NOT_FOUND": Kind(404, "Not found"),
+    "JOB_NOT_FOUND": Kind(404, "Unknown job"),
+    "RUN_NOT_FOUND": Kind(404, "Unknown run"),
+    "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed"),
+    "CONFLICT": Kind(409, "Not allowed in its current state"),
+    "RESULT_PATH_MISSING": Kind(410, "Result files are missing"),
+    "PAYLOAD_TOO_LARGE": Kind(413, "Request body is too large"),
+    "UNSUPPORTED_MEDIA_TYPE": Kind(415, "Request body is not JSON"),
     "RATE_LIMITED": Kind(429, "Too many requests"),
-    "RUN_ENGINE_ERROR": Kind(500, "It failed"),
-    "DATA_SOURCE_ERROR": Kind(502, "The source of bars does not answer"),
-    "STORE_UNAVAILABLE": Kind(503, "The store does not answer"),
-    "IDENTITY_UNAVAILABLE": Kind(503, "The OpenID provider does not answer"),
-    "RUN_TIMEOUT": Kind(504, "The computation took too long"),
+    "RUN_ENGINE_ERROR": Kind(500, "Computation failed"),
+    "DATA_SOURCE_ERROR": Kind(502, "Bars are not available"),
+    "STORE_UNAVAILABLE": Kind(503, "Store is not available"),
+    "IDENTITY_UNAVAILABLE": Kind(503, "OpenID provider is not available"),
+    "RUN_TIMEOUT": Kind(504, "Computation timed out"),
 }
 
 # Responses common to routes with authentication, to those with a body, and to those that compute.
@@ -70,13 +70,13 @@ COMPUTING = (
 
 
 class Problem(Exception):
-    """Ends a request with an answer of this kind.
+    """Ends a request with an error response.
 
     Attributes:
         code: a key of `KINDS`.
-        detail: what is wrong here, for people.
-        headers: further headers of the answer.
-        errors: where in the request it is wrong, for a request that does not validate.
+        detail: what is wrong and what to do, for people.
+        headers: additional response headers.
+        errors: the invalid fields of a request that does not validate.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Problem(Exception):
 
 
 class InvalidPart(BaseModel):
-    """A part of a request that does not validate."""
+    """An invalid field of a request."""
 
     where: str = Field(description="`body.costs.slippage_bps`, `query.limit`", examples=["body.tf"])
     message: str
@@ -111,9 +111,9 @@ class ProblemBody(BaseModel):
     title: str
     status: int
     detail: str
-    instance: str = Field(description="The path that was asked for.")
+    instance: str = Field(description="Path of the request.")
     code: str = Field(json_schema_extra={"enum": [*KINDS]})
-    request_id: str = Field(description="Also in X-Request-ID and in every line of the log.")
+    request_id: str = Field(description="Also in the header X-Request-ID and in the log.")
     errors: list[InvalidPart] = Field(default_factory=list)
 
 
@@ -125,36 +125,36 @@ class Failure:
         raised: name of the exception's class, for the log.
         code: a key of `KINDS`.
         detail: what a client may read.
-        told: what the log may hold besides.
+        log_detail: further detail, for the log only.
     """
 
     raised: str
     code: str
     detail: str
-    told: str = field(default="", repr=False)
+    log_detail: str = field(default="", repr=False)
 
     def problem(self) -> Problem:
         return Problem(self.code, self.detail)
 
 
-_SEE_READY = "the store cannot be used now; /readyz says which part of it fails"
+_SEE_READY = "the store is not available; /readyz says which part of it fails"
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What an error of any kind means for a client; one that nobody foresaw tells nothing."""
+    """The failure that a client sees for an error; an unexpected one reveals nothing."""
     if isinstance(error, Problem):
         return Failure("Problem", error.code, error.detail)
     name = type(error).__name__
     if not isinstance(error, errors.BacktestError):
         return Failure(name, "RUN_ENGINE_ERROR", errors.SEE_LOG, repr(error))
-    code, told = error.code, str(error)
+    code, detail = error.code, str(error)
     if code == "STORE_UNAVAILABLE":
-        return Failure(name, code, _SEE_READY, told)
-    return Failure(name, code, errors.public_message(error), told)
+        return Failure(name, code, _SEE_READY, detail)
+    return Failure(name, code, errors.public_message(error), detail)
 
 
 def problem_response(problem: Problem, path: str, request_id: str) -> Response:
-    """The answer for a problem with what was asked for at a path."""
+    """The error response for a problem at a path."""
     kind = problem.kind
     body = ProblemBody(
         type=TYPE + problem.code,
@@ -170,16 +170,16 @@ def problem_response(problem: Problem, path: str, request_id: str) -> Response:
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route that are problems, for its OpenAPI description."""
+    """The error responses of a route, for its OpenAPI description."""
     by_status: dict[int | str, list[str]] = {}
     for code in codes:
         by_status.setdefault(KINDS[code].status, []).append(code)
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {
-            "description": ", ".join(found),
+            "description": ", ".join(names),
             "model": None,
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
-        for status, found in by_status.items()
+        for status, names in by_status.items()
     }

@@ -1,4 +1,4 @@
-"""The process that serves: uvicorn, told to stop gently."""
+"""The server process: uvicorn with a graceful stop."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from backtest_pipeline.storage.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """A server that ends streams of events when it is told to stop, as they end by nothing else."""
+    """A server that ends its event streams when it stops, because nothing else ends them."""
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Without the parent's own: it would raise the signal anew when all is done, and kill a
-        # process that still has to let go of what it opened.
+        # Not the parent's handler: it raises the signal again at the end and would kill the process
+        # before it has closed what it opened.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
         self._app.state.stopping.set()
 
 
 def serve(settings: Settings, service: ServiceSettings) -> None:
-    """Serve until SIGTERM or SIGINT: then take nothing more, finish what is under way, and end.
+    """Serve until SIGTERM or SIGINT; then finish running requests and exit.
 
     Raises:
-        BacktestError: where the store cannot be opened.
+        BacktestError: if the store cannot be opened.
     """
     set_up_logging("json", logging.INFO)
     app = build_app(settings, service)
@@ -43,7 +43,7 @@ def serve(settings: Settings, service: ServiceSettings) -> None:
         host=service.service_host,
         port=service.service_port,
         log_config=None,
-        access_log=False,  # `service.middleware` tells each request, with its id and its user
+        access_log=False,  # `service.middleware` logs each request, with its id and user
         server_header=False,
         proxy_headers=bool(service.service_trusted_proxies),
         forwarded_allow_ips=list(service.service_trusted_proxies),

@@ -1,4 +1,4 @@
-"""How the service listens, whom it lets in, and how much it takes on."""
+"""Settings of the HTTP service: address, authentication and limits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from backtest_pipeline.storage.settings import PREFIX, read_settings
 
 
 class ServiceSettings(BaseSettings):
-    """Settings of the HTTP service; one field for each `BACKTEST_...` variable.
+    """Settings of the HTTP service; one field per `BACKTEST_...` variable.
 
     Attributes:
         service_host: address that `serve` listens on.
-        service_port: port that `serve` listens on; 0 for any that is free.
-        service_auth: `off` takes requests without a key, on a loopback address only.
-        service_rate_per_minute: requests a minute of a user without an API key (OIDC, or `local`).
-        service_failures_per_minute: wrong keys a minute that one address may try.
-        service_body_bytes: size of a request's body above which it is refused.
-        service_timeout_s: seconds after which a synchronous computation is ended.
+        service_port: port that `serve` listens on; 0 for any free one.
+        service_auth: `off` requires no key; refused unless the address is loopback.
+        service_rate_per_minute: requests per minute of a user without an API key (OIDC, `local`).
+        service_failures_per_minute: wrong keys per minute from one address.
+        service_body_bytes: maximum size of a request body; longer ones are refused.
+        service_timeout_s: time limit of a synchronous computation, seconds.
         service_waiting: synchronous requests that may wait for a worker; more are refused.
-        service_grace_s: seconds that requests under way may take after SIGTERM.
-        service_metrics_token: token with which Prometheus reads `/metrics` from another machine, 16
-            characters at least; a secret. Empty where a viewer's key is used.
+        service_grace_s: seconds that running requests may take after SIGTERM.
+        service_metrics_token: token with which Prometheus reads `/metrics` from another machine, at
+            least 16 characters; a secret. Empty to require a viewer's key.
         service_cors_origins: origins whose pages may call the service, separated by commas.
-        service_trusted_proxies: addresses whose `X-Forwarded-For` is believed, separated by commas.
-        optimizer_max_concurrency: most warm worker processes, and never more than cores.
+        service_trusted_proxies: addresses whose `X-Forwarded-For` is trusted, separated by commas.
+        optimizer_max_concurrency: maximum number of worker processes, never more than cores.
         oidc_issuer: address of the OpenID provider whose tokens are accepted; empty for none.
-        oidc_audience: audience that its tokens must have; given with the issuer, and only then.
-        oidc_roles_claim: claim that holds the roles; dots lead into nested claims.
+        oidc_audience: audience that a token must have; required with the issuer.
+        oidc_roles_claim: claim that holds the roles; dots for nested claims.
         oidc_viewer_role: the provider's name of the role `viewer`.
         oidc_runner_role: the provider's name of the role `runner`.
     """
@@ -67,8 +67,8 @@ class ServiceSettings(BaseSettings):
         host = info.data.get("service_host", "")
         if auth == "off" and not is_loopback(host):
             raise ValueError(
-                f"off is for 127.0.0.1, ::1 and localhost alone, and {host} can be reached from"
-                " elsewhere"
+                f"off is for 127.0.0.1, ::1 and localhost only; {host} can be reached from other "
+                "machines"
             )
         return auth
 
@@ -83,7 +83,7 @@ class ServiceSettings(BaseSettings):
         for origin in origins:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or parts.path or not parts.netloc:
-                raise ValueError(f"holds origins like https://desk.example.com, not {origin!r}")
+                raise ValueError(f"must be origins like https://desk.example.com, not {origin!r}")
         return origins
 
     @field_validator("oidc_issuer")
@@ -97,12 +97,12 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _audience_goes_with_issuer(cls, audience: str, info: ValidationInfo) -> Any:
         if bool(audience) != bool(info.data.get("oidc_issuer")):
-            raise ValueError("is given with BACKTEST_OIDC_ISSUER, and only with it")
+            raise ValueError("set both BACKTEST_OIDC_ISSUER and this variable, or neither")
         return audience
 
     @property
     def workers(self) -> int:
-        """Warm processes to compute in."""
+        """Number of worker processes."""
         return min(self.optimizer_max_concurrency, os.cpu_count() or 1)
 
     @property
@@ -127,7 +127,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_safe_address(url: str) -> bool:
-    """Whether what comes from this address cannot be changed on its way."""
+    """Whether responses from this address cannot be tampered with: https, or http on loopback."""
     parts = urlsplit(url)
     return bool(parts.hostname) and (
         parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))

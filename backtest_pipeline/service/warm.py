@@ -1,4 +1,4 @@
-"""Imports and computes once what answers need; workers are forked from a process that did both."""
+"""Warms up numerical code on import; workers are forked from a process that has imported this."""
 
 import numpy as np
 import pandas as pd

@@ -56,7 +56,7 @@ def test_pulled_bars_are_listed_and_verified(cli: CommandLine, exchange: FakeBin
     file.write_bytes(file.read_bytes()[:-1])
     damaged = cli("bars", "verify")
     assert damaged.code == 1
-    assert "1 files had changed on disk and were put aside as *.damaged" in damaged.message
+    assert "1 cached files are damaged and were renamed to *.damaged" in damaged.message
     assert json.loads(cli("bars", "pull", "BTCUSDT", "--json").out)["series"][0]["fetched"] == 119
     assert cli("bars", "verify").code == 0
 
@@ -71,7 +71,7 @@ def test_bars_that_the_exchange_has_revised_are_found_and_taken(
     found = cli("bars", "verify", "BTCUSDT", "--source", "--json")
     assert found.code == 1
     assert json.loads(found.out)["series"][0]["changed"] == 1
-    assert "`backtest-pipeline bars pull SYMBOL --again` takes them" in found.message
+    assert "`backtest-pipeline bars pull SYMBOL --again` replaces them" in found.message
     assert cli("bars", "pull", "BTCUSDT", "--again").code == 0
     assert cli("bars", "verify", "BTCUSDT", "--source").code == 0
 
@@ -95,10 +95,10 @@ def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kep
 
     other = write(bars.assign(close=100.5), tmp_path / "other.csv")
     again = cli("bars", "import", other)
-    assert "AAAUSDT 1D of binance: 58 bars were kept already, with other numbers" in again.out
+    assert "AAAUSDT 1D of binance: 58 bars differ from the cached ones" in again.out
     (row,) = json.loads(cli("bars", "list", "--json").out)["series"]
     assert (row["bars"], row["unknown"]) == (60, 0)
-    assert "other numbers" not in cli("bars", "import", file).out
+    assert "differ from" not in cli("bars", "import", file).out
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_makes_no_sense_is_told(
 def test_a_ban_a_dead_network_and_a_cache_that_is_off_are_told_with_what_to_do(
     cli: CommandLine, exchange: FakeBinance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no bars are kept; `backtest-pipeline bars pull" in cli("bars", "list").out
+    assert "the cache is empty; `backtest-pipeline bars pull" in cli("bars", "list").out
     exchange.faults = lambda number: "banned"
     banned = cli("bars", "pull", "BTCUSDT")
     assert banned.code == 1
@@ -145,7 +145,7 @@ def test_a_ban_a_dead_network_and_a_cache_that_is_off_are_told_with_what_to_do(
     assert "BACKTEST_BINANCE_URL: must be an address like" in cli("bars", "list").message
     monkeypatch.delenv("BACKTEST_BINANCE_URL")
     monkeypatch.setenv("BACKTEST_USE_CACHE", "false")
-    assert "BACKTEST_USE_CACHE is off, so no bars are kept" in cli("bars", "list").message
+    assert "BACKTEST_USE_CACHE is off, so no bars are cached" in cli("bars", "list").message
 
 
 def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_without_it(
@@ -180,6 +180,6 @@ def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_with
     assert "119 bars, closing from" in run.out
     day = since.partition("T")[0]
     assert (
-        "BTCUSDT is taken from the cache, as the exchange could not be asked: the bar that closes "
-        f"at {day} 23:59:59 UTC is missing, and what comes after it"
+        "BTCUSDT: the exchange did not answer, so cached bars were used; the bar closing at "
+        f"{day} 23:59:59 UTC and all later ones are missing"
     ) in run.out

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_pipeline.cli.options import Typed, with_ranges
+from backtest_pipeline.cli.options import SpecOptions, with_ranges
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.spec_options import values_of
 from backtest_pipeline.pipeline.specs import SweepSpec
@@ -67,8 +67,9 @@ def test_text_that_is_no_range_is_refused(text: str, message: str) -> None:
 
 
 def test_options_become_parameters() -> None:
-    typed = Typed(SweepSpec, {"asset": "S-ALPHA", "strategy": "atr", "param": ["atr_period=14"]})
-    found = with_ranges(typed, ["--trail-mult=1:2:0.5", "--lookback", "10,20"]).spec()
+    values = {"asset": "S-ALPHA", "strategy": "atr", "param": ["atr_period=14"]}
+    options = SpecOptions(SweepSpec, values)
+    found = with_ranges(options, ["--trail-mult=1:2:0.5", "--lookback", "10,20"]).spec()
     assert found.params == {"atr_period": 14, "trail_mult": [1.0, 1.5, 2.0], "lookback": [10, 20]}
 
 
@@ -85,7 +86,7 @@ def test_options_become_parameters() -> None:
 )
 def test_arguments_that_are_no_parameters_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        with_ranges(Typed(SweepSpec, {"asset": "S-ALPHA"}), arguments).spec()
+        with_ranges(SpecOptions(SweepSpec, {"asset": "S-ALPHA"}), arguments).spec()
 
 
 def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
@@ -97,14 +98,14 @@ def test_the_table_and_the_warning_are_printed_and_the_page_is_written(
     for text in ("best", "median", "worst", "Sharpe", "fast", "slow", "6 combinations"):
         assert text in answer.out
     assert "warning: 6 combinations were tried on the same bars" in answer.out
-    assert "around the best: " in answer.out
+    assert "neighbours of the best: " in answer.out
     assert "the synthetic sample market" in answer.out
     assert str(page) in answer.out
     assert "explore: 6 of 6 done" in answer.err
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     with cli.database.begin() as connection:
         best = connection.scalar(sa.text("SELECT run_id FROM backtest_runs"))
-    assert f"the best as a run: {best}" in answer.out
+    assert f"best combination stored as run {best}" in answer.out
     assert "Deflated Sharpe ratio of the best: " in answer.out
     assert "Probability of backtest overfitting: " in answer.out
     assert "Probability of backtest overfitting: " in page.read_text(encoding="utf-8")
@@ -140,7 +141,7 @@ def test_the_ledger_is_counted_by_strategy(cli: CommandLine, tmp_path: Path) -> 
     assert 1 <= family["effective trials"] <= 6
     answer = cli("trials", "--asset", "S-ALPHA")
     assert answer.code == 0
-    assert "tried on S-ALPHA|1D" in answer.out
+    assert "Trials on S-ALPHA|1D" in answer.out
     assert "unknown asset 'S-ALPHAA'" in cli("trials", "--asset", "S-ALPHAA").message
 
 

@@ -32,7 +32,7 @@ def test_the_board_and_the_controls_are_printed_after_one_refresh(
     refreshed(cli)
     answer = cli("leaderboard", "--limit", "3")
     assert answer.code == 0, answer.err
-    assert "Leaderboard by deflated significance" in answer.out
+    assert "Leaderboard by deflated Sharpe ratio" in answer.out
     assert "pass every gate of 'default'" in answer.out
     found = as_json(cli, "leaderboard", "--scheme", "balanced", "--tf", "1D", "--limit", "4")
     assert [row["timeframe"] for row in found["runs"]] == ["1D"] * 4
@@ -57,7 +57,7 @@ def test_the_board_and_the_controls_are_printed_after_one_refresh(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("leaderboard",), "no run has a rank; run `backtest-pipeline refresh` first"),
+        (("leaderboard",), "there is no ranked run; run `backtest-pipeline refresh` first"),
         (("leaderboard", "--scheme", "balance"), "did you mean balanced"),
         (("leaderboard", "--tf", "1DD"), "did you mean 1D"),
         (("leaderboard", "--gates", "x"), "unknown gate set 'x'"),
@@ -100,7 +100,7 @@ def controlled(cli: CommandLine) -> None:
     """The false-positive rate is printed, and one that is too high is an error."""
     answer = cli(*FEW)
     assert answer.code == 0, answer.err
-    assert "Significant results in markets without an edge" in answer.out
+    assert "False positives in markets without an edge" in answer.out
     found = as_json(cli, *FEW)
     assert [row["world"] for row in found["worlds"]] == ["random_walk", "shuffled_bars"]
     assert all(row["rate"] <= 0.05 < row["best_by_psr"] for row in found["worlds"])
@@ -108,4 +108,4 @@ def controlled(cli: CommandLine) -> None:
         connection.execute(sa.text("UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2"))
     alarmed = cli(*FEW)
     assert alarmed.code == 1
-    assert "more than 5% were called significant" in alarmed.message
+    assert "more than 5% false positives" in alarmed.message

@@ -29,7 +29,7 @@ def test_a_stage_is_told_when_it_begins_and_when_it_ends() -> None:
     lines("bars", 3, 3)
     lines("features", 3, 3)
     assert told == [
-        "bars: begins, 3 to do",
+        "bars: started, 3 to do",
         "bars: 3 of 3 done in 1.2 s",
         "features: 3 of 3 done in 0.0 s",
     ]
@@ -40,7 +40,7 @@ def test_a_stage_that_begins_again_is_told_again() -> None:
     lines = StageLines(told.append, Clock())
     for done in (0, 2, 0, 2):
         lines("bars", done, 2)
-    assert told == ["bars: begins, 2 to do", "bars: 2 of 2 done in 0.0 s"] * 2
+    assert told == ["bars: started, 2 to do", "bars: 2 of 2 done in 0.0 s"] * 2
 
 
 def test_silence_is_broken_in_a_stage_and_between_stages() -> None:
@@ -48,19 +48,19 @@ def test_silence_is_broken_in_a_stage_and_between_stages() -> None:
     clock = Clock()
     lines = StageLines(told.append, clock)
     clock.now += SILENCE_S
-    lines.break_silence()
+    lines.print_if_silent()
     lines("bars", 0, 3)
     clock.now += SILENCE_S / 2
-    lines.break_silence()
+    lines.print_if_silent()
     lines("bars", 1, 3)
     clock.now += SILENCE_S / 2
-    lines.break_silence()
+    lines.print_if_silent()
     lines("bars", 3, 3)
     clock.now += SILENCE_S
-    lines.break_silence()
+    lines.print_if_silent()
     assert told == [
         "working, 1.5 s since the start",
-        "bars: begins, 3 to do",
+        "bars: started, 3 to do",
         "bars: 1 of 3 after 1.5 s",
         "bars: 3 of 3 done in 1.5 s",
         "working, 3.0 s since bars",
@@ -84,5 +84,5 @@ def test_no_terminal_gets_plain_lines() -> None:
     with progress_on(Console(file=written, width=100)) as listen:
         listen("[bars]", 0, 1)
         listen("[bars]", 1, 1)
-    assert written.getvalue().splitlines()[0] == "[bars]: begins, 1 to do"
+    assert written.getvalue().splitlines()[0] == "[bars]: started, 1 to do"
     assert "\x1b" not in written.getvalue()

@@ -22,8 +22,8 @@ def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
     dear = stored(cli, "--fee-bps", "30", "--start", "2022-01-01")
     same = cli("replay", plain[:8], dear)
     assert same.code == 0, same.err
-    assert same.out.count("same result, bit by bit") == 2
-    assert "the sources that made the run, code/" in same.out
+    assert same.out.count("same result, bit for bit") == 2
+    assert "the code that made the run, code/" in same.out
 
     explained = cli("explain-diff", plain, dear[:8])
     assert explained.code == 0, explained.err

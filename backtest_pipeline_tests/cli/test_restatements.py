@@ -19,7 +19,7 @@ def test_a_restated_close_is_listed_with_what_it_moved(cli: CommandLine, tmp_pat
     refreshed(cli, path)
     quiet = cli("restatements")
     assert quiet.code == 0
-    assert "no bar that a run had used was ever changed" in quiet.out
+    assert "no bar used by a run has changed since" in quiet.out
 
     write(put(daily_bars(), "close", 82.0, slice(50, 51)), path)
     refreshed(cli, path)

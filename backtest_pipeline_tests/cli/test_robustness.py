@@ -87,10 +87,10 @@ def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
         "better than random entries?",
         "Sharpe above 0?",
         "return above 0?",
-        "which drawdown is usual?",
-        "trades in another order?",
-        "fills anywhere in the bar?",
-        "what cost can it bear?",
+        "drawdown typical?",
+        "trades reordered?",
+        "random fills in the bar?",
+        "break-even cost?",
         "other assumptions?",
     ):
         assert question in answer.out

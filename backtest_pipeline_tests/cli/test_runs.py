@@ -46,7 +46,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     other = next(run for run in runs if traded[run] != traded[runs[0]])
     compared = cli("runs", "compare", one, other)
     assert "strategy" in compared.out
-    assert "Code and environment: what differs" in compared.out  # two strategies
+    assert "Code and environment: differences" in compared.out  # two strategies
     as_json = json.loads(cli("runs", "compare", one, other, "--json").out)
     assert as_json["runs"] == [runs[0], other]
     assert "two or more runs" in cli("runs", "compare", one, one).message
@@ -67,7 +67,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert f"run {runs[2]} is of the last refresh of AAA|1D" in (
         cli("runs", "delete", three, "--yes").message
     )
-    assert "nothing went" in cli("retention").out
+    assert "nothing deleted" in cli("retention").out
     with cli.database.begin() as connection:
         connection.execute(
             sa.text("UPDATE backtest_runs SET completed_at = now() - interval '100 days'")
@@ -80,11 +80,11 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
             )
         )
     assert "deleted 1 run" in cli("runs", "delete", three, "--yes").out
-    assert "nothing would go" in cli("retention", "--dry-run", "--days", "101").out
+    assert "nothing to delete" in cli("retention", "--dry-run", "--days", "101").out
     before = cli.stored()
     rehearsed = json.loads(cli("retention", "--dry-run", "--json").out)
     assert cli.stored() == before
     assert rehearsed["rows"]["runs"] == 4
-    assert "Rows that went" in cli("retention").out
+    assert "Rows deleted" in cli("retention").out
     assert [r["run_id"] for r in json.loads(cli("runs", "list", "--json").out)["runs"]] == [runs[0]]
     assert "days must be above 0" in cli("retention", "--days", "0").message

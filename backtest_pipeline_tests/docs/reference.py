@@ -167,7 +167,7 @@ def http() -> str:
                 )
             )
     columns = ("route", "what it does", "parameters", "body", "response")
-    about = "Fields of bodies and responses: `/openapi.json` and `/docs` of a running service.\n"
+    about = "Fields of bodies and responses: `/openapi.json` of a running service.\n"
     return f"# HTTP\n\n{_GENERATED}{about}\n{_table(columns, rows)}"
 
 

@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.monitoring.counters import count_stage, counted
 from backtest_pipeline.pipeline.monitoring.store_size import measure_storage
 from backtest_pipeline.pipeline.stage import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
+from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddleware
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline_tests.conftest import database_like
@@ -54,7 +54,7 @@ def target(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def served(workspace: Workspace) -> Iterator[str]:
     metrics = Metrics(lambda: workspace, Waiting)
     app = FastAPI()
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.include_router(metrics.router)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = Thread(target=server.run, name="metrics")

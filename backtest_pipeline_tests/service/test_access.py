@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from backtest_pipeline.service.authentication import Doorkeeper
+from backtest_pipeline.service.authentication import Authenticator
 from backtest_pipeline_tests.service.conftest import Store, app_on, bearing
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving
 
@@ -122,8 +122,8 @@ def test_tokens_of_a_provider_carry_a_role(client: TestClient, store: Store) -> 
         service = app.state.service.model_copy(
             update={"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE}
         )
-        before = app.state.doorkeeper
-        app.state.doorkeeper = Doorkeeper(service, store.database)
+        before = app.state.authenticator
+        app.state.authenticator = Authenticator(service, store.database)
         try:
             viewing = bearing(issuer.token(roles=["viewer"]))
             assert client.get("/backtests", headers=viewing).status_code == 200
@@ -138,7 +138,7 @@ def test_tokens_of_a_provider_carry_a_role(client: TestClient, store: Store) -> 
             wrong = bearing(issuer.token(aud="others"))
             assert client.get("/backtests", headers=wrong).status_code == 401
         finally:
-            app.state.doorkeeper = before
+            app.state.authenticator = before
 
 
 def test_without_keys_only_this_machine_by_its_own_name_is_answered(store: Store) -> None:

@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.job_events import MOST_STREAMS, Watching, mark
+from backtest_pipeline.service.job_events import MOST_STREAMS, JobEvents, mark
 from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.tables.jobs import (
@@ -106,22 +106,22 @@ class Reading:
     def __init__(self, store: Store) -> None:
         self.workspace = Workspace(store.database, ArtifactStore(store.folder / "artifacts"))
         self.stopping = Event()
-        self.watching = Watching(self.workspace, self.stopping, every_s=EVERY_S)
+        self.job_events = JobEvents(self.workspace, self.stopping, every_s=EVERY_S)
         self.asked = 0
-        read = self.watching._read
+        read = self.job_events._read
 
         def counted(job_id: UUID) -> Job:
             self.asked += 1
             return read(job_id)
 
-        self.watching._read = counted  # pyright: ignore[reportAttributeAccessIssue]
+        self.job_events._read = counted  # pyright: ignore[reportAttributeAccessIssue]
 
     def change(self, action: Callable[..., Any], *arguments: Any) -> Any:
         with self.workspace.database.begin() as connection:
             return action(connection, *arguments)
 
     async def listen(self, job_id: UUID, seen: str | None = None) -> list[Job]:
-        return [job async for job in self.watching.changes(job_id, seen, "desk")]
+        return [job async for job in self.job_events.changes(job_id, seen, "desk")]
 
 
 async def told(heard: list[Job], what: Callable[[Job], bool]) -> None:
@@ -141,7 +141,7 @@ def test_each_listener_hears_of_every_change_and_the_store_is_asked_once_for_all
         first: list[Job] = []
 
         async def hear() -> None:
-            async for job in reading.watching.changes(job_id, None, "desk"):
+            async for job in reading.job_events.changes(job_id, None, "desk"):
                 first.append(job)  # noqa: PERF401 - it is looked at meanwhile
 
         hearing = asyncio.create_task(hear())
@@ -169,7 +169,7 @@ def test_each_listener_hears_of_every_change_and_the_store_is_asked_once_for_all
     ]
     assert all(other[-1].status == "completed" for other in others)
     assert reading.asked <= looks, "fifty listeners do not ask fifty times"
-    assert not reading.watching._watched
+    assert not reading.job_events._watched
 
 
 def test_a_listener_that_leaves_and_a_service_that_stops_end_the_looking(
@@ -179,15 +179,15 @@ def test_a_listener_that_leaves_and_a_service_that_stops_end_the_looking(
     job_id = UUID(submitted(client, runner)["job_id"])
 
     async def watched() -> None:
-        stream = reading.watching.changes(job_id, None, "desk")
+        stream = reading.job_events.changes(job_id, None, "desk")
         job = await anext(stream)
-        reading.watching._streams["desk"] += MOST_STREAMS - 1
+        reading.job_events._streams["desk"] += MOST_STREAMS - 1
         with pytest.raises(Problem, match="one first"):
-            reading.watching.require_slot("desk")
-        reading.watching.require_slot("somebody else")
+            reading.job_events.require_slot("desk")
+        reading.job_events.require_slot("somebody else")
         await stream.aclose()
-        reading.watching.require_slot("desk")
-        assert not reading.watching._watched
+        reading.job_events.require_slot("desk")
+        assert not reading.job_events._watched
         known = asyncio.create_task(reading.listen(job_id, mark(job)))
         await asyncio.sleep(0.1)
         assert not known.done()

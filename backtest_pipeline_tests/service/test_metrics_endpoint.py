@@ -21,10 +21,10 @@ from backtest_pipeline.pipeline.monitoring.counters import METRICS, count_stage,
 from backtest_pipeline.pipeline.monitoring.store_size import measure_storage
 from backtest_pipeline.pipeline.stage import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.authentication import Doorkeeper, MetricsReader
-from backtest_pipeline.service.metrics_endpoint import Measured, Metrics
-from backtest_pipeline.service.middleware import Requests
-from backtest_pipeline.service.problem_handlers import answer_with_problems
+from backtest_pipeline.service.authentication import Authenticator, MetricsReader
+from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddleware
+from backtest_pipeline.service.middleware import RequestMiddleware
+from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.settings import load_service_settings
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
@@ -44,7 +44,7 @@ class Waiting:
 def served(workspace: Callable[[], Workspace]) -> TestClient:
     metrics = Metrics(workspace, Waiting)
     app = FastAPI()
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.include_router(metrics.router)
 
     @app.get("/backtests/{run_id}")
@@ -215,10 +215,10 @@ def test_elsewhere_than_here_metrics_are_read_with_their_token_also_where_the_st
     service = load_service_settings(service_host="0.0.0.0", service_metrics_token=token)  # noqa: S104
     app = FastAPI()
     app.state.service = service
-    app.state.doorkeeper = Doorkeeper(service, workspace.database)
-    answer_with_problems(app)
+    app.state.authenticator = Authenticator(service, workspace.database)
+    install_problem_handlers(app)
     app.include_router(Metrics(away).router, dependencies=[MetricsReader])
-    app.add_middleware(Requests, most_bytes=1_024)
+    app.add_middleware(RequestMiddleware, most_bytes=1_024)
     with TestClient(app) as client:
         codes = [
             client.get("/metrics", headers={"Authorization": f"Bearer {given}"}).status_code

@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from backtest_pipeline.service import oidc
-from backtest_pipeline.service.oidc import Provider
+from backtest_pipeline.service.oidc import OidcProvider
 from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.service.settings import load_service_settings
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving
@@ -26,23 +26,23 @@ def issuer() -> Iterator[Issuer]:
         yield made
 
 
-def provider_of(issuer: Issuer, **settings: Any) -> Provider:
-    return Provider(
+def provider_of(issuer: Issuer, **settings: Any) -> OidcProvider:
+    return OidcProvider(
         load_service_settings(oidc_issuer=issuer.url, oidc_audience=AUDIENCE, **settings)
     )
 
 
-def refused(provider: Provider, token: str) -> str:
+def refused(provider: OidcProvider, token: str) -> str:
     with pytest.raises(Problem) as caught:
-        provider.verified(token)
+        provider.verify(token)
     return caught.value.code
 
 
 def test_a_token_of_the_provider_counts_whichever_of_its_keys_signed_it(issuer: Issuer) -> None:
     issuer.add_elliptic_key("ec")
     provider = provider_of(issuer)
-    assert provider.verified(issuer.token())["sub"] == "ada"
-    assert provider.verified(issuer.token("ec", "ES256"))["sub"] == "ada"
+    assert provider.verify(issuer.token())["sub"] == "ada"
+    assert provider.verify(issuer.token("ec", "ES256"))["sub"] == "ada"
     assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
 
 
@@ -81,7 +81,7 @@ def test_a_token_that_another_key_signed_under_the_same_name_does_not_count(
     issuer: Issuer,
 ) -> None:
     provider = provider_of(issuer)
-    assert provider.verified(issuer.token())
+    assert provider.verify(issuer.token())
     forged = Issuer()
     forged.url = issuer.url
     assert refused(provider, forged.token()) == "UNAUTHORIZED"
@@ -110,9 +110,9 @@ def test_a_new_key_is_found_when_the_floor_between_questions_has_passed(
 ) -> None:
     monkeypatch.setattr(oidc, "_FLOOR_S", 0)
     provider = provider_of(issuer)
-    assert provider.verified(issuer.token())
+    assert provider.verify(issuer.token())
     issuer.add_elliptic_key("new")
-    assert provider.verified(issuer.token("new", "ES256"))
+    assert provider.verify(issuer.token("new", "ES256"))
 
 
 def test_a_provider_that_is_down_is_told_as_such_and_left_in_peace(
@@ -121,17 +121,17 @@ def test_a_provider_that_is_down_is_told_as_such_and_left_in_peace(
     issuer = Issuer()
     with serving(issuer):
         known = provider_of(issuer)
-        assert known.verified(issuer.token())
+        assert known.verify(issuer.token())
     fresh = provider_of(issuer)
     assert refused(fresh, issuer.token()) == "IDENTITY_UNAVAILABLE"
-    assert known.verified(issuer.token()), "keys that are known count on"
+    assert known.verify(issuer.token()), "keys that are known count on"
     port = int(issuer.url.rpartition(":")[2])
     with serving(issuer, port):
         issuer.asked.clear()
         assert refused(fresh, issuer.token()) == "IDENTITY_UNAVAILABLE"
         assert issuer.asked == []
         monkeypatch.setattr(oidc, "_FLOOR_S", 0)
-        assert fresh.verified(issuer.token())
+        assert fresh.verify(issuer.token())
 
 
 def test_a_document_of_another_issuer_is_not_believed(issuer: Issuer) -> None:

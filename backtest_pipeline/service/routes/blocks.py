@@ -1,4 +1,4 @@
-"""Entries that runs did not make and why, and the plans that runs followed."""
+"""Blocked entries of runs, and the plans that runs followed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _PLAN = {
 
 
 class Block(BaseModel):
-    """An entry that was not made; `qty` is what the sizing wanted, null where it had no value."""
+    """A blocked entry; `qty` is the size that the sizing rule asked for, null if undefined."""
 
     model_config = ConfigDict(json_schema_extra={"example": _BLOCK})
 
@@ -81,7 +81,7 @@ class Blocks(BaseModel):
 
 
 class CauseCount(BaseModel):
-    """How often entries of a run were blocked for a reason."""
+    """Number of blocked entries of a run for one reason."""
 
     reason: str
     class_: str = Field(alias="class")
@@ -89,7 +89,7 @@ class CauseCount(BaseModel):
 
 
 class RunBlocks(BaseModel):
-    """Why entries of a run were blocked, the most frequent reason first."""
+    """Blocked entries of a run by reason, most frequent first."""
 
     run_id: UUID
     signal_name: str
@@ -102,29 +102,29 @@ class RunBlocks(BaseModel):
 
 
 class BlocksByRun(BaseModel):
-    """A page of runs with blocked entries, the newest first."""
+    """A page of runs with blocked entries, newest first."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"rows": [_COUNTED], "next": None}})
 
     rows: list[RunBlocks]
-    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+    next: str | None = Field(description="Pass it as `after` to get the next page.")
 
 
 class PlanEntry(BaseModel):
-    """A plan, why it was made, and from when on it was followed."""
+    """A plan, why it was made, and when it took effect."""
 
     replan_sequence: int
     plan_id: str
-    generated_at_actual: datetime = Field(description="When it was really produced.")
-    effective_ts: datetime = Field(description="In the time of the market.")
+    generated_at_actual: datetime = Field(description="Wall-clock time at which it was made.")
+    effective_ts: datetime = Field(description="Market time from which it applies.")
     replan_reasons: list[str]
     plan: dict[str, Any]
-    prompt_hash: str | None = Field(description="sha256; null where no model was asked.")
+    prompt_hash: str | None = Field(description="sha256; null if no language model was used.")
     response_hash: str | None
 
 
 class Plans(BaseModel):
-    """The plans that a run followed; none where it follows a signal alone."""
+    """The plans that a run followed; empty for a run without a strategist."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"rows": [_PLAN]}})
 
@@ -135,22 +135,22 @@ class Plans(BaseModel):
 def blocks(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> Blocks:
-    """Entries that a run did not make and why, by number."""
+    """List the blocked entries of a run, by number."""
     page = blocked_entries.run_blocks(store, run_id, limit=limit, after=after)
     return Blocks.model_validate(page, from_attributes=True)
 
 
 @router.get("/backtests/{run_id}/plans", responses=_STORED)
 def plans(run_id: RunId, store: Store, _user: Viewer) -> Plans:
-    """The plans that a run followed, one after the other."""
+    """List the plans that a run followed, in order."""
     return Plans.model_validate({"rows": blocked_entries.run_plans(store, run_id)})
 
 
 @router.get("/blocks")
 def blocks_by_run(
-    asked: Annotated[BlockQuery, Query()], store: Store, _user: Viewer
+    filters: Annotated[BlockQuery, Query()], store: Store, _user: Viewer
 ) -> BlocksByRun:
-    """Why entries were blocked, run by run."""
-    wanted = BlockFilter(**asked.model_dump(exclude={"limit", "after"}))
-    page = blocked_entries.blocks_by_run(store, wanted, limit=asked.limit, after=asked.after)
+    """Count blocked entries by run and reason, newest run first."""
+    blocked = BlockFilter(**filters.model_dump(exclude={"limit", "after"}))
+    page = blocked_entries.blocks_by_run(store, blocked, limit=filters.limit, after=filters.after)
     return BlocksByRun.model_validate(page, from_attributes=True)

@@ -1,4 +1,4 @@
-"""Specs that are executed while the client waits, by the warm workers."""
+"""Synchronous computations by the warm workers."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ async def run(spec: RunSpec, user: Runner, request: Request) -> Response:
 
 @router.post("/walkforward", response_model=WalkForwardResult)
 async def walkforward(spec: WalkForwardSpec, user: Runner, request: Request) -> Response:
-    """Choose parameters on training windows, test each choice on the bars after, store all."""
+    """Choose parameters on training windows, trade each choice on the test window that follows."""
     return await _executed(spec, user, request, slow=True)
 
 
 @router.post("/portfolio", response_model=PortfolioResult)
 async def portfolio(spec: PortfolioSpec, user: Runner, request: Request) -> Response:
-    """Trade one strategy on several assets, spread capital over them, and store all."""
+    """Backtest one strategy on several assets as a portfolio, and store it."""
     return await _executed(spec, user, request, slow=True)
 
 
 @router.post("/optimize", response_model=SweepResult)
 async def optimize(spec: SweepSpec, user: Runner, request: Request) -> Response:
-    """Trade every combination of a strategy's parameters, and name the best."""
+    """Backtest every combination of a strategy's parameters, and rank them."""
     return await _executed(spec, user, request, slow=True)
 
 

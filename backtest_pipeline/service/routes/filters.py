@@ -1,4 +1,4 @@
-"""What routes are asked with besides questions: filters of lists, pages, and names."""
+"""Query and path parameters that routes share: filters, pages and names."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.storage.postgres.pages import MOST_ROWS
 
-# The database takes no NUL, and nothing that people look for has control characters.
+# The database refuses NUL, and no name or text to search for has control characters.
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Word = Annotated[str | None, Field(None, max_length=100, pattern=PLAIN)]
-Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows of the page.")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows per page.")]
 After = Annotated[
-    str | None, Query(max_length=1000, pattern=PLAIN, description="`next` of the page before.")
+    str | None, Query(max_length=1000, pattern=PLAIN, description="`next` of the previous page.")
 ]
 ArtifactName = Annotated[
-    str, Path(max_length=200, pattern=PLAIN, description="As the manifest of the run lists it.")
+    str, Path(max_length=200, pattern=PLAIN, description="File name from the run's manifest.")
 ]
 
 
 class ListQuery(BaseModel):
-    """A page of a list about strategies on assets; what is not given is any."""
+    """A page of a list about strategies on assets; a filter that is not given matches all."""
 
     model_config = ConfigDict(extra="forbid")
 
     strategy: Word
     symbol: Word
     timeframe: Word
-    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows of the page")
+    limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows per page")
     after: str | None = Field(
-        None, max_length=1000, pattern=PLAIN, description="`next` of the page before"
+        None, max_length=1000, pattern=PLAIN, description="`next` of the previous page"
     )
 
 
 class JobQuery(ListQuery):
-    """Which jobs are wanted; what is not given is any."""
+    """Filters of jobs; a filter that is not given matches all."""
 
     created_by: Word
     kind: Word
     status: Word
-    created_from: date | None = Field(None, description="first UTC day on which they were asked")
-    created_until: date | None = Field(None, description="UTC day after the last")
+    created_from: date | None = Field(None, description="submitted on this UTC day or later")
+    created_until: date | None = Field(None, description="submitted before this UTC day")
     text: Word
 
 
 class BlockQuery(ListQuery):
-    """Which blocked entries are counted, a run in each row; what is not given is any."""
+    """Filters of blocked entries, counted by run; a filter that is not given matches all."""
 
     reason: Word
 
 
 class RunQuery(ListQuery):
-    """Which runs are wanted; what is not given is any."""
+    """Filters of runs; a filter that is not given matches all."""
 
     requested_by: Word
-    completed_from: date | None = Field(None, description="first UTC day on which they ended")
-    completed_until: date | None = Field(None, description="UTC day after the last")
+    completed_from: date | None = Field(None, description="ended on this UTC day or later")
+    completed_until: date | None = Field(None, description="ended before this UTC day")
     status: Word
     text: Word

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it could answer."""
+"""Liveness and readiness."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from backtest_pipeline.service.problems import Problem, documented
 
 router = APIRouter(tags=["health"])
 _WITHIN_S = 3.0
-# Threads of its own: whether the service is ready is asked when all others are taken, too.
+# Separate threads: readiness must be checked even when all others are busy.
 _threads = anyio.CapacityLimiter(4)
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process is up."""
 
     status: Literal["alive"] = "alive"
 
 
 class Ready(BaseModel):
-    """Store and artifacts answer."""
+    """Store and artifacts are available."""
 
     status: Literal["ready"] = "ready"
 
 
 @router.get("/healthz")
 async def healthz() -> Alive:
-    """Whether the process answers; it looks at nothing else."""
+    """Liveness: the process responds; nothing else is checked."""
     return Alive()
 
 
 @router.get("/readyz", responses=documented("STORE_UNAVAILABLE"))
 async def readyz(request: Request) -> Ready:
-    """Whether the store and the artifacts answer; 503 names the one that does not."""
+    """Readiness: the store and the artifacts respond; 503 names the one that does not."""
     workspace: Workspace = request.app.state.workspace
     checks = {"store": _store_answers, "artifacts": _artifacts_answer}
-    found: dict[str, str] = {}
+    failures: dict[str, str] = {}
 
-    async def look(name: str, check: Callable[[Workspace], None]) -> None:
+    async def run_check(name: str, check: Callable[[Workspace], None]) -> None:
         with anyio.move_on_after(_WITHIN_S) as scope:
             try:
                 await anyio.to_thread.run_sync(
                     check, workspace, abandon_on_cancel=True, limiter=_threads
                 )
             except BacktestError as error:
-                found[name] = f"fails ({type(error).__name__})"
+                failures[name] = f"failed ({type(error).__name__})"
         if scope.cancelled_caught:
-            found[name] = f"has not answered for {_WITHIN_S:g} s"
+            failures[name] = f"did not respond within {_WITHIN_S:g} s"
 
     async with anyio.create_task_group() as group:
         for name, check in checks.items():
-            group.start_soon(look, name, check)
-    if found:
-        told = " and ".join(f"{name} {what}" for name, what in sorted(found.items()))
+            group.start_soon(run_check, name, check)
+    if failures:
+        named = " and ".join(f"{name} {what}" for name, what in sorted(failures.items()))
         raise Problem(
             "STORE_UNAVAILABLE",
-            f"not ready: {told}",
+            f"not ready: {named}",
             {"Retry-After": "5"},
-            [{"where": name, "message": what} for name, what in sorted(found.items())],
+            [{"where": name, "message": what} for name, what in sorted(failures.items())],
         )
     return Ready()
 

@@ -1,4 +1,4 @@
-"""Portfolios that are stored: those that were asked for, and those of the rollups."""
+"""Stored portfolios: requested ones, and those of the rollups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PortfolioId = Annotated[UUID, Path(examples=["6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a
 
 @router.get("")
 def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> PortfolioResult:
-    """A stored portfolio; members whose runs are gone are left out."""
+    """Show a stored portfolio; members whose runs were deleted are left out."""
     return stored_portfolio_result(store, portfolio_id)
 
 
@@ -36,9 +36,9 @@ def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> Portfol
     responses=documented(*SENT),
     dependencies=[Depends(require_json)],
 )
-def pin(portfolio_id: PortfolioId, asked: Pin, store: Store, user: Runner) -> None:
-    """Keep a portfolio for ever."""
-    query.pin(store, [portfolio_id], user.name, asked.note)
+def pin(portfolio_id: PortfolioId, pinned: Pin, store: Store, user: Runner) -> None:
+    """Pin a portfolio: retention never deletes it."""
+    query.pin(store, [portfolio_id], user.name, pinned.note)
 
 
 @router.delete("/pin", status_code=204)

@@ -1,4 +1,4 @@
-"""What routes answer with that no use case names: pages of lists, and series by column."""
+"""Response models: pages of lists, and series by column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backtest_pipeline.storage.tables.jobs import Status
 
 
-class JobFacts(BaseModel):
+class JobDetail(BaseModel):
     """A job; `error_code` and `error_message` say why it failed."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -20,7 +20,7 @@ class JobFacts(BaseModel):
     job_id: UUID
     kind: str
     status: Status
-    config: dict[str, Any] = Field(description="What was asked.")
+    config: dict[str, Any] = Field(description="The submitted spec.")
     strategy: str | None
     symbols: list[str]
     timeframes: list[str]
@@ -39,18 +39,18 @@ class JobFacts(BaseModel):
     error_message: str | None
     dagster_run_id: str | None
     result_run_ids: list[UUID]
-    resumes: UUID | None = Field(description="The job whose question it asks again.")
+    resumes: UUID | None = Field(description="The job that this one resumes.")
 
 
 class Jobs(BaseModel):
-    """A page of jobs, the newest first."""
+    """A page of jobs, newest first."""
 
-    rows: list[JobFacts]
-    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+    rows: list[JobDetail]
+    next: str | None = Field(description="Pass it as `after` to get the next page.")
 
 
 class RunRow(BaseModel):
-    """A stored run in a list; undefined metrics are null, fractions are not percent."""
+    """A stored run in a list; undefined metrics are null, returns are fractions, not percent."""
 
     run_id: UUID
     signal_name: str
@@ -73,10 +73,10 @@ class RunRow(BaseModel):
 
 
 class Runs(BaseModel):
-    """A page of runs, the newest first."""
+    """A page of runs, newest first."""
 
     rows: list[RunRow]
-    next: str | None = Field(description="Ask with it as `after` for the rows after these.")
+    next: str | None = Field(description="Pass it as `after` to get the next page.")
 
 
 class Trade(BaseModel):
@@ -109,7 +109,7 @@ class TradesPage(BaseModel):
 
 
 class RunSummary(BaseModel):
-    """A run in figures; why one is null stands in `undefined`."""
+    """Results and metrics of a run; `undefined` says why a metric is null."""
 
     run_id: UUID
     name: str
@@ -120,7 +120,7 @@ class RunSummary(BaseModel):
 
 
 class SeriesColumns(BaseModel):
-    """Columns of equal length: `ts` (close stamps), or `day`, then values; null is undefined."""
+    """Columns of equal length: `ts` (bar closes) or `day`, then values; null is undefined."""
 
     run_id: UUID
     columns: dict[str, list[datetime] | list[date] | list[float | None]]

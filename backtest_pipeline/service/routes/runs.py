@@ -1,4 +1,4 @@
-"""Stored runs: found, read, compared, kept and deleted."""
+"""Stored runs: list, show, compare, pin and delete."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
 
-RunId = Annotated[UUID, Path(description="As lists and answers give it.")]
+RunId = Annotated[UUID, Path(description="Id of the run.")]
 Points = Annotated[
     int,
-    Query(ge=100, le=100_000, description="Bars at most; the highest and lowest stay."),
+    Query(ge=100, le=100_000, description="Most bars to return; extremes are kept."),
 ]
 
 
 class RunsToCompare(BaseModel):
-    """Two runs or more, each once."""
+    """Two or more different runs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,10 +59,10 @@ class Pin(BaseModel):
 
 
 @router.get("")
-def list_runs(asked: Annotated[RunQuery, Query()], store: Store, _user: Viewer) -> Runs:
-    """Stored runs, the newest first."""
-    wanted = asked.model_dump(exclude={"limit", "after"})
-    page = query.list_runs(store, RunFilter(**wanted), limit=asked.limit, after=asked.after)
+def list_runs(filters: Annotated[RunQuery, Query()], store: Store, _user: Viewer) -> Runs:
+    """List stored runs, newest first."""
+    values = filters.model_dump(exclude={"limit", "after"})
+    page = query.list_runs(store, RunFilter(**values), limit=filters.limit, after=filters.after)
     return Runs.model_validate(page, from_attributes=True)
 
 
@@ -71,20 +71,20 @@ def list_runs(asked: Annotated[RunQuery, Query()], store: Store, _user: Viewer) 
     responses={**_STORED, **documented(*SENT)},
     dependencies=[Depends(require_json)],
 )
-def compare(asked: RunsToCompare, store: Store, _user: Viewer) -> RunComparison:
-    """Runs side by side: their specs, inputs and results."""
-    return compare_runs(store, asked.run_ids)
+def compare(runs: RunsToCompare, store: Store, _user: Viewer) -> RunComparison:
+    """Compare runs side by side: specs, inputs and results."""
+    return compare_runs(store, runs.run_ids)
 
 
 @router.get("/{run_id}", responses=_STORED)
 def get_run(run_id: RunId, store: Store, _user: Viewer) -> RunDetail:
-    """All that is known of a run but its series."""
+    """Show everything about a run except its series."""
     return query.get_run(store, run_id)
 
 
 @router.get("/{run_id}/summary", responses=_STORED)
 def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
-    """A run in figures."""
+    """Show the results and metrics of a run."""
     return RunSummary.model_validate(query.get_run(store, run_id), from_attributes=True)
 
 
@@ -92,20 +92,20 @@ def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
 def trades(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> TradesPage:
-    """TradesPage of a run, by number."""
+    """List the trades of a run, by number."""
     page = query.run_trades(store, run_id, limit=limit, after=after)
     return TradesPage.model_validate(page, from_attributes=True)
 
 
 @router.get("/{run_id}/equity", responses=_STORED)
 def equity(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> SeriesColumns:
-    """Equity and benchmark by bar, in the quote currency."""
+    """Show equity and benchmark by bar, in quote currency."""
     return series_of(run_id, query.run_equity(store, run_id, points=points))
 
 
 @router.get("/{run_id}/metrics/timeseries", responses=_STORED)
 def timeseries(run_id: RunId, store: Store, _user: Viewer, points: Points = 2_000) -> SeriesColumns:
-    """Equity, drawdown, exposure and benchmark by bar."""
+    """Show equity, drawdown, exposure and benchmark by bar."""
     return series_of(run_id, query.run_timeseries(store, run_id, points=points))
 
 
@@ -114,9 +114,9 @@ def rolling(
     run_id: RunId,
     store: Store,
     _user: Viewer,
-    window: Annotated[int, Query(ge=2, le=10_000, description="Days of a window.")] = 90,
+    window: Annotated[int, Query(ge=2, le=10_000, description="Length of the window, days.")] = 90,
 ) -> SeriesColumns:
-    """Return, volatility and Sharpe ratio of the days before each day."""
+    """Show rolling return, volatility and Sharpe ratio by day."""
     return series_of(run_id, query.run_rolling(store, run_id, window))
 
 
@@ -129,7 +129,10 @@ def rolling(
     response_class=Response,
 )
 def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> Response:
-    """A file of a run, checked against its manifest; a table's rows say whose they are."""
+    """Download a file of a run, checked against its manifest.
+
+    Runs that were computed together share files; the column `run_id` tells their rows apart.
+    """
     try:
         content = run_artifact(store, run_id, name)
     except UnknownName as error:
@@ -143,7 +146,7 @@ def artifact(run_id: RunId, name: ArtifactName, store: Store, _user: Viewer) -> 
 
 @router.get("/{run_id}/report", responses=_STORED, response_class=HTMLResponse)
 def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
-    """A run as one HTML page that loads nothing."""
+    """Show a run as one self-contained HTML page."""
     return HTMLResponse(
         run_report(store, run_id), headers={"Content-Security-Policy": _PAGE_POLICY}
     )
@@ -151,7 +154,7 @@ def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
 def delete(run_id: RunId, store: Store, _user: Runner) -> None:
-    """Delete a run with its files; one that is pinned, or that others need, stays."""
+    """Delete a run with its files; 409 if it is pinned or still needed."""
     try:
         delete_runs(store, [run_id])
     except InvalidInput as error:
@@ -164,9 +167,9 @@ def delete(run_id: RunId, store: Store, _user: Runner) -> None:
     responses={**documented("RUN_NOT_FOUND"), **documented(*SENT)},
     dependencies=[Depends(require_json)],
 )
-def pin(run_id: RunId, asked: Pin, store: Store, user: Runner) -> None:
-    """Keep a run, however old."""
-    query.pin(store, [run_id], user.name, asked.note)
+def pin(run_id: RunId, pinned: Pin, store: Store, user: Runner) -> None:
+    """Pin a run: retention never deletes it."""
+    query.pin(store, [run_id], user.name, pinned.note)
 
 
 @router.delete("/{run_id}/pin", status_code=204, responses=documented("RUN_NOT_FOUND"))

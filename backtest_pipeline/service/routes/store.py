@@ -1,4 +1,4 @@
-"""What is open while the service runs, as handlers ask for it."""
+"""The open store, as a dependency of handlers."""
 
 from __future__ import annotations
 
