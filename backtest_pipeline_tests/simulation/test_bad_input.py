@@ -69,7 +69,7 @@ BAD_BARS: dict[str, tuple[Damage, str]] = {
     ),
     "repeated column": (repeated_column, "2 columns 'close'; keep one"),
     "text": (lambda bars: bars.assign(open="dear"), "'open' does not hold numbers"),
-    "naive stamps": (restamp(lambda index: index.tz_localize(None)), "without a time zone"),
+    "naive stamps": (restamp(lambda index: index.tz_localize(None)), "have no time zone"),
     "no stamps": (lambda bars: bars.reset_index(drop=True), "must hold timestamps"),
     "missing stamp": (
         restamp(lambda index: index[:5].append(pd.DatetimeIndex([pd.NaT], tz="UTC"))),

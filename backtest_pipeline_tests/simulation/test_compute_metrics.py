@@ -91,7 +91,7 @@ def test_the_risk_free_return_comes_off() -> None:
     [
         ({"equity": [1.0, 2.0]}, "must be a pandas series of equity, not list"),
         ({"equity": EQUITY.to_frame()}, "not DataFrame"),
-        ({"equity": EQUITY.tz_localize(None)}, "without a time zone"),
+        ({"equity": EQUITY.tz_localize(None)}, "have no time zone"),
         ({"equity": EQUITY[::-1]}, "strictly increasing"),
         ({"equity": EQUITY[:0]}, "at least one"),
         ({"equity": EQUITY.replace(EQUITY.iloc[3], np.inf)}, "must be finite"),
