@@ -1,6 +1,6 @@
-"""Measurements: peers, the whole universe, and the same through Dagster.
+"""Benchmarks: speed beside other engines, of the whole universe, of storage and of the service.
 
-Run with `python -m bench [case ...] [--quick]`. Every figure of a table comes from one process
-and one run, with the candidates taking turns, so that ratios hold on a busy machine too. Nothing
-here is imported by the product.
+Run them with `python -m bench [case ...] [--quick]`. All figures of a table come from one process
+and one run in which the candidates take turns, so ratios hold on a busy machine too. The product
+imports nothing from here.
 """

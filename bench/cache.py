@@ -86,7 +86,7 @@ def _ms(seconds: list[float]) -> tuple[float, float]:
 
 @contextmanager
 def _reading(root: Path) -> Iterator[None]:
-    """Another process reads all the time while the block runs."""
+    """Keep another process reading while the `with` body runs."""
     reader = _process("read_for_ever", root)
     try:
         assert reader.stdout is not None
@@ -98,8 +98,8 @@ def _reading(root: Path) -> Iterator[None]:
 
 
 def _first_read(root: Path) -> float:
-    told, _ = _process("read_once", root).communicate()
-    return float(told)
+    seconds, _ = _process("read_once", root).communicate()
+    return float(seconds)
 
 
 def _process(work: str, root: Path) -> subprocess.Popen[str]:

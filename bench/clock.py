@@ -1,4 +1,4 @@
-"""What a piece of work takes: wall time, and processor time of this process and the server."""
+"""Wall time of a piece of work, and CPU time of this process and the PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds of a clock that goes on.
+    """A reading of all clocks, or the difference of two.
 
     Attributes:
         wall: elapsed.
@@ -48,7 +48,7 @@ class Clock:
         self._own = psutil.Process()
 
     def now(self) -> Seconds:
-        """All clocks at once; only differences mean something."""
+        """A reading of all clocks; only differences are meaningful."""
         server = 0.0
         if self._server is not None:
             # Backends that have ended count with the postmaster that waited for them.

@@ -56,7 +56,7 @@ def _rows(*, quick: bool) -> list[list[str | float | int]]:
 
 
 class StageSpans:
-    """How long each stage was at work, from its first word to its last."""
+    """Duration of each stage, from its first progress report to its last."""
 
     def __init__(self) -> None:
         self._spans: dict[str, tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""The same run by others: plain vectorbt, backtesting.py, and a bare compiled loop."""
+"""The same run in other engines: plain vectorbt, backtesting.py, and a bare compiled loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CASH = 1e9  # so much that backtesting.py's whole units make no difference
 
 @dataclass(frozen=True)
 class Column:
-    """One signal on one asset: bars, and at which bar's close it enters and leaves."""
+    """One strategy on one asset: bars, and entry and exit signals at their close."""
 
     bars: pd.DataFrame
     entries: pd.Series
@@ -30,14 +30,14 @@ class Column:
 
 
 def columns_of(panel: Panel, events: np.ndarray) -> list[Column]:
-    """Every run on every asset, run by run."""
-    found = []
+    """The signals of every run on every asset, run by run."""
+    columns = []
     for row in events:
         for asset in panel.assets:
             bars, bits = panel.frame(asset), row[panel.rows_of(asset)]
             entries = pd.Series((bits & LONG_ENTRY) > 0, bars.index)
-            found.append(Column(bars, entries, pd.Series((bits & LONG_EXIT) > 0, bars.index)))
-    return found
+            columns.append(Column(bars, entries, pd.Series((bits & LONG_EXIT) > 0, bars.index)))
+    return columns
 
 
 def plain_vectorbt(column: Column) -> float:

@@ -1,4 +1,4 @@
-"""Case `external`: reading the columns that are needed of a wide table that somebody else keeps."""
+"""Case `external`: reading the needed columns of a user's wide feature table."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def run(*, quick: bool) -> Report:
             look = {"look": lambda: current_watermarks(table)}
             return interleaved(look, _REPEATS, clock)["look"]
 
-        told = {"without an index": looks()}
+        lookups = {"without an index": looks()}
         with psycopg.connect(database.conninfo, autocommit=True) as connection:
             connection.execute(_INDEX)
             connection.execute("VACUUM theirs.features")
-        told["with the index of docs/external-features.md"] = looks()
+        lookups["with the index of docs/external-features.md"] = looks()
         table.close()
         database.close()
     n = assets * rows
@@ -68,7 +68,7 @@ def run(*, quick: bool) -> Report:
             Table(
                 "One look at all partitions",
                 ("index", "seconds", "CPU seconds"),
-                [(name, median(t).wall, median(t).cpu) for name, t in told.items()],
+                [(name, median(t).wall, median(t).cpu) for name, t in lookups.items()],
             ),
         ],
     )

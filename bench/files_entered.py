@@ -1,4 +1,4 @@
-"""How many files of the package one backtest runs through, by the door that it comes through.
+"""How many files of the package one backtest runs through: from Python, command line and service.
 
 `python -m bench.files_entered` counts the files in which a function is called (importing a module
 is no call) by `run_backtest` on bars in Python, by `backtest-pipeline run`, and by

@@ -1,4 +1,4 @@
-"""Golden fingerprints: what every run of fixed markets and fixed questions comes to.
+"""Golden fingerprints: hashes of the results of fixed specs on fixed markets.
 
 `python -m bench.goldens check` computes them and says which differ from `bench/goldens/`;
 `python -m bench.goldens record` writes them anew, after a declared version was raised. A
@@ -115,12 +115,12 @@ def stored_runs(workspace: Workspace) -> dict[str, str]:
 def fingerprint(result: str, metrics: Mapping[str, float | None]) -> str:
     """Sixteen digits of a hash over a result's fingerprint and its metrics."""
     shown = {name: None if v is None else f"{v:.9g}" for name, v in metrics.items()}
-    told = json.dumps([result, shown], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([result, shown], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def questions() -> dict[str, str]:
-    """What is answered to each question of `questions.json`, on a store of its own."""
+    """Fingerprints of the result of each spec in `questions.json`, on a fresh store."""
     found = {}
     with fresh_store() as settings, open_workspace() as workspace:
         for name, asked in json.loads((FOLDER / "questions.json").read_text()).items():
@@ -130,7 +130,7 @@ def questions() -> dict[str, str]:
 
 
 def answered(name: str, given: Mapping[str, Any]) -> dict[str, str]:
-    """The fingerprints of an answer: of its run, and of what stands beside it."""
+    """Fingerprints of a result: of its run, its folds, ranked rows and selection."""
     run = given.get("best_run", given)
     found = {name: fingerprint(run["result_fingerprint"], run["metrics"])}
     for i, fold in enumerate(given.get("folds", ())):

@@ -1,4 +1,4 @@
-"""Repeats that take turns, medians, and the tables that come of them."""
+"""Timing in interleaved rounds, medians, and tables of results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a case found: what was measured, and the tables."""
+    """The report of one case: what was measured, and its tables."""
 
     title: str
     about: str

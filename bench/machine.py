@@ -1,4 +1,4 @@
-"""What the measurements ran on."""
+"""The machine and library versions of a benchmark run."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def _forming_table(n_assets: int, n_days: int) -> Table:
             rules = PortfolioRules(scheme, rebalance)
             with threadpool_limits(1, user_api="blas"):  # as the rollups do
                 begin = clock.now()
-                found = form_portfolio(curves, ts, 1.0, 0.0015, rules)
-                taken, n = clock.now() - begin, len(found.rebalance_rows)
+                portfolio = form_portfolio(curves, ts, 1.0, 0.0015, rules)
+                taken, n = clock.now() - begin, len(portfolio.rebalance_rows)
             rows.append([scheme, rebalance, n, taken.wall, taken.cpu, 1000 * taken.wall / n])
     columns = ["scheme", "schedule", "rebalances", "wall s", "CPU s", "ms a rebalance"]
     return Table("One portfolio", columns, rows)
@@ -84,16 +84,16 @@ def _fill(workspace: Workspace, path: Path) -> None:
 
 def _rollups_table(workspace: Workspace, clock: Clock, rebalance: str) -> Table:
     taken: dict[str, Seconds] = {}
-    formed: dict[str, int] = {}
+    n_portfolios: dict[str, int] = {}
     for schemes in (*((scheme,) for scheme in SCHEMES), tuple(SCHEMES), tuple(SCHEMES)):
         name = schemes[0] if len(schemes) == 1 else "all five"
         if name in taken:
             name = "all five again, nothing changed"
         config = RollupConfig(schemes=schemes, rebalance=rebalance)
         with clock.timing(taken, name):
-            formed[name] = sum(roll_up(workspace, tf, config) for tf in TIMEFRAMES)
+            n_portfolios[name] = sum(roll_up(workspace, tf, config) for tf in TIMEFRAMES)
     rows: list[list[str | float | int]] = [
-        [name, formed[name], t.wall, t.cpu, t.own, t.server] for name, t in taken.items()
+        [name, n_portfolios[name], t.wall, t.cpu, t.own, t.server] for name, t in taken.items()
     ]
     columns = ["schemes", "portfolios", "wall s", "CPU s", "of it own", "of it server"]
     return Table(f"Rollups, {rebalance}", columns, rows)

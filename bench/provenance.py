@@ -1,4 +1,4 @@
-"""Case `provenance`: what a full rebuild spends on being repeatable, and what a replay takes."""
+"""Case `provenance`: the cost of reproducibility in a full rebuild, and the time of a replay."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SAMPLE = 20
 
 @dataclass(frozen=True)
 class TimedStore(ArtifactStore):
-    """Artifacts that count the processor time that writing snapshots, sources and runs takes."""
+    """An artifact store that measures the CPU time of writing snapshots, sources and runs."""
 
     @cached_property
     def spent(self) -> dict[str, list[float]]:
@@ -89,8 +89,8 @@ def run(*, quick: bool) -> Report:
             spent["fingerprints"] = _fingerprints(workspace, partitions)
             spent["archive of the sources"] = (1, _thread_time(code_on_disk))
             with clock.timing(taken, "replay"):
-                found = replay_sample(workspace, _SAMPLE, 0)
-    assert all(one.verdict is ReplayVerdict.SAME for one in found), found
+                replays = replay_sample(workspace, _SAMPLE, 0)
+    assert all(one.verdict is ReplayVerdict.SAME for one in replays), replays
     whole = taken["refresh"].cpu
     rows = [[what, n, cpu, f"{cpu / whole:.1%}"] for what, (n, cpu) in spent.items()]
     added = sum(cpu for what, (_, cpu) in spent.items() if what != "series of the runs")
@@ -108,20 +108,20 @@ def run(*, quick: bool) -> Report:
             Table(
                 "A sample of stored runs, replayed in a fresh process",
                 ["runs", "wall s", "CPU s"],
-                [[len(found), taken["replay"].wall, taken["replay"].own]],
+                [[len(replays), taken["replay"].wall, taken["replay"].own]],
             ),
         ],
     )
 
 
 def _fingerprints(workspace: Workspace, partitions: list[Partition]) -> tuple[int, float]:
-    """Blocks, and the time that the fingerprints of all their runs take."""
+    """Number of batches, and CPU seconds of the fingerprints of all their runs."""
     batches = stored_signals(workspace, partitions)
     seconds = []
     for tf in _TIMEFRAMES:
-        block = batches.load(tf, [p.asset for p in partitions if p.timeframe == tf])
-        signals = range(len(block.stored.signals))
-        batch = block.traded(signals, block.tradable, SimulationConfig())
+        loaded = batches.load(tf, [p.asset for p in partitions if p.timeframe == tf])
+        signals = range(len(loaded.stored.signals))
+        batch = loaded.traded(signals, loaded.tradable, SimulationConfig())
         seconds.append(_thread_time(lambda batch=batch: fingerprints(batch)))
     return len(seconds), sum(seconds)
 

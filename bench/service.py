@@ -1,4 +1,4 @@
-"""The HTTP service under `wrk`: questions of each kind, new ones and repeated ones."""
+"""The HTTP service under `wrk`: each kind of spec, new and repeated."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(*, quick: bool) -> Report:
 
 def _measured(url: str, kind: str, new: bool, clients: int, seconds: int) -> list[Any]:
     while "backtest_pool_busy 0.0" not in httpx2.get(f"{url}/metrics").text:
-        time.sleep(0.1)  # what the row before had asked at its end is still under way
+        time.sleep(0.1)  # the last requests of the previous row are still running
     question, goal_s = _QUESTIONS[kind]
     body = json.dumps({**question, "costs": {"fee_bps": "{n}" if new else 10}})
     # One thread of wrk counts its own questions; each row begins where none has been.
@@ -82,8 +82,8 @@ def _measured(url: str, kind: str, new: bool, clients: int, seconds: int) -> lis
         text=True,
         check=True,
     ).stdout
-    (told,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    answers, failed, took_us, p50_us, p95_us, _ = map(int, told.split()[1:])
+    (result,) = [line for line in output.splitlines() if line.startswith("RESULT ")]
+    answers, failed, took_us, p50_us, p95_us, _ = map(int, result.split()[1:])
     name = f"{kind}, {'new' if new else 'repeated'}"
     rate = answers / took_us * 1e6
     goal: int | str = int(1e3 * goal_s) if clients == 1 else "-"

@@ -1,4 +1,4 @@
-"""A fresh embedded store that is gone afterwards."""
+"""A temporary embedded store."""
 
 from __future__ import annotations
 

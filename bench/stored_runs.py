@@ -13,10 +13,10 @@ NEWEST = datetime(2026, 1, 1, tzinfo=UTC)
 def fill_runs(
     connection: Connection, n_runs: int, *, days: int = 200, per_folder: int = 20
 ) -> None:
-    """Insert runs with metrics, a trade each, and who asked for every third of them.
+    """Insert runs with metrics and one trade each, and a requester for every third of them.
 
     Run `i` is the `i`-th from the newest; they end evenly over `days` before NEWEST. Runs of one
-    asset and timeframe that follow each other share an artifact directory, as those of a block do.
+    asset and timeframe that follow each other share an artifact directory, as those of a batch do.
     None is current.
     """
     bound = {"n": n_runs, "assets": ASSETS, "days": days, "per": per_folder, "newest": NEWEST}

@@ -31,7 +31,7 @@ _DAYS = 6  # after so many days as many bars of 2D and 3D have ended as they do 
 
 @dataclass
 class Refresh:
-    """What one refresh took and wrote, by stage; the samples only where it was profiled."""
+    """Time and rows of one refresh by stage; samples only if it was profiled."""
 
     seconds: dict[str, Seconds] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 """Bars, timeframes, features, validation, partitions, errors: pure functions on arrays.
 
-The lowest layer: it imports no other. Nothing here opens a file, a socket or a database, and
-nothing here knows what a strategy or a backtest is.
+The lowest layer: it imports no other layer. Nothing here opens a file, a socket or a database, or
+knows what a strategy or a backtest is.
 """

@@ -1,37 +1,37 @@
 """Every error that this project raises on purpose.
 
     BacktestError
-    ├── ConfigurationError      a setting is missing or makes no sense
-    │   └── TableDrift          the user's own table is not as it is configured
+    ├── ConfigurationError      a setting is missing or invalid
+    │   └── TableDrift          the user's own feature table does not match its configuration
     ├── UnknownName             an asset, timeframe, strategy or parameter that does not exist
-    ├── AmbiguousName           a short name that more than one strategy or preset goes by
-    ├── InvalidInput            an argument that cannot be computed
-    │   ├── BadRange            a window of time that cannot be
-    │   ├── BadSymbols          assets that make no portfolio
+    ├── AmbiguousName           a short name shared by more than one strategy or preset
+    ├── InvalidInput            an argument that is invalid or out of range
+    │   ├── BadRange            a date window that is empty, reversed or unreadable
+    │   ├── BadSymbols          fewer than two symbols for a portfolio, or one of them twice
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
-    │   ├── EmptyGrid           values to try of which no combination makes sense
-    │   └── GridTooLarge        more combinations than are allowed
-    ├── LooksAhead              a strategy whose signals depend on bars that come later
+    │   ├── EmptyGrid           a parameter grid without a single valid combination
+    │   └── GridTooLarge        a parameter grid above the allowed number of combinations
+    ├── LooksAhead              a strategy whose signals depend on later bars
     ├── BarsError               bars that cannot be read or trusted
-    │   └── SourceUnavailable   an exchange does not answer, or refuses
-    ├── PartitionError          one (asset, timeframe) cannot be computed; its neighbours can
-    ├── ProvenanceMissing       a result that does not say what it was made from (a ValueError too)
-    ├── CannotReplay            a run that cannot be computed again here
-    ├── JobNotFound             no job of this id
-    ├── JobConflict             a job that is not in a state to be cancelled or resumed
-    ├── RunNotFound             no run of this id
-    ├── StoreError              the database
-    │   ├── StoreUnavailable    does not answer, or refuses
-    │   │   └── StoreOutOfReach waiting does not mend it, or has not
-    │   ├── StoreOvertaken      what was read has been replaced meanwhile
-    │   ├── SchemaNotMigrated   answers, with another schema than this code needs
-    │   └── RowsRefused         answers, and does not take these rows
-    └── ArtifactError           the artifacts, in their folder or bucket
-        ├── ArtifactCorrupt     a file differs from its manifest
-        └── ResultPathMissing   a run whose artifacts are gone
+    │   └── SourceUnavailable   an exchange does not answer, or rejects the request
+    ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
+    ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
+    ├── CannotReplay            a run that cannot be replayed on this machine
+    ├── JobNotFound             no job with this id
+    ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
+    ├── RunNotFound             no run with this id
+    ├── StoreError              the database failed
+    │   ├── StoreUnavailable    it does not answer, or rejects the connection
+    │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
+    │   ├── StoreOvertaken      another process replaced the inputs during the computation
+    │   ├── SchemaNotMigrated   its schema is not the version that this code needs
+    │   └── RowsRefused         it rejected rows that break a constraint
+    └── ArtifactError           an artifact cannot be read or written
+        ├── ArtifactCorrupt     a file does not match its manifest
+        └── ResultPathMissing   the artifacts of a run are gone
 
-Each message says what is wrong, where, and how to mend it. Each class has a code, for programs:
-problems of the service, jobs and metrics name errors by it.
+Each message says what happened, where, and what to do. Each class has a code for programs, which
+the service's problem responses, jobs and metrics carry.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Code = Literal[
     "STORE_UNAVAILABLE",
 ]
 CODES: tuple[Code, ...] = get_args(Code)
-# What a name that does not exist was meant to be; any other is a parameter.
+# By the kind of name that does not exist; every other kind is a parameter.
 _CODES_OF_NAMES: dict[str, Code] = {
     "asset": "BAD_SYMBOL",
     "stored asset": "BAD_SYMBOL",
@@ -77,9 +77,9 @@ class BacktestError(Exception):
     """Base of all errors raised on purpose by this project.
 
     Attributes:
-        code: names the kind of error for programs; that of an error which nobody foresaw too.
-        is_public: whether whoever asks over a network may read the message; not where it names
-            hosts, folders, settings or words of the database.
+        code: kind of error, for programs; unexpected errors carry this default as well.
+        is_public: whether clients of the service may see the message; False where it can name
+            hosts, folders, settings or what the database said.
     """
 
     code: Code = "RUN_ENGINE_ERROR"
@@ -90,24 +90,24 @@ SEE_LOG = "the computation failed unexpectedly; the log has the cause"
 
 
 def public_message(error: BaseException) -> str:
-    """What whoever asks over a network may read of an error."""
+    """The message of an error that clients of the service may see."""
     if isinstance(error, BacktestError) and error.is_public:
         return str(error)
     return SEE_LOG
 
 
 class ConfigurationError(BacktestError):
-    """A setting is missing or makes no sense; the message names the variable."""
+    """A setting is missing or invalid; the message names the variable."""
 
     is_public = False
 
 
 class TableDrift(ConfigurationError):
-    """The user's own table of features is not as it is configured; the message names what is."""
+    """The user's own feature table does not match its configuration; the message says where."""
 
 
 class UnknownName(BacktestError):
-    """A name that does not exist; the message offers the nearest ones."""
+    """A name that does not exist; the message suggests the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(set(known))
@@ -119,56 +119,56 @@ class UnknownName(BacktestError):
             shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
             hint = f"known: {shown}"
         else:
-            hint = "none is known yet"
+            hint = "there are none yet"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
         self.kind, self.name = kind, name
         self.code = _CODES_OF_NAMES.get(kind, "BAD_PARAMS")
 
 
 class AmbiguousName(BacktestError):
-    """A short name that more than one strategy or preset goes by; the message lists them."""
+    """A short name shared by more than one strategy or preset; the message lists them."""
 
     code = "UNKNOWN_STRATEGY"
 
 
 class InvalidInput(BacktestError):
-    """An argument that cannot be computed."""
+    """An argument that is invalid or out of range; the message names it."""
 
     code = "BAD_PARAMS"
 
 
 class BadRange(InvalidInput):
-    """A window of time that cannot be: it ends before it begins, or a date cannot be read."""
+    """A date window that ends before it begins, or a date that cannot be read."""
 
     code = "BAD_RANGE"
 
 
 class BadSymbols(InvalidInput):
-    """Assets that make no portfolio: fewer than two, or one of them twice."""
+    """Fewer than two symbols for a portfolio, or one of them twice."""
 
     code = "BAD_SYMBOLS"
 
 
 class NotEnoughBars(InvalidInput):
-    """A window with fewer bars than a backtest needs; the message says which bars there are."""
+    """A window with fewer bars than a backtest needs; the message says which bars exist."""
 
     code = "NOT_ENOUGH_BARS"
 
 
 class EmptyGrid(InvalidInput):
-    """Values to try of which no combination makes sense."""
+    """A parameter grid without a single valid combination."""
 
     code = "EMPTY_GRID"
 
 
 class GridTooLarge(InvalidInput):
-    """More combinations than are allowed; the message names the limit and what raises it."""
+    """More combinations than are allowed; the message names the limit and how to raise it."""
 
     code = "GRID_TOO_LARGE"
 
 
 class LooksAhead(BacktestError):
-    """A strategy whose signals change when the bars after them are taken away."""
+    """A strategy whose signals depend on later bars."""
 
 
 class BarsError(BacktestError):
@@ -179,13 +179,13 @@ class BarsError(BacktestError):
 
 
 class SourceUnavailable(BarsError):
-    """An exchange does not answer, or refuses; what is cached can still be used."""
+    """An exchange does not answer, or rejects the request; cached bars can still be used."""
 
     is_public = True
 
 
 class PartitionError(BacktestError):
-    """One (asset, timeframe) cannot be computed; the others of its batch can."""
+    """One (asset, timeframe) failed; the rest of its batch is unaffected."""
 
     def __init__(self, asset: str, timeframe: str, reason: str) -> None:
         super().__init__(f"{asset}|{timeframe}: {reason}")
@@ -193,73 +193,73 @@ class PartitionError(BacktestError):
 
 
 class ProvenanceMissing(BacktestError, ValueError):
-    """A stored result that does not say what it was made from; the message names what lacks."""
+    """A stored result without a full record of its inputs; the message says what is missing."""
 
 
 class CannotReplay(BacktestError):
-    """A stored run that cannot be computed again here; the message says what it would take."""
+    """A stored run that cannot be replayed on this machine; the message says what is needed."""
 
 
 class JobNotFound(BacktestError):
-    """No job of this id."""
+    """No job with this id."""
 
     code = "JOB_NOT_FOUND"
 
 
 class JobConflict(BacktestError):
-    """A job that is not in a state to be cancelled or resumed; the message names its state."""
+    """A job whose state, named in the message, does not allow it to be cancelled or resumed."""
 
     code = "CONFLICT"
 
 
 class RunNotFound(BacktestError):
-    """No run of this id."""
+    """No run with this id."""
 
     code = "RUN_NOT_FOUND"
 
 
 class StoreError(BacktestError):
-    """The database cannot do what was asked."""
+    """The database failed."""
 
     is_public = False
 
 
 class StoreUnavailable(StoreError):
-    """The database does not answer, or refuses the connection."""
+    """The database does not answer, or rejects the connection."""
 
     code = "STORE_UNAVAILABLE"
 
 
 class StoreOutOfReach(StoreUnavailable):
-    """The database does not answer, and waiting does not mend it, or has not."""
+    """The database still does not answer after all retries, or a retry cannot help."""
 
 
 class StoreOvertaken(StoreError):
-    """Another process has replaced what this was computed from; computing it again mends it."""
+    """Another process replaced the inputs during the computation; compute again."""
 
 
 class SchemaNotMigrated(StoreError):
-    """The database answers, with another schema than this code needs."""
+    """The schema of the database is not the version that this code needs."""
 
     code = "STORE_UNAVAILABLE"
 
 
 class RowsRefused(StoreError):
-    """Rows break a rule of the database, or miss rows that they belong to; others may be sound."""
+    """The database rejected rows that break a constraint; other rows may be fine."""
 
 
 class ArtifactError(BacktestError):
-    """The folder or bucket of the artifacts cannot be written or read."""
+    """The folder or bucket of the artifacts cannot be read or written."""
 
     is_public = False
 
 
 class ArtifactCorrupt(ArtifactError):
-    """An artifact's bytes differ from what its manifest says."""
+    """An artifact's bytes do not match its manifest."""
 
 
 class ResultPathMissing(ArtifactError):
-    """A run whose artifacts are gone; its rows are still there."""
+    """The artifacts of a run are gone; its rows are still in the database."""
 
     code = "RESULT_PATH_MISSING"
     is_public = True

@@ -1,8 +1,7 @@
-"""Which rows of a table of features that others keep can be used.
+"""Rows of an external feature table that can be traded on.
 
-Its stamps are taken as they are, and what its owner computed is not computed again. A row whose
-bar is no bar would make wrong trades all the same: it is left out and counted by the rules that
-bars from files are judged by.
+Its timestamps and features are used as they are. A row with an impossible bar would still cause
+wrong trades: it is dropped and counted by the same rules as bars from files.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from backtest_pipeline.market.validation import Reason, RowIssue, bar_defects, t
 
 
 def usable_rows(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]:
-    """The rows with sound bars, and what was wrong with the others.
+    """Drop rows with defective bars; returns the rest and the issues found.
 
-    Numbers that are not finite become NaN. `gap_bars` of a row counts the rows that were left out
-    just before it too, so that a trade entered after such a hole is known.
+    Infinite numbers become NaN. Rows dropped just before a row count in its `gap_bars`, so a trade
+    entered after such a gap can be flagged.
 
     Args:
         raw: OHLCV, gap_bars and any other float64 columns; sorted, without duplicates.
@@ -35,16 +34,16 @@ def usable_rows(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]:
     issues += tally(raw, Reason.MISSING_VOLUME, segment[unknown], raw.ts[unknown])
     zero = sound & (raw["volume"] == 0)
     issues += tally(raw, Reason.ZERO_VOLUME, segment[zero], raw.ts[zero])
-    left_out = _left_out_before(raw, sound)
+    dropped = _dropped_before(raw, sound)
     columns = {n: np.where(np.isfinite(c), c, np.nan) for n, c in raw.columns.items()}
     known_gap = np.where(np.isnan(columns["gap_bars"]), 0.0, columns["gap_bars"])
-    columns["gap_bars"] = np.where(left_out > 0, known_gap + left_out, columns["gap_bars"])
+    columns["gap_bars"] = np.where(dropped > 0, known_gap + dropped, columns["gap_bars"])
     rows = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts, columns)
     return rows.take(sound), tuple(issues)
 
 
-def _left_out_before(raw: Panel, sound: np.ndarray) -> np.ndarray:
-    """For each sound row how many rows between it and the sound row before it are none.
+def _dropped_before(raw: Panel, sound: np.ndarray) -> np.ndarray:
+    """Number of rows dropped between each sound row and the sound row before it, int64 `(n_rows,)`.
 
     0 for an asset's first sound row: nothing was traded before it.
     """

@@ -1,7 +1,7 @@
-"""The batch: columns of many assets at one timeframe, stacked asset after asset.
+"""Panel: the columns of many assets at one timeframe, stacked one asset after another.
 
-Every stage works on panels, so that nothing loops over assets in Python. Within an asset the
-rows are sorted by `ts`, unique; `offsets[i]:offsets[i + 1]` are the rows of `assets[i]`.
+Every stage works on panels, so nothing loops over assets in Python. The rows of an asset have
+unique, ascending `ts`; `offsets[i]:offsets[i + 1]` are the rows of `assets[i]`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Panel:
     """Rows of many assets at one timeframe.
 
     Attributes:
-        timeframe: the timeframe that all rows share.
-        assets: symbols, one for each segment.
-        offsets: int64, `len(assets) + 1`; segment bounds.
-        ts: int64, close stamps in microseconds since 1970 UTC.
-        columns: arrays as long as `ts`.
+        timeframe: timeframe of all rows.
+        assets: symbols, one per segment.
+        offsets: int64 `(n_assets + 1,)`, first row of each segment, then the number of rows.
+        ts: int64 `(n_rows,)`, close stamps in microseconds since 1970 UTC.
+        columns: arrays `(n_rows,)` by name.
     """
 
     timeframe: Timeframe
@@ -38,10 +38,15 @@ class Panel:
 
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.assets) + 1 or self.offsets[-1] != len(self.ts):
-            raise InvalidInput("panel offsets do not fit its assets and rows")
+            raise InvalidInput(
+                f"panel: offsets {len(self.offsets)} long, last {self.offsets[-1]}, do not match "
+                f"{len(self.assets)} assets and {len(self.ts)} rows"
+            )
         for name, column in self.columns.items():
             if len(column) != len(self.ts):
-                raise InvalidInput(f"panel column {name!r} is not as long as ts")
+                raise InvalidInput(
+                    f"panel column {name!r} has {len(column)} rows, but ts has {len(self.ts)}"
+                )
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -51,16 +56,16 @@ class Panel:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Rows of each asset."""
+        """Number of rows of each asset, int64 `(n_assets,)`."""
         return np.diff(self.offsets)
 
     @property
     def segment_of_row(self) -> np.ndarray:
-        """For each row the position of its asset in `assets`."""
+        """Position in `assets` of each row's asset, int64 `(n_rows,)`."""
         return np.repeat(np.arange(len(self.assets)), self.lengths)
 
     def rows_of(self, asset: str) -> slice:
-        """The rows of one asset; raises UnknownName where it is not in the panel."""
+        """The rows of one asset; raises UnknownName if it is not in the panel."""
         try:
             i = self.assets.index(asset)
         except ValueError:
@@ -68,13 +73,13 @@ class Panel:
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
     def take(self, keep: np.ndarray) -> Panel:
-        """The rows where the boolean array `keep` holds; all assets stay, some maybe empty."""
+        """The rows where `keep`, bool `(n_rows,)`, is True; all assets stay, some may be empty."""
         kept = np.concatenate(([0], np.cumsum(keep)))
         columns = {name: column[keep] for name, column in self.columns.items()}
         return Panel(self.timeframe, self.assets, kept[self.offsets], self.ts[keep], columns)
 
     def select(self, assets: Sequence[str]) -> Panel:
-        """The named assets, in the given order; the panel itself where these are its own."""
+        """The named assets, in the given order; the panel itself if nothing changes."""
         if tuple(assets) == self.assets:
             return self
         slices = [self.rows_of(asset) for asset in assets]
@@ -89,7 +94,7 @@ class Panel:
         )
 
     def windows(self, windows: Sequence[slice]) -> Panel:
-        """Each of these rows, all of one asset, as a segment of its own; names may repeat."""
+        """A panel with one segment per window of rows of one asset; asset names may repeat."""
         lengths = [window.stop - window.start for window in windows]
         rows = np.concatenate([np.arange(w.start, w.stop) for w in windows] or [[]]).astype(int)
         at = np.searchsorted(self.offsets, [w.start for w in windows], side="right") - 1
@@ -102,13 +107,13 @@ class Panel:
         )
 
     def with_columns(self, columns: Mapping[str, np.ndarray]) -> Panel:
-        """The same rows with these columns added or replaced."""
+        """The panel with these columns added or replaced."""
         return Panel(
             self.timeframe, self.assets, self.offsets, self.ts, {**self.columns, **columns}
         )
 
     def frame(self, asset: str) -> pd.DataFrame:
-        """One asset as a data frame indexed by `ts` (tz-aware UTC)."""
+        """One asset as a data frame, indexed by `ts` (tz-aware, UTC)."""
         rows = self.rows_of(asset)
         data = {name: column[rows] for name, column in self.columns.items()}
         return pd.DataFrame(data, index=utc_index(self.ts[rows]))
@@ -120,22 +125,22 @@ class Panel:
         panels: Sequence[Panel],
         columns: Sequence[str],
     ) -> Panel:
-        """The named assets from all panels, in the given order.
+        """The named assets of all panels as one panel, in the given order.
 
-        An asset that is in none of the panels gets a segment without rows; one that is in several
-        has its rows in the order of the panels.
+        An asset in none of the panels gets an empty segment; the rows of an asset in several
+        panels follow the order of the panels.
         """
         if len(panels) == 1 and panels[0].assets == tuple(assets):
             return panels[0]
-        found: dict[str, list[tuple[Panel, slice]]] = {asset: [] for asset in assets}
+        segments: dict[str, list[tuple[Panel, slice]]] = {asset: [] for asset in assets}
         for panel in panels:
             for asset, start, stop in zip(
                 panel.assets, panel.offsets, panel.offsets[1:], strict=False
             ):
-                if asset in found:
-                    found[asset].append((panel, slice(int(start), int(stop))))
-        pieces = [piece for asset in assets for piece in found[asset]]
-        lengths = [sum(rows.stop - rows.start for _, rows in found[asset]) for asset in assets]
+                if asset in segments:
+                    segments[asset].append((panel, slice(int(start), int(stop))))
+        pieces = [piece for asset in assets for piece in segments[asset]]
+        lengths = [sum(rows.stop - rows.start for _, rows in segments[asset]) for asset in assets]
         nothing = np.empty(0)
 
         def joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -155,16 +160,16 @@ class Panel:
         frames: Mapping[str, pd.DataFrame],
         columns: Iterable[str] = OHLCV,
     ) -> Panel:
-        """A panel from one data frame per asset, each indexed by sorted tz-aware stamps.
+        """A panel of one data frame per asset, each indexed by ascending tz-aware timestamps.
 
         Raises:
-            InvalidInput: for a naive index or one that is not strictly increasing.
+            InvalidInput: if an index has no time zone or is not strictly increasing.
         """
         stamps = [stamps_us(frame.index, asset) for asset, frame in frames.items()]
         for asset, ts in zip(frames, stamps, strict=True):
             if len(ts) > 1 and not np.all(ts[1:] > ts[:-1]):
                 raise InvalidInput(
-                    f"{asset}: stamps are not strictly increasing; sort them and drop duplicates"
+                    f"{asset}: timestamps not strictly increasing; sort them and drop duplicates"
                 )
         offsets = np.concatenate(([0], np.cumsum([len(ts) for ts in stamps]))).astype(np.int64)
         stacked = {
@@ -180,22 +185,24 @@ class Panel:
 
 
 def utc_index(ts_us: np.ndarray) -> pd.DatetimeIndex:
-    """Microseconds since 1970 UTC as a tz-aware index called `ts`."""
+    """Microseconds since 1970 UTC as a tz-aware index named `ts`."""
     return pd.DatetimeIndex(ts_us.view("M8[us]"), name="ts").tz_localize("UTC")
 
 
 def stamps_us(index: pd.Index, where: str) -> np.ndarray:
     """A tz-aware index as int64 microseconds since 1970 UTC.
 
-    This is the one place where stamps of pandas objects enter the project.
+    The only place where timestamps of pandas objects enter the project.
 
     Raises:
-        InvalidInput: naming `where`, for an index without stamps, without a zone or with NaT.
+        InvalidInput: naming `where`, if the index has no timestamps, no time zone, or NaT.
     """
     if not isinstance(index, pd.DatetimeIndex):
         raise InvalidInput(f"{where}: the index must hold timestamps, not {index.dtype}")
     if index.tz is None:
-        raise InvalidInput(f"{where}: stamps without a time zone; use .tz_localize('UTC')")
+        raise InvalidInput(
+            f"{where}: the timestamps have no time zone; set it, as with .tz_localize('UTC')"
+        )
     if index.hasnans:
-        raise InvalidInput(f"{where}: a stamp is missing (NaT); drop such rows")
+        raise InvalidInput(f"{where}: some timestamps are missing (NaT); drop those rows")
     return index.tz_convert("UTC").tz_localize(None).to_numpy("M8[us]").astype(np.int64)

@@ -21,7 +21,7 @@ class Partition(NamedTuple):
 
     @staticmethod
     def parse(key: str) -> Partition:
-        """A key as written by `str()`; raises InvalidInput or UnknownName."""
+        """The partition of a key `ASSET|TIMEFRAME`; raises InvalidInput or UnknownName."""
         asset, bar, tf = key.partition("|")
         if not bar:
             raise InvalidInput(f"partition key {key!r} is not of the form ASSET|TIMEFRAME")
@@ -29,10 +29,10 @@ class Partition(NamedTuple):
 
 
 def checked_symbol(symbol: str) -> str:
-    """The symbol, if it can be part of a key, a path and a URL; raises InvalidInput."""
+    """The symbol itself; raises InvalidInput where it cannot be part of a partition key."""
     if not re.fullmatch(SYMBOL_PATTERN, symbol):
         raise InvalidInput(
             f"symbol {symbol!r} cannot be a partition key: use 1 to 32 letters, digits, "
-            "'.', '_' or '-', beginning with a letter or digit"
+            "'.', '_' or '-', starting with a letter or digit"
         )
     return symbol

@@ -1,4 +1,4 @@
-"""Bars of a longer timeframe from finer bars, complete bars only."""
+"""Resample bars to a longer timeframe; complete bars only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from backtest_pipeline.market.validation import base_length_us
 
 
 def resample(base: Panel, target: Timeframe) -> Panel:
-    """OHLCV bars of `target` and `gap_bars`, from bars of the same or a finer timeframe.
+    """OHLCV and `gap_bars` at the target timeframe, from bars of the same or a finer one.
 
-    A bar is made where its period began no earlier than the asset's first base bar and is over:
-    the base bar that closes it is there, or a later one is. So an asset that was delisted in
-    mid-period has no bar for it, and later base bars never change an earlier bar. Base bars may
-    be missing inside a bar; `gap_bars` (float64) counts those missing in (previous bar's close,
-    this close], for the asset's first bar those missing inside it. A volume that is unknown in
-    one base bar is unknown (NaN) in the sum.
+    A period gets a bar if it starts no earlier than the asset's first base bar and is over: the
+    base bar that closes it, or a later one, exists. So an asset delisted mid-period has no bar for
+    that period, and later base bars never change an earlier bar. Base bars may be missing inside
+    a bar: `gap_bars` (float64) counts those missing in (previous close, this close], and for the
+    asset's first bar those missing inside it. If one base bar has no volume, the sum is NaN.
 
     Args:
-        base: validated bars: sorted, unique, close stamps on the grid of their timeframe.
-        target: the timeframe wanted; with the base's own, bars pass through unchanged.
+        base: validated bars: sorted, unique, stamped on the grid of their timeframe.
+        target: target timeframe; if it is the base's own, the bars are unchanged.
 
     Returns:
-        A panel of the same assets (some maybe empty), stamped `period end - 1 ms`.
+        A panel of the same assets (some may be empty), stamped `period end - 1 ms`.
 
     Raises:
-        InvalidInput: where bars of the base timeframe do not fill the target's periods.
+        InvalidInput: if the target's periods do not consist of whole base bars.
     """
     _require_divides(base.timeframe, target)
     length = base_length_us(base.timeframe)
@@ -71,7 +70,7 @@ def resample(base: Panel, target: Timeframe) -> Panel:
 
 
 def _missing(bars: Panel, present: np.ndarray, base_length: int) -> np.ndarray:
-    """Base bars missing since the previous bar's close, or the start of an asset's first bar."""
+    """Base bars missing since the previous close, or since the start of an asset's first bar."""
     since = bars.timeframe.period_bounds(bars.ts)[0] - CLOSE_STAMP_US
     segment = bars.segment_of_row
     follows = np.flatnonzero(segment[1:] == segment[:-1]) + 1
@@ -80,12 +79,12 @@ def _missing(bars: Panel, present: np.ndarray, base_length: int) -> np.ndarray:
 
 
 def divides(base: Timeframe, target: Timeframe) -> bool:
-    """Whether each period of `target` is filled exactly by whole bars of `base`."""
+    """Whether every period of `target` consists of whole bars of `base`."""
     if base.length_us is None:
         return False
     if target.length_us is not None:
         atom = target.length_us
-    else:  # periods of varying length still begin at a week or at a day
+    else:  # periods of varying length still start with a week or a day
         atom = MICROSECONDS["W"] if target.unit == "W" else DAY_US
     epoch = np.zeros(1, np.int64)
     shift = int(target.period_bounds(epoch)[0][0] - base.period_bounds(epoch)[0][0])
@@ -93,25 +92,25 @@ def divides(base: Timeframe, target: Timeframe) -> bool:
 
 
 def coarsest_base(target: Timeframe, bases: Iterable[Timeframe]) -> Timeframe:
-    """The longest of `bases` that `target` can be built from.
+    """The longest of `bases` that `target` can be resampled from.
 
     Raises:
-        InvalidInput: where none of them divides the target.
+        InvalidInput: if there is none.
     """
-    known = tuple(bases)
-    fitting = [base for base in known if divides(base, target)]
-    if not fitting:
-        names = ", ".join(base.name for base in known) or "none"
+    available = tuple(bases)
+    candidates = [base for base in available if divides(base, target)]
+    if not candidates:
+        names = ", ".join(base.name for base in available) or "none"
         raise InvalidInput(
-            f"{target.name} cannot be built from the base timeframes at hand ({names}); "
-            "bring bars that divide its periods, 1D or finer"
+            f"{target.name} bars cannot be resampled from the source's timeframes ({names}); "
+            "add bars that fit its periods a whole number of times"
         )
-    return max(fitting, key=base_length_us)
+    return max(candidates, key=base_length_us)
 
 
 def _require_divides(base: Timeframe, target: Timeframe) -> None:
     if not divides(base, target):
         raise InvalidInput(
-            f"{target.name} cannot be built from {base.name}: whole {base.name} bars do not "
-            "fill its periods; bring finer bars"
+            f"{target.name} bars cannot be resampled from {base.name}: a period does not consist "
+            f"of whole {base.name} bars; add finer bars"
         )

@@ -1,4 +1,4 @@
-"""How a history differs from an earlier version of itself."""
+"""Restatements: how a price history differs from an earlier version of itself."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 
 RESTATEMENTS_VERSION = 1
-"""Raise it when two versions of a history are compared otherwise."""
+"""Raise it when the comparison of two versions of a history changes."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What was changed in bars that had been there.
+    """Changes to bars that an earlier version already covered.
 
     Attributes:
-        changed: bars of both versions with another value in some column.
-        added: bars at or before the earlier version's last one that it did not have.
+        changed: bars in both versions that differ in some column.
+        added: bars, up to the last one of the earlier version, that it did not have.
         removed: bars of the earlier version that are gone.
-        first_ts, last_ts: of all these, int64 microseconds UTC; None where there are none.
-        columns: for each column that changed the largest `abs(after - before) / abs(before)`;
-            None where a value appeared or vanished, or was zero.
+        first_ts, last_ts: first and last affected bar, microseconds since 1970 UTC; None if there
+            is none.
+        columns: largest `abs(after - before) / abs(before)` of each column that changed; None if a
+            value appeared, vanished, or was zero before.
     """
 
     changed: int
@@ -35,31 +36,31 @@ class Revision:
 
 
 def revision_of(before: Panel, after: Panel, columns: Sequence[str]) -> Revision:
-    """The revision of one asset's history; what follows the earlier version's last bar is none.
+    """Compare two versions of one asset's history, up to the last bar of the earlier one.
 
     Args:
-        before, after: panels of the one asset.
+        before, after: panels of that one asset.
         columns: float64 columns to compare; NaN equals NaN.
     """
     known = after.ts <= (before.ts[-1] if len(before) else np.iinfo(np.int64).min)
     late = known & ~np.isin(after.ts, before.ts)
     gone = ~np.isin(before.ts, after.ts)
     _, old, new = np.intersect1d(before.ts, after.ts, assume_unique=True, return_indices=True)
-    moved = np.zeros(len(old), bool)
+    changed = np.zeros(len(old), bool)
     largest: dict[str, float | None] = {}
     for name in columns:
         was, now = before[name][old], after[name][new]
-        other = (was != now) & ~(np.isnan(was) & np.isnan(now))
-        if other.any():
-            moved |= other
-            largest[name] = _largest_change(was[other], now[other])
-    touched = np.concatenate([after.ts[late], before.ts[gone], before.ts[old][moved]])
+        differs = (was != now) & ~(np.isnan(was) & np.isnan(now))
+        if differs.any():
+            changed |= differs
+            largest[name] = _largest_change(was[differs], now[differs])
+    affected = np.concatenate([after.ts[late], before.ts[gone], before.ts[old][changed]])
     return Revision(
-        changed=int(moved.sum()),
+        changed=int(changed.sum()),
         added=int(late.sum()),
         removed=int(gone.sum()),
-        first_ts=int(touched.min()) if len(touched) else None,
-        last_ts=int(touched.max()) if len(touched) else None,
+        first_ts=int(affected.min()) if len(affected) else None,
+        last_ts=int(affected.max()) if len(affected) else None,
         columns=largest,
     )
 

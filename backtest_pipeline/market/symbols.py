@@ -1,4 +1,4 @@
-"""How the symbol of an asset may be spelled."""
+"""Characters that the symbol of an asset may contain."""
 
-# Dagster joins the dimensions of a key with "|" and lists keys with "," and "[...]".
+# "|" separates the dimensions of a Dagster key; "," and "[...]" are its syntax for lists of keys.
 SYMBOL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,31}"

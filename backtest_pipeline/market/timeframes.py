@@ -1,9 +1,9 @@
 """Timeframes: names, periods and annualisation (the rows of `dim_timeframe`).
 
-A timeframe cuts UTC time into periods `[start, end)`; the bar of a period carries the close
-stamp `end - 1 ms`. Fixed lengths (`4H`, `3D`, `1W` = 7 days from Monday, `1M` = 30 days) are cut
-on one grid for all assets; calendar ones (`1W_CAL_ISO`, `1M_CAL`) follow the calendar; the
-`_CAL_ANCHOR` ones begin anew each year, so that the year's last period may be a short one.
+A timeframe divides UTC time into periods `[start, end)`; a bar is stamped with its close,
+`end - 1 ms`. Fixed lengths (`4H`, `3D`, `1W` = 7 days from Monday, `1M` = 30 days) share one grid
+across all assets; calendar timeframes (`1W_CAL_ISO`, `1M_CAL`) follow the calendar; `_CAL_ANCHOR`
+timeframes restart each year, so the last period of a year may be short.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MICROSECONDS = {
     "Y": 365 * 86_400_000_000,
 }
 DAY_US = MICROSECONDS["D"]
-CLOSE_STAMP_US = 1_000  # a bar's stamp is its period's end less one millisecond
+CLOSE_STAMP_US = 1_000  # a bar is stamped one millisecond before its period ends
 _NOMINAL_DAYS = {"MIN": 1 / 1440, "H": 1 / 24, "D": 1.0, "W": 7.0, "M": 30.0, "Y": 365.0}
 _MONDAY_US = 4 * DAY_US  # 1970-01-05, a Monday; 1970-01-04 is the Sunday that US weeks begin on
 _SUNDAY_US = 3 * DAY_US
@@ -33,16 +33,16 @@ _SUNDAY_US = 3 * DAY_US
 
 @dataclass(frozen=True)
 class Timeframe:
-    """One way of cutting time into bars.
+    """A bar length and the grid that its bars lie on.
 
     Attributes:
         name: partition key and SQL value, for example `1D` or `10W_CAL_ANCHOR_ISO`.
         unit: `MIN`, `H`, `D`, `W`, `M` or `Y`.
-        quantity: how many units make a bar.
-        scheme: `""` for a fixed length, else `CAL`.
-        anchored: whether periods begin anew each year.
-        week: `ISO` (Monday) or `US` (Sunday) for calendar weeks, else `""`.
-        sort_order: position in `dim_timeframe`, short before long.
+        quantity: units per bar.
+        scheme: `""` for a fixed length, otherwise `CAL`.
+        anchored: whether the grid restarts each year.
+        week: `ISO` (Monday) or `US` (Sunday) for calendar weeks, otherwise `""`.
+        sort_order: position in `dim_timeframe`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Timeframe:
 
     @property
     def bars_per_year(self) -> float:
-        """Bars in a year of 365 days, for annualisation."""
+        """Bars per year of 365 days, for annualisation."""
         return 365.0 / self.days
 
     @property
@@ -86,7 +86,7 @@ class Timeframe:
         return _SUNDAY_US if self.week == "US" else _MONDAY_US
 
     def period_bounds(self, instants_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The period that each instant lies in.
+        """Start and end of the period that contains each instant.
 
         Args:
             instants_us: int64 microseconds since 1970 UTC, any shape.
@@ -115,8 +115,8 @@ class Timeframe:
         return _months_to_us(first), _months_to_us(last)
 
     def _anchored_week_bounds(self, instants_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # A week belongs to the year that its fourth day lies in (ISO 8601; for US weeks the
-        # same rule, counted from Sunday).
+        # A week belongs to the year of its fourth day (ISO 8601; US weeks follow the same rule,
+        # counted from Sunday).
         week = MICROSECONDS["W"]
         origin = self._grid_origin_us
         this_week = (instants_us - origin) // week
@@ -133,7 +133,7 @@ def _months_to_us(months: np.ndarray) -> np.ndarray:
 
 
 def _first_week_of(year: np.ndarray, origin: int) -> np.ndarray:
-    """Index of the first week whose fourth day lies in `year`."""
+    """Index of the first week whose fourth day is in `year`."""
     january_first = year.astype("M8[us]").astype(np.int64)
     return -((origin + 3 * DAY_US - january_first) // MICROSECONDS["W"])
 
@@ -174,12 +174,12 @@ TIMEFRAMES: dict[str, Timeframe] = {name: _parse(name, i) for i, name in enumera
 
 
 def timeframe(name: str) -> Timeframe:
-    """The timeframe called `name`; hours, days, weeks and years in small letters too.
+    """The timeframe with this name; hours, days, weeks and years may be lower case.
 
-    `1h` is `1H` and `1d` is `1D`. Minutes and months never meet: `1m` is a minute, `1M` a month.
+    `1h` is `1H` and `1d` is `1D`. Minutes and months stay distinct: `1m` is a minute, `1M` a month.
 
     Raises:
-        UnknownName: with the nearest names, where there is none.
+        UnknownName: for a name that does not exist; the message suggests the closest ones.
 
     Examples:
         >>> timeframe("4h").name, timeframe("1w").name, timeframe("1M").name

@@ -1,4 +1,4 @@
-"""The Python API: execute specs on the store, or work on plain pandas objects."""
+"""The Python API: run specs against the store, or work with pandas objects, one asset at a time."""
 
 from __future__ import annotations
 
@@ -46,20 +46,26 @@ _ASSET = "asset"
 def execute(
     spec: ExecutableSpec | RobustnessSpec | Mapping[str, Any], *, rebuild: bool = False
 ) -> Result:
-    """Compute a spec and store the result, in the store that the environment configures.
+    """Run a spec, and store its result in the store that the environment configures.
 
-    The command line, the service, jobs and Dagster compute the same result from the same spec.
+    The command line, the service, jobs and Dagster run the same specs with the same results.
 
     Args:
-        spec: a spec, or its fields; a `RunSpec` if `kind` is not given.
-        rebuild: recompute even what has not changed.
+        spec: the spec, or its fields as a mapping; `kind` defaults to `run`.
+        rebuild: compute again even if nothing has changed.
 
     Returns:
         `RunResult`, `WalkForwardResult`, `SweepResult`, `PortfolioResult` or `RobustnessResult`.
 
     Raises:
-        UnknownName, InvalidInput: for an invalid spec, with the reason.
-        StoreError: where the store cannot be opened.
+        UnknownName, InvalidInput: for a field that is unknown or out of range.
+        StoreError: if the store cannot be opened.
+
+    Examples:
+        >>> from backtest_pipeline import execute
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> result.kind
+        'run'
     """
     parsed = spec_of(spec) if isinstance(spec, Mapping) else spec
     settings = load_settings()
@@ -71,27 +77,32 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     """Load validated, complete bars of one asset.
 
     Args:
-        path: file or folder of bars (Parquet or CSV), or an exchange such as `binance:1h`; the
-            synthetic sample market where None.
+        path: file or folder of bars (Parquet or CSV), or `binance:1h` for hourly bars of the
+            exchange; None for the synthetic sample market.
         asset: symbol as the source spells it.
         timeframe: name of the timeframe; finer bars are resampled to it.
 
     Returns:
-        Columns open, high, low, close, volume, gap_bars (float64); index `ts`, close timestamps
-        (UTC). Issues of the source rows are listed in `.attrs["issues"]`.
+        Columns open, high, low, close, volume, gap_bars (float64); index `ts`, close stamps in UTC.
+        Data quality issues of the source's rows are in `.attrs["issues"]`.
 
     Raises:
-        UnknownName: for an unknown asset or timeframe.
+        UnknownName: for an asset or timeframe that does not exist.
         BarsError: for a file that cannot be read, or an exchange that cannot be reached.
-        InvalidInput: where the source has no complete bar of that timeframe.
+        InvalidInput: if the source has no complete bar at that timeframe.
+
+    Examples:
+        >>> from backtest_pipeline import load_bars
+        >>> bars = load_bars(asset="S-ALPHA")
+        >>> list(bars.columns)
+        ['open', 'high', 'low', 'close', 'volume', 'gap_bars']
     """
     reader = SourceReader(choose_source(str(path or ""), exchange_access), [asset])
     panel = reader.resampled(timeframe, [asset])
     if not len(panel):
         bases = ", ".join(base.name for base in reader.bases_of(asset))
         raise InvalidInput(
-            f"{asset}: no complete {timeframe} bar can be resampled from its {bases} bars; use "
-            "finer bars, a longer history or a shorter timeframe"
+            f"{asset}: no complete {timeframe} bar in its {bases} bars; load more or finer bars"
         )
     bars = panel.frame(asset)
     bars.attrs["issues"] = [
@@ -101,14 +112,23 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
 
 
 def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.DataFrame:
-    """Compute all feature columns of one asset's bars; see docs/features.md.
+    """All feature columns of one asset's bars; docs/features.md defines them.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        timeframe: name of the bars' timeframe; by default inferred from their spacing.
+        timeframe: name of the timeframe; inferred from the spacing of the bars by default.
+
+    Returns:
+        Float64 columns, NaN where undefined, and bool flags, on the index of the bars.
 
     Raises:
         InvalidInput: for missing columns or invalid timestamps.
+
+    Examples:
+        >>> from backtest_pipeline import build_features, load_bars
+        >>> features = build_features(load_bars(asset="S-ALPHA"))
+        >>> bool(features["rsi_14"].iloc[-1] > 0)
+        True
     """
     return build_panel_features(bars_panel(bars, timeframe, _ASSET)).frame(_ASSET)
 
@@ -116,21 +136,27 @@ def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.Da
 def generate_signals(
     features: pd.DataFrame, strategy: str, *, timeframe: str | None = None, **params: Any
 ) -> pd.DataFrame:
-    """Entries and exits of a strategy on one asset's features.
+    """Entry and exit signals of a strategy on one asset's features.
 
     Args:
-        features: as `build_features` returns them.
-        strategy: name of the strategy; its first word is enough.
-        timeframe: name of the bars' timeframe; by default inferred from their spacing.
-        params: the strategy's parameters; its defaults where not given.
+        features: returned by `build_features`.
+        strategy: name of a strategy, or its first word, such as `rsi`.
+        timeframe: name of the timeframe; inferred from the spacing of the bars by default.
+        params: parameters of the strategy; missing ones take their defaults.
 
     Returns:
-        Boolean columns entries, exits, short_entries, short_exits, known at the close of their
-        bar.
+        Boolean columns entries, exits, short_entries, short_exits, known at the close of their bar.
 
     Raises:
-        UnknownName: for an unknown strategy.
-        InvalidInput: for parameters that are missing, unknown or of the wrong type.
+        UnknownName: for a strategy that does not exist.
+        InvalidInput: for parameters that are unknown, of the wrong type or out of range.
+
+    Examples:
+        >>> from backtest_pipeline import build_features, generate_signals, load_bars
+        >>> features = build_features(load_bars(asset="S-ALPHA"))
+        >>> signals = generate_signals(features, "ema_crossover", fast=9, slow=21)
+        >>> list(signals.columns)
+        ['entries', 'exits', 'short_entries', 'short_exits']
     """
     definition = strategy_of(strategy)
     parsed = definition.parse(params)
@@ -157,18 +183,25 @@ def run_backtest(
     timeframe: str | None = None,
     **assumptions: Any,
 ) -> SimulationResult:
-    """Backtest a strategy on one asset's bars: features, signals and simulation in one call.
+    """Backtest a strategy on one asset: features, signals and simulation in one call.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
-        strategy: the strategy, as in `generate_signals`.
-        params: its parameters.
+        strategy: name of the strategy, as in `generate_signals`.
+        params: parameters of the strategy.
         direction: `long`, `short` or `both`.
         timeframe: as in `simulate`.
-        assumptions: costs, sizing, stops, funding and other keyword arguments of `simulate`.
+        assumptions: costs, sizing, stops, funding and every other keyword of `simulate`.
 
     Raises:
-        UnknownName, InvalidInput: as the functions that it calls.
+        UnknownName, InvalidInput: as in `generate_signals` and `simulate`.
+
+    Examples:
+        >>> from backtest_pipeline import load_bars, run_backtest
+        >>> bars = load_bars(asset="S-ALPHA")
+        >>> result = run_backtest(bars, "ema_crossover", {"fast": 9, "slow": 21}, direction="long")
+        >>> result.metrics["trade_count"] == len(result.trades)
+        True
     """
     side_of_run = Direction.of(direction)
     features = build_features(bars, timeframe=timeframe)
@@ -202,22 +235,29 @@ def robustness(
     timeframe: str | None = None,
     **assumptions: Any,
 ) -> Robustness:
-    """Test the robustness of a backtest's result; see docs/robustness.md.
+    """Robustness of the run that `run_backtest` makes; docs/robustness.md explains the methods.
 
     Args:
         bars: columns open, high, low, close, volume; tz-aware, strictly increasing index.
         strategy: the strategy, as in `generate_signals`.
         params: its parameters.
         direction: `long`, `short` or `both`.
-        draws: number of draws of each resampling method, 1 to 10,000.
-        seed: seed of the random numbers; the same seed gives the same result.
+        draws: repetitions of each random method, 1 to 10,000.
+        seed: random seed; the same seed gives the same result.
         funding, finer, timeframe: as in `simulate`.
         assumptions: costs, sizing, stops, initial_cash, max_leverage, lot_size, min_notional,
             delay_bars, intrabar and risk_free, as in `simulate`.
 
     Raises:
-        UnknownName, InvalidInput: as the functions that it calls, and for draws or a seed out of
+        UnknownName, InvalidInput: as in `run_backtest`, and for a number of draws or a seed out of
             range.
+
+    Examples:
+        >>> from backtest_pipeline import load_bars, robustness
+        >>> bars = load_bars(asset="S-ALPHA")
+        >>> found = robustness(bars, "ema_crossover", {"fast": 9, "slow": 21}, draws=20)
+        >>> 0 < found.numbers["p_sharpe"] <= 1
+        True
     """
     if "intrabar" in assumptions:
         assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
@@ -238,16 +278,22 @@ def robustness(
 def load_features(
     asset: str, timeframe: str = "1D", columns: Sequence[str] = ("close",)
 ) -> pd.DataFrame:
-    """Load stored features of one asset, from the store that the environment configures.
+    """Load stored features of one asset from the store that the environment configures.
 
     Args:
         asset, timeframe: the partition.
-        columns: columns of `cmc_features`, or numeric and boolean columns of the external table
-            that replaces it; and `ema_N` for the stored periods.
+        columns: columns of `cmc_features`, or numbers and flags of the user's own feature table if
+            one is configured; and `ema_N` for the stored periods.
 
     Raises:
         UnknownName: for an asset, timeframe or column that is not stored.
-        StoreError: where the store cannot be read.
+        StoreError: if the store cannot be read.
+
+    Examples:
+        >>> from backtest_pipeline import execute, load_features
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> list(load_features("S-ALPHA", columns=["close", "rsi_14"]).columns)
+        ['close', 'rsi_14']
     """
     tf = named_timeframe(timeframe)
     with open_workspace() as workspace:
@@ -259,13 +305,20 @@ def load_features(
 
 
 def load_signals(asset: str, timeframe: str = "1D") -> pd.DataFrame:
-    """Load stored signals of one asset, each with the full feature row of its bar.
+    """Load the stored signals of one asset, each with the full feature row of its bar.
 
-    Columns: name, direction, action, close, and the features; index `ts`, close timestamps (UTC).
+    Returns:
+        Columns name, direction, action, close, and the features of the bar; index `ts`.
 
     Raises:
         UnknownName: for an asset or timeframe that is not stored.
-        StoreError: where the store cannot be read.
+        StoreError: if the store cannot be read.
+
+    Examples:
+        >>> from backtest_pipeline import execute, load_signals
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> list(load_signals("S-ALPHA").columns[:4])
+        ['name', 'direction', 'action', 'close']
     """
     with open_workspace() as workspace:
         stored = read_signals(

@@ -21,6 +21,12 @@ def list_runs(filters: RunFilter | None = None, *, limit: int = 50) -> pd.DataFr
     Args:
         filters: the runs to list; all where None.
         limit: maximum number of rows, at most 1000.
+
+    Examples:
+        >>> from backtest_pipeline import RunFilter, execute, list_runs
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> list_runs(RunFilter(symbol="S-ALPHA"))["symbol"].unique().tolist()
+        ['S-ALPHA']
     """
     with open_workspace() as workspace:
         return pd.DataFrame(query.list_runs(workspace, filters, limit=limit).rows)
@@ -35,13 +41,28 @@ def get_run(run: UUID | str) -> RunDetail:
     Raises:
         UnknownName, RunNotFound: where it is not stored.
         ResultPathMissing: where its series are missing.
+
+    Examples:
+        >>> from backtest_pipeline import execute, get_run
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> get_run(result.run_id).metrics["sharpe"] == result.metrics["sharpe"]
+        True
     """
     with open_workspace() as workspace:
         return query.get_run(workspace, _id(workspace, run))
 
 
 def compare_runs(*runs: UUID | str) -> RunComparison:
-    """Compare two or more stored runs: configuration, metrics, data, code; raises as `get_run`."""
+    """Compare two or more stored runs: configuration, metrics, data, code; raises as `get_run`.
+
+    Examples:
+        >>> from backtest_pipeline import compare_runs, execute
+        >>> runs = [
+        ...     execute({"symbol": "S-ALPHA", "strategy": strategy})
+        ...     for strategy in ("ema_crossover", "rsi_mean_revert")
+        ... ]
+        >>> comparison = compare_runs(*(run.run_id for run in runs))
+    """
     with open_workspace() as workspace:
         return compare.compare_runs(workspace, [_id(workspace, run) for run in runs])
 
@@ -52,6 +73,13 @@ def export_bundle(run: UUID | str, path: str | Path) -> Path:
     Args:
         run: its id, or the beginning of it.
         path: the file, or a folder to put `<run id>.zip` in.
+
+    Examples:
+        >>> import tempfile
+        >>> from backtest_pipeline import execute, export_bundle
+        >>> result = execute({"symbol": "S-ALPHA", "strategy": "ema_crossover"})
+        >>> export_bundle(result.run_id, tempfile.mkdtemp()).suffix
+        '.zip'
     """
     with open_workspace() as workspace:
         return export.export_bundle(workspace, _id(workspace, run), Path(path))

@@ -1,4 +1,4 @@
-"""What follows from runs: portfolios, splits, significance, robustness. Pure functions.
+"""Research on runs: portfolios, train and test splits, significance, robustness. Pure functions.
 
-Nothing here reads a store or decides a fill; what repeats a run asks `simulation` to.
+Nothing here reads a store or decides a fill; methods that repeat a run call `simulation`.
 """

@@ -1,4 +1,4 @@
-"""The entries of a batch that were not made, and why."""
+"""Blocked entries of a batch: entries that the account could not make, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backtest_pipeline.simulation.engine import BELOW_LOT, BELOW_NOTIONAL, NO_RO
 
 
 class Cause(NamedTuple):
-    """Why an entry is refused; `reason` and `class_` are of the closed lists of `block_events`."""
+    """Why an entry is blocked; `reason` and `class_` are values that `block_events` allows."""
 
     reason: str
     class_: str
@@ -21,25 +21,25 @@ class Cause(NamedTuple):
 
 CAUSES = {
     UNSIZED: Cause(
-        "missing_indicator", "quality_gate", "the sizing has no value yet at the bar before"
+        "missing_indicator", "quality_gate", "the indicator of the sizing is still warming up"
     ),
-    NO_ROOM: Cause("insufficient_cash", "risk_valid", "max_leverage leaves no room"),
-    BELOW_LOT: Cause("insufficient_cash", "risk_valid", "less than one lot_size"),
-    BELOW_NOTIONAL: Cause("insufficient_cash", "risk_valid", "less than min_notional"),
+    NO_ROOM: Cause("insufficient_cash", "risk_valid", "gross exposure is at max_leverage"),
+    BELOW_LOT: Cause("insufficient_cash", "risk_valid", "order below one lot_size"),
+    BELOW_NOTIONAL: Cause("insufficient_cash", "risk_valid", "order below min_notional"),
 }
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """Refused entries sorted by column, then time; all arrays are `(n_refusals,)`.
+    """Blocked entries sorted by column, then time; all arrays are `(n_blocked,)`.
 
     Attributes:
         column: int64, `run * n_assets + asset`.
         number: int64, 1, 2, 3 ... within the column.
-        ts: int64 microseconds UTC, close stamp of the bar at whose open the entry was due.
+        ts: int64, microseconds since 1970 UTC: close stamp of the bar at whose open it was due.
         side: int8, 1 long, -1 short.
-        size: units that the sizing wanted, positive, before room and lots; NaN where it had no
-            value.
+        size: float64, units that the sizing asked for, positive, before the limits of leverage and
+            lot size; NaN if the sizing had no value.
         cause: int8, key of CAUSES.
     """
 
@@ -55,7 +55,7 @@ class Refusals:
 
 
 def refusal_log(panel: Panel, records: np.ndarray) -> Refusals:
-    """The log of what the accounts wrote down, as REFUSAL records in any order."""
+    """Blocked entries from the engine's REFUSAL records, which may be in any order."""
     records = records[np.lexsort((records["row"], records["column"]))]
     column = records["column"]
     return Refusals(
@@ -69,7 +69,7 @@ def refusal_log(panel: Panel, records: np.ndarray) -> Refusals:
 
 
 def refusal_columns(refusals: Refusals) -> dict[str, np.ndarray]:
-    """The log as it is stored: names instead of codes, stamps still as numbers."""
+    """Columns of the table `block_events`: names instead of codes, stamps still as integers."""
     causes = np.array([CAUSES[code] for code in sorted(CAUSES)], object)[refusals.cause]
     return {
         "event_no": refusals.number,

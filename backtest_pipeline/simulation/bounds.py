@@ -1,4 +1,4 @@
-"""Bounds of the numbers that a run assumes."""
+"""Bounds checks for the numbers of a run's assumptions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def require_number(
     below: float | None = None,
     most: float | None = None,
 ) -> None:
-    """Raises InvalidInput, naming the value, unless it is a finite number within the bounds."""
+    """Raises InvalidInput, naming the argument, unless it is a finite number within the bounds."""
     bounds = {"above": above, "at least": least, "below": below, "at most": most}
-    wanted = " and ".join(f"{word} {b:,g}" for word, b in bounds.items() if b is not None)
+    allowed = " and ".join(f"{word} {b:,g}" for word, b in bounds.items() if b is not None)
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
         not math.isfinite(number)
@@ -30,10 +30,10 @@ def require_number(
     ):
         percent = 1 in (below, most) and 1 <= number <= 100
         hint = f"; it is a fraction, {number:g} % is {number / 100:g}" if percent else ""
-        raise InvalidInput(f"{name} must be {wanted or 'a finite number'}, not {value!r}{hint}")
+        raise InvalidInput(f"{name} must be {allowed or 'a finite number'}, not {value!r}{hint}")
 
 
 def require_whole(name: str, value: object, *, least: int) -> None:
-    """Raises InvalidInput, naming the value, unless it is a whole number of at least `least`."""
+    """Raises InvalidInput, naming the argument, unless it is a whole number, `least` or more."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}")

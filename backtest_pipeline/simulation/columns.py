@@ -1,4 +1,4 @@
-"""What sizing and stops read of a panel besides its bars."""
+"""Indicators that sizing and stops need besides the bars."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from backtest_pipeline.simulation.sizing import (
 
 
 def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:
-    """The panel with the indicators that stops and sizing read.
+    """The panel with the indicators that stops and sizing need.
 
-    To be called before a panel is cut to a window: they remember the bars before it.
+    Call it before cutting a panel to a window: indicators depend on the bars before it.
     """
     panel = with_sizing_columns(panel, config.sizing)
     if config.stops.trailing_atr is None:
@@ -28,12 +28,12 @@ def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:
 
 
 def volatility_column(lookback: int) -> str:
-    """Name of the panel column that holds the volatility of `lookback` returns."""
+    """Name of the panel column with the annualised volatility of `lookback` returns."""
     return f"volatility_{lookback}"
 
 
 def with_sizing_columns(panel: Panel, sizing: Sizing) -> Panel:
-    """The panel with what the sizing reads, computed from all of its bars where it lacks it."""
+    """The panel with the indicator that the sizing needs, computed from its bars if missing."""
     if isinstance(sizing, AtrRisk):
         return with_indicators(panel, [f"atr_{sizing.atr_period}"])
     if isinstance(sizing, VolatilityScaled):
@@ -48,16 +48,16 @@ def with_sizing_columns(panel: Panel, sizing: Sizing) -> Panel:
 def entry_fractions(
     panel: Panel, sizing: Sizing, n_members: int, max_leverage: float
 ) -> np.ndarray:
-    """Fraction of the equity that an entry at each bar's open uses.
+    """Fraction of equity that an entry at each bar's open uses.
 
     Args:
         panel: from `with_sizing_columns`.
-        sizing: the mode.
-        n_members: assets of the account.
-        max_leverage: the cap.
+        sizing: sizing mode.
+        n_members: number of assets of the account.
+        max_leverage: largest fraction.
 
     Returns:
-        float64 `(n_rows,)`, from what was known at the close before; NaN where nothing was.
+        float64 `(n_rows,)`, from indicators at the previous close; NaN during their warm-up.
     """
     if isinstance(sizing, FixedFractional):
         fraction = np.full(len(panel), sizing.fraction)

@@ -1,4 +1,4 @@
-"""Everything that decides a run beside its conditions and its bars."""
+"""Assumptions of a run: costs, sizing, stops, direction and limits of the account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 
 
 class Direction(StrEnum):
-    """Sides that a run may take."""
+    """Sides that a run may trade."""
 
     LONG = "long"
     SHORT = "short"
@@ -25,57 +25,57 @@ class Direction(StrEnum):
 
     @staticmethod
     def of(name: str) -> Direction:
-        """The direction of this name; raises UnknownName where there is none."""
+        """The direction with this name; raises UnknownName if there is none."""
         if name not in list(Direction):
             raise UnknownName("direction", name, list(Direction))
         return Direction(name)
 
 
-_MOST_A_DAY = 0.01  # of cash; more is a return a year, or a percentage
+_MOST_A_DAY = 0.01  # a higher risk-free return per day is an annual one, or a percentage
 _KINDS = {"costs": (CostModel,), "sizing": get_args(Sizing), "stops": (StopRules,)}
 
 
 @dataclass(frozen=True)
 class SimulationConfig:
-    """Costs, sizing, stops and the account of a run; docs/simulation.md says what each does.
+    """Costs, sizing, stops and account limits of a run; docs/simulation.md explains each.
 
-    The descriptions are those that specs, command lines and Dagster's launchpad show.
+    Specs, the command line and Dagster's launchpad show the descriptions of the fields.
 
     Attributes:
         costs: fees, slippage, funding.
         sizing: how much of the equity an entry uses.
-        stops: when a position is left without a signal.
+        stops: rules that close a position without an exit signal.
     """
 
     costs: CostModel = field(default_factory=CostModel)
     sizing: Sizing = field(default_factory=FixedFractional)
-    direction: Annotated[
-        Direction, Field(description="sides that are traded: long, short or both")
-    ] = Direction.BOTH
+    direction: Annotated[Direction, Field(description="sides to trade: long, short or both")] = (
+        Direction.BOTH
+    )
     initial_cash: Annotated[
         float, Field(description="starting equity, in the quote currency of the bars")
     ] = 10_000.0
     stops: StopRules = field(default_factory=StopRules)
     max_leverage: Annotated[
-        float, Field(description="largest gross exposure that an entry leads to, times equity")
+        float, Field(description="largest gross exposure after an entry, as a multiple of equity")
     ] = 1.0
     lot_size: Annotated[
         float | Mapping[str, float],
-        Field(description="units that a position is a multiple of, or by symbol; 0 is any"),
+        Field(description="positions are whole multiples of this many units, or by symbol; 0: any"),
     ] = 0.0
     min_notional: Annotated[
         float | Mapping[str, float],
-        Field(description="smallest entry, in the quote currency, or by symbol"),
+        Field(description="smallest value of an entry, in the quote currency, or by symbol"),
     ] = 0.0
     delay_bars: Annotated[
-        int, Field(description="bars by which fills are late beyond the next open")
+        int, Field(description="bars to delay each fill beyond the next open")
     ] = 0
     intrabar: Annotated[
         IntrabarOrder,
-        Field(description="what counts where a bar holds both: stop_first or target_first"),
+        Field(description="order of stop and target hit in one bar: stop_first or target_first"),
     ] = IntrabarOrder.STOP_FIRST
     risk_free: Annotated[
-        float, Field(description="return of cash a day, a fraction: 4 % a year is 0.0001")
+        float, Field(description="risk-free return per day, a fraction: 4 % a year is 0.0001")
     ] = 0.0
 
     def __post_init__(self) -> None:
@@ -99,5 +99,5 @@ class SimulationConfig:
     def _require_kinds(self) -> None:
         for name, kinds in _KINDS.items():
             if not isinstance(getattr(self, name), kinds):
-                wanted = " or ".join(kind.__name__ for kind in kinds)
-                raise InvalidInput(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+                allowed = " or ".join(kind.__name__ for kind in kinds)
+                raise InvalidInput(f"{name} must be {allowed}, not {getattr(self, name)!r}")

@@ -1,4 +1,4 @@
-"""What a trade costs: fees, slippage and funding, and the fees that venues take."""
+"""Trading costs: fees, slippage and funding, with presets of venues."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from backtest_pipeline.simulation.bounds import require_number
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs of a fill, and of holding.
+    """Costs of a fill, and of holding a position.
 
     Attributes:
-        fee_bps: fee in basis points of notional, on each side. 0 is 0.
-        slippage_bps: basis points by which a fill is worse than the price it aims at.
-        funding_bps_day: basis points of notional a day that longs pay and shorts receive; negative
-            the other way. A table of rates by symbol takes its place where one is given.
+        fee_bps: fee per side, basis points of notional: 10 on 10,000 USDT costs 10 USDT to buy and
+            about as much again to sell. 0 means no fee.
+        slippage_bps: basis points by which each fill is worse than its reference price.
+        funding_bps_day: basis points of notional per day that longs pay to shorts; negative if
+            shorts pay. Ignored if funding rates by symbol are given.
 
     Raises:
-        InvalidInput: for a negative or non-finite fee or slippage, or a rate of 100 % and more.
+        InvalidInput: for a fee or slippage that is negative, or any cost of 100 % or more.
+
+    Examples:
+        >>> CostModel(fee_bps=5.0)
+        CostModel(fee_bps=5.0, slippage_bps=5.0, funding_bps_day=0.0)
     """
 
     fee_bps: float = 10.0
@@ -33,11 +38,11 @@ class CostModel:
 
     @staticmethod
     def of(venue: str | None = None, **given: float | None) -> CostModel:
-        """Costs of a venue, or else the default, with what is given (not None) in their place.
+        """Costs of a venue, or the defaults, with the given ones (other than None) replaced.
 
         Raises:
-            UnknownName: for a venue that there is not.
-            InvalidInput: for a cost that makes no sense.
+            UnknownName: for a venue that does not exist.
+            InvalidInput: for a cost out of range.
 
         Examples:
             >>> CostModel.of("binance_perp", slippage_bps=2.0)
@@ -48,19 +53,15 @@ class CostModel:
 
     @staticmethod
     def of_venue(name: str) -> CostModel:
-        """The costs of a venue's lowest tier.
-
-        Raises:
-            UnknownName: for a venue that is not in VENUES.
-        """
+        """Taker costs of a venue's lowest fee tier; raises UnknownName for one not in VENUES."""
         if name not in VENUES:
             raise UnknownName("venue", name, VENUES)
         return VENUES[name]
 
 
-# Taker fees of the lowest tier as the venues' fee pages gave them in 2025. Perpetuals carry the
-# interest part of funding that these venues share, 0.01 % each 8 hours. Slippage is this
-# project's default, not a venue's.
+# Taker fees of the lowest tier, from the venues' fee pages in 2025. Perpetuals carry the interest
+# component of funding that these venues share, 0.01 % per 8 hours. Slippage is this project's
+# default, not a venue's.
 _PERPETUAL_FUNDING = 3.0
 VENUES: dict[str, CostModel] = {
     "binance_spot": CostModel(10.0),

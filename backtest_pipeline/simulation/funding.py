@@ -1,4 +1,4 @@
-"""Funding rates: what a position pays or receives for being held."""
+"""Funding rates: payments between longs and shorts of perpetual futures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from backtest_pipeline.market.panel import Panel, stamps_us
 from backtest_pipeline.market.timeframes import DAY_US
 
 _MINUTE_US = 60_000_000
-_LONGEST_HOLE = 4  # in usual distances between two rates
+_LONGEST_GAP = 4  # as a multiple of the median distance between two rates
 
 
 @dataclass(frozen=True)
 class FundingRates:
-    """Rates by symbol, each charged once, at its stamp.
+    """Funding rates by symbol, each charged once, at its timestamp.
 
     Attributes:
-        ts: for each symbol int64 microseconds UTC, ascending, whole minutes.
-        rate: for each symbol fractions of the notional, which longs pay and shorts receive.
+        ts: int64 `(n_rates,)` by symbol, microseconds since 1970 UTC, ascending, whole minutes.
+        rate: float64 `(n_rates,)` by symbol, fractions of notional that longs pay to shorts.
     """
 
     ts: Mapping[str, np.ndarray]
@@ -36,7 +36,7 @@ class FundingRates:
         return digest.hexdigest()[:32]
 
     def require_cover(self, panel: Panel) -> None:
-        """Raises InvalidInput where an asset's rates do not span its bars, or leave a hole."""
+        """Raises InvalidInput if the rates of an asset do not span its bars, or have a long gap."""
         for asset, start, end in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
             ts, bars = self.ts.get(asset, np.empty(0, np.int64)), panel.ts[start:end]
             if len(bars) == 0:
@@ -48,27 +48,29 @@ class FundingRates:
             if ts[0] > end[0] + usual or ts[-1] < start[-1] - usual:
                 first, last = ts[[0, -1]].view("M8[us]").astype("M8[D]")
                 raise InvalidInput(
-                    f"{asset}: the funding rates run from {first} to {last} and do not cover the "
-                    f"bars; cut the window, or charge a flat rate"
+                    f"{asset}: the funding rates run from {first} to {last} and do not cover all "
+                    "bars; shorten the window, or use a flat rate"
                 )
             within = ts[(ts >= start[0] - usual) & (ts <= end[-1] + usual)]
-            holes = np.flatnonzero(np.diff(within) > _LONGEST_HOLE * usual)
-            if len(holes):
-                since, until = within[holes[0] : holes[0] + 2].view("M8[us]").astype("M8[m]")
+            gaps = np.flatnonzero(np.diff(within) > _LONGEST_GAP * usual)
+            if len(gaps):
+                since, until = within[gaps[0] : gaps[0] + 2].view("M8[us]").astype("M8[m]")
+                others = f" (and {len(gaps) - 1} more gaps)" if len(gaps) > 1 else ""
                 raise InvalidInput(
-                    f"{asset}: no funding rates between {since} and {until} UTC, and "
-                    f"{len(holes) - 1} more holes; fill them, with 0 where none was charged"
+                    f"{asset}: no funding rates between {since} and {until} UTC{others}; add the "
+                    "missing rates, 0 if none was charged"
                 )
 
     @staticmethod
     def of(rates: Mapping[str, pd.Series]) -> FundingRates:
-        """Rates from one series by symbol, indexed by tz-aware stamps.
+        """Rates from one series per symbol, indexed by tz-aware timestamps.
 
-        Stamps are rounded to the minute: exchanges write them some milliseconds late, which would
-        put them into the next bar.
+        Timestamps are rounded to the minute: exchanges publish them some milliseconds late, which
+        would put them into the next bar.
 
         Raises:
-            InvalidInput: for naive, unsorted or repeated stamps, or rates that are no numbers.
+            InvalidInput: for timestamps without a time zone, unsorted or repeated, or rates that
+                are not fractions between -1 and 1.
         """
         ts, values = {}, {}
         for symbol, series in rates.items():
@@ -76,37 +78,42 @@ class FundingRates:
             stamps = (stamps + _MINUTE_US // 2) // _MINUTE_US * _MINUTE_US
             if np.any(np.diff(stamps) <= 0):
                 raise InvalidInput(
-                    f"{symbol}: funding stamps are not strictly increasing by the minute; sort "
-                    "them and drop duplicates"
+                    f"{symbol}: funding timestamps, rounded to the minute, are not strictly "
+                    "increasing; sort them and drop duplicates"
                 )
             rate = series.to_numpy(np.float64, na_value=np.nan)
             if not np.all(np.abs(rate) < 1):
                 raise InvalidInput(
-                    f"{symbol}: {np.sum(~(np.abs(rate) < 1))} rates are no fractions between -1 "
-                    "and 1; 0.01 % is 0.0001"
+                    f"{symbol}: {np.sum(~(np.abs(rate) < 1))} funding rates are not fractions "
+                    "between -1 and 1; 0.01 % is 0.0001"
                 )
             ts[symbol], values[symbol] = stamps, rate
         return FundingRates(ts, values)
 
 
 def _no_rates(asset: str, known: Mapping[str, np.ndarray]) -> str:
-    return f"{asset}: no funding rates; the table has {', '.join(known) or 'none'}"
+    return f"{asset}: no funding rates; there are rates for {', '.join(known) or 'no symbol'}"
 
 
 def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | None) -> np.ndarray:
-    """Fraction of its notional that a long pays for each bar, float64 `(n_rows,)`.
+    """Fraction of notional that a long pays for holding each bar, float64 `(n_rows,)`.
 
-    The sum of the rates in (open, close] of the bar, or the flat rate for the bar's days.
+    The sum of the rates in (open, close] of the bar, or the flat rate times the bar's days.
+
+    Args:
+        panel: the bars.
+        funding_bps_day: flat rate, basis points per day; used if `rates` is None.
+        rates: funding rates by symbol.
 
     Raises:
-        InvalidInput: for an asset whose bars the table of rates does not cover.
+        InvalidInput: for an asset whose bars the rates do not cover.
     """
     start, end = panel.timeframe.period_bounds(panel.ts)
     if rates is None:
         return funding_bps_day / 1e4 * (end - start) / DAY_US
     rates.require_cover(panel)
     charged = np.zeros(len(panel))
-    # By segment and not by name: an asset's windows are segments of the same name.
+    # By segment, not by name: windows of one asset are segments of the same name.
     for asset, first, last in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
         rows = slice(int(first), int(last))
         if rows.start == rows.stop:

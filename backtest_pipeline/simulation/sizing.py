@@ -1,4 +1,4 @@
-"""How much of the equity an entry uses."""
+"""Position sizing: how much of the equity an entry uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from backtest_pipeline.simulation.bounds import require_number, require_whole
 class FixedFractional:
     """Each entry uses the same fraction of the equity at its fill.
 
-    Fees come out of the same cash, so that a fraction of 1 buys as much as the cash pays for.
+    Fees come out of the same cash, so a fraction of 1 buys as much as cash covers, fees included.
+
+    Examples:
+        >>> FixedFractional(0.5)
+        FixedFractional(fraction=0.5)
     """
 
     fraction: Annotated[
@@ -27,10 +31,16 @@ class FixedFractional:
 
 @dataclass(frozen=True)
 class EqualWeight:
-    """Each entry uses the same share of the account's equity, one for each asset."""
+    """Each entry uses equity / number of assets.
+
+    Examples:
+        >>> EqualWeight(n_assets=4)
+        EqualWeight(n_assets=4)
+    """
 
     n_assets: Annotated[
-        int | None, Field(description="assets that share the equity; those of the account if null")
+        int | None,
+        Field(description="assets that share the equity; null for all assets of the account"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -40,10 +50,15 @@ class EqualWeight:
 
 @dataclass(frozen=True)
 class VolatilityScaled:
-    """Positions as large as brings the asset's volatility to a target."""
+    """Each entry targets a volatility: fraction of equity = target / volatility of the asset.
 
-    target: Annotated[float, Field(description="annual volatility, a fraction")] = 0.2
-    lookback: Annotated[int, Field(description="bars that measure the asset's own")] = 30
+    Examples:
+        >>> VolatilityScaled(target=0.3)
+        VolatilityScaled(target=0.3, lookback=30)
+    """
+
+    target: Annotated[float, Field(description="target volatility per year, a fraction")] = 0.2
+    lookback: Annotated[int, Field(description="bars to measure the asset's volatility over")] = 30
 
     def __post_init__(self) -> None:
         require_number("target", self.target, above=0)
@@ -52,10 +67,17 @@ class VolatilityScaled:
 
 @dataclass(frozen=True)
 class AtrRisk:
-    """Positions that lose a fixed fraction of the equity over a distance in average true ranges."""
+    """Each entry risks a fixed fraction of equity over a move of some average true ranges (ATR).
 
-    risk: Annotated[float, Field(description="fraction of equity that the distance costs")] = 0.01
-    atr_multiple: Annotated[float, Field(description="the distance, average true ranges")] = 2.0
+    Examples:
+        >>> AtrRisk(risk=0.02, atr_multiple=3.0)
+        AtrRisk(risk=0.02, atr_multiple=3.0, atr_period=14)
+    """
+
+    risk: Annotated[
+        float, Field(description="fraction of equity lost if the price moves by the distance")
+    ] = 0.01
+    atr_multiple: Annotated[float, Field(description="the distance, in average true ranges")] = 2.0
     atr_period: Annotated[int, Field(description="bars of Wilder's average true range")] = 14
 
     def __post_init__(self) -> None:
@@ -72,4 +94,4 @@ SIZINGS: dict[str, type[Sizing]] = {
     "volatility": VolatilityScaled,
     "atr": AtrRisk,
 }
-"""The modes by the names that specs call them."""
+"""Sizing modes by their names in specs."""

@@ -1,4 +1,4 @@
-"""When a position is left without a signal."""
+"""Stop rules: exits without an exit signal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backtest_pipeline.simulation.bounds import require_number, require_whole
 
 
 class IntrabarOrder(StrEnum):
-    """Which of a stop and a target comes first where both lie in one bar and nothing tells."""
+    """Which is hit first if one bar reaches both stop and target and finer bars do not decide."""
 
     STOP_FIRST = "stop_first"
     TARGET_FIRST = "target_first"
 
     @staticmethod
     def of(name: str) -> IntrabarOrder:
-        """The order of this name; raises UnknownName where there is none."""
+        """The order with this name; raises UnknownName if there is none."""
         if name not in list(IntrabarOrder):
             raise UnknownName("intrabar order", name, list(IntrabarOrder))
         return IntrabarOrder(name)
@@ -28,24 +28,29 @@ class IntrabarOrder(StrEnum):
 
 @dataclass(frozen=True)
 class StopRules:
-    """Levels and times at which a position is closed; None is no such rule.
+    """Price levels and holding time at which a position is closed; None turns a rule off.
 
     Raises:
-        InvalidInput: for a value that is not above 0, or a loss of 100 % and more.
+        InvalidInput: for a value of 0 or less, or a stop of 100 % or more.
+
+    Examples:
+        >>> StopRules(stop_loss=0.05, take_profit=0.1).stop_loss
+        0.05
     """
 
     stop_loss: Annotated[
-        float | None, Field(description="fraction of the entry price: 0.05 is 5 % against it")
+        float | None, Field(description="loss from the entry price, a fraction: 0.05 is 5 %")
     ] = None
     take_profit: Annotated[
-        float | None, Field(description="fraction of the entry price, in its favour")
+        float | None, Field(description="gain from the entry price, a fraction")
     ] = None
     trailing: Annotated[
-        float | None, Field(description="fraction of the best price since the entry, against it")
+        float | None, Field(description="loss from the best price since entry, a fraction")
     ] = None
-    trailing_atr: Annotated[float | None, Field(description="the same, in average true ranges")] = (
-        None
-    )
+    trailing_atr: Annotated[
+        float | None,
+        Field(description="loss from the best price since entry, in average true ranges"),
+    ] = None
     atr_period: Annotated[int, Field(description="bars of Wilder's average true range")] = 14
     max_bars: Annotated[
         int | None, Field(description="bars after which the position is closed at the next open")

@@ -1,4 +1,4 @@
-"""Sweeps: a strategy's combinations of parameters as one vectorbt indicator, simulated at once."""
+"""Parameter sweeps: all combinations of a strategy as one vectorbt indicator, run in batches."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from backtest_pipeline.simulation.orders import event_bits
 from backtest_pipeline.strategies.grid import ParameterGrid
 from backtest_pipeline.strategies.strategy import Strategy, signal_events
 
-BLOCK_BYTES = 70_000_000
-"""Equity of one batch; as many are held at a time as there are workers, and one more."""
+BATCH_BYTES = 70_000_000
+"""Largest equity array of a batch; up to one batch more than there are workers is in memory."""
 
-_BLOCK_RUNS = 125  # so that progress is seen, and Ctrl-C is heard
+_BATCH_RUNS = 125  # so that progress shows, and Ctrl-C takes effect
 _WORKERS = 2
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
-    """A vectorbt indicator whose parameters are the strategy's, and whose output are its events.
+    """A vectorbt indicator class that takes a strategy's parameters and outputs its signals.
 
-    `.run(close, *values)` takes a list of values per name, and its `.events` has one uint8
-    column per combination (bits as in `simulation.orders`) under the values as labels. Events
-    are those of `signal_events`, so that a sweep means what the strategy means.
+    `.run(close, *values)` takes a list of values per name; its `.events` has one uint8 column per
+    combination (bits as in `simulation.orders`), labelled with the values. They come from
+    `signal_events`, as in a single run.
 
     Args:
-        strategy: any.
-        panel: one asset with the features that the strategy reads; `ema_N`, `rsi_N` and `atr_N`
-            are added.
+        strategy: the strategy.
+        panel: one asset with the features that the strategy reads; missing `ema_N`, `rsi_N` and
+            `atr_N` are computed.
         names: parameters that `run` takes; the others keep their defaults.
     """
     import vectorbt as vbt
@@ -46,15 +46,15 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
         return strategy.parse(dict(zip(names, values, strict=True)))
 
     def features_once(_close: np.ndarray, *values: list[Any]) -> Panel:
-        """Called once a run: what many combinations read is computed one time."""
+        """Called once per run, so shared indicators are computed once."""
         combinations = zip(*values, strict=True)
         read = {name for c in combinations for name in strategy.columns(parsed(c))}
         return with_indicators(panel, sorted(read))
 
     def events(_close: np.ndarray, *values_and_features: Any) -> np.ndarray:
         *values, features = values_and_features
-        found = signal_events(strategy, features, parsed(tuple(values)))
-        return event_bits(found)[:, None]
+        conditions = signal_events(strategy, features, parsed(tuple(values)))
+        return event_bits(conditions)[:, None]
 
     factory = vbt.IndicatorFactory(
         class_name=strategy.params_type.__name__,
@@ -75,27 +75,26 @@ def sweep(
     funding: FundingRates | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> pd.DataFrame:
-    """The metrics of every combination on one asset, each as its run alone would have them.
+    """Metrics of every combination on one asset, each equal to those of a single run.
 
     Args:
         panel: one asset with the features that the strategy reads.
-        grid: what to try.
+        grid: combinations to run.
         config: costs, sizing, direction and starting cash.
-        keep: bool, as long as the panel: rows that are traded; indicators know all rows. None is
-            all.
-        funding: rates by symbol, in place of the flat rate of the costs.
-        listen: told how many combinations are done, of how many.
+        keep: bool `(n_rows,)`, rows to trade; indicators use all rows. None trades all.
+        funding: funding rates by symbol; None for the flat rate of the costs.
+        listen: called with the number of finished combinations and their total.
 
     Returns:
-        One row per combination of the grid, indexed by the parameters, one column per metric;
-        NaN where undefined.
+        One row per combination, indexed by its parameters, and one float64 column per metric; NaN
+        where undefined.
     """
     batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
     return metrics_table(grid, [simulated.metrics for _, simulated in batches])
 
 
 def metrics_table(grid: ParameterGrid, batches: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """The metrics of all batches of a sweep, one row per combination of the grid."""
+    """Metrics of all batches of a sweep, one row per combination of the grid."""
     table = pd.concat([pd.DataFrame(metrics) for metrics in batches])
     table.index = pd.MultiIndex.from_tuples(grid.combinations, names=grid.names)
     return table
@@ -110,18 +109,21 @@ def sweep_batches(
     funding: FundingRates | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
-    """Combinations with their simulation, batch by batch, in the order of the grid.
+    """Simulate the combinations batch by batch, in the order of the grid; arguments as in `sweep`.
 
-    Memory is bounded: the equity of a batch takes `BLOCK_BYTES`. Arguments as in `sweep`.
+    Memory is bounded: the equity of a batch takes at most `BATCH_BYTES`.
+
+    Yields:
+        The combinations of a batch and their simulation.
     """
     panel = with_config_columns(panel, config)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
     indicator = strategy_indicator(grid.strategy, panel, grid.names)
-    close = pd.Series(panel["close"], name="close")  # vectorbt takes its time over stamps
-    batch = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
+    close = pd.Series(panel["close"], name="close")  # vectorbt is slow with a datetime index
+    batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(traded)))))
     listen(0, len(grid))
-    # The compiled part of one batch runs beside the signals of the next.
+    # Simulate one batch while computing the signals of the next.
     with ThreadPoolExecutor(_WORKERS) as pool:
         running: deque[tuple[tuple[tuple[float, ...], ...], Future[BatchResult]]] = deque()
         done = 0

@@ -17,22 +17,22 @@ class Trades:
     Attributes:
         column: int64, `run * n_assets + asset`.
         number: int64, 1, 2, 3 ... within the column.
-        entry_bar: int64, position among the asset's bars of the one at whose open it was entered.
-        entry_ts, exit_ts: int64 microseconds UTC. The open of the bar for fills at an open; for
-            an exit within a bar, or an open trade, the close stamp of its last bar.
-        entry_price, exit_price: after slippage; the last close where the trade is open.
+        entry_bar: int64, position, among the asset's bars, of the bar at whose open it was entered.
+        entry_ts, exit_ts: int64, microseconds since 1970 UTC: the open time for a fill at the open;
+            the close stamp of the last bar for an exit inside a bar, or an open trade.
+        entry_price, exit_price: after slippage; the last close for an open trade.
         side: int8, 1 long, -1 short.
         size: units, positive.
         fees: both sides, quote currency.
-        slippage_cost: what the fills lost against the prices they aimed at, quote currency.
-        funding: paid, or received where negative, quote currency.
+        slippage_cost: difference between fills and their reference prices, quote currency.
+        funding: funding paid, quote currency; negative if received.
         pnl: after fees and funding, quote currency; an open trade is marked to the last close.
         pnl_pct: pnl as a fraction of the entry's notional.
-        mae, mfe: worst and best excursion, as fractions of the entry price, seen for the side.
-        bars_held: bars at whose close the position was held.
+        mae, mfe: maximum adverse and favourable excursion, fractions of the entry price.
+        bars_held: number of bars at whose close the position was open.
         exit_reason: int8, index into EXIT_REASONS.
         is_open: bool.
-        entry_after_gap: bool, the entry's bar came after a hole in the data.
+        entry_after_gap: bool, whether bars are missing just before the entry's bar.
     """
 
     column: np.ndarray
@@ -65,7 +65,7 @@ class Trades:
 
 
 def trade_log(panel: Panel, records: np.ndarray) -> Trades:
-    """The log of what the accounts wrote down, as TRADE records in any order."""
+    """Trades from the engine's TRADE records, which may be in any order."""
     records = records[np.lexsort((records["entry_row"], records["column"]))]
     side = np.sign(records["units"]).astype(np.int8)
     size = np.abs(records["units"])
@@ -101,13 +101,13 @@ def trade_log(panel: Panel, records: np.ndarray) -> Trades:
 
 
 def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
-    """Whether bars are missing before these rows; none of them is an asset's first."""
+    """Whether bars are missing just before these rows, none of which is an asset's first."""
     start = panel.timeframe.period_bounds(panel.ts[rows])[0]
     return start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]
 
 
 def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
-    """The log as it is shown and stored: names instead of codes, stamps still as numbers."""
+    """Columns of the trade log: names instead of codes, stamps still as integers."""
     return {
         "trade_no": trades.number,
         "entry_ts": trades.entry_ts,

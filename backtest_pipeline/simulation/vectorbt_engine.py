@@ -1,8 +1,8 @@
-"""A second opinion: the same orders through vectorbt's Rust engine.
+"""Cross-check: the same orders through vectorbt's Rust engine.
 
-The accounts of this project also do what vectorbt cannot (funding, leverage, lots, liquidation,
-shared cash that does not depend on the order of assets). Where a run uses none of that, vectorbt
-has to come to the same fills and the same cash.
+This project's accounts also handle what vectorbt cannot (funding, leverage, lots, liquidation,
+shared cash that does not depend on the order of assets). A run that uses none of that must get the
+same fills and the same cash from vectorbt.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from backtest_pipeline.simulation.config import SimulationConfig
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What vectorbt makes of the orders of each column that it can follow.
+class EngineComparison:
+    """Final equity and sizes of a batch, here and in vectorbt.
 
     Attributes:
-        columns: int64 `(n,)`, columns with trades and without a liquidation.
-        ours, theirs: float64 `(n,)`, equity at the end.
-        worst_size: largest relative difference of a fill's size.
+        columns: int64 `(n,)`, columns compared: those with trades and without a liquidation.
+        ours, theirs: float64 `(n,)`, final equity here and in vectorbt.
+        worst_size: largest relative difference in the size of a fill.
     """
 
     columns: np.ndarray
@@ -35,15 +35,19 @@ class Opinion:
 
     @property
     def worst_equity(self) -> float:
-        """Largest relative difference of a final equity."""
+        """Largest relative difference in final equity."""
         return float(np.max(np.abs(self.theirs / self.ours - 1.0), initial=0.0))
 
 
-def vectorbt_opinion(result: BatchResult, config: SimulationConfig) -> Opinion:
-    """Replay the trades' orders in vectorbt, which sizes, fills and charges them anew.
+def compare_with_vectorbt(result: BatchResult, config: SimulationConfig) -> EngineComparison:
+    """Run the orders of a batch through vectorbt, which sizes, fills and charges them itself.
+
+    Args:
+        result: the batch.
+        config: assumptions of the batch.
 
     Raises:
-        InvalidInput: for assumptions that vectorbt does not know.
+        InvalidInput: for assumptions that vectorbt does not support.
     """
     _require_plain(config)
     trades, n_assets = result.trades, len(result.panel.assets)
@@ -54,14 +58,14 @@ def vectorbt_opinion(result: BatchResult, config: SimulationConfig) -> Opinion:
     entry_row = panel.offsets[trades.column % n_assets] + trades.entry_bar
     target = np.column_stack([trades.side * fractions[entry_row], np.zeros(len(trades))])
     slipped = 1.0 - trades.side * config.costs.slippage_bps / 1e4
-    # An open trade is marked, not sold: its last price is as it stands.
-    leaves = np.where(trades.is_open, trades.exit_price, trades.exit_price / slipped)
-    price = np.column_stack([panel["open"][entry_row], leaves])
+    # An open trade is marked to market, not sold, so its last price carries no slippage.
+    exit_price = np.where(trades.is_open, trades.exit_price, trades.exit_price / slipped)
+    price = np.column_stack([panel["open"][entry_row], exit_price])
     target[trades.is_open, 1] = np.nan
     columns, ours_size = np.unique(trades.column), trades.size
     cash, sizes = _replay(trades.column, target, price, config)
     last = panel.offsets[1:][columns % n_assets] - 1
-    return Opinion(
+    return EngineComparison(
         columns=columns,
         ours=result.equity[columns // n_assets, last],
         theirs=cash,
@@ -73,18 +77,19 @@ def _require_plain(config: SimulationConfig) -> None:
     plain = SimulationConfig(initial_cash=config.initial_cash)
     for name in ("lot_size", "min_notional"):
         if getattr(config, name) != getattr(plain, name):
-            raise InvalidInput(f"vectorbt gives no second opinion on a run with {name}")
+            raise InvalidInput(f"vectorbt does not support {name}; compare a run without it")
     if config.costs.funding_bps_day != 0 or config.max_leverage > 1:
-        raise InvalidInput("vectorbt gives no second opinion on a run with funding or leverage")
+        raise InvalidInput(
+            "vectorbt does not support funding or leverage; compare a run without them"
+        )
 
 
 def _replay(
     column: np.ndarray, target: np.ndarray, price: np.ndarray, config: SimulationConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Final equity of each column and size of each trade's entry, by vectorbt.
+    """Final equity of each column and size of each trade's entry in vectorbt.
 
-    Row k of its matrices is the k-th order of each column: what lies between two orders is not
-    its business.
+    Row k of its matrices is the k-th order of each column; bars between orders are left out.
     """
     import vectorbt as vbt
     from vectorbt.portfolio.enums import Direction, SizeType
@@ -98,7 +103,7 @@ def _replay(
     for leg in (0, 1):
         sizes[2 * rank + leg, slot] = target[:, leg]
         prices[2 * rank + leg, slot] = price[:, leg]
-    # After a column's last order its price stands still: nothing is valued there.
+    # After a column's last order its price stays constant: nothing is held then.
     ends = 2 * np.bincount(slot) - 1
     close = np.where(np.isnan(prices), prices[ends, np.arange(shape[1])], prices)
     portfolio: Any = vbt.Portfolio.from_orders(
@@ -107,7 +112,7 @@ def _replay(
         size_type=SizeType.TargetPercent,
         direction=Direction.Both,
         price=prices,
-        val_price=np.inf,  # a fraction is a fraction of the equity at the fill's own price
+        val_price=np.inf,  # size fractions are of the equity at the fill's own price
         fees=config.costs.fee_bps / 1e4,
         slippage=config.costs.slippage_bps / 1e4,
         init_cash=config.initial_cash,

@@ -1,4 +1,4 @@
-"""Many windows of a history simulated at once, each from flat and with its own signals."""
+"""Simulate many windows of a history at once, each starting flat and with its own signals."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ NO_SIGNALS = -1
 def events_by_params(
     panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
-    """Events of a strategy under each set of parameters, uint8 `(len(params), n_rows)`.
+    """Signals of a strategy for each parameter set, uint8 `(len(params), n_rows)`.
 
     Args:
-        panel: bars from each asset's first on, with the features that are not `ema_N`, `rsi_N`
-            or `atr_N`; these are computed once for all that read them.
-        strategy: any.
-        params: sets of parameters.
+        panel: bars from each asset's first one on, and features; missing `ema_N`, `rsi_N` and
+            `atr_N` are computed once for all parameter sets.
+        strategy: the strategy.
+        params: parameter sets.
+
+    Returns:
+        Bits as in `simulation.orders`.
 
     Raises:
-        InvalidInput: for parameters that the strategy does not take.
+        InvalidInput: for parameters that the strategy rejects.
     """
     parsed = [strategy.parse(given) for given in params]
     read = sorted({name for given in parsed for name in strategy.columns(given)})
@@ -50,19 +53,19 @@ def simulate_windows(
     *,
     funding: FundingRates | None = None,
 ) -> BatchResult:
-    """Trade windows of a history, each as if its bars were all that there is.
+    """Simulate windows of a history, each on its own.
 
-    A window begins flat with the starting cash, and what is held after its last bar is marked to
-    its last close. Signals and indicators know the bars before it.
+    A window starts flat with the starting cash; a position open at its end is marked to its last
+    close. Signals and indicators use the bars before the window too.
 
     Args:
-        panel: the bars with the columns that stops and sizing read, see `with_config_columns`.
-        events: uint8 `(n_sets, n_rows)`, see `simulation.orders`.
+        panel: bars, with the columns that stops and sizing need, see `with_config_columns`.
+        events: uint8 `(n_sets, n_rows)`, bits as in `simulation.orders`.
         windows: rows of one asset each; they may overlap.
-        chosen: int `(n_runs, n_windows)`, row of `events` that a run trades in a window, or
+        chosen: int `(n_runs, n_windows)`, the row of `events` to trade in each window, or
             NO_SIGNALS.
         config: costs, sizing, stops, direction and starting cash.
-        funding: rates by symbol, in place of the flat rate of the costs.
+        funding: funding rates by symbol; None for the flat rate of the costs.
 
     Returns:
         One run per row of `chosen`; the segments of its panel are the windows.

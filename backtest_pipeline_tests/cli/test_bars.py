@@ -113,7 +113,7 @@ def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kep
         ),
         (("pull", "BTCUSDT", "--start", "soon"), "--start: 'soon' is not a date; write it as"),
         (("import", "nothing.csv"), "nothing.csv: no such file or folder; check the path"),
-        (("verify", "BTCUSDT"), "unknown asset 'BTCUSDT'; none is known yet"),
+        (("verify", "BTCUSDT"), "unknown asset 'BTCUSDT'; there are none yet"),
     ],
 )
 def test_what_makes_no_sense_is_told(

@@ -80,7 +80,7 @@ def test_what_cannot_be_done_is_said_in_one_message(
     [
         ("{", "Expecting property name"),
         ("{}", "must hold a list of gates"),
-        ("[]", "one at least"),
+        ("[]", "at least one gate"),
         ('[{"name": "a", "metric": "shrpe", "at_least": 1}]', "did you mean sharpe"),
     ],
 )

@@ -51,7 +51,7 @@ def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("replay", "0123abcd"), "unknown run '0123abcd'; none is known yet"),
+        (("replay", "0123abcd"), "unknown run '0123abcd'; there are none yet"),
         (("replay", "x", "--code", "instaled"), "did you mean installed"),
         (("explain-diff", "a", "b"), "unknown run 'a'"),
     ],

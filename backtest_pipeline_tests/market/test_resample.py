@@ -117,7 +117,7 @@ def test_a_base_divides_a_target_whose_periods_its_bars_fill(
 
 
 def test_bars_that_do_not_fill_the_periods_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="4H cannot be built from 1D"):
+    with pytest.raises(InvalidInput, match="4H bars cannot be resampled from 1D"):
         resample(panel("1D", {"A": []}), timeframe("4H"))
 
 
@@ -128,7 +128,7 @@ def test_the_coarsest_fitting_base_is_chosen() -> None:
 
 
 def test_where_no_base_fits_the_message_names_those_at_hand() -> None:
-    with pytest.raises(InvalidInput, match=r"4H cannot be built .*\(1D, 1W\)"):
+    with pytest.raises(InvalidInput, match=r"4H bars cannot be resampled .*\(1D, 1W\)"):
         coarsest_base(timeframe("4H"), [timeframe("1D"), timeframe("1W")])
 
 

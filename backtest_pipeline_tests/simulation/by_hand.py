@@ -30,10 +30,10 @@ from backtest_pipeline_tests.simulation.reference_sizing import (
 from backtest_pipeline_tests.simulation.reference_trade import Bar, Stops
 
 WHY = {
-    "no size": "the sizing has no value yet at the bar before",
-    "no room": "max_leverage leaves no room",
-    "no lot": "less than one lot_size",
-    "too little notional": "less than min_notional",
+    "no size": "the indicator of the sizing is still warming up",
+    "no room": "gross exposure is at max_leverage",
+    "no lot": "order below one lot_size",
+    "too little notional": "order below min_notional",
 }
 ALLOWED = {Direction.LONG: 3, Direction.SHORT: 12, Direction.BOTH: 15}
 MINUTE_US = MICROSECONDS["MIN"]

@@ -61,15 +61,15 @@ BAD_BARS: dict[str, tuple[Damage, str]] = {
     "open below low": (put("open", 1.0), "outside low..high"),
     "missing column": (
         lambda bars: bars.drop(columns="low"),
-        "no column 'low', but open, high, close;",
+        "no column 'low', only open, high, close;",
     ),
     "capital letters": (
         lambda bars: bars.rename(columns=str.capitalize),
-        "no column 'open', but Open, .* called open, high",
+        "no column 'open', only Open, .*rename them to open, high",
     ),
-    "repeated column": (repeated_column, "2 columns 'close'; keep one"),
-    "text": (lambda bars: bars.assign(open="dear"), "'open' does not hold numbers"),
-    "naive stamps": (restamp(lambda index: index.tz_localize(None)), "without a time zone"),
+    "repeated column": (repeated_column, "2 columns named 'close'; keep one"),
+    "text": (lambda bars: bars.assign(open="dear"), "'open' must be numeric"),
+    "naive stamps": (restamp(lambda index: index.tz_localize(None)), "have no time zone"),
     "no stamps": (lambda bars: bars.reset_index(drop=True), "must hold timestamps"),
     "missing stamp": (
         restamp(lambda index: index[:5].append(pd.DatetimeIndex([pd.NaT], tz="UTC"))),
@@ -104,20 +104,23 @@ def test_bad_bars_are_refused_with_a_given_timeframe_too(damage: str) -> None:
 
 def test_bars_that_are_no_data_frame_are_refused() -> None:
     bars: Any = good_bars().to_numpy()
-    with pytest.raises(InvalidInput, match="data frame, not ndarray"):
+    with pytest.raises(InvalidInput, match="DataFrame, not ndarray"):
         simulate(bars, pd.Series([]), pd.Series([]))
 
 
 @pytest.mark.parametrize(
     ("signal", "message"),
     [
-        (pd.Series([True, False]), r"each of 6 bars, not shape \(2,\)"),
+        (pd.Series([True, False]), r"each of the 6 bars, not shape \(2,\)"),
         (pd.Series(0, good_bars().index), "must be boolean, not int64"),
         (pd.Series(np.nan, good_bars().index), "must be boolean, not float64"),
         (pd.Series([None, *[True] * 5], good_bars().index), "must be boolean, not object"),
-        (pd.Series([pd.NA, *[True] * 5], good_bars().index, dtype="boolean"), "fill what is"),
-        (pd.Series(True, good_bars().index.shift(1)), "another index"),
-        (pd.Series(True, range(6)), "another index"),
+        (
+            pd.Series([pd.NA, *[True] * 5], good_bars().index, dtype="boolean"),
+            "fill missing values",
+        ),
+        (pd.Series(True, good_bars().index.shift(1)), "different index from the bars"),
+        (pd.Series(True, range(6)), "different index from the bars"),
         (pd.DataFrame({"a": True, "b": False}, good_bars().index), r"shape \(6, 2\)"),
     ],
 )
@@ -154,7 +157,7 @@ def test_nullable_booleans_and_arrays_are_signals_too() -> None:
 
 def test_a_timeframe_longer_than_the_bars_is_refused() -> None:
     bars = bars_of(range(1, 30), freq="h")
-    with pytest.raises(InvalidInput, match="one period of 1D"):
+    with pytest.raises(InvalidInput, match="the same 1D period"):
         simulate(bars, flags(bars), flags(bars), timeframe="1D")
 
 
@@ -224,7 +227,7 @@ def test_a_price_of_another_coin_is_no_return() -> None:
 
 def test_a_timeframe_shorter_than_the_bars_is_refused() -> None:
     bars = good_bars()
-    with pytest.raises(InvalidInput, match="no two bars lie one period of 1H apart"):
+    with pytest.raises(InvalidInput, match="no two bars are one 1H period apart"):
         simulate(bars, flags(bars), flags(bars), timeframe="1H")
 
 
@@ -242,7 +245,7 @@ def test_finer_bars_outside_their_bar_are_refused() -> None:
         (pd.Series([], pd.DatetimeIndex([], tz="UTC"), dtype=float), "no funding rates"),
         (
             pd.Series(1e-4, pd.date_range("2030-01-01", periods=9, freq="8h", tz="UTC")),
-            "do not cover the bars",
+            "do not cover all bars",
         ),
         (
             pd.Series(1e-4, pd.date_range("2023-12-31", periods=99, freq="8h", tz="UTC")).drop(
@@ -252,7 +255,7 @@ def test_finer_bars_outside_their_bar_are_refused() -> None:
         ),
         (
             pd.Series(10.0, pd.date_range("2023-12-31", periods=99, freq="8h", tz="UTC")),
-            "no fractions between -1 and 1",
+            "not fractions between -1 and 1",
         ),
     ],
 )

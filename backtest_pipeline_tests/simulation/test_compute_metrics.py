@@ -89,16 +89,16 @@ def test_the_risk_free_return_comes_off() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"equity": [1.0, 2.0]}, "must be a pandas series of equity, not list"),
+        ({"equity": [1.0, 2.0]}, "must be a pandas Series of equity, not list"),
         ({"equity": EQUITY.to_frame()}, "not DataFrame"),
-        ({"equity": EQUITY.tz_localize(None)}, "without a time zone"),
+        ({"equity": EQUITY.tz_localize(None)}, "have no time zone"),
         ({"equity": EQUITY[::-1]}, "strictly increasing"),
         ({"equity": EQUITY[:0]}, "at least one"),
         ({"equity": EQUITY.replace(EQUITY.iloc[3], np.inf)}, "must be finite"),
-        ({"equity": EQUITY * [1, 1, 0, 1, 1, 1, 1, 1, 1]}, "rises again from 0"),
-        ({"equity": EQUITY, "benchmark": "asset"}, "benchmark must be a pandas series"),
-        ({"equity": EQUITY, "risk_free": np.nan}, "risk_free must be a number"),
-        ({"equity": EQUITY, "trades": []}, "trades must be a data frame, not list"),
+        ({"equity": EQUITY * [1, 1, 0, 1, 1, 1, 1, 1, 1]}, "falls to 0 and rises again"),
+        ({"equity": EQUITY, "benchmark": "asset"}, "benchmark must be a pandas Series"),
+        ({"equity": EQUITY, "risk_free": np.nan}, "risk_free must be a finite number"),
+        ({"equity": EQUITY, "trades": []}, "trades must be a pandas DataFrame, not list"),
         ({"equity": EQUITY, "trades": pd.DataFrame({"pnl": [1]})}, "no column 'entry_ts'"),
     ],
 )
@@ -112,7 +112,7 @@ def test_trades_that_hold_no_numbers_are_refused(column: str, value: object) -> 
     run = a_run()
     trades = run.trades.astype({column: object})
     trades.loc[0, column] = value
-    with pytest.raises(InvalidInput, match=f"trades: '{column}'"):
+    with pytest.raises(InvalidInput, match=f"trades: column '{column}'"):
         compute_metrics(run.equity, trades=trades)
 
 

@@ -23,7 +23,7 @@ from backtest_pipeline.simulation.sizing import (
     VolatilityScaled,
 )
 from backtest_pipeline.simulation.stops import StopRules
-from backtest_pipeline.simulation.vectorbt_engine import vectorbt_opinion
+from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,
@@ -191,10 +191,10 @@ def test_vectorbt_replays_stops_and_reversals_to_the_same_cash(sizing: Sizing) -
         stops=StopRules(stop_loss=0.05, take_profit=0.07, trailing_atr=2.5, max_bars=9),
     )
     ours = simulate_batch(panel, events, config)
-    opinion = vectorbt_opinion(ours, config)
-    assert len(opinion.columns) > 30
-    assert opinion.worst_size < 1e-9
-    assert opinion.worst_equity < 1e-9
+    comparison = compare_with_vectorbt(ours, config)
+    assert len(comparison.columns) > 30
+    assert comparison.worst_size < 1e-9
+    assert comparison.worst_equity < 1e-9
 
 
 def test_vectorbt_notices_fills_that_are_off_by_a_hundredth_of_a_basis_point() -> None:
@@ -203,7 +203,7 @@ def test_vectorbt_notices_fills_that_are_off_by_a_hundredth_of_a_basis_point() -
     config = SimulationConfig()
     ours = simulate_batch(panel, random_events(rng, 5, panel), config)
     tampered = replace(ours, equity=ours.equity * (1 + 1e-6))
-    assert vectorbt_opinion(tampered, config).worst_equity > 5e-7
+    assert compare_with_vectorbt(tampered, config).worst_equity > 5e-7
 
 
 @pytest.mark.parametrize(
@@ -218,5 +218,5 @@ def test_vectorbt_is_not_asked_about_what_it_does_not_know(config: SimulationCon
     rng = np.random.default_rng(13)
     panel = random_panel(rng, [30])
     result = simulate_batch(panel, random_events(rng, 1, panel), config)
-    with pytest.raises(InvalidInput, match="no second opinion"):
-        vectorbt_opinion(result, config)
+    with pytest.raises(InvalidInput, match="vectorbt does not support"):
+        compare_with_vectorbt(result, config)

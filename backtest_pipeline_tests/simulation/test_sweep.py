@@ -63,7 +63,7 @@ def test_each_combination_has_the_metrics_of_its_run_alone(panel: Panel, name: s
 def test_blocks_leave_no_trace(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     grid, config = grid_of("macd_crossover"), SimulationConfig()
     whole = sweeping.sweep(panel, grid, config)
-    monkeypatch.setattr(sweeping, "BLOCK_BYTES", 4 * 8 * len(panel))
+    monkeypatch.setattr(sweeping, "BATCH_BYTES", 4 * 8 * len(panel))
     told: list[tuple[int, int]] = []
     blocked = sweeping.sweep(panel, grid, config, listen=lambda done, n: told.append((done, n)))
     pd.testing.assert_frame_equal(blocked, whole, check_exact=True)

@@ -1,8 +1,8 @@
-"""Features: from bars to every column of `cmc_features`, and the EMAs beside it.
+"""Features: every column of `cmc_features`, and the EMAs stored beside it, computed from bars.
 
-Here live the measures, how they are computed over many assets at once, and the list of their
-columns. What to do about a feature (signals, filters, sizing) lives elsewhere, and so does the
-table. Importing this package is cheap; the compiled kernels come with the first build.
+This package holds the measures, their computation over many assets at once, and the catalogue of
+their columns. Signals, filters and sizing, which use features, live elsewhere, and so does the
+table. Importing it is cheap; the compiled kernels load with the first build.
 """
 
 from backtest_pipeline.market.features.build import build_features

@@ -1,4 +1,4 @@
-"""From a panel of bars to the panel of all features."""
+"""Compute all features of a panel of bars."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def build_features(bars: Panel) -> Panel:
         bars: float64 columns open, high, low, close, volume, and gap_bars where known.
 
     Returns:
-        A panel of the same rows. Numbers are float64 and NaN where undefined, never infinite;
-        flags are bool, and False where undefined. A price that is not a positive number is
-        passed through as it is, and every measure that needs it is undefined. Columns that are
-        equal by definition share one array, so treat them as read-only.
+        A panel of the same rows. Numbers are float64, NaN where undefined, never infinite; flags
+        are bool, False where undefined. A price that is not a positive number is kept as it is,
+        and every feature that needs it is undefined. Columns that are equal by definition share
+        one array, so treat them as read-only.
 
     Raises:
         InvalidInput: for a missing column.
     """
-    # With the recursions comes numba, which takes a second to import.
+    # The recursions import numba, which takes a second.
     from backtest_pipeline.market.features.recursions import Recursions
 
-    return built(bars, Recursions.whole(np.asarray(bars.offsets, np.int64)))
+    return features_of(bars, Recursions.whole(np.asarray(bars.offsets, np.int64)))
 
 
-def built(bars: Panel, recursions: Recursions) -> Panel:
-    """As `build_features`, with recursions that may go on from an earlier pass."""
+def features_of(bars: Panel, recursions: Recursions) -> Panel:
+    """As `build_features`, with recursions that may resume from an earlier pass."""
     from backtest_pipeline.market.features import measures
 
     missing = [name for name in OHLCV if name not in bars.columns]
     if missing:
         raise InvalidInput(
-            f"bars at {bars.timeframe.name} have no column {', '.join(missing)}; "
+            f"the {bars.timeframe.name} bars have no column {', '.join(missing)}; "
             f"features need {', '.join(OHLCV)}"
         )
-    prices = _trusted(bars)
+    prices = _positive_prices(bars)
     offsets = prices.offsets
-    # What is undefined is expected here, and becomes NaN at the end.
+    # Undefined values are expected here, and become NaN at the end.
     with np.errstate(all="ignore"):
         columns = measures.returns(prices)
         columns |= measures.return_zscores(columns, offsets)
@@ -63,7 +63,7 @@ def built(bars: Panel, recursions: Recursions) -> Panel:
         columns |= measures.volatility_zscores(volatility, offsets)
         columns |= measures.oscillators(prices, recursions)
         columns |= measures.averages(prices, recursions)
-    columns = {name: _defined(column) for name, column in columns.items()}
+    columns = {name: _finite_or_nan(column) for name, column in columns.items()}
     columns |= {name: bars[name] for name in OHLCV}
     columns["gap_bars"] = np.asarray(
         bars.columns.get("gap_bars", np.full(len(bars), np.nan)), np.float64
@@ -72,7 +72,7 @@ def built(bars: Panel, recursions: Recursions) -> Panel:
     columns["has_outlier"] = np.logical_or.reduce(
         [flag for name, flag in columns.items() if name.endswith("_is_outlier")]
     )
-    columns |= _rolled(columns)
+    columns |= _roll_columns(columns)
     return Panel(
         bars.timeframe,
         bars.assets,
@@ -82,8 +82,8 @@ def built(bars: Panel, recursions: Recursions) -> Panel:
     )
 
 
-def _trusted(bars: Panel) -> Panel:
-    """The bars with prices that are positive numbers, or else NaN; writable and contiguous."""
+def _positive_prices(bars: Panel) -> Panel:
+    """The prices of the bars, NaN where not a positive number; writable and contiguous."""
 
     def positive(price: np.ndarray) -> np.ndarray:
         return np.where((price > 0) & (price < np.inf), price, np.nan)
@@ -92,16 +92,16 @@ def _trusted(bars: Panel) -> Panel:
     return Panel(bars.timeframe, bars.assets, np.array(bars.offsets, np.int64), bars.ts, columns)
 
 
-def _defined(column: np.ndarray) -> np.ndarray:
-    """Everything that is not a number becomes the one NaN; flags stay as they are."""
+def _finite_or_nan(column: np.ndarray) -> np.ndarray:
+    """The column, in place, with one bit pattern of NaN where not finite; flags unchanged."""
     if column.dtype == np.bool_:
         return column
     column[~np.isfinite(column)] = np.nan
     return column
 
 
-def _rolled(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The `_roll` twins: over all rows of the table, which are complete bars only, hence equal."""
+def _roll_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The `_roll` columns: equal to the plain ones, since the table holds complete bars only."""
     twins = {f"{name}_roll": columns[name] for name in RETURNS}
     for name in Z_SCORED_RETURNS:
         for n in RETURN_Z_WINDOWS:

@@ -1,6 +1,6 @@
-"""The list of feature columns, in the order of the table `cmc_features`.
+"""The catalogue of feature columns, in the order of the table `cmc_features`.
 
-The table's DDL, the reader's checks, the builder and docs/features.md all follow this list.
+The table's DDL, the checks when reading it, the builder and docs/features.md all follow it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from backtest_pipeline.market.panel import OHLCV
 
 FEATURES_VERSION = 1
-"""Raise it when the same bars give other features, or strategies' own indicators change."""
+"""Raise it when the same bars give other features, or the strategies' own indicators change."""
 EMA_PERIODS = (9, 10, 21, 50, 200)
 RETURN_Z_WINDOWS = (30, 90, 365)
 VOLATILITY_WINDOWS = (20, 63, 126)
-Z_WINDOW = 365  # bars in which a volatility or an RSI is compared with its own past
-OUTLIER_Z = 4.0  # standard deviations; a normal variable is beyond once in 16,000 bars
+Z_WINDOW = 365  # bars in the z-score of a volatility or an RSI
+OUTLIER_Z = 4.0  # standard deviations; a normal variable exceeds them once in 16,000 bars
 
 READ_COLUMNS = (*OHLCV, "gap_bars", "rsi_7", "rsi_14", "rsi_21", "atr_14", "adx_14")
-"""What strategies and the simulation read of the table; the EMAs lie beside it."""
+"""Columns of the table that strategies and the simulation read; EMAs are stored beside it."""
 
 RETURNS = (
     "delta1",
@@ -38,15 +38,15 @@ Z_SCORED_RETURNS = ("ret_arith", "delta_ret_arith", "ret_log", "delta_ret_log")
 
 @dataclass(frozen=True)
 class Feature:
-    """One column that is computed from bars.
+    """One feature column.
 
     Attributes:
         name: column name.
-        definition: formula; `x'` is x of the bar before.
-        rows: bars needed for the first value, this one included.
-        unit: of the value; `price` is the quote currency.
-        source: where the definition comes from.
-        recursive: whether all earlier bars weigh in, or only the last `rows`.
+        definition: formula; `x'` is x of the previous bar.
+        rows: bars needed for the first value, the current one included.
+        unit: unit of the value; `price` is the quote currency.
+        source: publication that defines it.
+        recursive: True if the value depends on all earlier bars, False if on the last `rows`.
         sql_type: type in the table.
     """
 
@@ -67,7 +67,7 @@ def _bars() -> Iterator[Feature]:
     for name in ("open", "high", "low", "close"):
         yield Feature(name, "as in the bars", 1, "price")
     yield Feature("volume", "as in the bars", 1, "as in the bars")
-    definition = "bars missing just before this one, as in the bars"
+    definition = "bars missing just before this bar"
     yield Feature("gap_bars", definition, 1, "bars", sql_type="INTEGER")
 
 
@@ -87,7 +87,7 @@ def _returns() -> Iterator[Feature]:
     )
     yield from measures
     for measure in measures:
-        definition = f"equals {measure.name}: every row of the table is a complete bar"
+        definition = f"equal to {measure.name}, since every row of the table is a complete bar"
         rows, unit, source = measure.rows, measure.unit, measure.source
         yield Feature(f"{measure.name}_roll", definition, rows, unit, source)
 
@@ -194,7 +194,7 @@ _IN_TABLE = (
 )
 
 FEATURES: tuple[Feature, ...] = (*_IN_TABLE, *_emas())
-"""All columns that are computed: those of the table, then the EMAs that live beside it."""
+"""All feature columns: those of the table, then the EMAs stored beside it."""
 
 FEATURE_COLUMNS: tuple[tuple[str, str], ...] = (
     ("id", "INTEGER"),
@@ -213,19 +213,19 @@ def markdown() -> str:
     head = f"""\
 # Features
 
-Every column that is computed from bars, in the order of the table `cmc_features`; the EMAs at the
-end live beside it. `x'` is x of the bar before, of the same asset. A window always includes the
-bar itself and never a later one.
+Every column computed from bars, in the order of the table `cmc_features`; the EMAs at the end are
+stored beside it. `x'` is x of the previous bar of the same asset. A window always includes the
+current bar and never a later one.
 
-- **rows**: bars needed for the first value. `+` marks a recursion, into which all earlier bars
-  weigh; any other value depends on just that many bars.
-- A number is NULL where it is undefined: during the warm-up, for a price that is not positive,
-  for a ratio to zero (the z-score of bars that do not vary, the RSI and the stochastics of a
-  price that does not move). It is never infinite. ADX is 0 where nothing moves.
-- A flag is false where it is undefined. An outlier lies more than {OUTLIER_Z:g} standard deviations
-  from the mean: a return from its last 90 bars, anything else from its last {Z_WINDOW}.
-- `bars_per_year` is that of the timeframe, in years of 365 days.
-- A missing price starts the warm-up of a recursion again.
+- **rows**: bars needed for the first value. `+` marks a recursive feature, which depends on all
+  earlier bars; every other feature depends on exactly that many bars.
+- A number is NULL where it is undefined: during warm-up, for a price that is not positive, and for
+  a division by zero (the z-score of a constant series, the RSI and stochastics of a constant
+  price). It is never infinite. ADX is 0 for a constant price.
+- A flag is false where it is undefined. An outlier is more than {OUTLIER_Z:g} standard deviations
+  from the mean: of the last 90 bars for a return, of the last {Z_WINDOW} for anything else.
+- `bars_per_year` follows from the timeframe, with 365 days a year.
+- A missing price restarts the warm-up of a recursive feature.
 
 | column | definition | rows | unit | source |
 | --- | --- | --- | --- | --- |

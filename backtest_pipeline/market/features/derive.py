@@ -1,4 +1,4 @@
-"""Indicators of any period, for panels that carry the registered ones only."""
+"""Indicators of any period, for panels that hold the catalogue's periods only."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _PERIODIC = re.compile(r"(ema|rsi|atr)_(\d+)")
 
 
 def with_indicators(panel: Panel, names: Sequence[str]) -> Panel:
-    """The panel with the named columns, computed from its bars where it lacks them.
+    """The panel with the named columns added, computed from its bars where missing.
 
     Args:
-        panel: holds at least high, low and close from each asset's first bar on; what is
-            computed from later bars differs, since an EMA and Wilder's average remember.
+        panel: at least high, low and close from each asset's first bar on: EMAs and Wilder's
+            averages depend on all earlier bars, so a later start gives other values.
         names: columns of the panel, or `ema_N`, `rsi_N`, `atr_N` for any period N.
 
     Raises:
-        InvalidInput: for a name that is neither.
+        InvalidInput: for any other name.
     """
     missing = [name for name in names if name not in panel.columns]
     if not missing:

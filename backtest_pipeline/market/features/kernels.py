@@ -1,10 +1,10 @@
-"""Compiled loops over stacked assets; the only module that imports numba.
+"""Compiled loops over stacked assets.
 
-Each takes flat float64 arrays and the int64 `offsets` of a panel, and begins anew at each asset.
-A value is a function either of the last `n` rows in an order that does not depend on where the
-asset lies or how long it is, or of the row and the value before it. Hence an asset's values are
-the same bits alone and in a batch, and rows that come later never change earlier ones. For the
-same reason there is no `fastmath` here, which would let the compiler reorder sums.
+Each takes flat float64 arrays and the int64 `offsets` of a panel, and restarts at each asset. A
+value depends either on the last `n` rows, summed in an order that does not depend on the position
+or length of the asset, or on the row and the value before it. So an asset's values are the same to
+the bit alone and in a batch, and later rows never change earlier ones. For the same reason there
+is no `fastmath`, which would let the compiler reorder sums.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndarray:
-    """Exponential smoothing that starts from the plain mean of the first `n` values.
+    """Exponential smoothing, seeded with the mean of the first `n` values.
 
-    After them each value moves the level by `weight` of its distance: 2 / (n + 1) is the EMA,
-    1 / n is Wilder's average. A NaN is undefined and starts the warm-up again.
+    Each later value moves the level by `weight` times its distance: 2 / (n + 1) gives the EMA,
+    1 / n Wilder's average. A NaN gives NaN and restarts the warm-up.
     """
     state = np.zeros((offsets.size - 1, 2))
     return resume_smooth(x, offsets, n, weight, offsets[:-1], offsets[1:], state)
@@ -34,10 +34,10 @@ def resume_smooth(
     mark: np.ndarray,
     state: np.ndarray,
 ) -> np.ndarray:
-    """As `smooth` from row `begin` of each asset on, NaN before.
+    """As `smooth`, resumed at row `begin` of each asset; NaN before it.
 
-    `state` holds for each asset how many values were seen and the level before row `begin`; it is
-    overwritten by the same before row `mark`, which is `begin` or later.
+    `state`, float64 `(n_assets, 2)`, holds the number of values seen and the level before row
+    `begin`; it is overwritten with those before row `mark`, which is `begin` or later.
     """
     out = np.full(x.size, np.nan)
     for asset in range(offsets.size - 1):
@@ -49,7 +49,7 @@ def resume_smooth(
                 seen, level = 0, 0.0
                 continue
             seen += 1
-            # A mean that grows this way is exact for constant values, unlike sum / n.
+            # A running mean is exact for constant values, unlike sum / n.
             if seen <= n:
                 level += (x[t] - level) / seen
             else:
@@ -63,11 +63,11 @@ def resume_smooth(
 
 @njit(cache=True, nogil=True)
 def rolling_moments(x: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the last `n` rows, and the sum of their squared deviations from it.
+    """Rolling mean of the last `n` rows, and the sum of squared deviations from it.
 
-    Windows are merged from smaller ones along the binary digits of `n` (13 merges for 365
-    rows): the order is fixed, the error grows with log n, and for constant rows the mean is
-    exact and the deviation exactly zero. NaN where the window holds a NaN or is not full.
+    Windows are merged from smaller ones along the binary digits of `n` (13 merges for 365 rows):
+    the order is fixed, the error grows with log n, and for constant rows the mean is exact and the
+    deviation exactly zero. NaN if the window is not full or contains a NaN.
     """
     mean = np.full(x.size, np.nan)
     squares = np.full(x.size, np.nan)
@@ -115,11 +115,11 @@ def _merge(
     windows: int,
     out: np.ndarray,
 ) -> None:
-    """Moments of two neighbouring windows as one (Chan, Golub and LeVeque 1979)."""
+    """Merge the moments of two adjacent windows (Chan, Golub and LeVeque 1979)."""
     share = newer_rows / (older_rows + newer_rows)
     older_mean, older_squares = older[0], older[1]
     mean, squares = out[0], out[1]
-    # Two loops: with one, the arrays that might overlap are too many for it to vectorise.
+    # Two loops: in one, too many arrays might overlap for the compiler to vectorise it.
     for i in range(windows):
         mean[i] = older_mean[i] + (newer_mean[i] - older_mean[i]) * share
     for i in range(windows):
@@ -129,7 +129,7 @@ def _merge(
 
 @njit(cache=True, nogil=True)
 def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Highest of the last `n` rows, this one included; NaN where one of them is NaN."""
+    """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN."""
     out = np.full(x.size, np.nan)
     for asset in range(offsets.size - 1):
         for t in range(offsets[asset] + n - 1, offsets[asset + 1]):
@@ -143,7 +143,7 @@ def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def crosses_above(x: np.ndarray, y: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Whether x is above y and was not at the row before; not where one of the four is NaN."""
+    """Whether x crosses above y at each row, bool; False if any of the four values is NaN."""
     out = np.zeros(x.size, np.bool_)
     for asset in range(offsets.size - 1):
         for t in range(offsets[asset] + 1, offsets[asset + 1]):

@@ -1,7 +1,7 @@
-"""The measures themselves: prices in, named columns out.
+"""The feature formulas: prices in, named columns out.
 
-`prices` is a panel whose open, high, low and close are positive or NaN. Definitions, windows and
-sources are listed in `catalogue`, from which docs/features.md is written.
+`prices` is a panel whose open, high, low and close are positive or NaN. `catalogue` lists the
+definitions, windows and sources, and generates docs/features.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from backtest_pipeline.market.panel import Panel
 
 Columns = dict[str, np.ndarray]
 Average = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-"""A column, its offsets and a number of rows to the column's average."""
+"""Takes a column, its offsets and a number of rows; returns the average of the column."""
 
 
 def returns(prices: Panel) -> Columns:
-    """Differences, returns and ranges of each bar."""
+    """Price changes, returns and ranges of each bar."""
     high, low, close, offsets = prices["high"], prices["low"], prices["close"], prices.offsets
     before = previous(close, offsets)
     delta1 = close - before
@@ -60,13 +60,13 @@ def returns(prices: Panel) -> Columns:
 
 
 def true_range(prices: Panel) -> np.ndarray:
-    """Wilder's true range; undefined on an asset's first bar, which has no close before it."""
+    """Wilder's true range; NaN on an asset's first bar, which has no previous close."""
     before = previous(prices["close"], prices.offsets)
     return np.maximum(prices["high"], before) - np.minimum(prices["low"], before)
 
 
 def return_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
-    """Z-scores of the returns and of their changes, and the flag of an outlying return."""
+    """Z-scores of returns and of their changes, and the outlier flag of returns."""
     scores = {
         f"{name}_zscore_{n}": zscore(measured[name], offsets, n)
         for name in Z_SCORED_RETURNS
@@ -78,7 +78,7 @@ def return_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
 def volatilities(
     prices: Panel, ret_log: np.ndarray, true_range: np.ndarray, recursions: Recursions
 ) -> Columns:
-    """Annualised volatilities from the bars' ranges and from log returns, and the ATR."""
+    """Annualised volatility, from bar ranges and from log returns, and the ATR."""
     offsets, per_year = prices.offsets, prices.timeframe.bars_per_year
     open_, high, low, close = (np.log(prices[name]) for name in ("open", "high", "low", "close"))
     bar_variance = {
@@ -97,7 +97,7 @@ def volatilities(
 
 
 def volatility_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
-    """Where each volatility stands in its own last 365 bars, and whether it stands out."""
+    """Z-score of each volatility within its last 365 bars, and its outlier flag."""
     columns: Columns = {}
     for name, volatility in measured.items():
         score = zscore(volatility, offsets, Z_WINDOW)
@@ -107,7 +107,7 @@ def volatility_zscores(measured: Columns, offsets: np.ndarray) -> Columns:
 
 
 def oscillators(prices: Panel, recursions: Recursions) -> Columns:
-    """RSI, ADX, stochastics, and whether the RSI stands out."""
+    """RSI with its z-score and outlier flag, ADX and stochastics."""
     close, offsets = prices["close"], prices.offsets
     columns = {f"rsi_{n}": rsi(close, offsets, n, recursions.wilder) for n in (7, 14, 21)}
     columns["rsi_14_zscore"] = zscore(columns["rsi_14"], offsets, Z_WINDOW)
@@ -135,7 +135,7 @@ def averages(prices: Panel, recursions: Recursions) -> Columns:
 def rsi(close: np.ndarray, offsets: np.ndarray, n: int, average: Average = wilder) -> np.ndarray:
     """Wilder's relative strength index, 0 to 100.
 
-    Without a loss it is 100; NaN where the price has not moved at all.
+    100 if there was no loss; NaN if the price has not moved at all.
     """
     move = change(close, offsets)
     gain = average(np.maximum(move, 0), offsets, n)
@@ -146,9 +146,9 @@ def rsi(close: np.ndarray, offsets: np.ndarray, n: int, average: Average = wilde
 def adx(
     high: np.ndarray, low: np.ndarray, offsets: np.ndarray, n: int, average: Average = wilder
 ) -> np.ndarray:
-    """Wilder's average directional index, 0 to 100; 0 where nothing has moved.
+    """Wilder's average directional index, 0 to 100; 0 if the price has not moved.
 
-    The true range, by which both directional indicators are divided, cancels out of DX.
+    The true range divides both directional indicators, so it cancels out of DX.
     """
     up, down = change(high, offsets), -change(low, offsets)
     undefined = np.isnan(up + down)
@@ -161,7 +161,7 @@ def adx(
 
 
 def bollinger(close: np.ndarray, offsets: np.ndarray) -> Columns:
-    """Bollinger bands: mean of 20 bars and two population deviations to each side."""
+    """Bollinger bands: 20-bar mean plus and minus two standard deviations (ddof 0)."""
     middle = mean(close, offsets, 20)
     spread = 2 * deviation(close, offsets, 20) * np.sqrt(19 / 20)
     return {
@@ -173,5 +173,5 @@ def bollinger(close: np.ndarray, offsets: np.ndarray) -> Columns:
 
 
 def outlying(score: np.ndarray) -> np.ndarray:
-    """Whether a z-score is far out; an undefined one is not."""
+    """Whether a z-score is beyond OUTLIER_Z; False where undefined."""
     return np.abs(score) > OUTLIER_Z

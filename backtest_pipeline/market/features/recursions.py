@@ -1,4 +1,4 @@
-"""Averages into which all earlier rows weigh: noted where they stand, and resumed from there."""
+"""Recursive averages whose state can be saved, and resumed from."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from backtest_pipeline.market.features import kernels
 
 @dataclass
 class Recursions:
-    """The recursive averages of one pass over a panel, in the order in which they are asked for.
+    """The recursive averages of one pass over a panel, in the order of their computation.
 
     Attributes:
-        begin: int64 `(n_assets,)`, the row at which each asset's averages go on; before it they
-            are NaN.
-        mark: int64 `(n_assets,)`, the row before which they are noted; `begin` or later.
-        standing: float64 `(n_averages, n_assets, 2)`, how many values each has seen before `begin`
-            and its level; empty where they all begin with their first row.
-        noted: the same before `mark`, one array for each average that was asked for.
+        begin: int64 `(n_assets,)`, row at which each asset's averages resume; NaN before it.
+        mark: int64 `(n_assets,)`, row whose incoming state is saved; `begin` or later.
+        standing: float64 `(n_averages, n_assets, 2)`, state before `begin`: the number of values
+            seen and the level; empty if all averages start at their first row.
+        noted: the state before `mark`, float64 `(n_assets, 2)` per average computed so far.
     """
 
     begin: np.ndarray
@@ -29,15 +28,15 @@ class Recursions:
 
     @staticmethod
     def whole(offsets: np.ndarray) -> Recursions:
-        """From each asset's first row to its last."""
+        """Averages over each asset's whole history."""
         return Recursions(offsets[:-1], offsets[1:])
 
     def ema(self, x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-        """Exponential moving average, as `rolling.ema`."""
+        """Exponential moving average; see `rolling.ema`."""
         return self._smoothed(x, offsets, n, 2 / (n + 1))
 
     def wilder(self, x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-        """Wilder's average, as `rolling.wilder`."""
+        """Wilder's average; see `rolling.wilder`."""
         return self._smoothed(x, offsets, n, 1 / n)
 
     def _smoothed(self, x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndarray:

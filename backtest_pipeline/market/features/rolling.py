@@ -1,7 +1,7 @@
-"""Measures over the rows of each asset, as plain functions of a column and its offsets.
+"""Rolling and recursive measures of each asset, as functions of a column and its offsets.
 
-All take a float64 column of stacked assets and the panel's `offsets`, and return a column of the
-same length; none looks across the border of two assets, and none looks ahead.
+All take a float64 column `(n_rows,)` of stacked assets and the panel's `offsets`, and return a
+column of the same length. None looks across the boundary between two assets, and none looks ahead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from backtest_pipeline.market.features import kernels
 
 
 def previous(x: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The row before; NaN on an asset's first."""
+    """Value of the previous row; NaN on an asset's first row."""
     out = np.empty_like(x)
     out[1:] = x[:-1]
     out[offsets[:-1][np.diff(offsets) > 0]] = np.nan
@@ -20,12 +20,12 @@ def previous(x: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def change(x: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Difference to the row before; NaN on an asset's first."""
+    """Change from the previous row; NaN on an asset's first row."""
     return x - previous(x, offsets)
 
 
 def crosses_above(x: np.ndarray, y: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Whether x is above y and was not at the row before, bool; False where one is missing."""
+    """Whether x crosses above y at each row, bool; False if any of the four values is NaN."""
     return kernels.crosses_above(x, y, offsets)
 
 
@@ -50,21 +50,21 @@ def deviation(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 
 def zscore(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Distance to the mean of the last n rows in sample standard deviations.
+    """Distance from the mean of the last n rows, in sample standard deviations (ddof 1).
 
-    NaN where the rows do not vary. This row is one of the n, so |z| <= (n - 1) / sqrt(n).
+    NaN if the rows do not vary. The current row is one of the n, so |z| <= (n - 1) / sqrt(n).
     """
     middle, squares = kernels.rolling_moments(x, offsets, n)
     return ratio(x - middle, np.sqrt(squares / (n - 1)))
 
 
 def highest(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Maximum of the last n rows, this one included."""
+    """Maximum of the last n rows, the current one included."""
     return kernels.rolling_max(x, offsets, n)
 
 
 def lowest(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Minimum of the last n rows, this one included."""
+    """Minimum of the last n rows, the current one included."""
     return -kernels.rolling_max(-x, offsets, n)
 
 

@@ -10,7 +10,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.vectorbt_engine import vectorbt_opinion
+from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
 from backtest_pipeline.storage.run_tables.runs import current_runs
 
 TOLERANCE = 1e-9
@@ -64,14 +64,16 @@ def second_opinion(
         traded, signals = batch.tradable, batch.stored.signals
         if not traded or not signals:
             continue
-        opinion = vectorbt_opinion(batch.traded(range(len(signals)), traded, config), config)
-        for column, theirs in zip(opinion.columns.tolist(), opinion.theirs, strict=True):
+        comparison = compare_with_vectorbt(
+            batch.traded(range(len(signals)), traded, config), config
+        )
+        for column, theirs in zip(comparison.columns.tolist(), comparison.theirs, strict=True):
             signal, asset = signals[column // len(traded)], traded[column % len(traded)]
             growth = 1.0 + stored[asset, tf, signal.name]
             off = float(np.abs(theirs / config.initial_cash / growth - 1.0))
             worst_return = max(worst_return, off)
             if off > TOLERANCE:
                 disagreeing.append(f"{signal.name} on {Partition(asset, tf)}")
-        runs += len(opinion.columns)
-        worst_size = max(worst_size, opinion.worst_size)
+        runs += len(comparison.columns)
+        worst_size = max(worst_size, comparison.worst_size)
     return SecondOpinion(len(chosen), runs, worst_size, worst_return, tuple(disagreeing))

@@ -30,7 +30,12 @@ from backtest_pipeline.research.ranking.negative_controls import (
     verdicts,
     walk_forwards_pass,
 )
-from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
+from backtest_pipeline.research.ranking.random_markets import (
+    BarMoves,
+    RandomMarket,
+    bar_moves,
+    random_markets,
+)
 from backtest_pipeline.research.robustness.draws import require_draws
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
@@ -121,7 +126,7 @@ def run_negative_controls(
             "code_version": code,
             "created_at": datetime.now(UTC),
         }
-        for kind in World
+        for kind in RandomMarket
     ]
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         publish_controls(cursor, pa.Table.from_pylist(rows))
@@ -146,7 +151,7 @@ def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
 
 def _believed(
     workspace: Workspace,
-    kind: World,
+    kind: RandomMarket,
     universe: Sequence[BarMoves],
     controls: Controls,
     gates: Sequence[Gate],
@@ -158,7 +163,7 @@ def _believed(
 
     def verdicts_of(first: int) -> Verdicts:
         draws = range(first, min(first + _BATCH, controls.searches))
-        bars = worlds(kind, universe, like, draws, controls.seed)
+        bars = random_markets(kind, universe, like, draws, controls.seed)
         walk_forwards = (
             walk_forwards_pass(bars, grids, FREE)
             if first % (_WALK_FORWARD_EVERY * _BATCH) == 0

@@ -18,7 +18,11 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.portfolio import form_portfolio
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.inputs import buy_and_hold
-from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity, seen_last
+from backtest_pipeline.simulation.metrics.benchmarks import (
+    BENCHMARKS,
+    benchmark_equity,
+    carried_forward,
+)
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.tables.dimensions import known_symbols
 
@@ -81,7 +85,7 @@ def others_held(panel: Panel, others: Panel, terms: RunTerms) -> np.ndarray:
     held = others.take(rows_in(others, terms.window))
     if not len(held):
         raise InvalidInput(f"benchmark {terms.benchmark}: it has no stored bar in the window")
-    return seen_last(panel.ts, _held_equally(held, terms.config), terms.config.initial_cash)
+    return carried_forward(panel.ts, _held_equally(held, terms.config), terms.config.initial_cash)
 
 
 def _held_equally(panel: Panel, config: SimulationConfig) -> pd.Series:

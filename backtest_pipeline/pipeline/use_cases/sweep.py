@@ -159,6 +159,13 @@ def explore(
         UnknownName: for an unknown strategy, parameter, metric or direction.
         InvalidInput: for invalid bars, window or values, too many combinations, or a metric that
             is undefined for all of them.
+
+    Examples:
+        >>> from backtest_pipeline import explore, load_bars
+        >>> bars = load_bars(asset="S-ALPHA")
+        >>> sweep = explore(bars, "ema_crossover", {"fast": [5, 10], "slow": [20, 50]})
+        >>> len(sweep.table)
+        4
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     return sweep(

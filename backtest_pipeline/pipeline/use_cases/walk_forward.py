@@ -134,6 +134,13 @@ def walk_forward(
         UnknownName: for an unknown strategy, parameter, objective, mode or direction.
         InvalidInput: for too few bars for one fold, or a space that cannot be searched.
         LooksAhead: for a strategy whose signals use later bars.
+
+    Examples:
+        >>> from backtest_pipeline import load_bars, walk_forward
+        >>> bars = load_bars(asset="S-ALPHA")
+        >>> walk = walk_forward(bars, "ema_crossover", {"fast": [5, 10], "slow": [20, 50]})
+        >>> len(walk.folds) > 0
+        True
     """
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     rates = None if funding is None else FundingRates.of({asset: funding})

@@ -1,1 +1,1 @@
-"""Whether what is known at the close of a bar uses later bars."""
+"""Look-ahead: whether values at the close of a bar depend on later bars."""

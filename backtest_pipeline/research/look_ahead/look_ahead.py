@@ -1,9 +1,9 @@
-"""Whether what is known at a bar's close uses bars that come after it.
+"""Look-ahead tests: whether features and signals at a bar's close depend on later bars.
 
-Two probes that need each other. Other futures of the ROOT bars, sent through everything that is
-computed of them, show a leak anywhere in the chain, to the bit; but a signal is rare, and a cut
-that misses it shows nothing. So each strategy is asked besides whether its own signals are still
-there when its inputs end with them.
+Two tests that complement each other. The first replaces the future of the root bars, recomputes
+everything from them, and compares bit for bit: it finds a leak anywhere in the chain. But signals
+are rare, and a cut that misses them shows nothing. So the second cuts a strategy's inputs right
+after each of its signals, and checks that the signal is still there.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from backtest_pipeline.simulation.windows import events_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
 LOOK_AHEAD_VERSION = 1
-"""Raise it when the probe looks elsewhere or closer: what was probed before is probed again."""
+"""Raise it when the tests change: strategies that were tested before are tested again."""
 _PROBES = 24
-_FIRST_BARS = 8  # a warm-up that is filled with later values shows here, however long it is
+_FIRST_BARS = 8  # a warm-up filled with later values shows here, whatever its length
 _NEVER = np.iinfo(np.int64).min
 
 Chain = Callable[[Panel], Panel]
-"""From root bars to all that is computed of them, one column each, of the same assets."""
+"""Takes root bars; returns everything computed from them, one column each, for the same assets."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """An output that another future changes before the cut.
+    """An output up to a cut that changes with the bars after it.
 
     Attributes:
-        asset, timeframe: where.
-        output: the column; `ts` where bars come or go.
-        future: which other future changed it, see `other_futures`.
+        asset, timeframe: asset and timeframe of the output.
+        output: its column; `ts` if bars appear or vanish.
+        future: the future that changed it, one of FUTURES.
         cut_us: the last instant that both histories share, microseconds since 1970 UTC.
-        rows: how many rows up to the cut differ.
-        first_ts: the first of them.
+        rows: number of rows up to the cut that differ.
+        first_ts: stamp of the first of them, microseconds since 1970 UTC.
     """
 
     asset: str
@@ -56,42 +56,45 @@ class Leak:
 def leaks(
     compute: Chain, root: Panel, whole: Panel, cuts: Sequence[int], rng: np.random.Generator
 ) -> list[Leak]:
-    """Outputs up to each cut that depend on what comes after it, compared bit for bit.
+    """Outputs up to each cut that depend on later bars, compared bit for bit.
 
-    A bar of a longer timeframe that the cut lies in may not be there yet; what counts is rows
-    that are stamped no later than the asset's last root bar at the cut.
+    A bar of a longer timeframe that is still open at the cut may be missing: only rows stamped no
+    later than the asset's last root bar at the cut are compared.
 
     Args:
-        compute: the chain.
-        root: bars as the source gives them.
+        compute: the computation under test.
+        root: bars as the source has them.
         whole: `compute(root)`.
-        cuts: stamps of the root's grid.
-        rng: what other futures are drawn from.
+        cuts: stamps on the grid of the root bars, microseconds since 1970 UTC.
+        rng: random numbers for the other futures.
     """
-    found = []
+    leaked = []
     for cut in cuts:
         known = _known_until(root, cut)
         before = _up_to(whole, known)
         for future, changed in other_futures(root, cut, rng):
             differing = differences(before, _up_to(compute(changed), known))
-            found += [
+            leaked += [
                 Leak(asset, whole.timeframe.name, output, future, cut, rows, first)
                 for asset, output, rows, first in differing
             ]
-    return found
+    return leaked
 
 
 def draw_cuts(
     root: Panel, whole: Panel, signals: Sequence[str], n: int, rng: np.random.Generator
 ) -> list[int]:
-    """Where to cut: in turn early (warm-ups), anywhere (in mid-period too), and at a signal.
+    """Random cuts, in turn early (in the warm-up), anywhere (mid-period too), and at a signal.
 
     Args:
-        root: bars as the source gives them.
-        whole: what is computed of them.
-        signals: columns of `whole` that are not zero where there is a signal.
-        n: how many cuts.
-        rng: what they are drawn from.
+        root: bars as the source has them.
+        whole: everything computed from them.
+        signals: columns of `whole` that are non-zero where there is a signal.
+        n: number of cuts.
+        rng: random numbers.
+
+    Returns:
+        Stamps of root bars, microseconds since 1970 UTC; none if no asset has two bars.
     """
     listed = np.flatnonzero(root.lengths > 1)
     if len(listed) == 0:
@@ -107,7 +110,7 @@ def draw_cuts(
         if k == 0 and len(bars):
             choice = bars[:_FIRST_BARS]
         elif k % 3 == 0 and len(bars):
-            # Evenly over the orders of magnitude: most warm-ups are short.
+            # Uniform in the logarithm: most warm-ups are short.
             choice = bars[[int(len(bars) ** rng.random()) - 1]]
         elif k % 3 == 2 and given.any():
             choice = bars[given]
@@ -116,9 +119,12 @@ def draw_cuts(
 
 
 def differences(one: Panel, other: Panel) -> Iterator[tuple[str, str, int, int]]:
-    """Where two panels of the same assets are not equal to the bit: asset, column, rows, first.
+    """Differences, to the bit, between two panels of the same assets.
 
-    Rows that are in one of them only differ in `ts`, and their asset's columns are not compared.
+    An asset with rows in only one panel differs in `ts`; its other columns are not compared.
+
+    Yields:
+        `(asset, column, number of rows that differ, stamp of the first)`.
     """
     same = [
         np.array_equal(one.ts[one.rows_of(asset)], other.ts[other.rows_of(asset)])
@@ -147,7 +153,7 @@ def _differ(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _known_until(root: Panel, cut_us: int) -> np.ndarray:
-    """Each asset's last stamp that is no later than the cut."""
+    """Last stamp of each asset up to the cut, int64 `(n_assets,)`."""
     return np.array(
         [
             root.ts[end - 1] if end > start else _NEVER
@@ -165,18 +171,18 @@ def _up_to(panel: Panel, known: np.ndarray) -> Panel:
 def changed_signals(
     panel: Panel, strategy: Strategy[Any], params: Mapping[str, Any], asset: str
 ) -> tuple[int, int]:
-    """How many of a strategy's signals change when the bars after them are taken away.
+    """How many of a strategy's signals change when the bars after them are removed.
 
-    The probes are spread evenly over the asset's signals; each history ends with the bar of its
-    signal, and all are computed at once.
+    The tested signals are spread evenly over the asset's history; each is recomputed on bars that
+    end with it, all at once.
 
     Args:
-        panel: bars, with the features that are not computed from them here.
-        strategy, params: what to probe.
-        asset: on whose bars.
+        panel: bars, and features that are not computed from them here.
+        strategy, params: strategy and parameters to test.
+        asset: asset to test on.
 
     Returns:
-        `(changed, probed)`.
+        `(n_changed, n_tested)`.
     """
     rows = panel.rows_of(asset)
     whole = events_by_params(panel.select([asset]), strategy, [params])[0]
@@ -192,33 +198,33 @@ def changed_signals(
 def require_no_look_ahead(
     panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]], asset: str
 ) -> None:
-    """Give a strategy other futures: what it says up to a bar must not depend on what follows.
+    """Raise LooksAhead if a strategy's signals up to a bar depend on later bars.
 
-    A strategy that looks ahead looks as good out of sample as in sample, so that no comparison
-    of the two shows it. Under the last set of parameters the bars after some of the signals are
-    taken away: each must still be there. Under all sets the bars after instants that are spread
-    over the history rise or fall instead, which shows entries that later bars forbid as well.
+    Look-ahead makes a strategy look as good out of sample as in sample, so comparing the two
+    cannot reveal it. For the last parameter set, the bars after some of the signals are removed:
+    each signal must still be there. For all sets, the bars after instants spread over the history
+    are replaced by a rally and by a sell-off: that also reveals entries that later bars suppress.
 
     Args:
-        panel: bars, with the features that are not computed from them here.
-        strategy: what to probe.
-        params: the sets of parameters that were chosen.
-        asset: on whose bars.
+        panel: bars, and features that are not computed from them here.
+        strategy: strategy to test.
+        params: parameter sets to test.
+        asset: asset to test on.
 
     Raises:
-        LooksAhead: with the share of the probed signals or instants that changed.
+        LooksAhead: with the number of signals or instants that changed.
     """
     where = f"{strategy.name} on {asset}|{panel.timeframe.name}"
     changed, probed = changed_signals(panel, strategy, params[-1], asset) if params else (0, 0)
     if changed:
         raise LooksAhead(
-            f"{where}: {changed} of {probed} signals change when the bars after them are taken "
-            "away; a signal may use nothing later than its own bar's close"
+            f"{where} looks ahead: {changed} of {probed} signals change when the bars after them "
+            "are removed; a signal must not use anything after the close of its own bar"
         )
     changed, probed = changed_by_next_bars(panel, strategy, params, asset)
     if changed:
         raise LooksAhead(
-            f"{where}: up to {changed} of {probed} instants signals differ between rising and "
-            "falling bars after them; a signal may use nothing later than its own bar's close, not "
-            "even to stay away"
+            f"{where} looks ahead: at {changed} of {probed} tested bars, signals up to that bar "
+            "depend on whether later prices rise or fall; a signal must not use anything after the "
+            "close of its own bar, not even to stay out"
         )

@@ -1,7 +1,7 @@
-"""Whether a strategy's events depend on the bars that follow: the same past, two other futures.
+"""Look-ahead test with two futures: signals must be the same before a rally and a sell-off.
 
-What a later bar forbids leaves no signal that could be probed. So the bars after many an instant
-are replaced by rising ones and by falling ones: the events up to that instant must be the same.
+A signal that a later bar suppresses is not there to be tested. So the bars after many instants are
+replaced by rising and by falling ones: the signals up to each instant must be the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from backtest_pipeline.simulation.windows import events_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
 PAST, FUTURE = 500, 40
-"""Bars of each history before the instant, which warm-ups fit into, and bars that are replaced."""
-_ROWS = 400_000  # of all histories, for all sets of parameters together
+"""Bars before each instant, enough for warm-ups, and bars after it that are replaced."""
+_ROWS = 400_000  # of all histories and parameter sets together
 _FEWEST, _MOST = 32, 300
 _PRICES = ("open", "high", "low", "close")
 
@@ -25,16 +25,16 @@ _PRICES = ("open", "high", "low", "close")
 def changed_by_next_bars(
     panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]], asset: str
 ) -> tuple[int, int]:
-    """At how many instants an event up to then differs between a rising and a falling future.
+    """At how many instants the signals so far differ between a rising and a falling future.
 
     Args:
-        panel: bars, with the features that are not computed from them here.
-        strategy: what to probe.
-        params: under each of these sets of parameters.
-        asset: on whose bars; the instants are spread evenly over them.
+        panel: bars, and features that are not computed from them here.
+        strategy: strategy to test.
+        params: parameter sets to test.
+        asset: asset to test on; the instants are spread evenly over its bars.
 
     Returns:
-        `(changed, probed)`.
+        `(n_changed, n_tested)`.
     """
     rows = panel.rows_of(asset)
     length = PAST + FUTURE
@@ -63,7 +63,7 @@ def _read_columns(
 
 
 def _with_future(histories: Panel, at: np.ndarray, up: int) -> Panel:
-    """Each history with bars after its instant that rise (1) or fall (-1), and other features."""
+    """Each history with rising (1) or falling (-1) bars after its instant, and other features."""
     step = np.arange(1, FUTURE + 1)
     after = (at[:, None] + step).ravel()
     close = np.outer(histories["close"][at], np.exp(0.03 * up * step))

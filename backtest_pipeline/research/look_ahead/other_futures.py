@@ -1,6 +1,6 @@
-"""Histories with the same past and another future: what a look-ahead shows itself in.
+"""Alternative futures for look-ahead tests: histories that share the bars up to a cut.
 
-Nothing at or before the cut changes; what comes after it is gone, or other bars.
+Nothing at or before the cut changes; the bars after it are removed or replaced.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from backtest_pipeline.market.validation import base_length_us
 
 FUTURES = ("removed", "scrambled", "regrown")
 _PRICES = ("open", "high", "low", "close")
-_WIDEST = 1.5  # of a factor's logarithm: prices between a fifth of what they were and fivefold
-_MORE = 10  # bars that a regrown future has beyond its old end, at the least
+_WIDEST = 1.5  # largest log factor: prices from about a fifth to about five times the original
+_MORE = 10  # fewest bars that a regrown future has beyond its old end
 
 
 def other_futures(
@@ -23,14 +23,14 @@ def other_futures(
 ) -> Iterator[tuple[str, Panel]]:
     """The panel with each of FUTURES after the cut.
 
-    - removed: nothing comes after the cut;
-    - scrambled: the bars after it in random order, prices and volume of each times random factors;
-    - regrown: half of the bars after it are gone, and the asset goes on beyond its end.
+    - removed: no bars after the cut;
+    - scrambled: the bars after it in random order, with prices and volumes scaled at random;
+    - regrown: half of the bars after it dropped, and random bars added beyond the asset's end.
 
     Args:
         root: OHLCV bars on the grid of their timeframe.
-        cut_us: a stamp of that grid; bars up to it, itself included, stay as they are.
-        rng: what is drawn from.
+        cut_us: a stamp on that grid; bars up to and including it are unchanged.
+        rng: random numbers.
     """
     future = root.ts > cut_us
     yield "removed", root.take(~future)

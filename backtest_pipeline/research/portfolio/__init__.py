@@ -1,1 +1,1 @@
-"""Capital spread over runs."""
+"""Portfolios of runs: weights, rebalancing, diversification."""

@@ -1,4 +1,4 @@
-"""How much a portfolio's members have in common, and what each adds to its risk."""
+"""Correlation of a portfolio's members, and the risk that each contributes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from backtest_pipeline.research.portfolio.portfolio import (
 )
 
 LEAST_COMMON = 30
-"""Returns that two members must share for their correlation to be given."""
+"""Common returns that two members need for a correlation."""
 
 
 @dataclass(frozen=True)
 class Correlations:
-    """Correlations of members, two by two over the returns that both have.
+    """Pairwise correlations of members, each over the returns that both have.
 
     Attributes:
-        matrix: float64 `(n_assets, n_assets)`, NaN for fewer than LEAST_COMMON common returns,
-            and where one of the two does not vary over them.
-        common: int64 `(n_assets, n_assets)`, common returns.
+        matrix: float64 `(n_assets, n_assets)`; NaN for fewer than LEAST_COMMON common returns, or
+            if one of the two is constant over them.
+        common: int64 `(n_assets, n_assets)`, number of common returns.
     """
 
     matrix: np.ndarray
@@ -31,18 +31,18 @@ class Correlations:
 
     @property
     def mean_pairwise(self) -> float:
-        """Mean over all pairs that have one; NaN where none has."""
+        """Mean of all defined pairs; NaN if there is none."""
         pairs = self.matrix[np.triu_indices(len(self.matrix), 1)]
-        known = pairs[np.isfinite(pairs)]
-        return float(known.mean()) if len(known) else np.nan
+        defined = pairs[np.isfinite(pairs)]
+        return float(defined.mean()) if len(defined) else np.nan
 
 
 def correlations(curves: np.ndarray) -> Correlations:
     """Pearson correlations of the returns of equity curves.
 
     Args:
-        curves: float64 `(n_assets, n_times)`, NaN where there is no bar. A return spans two
-            neighbouring instants, and there is none after a total loss.
+        curves: float64 `(n_assets, n_times)`, equity; NaN where there is no bar. A return needs
+            equity at two consecutive times; there is none after a total loss.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = curves[:, 1:] / curves[:, :-1] - 1.0
@@ -53,7 +53,7 @@ def correlations(curves: np.ndarray) -> Correlations:
     n = np.maximum(common, 1.0)
     means, squares = (values @ seen.T) / n, ((values * values) @ seen.T) / n
     variance = squares - means**2
-    # What rounding leaves of a variance of nothing is nothing.
+    # The variance of a constant is zero up to rounding.
     varies = variance > 1e-14 * squares
     given = (common >= LEAST_COMMON) & varies & varies.T
     covariance = (values @ values.T) / n - means * means.T
@@ -63,14 +63,15 @@ def correlations(curves: np.ndarray) -> Correlations:
 
 
 def contributions(curves: np.ndarray, portfolio: PortfolioCurve) -> np.ndarray:
-    """What each member adds to the portfolio's return of each bar, before rebalancing costs.
+    """Contribution of each member to the portfolio's return of each bar, before rebalancing costs.
 
     Args:
-        curves: the curves that the portfolio was formed of.
+        curves: float64 `(n_assets, n_times)`, the equity curves that the portfolio consists of.
+        portfolio: the portfolio, from `form_portfolio`.
 
     Returns:
-        float64 `(n_assets, n_bars)`, fractions of the portfolio's equity at the end of the bar
-        before, for the bars after the first rebalance.
+        float64 `(n_assets, n_bars)`, fractions of the portfolio's equity at the previous close, for
+        the bars after the first rebalance.
     """
     rows, equity = portfolio.rebalance_rows, portfolio.equity
     first = portfolio.start + 1
@@ -88,11 +89,11 @@ def contributions(curves: np.ndarray, portfolio: PortfolioCurve) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Diversification:
-    """Figures of one portfolio; NaN where its return does not vary.
+    """Diversification of one portfolio; NaN if its return is constant.
 
     Attributes:
-        variance: of the portfolio's return of a bar before rebalancing costs, ddof 1.
-        risk_contributions: float64 `(n_assets,)`, with the sum `variance`.
+        variance: variance of the portfolio's bar returns before rebalancing costs, ddof 1.
+        risk_contributions: float64 `(n_assets,)`, which sum to `variance`.
         ratio: diversification ratio.
     """
 
@@ -102,28 +103,28 @@ class Diversification:
 
     @property
     def effective_bets(self) -> float:
-        """Effective number of bets."""
+        """Effective number of bets, the square of the diversification ratio."""
         return self.ratio**2
 
 
 def diversification(added: np.ndarray) -> Diversification:
-    """Where the risk of a portfolio came from.
+    """Risk contributions and diversification ratio of a portfolio.
 
-    With K the covariance of what the members added (for constant weights w and a covariance C of
-    the returns that is `diag(w) C diag(w)`):
+    With K the covariance of the members' contributions (`diag(w) C diag(w)` for constant weights w
+    and the covariance C of returns):
 
-    - risk contributions `K 1` are the covariances of what each added with the portfolio's return
-      (Euler's decomposition: Tasche, "Risk contributions and performance measurement", 1999);
-    - diversification ratio: the sum of the members' volatilities, over the portfolio's (Choueifaty
-      and Coignard, "Toward maximum diversification", Journal of Portfolio Management 35(1), 2008);
+    - risk contributions `K 1`: covariance of each member's contribution with the portfolio's return
+      (Euler's decomposition; Tasche, "Risk contributions and performance measurement", 1999);
+    - diversification ratio: sum of the members' volatilities over the portfolio's (Choueifaty and
+      Coignard, "Toward maximum diversification", Journal of Portfolio Management 35(1), 2008);
     - effective number of bets: the square of that ratio, which is n for n independent members of
-      the same volatility, 1 for twins, and n / (1 + (n - 1) r) where all correlations are r
+      equal volatility, 1 for identical ones, and n / (1 + (n - 1) r) if all correlations are r
       (Choueifaty, Froidure and Reynier, "Properties of the most diversified portfolio", Journal of
-      Investment Strategies 2(2), 2013). Meucci's entropies do not serve here: for equal weights
-      and correlations they give 1 (of principal components) or n (of minimum torsion) whatever r.
+      Investment Strategies 2(2), 2013). Meucci's entropies would not do: for equal weights and
+      correlations they are 1 (principal components) or n (minimum torsion), whatever r is.
 
     Args:
-        added: float64 `(n_assets, n_bars)`, as `contributions` gives them.
+        added: float64 `(n_assets, n_bars)`, fractions, from `contributions`.
     """
     n_assets, n_bars = added.shape
     if n_bars < 2:
@@ -132,7 +133,7 @@ def diversification(added: np.ndarray) -> Diversification:
     covariance = centred @ centred.T / (n_bars - 1)
     parts = covariance.sum(axis=1)
     variance = float(parts.sum())
-    if variance <= 1e-28:  # returns that differ by rounding alone
+    if variance <= 1e-28:  # constant returns, up to rounding
         return Diversification(np.nan, np.full(n_assets, np.nan), np.nan)
     volatilities = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
     return Diversification(variance, parts, float(volatilities.sum() / np.sqrt(variance)))

@@ -1,9 +1,9 @@
 """Portfolio weights from a window of past returns, one function per scheme.
 
-Each scheme takes float64 returns `(n_returns, n_assets)` that all vary, and the most that one
-asset may weigh (more than 1 / n_assets), and gives weights that are not negative and sum to 1.
-`scheme_weights` is the way in: it sees to the order of assets, to single ones and to tight caps.
-Scipy's solvers take a third of a second to load, and are by the schemes that use them.
+Each scheme takes float64 returns `(n_returns, n_assets)`, no column constant, and the largest
+weight of one asset (above 1 / n_assets); it returns weights of 0 or more that sum to 1. Call them
+through `scheme_weights`, which handles the order of assets, single assets and tight caps. Scipy's
+solvers take a third of a second to load, so only the schemes that need them import them.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from backtest_pipeline.market.errors import BacktestError, UnknownName
 
 EQUAL_WEIGHT = "equal_weight"
 CVAR_LEVEL = 0.95
-# Of the mean variance; makes assets that move as one share what they get.
+# As a fraction of the mean variance; splits a weight evenly between perfectly correlated assets.
 _RIDGE = 1e-10
 _NOTHING = 1e-12
 
 
 def scheme_weights(scheme: str, returns: np.ndarray, max_weight: float = 1.0) -> np.ndarray:
-    """Weights of a scheme, which depend on the returns alone and not on the order of assets.
+    """Weights of a scheme, independent of the order of assets.
 
-    Where `n_assets * max_weight` is at most 1, each asset gets `max_weight`, and the rest of the
-    capital is cash.
+    If `n_assets * max_weight` is at most 1, each asset gets `max_weight`, and the rest is cash.
 
     Args:
         scheme: one of SCHEMES.
-        returns: float64 `(n_returns, n_assets)`, fractions, each column of which varies, oldest
-            first; `equal_weight` looks at their number only.
-        max_weight: most that one asset may weigh, above 0.
+        returns: float64 `(n_returns, n_assets)`, fractions, oldest first, no column constant;
+            `equal_weight` uses the number of columns only.
+        max_weight: largest weight of one asset, above 0.
 
     Returns:
-        float64 `(n_assets,)`, in [0, max_weight], with the sum `min(1, n_assets * max_weight)`.
+        float64 `(n_assets,)`, from 0 to `max_weight`, which sum to `min(1, n_assets * max_weight)`.
 
     Raises:
-        UnknownName: for a scheme that there is not.
-        BacktestError: where a solver fails.
+        UnknownName: for a scheme that does not exist.
+        BacktestError: if a solver fails.
     """
     if scheme not in SCHEMES:
         raise UnknownName("portfolio scheme", scheme, SCHEMES)
@@ -47,7 +46,7 @@ def scheme_weights(scheme: str, returns: np.ndarray, max_weight: float = 1.0) ->
         return np.full(n_assets, max_weight)
     if n_assets == 1:
         return np.ones(1)
-    # Clustering and linear programs break ties by position, so that position must mean nothing.
+    # Clustering and linear programs break ties by position, so assets are sorted by their returns.
     order = np.lexsort(returns) if len(returns) else np.arange(n_assets)
     weights = np.empty(n_assets)
     weights[order] = SCHEMES[scheme](returns[:, order], max_weight)
@@ -55,23 +54,23 @@ def scheme_weights(scheme: str, returns: np.ndarray, max_weight: float = 1.0) ->
 
 
 def equal(returns: np.ndarray, max_weight: float) -> np.ndarray:
-    """The same for all."""
+    """Equal weights, 1 / n_assets."""
     n_assets = returns.shape[1]
     return np.ones(n_assets) / n_assets
 
 
 def inverse_volatility(returns: np.ndarray, max_weight: float) -> np.ndarray:
-    """In proportion to 1 / standard deviation (ddof 1)."""
+    """Weights proportional to 1 / standard deviation (ddof 1)."""
     inverse = 1.0 / returns.std(axis=0, ddof=1)
     return capped(inverse / inverse.sum(), max_weight)
 
 
 def hierarchical_risk_parity(returns: np.ndarray, max_weight: float) -> np.ndarray:
-    """Split from half to half of a clustered order, in inverse proportion to their variances.
+    """Hierarchical risk parity: recursive bisection of clustered assets by inverse variance.
 
     Lopez de Prado, "Building Diversified Portfolios that Outperform Out-of-Sample", Journal of
-    Portfolio Management 42(4), 2016, with the Ledoit-Wolf covariance, and clusters joined by
-    Ward's method on sqrt((1 - correlation) / 2). All halves of one depth are split at once.
+    Portfolio Management 42(4), 2016, with the Ledoit-Wolf covariance and Ward linkage on the
+    distance sqrt((1 - correlation) / 2). All halves of one depth are split at once.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
@@ -101,11 +100,11 @@ def hierarchical_risk_parity(returns: np.ndarray, max_weight: float) -> np.ndarr
 
 
 def minimum_variance(returns: np.ndarray, max_weight: float) -> np.ndarray:
-    """The least `w' C w`, C being the Ledoit-Wolf covariance.
+    """Minimum variance: weights that minimise `w' C w`, with C the Ledoit-Wolf covariance.
 
-    Without a cap the weights are in proportion to the y >= 0 that makes `y' C y / 2 - sum(y)`
-    least, which is a least-squares problem (Lawson and Hanson's). Where these break the cap, they
-    are where the search under the cap begins.
+    Without a cap they are proportional to the y >= 0 that minimises `y' C y / 2 - sum(y)`, a
+    non-negative least-squares problem (Lawson and Hanson). If these break the cap, they are the
+    starting point of the search under the cap.
     """
     from scipy.linalg import solve_triangular
     from scipy.optimize import nnls
@@ -124,18 +123,17 @@ def minimum_variance(returns: np.ndarray, max_weight: float) -> np.ndarray:
 
 
 def _below_cap(covariance: np.ndarray, weights: np.ndarray, max_weight: float) -> np.ndarray:
-    """The least variance with no weight above the cap, from feasible weights on.
+    """Minimum-variance weights under the cap, starting from feasible weights.
 
-    A primal active-set method (Nocedal and Wright, "Numerical Optimization", algorithm 16.3): the
-    free weights go to their optimum or to the first bound on the way, then the bound whose
-    release gains most is released, until none gains. Each step lowers the variance, so that no
-    set of bounds comes twice.
+    A primal active-set method (Nocedal and Wright, "Numerical Optimization", algorithm 16.3): move
+    the free weights to their optimum, or to the first bound on the way; then release the bound
+    that gains most, until none does. Each step lowers the variance, so no set of bounds repeats.
     """
     free = (weights > 0.0) & (weights < max_weight)
     for _ in range(100 * len(weights)):
         step = _optimum(covariance, weights, free) - weights[free]
-        room = np.where(step > 0.0, max_weight - weights[free], weights[free])
-        reach = np.divide(room, np.abs(step), out=np.full_like(room, np.inf), where=step != 0.0)
+        slack = np.where(step > 0.0, max_weight - weights[free], weights[free])
+        reach = np.divide(slack, np.abs(step), out=np.full_like(slack, np.inf), where=step != 0.0)
         if reach.min(initial=np.inf) < 1.0:
             first = reach.argmin()
             bound = np.flatnonzero(free)[first]
@@ -151,13 +149,13 @@ def _below_cap(covariance: np.ndarray, weights: np.ndarray, max_weight: float) -
         if gain.max() <= 1e-11 * abs(level):
             return weights
         free[gain.argmax()] = True
-        if free.sum() == 1:  # what it gains another must lose
+        if free.sum() == 1:  # it can only gain what another weight loses
             free[np.where(weights > 0.0, slope, -np.inf).argmax()] = True
-    raise BacktestError(f"minimum variance of {len(weights)} assets did not converge")
+    raise BacktestError(f"minimum variance of {len(weights)} assets: the solver did not converge")
 
 
 def _optimum(covariance: np.ndarray, weights: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The free weights of least variance, the others and the sum staying as they are."""
+    """The free weights that minimise variance, with the other weights and the sum fixed."""
     if not free.any():
         return weights[free]
     among = covariance[np.ix_(free, free)]
@@ -168,18 +166,18 @@ def _optimum(covariance: np.ndarray, weights: np.ndarray, free: np.ndarray) -> n
 
 
 def minimum_cvar(returns: np.ndarray, max_weight: float) -> np.ndarray:
-    """The least conditional value at risk: the mean loss of the worst 5 % of the returns.
+    """Minimum conditional value at risk (CVaR): the mean loss of the worst 5 % of returns.
 
     Rockafellar and Uryasev, "Optimization of conditional value-at-risk", Journal of Risk 2(3),
-    2000, by the dual of their linear program, which is half as large: the probabilities of the
-    returns, each at most 1 / (5 % of their number), under which the best portfolio loses most. Its
+    2000, through the dual of their linear program, which is half the size: the probabilities of
+    the returns, each at most 1 / (5 % of their number), that hurt the best portfolio most. Its
     multipliers are the weights.
     """
     from scipy.optimize import linprog
 
     n_returns, n_assets = returns.shape
     worst = 1.0 / ((1.0 - CVAR_LEVEL) * n_returns)
-    # Variables: a probability per return, the loss, and per asset what its cap is worth.
+    # Variables: a probability per return, the loss, and the shadow price of each asset's cap.
     tight = max_weight < 1.0
     above_cap = np.eye(n_assets) if tight else np.empty((n_assets, 0))
     n_caps = above_cap.shape[1]
@@ -194,7 +192,7 @@ def minimum_cvar(returns: np.ndarray, max_weight: float) -> np.ndarray:
         options={"presolve": False},  # takes as long as the solution
     )
     if solution.status != 0:
-        raise BacktestError(f"least CVaR of {n_assets} assets: {solution.message}")
+        raise BacktestError(f"minimum CVaR of {n_assets} assets: {solution.message}")
     weights = -solution.ineqlin.marginals
     weights[weights < _NOTHING] = 0.0
     return np.minimum(weights / weights.sum(), max_weight)
@@ -210,9 +208,9 @@ SCHEMES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def capped(weights: np.ndarray, max_weight: float) -> np.ndarray:
-    """Weights cut to the cap, what is cut off going to the others in proportion.
+    """Cap weights, and distribute the excess over the others in proportion to their weights.
 
-    Where the others have nothing, they get the same each.
+    If the others are all 0, they share it equally.
     """
     weights = weights.copy()
     full = np.zeros(len(weights), bool)
@@ -225,7 +223,7 @@ def capped(weights: np.ndarray, max_weight: float) -> np.ndarray:
 
 
 def ledoit_wolf(returns: np.ndarray) -> np.ndarray:
-    """Covariance (ddof 0) shrunk towards the same variance for all and no correlation.
+    """Covariance (ddof 0) shrunk towards equal variances and zero correlation.
 
     Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
     Journal of Multivariate Analysis 88(2), 2004.

@@ -1,1 +1,1 @@
-"""What runs are worth among all that were tried."""
+"""Ranking runs with regard to the number of trials behind them."""

@@ -1,9 +1,9 @@
-"""Runs in the order of what they prove: deflated significance, gates, and composite scores.
+"""The leaderboard: runs ranked by deflated Sharpe ratio, with gates and composite scores.
 
-The Sharpe ratio of the best of many runs says how many were tried. A run is therefore ranked by
-its deflated Sharpe ratio: the probability that its true Sharpe ratio is above what the best of its
-family, were all of them worth nothing, would reach by luck. Who may choose the family too has one
-more chance per family, which the gates allow for (Bonferroni).
+The best Sharpe ratio of many runs grows with their number, skill or no skill. So a run is ranked by
+its deflated Sharpe ratio: the probability that its true Sharpe ratio is above the best that its
+family of trials would reach by luck, if none of them had an edge. Picking the best family too adds
+one chance per family; the gates correct for that (Bonferroni).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backtest_pipeline.research.robustness.neighbourhood import LOWER_IS_BETTER
 from backtest_pipeline.simulation.metrics.significance import SharpeMoments
 
 LEADERBOARD_VERSION = 1
-"""Raise it when the same runs are ranked, scored or gated otherwise."""
+"""Raise it when the same runs get another rank, score or gate result."""
 TRIED = ("n_trials", "n_trials_effective", "n_families")
 RUN_COLUMNS = (
     *("n_days", "sharpe", "sortino", "calmar", "annual_volatility", "skew", "kurtosis"),
@@ -30,14 +30,14 @@ RUN_COLUMNS = (
     *("costs_paid", "initial_cash"),
     *TRIED,
 )
-"""What a board reads of each run: metrics of docs/metrics.md, and
+"""Columns that a board needs of each run: metrics of docs/metrics.md, and
 
-- n_days: daily returns that the Sharpe ratio was measured on;
-- costs_paid: fees, slippage and funding;
-- initial_cash: starting equity, in the currency of the costs;
-- n_trials, n_trials_effective: trials of the run's family, that the best of it was chosen from:
-  each counting, and of their own kind;
-- n_families: families that were tried.
+- n_days: number of daily returns behind the Sharpe ratio;
+- costs_paid: fees, slippage and funding, in the currency of `initial_cash`;
+- initial_cash: starting equity;
+- n_trials, n_trials_effective: number of trials of the run's family, and of effectively
+  independent ones among them;
+- n_families: number of families tried.
 """
 DERIVED = ("psr", "dsr", "dsr_effective", "dsr_across_families", "cost_share")
 
@@ -45,17 +45,17 @@ GATED = (*RUN_COLUMNS, *DERIVED)
 
 
 def with_significance(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with DERIVED columns; NaN where undefined.
+    """The runs with the DERIVED columns added; NaN where undefined.
 
-    - psr: probability that the true Sharpe ratio is above zero, as if the run were the only one;
-    - dsr: the same above what the best of `n_trials` would reach by luck;
-    - dsr_effective: the same for `n_trials_effective`;
-    - dsr_across_families: 1 - n_families * (1 - dsr), at least 0 (Bonferroni): what is left of the
-      probability where the best of all families is taken;
-    - cost_share: costs / (profit + costs), undefined where nothing was earned before costs.
+    - psr: probabilistic Sharpe ratio against zero, as if the run were the only trial;
+    - dsr: deflated Sharpe ratio, for `n_trials` trials;
+    - dsr_effective: deflated Sharpe ratio, for `n_trials_effective` trials;
+    - dsr_across_families: max(1 - n_families * (1 - dsr), 0), corrected for picking the best of
+      all families (Bonferroni);
+    - cost_share: costs / (profit + costs); undefined without a profit before costs.
 
     Args:
-        runs: RUN_COLUMNS, one row per run; `sharpe` is annual, of 365 days.
+        runs: RUN_COLUMNS, one row per run; `sharpe` is annualised with 365 days.
     """
     measured = (runs[name].to_numpy(float) for name in ("sharpe", "skew", "kurtosis", "n_days"))
     sharpe, skew, kurtosis, n_days = measured
@@ -63,23 +63,23 @@ def with_significance(runs: pd.DataFrame) -> pd.DataFrame:
         Family(int(n), float(effective))
         for n, effective in zip(runs["n_trials"], runs["n_trials_effective"], strict=True)
     ]
-    worth = deflate(SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_days), families)
-    earned = runs["total_return"] * runs["initial_cash"] + runs["costs_paid"]
+    significance = deflate(SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_days), families)
+    gross_profit = runs["total_return"] * runs["initial_cash"] + runs["costs_paid"]
     return runs.assign(
-        **vars(worth),
-        dsr_across_families=np.maximum(1 - runs["n_families"] * (1 - worth.dsr), 0.0),
-        cost_share=(runs["costs_paid"] / earned.where(earned > 0)).astype(float),
+        **vars(significance),
+        dsr_across_families=np.maximum(1 - runs["n_families"] * (1 - significance.dsr), 0.0),
+        cost_share=(runs["costs_paid"] / gross_profit.where(gross_profit > 0)).astype(float),
     )
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A composite score: the weighted mean of what share of the board a run is ahead of.
+    """A composite score: the weighted mean of a run's percentile ranks on the board.
 
     Attributes:
-        name: what it is asked for by.
-        about: what it looks at.
-        weights: of each metric; LESS_IS_BETTER says which way is ahead.
+        name: name of the scheme.
+        about: the qualities that it measures.
+        weights: weight of each metric; of those in LESS_IS_BETTER a lower value ranks higher.
     """
 
     name: str
@@ -91,12 +91,12 @@ LESS_IS_BETTER = LOWER_IS_BETTER | {"cost_share"}
 SCHEMES = (
     Scheme(
         "balanced",
-        "significance, return for risk, drawdown and costs",
+        "significance, risk-adjusted return, drawdown and costs",
         {"dsr": 3, "sharpe": 2, "calmar": 2, "max_drawdown": 2, "cost_share": 1},
     ),
     Scheme(
         "risk_focus",
-        "how little there was to bear",
+        "drawdown, tail loss and volatility",
         {
             "max_drawdown": 3,
             "expected_shortfall_95": 2,
@@ -107,19 +107,19 @@ SCHEMES = (
     ),
     Scheme(
         "quality",
-        "how much evidence there is, and how even the trades are",
+        "significance, number of trades, and their consistency",
         {"dsr": 4, "trade_count": 2, "profit_factor": 2, "win_rate": 1, "information_ratio": 1},
     ),
     Scheme(
         "low_cost",
-        "how little of what was earned went to the venue",
+        "costs as a share of profit, and turnover",
         {"cost_share": 4, "turnover": 3, "sharpe": 2, "dsr": 1},
     ),
 )
 
 
 def scheme_of(name: str) -> Scheme:
-    """The scheme of this name; raises UnknownName where there is none."""
+    """The scheme with this name; raises UnknownName if there is none."""
     for scheme in SCHEMES:
         if scheme.name == name:
             return scheme
@@ -129,17 +129,17 @@ def scheme_of(name: str) -> Scheme:
 def score(runs: pd.DataFrame, scheme: Scheme) -> np.ndarray:
     """Composite score of each run, between 0 and 1.
 
-    Each component is the share of the board's other runs that the run is ahead of, ties counting
-    half; an undefined metric is behind all that are defined and counts 0. Shares of a board know
-    no outlier, and where one run improves in a component, no other run gains: a better run is
-    never scored lower, which dividing by a deviation that the run itself changes cannot promise.
+    Each component is the share of the board's other runs that the run beats, ties counting half;
+    an undefined metric scores 0 and ranks behind all defined ones. Ranks are immune to outliers,
+    and a run that improves in one component never scores lower. A z-score cannot promise that,
+    since the run itself changes the standard deviation.
 
     Args:
         runs: RUN_COLUMNS and DERIVED.
-        scheme: its metrics and their weights.
+        scheme: the metrics and their weights.
 
     Returns:
-        float64 `(n_runs,)`; a run that is alone is at 0.5 in all that is defined.
+        float64 `(n_runs,)`; the only run of a board scores 0.5 in each defined component.
     """
     shares = [weight * _share_behind(runs, metric) for metric, weight in scheme.weights.items()]
     return np.sum(shares, axis=0) / sum(scheme.weights.values())
@@ -157,12 +157,12 @@ def _share_behind(runs: pd.DataFrame, metric: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gate:
-    """A bound that a metric must keep; an undefined metric keeps none.
+    """A bound on a metric; an undefined metric fails it.
 
     Attributes:
-        name: what the bound asks for.
-        metric: of RUN_COLUMNS or DERIVED.
-        at_least, at_most: the bound, one of the two.
+        name: name of the gate, as boards show it.
+        metric: one of RUN_COLUMNS or DERIVED.
+        at_least, at_most: the bound; exactly one of the two.
     """
 
     name: str
@@ -172,15 +172,15 @@ class Gate:
 
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
-            raise InvalidInput(f"gate {self.name}: give at_least or at_most, one of the two")
+            raise InvalidInput(f"gate {self.name}: give exactly one of at_least and at_most")
         bound = self.at_most if self.at_least is None else self.at_least
         if not isinstance(bound, int | float) or not math.isfinite(bound):
-            raise InvalidInput(f"gate {self.name}: the bound must be a number, not {bound!r}")
+            raise InvalidInput(f"gate {self.name}: its bound must be a number, not {bound!r}")
         if self.metric not in GATED:
             raise UnknownName(f"metric of gate {self.name}", self.metric, GATED)
 
     def passed(self, runs: pd.DataFrame) -> np.ndarray:
-        """bool `(n_runs,)`."""
+        """Whether each run passes, bool `(n_runs,)`."""
         values = pd.Series(runs[self.metric]).to_numpy(float)
         least = -np.inf if self.at_least is None else self.at_least
         most = np.inf if self.at_most is None else self.at_most
@@ -189,12 +189,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Board:
-    """Runs in their order.
+    """Ranked runs with their scores and gates.
 
     Attributes:
-        runs: as given, with DERIVED, and `rank` from 1 on; the first row is the best.
+        runs: the runs with DERIVED and `rank`, which starts at 1; best first.
         scores: float64, one column per scheme, on the index of `runs`.
-        gates: bool, one column per gate, on the index of `runs`.
+        gates: bool, True where passed, one column per gate, on the index of `runs`.
     """
 
     runs: pd.DataFrame
@@ -208,22 +208,23 @@ class Board:
 
 
 def board(judged: pd.DataFrame, gates: Sequence[Gate]) -> Board:
-    """The runs ranked by their deflated Sharpe ratio.
+    """Rank runs by their deflated Sharpe ratio.
 
-    Equal probabilities (it reaches 1 where a run is beyond doubt) are told apart by the balanced
-    score, then by the order of the rows.
+    Ties (it can round to 1) are broken by the balanced score, then by the order of the rows.
 
     Args:
-        judged: RUN_COLUMNS and DERIVED; `dsr` is defined in every row.
-        gates: bounds to be passed.
+        judged: RUN_COLUMNS and DERIVED; `dsr` must be defined in every row.
+        gates: at least one gate.
 
     Raises:
-        InvalidInput: without a gate, or for a run without a `dsr`.
+        InvalidInput: without a gate, or if a run has no `dsr`.
     """
     if not gates:
-        raise InvalidInput("a board needs a gate at least: without one every run passes")
+        raise InvalidInput("the board needs at least one gate: without one every run would pass")
     if np.isnan(judged["dsr"].to_numpy(float)).any():
-        raise InvalidInput("a run without a deflated Sharpe ratio has no rank; leave it out")
+        raise InvalidInput(
+            "a run without a deflated Sharpe ratio (dsr) cannot be ranked; leave it out"
+        )
     scores = pd.DataFrame({s.name: score(judged, s) for s in SCHEMES}, index=judged.index)
     order = np.lexsort((-scores["balanced"].to_numpy(), -judged["dsr"].to_numpy(float)))
     ranked = judged.iloc[order].assign(rank=np.arange(1, len(order) + 1))
@@ -232,17 +233,17 @@ def board(judged: pd.DataFrame, gates: Sequence[Gate]) -> Board:
 
 
 def gates_of(rows: Sequence[Mapping[str, object]]) -> tuple[Gate, ...]:
-    """Gates from JSON values.
+    """Gates from JSON objects with the fields of `Gate`.
 
     Raises:
-        InvalidInput: for a row that is no gate, no gate at all, or a name that is there twice.
+        InvalidInput: for an object that is not a gate, no gate at all, or a repeated name.
     """
     try:
         gates = tuple(Gate(**row) for row in rows)  # pyright: ignore[reportArgumentType]
     except TypeError as error:
         raise InvalidInput(
-            f"a gate has a name, a metric, and at_least or at_most as a number: {error}"
+            f"a gate needs a name, a metric, and a number at_least or at_most: {error}"
         ) from error
     if not gates or len({gate.name for gate in gates}) < len(gates):
-        raise InvalidInput("a set of gates holds one at least, and each name once")
+        raise InvalidInput("a set of gates needs at least one gate, and each name only once")
     return gates

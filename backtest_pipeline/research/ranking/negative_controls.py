@@ -1,4 +1,4 @@
-"""The pipeline's own false-positive rate: its whole search, where there is nothing to be found."""
+"""Negative controls: the false-positive rate of the whole search, measured on random markets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.strategies.strategy import Strategy, signal_events
 
 NEGATIVE_CONTROLS_VERSION = 1
-"""Raise it when the same worlds are searched or judged otherwise, or are other worlds."""
+"""Raise it when the random markets, their search or their verdicts change."""
 SIGNIFICANT = 0.95
-_SWEPT = 2  # parameters of which several values are tried; the others stay in the middle
+_SWEPT = 2  # parameters that vary; the others keep the middle value of their grid
 
 
 def search_grids() -> list[ParameterGrid]:
-    """What a search tries: of each strategy the first, middle and last values of two parameters."""
+    """The grids of a search: first, middle and last value of two parameters of each strategy."""
     return [_small_grid(strategy) for strategy in strategies().values()]
 
 
@@ -48,16 +48,16 @@ def _small_grid(strategy: Strategy[Any]) -> ParameterGrid:
 
 
 def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig) -> pd.DataFrame:
-    """Every combination of the grids on every asset, by the way that stored runs take.
+    """Run every combination of the grids on every asset, with the code that stored runs use.
 
     Args:
-        bars: assets that are searched one by one, each of which is a board of its own.
-        grids: what to try.
-        config: costs, sizing and all else that a run assumes.
+        bars: assets; each is searched separately and has its own board.
+        grids: combinations to try.
+        config: costs, sizing and everything else that a run assumes.
 
     Returns:
-        One row per asset and combination: what a board reads, and the significance. The board is
-        the asset's position, the family the strategy.
+        One row per asset and combination: RUN_COLUMNS and DERIVED of the leaderboard, `board`
+        (position of the asset) and `family` (name of the strategy).
     """
     events, tried = [], []
     for grid in grids:
@@ -85,35 +85,35 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
 
 
 def _families(bars: Panel, equity: np.ndarray, tried: Sequence[str]) -> list[Family]:
-    """The family of each run: what was tried of its strategy on its asset."""
+    """The family of each run: all trials of its strategy on its asset."""
     days = bars.ts // DAY_US
     slices = [slice(start, end) for start, end in pairwise(bars.offsets)]
     by_asset = [daily_returns(equity[:, rows], days[rows]) for rows in slices]
     of_strategy = {name: np.flatnonzero([other == name for other in tried]) for name in set(tried)}
-    found = {
+    families = {
         name: [family_of(len(own), returns[:, own]) for returns in by_asset]
         for name, own in of_strategy.items()
     }
-    return [family for name in tried for family in found[name]]
+    return [family for name in tried for family in families[name]]
 
 
 def walk_forwards_pass(
     bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
 ) -> np.ndarray:
-    """Whether a walk-forward of each strategy passes on each asset, on the windows of a default.
+    """Whether a walk-forward of each strategy passes on each asset, with the default schedule.
 
     Args:
-        bars: assets that are walked one by one.
-        grids: what each strategy chooses from.
-        config: as `search` takes it.
+        bars: assets, each walked forward separately.
+        grids: combinations that each strategy's training windows choose from.
+        config: costs, sizing and everything else that a run assumes.
 
     Returns:
-        bool `(n_grids, n_assets)`; without a row that passes where the bars do not fill a fold.
+        bool `(n_grids, n_assets)`; all False if the bars are too few for a fold.
     """
     passed = np.zeros((len(grids), len(bars.assets)), bool)
     try:
         tasks = [task for asset in bars.assets for task in tasks_of(bars, asset, Schedule())[0]]
-    except InvalidInput:  # worlds too short to walk on have no walk-forward that could pass
+    except InvalidInput:  # too few bars for a single fold: nothing can pass
         return passed
     for own, grid in zip(passed, grids, strict=True):
         values = zip(*grid.combinations, strict=True)
@@ -125,30 +125,30 @@ def walk_forwards_pass(
         for a, asset in enumerate(bars.assets):
             of_asset = [c for task, c in zip(tasks, chosen, strict=True) if task.asset == asset]
             sharpes = ([c.train["sharpe"] for c in of_asset], [c.test["sharpe"] for c in of_asset])
-            found = efficiency(*sharpes, float(psr[a]), len(grids))
-            own[a] = found.verdict is WalkForwardVerdict.PASSED
+            judged = efficiency(*sharpes, float(psr[a]), len(grids))
+            own[a] = judged.verdict is WalkForwardVerdict.PASSED
     return passed
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What was believed of how many searches.
+    """How many searches of random markets were called significant: false positives, all of them.
 
     Attributes:
-        n_searches: searches.
-        n_naive: those whose best trial by Sharpe ratio has a PSR of at least SIGNIFICANT, as if it
-            had been the only one.
-        n_in_family: those with a trial whose DSR within its own family is at least SIGNIFICANT, as
-            if the other families had not been tried.
-        n_significant: those with a trial whose DSR, allowing for the choice among families, is at
-            least SIGNIFICANT.
-        n_passed: those with a trial that passes every gate.
-        n_families: families of all searches: strategies, each on each world.
-        n_run, n_run_effective: those with a trial whose DSR is at least SIGNIFICANT, by the number
-            of trials and by the effective one. These are what a stored run carries, and `run`
-            prints.
-        n_walk_forwards: walk-forwards.
-        n_walk_forwards_passed: those with the verdict "passed".
+        n_searches: number of searches, one per random market.
+        n_naive: searches whose best trial by Sharpe ratio has a PSR of at least SIGNIFICANT, with
+            no correction for the number of trials.
+        n_in_family: searches with a trial whose DSR within its family is at least SIGNIFICANT, with
+            no correction for the other families.
+        n_significant: searches with a trial whose DSR, corrected for the choice among families, is
+            at least SIGNIFICANT.
+        n_passed: searches with a trial that passes every gate.
+        n_families: families of all searches: one per strategy and random market.
+        n_run, n_run_effective: families with a trial whose DSR is at least SIGNIFICANT, for the
+            number of trials and for the effective number. Stored runs carry these two, and `run`
+            prints them.
+        n_walk_forwards: number of walk-forwards.
+        n_walk_forwards_passed: walk-forwards with the verdict "passed".
     """
 
     n_searches: int
@@ -169,32 +169,38 @@ class Verdicts:
 
     @property
     def rate(self) -> float:
-        """Share of the searches that were called significant."""
+        """Share of searches called significant, after all corrections."""
         return self.n_significant / self.n_searches
 
     @property
     def run_rate(self) -> float:
-        """Share of the families whose best run was called significant, by the more lenient DSR."""
+        """Share of families whose best run was called significant, by the more lenient DSR."""
         return max(self.n_run, self.n_run_effective) / self.n_families
 
     @property
     def walk_forward_rate(self) -> float:
-        """Share of the walk-forwards that passed; 0 where there was none."""
+        """Share of walk-forwards that passed; 0 if there was none."""
         return self.n_walk_forwards_passed / max(self.n_walk_forwards, 1)
 
     @property
     def upper_bound(self) -> float:
-        """One-sided 95 % confidence bound of the rate (Clopper and Pearson 1934)."""
+        """Upper end of the one-sided 95 % confidence interval of `rate` (Clopper, Pearson 1934)."""
         from scipy.stats import binomtest
 
-        found = binomtest(self.n_significant, self.n_searches, alternative="less")
-        return float(found.proportion_ci(0.95, "exact").high)
+        test = binomtest(self.n_significant, self.n_searches, alternative="less")
+        return float(test.proportion_ci(0.95, "exact").high)
 
 
 def verdicts(
     runs: pd.DataFrame, gates: Sequence[Gate], walk_forwards: np.ndarray | None = None
 ) -> Verdicts:
-    """Count what is believed; `runs` as `search` gives them, `walk_forwards` as that gives."""
+    """Count the significant searches.
+
+    Args:
+        runs: returned by `search`.
+        gates: gates of the leaderboard.
+        walk_forwards: returned by `walk_forwards_pass`; None if there were none.
+    """
 
     def boards_with(runs_that: np.ndarray) -> int:
         return len(np.unique(boards[runs_that]))
@@ -204,7 +210,7 @@ def verdicts(
     best = worst_first.drop_duplicates("board", keep="last")
     names = ["dsr", "dsr_effective"]
     highest = pd.DataFrame(runs.groupby(["board", "family"])[names].max()).to_numpy(float)
-    believed = np.sum(highest >= SIGNIFICANT, axis=0).tolist()
+    significant = np.sum(highest >= SIGNIFICANT, axis=0).tolist()
     return Verdicts(
         n_searches=len(best),
         n_naive=np.sum(best["psr"].to_numpy() >= SIGNIFICANT).item(),
@@ -212,8 +218,8 @@ def verdicts(
         n_significant=boards_with(runs["dsr_across_families"].to_numpy() >= SIGNIFICANT),
         n_passed=boards_with(np.logical_and.reduce([gate.passed(runs) for gate in gates])),
         n_families=len(highest),
-        n_run=believed[0],
-        n_run_effective=believed[1],
+        n_run=significant[0],
+        n_run_effective=significant[1],
         n_walk_forwards=0 if walk_forwards is None else walk_forwards.size,
         n_walk_forwards_passed=0 if walk_forwards is None else int(walk_forwards.sum()),
     )

@@ -1,18 +1,18 @@
-"""How many strategies were really tried, and what the best of them is worth after all.
+"""Effective number of trials, and deflated Sharpe ratios.
 
-A grid of parameters is many trials, but many of them do nearly the same: where each counts in
-full, nothing passes; where the grid counts as one, luck does. Trials whose returns move together
-are clustered, and a cluster of m trials with a mean correlation c counts as `c + (1 - c) * m`: as
-one where they are the same, as m where they have nothing in common (Bailey and Lopez de Prado
-2014, "The Deflated Sharpe Ratio", appendix 3).
+A parameter grid is many trials, but many of them are nearly the same: if each counts in full,
+nothing passes; if the grid counts as one, luck does. Trials with correlated returns are clustered,
+and a cluster of m trials with a mean correlation of c counts as `c + (1 - c) * m`: as 1 if they are
+identical, as m if they are uncorrelated (Bailey and Lopez de Prado 2014, "The Deflated Sharpe
+Ratio", appendix 3).
 
-The clusters are those of average linkage on the distance sqrt((1 - correlation) / 2), cut where
-the mean silhouette is highest. This is the distance and the measure of "optimal number of
-clusters" (ONC; Lopez de Prado and Lewis 2019, "Detection of False Investment Strategies Using
-Unsupervised Learning Methods"); a hierarchy takes the place of its k-means, which starts at
-random, so that the same trials always have the same count. A silhouette compares a trial's own
-cluster with the nearest other one, and so can judge neither one cluster of all nor no clusters at
-all. Here an uncorrelated trial always counts as a neighbour, which makes both comparable.
+Clusters come from average linkage on the distance sqrt((1 - correlation) / 2), cut at the highest
+mean silhouette. Distance and measure are those of "optimal number of clusters" (ONC; Lopez de Prado
+and Lewis 2019, "Detection of False Investment Strategies Using Unsupervised Learning Methods"); a
+hierarchy replaces its k-means, which starts at random, so the same trials always give the same
+count. A silhouette compares a trial's own cluster with the nearest other one, so it is undefined
+both for a single cluster and for no clusters at all. Here every trial has an imaginary uncorrelated
+neighbour, which makes these two cuts comparable with the others.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from backtest_pipeline.simulation.metrics.significance import (
 )
 
 MOST_CLUSTERED = 500
-"""Trials above which a sample is clustered: what it takes grows with the cube of their number."""
+"""Trials above which a sample is clustered: the time grows with the cube of their number."""
 
 _UNCORRELATED = np.sqrt(0.5)  # the distance at a correlation of 0
 _UNKNOWN = -2
 
 
 def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None) -> float:
-    """Number of independent trials that the given ones amount to, between 1 and their count.
+    """Effective number of independent trials, between 1 and their number.
 
-    The sum over the clusters of `c + (1 - c) * m`, where m is the size of a cluster and c the mean
-    correlation of its pairs. A trial whose returns never vary counts in full. Of more than
-    MOST_CLUSTERED trials so many are clustered, taken at random with a fixed seed, and each cluster
-    counts with as many members as it has in proportion.
+    The sum over clusters of `c + (1 - c) * m`, with m the number of trials in a cluster and c the
+    mean correlation of its pairs. A trial with constant returns counts in full. Of more than
+    MOST_CLUSTERED trials a random sample of that size (fixed seed) is clustered, and m is scaled
+    up to all trials.
 
     Args:
-        returns: float64 `(n_obs, n_sampled)`, simple returns per period over one stretch of time.
-        n_trials: how many there are, where the returns are a random sample of them.
+        returns: float64 `(n_obs, n_sampled)`, simple returns per period, over the same periods.
+        n_trials: number of trials, if the returns are a random sample of them; None if they are
+            all of them.
 
     Raises:
-        InvalidInput: for fewer than two rows, or returns that are NaN or infinite.
+        InvalidInput: for fewer than two periods, or returns that are NaN or infinite.
     """
     sample = _checked(returns)
     total = sample.shape[1] if n_trials is None else n_trials
@@ -70,11 +71,11 @@ def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None)
 
 @dataclass(frozen=True)
 class Family:
-    """The trials that a run was chosen from, itself among them.
+    """Size of the set of trials that a run was chosen from, the run included.
 
     Attributes:
-        n_trials: each counting.
-        n_effective: trials of their own kind, between 1 and `n_trials`.
+        n_trials: number of trials.
+        n_effective: effective number of independent trials, between 1 and `n_trials`.
     """
 
     n_trials: int
@@ -82,31 +83,30 @@ class Family:
 
 
 def family_of(n_trials: int, returns: np.ndarray) -> Family:
-    """Trials over any stretches of time as a family.
+    """The family of trials that may cover different periods.
 
     Args:
-        n_trials: how many there are, one at least.
-        returns: float64 `(n_periods, n_sampled)`, of all or of a random sample of them, 0 where a
-            trial was not yet or no longer there.
+        n_trials: number of trials, at least 1.
+        returns: float64 `(n_periods, n_sampled)`, simple returns of all trials or of a random
+            sample; 0 in periods that a trial does not cover.
 
     Raises:
         InvalidInput: for returns that are NaN or infinite.
     """
     if n_trials == 1 or len(returns) < 2:
         return Family(n_trials, float(n_trials))
-    # Rounding may leave a family of copies a hair below one.
+    # Rounding can leave a family of identical trials just below 1.
     return Family(n_trials, max(effective_number_of_trials(returns, n_trials), 1.0))
 
 
 @dataclass(frozen=True)
 class Deflated:
-    """What Sharpe ratios are worth, float64 `(n_runs,)` each; NaN where undefined.
+    """Significance of Sharpe ratios, float64 `(n_runs,)` each; NaN where undefined.
 
     Attributes:
-        psr: probability that the true Sharpe ratio is above zero, as if the run had been the only
-            trial.
-        dsr: the same, deflated by `n_trials` of its family.
-        dsr_effective: the same, deflated by `n_effective`; never below `dsr`.
+        psr: probabilistic Sharpe ratio against zero, as if the run were the only trial.
+        dsr: deflated Sharpe ratio for the `n_trials` of its family.
+        dsr_effective: deflated Sharpe ratio for `n_effective`; never below `dsr`.
     """
 
     psr: np.ndarray
@@ -115,17 +115,16 @@ class Deflated:
 
 
 def deflate(moments: SharpeMoments, families: Sequence[Family]) -> Deflated:
-    """The significance of runs, each after all that was tried in its family.
+    """Probabilistic and deflated Sharpe ratios of runs, each deflated by its own family.
 
-    Without skill the Sharpe ratio of T returns has the variance 1 / (T - 1), and that is the
-    variance of trials that the deflated Sharpe ratio takes here. The paper estimates it from the
-    trials; but a fine grid of near copies drives such an estimate to zero faster than their number
-    raises the maximum to be expected, and trials that are bad in truth raise it. A constant makes
-    each further trial raise the bar, and nothing lower it.
+    The variance of the trials' Sharpe ratios is taken as 1 / (T - 1), that of T returns without
+    skill. The paper estimates it from the trials; but on a fine grid of near copies that estimate
+    falls to zero faster than their number raises the expected maximum, and truly bad trials inflate
+    it. With a constant, every further trial raises the bar, and nothing lowers it.
 
     Args:
-        moments: of each run.
-        families: of each run.
+        moments: Sharpe ratio per period, skew, kurtosis and number of returns of each run.
+        families: family of each run.
 
     Raises:
         InvalidInput: for a kurtosis below 1, or anything infinite.
@@ -149,20 +148,20 @@ def deflate(moments: SharpeMoments, families: Sequence[Family]) -> Deflated:
 def _checked(returns: np.ndarray) -> np.ndarray:
     if returns.ndim != 2 or len(returns) < 2 or returns.shape[1] == 0:
         raise InvalidInput(
-            "returns are two rows of periods at least and one column per trial, not an array of "
-            f"shape {returns.shape}"
+            "returns must have at least two rows (periods) and one column per trial, not the shape "
+            f"{returns.shape}"
         )
     if not np.isfinite(returns).all():
         where = np.flatnonzero(~np.isfinite(returns).all(axis=0))[:5].tolist()
-        raise InvalidInput(f"returns of trials {where} are not finite")
+        raise InvalidInput(f"the returns of trials {where} are not finite")
     return returns
 
 
 def _correlations(returns: np.ndarray) -> np.ndarray:
-    """Correlation of each pair; what never varies is correlated with nothing."""
+    """Correlation of each pair of trials; 0 with a trial of constant returns."""
     deviation = returns - returns.mean(axis=0)
     norm = np.sqrt((deviation**2).sum(axis=0))
-    # Identical returns differ by rounding alone.
+    # Constant returns differ by rounding only.
     varies = norm > 1e-14 * np.sqrt(len(returns))
     unit = np.divide(deviation, norm, out=np.zeros_like(deviation), where=varies)
     correlation = np.clip(unit.T @ unit, -1, 1)
@@ -171,19 +170,19 @@ def _correlations(returns: np.ndarray) -> np.ndarray:
 
 
 def _clusters(correlation: np.ndarray) -> np.ndarray:
-    """The cut of the dendrogram with the highest mean silhouette; the coarsest if several have."""
+    """Cluster of each trial, at the cut with the highest mean silhouette; the coarsest of ties."""
     from scipy.cluster.hierarchy import average
     from scipy.spatial.distance import squareform
 
     if len(correlation) == 1:
         return np.zeros(1, np.int64)
     distance = np.sqrt((1 - correlation) / 2)
-    # Asking scipy takes longer than all the rest, and two can be merged in one way only.
+    # Two trials can be merged in one way only, and a call of scipy takes longer than the rest.
     merged = np.array([[0, 1]])
     if len(correlation) > 2:
         merged = average(squareform(distance, checks=False))[:, :2].astype(np.int64)
     scores = _mean_silhouettes(distance, merged)
-    # Cuts whose scores differ by rounding alone are as good as each other.
+    # Scores that differ by rounding only are ties.
     coarsest = int(np.argmax(scores >= scores.max() - 1e-12))
     _, first, labels = np.unique(_cuts(merged)[coarsest], return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[labels]
@@ -191,9 +190,9 @@ def _clusters(correlation: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _cuts(merged):
-    """The cluster of each trial in every cut of a dendrogram, the coarsest cut first.
+    """Cluster of each trial in every cut of a dendrogram, `(n_cuts, n_trials)`, coarsest first.
 
-    As scipy's cut_tree, which takes longer than all the rest for the few trials of most families.
+    The same as scipy's cut_tree, which dominates the time for the few trials of most families.
     """
     n = len(merged) + 1
     cuts = np.empty((n, n), np.int64)
@@ -209,15 +208,15 @@ def _cuts(merged):
 
 @njit(cache=True, nogil=True)
 def _mean_silhouettes(distance, merged):
-    """Mean silhouette (Rousseeuw 1987) of every cut, the coarsest first.
+    """Mean silhouette (Rousseeuw 1987) of every cut, float64 `(n_cuts,)`, coarsest first.
 
-    That of a trial is (b - a) / max(a, b), a being the mean distance to the others of its cluster,
-    b the least mean distance to another one, an uncorrelated one being always there; 0 for a
-    cluster of one. From cut to cut two clusters are merged, and only what that changes is computed:
-    a merged cluster is never nearer than the nearer of the two was.
+    The silhouette of a trial is (b - a) / max(a, b): a is its mean distance to the other trials of
+    its cluster, b the lowest mean distance to another cluster, or to an uncorrelated trial if that
+    is lower; 0 for a cluster of one. Each cut merges two clusters of the next finer one, and only
+    what changes is recomputed: a merged cluster is never nearer than the nearer of its two parts.
     """
     n = len(distance)
-    total = distance.copy()  # from a trial to all members of a cluster
+    total = distance.copy()  # sum of distances from a trial to all members of a cluster
     size, label = np.ones(n, np.int64), np.arange(n)
     alive, name = np.ones(n, np.bool_), np.arange(2 * n - 1)
     nearest = np.full(n, _UNKNOWN)
@@ -249,9 +248,9 @@ def _mean_silhouettes(distance, merged):
 
 @njit(cache=True, nogil=True)
 def _nearest(total, size, alive, i, own):
-    """The cluster, other than its own, that a trial is nearest to; -1 where there is none."""
-    found, least = -1, np.inf
+    """The nearest cluster other than a trial's own; -1 if there is none."""
+    nearest, least = -1, np.inf
     for cluster in range(len(size)):
         if alive[cluster] and cluster != own and total[i, cluster] / size[cluster] < least:
-            found, least = cluster, total[i, cluster] / size[cluster]
-    return found
+            nearest, least = cluster, total[i, cluster] / size[cluster]
+    return nearest

@@ -1,1 +1,1 @@
-"""How much of one run is luck: resampled, reordered, filled and entered otherwise."""
+"""Robustness of one run: bootstrap, trade order, random fills and entries, other assumptions."""

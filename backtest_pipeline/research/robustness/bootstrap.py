@@ -1,8 +1,8 @@
-"""Stationary block bootstrap of daily returns: the range that the same days could have given.
+"""Stationary block bootstrap of a run's daily returns.
 
-Blocks of days of random length (geometric, so that the resampled series is stationary) are put
-together from the run's own daily returns. Streaks and volatile weeks stay together, which single
-days drawn at random would tear apart: the intervals of the latter are too narrow.
+A resampled path consists of resampling blocks of the run's own daily returns, of random length
+(geometric, so the resampled series is stationary). Blocks keep streaks and volatile weeks together.
+Drawing single days would tear them apart and give intervals that are too narrow.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from backtest_pipeline.research.robustness.draws import Purpose, generator, requ
 from backtest_pipeline.simulation.metrics.metrics import equity_metrics
 
 FEWEST_DAYS = 20
-"""Daily returns below which nothing is resampled."""
+"""Daily returns needed for a bootstrap."""
 BAND_PERCENTILES = (5, 25, 50, 75, 95)
 STATISTICS = ("total_return", "sharpe", "max_drawdown")
 
 
 @dataclass(frozen=True)
 class DailyEquity:
-    """Equity at day ends, as the metric dictionary counts days.
+    """Equity at the end of each UTC day, with days counted as in docs/metrics.md.
 
     Attributes:
-        day: int64 `(n + 1,)`, UTC day numbers without a hole; the first is that of the start.
-        equity: float64 `(n + 1,)`; a day without a bar repeats the last equity.
+        day: int64 `(n_days + 1,)`, consecutive UTC days since 1970; the first is the start.
+        equity: float64 `(n_days + 1,)`; a day without a bar repeats the last equity.
     """
 
     day: np.ndarray
@@ -37,21 +37,21 @@ class DailyEquity:
 
     @property
     def returns(self) -> np.ndarray:
-        """float64 `(n,)`; 0 after a total loss."""
+        """Simple daily returns, float64 `(n_days,)`; 0 after a total loss."""
         before, after = self.equity[:-1], self.equity[1:]
         return np.divide(after, before, out=np.ones_like(after), where=before > 0) - 1.0
 
 
 def daily_equity(ts_us: np.ndarray, equity: np.ndarray) -> DailyEquity:
-    """The starting equity and that at the end of each UTC day.
+    """The starting equity and the equity at the end of each UTC day.
 
     Args:
-        ts_us: int64 `(n_bars,)`, close stamps in microseconds UTC, strictly increasing.
-        equity: float64 `(n_bars,)`.
+        ts_us: int64 `(n_bars,)`, close stamps in microseconds since 1970 UTC, strictly increasing.
+        equity: float64 `(n_bars,)`, at each bar's close.
     """
     day = ts_us // DAY_US
-    # Where the first bar's day goes on, its end is a mark of its own, and the start counts as the
-    # end of the day before.
+    # If the first bar's day has more bars, its end is a separate mark, and the starting equity
+    # counts as the end of the day before.
     first = day[0] - 1 if len(day) > 1 and day[1] == day[0] else day[0]
     days = np.arange(first, day[-1] + 1)
     last_bar = np.maximum(np.searchsorted(day, days, side="right") - 1, 0)
@@ -59,25 +59,26 @@ def daily_equity(ts_us: np.ndarray, equity: np.ndarray) -> DailyEquity:
 
 
 def optimal_block_length(returns: np.ndarray) -> float:
-    """Mean block length with which the bootstrap estimates the variance of a mean best.
+    """Mean resampling block length that best estimates the variance of the mean return.
 
     The flat-top lag window rule of Politis and White (2004), "Automatic block-length selection
-    for the dependent bootstrap", with the correction of Patton, Politis and White (2009), as the
-    authors' own program applies it: the window is twice the last lag before five in a row whose
-    correlation is insignificant.
+    for the dependent bootstrap", corrected by Patton, Politis and White (2009), as in the authors'
+    own code: the window is twice the last lag before five in a row with insignificant correlation.
 
     Args:
         returns: float64 `(n,)`.
 
     Returns:
-        Observations, at least 1 and at most `min(3 * sqrt(n), n / 3)`, rounded up.
+        Mean block length in observations, from 1 to `min(3 * sqrt(n), n / 3)` rounded up.
 
     Raises:
         InvalidInput: for fewer than FEWEST_DAYS values.
     """
     n = len(returns)
     if n < FEWEST_DAYS:
-        raise InvalidInput(f"{n} returns have no block length; give at least {FEWEST_DAYS}")
+        raise InvalidInput(
+            f"{n} returns are too few to choose a block length; give at least {FEWEST_DAYS}"
+        )
     deviation = returns - returns.mean()
     if not np.any(deviation):
         return 1.0
@@ -88,7 +89,7 @@ def optimal_block_length(returns: np.ndarray) -> float:
         [np.linalg.norm(deviation[k + 1 :]) * np.linalg.norm(deviation[: n - k - 1]) for k in lags]
     )
     significant = np.abs(products) >= scale * 2 * np.sqrt(np.log10(n) / n)
-    # The lags before the last: the window of lags that starts at `first` ends before it.
+    # Windows of lags end before the last lag.
     quiet = np.lib.stride_tricks.sliding_window_view(~significant[:-1], in_a_row).all(axis=1)
     first_quiet = int(quiet.argmax()) if quiet.any() else len(lags)
     window = min(2 * max(first_quiet, 1), int(lags[-1]))
@@ -114,7 +115,7 @@ def _chain(start, begins_anew, n_source):
 def stationary_rows(
     rng: np.random.Generator, n: int, n_source: int, block_length: float
 ) -> np.ndarray:
-    """Positions of `n` observations in blocks out of `n_source`; see `resampled_rows`."""
+    """Draw `n` positions out of `n_source` in stationary blocks; see `resampled_rows`."""
     start = rng.integers(0, n_source, n)
     _chain(start, rng.random(n) * block_length < 1.0, n_source)
     return start
@@ -123,11 +124,11 @@ def stationary_rows(
 def resampled_rows(
     n: int, block_length: float, draws: int, seed: int, *, purpose: Purpose = Purpose.BOOTSTRAP
 ) -> np.ndarray:
-    """Positions of one stationary bootstrap sample of `n` observations per draw.
+    """Positions of stationary bootstrap samples of `n` observations, one sample per draw.
 
-    Politis and Romano (1994), "The stationary bootstrap": at each observation a new block begins
-    with probability `1 / block_length`, at a random place; the last observation is followed by
-    the first.
+    Politis and Romano (1994), "The stationary bootstrap": at each observation a new block starts
+    at a random position with probability `1 / block_length`; the first observation follows the
+    last.
 
     Returns:
         int32 `(draws, n)`.
@@ -140,12 +141,12 @@ def resampled_rows(
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """The range of results that the same days could have given.
+    """Bootstrap distribution of a run's equity and statistics.
 
     Attributes:
-        block_length: mean length of a block, days.
-        bands: float64 `(5, n + 1)`, BAND_PERCENTILES of the equity at each day's end.
-        samples: for each of STATISTICS its value in every draw, float64 `(draws,)`.
+        block_length: mean length of a resampling block, days.
+        bands: float64 `(5, n_days + 1)`, BAND_PERCENTILES of resampled equity at each day's end.
+        samples: value of each of STATISTICS in every draw, float64 `(draws,)`.
     """
 
     block_length: float
@@ -164,21 +165,22 @@ def bootstrap(
     """Resample the daily returns of a run.
 
     Args:
-        daily: at least FEWEST_DAYS returns.
-        draws: paths.
-        seed: of the random numbers.
-        block_length: mean length of a block in days; `optimal_block_length` where not given.
-        risk_free: return of cash a day, a fraction, that Sharpe ratios are in excess of.
+        daily: equity with at least FEWEST_DAYS returns.
+        draws: number of resampled paths.
+        seed: random seed.
+        block_length: mean resampling block length in days; None for `optimal_block_length`.
+        risk_free: risk-free return per day, a fraction, subtracted in Sharpe ratios.
 
     Raises:
-        InvalidInput: for too few returns, no draws, or a block shorter than a day.
+        InvalidInput: for too few returns, no draws, or a block length outside 1 to the number of
+            days.
     """
     require_draws(draws, seed)
     returns = daily.returns
     length = optimal_block_length(returns) if block_length is None else block_length
     if not 1.0 <= length <= len(returns):
         raise InvalidInput(
-            f"block_length must lie between 1 and the {len(returns)} days there are, not {length!r}"
+            f"block_length must be between 1 and the run's {len(returns)} days, not {length!r}"
         )
     rows = resampled_rows(len(returns), length, draws, seed)
     equity = np.empty((draws, len(daily.equity)))
@@ -200,31 +202,31 @@ def bootstrap(
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The 5th and 95th percentile; NaN where no sample is defined."""
-    known = samples[~np.isnan(samples)]
-    if len(known) == 0:
+    """The 5th and 95th percentile of the samples, NaN left out; NaN if all are."""
+    defined = samples[~np.isnan(samples)]
+    if len(defined) == 0:
         return np.nan, np.nan
-    low, high = np.percentile(known, (5, 95))
+    low, high = np.percentile(defined, (5, 95))
     return float(low), float(high)
 
 
 def p_value_above_zero(estimate: float, samples: np.ndarray) -> float:
-    """Probability of an estimate at least as high if the true value were zero.
+    """One-sided bootstrap p-value: probability of such an estimate if the true value were zero.
 
-    The samples less the estimate stand for the estimate's error, as in Hall and Wilson (1991),
-    "Two guidelines for bootstrap hypothesis testing": `(1 + #{sample - estimate >= estimate}) /
-    (1 + n)`. NaN where the estimate is.
+    The samples minus the estimate are taken as its error: `(1 + #{sample - estimate >= estimate}) /
+    (1 + n)`, Hall and Wilson (1991), "Two guidelines for bootstrap hypothesis testing". NaN if the
+    estimate or all samples are undefined.
     """
-    known = samples[~np.isnan(samples)]
-    if not np.isfinite(estimate) or len(known) == 0:
+    defined = samples[~np.isnan(samples)]
+    if not np.isfinite(estimate) or len(defined) == 0:
         return np.nan
-    return p_value(2 * estimate, known)
+    return p_value(2 * estimate, defined)
 
 
 def p_value(value: float, samples: np.ndarray) -> float:
-    """`(1 + #{sample >= value}) / (1 + n)`: never 0, since the value itself is one possibility.
+    """`(1 + #{sample >= value}) / (1 + n)`; never 0, since the value itself counts as a sample.
 
     Davison and Hinkley (1997), "Bootstrap Methods and their Application", section 4.2.
     """
-    as_good = samples >= value - 1e-12 * abs(value)  # equal runs differ by rounding
+    as_good = samples >= value - 1e-12 * abs(value)  # equal runs can differ by rounding
     return float((1 + np.count_nonzero(as_good)) / (1 + len(samples)))

@@ -1,7 +1,7 @@
-"""Random numbers that follow from the seed, their purpose and the number of the draw alone.
+"""Random numbers that depend only on the seed, their purpose and the number of the draw.
 
-So a draw is the same whatever is drawn before it, beside it or in the same block, and the first
-hundred of a thousand draws are those of a hundred.
+So a draw is the same whatever is drawn before it or in the same batch, and 100 draws are the first
+100 of 1,000.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CELLS_AT_ONCE = 1_000_000
 
 
 class Purpose(IntEnum):
-    """What is drawn; each has numbers of its own."""
+    """What random numbers are for; each purpose has its own stream."""
 
     BOOTSTRAP = 0
     TRADE_ORDER = 1
@@ -30,23 +30,23 @@ class Purpose(IntEnum):
 
 
 def require_draws(draws: int, seed: int) -> None:
-    """Raises InvalidInput unless there is something to draw, and a seed to draw it from."""
+    """Raises InvalidInput if the number of draws or the seed is out of range."""
     if not isinstance(draws, int) or not 1 <= draws <= MOST_DRAWS:
         raise InvalidInput(
-            f"draws must be a whole number from 1 to {MOST_DRAWS:,}, not {draws!r}; 1,000 tell "
-            "probabilities to about one percent"
+            f"draws must be a whole number from 1 to {MOST_DRAWS:,}, not {draws!r}; 1,000 give "
+            "probabilities to within about one percent"
         )
     if not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED:
         raise InvalidInput(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
 
 
 def generator(seed: int, purpose: Purpose, draw: int) -> np.random.Generator:
-    """The random numbers of one draw."""
+    """The random number generator of one draw."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, purpose, draw))))
 
 
-def blocks(draws: int, width: int) -> Iterator[range]:
-    """The numbers of the draws in blocks that hold about a million cells of this width."""
+def batches(draws: int, width: int) -> Iterator[range]:
+    """Draw numbers in batches of about a million cells, with `width` cells per draw."""
     size = max(1, _CELLS_AT_ONCE // max(width, 1))
     for first in range(0, draws, size):
         yield range(first, min(first + size, draws))

@@ -1,6 +1,6 @@
-"""The same run under other assumptions: a bar later, at other costs, in the other intrabar order.
+"""The same run under other assumptions: one bar later, other costs, the other intrabar order.
 
-What survives none of them is an assumption, not an edge.
+A gain that no other assumption leaves standing is an artefact of its assumptions, not an edge.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from backtest_pipeline.simulation.stops import IntrabarOrder
 
 MULTIPLIERS = (0.0, 0.5, 1.0, 2.0, 3.0)
 JUDGED_UP_TO = 2.0
-"""Cost multipliers beyond this one are shown and not held against a run."""
+"""Highest cost multiplier that can make a run fragile; higher ones are shown only."""
 MOST_COST_BPS = 5_000.0
-"""Where the search for a break-even cost ends: half of what is traded, on each side."""
+"""Upper limit of the search for the break-even cost: half of the notional, on each side."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run repeated with one assumption changed, or with both of its costs.
+    """A run repeated with one assumption changed; `costs` changes fee and slippage together.
 
     Attributes:
-        assumption: what is changed: `as run`, `delay`, `intrabar` or `costs`.
-        fee_bps, slippage_bps, delay_bars, intrabar: what is assumed.
-        fee_multiplier, slippage_multiplier: the costs as multiples of the run's.
-        total_return: what comes of it, a fraction.
+        assumption: the change: `as run` (none), `delay`, `intrabar` or `costs`.
+        fee_bps, slippage_bps, delay_bars, intrabar: the assumptions of this scenario.
+        fee_multiplier, slippage_multiplier: costs as multiples of the run's.
+        total_return: total return, a fraction.
     """
 
     assumption: str
@@ -46,8 +46,8 @@ class Envelope:
     """A run under all assumptions.
 
     Attributes:
-        scenarios: the run as it is, then every change.
-        reasons: what it does not survive, in words; none where it is robust.
+        scenarios: the run as it is, then one scenario per change.
+        reasons: a sentence for each assumption that breaks the run; empty if it is robust.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -55,17 +55,17 @@ class Envelope:
 
     @property
     def fragile(self) -> bool:
-        """Whether some assumption turns the sign of the total return, or halves a gain."""
+        """Whether an assumption flips the sign of the total return, or more than halves a gain."""
         return bool(self.reasons)
 
 
 def envelope(run: RunInputs) -> Envelope:
-    """Repeat a run one bar later, in the other intrabar order, and at a grid of costs.
+    """Repeat a run one bar later, with the other intrabar order, and over a grid of costs.
 
-    The grid are MULTIPLIERS of the run's fee by those of its slippage; where the run has none, of
-    the defaults of `CostModel`, so that a run without costs is shown some too. Total return is
-    what is compared, not the excess over the benchmark: the benchmark pays the same costs, and a
-    gain that is only a smaller loss than another's pays nobody.
+    The grid is MULTIPLIERS of the run's fee by MULTIPLIERS of its slippage; a zero cost is replaced
+    by the default of `CostModel`, so that a run without costs is tested too. Scenarios compare
+    total returns, not the excess over the benchmark: the benchmark pays the same costs, and losing
+    less than something else is still a loss.
     """
     config = run.config
 
@@ -109,7 +109,7 @@ def _multiplied(costs: CostModel, fees: float, slippages: float) -> CostModel:
 
 
 def _reasons(run: Scenario, changed: Sequence[Scenario]) -> list[str]:
-    """One sentence for each kind of assumption that the run does not survive."""
+    """One sentence for each kind of assumption that breaks the run."""
 
     def broken(kind: str) -> list[Scenario]:
         return [s for s in changed if s.assumption == kind and _is_broken(run, s) and _is_judged(s)]
@@ -117,8 +117,8 @@ def _reasons(run: Scenario, changed: Sequence[Scenario]) -> list[str]:
     def distance(s: Scenario) -> float:
         return abs(s.fee_bps + s.slippage_bps - run.fee_bps - run.slippage_bps)
 
-    found = [*broken("delay"), *broken("intrabar"), *sorted(broken("costs"), key=distance)[:1]]
-    return [_sentence(run, s) for s in found]
+    nearest = sorted(broken("costs"), key=distance)[:1]
+    return [_sentence(run, s) for s in (*broken("delay"), *broken("intrabar"), *nearest)]
 
 
 def _is_judged(s: Scenario) -> bool:
@@ -133,27 +133,27 @@ def _is_broken(run: Scenario, changed: Scenario) -> bool:
 
 def _sentence(run: Scenario, s: Scenario) -> str:
     what = {
-        "delay": "one bar later",
-        "intrabar": f"with {s.intrabar} within a bar",
-        "costs": f"at a fee of {s.fee_bps:g} and a slippage of {s.slippage_bps:g} bps",
+        "delay": "filled one bar later",
+        "intrabar": f"with {s.intrabar} inside a bar",
+        "costs": f"at a fee of {s.fee_bps:g} bps and slippage of {s.slippage_bps:g} bps",
     }[s.assumption]
     if run.total_return <= 0:
-        verdict = "the loss becomes a gain"
+        verdict = "the loss turns into a gain"
     elif s.total_return <= 0:
-        verdict = "the gain becomes a loss"
+        verdict = "the gain turns into a loss"
     else:
-        verdict = "the gain is less than half"
-    return f"{what} {verdict}: {s.total_return:.1%} instead of {run.total_return:.1%}"
+        verdict = "the gain falls by more than half"
+    return f"{what}, {verdict}: {s.total_return:.1%} instead of {run.total_return:.1%}"
 
 
 def break_even_bps(run: RunInputs) -> tuple[float | None, str]:
-    """The cost per side, fee and slippage together, at which the run's total return is 0.
+    """The break-even cost: fee plus slippage per side at which the run's total return is 0.
 
-    The run is simulated anew at each cost that is tried; fee and slippage keep their proportion
-    (all fee where the run has neither), funding stays.
+    The run is simulated again at each cost tried. Fee and slippage keep their proportion (all fee
+    if the run has neither); funding is unchanged.
 
     Returns:
-        Basis points and an empty reason, or None and why there is no such cost.
+        Basis points and an empty reason, or None and the reason why there is no such cost.
     """
     costs = run.config.costs
     own = costs.fee_bps + costs.slippage_bps
@@ -168,13 +168,13 @@ def break_even_bps(run: RunInputs) -> tuple[float | None, str]:
 
 def _first_zero(at: Callable[[float], float], start: float) -> tuple[float | None, str]:
     if at(0.0) <= 0:
-        return None, "loses or gains nothing even without costs"
+        return None, "no gain even without costs"
     low, high = 0.0, start
     while at(high) > 0:
         if high >= MOST_COST_BPS:
-            return None, f"gains even at {MOST_COST_BPS:,.0f} bps a side"
+            return None, f"still a gain at {MOST_COST_BPS:,.0f} bps per side"
         low, high = high, min(2 * high, MOST_COST_BPS)
     from scipy.optimize import root_scalar  # half a second to load
 
-    found = root_scalar(at, bracket=(low, high), method="brentq", xtol=1e-6)
-    return float(found.root), ""
+    solution = root_scalar(at, bracket=(low, high), method="brentq", xtol=1e-6)
+    return float(solution.root), ""

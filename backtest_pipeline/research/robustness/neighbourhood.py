@@ -1,4 +1,4 @@
-"""How much the best of many combinations of parameters says: the results of its neighbours."""
+"""Parameter neighbourhood: how the combinations next to the best one did."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LOWER_IS_BETTER = frozenset(
         "tracking_error",
     }
 )
-"""Metrics of the dictionary of which less is better; losses are negative, so more of them is."""
+"""Metrics of which less is better; drawdown and other losses are negative, so not among them."""
 
 
 class Shape(StrEnum):
-    """What surrounds the best combination."""
+    """Shape of a metric around the best combination."""
 
     PLATEAU = "plateau"
     SLOPE = "slope"
@@ -37,17 +37,17 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """The best combination and those at most one step away from it in every parameter.
+    """The best combination, and those at most one step away from it in every parameter.
 
     Attributes:
-        best: position in the table.
-        neighbours: positions of the neighbours whose metric is defined.
-        n_undefined: neighbours without a metric.
-        median, worst: of the neighbours' metric; None where there is no neighbour.
-        rank: share of all other defined combinations that the neighbours' median is at least as
-            good as; None where there is no neighbour.
-        shape: PLATEAU where even the worst neighbour is better than the median of all
-            combinations; PEAK where the neighbours' median is not; SLOPE between the two.
+        best: row of the best combination in the table.
+        neighbours: rows of the neighbours with a defined metric.
+        n_undefined: number of neighbours without one.
+        median, worst: median and worst metric of the neighbours; None without neighbours.
+        rank: share of all other defined combinations that the neighbours' median equals or beats;
+            None without neighbours.
+        shape: PLATEAU if even the worst neighbour beats the median of all combinations; PEAK if
+            the neighbours' median does not; SLOPE in between; ALONE without neighbours.
     """
 
     best: int
@@ -60,22 +60,22 @@ class Neighbourhood:
 
 
 def best_first(values: pd.Series) -> np.ndarray:
-    """Positions of the defined values, the best first; ties keep their order."""
+    """Positions of the defined values, best first; ties keep their order."""
     defined = np.flatnonzero(values.notna())
     return defined[np.argsort(-_goodness(values)[defined], kind="stable")]
 
 
 def neighbourhood(values: pd.Series) -> Neighbourhood:
-    """The best combination's surroundings.
+    """The best combination and its neighbours.
 
-    A step leads from a value to the next one that was tried, whatever the distance.
+    A step leads from one value of a parameter to the next one tried, however far apart they are.
 
     Args:
-        values: one metric (its name says whether more is better) by combination of parameters,
-            a MultiIndex of numbers.
+        values: a metric, whose name decides which way is better, by combination of parameters (a
+            MultiIndex of numbers).
 
     Raises:
-        InvalidInput: where the metric is undefined for all combinations.
+        InvalidInput: if the metric is undefined for all combinations.
     """
     ranked = best_first(values)
     if len(ranked) == 0:

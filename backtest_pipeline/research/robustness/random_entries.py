@@ -1,4 +1,4 @@
-"""Random entries that match a run: the null hypothesis that its timing is luck."""
+"""Random entries matched to a run: the null hypothesis that its timing is luck."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.research.robustness.draws import Purpose, blocks, generator, require_draws
+from backtest_pipeline.research.robustness.draws import Purpose, batches, generator, require_draws
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.columns import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -17,14 +17,14 @@ from backtest_pipeline.simulation.trades import Trades
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """What a run held, without where.
+class HoldingTimes:
+    """Sides and holding times of a run's trades, without their dates.
 
     Attributes:
         side: int8 `(n_trades,)`, 1 long, -1 short, in the order of the trades.
-        bars: int64 `(n_trades,)`, from the entry's open to the exit's open.
-        first_row: the first bar at whose open the run could have filled.
-        end_row: the last one; beyond the bars where the run itself ends in position.
+        bars: int64 `(n_trades,)`, bars from the entry's open to the exit's open.
+        first_row: first bar at whose open the run could have traded.
+        end_row: last such bar; one past the last bar if the run ends with an open position.
     """
 
     side: np.ndarray
@@ -34,28 +34,27 @@ class Holdings:
 
     @property
     def least_gap(self) -> np.ndarray:
-        """Bars that must lie before each trade; a side that was left is not entered at once."""
+        """Fewest bars before each trade: 1 if the trade before it has the same side, else 0."""
         return np.concatenate(([0], self.side[1:] == self.side[:-1])).astype(np.int64)
 
     @property
     def free_bars(self) -> int:
-        """Bars that can lie before, between and after the trades as one likes."""
+        """Bars without a position, to be spread freely before, between and after trades."""
         held = int(self.bars.sum() + self.least_gap.sum())
         return self.end_row - self.first_row - held
 
 
-def holdings_of(panel: Panel, trades: Trades, config: SimulationConfig) -> Holdings:
-    """What a run on the panel's only asset held.
+def holding_times(panel: Panel, trades: Trades, config: SimulationConfig) -> HoldingTimes:
+    """Sides and holding times of a run on the panel's only asset.
 
-    A position that was left within a bar counts until that bar's open, and at least one bar; one
-    that is still open counts until the end. Bars before the sizing has a value are no places for a
-    trade.
+    A trade closed inside a bar is held until that bar's open, and for at least one bar; an open
+    trade is held until the end. No trade can start before the sizing has a value.
     """
     exit_ = np.searchsorted(panel.ts, trades.exit_ts)
     held = np.where(trades.is_open, len(panel), exit_) - trades.entry_bar
     sized = with_sizing_columns(panel, config.sizing)
     has_size = np.isfinite(entry_fractions(sized, config.sizing, 1, config.max_leverage))
-    return Holdings(
+    return HoldingTimes(
         side=trades.side,
         bars=np.maximum(held, 1),
         first_row=max(1 + config.delay_bars, int(has_size.argmax())),
@@ -63,22 +62,22 @@ def holdings_of(panel: Panel, trades: Trades, config: SimulationConfig) -> Holdi
     )
 
 
-def random_places(holdings: Holdings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The same trades at random, non-overlapping places.
+def random_dates(holdings: HoldingTimes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random entries and exits of the same trades, without overlap.
 
-    Holding times are put in random order within each side, and the free bars are spread so that
-    every way to spread them is as likely as any other. The order of sides stays.
+    The order of sides is kept. Holding times are shuffled within each side, and the free bars are
+    spread so that every arrangement is equally likely.
 
     Returns:
-        Rows of entry, and of exit: the bars at whose open each trade begins and ends, int64
-        `(n_trades,)`. An exit beyond the last bar is none: the position stays open.
+        Rows of entry and of exit, at whose open each trade starts and ends, int64 `(n_trades,)`. A
+        trade with its exit beyond the last bar stays open.
     """
     n = len(holdings.side)
     bars = holdings.bars.copy()
     for side in (1, -1):
         mine = holdings.side == side
         bars[mine] = rng.permutation(bars[mine])
-    # Every choice of n bars among the free ones and n separators is one way to spread them.
+    # Each choice of n separators among n + free_bars positions is one arrangement.
     separators = np.sort(rng.choice(holdings.free_bars + n, n, replace=False, shuffle=False))
     gap = np.diff(separators, prepend=-1) - 1 + holdings.least_gap
     exit_ = holdings.first_row + np.cumsum(gap + bars)
@@ -88,7 +87,7 @@ def random_places(holdings: Holdings, rng: np.random.Generator) -> tuple[np.ndar
 def place_trades(
     entry: np.ndarray, exit_: np.ndarray, side: np.ndarray, events: np.ndarray
 ) -> None:
-    """Write the signals, one bar ahead of their fills, into one run's `events` (uint8)."""
+    """Set the signals of the trades in one run's `events` (uint8), one bar before their fills."""
     np.bitwise_or.at(events, entry - 1, np.where(side > 0, LONG_ENTRY, SHORT_ENTRY).astype("u1"))
     left = exit_ < len(events)
     exits = np.where(side > 0, LONG_EXIT, SHORT_EXIT).astype("u1")
@@ -96,34 +95,34 @@ def place_trades(
 
 
 def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -> np.ndarray:
-    """Total returns of runs that trade as often, as long and on the same sides, at random places.
+    """Total returns of runs with the same trades, sides and holding times at random dates.
 
-    They pay the same costs and are sized by the same rule; they leave when the holding time is
-    over, and have no stops. They end in position only if the run itself does.
+    Costs and sizing are the run's; there are no stops, and a trade ends with its holding time. A
+    random run ends with an open position only if the run itself does.
 
     Args:
         run: the run.
-        trades: what it traded, at least one.
-        draws: random runs.
-        seed: of the random numbers.
+        trades: its trades, at least one.
+        draws: number of random runs.
+        seed: random seed.
 
     Returns:
-        float64 `(draws,)`, fractions; empty where the trades leave no room for other places (a
-        position stopped in the bar of its entry takes a whole bar here).
+        float64 `(draws,)`, fractions; empty if the trades do not fit into the bars (a trade stopped
+        in its entry bar takes a whole bar here).
 
     Raises:
-        InvalidInput: without draws.
+        InvalidInput: for a number of draws or a seed out of range.
     """
     require_draws(draws, seed)
-    holdings = holdings_of(run.panel, trades, run.config)
+    holdings = holding_times(run.panel, trades, run.config)
     if holdings.free_bars < 0:
         return np.empty(0)
     at_once = replace(run, config=replace(run.config, stops=StopRules(), delay_bars=0))
-    found = []
-    for block in blocks(draws, len(run.panel)):
-        events = np.zeros((len(block), len(run.panel)), np.uint8)
-        for i, draw in enumerate(block):
+    returns = []
+    for batch in batches(draws, len(run.panel)):
+        events = np.zeros((len(batch), len(run.panel)), np.uint8)
+        for i, draw in enumerate(batch):
             rng = generator(seed, Purpose.ENTRIES, draw)
-            place_trades(*random_places(holdings, rng), holdings.side, events[i])
-        found.append(at_once.simulated(events).metrics["total_return"])
-    return np.concatenate(found)
+            place_trades(*random_dates(holdings, rng), holdings.side, events[i])
+        returns.append(at_once.simulated(events).metrics["total_return"])
+    return np.concatenate(returns)

@@ -1,4 +1,4 @@
-"""The same run with fills anywhere in their bars: how much hangs on getting the open."""
+"""The same run with fills at random prices within their bars: how much depends on the open."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _DUE = (SIGNAL, REVERSAL, TIME_STOP)
 
 
 def due_fills(panel: Panel, trades: Trades) -> np.ndarray:
-    """Rows of one asset's bars at whose open a fill of its run was due, ascending."""
+    """Rows at whose open the run had a fill, on its only asset, ascending."""
     exits = trades.exit_ts[np.isin(trades.exit_reason, _DUE)]
     return np.union1d(trades.entry_bar, np.searchsorted(panel.ts, exits))
 
 
 def random_fill_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -> np.ndarray:
-    """Total returns of the run with the fills at opens drawn from their bars.
+    """Total returns of the run with fills at random prices instead of the open.
 
-    Each bar at whose open an entry, or an exit by signal or time, was due opens at a price drawn
-    uniformly between its low and its high instead; slippage and fees come on top, sizes and stop
-    levels follow from the price drawn. Stops, targets and liquidations keep their own prices.
+    The open of each bar with an entry, or with an exit by signal or time, is replaced by a uniform
+    random price between its low and high. Slippage and fees are added; sizes and stop levels follow
+    from the random price. Stops, targets and liquidations fill at their own prices.
 
     Args:
         run: the run.
-        trades: what it traded.
-        draws: how often it is repeated.
-        seed: of the random numbers.
+        trades: its trades.
+        draws: number of repetitions.
+        seed: random seed.
 
     Returns:
         float64 `(draws,)`, fractions.
 
     Raises:
-        InvalidInput: without draws.
+        InvalidInput: for a number of draws or a seed out of range.
     """
     require_draws(draws, seed)
     rows = due_fills(run.panel, trades)
@@ -47,7 +47,7 @@ def random_fill_returns(run: RunInputs, trades: Trades, draws: int, seed: int) -
     for draw in range(draws):
         share = generator(seed, Purpose.FILLS, draw).random(len(rows))
         opens = run.panel["open"].copy()
-        # The sum could leave the bar by a rounding.
+        # Rounding must not push the price out of the bar.
         opens[rows] = np.clip(low + share * (high - low), low, high)
         returns[draw] = replace(run, panel=run.panel.with_columns({"open": opens})).total_return
     return returns

@@ -15,14 +15,15 @@ from backtest_pipeline.simulation.funding import FundingRates
 
 @dataclass(frozen=True)
 class RunInputs:
-    """All that a run on one asset follows from; `dataclasses.replace` changes one of it.
+    """All inputs of a run on one asset; change one with `dataclasses.replace`.
 
     Attributes:
-        panel: bars of one asset, with what stops and sizing read.
-        events: uint8 `(1, n_rows)`, the run's signals, see `simulation.orders`.
-        config: what the run assumes.
-        funding: rates by symbol, in place of the flat rate of the costs.
-        finer: bars of the same asset at a finer timeframe, which tell a stop from a target.
+        panel: bars of one asset, with the columns that stops and sizing need.
+        events: uint8 `(1, n_rows)`, the run's signals; bits as in `simulation.orders`.
+        config: the run's assumptions.
+        funding: funding rates by symbol; None for the flat rate of the costs.
+        finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
+            hit first.
     """
 
     panel: Panel
@@ -34,14 +35,14 @@ class RunInputs:
     def __post_init__(self) -> None:
         if len(self.panel.assets) != 1 or len(self.events) != 1:
             raise InvalidInput(
-                "a single run on a single asset can be repeated, not "
+                "robustness repeats one run on one asset, not "
                 f"{len(self.events)} runs on {len(self.panel.assets)} assets"
             )
 
     def simulated(self, events: np.ndarray | None = None) -> BatchResult:
-        """The run, or runs with other signals, uint8 `(n_runs, n_rows)`, and all else as it is.
+        """Simulate the run, or runs with other signals, uint8 `(n_runs, n_rows)`.
 
-        They are held against cash, since no doubt is about a benchmark.
+        The benchmark is cash: no robustness figure uses one.
         """
         return simulate_batch(
             self.panel,

@@ -1,6 +1,6 @@
-"""How far a run's result can be trusted: resampled, reordered, filled elsewhere, entered at random.
+"""Robustness of a run: bootstrap, trade order, random fills and entries, other assumptions.
 
-Each method asks one question, and none of them knows how many other runs were tried first.
+None of these methods corrects for the number of other runs tried before; the leaderboard does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from backtest_pipeline.simulation.metrics.metrics import undefined_reasons
 from backtest_pipeline.simulation.trades import Trades
 
 ROBUSTNESS_VERSION = 1
-"""Raise it when the same run, draws and seed give other figures."""
+"""Raise it when the same run, draws and seed give other numbers."""
 _RUN = ("total_return", "sharpe", "max_drawdown")
 _RESAMPLED = (
     *("block_length", "total_return_low", "total_return_high", "p_total_return"),
@@ -43,30 +43,30 @@ _RESAMPLED = (
     *("drawdown_median", "drawdown_95", "p_drawdown"),
 )
 _REORDERED = ("reordered_drawdown_median", "reordered_drawdown_95")
-_REFILLED = ("random_fill_low", "random_fill_high")
-_REENTERED = ("random_entry_median", "p_random_entries")
+_RANDOM_FILLS = ("random_fill_low", "random_fill_high")
+_RANDOM_ENTRIES = ("random_entry_median", "p_random_entries")
 _COSTS = ("break_even_bps",)
-DOUBTS = (*_RESAMPLED, *_REORDERED, *_REFILLED, *_REENTERED, *_COSTS)
+DOUBTS = (*_RESAMPLED, *_REORDERED, *_RANDOM_FILLS, *_RANDOM_ENTRIES, *_COSTS)
 NUMBERS = (*_RUN, *DOUBTS)
-"""The numbers of the run that are doubted, and what the doubts find; see docs/robustness.md."""
+"""The run's own numbers, then the results of the robustness methods; see docs/robustness.md."""
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """What remains of a run under doubt.
+    """Robustness of one run.
 
     Attributes:
         draws: repetitions of each random method.
-        seed: of their random numbers.
-        numbers: NUMBERS; None where undefined.
-        fragile: whether an assumption turns the sign of the total return or halves a gain; None
-            where nothing was traded.
-        reasons: those assumptions, in words.
+        seed: random seed.
+        numbers: NUMBERS by name; None where undefined.
+        fragile: whether an assumption flips the sign of the total return or more than halves a
+            gain; None without a trade.
+        reasons: a sentence for each such assumption.
         undefined: why a number, or `fragile`, is None.
         scenarios: the run as it is, and under each changed assumption.
-        bands: by day end (tz-aware), the run's `equity` and the percentiles p05, p25, p50, p75 and
-            p95 of the resampled; no rows where nothing was resampled.
-        samples: what came of each draw, a column for each method that found something.
+        bands: by day end (tz-aware UTC), the run's `equity` and the bootstrap percentiles p05, p25,
+            p50, p75 and p95 of equity; no rows without a bootstrap.
+        samples: result of each draw, one column per random method that could run.
     """
 
     draws: int
@@ -81,64 +81,66 @@ class Robustness:
 
 
 @dataclass
-class _Findings:
-    """Numbers and reasons as the methods find them."""
+class _Collected:
+    """Numbers, reasons for undefined ones, and samples, collected from the methods."""
 
     numbers: dict[str, float] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def know(self, names: Sequence[str], values: Iterable[float]) -> None:
+    def define(self, names: Sequence[str], values: Iterable[float]) -> None:
         self.numbers.update(zip(names, values, strict=True))
 
-    def lack(self, names: Sequence[str], reason: str) -> None:
+    def leave_undefined(self, names: Sequence[str], reason: str) -> None:
         self.undefined.update(dict.fromkeys(names, reason))
 
     def defined(self) -> dict[str, float | None]:
-        """All NUMBERS; those that no draw defines have a reason afterwards as well."""
-        for name in set(NUMBERS) - set(self.undefined):
-            if math.isnan(self.numbers[name]):
-                self.undefined[name] = "daily returns that vary in no draw"
+        """All NUMBERS, None where undefined; adds a reason for those undefined in all draws."""
+        for name in NUMBERS:
+            if name not in self.undefined and math.isnan(self.numbers[name]):
+                self.undefined[name] = "daily returns are constant in every draw"
         return {name: None if name in self.undefined else self.numbers[name] for name in NUMBERS}
 
 
 def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
-    """Repeat one run in every way that docs/robustness.md explains.
+    """Apply all robustness methods of docs/robustness.md to one run.
 
     Args:
-        run: the run.
+        run: inputs of the run.
         draws: repetitions of each random method, 1 to 10,000.
-        seed: of the random numbers; the same gives the same result, and fewer draws are the first
-            of more.
+        seed: random seed; the same seed gives the same result, and 100 draws are the first 100 of
+            1,000.
 
     Raises:
-        InvalidInput: for draws or a seed out of range.
+        InvalidInput: for a number of draws or a seed out of range.
     """
     require_draws(draws, seed)
     result = run.simulated()
-    found = _Findings()
+    collected = _Collected()
     of_run = {name: float(result.metrics[name][0]) for name in _RUN}
-    found.numbers.update(of_run)
-    found.undefined.update(undefined_reasons(of_run))
+    collected.numbers.update(of_run)
+    collected.undefined.update(undefined_reasons(of_run))
 
     daily = daily_equity(run.panel.ts, result.equity[0])
-    resampled = _resample(daily, draws, seed, run.config.risk_free, found)
+    resampled = _resample(daily, draws, seed, run.config.risk_free, collected)
     traded = len(result.trades) > 0
     if traded:
-        _trade_otherwise(run, result.trades, draws, seed, found)
+        _perturb_trades(run, result.trades, draws, seed, collected)
     else:
-        found.lack([*_REORDERED, *_REFILLED, *_REENTERED, *_COSTS, "fragile"], "no trade")
+        collected.leave_undefined(
+            [*_REORDERED, *_RANDOM_FILLS, *_RANDOM_ENTRIES, *_COSTS, "fragile"], "no trade"
+        )
     assumptions = envelope(run)
     return Robustness(
         draws=draws,
         seed=seed,
-        numbers=found.defined(),
+        numbers=collected.defined(),
         fragile=assumptions.fragile if traded else None,
         reasons=assumptions.reasons,
-        undefined=found.undefined,
+        undefined=collected.undefined,
         scenarios=assumptions.scenarios,
         bands=_bands(daily, resampled),
-        samples=pd.DataFrame(found.samples),
+        samples=pd.DataFrame(collected.samples),
     )
 
 
@@ -152,67 +154,71 @@ def _bands(daily: DailyEquity, resampled: Bootstrap | None) -> pd.DataFrame:
 
 
 def _resample(
-    daily: DailyEquity, draws: int, seed: int, risk_free: float, found: _Findings
+    daily: DailyEquity, draws: int, seed: int, risk_free: float, collected: _Collected
 ) -> Bootstrap | None:
     if len(daily.returns) < FEWEST_DAYS:
-        found.lack(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
+        collected.leave_undefined(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
         return None
     if not np.ptp(daily.returns):
-        found.lack(_RESAMPLED, "daily returns that do not vary")
+        collected.leave_undefined(_RESAMPLED, "constant daily returns")
         return None
     resampled = bootstrap(daily, draws, seed, risk_free=risk_free)
     samples = resampled.samples
-    found.samples.update({f"resampled_{name}": values for name, values in samples.items()})
+    collected.samples.update({f"resampled_{name}": values for name, values in samples.items()})
     growth, sharpe, drawdown = (samples[name] for name in _RUN)
-    of_run = found.numbers
+    of_run = collected.numbers
     with np.errstate(divide="ignore"):  # a total loss is infinitely far below zero
         logs = np.log1p(growth)
-    used_up = of_run["total_return"] <= -1
-    found.know(
+    lost_all = of_run["total_return"] <= -1
+    collected.define(
         _RESAMPLED,
         (
             *(resampled.block_length, *interval(growth)),
-            math.nan if used_up else p_value_above_zero(np.log1p(of_run["total_return"]), logs),
+            math.nan if lost_all else p_value_above_zero(np.log1p(of_run["total_return"]), logs),
             *(*interval(sharpe), p_value_above_zero(of_run["sharpe"], sharpe)),
-            *(*_typical_and_deep(drawdown), p_value(-of_run["max_drawdown"], -drawdown)),
+            *(*_median_and_95th(drawdown), p_value(-of_run["max_drawdown"], -drawdown)),
         ),
     )
-    if used_up:
-        found.lack(["p_total_return"], "the equity was used up")
+    if lost_all:
+        collected.leave_undefined(["p_total_return"], "the run lost all of its equity")
     return resampled
 
 
-def _typical_and_deep(drawdowns: np.ndarray) -> tuple[float, float]:
-    """The median, and the one that one in twenty is deeper than."""
+def _median_and_95th(drawdowns: np.ndarray) -> tuple[float, float]:
+    """The median drawdown, and the 95th percentile of depth."""
     deep, median = np.percentile(drawdowns, (5, 50))
     return float(median), float(deep)
 
 
-def _trade_otherwise(
-    run: RunInputs, trades: Trades, draws: int, seed: int, found: _Findings
+def _perturb_trades(
+    run: RunInputs, trades: Trades, draws: int, seed: int, collected: _Collected
 ) -> None:
     if len(trades) > 1:
         returns = trade_returns(trades, run.config.initial_cash)
         reordered = reordered_drawdowns(returns, draws, seed)
-        found.samples["reordered_drawdown"] = reordered
-        found.know(_REORDERED, _typical_and_deep(reordered))
+        collected.samples["reordered_drawdown"] = reordered
+        collected.define(_REORDERED, _median_and_95th(reordered))
     else:
-        found.lack(_REORDERED, "a single trade has no other order")
+        collected.leave_undefined(_REORDERED, "a single trade cannot be reordered")
 
-    refilled = random_fill_returns(run, trades, draws, seed)
-    found.samples["random_fill_return"] = refilled
-    found.know(_REFILLED, interval(refilled))
+    random_fills = random_fill_returns(run, trades, draws, seed)
+    collected.samples["random_fill_return"] = random_fills
+    collected.define(_RANDOM_FILLS, interval(random_fills))
 
-    reentered = random_entry_returns(run, trades, draws, seed)
-    if len(reentered):
-        found.samples["random_entry_return"] = reentered
-        own = found.numbers["total_return"]
-        found.know(_REENTERED, (float(np.median(reentered)), p_value(own, reentered)))
+    random_entries = random_entry_returns(run, trades, draws, seed)
+    if len(random_entries):
+        collected.samples["random_entry_return"] = random_entries
+        own = collected.numbers["total_return"]
+        collected.define(
+            _RANDOM_ENTRIES, (float(np.median(random_entries)), p_value(own, random_entries))
+        )
     else:
-        found.lack(_REENTERED, f"the trades leave no room in {len(run.panel)} bars")
+        collected.leave_undefined(
+            _RANDOM_ENTRIES, f"the holding times of the trades exceed the {len(run.panel)} bars"
+        )
 
     bps, reason = break_even_bps(run)
     if bps is None:
-        found.lack(_COSTS, reason)
+        collected.leave_undefined(_COSTS, reason)
     else:
-        found.know(_COSTS, (bps,))
+        collected.define(_COSTS, (bps,))

@@ -30,7 +30,7 @@ _BLOCK = {
     "qty": 12.5,
     "reason": "insufficient_cash",
     "class": "risk_valid",
-    "detail": "less than min_notional",
+    "detail": "order below min_notional",
 }
 _COUNTED = {
     "run_id": _RUN,

@@ -1,1 +1,1 @@
-"""What a run is measured by, and against."""
+"""Metrics of runs, their significance, and benchmarks."""

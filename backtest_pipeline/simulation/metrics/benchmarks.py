@@ -1,4 +1,4 @@
-"""What a run is compared with: an equity of something else, on the run's own bars."""
+"""Benchmarks: buy and hold, cash, or any other equity curve, on the run's own bars."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def benchmark_equity(
 
     Args:
         panel: the run's bars.
-        benchmark: "asset" (each asset bought and held at the run's fee and slippage), "cash"
-            (earning the risk-free return), or an equity by tz-aware stamp: the value seen last
-            counts, and before its first the starting cash.
-        config: gives costs, starting cash and risk-free return.
+        benchmark: "asset" (buy and hold of each asset at the run's fee and slippage), "cash"
+            (earning the risk-free return), or equity by tz-aware timestamp, carried forward from
+            its last value; before its first value, the starting cash.
+        config: costs, starting cash and risk-free return of the run.
 
     Raises:
         UnknownName: for another name.
-        InvalidInput: for an equity that `equity_values` refuses.
+        InvalidInput: for an invalid equity series, see `equity_values`.
     """
     if isinstance(benchmark, pd.Series):
-        return seen_last(panel.ts, benchmark, config.initial_cash)
+        return carried_forward(panel.ts, benchmark, config.initial_cash)
     if benchmark == "asset":
         return buy_and_hold(panel, config)
     if benchmark == "cash":
@@ -44,16 +44,16 @@ def benchmark_equity(
     raise UnknownName("benchmark", benchmark, BENCHMARKS)
 
 
-def seen_last(ts: np.ndarray, equity: pd.Series, start: float) -> np.ndarray:
-    """An equity at other stamps: its value seen last, `start` at its first and before it.
+def carried_forward(ts: np.ndarray, equity: pd.Series, start: float) -> np.ndarray:
+    """An equity series at other timestamps, each with its last known value, float64 `(n,)`.
 
     Args:
-        ts: int64 microseconds UTC.
-        equity: by tz-aware, strictly increasing stamp.
-        start: what it is scaled to begin with.
+        ts: int64 `(n,)`, microseconds since 1970 UTC.
+        equity: equity by tz-aware, strictly increasing timestamp.
+        start: value that the series is scaled to start at; also used before its first timestamp.
 
     Raises:
-        InvalidInput: for an equity that `equity_values` refuses.
+        InvalidInput: for an invalid equity series, see `equity_values`.
     """
     stamps, values = equity_values(equity, "benchmark")
     scaled = np.concatenate(([start], values / values[0] * start))
@@ -61,23 +61,23 @@ def seen_last(ts: np.ndarray, equity: pd.Series, start: float) -> np.ndarray:
 
 
 def equity_values(equity: pd.Series, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Stamps (int64 microseconds UTC) and values of an equity series.
+    """Timestamps (int64, microseconds since 1970 UTC) and values (float64) of an equity series.
 
     Raises:
-        InvalidInput: naming `what`, for anything but a series of finite numbers at strictly
-            increasing tz-aware stamps, which starts above 0 and does not come back from 0.
+        InvalidInput: naming `what`, unless it is a series of finite numbers at strictly increasing
+            tz-aware timestamps that starts above 0, is never negative, and stays 0 once it is 0.
     """
     if not isinstance(equity, pd.Series):
-        raise InvalidInput(f"{what} must be a pandas series of equity, not {type(equity).__name__}")
+        raise InvalidInput(f"{what} must be a pandas Series of equity, not {type(equity).__name__}")
     stamps = stamps_us(equity.index, what)
     if len(stamps) == 0 or np.any(np.diff(stamps) <= 0):
-        raise InvalidInput(f"{what} must have strictly increasing stamps, at least one")
+        raise InvalidInput(f"{what} must have at least one timestamp, all strictly increasing")
     try:
         values = equity.to_numpy(np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what} does not hold numbers: {error}") from error
+        raise InvalidInput(f"{what} must be numeric: {error}") from error
     if not np.all(np.isfinite(values) & (values >= 0)) or values[0] == 0:
-        raise InvalidInput(f"{what} must be finite, at least 0, and above 0 at its start")
+        raise InvalidInput(f"{what} must be finite, never negative, and above 0 at its start")
     if np.any((values[1:] > 0) & (values[:-1] == 0)):
-        raise InvalidInput(f"{what} rises again from 0, where there is nothing left to rise from")
+        raise InvalidInput(f"{what} falls to 0 and rises again; equity of 0 must stay 0")
     return stamps, values

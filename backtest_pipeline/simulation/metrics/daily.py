@@ -33,16 +33,16 @@ _YEAR = 365.0
 
 @njit(cache=True, nogil=True)
 def _first_day(days):
-    # Equity starts with the first bar's close, before which nothing can be held. Where that day
-    # goes on, its end is a mark of its own, and the start counts as the end of the day before.
+    # Equity starts at the first bar's close, before which nothing can be held. If that day has
+    # more bars, its end is a separate mark, and the start counts as the end of the day before.
     return days[0] - 1 if len(days) > 1 and days[1] == days[0] else days[0]
 
 
 @njit(cache=True, nogil=True)
 def _to_days(equity, days, daily):
-    """The starting equity and that at each day's end; a day without a bar repeats the last one.
+    """Write the starting equity and the equity at each day's end into `daily`; returns the count.
 
-    Returns the count.
+    A day without a bar repeats the last equity.
     """
     first = _first_day(days)
     daily[0] = equity[0]
@@ -73,7 +73,7 @@ def _drawdown(daily, n):
                 deepest = min(deepest, daily[i] / peak - 1.0)
             longest = max(longest, i - peak_day)
         else:
-            if i > peak_day + 1:  # the peak is reached again
+            if i > peak_day + 1:  # recovered to the peak
                 longest = max(longest, i - peak_day)
             peak, peak_day = daily[i], i
     return deepest, longest
@@ -81,23 +81,23 @@ def _drawdown(daily, n):
 
 @njit(cache=True, nogil=True)
 def _varies(sum_of_squares, n):
-    # Identical returns differ by rounding alone, which is that of the growth factor 1 + r; their
-    # variance is nothing to divide by.
+    # Constant returns differ by rounding only, which is that of the growth factor 1 + r; their
+    # variance must not be divided by.
     return sum_of_squares / n > 1e-14**2
 
 
 @njit(cache=True, nogil=True)
 def _lowest(r, n, count, mean, deviation):
-    """The `count` lowest of the returns, the highest of them last, the others in no order."""
-    # Choosing among all returns costs more than all the rest; few of them lie far below the mean.
+    """The `count` lowest returns, the highest of them last, the others in no order."""
+    # Partitioning all returns would dominate the time; few of them are far below the mean.
     far = np.empty(n)
     for distance in (1.3, 0.7, 0.1):
-        found, cut = 0, mean - distance * deviation
+        n_far, cut = 0, mean - distance * deviation
         for i in range(n):
-            far[found] = r[i]
-            found += r[i] < cut
-        if found >= count:
-            return np.partition(far[:found], count - 1)[:count]
+            far[n_far] = r[i]
+            n_far += r[i] < cut
+        if n_far >= count:
+            return np.partition(far[:n_far], count - 1)[:count]
     return np.partition(r[:n], count - 1)[:count]
 
 
@@ -113,7 +113,7 @@ def _shape_of_returns(r, n, risk_free, stats):
         m2 += d * d
         m3 += d * d * d
         m4 += d * d * d * d
-        # Without a branch: no processor can guess the sign of a return.
+        # Branch-free: the sign of a return is unpredictable for the processor.
         excess = r[i] - risk_free
         short = min(excess, 0.0)
         downside += short * short
@@ -202,10 +202,10 @@ def _all_columns(equity, benchmark, offsets, days, risk_free, out):
 
 
 def daily_return_counts(offsets: np.ndarray, days: np.ndarray) -> np.ndarray:
-    """How many daily returns each asset's bars have, int64 `(n_assets,)`.
+    """Number of daily returns of each asset, int64 `(n_assets,)`.
 
     Args:
-        offsets: int64 `(n_assets + 1,)`, no asset without a row.
+        offsets: int64 `(n_assets + 1,)`; no asset may be empty.
         days: int64 `(n_rows,)`, UTC day number of each bar's close.
     """
     counts = [days[end - 1] - _first_day(days[first:end]) for first, end in pairwise(offsets)]
@@ -234,14 +234,14 @@ def daily_statistics(
     days: np.ndarray,
     risk_free: float = 0.0,
 ) -> np.ndarray:
-    """The DAILY_STATISTICS of every column; see the metric dictionary for the formulas.
+    """DAILY_STATISTICS of every column; docs/metrics.md has the formulas.
 
     Args:
         equity: float64 `(n_runs, n_rows)`.
-        benchmark: float64 `(n_rows,)`, equity of each asset's benchmark.
+        benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
         offsets: int64 `(n_assets + 1,)`.
         days: int64 `(n_rows,)`, UTC day number of each bar's close.
-        risk_free: return of cash a day, a fraction.
+        risk_free: risk-free return per day, a fraction.
 
     Returns:
         float64 `(n_runs * n_assets, len(DAILY_STATISTICS))`, NaN where undefined.

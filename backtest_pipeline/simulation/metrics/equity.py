@@ -1,4 +1,4 @@
-"""Series that follow from the equity of each column: drawdowns, monthly returns, exposure."""
+"""Drawdowns, monthly returns and position values of each column."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from backtest_pipeline.simulation.trades import Trades
 
 @njit(cache=True, nogil=True)
 def drawdowns(equity: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Equity over its running maximum, less 1.
+    """Drawdown: equity over its running maximum, minus 1; float64 `(n_runs, n_rows)`.
 
     Args:
         equity: float64 `(n_runs, n_rows)`.
-        offsets: int64 `(n_assets + 1,)`; the maximum begins anew with each asset.
+        offsets: int64 `(n_assets + 1,)`; the maximum restarts with each asset.
     """
     out = np.empty_like(equity)
     for run in range(equity.shape[0]):
@@ -31,12 +31,12 @@ def drawdowns(equity: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MonthlyReturns:
-    """Returns by UTC calendar month of many columns, sorted by column, then month.
+    """Returns of many columns by UTC calendar month, sorted by column, then month.
 
     Attributes:
         column: int64 `(n,)`.
         month: datetime64[M] `(n,)`.
-        value: float64 `(n,)`, fraction; 0 where there was no equity left to earn on.
+        value: float64 `(n,)`, fraction; 0 after a total loss.
     """
 
     column: np.ndarray
@@ -45,7 +45,7 @@ class MonthlyReturns:
 
 
 def monthly_returns(panel: Panel, equity: np.ndarray) -> MonthlyReturns:
-    """Equity at each month's last bar over that of the month before; the first over the start."""
+    """Monthly returns of each column; those of the first month are from the starting equity."""
     month = panel.ts.view("M8[us]").astype("M8[M]")
     segment = panel.segment_of_row
     new_segment = np.diff(segment, append=-1) != 0

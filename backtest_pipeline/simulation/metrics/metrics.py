@@ -1,9 +1,9 @@
-"""The metric dictionary, version 1: names, units, formulas, and their computation.
+"""Metrics: names, units, formulas, and their computation.
 
-Fractions, not percent. Daily figures come from the starting equity (that of the first bar, before
+Fractions, not percent. Daily statistics use the starting equity (at the first bar's close, before
 which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
-the last equity): n daily returns r, 365 days a year, ddof 1. Undefined is NaN with a reason, never
-infinity, 0 or a sentinel.
+the last equity): n daily returns r, 365 days a year, ddof 1. An undefined metric is NaN with a
+reason, never infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ METRICS_VERSION = 1
 
 @dataclass(frozen=True)
 class Metric:
-    """One entry of the dictionary."""
+    """Definition of one metric."""
 
     name: str
     unit: str
     formula: str
     undefined: str
-    """Why the metric is undefined where it is."""
+    """When the metric is undefined."""
     source: str = "definition"
-    """Whose formula it is."""
+    """Publication of the formula."""
     version: int = 1
-    """Of the dictionary, the first with this formula."""
+    """METRICS_VERSION that introduced this formula."""
 
 
-_DAYS = "fewer than two daily returns, or none that vary"
-_BENCHMARK = "fewer than two daily returns, or a benchmark that does not vary"
+_DAYS = "fewer than two daily returns, or constant ones"
+_BENCHMARK = "fewer than two daily returns, or a constant benchmark"
 _LOSING_DAY = "fewer than two daily returns, or no losing day"
 _CLOSED = "no closed trade"
 
@@ -52,7 +52,7 @@ METRICS: tuple[Metric, ...] = (
         "cagr",
         "fraction a year",
         "(equity_end / equity_start) ** (365 / days) - 1",
-        "less than a day of equity, or growth beyond what a double can hold",
+        "less than a day of equity, or growth beyond the range of a double",
     ),
     Metric("annual_volatility", "fraction a year", "std(r) * sqrt(365)", _DAYS),
     Metric("sharpe", "per year", "mean(r) / std(r) * sqrt(365)", _DAYS, "Sharpe 1994"),
@@ -68,7 +68,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "max_drawdown_duration_days",
         "days",
-        "longest time from a peak of equity until that peak is reached again, or the end",
+        "longest time from a peak of equity to its recovery, or to the end",
         "no bars",
     ),
     Metric(
@@ -86,7 +86,7 @@ METRICS: tuple[Metric, ...] = (
         _DAYS,
     ),
     Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS),
-    Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: a normal has 3)", _DAYS),
+    Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: 3 for a normal distribution)", _DAYS),
     Metric(
         "psr",
         "probability",
@@ -99,7 +99,7 @@ METRICS: tuple[Metric, ...] = (
         "min_track_record_length",
         "days",
         "1 + v * (z(0.95) / S) ** 2, z the inverse of Z",
-        "no Sharpe ratio above 0, for which no length suffices",
+        "no Sharpe ratio above 0: no length would suffice",
         "Bailey and Lopez de Prado 2012",
     ),
     Metric("trade_count", "trades", "trades, open ones included", ""),
@@ -111,10 +111,14 @@ METRICS: tuple[Metric, ...] = (
         "no closed losing trade",
     ),
     Metric("expectancy", "fraction a trade", "mean(pnl_pct) of closed trades", _CLOSED),
-    Metric("avg_win", "fraction", "mean(pnl_pct) of closed trades with pnl > 0", "no winner"),
-    Metric("avg_loss", "fraction", "mean(pnl_pct) of closed trades with pnl <= 0", "no loser"),
+    Metric(
+        "avg_win", "fraction", "mean(pnl_pct) of closed trades with pnl > 0", "no winning trade"
+    ),
+    Metric(
+        "avg_loss", "fraction", "mean(pnl_pct) of closed trades with pnl <= 0", "no losing trade"
+    ),
     Metric("avg_holding_days", "days", "mean(exit_ts - entry_ts) of closed trades", _CLOSED),
-    Metric("exposure", "fraction", "bars closed in position / bars", "no bars"),
+    Metric("exposure", "fraction", "bars with a position at their close / bars", "no bars"),
     Metric(
         "turnover",
         "times a year",
@@ -123,7 +127,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("fees_paid", "quote currency", "sum of fees", ""),
     Metric(
-        "slippage_cost", "quote currency", "sum of size * abs(fill price - price it aimed at)", ""
+        "slippage_cost", "quote currency", "sum of size * abs(fill price - reference price)", ""
     ),
     Metric("funding_paid", "quote currency", "sum of funding; negative where received", ""),
     Metric("benchmark_return", "fraction", "total_return of the benchmark", "no bars"),
@@ -139,7 +143,7 @@ METRICS: tuple[Metric, ...] = (
         "information_ratio",
         "per year",
         "mean(r - b) / std(r - b) * sqrt(365)",
-        "fewer than two daily returns, or a run that does not differ from its benchmark",
+        "fewer than two daily returns, or a run identical to its benchmark",
     ),
     Metric(
         "tracking_error",
@@ -156,28 +160,28 @@ FAMILY_METRICS: tuple[Metric, ...] = (
     Metric(
         "dsr",
         "probability",
-        "psr with S - S0 in the place of S in the numerator; S0 is the maximum to be expected of "
-        "n_trials Sharpe ratios that are worth nothing, each with a variance of 1 / (n - 1)",
+        "psr with S - S0 instead of S in the numerator; S0 is the expected maximum of n_trials "
+        "Sharpe ratios without skill, each with a variance of 1 / (n - 1)",
         _DAYS,
         "Bailey and Lopez de Prado 2014",
     ),
     Metric(
         "dsr_effective",
         "probability",
-        "dsr with n_trials_effective in the place of n_trials",
+        "dsr with n_trials_effective instead of n_trials",
         _DAYS,
         "Bailey and Lopez de Prado 2014",
     ),
-    Metric("n_trials", "trials", "configurations of the family in the ledger", ""),
+    Metric("n_trials", "trials", "trials of the run's family in the ledger", ""),
     Metric(
         "n_trials_effective",
         "trials",
-        "sum over clusters of c + (1 - c) * m, m trials with a mean correlation of c",
+        "sum over clusters of c + (1 - c) * m, for m trials with a mean correlation of c",
         "",
         "Bailey and Lopez de Prado 2014",
     ),
 )
-"""What follows from a run and from the other trials of its family; see docs/research.md."""
+"""Metrics that also depend on the other trials of a run's family; see docs/research.md."""
 
 
 def compute_metrics_batch(
@@ -191,11 +195,11 @@ def compute_metrics_batch(
     """All metrics of all columns.
 
     Args:
-        panel: the bars; gives days and asset bounds.
+        panel: the bars.
         equity: float64 `(n_runs, n_rows)`.
-        benchmark: float64 `(n_rows,)`, the benchmark's equity of each asset.
-        trades: the trades of all columns.
-        risk_free: return of cash a day, a fraction.
+        benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
+        trades: trades of all columns.
+        risk_free: risk-free return per day, a fraction.
 
     Returns:
         One float64 `(n_columns,)` array per metric, NaN where undefined.
@@ -221,14 +225,14 @@ def equity_metrics(
     *,
     risk_free: float = 0.0,
 ) -> dict[str, np.ndarray]:
-    """The metrics that follow from equity alone, and `mean_equity` and `n_days`.
+    """Metrics of equity alone, and `mean_equity` and `n_days`; float64 `(n_columns,)` each.
 
     Args:
-        ts: int64 `(n_rows,)`, microseconds UTC.
-        offsets: int64 `(n_assets + 1,)`, rows of each asset.
+        ts: int64 `(n_rows,)`, microseconds since 1970 UTC.
+        offsets: int64 `(n_assets + 1,)`, first row of each asset, then the number of rows.
         equity: float64 `(n_runs, n_rows)`.
-        benchmark: float64 `(n_rows,)`.
-        risk_free: return of cash a day, a fraction.
+        benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
+        risk_free: risk-free return per day, a fraction.
     """
     table = daily_statistics(equity, benchmark, offsets, ts // DAY_US, risk_free)
     table[~np.isfinite(table)] = np.nan
@@ -253,17 +257,17 @@ TRADE_COLUMNS = (
 def trade_metrics(
     trades: Mapping[str, np.ndarray], column: np.ndarray, n_columns: int
 ) -> dict[str, np.ndarray]:
-    """The metrics that follow from trades alone, and `notional` and `bars_in_position`.
+    """Metrics of trades alone, and `notional` and `bars_in_position`; float64 `(n_columns,)` each.
 
     Args:
-        trades: TRADE_COLUMNS by name, each `(n_trades,)`, stamps in microseconds.
-        column: int64 `(n_trades,)`, the column of each trade.
-        n_columns: columns in all.
+        trades: TRADE_COLUMNS by name, each `(n_trades,)`, timestamps in microseconds.
+        column: int64 `(n_trades,)`, column of each trade.
+        n_columns: number of columns.
     """
 
     def total(weights: np.ndarray) -> np.ndarray:
         sums = np.bincount(column, weights=weights, minlength=n_columns)
-        return sums.astype(np.float64)  # without any trade NumPy counts in integers
+        return sums.astype(np.float64)  # without a trade NumPy returns integers
 
     pnl, pnl_pct = trades["pnl"], trades["pnl_pct"]
     closed = ~trades["is_open"]
@@ -289,21 +293,21 @@ def trade_metrics(
 
 
 def metrics_page() -> str:
-    """The dictionary as the Markdown of docs/metrics.md."""
+    """The page docs/metrics.md."""
     lines = [
         "# Metrics",
         "",
-        f"Version {METRICS_VERSION}. Fractions, not percent. Daily figures come from the starting",
+        f"Version {METRICS_VERSION}. Fractions, not percent. Daily statistics use the starting",
         "equity and the equity at the end of each UTC day (a day without a bar repeats the last",
         "equity): n daily returns `r`, 365 days a year, `std` with ddof 1. Sharpe, Sortino, omega",
-        "and alpha are in excess of the risk-free return of a day, 0 unless configured. The",
+        "and alpha are in excess of the risk-free return per day, 0 unless configured. The",
         "benchmark is buy and hold of the same asset at the same fee and slippage, no funding,",
-        "unless another is asked for. An undefined metric is NULL, and its reason stands beside",
-        "it: never infinity, 0 or a sentinel.",
+        "unless another one is chosen. An undefined metric is NULL with its reason beside it,",
+        "never infinity, 0 or a sentinel.",
         "",
         *_table_of(METRICS),
         "",
-        "A stored run also has what follows from the other trials of its family; see",
+        "A stored run also has metrics that depend on the other trials of its family; see",
         "[research.md](research.md).",
         "",
         *_table_of(FAMILY_METRICS),
@@ -325,5 +329,5 @@ def _table_of(metrics: Iterable[Metric]) -> list[str]:
 
 
 def undefined_reasons(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Why each undefined (NaN) metric of one run is so."""
+    """The reason for each undefined (NaN) metric of one run."""
     return {name: _REASONS[name] for name, value in metrics.items() if np.isnan(value)}

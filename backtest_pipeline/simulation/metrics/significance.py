@@ -1,11 +1,11 @@
-"""How sure one can be that a Sharpe ratio is not luck.
+"""Significance of Sharpe ratios.
 
-All Sharpe ratios here are per period (mean over standard deviation with ddof 1, not annualised);
-skew and kurtosis are those of the returns with ddof 0, kurtosis being Pearson's (a normal has 3).
+All Sharpe ratios are per period (mean over standard deviation with ddof 1, not annualised). Skew
+and kurtosis are those of the returns with ddof 0; kurtosis is Pearson's (3 for a normal).
 
-Every function takes numbers, or arrays that broadcast against the first argument. In arrays an
-element that is undefined (a Sharpe ratio, skew or kurtosis of NaN, fewer than two returns) stays
-undefined: NaN, so that its neighbours are answered. Where there are only numbers it is refused.
+Every function takes numbers, or arrays that broadcast with the first argument. In arrays, undefined
+elements (a Sharpe ratio, skew or kurtosis of NaN, fewer than two returns) give NaN and leave the
+others alone. If all arguments are numbers, they raise InvalidInput.
 """
 
 from __future__ import annotations
@@ -33,20 +33,24 @@ def probabilistic_sharpe_ratio(
         v = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe ** 2
 
     Args:
-        sharpe: per period.
-        n_obs: returns that it was measured on.
-        skew: of those returns.
-        kurtosis: Pearson's.
-        benchmark_sharpe: per period.
+        sharpe: observed Sharpe ratio, per period.
+        n_obs: number of returns.
+        skew: skew of the returns.
+        kurtosis: Pearson's kurtosis of the returns, 3 for a normal.
+        benchmark_sharpe: Sharpe ratio to exceed, per period.
 
     Returns:
-        A fraction; NaN where v is not positive, which only an impossible pair of skew and kurtosis
-        or two-valued returns can bring about.
+        Probability from 0 to 1; NaN if v is not positive, which takes an impossible pair of skew
+        and kurtosis, or returns with only two values.
 
     Raises:
         InvalidInput: for fewer than two returns, a kurtosis below 1, anything infinite or NaN.
 
     Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 8.
+
+    Examples:
+        >>> round(probabilistic_sharpe_ratio(0.1, n_obs=500, skew=-0.5, kurtosis=5.0), 4)
+        0.985
     """
     _check(n_obs=n_obs, kurtosis=kurtosis)
     values = _aligned(
@@ -56,16 +60,16 @@ def probabilistic_sharpe_ratio(
 
 
 def expected_maximum_sharpe(trials_variance: Number, n_trials: float | np.ndarray) -> Number:
-    """Sharpe ratio to be expected of the best of `n_trials` strategies that are worth nothing.
+    """Expected maximum Sharpe ratio of `n_trials` independent strategies without skill.
 
         sqrt(trials_variance) * ((1 - g) * z(1 - 1 / n_trials) + g * z(1 - 1 / (n_trials * e)))
 
     where z is the normal quantile and g the Euler-Mascheroni constant. It is 0 for one trial, and
-    never less: between 1 and 1.4 trials the approximation would fall below.
+    never less: the approximation would be negative between 1 and 1.4 trials.
 
     Args:
         trials_variance: variance of the trials' Sharpe ratios, per period.
-        n_trials: independent trials; may be fractional.
+        n_trials: number of independent trials; may be fractional.
 
     Raises:
         InvalidInput: for a negative variance, less than one trial, anything infinite or NaN.
@@ -91,20 +95,27 @@ def deflated_sharpe_ratio(
     The probabilistic Sharpe ratio against `expected_maximum_sharpe(trials_variance, n_trials)`.
 
     Args:
-        sharpe: of the chosen trial, per period.
-        n_obs: returns that it was measured on.
-        skew: of those returns.
-        kurtosis: Pearson's.
+        sharpe: Sharpe ratio of the chosen trial, per period.
+        n_obs: number of its returns.
+        skew: skew of its returns.
+        kurtosis: Pearson's kurtosis of its returns, 3 for a normal.
         trials_variance: variance of the Sharpe ratios of all trials, per period.
-        n_trials: how many there were, each that was looked at counting.
+        n_trials: number of all trials, including those discarded.
 
     Returns:
-        A fraction; NaN as in `probabilistic_sharpe_ratio`.
+        Probability from 0 to 1; NaN as in `probabilistic_sharpe_ratio`.
 
     Raises:
-        InvalidInput: as in the two functions that it is made of.
+        InvalidInput: as in `probabilistic_sharpe_ratio` and `expected_maximum_sharpe`.
 
     Source: Bailey and Lopez de Prado 2014, "The Deflated Sharpe Ratio", eq. 2.
+
+    Examples:
+        >>> dsr = deflated_sharpe_ratio(
+        ...     0.1, n_obs=500, skew=-0.5, kurtosis=5.0, trials_variance=1 / 499, n_trials=10
+        ... )
+        >>> round(dsr, 4)
+        0.739
     """
     _check(n_obs=n_obs, kurtosis=kurtosis, trials_variance=trials_variance, n_trials=n_trials)
     values = _aligned(
@@ -127,22 +138,22 @@ def minimum_track_record_length(
     benchmark_sharpe: float | np.ndarray = 0.0,
     confidence: float = 0.95,
 ) -> Number:
-    """How many returns a Sharpe ratio must last until it is significant (MinTRL).
+    """Minimum track record length (MinTRL): returns needed for a significant Sharpe ratio.
 
         1 + v * (normal_quantile(confidence) / (sharpe - benchmark)) ** 2
 
-    with v as in `probabilistic_sharpe_ratio`, which reaches `confidence` at just this length.
+    with v as in `probabilistic_sharpe_ratio`, which equals `confidence` at this length.
 
     Args:
-        sharpe: per period.
-        skew: of its returns.
-        kurtosis: Pearson's.
-        benchmark_sharpe: per period.
-        confidence: fraction above one half.
+        sharpe: Sharpe ratio, per period.
+        skew: skew of the returns.
+        kurtosis: Pearson's kurtosis of the returns, 3 for a normal.
+        benchmark_sharpe: Sharpe ratio to exceed, per period.
+        confidence: between 0.5 and 1.
 
     Returns:
-        A number of returns, not rounded; NaN where the Sharpe ratio does not exceed the benchmark,
-        for then no length suffices.
+        Number of returns, not rounded; NaN if the Sharpe ratio does not exceed the benchmark, as no
+        length would suffice.
 
     Raises:
         InvalidInput: for a kurtosis below 1, a confidence outside (0.5, 1), anything infinite or
@@ -153,7 +164,7 @@ def minimum_track_record_length(
     from scipy.special import ndtri
 
     if not 0.5 < confidence < 1:
-        raise InvalidInput(f"confidence is a fraction between 0.5 and 1, not {confidence}")
+        raise InvalidInput(f"confidence must be between 0.5 and 1, not {confidence}")
     _check(kurtosis=kurtosis)
     sr, skew_, kurtosis_, benchmark = _aligned(
         sharpe=sharpe, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
@@ -165,13 +176,13 @@ def minimum_track_record_length(
 
 @dataclass(frozen=True)
 class SharpeMoments:
-    """What the functions above need to know of each column of returns.
+    """Sharpe ratio and moments of each column of returns.
 
     Attributes:
-        sharpe: float64 `(n_strategies,)`, per period, ddof 1; NaN for returns that do not vary.
+        sharpe: float64 `(n_strategies,)`, per period, ddof 1; NaN for constant returns.
         skew: float64 `(n_strategies,)`, ddof 0; NaN likewise.
         kurtosis: float64 `(n_strategies,)`, Pearson's, ddof 0; NaN likewise.
-        n_obs: number of returns of each, one for all or int64 `(n_strategies,)`.
+        n_obs: number of returns, one for all or int64 `(n_strategies,)`.
     """
 
     sharpe: np.ndarray
@@ -181,7 +192,7 @@ class SharpeMoments:
 
 
 def sharpe_moments(returns: np.ndarray) -> SharpeMoments:
-    """Sharpe ratio, skew and kurtosis of each column.
+    """Sharpe ratio, skew and kurtosis of each column of returns.
 
     Args:
         returns: float64 `(n_obs, n_strategies)`, simple returns per period, all finite.
@@ -189,7 +200,7 @@ def sharpe_moments(returns: np.ndarray) -> SharpeMoments:
     n_obs = len(returns)
     deviation = returns - returns.mean(axis=0)
     m2 = (deviation**2).mean(axis=0)
-    # Identical returns differ by rounding alone; their variance is nothing to divide by.
+    # Constant returns differ by rounding only; their variance must not be divided by.
     m2 = np.where(m2 > 1e-14**2, m2, np.nan)
     return SharpeMoments(
         sharpe=returns.mean(axis=0) / np.sqrt(m2 * n_obs / max(n_obs - 1, 1)),
@@ -200,7 +211,7 @@ def sharpe_moments(returns: np.ndarray) -> SharpeMoments:
 
 
 def _variance_of_sharpe(sr: np.ndarray, skew: np.ndarray, kurtosis: np.ndarray) -> np.ndarray:
-    """Variance of the estimated Sharpe ratio times n_obs - 1; NaN unless positive."""
+    """Variance of the estimated Sharpe ratio, times n_obs - 1; NaN unless positive."""
     variance = 1 - skew * sr + (kurtosis - 1) / 4 * sr**2
     return np.where(variance > 0, variance, np.nan)
 
@@ -225,43 +236,43 @@ def _expected_maximum(trials_variance: np.ndarray, n_trials: np.ndarray) -> np.n
 
 
 _LEAST = {
-    "n_obs": (2, "a Sharpe ratio needs two returns"),
+    "n_obs": (2, "a Sharpe ratio needs at least two returns"),
     # Two-valued returns have a kurtosis of 1, give or take the last digits.
     "kurtosis": (
         1 - 1e-9,
-        "Pearson's kurtosis is meant, of which a normal has 3: add 3 to the excess",
+        "give Pearson's kurtosis, 3 for a normal; add 3 to an excess kurtosis",
     ),
-    "trials_variance": (0, "a variance is not negative"),
-    "n_trials": (1, "the chosen strategy is a trial itself"),
+    "trials_variance": (0, "a variance cannot be negative"),
+    "n_trials": (1, "the chosen strategy counts as a trial, so give at least 1"),
 }
 
 
 def _check(**arguments: float | np.ndarray) -> None:
-    """Refuse what no data can have."""
+    """Raise InvalidInput for values that no data can have."""
     for name, value in arguments.items():
         least, why = _LEAST[name]
         if name == "n_obs" and np.ndim(value) > 0:
-            continue  # too few returns leave an element undefined, as a missing Sharpe ratio does
+            continue  # in arrays, an element with too few returns is NaN
         below = np.asarray(value, float) < least
         if below.any():
             raise InvalidInput(f"{name} is {np.asarray(value)[below].min()}: {why}")
 
 
 def _aligned(**arguments: float | np.ndarray) -> list[np.ndarray]:
-    """The arguments as floats of one shape; NaN is refused where all of them are numbers."""
+    """The arguments broadcast to one shape, float64; raises for NaN if all of them are numbers."""
     arrays = {name: np.asarray(value, float) for name, value in arguments.items()}
     for name, value in arrays.items():
         if np.isinf(value).any():
-            raise InvalidInput(f"{name} is infinite; undefined is NaN")
+            raise InvalidInput(f"{name} is infinite; pass NaN if it is undefined")
         if np.isnan(value).any() and all(array.ndim == 0 for array in arrays.values()):
-            raise InvalidInput(f"{name} is NaN: without it nothing can be said")
+            raise InvalidInput(f"{name} is NaN; the result would be undefined")
     try:
         return [*np.broadcast_arrays(*arrays.values())]
     except ValueError as error:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-        raise InvalidInput(f"arrays of different shapes: {shapes}") from error
+        raise InvalidInput(f"arrays cannot be broadcast together: {shapes}") from error
 
 
 def _as_given(values: np.ndarray) -> Any:
-    """A float where only numbers came in."""
+    """A float if all arguments were numbers, else the array."""
     return values if np.ndim(values) else float(values)

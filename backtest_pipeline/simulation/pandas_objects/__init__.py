@@ -1,1 +1,1 @@
-"""One asset or many as pandas objects, as a notebook has them."""
+"""Simulation on pandas objects, for notebooks: one asset, or many in one account."""

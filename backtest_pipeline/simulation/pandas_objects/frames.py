@@ -1,4 +1,4 @@
-"""From pandas objects, as a notebook has them, to panels and events."""
+"""Convert pandas objects to panels and events."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _BITS = {
 
 
 def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "asset") -> Panel:
-    """One asset's bars as a panel; volume and gap_bars are taken along where they are there.
+    """One asset's bars as a panel, with volume and gap_bars if present.
 
     Raises:
-        InvalidInput: for a missing, repeated or non-numeric column, bad stamps, stamps of which
-            two lie in one period, or too few to tell the timeframe.
+        InvalidInput: for a missing, repeated or non-numeric column, invalid timestamps, two bars in
+            one period, or too few bars to infer the timeframe.
     """
     if not isinstance(bars, pd.DataFrame):
-        raise InvalidInput(f"bars must be a data frame, not {type(bars).__name__}")
+        raise InvalidInput(f"bars must be a pandas DataFrame, not {type(bars).__name__}")
     required = ("open", "high", "low", "close")
     for name in required:
         if name not in bars.columns:
             given = ", ".join(map(str, bars.columns))
             raise InvalidInput(
-                f"bars have no column {name!r}, but {given or 'none at all'}; columns must be "
-                f"called {', '.join(required)}"
+                f"bars have no column {name!r}, only {given or 'no columns at all'}; rename them "
+                f"to {', '.join(required)}"
             )
     optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
     columns = (*required, *optional)
@@ -50,11 +50,11 @@ def _require_numbers(bars: pd.DataFrame, columns: tuple[str, ...]) -> None:
     for name in columns:
         column = bars[name]
         if not isinstance(column, pd.Series):
-            raise InvalidInput(f"bars have {column.shape[1]} columns {name!r}; keep one")
+            raise InvalidInput(f"bars have {column.shape[1]} columns named {name!r}; keep one")
         try:
             column.to_numpy(np.float64, na_value=np.nan)
         except (TypeError, ValueError) as error:
-            raise InvalidInput(f"bars: column {name!r} does not hold numbers: {error}") from error
+            raise InvalidInput(f"bars: column {name!r} must be numeric: {error}") from error
 
 
 def _require_one_bar_per_period(panel: Panel) -> None:
@@ -65,58 +65,61 @@ def _require_one_bar_per_period(panel: Panel) -> None:
         )
         if steps.min() > 0:
             raise InvalidInput(
-                f"no two bars lie one period of {panel.timeframe.name} apart; pass the timeframe= "
-                "that they have"
+                f"no two bars are one {panel.timeframe.name} period apart; pass the timeframe= of "
+                "these bars"
             )
     start = panel.timeframe.period_bounds(panel.ts)[0]
     shared = np.flatnonzero(start[1:] == start[:-1])
     if len(shared):
         first, second = panel.ts[shared[0] : shared[0] + 2].view("M8[us]")
         raise InvalidInput(
-            f"the bars at {first} and {second} UTC lie in one period of {panel.timeframe.name}; "
-            "pass the timeframe= that they have"
+            f"the bars at {first} and {second} UTC are in the same {panel.timeframe.name} period; "
+            "pass the timeframe= of these bars"
         )
 
 
 def infer_timeframe(index: pd.Index) -> Timeframe:
-    """The fixed-length timeframe that most steps of an index have.
+    """The timeframe whose length is the most common step of an index.
 
     Raises:
-        InvalidInput: where there are fewer than two stamps, they are not strictly increasing, or
-            no timeframe is that long.
+        InvalidInput: for fewer than two timestamps, timestamps that are not strictly increasing, or
+            a step that no timeframe has.
     """
     steps, counts = np.unique(np.diff(stamps_us(index, "bars")), return_counts=True)
     if len(steps) == 0:
-        raise InvalidInput(f"cannot tell the timeframe of {len(index)} bars; give at least two")
+        raise InvalidInput(
+            f"cannot infer the timeframe of {len(index)} bars; give at least two, or timeframe="
+        )
     if steps[0] <= 0:
         raise InvalidInput(
-            "bars: stamps are not strictly increasing; sort them and drop duplicates"
+            "bars: timestamps not strictly increasing; sort them and drop duplicates"
         )
     step_us = int(steps[counts.argmax()])
     for candidate in TIMEFRAMES.values():
         if candidate.length_us == step_us:
             return candidate
     raise InvalidInput(
-        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= with its name"
+        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= by name"
     )
 
 
 def events_of(signals: Mapping[str, pd.Series | None], index: pd.Index) -> np.ndarray:
-    """Event bits of one run on one asset, uint8 `(1, n_bars)`.
+    """Signals of one run on one asset, uint8 `(1, n_bars)`; bits as in `simulation.orders`.
 
     Args:
-        signals: boolean series as long as the bars by name: entries and exits, and, both or
-            neither, short_entries and short_exits.
-        index: the bars' stamps.
+        signals: boolean series on the bars' index by name: entries and exits, and optionally
+            short_entries and short_exits.
+        index: timestamps of the bars.
 
     Raises:
-        InvalidInput: for signals that are not boolean or do not fit the bars.
+        UnknownName: for another name.
+        InvalidInput: for signals that are not boolean or not on the bars' index.
     """
     for name in signals:
         if name not in _BITS:
             raise UnknownName("signal column", name, _BITS)
     if signals.get("short_exits") is not None and signals.get("short_entries") is None:
-        raise InvalidInput("short_exits without short_entries; give both or neither")
+        raise InvalidInput("short_exits without short_entries: give both, or neither")
     events = np.zeros((1, len(index)), np.uint8)
     for name, bit in _BITS.items():
         signal = signals.get(name)
@@ -128,10 +131,14 @@ def events_of(signals: Mapping[str, pd.Series | None], index: pd.Index) -> np.nd
 def _flags(signal: pd.Series | None, index: pd.Index, name: str) -> np.ndarray:
     if signal is None or np.shape(signal) != (len(index),):
         given = type(signal).__name__ if signal is None else f"shape {np.shape(signal)}"
-        raise InvalidInput(f"{name} must be one boolean for each of {len(index)} bars, not {given}")
+        raise InvalidInput(
+            f"{name} must have one boolean for each of the {len(index)} bars, not {given}"
+        )
     if isinstance(signal, pd.Series) and not signal.index.equals(index):
-        raise InvalidInput(f"{name} has another index than the bars; align it first")
+        raise InvalidInput(f"{name} has a different index from the bars; reindex it first")
     values = np.asarray(signal)
     if values.dtype != bool:
-        raise InvalidInput(f"{name} must be boolean, not {values.dtype}; fill what is missing")
+        raise InvalidInput(
+            f"{name} must be boolean, not {values.dtype}; fill missing values and use .astype(bool)"
+        )
     return values.astype(np.uint8)

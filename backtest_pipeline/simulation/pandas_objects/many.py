@@ -1,4 +1,4 @@
-"""Many assets on plain pandas objects: one book, whose cash they share."""
+"""Simulate many assets in one account (a book) on pandas objects."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class BookSimulation:
     """The result of one book.
 
     Attributes:
-        equity, drawdown, benchmark: as in `SimulationResult`, at every stamp that any asset has.
-        gross, net: value of the positions over the equity, without and with regard to their side.
+        equity, drawdown, benchmark: as in `SimulationResult`, at every timestamp of any asset.
+        gross, net: gross and net exposure, value of the positions over equity.
         trades: one row per trade, with its asset.
         metrics, undefined: as in `SimulationResult`.
-        pending: by asset the side that its last signal asks for; assets without one are left out.
-        refused: entries that could not be sized, or were too small.
-        liquidated: whether the equity was lost.
+        pending: side to take at the next open, by asset; assets with nothing to do are left out.
+        blocked_entries: number of entries that could not be sized, or were too small.
+        liquidated: whether the account lost all of its equity.
     """
 
     equity: pd.Series
@@ -46,7 +46,7 @@ class BookSimulation:
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     pending: dict[str, str]
-    refused: int
+    blocked_entries: int
     liquidated: bool
 
 
@@ -64,31 +64,44 @@ def simulate_book(
     min_notional: float | Mapping[str, float] = 0.0,
     timeframe: str | None = None,
 ) -> BookSimulation:
-    """Trade many assets out of one account; the order of assets plays no part.
+    """Simulate many assets that share one account; the order of assets does not matter.
 
     Args:
-        bars: for each asset what `simulate` takes.
-        signals: for each asset boolean columns entries and exits, and, both or neither,
-            short_entries and short_exits, on the index of its bars.
+        bars: bars by asset, as for `simulate`.
+        signals: by asset, boolean columns entries and exits, and optionally short_entries and
+            short_exits, on the index of the asset's bars.
         costs, stops, initial_cash, max_leverage, timeframe: as in `simulate`.
-        sizing: how much of the book's equity an entry uses; equal parts where not given.
-        funding: rates by asset, in place of the flat rate.
-        lot_size, min_notional: limits of an order, for all assets or by asset.
+        sizing: how much of the account's equity an entry uses; equal shares by default.
+        funding: funding rates by asset; replaces the flat rate.
+        lot_size, min_notional: order limits, for all assets or by asset.
 
     Raises:
-        InvalidInput: for assets without signals or signals without bars, bars of different
-            timeframes, or what `simulate` refuses.
+        InvalidInput: if bars and signals name different assets, bars have different timeframes, or
+            as in `simulate`.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from backtest_pipeline import simulate_book
+        >>> index = pd.date_range("2024-01-01", periods=3, tz="UTC")
+        >>> prices = pd.Series([100.0, 100.0, 110.0], index)
+        >>> bars = pd.DataFrame({name: prices for name in ("open", "high", "low", "close")})
+        >>> signals = pd.DataFrame({"entries": [True, False, False], "exits": False}, index)
+        >>> book = simulate_book({"A": bars, "B": bars}, {"A": signals, "B": signals})
+        >>> book.trades["asset"].tolist()
+        ['A', 'B']
     """
     if set(bars) != set(signals) or not bars:
         odd = sorted(set(bars) ^ set(signals))
         raise InvalidInput(
-            f"bars and signals must name the same assets, at least one; {', '.join(odd) or 'none'}"
-            " is in one of them only"
+            "bars and signals must have the same assets, at least one; only in one of them: "
+            f"{', '.join(odd) or 'none'}"
         )
     panels = {asset: bars_panel(frame, timeframe, asset) for asset, frame in bars.items()}
     timeframes = {panel.timeframe.name: panel.timeframe for panel in panels.values()}
     if len(timeframes) > 1:
-        raise InvalidInput(f"the bars are of {', '.join(sorted(timeframes))}; give one timeframe")
+        raise InvalidInput(
+            f"the bars have different timeframes ({', '.join(sorted(timeframes))}); use one for all"
+        )
     (tf,) = timeframes.values()
     columns = ("open", "high", "low", "close")
     panel = Panel.join(tf, tuple(panels), list(panels.values()), columns)
@@ -111,31 +124,31 @@ def _columns(signals: pd.DataFrame) -> dict[str, pd.Series | None]:
     return {str(name): pd.Series(signals[name]) for name in signals.columns}
 
 
-def _result(found: book.BookResult) -> BookSimulation:
-    index = utc_index(found.ts)
-    assets = found.panel.assets
-    values = {name: float(column[0]) for name, column in found.metrics.items()}
-    offsets = np.array([0, len(found.ts)])
-    trades = trade_frame(found.trades)
-    trades.insert(0, "asset", np.array(assets, object)[found.trades.column])
+def _result(result: book.BookResult) -> BookSimulation:
+    index = utc_index(result.ts)
+    assets = result.panel.assets
+    values = {name: float(column[0]) for name, column in result.metrics.items()}
+    offsets = np.array([0, len(result.ts)])
+    trades = trade_frame(result.trades)
+    trades.insert(0, "asset", np.array(assets, object)[result.trades.column])
 
     def series(column: np.ndarray, name: str) -> pd.Series:
         return pd.Series(column, index, name=name)
 
     return BookSimulation(
-        equity=series(found.equity[0], "equity"),
-        drawdown=series(drawdowns(found.equity, offsets)[0], "drawdown"),
-        gross=series(found.gross[0], "gross"),
-        net=series(found.net[0], "net"),
-        benchmark=series(found.benchmark, "benchmark"),
+        equity=series(result.equity[0], "equity"),
+        drawdown=series(drawdowns(result.equity, offsets)[0], "drawdown"),
+        gross=series(result.gross[0], "gross"),
+        net=series(result.net[0], "net"),
+        benchmark=series(result.benchmark, "benchmark"),
         trades=trades,
         metrics=defined(values),
         undefined=undefined_reasons(values),
         pending={
             asset: SIDES[int(side)]
-            for asset, side in zip(assets, found.pending, strict=True)
+            for asset, side in zip(assets, result.pending, strict=True)
             if side != NOTHING_PENDING
         },
-        refused=int(found.refused[0]),
-        liquidated=bool(found.liquidated[0]),
+        blocked_entries=int(result.refused[0]),
+        liquidated=bool(result.liquidated[0]),
     )

@@ -1,4 +1,4 @@
-"""One asset on plain pandas objects: the batch of one that a notebook asks for."""
+"""Simulate one asset on pandas objects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics.benchmarks import (
     benchmark_equity,
+    carried_forward,
     equity_values,
-    seen_last,
 )
 from backtest_pipeline.simulation.metrics.equity import drawdowns, position_values
 from backtest_pipeline.simulation.metrics.metrics import (
@@ -44,15 +44,16 @@ class SimulationResult:
 
     Attributes:
         equity: account value at each bar's close, in the quote currency.
-        drawdown: equity over its running maximum, less 1.
-        exposure: value of the position over the equity; negative while short.
+        drawdown: equity over its running maximum, minus 1.
+        exposure: value of the position over equity, a fraction; negative while short.
         benchmark: equity of the benchmark.
-        trades: one row per trade.
-        metrics: the dictionary of docs/metrics.md; None where undefined.
+        trades: one row per trade, see docs/simulation.md.
+        metrics: metrics of docs/metrics.md by name; None where undefined.
         undefined: why a metric is None.
-        pending: side that the last bar's signal asks for at the next open, None where none.
-        refused: entries that could not be sized, or were too small.
-        liquidated: whether the equity was lost.
+        pending: side to take at the next open after the last bar's signal: "long", "short" or
+            "flat"; None if nothing is to be done.
+        blocked_entries: number of entries that could not be sized, or were too small.
+        liquidated: whether the account lost all of its equity.
     """
 
     equity: pd.Series
@@ -63,12 +64,12 @@ class SimulationResult:
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     pending: str | None
-    refused: int
+    blocked_entries: int
     liquidated: bool
 
     @property
     def returns(self) -> pd.Series:
-        """Change of the equity from bar to bar, a fraction; the first is NaN."""
+        """Return of each bar, a fraction; the first is NaN."""
         return pd.Series(self.equity.pct_change().rename("returns"))
 
 
@@ -94,41 +95,57 @@ def simulate(
     risk_free: float = 0.0,
     timeframe: str | None = None,
 ) -> SimulationResult:
-    """Trade signals on one asset's bars; a signal of bar t fills at the open of bar t + 1.
+    """Simulate signals on one asset; a signal at the close of bar t fills at the open of bar t + 1.
 
     docs/simulation.md has the rules.
 
     Args:
-        bars: columns open, high, low, close; tz-aware, strictly increasing index of T stamps.
-        entries: boolean, T; enter long.
-        exits: boolean, T; leave a long.
-        short_entries: boolean, T; enter short.
-        short_exits: boolean, T; leave a short.
-        costs: fees, slippage, funding; 10, 5 and 0 basis points where not given.
-        sizing: how much of the equity an entry uses; all of it where not given.
-        stops: levels and times at which a position is left; none where not given.
-        funding: rates by tz-aware stamp that longs pay, in place of the flat rate.
-        finer: bars of the same asset at a finer timeframe, to tell a stop from a target.
-        benchmark: "asset" (buy and hold at the same costs), "cash", or the equity of anything
-            else by tz-aware stamp, of which the value seen last counts.
-        initial_cash: starting equity.
-        max_leverage: gross exposure that an entry may bring the account to, in equities.
-        lot_size, min_notional: the venue's limits of an order; 0 is none.
-        delay_bars: bars that each signal is late beyond the next open.
-        intrabar: `stop_first` or `target_first` where one bar has both and nothing tells.
-        risk_free: return of cash a day, a fraction.
-        timeframe: name of the bars' timeframe; found from their spacing where not given.
+        bars: columns open, high, low, close; tz-aware, strictly increasing index, `n_bars` rows.
+        entries: bool `(n_bars,)`, long entries.
+        exits: bool `(n_bars,)`, long exits.
+        short_entries: bool `(n_bars,)`, short entries.
+        short_exits: bool `(n_bars,)`, short exits.
+        costs: fees, slippage, funding; 10, 5 and 0 basis points by default.
+        sizing: how much of the equity an entry uses; all of it by default.
+        stops: price levels and holding time that close a position; none by default.
+        funding: funding rates that longs pay, by tz-aware timestamp; replaces the flat rate.
+        finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
+            hit first.
+        benchmark: "asset" (buy and hold at the same costs), "cash", or any other equity by tz-aware
+            timestamp, carried forward from its last value.
+        initial_cash: starting equity, in the quote currency.
+        max_leverage: largest gross exposure after an entry, as a multiple of equity.
+        lot_size, min_notional: order limits of the venue; 0 for none.
+        delay_bars: bars to delay each fill beyond the next open.
+        intrabar: `stop_first` or `target_first`, if one bar reaches both and finer bars do not
+            decide.
+        risk_free: risk-free return per day, a fraction.
+        timeframe: name of the bars' timeframe; inferred from their spacing by default.
 
     Raises:
-        InvalidInput: for fewer than two bars, naive, unsorted or duplicate stamps, prices that
-            are not positive numbers, an open or close outside low..high, or signals that do not
-            fit the bars. Nothing is skipped or filled.
-        UnknownName: for a timeframe, an intrabar order or a benchmark that there is not.
+        InvalidInput: for fewer than two bars, timestamps without a time zone, unsorted or repeated,
+            prices that are not positive, an open or close outside low..high, or signals that do not
+            match the bars. Nothing is skipped or filled silently.
+        UnknownName: for a timeframe, intrabar order or benchmark that does not exist.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from backtest_pipeline import simulate
+        >>> index = pd.date_range("2024-01-01", periods=4, tz="UTC")
+        >>> prices = pd.Series([100.0, 100.0, 110.0, 121.0], index)
+        >>> bars = pd.DataFrame({name: prices for name in ("open", "high", "low", "close")})
+        >>> entries = pd.Series([True, False, False, False], index)
+        >>> exits = pd.Series([False, False, True, False], index)
+        >>> result = simulate(bars, entries, exits)
+        >>> result.trades["exit_reason"].tolist()
+        ['signal']
+        >>> round(result.metrics["total_return"], 4)
+        0.2064
     """
     panel = bars_panel(bars, timeframe, _ASSET)
     if len(panel) < 2:
         raise InvalidInput(
-            f"{len(panel)} bars; a signal fills at the next bar's open, so give at least two"
+            f"{len(panel)} bars are too few: a signal fills at the next open; give at least two"
         )
     signals = {
         "entries": entries,
@@ -162,7 +179,7 @@ def simulate(
 
 
 def single_result(batch: BatchResult) -> SimulationResult:
-    """The only column of a batch of one."""
+    """The result of a batch of one run on one asset."""
     index = utc_index(batch.panel.ts)
     equity = batch.equity[:1]
     values = {name: float(column[0]) for name, column in batch.metrics.items()}
@@ -178,7 +195,7 @@ def single_result(batch: BatchResult) -> SimulationResult:
         metrics=defined(values),
         undefined=undefined_reasons(values),
         pending=None if pending == NOTHING_PENDING else SIDES[pending],
-        refused=int(batch.refused[0]),
+        blocked_entries=int(batch.refused[0]),
         liquidated=bool(batch.liquidated[0]),
     )
 
@@ -190,42 +207,52 @@ def compute_metrics(
     *,
     risk_free: float = 0.0,
 ) -> dict[str, float | None]:
-    """The metric dictionary of an equity curve; docs/metrics.md has the formulas.
+    """Metrics of an equity curve; docs/metrics.md has the formulas.
 
     Args:
-        equity: account value by tz-aware, strictly increasing stamp; the first is the start.
-        benchmark: equity to compare with, of which the value seen last counts.
+        equity: account value by tz-aware, strictly increasing timestamp; the first is the start.
+        benchmark: equity to compare with, carried forward from its last value.
         trades: one row per trade, columns as in `SimulationResult.trades`.
-        risk_free: return of cash a day, a fraction.
+        risk_free: risk-free return per day, a fraction.
 
     Returns:
-        Every metric; None where it is undefined, or needs a benchmark or trades that are not given.
+        Every metric by name; None if undefined, or if it needs a benchmark or trades.
 
     Raises:
-        InvalidInput: for an equity or a benchmark that `equity_values` refuses, or trades that lack
-            a column or hold something else in it than numbers.
+        InvalidInput: for an equity or benchmark that is not finite, is negative, or rises from 0;
+            or for trades with a missing or non-numeric column.
+
+    Examples:
+        >>> import pandas as pd
+        >>> from backtest_pipeline import compute_metrics
+        >>> index = pd.date_range("2024-01-01", periods=4, tz="UTC")
+        >>> metrics = compute_metrics(pd.Series([100.0, 110.0, 99.0, 104.5], index))
+        >>> round(metrics["total_return"], 4), round(metrics["max_drawdown"], 4)
+        (0.045, -0.1)
     """
     if not np.isfinite(risk_free):
-        raise InvalidInput(f"risk_free must be a number, not {risk_free!r}")
+        raise InvalidInput(f"risk_free must be a finite number, not {risk_free!r}")
     ts, values = equity_values(equity, "equity")
-    against = np.ones(len(ts)) if benchmark is None else seen_last(ts, benchmark, values[0])
+    against = np.ones(len(ts)) if benchmark is None else carried_forward(ts, benchmark, values[0])
     offsets = np.array([0, len(ts)])
-    found = equity_metrics(ts, offsets, values[None, :], against, risk_free=risk_free)
-    mean_equity, n_days = found.pop("mean_equity"), found.pop("n_days")
+    metrics = equity_metrics(ts, offsets, values[None, :], against, risk_free=risk_free)
+    mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     if benchmark is None:
-        found = {name: column for name, column in found.items() if name not in AGAINST_BENCHMARK}
+        metrics = {
+            name: column for name, column in metrics.items() if name not in AGAINST_BENCHMARK
+        }
     if trades is not None:
         columns = _trade_arrays(trades)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found |= trade_metrics(columns, np.zeros(len(trades), np.int64), 1)
-            found["turnover"] = found["notional"] / mean_equity / n_days * 365.0
-            found["exposure"] = np.array([np.mean(_held_at(ts, columns))])
+            metrics |= trade_metrics(columns, np.zeros(len(trades), np.int64), 1)
+            metrics["turnover"] = metrics["notional"] / mean_equity / n_days * 365.0
+            metrics["exposure"] = np.array([np.mean(_held_at(ts, columns))])
     nan = np.array([np.nan])
-    return defined({name: float(found.get(name, nan)[0]) for name in METRIC_NAMES})
+    return defined({name: float(metrics.get(name, nan)[0]) for name in METRIC_NAMES})
 
 
 def _held_at(ts: np.ndarray, trades: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether any trade is held at each stamp: entered by then, and not left."""
+    """Whether any trade is open at each timestamp."""
     entered = np.searchsorted(np.sort(trades["entry_ts"]), ts, side="right")
     exits = np.sort(trades["exit_ts"][~trades["is_open"]])
     return entered > np.searchsorted(exits, ts, side="right")
@@ -233,7 +260,7 @@ def _held_at(ts: np.ndarray, trades: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _trade_arrays(trades: pd.DataFrame) -> dict[str, np.ndarray]:
     if not isinstance(trades, pd.DataFrame):
-        raise InvalidInput(f"trades must be a data frame, not {type(trades).__name__}")
+        raise InvalidInput(f"trades must be a pandas DataFrame, not {type(trades).__name__}")
     missing = [name for name in TRADE_COLUMNS if name not in trades.columns]
     if missing:
         raise InvalidInput(f"trades have no column {', '.join(map(repr, missing))}")
@@ -245,9 +272,9 @@ def _trade_arrays(trades: pd.DataFrame) -> dict[str, np.ndarray]:
         try:
             columns[name] = trades[name].to_numpy(np.float64, na_value=np.nan)
         except (TypeError, ValueError) as error:
-            raise InvalidInput(f"trades: {name!r} does not hold numbers: {error}") from error
+            raise InvalidInput(f"trades: column {name!r} must be numeric: {error}") from error
         if not np.all(np.isfinite(columns[name])):
-            raise InvalidInput(f"trades: {name!r} is missing or infinite in some rows")
+            raise InvalidInput(f"trades: column {name!r} has missing or infinite values")
     columns["is_open"] = columns["is_open"] != 0
     return columns
 

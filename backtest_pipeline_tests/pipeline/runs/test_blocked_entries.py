@@ -86,10 +86,10 @@ def test_a_batch_tells_each_block_with_its_bar_side_size_and_reason() -> None:
         }
 
     assert table.to_pylist() == [
-        row("A first", 1, 2, "long", "less than one lot_size"),
-        row("A first", 2, 4, "long", "less than one lot_size"),
-        row("B first", 1, 3, "short", "less than min_notional"),
-        row("A second", 1, 2, "short", "less than one lot_size"),
+        row("A first", 1, 2, "long", "order below one lot_size"),
+        row("A first", 2, 4, "long", "order below one lot_size"),
+        row("B first", 1, 3, "short", "order below min_notional"),
+        row("A second", 1, 2, "short", "order below one lot_size"),
     ]
     assert limit_enforcement(batch) == [
         {"total": n, "by_reason": {"insufficient_cash": n} if n else {}} for n in (2, 1, 1, 0)

@@ -102,7 +102,7 @@ def test_the_subject_tells_what_is_not_as_usual(bars: pd.DataFrame) -> None:
         "a side, funding at the given rates, stops (stop_loss 0.1, atr_period 14), max_leverage 2.0"
     )
     assert unusual.table["funding_paid"].abs().to_numpy().min() > 0
-    with pytest.raises(InvalidInput, match="ETH: no funding rates; the table has BTC"):
+    with pytest.raises(InvalidInput, match="ETH: no funding rates; there are rates for BTC"):
         bp.explore(bars, "ema", SMALL, asset="ETH", funding=FundingRates.of({"BTC": rates}))
 
 

@@ -168,13 +168,13 @@ def test_gates_hold_their_bound_and_nothing_undefined() -> None:
 @pytest.mark.parametrize(
     ("rows", "error", "message"),
     [
-        ([], InvalidInput, "one at least"),
-        ([{"name": "a", "metric": "dsr"}], InvalidInput, "at_least or at_most"),
+        ([], InvalidInput, "at least one gate"),
+        ([{"name": "a", "metric": "dsr"}], InvalidInput, "exactly one of at_least and at_most"),
         ([{"name": "a", "metric": "dsr", "at_least": 1, "at_most": 2}], InvalidInput, "one of"),
         ([{"name": "a", "metric": "dsr", "above": 1}], InvalidInput, "above"),
         ([{"name": "a", "metric": "sharp", "at_least": 1}], UnknownName, "did you mean sharpe"),
         ([{"name": "a", "metric": "dsr", "at_least": "1"}], InvalidInput, "number"),
-        ([{"name": "a", "metric": "dsr", "at_least": 1}] * 2, InvalidInput, "each name once"),
+        ([{"name": "a", "metric": "dsr", "at_least": 1}] * 2, InvalidInput, "each name only once"),
     ],
 )
 def test_what_is_no_gate_is_refused(rows, error, message) -> None:
@@ -186,7 +186,7 @@ def test_a_board_refuses_what_it_cannot_judge() -> None:
     frame = with_significance(runs(2, sharpe=[1.0, np.nan]))
     with pytest.raises(InvalidInput, match="without a deflated Sharpe ratio"):
         board(frame, GATES)
-    with pytest.raises(InvalidInput, match="needs a gate"):
+    with pytest.raises(InvalidInput, match="needs at least one gate"):
         board(frame.iloc[:1], ())
     with pytest.raises(UnknownName, match="did you mean balanced"):
         scheme_of("balance")

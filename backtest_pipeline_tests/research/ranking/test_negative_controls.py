@@ -17,7 +17,12 @@ from backtest_pipeline.research.ranking.negative_controls import (
     verdicts,
     walk_forwards_pass,
 )
-from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
+from backtest_pipeline.research.ranking.random_markets import (
+    BarMoves,
+    RandomMarket,
+    bar_moves,
+    random_markets,
+)
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
@@ -47,11 +52,11 @@ def calendar(n: int) -> Panel:
     return bars.take(np.arange(len(bars)) < n)
 
 
-@pytest.mark.parametrize("kind", World)
-def test_of_searches_without_an_edge_at_most_one_in_twenty_is_believed(kind: World) -> None:
+@pytest.mark.parametrize("kind", RandomMarket)
+def test_at_most_one_search_of_random_markets_in_twenty_is_significant(kind: RandomMarket) -> None:
     found = Verdicts(0, 0, 0, 0, 0, 0, 0, 0)
     for first in range(0, 300, 50):
-        bars = worlds(kind, universe(), calendar(1000), range(first, first + 50), 11)
+        bars = random_markets(kind, universe(), calendar(1000), range(first, first + 50), 11)
         walk_forwards = walk_forwards_pass(bars, search_grids(), FREE) if first < 100 else None
         found += verdicts(search(bars, search_grids(), FREE), GATES, walk_forwards)
     assert found.n_searches == 300
@@ -67,7 +72,7 @@ def test_of_searches_without_an_edge_at_most_one_in_twenty_is_believed(kind: Wor
 
 def test_an_edge_that_was_planted_is_believed() -> None:
     """Months that drift up and down by turns: whoever follows the trend earns."""
-    bars = worlds(World.RANDOM_WALK, universe(), calendar(1461), range(20), 5)
+    bars = random_markets(RandomMarket.RANDOM_WALK, universe(), calendar(1461), range(20), 5)
     drift = np.where(np.arange(1461) // 60 % 2 == 0, 0.012, -0.012)
     lift = np.tile(np.exp(np.cumsum(drift)), 20)
     prices = {name: bars[name] * lift for name in ("open", "high", "low", "close")}
@@ -81,7 +86,7 @@ def test_an_edge_that_was_planted_is_believed() -> None:
 
 
 def test_a_search_trades_as_a_run_alone_does() -> None:
-    bars = worlds(World.SHUFFLED_BARS, universe(), calendar(700), range(3), 2)
+    bars = random_markets(RandomMarket.SHUFFLED_BARS, universe(), calendar(700), range(3), 2)
     grids = [grid for grid in search_grids() if grid.strategy.name == "bollinger_revert"]
     runs = search(bars, grids, SimulationConfig())
     (grid,) = grids
@@ -100,8 +105,8 @@ def test_a_search_trades_as_a_run_alone_does() -> None:
     assert 1 <= row["n_trials_effective"] < len(grid)
 
 
-def test_worlds_too_short_to_walk_on_have_no_walk_forward_that_passes() -> None:
-    bars = worlds(World.RANDOM_WALK, universe(), calendar(300), range(3), 2)
+def test_without_bars_for_one_fold_no_walk_forward_passes() -> None:
+    bars = random_markets(RandomMarket.RANDOM_WALK, universe(), calendar(300), range(3), 2)
     assert not walk_forwards_pass(bars, search_grids(), FREE).any()
 
 

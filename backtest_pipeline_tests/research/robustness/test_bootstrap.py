@@ -201,8 +201,8 @@ def test_a_day_of_total_loss_ends_the_path_that_draws_it() -> None:
         ({"draws": 0}, "draws must be a whole number from 1 to 10,000, not 0"),
         ({"draws": 10_001}, "not 10001"),
         ({"seed": -1}, "seed must be a whole number from 0"),
-        ({"block_length": 0.5}, "block_length must lie between 1 and the 30 days there are"),
-        ({"block_length": 31.0}, "block_length must lie between 1 and the 30 days there are"),
+        ({"block_length": 0.5}, "block_length must be between 1 and the run's 30 days"),
+        ({"block_length": 31.0}, "block_length must be between 1 and the run's 30 days"),
         ({"block_length": float("nan")}, "not nan"),
     ],
 )
@@ -213,5 +213,5 @@ def test_what_cannot_be_drawn_is_refused(arguments: dict[str, float], message: s
 
 
 def test_too_few_days_have_no_block_length() -> None:
-    with pytest.raises(InvalidInput, match="19 returns have no block length; give at least 20"):
+    with pytest.raises(InvalidInput, match="19 returns are too few to choose a block length"):
         optimal_block_length(np.zeros(19))

@@ -34,13 +34,13 @@ def test_an_edge_without_costs_alone_is_fragile() -> None:
     free = envelope(swings(30, 0.002, SimulationConfig(FREE)))
     assert free.fragile
     assert (
-        "at a fee of 0 and a slippage of 5 bps the gain is less than half: 3.0% instead of 6.2%"
-        in free.reasons
+        "at a fee of 0 bps and slippage of 5 bps, the gain falls by more than half: "
+        "3.0% instead of 6.2%" in free.reasons
     )
     paid = envelope(swings(30, 0.002, SimulationConfig()))
     assert paid.scenarios[0].total_return < 0
     assert len(paid.reasons) == 1
-    assert "the loss becomes a gain" in paid.reasons[0]
+    assert "the loss turns into a gain" in paid.reasons[0]
 
 
 def test_an_edge_of_a_single_bar_does_not_survive_a_delay() -> None:
@@ -51,7 +51,9 @@ def test_an_edge_of_a_single_bar_does_not_survive_a_delay() -> None:
         events |= {rise - 1: LONG_ENTRY, rise: LONG_EXIT}
     # (1.05 x 0.997)**10 as it is, (0.997 / 1.05)**10 a bar later.
     found = envelope(run_of(opens, events, SimulationConfig()))
-    assert found.reasons == ("one bar later the gain becomes a loss: -40.4% instead of 58.1%",)
+    assert found.reasons == (
+        "filled one bar later, the gain turns into a loss: -40.4% instead of 58.1%",
+    )
 
 
 def test_an_edge_that_hangs_on_the_order_within_the_bar_is_fragile() -> None:
@@ -62,7 +64,7 @@ def test_an_edge_that_hangs_on_the_order_within_the_bar_is_fragile() -> None:
     run = run_of([100.0] * n, events, config, highs=[103.0] * n, lows=[97.0] * n)
     found = envelope(run)
     assert found.scenarios[2].intrabar == "stop_first"
-    assert any("with stop_first within a bar" in reason for reason in found.reasons)
+    assert any("with stop_first inside a bar" in reason for reason in found.reasons)
 
 
 def test_costs_beyond_double_are_shown_and_not_judged() -> None:
@@ -126,7 +128,7 @@ def test_at_the_break_even_cost_nothing_is_gained_and_below_it_something_is(seed
 
     bps, reason = break_even_bps(run)
     if bps is None:
-        assert reason == "loses or gains nothing even without costs"
+        assert reason == "no gain even without costs"
         assert at(0.0) <= 0
         return
     assert at(bps) == pytest.approx(0.0, abs=1e-6)
@@ -135,11 +137,11 @@ def test_at_the_break_even_cost_nothing_is_gained_and_below_it_something_is(seed
 
 def test_what_never_breaks_even_says_why() -> None:
     falling = run_of([100.0, 90, 80, 70], {0: LONG_ENTRY, 2: LONG_EXIT})
-    assert break_even_bps(falling) == (None, "loses or gains nothing even without costs")
+    assert break_even_bps(falling) == (None, "no gain even without costs")
     rocket = run_of([1.0, 1, 100, 100], {0: LONG_ENTRY, 1: LONG_EXIT})
-    assert break_even_bps(rocket) == (None, "gains even at 5,000 bps a side")
+    assert break_even_bps(rocket) == (None, "still a gain at 5,000 bps per side")
     idle = run_of([100.0, 90, 80, 70], {})
-    assert break_even_bps(idle) == (None, "loses or gains nothing even without costs")
+    assert break_even_bps(idle) == (None, "no gain even without costs")
 
 
 def test_an_idle_run_has_nothing_to_break() -> None:

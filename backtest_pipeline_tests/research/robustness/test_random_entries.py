@@ -14,11 +14,11 @@ from scipy import stats
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.robustness.bootstrap import p_value
 from backtest_pipeline.research.robustness.random_entries import (
-    Holdings,
-    holdings_of,
+    HoldingTimes,
+    holding_times,
     place_trades,
+    random_dates,
     random_entry_returns,
-    random_places,
 )
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -30,16 +30,16 @@ from backtest_pipeline_tests.simulation.markets import random_panel
 
 
 @st.composite
-def holdings(draw: st.DrawFn) -> Holdings:
+def holdings(draw: st.DrawFn) -> HoldingTimes:
     sides = draw(st.lists(st.sampled_from([1, -1]), min_size=1, max_size=12))
     bars = draw(st.lists(st.integers(1, 9), min_size=len(sides), max_size=len(sides)))
-    found = Holdings(np.array(sides, np.int8), np.array(bars), draw(st.integers(1, 3)), 0)
+    found = HoldingTimes(np.array(sides, np.int8), np.array(bars), draw(st.integers(1, 3)), 0)
     return replace(found, end_row=draw(st.integers(0, 30)) - found.free_bars)
 
 
 @given(holdings(), st.integers(0, 1000))
-def test_places_hold_the_same_trades_and_never_overlap(held: Holdings, seed: int) -> None:
-    entry, exit_ = random_places(held, np.random.default_rng(seed))
+def test_places_hold_the_same_trades_and_never_overlap(held: HoldingTimes, seed: int) -> None:
+    entry, exit_ = random_dates(held, np.random.default_rng(seed))
     assert entry[0] >= held.first_row
     assert exit_[-1] <= held.end_row
     assert np.all(entry[1:] - exit_[:-1] >= held.least_gap[1:])
@@ -49,9 +49,9 @@ def test_places_hold_the_same_trades_and_never_overlap(held: Holdings, seed: int
 
 
 def test_every_arrangement_is_as_likely_as_any_other() -> None:
-    held = Holdings(np.array([1, -1, 1], np.int8), np.array([1, 2, 3]), 1, 10)
+    held = HoldingTimes(np.array([1, -1, 1], np.int8), np.array([1, 2, 3]), 1, 10)
     found = Counter(
-        tuple(map(tuple, random_places(held, np.random.default_rng(seed)))) for seed in range(6000)
+        tuple(map(tuple, random_dates(held, np.random.default_rng(seed)))) for seed in range(6000)
     )
     # Three free bars in four gaps, (3 + 3 over 3) ways, and two orders of the longs.
     assert len(found) == 20 * 2
@@ -59,15 +59,15 @@ def test_every_arrangement_is_as_likely_as_any_other() -> None:
 
 
 @given(holdings(), st.integers(0, 1000))
-def test_the_engine_trades_what_is_placed(held: Holdings, seed: int) -> None:
+def test_the_engine_trades_what_is_placed(held: HoldingTimes, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    entry, exit_ = random_places(held, rng)
+    entry, exit_ = random_dates(held, rng)
     n_rows = held.end_row + int(rng.integers(0, 2))  # the last may stay open
     panel = random_panel(rng, [n_rows], volatility=0.001)
     events = np.zeros((1, n_rows), np.uint8)
     place_trades(entry, exit_, held.side, events[0])
     trades = RunInputs(panel, events, SimulationConfig()).simulated().trades
-    again = holdings_of(panel, trades, SimulationConfig())
+    again = holding_times(panel, trades, SimulationConfig())
     np.testing.assert_array_equal(again.side, held.side)
     np.testing.assert_array_equal(again.bars, exit_ - entry)
     np.testing.assert_array_equal(trades.entry_bar, entry)
@@ -78,7 +78,7 @@ def test_what_a_run_held_fits_into_its_own_bars(seed: int) -> None:
     run = random_run(np.random.default_rng(seed), 80)
     trades = run.simulated().trades
     if len(trades):
-        held = holdings_of(run.panel, trades, run.config)
+        held = holding_times(run.panel, trades, run.config)
         assert held.free_bars >= 0
         assert held.bars.min() >= 1
 
@@ -95,13 +95,13 @@ def test_a_planted_edge_is_no_luck() -> None:
 
 def test_p_values_of_random_entries_on_random_walks_are_uniform() -> None:
     """So no more than one in twenty of them passes for an edge at 5 %."""
-    held = Holdings(np.array([1, -1, 1, 1, -1], np.int8), np.array([4, 9, 2, 7, 5]), 1, 90)
+    held = HoldingTimes(np.array([1, -1, 1, 1, -1], np.int8), np.array([4, 9, 2, 7, 5]), 1, 90)
     n_rows = held.end_row + 1
     p_values = []
     for seed in range(150):
         rng = np.random.default_rng(seed)
         events = np.zeros((1, n_rows), np.uint8)
-        place_trades(*random_places(held, rng), held.side, events[0])
+        place_trades(*random_dates(held, rng), held.side, events[0])
         run = RunInputs(random_panel(rng, [n_rows]), events, SimulationConfig())
         result = run.simulated()
         own = float(result.metrics["total_return"][0])
@@ -142,7 +142,7 @@ def test_no_place_lies_before_the_sizing_knows_the_volatility() -> None:
     config = SimulationConfig(sizing=VolatilityScaled(0.2, 20))
     run = random_run(np.random.default_rng(1), 60, config)
     trades = run.simulated().trades
-    held = holdings_of(run.panel, trades, config)
+    held = holding_times(run.panel, trades, config)
     # The 20th return is known at the close of bar 20.
     assert held.first_row == 21 <= trades.entry_bar[0]
     assert held.free_bars >= 0

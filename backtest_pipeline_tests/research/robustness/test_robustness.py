@@ -63,7 +63,7 @@ def test_a_run_without_a_trade_has_no_robustness() -> None:
     assert found.fragile is None
     assert found.undefined["fragile"] == "no trade"
     assert found.undefined["p_random_entries"] == "no trade"
-    assert found.undefined["sharpe_low"] == "daily returns that do not vary"
+    assert found.undefined["sharpe_low"] == "constant daily returns"
     assert found.bands.empty
 
 
@@ -73,7 +73,7 @@ def test_a_single_trade_has_no_other_order() -> None:
     assert_complete(found)
     assert found.undefined == dict.fromkeys(
         ("reordered_drawdown_median", "reordered_drawdown_95"),
-        "a single trade has no other order",
+        "a single trade cannot be reordered",
     )
     assert found.numbers["p_random_entries"] == 1.0  # each month grew as fast as any other
 
@@ -98,7 +98,7 @@ def test_what_has_lost_everything_has_no_growth_to_test() -> None:
     found = assess(RunInputs(panel, events, SimulationConfig()), draws=20)
     assert_complete(found)
     assert found.numbers["total_return"] == -1.0
-    assert found.undefined["p_total_return"] == "the equity was used up"
+    assert found.undefined["p_total_return"] == "the run lost all of its equity"
     assert found.fragile is False
 
 

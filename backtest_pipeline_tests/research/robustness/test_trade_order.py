@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.robustness.trade_order import (
-    deepest,
+    max_drawdowns,
     reordered_drawdowns,
     trade_paths,
     trade_returns,
@@ -46,7 +46,7 @@ def test_no_order_changes_the_final_value_or_the_sharpe_ratio(
 def test_drawdowns_are_those_of_the_orders_there_are() -> None:
     returns = np.array([0.5, -0.2, -0.3, 0.1])
     by_order = {
-        round(float(deepest(trade_paths(np.array([order])))[0]), 12)
+        round(float(max_drawdowns(trade_paths(np.array([order])))[0]), 12)
         for order in permutations(returns)
     }
     found = reordered_drawdowns(returns, 500, 0)

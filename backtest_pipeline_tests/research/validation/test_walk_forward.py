@@ -16,7 +16,11 @@ from backtest_pipeline.market.errors import InvalidInput, LooksAhead, UnknownNam
 from backtest_pipeline.market.features.rolling import ema
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.look_ahead.look_ahead import changed_signals, require_no_look_ahead
-from backtest_pipeline.research.ranking.no_edge import World, bar_moves, worlds
+from backtest_pipeline.research.ranking.random_markets import (
+    RandomMarket,
+    bar_moves,
+    random_markets,
+)
 from backtest_pipeline.research.validation.efficiency import WalkForwardVerdict, efficiency
 from backtest_pipeline.research.validation.optimizer import Objective, Search
 from backtest_pipeline.research.validation.schedule import (
@@ -240,15 +244,15 @@ def test_a_planted_edge_is_found_and_passes() -> None:
     assert (found.metrics["sharpe"] or 0) > 2
 
 
-@pytest.mark.parametrize("kind", World)
+@pytest.mark.parametrize("kind", RandomMarket)
 @pytest.mark.parametrize("n_bars", [550, 900, 1461])
 def test_of_walk_forwards_without_an_edge_at_most_one_in_twenty_passes(
-    kind: World, n_bars: int
+    kind: RandomMarket, n_bars: int
 ) -> None:
     """Short histories too, on which every third world reaches the efficiency by luck."""
     universe = bar_moves(SampleMarket().read(("S-ALPHA", "S-BETA", "S-ETA")).panels["1D"])
     like = daily_panel({"world": n_bars})
-    panel = worlds(kind, universe, like, range(200), 17)
+    panel = random_markets(kind, universe, like, range(200), 17)
     tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, Schedule())[0]]
     free = question(
         space=parameter_space(EMA, {"fast": [5, 12, 25], "slow": [30, 50, 90]}),
@@ -345,7 +349,7 @@ def test_a_strategy_that_vetoes_entries_by_the_next_bar_is_caught() -> None:
     panel, _ = market(2)
     params = {"fast": 2, "slow": 5}
     assert changed_signals(panel, vetoer, params, panel.assets[0])[0] == 0
-    with pytest.raises(LooksAhead, match="rising and falling bars after them"):
+    with pytest.raises(LooksAhead, match="whether later prices rise or fall"):
         require_no_look_ahead(panel, vetoer, [params], panel.assets[0])
 
 

@@ -1,9 +1,9 @@
-"""Worlds in which no strategy can earn: what happened before says nothing of what comes next.
+"""Random markets for negative controls: prices on which no strategy can have an edge.
 
-Every world is a martingale: whatever is known at a bar's close, the expected simple returns to the
-next open and from there to its close are zero. So before costs no rule has a true Sharpe ratio
-above zero, and whatever is called significant there is called so by luck. All drift is taken out,
-since holding an asset that drifts earns without any skill.
+Each market is a martingale: given everything known at a bar's close, the expected simple returns to
+the next open, and from there to the next close, are zero. So before costs no rule has a true Sharpe
+ratio above zero, and every result called significant is a false positive. Drift is removed, since
+holding an asset that drifts earns without skill.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from backtest_pipeline.research.robustness.bootstrap import stationary_rows
 from backtest_pipeline.research.robustness.draws import Purpose, generator
 
 FEWEST_BARS = 100
-"""Real bars below which an asset has no world of its own."""
-MEAN_BLOCK = 20.0  # bars: a volatile month stays together
-_STEPS = 8  # within a bar
+"""Bars that a real asset needs before random markets are modelled on it."""
+MEAN_BLOCK = 20.0  # bars of a resampling block: long enough to keep volatility clusters together
+_STEPS = 8  # price steps within a bar
 _PRICE = 100.0
 
 
-class World(StrEnum):
-    """How a world without an edge is made."""
+class RandomMarket(StrEnum):
+    """How a random market is generated."""
 
     RANDOM_WALK = "random_walk"
     SHUFFLED_BARS = "shuffled_bars"
@@ -35,10 +35,10 @@ class World(StrEnum):
 
 @dataclass(frozen=True)
 class BarMoves:
-    """One asset's bars as log moves, float64 `(n,)` each.
+    """One asset's bars as log price changes, float64 `(n_bars,)` each.
 
     Attributes:
-        gap: from the close before to the open.
+        gap: from the previous close to the open.
         high, low, body: from the open to the high, the low and the close.
     """
 
@@ -49,20 +49,20 @@ class BarMoves:
 
     @property
     def volatility(self) -> float:
-        """Standard deviation of the log return of a bar."""
+        """Standard deviation of a bar's log return, ddof 1."""
         return float((self.gap + self.body).std(ddof=1))
 
 
 def bar_moves(bars: Panel) -> list[BarMoves]:
-    """What worlds are made after: each asset that has enough bars and moves at all.
+    """Log price changes of each asset with at least FEWEST_BARS and a price that moves.
 
     Args:
         bars: open, high, low, close.
 
     Raises:
-        InvalidInput: where no asset has FEWEST_BARS.
+        InvalidInput: if there is no such asset.
     """
-    found = []
+    usable = []
     for asset in bars.assets:
         rows = bars.rows_of(asset)
         open_, high, low, close = (np.log(bars[c][rows]) for c in ("open", "high", "low", "close"))
@@ -71,34 +71,36 @@ def bar_moves(bars: Panel) -> list[BarMoves]:
             *(price[1:] - open_[1:] for price in (high, low, close)),
         )
         if len(close) >= FEWEST_BARS and moves.volatility > 0:
-            found.append(moves)
-    if not found:
+            usable.append(moves)
+    if not usable:
         raise InvalidInput(
             f"no asset has {FEWEST_BARS} stored bars at {bars.timeframe.name} whose price moves; "
             "refresh bars first"
         )
-    return found
+    return usable
 
 
-def worlds(
-    kind: World, universe: Sequence[BarMoves], like: Panel, draws: range, seed: int
+def random_markets(
+    kind: RandomMarket, universe: Sequence[BarMoves], like: Panel, draws: range, seed: int
 ) -> Panel:
-    """One asset per draw, each after one of the universe in turn.
+    """A panel with one random asset per draw, each modelled on one of the universe in turn.
 
-    The same seed and number of the draw give the same world, whatever is drawn beside it.
+    The same seed and draw number give the same market, whatever else is drawn.
 
     Args:
-        kind: how they are made.
-        universe: what they are made after.
-        like: one asset, whose timeframe and stamps every world has.
-        draws: numbers of the draws.
-        seed: of the random numbers.
+        kind: how the markets are generated.
+        universe: real assets to model them on.
+        like: one asset, whose timeframe and timestamps every market gets.
+        draws: draw numbers.
+        seed: random seed.
     """
     n = len(like)
-    make = _random_walk if kind is World.RANDOM_WALK else _shuffled
-    made = [_prices(make(universe[draw % len(universe)], n, draw, seed)) for draw in draws]
+    make = _random_walk if kind is RandomMarket.RANDOM_WALK else _shuffled
+    markets = [_prices(make(universe[draw % len(universe)], n, draw, seed)) for draw in draws]
     names = ("open", "high", "low", "close")
-    prices = {name: np.concatenate([world[i] for world in made]) for i, name in enumerate(names)}
+    prices = {
+        name: np.concatenate([market[i] for market in markets]) for i, name in enumerate(names)
+    }
     return Panel(
         like.timeframe,
         tuple(f"{kind}-{draw}" for draw in draws),
@@ -109,27 +111,27 @@ def worlds(
 
 
 def _random_walk(asset: BarMoves, n: int, draw: int, seed: int) -> BarMoves:
-    """Normal log steps within each bar, as volatile as the asset; a bar opens at the last close."""
+    """A random walk with the asset's volatility; each bar opens at the previous close."""
     rng = generator(seed, Purpose.RANDOM_WALK, draw)
     step = asset.volatility / np.sqrt(_STEPS)
-    # exp(step * z - step**2 / 2) has the mean 1.
+    # exp(step * z - step**2 / 2) has a mean of 1.
     path = np.cumsum(step * rng.standard_normal((n, _STEPS)) - step**2 / 2, axis=1)
     high, low = np.maximum(path.max(axis=1), 0.0), np.minimum(path.min(axis=1), 0.0)
     return BarMoves(np.zeros(n), high, low, path[:, -1])
 
 
 def _shuffled(asset: BarMoves, n: int, draw: int, seed: int) -> BarMoves:
-    """Blocks of the asset's whole bars, each gap and each bar turned upside down by a coin or not.
+    """Resampling blocks of the asset's bars, with the sign of each gap and each bar at random.
 
-    Blocks keep the clusters of volatility and the shape of the bars. They would also keep what one
-    bar tells of the next within a block, and the drift: the coins take both away.
+    Blocks preserve volatility clusters and the shape of bars. They would also preserve drift and
+    any dependence of a bar on the previous one: the random signs remove both.
     """
     rng = generator(seed, Purpose.SHUFFLED_BARS, draw)
     rows = stationary_rows(rng, n, len(asset.body), MEAN_BLOCK)
     gap, high, low, body = (m[rows] for m in (asset.gap, asset.high, asset.low, asset.body))
     gap = np.where(rng.random(n) < 0.5, gap, -gap)
     up = rng.random(n) < 0.5
-    # The log move x up or down multiplies a price by cosh(x) on average; less its log, by 1.
+    # A log change of x up or down multiplies a price by cosh(x) on average; minus its log, by 1.
     excess = np.log(np.cosh(body))
     return BarMoves(
         gap - np.log(np.cosh(gap)),
@@ -140,10 +142,10 @@ def _shuffled(asset: BarMoves, n: int, draw: int, seed: int) -> BarMoves:
 
 
 def _prices(moves: BarMoves) -> tuple[np.ndarray, ...]:
-    """Open, high, low and close."""
+    """Open, high, low and close of bars, float64 `(n_bars,)` each."""
     close = np.cumsum(moves.gap + moves.body)
     open_ = close - moves.body
-    # A body of the same log move as its high must not end above it by a rounding.
+    # Rounding must not lift a close above a high of the same log change.
     open_, high, low, close = (
         _PRICE * np.exp(log) for log in (open_, open_ + moves.high, open_ + moves.low, close)
     )

@@ -1,4 +1,4 @@
-"""Worlds without an edge: sound bars, the volatility of the real ones, and nothing to be known."""
+"""Random markets: valid bars, the volatility of the real ones, and nothing to predict."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import pytest
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.research.ranking.no_edge import World, bar_moves, worlds
+from backtest_pipeline.research.ranking.random_markets import (
+    RandomMarket,
+    bar_moves,
+    random_markets,
+)
 from backtest_pipeline.sources.sample import SampleMarket
 
-KINDS = pytest.mark.parametrize("kind", World)
+KINDS = pytest.mark.parametrize("kind", RandomMarket)
 N = 1000
 
 
@@ -23,8 +27,10 @@ def calendar(n: int = N) -> Panel:
     return bars.take(np.arange(len(bars)) < n)
 
 
-def made(kind: World, draws: range, seed: int = 0, *assets: str) -> Panel:
-    return worlds(kind, bar_moves(real(*(assets or ("S-ALPHA", "S-MU")))), calendar(), draws, seed)
+def made(kind: RandomMarket, draws: range, seed: int = 0, *assets: str) -> Panel:
+    return random_markets(
+        kind, bar_moves(real(*(assets or ("S-ALPHA", "S-MU")))), calendar(), draws, seed
+    )
 
 
 def by_world(panel: Panel, column: str) -> np.ndarray:
@@ -32,7 +38,7 @@ def by_world(panel: Panel, column: str) -> np.ndarray:
 
 
 @KINDS
-def test_every_bar_holds_its_open_and_close_between_low_and_high(kind: World) -> None:
+def test_every_bar_holds_its_open_and_close_between_low_and_high(kind: RandomMarket) -> None:
     panel = made(kind, range(20))
     assert len(panel) == 20 * N
     assert np.all(panel["low"] > 0)
@@ -42,7 +48,7 @@ def test_every_bar_holds_its_open_and_close_between_low_and_high(kind: World) ->
 
 
 @KINDS
-def test_a_world_follows_from_its_seed_and_number_alone(kind: World) -> None:
+def test_a_random_market_depends_on_its_seed_and_number_alone(kind: RandomMarket) -> None:
     together, alone, other = made(kind, range(6)), made(kind, range(4, 5)), made(kind, range(6), 1)
     np.testing.assert_array_equal(by_world(together, "close")[4], by_world(alone, "close")[0])
     assert not np.array_equal(together["close"], other["close"])
@@ -50,7 +56,9 @@ def test_a_world_follows_from_its_seed_and_number_alone(kind: World) -> None:
 
 
 @KINDS
-def test_worlds_are_as_volatile_as_the_asset_that_they_are_made_after(kind: World) -> None:
+def test_random_markets_have_the_volatility_of_their_asset(
+    kind: RandomMarket,
+) -> None:
     for asset in ("S-ALPHA", "S-MU"):
         (moves,) = bar_moves(real(asset))
         returns = np.diff(np.log(by_world(made(kind, range(30), 0, asset), "close")), axis=1)
@@ -58,7 +66,7 @@ def test_worlds_are_as_volatile_as_the_asset_that_they_are_made_after(kind: Worl
 
 
 @KINDS
-def test_nothing_that_is_known_at_a_close_says_what_comes_next(kind: World) -> None:
+def test_nothing_known_at_a_close_predicts_the_next_bar(kind: RandomMarket) -> None:
     panel = made(kind, range(200))
     close, open_ = by_world(panel, "close"), by_world(panel, "open")
     gap, body = open_[:, 1:] / close[:, :-1] - 1, close / open_ - 1
@@ -94,13 +102,13 @@ def test_shuffled_bars_keep_the_clusters_of_volatility_and_random_walks_have_non
         },
     )
 
-    def clustering(kind: World) -> float:
-        panel = worlds(kind, bar_moves(bars), like, range(20), 0)
+    def clustering(kind: RandomMarket) -> float:
+        panel = random_markets(kind, bar_moves(bars), like, range(20), 0)
         size = np.abs(np.diff(np.log(by_world(panel, "close")), axis=1))
         return float(np.corrcoef(size[:, 1:].ravel(), size[:, :-1].ravel())[0, 1])
 
-    assert clustering(World.SHUFFLED_BARS) > 0.2
-    assert abs(clustering(World.RANDOM_WALK)) < 0.03
+    assert clustering(RandomMarket.SHUFFLED_BARS) > 0.2
+    assert abs(clustering(RandomMarket.RANDOM_WALK)) < 0.03
 
 
 def test_bars_that_never_move_or_are_too_few_make_no_world() -> None:
