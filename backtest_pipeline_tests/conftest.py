@@ -16,6 +16,7 @@ from hypothesis import settings
 from backtest_pipeline.storage.postgres.database import Database
 
 if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline_tests.buckets import Server
     from backtest_pipeline_tests.other_schemas import OtherSchema
     from backtest_pipeline_tests.theirs import Theirs
@@ -99,6 +100,15 @@ def empty_database(template: Database) -> Iterator[Database]:
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
     yield from database_like(template, "backtest")
+
+
+@pytest.fixture
+def workspace(database: Database, tmp_path: Path) -> Workspace:
+    """An empty store: that database, and a folder for artifacts."""
+    from backtest_pipeline.pipeline.workspace import Workspace
+    from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+
+    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
 
 
 @pytest.fixture(params=["older", "newer"])

@@ -28,6 +28,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
+from backtest_pipeline_tests.sql import distinct, execute_sql
 from backtest_pipeline_tests.waiting import LIMIT_S, Gate
 from bench.stored_runs import NEWEST, fill_runs
 
@@ -38,16 +39,6 @@ LONG_AGO = (NEWEST - timedelta(days=300)).timestamp()
 def run_id(i: int) -> uuid.UUID:
     """The id of the `i`-th run from the newest, as the database made it."""
     return uuid.UUID(hashlib.md5(f"run{i}".encode(), usedforsecurity=False).hexdigest())
-
-
-def execute(workspace: Workspace, statement: str, **bound: Any) -> None:
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text(statement), bound)
-
-
-def column(workspace: Workspace, query: str) -> set[Any]:
-    with workspace.database.begin() as connection:
-        return set(connection.execute(sa.text(query)).scalars())
 
 
 def fill(workspace: Workspace, n_runs: int, per_folder: int = 20) -> None:
@@ -73,12 +64,12 @@ def files(workspace: Workspace) -> set[str]:
 
 
 def clear(workspace: Workspace) -> None:
-    execute(
+    execute_sql(
         workspace,
         "TRUNCATE backtest_runs, portfolio_runs, backtest_jobs, run_pins, run_requests,"
         " dataset_versions, dataset_snapshots, walk_forward_folds, environments CASCADE",
     )
-    execute(workspace, "DELETE FROM dim_assets")
+    execute_sql(workspace, "DELETE FROM dim_assets")
     for uri in files(workspace):
         (workspace.artifacts.root / uri).unlink()
 
@@ -95,7 +86,7 @@ def shared(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def add_job(workspace: Workspace, status: str, ended: datetime | None, *runs: uuid.UUID) -> None:
-    execute(
+    execute_sql(
         workspace,
         """
         INSERT INTO backtest_jobs (kind, status, config, config_hash, symbols, timeframes,
@@ -114,7 +105,7 @@ def add_job(workspace: Workspace, status: str, ended: datetime | None, *runs: uu
 
 def add_portfolio(workspace: Workspace, name: str, days: int, *runs: uuid.UUID) -> None:
     """A portfolio of runs that ended so many days ago and is not current."""
-    execute(
+    execute_sql(
         workspace,
         """
         INSERT INTO portfolio_runs (run_id, tf, signal_id, signal_name, scheme, n_members,
@@ -147,7 +138,7 @@ def test_of_ten_thousand_runs_exactly_the_right_rows_and_files_stay(shared: Work
     add_job(shared, "completed", NEWEST - timedelta(days=120), run_id(9_990))
     add_portfolio(shared, "young", 10, *map(run_id, of_portfolio))
     add_portfolio(shared, "old", 100, run_id(9_000))
-    execute(
+    execute_sql(
         shared,
         """
         INSERT INTO dataset_versions (dataset, id, tf, version, input_version, code_version,
@@ -157,7 +148,7 @@ def test_of_ten_thousand_runs_exactly_the_right_rows_and_files_stay(shared: Work
         """,
         run_id=run_id(of_refresh),
     )
-    execute(
+    execute_sql(
         shared,
         """
         UPDATE backtest_runs SET code_archive = CASE WHEN completed_at < :cutoff
@@ -167,7 +158,7 @@ def test_of_ten_thousand_runs_exactly_the_right_rows_and_files_stay(shared: Work
         """,
         cutoff=NEWEST - timedelta(days=DAYS),
     )
-    execute(
+    execute_sql(
         shared,
         "UPDATE backtest_runs SET code_archive = NULL, config = '{}' WHERE run_id = ANY(:ids)",
         ids=[
@@ -191,13 +182,13 @@ def test_of_ten_thousand_runs_exactly_the_right_rows_and_files_stay(shared: Work
     report = retained(shared)
 
     stay = young | pinned | of_job | of_portfolio | set(range(of_refresh, of_refresh + 20))
-    assert column(shared, "SELECT run_id FROM backtest_runs") == set(map(run_id, stay))
-    assert column(shared, "SELECT run_id FROM backtest_trades") == set(map(run_id, stay))
-    assert column(shared, "SELECT run_id FROM backtest_metrics") == set(map(run_id, stay))
+    assert distinct(shared, "SELECT run_id FROM backtest_runs") == set(map(run_id, stay))
+    assert distinct(shared, "SELECT run_id FROM backtest_trades") == set(map(run_id, stay))
+    assert distinct(shared, "SELECT run_id FROM backtest_metrics") == set(map(run_id, stay))
     asked = {run_id(i) for i in stay if i % 3 == 0}
-    assert column(shared, "SELECT run_id FROM run_requests") == asked
+    assert distinct(shared, "SELECT run_id FROM run_requests") == asked
     assert report.rows["runs"] == n - len(stay)
-    uris = column(shared, "SELECT artifact_uri FROM backtest_runs") | {
+    uris = distinct(shared, "SELECT artifact_uri FROM backtest_runs") | {
         *("portfolios/1D/young", "code/young", "funding/young"),
     }
     found = files(shared)
@@ -206,7 +197,7 @@ def test_of_ten_thousand_runs_exactly_the_right_rows_and_files_stay(shared: Work
         *("code/young.zip", "code/young/market/panel.py", "funding/young/rates.parquet"),
         *("features/1D/just-written.parquet", "of-the-user/precious.parquet", "precious.txt"),
     }
-    assert column(shared, "SELECT status FROM backtest_jobs") == {"running", "completed"}
+    assert distinct(shared, "SELECT status FROM backtest_jobs") == {"running", "completed"}
     assert {kind: report.rows[kind] for kind in ("jobs", "portfolios")} == {
         "jobs": 1,
         "portfolios": 1,
@@ -252,7 +243,7 @@ def test_what_is_needed_is_never_touched_and_no_run_is_without_artifacts(
     for i, case in enumerate(cases):
         uri = f"runs/1D/{case.folder}"
         put(shared, f"{uri}/manifest.json")
-        execute(
+        execute_sql(
             shared,
             "UPDATE backtest_runs SET status = :status, artifact_uri = :uri, completed_at ="
             " CASE WHEN :status <> 'running' THEN CAST(:ended AS timestamptz) END"
@@ -264,7 +255,7 @@ def test_what_is_needed_is_never_touched_and_no_run_is_without_artifacts(
         )
         _hold(shared, case.held_by, i, uri)
     # Others of the asset and timeframe in the same directory are of the last refresh as well.
-    of_refresh = column(
+    of_refresh = distinct(
         shared,
         "SELECT r.run_id FROM backtest_runs r JOIN dataset_versions v"
         " ON (v.id, v.tf, v.uris[1]) = (r.id, r.tf, r.artifact_uri)",
@@ -278,16 +269,16 @@ def test_what_is_needed_is_never_touched_and_no_run_is_without_artifacts(
         or case.held_by not in ("", "refresh")
         or run_id(i) in of_refresh
     }
-    assert column(shared, "SELECT run_id FROM backtest_runs") == set(map(run_id, stay))
+    assert distinct(shared, "SELECT run_id FROM backtest_runs") == set(map(run_id, stay))
     folders = {f"runs/1D/{cases[i].folder}/manifest.json" for i in stay}
-    referred = column(shared, "SELECT unnest(uris) || '/manifest.json' FROM dataset_versions")
+    referred = distinct(shared, "SELECT unnest(uris) || '/manifest.json' FROM dataset_versions")
     assert {uri for uri in files(shared) if uri.startswith("runs")} == folders | referred
 
 
 def _hold(workspace: Workspace, by: str, i: int, uri: str) -> None:
     match by:
         case "pin":
-            execute(
+            execute_sql(
                 workspace,
                 "INSERT INTO run_pins (run_id, pinned_by) VALUES (:id, 'ann')",
                 id=run_id(i),
@@ -296,7 +287,7 @@ def _hold(workspace: Workspace, by: str, i: int, uri: str) -> None:
             add_job(workspace, "running", None, run_id(i))
         case "unit":
             add_job(workspace, "pending", None)
-            execute(
+            execute_sql(
                 workspace,
                 "INSERT INTO backtest_job_units (job_id, unit, run_ids, result, attempt)"
                 " SELECT job_id, :unit, ARRAY[CAST(:id AS uuid)], '{}', 1 FROM backtest_jobs"
@@ -307,7 +298,7 @@ def _hold(workspace: Workspace, by: str, i: int, uri: str) -> None:
         case "portfolio":
             add_portfolio(workspace, f"p{i}", 1, run_id(i))
         case "refresh":
-            execute(
+            execute_sql(
                 workspace,
                 "INSERT INTO dataset_versions (dataset, id, tf, version, input_version,"
                 " code_version, generation, n_rows, uris) SELECT 'backtests', id, tf, 'v', '', '',"
@@ -355,9 +346,9 @@ def _dying_at_removal(workspace: Workspace, n: int, after: bool) -> Workspace:
 
 def _state(workspace: Workspace) -> tuple[set[Any], set[str], set[Any]]:
     return (
-        column(workspace, "SELECT run_id FROM backtest_runs"),
+        distinct(workspace, "SELECT run_id FROM backtest_runs"),
         files(workspace),
-        column(workspace, "SELECT run_id FROM portfolio_runs"),
+        distinct(workspace, "SELECT run_id FROM portfolio_runs"),
     )
 
 
@@ -393,7 +384,7 @@ def test_killed_at_any_step_a_repeat_ends_as_if_undisturbed(shared: Workspace) -
 
 def _assert_visible_runs_are_whole(workspace: Workspace) -> None:
     there = files(workspace)
-    for uri in column(workspace, "SELECT artifact_uri FROM visible_runs"):
+    for uri in distinct(workspace, "SELECT artifact_uri FROM visible_runs"):
         assert f"{uri}/manifest.json" in there
 
 
@@ -406,7 +397,7 @@ def test_what_cannot_be_removed_keeps_its_rows_and_goes_the_next_time(shared: Wo
             super().remove(uri)
 
     _filled(shared)
-    rows = column(
+    rows = distinct(
         shared,
         "SELECT artifact_uri FROM backtest_runs WHERE completed_at < timestamptz '2025-08-01'",
     )
@@ -414,11 +405,11 @@ def test_what_cannot_be_removed_keeps_its_rows_and_goes_the_next_time(shared: Wo
     report = retained(replace(shared, artifacts=Refusing(shared.artifacts.root)))
     assert set(report.left) == refused
     assert (
-        column(shared, "SELECT artifact_uri FROM backtest_runs WHERE deleting_since IS NOT NULL")
+        distinct(shared, "SELECT artifact_uri FROM backtest_runs WHERE deleting_since IS NOT NULL")
         == refused
     )
     retained(shared)
-    assert not column(shared, "SELECT run_id FROM backtest_runs WHERE deleting_since IS NOT NULL")
+    assert not distinct(shared, "SELECT run_id FROM backtest_runs WHERE deleting_since IS NOT NULL")
     assert not any(uri.startswith(tuple(refused)) for uri in files(shared))
 
 
@@ -452,8 +443,8 @@ def test_days_are_above_0(shared: Workspace, days: float) -> None:
 def test_versions_go_when_nothing_was_made_from_them(shared: Workspace) -> None:
     clear(shared)
     fill(shared, 20)
-    used = column(shared, "SELECT value FROM backtest_runs, jsonb_each_text(dataset_version_ids)")
-    (partition,) = column(
+    used = distinct(shared, "SELECT value FROM backtest_runs, jsonb_each_text(dataset_version_ids)")
+    (partition,) = distinct(
         shared, "SELECT key FROM backtest_runs, jsonb_each_text(dataset_version_ids)"
     )
     since = {"v0": 200, "unused": 150, "v1": 120, "young": 30, "newest": 1}
@@ -463,7 +454,7 @@ def test_versions_go_when_nothing_was_made_from_them(shared: Workspace) -> None:
         uris = [f"features/1D/{other}.parquet" for other in list(since)[:2] if other != "unused"]
         uris.append(f"features/1D/{name}.parquet")
         put(shared, uris[-1])
-        execute(
+        execute_sql(
             shared,
             "INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation,"
             " n_rows, first_ts, last_ts, uris, current_since) SELECT 'features', id, :tf, :name,"
@@ -478,15 +469,15 @@ def test_versions_go_when_nothing_was_made_from_them(shared: Workspace) -> None:
     report = retained(shared, days=1000)
     assert report.rows["snapshots"] == 0
     # All that was replaced more than 90 days ago, and that no run needs.
-    execute(shared, "UPDATE backtest_runs SET completed_at = :at", at=NEWEST)
+    execute_sql(shared, "UPDATE backtest_runs SET completed_at = :at", at=NEWEST)
     report = retained(shared)
-    assert column(shared, "SELECT version FROM dataset_snapshots") == kept
+    assert distinct(shared, "SELECT version FROM dataset_snapshots") == kept
     stored = {uri for uri in files(shared) if uri.startswith("features")}
     assert stored == {f"features/1D/{name}.parquet" for name in kept}
-    execute(shared, "DELETE FROM backtest_runs")
+    execute_sql(shared, "DELETE FROM backtest_runs")
     retained(shared)
     # The file of v0 holds the first rows of the others too.
-    assert column(shared, "SELECT version FROM dataset_snapshots") == kept - {"v0"}
+    assert distinct(shared, "SELECT version FROM dataset_snapshots") == kept - {"v0"}
     assert {uri for uri in files(shared) if uri.startswith("features")} == stored
 
 
@@ -503,10 +494,10 @@ def test_runs_are_deleted_by_name_unless_they_have_to_stay(shared: Workspace) ->
         delete_runs(shared, [run_id(2), uuid.uuid4()])
     assert len(list_runs(shared).rows) == 6
     assert delete_runs(shared, [run_id(i) for i in (2, 3, 4, 5)]) == 4
-    assert column(shared, "SELECT run_id FROM backtest_runs") == {run_id(0), run_id(1)}
+    assert distinct(shared, "SELECT run_id FROM backtest_runs") == {run_id(0), run_id(1)}
     assert {uri for uri in files(shared) if uri.startswith("runs")} == {
         f"{uri}/{name}"
-        for uri in column(shared, "SELECT artifact_uri FROM backtest_runs")
+        for uri in distinct(shared, "SELECT artifact_uri FROM backtest_runs")
         for name in ("manifest.json", "equity.parquet")
     }
 
@@ -538,9 +529,11 @@ class PausingStore(ArtifactStore):
 def _old_runs(workspace: Workspace) -> set[uuid.UUID]:
     """Real runs that retention may have, as of a partition that has to be computed again."""
     refresh(workspace, MARKET, PARTITIONS[:1])
-    execute(workspace, "UPDATE backtest_runs SET completed_at = completed_at - interval '1 year'")
-    execute(workspace, "DELETE FROM dataset_versions WHERE dataset = 'backtests'")
-    return column(workspace, "SELECT run_id FROM backtest_runs")
+    execute_sql(
+        workspace, "UPDATE backtest_runs SET completed_at = completed_at - interval '1 year'"
+    )
+    execute_sql(workspace, "DELETE FROM dataset_versions WHERE dataset = 'backtests'")
+    return distinct(workspace, "SELECT run_id FROM backtest_runs")
 
 
 @pytest.mark.parametrize("first", ["remove", "publish"])
@@ -577,8 +570,10 @@ def test_who_publishes_a_run_that_is_being_deleted_has_it_whole(
 
 def test_runs_of_the_last_refresh_stay_however_old(workspace: Workspace) -> None:
     refresh(workspace, MARKET, PARTITIONS[:1])
-    execute(workspace, "UPDATE backtest_runs SET completed_at = completed_at - interval '1 year'")
-    before = column(workspace, "SELECT run_id FROM backtest_runs"), files(workspace)
+    execute_sql(
+        workspace, "UPDATE backtest_runs SET completed_at = completed_at - interval '1 year'"
+    )
+    before = distinct(workspace, "SELECT run_id FROM backtest_runs"), files(workspace)
     report = retain(workspace, days=DAYS)
-    assert (column(workspace, "SELECT run_id FROM backtest_runs"), files(workspace)) == before
+    assert (distinct(workspace, "SELECT run_id FROM backtest_runs"), files(workspace)) == before
     assert not any(report.rows.values())

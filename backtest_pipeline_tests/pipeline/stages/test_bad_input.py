@@ -32,6 +32,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import outcome, refresh
+from backtest_pipeline_tests.sql import column, scalar
 
 Frame = pd.DataFrame
 Damage = Callable[[Any], Any]
@@ -251,11 +252,6 @@ def quality(store: Workspace, asset: str) -> dict[str, int]:
         return {row.reason: row.n_rows for row in found}
 
 
-def scalar(store: Workspace, query: str, asset: str) -> Any:
-    with store.database.begin() as connection:
-        return connection.scalar(sa.text(query), {"asset": asset})
-
-
 BARS = "SELECT count(*) FROM cmc_features JOIN dim_assets USING (id) WHERE symbol = :asset"
 RUNS = "SELECT count(*) FROM backtest_runs WHERE symbol = :asset AND status = 'completed'"
 ODD_METRICS = """
@@ -281,22 +277,24 @@ def test_each_kind_of_bad_input_meets_its_policy(
         with pytest.raises(BarsError) as refusal:
             refresh(store, FileBars(path), partitions)
         assert bad.refused in str(refusal.value)
-        assert scalar(store, "SELECT count(*) FROM dim_assets WHERE symbol = :asset", good) == 0
+        assert (
+            scalar(store, "SELECT count(*) FROM dim_assets WHERE symbol = :asset", asset=good) == 0
+        )
         return
     reports = refresh(store, FileBars(path), partitions)
     assert quality(store, damaged) == bad.counts
-    assert scalar(store, BARS, damaged) == bad.bars
-    assert scalar(store, BARS, good) == N
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, BARS, asset=damaged) == bad.bars
+    assert scalar(store, BARS, asset=good) == N
+    assert scalar(store, RUNS, asset=good) == 6
     if bad.bars:
-        assert scalar(store, RUNS, damaged) == 6
+        assert scalar(store, RUNS, asset=damaged) == 6
     else:
         status, why = outcome(reports["bars"], partitions[0])
         assert status == "empty"
         assert f"no complete 1D bar in bars of 1D from files:bars.parquet: {N} 1D rows" in why
     for asset in (damaged, good):
-        assert scalar(store, ODD_METRICS, asset) == 0
-        assert scalar(store, ODD_FEATURES, asset) == 0
+        assert scalar(store, ODD_METRICS, asset=asset) == 0
+        assert scalar(store, ODD_FEATURES, asset=asset) == 0
 
 
 def test_what_is_wrong_with_one_asset_does_not_change_its_neighbour(
@@ -315,7 +313,7 @@ def test_rows_in_are_rows_out_and_rows_skipped(store: Workspace, tmp_path: Path)
         refresh(store, FileBars(path), [Partition(damaged, "1D"), Partition(good, "1D")])
         kept = {"gap", "unsorted", "zero_volume", "missing_volume"}
         skipped = sum(n for r, n in quality(store, damaged).items() if r not in kept)
-        assert given_rows == scalar(store, BARS, damaged) + skipped
+        assert given_rows == scalar(store, BARS, asset=damaged) + skipped
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 15])
@@ -325,16 +323,16 @@ def test_few_bars_are_stored_and_what_cannot_be_computed_of_them_is_said(
     path, damaged, good = file_of(Bad(lambda b: b[:n]), tmp_path)
     partition = Partition(damaged, "1D")
     reports = refresh(store, FileBars(path), [partition, Partition(good, "1D")])
-    assert scalar(store, BARS, damaged) == n
-    assert scalar(store, RUNS, damaged) == (6 if n > 1 else 0)
-    assert scalar(store, ODD_METRICS, damaged) == 0
-    why = scalar(
+    assert scalar(store, BARS, asset=damaged) == n
+    assert scalar(store, RUNS, asset=damaged) == (6 if n > 1 else 0)
+    assert scalar(store, ODD_METRICS, asset=damaged) == 0
+    why = column(
         store,
         "SELECT reason FROM data_quality JOIN dim_assets USING (id)"
         " WHERE symbol = :asset AND dataset = 'backtests'",
-        damaged,
+        asset=damaged,
     )
-    assert why == ("too_few_bars" if n == 1 else None)
+    assert why == (["too_few_bars"] if n == 1 else [])
     assert outcome(reports["backtests"], partition)[0] == ("empty" if n == 1 else "stored")
 
 
@@ -347,7 +345,7 @@ def test_a_timeframe_that_is_longer_than_the_history_is_an_empty_partition(
     status, why = outcome(reports["bars"], partitions[0])
     assert (status, quality(store, damaged)) == ("empty", {"no_complete_bar": 1})
     assert "no complete 1Y_CAL bar in bars of 1D" in why
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, RUNS, asset=good) == 6
 
 
 def test_a_file_with_a_header_alone_is_refused(store: Workspace, tmp_path: Path) -> None:
@@ -365,9 +363,9 @@ def test_a_symbol_that_cannot_be_a_key_is_refused_and_others_can_be_refreshed(
     path, _, good = file_of(Bad(lambda b: b.assign(symbol=symbol)), tmp_path)
     with pytest.raises(InvalidInput, match="cannot be a partition key: use 1 to 32 letters"):
         refresh(store, FileBars(path), [Partition(symbol, "1D"), Partition(good, "1D")])
-    assert scalar(store, RUNS, good) == 0
+    assert scalar(store, RUNS, asset=good) == 0
     refresh(store, FileBars(path), [Partition(good, "1D")])
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, RUNS, asset=good) == 6
 
 
 def test_unknown_assets_and_timeframes_are_named_with_the_nearest(
@@ -388,7 +386,7 @@ def test_what_is_undefined_is_null_in_json(store: Workspace, tmp_path: Path) -> 
         store,
         "SELECT jsonb_agg(feature_snapshot)::text FROM signals JOIN dim_assets USING (id)"
         " WHERE symbol = :asset",
-        damaged,
+        asset=damaged,
     )
 
     def refuse(constant: str) -> None:
@@ -418,12 +416,12 @@ def test_the_coins_of_a_reused_ticker_are_computed_each_alone(
     assert quality(store, luna) == {"ticker_reused": FEWEST_BARS}
     assert quality(store, f"{luna}.2") == {"later_coin": FEWEST_BARS}
     for asset, n in ((luna, N - FEWEST_BARS), (f"{luna}.2", FEWEST_BARS)):
-        assert (scalar(store, BARS, asset), scalar(store, RUNS, asset)) == (n, 6)
+        assert (scalar(store, BARS, asset=asset), scalar(store, RUNS, asset=asset)) == (n, 6)
         biggest = scalar(
             store,
             "SELECT max(abs(ret_arith)) FROM cmc_features JOIN dim_assets USING (id)"
             " WHERE symbol = :asset",
-            asset,
+            asset=asset,
         )
         assert biggest < 1
     traits = scalar(
@@ -431,7 +429,7 @@ def test_the_coins_of_a_reused_ticker_are_computed_each_alone(
         "SELECT string_agg(a.symbol || ' ' || trait || ' ' || related, ', ' ORDER BY a.symbol)"
         " FROM asset_identity JOIN dim_assets a USING (id) WHERE starts_with(symbol, :asset)"
         " AND trait <> 'ended'",
-        luna,
+        asset=luna,
     )
     assert traits == f"{luna} ticker_reused {luna}.2, {luna}.2 later_coin {luna}"
     alone = SourceReader(source, [f"{luna}.2"]).resampled("1D", [f"{luna}.2"])
@@ -496,5 +494,5 @@ def test_no_frame_gives_a_foreign_error_or_an_undefined_number(
     for report in reports.values():
         assert not report.failed
     for asset in {p.asset for p in present}:
-        assert scalar(store, ODD_METRICS, asset) == 0
-        assert scalar(store, ODD_FEATURES, asset) == 0
+        assert scalar(store, ODD_METRICS, asset=asset) == 0
+        assert scalar(store, ODD_FEATURES, asset=asset) == 0
