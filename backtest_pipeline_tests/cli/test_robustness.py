@@ -22,12 +22,6 @@ YEARS = ("--start", "2023-01-01", "--end", "2025-01-01", "--draws", "50")
         (("--draws", "0"), "draws must be greater than or equal to 1, not 0"),
         (("--draws", "100000"), "draws must be less than or equal to 10000, not 100000"),
         (("--seed", "-1"), "seed must be greater than or equal to 0, not -1"),
-        (("--sizing", "fixed:fraction=0"), "fraction must be above 0"),
-        (("--direction", "shrt"), "unknown direction 'shrt'; did you mean short?"),
-        (("--start", "2024-13-01"), "--start '2024-13-01' is not a day"),
-        (("--signal", "ema_9_12"), "unknown strategy or preset 'ema_9_12'; did you mean ema_9_21"),
-        (("--asset", "S-ALHPA"), "unknown asset 'S-ALHPA'; did you mean S-ALPHA"),
-        (("--tf", "1DD"), "unknown timeframe '1DD'; did you mean 1D"),
     ],
 )
 def test_arguments_that_make_no_sense_leave_nothing_behind(

@@ -70,8 +70,6 @@ def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
         (("--fats", "5"), "did you mean fast"),
         (("--fast", "50", "--slow", "5"), "makes sense"),
         (("--fast", "2.5"), "fast"),
-        (("--signal", "ema_9_12"), "did you mean ema_9_21"),
-        (("--asset", "S-ALHPA"), "did you mean S-ALPHA"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_stores_no_fold(
