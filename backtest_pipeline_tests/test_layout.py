@@ -58,3 +58,29 @@ def test_tests_lie_where_the_tested_lies() -> None:
     apart = {"bench", "chaos", "docs", "e2e", "ops"}
     found = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
     assert found - folders - apart == set()
+
+
+def test_only_tests_of_the_benches_import_them() -> None:
+    found = {
+        path.relative_to(TESTS).as_posix()
+        for path in TESTS.rglob("*.py")
+        if "bench" in {name.partition(".")[0] for name in _imported(path)}
+    }
+    assert {Path(name).parts[0] for name in found} == {"bench"}
+
+
+def test_no_test_takes_from_another_tests_file() -> None:
+    found = {
+        path.relative_to(TESTS).as_posix(): name
+        for path in TESTS.rglob("*.py")
+        for name in _imported(path)
+        if name.startswith(TESTS.name) and name.rpartition(".")[2].startswith("test_")
+    }
+    assert found == {}
+
+
+def _imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+    return plain | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}

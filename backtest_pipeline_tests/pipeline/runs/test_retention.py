@@ -29,8 +29,8 @@ from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
 from backtest_pipeline_tests.sql import distinct, execute_sql
+from backtest_pipeline_tests.stored_runs import NEWEST, fill_runs
 from backtest_pipeline_tests.waiting import LIMIT_S, Gate
-from bench.stored_runs import NEWEST, fill_runs
 
 DAYS = 90
 LONG_AGO = (NEWEST - timedelta(days=300)).timestamp()
