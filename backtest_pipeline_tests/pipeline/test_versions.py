@@ -21,7 +21,7 @@ from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.walking_process import MARKET, PARTITIONS, walk
 from backtest_pipeline_tests.sql import count, execute_sql
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[2]
 _BY = "backtest_pipeline_tests.pipeline.refreshing_code"
 
 
