@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.compiling import compile_once
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.workspace import Workspace
@@ -46,6 +47,12 @@ SETTINGS = (
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.register_profile("other", deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """No test waits for a compiler, nor do several processes for the same one."""
+    if not (hasattr(session.config, "workerinput") or session.config.option.collectonly):
+        compile_once()
 
 
 @pytest.fixture(scope="session")
