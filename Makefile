@@ -30,7 +30,7 @@ chaos: $(READY)  ## a hundred kills, restarts and cut connections; BACKTEST_CHAO
 	BACKTEST_CHAOS_SEED=$(BACKTEST_CHAOS_SEED) $(BIN)/python -m pytest -m chaos -s
 
 fuzz-api: $(READY)  ## hundreds of requests that nobody expects to each route of the service
-	BACKTEST_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest --hypothesis-profile=other backtest_pipeline_tests/service/test_fuzz.py
+	BACKTEST_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest --hypothesis-profile=other backtest_pipeline_tests/service/test_routes_fuzz.py
 
 fmt: $(READY)  ## the style put right
 	$(BIN)/ruff check --fix .

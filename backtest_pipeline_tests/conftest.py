@@ -14,8 +14,10 @@ import pytest
 from hypothesis import settings
 
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.compiling import compile_once
 
 if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline_tests.buckets import Server
     from backtest_pipeline_tests.other_schemas import OtherSchema
     from backtest_pipeline_tests.theirs import Theirs
@@ -45,6 +47,12 @@ SETTINGS = (
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.register_profile("other", deadline=None, print_blob=True)
 settings.load_profile("same")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """No test waits for a compiler, nor do several processes for the same one."""
+    if not (hasattr(session.config, "workerinput") or session.config.option.collectonly):
+        compile_once()
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +107,15 @@ def empty_database(template: Database) -> Iterator[Database]:
 def database(template: Database) -> Iterator[Database]:
     """A migrated database of its own."""
     yield from database_like(template, "backtest")
+
+
+@pytest.fixture
+def workspace(database: Database, tmp_path: Path) -> Workspace:
+    """An empty store: that database, and a folder for artifacts."""
+    from backtest_pipeline.pipeline.workspace import Workspace
+    from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+
+    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
 
 
 @pytest.fixture(params=["older", "newer"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.sql import execute_sql
 
 _OLDER = """
     CREATE TABLE schema_migrations (
@@ -62,8 +63,7 @@ class OtherSchema:
 def older_store(database: Database) -> OtherSchema:
     """An empty database as a release from before the baseline leaves it: the record of its files,
     and some tables as they were."""
-    with database.begin() as connection:
-        connection.execute(sa.text(_OLDER))
+    execute_sql(database, _OLDER)
     return OtherSchema(
         database,
         f"{database.where}: the store has an older schema that this release cannot migrate; "
@@ -74,8 +74,7 @@ def older_store(database: Database) -> OtherSchema:
 
 def newer_store(database: Database) -> OtherSchema:
     """A migrated store to which a later release has applied a migration of its own."""
-    with database.begin() as connection:
-        connection.execute(sa.text(_NEWER))
+    execute_sql(database, _NEWER)
     return OtherSchema(
         database,
         f"{database.where}: the store was migrated by a newer release "

@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 from backtest_pipeline.storage.external.probe import FeatureTable, probe
 from backtest_pipeline.storage.postgres.database import FEATURES_DSN, connect_database
-from bench.external_table import grant_reading, make_external_table
+from backtest_pipeline_tests.external_table import grant_reading, make_external_table
 
 FILTERS = "alignment_source=multi_tf,venue_id=1"
 

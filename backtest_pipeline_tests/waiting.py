@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from backtest_pipeline.sources.base import AssetInfo
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.dimensions import register_assets
+from backtest_pipeline_tests.sql import execute_sql
 
 LIMIT_S = 300
 
@@ -79,5 +80,4 @@ def gate_after(database: Database, table: str, n: int) -> Iterator[Gate]:
     with database.begin() as holder:
         holder.execute(sa.text(f"SELECT pg_advisory_xact_lock({lock})"))
         yield Gate(database)
-    with database.begin() as connection:
-        connection.execute(sa.text("DROP FUNCTION wait_at_gate CASCADE"))
+    execute_sql(database, "DROP FUNCTION wait_at_gate CASCADE")

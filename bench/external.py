@@ -16,8 +16,8 @@ from backtest_pipeline.storage.external.rows import read_panel
 from backtest_pipeline.storage.external.watermarks import current_watermarks
 from backtest_pipeline.storage.postgres.database import open_database
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.external_table import ALIGNMENT, VENUE, make_external_table
 from bench.clock import Clock, Seconds
-from bench.external_table import ALIGNMENT, VENUE, make_external_table
 from bench.harness import Report, Table, interleaved, median
 from bench.store import fresh_store
 

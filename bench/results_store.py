@@ -14,9 +14,9 @@ from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.storage.postgres.pages import cursor_of
 from backtest_pipeline.storage.run_tables.run_search import RunFilter
+from backtest_pipeline_tests.stored_runs import NEWEST, fill_runs
 from bench.harness import Report, Table
 from bench.store import fresh_store
-from bench.stored_runs import NEWEST, fill_runs
 
 _SINCE, _UNTIL = date(2025, 9, 1), date(2025, 9, 8)
 FILTERS = {

@@ -12,9 +12,9 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, undisturbed
 from backtest_pipeline_tests.conftest import database_like
-from backtest_pipeline_tests.pipeline.conftest import fresh_store, workspace
+from backtest_pipeline_tests.pipeline.conftest import fresh_store
 
-__all__ = ["fresh_store", "judge", "workspace"]
+__all__ = ["fresh_store", "judge"]
 
 
 @pytest.fixture(scope="session")

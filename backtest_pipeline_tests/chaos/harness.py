@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 from pandas.util import hash_pandas_object
 
 from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
@@ -33,6 +32,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
 )
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
+from backtest_pipeline_tests.sql import distinct
 
 OTHER_MARKET = StaticSource({"1D": daily_panel(dict.fromkeys("ABCDEF", 250), seed=12)})
 MARKETS = (MARKET, OTHER_MARKET)
@@ -147,8 +147,7 @@ def referenced(workspace: Workspace) -> set[str]:
         UNION SELECT code_archive FROM backtest_runs WHERE code_archive IS NOT NULL
         UNION SELECT unnest(uris) FROM dataset_versions
         UNION SELECT unnest(uris) FROM dataset_snapshots"""
-    with workspace.database.begin() as connection:
-        return set(connection.execute(sa.text(query)).scalars())
+    return distinct(workspace, query)
 
 
 def lost_files(workspace: Workspace) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline_tests.chaos.harness import (
@@ -17,6 +16,7 @@ from backtest_pipeline_tests.chaos.harness import (
 from backtest_pipeline_tests.chaos.naive import naively_refreshing
 from backtest_pipeline_tests.pipeline.markets import contents, refresh
 from backtest_pipeline_tests.pipeline.processes import PARTITIONS
+from backtest_pipeline_tests.sql import count
 
 
 @pytest.mark.parametrize("about", ["rows", "files"])
@@ -42,6 +42,5 @@ def _is_half_way(workspace: Workspace, about: str) -> bool:
     """Whether the naive publisher has taken something away, or left a file without its row."""
     if about == "files":
         return bool(unnamed_files(workspace.artifacts))
-    with workspace.database.begin() as connection:
-        runs = connection.scalar(sa.text("SELECT count(*) FROM backtest_runs WHERE is_current"))
+    runs = count(workspace, "backtest_runs WHERE is_current")
     return (runs or 0) < 6 * len(PARTITIONS)

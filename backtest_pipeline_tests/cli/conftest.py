@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -26,6 +28,11 @@ class Answer:
     code: int
     out: str
     err: str
+
+    @property
+    def json(self) -> Any:
+        """What was printed as JSON, which knows no NaN."""
+        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
     @property
     def message(self) -> str:
@@ -52,6 +59,12 @@ class CommandLine:
             code = int(leave.code or 0)
         captured = self.capsys.readouterr()
         return Answer(code, captured.out, captured.err)
+
+    def json(self, *arguments: str | Path) -> Any:
+        """What a command that succeeds prints with `--json`."""
+        answer = self(*arguments, "--json")
+        assert answer.code == 0, answer.err
+        return answer.json
 
     def stored(self) -> dict[str, str]:
         """A hash of the rows of each table."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +37,10 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinance]:
 def test_pulled_bars_are_listed_and_verified(cli: CommandLine, exchange: FakeBinance) -> None:
     pulled = cli("bars", "pull", "BTCUSDT", "ETHUSDT", "--json")
     assert pulled.code == 0, pulled.err
-    assert [row["fetched"] for row in json.loads(pulled.out)["series"]] == [119, 98]
+    assert [row["fetched"] for row in pulled.json["series"]] == [119, 98]
     assert "BTCUSDT 1D: 1 of 1 done" in pulled.err
 
-    listed = json.loads(cli("bars", "list", "--json").out)
+    listed = cli.json("bars", "list")
     assert listed["folder"] == str(cli.folder / "home" / "cache" / "bars")
     assert [(row["symbol"], row["bars"], row["holes"]) for row in listed["series"]] == [
         ("BTCUSDT", 119, 0),
@@ -57,7 +56,7 @@ def test_pulled_bars_are_listed_and_verified(cli: CommandLine, exchange: FakeBin
     damaged = cli("bars", "verify")
     assert damaged.code == 1
     assert "1 cached files are damaged and were renamed to *.damaged" in damaged.message
-    assert json.loads(cli("bars", "pull", "BTCUSDT", "--json").out)["series"][0]["fetched"] == 119
+    assert cli.json("bars", "pull", "BTCUSDT")["series"][0]["fetched"] == 119
     assert cli("bars", "verify").code == 0
 
 
@@ -70,7 +69,7 @@ def test_bars_that_the_exchange_has_revised_are_found_and_taken(
     exchange.bars = {**exchange.bars, ("BTCUSDT", "1d"): revised}
     found = cli("bars", "verify", "BTCUSDT", "--source", "--json")
     assert found.code == 1
-    assert json.loads(found.out)["series"][0]["changed"] == 1
+    assert found.json["series"][0]["changed"] == 1
     assert "`backtest-pipeline bars pull SYMBOL --again` replaces them" in found.message
     assert cli("bars", "pull", "BTCUSDT", "--again").code == 0
     assert cli("bars", "verify", "BTCUSDT", "--source").code == 0
@@ -79,7 +78,7 @@ def test_bars_that_the_exchange_has_revised_are_found_and_taken(
 def test_a_window_is_pulled_and_no_more(cli: CommandLine, exchange: FakeBinance) -> None:
     days = [time.strftime("%Y-%m-%d", time.gmtime(NOW_MS / 1000 - n * 86_400)) for n in (30, 20)]
     pulled = cli("bars", "pull", "BTCUSDT", "--start", days[0], "--end", days[1], "--json")
-    (row,) = json.loads(pulled.out)["series"]
+    (row,) = pulled.json["series"]
     assert (row["from"], row["until"], row["bars"]) == (f"{days[0]} 00:00", f"{days[1]} 00:00", 10)
 
 
@@ -90,13 +89,13 @@ def test_an_imported_file_keeps_its_holes_unknown_and_never_replaces_what_is_kep
     file = write(bars.drop(index=[20, 21]), tmp_path / "aaa.csv")
     imported = cli("bars", "import", file, "--json")
     assert imported.code == 0, imported.err
-    (row,) = json.loads(imported.out)["series"]
+    (row,) = imported.json["series"]
     assert (row["bars"], row["added"], row["holes"], row["unknown"]) == (58, 58, 0, 2)
 
     other = write(bars.assign(close=100.5), tmp_path / "other.csv")
     again = cli("bars", "import", other)
     assert "AAAUSDT 1D of binance: 58 bars differ from the cached ones" in again.out
-    (row,) = json.loads(cli("bars", "list", "--json").out)["series"]
+    (row,) = cli.json("bars", "list")["series"]
     assert (row["bars"], row["unknown"]) == (60, 0)
     assert "differ from" not in cli("bars", "import", file).out
 
@@ -160,7 +159,7 @@ def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_with
 
     first = cli(*refresh, "--assets", "BTCUSDT,ETHUSDT", "--json")
     assert first.code == 0, first.err
-    found = json.loads(first.out)
+    found = first.json
     assert {run["asset"] for run in found["runs"]} == {"BTCUSDT", "ETHUSDT"}
     assert found["rows_by_reason"] == [{"reason": "gap", "rows": 1, "assets": 1}]
 
@@ -170,7 +169,7 @@ def test_a_refresh_and_a_run_take_bars_from_the_exchange_and_from_the_cache_with
     offline = cli(*refresh, "--json")
     assert offline.code == 0, offline.err
     since = time.strftime("%Y-%m-%dT23:59:59.999000+00:00", time.gmtime(NOW_MS / 1000))
-    again = json.loads(offline.out)
+    again = offline.json
     assert again["runs"] == found["runs"]
     assert {"reason": "not_fetched", "rows": 4, "assets": 2} in again["rows_by_reason"]
     assert again["not_fetched_since"] == {"BTCUSDT": since, "ETHUSDT": since}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from backtest_pipeline.market.errors import UnknownName
@@ -32,14 +30,14 @@ def test_a_refresh_and_a_run_use_the_table_and_leave_it_as_it_is(
     before = theirs.content()
     answer = external("refresh", "--timeframes", "1D,1W", "--json")
     assert answer.code == 0, answer.err
-    found = json.loads(answer.out)
+    found = answer.json
     assert {run["asset"] for run in found["runs"]} == {"COIN1", "COIN2", "COIN3"}
     assert len(found["runs"]) == 36
     assert found["rows_by_reason"] == [{"reason": "nan_price", "rows": 2, "assets": 1}]
 
     answer = external("run", "--signal", "rsi_14_30_70", "--asset", "COIN1", "--json")
     assert answer.code == 0, answer.err
-    run = json.loads(answer.out)
+    run = answer.json
     assert run["n_bars"] == 298
     assert run["rows_by_reason"] == {"nan_price": 2}
     stored = {(r["signal"], r["asset"], r["timeframe"]): r["run_id"] for r in found["runs"]}

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.sql import count, execute_sql
 
 GATES = [{"name": "trades", "metric": "trade_count", "at_least": 5}]
 FEW = ("negative-controls", "--searches", "40", "--bars", "400")
-
-
-def as_json(cli: CommandLine, *arguments: str) -> dict[str, Any]:
-    answer = cli(*arguments, "--json")
-    assert answer.code == 0, answer.err
-    return json.loads(answer.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
 
 def refreshed(cli: CommandLine) -> None:
@@ -34,7 +27,7 @@ def test_the_board_and_the_controls_are_printed_after_one_refresh(
     assert answer.code == 0, answer.err
     assert "Leaderboard by deflated Sharpe ratio" in answer.out
     assert "pass every gate of 'default'" in answer.out
-    found = as_json(cli, "leaderboard", "--scheme", "balanced", "--tf", "1D", "--limit", "4")
+    found = cli.json("leaderboard", "--scheme", "balanced", "--tf", "1D", "--limit", "4")
     assert [row["timeframe"] for row in found["runs"]] == ["1D"] * 4
     scores = [row["balanced"] for row in found["runs"]]
     assert scores == sorted(scores, reverse=True)
@@ -92,8 +85,7 @@ def test_files_that_hold_no_gates_are_refused(
     answer = cli("register-gates", "mine", file)
     assert answer.code == 1
     assert message in answer.message
-    with cli.database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM gate_sets")) == 1
+    assert count(cli, "gate_sets") == 1
 
 
 def controlled(cli: CommandLine) -> None:
@@ -101,11 +93,10 @@ def controlled(cli: CommandLine) -> None:
     answer = cli(*FEW)
     assert answer.code == 0, answer.err
     assert "False positives in markets without an edge" in answer.out
-    found = as_json(cli, *FEW)
+    found = cli.json(*FEW)
     assert [row["world"] for row in found["worlds"]] == ["random_walk", "shuffled_bars"]
     assert all(row["rate"] <= 0.05 < row["best_by_psr"] for row in found["worlds"])
-    with cli.database.begin() as connection:
-        connection.execute(sa.text("UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2"))
+    execute_sql(cli, "UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2")
     alarmed = cli(*FEW)
     assert alarmed.code == 1
     assert "more than 5% false positives" in alarmed.message

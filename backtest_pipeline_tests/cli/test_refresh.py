@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +37,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
 
     second = cli("refresh", "--timeframes", "1D,2D", "--bars", bars, "--json")
     assert second.code == 0, second.err
-    found = json.loads(second.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    found = second.json
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
         "not_fetched_since",
@@ -112,7 +111,7 @@ def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
     cli: CommandLine, bars: Path, tmp_path: Path
 ) -> None:
     refresh = ("refresh", "--assets", "AAA", "--timeframes", "1D", "--json", "--bars", bars)
-    first = json.loads(cli(*refresh).out)
+    first = cli(*refresh).json
     other = write(daily_bars(60), tmp_path / "other.csv")
     assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
-    assert json.loads(cli(*refresh).out)["runs"] == first["runs"]
+    assert cli(*refresh).json["runs"] == first["runs"]

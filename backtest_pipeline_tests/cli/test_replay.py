@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-import sqlalchemy as sa
 
 import backtest_pipeline
 from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def stored(cli: CommandLine, *arguments: str) -> str:
     answer = cli("run", "--signal", "ema_9_21", "--asset", "S-ALPHA", *arguments, "--json")
     assert answer.code == 0, answer.err
-    return json.loads(answer.out)["run_id"]
+    return answer.json["run_id"]
 
 
 def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
@@ -32,15 +30,14 @@ def test_runs_are_replayed_compared_and_set_apart(cli: CommandLine) -> None:
     assert "explains the whole difference between A and B" in explained.out
     assert "explained by config" in explained.out
 
-    with cli.database.begin() as connection:
-        connection.execute(sa.text("UPDATE backtest_trades SET fees = 0 WHERE trade_no = 2"))
+    execute_sql(cli, "UPDATE backtest_trades SET fees = 0 WHERE trade_no = 2")
     differs = cli("replay", dear, "--json")
     assert differs.code == 1
-    (found,) = json.loads(differs.out)["runs"]
+    (found,) = differs.json["runs"]
     assert (found["verdict"], found["quarantine"]) == ("differs", "set")
     assert "fees is 0.0 stored" in found["differences"][0]
 
-    as_json = json.loads(cli("explain-diff", plain, plain, "--json").out)
+    as_json = cli.json("explain-diff", plain, plain)
     assert as_json["movers"] == []
     assert as_json["remainder"] == []
     answer = backtest_pipeline.replay(plain, code="installed")

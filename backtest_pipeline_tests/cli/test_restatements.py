@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
@@ -26,9 +25,9 @@ def test_a_restated_close_is_listed_with_what_it_moved(cli: CommandLine, tmp_pat
     found = cli("restatements")
     assert "1 rewritten partitions compared, 1 of them restated, 6 runs compared" in found.out
     assert "2024-02-20" in found.out
-    (row,) = json.loads(cli("restatements", "--assets", "AAA", "--json").out)["restatements"]
+    (row,) = cli.json("restatements", "--assets", "AAA")["restatements"]
     assert row["timeframe"] == "1D"
     assert row["why"] == "other bars"
     assert row["most moved"] != 0
     assert row["signal"]
-    assert json.loads(cli("restatements", "--assets", "BBB", "--json").out)["restatements"] == []
+    assert cli.json("restatements", "--assets", "BBB")["restatements"] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ def runs(cli: CommandLine, tmp_path: Path) -> list[str]:
     """Ids of the runs of a refresh, those of AAA at 1D."""
     path = write(daily_bars(), tmp_path / "bars.csv")
     assert cli("refresh", "--timeframes", "1D", "--bars", path).code == 0
-    listed = json.loads(cli("runs", "list", "--asset", "AAA", "--json").out)["runs"]
+    listed = cli.json("runs", "list", "--asset", "AAA")["runs"]
     return [run["run_id"] for run in listed]
 
 
@@ -27,8 +26,8 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert len(runs) == 6
     one, two, three = (run[:8] for run in runs[:3])
 
-    page = json.loads(cli("runs", "list", "--limit", "4", "--json").out)
-    rest = json.loads(cli("runs", "list", "--after", page["next"], "--json").out)
+    page = cli.json("runs", "list", "--limit", "4")
+    rest = cli.json("runs", "list", "--after", page["next"])
     assert [r["run_id"] for r in (*page["runs"], *rest["runs"])][:6] == runs
     assert one in cli("runs", "list").out
     for none in (("--user", "nobody"), ("--until", "2001-01-01"), ("--status", "failed")):
@@ -39,7 +38,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
 
     shown = cli("runs", "show", one)
     assert f"on AAA|1D, run {runs[0]}: completed" in shown.out
-    assert json.loads(cli("runs", "show", one, "--json").out)["metrics"]["trade_count"] >= 0
+    assert cli.json("runs", "show", one)["metrics"]["trade_count"] >= 0
     assert cli("runs", "show", "ffffffff").message.startswith("unknown run 'ffffffff'")
 
     traded = {run["run_id"]: run["strategy"] for run in (*page["runs"], *rest["runs"])}
@@ -47,7 +46,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     compared = cli("runs", "compare", one, other)
     assert "strategy" in compared.out
     assert "Code and environment: differences" in compared.out  # two strategies
-    as_json = json.loads(cli("runs", "compare", one, other, "--json").out)
+    as_json = cli.json("runs", "compare", one, other)
     assert as_json["runs"] == [runs[0], other]
     assert "two or more runs" in cli("runs", "compare", one, one).message
 
@@ -82,9 +81,9 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert "deleted 1 run" in cli("runs", "delete", three, "--yes").out
     assert "nothing to delete" in cli("retention", "--dry-run", "--days", "101").out
     before = cli.stored()
-    rehearsed = json.loads(cli("retention", "--dry-run", "--json").out)
+    rehearsed = cli.json("retention", "--dry-run")
     assert cli.stored() == before
     assert rehearsed["rows"]["runs"] == 4
     assert "Rows deleted" in cli("retention").out
-    assert [r["run_id"] for r in json.loads(cli("runs", "list", "--json").out)["runs"]] == [runs[0]]
+    assert [r["run_id"] for r in cli.json("runs", "list")["runs"]] == [runs[0]]
     assert "days must be above 0" in cli("retention", "--days", "0").message

@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.sql import execute_sql
 
 CANARY = "SECRET-CANARY"
 
@@ -42,8 +43,7 @@ def test_a_database_that_cannot_be_reached(guarded: CommandLine, words: dict[str
 
 def test_a_refresh_that_fails_in_dagster(guarded: CommandLine) -> None:
     """A table is away: the statement fails in a run, which Dagster records with its causes."""
-    with guarded.database.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE signals RENAME TO hidden"))
+    execute_sql(guarded, "ALTER TABLE signals RENAME TO hidden")
     answer = guarded("refresh", "--assets", "S-ALPHA", "--timeframes", "1W")
     assert answer.code == 1
     assert CANARY not in answer.out + answer.err

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.external import watermark_sensor
 from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.defs.running import run_job
+from backtest_pipeline_tests.sql import count
 from backtest_pipeline_tests.theirs import FILTERS, Theirs
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TABLE = dg.AssetKey("cmc_features")
 KEYS = {f"ID-{i}|{tf}" for i in (1, 2, 3) for tf in ("1D", "1W")}
 
@@ -49,10 +49,7 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorRe
 
 
 def refresh(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    job = build_definitions().resolve_job_def("refresh")
-    return job.execute_in_process(
-        QUIET, instance=instance, tags=dict(request.tags), raise_on_error=False
-    )
+    return run_job(instance, "refresh", dict(request.tags))
 
 
 def parents_of(definitions: dg.Definitions) -> dict[str, set[str]]:
@@ -63,12 +60,7 @@ def parents_of(definitions: dg.Definitions) -> dict[str, set[str]]:
     }
 
 
-def count(database: Database, query: str) -> int:
-    with database.begin() as connection:
-        return int(connection.scalar(sa.text(query)) or 0)
-
-
-def rectangle(request: dg.RunRequest) -> tuple[str, str]:
+def corners(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags[RANGE_START], request.tags[RANGE_END]
 
 
@@ -108,7 +100,7 @@ def test_a_look_leads_to_backtests_and_the_next_one_to_nothing(
     assert set(instance.get_dynamic_partitions("asset")) == {"ID-1", "ID-2", "ID-3"}
     assert set(instance.get_materialized_partitions(TABLE)) == KEYS
     requests = first.run_requests or []
-    assert [rectangle(r) for r in requests] == [("ID-1|1D", "ID-3|1D"), ("ID-1|1W", "ID-3|1W")]
+    assert [corners(r) for r in requests] == [("ID-1|1D", "ID-3|1D"), ("ID-1|1W", "ID-3|1W")]
 
     for request in requests:
         run = refresh(instance, request)
@@ -116,8 +108,8 @@ def test_a_look_leads_to_backtests_and_the_next_one_to_nothing(
         checks = {c.asset_key.to_user_string(): c.passed for c in run.get_asset_check_evaluations()}
         assert checks == {"feature_snapshots": True, "signals": True, "backtests": True}
     assert set(instance.get_materialized_partitions(dg.AssetKey("backtests"))) >= KEYS
-    assert count(store, "SELECT count(*) FROM backtest_runs WHERE is_current") == 6 * 6
-    assert count(store, "SELECT count(*) FROM cmc_features") == 0
+    assert count(store, "backtest_runs WHERE is_current") == 6 * 6
+    assert count(store, "cmc_features") == 0
 
     second = tick(instance, first.cursor)
     assert not second.asset_events
@@ -151,7 +143,7 @@ def test_what_changes_is_told_with_its_version_and_refreshed_alone(
     ]
     assert len(set(versions)) == 2
     requests = second.run_requests or []
-    assert [rectangle(request) for request in requests] == [
+    assert [corners(request) for request in requests] == [
         ("ID-2|1D", "ID-2|1D"),
         ("ID-9|1D", "ID-9|1D"),
     ]
@@ -161,7 +153,7 @@ def test_what_changes_is_told_with_its_version_and_refreshed_alone(
     for request in requests:
         assert refresh(instance, request).success
     assert not tick(instance, second.cursor).run_requests
-    assert count(store, "SELECT count(*) FROM backtest_runs WHERE NOT is_current") == 6
+    assert count(store, "backtest_runs WHERE NOT is_current") == 6
 
 
 def test_nothing_is_asked_for_while_a_refresh_is_under_way(
@@ -188,4 +180,4 @@ def test_a_bad_partition_fails_the_run_and_its_neighbours_are_stored(
     kept = set(empty_instance.get_materialized_partitions(dg.AssetKey("feature_snapshots")))
     assert kept == KEYS - {"ID-2|1D"}
     (after,) = tick(empty_instance, first.cursor).run_requests or []
-    assert rectangle(after) == ("ID-2|1D", "ID-2|1D")
+    assert corners(after) == ("ID-2|1D", "ID-2|1D")

@@ -14,7 +14,7 @@ from backtest_pipeline.service.metrics_endpoint import Metrics
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.ops.queries import alerts
-from backtest_pipeline_tests.service.test_metrics_endpoint import Waiting
+from backtest_pipeline_tests.service.pools import Waiting
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 

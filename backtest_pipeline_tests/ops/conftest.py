@@ -25,7 +25,7 @@ from backtest_pipeline.storage.postgres.database import Database, connect_databa
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.ops.queries import ALERTS
 from backtest_pipeline_tests.ports import free_port
-from backtest_pipeline_tests.service.test_metrics_endpoint import Waiting
+from backtest_pipeline_tests.service.pools import Waiting
 from backtest_pipeline_tests.waiting import until
 
 

@@ -1,4 +1,4 @@
-"""Stores to refresh into."""
+"""More stores to refresh into."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import Contents, contents, refresh, whole
-
-
-@pytest.fixture
-def workspace(database: Database, tmp_path: Path) -> Workspace:
-    """An empty store."""
-    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
 
 
 @pytest.fixture

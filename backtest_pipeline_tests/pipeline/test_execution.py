@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import (
     BadRange,
@@ -36,6 +35,7 @@ from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.sql import count, execute_sql
 
 EMA = {"fast": 9, "slow": 21}
 WEEKLY = {"timeframe": "1W", "strategy": "ema"}
@@ -57,11 +57,6 @@ def portfolio_of(workspace: Workspace, *symbols: str, **changes: object) -> Port
 
 def settings():
     return load_settings(bars="")
-
-
-def count(workspace: Workspace, table: str) -> int:
-    with workspace.database.begin() as connection:
-        return connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
 
 
 def test_a_question_about_a_registered_signal_is_answered_by_the_run_of_the_refresh(
@@ -162,8 +157,7 @@ def test_a_run_that_others_took_the_place_of_takes_it_again_when_it_is_asked_for
     workspace: Workspace,
 ) -> None:
     found = run_of(workspace)
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("UPDATE backtest_runs SET is_current = FALSE"))
+    execute_sql(workspace, "UPDATE backtest_runs SET is_current = FALSE")
     assert run_of(workspace) == found
     assert count(workspace, "backtest_runs WHERE is_current") == 1
 

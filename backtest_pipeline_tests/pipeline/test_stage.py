@@ -30,6 +30,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
     whole,
 )
+from backtest_pipeline_tests.sql import execute_sql, scalar
 from backtest_pipeline_tests.storage.places import Folder, flip_a_bit_in
 
 A, B, C = (Partition(asset, "1D") for asset in "ABC")
@@ -147,13 +148,11 @@ def test_a_damaged_snapshot_fails_what_it_holds_and_a_rebuild_mends_it(
     source = small_market()
     refresh(workspace, source, [B])
     refresh(workspace, source, [A, C])
-    with workspace.database.begin() as connection:
-        uri = connection.scalar(
-            sa.text(
-                "SELECT uris[1] FROM dataset_versions JOIN dim_assets USING (id)"
-                " WHERE dataset = 'features' AND symbol = 'B'"
-            )
-        )
+    uri = scalar(
+        workspace,
+        "SELECT uris[1] FROM dataset_versions JOIN dim_assets USING (id)"
+        " WHERE dataset = 'features' AND symbol = 'B'",
+    )
     flip_a_bit_in(Folder(workspace.artifacts.root), str(uri))
     workspace = as_new_process(workspace)
     report = _backtests(workspace, A, B, C)
@@ -216,8 +215,7 @@ def test_a_timeframe_that_no_bars_fill_is_empty(workspace: Workspace) -> None:
 
 def test_without_bars_the_later_stages_say_what_to_refresh(workspace: Workspace) -> None:
     refresh(workspace, small_market(), [B])
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("INSERT INTO dim_assets (symbol) VALUES ('A')"))
+    execute_sql(workspace, "INSERT INTO dim_assets (symbol) VALUES ('A')")
     report = refresh_backtests(workspace, [A, B], SimulationConfig(), rebuild=True)
     assert outcome(report, A) == ("empty", "no signals are stored; refresh signals first")
     assert outcome(report, B)[0] == "stored"

@@ -29,7 +29,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import connect_database
-from backtest_pipeline_tests.pipeline.replay.test_explain import BARS, run
+from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, run
 store = Workspace(connect_database(sys.argv[1]), ArtifactStore(Path(sys.argv[2])))
 print(run(store, BARS, SimulationConfig())["run_id"])
 store.database.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,19 +25,11 @@ from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddlewar
 from backtest_pipeline.service.middleware import RequestMiddleware
 from backtest_pipeline.service.problem_handlers import install_problem_handlers
 from backtest_pipeline.service.settings import load_service_settings
-from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
-from backtest_pipeline.storage.postgres.database import Database, connect_database
+from backtest_pipeline.storage.postgres.database import connect_database
+from backtest_pipeline_tests.service.pools import Waiting
+from backtest_pipeline_tests.sql import execute_sql
 
 CANARY = "SECRET-CANARY"
-
-
-@dataclass
-class Waiting:
-    """A pool of two workers with three requests."""
-
-    size: int = 2
-    inside: int = 3
-    waiting: int = 1
 
 
 def served(workspace: Callable[[], Workspace]) -> TestClient:
@@ -58,11 +49,6 @@ def served(workspace: Callable[[], Workspace]) -> TestClient:
         return StreamingResponse(iter(["data: 1\n\n"]), media_type="text/event-stream")
 
     return TestClient(app, raise_server_exceptions=False)
-
-
-@pytest.fixture
-def workspace(database: Database, tmp_path: Path) -> Workspace:
-    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
 
 
 @pytest.fixture
@@ -172,8 +158,7 @@ def test_where_the_store_is_away_the_rest_is_told(caplog: pytest.LogCaptureFixtu
 def test_a_store_that_lacks_the_table_is_told_as_away(
     workspace: Workspace, client: TestClient
 ) -> None:
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DROP TABLE metric_counts"))
+    execute_sql(workspace, "DROP TABLE metric_counts")
     assert scraped(client)["backtest_store_up"] == 0
 
 

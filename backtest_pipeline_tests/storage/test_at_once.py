@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.leaderboard import gate_set, publish_controls
 from backtest_pipeline.storage.run_tables.walk_forward import store_folds
+from backtest_pipeline_tests.sql import scalar
 
 _BOUNDS = ("train_start", "train_end", "test_start", "test_end")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,10 +24,7 @@ _MORE = ("n_families", "n_run", "n_run_effective", "n_walk_forwards", "n_walk_fo
 
 
 def folds(database: Database) -> pa.Table:
-    with database.begin() as connection:
-        id_ = connection.scalar(
-            sa.text("INSERT INTO dim_assets (symbol) VALUES ('A') RETURNING id")
-        )
+    id_ = scalar(database, "INSERT INTO dim_assets (symbol) VALUES ('A') RETURNING id")
     row: dict[str, Any] = {
         "run_id": str(UUID(int=1)),
         "fold": 0,

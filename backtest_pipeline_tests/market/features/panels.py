@@ -49,3 +49,14 @@ def differing_columns(left: Panel, right: Panel) -> list[str]:
     """Names of the columns that are not the same bits."""
     assert left.columns.keys() == right.columns.keys()
     return [name for name in left.columns if left[name].tobytes() != right[name].tobytes()]
+
+
+def with_holes(bars: Panel, seed: int, share: float) -> Panel:
+    """The bars with some prices unknown."""
+    rng = np.random.default_rng(seed)
+    return bars.with_columns(
+        {
+            name: np.where(rng.random(len(bars)) < share, np.nan, bars[name])
+            for name in ("open", "high", "low", "close")
+        }
+    )

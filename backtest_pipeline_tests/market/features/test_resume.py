@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.features import build_features, resume_features
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline_tests.market.features.panels import differing_columns, head, random_bars
-from backtest_pipeline_tests.market.features.test_invariants import with_holes
+from backtest_pipeline_tests.market.features.panels import (
+    differing_columns,
+    head,
+    random_bars,
+    with_holes,
+)
 
 NOTHING = np.empty((0, 0, 2))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.audits.incremental import (
     Recomputed,
@@ -19,13 +18,13 @@ from backtest_pipeline_tests.pipeline.markets import (
     us,
     whole,
 )
+from backtest_pipeline_tests.sql import execute_sql
 
 ALL = len(PARTITIONS)
 
 
 def tamper(workspace: Workspace, statement: str) -> None:
-    with workspace.database.begin() as connection:
-        assert connection.execute(sa.text(statement)).rowcount
+    assert execute_sql(workspace, statement)
 
 
 def grown(workspace: Workspace) -> None:

@@ -39,7 +39,7 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy, signal_events
 from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, until, us, whole
-from backtest_pipeline_tests.strategies.test_real_data import REGISTERED
+from backtest_pipeline_tests.strategies.presets import REGISTERED
 
 SHIPPED = tuple(
     SignalRow(i, f"{strategy}_{i}", strategy, params)

@@ -11,6 +11,7 @@ from backtest_pipeline.pipeline.audits.restatements import watch_history
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.tables.restatements import stored_restatements
 from backtest_pipeline_tests.pipeline.markets import changed, refresh, until, whole
+from backtest_pipeline_tests.sql import execute_sql, scalar
 
 
 def _crash(panel: Panel) -> Panel:
@@ -86,8 +87,7 @@ def test_a_look_that_was_killed_between_its_steps_is_made_up_for(workspace: Work
     refresh(workspace, whole())
     refresh(workspace, changed(_crash))
     found = watch_history(workspace)
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DELETE FROM restatement_effects"))
+    execute_sql(workspace, "DELETE FROM restatement_effects")
     again = watch_history(workspace)
     assert (again.rewrites, again.effects) == (0, found.effects)
     assert again.most_moved == found.most_moved
@@ -96,36 +96,32 @@ def test_a_look_that_was_killed_between_its_steps_is_made_up_for(workspace: Work
 def test_features_that_were_changed_behind_its_back_are_taken_anew(workspace: Workspace) -> None:
     refresh(workspace, whole())
     assert watch_history(workspace).silent == ()
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text("""
+    execute_sql(
+        workspace,
+        """
                 UPDATE cmc_features SET rsi_14 = rsi_14 + 1 WHERE (id, tf, ts) IN (
                     SELECT id, tf, max(ts) FROM signals JOIN dim_assets a USING (id)
                     WHERE a.symbol = 'S-MU' AND tf = '1D' GROUP BY id, tf)
-            """)
-        )
+            """,
+    )
     assert watch_history(workspace).silent == (Partition("S-MU", "1D"),)
     assert watch_history(workspace).silent == ()  # it waits for the refresh
     assert refresh(workspace, whole())["features"].counts["stored"] == 1
     assert watch_history(workspace).silent == ()
-    with workspace.database.begin() as connection:
-        differing = connection.scalar(
-            sa.text(
-                "SELECT count(*) FROM signals s JOIN cmc_features f USING (id, ts, tf)"
-                " WHERE (s.feature_snapshot ->> 'rsi_14')::float8 IS DISTINCT FROM f.rsi_14"
-            )
-        )
+    differing = scalar(
+        workspace,
+        "SELECT count(*) FROM signals s JOIN cmc_features f USING (id, ts, tf)"
+        " WHERE (s.feature_snapshot ->> 'rsi_14')::float8 IS DISTINCT FROM f.rsi_14",
+    )
     assert differing == 0
 
 
 def test_a_feature_row_that_has_gone_is_found(workspace: Workspace) -> None:
     refresh(workspace, whole())
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text(
-                "DELETE FROM cmc_features WHERE (id, tf, ts) IN"
-                " (SELECT id, tf, ts FROM signals WHERE tf = '1W' LIMIT 1)"
-            )
-        )
+    execute_sql(
+        workspace,
+        "DELETE FROM cmc_features WHERE (id, tf, ts) IN"
+        " (SELECT id, tf, ts FROM signals WHERE tf = '1W' LIMIT 1)",
+    )
     (partition,) = watch_history(workspace).silent
     assert partition.timeframe == "1W"

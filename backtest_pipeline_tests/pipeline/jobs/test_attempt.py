@@ -35,6 +35,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.jobs import Claim, Job, read_job, request_cancel, unit_results
+from backtest_pipeline_tests.sql import count, distinct, execute_sql
 
 EMA = RunSpec(symbol="S-ALPHA", strategy="ema", params={"fast": 8, "slow": 30})
 WALK = WalkForwardSpec(symbol="S-ALPHA", strategy="ema")
@@ -74,16 +75,13 @@ def now(workspace: Workspace, job: Job) -> Job:
 
 
 def change(workspace: Workspace, job: Job, assignment: str) -> None:
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text(f"UPDATE backtest_jobs SET {assignment} WHERE job_id = :job"),
-            {"job": job.job_id},
-        )
+    execute_sql(
+        workspace, f"UPDATE backtest_jobs SET {assignment} WHERE job_id = :job", job=job.job_id
+    )
 
 
 def run_ids(workspace: Workspace) -> set[UUID]:
-    with workspace.database.begin() as connection:
-        return set(connection.execute(sa.text("SELECT run_id FROM backtest_runs")).scalars())
+    return distinct(workspace, "SELECT run_id FROM backtest_runs")
 
 
 def test_a_job_is_completed_when_every_unit_is_stored(workspace: Workspace) -> None:
@@ -270,8 +268,7 @@ def test_a_run_that_is_removed_before_its_unit_is_recorded_is_made_again(
     workspace: Workspace,
 ) -> None:
     (old,) = worked_run_ids(workspace, submitted(workspace, of("S-ALPHA")))
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DELETE FROM backtest_jobs"))
+    execute_sql(workspace, "DELETE FROM backtest_jobs")
     job = submitted(workspace, of("S-BETA", "S-ALPHA"))
 
     def capture(connection: sa.Connection) -> None:
@@ -342,8 +339,7 @@ def test_nonsense_is_refused_before_a_job_is_made_of_it(
 ) -> None:
     with pytest.raises(error):
         submitted(workspace, question)
-    with workspace.database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM backtest_jobs")) == 0
+    assert count(workspace, "backtest_jobs") == 0
 
 
 def request_cancel_of(workspace: Workspace, job: Job) -> Job:

@@ -13,7 +13,6 @@ from threading import Event
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import (
     BacktestError,
@@ -44,16 +43,10 @@ from backtest_pipeline.sources.binance.client import BinanceClient
 from backtest_pipeline.sources.binance.source import BinanceBars
 from backtest_pipeline.sources.cache import BarCache
 from backtest_pipeline.sources.choose import exchange_of
-from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
-from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.counts import read_counts
 from backtest_pipeline_tests.sources.fake_binance import FakeBinance, generated
-
-
-@pytest.fixture
-def workspace(database: Database, tmp_path: Path) -> Workspace:
-    return Workspace(database, ArtifactStore(tmp_path / "artifacts"))
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def _numbers(workspace: Workspace, name: str = "") -> dict[str, float]:
@@ -150,11 +143,9 @@ def test_an_interrupt_is_not_counted(workspace: Workspace) -> None:
 @pytest.fixture
 def refusing(workspace: Workspace) -> Iterator[None]:
     """The table is away until the block ends, as after a backup that lacks it."""
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE metric_counts RENAME TO hidden"))
+    execute_sql(workspace, "ALTER TABLE metric_counts RENAME TO hidden")
     yield
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DROP TABLE IF EXISTS hidden"))
+    execute_sql(workspace, "DROP TABLE IF EXISTS hidden")
 
 
 def test_a_count_that_fails_leaves_the_work_done_is_logged_and_comes_with_the_next(
@@ -165,8 +156,7 @@ def test_a_count_that_fails_leaves_the_work_done_is_logged_and_comes_with_the_ne
     (logged,) = caplog.records
     assert "hidden" not in logged.getMessage()
     assert "metric_counts" in logged.getMessage()
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE hidden RENAME TO metric_counts"))
+    execute_sql(workspace, "ALTER TABLE hidden RENAME TO metric_counts")
     with counted(workspace, "optimize") as tally:
         tally.combinations = 5
     found = _numbers(workspace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
+from backtest_pipeline_tests.sql import count, execute_sql
 
 SOUND = dict.fromkeys(
     (
@@ -35,16 +35,6 @@ SOUND = dict.fromkeys(
     0,
 )
 GATES = [{"name": "trades", "metric": "trade_count", "at_least": 5}]
-
-
-def execute(workspace: Workspace, statement: str) -> None:
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text(statement))
-
-
-def count(workspace: Workspace, query: str) -> Any:
-    with workspace.database.begin() as connection:
-        return connection.scalar(sa.text(query))
 
 
 def test_every_current_run_is_on_the_board_once(workspace: Workspace) -> None:
@@ -60,7 +50,7 @@ def test_every_current_run_is_on_the_board_once(workspace: Workspace) -> None:
     assert dsr == sorted(dsr, reverse=True)
     sharpe = [row["sharpe"] for row in ranked]
     assert sharpe != sorted(sharpe, reverse=True)
-    assert len(board.rows) == count(workspace, "SELECT count(*) FROM backtest_runs")
+    assert len(board.rows) == count(workspace, "backtest_runs")
     for row in board.rows:
         assert (row["rank"] is None) == (row["unranked"] is not None)
         if row["rank"] is None:
@@ -85,7 +75,7 @@ def test_a_board_of_the_same_runs_is_kept(workspace: Workspace) -> None:
     more = publish_leaderboard(workspace)
     assert more.about["board_id"] != first.about["board_id"]
     assert leaderboard_faults(workspace) == SOUND
-    assert count(workspace, "SELECT count(*) FROM leaderboards") == 2
+    assert count(workspace, "leaderboards") == 2
 
 
 def test_a_run_by_hand_is_a_trial_without_a_rank(workspace: Workspace) -> None:
@@ -179,15 +169,15 @@ def test_gates_judge_what_was_first_tried_after_them(workspace: Workspace) -> No
 def test_a_board_that_was_tampered_with_is_noticed(workspace: Workspace) -> None:
     refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
     publish_leaderboard(workspace)
-    execute(workspace, "UPDATE leaderboard SET rank = 99 WHERE rank = 2")
+    execute_sql(workspace, "UPDATE leaderboard SET rank = 99 WHERE rank = 2")
     assert leaderboard_faults(workspace) == {**SOUND, "ranks_not_contiguous": 1}
-    execute(workspace, "DELETE FROM leaderboard WHERE rank = 99")
+    execute_sql(workspace, "DELETE FROM leaderboard WHERE rank = 99")
     assert leaderboard_faults(workspace) == {
         **SOUND,
         "ranks_not_contiguous": 1,
         "runs_missing": 1,
     }
-    execute(workspace, "UPDATE backtest_runs SET is_current = FALSE")
+    execute_sql(workspace, "UPDATE backtest_runs SET is_current = FALSE")
     assert leaderboard_faults(workspace)["runs_outdated"] == 5
 
 

@@ -26,6 +26,7 @@ from backtest_pipeline.simulation.metrics.significance import sharpe_moments
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline_tests.pipeline.markets import daily_panel
+from backtest_pipeline_tests.sql import count, rows
 
 CONFIG = SimulationConfig()
 VERSIONS = {"A": "a1", "B": "b1"}
@@ -66,17 +67,12 @@ def record(database: Database, *tables: pa.Table) -> list[int]:
         return [record_trials(cursor, table) for table in tables]
 
 
-def count(database: Database) -> int:
-    with database.begin() as connection:
-        return connection.execute(sa.text("SELECT count(*) FROM trials")).scalar_one()
-
-
 def test_every_configuration_is_entered_once_whoever_asks(database: Database) -> None:
     batch = batch_of(3, {"A": 60, "B": 40})
     again = entries(batch, ema(3), source="run")
     assert record(database, entries(batch, ema(3)), again) == [6, 0]
     assert record(database, entries(batch, ema(3, first=4))) == [4]  # one was there, on two assets
-    assert count(database) == 10
+    assert count(database, "trials") == 10
     with database.begin() as connection:
         by_source = "SELECT source, count(*) FROM trials GROUP BY source"
         assert connection.execute(sa.text(by_source)).all() == [("sweep", 10)]
@@ -141,16 +137,15 @@ def test_an_unknown_source_is_refused_and_leaves_nothing(database: Database) -> 
     table = entries(batch_of(1, {"A": 40}), ema(1), source="hearsay")
     with pytest.raises(StoreError, match="trials_source_check"):
         record(database, table)
-    assert count(database) == 0
+    assert count(database, "trials") == 0
 
 
 def test_an_entry_holds_what_the_daily_returns_come_to(database: Database) -> None:
     batch = batch_of(2, {"A": 300, "B": 90})
     record(database, entries(batch, ema(2)))
-    with database.begin() as connection:
-        rows = connection.execute(sa.text("SELECT * FROM trials")).mappings().all()
-    assert len(rows) == 4
-    for row in rows:
+    trials = rows(database, "SELECT * FROM trials")
+    assert len(trials) == 4
+    for row in trials:
         run, asset = row["params"]["fast"] - 2, "AB".index(row["symbol"])
         bars = slice(*batch.panel.offsets[asset : asset + 2])
         equity = batch.equity[run, bars]
@@ -183,7 +178,7 @@ def test_many_who_try_the_same_at_once_count_it_once(database: Database) -> None
     shuffled = [table.take(np.random.default_rng(i).permutation(len(table))) for i in range(6)]
     with ThreadPoolExecutor(6) as pool:
         added = list(pool.map(lambda part: record(database, part)[0], shuffled))
-    assert sum(added) == count(database) == 120
+    assert sum(added) == count(database, "trials") == 120
 
 
 def test_no_trials_are_nothing_to_record(database: Database) -> None:

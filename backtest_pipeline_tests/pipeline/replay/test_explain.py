@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.replay.explain import Explanation, explain_runs
-from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.registry import strategy_hash
-from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
-from backtest_pipeline_tests.pipeline.on_demand import backtest_once
+from backtest_pipeline_tests.pipeline.markets import daily_panel
+from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, restated, run
 from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
+from backtest_pipeline_tests.sql import execute_sql
 
-BARS = daily_panel({"A": 250}, seed=11)
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
 PLAIN = SimulationConfig()
-
-
-def restated(panel: Panel, row: int = 120) -> Panel:
-    """One bar of the past a little higher, and two days fewer at the end."""
-    columns = {name: values.copy() for name, values in panel.columns.items()}
-    for name in ("open", "high", "low", "close"):
-        columns[name][row] *= 1.3
-    return panel.with_columns(columns).take(np.arange(len(panel)) < len(panel) - 2)
-
-
-def run(workspace: Workspace, bars: Panel, config: SimulationConfig, **what: Any) -> Any:
-    told: dict[str, Any] = {"signal": "ema_9_21", "asset": "A", "tf": "1D"} | what
-    return backtest_once(workspace, StaticSource({"1D": bars}), terms=RunTerms(config), **told)
 
 
 def factor(found: Explanation, name: str) -> Any:
@@ -83,26 +67,24 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
     assert found.remainder == ()
 
     reworded = other_version(workspace.artifacts, REWORDED)
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE backtest_runs SET code_archive = :uri WHERE run_id = :run_id"),
-            {"uri": reworded.uri, "run_id": todays},
-        )
+    execute_sql(
+        workspace,
+        "UPDATE backtest_runs SET code_archive = :uri WHERE run_id = :run_id",
+        uri=reworded.uri,
+        run_id=todays,
+    )
     same = explain_runs(workspace, todays, todays)
     assert same.movers == ()
 
     # Sources that declare the same versions are the same code, until their results say otherwise.
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE backtest_runs SET code_version = :code"),
-            {"code": run_code("ema_crossover")},
-        )
+    execute_sql(
+        workspace, "UPDATE backtest_runs SET code_version = :code", code=run_code("ema_crossover")
+    )
     undeclared = explain_runs(workspace, todays, resting)
     assert factor(undeclared, "code").is_equal
     assert undeclared.remainder[0].startswith("the stored result of B differs")
     assert "an undeclared change of the code" in undeclared.remainder[1]
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("UPDATE backtest_runs SET code_archive = NULL"))
+    execute_sql(workspace, "UPDATE backtest_runs SET code_archive = NULL")
     unknown = explain_runs(workspace, todays, resting)
     assert "the code cannot be swapped" in unknown.remainder[0]
     assert "the stored result of B differs" in unknown.remainder[1]

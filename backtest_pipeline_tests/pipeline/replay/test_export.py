@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, RunNotFound, UnknownName
 from backtest_pipeline.pipeline.replay import bundle_verifier
@@ -29,6 +28,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
+from backtest_pipeline_tests.sql import execute_sql
 
 # Every kind of end: shorts, stops, open trades, a signal that is pending.
 CONFIG = SimulationConfig(direction=Direction.BOTH, stops=StopRules(stop_loss=0.05))
@@ -175,10 +175,9 @@ def test_what_cannot_be_exported_has_its_error(
         export_run(stored, one, tmp_path, "parket")
     refresh(workspace, MARKET, PARTITIONS[:1], CONFIG)
     changed = max(list_runs(workspace).rows, key=lambda row: row["trade_count"])["run_id"]
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE backtest_trades SET pnl = pnl + 1 WHERE run_id = :id"), {"id": changed}
-        )
+    execute_sql(
+        workspace, "UPDATE backtest_trades SET pnl = pnl + 1 WHERE run_id = :id", id=changed
+    )
     with pytest.raises(ArtifactCorrupt, match="has changed since it was stored"):
         export_bundle(workspace, changed, tmp_path)
     assert not list(tmp_path.glob("*.zip"))

@@ -42,22 +42,17 @@ from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
-from backtest_pipeline_tests.pipeline.replay.test_explain import BARS, restated
+from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, restated
 from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
 from backtest_pipeline_tests.pipeline.walking_process import MARKET as WALKED
 from backtest_pipeline_tests.pipeline.walking_process import PARTITIONS as TO_WALK
 from backtest_pipeline_tests.pipeline.walking_process import walk
+from backtest_pipeline_tests.sql import column, execute_sql
 
 
 def run_ids(workspace: Workspace, condition: str = "is_current") -> list[Any]:
     query = f"SELECT run_id FROM backtest_runs WHERE {condition} ORDER BY symbol, tf, signal_id"
-    with workspace.database.begin() as connection:
-        return list(connection.execute(sa.text(query)).scalars())
-
-
-def execute(workspace: Workspace, statement: str, **values: Any) -> None:
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text(statement), values)
+    return column(workspace, query)
 
 
 def once(workspace: Workspace, terms: RunTerms, **what: str) -> Mapping[str, Any]:
@@ -134,8 +129,7 @@ def quarantined(workspace: Workspace) -> dict[UUID, Mapping[str, Any]]:
 def by_trades(workspace: Workspace) -> list[UUID]:
     """The runs, those with most trades first."""
     query = "SELECT run_id FROM backtest_metrics ORDER BY trade_count DESC, run_id"
-    with workspace.database.begin() as connection:
-        return list(connection.execute(sa.text(query)).scalars())
+    return column(workspace, query)
 
 
 def ranked(workspace: Workspace) -> dict[UUID, str | None]:
@@ -151,7 +145,7 @@ def test_what_was_changed_in_the_tables_is_set_apart_until_a_replay_proves_it(
     assert None in ranked(workspace).values()
     ids = by_trades(workspace)
     for run_id, statement in zip(ids, TAMPERED.values(), strict=False):
-        execute(workspace, f"{statement} AND run_id = :run_id", run_id=run_id)
+        execute_sql(workspace, f"{statement} AND run_id = :run_id", run_id=run_id)
     found = {one.run_id: one for one in replay_runs(workspace, ids)}
     for run_id, what in zip(ids, TAMPERED, strict=False):
         assert found[run_id].verdict is ReplayVerdict.DIFFERS, what
@@ -228,7 +222,7 @@ def test_damaged_and_missing_files_are_named(workspace: Workspace) -> None:
     file.unlink()
     with pytest.raises(ArtifactCorrupt, match="is missing"):
         recorded_rows(ArtifactStore(root), "1D", "A", snapshots, ["close"])
-    execute(workspace, "DELETE FROM dataset_snapshots WHERE dataset = 'features'")
+    execute_sql(workspace, "DELETE FROM dataset_snapshots WHERE dataset = 'features'")
     (found,) = replay_runs(reader, [run_id])
     assert found.verdict is ReplayVerdict.IMPOSSIBLE
     assert "no file is known with the rows" in found.differences[0]
@@ -255,27 +249,27 @@ def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
     (lost,) = replay_runs(workspace, [run_id])
     assert lost.verdict is ReplayVerdict.IMPOSSIBLE
     assert resting.uri in lost.differences[0]
-    execute(workspace, "UPDATE backtest_runs SET code_archive = NULL")
+    execute_sql(workspace, "UPDATE backtest_runs SET code_archive = NULL")
     (unknown,) = replay_runs(workspace, [run_id])
     assert "before source code was archived" in unknown.differences[0]
     files = installed_code().files()
     old = archive_of({n: data for n, data in files.items() if not n.endswith("replay/worker.py")})
     workspace.artifacts.put_file(old.uri, old.data)
-    execute(workspace, "UPDATE backtest_runs SET code_archive = :uri", uri=old.uri)
+    execute_sql(workspace, "UPDATE backtest_runs SET code_archive = :uri", uri=old.uri)
     (too_old,) = replay_runs(workspace, [run_id])
     assert "too old to be replayed" in too_old.differences[0]
 
 
 def test_a_run_of_another_environment_is_judged_with_that_remark(workspace: Workspace) -> None:
     run_id = once(workspace, RunTerms(SimulationConfig()))["run_id"]
-    execute(
+    execute_sql(
         workspace,
         "INSERT INTO environments SELECT 'older', '3.10.1', machine, versions FROM environments",
     )
-    execute(
+    execute_sql(
         workspace, "UPDATE backtest_runs SET environment_hash = 'older', engine_version = 'numba.0'"
     )
-    execute(workspace, "UPDATE backtest_runs SET result_fingerprint = 'x'")
+    execute_sql(workspace, "UPDATE backtest_runs SET result_fingerprint = 'x'")
     (found,) = replay_runs(workspace, [run_id])
     assert "python 3.10.1 -> " in found.remarks[0]
     assert found.differences == ("the fingerprint differs",)
@@ -294,8 +288,8 @@ def test_results_without_provenance_are_refused_by_every_reader(workspace: Works
     }
     for change in lacking.values():
         with pytest.raises(StoreError, match="backtest_runs_provenance"):
-            execute(workspace, f"UPDATE backtest_runs SET {change}")
-    execute(workspace, "ALTER TABLE backtest_runs DROP CONSTRAINT backtest_runs_provenance")
+            execute_sql(workspace, f"UPDATE backtest_runs SET {change}")
+    execute_sql(workspace, "ALTER TABLE backtest_runs DROP CONSTRAINT backtest_runs_provenance")
 
     readers: list[Callable[[], Any]] = [
         lambda: backtests_summary(workspace, TO_WALK[:1]),
@@ -308,8 +302,8 @@ def test_results_without_provenance_are_refused_by_every_reader(workspace: Works
         lambda: explain_runs(workspace, run_id, run_id),
     ]
     for lacks, change in lacking.items():
-        execute(workspace, f"UPDATE backtest_runs SET {change}")
-        execute(workspace, f"UPDATE portfolio_runs SET {change}")
+        execute_sql(workspace, f"UPDATE backtest_runs SET {change}")
+        execute_sql(workspace, f"UPDATE portfolio_runs SET {change}")
         for read in readers:
             with pytest.raises(ValueError, match=lacks) as refused:
                 read()

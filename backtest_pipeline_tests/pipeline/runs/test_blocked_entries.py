@@ -36,6 +36,7 @@ from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET
 from backtest_pipeline_tests.simulation.by_hand import hand_panel
 from backtest_pipeline_tests.simulation.markets import bars_of
+from backtest_pipeline_tests.sql import execute_sql, scalar
 
 FREE = SimulationConfig(CostModel(0.0, 0.0))
 POOR = SimulationConfig(min_notional=1e9)
@@ -160,11 +161,9 @@ def test_causes_are_counted_by_run_and_filtered(stored: Workspace) -> None:
 def test_blocks_go_with_their_run_and_a_missing_one_is_seen(stored: Workspace) -> None:
     run_id = run_with(stored, POOR, signal="ema_21_50")
     assert all_blocks(stored, run_id)
-    with stored.database.begin() as connection:
-        connection.execute(
-            sa.text("DELETE FROM block_events WHERE run_id = :run_id AND event_no = 1"),
-            {"run_id": run_id},
-        )
+    execute_sql(
+        stored, "DELETE FROM block_events WHERE run_id = :run_id AND event_no = 1", run_id=run_id
+    )
     assert check_dataset(stored, "backtests")["blocks_missing"] == 1
     delete_runs(stored, [run_id])
     assert check_dataset(stored, "backtests")["blocks_missing"] == 0
@@ -182,8 +181,7 @@ def test_the_reasons_are_a_closed_list_everywhere(stored: Workspace) -> None:
         SELECT pg_get_constraintdef(oid) FROM pg_constraint
         WHERE conname = 'block_events_reason_check'
     """
-    with stored.database.begin() as connection:
-        listed = connection.scalar(sa.text(query))
+    listed = scalar(stored, query)
     assert tuple(re.findall(r"'(\w+)'", listed)) == REASONS
     run_id = run_with(stored, POOR)
     for change in ("reason = 'misfortune'", "class = 'fine'", "side = 'up'", "qty = 'NaN'"):

@@ -35,6 +35,7 @@ from backtest_pipeline_tests.pipeline.processes import (
     market_without,
     refreshing,
 )
+from backtest_pipeline_tests.sql import count, execute_sql
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
@@ -181,18 +182,13 @@ def test_a_killed_stage_is_seen_as_stale(workspace: Workspace) -> None:
     refresh(workspace, MARKET, PARTITIONS)
     stage = BacktestsStage(workspace, SimulationConfig())
     assert list(stage.stale(PARTITIONS)) == []
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("DELETE FROM dataset_versions WHERE dataset = 'backtests'"))
+    execute_sql(workspace, "DELETE FROM dataset_versions WHERE dataset = 'backtests'")
     assert list(stage.stale(PARTITIONS)) == PARTITIONS
 
 
 def _counts(workspace: Workspace) -> dict[str, int]:
     tables = ("backtest_runs", "backtest_trades", "backtest_metrics", "signals")
-    with workspace.database.begin() as connection:
-        return {
-            table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
-            for table in tables
-        }
+    return {table: count(workspace, table) for table in tables}
 
 
 def test_signals_that_wait_to_be_computed_anew_break_no_rule_and_others_do(

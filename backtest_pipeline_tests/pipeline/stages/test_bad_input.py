@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,186 +26,19 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.files import FileBars
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put
+from backtest_pipeline_tests.cli.files import PRICES, daily_bars
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import outcome, refresh
-
-Frame = pd.DataFrame
-Damage = Callable[[Any], Any]
-N = 90
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A damage to a file of two assets, `bad` in half of its rows.
-
-    Attributes:
-        damage: what is done to the rows of the bad asset.
-        counts: rows by reason.
-        bars: daily bars that are stored of the bad asset.
-        refused: part of the message where nothing is stored.
-        kind: the file's ending.
-    """
-
-    damage: Damage
-    counts: dict[str, int] | None = None
-    bars: int = N
-    refused: str = ""
-    kind: str = "parquet"
-
-
-def rows(column: str, value: Any, at: slice = slice(5, 6)) -> Damage:
-    return lambda bars: put(bars, column, value, at)
-
-
-def prices(value: Any, at: slice = slice(None)) -> Damage:
-    def damage(bars: Frame) -> Frame:
-        for column in PRICES:
-            bars = put(bars, column, value, at)
-        return bars
-
-    return damage
-
-
-def scaled(factor: float) -> Damage:
-    return lambda bars: bars.assign(**{name: bars[name] * factor for name in PRICES})
-
-
-def scaled_at(factor: float) -> Damage:
-    return lambda bars: pd.concat([bars[:5], scaled(factor)(bars[5:6]), bars[6:]])
-
-
-def stamped(change: Callable[[Any], Any]) -> Damage:
-    return lambda bars: bars.assign(ts=change(bars["ts"]))
-
-
-def text(stamps: Any) -> Any:
-    return stamps.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def epoch(unit: str) -> Callable[[Any], Any]:
-    return lambda stamps: stamps.astype(f"datetime64[{unit}, UTC]").astype("int64")
-
-
-def mixed_zones(stamps: Any) -> Any:
-    tokyo = stamps.dt.tz_convert("Asia/Tokyo").dt.strftime("%Y-%m-%dT%H:%M:%S+09:00")
-    return text(stamps).where(np.arange(len(stamps)) % 2 == 0, tokyo)
-
-
-def mixed_epochs(stamps: Any) -> Any:
-    seconds, milliseconds = epoch("s")(stamps), epoch("ms")(stamps)
-    return seconds.where(np.arange(len(stamps)) % 3 > 0, milliseconds)
-
-
-POLICIES: dict[str, Bad] = {
-    # rows that are skipped
-    "nan price": Bad(rows("close", np.nan), {"nan_price": 1, "gap": 1}, 89),
-    "infinite price": Bad(rows("high", np.inf), {"infinite_price": 1, "gap": 1}, 89),
-    "minus infinite price": Bad(rows("low", -np.inf), {"infinite_price": 1, "gap": 1}, 89),
-    "negative price": Bad(rows("low", -1.0), {"non_positive_price": 1, "gap": 1}, 89),
-    "zero price": Bad(rows("open", 0.0), {"non_positive_price": 1, "gap": 1}, 89),
-    "high below low": Bad(rows("high", 10.0), {"high_below_low": 1, "gap": 1}, 89),
-    "close above high": Bad(rows("close", 500.0), {"price_outside_range": 1, "gap": 1}, 89),
-    "negative volume": Bad(rows("volume", -1.0), {"negative_volume": 1, "gap": 1}, 89),
-    "equal duplicates": Bad(
-        lambda b: pd.concat([b, b[3:5]]), {"duplicate_equal": 2, "unsorted": 1}
-    ),
-    "conflicting duplicates": Bad(
-        lambda b: pd.concat([b, put(b, "close", 101.5)[5:6]]),
-        {"duplicate_conflicting": 2, "gap": 1, "unsorted": 1},
-        89,
-    ),
-    "stamp off the grid": Bad(
-        lambda b: b.assign(ts=b["ts"].where(b.index != 5, b["ts"] + pd.Timedelta(hours=3))),
-        {"misaligned_stamp": 1, "gap": 1},
-        89,
-    ),
-    "bar of the future": Bad(
-        lambda b: b.assign(ts=b["ts"].where(b.index != 89, pd.Timestamp("2099-01-01", tz="UTC"))),
-        {"unfinished_bar": 1},
-        89,
-    ),
-    "one price of 1e308": Bad(prices(1e308, slice(5, 6)), {"absurd_price": 1, "gap": 1}, 89),
-    "one price of 1e-308": Bad(prices(1e-308, slice(5, 6)), {"absurd_price": 1, "gap": 1}, 89),
-    "one price of 900 times": Bad(scaled_at(900.0), {"price_jump": 1, "gap": 1}, 89),
-    # rows that are kept and counted
-    "gap": Bad(lambda b: b.drop(index=[7, 8]), {"gap": 2}, 88),
-    "out of order": Bad(lambda b: b[::-1], {"unsorted": 89}),
-    "zero volume": Bad(rows("volume", 0.0), {"zero_volume": 1}),
-    "nan volume": Bad(rows("volume", np.nan), {"missing_volume": 1}),
-    "infinite volume": Bad(rows("volume", np.inf), {"missing_volume": 1}),
-    "every volume of 1e308": Bad(rows("volume", 1e308, slice(None)), {"missing_volume": N}),
-    # odd, and nothing is wrong
-    "every price near 1e29": Bad(scaled(1e27), {}),
-    "every price near 1e-28": Bad(scaled(1e-30), {}),
-    "every volume of 1e30": Bad(rows("volume", 1e30, slice(None)), {}),
-    "volume beyond an integer": Bad(
-        lambda b: b.assign(volume=np.full(len(b), 2**64 - 1, np.uint64)), {}
-    ),
-    "whole numbers": Bad(
-        lambda b: b.assign(**{name: b[name].round().astype(int) for name in (*PRICES, "volume")}),
-        {},
-    ),
-    "numbers as text": Bad(lambda b: b.assign(**{n: b[n].astype(str) for n in PRICES}), {}),
-    "extra column": Bad(lambda b: b.assign(market_cap=np.nan, note="x"), {}),
-    "other zone": Bad(stamped(lambda ts: ts.dt.tz_convert("America/New_York")), {}),
-    "mixed zones": Bad(stamped(mixed_zones), {}),
-    "naive days": Bad(stamped(lambda ts: ts.dt.tz_localize(None)), {}),
-    "epoch seconds": Bad(stamped(epoch("s")), {}),
-    "epoch milliseconds": Bad(stamped(epoch("ms")), {}),
-    "epoch microseconds": Bad(stamped(epoch("us")), {}),
-    "epoch nanoseconds": Bad(stamped(epoch("ns")), {}),
-    "seconds and milliseconds": Bad(stamped(mixed_epochs), {}),
-    # a partition without bars
-    "every price near 1e308": Bad(scaled(1e305), {"absurd_price": N, "no_complete_bar": 1}, 0),
-    "no sound row": Bad(
-        rows("close", np.nan, slice(None)), {"nan_price": N, "no_complete_bar": 1}, 0
-    ),
-    "only bars of the future": Bad(
-        stamped(lambda ts: ts + pd.Timedelta(days=365 * 60)),
-        {"unfinished_bar": N, "no_complete_bar": 1},
-        0,
-    ),
-    # refused
-    "naive hours": Bad(
-        stamped(lambda ts: (ts + pd.Timedelta(hours=5)).dt.tz_localize(None)),
-        refused="stamps without a time zone, such as 2024-01-01T05:00:00",
-    ),
-    "epoch beyond an integer": Bad(
-        stamped(lambda ts: pd.Series(2.0**70, ts.index)), refused="bars.parquet: the stamps, the"
-    ),
-    "text epoch beyond an integer": Bad(
-        stamped(lambda ts: pd.Series("9" * 30, ts.index)), refused="bars.parquet: the stamps, the"
-    ),
-    "dates as numbers": Bad(
-        stamped(lambda ts: ts.dt.strftime("%Y%m%d").astype(int)),
-        refused="20240101 is not a time since 1970",
-    ),
-    "infinite stamp": Bad(
-        stamped(lambda ts: pd.Series(np.inf, ts.index)), refused="bars.parquet: the stamps, the"
-    ),
-    "missing stamp": Bad(
-        lambda b: b.assign(ts=b["ts"].where(b.index != 5)), refused="1 of 180 rows have no stamp"
-    ),
-    "missing column": Bad(
-        lambda b: pd.DataFrame(b.drop(columns="low")), refused="no column for 'low'"
-    ),
-    "renamed column": Bad(
-        lambda b: pd.DataFrame(b.rename(columns={"close": "cloze"})), refused="did you mean 'cloze'"
-    ),
-    "text for a price": Bad(
-        lambda b: b.assign(close="abc"), refused="close holds something that is no number"
-    ),
-    "a list for a price": Bad(
-        lambda b: b.assign(close=[[1.0]] * len(b)), refused="close holds something that is no numb"
-    ),
-    "text for a price in text": Bad(
-        lambda b: b.assign(close="abc"), refused="bars.csv: cannot be read", kind="csv"
-    ),
-    "no name": Bad(
-        lambda b: b.assign(symbol=b["symbol"].where(b.index != 5)), refused="1 rows name no asset"
-    ),
-}
+from backtest_pipeline_tests.pipeline.stages.bad_files import (
+    POLICIES,
+    Bad,
+    Frame,
+    N,
+    file_numbers,
+    file_of,
+    scaled,
+)
+from backtest_pipeline_tests.sql import column, scalar
 
 
 @pytest.fixture(scope="module")
@@ -216,27 +46,6 @@ def store(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One store for all: each file's assets have names of their own."""
     for database in database_like(template, "backtest"):
         yield Workspace(database, ArtifactStore(tmp_path_factory.mktemp("artifacts")))
-
-
-_numbers = count()
-
-
-def file_of(bad: Bad, folder: Path) -> tuple[Path, str, str]:
-    """A file of a damaged asset and a sound one, and their names."""
-    number = next(_numbers)
-    names = f"BAD{number}", f"GOOD{number}"
-    whole: Any = pd.concat([daily_bars(N, name) for name in names], ignore_index=True)
-    damaged = bad.damage(whole[:N])
-    # A changed type or column is that of the file.
-    same = damaged.dtypes.equals(whole.dtypes)
-    good = whole[N:] if same else bad.damage(whole[N:].reset_index(drop=True))
-    path = folder / f"bars.{bad.kind}"
-    table = pd.concat([damaged, good], ignore_index=True)
-    if bad.kind == "csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
-    return path, *names
 
 
 def quality(store: Workspace, asset: str) -> dict[str, int]:
@@ -249,11 +58,6 @@ def quality(store: Workspace, asset: str) -> dict[str, int]:
             {"asset": asset},
         )
         return {row.reason: row.n_rows for row in found}
-
-
-def scalar(store: Workspace, query: str, asset: str) -> Any:
-    with store.database.begin() as connection:
-        return connection.scalar(sa.text(query), {"asset": asset})
 
 
 BARS = "SELECT count(*) FROM cmc_features JOIN dim_assets USING (id) WHERE symbol = :asset"
@@ -281,22 +85,24 @@ def test_each_kind_of_bad_input_meets_its_policy(
         with pytest.raises(BarsError) as refusal:
             refresh(store, FileBars(path), partitions)
         assert bad.refused in str(refusal.value)
-        assert scalar(store, "SELECT count(*) FROM dim_assets WHERE symbol = :asset", good) == 0
+        assert (
+            scalar(store, "SELECT count(*) FROM dim_assets WHERE symbol = :asset", asset=good) == 0
+        )
         return
     reports = refresh(store, FileBars(path), partitions)
     assert quality(store, damaged) == bad.counts
-    assert scalar(store, BARS, damaged) == bad.bars
-    assert scalar(store, BARS, good) == N
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, BARS, asset=damaged) == bad.bars
+    assert scalar(store, BARS, asset=good) == N
+    assert scalar(store, RUNS, asset=good) == 6
     if bad.bars:
-        assert scalar(store, RUNS, damaged) == 6
+        assert scalar(store, RUNS, asset=damaged) == 6
     else:
         status, why = outcome(reports["bars"], partitions[0])
         assert status == "empty"
         assert f"no complete 1D bar in the 1D bars of files:bars.parquet: {N} 1D rows" in why
     for asset in (damaged, good):
-        assert scalar(store, ODD_METRICS, asset) == 0
-        assert scalar(store, ODD_FEATURES, asset) == 0
+        assert scalar(store, ODD_METRICS, asset=asset) == 0
+        assert scalar(store, ODD_FEATURES, asset=asset) == 0
 
 
 def test_what_is_wrong_with_one_asset_does_not_change_its_neighbour(
@@ -315,7 +121,7 @@ def test_rows_in_are_rows_out_and_rows_skipped(store: Workspace, tmp_path: Path)
         refresh(store, FileBars(path), [Partition(damaged, "1D"), Partition(good, "1D")])
         kept = {"gap", "unsorted", "zero_volume", "missing_volume"}
         skipped = sum(n for r, n in quality(store, damaged).items() if r not in kept)
-        assert given_rows == scalar(store, BARS, damaged) + skipped
+        assert given_rows == scalar(store, BARS, asset=damaged) + skipped
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 15])
@@ -325,16 +131,16 @@ def test_few_bars_are_stored_and_what_cannot_be_computed_of_them_is_said(
     path, damaged, good = file_of(Bad(lambda b: b[:n]), tmp_path)
     partition = Partition(damaged, "1D")
     reports = refresh(store, FileBars(path), [partition, Partition(good, "1D")])
-    assert scalar(store, BARS, damaged) == n
-    assert scalar(store, RUNS, damaged) == (6 if n > 1 else 0)
-    assert scalar(store, ODD_METRICS, damaged) == 0
-    why = scalar(
+    assert scalar(store, BARS, asset=damaged) == n
+    assert scalar(store, RUNS, asset=damaged) == (6 if n > 1 else 0)
+    assert scalar(store, ODD_METRICS, asset=damaged) == 0
+    why = column(
         store,
         "SELECT reason FROM data_quality JOIN dim_assets USING (id)"
         " WHERE symbol = :asset AND dataset = 'backtests'",
-        damaged,
+        asset=damaged,
     )
-    assert why == ("too_few_bars" if n == 1 else None)
+    assert why == (["too_few_bars"] if n == 1 else [])
     assert outcome(reports["backtests"], partition)[0] == ("empty" if n == 1 else "stored")
 
 
@@ -347,7 +153,7 @@ def test_a_timeframe_that_is_longer_than_the_history_is_an_empty_partition(
     status, why = outcome(reports["bars"], partitions[0])
     assert (status, quality(store, damaged)) == ("empty", {"no_complete_bar": 1})
     assert "no complete 1Y_CAL bar in the 1D bars" in why
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, RUNS, asset=good) == 6
 
 
 def test_a_file_with_a_header_alone_is_refused(store: Workspace, tmp_path: Path) -> None:
@@ -365,9 +171,9 @@ def test_a_symbol_that_cannot_be_a_key_is_refused_and_others_can_be_refreshed(
     path, _, good = file_of(Bad(lambda b: b.assign(symbol=symbol)), tmp_path)
     with pytest.raises(InvalidInput, match="cannot be a partition key: use 1 to 32 letters"):
         refresh(store, FileBars(path), [Partition(symbol, "1D"), Partition(good, "1D")])
-    assert scalar(store, RUNS, good) == 0
+    assert scalar(store, RUNS, asset=good) == 0
     refresh(store, FileBars(path), [Partition(good, "1D")])
-    assert scalar(store, RUNS, good) == 6
+    assert scalar(store, RUNS, asset=good) == 6
 
 
 def test_unknown_assets_and_timeframes_are_named_with_the_nearest(
@@ -388,7 +194,7 @@ def test_what_is_undefined_is_null_in_json(store: Workspace, tmp_path: Path) -> 
         store,
         "SELECT jsonb_agg(feature_snapshot)::text FROM signals JOIN dim_assets USING (id)"
         " WHERE symbol = :asset",
-        damaged,
+        asset=damaged,
     )
 
     def refuse(constant: str) -> None:
@@ -418,12 +224,12 @@ def test_the_coins_of_a_reused_ticker_are_computed_each_alone(
     assert quality(store, luna) == {"ticker_reused": FEWEST_BARS}
     assert quality(store, f"{luna}.2") == {"later_coin": FEWEST_BARS}
     for asset, n in ((luna, N - FEWEST_BARS), (f"{luna}.2", FEWEST_BARS)):
-        assert (scalar(store, BARS, asset), scalar(store, RUNS, asset)) == (n, 6)
+        assert (scalar(store, BARS, asset=asset), scalar(store, RUNS, asset=asset)) == (n, 6)
         biggest = scalar(
             store,
             "SELECT max(abs(ret_arith)) FROM cmc_features JOIN dim_assets USING (id)"
             " WHERE symbol = :asset",
-            asset,
+            asset=asset,
         )
         assert biggest < 1
     traits = scalar(
@@ -431,7 +237,7 @@ def test_the_coins_of_a_reused_ticker_are_computed_each_alone(
         "SELECT string_agg(a.symbol || ' ' || trait || ' ' || related, ', ' ORDER BY a.symbol)"
         " FROM asset_identity JOIN dim_assets a USING (id) WHERE starts_with(symbol, :asset)"
         " AND trait <> 'ended'",
-        luna,
+        asset=luna,
     )
     assert traits == f"{luna} ticker_reused {luna}.2, {luna}.2 later_coin {luna}"
     alone = SourceReader(source, [f"{luna}.2"]).resampled("1D", [f"{luna}.2"])
@@ -483,7 +289,7 @@ frames = st.lists(bar, min_size=1, max_size=40).map(
 def test_no_frame_gives_a_foreign_error_or_an_undefined_number(
     store: Workspace, tmp_path: Path, frame: Frame, kind: str
 ) -> None:
-    number = next(_numbers)
+    number = next(file_numbers)
     frame = frame.assign(symbol=frame["symbol"] + str(number))
     path = tmp_path / f"bars.{kind}"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path, index=False)
@@ -496,5 +302,5 @@ def test_no_frame_gives_a_foreign_error_or_an_undefined_number(
     for report in reports.values():
         assert not report.failed
     for asset in {p.asset for p in present}:
-        assert scalar(store, ODD_METRICS, asset) == 0
-        assert scalar(store, ODD_FEATURES, asset) == 0
+        assert scalar(store, ODD_METRICS, asset=asset) == 0
+        assert scalar(store, ODD_FEATURES, asset=asset) == 0

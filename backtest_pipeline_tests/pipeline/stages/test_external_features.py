@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.features import EMA_PERIODS
 from backtest_pipeline.market.partitions import Partition
@@ -25,6 +24,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.pipeline.markets import PARTITIONS, contents, outcome, refresh, whole
+from backtest_pipeline_tests.sql import rows
 from backtest_pipeline_tests.theirs import Theirs
 
 A = Partition("ID-1", "1D")
@@ -54,11 +54,6 @@ def take(
         reports = list(refresh_signals(workspace, reader, partitions, rebuild=rebuild))
         reports.append(refresh_backtests(workspace, partitions, SimulationConfig()))
         return {report.stage: report for report in reports}
-
-
-def rows(store: Workspace, query: str) -> list[dict[str, object]]:
-    with store.database.begin() as connection:
-        return [dict(row) for row in connection.execute(sa.text(query)).mappings()]
 
 
 def version_of(store: Workspace, partition: Partition) -> dict[str, object]:

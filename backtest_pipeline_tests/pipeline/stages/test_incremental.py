@@ -31,6 +31,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     us,
     whole,
 )
+from backtest_pipeline_tests.sql import column, execute_sql
 
 
 @pytest.mark.parametrize(
@@ -148,8 +149,7 @@ def test_a_full_rebuild_mends_tables_that_were_tampered_with(
     workspace: Workspace, undisturbed: Contents, table: str
 ) -> None:
     refresh(workspace, whole())
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text(f"DELETE FROM {table} WHERE tf = '1D'"))
+    execute_sql(workspace, f"DELETE FROM {table} WHERE tf = '1D'")
     refresh(workspace, whole(), rebuild=True)
     assert_same(contents(workspace), undisturbed)
 
@@ -187,11 +187,9 @@ def _traces(workspace: Workspace) -> dict[str, object]:
     """When each row was written last, by table, and the files."""
     tables = ("cmc_features", "signals", "signal_state", "dataset_versions", "data_quality")
     tables += ("cmc_ema_multi_tf_u", "backtest_runs", "backtest_trades", "backtest_metrics")
-    with workspace.database.begin() as connection:
-        written = {
-            table: sorted(connection.execute(sa.text(f"SELECT xmin::text FROM {table}")).scalars())
-            for table in tables
-        }
+    written = {
+        table: sorted(column(workspace, f"SELECT xmin::text FROM {table}")) for table in tables
+    }
     root = workspace.artifacts.root
     # Snapshots that are equal are found by writing them, so only the names count.
     return {**written, "files": sorted(str(path) for path in root.rglob("*"))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.audits.incremental import recomputed_features, recomputed_signals
@@ -21,6 +20,7 @@ from backtest_pipeline_tests.pipeline.processes import (
     market_without,
     refreshing,
 )
+from backtest_pipeline_tests.sql import scalar
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 DAYS = 12
@@ -46,8 +46,7 @@ def grown(workspace: Workspace) -> Workspace:
 
 def _days_missing(workspace: Workspace) -> int:
     query = "SELECT min(last_ts) FROM dataset_versions WHERE dataset = 'bars' AND tf = '1D'"
-    with workspace.database.begin() as connection:
-        known = connection.scalar(sa.text(query))
+    known = scalar(workspace, query)
     assert known is not None
     return round((MARKET.panels["1D"].ts.max() / 1e6 - known.timestamp()) / (DAY_US / 1e6))
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
@@ -26,6 +25,7 @@ from backtest_pipeline.simulation.metrics.significance import (
 from backtest_pipeline.storage.postgres.copy import lock_cells
 from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
+from backtest_pipeline_tests.sql import execute_sql, rows
 
 # F is listed a hundred days after the others.
 LENGTHS = dict.fromkeys("ABCDE", 250) | {"F": 150}
@@ -39,11 +39,6 @@ N_SIGNALS = 6
 def filled(workspace: Workspace) -> Workspace:
     refresh(workspace, MARKET, PARTITIONS)
     return workspace
-
-
-def rows(workspace: Workspace, query: str) -> list[Any]:
-    with workspace.database.begin() as connection:
-        return list(connection.execute(sa.text(query)).mappings())
 
 
 def stored(workspace: Workspace) -> dict[tuple[str, str], Any]:
@@ -134,8 +129,7 @@ def test_what_is_no_longer_asked_for_is_no_longer_current(filled: Workspace) -> 
     roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("equal_weight", "hrp")))
     roll_up(filled, "1D", RollupConfig(lookback=40, schemes=("hrp",)))
     assert {scheme for _, scheme in stored(filled)} == {"hrp"}
-    with filled.database.begin() as connection:
-        connection.execute(sa.text("UPDATE backtest_runs SET is_current = FALSE"))
+    execute_sql(filled, "UPDATE backtest_runs SET is_current = FALSE")
     assert roll_up(filled, "1D", CONFIG) == 0
     assert stored(filled) == {}
 
@@ -240,8 +234,7 @@ def test_a_cap_leaves_cash_and_holds(filled: Workspace) -> None:
 )
 def test_the_check_finds_what_is_wrong(filled: Workspace, change: str, rule: str) -> None:
     roll_up(filled, "1D", CONFIG)
-    with filled.database.begin() as connection:
-        connection.execute(sa.text(change))
+    execute_sql(filled, change)
     assert check_dataset(filled, "portfolio_rollups")[rule] > 0
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
@@ -38,16 +37,12 @@ from backtest_pipeline_tests.pipeline.walking_process import (
     searches,
     walk,
 )
+from backtest_pipeline_tests.sql import execute_sql, rows
 from backtest_pipeline_tests.waiting import gate_after
 
 ABC = [Partition(asset, "1D") for asset in "ABC"]
 HOUR_US = 3_600_000_000
 GRID = {"fast": [5, 9], "slow": [21, 40]}
-
-
-def rows(workspace: Workspace, query: str) -> list[dict[str, Any]]:
-    with workspace.database.begin() as connection:
-        return [dict(row) for row in connection.execute(sa.text(query)).mappings()]
 
 
 def folds(workspace: Workspace) -> pd.DataFrame:
@@ -300,8 +295,7 @@ def test_windows_in_a_hole_are_left_out_and_counted_and_the_reason_of_none_is_to
     assert counts == [("A", "starved_window", 2), ("B", "no_fold", 1)]
     assert sum(check_dataset(workspace, "walk_forward").values()) == 0
 
-    with workspace.database.begin() as connection:
-        connection.execute(sa.text("UPDATE dim_signals SET is_active = FALSE"))
+    execute_sql(workspace, "UPDATE dim_signals SET is_active = FALSE")
     walk(workspace, ABC)
     assert {row["reason"] for row in rows(workspace, quality)} == {"no_active_signal"}
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import sqlalchemy as sa
 
 import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
@@ -23,7 +22,9 @@ from backtest_pipeline.simulation.sizing import VolatilityScaled
 from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline_tests.pipeline.on_demand import assess_once, backtest_once
+from backtest_pipeline_tests.sql import rows, scalar
 
+STORED = "SELECT * FROM run_robustness ORDER BY run_id"
 YEARS = Window(date(2023, 1, 1), date(2025, 1, 1))
 
 
@@ -37,12 +38,6 @@ def terms(
         "terms": RunTerms(config or SimulationConfig(), window),
         **changes,
     }
-
-
-def rows(workspace: Workspace) -> list[dict[str, Any]]:
-    with workspace.database.begin() as connection:
-        query = sa.text("SELECT * FROM run_robustness ORDER BY run_id")
-        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> None:
@@ -79,14 +74,12 @@ def test_what_is_stored_is_what_the_python_api_finds(workspace: Workspace) -> No
 
 def test_the_same_question_stores_nothing_and_a_rebuild_the_same(workspace: Workspace) -> None:
     first = assess_once(workspace, SampleMarket(), **terms(), draws=20)
-    stored = rows(workspace)
-    with workspace.database.begin() as connection:
-        versions = connection.scalar(sa.text("SELECT xmin::text FROM run_robustness"))
+    stored = rows(workspace, STORED)
+    versions = scalar(workspace, "SELECT xmin::text FROM run_robustness")
     assert assess_once(workspace, SampleMarket(), **terms(), draws=20) == first
-    with workspace.database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT xmin::text FROM run_robustness")) == versions
+    assert scalar(workspace, "SELECT xmin::text FROM run_robustness") == versions
     assess_once(workspace, SampleMarket(), **terms(), draws=20, rebuild=True)
-    assert rows(workspace) == stored
+    assert rows(workspace, STORED) == stored
 
 
 def test_other_draws_or_another_seed_take_the_place_of_what_was_found(
@@ -95,7 +88,7 @@ def test_other_draws_or_another_seed_take_the_place_of_what_was_found(
     first = assess_once(workspace, SampleMarket(), **terms(), draws=20)
     more = assess_once(workspace, SampleMarket(), **terms(), draws=30)
     other = assess_once(workspace, SampleMarket(), **terms(), draws=30, seed=1)
-    (only,) = rows(workspace)
+    (only,) = rows(workspace, STORED)
     assert (only["draws"], only["seed"]) == (30, 1)
     assert first["run_id"] == more["run_id"] == other["run_id"]
     numbers = [[row["robustness"][name] for name in DOUBTS] for row in (first, more, other)]
@@ -114,14 +107,14 @@ def test_files_that_were_damaged_are_written_again(workspace: Workspace) -> None
 def test_a_run_that_goes_takes_its_robustness_with_it(workspace: Workspace) -> None:
     assess_once(workspace, SampleMarket(), **terms(), draws=10)
     backtest_once(workspace, SampleMarket(), **terms(), rebuild=True)
-    assert rows(workspace) == []
+    assert rows(workspace, STORED) == []
 
 
 def test_what_is_undefined_is_null_with_its_reason(workspace: Workspace) -> None:
     idle = Window(date(2023, 1, 1), date(2023, 1, 4))
     found = assess_once(workspace, SampleMarket(), **terms(idle), draws=10)
     assert found["trade_count"] == 0
-    (row,) = rows(workspace)
+    (row,) = rows(workspace, STORED)
     assert row["fragile"] is None
     assert row["reasons"] == []
     missing = {name for name in DOUBTS if row[name] is None}
@@ -164,7 +157,7 @@ def test_bad_questions_store_nothing(workspace: Workspace) -> None:
     ):
         with pytest.raises(error, match=message):
             assess_once(workspace, SampleMarket(), **{**terms(), **changes})
-    assert rows(workspace) == []
+    assert rows(workspace, STORED) == []
 
 
 def test_the_api_takes_what_a_simulation_takes() -> None:

@@ -14,7 +14,7 @@ from backtest_pipeline.research.portfolio.diversification import (
 )
 from backtest_pipeline.research.portfolio.portfolio import PortfolioRules, form_portfolio
 from backtest_pipeline.research.portfolio.weights import SCHEMES
-from backtest_pipeline_tests.research.portfolio.test_portfolio import markets
+from backtest_pipeline_tests.research.portfolio.curves import markets
 
 NAN = np.nan
 

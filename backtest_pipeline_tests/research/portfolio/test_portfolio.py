@@ -13,13 +13,7 @@ from backtest_pipeline.research.portfolio.portfolio import (
     period_starts,
 )
 from backtest_pipeline.research.portfolio.weights import SCHEMES
-
-NAN = np.nan
-
-
-def days(*texts: str) -> np.ndarray:
-    return np.array(texts, "M8[us]").astype(np.int64)
-
+from backtest_pipeline_tests.research.portfolio.curves import NAN, days, markets
 
 JANUARY_TO_MARCH = days("2024-01-01", "2024-01-20", "2024-02-01", "2024-02-20", "2024-03-01")
 
@@ -143,26 +137,6 @@ def test_a_portfolio_of_what_never_lives_stays_cash() -> None:
     found = form_portfolio(np.full((2, 5), NAN), JANUARY_TO_MARCH, 1000.0, 0.0)
     assert len(found.rebalance_rows) == len(found.weights) == 0
     np.testing.assert_array_equal(found.equity, 1000.0)
-
-
-@st.composite
-def markets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Equity curves with listings, deaths and total losses, over some months of days."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    n_assets, n_times = draw(st.integers(1, 6)), draw(st.integers(2, 150))
-    ts = days("2023-11-20")[0] + np.arange(n_times) * 86_400_000_000
-    curves = np.exp(np.cumsum(rng.normal(0, 0.05, (n_assets, n_times)), axis=1))
-    for i in range(n_assets):
-        if draw(st.booleans()):
-            curves[i, : draw(st.integers(0, n_times - 1))] = NAN
-        if draw(st.booleans()):
-            curves[i, draw(st.integers(1, n_times)) :] = NAN
-        if draw(st.booleans()):
-            curves[i, draw(st.integers(1, n_times)) :] *= 0
-        hole = draw(st.integers(0, n_times))
-        curves[i, hole : hole + draw(st.integers(0, 12))] = NAN
-    curves[0] = np.exp(np.cumsum(rng.normal(0, 0.05, n_times)))
-    return curves, ts
 
 
 @given(markets())

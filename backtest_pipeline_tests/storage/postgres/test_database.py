@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from backtest_pipeline.market.errors import SchemaNotMigrated, StoreError, StoreUnavailable
 from backtest_pipeline.storage.postgres import database as module
 from backtest_pipeline.storage.postgres.database import Database, connect_database
+from backtest_pipeline_tests.sql import count, scalar
 
 
 @pytest.fixture
@@ -108,16 +109,13 @@ def test_an_error_rolls_the_whole_transaction_back(database: Database) -> None:
     for fail in (fail_after_a_statement, fail_after_a_statement_on_arrow):
         with pytest.raises(ZeroDivisionError):
             fail()
-    with database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM dim_assets")) == 0
+    assert count(database, "dim_assets") == 0
 
 
 def test_sessions_are_in_utc_and_nothing_waits_for_ever(database: Database) -> None:
     for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-        with database.begin() as connection:
-            assert connection.scalar(sa.text(f"SHOW {name}")) != "0"
-    with database.begin() as connection:
-        assert connection.scalar(sa.text("SHOW timezone")) == "UTC"
+        assert scalar(database, f"SHOW {name}") != "0"
+    assert scalar(database, "SHOW timezone") == "UTC"
 
 
 def test_the_search_path_of_the_dsn_is_kept(database: Database) -> None:
@@ -139,12 +137,10 @@ def test_waiting_for_a_lock_ends_in_an_error_that_says_so(database: Database) ->
 
 
 def test_connections_that_the_server_dropped_are_replaced(database: Database) -> None:
-    with database.begin() as connection:
-        ours = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    ours = scalar(database, "SELECT pg_backend_pid()")
     with psycopg.connect(database.conninfo, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [ours])
-    with database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT 1")) == 1
+    assert scalar(database, "SELECT 1") == 1
 
 
 def test_two_processes_may_create_the_embedded_database_at_once(template: Database) -> None:

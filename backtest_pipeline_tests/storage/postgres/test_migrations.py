@@ -15,6 +15,7 @@ from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import check, migrate, schema_files, sql_folder
 from backtest_pipeline_tests.other_schemas import OtherSchema
+from backtest_pipeline_tests.sql import scalar
 
 
 @pytest.fixture
@@ -65,8 +66,7 @@ def test_a_changed_file_refuses_the_whole_step(database: Database, folder: Path)
     for action in (check, migrate):
         with pytest.raises(SchemaNotMigrated, match=r"baseline/02_datasets\.sql has changed"):
             action(database, folder)
-    with database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT to_regclass('fine')")) is None
+    assert scalar(database, "SELECT to_regclass('fine')") is None
 
 
 def test_the_baseline_does_not_grow(database: Database, folder: Path) -> None:
@@ -108,8 +108,7 @@ def test_percent_signs_and_colons_in_a_file_are_left_alone(
     signs = folder / "migrations" / "9000_signs.sql"
     signs.write_text("CREATE TABLE signs AS SELECT '%s :x %'::text AS t;")
     migrate(database, folder)
-    with database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT t FROM signs")) == "%s :x %"
+    assert scalar(database, "SELECT t FROM signs") == "%s :x %"
 
 
 @pytest.mark.parametrize(

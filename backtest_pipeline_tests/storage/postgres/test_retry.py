@@ -15,6 +15,7 @@ from backtest_pipeline.storage.postgres import retry
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline_tests.chaos.proxy import Proxy, proxy_to
+from backtest_pipeline_tests.sql import count
 
 
 @pytest.fixture
@@ -43,8 +44,7 @@ def add_asset_by_arrow(database: Database) -> None:
 
 
 def assets(database: Database) -> int:
-    with database.begin() as connection:
-        return connection.scalar(sa.text("SELECT count(*) FROM dim_assets")) or 0
+    return count(database, "dim_assets")
 
 
 @pytest.mark.parametrize("add", [add_asset, add_asset_by_arrow])

@@ -25,7 +25,7 @@ from backtest_pipeline.storage.run_tables.run_search import (
     unpin_runs,
 )
 from backtest_pipeline_tests.conftest import database_like
-from bench.stored_runs import NEWEST, fill_runs
+from backtest_pipeline_tests.stored_runs import NEWEST, fill_runs
 
 N_RUNS = 3000
 

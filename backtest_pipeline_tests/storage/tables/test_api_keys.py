@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.api_keys import create_key, find_key, list_keys, revoke_key
+from backtest_pipeline_tests.sql import scalar
 
 
 def test_a_key_is_found_by_what_was_shown_and_stored_only_as_its_hash(database: Database) -> None:
@@ -70,8 +71,5 @@ def test_a_key_that_cannot_be_is_refused(database: Database) -> None:
 
 
 def test_who_may_only_read_the_store_does_not_read_keys(database: Database) -> None:
-    with database.begin() as connection:
-        may = connection.scalar(
-            sa.text("SELECT has_table_privilege('backtest_reader', 'api_keys', 'SELECT')")
-        )
+    may = scalar(database, "SELECT has_table_privilege('backtest_reader', 'api_keys', 'SELECT')")
     assert may is False

@@ -21,6 +21,7 @@ from backtest_pipeline.storage.tables.counts import (
     read_queue,
     set_values,
 )
+from backtest_pipeline_tests.sql import execute_sql
 
 RUNS = Key("runs_total", (("exchange", "sample"), ("timeframe", "1D")))
 KEYS = [Key("errors_total", (("code", code),)) for code in "abcdefgh"]
@@ -113,8 +114,7 @@ def test_of_many_that_would_do_the_same_one_does_it(database: Database) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(first, range(8))) == 1
     assert not first(0)
-    with database.begin() as connection:
-        connection.execute(sa.text("UPDATE metric_counts SET updated_at = now() - interval '2min'"))
+    execute_sql(database, "UPDATE metric_counts SET updated_at = now() - interval '2min'")
     assert first(0)
     assert _stored(database) == {RUNS: 2.0}
 

@@ -18,6 +18,7 @@ from backtest_pipeline.storage.tables.feature_writing import (
     write_features,
 )
 from backtest_pipeline.storage.tables.features import read_features
+from backtest_pipeline_tests.sql import count
 from backtest_pipeline_tests.storage.panels import (
     assert_equal,
     ensure_assets,
@@ -37,11 +38,6 @@ def write(database: Database, panel: Panel, *, replace: bool = False) -> Feature
 
 def read_all(database: Database, like: Panel) -> Panel:
     return read_features(database, like.timeframe, like.assets, list(like.columns))
-
-
-def count(database: Database, table: str) -> int:
-    with database.begin() as connection:
-        return connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
 
 
 def test_what_is_written_is_read_back_bit_for_bit(database: Database) -> None:

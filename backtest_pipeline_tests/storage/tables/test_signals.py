@@ -22,6 +22,7 @@ from backtest_pipeline.storage.tables.signals import (
     read_events,
     read_signals,
 )
+from backtest_pipeline_tests.sql import execute_sql
 from backtest_pipeline_tests.storage.panels import ensure_assets, feature_types, random_panel
 
 HASHES = {1: "hash-1", 2: "hash-2"}
@@ -219,16 +220,16 @@ def test_events_and_their_version_are_read_as_of_one_instant(
                     {"side": side},
                 )
 
-    with database.begin() as connection:
-        connection.execute(
-            sa.text("""
+    execute_sql(
+        database,
+        """
                 INSERT INTO dataset_versions (dataset, id, tf, version, input_version,
                     code_version, generation, n_rows)
                 SELECT 'signals', id, tf, 'long', '', '', '', n_rows FROM dataset_versions
                 WHERE dataset = 'features' ON CONFLICT (dataset, id, tf)
                 DO UPDATE SET version = 'long'
-            """)
-        )
+            """,
+    )
     seen = set()
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(replace_them)

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dagster as dg
-import sqlalchemy as sa
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.test_runs import (
+from backtest_pipeline_tests.defs.running import (
     QUIET,
-    execute,
+    check_of,
     failure_of,
+    judged,
+    metadata_of,
     rectangle,
     require_success,
+    run_job,
 )
-
-
-def judged(
-    instance: dg.DagsterInstance, job: str, asset: str, **config: object
-) -> dg.ExecuteInProcessResult:
-    definition = build_definitions().resolve_job_def(job)
-    return definition.execute_in_process(
-        {**QUIET, "ops": {asset: {"config": config}}}, instance=instance, raise_on_error=False
-    )
-
-
-def metadata_of(run: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    (event,) = run.get_asset_materialization_events()
-    found = event.materialization.metadata
-    return {
-        name: value if isinstance(value, dg.TableMetadataValue) else value.value
-        for name, value in found.items()
-    }
-
-
-def check_of(run: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    (evaluation,) = run.get_asset_check_evaluations()
-    return evaluation
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_the_leaderboard_is_published_and_found_sound(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D")))
+    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D")))
     run = judged(instance, "rank_runs", "leaderboard")
     require_success(run)
     metadata = metadata_of(run)
@@ -56,7 +34,7 @@ def test_the_leaderboard_is_published_and_found_sound(
     assert len(table.records) == 10
     assert check_of(run).passed
     # A run that comes after the board is missed until the next one.
-    require_success(execute(instance, "refresh", rectangle("S-GAMMA|1D", "S-GAMMA|1D")))
+    require_success(run_job(instance, "refresh", rectangle("S-GAMMA|1D", "S-GAMMA|1D")))
     definition = build_definitions().resolve_implicit_global_asset_job_def()
     only = definition.get_subset(
         asset_selection=set(),
@@ -78,7 +56,7 @@ def test_gates_that_do_not_exist_fail_the_run_with_their_name(
 def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     few = {"searches": 40, "n_bars": 400}
     run = judged(instance, "search_no_edge", "negative_controls", **few)
     require_success(run)
@@ -88,13 +66,11 @@ def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
     rate = good.metadata["random_walk_rate"].value
     assert isinstance(rate, float)
     assert rate <= 0.05
-    with store.begin() as connection:
-        connection.execute(
-            sa.text(
-                "UPDATE negative_controls SET n_significant = 3, rate = 0.075, upper_bound = 0.2"
-                " WHERE world = 'shuffled_bars'"
-            )
-        )
+    execute_sql(
+        store,
+        "UPDATE negative_controls SET n_significant = 3, rate = 0.075, upper_bound = 0.2"
+        " WHERE world = 'shuffled_bars'",
+    )
     again = judged(instance, "search_no_edge", "negative_controls", **few)
     require_success(again)
     bad = check_of(again)

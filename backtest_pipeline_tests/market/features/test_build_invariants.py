@@ -13,22 +13,16 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.features import FEATURES, build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline_tests.market.features.panels import differing_columns, head, random_bars
+from backtest_pipeline_tests.market.features.panels import (
+    differing_columns,
+    head,
+    random_bars,
+    with_holes,
+)
 
 lengths = st.lists(st.one_of(st.integers(0, 60), st.integers(360, 420)), min_size=1, max_size=5)
 seeds = st.integers(0, 2**32 - 1)
 relaxed = settings(deadline=None, max_examples=40)
-
-
-def with_holes(bars: Panel, seed: int, share: float) -> Panel:
-    """The bars with some prices unknown."""
-    rng = np.random.default_rng(seed)
-    return bars.with_columns(
-        {
-            name: np.where(rng.random(len(bars)) < share, np.nan, bars[name])
-            for name in ("open", "high", "low", "close")
-        }
-    )
 
 
 @relaxed

@@ -10,12 +10,12 @@ from textwrap import dedent
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 
 import backtest_pipeline.strategies as package
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.strategies import registry
-from backtest_pipeline_tests.defs.test_runs import QUIET, count, execute, rectangle, require_success
+from backtest_pipeline_tests.defs.running import QUIET, rectangle, require_success, run_job
+from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 PEEKER = dedent("""
     import numpy as np
@@ -47,10 +47,7 @@ def _forget() -> None:
 def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
     """A strategy file of a user's own that knows the next close, and its row in `dim_signals`."""
     (tmp_path / "peeker.py").write_text(PEEKER)
-    with store.begin() as connection:
-        connection.execute(
-            sa.text("INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
-        )
+    execute_sql(store, "INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
     package.__path__.append(str(tmp_path))
     _forget()
     yield
@@ -65,19 +62,19 @@ def probes(run: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
 
 def test_a_refresh_probes_new_code_once(store: Database, instance: dg.DagsterInstance) -> None:
     for told in ("no look-ahead; features and signals", "this code was tested at 20"):
-        run = execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|2D"))
+        run = run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|2D"))
         require_success(run)
         (evaluation,) = probes(run)
         assert evaluation.passed
         assert told in str(evaluation.description)
-    assert count(store, "SELECT count(*) FROM look_ahead_probes WHERE leaks = '[]'") == 1
+    assert count(store, "look_ahead_probes WHERE leaks = '[]'") == 1
 
 
 def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstance) -> None:
     from backtest_pipeline.definitions import build_definitions
     from backtest_pipeline.defs.schedules import weekly_look_ahead
 
-    require_success(execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
+    require_success(run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
     context = dg.build_schedule_context(
         instance, scheduled_execution_time=datetime(2026, 11, 23, 6, 40, tzinfo=UTC)
     )
@@ -91,19 +88,19 @@ def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstan
         )
     )
     require_success(run)
-    assert count(store, "SELECT count(DISTINCT seed) FROM look_ahead_probes") == 2
+    assert scalar(store, "SELECT count(DISTINCT seed) FROM look_ahead_probes") == 2
 
 
 @pytest.mark.usefixtures("peeker")
 def test_nothing_is_traded_on_signals_that_look_ahead(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    run = execute(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
+    run = run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
     assert not run.success
     (evaluation,) = probes(run)
     assert not evaluation.passed
     assert evaluation.blocking
     assert "1 outputs look ahead (signal peeker)" in str(evaluation.description)
-    assert count(store, "SELECT count(*) FROM signals") > 0
-    assert count(store, "SELECT count(*) FROM backtest_runs") == 0
-    assert count(store, "SELECT jsonb_array_length(leaks) FROM look_ahead_probes") > 1
+    assert count(store, "signals") > 0
+    assert count(store, "backtest_runs") == 0
+    assert scalar(store, "SELECT jsonb_array_length(leaks) FROM look_ahead_probes") > 1

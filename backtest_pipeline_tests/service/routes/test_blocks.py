@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from backtest_pipeline_tests.service.conftest import QUESTION, Store
-from backtest_pipeline_tests.service.test_specs import told
+from backtest_pipeline_tests.service.problems import told
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_blocked_entries_are_listed_and_counted(
@@ -38,16 +38,16 @@ def test_the_plans_of_a_run_are_listed(
     run_id = client.post("/backtest/run", json=QUESTION, headers=runner).json()["run_id"]
     address = f"/backtests/{run_id}/plans"
     assert client.get(address, headers=viewer).json() == {"rows": []}
-    with store.database.begin() as connection:
-        connection.execute(
-            sa.text("""
+    execute_sql(
+        store,
+        """
                 INSERT INTO plan_log (run_id, replan_sequence, plan_id, generated_at_actual,
                     effective_ts, replan_reasons, plan)
                 VALUES (:run_id, 1, 'p-1', '2024-06-01Z', '2024-03-01Z', '{initial_plan}',
                     '{"stance": "wait"}')
-            """),
-            {"run_id": run_id},
-        )
+            """,
+        run_id=run_id,
+    )
     (plan,) = client.get(address, headers=viewer).json()["rows"]
     assert (plan["plan_id"], plan["plan"]) == ("p-1", {"stance": "wait"})
     assert plan["effective_ts"] == "2024-03-01T00:00:00Z"

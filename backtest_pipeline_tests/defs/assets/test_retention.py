@@ -6,12 +6,17 @@ import dagster as dg
 import sqlalchemy as sa
 
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.test_judgement import judged, metadata_of
-from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+from backtest_pipeline_tests.defs.running import (
+    judged,
+    metadata_of,
+    rectangle,
+    require_success,
+    run_job,
+)
 
 
 def test_retention_says_what_went(store: Database, instance: dg.DagsterInstance) -> None:
-    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     with store.begin() as connection:
         for statement in (
             "UPDATE backtest_runs SET completed_at = completed_at - interval '91 days'",

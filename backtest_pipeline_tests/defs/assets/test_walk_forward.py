@@ -14,13 +14,8 @@ from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.table_checks import violations
-from backtest_pipeline_tests.defs.test_runs import (
-    count,
-    execute,
-    materialized,
-    rectangle,
-    require_success,
-)
+from backtest_pipeline_tests.defs.running import materialized, rectangle, require_success, run_job
+from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 ALPHA = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
 SHORT = WalkForwardResource(train_days=500, test_days=500)
@@ -29,16 +24,16 @@ SHORT = WalkForwardResource(train_days=500, test_days=500)
 def test_folds_runs_and_verdicts_are_stored_and_found_again(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    execute(instance, "refresh", ALPHA)
-    run = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    run_job(instance, "refresh", ALPHA)
+    run = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
     require_success(run)
     assert materialized(instance, "walk_forward") == {"S-ALPHA|1D"}
     # Six signals are registered, of three strategies.
-    assert count(store, "SELECT count(*) FROM walk_forward_runs") == 3
-    assert count(store, "SELECT count(*) FROM backtest_runs WHERE split = 'walk_forward'") == 3
-    folds = count(store, "SELECT count(*) FROM walk_forward_folds")
-    assert folds == count(store, "SELECT sum(n_folds) FROM walk_forward_runs") > 6
-    assert count(store, "SELECT count(*) FROM trials WHERE source = 'walk_forward'") > 1000
+    assert count(store, "walk_forward_runs") == 3
+    assert count(store, "backtest_runs WHERE split = 'walk_forward'") == 3
+    folds = count(store, "walk_forward_folds")
+    assert folds == scalar(store, "SELECT sum(n_folds) FROM walk_forward_runs") > 6
+    assert count(store, "trials WHERE source = 'walk_forward'") > 1000
     (event,) = run.get_asset_materialization_events()
     found = event.step_materialization_data.materialization.metadata
     assert found["runs"].value == 3
@@ -46,7 +41,7 @@ def test_folds_runs_and_verdicts_are_stored_and_found_again(
     (check,) = run.get_asset_check_evaluations()
     assert check.passed
 
-    again = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    again = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
     (event,) = again.get_asset_materialization_events()
     metadata = event.step_materialization_data.materialization.metadata
     assert metadata["partitions_unchanged"].value == 1
@@ -65,8 +60,8 @@ DAMAGE = {
 def test_the_check_sees_bars_that_are_not_tested_just_once(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    execute(instance, "refresh", ALPHA)
-    require_success(execute(instance, "walk_forwards", ALPHA, walk=SHORT))
+    run_job(instance, "refresh", ALPHA)
+    require_success(run_job(instance, "walk_forwards", ALPHA, walk=SHORT))
     with store.begin() as connection:
         assert set(violations(connection, "walk_forward").values()) == {0}
     for rule, change in DAMAGE.items():
@@ -74,9 +69,8 @@ def test_the_check_sees_bars_that_are_not_tested_just_once(
             connection.execute(sa.text(f"UPDATE walk_forward_folds {change}"))
             assert violations(connection, "walk_forward")[rule] > 0, rule
             connection.rollback()
-    with store.begin() as connection:
-        connection.execute(sa.text("DELETE FROM walk_forward_folds WHERE fold = 0"))
-    run = execute(instance, "walk_forwards", ALPHA, walk=SHORT)
+    execute_sql(store, "DELETE FROM walk_forward_folds WHERE fold = 0")
+    run = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
     (check,) = run.get_asset_check_evaluations()
     assert not check.passed
     assert check.metadata["folds_missing"].value != 0
@@ -85,24 +79,24 @@ def test_the_check_sees_bars_that_are_not_tested_just_once(
 def test_rollups_and_the_refresh_do_not_see_out_of_sample_runs(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    execute(instance, "refresh", ALPHA)
-    require_success(execute(instance, "walk_forwards", ALPHA, walk=SHORT))
-    require_success(execute(instance, "refresh", ALPHA))
-    require_success(execute(instance, "rollup", rectangle("1D", "1D")))
+    run_job(instance, "refresh", ALPHA)
+    require_success(run_job(instance, "walk_forwards", ALPHA, walk=SHORT))
+    require_success(run_job(instance, "refresh", ALPHA))
+    require_success(run_job(instance, "rollup", rectangle("1D", "1D")))
     members = """
         SELECT count(*) FROM portfolio_runs p, unnest(p.member_run_ids) AS member
         JOIN backtest_runs r ON r.run_id = member WHERE p.is_current AND r.split {} 'full'
     """
-    assert count(store, members.format("=")) > 0
-    assert count(store, members.format("<>")) == 0
-    assert count(store, "SELECT count(*) FROM backtest_runs WHERE is_current") == 6 + 3
+    assert scalar(store, members.format("=")) > 0
+    assert scalar(store, members.format("<>")) == 0
+    assert count(store, "backtest_runs WHERE is_current") == 6 + 3
 
 
 def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    execute(instance, "refresh", ALPHA)
-    run = execute(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train_days=9000))
+    run_job(instance, "refresh", ALPHA)
+    run = run_job(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train_days=9000))
     require_success(run)
     (event,) = run.get_asset_materialization_events()
     remark = event.step_materialization_data.materialization.metadata["without_result"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from backtest_pipeline.storage.tables.api_keys import find_key
 from backtest_pipeline_tests.cli.conftest import CommandLine
 
@@ -13,7 +11,7 @@ def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(cli: Comman
     key = made.out.strip()
     assert made.code == 0
     assert len(key.split("_")) == 3
-    (row,) = json.loads(cli("keys", "list", "--json").out)["keys"]
+    (row,) = cli.json("keys", "list")["keys"]
     assert (row["name"], row["role"], row["revoked"]) == ("desk", "runner", None)
     secret = key.rpartition("_")[2]
     assert secret not in cli("keys", "list").out

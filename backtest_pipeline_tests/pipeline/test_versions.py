@@ -19,8 +19,9 @@ from backtest_pipeline.storage.artifacts.code_archive import installed_folder
 from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.walking_process import MARKET, PARTITIONS, walk
+from backtest_pipeline_tests.sql import count, execute_sql
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[2]
 _BY = "backtest_pipeline_tests.pipeline.refreshing_code"
 
 
@@ -146,13 +147,11 @@ def test_a_preset_that_is_registered_or_set_aside_leaves_the_runs_of_the_others(
 ) -> None:
     refresh(workspace, MARKET, PARTITIONS)
     before = runs(workspace)
-    with workspace.database.begin() as connection:
-        connection.execute(
-            sa.text(
-                "INSERT INTO dim_signals (signal_id, name, strategy, params, is_active) VALUES"
-                " (900, 'new', 'ema_crossover', '{\"fast\": 3, \"slow\": 8}', true)"
-            )
-        )
+    execute_sql(
+        workspace,
+        "INSERT INTO dim_signals (signal_id, name, strategy, params, is_active) VALUES"
+        " (900, 'new', 'ema_crossover', '{\"fast\": 3, \"slow\": 8}', true)",
+    )
     refresh(workspace, MARKET, PARTITIONS)
     added = {run_id: row for run_id, row in runs(workspace).items() if run_id not in before}
     assert sorted(row[:2] for row in added.values()) == [("new", "A"), ("new", "B")]
@@ -162,12 +161,10 @@ def test_a_preset_that_is_registered_or_set_aside_leaves_the_runs_of_the_others(
     # One that shares its directory with others, too.
     for name in ("new", "ema_9_21"):
         gone = {run_id for run_id, row in runs(workspace).items() if row[0] == name}
-        with workspace.database.begin() as connection:
-            connection.execute(sa.text(active.format("false")), {"name": name})
+        execute_sql(workspace, active.format("false"), name=name)
         refresh(workspace, MARKET, PARTITIONS)
         assert of_refresh(workspace) == {*before, *added} - gone
-        with workspace.database.begin() as connection:
-            connection.execute(sa.text(active.format("true")), {"name": name})
+        execute_sql(workspace, active.format("true"), name=name)
         refresh(workspace, MARKET, PARTITIONS)
         assert of_refresh(workspace) == {*before, *added}
     untouched = "signal_name NOT IN ('new', 'ema_9_21')"
@@ -194,6 +191,5 @@ def test_a_change_of_the_engine_that_is_not_declared_is_found_and_blames_no_run(
     assert "Raise ENGINE_VERSION" in told
     copy.edit("simulation/engine.py", "ENGINE_VERSION = 1", "ENGINE_VERSION = 2")
     assert copy.does("check") == []
-    with workspace.database.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM quarantined_runs")) == 0
+    assert count(workspace, "quarantined_runs") == 0
     assert replay_runs(workspace, list(runs(workspace))[:1])[0].verdict == "same"

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import sqlalchemy as sa
 
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job
 from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
+from backtest_pipeline_tests.sql import count, execute_sql
 
 
 def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
     store: Database, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    refreshed = execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D"))
+    refreshed = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D"))
     require_success(refreshed)
     workspace = Workspace(store, ArtifactStore(tmp_path / "artifacts"))
     moved = other_version(workspace.artifacts, RESTING).run(workspace)
@@ -27,23 +27,23 @@ def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
     assert passed  # a strategy of another hash is declared to be another
     assert (found["runs_on_todays_code"], found["undeclared_changes"]) == (0, [])
 
-    with store.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE backtest_runs SET code_version = :code WHERE run_id = :run_id"),
-            {"code": run_code("ema_crossover"), "run_id": moved},
-        )
+    execute_sql(
+        store,
+        "UPDATE backtest_runs SET code_version = :code WHERE run_id = :run_id",
+        code=run_code("ema_crossover"),
+        run_id=moved,
+    )
     passed, found = replayed(instance)
     assert not passed
     (line,) = found["undeclared_changes"]
     assert f"run {moved}: the fingerprint differs" in line
     assert "Raise ENGINE_VERSION" in line
     assert (found["unproven"], found["runs_on_todays_code"]) == ([], 1)
-    with store.begin() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM quarantined_runs")) == 0
+    assert count(store, "quarantined_runs") == 0
 
 
 def replayed(instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:
-    run = execute(instance, "replay_runs", {})
+    run = run_job(instance, "replay_runs", {})
     require_success(run)
     (evaluation,) = run.get_asset_check_evaluations()
     return evaluation.passed, {name: value.value for name, value in evaluation.metadata.items()}
@@ -52,7 +52,7 @@ def replayed(instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:
 def test_a_run_that_was_changed_fails_the_check_until_it_is_mended(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    refreshed = execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D"))
+    refreshed = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D"))
     require_success(refreshed)
     assert "replay" not in {e.check_name for e in refreshed.get_asset_check_evaluations()}
     passed, found = replayed(instance)
@@ -61,21 +61,19 @@ def test_a_run_that_was_changed_fails_the_check_until_it_is_mended(
     assert found["seed"] > 700_000
 
     change = "UPDATE backtest_trades SET bars_held = bars_held {} 1 WHERE trade_no = 2"
-    with store.begin() as connection:
-        connection.execute(sa.text(change.format("+")))
+    execute_sql(store, change.format("+"))
     passed, found = replayed(instance)
     assert not passed
     assert found["differs"] == len(found["unproven"]) > 10
     assert all("bars_held" in line for line in found["unproven"])
-    summary = execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D"))
+    summary = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D"))
     (observed,) = [
         event.asset_observation_data.asset_observation.metadata
         for event in summary.get_asset_observation_events()
         if event.asset_key == dg.AssetKey("backtests")
     ]
     assert observed["runs_in_quarantine"].value == found["differs"]
-    with store.begin() as connection:
-        connection.execute(sa.text(change.format("-")))
+    execute_sql(store, change.format("-"))
     passed, mended = replayed(instance)
     assert passed
     assert len(mended["quarantine_lifted"]) == found["differs"]

@@ -40,6 +40,7 @@ from backtest_pipeline.storage.tables.jobs import (
     stop_cancelled,
     store_unit,
 )
+from backtest_pipeline_tests.sql import execute_sql
 
 UNITS = ("A|1D", "B|1D")
 
@@ -169,14 +170,14 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(job=jobs)
     def go_silent(self, job: UUID) -> None:
-        with self.database.begin() as connection:
-            connection.execute(
-                sa.text("""
+        execute_sql(
+            self.database,
+            """
                     UPDATE backtest_jobs SET lease_expires_at = now() - interval '1 second'
                     WHERE job_id = :job AND status = 'running'
-                """),
-                {"job": job},
-            )
+                """,
+            job=job,
+        )
         if self.model[job].status == "running":
             self.model[job].expired = True
 
@@ -246,8 +247,7 @@ def test_no_order_of_events_breaks_a_jobs_life(database: Database) -> None:
         def __init__(self) -> None:
             self.database = database
             super().__init__()
-            with database.begin() as connection:
-                connection.execute(sa.text("DELETE FROM backtest_jobs"))
+            execute_sql(database, "DELETE FROM backtest_jobs")
 
     how = settings(max_examples=30, stateful_step_count=30)
     run_state_machine_as_test(OnThisDatabase, settings=how)

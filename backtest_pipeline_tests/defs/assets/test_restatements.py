@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dagster as dg
-import sqlalchemy as sa
 
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline_tests.defs.test_judgement import check_of, judged, metadata_of
-from backtest_pipeline_tests.defs.test_runs import execute, rectangle, require_success
+from backtest_pipeline_tests.defs.running import (
+    check_of,
+    judged,
+    metadata_of,
+    rectangle,
+    require_success,
+    run_job,
+)
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_a_look_at_untouched_history_passes(store: Database, instance: dg.DagsterInstance) -> None:
-    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     run = judged(instance, "watch_history", "restatements")
     require_success(run)
     assert metadata_of(run)["restatements"] == 0
@@ -21,16 +27,16 @@ def test_a_look_at_untouched_history_passes(store: Database, instance: dg.Dagste
 def test_restated_history_is_a_warning_with_its_assets(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    require_success(execute(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
-    with store.begin() as connection:
-        connection.execute(
-            sa.text("""
+    require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
+    execute_sql(
+        store,
+        """
                 INSERT INTO restatements
                 SELECT gen_random_uuid(), id, tf, 'was', version, FALSE, 1, 0, 0, last_ts, last_ts,
                        '{"close": 0.5}'
                 FROM dataset_versions WHERE dataset = 'features'
-            """)
-        )
+            """,
+    )
     run = judged(instance, "watch_history", "restatements")
     require_success(run)
     check = check_of(run)

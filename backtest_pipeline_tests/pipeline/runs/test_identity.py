@@ -25,6 +25,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
 )
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
+from backtest_pipeline_tests.sql import scalar
 
 PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
 PANEL = daily_panel({"A": 300, "B": 250})
@@ -147,8 +148,7 @@ def test_walk_forwards_have_a_series_too(workspace: Workspace) -> None:
         )
         run_walk_forward(workspace, prepared, strategy="ema", params={}, terms=TERMS, plan=plan)
         query = "SELECT series_id FROM backtest_runs WHERE split = 'walk_forward' AND is_current"
-        with workspace.database.begin() as connection:
-            return connection.execute(sa.text(query)).scalar_one()
+        return scalar(workspace, query)
 
     first = series_of_a(shortened(20))
     assert series_of_a(WHOLE) == first

@@ -1,0 +1,67 @@
+"""Runs of the code location's jobs in this process, and what they tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def run_job(
+    instance: dg.DagsterInstance, job: str, tags: dict[str, str], **resources: Any
+) -> dg.ExecuteInProcessResult:
+    definition = build_definitions(**resources).resolve_job_def(job)
+    return definition.execute_in_process(QUIET, instance=instance, tags=tags, raise_on_error=False)
+
+
+def run_asset(
+    instance: dg.DagsterInstance, asset: str, tags: dict[str, str]
+) -> dg.ExecuteInProcessResult:
+    job = build_definitions().resolve_implicit_global_asset_job_def()
+    chosen = job.get_subset(asset_selection={dg.AssetKey(asset)})
+    return chosen.execute_in_process(QUIET, instance=instance, tags=tags, raise_on_error=False)
+
+
+def rectangle(first: str, last: str) -> dict[str, str]:
+    return {RANGE_START: first, RANGE_END: last}
+
+
+def materialized(instance: dg.DagsterInstance, asset: str) -> set[str]:
+    return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+def failure_of(run: dg.ExecuteInProcessResult) -> str:
+    data = [event.event_specific_data for event in run.all_events if event.is_failure]
+    return "\n".join(map(str, data))
+
+
+def require_success(run: dg.ExecuteInProcessResult) -> None:
+    assert run.success, failure_of(run)
+
+
+def judged(
+    instance: dg.DagsterInstance, job: str, asset: str, **config: object
+) -> dg.ExecuteInProcessResult:
+    definition = build_definitions().resolve_job_def(job)
+    return definition.execute_in_process(
+        {**QUIET, "ops": {asset: {"config": config}}}, instance=instance, raise_on_error=False
+    )
+
+
+def metadata_of(run: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = run.get_asset_materialization_events()
+    found = event.materialization.metadata
+    return {
+        name: value if isinstance(value, dg.TableMetadataValue) else value.value
+        for name, value in found.items()
+    }
+
+
+def check_of(run: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (evaluation,) = run.get_asset_check_evaluations()
+    return evaluation

@@ -1,0 +1,14 @@
+"""A pool that computes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Waiting:
+    """A pool of two workers with three requests."""
+
+    size: int = 2
+    inside: int = 3
+    waiting: int = 1
