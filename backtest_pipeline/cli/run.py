@@ -74,6 +74,8 @@ def _show(found: RunResult, folder: str) -> None:
         say("the equity was used up: the position was liquidated, and the run ends there")
     if found.blocked_entries:
         say(f"{found.blocked_entries} entries were too small or could not be sized")
+    if found.conflicting_entries:
+        say(f"{found.conflicting_entries:,} bars had entries of both sides; none was made on them")
     if found.pending:
         say(f"the last bar's signal is pending: {found.pending} at the next open")
     if found.not_fetched_since:

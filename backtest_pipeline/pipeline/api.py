@@ -29,16 +29,17 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.pandas_objects.frames import (
     bars_panel,
     events_of,
-    infer_timeframe,
+    timeframe_of,
 )
 from backtest_pipeline.simulation.pandas_objects.single import SimulationResult, simulate
-from backtest_pipeline.simulation.stops import IntrabarOrder
+from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import exchange_access, load_settings
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_signals
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import signal_events
+from backtest_pipeline.strategies.strategy import conditions_of
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 _ASSET = "asset"
 
@@ -78,7 +79,8 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
         timeframe: name; finer bars are resampled to it.
 
     Returns:
-        Columns open, high, low, close, volume, gap_bars; index `ts`, the close stamps (UTC).
+        Columns open, high, low, close, volume, gap_bars; index `ts`, the close stamps (UTC). The
+        timeframe is in `.attrs["timeframe"]`, where all functions here find it.
         What was found wrong with the source's rows is in `.attrs["issues"]`.
 
     Raises:
@@ -92,6 +94,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
         bases = ", ".join(base.name for base in reader.bases_of(asset))
         raise InvalidInput(f"{asset}: no complete {timeframe} bar can be made of bars of {bases}")
     bars = panel.frame(asset)
+    bars.attrs["timeframe"] = panel.timeframe.name
     bars.attrs["issues"] = [
         f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
     ]
@@ -108,13 +111,19 @@ def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.Da
     Raises:
         InvalidInput: for missing columns or bad stamps.
     """
-    return build_panel_features(bars_panel(bars, timeframe, _ASSET)).frame(_ASSET)
+    features = build_panel_features(bars_panel(bars, timeframe, _ASSET))
+    frame = features.frame(_ASSET)
+    frame.attrs["timeframe"] = features.timeframe.name
+    return frame
 
 
 def generate_signals(
     features: pd.DataFrame, strategy: str, *, timeframe: str | None = None, **params: Any
 ) -> pd.DataFrame:
-    """Entries and exits of a strategy on one asset's features.
+    """When a strategy would enter and exit, on one asset's features.
+
+    These are its conditions, which say nothing of what is held: an entry may hold on many bars in a
+    row, and what is made of it is up to the account, see `simulate`.
 
     Args:
         features: as `build_features` gives them.
@@ -132,9 +141,11 @@ def generate_signals(
     """
     definition = strategy_of(strategy)
     parsed = definition.parse(params)
-    name = named_timeframe(timeframe) if timeframe else infer_timeframe(features.index)
-    panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
-    events = signal_events(definition, with_indicators(panel, definition.columns(parsed)), parsed)
+    panel = Panel.stack(
+        timeframe_of(features, timeframe), {_ASSET: features}, list(features.columns)
+    )
+    known = with_indicators(panel, definition.columns(parsed))
+    events = conditions_of(definition, known, parsed)
     return pd.DataFrame(
         {
             "entries": events.long_entry,
@@ -169,6 +180,15 @@ def run_backtest(
         UnknownName, InvalidInput: as the functions that it calls.
     """
     side_of_run = Direction.of(direction)
+    definition = strategy_of(strategy)
+    own = config_for(
+        SimulationConfig(
+            stops=assumptions.pop("stops", None) or StopRules(),
+            cooldown_bars=assumptions.pop("cooldown_bars", 0),
+        ),
+        definition,
+        definition.parse(params),
+    )
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     never = pd.Series(np.zeros(len(signals), bool), signals.index)
@@ -182,6 +202,8 @@ def run_backtest(
         traded("exits", Direction.LONG),
         traded("short_entries", Direction.SHORT),
         traded("short_exits", Direction.SHORT),
+        stops=own.stops,
+        cooldown_bars=own.cooldown_bars,
         timeframe=timeframe,
         **assumptions,
     )
@@ -219,7 +241,9 @@ def robustness(
     """
     if "intrabar" in assumptions:
         assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
+    definition = strategy_of(strategy)
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    config = config_for(config, definition, definition.parse(params))
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     by_name = {str(name): pd.Series(column) for name, column in signals.items()}

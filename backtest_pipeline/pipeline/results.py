@@ -39,6 +39,9 @@ class RunResult(_Model):
     pending: str | None = Field(description="what the last bar's signal does at the next open")
     liquidated: bool
     blocked_entries: int
+    conflicting_entries: int = Field(
+        description="bars on which both sides would have been entered; nothing was done on them"
+    )
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
     significance: Metrics
     undefined: dict[str, str] = Field(description="why a metric is null")

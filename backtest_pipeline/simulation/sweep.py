@@ -16,9 +16,10 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.orders import event_bits
+from backtest_pipeline.simulation.orders import condition_bits
+from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid
-from backtest_pipeline.strategies.strategy import Strategy, signal_events
+from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
 BLOCK_BYTES = 70_000_000
 """Equity of one batch; as many are held at a time as there are workers, and one more."""
@@ -28,11 +29,11 @@ _WORKERS = 2
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
-    """A vectorbt indicator whose parameters are the strategy's, and whose output are its events.
+    """A vectorbt indicator whose parameters are the strategy's, and whose output its conditions.
 
     `.run(close, *values)` takes a list of values per name, and its `.events` has one uint8
     column per combination (bits as in `simulation.orders`) under the values as labels. Events
-    are those of `signal_events`, so that a sweep means what the strategy means.
+    are those of `conditions_of`, so that a sweep means what the strategy means.
 
     Args:
         strategy: any.
@@ -53,8 +54,8 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
 
     def events(_close: np.ndarray, *values_and_features: Any) -> np.ndarray:
         *values, features = values_and_features
-        found = signal_events(strategy, features, parsed(tuple(values)))
-        return event_bits(found)[:, None]
+        conditions = conditions_of(strategy, features, parsed(tuple(values)))
+        return condition_bits(conditions)[:, None]
 
     factory = vbt.IndicatorFactory(
         class_name=strategy.params_type.__name__,
@@ -114,10 +115,13 @@ def sweep_batches(
 
     Memory is bounded: the equity of a batch takes `BLOCK_BYTES`. Arguments as in `sweep`.
     """
-    panel = with_config_columns(panel, config)
+    strategy = grid.strategy
+    given = [strategy.parse(dict(zip(grid.names, c, strict=True))) for c in grid.combinations]
+    rules = [config_for(config, strategy, params).rules for params in given]
+    panel = with_config_columns(panel, config, rules)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
-    indicator = strategy_indicator(grid.strategy, panel, grid.names)
+    indicator = strategy_indicator(strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt takes its time over stamps
     batch = max(1, min(_BLOCK_RUNS, BLOCK_BYTES // (8 * max(1, len(traded)))))
     listen(0, len(grid))
@@ -130,7 +134,8 @@ def sweep_batches(
             run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
             events = np.ascontiguousarray(events[keep].T)
-            job = pool.submit(simulate_batch, traded, events, config, funding=funding)
+            own = RulesOfRuns.by_run(rules[start : start + batch], 1)
+            job = pool.submit(simulate_batch, traded, events, config, rules=own, funding=funding)
             running.append((combinations, job))
             while len(running) > (_WORKERS if start + batch < len(grid) else 0):
                 finished, job = running.popleft()

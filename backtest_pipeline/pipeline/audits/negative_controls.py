@@ -33,13 +33,13 @@ from backtest_pipeline.research.ranking.negative_controls import (
 from backtest_pipeline.research.ranking.no_edge import BarMoves, World, bar_moves, worlds
 from backtest_pipeline.research.robustness.draws import require_draws
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.run_tables.leaderboard import (
     controls_of,
     gate_set,
     publish_controls,
     symbols_with_bars,
 )
+from backtest_pipeline.trading.costs import CostModel
 
 MOST_FALSE = 0.05
 """Share of searches in worlds without an edge that may be called significant."""

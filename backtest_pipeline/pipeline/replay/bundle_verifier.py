@@ -29,6 +29,7 @@ EQUITY = "equity.parquet"
 FINGERPRINTED = (
     *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
     *("size", "fees", "slippage_cost", "funding", "pnl", "pnl_pct", "mae", "mfe", "bars_held"),
+    *("entry_stop", "entry_stop_kind", "exit_stop", "exit_stop_kind"),
     *("exit_reason", "is_open", "entry_after_gap"),
 )
 
@@ -37,14 +38,17 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     """The sha256 over trades, equity, benchmark and how the run ended, in canonical bytes.
 
     Numbers are little-endian float64, with one NaN and one zero; stamps are microseconds since
-    1970 UTC; a long is 1 and a short -1; a reason to exit is its place in the manifest's list.
+    1970 UTC; a long is 1 and a short -1; a reason to exit and a kind of
+    stop are their places in the manifest's lists, and no stop is -1.
     """
     # In this thread alone: a pool of threads can abort a process that ends at once.
     trades, equity = (
         pq.ParquetFile(io.BytesIO(files[name])).read(use_threads=False) for name in (TRADES, EQUITY)
     )
-    codes = {"direction": {"long": 1, "short": -1}}
+    codes: dict[str, dict[str | None, int]] = {"direction": {"long": 1, "short": -1}}
     codes["exit_reason"] = {name: i for i, name in enumerate(about["exit_reasons"])}
+    stops = {None: -1, **{name: i for i, name in enumerate(about["stop_kinds"])}}
+    codes["entry_stop_kind"] = codes["exit_stop_kind"] = stops
     columns = [
         [codes[name][value] for value in trades[name].to_pylist()]
         if name in codes

@@ -84,5 +84,7 @@ def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
         yield "The account was liquidated."
     if refused := run.results.get("blocked_entries"):
         yield f"{refused:,} entries were refused, as the account could not carry them."
+    if conflicts := run.results.get("conflicting_entries"):
+        yield f"{conflicts:,} bars had entries of both sides; none was made on them."
     if not run.is_current:
         yield "A newer run of this configuration is stored."

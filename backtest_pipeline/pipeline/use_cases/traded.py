@@ -36,7 +36,7 @@ class Tradable:
     Attributes:
         inputs: the version of the features that it is made from, by asset.
         panel: bars of the window, with what stops and sizing read.
-        events: uint8 `(1, n_rows)`, the signal on them.
+        events: uint8 `(1, n_rows)`, the conditions on them.
     """
 
     inputs: Mapping[str, DatasetVersion]
@@ -47,7 +47,7 @@ class Tradable:
 def cut_to_window(
     whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], terms: RunTerms
 ) -> Tradable:
-    """The bars that lie in the window, with events that know those before it.
+    """The bars that lie in the window, with conditions that know those before it.
 
     Raises:
         NotEnoughBars: for an asset without enough bars in the window.

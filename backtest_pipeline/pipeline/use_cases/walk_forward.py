@@ -40,13 +40,12 @@ from backtest_pipeline.research.validation.splits import Fold, LeftOut
 from backtest_pipeline.research.validation.walk_forward import (
     FOLD_METRICS,
     Chosen,
-    Question,
     batches_of_tasks,
     choose,
     out_of_sample,
+    trade_stitched,
     unheard,
 )
-from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -101,6 +100,7 @@ def walk_forward(
     objective: str = "sharpe",
     search: Search | None = None,
     threshold: float = WFO_THRESHOLD,
+    flat_starts: bool = False,
     direction: str = "both",
     funding: pd.Series | None = None,
     timeframe: str | None = None,
@@ -119,7 +119,9 @@ def walk_forward(
         schedule: windows; 365 days to train and 90 to test where not given.
         objective: what the best has most of, see `research.validation.optimizer.Objective.of`.
         search: how the parameters are searched.
-        threshold: efficiency from which on it is not called overfit.
+        threshold: efficiency below which it is flagged.
+        flat_starts: whether test windows begin flat, and not with the position that the choice,
+            traded since the first bar, holds by then.
         direction: `long`, `short` or `both`.
         funding: rates by stamp, in place of the flat rate.
         timeframe: name; found from the spacing of the bars where not given.
@@ -139,9 +141,13 @@ def walk_forward(
     rates = None if funding is None else FundingRates.of({asset: funding})
     space = parameter_space(strategy_of(strategy), params or {})
     plan = WalkForwardPlan(
-        schedule or Schedule(), search or Search(), Objective.of(objective), threshold
+        schedule or Schedule(),
+        search or Search(),
+        Objective.of(objective),
+        threshold,
+        flat_starts,
     )
-    question = Question(space, plan.search, plan.objective, config, rates)
+    question = plan.question(space, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
     tasks, left_out = tasks_of(panel, asset, plan.schedule)
     terms = RunTerms(config, funding=rates)
@@ -155,8 +161,8 @@ def walk_forward(
     for batch in batches_of_tasks(tasks, question):
         chosen += choose(panel, batch, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
-    test_bars, events = out_of_sample(panel, tasks, chosen, question)
-    simulated = simulate_batch(test_bars, events, config, funding=rates)
+    tested = out_of_sample(panel, tasks, chosen, question)
+    simulated = trade_stitched([tested], config, rates)
     if workspace:
         own = trials_of(
             simulated,
@@ -170,7 +176,7 @@ def walk_forward(
         enter_in_ledger(workspace, [*trials, own])
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
-        equity=pd.Series(simulated.equity[0], utc_index(test_bars.ts), name="equity"),
+        equity=pd.Series(simulated.equity[0], utc_index(tested.bars.ts), name="equity"),
         trades=trade_frame(simulated.trades),
         metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
         efficiency=judge(chosen, float(simulated.metrics["psr"][0]), threshold),

@@ -40,15 +40,16 @@ def probabilistic_sharpe_ratio(
         benchmark_sharpe: per period.
 
     Returns:
-        A fraction; NaN where v is not positive, which only an impossible pair of skew and kurtosis
-        or two-valued returns can bring about.
+        A fraction; NaN where v is not positive, which only two-valued returns can bring about.
 
     Raises:
-        InvalidInput: for fewer than two returns, a kurtosis below 1, anything infinite or NaN.
+        InvalidInput: for fewer than two returns, a kurtosis below 1 or below skew ** 2 + 1, which
+            no returns can have, anything infinite or NaN.
 
     Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 8.
     """
     _check(n_obs=n_obs, kurtosis=kurtosis)
+    _check_shape(skew, kurtosis)
     values = _aligned(
         sharpe=sharpe, n_obs=n_obs, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
     )
@@ -107,6 +108,7 @@ def deflated_sharpe_ratio(
     Source: Bailey and Lopez de Prado 2014, "The Deflated Sharpe Ratio", eq. 2.
     """
     _check(n_obs=n_obs, kurtosis=kurtosis, trials_variance=trials_variance, n_trials=n_trials)
+    _check_shape(skew, kurtosis)
     values = _aligned(
         sharpe=sharpe,
         n_obs=n_obs,
@@ -145,8 +147,8 @@ def minimum_track_record_length(
         for then no length suffices.
 
     Raises:
-        InvalidInput: for a kurtosis below 1, a confidence outside (0.5, 1), anything infinite or
-            NaN.
+        InvalidInput: for a kurtosis below 1 or below skew ** 2 + 1, a confidence outside (0.5, 1),
+            anything infinite or NaN.
 
     Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 11.
     """
@@ -155,6 +157,7 @@ def minimum_track_record_length(
     if not 0.5 < confidence < 1:
         raise InvalidInput(f"confidence is a fraction between 0.5 and 1, not {confidence}")
     _check(kurtosis=kurtosis)
+    _check_shape(skew, kurtosis)
     sr, skew_, kurtosis_, benchmark = _aligned(
         sharpe=sharpe, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
     )
@@ -245,6 +248,19 @@ def _check(**arguments: float | np.ndarray) -> None:
         below = np.asarray(value, float) < least
         if below.any():
             raise InvalidInput(f"{name} is {np.asarray(value)[below].min()}: {why}")
+
+
+def _check_shape(skew: float | np.ndarray, kurtosis: float | np.ndarray) -> None:
+    """Refuse a pair that no returns can have (Pearson 1916: kurtosis >= skew ** 2 + 1)."""
+    least = np.asarray(skew, float) ** 2 + 1
+    impossible = np.asarray(kurtosis, float) < least * (1 - 1e-9)
+    if impossible.any():
+        pair = np.broadcast_arrays(np.asarray(skew, float), np.asarray(kurtosis, float))
+        found_skew, found_kurtosis = (float(values[impossible].flat[0]) for values in pair)
+        raise InvalidInput(
+            f"skew {found_skew:g} with kurtosis {found_kurtosis:g}: kurtosis is at least skew ** 2 "
+            f"+ 1, here {found_skew**2 + 1:g}; Pearson's is meant, of which a normal has 3"
+        )
 
 
 def _aligned(**arguments: float | np.ndarray) -> list[np.ndarray]:

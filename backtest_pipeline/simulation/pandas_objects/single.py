@@ -12,7 +12,6 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics.benchmarks import (
     benchmark_equity,
@@ -30,9 +29,10 @@ from backtest_pipeline.simulation.metrics.metrics import (
 )
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, events_of
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 from backtest_pipeline.simulation.trades import Trades, trade_columns
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional, Sizing
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 SIDES = {1: "long", -1: "short", 0: "flat"}
 _ASSET = "asset"
@@ -52,6 +52,7 @@ class SimulationResult:
         undefined: why a metric is None.
         pending: side that the last bar's signal asks for at the next open, None where none.
         refused: entries that could not be sized, or were too small.
+        conflicts: bars on which both sides would have been entered; nothing was done on them.
         liquidated: whether the equity was lost.
     """
 
@@ -64,6 +65,7 @@ class SimulationResult:
     undefined: dict[str, str]
     pending: str | None
     refused: int
+    conflicts: int
     liquidated: bool
 
     @property
@@ -90,12 +92,14 @@ def simulate(
     lot_size: float = 0.0,
     min_notional: float = 0.0,
     delay_bars: int = 0,
+    cooldown_bars: int = 0,
     intrabar: str = IntrabarOrder.STOP_FIRST.value,
     risk_free: float = 0.0,
     timeframe: str | None = None,
 ) -> SimulationResult:
-    """Trade signals on one asset's bars; a signal of bar t fills at the open of bar t + 1.
+    """Trade conditions on one asset's bars; one of bar t fills at the open of bar t + 1.
 
+    An entry that holds while the account is flat is made, whatever ended the position before.
     docs/simulation.md has the rules.
 
     Args:
@@ -115,6 +119,7 @@ def simulate(
         max_leverage: gross exposure that an entry may bring the account to, in equities.
         lot_size, min_notional: the venue's limits of an order; 0 is none.
         delay_bars: bars that each signal is late beyond the next open.
+        cooldown_bars: bars without an entry, from the one that a position closes in.
         intrabar: `stop_first` or `target_first` where one bar has both and nothing tells.
         risk_free: return of cash a day, a fraction.
         timeframe: name of the bars' timeframe; found from their spacing where not given.
@@ -146,6 +151,7 @@ def simulate(
         lot_size=lot_size,
         min_notional=min_notional,
         delay_bars=delay_bars,
+        cooldown_bars=cooldown_bars,
         intrabar=IntrabarOrder.of(intrabar),
         risk_free=risk_free,
     )
@@ -179,6 +185,7 @@ def single_result(batch: BatchResult) -> SimulationResult:
         undefined=undefined_reasons(values),
         pending=None if pending == NOTHING_PENDING else SIDES[pending],
         refused=int(batch.refused[0]),
+        conflicts=int(batch.conflicts[0]),
         liquidated=bool(batch.liquidated[0]),
     )
 

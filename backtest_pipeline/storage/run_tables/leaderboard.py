@@ -78,7 +78,8 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     """Every current run that was completed, with its metrics, in a stable order.
 
     `of_refresh` says whether it belongs to its partition's last refresh: an active signal over the
-    whole history, under the configuration of the pipeline. `n_days` are its daily returns, and
+    whole history, under the configuration of the pipeline. `n_days` are its daily returns,
+    `daily_skew` and `daily_kurtosis` theirs, and
     `first_tried` is when the ledger first held its signal on its asset and timeframe, whatever the
     bars, the window or the assumptions; both are NULL of a run that the ledger does not hold.
     `quarantined_at` is None but where a replay gave another result.
@@ -89,7 +90,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     query = """
         SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf, r.split,
                r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
-               t.n_obs AS n_days,
+               t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                (SELECT min(created_at) FROM trials o
                 WHERE (o.symbol, o.tf, o.strategy, o.params)
                     = (t.symbol, t.tf, t.strategy, t.params)) AS first_tried,

@@ -44,6 +44,8 @@ class FeatureRows:
 
 RowsOf = Callable[["Cursor", Timeframe, Sequence[str]], FeatureRows]
 """Finds them for the names of the EMAs that events carry, in the transaction of the events."""
+KeepMasks = Callable[[Mapping[Partition, DatasetVersion]], Mapping[Partition, DatasetVersion]]
+"""Called in the transaction of the signals, once nothing can remove files."""
 
 
 def built_rows(cursor: Cursor, _timeframe: Timeframe, emas: Sequence[str]) -> FeatureRows:
@@ -72,6 +74,7 @@ def write_signals(
     since: Mapping[tuple[int, int], int] | None = None,
     kept: Iterable[tuple[int, int]] = (),
     rows_of: RowsOf = built_rows,
+    keep_masks: KeepMasks = lambda versions: versions,
 ) -> int:
     """Store what a batch of (signal, asset) pairs gave, in one transaction; returns the events.
 
@@ -93,6 +96,8 @@ def write_signals(
         since: first stamp that was computed anew of a (signal_id, asset_id).
         kept: the pairs of which all stored events are to stay.
         rows_of: where the feature rows lie.
+        keep_masks: stores the conditions that the signals are the first bars of, and returns the
+            versions with their files.
 
     Raises:
         StoreOvertaken: where the features have been replaced since they were read, or events that
@@ -128,7 +133,7 @@ def write_signals(
             list(written),
             list(makers),
         )
-        write_versions(cursor, "signals", ids, versions, made_from="features")
+        write_versions(cursor, "signals", ids, keep_masks(versions), made_from="features")
     return len(events)
 
 

@@ -14,8 +14,8 @@ from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.registry import strategy_hash
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version

@@ -32,13 +32,13 @@ from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.sizing import AtrRisk, EqualWeight, VolatilityScaled
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import archive_of, installed_code
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import AtrRisk, EqualWeight, VolatilityScaled
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
