@@ -31,6 +31,7 @@ from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION, undefi
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment_hash
@@ -208,8 +209,9 @@ def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
 def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     columns = trade_columns(batch.trades)
     stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
+    stops = {name: copy.floats(columns[name]) for name in ("entry_stop", "exit_stop")}
     owner = _dictionary(batch.trades.column, run_ids).dictionary_decode()
-    return pa.table({"run_id": owner, **columns, **stamps})
+    return pa.table({"run_id": owner, **columns, **stamps, **stops})
 
 
 def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:

@@ -26,7 +26,8 @@ def portfolios_deflated(
     """
     returns = [_returns_by_day(portfolio) for portfolio in portfolios]
     family = family_of(len(portfolios) + others, _side_by_side(returns))
-    own = [sharpe_moments(values[:, None]) for _, values in returns]
+    undefined = SharpeMoments(*(np.array([np.nan]),) * 3, n_obs=0)
+    own = [sharpe_moments(values[:, None]) if len(values) else undefined for _, values in returns]
     moments = SharpeMoments(
         np.array([portfolio.metrics["sharpe"] for portfolio in portfolios]) / np.sqrt(365.0),
         np.concatenate([one.skew for one in own]),

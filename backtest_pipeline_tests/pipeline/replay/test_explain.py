@@ -18,7 +18,7 @@ from backtest_pipeline.strategies.registry import strategy_hash
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
-from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
+from backtest_pipeline_tests.pipeline.versions import EMA, NO_LONGS, REWORDED, other_version
 
 BARS = daily_panel({"A": 250}, seed=11)
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
@@ -71,11 +71,11 @@ def test_data_and_costs_are_told_apart_and_what_they_do_together(workspace: Work
 
 def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Workspace) -> None:
     todays = run(workspace, BARS, PLAIN)["run_id"]
-    resting = other_version(workspace.artifacts, RESTING).run(workspace)
-    found = explain_runs(workspace, todays, resting)
-    declared, changed = factor(found, "code").differences
+    changed = other_version(workspace.artifacts, NO_LONGS).run(workspace)
+    found = explain_runs(workspace, todays, changed)
+    declared, files = factor(found, "code").differences
     assert declared.startswith(f"ema_crossover {strategy_hash('ema_crossover')} -> ")
-    assert changed == f"changed {EMA}"
+    assert files == f"changed {EMA}"
     assert factor(found, "data").is_equal
     assert factor(found, "config").is_equal
     assert found.movers == ("code",)
@@ -97,13 +97,13 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
             sa.text("UPDATE backtest_runs SET code_version = :code"),
             {"code": run_code("ema_crossover")},
         )
-    undeclared = explain_runs(workspace, todays, resting)
+    undeclared = explain_runs(workspace, todays, changed)
     assert factor(undeclared, "code").is_equal
     assert undeclared.remainder[0].startswith("B is stored with another result")
     assert "a change of code that was not declared" in undeclared.remainder[1]
     with workspace.database.begin() as connection:
         connection.execute(sa.text("UPDATE backtest_runs SET code_archive = NULL"))
-    unknown = explain_runs(workspace, todays, resting)
+    unknown = explain_runs(workspace, todays, changed)
     assert "the code cannot be swapped" in unknown.remainder[0]
     assert "B is stored with another result" in unknown.remainder[1]
 
