@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     )
     from backtest_pipeline.research.validation.schedule import FixedDates, Schedule
     from backtest_pipeline.research.validation.splits import fixed_date_splits, walk_forward_splits
-    from backtest_pipeline.simulation.costs import CostModel
     from backtest_pipeline.simulation.metrics.significance import (
         deflated_sharpe_ratio,
         probabilistic_sharpe_ratio,
@@ -67,14 +66,15 @@ if TYPE_CHECKING:
         compute_metrics,
         simulate,
     )
-    from backtest_pipeline.simulation.sizing import (
+    from backtest_pipeline.storage.run_tables.run_search import RunFilter
+    from backtest_pipeline.trading.costs import CostModel
+    from backtest_pipeline.trading.sizing import (
         AtrRisk,
         EqualWeight,
         FixedFractional,
         VolatilityScaled,
     )
-    from backtest_pipeline.simulation.stops import StopRules
-    from backtest_pipeline.storage.run_tables.run_search import RunFilter
+    from backtest_pipeline.trading.stops import StopRules
 
 _HOMES = {
     "RunSpec": "pipeline.specs",
@@ -88,21 +88,21 @@ _HOMES = {
     "PortfolioResult": "pipeline.results",
     "RobustnessResult": "pipeline.results",
     "execute": "pipeline.api",
-    "AtrRisk": "simulation.sizing",
+    "AtrRisk": "trading.sizing",
     "BacktestError": "market.errors",
     "BookSimulation": "simulation.pandas_objects.many",
-    "CostModel": "simulation.costs",
-    "EqualWeight": "simulation.sizing",
+    "CostModel": "trading.costs",
+    "EqualWeight": "trading.sizing",
     "Explanation": "pipeline.replay.explain",
     "Exploration": "pipeline.use_cases.sweep",
     "FixedDates": "research.validation.schedule",
-    "FixedFractional": "simulation.sizing",
+    "FixedFractional": "trading.sizing",
     "Replay": "pipeline.replay.replay",
     "Schedule": "research.validation.schedule",
     "Search": "research.validation.optimizer",
     "SimulationResult": "simulation.pandas_objects.single",
-    "StopRules": "simulation.stops",
-    "VolatilityScaled": "simulation.sizing",
+    "StopRules": "trading.stops",
+    "VolatilityScaled": "trading.sizing",
     "build_features": "pipeline.api",
     "combinatorial_paths": "research.validation.combinatorial",
     "combinatorial_purged_splits": "research.validation.combinatorial",

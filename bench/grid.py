@@ -13,7 +13,6 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.inputs import account_inputs
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.sweep import sweep
@@ -21,6 +20,7 @@ from backtest_pipeline.simulation.trades import trade_log
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.costs import CostModel
 from bench.engines import (
     CASH,
     FEE,

@@ -17,9 +17,9 @@ from backtest_pipeline.research.validation.schedule import Schedule, tasks_of
 from backtest_pipeline.research.validation.splits import Fold
 from backtest_pipeline.research.validation.walk_forward import Chosen, Question, choose
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.grid import parameter_space
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.costs import CostModel
 from bench.engines import CASH, FEE
 from bench.harness import Report, Table, interleaved, median
 from bench.peers import random_panel

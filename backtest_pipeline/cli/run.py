@@ -74,6 +74,8 @@ def _show(run: RunResult, folder: str) -> None:
         say("liquidated: equity reached zero, and nothing is traded after that")
     if run.blocked_entries:
         say(f"{run.blocked_entries:,} entries blocked; table block_events says why")
+    if run.conflicting_entries:
+        say(f"{run.conflicting_entries:,} bars had entries of both sides; none was made on them")
     if run.pending:
         say(f"signal of the last bar, pending: {run.pending} at the next open")
     if run.not_fetched_since:

@@ -29,16 +29,17 @@ from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.pandas_objects.frames import (
     bars_panel,
     events_of,
-    infer_timeframe,
+    timeframe_of,
 )
 from backtest_pipeline.simulation.pandas_objects.single import SimulationResult, simulate
-from backtest_pipeline.simulation.stops import IntrabarOrder
+from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.sources.choose import choose_source
 from backtest_pipeline.storage.settings import exchange_access, load_settings
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_signals
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import signal_events
+from backtest_pipeline.strategies.strategy import conditions_of
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 _ASSET = "asset"
 
@@ -84,7 +85,8 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
 
     Returns:
         Columns open, high, low, close, volume, gap_bars (float64); index `ts`, close stamps in UTC.
-        Data quality issues of the source's rows are in `.attrs["issues"]`.
+        The timeframe is in `.attrs["timeframe"]`, where the other functions find it, and data
+        quality issues of the source's rows are in `.attrs["issues"]`.
 
     Raises:
         UnknownName: for an asset or timeframe that does not exist.
@@ -105,6 +107,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
             f"{asset}: no complete {timeframe} bar in its {bases} bars; load more or finer bars"
         )
     bars = panel.frame(asset)
+    bars.attrs["timeframe"] = panel.timeframe.name
     bars.attrs["issues"] = [
         f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
     ]
@@ -130,13 +133,19 @@ def build_features(bars: pd.DataFrame, *, timeframe: str | None = None) -> pd.Da
         >>> bool(features["rsi_14"].iloc[-1] > 0)
         True
     """
-    return build_panel_features(bars_panel(bars, timeframe, _ASSET)).frame(_ASSET)
+    features = build_panel_features(bars_panel(bars, timeframe, _ASSET))
+    frame = features.frame(_ASSET)
+    frame.attrs["timeframe"] = features.timeframe.name
+    return frame
 
 
 def generate_signals(
     features: pd.DataFrame, strategy: str, *, timeframe: str | None = None, **params: Any
 ) -> pd.DataFrame:
-    """Entry and exit signals of a strategy on one asset's features.
+    """Entry and exit conditions of a strategy on one asset's features.
+
+    They do not depend on what is held: an entry may be true on many bars in a row, and the account
+    decides what to do with it, see `simulate`.
 
     Args:
         features: returned by `build_features`.
@@ -160,9 +169,11 @@ def generate_signals(
     """
     definition = strategy_of(strategy)
     parsed = definition.parse(params)
-    name = named_timeframe(timeframe) if timeframe else infer_timeframe(features.index)
-    panel = Panel.stack(name, {_ASSET: features}, list(features.columns))
-    events = signal_events(definition, with_indicators(panel, definition.columns(parsed)), parsed)
+    panel = Panel.stack(
+        timeframe_of(features, timeframe), {_ASSET: features}, list(features.columns)
+    )
+    known = with_indicators(panel, definition.columns(parsed))
+    events = conditions_of(definition, known, parsed)
     return pd.DataFrame(
         {
             "entries": events.long_entry,
@@ -204,6 +215,15 @@ def run_backtest(
         True
     """
     side_of_run = Direction.of(direction)
+    definition = strategy_of(strategy)
+    own = config_for(
+        SimulationConfig(
+            stops=assumptions.pop("stops", None) or StopRules(),
+            cooldown_bars=assumptions.pop("cooldown_bars", 0),
+        ),
+        definition,
+        definition.parse(params),
+    )
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     never = pd.Series(np.zeros(len(signals), bool), signals.index)
@@ -217,6 +237,8 @@ def run_backtest(
         traded("exits", Direction.LONG),
         traded("short_entries", Direction.SHORT),
         traded("short_exits", Direction.SHORT),
+        stops=own.stops,
+        cooldown_bars=own.cooldown_bars,
         timeframe=timeframe,
         **assumptions,
     )
@@ -261,7 +283,9 @@ def robustness(
     """
     if "intrabar" in assumptions:
         assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
+    definition = strategy_of(strategy)
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
+    config = config_for(config, definition, definition.parse(params))
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     by_name = {str(name): pd.Series(column) for name, column in signals.items()}

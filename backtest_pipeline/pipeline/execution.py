@@ -111,9 +111,7 @@ def _robustness(
     workspace: Workspace, _: Settings, spec: RobustnessSpec, source: Source, rebuild: bool
 ) -> RobustnessResult:
     made = backtest(workspace, source, spec, [spec.symbol], rebuild=rebuild)
-    row = assess_run(
-        workspace, made, shared_by(workspace, spec), spec.draws, spec.seed, rebuild=rebuild
-    )
+    row = assess_run(workspace, made, spec.draws, spec.seed, rebuild=rebuild)
     return robustness_result(workspace, made.runs[0], spec, row)
 
 

@@ -102,6 +102,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         "pending": results["pending"],
         "liquidated": results["liquidated"],
         "blocked_entries": results["blocked_entries"],
+        "conflicting_entries": results["conflicting_entries"],
         "metrics": {name: row[name] for name in METRIC_NAMES},
         "significance": {metric.name: row[metric.name] for metric in FAMILY_METRICS},
         "rows_by_reason": {str(remark["reason"]): int(remark["rows"]) for remark in remarks},

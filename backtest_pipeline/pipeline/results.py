@@ -42,6 +42,9 @@ class RunResult(_Model):
     )
     liquidated: bool
     blocked_entries: int
+    conflicting_entries: int = Field(
+        description="bars on which both sides would have been entered; nothing was done on them"
+    )
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
     significance: Metrics
     undefined: dict[str, str] = Field(description="reason for each null metric")

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from backtest_pipeline.market.errors import BadRange, InvalidInput
 from backtest_pipeline.pipeline.specs import Costs, SpecModel, checked
-from backtest_pipeline.simulation.sizing import SIZINGS
+from backtest_pipeline.trading.sizing import SIZINGS
 
 Number = int | float
 S = TypeVar("S", bound=SpecModel)

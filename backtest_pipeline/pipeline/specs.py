@@ -31,9 +31,9 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.symbols import SYMBOL_PATTERN
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.sizing import SIZINGS
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import SIZINGS
+from backtest_pipeline.trading.stops import StopRules
 
 Symbol = Annotated[str, Field(pattern=rf"^{SYMBOL_PATTERN}$", examples=["S-ALPHA"])]
 TimeframeName = Annotated[str, Field(min_length=2, max_length=24, examples=["1D"])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.simulation.metrics.daily import DAILY_STATISTICS, daily_statistics
 
 ROLLING = ("total_return", "annual_volatility", "sharpe")
@@ -32,6 +33,6 @@ def rolling_statistics(equity: np.ndarray, window: int) -> dict[str, np.ndarray]
         return {name: np.empty(0) for name in ROLLING}
     stretches = np.lib.stride_tricks.sliding_window_view(equity, window + 1)
     bounds = np.array([0, window + 1])
-    table = daily_statistics(stretches, stretches[0].copy(), bounds, np.arange(window + 1))
+    table = daily_statistics(stretches, stretches[0].copy(), bounds, np.arange(window + 1) * DAY_US)
     table[~np.isfinite(table)] = np.nan
     return {name: table[:, DAILY_STATISTICS.index(name)].copy() for name in ROLLING}

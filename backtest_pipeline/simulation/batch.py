@@ -1,4 +1,4 @@
-"""One batch: signals of many runs over one panel, simulated at once, each column on its own."""
+"""One batch: conditions of many runs on one panel, simulated at once, each column alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from backtest_pipeline.simulation.inputs import (
     require_events,
 )
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
-from backtest_pipeline.simulation.orders import NOTHING_PENDING, pending_sides
+from backtest_pipeline.simulation.orders import NOTHING_PENDING, conflicts, pending_sides
+from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.trades import Trades, trade_log
 
 
@@ -35,6 +36,7 @@ class BatchResult:
             NOTHING_PENDING.
         liquidated: bool `(n_columns,)`.
         refused: int64 `(n_columns,)`, count of the refusals.
+        conflicts: int64 `(n_columns,)`, bars on which both sides would have been entered.
     """
 
     panel: Panel
@@ -46,6 +48,7 @@ class BatchResult:
     pending: np.ndarray
     liquidated: np.ndarray
     refused: np.ndarray
+    conflicts: np.ndarray
 
 
 def simulate_batch(
@@ -53,16 +56,18 @@ def simulate_batch(
     events: np.ndarray,
     config: SimulationConfig,
     *,
+    rules: RulesOfRuns | None = None,
     funding: FundingRates | None = None,
     finer: Panel | None = None,
     benchmark: np.ndarray | None = None,
 ) -> BatchResult:
-    """Trade every run's signals on every asset of the panel, each column on its own.
+    """Trade every run's conditions on every asset of the panel, each column on its own.
 
     Args:
         panel: bars with open, high, low, close.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
         config: costs, sizing, stops, direction and starting cash.
+        rules: stops and cooldowns that differ between runs; those of `config` where not given.
         funding: rates by symbol, in place of the flat rate of the costs.
         finer: bars of the same assets at a finer timeframe, which tell whether a stop or a target
             came first; an asset that is not among them does without.
@@ -74,12 +79,13 @@ def simulate_batch(
             not a positive number, or an open or close lies outside low..high.
     """
     require_events(panel, events)
-    simulated = account_inputs(panel, events, config, 1, funding, finer).simulate_each(panel)
+    inputs = account_inputs(panel, events, config, 1, funding, finer, rules)
+    simulated = inputs.simulate_each(panel)
     trades = trade_log(panel, simulated.trades)
     refusals = refusal_log(panel, simulated.refusals)
     if benchmark is None:
         benchmark = buy_and_hold(panel, config)
-    pending = pending_sides(events, panel.offsets, config.direction, simulated.side)
+    pending = pending_sides(events, panel.offsets, config.direction, simulated)
     return BatchResult(
         panel=panel,
         equity=simulated.equity,
@@ -92,4 +98,5 @@ def simulate_batch(
         pending=np.where(simulated.ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=simulated.ruined,
         refused=np.bincount(refusals.column, minlength=len(pending)),
+        conflicts=conflicts(inputs.events, panel.offsets),
     )

@@ -9,14 +9,18 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.engine import Simulated
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
 from backtest_pipeline.simulation.metrics.equity import position_values
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
-from backtest_pipeline.simulation.orders import LONG_ENTRY, NOTHING_PENDING, pending_sides
-from backtest_pipeline.simulation.sizing import EqualWeight
+from backtest_pipeline.simulation.orders import (
+    LONG_ENTRY,
+    NOTHING_PENDING,
+    conflicts,
+    pending_sides,
+)
 from backtest_pipeline.simulation.trades import Trades, trade_log
+from backtest_pipeline.trading.sizing import EqualWeight
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class BookResult:
         pending: int8 `(n_runs * n_assets,)`, as in `BatchResult`.
         liquidated: bool `(n_runs,)`.
         refused: int64 `(n_runs,)`, count of the refusals.
+        conflicts: int64 `(n_runs,)`, bars on which both sides would have been entered.
     """
 
     panel: Panel
@@ -50,6 +55,7 @@ class BookResult:
     pending: np.ndarray
     liquidated: np.ndarray
     refused: np.ndarray
+    conflicts: np.ndarray
 
 
 def simulate_book(
@@ -74,10 +80,11 @@ def simulate_book(
     require_events(panel, events)
     members = _by_name(panel)
     ts, table = _instants(panel, members)
-    simulated = _simulated(panel, table, members, events, config, funding, finer)
+    inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
+    simulated = inputs.simulate_together(table, members)
     trades = trade_log(panel, simulated.trades)
     refusals = refusal_log(panel, simulated.refusals)
-    pending = pending_sides(events, panel.offsets, config.direction, simulated.side)
+    pending = pending_sides(events, panel.offsets, config.direction, simulated)
     of_ruined = np.repeat(simulated.ruined, len(panel.assets))
     gross, net = _exposure(panel, table, trades, simulated.equity)
     if benchmark is None:
@@ -103,6 +110,7 @@ def simulate_book(
         pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=simulated.ruined,
         refused=np.bincount(refusals.column // max(n_assets, 1), minlength=len(events)),
+        conflicts=conflicts(inputs.events, panel.offsets).reshape(len(events), -1).sum(axis=1),
     )
 
 
@@ -117,22 +125,9 @@ def _instants(panel: Panel, members: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _by_name(panel: Panel) -> np.ndarray:
     """Positions of the assets in the order of their names.
 
-    Walked in this order, sums over assets come out the same to the last bit for any order given.
+    Traded in this order, sums over assets come out the same to the last bit for any order given.
     """
     return np.argsort(np.array(list(map(str, panel.assets))), kind="stable")
-
-
-def _simulated(
-    panel: Panel,
-    table: np.ndarray,
-    members: np.ndarray,
-    events: np.ndarray,
-    config: SimulationConfig,
-    funding: FundingRates | None,
-    finer: Panel | None,
-) -> Simulated:
-    inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
-    return inputs.simulate(table, np.array([0, len(table)]), members)
 
 
 def _held(
@@ -144,7 +139,8 @@ def _held(
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, EqualWeight())
-    return _simulated(panel, table, members, events, held, None, None).equity[0]
+    inputs = account_inputs(panel, events, held, len(panel.assets))
+    return inputs.simulate_together(table, members).equity[0]
 
 
 def _exposure(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from backtest_pipeline.market.features import rolling, with_indicators
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.sizing import (
+from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
+from backtest_pipeline.trading.sizing import (
     AtrRisk,
     EqualWeight,
     FixedFractional,
@@ -16,15 +18,27 @@ from backtest_pipeline.simulation.sizing import (
 )
 
 
-def with_config_columns(panel: Panel, config: SimulationConfig) -> Panel:
+def with_config_columns(
+    panel: Panel, config: SimulationConfig, rules: Iterable[PositionRules] = ()
+) -> Panel:
     """The panel with the indicators that stops and sizing need.
 
     Call it before cutting a panel to a window: indicators depend on the bars before it.
+
+    Args:
+        panel: bars.
+        config: sizing and stops.
+        rules: stops of runs that have their own.
     """
-    panel = with_sizing_columns(panel, config.sizing)
-    if config.stops.trailing_atr is None:
-        return panel
-    return with_indicators(panel, [f"atr_{config.stops.atr_period}"])
+    panel = with_sizing_columns(panel, config.sizing, config.delay_bars)
+    for period in atr_periods([config.rules, *rules]):
+        panel = _with_lagged(with_indicators(panel, [f"atr_{period}"]), f"atr_{period}", 1)
+    return panel
+
+
+def atr_periods(rules: Iterable[PositionRules]) -> list[int]:
+    """Periods of the average true ranges that trailing stops are multiples of."""
+    return sorted({r.stops.atr_period for r in rules if r.stops.trailing_atr is not None})
 
 
 def volatility_column(lookback: int) -> str:
@@ -32,21 +46,42 @@ def volatility_column(lookback: int) -> str:
     return f"volatility_{lookback}"
 
 
-def with_sizing_columns(panel: Panel, sizing: Sizing) -> Panel:
-    """The panel with the indicator that the sizing needs, computed from its bars if missing."""
+def lagged_column(name: str, bars: int) -> str:
+    """Name of the panel column that holds another column's values of some bars before."""
+    return f"{name}_lag_{bars}"
+
+
+def _with_lagged(panel: Panel, name: str, bars: int) -> Panel:
+    lagged = lagged_column(name, bars)
+    if lagged in panel.columns:
+        return panel
+    values = panel[name]
+    for _ in range(bars):
+        values = rolling.previous(values, panel.offsets)
+    return panel.with_columns({lagged: values})
+
+
+def with_sizing_columns(panel: Panel, sizing: Sizing, delay_bars: int = 0) -> Panel:
+    """The panel with the indicator that the sizing needs, computed from its bars if missing.
+
+    An entry is sized by the indicator at the close of its signal's bar.
+    """
     if isinstance(sizing, AtrRisk):
-        return with_indicators(panel, [f"atr_{sizing.atr_period}"])
-    if isinstance(sizing, VolatilityScaled):
+        name = f"atr_{sizing.atr_period}"
+        panel = with_indicators(panel, [name])
+    elif isinstance(sizing, VolatilityScaled):
         name = volatility_column(sizing.lookback)
         if name not in panel.columns:
             change = panel["close"] / rolling.previous(panel["close"], panel.offsets) - 1.0
             deviation = rolling.deviation(change, panel.offsets, sizing.lookback)
-            return panel.with_columns({name: deviation * panel.timeframe.bars_per_year**0.5})
-    return panel
+            panel = panel.with_columns({name: deviation * panel.timeframe.bars_per_year**0.5})
+    else:
+        return panel
+    return _with_lagged(panel, name, 1 + delay_bars)
 
 
 def entry_fractions(
-    panel: Panel, sizing: Sizing, n_members: int, max_leverage: float
+    panel: Panel, sizing: Sizing, n_members: int, max_leverage: float, delay_bars: int = 0
 ) -> np.ndarray:
     """Fraction of equity that an entry at each bar's open uses.
 
@@ -55,9 +90,11 @@ def entry_fractions(
         sizing: sizing mode.
         n_members: number of assets of the account.
         max_leverage: largest fraction.
+        delay_bars: bars by which entries are delayed beyond the next open.
 
     Returns:
-        float64 `(n_rows,)`, from indicators at the previous close; NaN during their warm-up.
+        float64 `(n_rows,)`, from indicators at the close of the signal's bar; NaN during their
+        warm-up.
     """
     if isinstance(sizing, FixedFractional):
         fraction = np.full(len(panel), sizing.fraction)
@@ -66,9 +103,9 @@ def entry_fractions(
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
             if isinstance(sizing, VolatilityScaled):
-                known = rolling.previous(panel[volatility_column(sizing.lookback)], panel.offsets)
+                known = panel[lagged_column(volatility_column(sizing.lookback), 1 + delay_bars)]
                 fraction = sizing.target / known
             else:
-                known = rolling.previous(panel[f"atr_{sizing.atr_period}"], panel.offsets)
+                known = panel[lagged_column(f"atr_{sizing.atr_period}", 1 + delay_bars)]
                 fraction = sizing.risk * panel["open"] / (sizing.atr_multiple * known)
     return np.minimum(fraction, max_leverage)

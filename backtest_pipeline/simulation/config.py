@@ -10,10 +10,10 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.simulation.bounds import require_number, require_whole
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.trading.bounds import require_number, require_whole
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional, Sizing
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 
 class Direction(StrEnum):
@@ -29,6 +29,14 @@ class Direction(StrEnum):
         if name not in list(Direction):
             raise UnknownName("direction", name, list(Direction))
         return Direction(name)
+
+
+@dataclass(frozen=True)
+class PositionRules:
+    """What closes a position without a signal, and delays the next entry after one has closed."""
+
+    stops: StopRules
+    cooldown_bars: int = 0
 
 
 _MOST_A_DAY = 0.01  # a higher risk-free return per day is an annual one, or a percentage
@@ -56,6 +64,9 @@ class SimulationConfig:
         float, Field(description="starting equity, in the quote currency of the bars")
     ] = 10_000.0
     stops: StopRules = field(default_factory=StopRules)
+    cooldown_bars: Annotated[
+        int, Field(description="bars without an entry, from the one that a position closes in")
+    ] = 0
     max_leverage: Annotated[
         float, Field(description="largest gross exposure after an entry, as a multiple of equity")
     ] = 1.0
@@ -94,7 +105,13 @@ class SimulationConfig:
             for value in given.values() if isinstance(given, Mapping) else (given,):
                 require_number(name, value, least=0)
         require_whole("delay_bars", self.delay_bars, least=0)
+        require_whole("cooldown_bars", self.cooldown_bars, least=0)
         require_number("risk_free", self.risk_free, above=-_MOST_A_DAY, below=_MOST_A_DAY)
+
+    @property
+    def rules(self) -> PositionRules:
+        """Its stops and its cooldown."""
+        return PositionRules(self.stops, self.cooldown_bars)
 
     def _require_kinds(self) -> None:
         for name, kinds in _KINDS.items():

@@ -18,9 +18,11 @@ import numpy as np
 from numba import njit
 
 ENGINE = "backtest_pipeline.account"
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raise it when the same events on the same bars give other trades, equity or benchmark."""
 LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8  # the bits of an event
+# With this bit an event is no condition but a position: long, short, or without an entry flat.
+HOLD = 16
 NOTHING_PENDING = 2
 EXIT_REASONS = (
     "signal",
@@ -43,6 +45,9 @@ EXIT_REASONS = (
     END_OF_DATA,
 ) = range(len(EXIT_REASONS))
 _STAYS = -1
+STOP_KINDS = ("stop_loss", "trailing_stop")
+NO_STOP = -1
+NO_REST = -1  # no cooldown
 UNSIZED, NO_ROOM, BELOW_LOT, BELOW_NOTIONAL = range(4)  # why an entry is refused
 
 ACCOUNT = np.dtype(
@@ -75,6 +80,9 @@ POSITION = np.dtype(
         ("stop", np.float64),
         ("trail", np.float64),
         ("target", np.float64),
+        ("entry_stop", np.float64),  # the tighter of stop and trail, and which of them it is
+        ("entry_stop_kind", np.int8),
+        ("rests_until", np.int64),  # row of the first bar whose entries count again
         ("lowest", np.float64),
         ("highest", np.float64),
         ("due", np.int8),  # side to hold from the next open on, or NOTHING_PENDING
@@ -97,6 +105,10 @@ TRADE = np.dtype(
         ("lowest", np.float64),
         ("highest", np.float64),
         ("bars_held", np.int64),
+        ("entry_stop", np.float64),
+        ("exit_stop", np.float64),
+        ("entry_stop_kind", np.int8),
+        ("exit_stop_kind", np.int8),
         ("reason", np.int8),
         ("at_open", np.bool_),
     ],
@@ -118,7 +130,6 @@ BAR = np.dtype(
         ("high", np.float64),
         ("low", np.float64),
         ("close", np.float64),
-        ("atr", np.float64),  # as of the close
         ("fraction", np.float64),  # of the equity, for an entry at the open; NaN is unknown
         ("funding", np.float64),  # fraction of its notional that a long pays
         ("fine_first", np.int64),  # its finer bars
@@ -141,6 +152,8 @@ RULES = np.dtype(  # NaN is no such rule
         ("trailing", np.float64),
         ("trailing_atr", np.float64),
         ("max_bars", np.int64),
+        ("cooldown", np.int64),  # bars from the one that a position closes in, without an entry
+        ("atr", np.int64),  # which of the average true ranges trailing_atr is a multiple of
         ("target_first", np.bool_),
     ],
     align=True,
@@ -156,29 +169,37 @@ def engine_identity() -> tuple[str, str]:
 @njit(cache=True, nogil=True)
 def decide(side: float, event: int) -> int:
     """The side to hold after seeing `event` while holding `side`."""
-    long_in = event & LONG_ENTRY and not event & LONG_EXIT
-    short_in = event & SHORT_ENTRY and not event & SHORT_EXIT
+    long_in, short_in = event & LONG_ENTRY, event & SHORT_ENTRY
+    if event & HOLD:
+        return 1 if long_in else -1 if short_in else 0
+    if long_in and short_in:  # a conflict says nothing
+        long_in = short_in = 0
+    if event & LONG_EXIT:
+        long_in = 0
+    if event & SHORT_EXIT:
+        short_in = 0
     if side == 0:
-        if long_in and not short_in:
-            return 1
-        if short_in and not long_in:
-            return -1
-        return 0
+        return 1 if long_in else -1 if short_in else 0
     if side > 0:
-        if short_in:
-            return -1
-        return 0 if event & LONG_EXIT else 1
-    if long_in:
-        return 1
-    return 0 if event & SHORT_EXIT else -1
+        return -1 if short_in else 0 if event & LONG_EXIT else 1
+    return 1 if long_in else 0 if event & SHORT_EXIT else -1
 
 
 @njit(cache=True, nogil=True)
-def decide_all(side: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """The sides to hold next, int8, or NOTHING_PENDING where they stay as they are."""
+def decide_all(
+    side: np.ndarray, event: np.ndarray, rests: np.ndarray, row: np.ndarray
+) -> np.ndarray:
+    """The sides to hold next, int8, or NOTHING_PENDING where they stay as they are.
+
+    `rests` is as accounts leave it, `row` that of the event.
+    """
     wanted = np.empty(len(side), np.int8)
     for i in range(len(side)):
         wanted[i] = decide(side[i], event[i])
+        if (rests[i] > row[i] and side[i] == 0) or (
+            rests[i] != NO_REST and side[i] * wanted[i] < 0
+        ):
+            wanted[i] = 0
         if wanted[i] == side[i]:
             wanted[i] = NOTHING_PENDING
     return wanted
@@ -193,7 +214,15 @@ def _worth(account, positions):
 
 
 @njit(cache=True, nogil=True)
-def _record(account, p, price, base, fee, row, at_open, reason, trades):
+def _stop_of(p, side):
+    """The stop that the price meets first, and which one it is."""
+    if np.isnan(p.stop) or side * p.trail > side * p.stop:
+        return p.trail, NO_STOP if np.isnan(p.trail) else 1
+    return p.stop, 0
+
+
+@njit(cache=True, nogil=True)
+def _record(account, p, price, base, fee, row, at_open, reason, cooldown, trades):
     """Write down the position as a trade that ends, or is marked, at this price, and close it."""
     trade = trades[account.n_trades]
     account.n_trades += 1
@@ -206,7 +235,10 @@ def _record(account, p, price, base, fee, row, at_open, reason, trades):
     trade.funding = p.funding
     trade.lowest, trade.highest = min(p.lowest, price), max(p.highest, price)
     trade.bars_held = p.bars_held
+    trade.entry_stop, trade.entry_stop_kind = p.entry_stop, p.entry_stop_kind
+    trade.exit_stop, trade.exit_stop_kind = _stop_of(p, np.sign(p.units))
     trade.reason, trade.at_open = reason, at_open
+    p.rests_until = p.row + cooldown
     account.cash += p.units * price - fee
     p.units = 0.0
 
@@ -234,7 +266,7 @@ def _liquidate(account, positions, at_open, trades):
             price = p.mark + share * (p.worst_mark - p.mark)
             if n_held == 1:
                 price = -account.cash / p.units
-            _record(account, p, price, price, 0.0, account.row, at_open, LIQUIDATION, trades)
+            _record(account, p, price, price, 0.0, account.row, at_open, LIQUIDATION, 0, trades)
 
 
 @njit(cache=True, nogil=True)
@@ -267,7 +299,8 @@ def _leave(account, positions, at_open, rules, trades):
         if account.ruined:
             base, reason = price, LIQUIDATION
         gapped = p.exit_reason != _STAYS and p.exit_base == p.bar_open
-        _record(account, p, price, base, fee, account.row, at_open or gapped, reason, trades)
+        _record(account, p, price, base, fee, account.row, at_open or gapped, reason,
+                rules.cooldown, trades)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -291,6 +324,7 @@ def _enter(account, p, units, base, atr, rules):
     p.target = price * (1.0 + side * rules.take_profit)
     p.trail = np.nan
     _trail(p, side, atr, rules)
+    p.entry_stop, p.entry_stop_kind = _stop_of(p, side)
     account.cash -= units * price + p.entry_fee
 
 
@@ -317,7 +351,7 @@ def _refuse(account, p, wanted, offered, size, refusals):
 
 
 @njit(cache=True, nogil=True)
-def _enter_due(account, positions, table_row, bars, rules, refusals):
+def _enter_due(account, positions, table_row, bars, atr_before, rules, refusals):
     """Open what is due at this open, all out of the same room."""
     equity = _worth(account, positions)
     room, need = rules.max_leverage * equity, 0.0
@@ -339,13 +373,13 @@ def _enter_due(account, positions, table_row, bars, rules, refusals):
         if p.lot_size > 0.0:
             size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
         if size > 0.0 and size * bar.open >= p.min_notional:
-            _enter(account, p, p.due * size, bar.open, bars[p.row - 1].atr, rules)
+            _enter(account, p, p.due * size, bar.open, atr_before[p.row], rules)
         else:
             _refuse(account, p, bar.fraction * equity / bar.open, offered, size, refusals)
 
 
 @njit(cache=True, nogil=True)
-def _trade_due(account, positions, table_row, bars, rules, trades, refusals):
+def _trade_due(account, positions, table_row, bars, atr_before, rules, trades, refusals):
     """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
@@ -361,7 +395,7 @@ def _trade_due(account, positions, table_row, bars, rules, trades, refusals):
     if leaving:
         _leave(account, positions, True, rules, trades)
     if not account.ruined:
-        _enter_due(account, positions, table_row, bars, rules, refusals)
+        _enter_due(account, positions, table_row, bars, atr_before, rules, refusals)
 
 
 @njit(cache=True, nogil=True)
@@ -398,9 +432,8 @@ def _see_range(account, p, bar, rules):
     against, towards = bar.low, bar.high
     if side < 0:
         against, towards = towards, against
-    stop, reason = p.stop, STOP_LOSS
-    if np.isnan(stop) or side * p.trail > side * stop:
-        stop, reason = p.trail, TRAILING_STOP
+    stop, kind = _stop_of(p, side)
+    reason = STOP_LOSS if kind == 0 else TRAILING_STOP
     stopped, reached = side * against <= side * stop, side * towards >= side * p.target
     funding = p.units * bar.close * bar.funding
     if stopped or reached:
@@ -423,30 +456,37 @@ def _reach_target(p, side, open_, against):
 
 
 @njit(cache=True, nogil=True)
-def _see_close(p, bar, event, rules):
-    """Mark the position to the close, move its levels, and read the bar's signal."""
+def _see_close(p, row, bar, event, atr, rules):
+    """Mark the position to the close, move its levels, and read the bar's conditions."""
     side = np.sign(p.units)
     if side != 0:
         p.mark = bar.close
         p.bars_held += 1
         p.lowest, p.highest = min(p.lowest, bar.low), max(p.highest, bar.high)
         p.peak = p.highest if side > 0 else p.lowest
-        _trail(p, side, bar.atr, rules)
+        _trail(p, side, atr, rules)
+    elif row < p.rests_until and not event & HOLD:
+        event &= ~(LONG_ENTRY | SHORT_ENTRY)
     wanted = decide(side, event)
+    if rules.cooldown > 0 and side * wanted < 0 and not event & HOLD:
+        wanted = 0  # a reversal would be an entry at the close of a position
     p.due = NOTHING_PENDING if wanted == side else wanted
 
 
 @njit(cache=True, nogil=True)
-def _walk(  # noqa: C901 - see below why its loops are not functions
-    account, positions, table, events, bars, fine_bars, rules, equity, trades, refusals
-):
-    """Walk one account over its table; `equity` is written for each line of it.
+def _trade(  # noqa: C901 - see below why its loops are not functions
+    account, positions, table, events, bars, fine_bars, atr, atr_before, rules, equity, trades,
+    refusals,
+):  # fmt: skip
+    """Trade in one account over lines of its table; `equity` is written for each of them.
 
     The functions that every step calls take single records: passing arrays counts their
-    references, which would make the walk eight times as slow.
+    references, which would make this eight times as slow.
     """
     members = range(len(positions))
     busy = False  # whether anything is held or due
+    for i in members:
+        busy = busy or positions[i].units != 0.0 or positions[i].due != NOTHING_PENDING
     for step in range(len(table)):
         if busy:
             held = due = False
@@ -463,7 +503,8 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
             for i in members:
                 positions[i].mark = positions[i].worst_mark
             if due and not account.ruined:
-                _trade_due(account, positions, table[step], bars, rules, trades, refusals)
+                _trade_due(account, positions, table[step], bars, atr_before, rules, trades,
+                           refusals)  # fmt: skip
 
             ending = False
             worst, held = 0.0, False
@@ -490,25 +531,38 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
         for i in members:
             p, row = positions[i], table[step, i]
             if row >= 0 and (busy or events[row] != 0):
-                _see_close(p, bars[row], events[row], rules)
+                _see_close(p, row, bars[row], events[row], atr[row], rules)
             worth += p.units * p.mark
             busier = busier or p.units != 0.0 or p.due != NOTHING_PENDING
         equity[step] = worth
         busy = busier
-    for i in members:
+
+
+@njit(cache=True, nogil=True)
+def _mark_open(account, positions, trades):
+    """Write down what is held after the last bar, marked to its last close."""
+    for i in range(len(positions)):
         p = positions[i]
         if p.units != 0.0:
             units = p.units
-            _record(account, p, p.mark, p.mark, 0.0, p.row, False, END_OF_DATA, trades)
+            _record(account, p, p.mark, p.mark, 0.0, p.row, False, END_OF_DATA, 0, trades)
             p.units = units  # marked, not closed
 
 
 @njit(cache=True, nogil=True)
-def _simulate_all(
-    table, bounds, members, events, bars, fine_bars, rules, equity, trades, refusals, side, ruined
-):
-    """Walk every run's accounts; returns how many trades and refusals there are."""
-    n_accounts, width = len(bounds) - 1, table.shape[1]
+def _next_side(account, p, rules):
+    if p.due != NOTHING_PENDING and not account.ruined:
+        return p.due
+    return 0 if p.bars_held >= rules.max_bars else np.int8(np.sign(p.units))
+
+
+@njit(cache=True, nogil=True)
+def _trade_all(
+    table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, rules, rule_of,
+    equity, trades, refusals, side, next_side, rests, ruined,
+):  # fmt: skip
+    """Trade every run's accounts; returns how many trades and refusals there are."""
+    n_accounts, width = len(accounts) - 1, table.shape[1]
     account = np.zeros(1, ACCOUNT)[0]
     positions = np.zeros(width, POSITION)
     for run in range(len(events)):
@@ -518,13 +572,25 @@ def _simulate_all(
                 p, member = positions[i], members[a * width + i]
                 p.column = run * len(members) + member.asset
                 p.lot_size, p.min_notional = member.lot_size, member.min_notional
-                p.units, p.mark, p.due = 0.0, 0.0, NOTHING_PENDING
-            lines = slice(bounds[a], bounds[a + 1])
-            _walk(account, positions, table[lines], events[run], bars, fine_bars, rules[0],
-                  equity[run, lines], trades, refusals)  # fmt: skip
+                p.units, p.mark, p.due, p.rests_until = 0.0, 0.0, NOTHING_PENDING, 0
+            for s in range(accounts[a], accounts[a + 1]):
+                lines = slice(stretches[s], stretches[s + 1])
+                if account.ruined:
+                    equity[run, lines] = 0.0
+                    continue
+                own = rules[rule_of[run, s]]
+                _trade(account, positions, table[lines], events[run], bars, fine_bars,
+                       atr[own.atr], atr_before[own.atr], own, equity[run, lines], trades,
+                       refusals)  # fmt: skip
+            if not account.ruined:
+                _mark_open(account, positions, trades)
             ruined[run * n_accounts + a] = account.ruined
+            last = rules[rule_of[run, accounts[a + 1] - 1]]
             for i in range(width):
-                side[positions[i].column] = np.sign(positions[i].units)
+                p = positions[i]
+                side[p.column] = np.sign(p.units)
+                next_side[p.column] = _next_side(account, p, last)
+                rests[p.column] = p.rests_until if last.cooldown > 0 else NO_REST
     return account.n_trades, account.n_refusals
 
 
@@ -536,6 +602,9 @@ class Simulated(NamedTuple):
         trades: TRADE records by account, in the order of their ends.
         refusals: REFUSAL records by account, in the order of time.
         side: int8 `(n_columns,)`, side held at the end.
+        next_side: int8 `(n_columns,)`, side that would be held from the next open on.
+        rests: int64 `(n_columns,)`, row of the first bar after the last position whose entries
+            count again, or NO_REST.
         ruined: bool `(n_runs * n_accounts,)`.
     """
 
@@ -543,39 +612,55 @@ class Simulated(NamedTuple):
     trades: np.ndarray
     refusals: np.ndarray
     side: np.ndarray
+    next_side: np.ndarray
+    rests: np.ndarray
     ruined: np.ndarray
 
 
 def simulate(
     table: np.ndarray,
-    bounds: np.ndarray,
+    stretches: np.ndarray,
+    accounts: np.ndarray,
     members: np.ndarray,
     events: np.ndarray,
     bars: np.ndarray,
     fine_bars: np.ndarray,
+    atr: np.ndarray,
+    atr_before: np.ndarray,
     rules: np.ndarray,
+    rule_of: np.ndarray,
 ) -> Simulated:
-    """Trade every run's signals in its accounts.
+    """Trade every run's conditions in its accounts.
 
     Args:
         table: int64 `(n_lines, n_members)`, panel rows of the members' bars at each instant, -1
             where there is none; the lines of all accounts, one after the other.
-        bounds: int64 `(n_accounts + 1,)`, lines of each account.
+        stretches: int64 `(n_stretches + 1,)`, bounds of the lines that are traded by one set of
+            rules.
+        accounts: int64 `(n_accounts + 1,)`, bounds of the stretches of each account.
         members: MEMBER `(n_accounts * n_members,)`, assets of the accounts.
         events: uint8 `(n_runs, n_rows)`, see `simulation.orders`.
         bars: BAR `(n_rows,)`.
         fine_bars: FINE_BAR, those that `bars` name.
-        rules: RULES `(1,)`, what is the same for all.
+        atr, atr_before: float64 `(n_periods, n_rows)`, average true ranges at the close of each
+            bar, and at that of the bar before it.
+        rules: RULES `(n_rules,)`; starting cash, costs and leverage are the same in all.
+        rule_of: int64 `(n_runs, n_stretches)`, which rules each run trades a stretch by.
     """
-    n_runs, n_accounts = len(events), len(bounds) - 1
-    # What an entry's signal comes to is a trade, a refusal or nothing.
+    n_runs, n_accounts = len(events), len(accounts) - 1
+    # Each bar with an entry gives one trade at most.
     n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))
     simulated = Simulated(
         equity=np.empty((n_runs, len(table))),
         trades=np.zeros(n_entries, TRADE),
         refusals=np.zeros(n_entries, REFUSAL),
         side=np.empty(n_runs * len(members), np.int8),
+        next_side=np.empty(n_runs * len(members), np.int8),
+        rests=np.empty(n_runs * len(members), np.int64),
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
-    n, m = _simulate_all(table, bounds, members, events, bars, fine_bars, rules, *simulated)
+    n, m = _trade_all(
+        table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, rules,
+        rule_of, *simulated,
+    )  # fmt: skip
     return simulated._replace(trades=simulated.trades[:n], refusals=simulated.refusals[:m])

@@ -1,8 +1,8 @@
-"""From a panel and a configuration to what an account walks over."""
+"""From a panel and a configuration to what accounts trade over."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,19 @@ import numpy as np
 from backtest_pipeline.market.asset_identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
-from backtest_pipeline.simulation.config import Direction, SimulationConfig
+from backtest_pipeline.simulation.columns import (
+    atr_periods,
+    entry_fractions,
+    lagged_column,
+    with_config_columns,
+)
+from backtest_pipeline.simulation.config import Direction, PositionRules, SimulationConfig
 from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
-from backtest_pipeline.simulation.stops import IntrabarOrder
+from backtest_pipeline.simulation.rules import RulesOfRuns
+from backtest_pipeline.trading.sizing import FixedFractional, Sizing
+from backtest_pipeline.trading.stops import IntrabarOrder
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -24,85 +30,123 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class AccountInputs:
-    """What `account.simulate` walks over, beside a table of rows.
+    """What accounts trade over, beside a table of rows; see `engine.simulate`.
 
     Attributes:
         events: uint8 `(n_runs, n_rows)`, those that are seen, where they are seen.
         members: MEMBER `(n_assets,)`.
         bars: BAR `(n_rows,)`.
         fine_bars: FINE_BAR.
-        rules: RULES `(1,)`.
+        atr, atr_before: float64 `(n_periods, n_rows)`.
+        rules: RULES `(n_rules,)`.
+        rules_of: which of them a run trades by.
     """
 
     events: np.ndarray
     members: np.ndarray
     bars: np.ndarray
     fine_bars: np.ndarray
+    atr: np.ndarray
+    atr_before: np.ndarray
     rules: np.ndarray
+    rules_of: RulesOfRuns
 
-    def simulate(self, table: np.ndarray, bounds: np.ndarray, members: np.ndarray) -> Simulated:
-        """Walk accounts of these members, given by the position of their assets."""
+    def simulate_each(self, panel: Panel) -> Simulated:
+        """Trade each asset of the panel in an account of its own."""
+        stretches = self.rules_of.stretches
+        table, members = np.arange(len(panel)).reshape(-1, 1), np.arange(len(panel.assets))
+        if stretches is None:
+            return self._simulate(table, panel.offsets, np.append(members, len(members)), members)
+        accounts = np.searchsorted(stretches, panel.offsets)
+        return self._simulate(table, stretches, accounts, members)
+
+    def simulate_together(self, table: np.ndarray, members: np.ndarray) -> Simulated:
+        """Trade all assets in one account, whose members stand at these positions."""
+        return self._simulate(table, np.array([0, len(table)]), np.array([0, 1]), members)
+
+    def _simulate(
+        self, table: np.ndarray, stretches: np.ndarray, accounts: np.ndarray, members: np.ndarray
+    ) -> Simulated:
         return simulate(
             table,
-            bounds,
+            stretches,
+            accounts,
             self.members[members],
             self.events,
             self.bars,
             self.fine_bars,
+            self.atr,
+            self.atr_before,
             self.rules,
+            np.ascontiguousarray(self.rules_of.of[:, : len(stretches) - 1]),
         )
-
-    def simulate_each(self, panel: Panel) -> Simulated:
-        """Walk each asset of the panel in an account of its own."""
-        table = np.arange(len(panel)).reshape(-1, 1)
-        return self.simulate(table, panel.offsets, np.arange(len(panel.assets)))
 
 
 def account_inputs(
     panel: Panel,
     events: np.ndarray,
     config: SimulationConfig,
-    n_members: int,
-    funding: FundingRates | None,
-    finer: Panel | None,
+    n_members: int = 1,
+    funding: FundingRates | None = None,
+    finer: Panel | None = None,
+    rules: RulesOfRuns | None = None,
 ) -> AccountInputs:
     """The events that are seen, the bars and the rules.
 
     Args:
-        panel, events, config, funding, finer: as `batch.simulate_batch` takes them.
+        panel, events, config, funding, finer, rules: as `batch.simulate_batch` takes them.
         n_members: assets that share an account.
     """
-    panel = with_config_columns(panel, config)
+    rules = rules or RulesOfRuns.by_run([config.rules] * len(events), len(panel.assets))
+    panel = with_config_columns(panel, config, rules.distinct)
     bars = np.zeros(len(panel), BAR)
     for name in ("open", "high", "low", "close"):
         bars[name] = panel[name]
-    stops = config.stops
-    bars["atr"] = np.nan if stops.trailing_atr is None else panel[f"atr_{stops.atr_period}"]
-    bars["fraction"] = entry_fractions(panel, config.sizing, n_members, config.max_leverage)
+    bars["fraction"] = entry_fractions(
+        panel, config.sizing, n_members, config.max_leverage, config.delay_bars
+    )
     bars["funding"] = funding_of_bars(panel, config.costs.funding_bps_day, funding)
     members = np.zeros(len(panel.assets), MEMBER)
     members["asset"] = np.arange(len(panel.assets))
     members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)
     members["min_notional"] = _by_asset(panel, "min_notional", config.min_notional)
+    periods = atr_periods(rules.distinct)
+    names = [f"atr_{period}" for period in periods]
     return AccountInputs(
         events=seen_events(events, panel.offsets, config.direction, config.delay_bars),
         members=members,
         bars=bars,
         fine_bars=_with_finer_bars(bars, panel, finer),
-        rules=_rules(config),
+        atr=_stacked(panel, names),
+        atr_before=_stacked(panel, [lagged_column(name, 1) for name in names]),
+        rules=_rules(config, rules.distinct, periods),
+        rules_of=rules,
     )
 
 
-def _rules(config: SimulationConfig) -> np.ndarray:
-    rules, stops = np.zeros(1, RULES), config.stops
+def _stacked(panel: Panel, names: Sequence[str]) -> np.ndarray:
+    """Columns as rows, float64 `(n_names, n_rows)`; one of NaN where there is none."""
+    if not names:
+        return np.full((1, len(panel)), np.nan)
+    return np.stack([panel[name] for name in names])
+
+
+def _rules(
+    config: SimulationConfig, distinct: Sequence[PositionRules], periods: Sequence[int]
+) -> np.ndarray:
+    rules = np.zeros(len(distinct), RULES)
     rules["initial_cash"] = config.initial_cash
     rules["fee"] = config.costs.fee_bps / 1e4
     rules["slippage"] = config.costs.slippage_bps / 1e4
     rules["max_leverage"] = config.max_leverage
-    for name in ("stop_loss", "take_profit", "trailing", "trailing_atr"):
-        rules[name] = _or_nan(getattr(stops, name))
-    rules["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
     rules["target_first"] = config.intrabar is IntrabarOrder.TARGET_FIRST
+    for row, one in zip(rules, distinct, strict=True):
+        stops = one.stops
+        for name in ("stop_loss", "take_profit", "trailing", "trailing_atr"):
+            row[name] = _or_nan(getattr(stops, name))
+        row["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
+        row["cooldown"] = one.cooldown_bars
+        row["atr"] = periods.index(stops.atr_period) if stops.trailing_atr is not None else 0
     return rules
 
 
@@ -169,7 +213,7 @@ def buy_and_hold(panel: Panel, config: SimulationConfig) -> np.ndarray:
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, FixedFractional())
-    return account_inputs(panel, events, held, 1, None, None).simulate_each(panel).equity[0]
+    return account_inputs(panel, events, held).simulate_each(panel).equity[0]
 
 
 def holding(config: SimulationConfig, sizing: Sizing) -> SimulationConfig:
@@ -183,7 +227,7 @@ def holding(config: SimulationConfig, sizing: Sizing) -> SimulationConfig:
 
 
 def require_events(panel: Panel, events: np.ndarray) -> None:
-    """Raises InvalidInput where bars or events are not what an account can walk over."""
+    """Raises InvalidInput where bars or events are not what an account can trade over."""
     if events.ndim != 2 or events.shape[1] != len(panel) or events.dtype != np.uint8:
         raise InvalidInput(
             f"signals must be uint8 of shape (runs, {len(panel)}), not "

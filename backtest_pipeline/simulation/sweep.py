@@ -16,9 +16,10 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.orders import event_bits
+from backtest_pipeline.simulation.orders import condition_bits
+from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid
-from backtest_pipeline.strategies.strategy import Strategy, signal_events
+from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
 BATCH_BYTES = 70_000_000
 """Largest equity array of a batch; up to one batch more than there are workers is in memory."""
@@ -28,11 +29,11 @@ _WORKERS = 2
 
 
 def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, ...]) -> type[Any]:
-    """A vectorbt indicator class that takes a strategy's parameters and outputs its signals.
+    """A vectorbt indicator class that takes a strategy's parameters and outputs its conditions.
 
     `.run(close, *values)` takes a list of values per name; its `.events` has one uint8 column per
     combination (bits as in `simulation.orders`), labelled with the values. They come from
-    `signal_events`, as in a single run.
+    `conditions_of`, as in a single run.
 
     Args:
         strategy: the strategy.
@@ -53,8 +54,8 @@ def strategy_indicator(strategy: Strategy[Any], panel: Panel, names: tuple[str, 
 
     def events(_close: np.ndarray, *values_and_features: Any) -> np.ndarray:
         *values, features = values_and_features
-        conditions = signal_events(strategy, features, parsed(tuple(values)))
-        return event_bits(conditions)[:, None]
+        conditions = conditions_of(strategy, features, parsed(tuple(values)))
+        return condition_bits(conditions)[:, None]
 
     factory = vbt.IndicatorFactory(
         class_name=strategy.params_type.__name__,
@@ -116,10 +117,13 @@ def sweep_batches(
     Yields:
         The combinations of a batch and their simulation.
     """
-    panel = with_config_columns(panel, config)
+    strategy = grid.strategy
+    given = [strategy.parse(dict(zip(grid.names, c, strict=True))) for c in grid.combinations]
+    rules = [config_for(config, strategy, params).rules for params in given]
+    panel = with_config_columns(panel, config, rules)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
-    indicator = strategy_indicator(grid.strategy, panel, grid.names)
+    indicator = strategy_indicator(strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt is slow with a datetime index
     batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(traded)))))
     listen(0, len(grid))
@@ -132,7 +136,8 @@ def sweep_batches(
             run = indicator.run(close, *map(list, zip(*combinations, strict=True)))
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
             events = np.ascontiguousarray(events[keep].T)
-            job = pool.submit(simulate_batch, traded, events, config, funding=funding)
+            own = RulesOfRuns.by_run(rules[start : start + batch], 1)
+            job = pool.submit(simulate_batch, traded, events, config, rules=own, funding=funding)
             running.append((combinations, job))
             while len(running) > (_WORKERS if start + batch < len(grid) else 0):
                 finished, job = running.popleft()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.engine import END_OF_DATA, EXIT_REASONS
+from backtest_pipeline.simulation.engine import END_OF_DATA, EXIT_REASONS, STOP_KINDS
+
+_STOP_NAMES = np.array([*STOP_KINDS, None], object)  # NO_STOP is the last
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Trades:
         pnl_pct: pnl as a fraction of the entry's notional.
         mae, mfe: maximum adverse and favourable excursion, fractions of the entry price.
         bars_held: number of bars at whose close the position was open.
+        entry_stop, exit_stop: the stop that the price would meet first, as set at the entry and
+            as it stood at the exit; NaN without one.
+        entry_stop_kind, exit_stop_kind: int8, index into STOP_KINDS, or NO_STOP.
         exit_reason: int8, index into EXIT_REASONS.
         is_open: bool.
         entry_after_gap: bool, whether bars are missing just before the entry's bar.
@@ -52,6 +57,10 @@ class Trades:
     mae: np.ndarray
     mfe: np.ndarray
     bars_held: np.ndarray
+    entry_stop: np.ndarray
+    entry_stop_kind: np.ndarray
+    exit_stop: np.ndarray
+    exit_stop_kind: np.ndarray
     exit_reason: np.ndarray
     is_open: np.ndarray
     entry_after_gap: np.ndarray
@@ -94,6 +103,10 @@ def trade_log(panel: Panel, records: np.ndarray) -> Trades:
         mae=np.where(side > 0, down, 0.0 - up),
         mfe=np.where(side > 0, up, 0.0 - down),
         bars_held=records["bars_held"],
+        entry_stop=records["entry_stop"],
+        entry_stop_kind=records["entry_stop_kind"],
+        exit_stop=records["exit_stop"],
+        exit_stop_kind=records["exit_stop_kind"],
         exit_reason=records["reason"],
         is_open=records["reason"] == END_OF_DATA,
         entry_after_gap=_follows_hole(panel, records["entry_row"]),
@@ -101,9 +114,10 @@ def trade_log(panel: Panel, records: np.ndarray) -> Trades:
 
 
 def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
-    """Whether bars are missing just before these rows, none of which is an asset's first."""
+    """Whether bars are missing just before these rows; False for an asset's first."""
     start = panel.timeframe.period_bounds(panel.ts[rows])[0]
-    return start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]
+    after = start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]
+    return after & ~np.isin(rows, panel.offsets[:-1])
 
 
 def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
@@ -124,6 +138,10 @@ def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
         "mae": trades.mae,
         "mfe": trades.mfe,
         "bars_held": trades.bars_held,
+        "entry_stop": trades.entry_stop,
+        "entry_stop_kind": _STOP_NAMES[trades.entry_stop_kind],
+        "exit_stop": trades.exit_stop,
+        "exit_stop_kind": _STOP_NAMES[trades.exit_stop_kind],
         "exit_reason": np.array(EXIT_REASONS, object)[trades.exit_reason],
         "is_open": trades.is_open,
         "entry_after_gap": trades.entry_after_gap,

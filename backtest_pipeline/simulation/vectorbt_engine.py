@@ -54,7 +54,7 @@ def compare_with_vectorbt(result: BatchResult, config: SimulationConfig) -> Engi
     keep = ~result.liquidated[trades.column]
     trades = trades.take(keep)
     panel = with_config_columns(result.panel, config)
-    fractions = entry_fractions(panel, config.sizing, 1, config.max_leverage)
+    fractions = entry_fractions(panel, config.sizing, 1, config.max_leverage, config.delay_bars)
     entry_row = panel.offsets[trades.column % n_assets] + trades.entry_bar
     target = np.column_stack([trades.side * fractions[entry_row], np.zeros(len(trades))])
     slipped = 1.0 - trades.side * config.costs.slippage_bps / 1e4

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from backtest_pipeline.market.features.rolling import crosses_above, deviation, mean
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
+from backtest_pipeline.strategies.strategy import Params, Strategy
+from backtest_pipeline.trading.conditions import Conditions
 
 
 class BollingerRevert(Params):

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from backtest_pipeline.market.features.rolling import crosses_above, ema
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy
+from backtest_pipeline.strategies.strategy import Params, Strategy
+from backtest_pipeline.trading.conditions import Conditions
 
 
 class MacdCrossover(Params):

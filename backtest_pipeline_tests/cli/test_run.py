@@ -78,7 +78,7 @@ def test_a_window_trades_what_a_direct_simulation_of_it_trades(
     )
     from backtest_pipeline.sources.files import FileBars
     from backtest_pipeline.strategies.registry import strategy_of
-    from backtest_pipeline.strategies.strategy import signal_events
+    from backtest_pipeline.strategies.strategy import conditions_of
 
     found = cli.json(
         *("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", bars),
@@ -86,7 +86,7 @@ def test_a_window_trades_what_a_direct_simulation_of_it_trades(
     )
     panel = build_features(FileBars(bars).read().panels["1D"])
     strategy = strategy_of("ema_crossover")
-    events = signal_events(strategy, panel, strategy.parse({"fast": 9, "slow": 21}))
+    events = conditions_of(strategy, panel, strategy.parse({"fast": 9, "slow": 21}))
     bits = (
         events.long_entry * LONG_ENTRY
         + events.long_exit * LONG_EXIT

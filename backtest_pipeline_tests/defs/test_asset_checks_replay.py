@@ -12,7 +12,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.running import rectangle, require_success, run_job
-from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
+from backtest_pipeline_tests.pipeline.versions import NO_LONGS, other_version
 from backtest_pipeline_tests.sql import count, execute_sql
 
 
@@ -22,7 +22,7 @@ def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
     refreshed = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D"))
     require_success(refreshed)
     workspace = Workspace(store, ArtifactStore(tmp_path / "artifacts"))
-    moved = other_version(workspace.artifacts, RESTING).run(workspace)
+    moved = other_version(workspace.artifacts, NO_LONGS).run(workspace)
     passed, found = replayed(instance)
     assert passed  # a strategy of another hash is declared to be another
     assert (found["runs_on_todays_code"], found["undeclared_changes"]) == (0, [])

@@ -45,7 +45,7 @@ def assess_once(
 ) -> Mapping[str, Any]:
     """The same with its row of `run_robustness`."""
     made = _made(workspace, source, signal, asset, tf, terms, rebuild)
-    found = assess_run(workspace, made, terms, draws, seed, rebuild=rebuild)
+    found = assess_run(workspace, made, draws, seed, rebuild=rebuild)
     return {**made.runs[0], "robustness": found}
 
 

@@ -19,7 +19,7 @@ from backtest_pipeline.storage.artifacts.code_archive import (
 )
 
 EMA = "backtest_pipeline/strategies/ema_crossover.py"
-RESTING = (EMA, b"params.cooldown_bars,", b"params.cooldown_bars + 5,")
+NO_LONGS = (EMA, b"long_entry=np.asarray(long_entry),", b"long_entry=np.zeros(len(panel), bool),")
 REWORDED = (EMA, b"Trend following:", b"Follows trends:")
 _ROOT = Path(__file__).parents[2]
 _RUN = """

@@ -8,9 +8,9 @@ import numpy as np
 
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.simulation.markets import bars_of, random_events, random_panel
 
 FREE = CostModel(0.0, 0.0)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.sizing import (
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import (
     AtrRisk,
     EqualWeight,
     FixedFractional,
     Sizing,
     VolatilityScaled,
 )
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 
 def rarely(*values: float) -> st.SearchStrategy[float | None]:
@@ -70,5 +70,6 @@ def configs(
         lot_size=draw(st.sampled_from([0.0, 0.001, 0.37, 5.0])),
         min_notional=draw(st.sampled_from([0.0, 0.0, 50.0, 3_000.0])),
         delay_bars=draw(st.sampled_from([0, 0, 1, 2])),
+        cooldown_bars=draw(st.sampled_from([0, 0, 0, 1, 4])),
         intrabar=draw(st.sampled_from(list(IntrabarOrder))),
     )

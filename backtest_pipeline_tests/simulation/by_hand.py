@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,9 +18,9 @@ from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
-from backtest_pipeline.simulation.sizing import AtrRisk, EqualWeight, FixedFractional
-from backtest_pipeline.simulation.stops import IntrabarOrder
-from backtest_pipeline.simulation.trades import EXIT_REASONS, Trades
+from backtest_pipeline.simulation.trades import EXIT_REASONS, STOP_KINDS, Trades
+from backtest_pipeline.trading.sizing import AtrRisk, EqualWeight, FixedFractional
+from backtest_pipeline.trading.stops import IntrabarOrder
 from backtest_pipeline_tests.simulation.reference import Account, Asset, Rules, run_account
 from backtest_pipeline_tests.simulation.reference_sizing import (
     average_true_range,
@@ -50,6 +51,7 @@ def hand_rules(config: SimulationConfig) -> Rules:
         slippage=config.costs.slippage_bps / 1e4,
         max_leverage=config.max_leverage,
         delay_bars=config.delay_bars,
+        cooldown_bars=config.cooldown_bars,
         allowed=ALLOWED[config.direction],
         stops=Stops(
             stops.stop_loss,
@@ -127,8 +129,9 @@ def _hand_fractions(
         return [1 / (sizing.n_assets or n_assets)] * len(bars)
     if isinstance(sizing, AtrRisk):
         atr = average_true_range(bars, sizing.atr_period)
-        return risk_fractions(bars, atr, sizing.risk, sizing.atr_multiple)
-    return volatility_fractions(volatility(bars, sizing.lookback, bars_per_year), sizing.target)
+        return risk_fractions(bars, atr, sizing.risk, sizing.atr_multiple, config.delay_bars)
+    known = volatility(bars, sizing.lookback, bars_per_year)
+    return volatility_fractions(known, sizing.target, config.delay_bars)
 
 
 def check_batch(
@@ -243,6 +246,9 @@ def assert_trades(panel: Panel, trades: Trades, column: int, hand: Account, asse
     assert_money(ours.exit_price, [t.exit_price for t in theirs], hand, "exit_price")
     for name in ("size", "fees", "slippage_cost", "funding", "pnl"):
         assert_money(getattr(ours, name), [getattr(t, name) for t in theirs], hand, name)
+    stops = [t.entry_stop or (math.nan, "none") for t in theirs]
+    assert [(*STOP_KINDS, "none")[kind] for kind in ours.entry_stop_kind] == [s[1] for s in stops]
+    np.testing.assert_allclose(ours.entry_stop, [s[0] for s in stops], rtol=1e-12)
     for name in ("mae", "mfe"):
         by_hand = [getattr(t, name) for t in theirs]
         np.testing.assert_allclose(

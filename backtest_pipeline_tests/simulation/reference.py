@@ -24,6 +24,7 @@ class Rules:
     slippage: float = 0.0
     max_leverage: float = 1.0
     delay_bars: int = 0
+    cooldown_bars: int = 0
     allowed: int = 15
     stops: Stops = field(default_factory=Stops)
 
@@ -58,11 +59,10 @@ class Refusal:
 
 def decide(side: int, signal: int) -> int:
     """The side to hold after seeing a signal in a position of `side`, 0 being flat."""
-    enter_long = bool(signal & LONG_ENTRY) and not signal & LONG_EXIT
-    enter_short = bool(signal & SHORT_ENTRY) and not signal & SHORT_EXIT
+    conflict = bool(signal & LONG_ENTRY) and bool(signal & SHORT_ENTRY)
+    enter_long = bool(signal & LONG_ENTRY) and not signal & LONG_EXIT and not conflict
+    enter_short = bool(signal & SHORT_ENTRY) and not signal & SHORT_EXIT and not conflict
     if side == 0:
-        if enter_long and enter_short:
-            return 0
         return 1 if enter_long else -1 if enter_short else 0
     if side > 0:
         return -1 if enter_short else 0 if signal & LONG_EXIT else 1
@@ -77,6 +77,7 @@ class Account:
         held: the open position of each asset that has one.
         trades: all trades of each asset.
         refusals: the entries of each asset that were not made.
+        closed: the bar of each asset that its last position closed in.
         pending: side that each asset's last signal asks for; None where it asks nothing.
         equity, gross, net: at each time; exposures as fractions of the equity.
     """
@@ -86,6 +87,7 @@ class Account:
         self.prices: Prices = {}
         self.held: dict[int, Trade] = {}
         self.trades: list[list[Trade]] = [[] for _ in assets]
+        self.closed: dict[int, int] = {}
         self.pending: list[int | None] = [None for _ in assets]
         self.refusals: list[list[Refusal]] = [[] for _ in assets]
         self.ruined = False
@@ -117,16 +119,24 @@ class Account:
         if self.held and self.worth(self.prices) <= 0:
             self.liquidate(time, seen, self.prices, at_open=True)
             return
-        wanted = {a: decide(self.side(a), self.signal(a, t)) for a, t in now.items()}
+        wanted = {a: self.wanted(a, t, self.signal(a, t)) for a, t in now.items()}
         entering = {a: side for a, side in wanted.items() if side not in (0, self.side(a))}
         leaving: dict[int, Exit] = {}
         for a, t in now.items():
             reason = self.reason_to_leave(a, t, wanted[a])
             if reason:
                 leaving[a] = Exit(self.prices[a], reason, at_open=True)
-        self.leave(time, leaving, self.prices)
+        self.leave(now, time, leaving, self.prices)
         if not self.ruined:
             self.enter(now, entering)
+
+    def wanted(self, asset: int, bar: int, signal: int) -> int:
+        """The side to hold from this bar's open on, with regard to the cooldown."""
+        side, rest = self.side(asset), self.rules.cooldown_bars
+        if side == 0 and asset in self.closed and bar - 1 < self.closed[asset] + rest:
+            return 0
+        wanted = decide(side, signal)
+        return 0 if rest and side * wanted < 0 else wanted
 
     def reason_to_leave(self, asset: int, bar: int, wanted: int) -> str:
         if asset not in self.held:
@@ -136,7 +146,9 @@ class Account:
             return "reversal" if wanted else "signal"
         return "time_stop" if most is not None and bar == trade.entry_bar + most else ""
 
-    def leave(self, time: int, exits: dict[int, Exit], elsewhere: Prices) -> None:
+    def leave(
+        self, now: dict[int, int], time: int, exits: dict[int, Exit], elsewhere: Prices
+    ) -> None:
         """Fill the exits of one moment together.
 
         Where they leave less than nothing, the other positions valued `elsewhere`, the account
@@ -156,6 +168,7 @@ class Account:
         else:
             for a, way in exits.items():
                 trade = self.held.pop(a)
+                self.closed[a] = now[a]
                 self.cash += trade.units * fills[a] - fees[a]
                 trade.fees += fees[a]
                 trade.slippage_cost += trade.size * abs(fills[a] - way.price)
@@ -197,6 +210,7 @@ class Account:
             t = now[a]
             trade = Trade(side, t, prices[a], units, rules.fee, rules.slippage)
             trade.trail_atr(trade.entry_price, asset.atr[t - 1], rules.stops.trailing_atr)
+            trade.entry_stop = trade.stop(rules.stops)
             self.cash -= trade.units * trade.entry_price + trade.fees
             self.held[a] = trade
             self.trades[a].append(trade)
@@ -224,7 +238,7 @@ class Account:
         if self.held and self.worth(worst) <= 0:
             self.liquidate(time, self.prices, worst, at_open=False)
         else:
-            self.leave(time, exits, worst)
+            self.leave(now, time, exits, worst)
 
     # Ruin
 
@@ -266,7 +280,8 @@ class Account:
         for a, asset in enumerate(self.assets):
             if self.ruined or not asset.bars:
                 continue
-            wanted = decide(self.side(a), asset.signals[-1] & self.rules.allowed)
+            signal = asset.signals[-1] & self.rules.allowed
+            wanted = self.wanted(a, len(asset.bars), signal)
             self.pending[a] = None if wanted == self.side(a) else wanted
             if a in self.held:
                 self.held[a].end(asset.bars[-1].time, self.prices[a], "end_of_data", at_open=False)

@@ -39,16 +39,21 @@ def volatility(bars: list[Bar], lookback: int, bars_per_year: float) -> list[flo
     return out
 
 
-def volatility_fractions(known: list[float], target: float) -> list[float]:
-    """Fraction of the equity that an entry at each bar's open wants, from the close before."""
-    return [NAN] + [_over(target, deviation) for deviation in known[:-1]]
+def volatility_fractions(known: list[float], target: float, late: int) -> list[float]:
+    """Fraction of the equity that an entry at each bar's open wants.
+
+    It is of the close at which the entry's signal was known: `late` bars before the last close.
+    """
+    return [NAN if t < 1 + late else _over(target, known[t - 1 - late]) for t in range(len(known))]
 
 
-def risk_fractions(bars: list[Bar], atr: list[float], risk: float, multiple: float) -> list[float]:
-    """The same: losing `multiple` of the ATR of the close before costs `risk`."""
-    return [NAN] + [
-        _over(risk * bar.open, multiple * known)
-        for bar, known in zip(bars[1:], atr[:-1], strict=True)
+def risk_fractions(
+    bars: list[Bar], atr: list[float], risk: float, multiple: float, late: int
+) -> list[float]:
+    """The same: losing `multiple` of the ATR of that close costs `risk`."""
+    return [
+        NAN if t < 1 + late else _over(risk * bar.open, multiple * atr[t - 1 - late])
+        for t, bar in enumerate(bars)
     ]
 
 

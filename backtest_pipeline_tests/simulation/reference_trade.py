@@ -73,6 +73,7 @@ class Trade:
         self.lowest = self.highest = self.entry_price
         self.best_price = self.entry_price  # highest high of a long, lowest low of a short
         self.atr_level = NAN
+        self.entry_stop: tuple[float, str] | None = None
         self.exit_time, self.exit_price = -1, NAN
         self.reason, self.at_open = "", False
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.sizing import FixedFractional
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import EXIT_REASONS
+from backtest_pipeline.trading.sizing import FixedFractional
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.assumptions import configs, seeds, volatilities
 from backtest_pipeline_tests.simulation.by_hand import check_batch, check_book
 from backtest_pipeline_tests.simulation.markets import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.pandas_objects.single import simulate
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.simulation.markets import (
     bars_of,
     flags,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.sizing import FixedFractional
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.by_hand import trade_one
 from backtest_pipeline_tests.simulation.markets import bars_of
 from backtest_pipeline_tests.simulation.reference import Account

@@ -14,16 +14,16 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.pandas_objects.single import simulate
-from backtest_pipeline.simulation.sizing import (
+from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import (
     AtrRisk,
     FixedFractional,
     Sizing,
     VolatilityScaled,
 )
-from backtest_pipeline.simulation.stops import StopRules
-from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     google,

@@ -16,12 +16,12 @@ from backtest_pipeline.simulation.blocked_entries import Refusals
 from backtest_pipeline.simulation.book import simulate_book
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.sizing import FixedFractional
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.assumptions import (
     configs,
     seeds,
@@ -60,7 +60,8 @@ def assert_same_trades(ours: Trades, theirs: Trades) -> None:
     for field in fields(Trades):
         if field.name != "column":
             left, right = getattr(ours, field.name), getattr(theirs, field.name)
-            assert np.array_equal(left, right), field.name
+            equal_nan = left.dtype.kind == "f"
+            assert np.array_equal(left, right, equal_nan=equal_nan), field.name
 
 
 def assert_same_refusals(

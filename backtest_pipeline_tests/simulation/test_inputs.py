@@ -12,17 +12,17 @@ import pytest
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.pandas_objects.frames import infer_timeframe
 from backtest_pipeline.simulation.pandas_objects.many import simulate_book
 from backtest_pipeline.simulation.pandas_objects.single import simulate
-from backtest_pipeline.simulation.sizing import (
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import (
     AtrRisk,
     EqualWeight,
     FixedFractional,
     VolatilityScaled,
 )
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import bars_of, flags, random_panel
 
 Damage = Callable[[pd.DataFrame], pd.DataFrame]

@@ -13,10 +13,11 @@ from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.simulation import sweep as sweeping
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
+from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.simulation.markets import random_panel
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -53,7 +54,9 @@ def test_each_combination_has_the_metrics_of_its_run_alone(panel: Panel, name: s
     assert tuple(table.index.names) == grid.names
     assert list(table.index) == list(grid.combinations)
     for position, combination in enumerate(grid.combinations):
-        single = simulate_batch(panel, alone(panel, grid, combination), config).metrics
+        params = grid.strategy.parse(dict(zip(grid.names, combination, strict=True)))
+        own = config_for(config, grid.strategy, params)
+        single = simulate_batch(panel, alone(panel, grid, combination), own).metrics
         expected = [float(single[metric][0]) for metric in table.columns]
         np.testing.assert_array_equal(table.iloc[position].to_numpy(float), expected)
     assert table["trade_count"].to_numpy().max() > 3
@@ -115,13 +118,5 @@ def test_bollinger_events_are_the_crossings_of_vectorbt_s_own_bands(panel: Panel
     }
     for column, combination in enumerate(grid.combinations):
         events = alone(panel, grid, combination)[0]
-        for entry, exit_ in ((LONG_ENTRY, LONG_EXIT), (SHORT_ENTRY, SHORT_EXIT)):
-            inside, found = False, []
-            for t in range(len(panel)):
-                leaves = wanted[exit_][t, column]
-                if inside and leaves:
-                    inside = False
-                elif not inside and wanted[entry][t, column] and not leaves:
-                    inside = True
-                    found.append(t)
-            assert np.flatnonzero(events & entry).tolist() == found, combination
+        for bit, holds in wanted.items():
+            assert np.array_equal((events & bit) > 0, holds[:, column]), (combination, bit)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from backtest_pipeline.strategies.strategy import Events
+from backtest_pipeline.trading.conditions import Conditions
 
 NAN = float("nan")
 
@@ -56,7 +56,7 @@ def atr(highs: Sequence[float], lows: Sequence[float], closes: Sequence[float], 
 
 @dataclass
 class Log:
-    """Bars at which each side was entered and left."""
+    """Bars on which each condition holds."""
 
     long_entry: list[int] = field(default_factory=list)
     long_exit: list[int] = field(default_factory=list)
@@ -64,60 +64,45 @@ class Log:
     short_exit: list[int] = field(default_factory=list)
 
 
-def log_of(events: Events) -> Log:
-    """The product's events in the same form."""
+def log_of(conditions: Conditions) -> Log:
+    """The product's conditions in the same form."""
     return Log(
         *(
             [t for t, happened in enumerate(flags.tolist()) if happened]
             for flags in (
-                events.long_entry,
-                events.long_exit,
-                events.short_entry,
-                events.short_exit,
+                conditions.long_entry,
+                conditions.long_exit,
+                conditions.short_entry,
+                conditions.short_exit,
             )
         )
     )
 
 
 def one_side(
-    bars: int,
-    enters: Callable[[int], bool],
-    leaves: Callable[[int], bool],
-    cooldown: int = 0,
+    bars: int, enters: Callable[[int], bool], leaves: Callable[[int], bool]
 ) -> tuple[list[int], list[int]]:
-    """Enter while out, leave while in; `cooldown` whole bars pass between leaving and entering."""
-    entries: list[int] = []
-    exits: list[int] = []
-    inside = False
-    for t in range(1, bars):
-        if inside:
-            if leaves(t):
-                exits.append(t)
-                inside = False
-        elif enters(t) and not leaves(t) and (not exits or t - exits[-1] > cooldown):
-            entries.append(t)
-            inside = True
-    return entries, exits
+    """Bars on which a side would be entered, and left; an entry compares with the bar before."""
+    return [t for t in range(1, bars) if enters(t)], [t for t in range(bars) if leaves(t)]
 
 
 def crossover(
     fast: Sequence[float],
     slow: Sequence[float],
-    cooldown: int = 0,
     long_filter: Callable[[int], bool] = lambda _: True,
     short_filter: Callable[[int], bool] = lambda _: True,
 ) -> Log:
     """The fast average crosses the slow one."""
 
     def up(t: int) -> bool:
-        return fast[t - 1] <= slow[t - 1] and fast[t] > slow[t]
+        return t > 0 and fast[t - 1] <= slow[t - 1] and fast[t] > slow[t]
 
     def down(t: int) -> bool:
-        return fast[t - 1] >= slow[t - 1] and fast[t] < slow[t]
+        return t > 0 and fast[t - 1] >= slow[t - 1] and fast[t] < slow[t]
 
     n = len(fast)
-    long = one_side(n, lambda t: up(t) and long_filter(t), down, cooldown)
-    short = one_side(n, lambda t: down(t) and short_filter(t), up, cooldown)
+    long = one_side(n, lambda t: up(t) and long_filter(t), down)
+    short = one_side(n, lambda t: down(t) and short_filter(t), up)
     return Log(*long, *short)
 
 
@@ -191,36 +176,10 @@ def band_reversion(closes: Sequence[float], period: int, width: float) -> Log:
 
 
 def breakout(
-    highs: Sequence[float],
-    lows: Sequence[float],
-    closes: Sequence[float],
-    ranges: Sequence[float],
-    lookback: int,
-    multiple: float,
+    highs: Sequence[float], lows: Sequence[float], closes: Sequence[float], lookback: int
 ) -> Log:
-    """The close leaves the channel of the `lookback` bars before it; a stop trails it."""
-
-    def trade(side: int) -> tuple[list[int], list[int]]:
-        entries: list[int] = []
-        exits: list[int] = []
-        stop: float | None = None
-        inside = False
-        for t in range(lookback, len(closes)):
-            top, bottom = max(highs[t - lookback : t]), min(lows[t - lookback : t])
-            broke_out = closes[t] > top if side > 0 else closes[t] < bottom
-            broke_back = closes[t] < bottom if side > 0 else closes[t] > top
-            stopped = stop is not None and (closes[t] < stop if side > 0 else closes[t] > stop)
-            if inside and (broke_back or stopped):
-                exits.append(t)
-                inside = False
-                continue
-            if not inside and broke_out:
-                entries.append(t)
-                inside, stop = True, None
-            if inside and ranges[t] == ranges[t]:
-                level = closes[t] - side * multiple * ranges[t]
-                nearer = max if side > 0 else min
-                stop = level if stop is None else nearer(stop, level)
-        return entries, exits
-
-    return Log(*trade(1), *trade(-1))
+    """The close leaves the channel of the `lookback` bars before it."""
+    later = range(lookback, len(closes))
+    above = [t for t in later if closes[t] > max(highs[t - lookback : t])]
+    below = [t for t in later if closes[t] < min(lows[t - lookback : t])]
+    return Log(above, below, below, above)

@@ -11,7 +11,7 @@ import pytest
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import signal_events
+from backtest_pipeline.strategies.strategy import conditions_of
 from backtest_pipeline_tests.strategies import by_hand
 from backtest_pipeline_tests.strategies.presets import REGISTERED
 
@@ -37,7 +37,7 @@ def test_real_markets_give_events_on_both_sides(
     features: Panel, strategy: str, params: dict[str, Any]
 ) -> None:
     definition = strategy_of(strategy)
-    events = signal_events(definition, features, definition.parse(params))
+    events = conditions_of(definition, features, definition.parse(params))
     for asset in features.assets:
         rows = features.rows_of(asset)
         for name in ("long_entry", "long_exit", "short_entry", "short_exit"):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.market.errors import BacktestError, PartitionError
 from backtest_pipeline.market.features import FEATURES, build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -16,16 +17,23 @@ from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.stages.signals import (
-    place_events,
+    mask_columns,
     signal_matrix,
     signal_states,
     signals_code,
 )
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.simulation.orders import (
+    LONG_ENTRY,
+    LONG_EXIT,
+    SHORT_ENTRY,
+    SHORT_EXIT,
+    first_bars,
+)
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, all_partitions, read_versions
-from backtest_pipeline.storage.tables.dimensions import active_signals, asset_ids
+from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals, asset_ids
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_events, read_states
 
@@ -92,16 +100,21 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
     def compare(panel: Panel) -> dict[str, list[str]]:
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, panel.assets)
-        events = signal_matrix(panel, signals)
-        stored_events, _ = read_events(workspace.database, panel.timeframe, ids)
+        tf, names = panel.timeframe, mask_columns(signals)
+        conditions = signal_matrix(panel, signals)
+        events = first_bars(conditions, panel.offsets)
+        masks = load_batch(workspace, "signals", tf.name, panel.assets, names).panel
+        whole = panel.with_columns(dict(zip(names, conditions, strict=True)))
+        stored_events = read_events(workspace.database, tf, ids)
         states = read_states(workspace.database, panel.timeframe, list(ids.values()))
-        expected = signal_states(panel, signals, events, ids)
+        expected = signal_states(panel, signals, conditions, ids)
         try:
             stored = place_events(panel, signals, stored_events, ids)
         except BacktestError as error:
             return {asset: [str(error)] for asset in panel.assets}
         return {
             asset: [
+                *_different("file of conditions", whole, masks, asset),
                 *(["events"] if (events != stored)[:, panel.rows_of(asset)].any() else []),
                 *(
                     f"state of signal {state.signal_id}"
@@ -114,6 +127,58 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
         }
 
     return _compared(workspace, chosen, compare)
+
+
+def place_events(
+    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
+) -> np.ndarray:
+    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
+
+    Args:
+        panel: the bars.
+        signals: those to place; events of other signals are passed over.
+        stored: columns signal_id, id, ts, is_long, is_entry.
+        ids: asset id of each symbol with events.
+
+    Raises:
+        PartitionError: for an asset with an event at a stamp that is none of its bars.
+    """
+    signal_ids = [signal.signal_id for signal in signals]
+    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
+    events = np.zeros((len(signals), len(panel)), np.uint8)
+    if not stored.num_rows:
+        return events
+    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
+    ts = stored["ts"].cast(pa.int64()).to_numpy()
+    # One sortable number per (asset, stamp): the panel's rows ascend in it.
+    stamps = np.concatenate([panel.ts, ts])
+    first, span = stamps.min(), np.ptp(stamps) + 1
+    keys = panel.segment_of_row * span + (panel.ts - first)
+    wanted = asset * span + (ts - first)
+    at = np.searchsorted(keys, wanted)
+    lost = np.append(keys, -1)[at] != wanted
+    if lost.any():
+        culprit = int(asset[lost].min())
+        raise PartitionError(
+            panel.assets[culprit],
+            panel.timeframe.name,
+            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
+            "on no bar; refresh the signals with --full-rebuild",
+        )
+    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
+    bit = np.where(
+        is_long,
+        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
+        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
+    ).astype(np.uint8)
+    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
+    return events
+
+
+def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where in `known` each wanted id stands; all are there."""
+    order = np.argsort(known)
+    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
 
 
 def hashed_columns(panel: Panel) -> list[str]:

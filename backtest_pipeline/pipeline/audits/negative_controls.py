@@ -38,13 +38,13 @@ from backtest_pipeline.research.ranking.random_markets import (
 )
 from backtest_pipeline.research.robustness.draws import require_draws
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.run_tables.leaderboard import (
     controls_of,
     gate_set,
     publish_controls,
     symbols_with_bars,
 )
+from backtest_pipeline.trading.costs import CostModel
 
 MOST_FALSE = 0.05
 """Highest share of searches without an edge that may be called significant, a fraction."""

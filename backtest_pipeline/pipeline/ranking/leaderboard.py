@@ -168,6 +168,8 @@ def _rows_of(
 def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd.DataFrame:
     """The runs as the frame that a board is computed from; each run's family is its strategy."""
     frame = pd.DataFrame(runs)
+    # What says how sure a daily Sharpe ratio is; the metrics may be of returns from bar to bar.
+    frame = frame.assign(skew=frame["daily_skew"], kurtosis=frame["daily_kurtosis"])
     metrics = _METRICS | {"skew", "kurtosis", "trade_count", "total_return", "fees_paid"}
     numbers = [name for name in frame if name in metrics - set(DERIVED)]
     frame[numbers] = frame[numbers].astype(float)

@@ -30,7 +30,11 @@ from backtest_pipeline.pipeline.runs.identity import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.metrics.daily import daily_return_counts
+from backtest_pipeline.simulation.metrics.daily import (
+    daily_return_counts,
+    daily_shapes,
+    sampled_at_bars,
+)
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.strategies.registry import strategies
@@ -109,6 +113,9 @@ def trials_of(
     first_week, weekly = _weekly_returns(panel, batch.equity)
     n_assets = len(panel.assets)
     n = n_runs * n_assets
+    skew, kurtosis = batch.metrics["skew"], batch.metrics["kurtosis"]
+    if sampled_at_bars(panel.offsets, panel.ts).any():
+        skew, kurtosis = daily_shapes(batch.equity, panel.offsets, panel.ts)
 
     def of_run(values: Sequence[Any]) -> list[Any]:
         return [value for value in values for _ in range(n_assets)]
@@ -132,8 +139,8 @@ def trials_of(
             "source": [source] * n,
             "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
             "n_obs": np.tile(daily_return_counts(panel.offsets, panel.ts // DAY_US), n_runs),
-            "skew": copy.floats(batch.metrics["skew"]),
-            "kurtosis": copy.floats(batch.metrics["kurtosis"]),
+            "skew": copy.floats(skew),
+            "kurtosis": copy.floats(kurtosis),
             "total_return": copy.floats(batch.metrics["total_return"]),
             "first_week": pa.array(np.tile(first_week, n_runs)),
             "weekly_returns": weekly,

@@ -29,6 +29,7 @@ EQUITY = "equity.parquet"
 FINGERPRINTED = (
     *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
     *("size", "fees", "slippage_cost", "funding", "pnl", "pnl_pct", "mae", "mfe", "bars_held"),
+    *("entry_stop", "entry_stop_kind", "exit_stop", "exit_stop_kind"),
     *("exit_reason", "is_open", "entry_after_gap"),
 )
 
@@ -37,15 +38,17 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     """The sha256 of trades, equity, benchmark and the run's final state, in canonical bytes.
 
     Numbers are little-endian float64, with a single NaN and a single zero; timestamps are
-    microseconds since 1970 UTC; long is 1 and short -1; an exit reason is its position in the
-    manifest's list.
+    microseconds since 1970 UTC; long is 1 and short -1; an exit reason and a kind of stop are their
+    positions in the manifest's lists, and no stop is -1.
     """
     # Without threads: a thread pool can abort a process that exits right afterwards.
     trades, equity = (
         pq.ParquetFile(io.BytesIO(files[name])).read(use_threads=False) for name in (TRADES, EQUITY)
     )
-    codes = {"direction": {"long": 1, "short": -1}}
+    codes: dict[str, dict[str | None, int]] = {"direction": {"long": 1, "short": -1}}
     codes["exit_reason"] = {name: i for i, name in enumerate(about["exit_reasons"])}
+    stops = {None: -1, **{name: i for i, name in enumerate(about["stop_kinds"])}}
+    codes["entry_stop_kind"] = codes["exit_stop_kind"] = stops
     columns = [
         [codes[name][value] for value in trades[name].to_pylist()]
         if name in codes

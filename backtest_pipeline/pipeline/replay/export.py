@@ -23,7 +23,7 @@ from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_mon
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.json_values import plain
-from backtest_pipeline.simulation.engine import EXIT_REASONS
+from backtest_pipeline.simulation.engine import EXIT_REASONS, STOP_KINDS
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import read_code, zipped
@@ -117,6 +117,7 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
             "name": run.name,
             "result_fingerprint": run.provenance["result_fingerprint"],
             "exit_reasons": EXIT_REASONS,
+            "stop_kinds": STOP_KINDS,
             "ends": [
                 _SIDES[run.results["pending"]],
                 int(run.results["liquidated"]),
@@ -167,6 +168,7 @@ def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
         **dict.fromkeys(("entry_ts", "exit_ts"), _STAMP),
         **dict.fromkeys(("trade_no", "entry_bar", "bars_held"), pa.int64()),
         **dict.fromkeys(("direction", "exit_reason"), pa.string()),
+        **dict.fromkeys(("entry_stop_kind", "exit_stop_kind"), pa.string()),
         **dict.fromkeys(("is_open", "entry_after_gap"), pa.bool_()),
     }
     whole = [{**row, "entry_bar": int(bar)} for row, bar in zip(rows, bars, strict=True)]

@@ -22,6 +22,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     Window,
+    config_of,
     configurations,
     fingerprints,
     run_id_of,
@@ -52,10 +54,10 @@ from backtest_pipeline.pipeline.stages.walk_forward import space_of
 from backtest_pipeline.pipeline.versions import code_of_config
 from backtest_pipeline.research.validation.schedule import tasks_of
 from backtest_pipeline.research.validation.walk_forward import (
-    Question,
     batches_of_tasks,
     choose,
     stitched,
+    trade_stitched,
 )
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
@@ -189,6 +191,7 @@ def _traded(
     terms: RunTerms,
 ) -> BatchResult:
     """Backtest one signal in a window."""
+    terms = replace(terms, config=config_of(signal, terms.config))
     keep = rows_in(panel, terms.window)
     prices = Panel(
         panel.timeframe, panel.assets, panel.offsets, panel.ts, {n: panel[n] for n in BAR_COLUMNS}
@@ -222,14 +225,13 @@ def _walk_forward(
     """Run a walk-forward: choose parameters fold by fold, and trade the stitched test windows."""
     (asset,) = panel.assets
     space = space_of(signal.strategy, signal.params)
-    question = Question(space, plan.search, plan.objective, terms.config, terms.funding)
+    question = plan.question(space, terms.config, terms.funding)
     tasks, _ = tasks_of(panel, asset, plan.schedule, rows_in(panel, terms.window))
     known = with_config_columns(panel, terms.config)
     chosen = [
         c for block in batches_of_tasks(tasks, question) for c in choose(known, block, question)
     ]
-    bars, events = stitched(known, tasks, chosen, question)
-    return simulate_batch(bars, events, terms.config, funding=terms.funding)
+    return trade_stitched([stitched(known, tasks, chosen, question)], terms.config, terms.funding)
 
 
 def _curve(panel: Panel, values: np.ndarray, series: bool) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from backtest_pipeline.market.errors import BadRange
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.sizing import SIZINGS
+from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.sizing import SIZINGS
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # A separate namespace: a dataset's first generation equals its first version.
@@ -118,26 +119,35 @@ def configurations(
         "timeframe": timeframe,
         "start": terms.window.start and terms.window.start.isoformat(),
         "end": terms.window.end and terms.window.end.isoformat(),
-        **simulation_config(terms.config),
         "benchmark": terms.benchmark,
     }
     if terms.walk_forward is not None:
         shared |= {"kind": "walkforward", "walk_forward": dict(terms.walk_forward)}
-    short = without_defaults(shared)
     funding = [terms.funding.version(asset) if terms.funding else None for asset in assets]
     all_of_them = []
     for signal in signals:
         whole = all_params(signal, terms)
         differing = _differing_params(signal, whole, terms)
+        # What a walk-forward chooses decides its stops as well, so that each fold has its own.
+        walks = terms.walk_forward is not None
+        config = terms.config if walks else config_of(signal, terms.config)
+        rest = {**shared, **simulation_config(config)}
+        short = without_defaults(rest)
         for asset, rates in zip(assets, funding, strict=True):
             own = {"strategy": signal.strategy, "symbol": asset}
             all_of_them.append(
                 Configuration(
-                    {**own, "params": whole, "funding": rates, **shared},
+                    {**own, "params": whole, "funding": rates, **rest},
                     {**own, "params": differing, **({"funding": rates} if rates else {}), **short},
                 )
             )
     return all_of_them
+
+
+def config_of(signal: SignalRow, config: SimulationConfig) -> SimulationConfig:
+    """The configuration with a preset's own stops and cooldown, where it names none."""
+    strategy = strategy_of(signal.strategy)
+    return config_for(config, strategy, strategy.parse(signal.params))
 
 
 def all_params(signal: SignalRow, terms: RunTerms) -> dict[str, Any]:

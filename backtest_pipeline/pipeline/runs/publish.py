@@ -25,11 +25,13 @@ from backtest_pipeline.pipeline.runs.identity import (
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.metrics.daily import sampled_at_bars
 from backtest_pipeline.simulation.metrics.equity import drawdowns, monthly_returns, position_values
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION, undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment_hash
@@ -207,16 +209,19 @@ def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
 def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     columns = trade_columns(batch.trades)
     stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
+    stops = {name: copy.floats(columns[name]) for name in ("entry_stop", "exit_stop")}
     owner = _dictionary(batch.trades.column, run_ids).dictionary_decode()
-    return pa.table({"run_id": owner, **columns, **stamps})
+    return pa.table({"run_id": owner, **columns, **stamps, **stops})
 
 
 def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
+    at_bars = sampled_at_bars(batch.panel.offsets, batch.panel.ts)
     return pa.table(
         {
             "run_id": list(run_ids),
             "metrics_version": np.full(len(run_ids), METRICS_VERSION),
+            "sampling": np.tile(np.where(at_bars, "bars", "daily"), len(batch.equity)),
             **{name: pa.array(values, from_pandas=True) for name, values in batch.metrics.items()},
             "undefined": undefined,
         }
@@ -307,6 +312,7 @@ def results_of(batch: BatchResult) -> list[str]:
                     "pending": None if pending == NOTHING_PENDING else _SIDES[pending],
                     "liquidated": bool(batch.liquidated[column]),
                     "blocked_entries": blocks[column]["total"],
+                    "conflicting_entries": int(batch.conflicts[column]),
                     "limit_enforcement": blocks[column],
                 }
             )

@@ -84,5 +84,7 @@ def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
         yield "The account was liquidated."
     if blocked := run.results.get("blocked_entries"):
         yield f"Blocked entries: {blocked:,}; the run's blocked entries list the reasons."
+    if conflicts := run.results.get("conflicting_entries"):
+        yield f"{conflicts:,} bars had entries of both sides; none was made on them."
     if not run.is_current:
         yield "A newer run of this configuration is stored."

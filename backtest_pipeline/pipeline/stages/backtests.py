@@ -1,4 +1,4 @@
-"""Backtests: from stored signals and prices to published runs."""
+"""Backtests: from stored conditions and prices to published runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest_pipeline.market.errors import PartitionError
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.ranking.deflation import families, weigh, with_deflated
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
+    config_of,
     hash_of,
     simulation_config,
     without_defaults,
@@ -36,10 +37,14 @@ from backtest_pipeline.pipeline.stages.kept_runs import (
     kept_runs,
     missing_runs,
 )
-from backtest_pipeline.pipeline.stages.panels import rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.panels import (
+    PanelBatch,
+    rows_of_dataset,
+    stale_partitions,
+)
 from backtest_pipeline.pipeline.stages.signals import (
     SignalBatch,
-    place_events,
+    mask_columns,
     signals_code,
     signals_to_compute,
 )
@@ -48,6 +53,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.ranking.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
@@ -65,7 +71,6 @@ from backtest_pipeline.storage.tables.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
-from backtest_pipeline.storage.tables.signals import read_events
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.copy import Cursor
@@ -76,10 +81,10 @@ PRICE_COLUMNS = BAR_COLUMNS
 
 @dataclass(frozen=True)
 class StoredSignals:
-    """Stored signals of a batch, on the bars that they belong to.
+    """Stored conditions of a batch, on the bars that they belong to.
 
     Attributes:
-        stored: the signals.
+        stored: the conditions.
         upstream: their versions, by asset.
     """
 
@@ -102,12 +107,14 @@ class StoredSignals:
         """Some of the signals, by position, simulated on some of the assets."""
         panel = self.stored.panel
         keep = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in assets])
-        events = np.ascontiguousarray(self.stored.events[list(signals)][:, keep])
-        return simulate_batch(panel.select(assets), events, config)
+        events = np.ascontiguousarray(self.stored.conditions[list(signals)][:, keep])
+        rules = [config_of(self.stored.signals[s], config).rules for s in signals]
+        by_run = RulesOfRuns.by_run(rules, len(assets))
+        return simulate_batch(panel.select(assets), events, config, rules=by_run)
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
-    """Signals as they are stored, placed on the stored prices.
+    """Conditions as they are stored, on the stored prices.
 
     Loading raises PartitionError where they are not those of the stored features.
     """
@@ -116,24 +123,35 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
-        with workspace.database.begin() as connection:
-            ids = asset_ids(connection, list(prices.inputs))
-        stored, versions = read_events(workspace.database, timeframe(tf), ids)
-        for asset, version in versions.items():
-            if not version.is_made_from(prices.inputs[asset].version, code):
+        masks = load_batch(workspace, "signals", tf, assets, mask_columns(signals))
+        for asset, version in masks.inputs.items():
+            rows = prices.panel.rows_of(asset), masks.panel.rows_of(asset)
+            if (
+                asset not in prices.inputs
+                or not version.is_made_from(prices.inputs[asset].version, code)
+                or not np.array_equal(prices.panel.ts[rows[0]], masks.panel.ts[rows[1]])
+            ):
                 raise PartitionError(
                     asset,
                     tf,
                     "the stored signals were made from other features, parameters or code than "
                     "there are now; refresh signals first",
                 )
-        events = place_events(prices.panel, signals, stored, ids)
-        return StoredSignals(
-            SignalBatch(prices.panel, signals, events, prices.inputs),
-            versions,
+        stored = SignalBatch(
+            prices.panel, signals, _on_rows_of(prices.panel, masks, signals), prices.inputs
         )
+        return StoredSignals(stored, masks.inputs)
 
     return Batches(tuple(partitions), load)
+
+
+def _on_rows_of(prices: Panel, masks: PanelBatch, signals: Sequence[SignalRow]) -> np.ndarray:
+    """Stored conditions at the rows of the prices, uint8; none for an asset without signals."""
+    conditions = np.zeros((len(signals), len(prices)), np.uint8)
+    known = np.isin(prices.segment_of_row, [prices.assets.index(asset) for asset in masks.inputs])
+    for row, name in zip(conditions, mask_columns(signals), strict=True):
+        row[known] = masks.panel[name]
+    return conditions
 
 
 class BacktestsStage:

@@ -38,6 +38,8 @@ from backtest_pipeline.research.validation.walk_forward import (
     choose,
 )
 from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import finished_folds, store_folds
 from backtest_pipeline.strategies.grid import ParameterSpace
@@ -51,13 +53,21 @@ class WalkForwardPlan:
         schedule: training and test windows.
         search: how the parameters are searched.
         objective: what the best has most of.
-        threshold: efficiency from which on it is not called overfit.
+        threshold: efficiency below which it is flagged.
+        flat_starts: whether test windows begin flat, and not with what the choice holds by then.
     """
 
     schedule: Schedule | FixedDates = field(default_factory=Schedule)
     search: Search = field(default_factory=Search)
     objective: Objective = field(default_factory=lambda: Objective.of("sharpe"))
     threshold: float = WFO_THRESHOLD
+    flat_starts: bool = False
+
+    def question(
+        self, space: ParameterSpace, config: SimulationConfig, funding: FundingRates | None = None
+    ) -> Question:
+        """What it looks for among the parameters of a strategy."""
+        return Question(space, self.search, self.objective, config, funding, self.flat_starts)
 
     def as_json(self) -> dict[str, Any]:
         """All that decides what is chosen, as it is stored in the configuration of a run."""
@@ -67,6 +77,7 @@ class WalkForwardPlan:
             "max_combinations": self.search.most,
             "seed": self.search.seed,
             "objective": dict(self.objective.weights),
+            "flat_starts": self.flat_starts,
         }
 
     @staticmethod
@@ -76,6 +87,7 @@ class WalkForwardPlan:
             schedule_of(stored),
             Search(method_of(stored["search"]), stored["max_combinations"], stored["seed"]),
             Objective("of a stored plan", stored["objective"]),
+            flat_starts=stored["flat_starts"],
         )
 
 
@@ -108,6 +120,7 @@ def fold_keys(
         "axes": {name: list(axis) for name, axis in space.axes.items()},
         "search": vars(question.search),
         "objective": dict(question.objective.weights),
+        "flat_starts": question.flat_starts,
         "simulation": without_defaults(simulation_config(question.config)),
         "code": run_code(space.strategy.name, is_walk_forward=True),
         "timeframe": panel.timeframe.name,

@@ -11,7 +11,7 @@ from backtest_pipeline.pipeline.stages.portfolios import Portfolio
 from backtest_pipeline.research.ranking.trials import deflate, family_of
 from backtest_pipeline.simulation.metrics.daily import daily_returns
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS
-from backtest_pipeline.simulation.metrics.significance import SharpeMoments
+from backtest_pipeline.simulation.metrics.significance import SharpeMoments, sharpe_moments
 
 _REASONS = {metric.name: metric.undefined for metric in FAMILY_METRICS}
 
@@ -26,12 +26,14 @@ def portfolios_deflated(
     """
     returns = [_returns_by_day(portfolio) for portfolio in portfolios]
     family = family_of(len(portfolios) + others, _side_by_side(returns))
-    sharpe, skew, kurtosis = (
-        np.array([portfolio.metrics[name] for portfolio in portfolios])
-        for name in ("sharpe", "skew", "kurtosis")
+    undefined = SharpeMoments(*(np.array([np.nan]),) * 3, n_obs=0)
+    own = [sharpe_moments(values[:, None]) if len(values) else undefined for _, values in returns]
+    moments = SharpeMoments(
+        np.array([portfolio.metrics["sharpe"] for portfolio in portfolios]) / np.sqrt(365.0),
+        np.concatenate([one.skew for one in own]),
+        np.concatenate([one.kurtosis for one in own]),
+        np.array([len(values) for _, values in returns]),
     )
-    n_obs = np.array([len(values) for _, values in returns])
-    moments = SharpeMoments(sharpe / np.sqrt(365.0), skew, kurtosis, n_obs)
     worth = deflate(moments, [family] * len(portfolios))
     deflated = [
         {

@@ -32,12 +32,12 @@ from backtest_pipeline.research.portfolio.portfolio import (
     form_portfolio,
 )
 from backtest_pipeline.research.portfolio.weights import EQUAL_WEIGHT, SCHEMES
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics.metrics import (
     METRIC_NAMES,
     equity_metrics,
     undefined_reasons,
 )
+from backtest_pipeline.trading.costs import CostModel
 
 _NAMESPACE = uuid.UUID("0c1f2c6e-8d1c-5d6e-8b7a-3a4f5e6d7c8b")
 ENGINE, ENGINE_VERSION = "scipy", version("scipy")

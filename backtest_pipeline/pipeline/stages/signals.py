@@ -1,18 +1,20 @@
-"""Signals: from stored features to the events of all registered strategies."""
+"""Signals: from stored features to the conditions of all presets, and where they begin to hold.
+
+The table `signals` has the first bar of each stretch on which a condition holds, with its feature
+row. Backtests read the conditions themselves, which lie as masks in Parquet files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 
 from backtest_pipeline.market.errors import (
     ConfigurationError,
     InvalidInput,
-    PartitionError,
     UnknownName,
 )
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
@@ -21,7 +23,13 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
-from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
+from backtest_pipeline.pipeline.stages.panels import (
+    PanelBatch,
+    extended_chains,
+    lost_artifacts,
+    rows_of_dataset,
+    stale_partitions,
+)
 from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.orders import (
@@ -29,7 +37,8 @@ from backtest_pipeline.simulation.orders import (
     LONG_EXIT,
     SHORT_ENTRY,
     SHORT_EXIT,
-    event_bits,
+    condition_bits,
+    first_bars,
 )
 from backtest_pipeline.storage.external.rows import feature_rows
 from backtest_pipeline.storage.provenance import combined
@@ -38,24 +47,29 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signal
 from backtest_pipeline.storage.tables.signal_writing import RowsOf, built_rows, write_signals
 from backtest_pipeline.storage.tables.signals import Maker, SignalEvents, SignalState, read_makers
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import Params, signal_events
+from backtest_pipeline.strategies.strategy import Params, conditions_of
 
 
 @dataclass(frozen=True)
 class SignalBatch:
-    """Signal events of many strategies on a batch.
+    """Conditions of many presets on a batch.
 
     Attributes:
-        panel: the features that the events were computed from.
-        signals: the strategies with their parameters.
-        events: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
+        panel: the features that they were computed from, or the bars that they are traded on.
+        signals: the presets.
+        conditions: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
         inputs: versions of the features, by asset.
     """
 
     panel: Panel
     signals: tuple[SignalRow, ...]
-    events: np.ndarray
+    conditions: np.ndarray
     inputs: Mapping[str, DatasetVersion]
+
+    @property
+    def first_bars(self) -> np.ndarray:
+        """The signals: the first bars of conditions, uint8 `(n_signals, n_rows)`."""
+        return first_bars(self.conditions, self.panel.offsets)
 
 
 def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
@@ -74,7 +88,7 @@ def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
 
 
 def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:
-    """Events of these signals."""
+    """Conditions of these presets."""
     chosen = tuple(signals)
 
     def compute(batch: PanelBatch) -> SignalBatch:
@@ -84,7 +98,7 @@ def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> B
 
 
 def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
-    """Events of each signal at each row, uint8 `(n_signals, n_rows)`.
+    """Conditions of each preset at each row, uint8 `(n_signals, n_rows)`.
 
     Indicators that are not stored (other periods than the registered ones) are computed from
     the panel's own bars.
@@ -94,60 +108,13 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
         strategy = strategy_of(signal.strategy)
         params = strategy.parse(signal.params)
         known = with_indicators(panel, strategy.columns(params))
-        row[:] = event_bits(signal_events(strategy, known, params))
+        row[:] = condition_bits(conditions_of(strategy, known, params))
     return events
 
 
-def place_events(
-    panel: Panel, signals: Sequence[SignalRow], stored: pa.Table, ids: Mapping[str, int]
-) -> np.ndarray:
-    """Stored events at the rows of the panel, uint8 `(n_signals, n_rows)`.
-
-    Args:
-        panel: the bars.
-        signals: those to place; events of other signals are passed over.
-        stored: columns signal_id, id, ts, is_long, is_entry.
-        ids: asset id of each symbol with events.
-
-    Raises:
-        PartitionError: for an asset with an event at a stamp that is none of its bars.
-    """
-    signal_ids = [signal.signal_id for signal in signals]
-    stored = stored.filter(pa.array(np.isin(stored["signal_id"].to_numpy(), signal_ids)))
-    events = np.zeros((len(signals), len(panel)), np.uint8)
-    if not stored.num_rows:
-        return events
-    asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
-    ts = stored["ts"].cast(pa.int64()).to_numpy()
-    # One sortable number per (asset, stamp): the panel's rows ascend in it.
-    stamps = np.concatenate([panel.ts, ts])
-    first, span = stamps.min(), np.ptp(stamps) + 1
-    keys = panel.segment_of_row * span + (panel.ts - first)
-    wanted = asset * span + (ts - first)
-    at = np.searchsorted(keys, wanted)
-    lost = np.append(keys, -1)[at] != wanted
-    if lost.any():
-        culprit = int(asset[lost].min())
-        raise PartitionError(
-            panel.assets[culprit],
-            panel.timeframe.name,
-            f"{np.sum(lost & (asset == culprit))} of {np.sum(asset == culprit)} stored signals lie "
-            "on no bar; refresh the signals with --full-rebuild",
-        )
-    is_long, is_entry = stored["is_long"].to_numpy(), stored["is_entry"].to_numpy()
-    bit = np.where(
-        is_long,
-        np.where(is_entry, LONG_ENTRY, LONG_EXIT),
-        np.where(is_entry, SHORT_ENTRY, SHORT_EXIT),
-    ).astype(np.uint8)
-    np.bitwise_or.at(events, (_positions(signal_ids, stored["signal_id"]), at), bit)
-    return events
-
-
-def _positions(known: Sequence[int], wanted: pa.ChunkedArray) -> np.ndarray:
-    """Where in `known` each wanted id stands; all are there."""
-    order = np.argsort(known)
-    return order[np.searchsorted(known, wanted.to_numpy(), sorter=order)]
+def mask_columns(signals: Sequence[SignalRow]) -> list[str]:
+    """The columns of a file of conditions, one for each preset."""
+    return [f"signal_{signal.signal_id}" for signal in signals]
 
 
 def signals_code(signals: Sequence[SignalRow]) -> str:
@@ -190,7 +157,7 @@ def feature_rows_of(workspace: Workspace) -> RowsOf:
 
 
 class SignalsStage:
-    """Stores signal events, each with the full feature row of its bar.
+    """Stores conditions, and the first bars of them with the full feature row of each.
 
     Raises:
         ConfigurationError: for a signal of `dim_signals` that cannot be computed.
@@ -248,7 +215,7 @@ class SignalsStage:
             _events(batch, ids, until),
             [
                 state
-                for state in signal_states(panel, batch.signals, batch.events, ids)
+                for state in signal_states(panel, batch.signals, batch.conditions, ids)
                 if (state.signal_id, state.asset_id) not in kept
             ],
             makers=self._makers,
@@ -257,8 +224,40 @@ class SignalsStage:
             since={pair: last + 1 for pair, last in pairs.items() if pair not in kept},
             kept=kept,
             rows_of=feature_rows_of(self._workspace),
+            keep_masks=lambda new: self._with_masks(batch, stored, new, rebuild),
         )
         return [_outcome(p, versions.get(p)) for p in partitions]
+
+    def _with_masks(
+        self,
+        batch: SignalBatch,
+        stored: Mapping[Partition, DatasetVersion],
+        versions: Mapping[Partition, DatasetVersion],
+        rebuild: bool,
+    ) -> Mapping[Partition, DatasetVersion]:
+        """Store the conditions of new bars where bars and presets only grew, else of all."""
+        panel, tf = batch.panel, batch.panel.timeframe.name
+        gone = lost_artifacts(self._workspace, stored.values())
+        until = np.full(len(panel.assets), _NEVER)
+        chains: dict[str, tuple[str, ...]] = dict.fromkeys(panel.assets, ())
+        for a, asset in enumerate(panel.assets):
+            before, now = stored.get(Partition(asset, tf)), versions.get(Partition(asset, tf))
+            if before is None or now is None or before.last_ts is None or rebuild:
+                continue
+            made_alike = before.code_version == now.code_version
+            if made_alike and before.generation == now.generation and gone.isdisjoint(before.uris):
+                until[a], chains[asset] = before.last_ts, before.uris
+        names = mask_columns(batch.signals)
+        masks = Panel(
+            panel.timeframe,
+            panel.assets,
+            panel.offsets,
+            panel.ts,
+            dict(zip(names, batch.conditions, strict=True)),
+        )
+        fresh = masks.take(panel.ts > until[panel.segment_of_row])
+        uris = extended_chains(self._workspace, "signals", fresh, names, chains)
+        return {p: replace(version, uris=uris[p.asset]) for p, version in versions.items()}
 
     def _written_until(
         self, before: DatasetVersion, now: DatasetVersion, made_by: Mapping[int, Maker | None]
@@ -271,7 +270,7 @@ class SignalsStage:
 
     def _versions(self, batch: SignalBatch) -> dict[Partition, DatasetVersion]:
         panel = batch.panel
-        by_row = np.bitwise_count(batch.events).sum(axis=0)
+        by_row = np.bitwise_count(batch.first_bars).sum(axis=0)
         n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
         return {
             Partition(asset, panel.timeframe.name): DatasetVersion(
@@ -298,12 +297,12 @@ _BITS = (
 
 
 def _events(batch: SignalBatch, ids: Mapping[str, int], written_until: np.ndarray) -> SignalEvents:
-    """The events after `written_until`, int64 `(n_signals, n_assets)`; one row for each bit."""
-    panel = batch.panel
+    """The signals after `written_until`, int64 `(n_signals, n_assets)`; one row for each bit."""
+    panel, events = batch.panel, batch.first_bars
     fresh = panel.ts > written_until[:, panel.segment_of_row]
     signal, row, is_long, is_entry = [], [], [], []
     for bit, long, entry in _BITS:
-        s, r = np.nonzero((batch.events & np.uint8(bit)).astype(bool) & fresh)
+        s, r = np.nonzero((events & np.uint8(bit)).astype(bool) & fresh)
         signal.append(s)
         row.append(r)
         is_long.append(np.full(len(s), long))
@@ -323,11 +322,11 @@ def _events(batch: SignalBatch, ids: Mapping[str, int], written_until: np.ndarra
 
 
 def signal_states(
-    panel: Panel, signals: Sequence[SignalRow], events: np.ndarray, ids: Mapping[str, int]
+    panel: Panel, signals: Sequence[SignalRow], conditions: np.ndarray, ids: Mapping[str, int]
 ) -> list[SignalState]:
-    """Where each signal stands after the last bar of each asset that has one."""
-    long = _open_since(panel, events, LONG_ENTRY, LONG_EXIT)
-    short = _open_since(panel, events, SHORT_ENTRY, SHORT_EXIT)
+    """Where each preset stands after the last bar of each asset that has one."""
+    long = _true_since(panel, conditions, LONG_ENTRY)
+    short = _true_since(panel, conditions, SHORT_ENTRY)
     last = panel.offsets[1:] - 1
     return [
         SignalState(signal.signal_id, ids[asset], int(panel.ts[last[a]]), long[s][a], short[s][a])
@@ -337,16 +336,15 @@ def signal_states(
     ]
 
 
-def _open_since(panel: Panel, events: np.ndarray, entry: int, exit_: int) -> list[list[int | None]]:
-    """For each signal and asset the stamp of a side's last event, where that is an entry."""
-    rows = np.arange(1, len(panel) + 1)
-    starts, found = panel.offsets[:-1], []
-    for of_signal in events:
-        seen = np.maximum.accumulate(np.where(of_signal & np.uint8(entry | exit_), rows, 0))
-        last = np.append(0, seen)[panel.offsets[1:]]
-        is_open = (last > starts) & ((np.append(0, of_signal)[last] & entry) > 0)
-        stamps = panel.ts[np.maximum(last - 1, 0)] if len(panel) else last
-        found.append([int(t) if held else None for t, held in zip(stamps, is_open, strict=True)])
+def _true_since(panel: Panel, conditions: np.ndarray, bit: int) -> list[list[int | None]]:
+    """For each preset and asset the first stamp of the stretch on which a condition still holds."""
+    rows, (firsts, ends) = np.arange(len(panel)), (panel.offsets[:-1], panel.offsets[1:])
+    found = []
+    for of_preset in (conditions & np.uint8(bit)) > 0:
+        false = np.maximum.accumulate(np.append(-1, np.where(of_preset, -1, rows)))[ends]
+        since = np.maximum(false + 1, firsts)
+        holds = [int(panel.ts[s]) if s < end else None for s, end in zip(since, ends, strict=True)]
+        found.append(holds)
     return found
 
 

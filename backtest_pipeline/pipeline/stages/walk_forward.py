@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
@@ -39,10 +38,10 @@ from backtest_pipeline.research.validation.efficiency import Efficiency, efficie
 from backtest_pipeline.research.validation.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
-    Question,
+    Stitched,
     out_of_sample,
+    trade_stitched,
 )
-from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -150,26 +149,21 @@ def walk_forward_batch(
     identities = identify_runs(signals, assets, tf, batch.inputs, told, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: batch.inputs[asset].version for asset in assets}
-    traded: list[np.ndarray] = []
+    traded: list[Stitched] = []
     folds: list[list[Chosen]] = []
-    test_bars = panel
     for w, searched in enumerate(searches):
         own = identities[w * len(assets) : (w + 1) * len(assets)]
         places = {
             asset: Destination(one.run_id, ids[asset], batch.inputs[asset].version)
             for asset, one in zip(assets, own, strict=True)
         }
-        question = Question(
-            searched.space, plan.search, plan.objective, terms.config, terms.funding
-        )
+        question = plan.question(searched.space, terms.config, terms.funding)
         chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
-        test_bars, events = out_of_sample(panel, tasks, chosen, question)
-        traded.append(events)
+        traded.append(out_of_sample(panel, tasks, chosen, question))
         folds += [
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
         ]
-    events = np.concatenate(traded)
-    simulated = simulate_batch(test_bars, events, terms.config, funding=terms.funding)
+    simulated = trade_stitched(traded, terms.config, terms.funding)
     rows = [
         {
             **_efficiency_row(

@@ -8,7 +8,7 @@ the same id that a refresh would give it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from backtest_pipeline.pipeline.use_cases.traded import Tradable, cut_to_window,
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.portfolio.diversification import correlations
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.portfolios import (
@@ -64,13 +65,15 @@ class Made:
 
     Attributes:
         signal: its row of `dim_signals`.
-        tradable: bars and events.
+        tradable: bars and conditions.
+        terms: costs, stops and the other settings of the runs.
         runs: one per symbol in the order given, as `storage.run_tables.runs.runs_by_id` returns
             them.
     """
 
     signal: SignalRow
     tradable: Tradable
+    terms: RunTerms
     runs: list[Mapping[str, Any]]
 
 
@@ -95,6 +98,7 @@ def backtest(
     """
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
+    terms = replace(terms, config=config_for(terms.config, strategy, params))
     batch = fresh_features(
         workspace, source, symbols, spec.timeframe, terms.benchmark, rebuild=rebuild
     )
@@ -104,7 +108,7 @@ def backtest(
     runs = trade_and_store(
         workspace, signal, tradable, terms, "run", refreshed=refreshed, rebuild=rebuild
     )
-    return Made(signal, tradable, runs)
+    return Made(signal, tradable, terms, runs)
 
 
 def strategy_of_spec(

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from backtest_pipeline.pipeline.runs.identity import RunTerms, canonical_json, hash_of
+from backtest_pipeline.pipeline.runs.identity import canonical_json, hash_of
 from backtest_pipeline.pipeline.use_cases.backtest import Made
 from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -24,7 +24,6 @@ from backtest_pipeline.storage.run_tables.robustness import publish_robustness, 
 def assess_run(
     workspace: Workspace,
     made: Made,
-    terms: RunTerms,
     draws: int,
     seed: int,
     *,
@@ -37,7 +36,6 @@ def assess_run(
     Args:
         workspace: the open store.
         made: one run with its inputs.
-        terms: the run's terms.
         draws: number of draws of each resampling method.
         seed: seed of the random numbers.
         rebuild: recompute even if results are stored.
@@ -53,8 +51,8 @@ def assess_run(
     workspace.progress("robustness", 0, 1)
     row = None if rebuild else _stored(workspace, run["run_id"])
     if row is None or not _is_kept(workspace, row, draws, seed):
-        panel, events = made.tradable.panel, made.tradable.events
-        inputs = RunInputs(panel, events, terms.config, funding=terms.funding)
+        traded, terms = made.tradable, made.terms
+        inputs = RunInputs(traded.panel, traded.events, terms.config, funding=terms.funding)
         _store(workspace, run, assess(inputs, draws=draws, seed=seed))
         row = _stored(workspace, run["run_id"])
     assert row is not None  # noqa: S101  (it was just stored)

@@ -36,7 +36,7 @@ class Tradable:
     Attributes:
         inputs: the version of the features, by asset.
         panel: bars of the window, with the columns that stops and sizing read.
-        events: uint8 `(1, n_rows)`, the signal on those bars.
+        events: uint8 `(1, n_rows)`, the conditions on those bars.
     """
 
     inputs: Mapping[str, DatasetVersion]
@@ -47,7 +47,7 @@ class Tradable:
 def cut_to_window(
     whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], terms: RunTerms
 ) -> Tradable:
-    """Cut bars and events to the window; events were computed with the bars before it.
+    """Cut bars and conditions to the window; conditions were computed with the bars before it.
 
     Raises:
         NotEnoughBars: for an asset with too few bars in the window.

@@ -40,13 +40,12 @@ from backtest_pipeline.research.validation.splits import Fold, LeftOut
 from backtest_pipeline.research.validation.walk_forward import (
     FOLD_METRICS,
     Chosen,
-    Question,
     batches_of_tasks,
     choose,
     out_of_sample,
+    trade_stitched,
     unheard,
 )
-from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -101,6 +100,7 @@ def walk_forward(
     objective: str = "sharpe",
     search: Search | None = None,
     threshold: float = WFO_THRESHOLD,
+    flat_starts: bool = False,
     direction: str = "both",
     funding: pd.Series | None = None,
     timeframe: str | None = None,
@@ -119,7 +119,9 @@ def walk_forward(
         schedule: windows; by default 365 days of training and 90 of test.
         objective: what to maximize, see `research.validation.optimizer.Objective.of`.
         search: how the parameters are searched.
-        threshold: efficiency below which the result is called overfit.
+        threshold: efficiency below which the result is flagged.
+        flat_starts: test windows start flat, not with the position that the chosen parameters,
+            traded since the first bar, hold by then.
         direction: `long`, `short` or `both`.
         funding: rates by timestamp, in place of the flat rate.
         timeframe: name of the bars' timeframe; by default inferred from their spacing.
@@ -146,9 +148,13 @@ def walk_forward(
     rates = None if funding is None else FundingRates.of({asset: funding})
     space = parameter_space(strategy_of(strategy), params or {})
     plan = WalkForwardPlan(
-        schedule or Schedule(), search or Search(), Objective.of(objective), threshold
+        schedule or Schedule(),
+        search or Search(),
+        Objective.of(objective),
+        threshold,
+        flat_starts,
     )
-    question = Question(space, plan.search, plan.objective, config, rates)
+    question = plan.question(space, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
     tasks, left_out = tasks_of(panel, asset, plan.schedule)
     terms = RunTerms(config, funding=rates)
@@ -162,8 +168,8 @@ def walk_forward(
     for batch in batches_of_tasks(tasks, question):
         chosen += choose(panel, batch, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
-    test_bars, events = out_of_sample(panel, tasks, chosen, question)
-    simulated = simulate_batch(test_bars, events, config, funding=rates)
+    tested = out_of_sample(panel, tasks, chosen, question)
+    simulated = trade_stitched([tested], config, rates)
     if workspace:
         own = trials_of(
             simulated,
@@ -177,7 +183,7 @@ def walk_forward(
         enter_in_ledger(workspace, [*trials, own])
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
-        equity=pd.Series(simulated.equity[0], utc_index(test_bars.ts), name="equity"),
+        equity=pd.Series(simulated.equity[0], utc_index(tested.bars.ts), name="equity"),
         trades=trade_frame(simulated.trades),
         metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
         efficiency=judge(chosen, float(simulated.metrics["psr"][0]), threshold),

@@ -18,7 +18,7 @@ from backtest_pipeline.market.errors import LooksAhead
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.research.look_ahead.next_bars import changed_by_next_bars
 from backtest_pipeline.research.look_ahead.other_futures import other_futures
-from backtest_pipeline.simulation.windows import events_by_params
+from backtest_pipeline.simulation.windows import conditions_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
 LOOK_AHEAD_VERSION = 1
@@ -185,13 +185,13 @@ def changed_signals(
         `(n_changed, n_tested)`.
     """
     rows = panel.rows_of(asset)
-    whole = events_by_params(panel.select([asset]), strategy, [params])[0]
+    whole = conditions_by_params(panel.select([asset]), strategy, [params])[0]
     given = np.flatnonzero(whole)
     if len(given) == 0:
         return 0, 0
     probes = given[np.unique(np.linspace(0, len(given) - 1, _PROBES).astype(int))]
     histories = panel.windows([slice(rows.start, rows.start + int(at) + 1) for at in probes])
-    known_then = events_by_params(histories, strategy, [params])[0][histories.offsets[1:] - 1]
+    known_then = conditions_by_params(histories, strategy, [params])[0][histories.offsets[1:] - 1]
     return int(np.sum(known_then != whole[probes])), len(probes)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.windows import events_by_params
+from backtest_pipeline.simulation.windows import conditions_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
 PAST, FUTURE = 500, 40
@@ -47,7 +47,7 @@ def changed_by_next_bars(
     histories = _read_columns(panel, strategy, params).windows(windows)
     at = histories.offsets[1:] - FUTURE - 1
     rising, falling = (
-        events_by_params(_with_future(histories, at, up), strategy, params) for up in (1, -1)
+        conditions_by_params(_with_future(histories, at, up), strategy, params) for up in (1, -1)
     )
     known = np.arange(len(histories)) <= at[histories.segment_of_row]
     differs = (rising != falling).any(axis=0) & known

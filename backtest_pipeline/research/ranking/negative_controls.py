@@ -19,14 +19,20 @@ from backtest_pipeline.research.ranking.trials import Family, family_of
 from backtest_pipeline.research.validation.efficiency import WalkForwardVerdict, efficiency
 from backtest_pipeline.research.validation.optimizer import Objective, Search
 from backtest_pipeline.research.validation.schedule import Schedule, tasks_of
-from backtest_pipeline.research.validation.walk_forward import Question, choose, stitched
+from backtest_pipeline.research.validation.walk_forward import (
+    Question,
+    choose,
+    stitched,
+    trade_stitched,
+)
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.metrics.daily import daily_return_counts, daily_returns
-from backtest_pipeline.simulation.orders import event_bits
+from backtest_pipeline.simulation.orders import condition_bits
+from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid, parameter_space
 from backtest_pipeline.strategies.registry import strategies
-from backtest_pipeline.strategies.strategy import Strategy, signal_events
+from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
 NEGATIVE_CONTROLS_VERSION = 1
 """Raise it when the random markets, their search or their verdicts change."""
@@ -59,14 +65,16 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
         One row per asset and combination: RUN_COLUMNS and DERIVED of the leaderboard, `board`
         (position of the asset) and `family` (name of the strategy).
     """
-    events, tried = [], []
+    events, tried, rules = [], [], []
     for grid in grids:
         for values in grid.combinations:
             params = grid.strategy.parse(dict(zip(grid.names, values, strict=True)))
             known = with_indicators(bars, grid.strategy.columns(params))
-            events.append(event_bits(signal_events(grid.strategy, known, params)))
+            events.append(condition_bits(conditions_of(grid.strategy, known, params)))
+            rules.append(config_for(config, grid.strategy, params).rules)
             tried.append(grid.strategy.name)
-    batch = simulate_batch(bars, np.stack(events), config)
+    by_run = RulesOfRuns.by_run(rules, len(bars.assets))
+    batch = simulate_batch(bars, np.stack(events), config, rules=by_run)
     runs = pd.DataFrame(batch.metrics)
     asset = np.tile(np.arange(len(bars.assets)), len(tried))
     families = _families(bars, batch.equity, tried)
@@ -121,7 +129,7 @@ def walk_forwards_pass(
         space = parameter_space(grid.strategy, axes)
         question = Question(space, Search(), Objective.of("sharpe"), config)
         chosen = choose(bars, tasks, question)
-        psr = simulate_batch(*stitched(bars, tasks, chosen, question), config).metrics["psr"]
+        psr = trade_stitched([stitched(bars, tasks, chosen, question)], config).metrics["psr"]
         for a, asset in enumerate(bars.assets):
             of_asset = [c for task, c in zip(tasks, chosen, strict=True) if task.asset == asset]
             sharpes = ([c.train["sharpe"] for c in of_asset], [c.test["sharpe"] for c in of_asset])

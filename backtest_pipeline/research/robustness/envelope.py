@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.stops import IntrabarOrder
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import IntrabarOrder
 
 MULTIPLIERS = (0.0, 0.5, 1.0, 2.0, 3.0)
 JUDGED_UP_TO = 2.0

@@ -12,8 +12,8 @@ from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.columns import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.simulation.trades import Trades
+from backtest_pipeline.trading.stops import StopRules
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def random_entry_returns(run: RunInputs, trades: Trades, draws: int, seed: int) 
     holdings = holding_times(run.panel, trades, run.config)
     if holdings.free_bars < 0:
         return np.empty(0)
-    at_once = replace(run, config=replace(run.config, stops=StopRules(), delay_bars=0))
+    plain = replace(run.config, stops=StopRules(), cooldown_bars=0, delay_bars=0)
+    at_once = replace(run, config=plain)
     returns = []
     for batch in batches(draws, len(run.panel)):
         events = np.zeros((len(batch), len(run.panel)), np.uint8)

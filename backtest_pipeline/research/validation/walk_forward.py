@@ -1,8 +1,10 @@
 """Walk-forward: choose parameters on a training window, judge the choice on the bars after it.
 
-Signals and indicators are computed on the whole history first, which they may since they know no
-later bar; then it is cut into windows, and each begins flat with the starting cash (pitfalls of
-the method: Pardo 2008; Lopez de Prado 2018, chapters 7 and 11).
+Conditions and indicators are computed on the whole history first, which they may since they know
+no later bar; then it is cut into windows, each with the starting cash. A training window begins
+flat. A test window begins with the position that the choice, traded since the first bar, holds by
+then: a rule that is nearly always in the market would otherwise be judged by its waiting for the
+next entry (pitfalls of the method: Pardo 2008; Lopez de Prado 2018, chapters 7 and 11).
 """
 
 from __future__ import annotations
@@ -24,14 +26,23 @@ from backtest_pipeline.research.validation.optimizer import (
     searchers,
 )
 from backtest_pipeline.research.validation.schedule import Task
-from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.orders import LONG_EXIT, SHORT_EXIT
-from backtest_pipeline.simulation.windows import NO_SIGNALS, events_by_params, simulate_windows
+from backtest_pipeline.simulation.orders import HOLD
+from backtest_pipeline.simulation.rules import RulesOfRuns
+from backtest_pipeline.simulation.windows import (
+    NO_SIGNALS,
+    Candidates,
+    candidates,
+    position_bits,
+    sides_held,
+    simulate_windows,
+)
 from backtest_pipeline.strategies.grid import ParameterSpace
 
-WALK_FORWARD_VERSION = 1
+WALK_FORWARD_VERSION = 2
 """Raise it when other windows are cut, other parameters chosen in them, or folds stitched anew."""
 FOLD_METRICS: tuple[str, ...] = (
     "total_return",
@@ -76,6 +87,7 @@ class Question:
         objective: what the best has most of.
         config: costs, sizing, stops, direction and starting cash.
         funding: rates by symbol, in place of the flat rate.
+        flat_starts: whether test windows begin flat as well.
     """
 
     space: ParameterSpace
@@ -83,6 +95,7 @@ class Question:
     objective: Objective
     config: SimulationConfig
     funding: FundingRates | None = None
+    flat_starts: bool = False
 
 
 Evaluated = Callable[[BatchResult, Sequence[Sequence[Combination]]], None]
@@ -131,7 +144,7 @@ def choose(
                 values += simulated.metrics[name].reshape(shape)[: len(combinations), t].tolist()
     best = [best_of(c, np.array(s)) for c, s in zip(tried, scores, strict=True)]
     picked = [[] if b is None else [tried[t][b]] for t, b in enumerate(best)]
-    tested = _simulated(panel, tests, picked, question).metrics
+    tested = _simulated(panel, tests, picked, question, carried=not question.flat_starts).metrics
     nothing: dict[str, float] = dict.fromkeys(FOLD_METRICS, math.nan)
     return [
         Chosen(
@@ -150,16 +163,50 @@ def _simulated(
     windows: Sequence[slice],
     combinations: Sequence[Sequence[Combination]],
     question: Question,
+    *,
+    carried: bool = False,
 ) -> BatchResult:
-    """Each window with its own combinations; run r of a window trades the r-th of them."""
+    """Each window with its own combinations; run r of a window trades the r-th of them.
+
+    Windows begin flat, or with `carried` with what their only combination holds by then.
+    """
     distinct = sorted({c for own in combinations for c in own})
     row_of = {combination: row for row, combination in enumerate(distinct)}
-    params = [question.space.params(c) for c in distinct]
     runs = np.full((max(1, *map(len, combinations)), len(windows)), NO_SIGNALS)
     for w, own in enumerate(combinations):
         runs[: len(own), w] = [row_of[c] for c in own]
-    events = events_by_params(panel, question.space.strategy, params)
-    return simulate_windows(panel, events, windows, runs, question.config, funding=question.funding)
+    tried = _candidates(panel, distinct, question)
+    holds = None
+    if carried:
+        holds = _carried(panel, tried, windows, runs[0], question)[None, :]
+        windows = [_with_bar_before(panel, window) for window in windows]
+    return simulate_windows(
+        panel, tried, windows, runs, question.config, holds=holds, funding=question.funding
+    )
+
+
+def _candidates(
+    panel: Panel, combinations: Sequence[Combination], question: Question
+) -> Candidates:
+    params = [question.space.params(combination) for combination in combinations]
+    return candidates(panel, question.space.strategy, params, question.config)
+
+
+def _carried(
+    panel: Panel, tried: Candidates, windows: Sequence[slice], sets: np.ndarray, question: Question
+) -> np.ndarray:
+    """Sides that are held from the windows' first opens on; 0 where no set of them is traded."""
+    sides = np.zeros(len(windows), np.int8)
+    trading = np.flatnonzero(sets != NO_SIGNALS)
+    rows = [windows[w].start for w in trading.tolist()]
+    own = sets[trading].tolist()
+    sides[trading] = sides_held(panel, tried, rows, own, question.config, question.funding)
+    return sides
+
+
+def _with_bar_before(panel: Panel, window: slice) -> slice:
+    """The window and the bar before it, at whose close its first position is decided."""
+    return slice(window.start - int(window.start not in panel.offsets), window.stop)
 
 
 def batches_of_tasks(tasks: Sequence[Task], question: Question) -> list[list[Task]]:
@@ -180,9 +227,48 @@ def batches_of_tasks(tasks: Sequence[Task], question: Question) -> list[list[Tas
     return batches
 
 
+@dataclass(frozen=True)
+class Stitched:
+    """The test windows of each asset as one stretch of bars.
+
+    Attributes:
+        bars: the test bars, with what stops and sizing read, and the bar before the first of them.
+        events: uint8 `(1, n_rows)`, conditions of each fold's choice, and the position that is
+            carried into each window.
+        rules: stops and cooldown of each fold's choice.
+    """
+
+    bars: Panel
+    events: np.ndarray
+    rules: RulesOfRuns
+
+
+def trade_stitched(
+    runs: Sequence[Stitched], config: SimulationConfig, funding: FundingRates | None = None
+) -> BatchResult:
+    """Stitched runs of several strategies on the same test bars, simulated at once.
+
+    Args:
+        runs: at least one.
+        config: as they were chosen by.
+        funding: rates by symbol, in place of the flat rate.
+    """
+    distinct = tuple(dict.fromkeys(one for run in runs for one in run.rules.distinct))
+    of = [np.array([distinct.index(r) for r in run.rules.distinct])[run.rules.of] for run in runs]
+    rules = RulesOfRuns(distinct, np.concatenate(of), runs[0].rules.stretches)
+    bars = runs[0].bars.with_columns({n: c for run in runs for n, c in run.bars.columns.items()})
+    return simulate_batch(
+        bars,
+        np.concatenate([run.events for run in runs]),
+        config,
+        rules=rules,
+        funding=funding,
+    )
+
+
 def out_of_sample(
     panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], question: Question
-) -> tuple[Panel, np.ndarray]:
+) -> Stitched:
     """What `stitched` gives, of a strategy that does not look ahead under anything it chose.
 
     Raises:
@@ -200,36 +286,60 @@ def out_of_sample(
 
 def stitched(
     panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], question: Question
-) -> tuple[Panel, np.ndarray]:
-    """The out-of-sample bars of each asset as one stretch, and the signals of each fold's choice.
+) -> Stitched:
+    """The out-of-sample bars of each asset as one stretch, traded by each fold's choice in turn.
 
-    What is held after the last bar of a test window leaves at the next open, the first of the
-    next window, at the costs of any exit, and no signal of a window acts in another. Where there
-    are bars between the two that no fold tests, it leaves at the open of its window's last bar
-    instead, so that nothing is earned on them. A fold without a choice trades nothing.
+    At the first open of a window the account comes to hold what its choice, traded since the
+    asset's first bar, holds by then; where it holds that already, nothing is traded, and its stop
+    stays where it is. A fold without a choice is flat, and with `flat_starts` every window begins
+    flat. Where there are bars between two windows that no fold tests, the account is flat from the
+    open of the last bar of the first on, so that nothing is earned on them.
 
     Args:
         panel, question: as `choose` takes them.
         tasks: the folds, those of an asset in the order of time.
         chosen: their results.
-
-    Returns:
-        The bars, and uint8 events `(1, n_rows)` on them.
     """
     distinct = sorted({c.combination for c in chosen if c.combination is not None})
-    params = [question.space.params(combination) for combination in distinct]
-    events = events_by_params(panel, question.space.strategy, params)
+    tried = _candidates(panel, distinct, question)
+    sets = np.array(
+        [NO_SIGNALS if c.combination is None else distinct.index(c.combination) for c in chosen]
+    )
+    windows = [task.windows(panel)[1] for task in tasks]
+    sides = np.zeros(len(tasks), np.int8)
+    if not question.flat_starts:
+        sides = _carried(panel, tried, windows, sets, question)
+    positions = position_bits(sides)
     traded, keep = np.zeros(len(panel), np.uint8), np.zeros(len(panel), bool)
-    # Signals that are late close as late, so that those that would come after are moot.
-    closing = 1 + question.config.delay_bars
-    for task, choice, later in zip(tasks, chosen, [*tasks[1:], None], strict=True):
-        window = task.windows(panel)[1]
+    ends: list[int] = []
+    before: tuple[str, slice] | None = None
+    for task, window, choice, position in zip(tasks, windows, sets, positions, strict=True):
+        if choice != NO_SIGNALS:
+            traded[window] = tried.events[choice, window]
+        if before is not None and before[0] == task.asset:
+            _hand_over(traded, before[1], window, position, question.config.delay_bars)
+        elif not question.flat_starts:
+            begin = _with_bar_before(panel, window)
+            traded[begin.start], keep[begin] = position, True
         keep[window] = True
-        if choice.combination is not None:
-            traded[window] = events[distinct.index(choice.combination), window]
-        if later is not None and later.asset == task.asset:
-            adjacent = later.windows(panel)[1].start == window.stop
-            begin = window.stop - closing - (0 if adjacent else 1)
-            traded[max(window.start, begin) : window.stop] |= LONG_EXIT | SHORT_EXIT
-        # What is held at the very end of an asset is marked, as in a run.
-    return panel.take(keep), traded[keep][None, :]
+        ends.append(int(keep.sum()))
+        before = task.asset, window
+    rules = tried.rules or (question.config.rules,)
+    return Stitched(
+        with_config_columns(panel, question.config, rules).take(keep),
+        traded[keep][None, :],
+        RulesOfRuns(rules, np.maximum(sets, 0)[None, :], np.array([0, *ends])),
+    )
+
+
+def _hand_over(
+    traded: np.ndarray, before: slice, window: slice, position: np.uint8, delay_bars: int
+) -> None:
+    """Write what the account comes to hold at a window's first open into the window before it.
+
+    Late conditions of that window, which would be seen in this one, are dropped.
+    """
+    traded[max(before.stop - delay_bars, before.start) : before.stop] = 0
+    if before.stop != window.start:  # flat from the open of the last bar on
+        traded[max(before.stop - 2, before.start) : before.stop] = HOLD
+    traded[before.stop - 1] = position

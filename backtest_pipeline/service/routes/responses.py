@@ -96,6 +96,10 @@ class Trade(BaseModel):
     mae: float
     mfe: float
     bars_held: int
+    entry_stop: float | None = Field(description="the stop as it was set at the entry")
+    entry_stop_kind: str | None
+    exit_stop: float | None = Field(description="the stop as it stood at the exit")
+    exit_stop_kind: str | None
     exit_reason: str
     is_open: bool
     entry_after_gap: bool

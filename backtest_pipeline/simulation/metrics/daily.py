@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
+from backtest_pipeline.market.timeframes import DAY_US
+
 DAILY_STATISTICS = (
     "total_return",
     "cagr",
@@ -29,6 +31,11 @@ DAILY_STATISTICS = (
     "n_days",
 )
 _YEAR = 365.0
+FEWEST_DAYS_A_YEAR = 90
+"""Days of equity below which a growth is not made one of a year."""
+
+
+_TAIL = slice(8, 12)  # value at risk, shortfall, skew, kurtosis
 
 
 @njit(cache=True, nogil=True)
@@ -65,18 +72,20 @@ def _returns(daily, n, out):
 
 
 @njit(cache=True, nogil=True)
-def _drawdown(daily, n):
-    peak, peak_day, deepest, longest = daily[0], 0, 0.0, 0
-    for i in range(n):
-        if daily[i] < peak:
-            if daily[i] <= peak * (1.0 + deepest) * (1.0 + 1e-15):  # a division is dear
-                deepest = min(deepest, daily[i] / peak - 1.0)
-            longest = max(longest, i - peak_day)
+def _drawdown(equity, ts):
+    """Of every mark; the duration in days."""
+    peak, peak_at, before, deepest, longest = equity[0], ts[0], ts[0], 0.0, 0
+    for i in range(len(equity)):
+        if equity[i] < peak:
+            if equity[i] <= peak * (1.0 + deepest) * (1.0 + 1e-15):  # a division is dear
+                deepest = min(deepest, equity[i] / peak - 1.0)
+            longest = max(longest, ts[i] - peak_at)
         else:
-            if i > peak_day + 1:  # recovered to the peak
-                longest = max(longest, i - peak_day)
-            peak, peak_day = daily[i], i
-    return deepest, longest
+            if before > peak_at:  # recovered to the peak
+                longest = max(longest, ts[i] - peak_at)
+            peak, peak_at = equity[i], ts[i]
+        before = ts[i]
+    return deepest, longest / DAY_US
 
 
 @njit(cache=True, nogil=True)
@@ -169,7 +178,16 @@ def _against_benchmark(r, b, n, risk_free, stats):
 
 
 @njit(cache=True, nogil=True)
-def _all_columns(equity, benchmark, offsets, days, risk_free, out):
+def _tails_of_bars(equity, r, risk_free, of_bars, stats):
+    of_bars[:] = np.nan
+    n = _returns(equity, len(equity), r)
+    if n > 1:
+        _shape_of_returns(r, n, risk_free, of_bars)
+    stats[_TAIL] = of_bars[_TAIL]
+
+
+@njit(cache=True, nogil=True)
+def _all_columns(equity, benchmark, offsets, ts, days, at_bars, risk_free, out):
     n_assets = len(offsets) - 1
     longest = 0
     for a in range(n_assets):
@@ -177,6 +195,7 @@ def _all_columns(equity, benchmark, offsets, days, risk_free, out):
             asset_days = days[offsets[a] : offsets[a + 1]]
             longest = max(longest, asset_days[-1] - _first_day(asset_days) + 1)
     daily, r, b = np.empty(longest), np.empty(longest), np.empty(longest)
+    of_bars = np.empty(len(DAILY_STATISTICS))
     for a in range(n_assets):
         first, end = offsets[a], offsets[a + 1]
         if first == end:
@@ -191,14 +210,17 @@ def _all_columns(equity, benchmark, offsets, days, risk_free, out):
             growth = daily[n - 1] / daily[0]
             stats[0] = growth - 1.0
             if n_returns > 0:
-                stats[1] = growth ** (_YEAR / n_returns) - 1.0
                 stats[18] = n_returns
-            stats[5], stats[6] = _drawdown(daily, n)
+            if n_returns >= FEWEST_DAYS_A_YEAR:
+                stats[1] = growth ** (_YEAR / n_returns) - 1.0
+            stats[5], stats[6] = _drawdown(equity[run, first:end], ts[first:end])
             stats[12] = benchmark_return
             stats[17] = daily[:n].mean()
             if n_returns > 1:
                 _shape_of_returns(r, n_returns, risk_free, stats)
                 _against_benchmark(r, b, n_returns, risk_free, stats)
+            if at_bars[a]:
+                _tails_of_bars(equity[run, first:end], r, risk_free, of_bars, stats)
 
 
 def daily_return_counts(offsets: np.ndarray, days: np.ndarray) -> np.ndarray:
@@ -227,12 +249,29 @@ def daily_returns(equity: np.ndarray, days: np.ndarray) -> np.ndarray:
     return np.divide(after, before, out=np.ones_like(after), where=before > 0) - 1.0
 
 
+def sampled_at_bars(offsets: np.ndarray, ts: np.ndarray) -> np.ndarray:
+    """Whether the marks of an asset lie more than a day apart, all of them, bool `(n_assets,)`.
+
+    Days between them repeat the mark before: their returns are 0, and no tail can be read off them.
+    """
+    steps = np.diff(ts // DAY_US)
+    return np.array(
+        [
+            last - first > 1 and steps[first : last - 1].min() > 1
+            for first, last in pairwise(offsets)
+        ],
+        np.bool_,
+    )
+
+
 def daily_statistics(
     equity: np.ndarray,
     benchmark: np.ndarray,
     offsets: np.ndarray,
-    days: np.ndarray,
+    ts: np.ndarray,
     risk_free: float = 0.0,
+    *,
+    at_bars: np.ndarray | None = None,
 ) -> np.ndarray:
     """DAILY_STATISTICS of every column; docs/metrics.md has the formulas.
 
@@ -240,13 +279,33 @@ def daily_statistics(
         equity: float64 `(n_runs, n_rows)`.
         benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
         offsets: int64 `(n_assets + 1,)`.
-        days: int64 `(n_rows,)`, UTC day number of each bar's close.
+        ts: int64 `(n_rows,)`, close of each bar, microseconds since 1970 UTC.
         risk_free: risk-free return per day, a fraction.
+        at_bars: bool `(n_assets,)`, whether tails are of returns from bar to bar; decided by
+            `sampled_at_bars` if not given.
 
     Returns:
         float64 `(n_runs * n_assets, len(DAILY_STATISTICS))`, NaN where undefined.
     """
     n_columns = equity.shape[0] * (len(offsets) - 1)
     out = np.full((n_columns, len(DAILY_STATISTICS)), np.nan)
-    _all_columns(np.ascontiguousarray(equity), benchmark, offsets, days, risk_free, out)
+    if at_bars is None:
+        at_bars = sampled_at_bars(offsets, ts)
+    days = ts // DAY_US
+    _all_columns(
+        np.ascontiguousarray(equity), benchmark, offsets, ts, days, at_bars, risk_free, out
+    )
     return out
+
+
+def daily_shapes(
+    equity: np.ndarray, offsets: np.ndarray, ts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Skew and kurtosis of daily returns, float64 `(n_columns,)`, also where tails are of bars.
+
+    With the daily Sharpe ratio and the count of days they say how sure that ratio is: repeated
+    marks shrink it, and lengthen the tails, by as much.
+    """
+    never = np.zeros(len(offsets) - 1, np.bool_)
+    table = daily_statistics(equity, np.ones(len(ts)), offsets, ts, at_bars=never)
+    return table[:, 10].copy(), table[:, 11].copy()

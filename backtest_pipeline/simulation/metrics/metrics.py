@@ -2,8 +2,9 @@
 
 Fractions, not percent. Daily statistics use the starting equity (at the first bar's close, before
 which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
-the last equity): n daily returns r, 365 days a year, ddof 1. An undefined metric is NaN with a
-reason, never infinity, 0 or a sentinel.
+the last equity): n daily returns r, 365 days a year, ddof 1. Drawdowns are of every bar's close.
+Where bars are longer than a day, tails, skew and kurtosis are of returns from bar to bar. An
+undefined metric is NaN with a reason, never infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.simulation.metrics.daily import DAILY_STATISTICS, daily_statistics
+from backtest_pipeline.simulation.metrics.daily import (
+    DAILY_STATISTICS,
+    daily_shapes,
+    daily_statistics,
+    sampled_at_bars,
+)
 from backtest_pipeline.simulation.metrics.significance import (
     minimum_track_record_length,
     probabilistic_sharpe_ratio,
 )
 from backtest_pipeline.simulation.trades import Trades
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 """Raise it when the same trades and equity give other metrics."""
 
 
@@ -52,7 +58,9 @@ METRICS: tuple[Metric, ...] = (
         "cagr",
         "fraction a year",
         "(equity_end / equity_start) ** (365 / days) - 1",
-        "less than a day of equity, or growth beyond the range of a double",
+        "less than 90 days of equity (GIPS: short periods are not annualised), or growth beyond "
+        "the range of a double",
+        version=2,
     ),
     Metric("annual_volatility", "fraction a year", "std(r) * sqrt(365)", _DAYS),
     Metric("sharpe", "per year", "mean(r) / std(r) * sqrt(365)", _DAYS, "Sharpe 1994"),
@@ -64,12 +72,19 @@ METRICS: tuple[Metric, ...] = (
         "Sortino and Price 1994",
     ),
     Metric("calmar", "per year", "cagr / abs(max_drawdown)", "no drawdown, or no cagr"),
-    Metric("max_drawdown", "fraction", "min(equity / running_max(equity) - 1)", "no bars"),
+    Metric(
+        "max_drawdown",
+        "fraction",
+        "min(equity / running_max(equity) - 1), at every bar's close",
+        "no bars",
+        version=2,
+    ),
     Metric(
         "max_drawdown_duration_days",
         "days",
-        "longest time from a peak of equity to its recovery, or to the end",
+        "longest time from a peak of equity to its recovery, or to the end, at every bar's close",
         "no bars",
+        version=2,
     ),
     Metric(
         "omega",
@@ -78,20 +93,29 @@ METRICS: tuple[Metric, ...] = (
         _LOSING_DAY,
         "Keating and Shadwick 2002, threshold 0",
     ),
-    Metric("value_at_risk_95", "fraction a day", "5th percentile of r (historical)", _DAYS),
+    Metric(
+        "value_at_risk_95",
+        "fraction a day, or a bar where bars are longer",
+        "5th percentile of r (historical)",
+        _DAYS,
+        version=2,
+    ),
     Metric(
         "expected_shortfall_95",
-        "fraction a day",
+        "fraction a day, or a bar where bars are longer",
         "mean of the floor(0.05 * (n - 1)) + 1 smallest r (historical)",
         _DAYS,
+        version=2,
     ),
-    Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS),
-    Metric("kurtosis", "1", "m4 / m2 ** 2 (Pearson: 3 for a normal distribution)", _DAYS),
+    Metric("skew", "1", "m3 / m2 ** 1.5, central moments of r with ddof 0", _DAYS, version=2),
+    Metric(
+        "kurtosis", "1", "m4 / m2 ** 2 (Pearson: 3 for a normal distribution)", _DAYS, version=2
+    ),
     Metric(
         "psr",
         "probability",
-        "Z(S * sqrt(n - 1) / sqrt(v)), v = 1 - skew * S + (kurtosis - 1) / 4 * S ** 2, "
-        "S = sharpe / sqrt(365), Z the normal distribution function",
+        "Z(S * sqrt(n - 1) / sqrt(v)), v = 1 - skew * S + (kurtosis - 1) / 4 * S ** 2, all of "
+        "daily returns, S = sharpe / sqrt(365), Z the normal distribution function",
         _DAYS,
         "Bailey and Lopez de Prado 2012",
     ),
@@ -234,7 +258,8 @@ def equity_metrics(
         benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
         risk_free: risk-free return per day, a fraction.
     """
-    table = daily_statistics(equity, benchmark, offsets, ts // DAY_US, risk_free)
+    at_bars = sampled_at_bars(offsets, ts)
+    table = daily_statistics(equity, benchmark, offsets, ts, risk_free, at_bars=at_bars)
     table[~np.isfinite(table)] = np.nan
     metrics = {name: table[:, i].copy() for i, name in enumerate(DAILY_STATISTICS)}
     deepest = np.abs(metrics["max_drawdown"])
@@ -243,6 +268,8 @@ def equity_metrics(
     )
     per_day = metrics["sharpe"] / np.sqrt(365)
     shape = (metrics["skew"], metrics["kurtosis"])
+    if at_bars.any():
+        shape = daily_shapes(equity, offsets, ts)
     metrics["psr"] = probabilistic_sharpe_ratio(per_day, metrics["n_days"], *shape)
     metrics["min_track_record_length"] = minimum_track_record_length(per_day, *shape)
     return metrics
@@ -304,6 +331,11 @@ def metrics_page() -> str:
         "benchmark is buy and hold of the same asset at the same fee and slippage, no funding,",
         "unless another one is chosen. An undefined metric is NULL with its reason beside it,",
         "never infinity, 0 or a sentinel.",
+        "",
+        "Drawdowns are of every mark: the close of every bar. Where all bars are longer than a",
+        "day, value at risk, shortfall, skew and kurtosis are of the returns from bar to bar, and",
+        "`backtest_metrics.sampling` is `bars` instead of `daily`: daily returns would be 0 on",
+        "most days, and a tail read off them meaningless.",
         "",
         *_table_of(METRICS),
         "",

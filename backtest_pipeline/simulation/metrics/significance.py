@@ -40,11 +40,11 @@ def probabilistic_sharpe_ratio(
         benchmark_sharpe: Sharpe ratio to exceed, per period.
 
     Returns:
-        Probability from 0 to 1; NaN if v is not positive, which takes an impossible pair of skew
-        and kurtosis, or returns with only two values.
+        Probability from 0 to 1; NaN if v is not positive, which takes returns with only two values.
 
     Raises:
-        InvalidInput: for fewer than two returns, a kurtosis below 1, anything infinite or NaN.
+        InvalidInput: for fewer than two returns, a kurtosis below 1 or below skew ** 2 + 1, which
+            no returns can have, anything infinite or NaN.
 
     Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 8.
 
@@ -53,6 +53,7 @@ def probabilistic_sharpe_ratio(
         0.985
     """
     _check(n_obs=n_obs, kurtosis=kurtosis)
+    _check_shape(skew, kurtosis)
     values = _aligned(
         sharpe=sharpe, n_obs=n_obs, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
     )
@@ -118,6 +119,7 @@ def deflated_sharpe_ratio(
         0.739
     """
     _check(n_obs=n_obs, kurtosis=kurtosis, trials_variance=trials_variance, n_trials=n_trials)
+    _check_shape(skew, kurtosis)
     values = _aligned(
         sharpe=sharpe,
         n_obs=n_obs,
@@ -156,8 +158,8 @@ def minimum_track_record_length(
         length would suffice.
 
     Raises:
-        InvalidInput: for a kurtosis below 1, a confidence outside (0.5, 1), anything infinite or
-            NaN.
+        InvalidInput: for a kurtosis below 1 or below skew ** 2 + 1, a confidence outside (0.5, 1),
+            anything infinite or NaN.
 
     Source: Bailey and Lopez de Prado 2012, "The Sharpe Ratio Efficient Frontier", eq. 11.
     """
@@ -166,6 +168,7 @@ def minimum_track_record_length(
     if not 0.5 < confidence < 1:
         raise InvalidInput(f"confidence must be between 0.5 and 1, not {confidence}")
     _check(kurtosis=kurtosis)
+    _check_shape(skew, kurtosis)
     sr, skew_, kurtosis_, benchmark = _aligned(
         sharpe=sharpe, skew=skew, kurtosis=kurtosis, benchmark_sharpe=benchmark_sharpe
     )
@@ -256,6 +259,19 @@ def _check(**arguments: float | np.ndarray) -> None:
         below = np.asarray(value, float) < least
         if below.any():
             raise InvalidInput(f"{name} is {np.asarray(value)[below].min()}: {why}")
+
+
+def _check_shape(skew: float | np.ndarray, kurtosis: float | np.ndarray) -> None:
+    """Refuse a pair that no returns can have (Pearson 1916: kurtosis >= skew ** 2 + 1)."""
+    least = np.asarray(skew, float) ** 2 + 1
+    impossible = np.asarray(kurtosis, float) < least * (1 - 1e-9)
+    if impossible.any():
+        pair = np.broadcast_arrays(np.asarray(skew, float), np.asarray(kurtosis, float))
+        found_skew, found_kurtosis = (float(values[impossible].flat[0]) for values in pair)
+        raise InvalidInput(
+            f"skew {found_skew:g} with kurtosis {found_kurtosis:g}: kurtosis is at least skew ** 2 "
+            f"+ 1, here {found_skew**2 + 1:g}; Pearson's is meant, of which a normal has 3"
+        )
 
 
 def _aligned(**arguments: float | np.ndarray) -> list[np.ndarray]:

@@ -40,7 +40,7 @@ def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "ass
     optional = [name for name in ("volume", "gap_bars") if name in bars.columns]
     columns = (*required, *optional)
     _require_numbers(bars, columns)
-    chosen = timeframe(timeframe_name) if timeframe_name else infer_timeframe(bars.index)
+    chosen = timeframe_of(bars, timeframe_name)
     panel = Panel.stack(chosen, {asset: bars}, columns)
     _require_one_bar_per_period(panel)
     return panel
@@ -76,6 +76,16 @@ def _require_one_bar_per_period(panel: Panel) -> None:
             f"the bars at {first} and {second} UTC are in the same {panel.timeframe.name} period; "
             "pass the timeframe= of these bars"
         )
+
+
+def timeframe_of(frame: pd.DataFrame, name: str | None) -> Timeframe:
+    """The timeframe that is named, else that of the frame's `attrs`, else that of most steps.
+
+    Raises:
+        UnknownName, InvalidInput: as `timeframe` and `infer_timeframe`.
+    """
+    name = name or frame.attrs.get("timeframe")
+    return timeframe(name) if name else infer_timeframe(frame.index)
 
 
 def infer_timeframe(index: pd.Index) -> Timeframe:

@@ -12,15 +12,15 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.simulation import book
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics.equity import drawdowns
 from backtest_pipeline.simulation.metrics.metrics import undefined_reasons
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, events_of
 from backtest_pipeline.simulation.pandas_objects.single import SIDES, defined, trade_frame
-from backtest_pipeline.simulation.sizing import EqualWeight, Sizing
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import EqualWeight, Sizing
+from backtest_pipeline.trading.stops import StopRules
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class BookSimulation:
         metrics, undefined: as in `SimulationResult`.
         pending: side to take at the next open, by asset; assets with nothing to do are left out.
         blocked_entries: number of entries that could not be sized, or were too small.
+        conflicts: number of bars with entries of both sides, on which nothing was done.
         liquidated: whether the account lost all of its equity.
     """
 
@@ -47,6 +48,7 @@ class BookSimulation:
     undefined: dict[str, str]
     pending: dict[str, str]
     blocked_entries: int
+    conflicts: int
     liquidated: bool
 
 
@@ -150,5 +152,6 @@ def _result(result: book.BookResult) -> BookSimulation:
             if side != NOTHING_PENDING
         },
         blocked_entries=int(result.refused[0]),
+        conflicts=int(result.conflicts[0]),
         liquidated=bool(result.liquidated[0]),
     )

@@ -12,7 +12,6 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.metrics.benchmarks import (
     benchmark_equity,
@@ -30,9 +29,10 @@ from backtest_pipeline.simulation.metrics.metrics import (
 )
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, events_of
-from backtest_pipeline.simulation.sizing import FixedFractional, Sizing
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
 from backtest_pipeline.simulation.trades import Trades, trade_columns
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional, Sizing
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 SIDES = {1: "long", -1: "short", 0: "flat"}
 _ASSET = "asset"
@@ -53,6 +53,7 @@ class SimulationResult:
         pending: side to take at the next open after the last bar's signal: "long", "short" or
             "flat"; None if nothing is to be done.
         blocked_entries: number of entries that could not be sized, or were too small.
+        conflicts: number of bars with entries of both sides, on which nothing was done.
         liquidated: whether the account lost all of its equity.
     """
 
@@ -65,6 +66,7 @@ class SimulationResult:
     undefined: dict[str, str]
     pending: str | None
     blocked_entries: int
+    conflicts: int
     liquidated: bool
 
     @property
@@ -91,20 +93,22 @@ def simulate(
     lot_size: float = 0.0,
     min_notional: float = 0.0,
     delay_bars: int = 0,
+    cooldown_bars: int = 0,
     intrabar: str = IntrabarOrder.STOP_FIRST.value,
     risk_free: float = 0.0,
     timeframe: str | None = None,
 ) -> SimulationResult:
-    """Simulate signals on one asset; a signal at the close of bar t fills at the open of bar t + 1.
+    """Simulate conditions on one asset; those at the close of bar t act at the open of bar t + 1.
 
+    An entry that holds while the account is flat is made, whatever ended the position before.
     docs/simulation.md has the rules.
 
     Args:
         bars: columns open, high, low, close; tz-aware, strictly increasing index, `n_bars` rows.
-        entries: bool `(n_bars,)`, long entries.
-        exits: bool `(n_bars,)`, long exits.
-        short_entries: bool `(n_bars,)`, short entries.
-        short_exits: bool `(n_bars,)`, short exits.
+        entries: bool `(n_bars,)`, long entry conditions.
+        exits: bool `(n_bars,)`, long exit conditions.
+        short_entries: bool `(n_bars,)`, short entry conditions.
+        short_exits: bool `(n_bars,)`, short exit conditions.
         costs: fees, slippage, funding; 10, 5 and 0 basis points by default.
         sizing: how much of the equity an entry uses; all of it by default.
         stops: price levels and holding time that close a position; none by default.
@@ -117,6 +121,7 @@ def simulate(
         max_leverage: largest gross exposure after an entry, as a multiple of equity.
         lot_size, min_notional: order limits of the venue; 0 for none.
         delay_bars: bars to delay each fill beyond the next open.
+        cooldown_bars: bars without an entry, from the one that a position closes in.
         intrabar: `stop_first` or `target_first`, if one bar reaches both and finer bars do not
             decide.
         risk_free: risk-free return per day, a fraction.
@@ -163,6 +168,7 @@ def simulate(
         lot_size=lot_size,
         min_notional=min_notional,
         delay_bars=delay_bars,
+        cooldown_bars=cooldown_bars,
         intrabar=IntrabarOrder.of(intrabar),
         risk_free=risk_free,
     )
@@ -196,6 +202,7 @@ def single_result(batch: BatchResult) -> SimulationResult:
         undefined=undefined_reasons(values),
         pending=None if pending == NOTHING_PENDING else SIDES[pending],
         blocked_entries=int(batch.refused[0]),
+        conflicts=int(batch.conflicts[0]),
         liquidated=bool(batch.liquidated[0]),
     )
 

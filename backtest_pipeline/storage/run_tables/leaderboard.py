@@ -79,6 +79,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
 
     `of_refresh` says whether it belongs to its partition's latest refresh: an active preset over
     the whole history, with the pipeline's configuration. `n_days` is its number of daily returns,
+    `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
     `quarantined_at` is None unless a replay gave a different result.
@@ -89,7 +90,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     query = """
         SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf, r.split,
                r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
-               t.n_obs AS n_days,
+               t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                (SELECT min(created_at) FROM trials o
                 WHERE (o.symbol, o.tf, o.strategy, o.params)
                     = (t.symbol, t.tf, t.strategy, t.params)) AS first_tried,

@@ -44,6 +44,9 @@ class FeatureRows:
 
 RowsOf = Callable[["Cursor", Timeframe, Sequence[str]], FeatureRows]
 """Function that returns the feature rows of staged events, given the names of their EMAs."""
+KeepMasks = Callable[[Mapping[Partition, DatasetVersion]], Mapping[Partition, DatasetVersion]]
+"""Function that stores files of conditions, called in the transaction of the signals once nothing
+can remove files, and returns the versions with them."""
 
 
 def built_rows(cursor: Cursor, _timeframe: Timeframe, emas: Sequence[str]) -> FeatureRows:
@@ -72,6 +75,7 @@ def write_signals(
     since: Mapping[tuple[int, int], int] | None = None,
     kept: Iterable[tuple[int, int]] = (),
     rows_of: RowsOf = built_rows,
+    keep_masks: KeepMasks = lambda versions: versions,
 ) -> int:
     """Store the events of (signal, asset) pairs in one transaction; returns their number.
 
@@ -93,6 +97,8 @@ def write_signals(
         since: first stamp that was computed anew of a (signal_id, asset_id).
         kept: the pairs of which all stored events are to stay.
         rows_of: where the feature rows lie.
+        keep_masks: stores the conditions that the signals are the first bars of, and returns the
+            versions with their files.
 
     Raises:
         StoreOvertaken: where the features have been replaced since they were read, or events that
@@ -128,7 +134,7 @@ def write_signals(
             list(written),
             list(makers),
         )
-        write_versions(cursor, "signals", ids, versions, made_from="features")
+        write_versions(cursor, "signals", ids, keep_masks(versions), made_from="features")
     return len(events)
 
 

@@ -14,10 +14,6 @@ from psycopg import sql
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.tables.datasets import (
-    DatasetVersion,
-    stored_versions,
-)
 from backtest_pipeline.storage.tables.dimensions import asset_ids
 
 if TYPE_CHECKING:
@@ -65,7 +61,8 @@ class SignalState:
         signal_id: of `dim_signals`.
         asset_id: of `dim_assets`.
         last_ts: last feature row that was read, microseconds since 1970 UTC.
-        long_since: stamp of the long entry that has no exit yet; None without one.
+        long_since: first stamp of the stretch on which the long entry still holds; None where it
+            does not.
         short_since: the same of the short side.
     """
 
@@ -105,12 +102,8 @@ def read_signals(
         return copy.fetch(cursor, query.as_string(), timeframe.name, list(ids.values()))
 
 
-def read_events(
-    database: Database, timeframe: Timeframe, ids: Mapping[str, int]
-) -> tuple[pa.Table, dict[str, DatasetVersion]]:
-    """Read the events of these assets without their features, and the versions they belong to.
-
-    Both are read in one database snapshot, so that old events are never paired with new versions.
+def read_events(database: Database, timeframe: Timeframe, ids: Mapping[str, int]) -> pa.Table:
+    """Read the signals of these assets without their features.
 
     Args:
         database: where they are.
@@ -118,17 +111,14 @@ def read_events(
         ids: asset id of each symbol.
 
     Returns:
-        Columns signal_id, id, ts, is_long, is_entry, unordered; and the dataset version of each
-        asset that has one.
+        Columns signal_id, id, ts, is_long, is_entry, unordered.
     """
     query = (
         "SELECT signal_id, id, ts, direction = 'long' AS is_long, action = 'entry' AS is_entry"
         " FROM signals WHERE tf = $1 AND id = ANY($2::int[])"
     )
     with database.arrow() as connection, connection.cursor() as cursor:
-        copy.run(cursor, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        versions = stored_versions(cursor, "signals", timeframe.name, ids)
-        return copy.fetch(cursor, query, timeframe.name, list(ids.values())), versions
+        return copy.fetch(cursor, query, timeframe.name, list(ids.values()))
 
 
 def read_states(

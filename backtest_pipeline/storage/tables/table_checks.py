@@ -22,13 +22,9 @@ _RULES = {
     "signals": """
         SELECT count(*) FILTER (WHERE f.id IS NULL AND s.is_due IS NOT TRUE) AS without_bar,
                count(*) FILTER (WHERE f.close IS DISTINCT FROM s.close AND s.is_due IS NOT TRUE
-                               ) AS close_differs,
-               count(*) FILTER (WHERE s.follows IS NOT DISTINCT FROM s.action
-                                OR (s.follows IS NULL AND s.action = 'exit')) AS out_of_turn
+                               ) AS close_differs
         FROM (
-            SELECT id, ts, tf, close, action, g.input_version <> v.version AS is_due,
-                   lag(action) OVER (
-                       PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
+            SELECT id, ts, tf, close, g.input_version <> v.version AS is_due
             FROM signals
             LEFT JOIN (SELECT * FROM dataset_versions WHERE dataset = 'signals') g USING (id, tf)
             LEFT JOIN (SELECT * FROM dataset_versions WHERE dataset = 'features') v USING (id, tf)
@@ -80,7 +76,8 @@ _RULES = {
                                          WHERE r.run_id = c.run_id)) AS rebalances_missing
     """,
     # A bar that is tested twice, other bars between two tests in none than the run says, and a run
-    # whose bars are others.
+    # whose bars are others. A run may begin with the bar before its first test, at whose close its
+    # first position is decided.
     "walk_forward": """
         WITH folds AS (
             SELECT f.*, lag(f.test_end) OVER w AS tested_until, lag(f.fold) OVER w AS fold_before
@@ -107,7 +104,8 @@ _RULES = {
                (SELECT count(*) FROM walk_forward_runs w
                     JOIN visible_runs r USING (run_id) LEFT JOIN of_run o USING (run_id)
                     WHERE r.is_current AND (o.run_id IS NULL OR o.n_folds <> w.n_folds
-                        OR o.n_bars <> r.n_bars OR o.first_ts <> r.first_ts
+                        OR o.n_bars <> r.n_bars - (r.first_ts < o.first_ts)::int
+                        OR o.first_ts < r.first_ts
                         OR o.last_ts <> r.last_ts)) AS other_bars_than_the_run
     """,
 }
@@ -120,14 +118,8 @@ _RULES_OF_EXTERNAL = {
                                 OR s.feature_snapshot ->> 'tf' IS DISTINCT FROM s.tf
                                ) AS of_another_bar,
                count(*) FILTER (WHERE (s.feature_snapshot ->> 'close')::float8
-                                IS DISTINCT FROM s.close) AS close_differs,
-               count(*) FILTER (WHERE s.follows IS NOT DISTINCT FROM s.action
-                                OR (s.follows IS NULL AND s.action = 'exit')) AS out_of_turn
-        FROM (
-            SELECT id, tf, close, action, feature_snapshot, lag(action) OVER (
-                PARTITION BY signal_id, id, tf, direction ORDER BY ts) AS follows
-            FROM signals
-        ) AS s
+                                IS DISTINCT FROM s.close) AS close_differs
+        FROM signals s
     """,
     "feature_snapshots": """
         SELECT count(*) FILTER (WHERE v.n_rows > 0 AND v.uris = '{}') AS without_file,

@@ -30,14 +30,14 @@ from backtest_pipeline.research.look_ahead.look_ahead import (
     leaks,
 )
 from backtest_pipeline.research.look_ahead.other_futures import FUTURES, other_futures
-from backtest_pipeline.simulation.orders import event_bits
-from backtest_pipeline.simulation.windows import events_by_params
+from backtest_pipeline.simulation.orders import condition_bits
+from backtest_pipeline.simulation.windows import conditions_by_params
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.sources.files import FileBars
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategies
-from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy, signal_events
+from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy, conditions_of
 from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, until, us, whole
 from backtest_pipeline_tests.strategies.presets import REGISTERED
 
@@ -164,7 +164,7 @@ def test_a_leak_in_a_strategy_is_caught_by_both_probes(conditions: Any) -> None:
     leaky = Strategy("leaky", Nothing, lambda _: ("close",), conditions)
 
     def events(panel: Panel) -> np.ndarray:
-        return event_bits(signal_events(leaky, panel, Nothing()))[None]
+        return condition_bits(conditions_of(leaky, panel, Nothing()))[None]
 
     root = SampleMarket().read(["S-ALPHA", "S-BETA", "S-GAMMA"]).panels["1D"]
     compute = chain_of("1D", build_features, events, ["signal leaky"])
@@ -306,7 +306,7 @@ def test_signals_of_many_histories_at_once_are_those_of_each_alone() -> None:
     for signal in SHIPPED:
         strategy = strategies()[signal.strategy]
         cut = panel.windows([slice(0, 200), slice(0, 300)])
-        together = events_by_params(cut, strategy, [signal.params])[0]
-        alone = events_by_params(panel, strategy, [signal.params])[0]
+        together = conditions_by_params(cut, strategy, [signal.params])[0]
+        alone = conditions_by_params(panel, strategy, [signal.params])[0]
         assert np.array_equal(together[200:], alone)
         assert np.array_equal(together[:200], alone[:200])

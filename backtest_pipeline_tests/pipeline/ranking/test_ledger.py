@@ -21,10 +21,10 @@ from backtest_pipeline.pipeline.runs.identity import RunTerms, Stretch, Window
 from backtest_pipeline.research.robustness.bootstrap import daily_equity
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics.significance import sharpe_moments
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.trials import record_trials
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.sql import count, rows
 

@@ -11,11 +11,11 @@ from backtest_pipeline.pipeline.replay.explain import Explanation, explain_runs
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.strategies.registry import strategy_hash
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, restated, run
-from backtest_pipeline_tests.pipeline.versions import EMA, RESTING, REWORDED, other_version
+from backtest_pipeline_tests.pipeline.versions import EMA, NO_LONGS, REWORDED, other_version
 from backtest_pipeline_tests.sql import execute_sql
 
 DEAR = SimulationConfig(CostModel(fee_bps=80, slippage_bps=20))
@@ -55,11 +55,11 @@ def test_data_and_costs_are_told_apart_and_what_they_do_together(workspace: Work
 
 def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Workspace) -> None:
     todays = run(workspace, BARS, PLAIN)["run_id"]
-    resting = other_version(workspace.artifacts, RESTING).run(workspace)
-    found = explain_runs(workspace, todays, resting)
-    declared, changed = factor(found, "code").differences
+    changed = other_version(workspace.artifacts, NO_LONGS).run(workspace)
+    found = explain_runs(workspace, todays, changed)
+    declared, files = factor(found, "code").differences
     assert declared.startswith(f"ema_crossover {strategy_hash('ema_crossover')} -> ")
-    assert changed == f"changed {EMA}"
+    assert files == f"changed {EMA}"
     assert factor(found, "data").is_equal
     assert factor(found, "config").is_equal
     assert found.movers == ("code",)
@@ -80,12 +80,12 @@ def test_code_that_moves_a_result_is_told_from_code_that_does_not(workspace: Wor
     execute_sql(
         workspace, "UPDATE backtest_runs SET code_version = :code", code=run_code("ema_crossover")
     )
-    undeclared = explain_runs(workspace, todays, resting)
+    undeclared = explain_runs(workspace, todays, changed)
     assert factor(undeclared, "code").is_equal
     assert undeclared.remainder[0].startswith("the stored result of B differs")
     assert "an undeclared change of the code" in undeclared.remainder[1]
     execute_sql(workspace, "UPDATE backtest_runs SET code_archive = NULL")
-    unknown = explain_runs(workspace, todays, resting)
+    unknown = explain_runs(workspace, todays, changed)
     assert "the code cannot be swapped" in unknown.remainder[0]
     assert "the stored result of B differs" in unknown.remainder[1]
 

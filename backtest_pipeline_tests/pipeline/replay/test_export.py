@@ -22,9 +22,9 @@ from backtest_pipeline.pipeline.replay.export import bundle_files, export_bundle
 from backtest_pipeline.pipeline.runs.query import get_run, list_runs, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS

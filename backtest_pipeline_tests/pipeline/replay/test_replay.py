@@ -32,18 +32,18 @@ from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.sizing import AtrRisk, EqualWeight, VolatilityScaled
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import archive_of, installed_code
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import AtrRisk, EqualWeight, VolatilityScaled
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
 from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, restated
-from backtest_pipeline_tests.pipeline.versions import RESTING, other_version
+from backtest_pipeline_tests.pipeline.versions import NO_LONGS, other_version
 from backtest_pipeline_tests.pipeline.walking_process import MARKET as WALKED
 from backtest_pipeline_tests.pipeline.walking_process import PARTITIONS as TO_WALK
 from backtest_pipeline_tests.pipeline.walking_process import walk
@@ -229,10 +229,10 @@ def test_damaged_and_missing_files_are_named(workspace: Workspace) -> None:
 
 
 def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
-    resting = other_version(workspace.artifacts, RESTING)
-    run_id = UUID(resting.run(workspace))
+    changed = other_version(workspace.artifacts, NO_LONGS)
+    run_id = UUID(changed.run(workspace))
     (own,) = replay_runs(workspace, [run_id])
-    assert (own.verdict, own.code, own.is_own_code) == (ReplayVerdict.SAME, resting.uri, True)
+    assert (own.verdict, own.code, own.is_own_code) == (ReplayVerdict.SAME, changed.uri, True)
     (todays,) = replay_runs(workspace, [run_id], code=Code.INSTALLED)
     assert (todays.verdict, todays.is_own_code) == (ReplayVerdict.DIFFERS, False)
     assert todays.code == installed_code().uri
@@ -245,10 +245,10 @@ def test_a_run_replays_on_the_code_that_made_it(workspace: Workspace) -> None:
     assert later.verdict is ReplayVerdict.SAME
     assert "no longer current" in later.remarks[0]
 
-    damaged(workspace.artifacts.root / resting.uri)
+    damaged(workspace.artifacts.root / changed.uri)
     (lost,) = replay_runs(workspace, [run_id])
     assert lost.verdict is ReplayVerdict.IMPOSSIBLE
-    assert resting.uri in lost.differences[0]
+    assert changed.uri in lost.differences[0]
     execute_sql(workspace, "UPDATE backtest_runs SET code_archive = NULL")
     (unknown,) = replay_runs(workspace, [run_id])
     assert "before source code was archived" in unknown.differences[0]

@@ -25,12 +25,12 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.blocked_entries import CAUSES
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, SHORT_ENTRY
-from backtest_pipeline.simulation.sizing import VolatilityScaled
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.block_events import REASONS, BlockFilter
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import VolatilityScaled
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.processes import MARKET

@@ -17,7 +17,7 @@ from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forwa
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
     as_new_process,

@@ -18,8 +18,8 @@ from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bar
 from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
     as_new_process,

@@ -17,13 +17,13 @@ from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.weights import SCHEMES
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics.significance import (
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
 )
 from backtest_pipeline.storage.postgres.copy import lock_cells
 from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
+from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 from backtest_pipeline_tests.sql import execute_sql, rows
 

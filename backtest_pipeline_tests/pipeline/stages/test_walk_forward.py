@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -307,7 +307,8 @@ def test_the_window_cuts_the_folds_and_indicators_know_what_was_before(
     first, last = cut["folds"][0], cut["folds"][-1]
     assert first["train_start"].date() == date(2021, 7, 1)
     assert last["test_end"].date() < date(2024, 7, 1)
-    assert cut["first_ts"] == first["test_start"]
+    # The bar before the first test is the run's first: at its close its position is decided.
+    assert first["test_start"] - cut["first_ts"] == timedelta(days=1)
     assert cut["last_ts"] == last["test_end"]
     with pytest.raises(InvalidInput, match=r"S-ALPHA\|1D: .* more bars are needed"):
         once(workspace, window=Window(date(2021, 7, 1), date(2022, 1, 1)))

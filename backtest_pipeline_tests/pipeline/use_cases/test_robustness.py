@@ -16,11 +16,11 @@ from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.robustness.robustness import DOUBTS, NUMBERS
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.sizing import VolatilityScaled
-from backtest_pipeline.simulation.stops import StopRules
 from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import VolatilityScaled
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.on_demand import assess_once, backtest_once
 from backtest_pipeline_tests.sql import rows, scalar
 

@@ -25,11 +25,11 @@ from backtest_pipeline.research.ranking.random_markets import (
 )
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.orders import event_bits
+from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.registry import strategies
-from backtest_pipeline.strategies.strategy import signal_events
+from backtest_pipeline.strategies.strategy import conditions_of
+from backtest_pipeline.trading.costs import CostModel
 
 FREE = SimulationConfig(costs=CostModel(0.0, 0.0))
 GATES = (
@@ -94,7 +94,7 @@ def test_a_search_trades_as_a_run_alone_does() -> None:
     values = grid.combinations[4]
     params = grid.strategy.parse(dict(zip(grid.names, values, strict=True)))
     alone = bars.select([bars.assets[1]])
-    events = event_bits(signal_events(grid.strategy, alone, params))[None, :]
+    events = condition_bits(conditions_of(grid.strategy, alone, params))[None, :]
     expected = simulate_batch(alone, events, SimulationConfig()).metrics
     row = runs.iloc[4 * 3 + 1]
     assert row["board"] == 1

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from backtest_pipeline.research.robustness.envelope import MULTIPLIERS, break_even_bps, envelope
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 from backtest_pipeline_tests.research.runs import FREE, random_run, run_of, swings
 
 

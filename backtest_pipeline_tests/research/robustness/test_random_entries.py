@@ -23,8 +23,8 @@ from backtest_pipeline.research.robustness.random_entries import (
 from backtest_pipeline.research.robustness.repeat import RunInputs
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
-from backtest_pipeline.simulation.sizing import VolatilityScaled
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.sizing import VolatilityScaled
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.research.runs import random_run, run_of, swings
 from backtest_pipeline_tests.simulation.markets import random_panel
 

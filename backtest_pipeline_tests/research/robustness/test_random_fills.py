@@ -12,7 +12,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.research.robustness.random_fills import due_fills, random_fill_returns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.research.runs import FREE, random_run, run_of
 
 

@@ -36,17 +36,21 @@ from backtest_pipeline.research.validation.walk_forward import (
     batches_of_tasks,
     choose,
     stitched,
+    trade_stitched,
 )
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.simulation.trades import EXIT_REASONS, STOP_KINDS
+from backtest_pipeline.simulation.windows import conditions_by_params
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.ema_crossover import EmaCrossover
 from backtest_pipeline.strategies.grid import parameter_space
 from backtest_pipeline.strategies.registry import strategies, strategy_of
-from backtest_pipeline.strategies.strategy import Conditions, Strategy
+from backtest_pipeline.strategies.strategy import Strategy
+from backtest_pipeline.trading.conditions import Conditions
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.simulation.markets import random_panel
 
@@ -142,7 +146,9 @@ def test_a_learning_search_does_not_depend_on_its_company_either() -> None:
 def test_each_figure_is_that_of_a_backtest_of_the_window_by_itself() -> None:
     bars = bp.load_bars(asset="S-ALPHA")
     asked = {"costs": CostModel(7.0, 3.0), "stops": StopRules(trailing_atr=3.0)}
-    found = bp.walk_forward(bars, "ema", {"fast": [3, 9], "slow": [21, 40]}, **asked)
+    found = bp.walk_forward(
+        bars, "ema", {"fast": [3, 9], "slow": [21, 40]}, flat_starts=True, **asked
+    )
     assert len(found.folds) == 20
     for n in (0, 19):
         fold = found.folds.iloc[n]
@@ -166,10 +172,10 @@ def test_each_figure_is_that_of_a_backtest_of_the_window_by_itself() -> None:
 
 def test_the_stitched_run_is_its_folds_one_after_the_other() -> None:
     panel, tasks = market(5, (500,))
-    free = question(config=SimulationConfig(costs=CostModel(0.0, 0.0)))
+    free = question(config=SimulationConfig(costs=CostModel(0.0, 0.0)), flat_starts=True)
     chosen = choose(panel, tasks, free)
-    bars, events = stitched(panel, tasks, chosen, free)
-    batch = simulate_batch(bars, events, free.config)
+    batch = trade_stitched([stitched(panel, tasks, chosen, free)], free.config)
+    bars = batch.panel
     first, last = tasks[0].windows(panel)[1], tasks[-1].windows(panel)[1]
     np.testing.assert_array_equal(bars.ts, panel.ts[first.start : last.stop])
     # From one window's last close to the open at which it is closed the position is still held.
@@ -189,12 +195,50 @@ def test_the_stitched_run_is_its_folds_one_after_the_other() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(0, 2))
+@settings(max_examples=8, deadline=None)
+def test_a_rule_that_never_changes_is_carried_from_window_to_window(seed: int, late: int) -> None:
+    """Stitched, a long earns on every bar but the first what it earns in a run over all of them."""
+    panel, tasks = market(seed, (500, 350))
+    config = SimulationConfig(costs=CostModel(0.0, 0.0), direction=Direction.LONG, delay_bars=late)
+    asked = question(space=parameter_space(EMA, {"fast": [3], "slow": [8]}), config=config)
+    tested = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    batch = trade_stitched([tested], config)
+    whole = simulate_batch(
+        panel, conditions_by_params(panel, EMA, [{"fast": 3, "slow": 8}]), config
+    )
+    for asset in panel.assets:
+        own = tested.bars.rows_of(asset)
+        rows = np.searchsorted(panel.ts[panel.rows_of(asset)], tested.bars.ts[own])
+        held = whole.equity[0, panel.rows_of(asset)][rows]
+        stitched_equity = batch.equity[0, own]
+        assert stitched_equity[0] == config.initial_cash
+        # The first is entered at an open, and was held from the close before in the whole run.
+        ours, theirs = stitched_equity[2:] / stitched_equity[1:-1], held[2:] / held[1:-1]
+        same = np.isclose(ours, theirs, rtol=1e-9, atol=0)
+        # What the choice decided before a window, and is late, is not seen in it.
+        assert same.all() if late == 0 else same.mean() > 0.5
+
+
+def test_a_trailing_stop_of_the_choice_ends_what_was_carried() -> None:
+    """A breakout's own stop is the account's in every fold, with the multiple that was chosen."""
+    panel, tasks = market(3, (600,))
+    space = parameter_space(strategy_of("atr_breakout"), {"trail_mult": [1.0, 4.0]})
+    asked = question(space=space)
+    tested = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    chosen = {rule.stops.trailing_atr for rule in tested.rules.distinct}
+    assert chosen <= {1.0, 4.0}
+    trades = trade_stitched([tested], asked.config).trades
+    assert (trades.entry_stop_kind == STOP_KINDS.index("trailing_stop")).all()
+    assert (trades.exit_reason == EXIT_REASONS.index("trailing_stop")).sum() > len(trades) / 2
+
+
+@given(st.integers(0, 10_000), st.integers(0, 2))
 @settings(max_examples=8)
-def test_no_position_crosses_from_one_test_window_into_the_next(seed: int, late: int) -> None:
+def test_with_flat_starts_no_position_crosses_into_the_next_window(seed: int, late: int) -> None:
     panel, tasks = market(seed, (400,))
-    asked = question(config=SimulationConfig(delay_bars=late))
-    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
-    trades = simulate_batch(bars, events, asked.config).trades
+    asked = question(config=SimulationConfig(delay_bars=late), flat_starts=True)
+    tested = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    bars, trades = tested.bars, trade_stitched([tested], asked.config).trades
     first = tasks[0].windows(panel)[1].start
     for task in tasks[1:]:
         at = task.windows(panel)[1].start - first
@@ -207,8 +251,8 @@ def test_no_position_crosses_from_one_test_window_into_the_next(seed: int, late:
 def test_a_fold_without_a_choice_trades_nothing() -> None:
     panel, tasks = market(5, (300,))
     nothing = Chosen(None, math.nan, 6, {}, {})
-    bars, events = stitched(panel, tasks, [nothing] * len(tasks), question())
-    batch = simulate_batch(bars, events, SimulationConfig())
+    tested = stitched(panel, tasks, [nothing] * len(tasks), question())
+    batch = trade_stitched([tested], SimulationConfig())
     assert len(batch.trades) == 0
     flat = panel.with_columns(
         {n: np.full(len(panel), 5.0) for n in ("open", "high", "low", "close")}
@@ -259,8 +303,8 @@ def test_of_walk_forwards_without_an_edge_at_most_one_in_twenty_passes(
         config=SimulationConfig(costs=CostModel(0.0, 0.0)),
     )
     chosen = choose(panel, tasks, free)
-    bars, events = stitched(panel, tasks, chosen, free)
-    psr = simulate_batch(bars, events, free.config).metrics["psr"]
+    tested = stitched(panel, tasks, chosen, free)
+    psr = trade_stitched([tested], free.config).metrics["psr"]
     verdicts, reached = [], 0
     for asset, probability in zip(panel.assets, psr, strict=True):
         own = [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset]
@@ -284,8 +328,8 @@ def test_nothing_is_held_over_bars_that_no_fold_tests(delay: int) -> None:
     tasks, left_out = tasks_of(panel, asset, Schedule(120, 40, step=60))
     assert left_out == ()
     assert untested_bars(tasks) == 20 * (len(tasks) - 1) > 0
-    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
-    batch = simulate_batch(bars, events, config)
+    tested = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    batch = trade_stitched([tested], config)
     ends = panel.ts[[task.fold.test[-1] for task in tasks]]
     assert len(batch.trades) > len(tasks)
     entered, left = (
@@ -429,5 +473,5 @@ def test_a_direction_that_is_not_allowed_is_not_traded() -> None:
     panel, tasks = market(5, (300,))
     asked = question(config=SimulationConfig(direction=Direction.SHORT))
     panel = with_config_columns(panel, asked.config)
-    bars, events = stitched(panel, tasks, choose(panel, tasks, asked), asked)
-    assert set(simulate_batch(bars, events, asked.config).trades.side.tolist()) == {-1}
+    tested = stitched(panel, tasks, choose(panel, tasks, asked), asked)
+    assert set(trade_stitched([tested], asked.config).trades.side.tolist()) == {-1}

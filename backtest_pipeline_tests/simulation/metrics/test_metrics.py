@@ -15,11 +15,11 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.metrics.daily import DAILY_STATISTICS, daily_statistics
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS, undefined_reasons
 from backtest_pipeline.simulation.pandas_objects.single import simulate
-from backtest_pipeline.simulation.sizing import FixedFractional
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import FixedFractional
 from backtest_pipeline_tests.simulation.markets import (
     average_crosses,
     bars_of,
@@ -48,7 +48,7 @@ def statistics(
         values[None, :],
         np.ones(len(values)) if benchmark is None else np.asarray(benchmark, np.float64),
         np.array([0, len(values)]),
-        np.arange(len(values)) if days is None else np.asarray(days, np.int64),
+        DAY_US * (np.arange(len(values)) if days is None else np.asarray(days, np.int64)),
     )
     return dict(zip(DAILY_STATISTICS, table[0].tolist(), strict=True))
 
@@ -94,10 +94,20 @@ def assert_agrees_with_empyrical(result: BatchResult, rel: float = 1e-12) -> Non
         rows = slice(int(panel.offsets[asset]), int(panel.offsets[asset + 1]))
         equity = daily_marks(result.equity[run, rows], panel.ts[rows])
         theirs = empyrical_of(equity, daily_marks(result.benchmark[rows], panel.ts[rows]))
+        at_bars = result.equity[run, rows]
+        of_bars = empyrical_of(at_bars, at_bars)
+        theirs["max_drawdown"] = of_bars["max_drawdown"]
+        if panel.timeframe.days > 1:
+            theirs |= {
+                name: of_bars[name] for name in ("value_at_risk_95", "expected_shortfall_95")
+            }
+        if len(equity) - 1 < 90:
+            theirs["cagr"] = math.nan
         theirs["calmar"] = theirs["cagr"] / -theirs["max_drawdown"]
         for name, value in theirs.items():
             ours = result.metrics[name][column]
-            assert ours == pytest.approx(value, rel=rel, abs=1e-13), (name, panel.assets[asset])
+            expected = pytest.approx(value, rel=rel, abs=1e-13, nan_ok=True)
+            assert ours == expected, (name, panel.assets[asset])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,9 @@ def test_a_drawdown_lasts_from_its_peak_until_the_peak_is_reached_again(
 def test_days_without_a_bar_repeat_the_last_equity() -> None:
     sparse = statistics([100, 110, 99, 120], [1, 2, 3, 4], days=[0, 1, 4, 5])
     full = statistics([100, 110, 110, 110, 99, 120], [1, 2, 2, 2, 3, 4])
-    assert sparse == full
+    # Nobody knows how the equity stood on these days: its peak was last seen before them.
+    assert sparse | {"max_drawdown_duration_days": 2} == pytest.approx(full, nan_ok=True, abs=0)
+    assert sparse["max_drawdown_duration_days"] == 4
 
 
 def test_what_is_earned_within_the_first_day_counts() -> None:
@@ -191,7 +203,6 @@ def test_what_is_earned_within_the_first_day_counts() -> None:
     bars = bars_of(opens, freq="h")
     result = simulate(bars, flags(bars, 0), flags(bars, 40), costs=NO_COSTS)
     assert result.metrics["total_return"] == pytest.approx(0.1, rel=1e-12)
-    assert result.metrics["cagr"] == pytest.approx(1.1 ** (365 / 2) - 1, rel=1e-9)
     assert result.metrics["benchmark_return"] == pytest.approx(0.1, rel=1e-12)
 
 
@@ -338,7 +349,7 @@ def test_a_total_loss_is_a_number_and_what_follows_is_not_infinite() -> None:
     never = flags(bars)
     result = simulate(bars, never, never, flags(bars, 0), never, costs=NO_COSTS)
     assert result.metrics["total_return"] == -1.0
-    assert result.metrics["cagr"] == -1.0
+    assert result.metrics["cagr"] is None
     assert result.metrics["max_drawdown"] == -1.0
     assert result.metrics["profit_factor"] == 0.0
     assert "avg_win" in result.undefined

@@ -12,7 +12,7 @@ from backtest_pipeline import compute_metrics, simulate, simulate_book
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.metrics.metrics import AGAINST_BENCHMARK, METRIC_NAMES
 from backtest_pipeline.simulation.pandas_objects.single import SimulationResult
-from backtest_pipeline.simulation.stops import StopRules
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import bars_of
 
 DAYS = pd.date_range("2024-01-01", periods=9, tz="UTC")

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY
-from backtest_pipeline.simulation.stops import IntrabarOrder, StopRules
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 from backtest_pipeline_tests.simulation.by_hand import trade_one
 from backtest_pipeline_tests.simulation.markets import bars_of
 from backtest_pipeline_tests.simulation.reference import Account
@@ -355,3 +355,38 @@ def test_a_signal_acts_delay_bars_later_and_its_levels_are_those_of_the_bar_it_e
     trade = only(account)
     assert (trade.entry_bar, trade.entry_price) == (3, 130.0)
     assert end_of(account) == ("signal", 140.0, True)
+
+
+# Cooldown
+
+
+@pytest.mark.parametrize(
+    ("bars", "entered"),
+    [(0, [2, 4, 6, 8]), (1, [2, 6]), (2, [2, 6]), (3, [2, 8]), (4, [2, 8]), (5, [2])],
+)
+def test_a_cooldown_keeps_entries_out_from_the_bar_that_a_position_closes_in(
+    bars: int, entered: list[int]
+) -> None:
+    flat = bars_of([100.0] * 9)
+    crosses = {t: LONG_ENTRY if t % 2 else LONG_EXIT for t in range(1, 8)}
+    account = trade_one(flat, crosses, replace(FREE, cooldown_bars=bars))
+    assert [trade.entry_bar for trade in account.trades[0]] == entered
+
+
+def test_a_cooldown_counts_from_a_stop_as_from_any_exit() -> None:
+    fall = bars_of(
+        [100.0] * 3 + [95.0] * 4,
+        [100.0] * 2 + [95.0] * 5,
+        lows=[100.0] * 2 + [90.0] + [95.0] * 4,
+    )
+    always = dict.fromkeys(range(7), LONG_ENTRY)
+    account = trade_one(fall, always, replace(with_stops(stop_loss=0.05), cooldown_bars=2))
+    # Stopped in bar 2: the closes of bars 2 and 3 say nothing, that of bar 4 enters at bar 5.
+    assert [trade.entry_bar for trade in account.trades[0]] == [1, 5]
+
+
+def test_a_reversal_is_but_an_exit_where_there_is_a_cooldown() -> None:
+    flat = bars_of([100.0] * 4)
+    account = trade_one(flat, {0: LONG_ENTRY, 1: SHORT_ENTRY}, replace(FREE, cooldown_bars=1))
+    (trade,) = account.trades[0]
+    assert trade.reason == "signal"

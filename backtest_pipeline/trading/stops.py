@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.simulation.bounds import require_number, require_whole
+from backtest_pipeline.trading.bounds import require_number, require_whole
 
 
 class IntrabarOrder(StrEnum):
@@ -55,6 +55,12 @@ class StopRules:
     max_bars: Annotated[
         int | None, Field(description="bars after which the position is closed at the next open")
     ] = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any rule at all."""
+        rules = (self.stop_loss, self.take_profit, self.trailing, self.trailing_atr, self.max_bars)
+        return any(rule is not None for rule in rules)
 
     def __post_init__(self) -> None:
         for name in ("stop_loss", "trailing"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from backtest_pipeline.simulation.bounds import require_number, require_whole
+from backtest_pipeline.trading.bounds import require_number, require_whole
 
 
 @dataclass(frozen=True)

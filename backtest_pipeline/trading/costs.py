@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.simulation.bounds import require_number
+from backtest_pipeline.trading.bounds import require_number
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.costs import CostModel
 from backtest_pipeline.simulation.orders import LONG_ENTRY, SHORT_ENTRY
-from backtest_pipeline.simulation.sizing import (
+from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import (
     AtrRisk,
     EqualWeight,
     FixedFractional,

@@ -1,0 +1,50 @@
+"""Which stops and which cooldown each run trades by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
+from backtest_pipeline.strategies.strategy import Params, Strategy
+
+
+def config_for(
+    config: SimulationConfig, strategy: Strategy[Any], params: Params
+) -> SimulationConfig:
+    """The configuration with the stops and the cooldown of a strategy where it names none.
+
+    A configuration with any stop has its own stops alone: those of the strategy are replaced.
+    """
+    return replace(
+        config,
+        stops=config.stops if config.stops.any else strategy.stops(params),
+        cooldown_bars=config.cooldown_bars or strategy.cooldown(params),
+    )
+
+
+@dataclass(frozen=True)
+class RulesOfRuns:
+    """Rules that differ between the runs of a batch, or between stretches of their bars.
+
+    Attributes:
+        distinct: the rules.
+        of: int64 `(n_runs, n_stretches)`, which of them a run trades a stretch by.
+        stretches: int64 `(n_stretches + 1,)`, bounds of the stretches in rows of the panel, those
+            of its assets among them; None where each asset is one.
+    """
+
+    distinct: tuple[PositionRules, ...]
+    of: np.ndarray
+    stretches: np.ndarray | None = None
+
+    @staticmethod
+    def by_run(rules: Sequence[PositionRules], n_assets: int) -> RulesOfRuns:
+        """One set of rules for each run, on all assets."""
+        distinct = tuple(dict.fromkeys(rules))
+        position = {one: i for i, one in enumerate(distinct)}
+        of_run = np.array([position[one] for one in rules], np.int64)
+        return RulesOfRuns(distinct, np.repeat(of_run[:, None], n_assets, axis=1))

@@ -1,0 +1,1 @@
+"""What strategies, plans and the engine share: conditions, stops, costs, sizing. No logic."""
