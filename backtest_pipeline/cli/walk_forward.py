@@ -142,6 +142,8 @@ def _verdict(result: WalkForwardResult) -> str:
     parts = [f"verdict: {result.verdict}" + (f": {result.reason}" if result.reason else "")]
     if "efficiency" not in (result.reason or ""):
         parts.append(f"efficiency {result.efficiency:.2f} (threshold {result.threshold:g})")
+    if result.n_walk_forwards > 1:
+        parts.append(f"one of {result.n_walk_forwards} walk-forwards on {result.symbol}")
     parts.append(
         f"mean Sharpe {result.train_sharpe:.2f} in training, {result.test_sharpe:.2f} out of "
         f"sample ({judged})"

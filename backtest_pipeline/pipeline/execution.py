@@ -219,6 +219,7 @@ def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> WalkForwardPl
         Search(spec.search, combinations_allowed(spec, most), spec.seed),
         Objective.of(spec.objective),
         threshold,
+        spec.flat_starts,
     )
 
 

@@ -67,7 +67,7 @@ def robustness_result(
 def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -> WalkForwardResult:
     """A row of `run_tables.walk_forward.current_walk_forwards` and its folds as a result."""
     own = (
-        *("verdict", "reason", "threshold", "n_folds", "n_judged"),
+        *("verdict", "reason", "threshold", "n_folds", "n_judged", "n_walk_forwards"),
         *("efficiency", "train_sharpe", "test_sharpe"),
     )
     return WalkForwardResult(

@@ -96,6 +96,9 @@ class WalkForwardResult(RunResult):
     test_sharpe: float | None
     n_folds: int
     n_judged: int
+    n_walk_forwards: int = Field(
+        description="distinct walk-forwards on the symbol and timeframe, by which it is judged"
+    )
     folds: list[FoldResult]
 
 

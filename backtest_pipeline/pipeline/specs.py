@@ -213,7 +213,11 @@ class WalkForwardSpec(_OnStrategy):
         "of the test of each fold",
     )
     mode: Mode = Field(
-        default="rolling", description="kind of training window: rolling, expanding or anchored"
+        default="expanding", description="kind of training window: rolling, expanding or anchored"
+    )
+    flat_starts: bool = Field(
+        default=False,
+        description="test windows start flat, not with the position that the choice holds by then",
     )
     purge_bars: int = Field(default=0, ge=0, description="bars left out before each test")
     embargo: float = Field(

@@ -35,7 +35,7 @@ def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> 
     answer = cli(*SMALL)
     assert answer.code == 0, answer.err
     assert "6 folds, 4 combinations each" in answer.out
-    assert "slow 40" in answer.out
+    assert "slow 21" in answer.out
     assert "verdict: " in answer.out
     found = cli.json(*SMALL)
     assert found["verdict"] in answer.out
@@ -49,7 +49,7 @@ def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> 
 def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
     answers = [
         cli.json(*SMALL, *more)
-        for more in ((), ("--fee-bps", "50"), ("--objective", "composite"), ("--mode", "expanding"))
+        for more in ((), ("--fee-bps", "50"), ("--objective", "composite"), ("--mode", "rolling"))
     ]
     assert len({answer["run_id"] for answer in answers}) == 4
     assert count(cli, "walk_forward_folds") == 24

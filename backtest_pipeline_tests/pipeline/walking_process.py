@@ -29,7 +29,7 @@ WITHOUT_LAST_WEEK = StaticSource(
         )
     }
 )
-PLAN = WalkForwardPlan(Schedule(150, 60))
+PLAN = WalkForwardPlan(Schedule(150, 60, "rolling"))
 
 _context = mp.get_context("forkserver")
 _context.set_forkserver_preload([__name__])

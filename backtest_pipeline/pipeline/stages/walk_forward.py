@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset
 from backtest_pipeline.pipeline.stages.signals import signals_to_compute
 from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.validation.efficiency import Efficiency, efficiency
+from backtest_pipeline.research.validation.efficiency import Efficiency, efficiency, judged
 from backtest_pipeline.research.validation.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
@@ -49,7 +50,12 @@ from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import require_current, retire_others, retire_runs
 from backtest_pipeline.storage.run_tables.trials import record_trials
-from backtest_pipeline.storage.run_tables.walk_forward import judged_by, publish_walk_forwards
+from backtest_pipeline.storage.run_tables.walk_forward import (
+    judged_by,
+    publish_walk_forwards,
+    walk_forwards_to_judge,
+    write_verdicts,
+)
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
@@ -58,7 +64,7 @@ from backtest_pipeline.storage.tables.datasets import (
 )
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 from backtest_pipeline.strategies.grid import ParameterSpace, parameter_space
-from backtest_pipeline.strategies.registry import strategies, strategy_of
+from backtest_pipeline.strategies.registry import strategy_of
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.copy import Cursor
@@ -166,9 +172,9 @@ def walk_forward_batch(
     simulated = trade_stitched(traded, terms.config, terms.funding)
     rows = [
         {
-            **_efficiency_row(
-                one.run_id, judge(own, psr, plan.threshold), len(own), plan.threshold
-            ),
+            # Judged where it is published: by how many walk-forwards there are then.
+            **_efficiency_row(one.run_id, judge(own, psr, 1, plan.threshold), plan.threshold),
+            "n_folds": len(own),
             "n_left_out": left_out[asset],
             "n_untested": untested[asset],
         }
@@ -193,10 +199,31 @@ def walk_forward_batch(
     return WalkForwardBatch(published, _efficiency_table(rows))
 
 
-def judge(chosen: Sequence[Chosen], psr: float, threshold: float) -> Efficiency:
+def judge(
+    chosen: Sequence[Chosen], psr: float, n_walk_forwards: int, threshold: float
+) -> Efficiency:
     """The efficiency of an asset's folds; `psr` is that of their stitched run."""
     sharpes = ([c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen])
-    return efficiency(*sharpes, psr, len(strategies()), threshold)
+    return efficiency(*sharpes, psr, n_walk_forwards, threshold)
+
+
+def judge_again(cursor: Cursor, tf: str, symbols: Sequence[str]) -> None:
+    """Judge the current walk-forwards of these assets by how many the ledger holds by now."""
+    rows = walk_forwards_to_judge(cursor, tf, symbols).to_pylist()
+    for row in rows:
+        psr = math.nan if row["psr"] is None else row["psr"]
+        found = judged(
+            row["train_sharpe"],
+            row["test_sharpe"],
+            row["n_judged"],
+            psr,
+            row["n_walk_forwards"],
+            row["threshold"],
+        )
+        row |= {"verdict": found.verdict.value, "reason": found.reason}
+    if rows:
+        names = ("run_id", "n_walk_forwards", "verdict", "reason")
+        write_verdicts(cursor, pa.table({name: [row[name] for row in rows] for name in names}))
 
 
 def publish_walk_forward(
@@ -217,6 +244,7 @@ def publish_walk_forward(
         walk_forwards.efficiencies,
     )
     symbols = published.runs["symbol"].unique().to_pylist()
+    judge_again(cursor, tf, symbols)
     deflate_runs(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
 
 
@@ -367,12 +395,9 @@ class WalkForwardStage:
             replace_quality(cursor, self.name, ids, list(versions), counts)
 
 
-def _efficiency_row(
-    run_id: UUID, found: Efficiency, n_folds: int, threshold: float
-) -> dict[str, Any]:
+def _efficiency_row(run_id: UUID, found: Efficiency, threshold: float) -> dict[str, Any]:
     return {
         "run_id": str(run_id),
-        "n_folds": n_folds,
         "n_judged": found.n_folds,
         "train_sharpe": found.train_sharpe,
         "test_sharpe": found.test_sharpe,

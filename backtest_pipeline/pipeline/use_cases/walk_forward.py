@@ -186,7 +186,7 @@ def walk_forward(
         equity=pd.Series(simulated.equity[0], utc_index(tested.bars.ts), name="equity"),
         trades=trade_frame(simulated.trades),
         metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
-        efficiency=judge(chosen, float(simulated.metrics["psr"][0]), threshold),
+        efficiency=judge(chosen, float(simulated.metrics["psr"][0]), 1, threshold),
         left_out=left_out,
     )
 

@@ -35,7 +35,7 @@ class Schedule:
 
     train: Length = 365
     test: Length = 90
-    mode: Mode = "rolling"
+    mode: Mode = "expanding"
     purge: int = 0
     embargo: float = 0.01
     step: Length | None = None

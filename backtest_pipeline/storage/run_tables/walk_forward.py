@@ -66,6 +66,44 @@ def publish_walk_forwards(
     copy.run(cursor, "DROP TABLE staged_efficiency")
 
 
+def walk_forwards_to_judge(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.Table:
+    """The current walk-forwards of these assets, and how many distinct ones the ledger holds.
+
+    Columns: run_id as text, train_sharpe, test_sharpe, n_judged, threshold, psr, n_walk_forwards.
+    The ledger holds what was tried in training as well; a walk-forward is what says how it chose.
+    """
+    return copy.fetch(
+        cursor,
+        "SELECT w.run_id::text AS run_id, w.train_sharpe, w.test_sharpe, w.n_judged, w.threshold,"
+        " m.psr, greatest(t.n, 1) AS n_walk_forwards"
+        " FROM walk_forward_runs w JOIN visible_runs r USING (run_id)"
+        " JOIN backtest_metrics m USING (run_id)"
+        " LEFT JOIN (SELECT symbol, count(DISTINCT configuration_id) AS n FROM trials"
+        "  WHERE tf = $1 AND symbol = ANY($2::text[]) AND source = 'walk_forward'"
+        "  AND params ? 'chosen_by' GROUP BY symbol) t USING (symbol)"
+        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[]) ORDER BY w.run_id",
+        tf,
+        list(symbols),
+    )
+
+
+def write_verdicts(cursor: Cursor, verdicts: pa.Table) -> None:
+    """Replace the verdicts of walk-forwards.
+
+    Args:
+        cursor: its transaction makes them appear.
+        verdicts: run_id as text, n_walk_forwards, verdict, reason.
+    """
+    copy.stage(cursor, "staged_verdicts", verdicts)
+    copy.run(
+        cursor,
+        "UPDATE walk_forward_runs w SET n_walk_forwards = s.n_walk_forwards,"
+        " verdict = s.verdict, reason = s.reason"
+        " FROM staged_verdicts s WHERE w.run_id = s.run_id::uuid",
+    )
+    copy.run(cursor, "DROP TABLE staged_verdicts")
+
+
 def judged_by(
     connection: Connection, run_ids: Sequence[uuid.UUID], threshold: float
 ) -> set[uuid.UUID]:
@@ -112,7 +150,7 @@ def current_walk_forwards(
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
                    w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
                    w.test_sharpe, w.efficiency,
-                   w.threshold, w.verdict, w.reason
+                   w.threshold, w.n_walk_forwards, w.verdict, w.reason
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id)
             LEFT JOIN quarantined_runs q USING (run_id)

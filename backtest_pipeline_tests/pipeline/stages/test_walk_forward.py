@@ -214,7 +214,7 @@ def test_every_training_evaluation_is_a_trial_once(workspace: Workspace) -> None
             for t in trials
             if t["params"]["fast"] == fold["params"]["fast"]
             and t["params"]["slow"] == fold["params"]["slow"]
-            and t["window_start"] == fold["train_start"].date()
+            and t["window_end"] == fold["train_end"].date() + timedelta(days=1)
         ]
         assert trial["total_return"] == fold["train_total_return"]
     once(workspace)

@@ -355,7 +355,9 @@ def test_a_year_that_is_missing_costs_the_folds_in_it_and_not_the_asset() -> Non
     bars = panel.frame(panel.assets[0]).assign(volume=1.0)
     for hole in (325, 375):
         gappy = pd.DataFrame(bars.drop(bars.index[1000 : 1000 + hole]))
-        found = bp.walk_forward(gappy, "ema", {"fast": [5], "slow": [20, 50]})
+        found = bp.walk_forward(
+            gappy, "ema", {"fast": [5], "slow": [20, 50]}, schedule=Schedule(mode="rolling")
+        )
         assert len(found.left_out) >= 2
         assert len(found.folds) + len(found.left_out) + hole // 90 >= 27
 
@@ -416,43 +418,6 @@ def test_no_strategy_of_ours_looks_ahead(strategy: str) -> None:
     bars = bp.load_bars(asset="S-BETA")
     found = bp.walk_forward(bars, strategy, search=Search("random", 6))
     assert set(found.folds["n_combinations"]) == {6}
-
-
-def test_efficiency_is_test_over_train_and_undefined_without_a_training_profit() -> None:
-    train = [2.0, 1.0, np.nan, 4.0, 2.0, 1.0, 1.0]
-    found = efficiency(train, [1.0, 0.5, 9.0, np.nan, 1.0, 0.5, 0.5], 0.99, 1)
-    assert (found.ratio, found.n_folds, found.verdict) == (0.5, 5, WalkForwardVerdict.OVERFIT)
-    assert found.reason == "efficiency 0.50 is below 0.6"
-    assert efficiency([1.0] * 5, [0.6] * 5, 0.95, 1).verdict is WalkForwardVerdict.PASSED
-    assert (
-        efficiency([1.0] * 5, [0.6] * 5, 0.95, 1, threshold=0.7).verdict
-        is WalkForwardVerdict.OVERFIT
-    )
-    two_losses = efficiency([-1.0] * 5, [-2.0] * 5, 0.99, 1)
-    assert (two_losses.ratio, two_losses.verdict) == (None, WalkForwardVerdict.UNDEFINED)
-    assert "not above 0" in two_losses.reason
-    assert efficiency([0.0], [1.0], 0.99, 1).verdict is WalkForwardVerdict.UNDEFINED
-    assert efficiency([np.nan], [1.0], 0.99, 1).reason.startswith("no fold")
-    assert efficiency([], [], np.nan, 1).verdict is WalkForwardVerdict.UNDEFINED
-
-
-def test_few_folds_and_luck_do_not_pass() -> None:
-    one_of_many = efficiency([1.0] * 28, [0.8] + [np.nan] * 27, 0.99, 1)
-    assert (one_of_many.ratio, one_of_many.verdict) == (0.8, WalkForwardVerdict.UNDEFINED)
-    assert one_of_many.reason == "1 folds have both Sharpe ratios, 14 must"
-    assert efficiency([1.0] * 4, [1.0] * 4, 0.99, 1).verdict is WalkForwardVerdict.UNDEFINED
-    lucky = efficiency([1.0] * 12, [0.8] * 12, 0.9, 1)
-    assert lucky.verdict is WalkForwardVerdict.INSIGNIFICANT
-    assert "with a probability of 0.90, not 0.95" in lucky.reason
-    assert efficiency([1.0] * 12, [0.8] * 12, np.nan, 1).verdict is WalkForwardVerdict.INSIGNIFICANT
-    # One of five that were walked has five chances.
-    one_of_five = efficiency([1.0] * 12, [0.8] * 12, 0.97, 5)
-    assert one_of_five.reason.endswith("with a probability of 0.97, not 0.99")
-    assert efficiency([1.0] * 12, [0.8] * 12, 0.991, 5).verdict is WalkForwardVerdict.PASSED
-    both = efficiency([1.0] * 12, [0.1] * 12, 0.5, 1)
-    assert both.verdict is WalkForwardVerdict.OVERFIT
-    assert "efficiency" in both.reason
-    assert "probability" in both.reason
 
 
 def test_bad_input_is_refused() -> None:
