@@ -13,7 +13,7 @@
     │   └── GridTooLarge        a parameter grid above the allowed number of combinations
     ├── LooksAhead              a strategy whose signals depend on later bars
     ├── BarsError               bars that cannot be read or trusted
-    │   └── SourceUnavailable   an exchange does not answer, or rejects the request
+    │   └── SourceUnavailable   an exchange cannot be reached, or rejects the request
     ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
     ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
     ├── CannotReplay            a run that cannot be replayed on this machine
@@ -21,7 +21,7 @@
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
     ├── StoreError              the database failed
-    │   ├── StoreUnavailable    it does not answer, or rejects the connection
+    │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
     │   ├── StoreOvertaken      another process replaced the inputs during the computation
     │   ├── SchemaNotMigrated   its schema is not the version that this code needs
@@ -179,7 +179,7 @@ class BarsError(BacktestError):
 
 
 class SourceUnavailable(BarsError):
-    """An exchange does not answer, or rejects the request; cached bars can still be used."""
+    """An exchange cannot be reached, or rejects the request; cached bars can still be used."""
 
     is_public = True
 
@@ -225,13 +225,13 @@ class StoreError(BacktestError):
 
 
 class StoreUnavailable(StoreError):
-    """The database does not answer, or rejects the connection."""
+    """The database cannot be reached, or rejects the connection."""
 
     code = "STORE_UNAVAILABLE"
 
 
 class StoreOutOfReach(StoreUnavailable):
-    """The database still does not answer after all retries, or a retry cannot help."""
+    """The database still cannot be reached after all retries, or a retry cannot help."""
 
 
 class StoreOvertaken(StoreError):

@@ -91,7 +91,7 @@ def selection_sentences(found: Selection) -> list[str]:
         lowest, highest = found.intervals["total_return"]
         sentences.append(
             f"Bootstrap 90 % interval of the best: Sharpe ratio {low:.2f} to {high:.2f}, total "
-            f"return {lowest:.1%} to {highest:.1%}."
+            f"return {lowest:,.1%} to {highest:,.1%}."
         )
     sentences += [f"Undefined: {name} ({why})." for name, why in found.undefined.items()]
     return sentences

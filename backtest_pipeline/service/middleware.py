@@ -60,9 +60,9 @@ class RequestMiddleware:
             except Exception as error:
                 failure = failure_of(error)
                 if failure.raised != Problem.__name__:
-                    _log.exception("%s was not answered", one.line)
+                    _log.exception("%s failed", one.line)
                 if one.status:
-                    raise  # the connection ends: half an answer must not look like a whole one
+                    raise  # the connection ends: a partial response must not look complete
                 response = problem_response(failure.problem(), scope["path"], one.identity)
                 await response(scope, receive, one.send)
             finally:

@@ -54,11 +54,11 @@ def deflate_runs(
         The families by symbol and strategy.
     """
     of_runs = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
-    weigh(cursor, tf, symbols, of_runs)
+    deflate_current_runs(cursor, tf, symbols, of_runs)
     return of_runs
 
 
-def weigh(
+def deflate_current_runs(
     cursor: Cursor,
     tf: str,
     symbols: Sequence[str],

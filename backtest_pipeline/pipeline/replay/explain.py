@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.replay.factors import (
     environment_words,
 )
 from backtest_pipeline.pipeline.replay.replay import sources_of
-from backtest_pipeline.pipeline.replay.worker_process import Rerun, rerun
+from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest, recompute
 from backtest_pipeline.pipeline.runs.differences import (
     first_differing_bar,
     stamp,
@@ -209,7 +209,7 @@ def _computed(
     for code in axes[1]:
         own = [sides for sides in mixtures if sides[1] == code]
         specs = [_mixed(runs, sides) for sides in own]
-        response = rerun(workspace.artifacts, codes[code], specs, series=True)
+        response = recompute(workspace.artifacts, codes[code], specs, series=True)
         results |= {sides: response.runs[_key(sides)] for sides in own}
         workspace.progress("explain", len(results), len(mixtures))
     whole = {}
@@ -223,17 +223,17 @@ def _key(sides: _Sides) -> str:
     return "".join("AB"[side] for side in sides)
 
 
-def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> Rerun:
+def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
     """The configuration of one run on the data of another."""
     data, assumed = runs[sides[0]], runs[sides[2]]
     config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
     # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
     partition = f"{data.asset}|{data.timeframe}"
-    snapshots = {partition: Rerun.of(data).snapshots[partition]}
+    snapshots = {partition: ReplayRequest.of(data).snapshots[partition]}
     if config["benchmark"] not in BENCHMARKS:
-        snapshots = {**Rerun.of(benchmark).snapshots, **snapshots}
-    return Rerun(_key(sides), config, data.asset, data.timeframe, snapshots)
+        snapshots = {**ReplayRequest.of(benchmark).snapshots, **snapshots}
+    return ReplayRequest(_key(sides), config, data.asset, data.timeframe, snapshots)
 
 
 def _factor(

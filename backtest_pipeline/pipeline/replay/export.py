@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.replay import bundle_verifier
-from backtest_pipeline.pipeline.replay.worker_process import Rerun
+from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_monthly, stored_series
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -197,7 +197,7 @@ def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     with workspace.database.begin() as connection:
         (recorded,) = recorded_runs(connection, [run.run_id])
     artifacts, files = workspace.artifacts, {}
-    for partition, snapshot in Rerun.of(recorded).snapshots.items():
+    for partition, snapshot in ReplayRequest.of(recorded).snapshots.items():
         asset = partition.split("|")[0]
         parts = [
             artifacts.read_snapshot(uri, artifacts.columns_of(uri), [asset])

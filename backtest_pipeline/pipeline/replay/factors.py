@@ -7,7 +7,7 @@ from typing import Any
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.pipeline.replay.worker import recorded_rows
-from backtest_pipeline.pipeline.replay.worker_process import Rerun
+from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.differences import (
     code_differences,
     config_differences,
@@ -118,5 +118,5 @@ def environment_words(
 
 def _rows(workspace: Workspace, run: RecordedRun, partition: str) -> Panel:
     asset, _, tf = partition.rpartition("|")
-    snapshots = {name: vars(snapshot) for name, snapshot in Rerun.of(run).snapshots.items()}
+    snapshots = {name: vars(snapshot) for name, snapshot in ReplayRequest.of(run).snapshots.items()}
     return recorded_rows(workspace.artifacts, tf, asset, snapshots, SNAPSHOT_COLUMNS)

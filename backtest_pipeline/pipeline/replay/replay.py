@@ -18,7 +18,11 @@ from backtest_pipeline.market.errors import (
     UnknownName,
 )
 from backtest_pipeline.pipeline.replay.worker import curve_hash
-from backtest_pipeline.pipeline.replay.worker_process import Answer, Rerun, rerun
+from backtest_pipeline.pipeline.replay.worker_process import (
+    ReplayRequest,
+    WorkerResponse,
+    recompute,
+)
 from backtest_pipeline.pipeline.runs.differences import metric_differences, trade_difference
 from backtest_pipeline.pipeline.versions import todays_run_codes
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace, retried
@@ -132,18 +136,18 @@ def replay_runs(
         runs = recorded_runs(connection, ids)
         known = recorded_environments(connection, [run.environment_hash for run in runs])
     replays: dict[UUID, Replay] = {}
-    todo: dict[str, list[tuple[RecordedRun, Rerun]]] = {}
+    todo: dict[str, list[tuple[RecordedRun, ReplayRequest]]] = {}
     for run in runs:
         try:
             # Sorted by timeframe below, so that rows read for one run serve the next.
-            todo.setdefault(sources_of(run, code), []).append((run, Rerun.of(run)))
+            todo.setdefault(sources_of(run, code), []).append((run, ReplayRequest.of(run)))
         except CannotReplay as error:
             replays[run.run_id] = _impossible(run, "", str(error))
     workspace.progress("replay", len(replays), len(runs))
     for uri, group in todo.items():
         group.sort(key=lambda pair: (pair[1].timeframe, pair[1].asset))
         try:
-            response = rerun(workspace.artifacts, uri, [spec for _, spec in group])
+            response = recompute(workspace.artifacts, uri, [spec for _, spec in group])
         except (CannotReplay, ArtifactCorrupt) as error:
             replays |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in group}
         else:
@@ -189,7 +193,7 @@ def _judged(
     workspace: Workspace,
     run: RecordedRun,
     uri: str,
-    response: Answer,
+    response: WorkerResponse,
     environment: Mapping[str, Any] | None,
 ) -> Replay:
     """The verdict on one run, and what differs."""
@@ -250,7 +254,7 @@ def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:
 
 
 def _elsewhere(
-    run: RecordedRun, response: Answer, environment: Mapping[str, Any] | None
+    run: RecordedRun, response: WorkerResponse, environment: Mapping[str, Any] | None
 ) -> tuple[str, ...]:
     """How this environment differs from the one that made the run; empty where it does not."""
     changed = [] if run.engine == response.engine else [f"{run.engine[1]} -> {response.engine[1]}"]

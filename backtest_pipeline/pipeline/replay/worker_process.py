@@ -30,7 +30,7 @@ _TIMEOUT_S = 3600
 
 
 @dataclass(frozen=True)
-class Rerun:
+class ReplayRequest:
     """A run to recompute.
 
     Attributes:
@@ -47,7 +47,7 @@ class Rerun:
     snapshots: Mapping[str, Snapshot]
 
     @staticmethod
-    def of(run: RecordedRun) -> Rerun:
+    def of(run: RecordedRun) -> ReplayRequest:
         """The request to recompute a recorded run unchanged.
 
         Raises:
@@ -60,7 +60,7 @@ class Rerun:
                     f"{version}): they were stored before versions were recorded, or are missing "
                     "from the table dataset_snapshots; refresh for a run that can be replayed"
                 )
-        return Rerun(str(run.run_id), run.config, run.asset, run.timeframe, run.snapshots)
+        return ReplayRequest(str(run.run_id), run.config, run.asset, run.timeframe, run.snapshots)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -84,7 +84,7 @@ class Rerun:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerResponse:
     """The response of a replay worker.
 
     Attributes:
@@ -98,9 +98,9 @@ class Answer:
     runs: Mapping[str, Mapping[str, Any]]
 
 
-def rerun(
-    artifacts: ArtifactStore, code: str, runs: Sequence[Rerun], *, series: bool = False
-) -> Answer:
+def recompute(
+    artifacts: ArtifactStore, code: str, runs: Sequence[ReplayRequest], *, series: bool = False
+) -> WorkerResponse:
     """Recompute runs in one fresh process.
 
     Args:
@@ -148,4 +148,4 @@ def rerun(
             "package during a replay; try again"
         )
     runs_by_key = {run["key"]: run for run in response["runs"]}
-    return Answer(response["environment"], tuple(response["engine"]), runs_by_key)
+    return WorkerResponse(response["environment"], tuple(response["engine"]), runs_by_key)

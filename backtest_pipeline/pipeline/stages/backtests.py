@@ -12,7 +12,11 @@ import numpy as np
 from backtest_pipeline.market.errors import PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.ranking.deflation import families, weigh, with_deflated
+from backtest_pipeline.pipeline.ranking.deflation import (
+    deflate_current_runs,
+    families,
+    with_deflated,
+)
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
@@ -286,7 +290,7 @@ def prepare_publication(
 
 
 def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) -> None:
-    """Write the files, enter the runs in the ledger, put them in their place, and weigh them."""
+    """Write the files, enter the runs in the ledger, publish them, and deflate current runs."""
     (tf,) = published.runs["tf"].unique().to_pylist()
     symbols = published.runs["symbol"].unique().to_pylist()
     copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
@@ -296,4 +300,4 @@ def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) ->
     found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
     metrics = with_deflated(published.metrics, published.runs, published.trials, found)
     publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
-    weigh(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())
+    deflate_current_runs(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

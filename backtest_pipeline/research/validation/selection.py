@@ -36,7 +36,7 @@ class Selection:
 
     Attributes:
         n_trials: combinations, each counting.
-        n_trials_effective: combinations of their own kind.
+        n_trials_effective: effective number of independent combinations among them.
         psr: probability that the best one's true Sharpe ratio is above zero, as if it were alone.
         dsr: the same, deflated by `n_trials`.
         dsr_effective: the same, deflated by `n_trials_effective`.

@@ -42,7 +42,7 @@ async def healthz() -> Alive:
 async def readyz(request: Request) -> Ready:
     """Readiness: the store and the artifacts respond; 503 names the one that does not."""
     workspace: Workspace = request.app.state.workspace
-    checks = {"store": _store_answers, "artifacts": _artifacts_answer}
+    checks = {"store": _ping_store, "artifacts": _ping_artifacts}
     failures: dict[str, str] = {}
 
     async def run_check(name: str, check: Callable[[Workspace], None]) -> None:
@@ -70,9 +70,9 @@ async def readyz(request: Request) -> Ready:
     return Ready()
 
 
-def _store_answers(workspace: Workspace) -> None:
+def _ping_store(workspace: Workspace) -> None:
     workspace.database.ping()
 
 
-def _artifacts_answer(workspace: Workspace) -> None:
+def _ping_artifacts(workspace: Workspace) -> None:
     workspace.artifacts.ping()

@@ -71,7 +71,7 @@ class BinanceBars:
     """The whole history of symbols of Binance's spot market, up to the last finished bar.
 
     Bars come from the cache. What it lacks is asked for, and nothing is asked where it lacks
-    nothing. Where the exchange cannot be asked, the cached bars are used: a warning says until
+    nothing. Where the exchange cannot be reached, the cached bars are used: a warning says until
     when they go, and the missing ones are counted as `not_fetched`.
     """
 
@@ -119,7 +119,7 @@ class BinanceBars:
 
         Raises:
             UnknownName: for a symbol that the exchange does not have.
-            SourceUnavailable: where it cannot be asked, and nothing is cached of a symbol.
+            SourceUnavailable: where it cannot be reached, and nothing is cached of a symbol.
         """
         asked = self.symbols() if assets is None else assets
         wanted = sorted({ticker_of(asset, ()) for asset in asked})
