@@ -98,7 +98,7 @@ def test_the_verdict_on_a_loss_is_no_praise(cli: CommandLine) -> None:
 
 
 def test_what_a_run_does_not_survive_is_named(cli: CommandLine) -> None:
-    answer = cli("robustness", "--signal", "atr", "--asset", "S-BETA", *YEARS)
+    answer = cli("robustness", "--signal", "macd", "--asset", "S-BETA", *YEARS)
     assert "fragile: " in answer.out
     assert "the gain falls by more than half" in answer.out
 
