@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -33,9 +32,14 @@ from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan
 from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
 from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.stages.signals import signals_to_compute
+from backtest_pipeline.pipeline.stages.verdicts import (
+    efficiency_row,
+    efficiency_table,
+    judge,
+    judge_again,
+)
 from backtest_pipeline.pipeline.versions import WALK_FORWARDS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.validation.efficiency import Efficiency, efficiency, judged
 from backtest_pipeline.research.validation.schedule import Task, tasks_of, untested_bars
 from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
@@ -53,8 +57,6 @@ from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import (
     judged_by,
     publish_walk_forwards,
-    walk_forwards_to_judge,
-    write_verdicts,
 )
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -173,7 +175,7 @@ def walk_forward_batch(
     rows = [
         {
             # Judged where it is published: by how many walk-forwards there are then.
-            **_efficiency_row(one.run_id, judge(own, psr, 1, plan.threshold), plan.threshold),
+            **efficiency_row(one.run_id, judge(own, psr, 1, plan.threshold), plan.threshold),
             "n_folds": len(own),
             "n_left_out": left_out[asset],
             "n_untested": untested[asset],
@@ -196,34 +198,7 @@ def walk_forward_batch(
         chosen_by=plan.as_json(),
     )
     published = publication_of(simulated, signals, identities, ids, told, started_at, trials)
-    return WalkForwardBatch(published, _efficiency_table(rows))
-
-
-def judge(
-    chosen: Sequence[Chosen], psr: float, n_walk_forwards: int, threshold: float
-) -> Efficiency:
-    """The efficiency of an asset's folds; `psr` is that of their stitched run."""
-    sharpes = ([c.train["sharpe"] for c in chosen], [c.test["sharpe"] for c in chosen])
-    return efficiency(*sharpes, psr, n_walk_forwards, threshold)
-
-
-def judge_again(cursor: Cursor, tf: str, symbols: Sequence[str]) -> None:
-    """Judge the current walk-forwards of these assets by how many the ledger holds by now."""
-    rows = walk_forwards_to_judge(cursor, tf, symbols).to_pylist()
-    for row in rows:
-        psr = math.nan if row["psr"] is None else row["psr"]
-        found = judged(
-            row["train_sharpe"],
-            row["test_sharpe"],
-            row["n_judged"],
-            psr,
-            row["n_walk_forwards"],
-            row["threshold"],
-        )
-        row |= {"verdict": found.verdict.value, "reason": found.reason}
-    if rows:
-        names = ("run_id", "n_walk_forwards", "verdict", "reason")
-        write_verdicts(cursor, pa.table({name: [row[name] for row in rows] for name in names}))
+    return WalkForwardBatch(published, efficiency_table(rows))
 
 
 def publish_walk_forward(
@@ -393,26 +368,3 @@ class WalkForwardStage:
             require_current(cursor, list(map(str, run_ids)))
             write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
-
-
-def _efficiency_row(run_id: UUID, found: Efficiency, threshold: float) -> dict[str, Any]:
-    return {
-        "run_id": str(run_id),
-        "n_judged": found.n_folds,
-        "train_sharpe": found.train_sharpe,
-        "test_sharpe": found.test_sharpe,
-        "efficiency": found.ratio,
-        "threshold": threshold,
-        "verdict": found.verdict.value,
-        "reason": found.reason,
-    }
-
-
-def _efficiency_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    kinds = {
-        **dict.fromkeys(("run_id", "verdict", "reason"), pa.string()),
-        **dict.fromkeys(("n_folds", "n_judged", "n_left_out", "n_untested"), pa.int32()),
-    }
-    return pa.table(
-        {name: pa.array([r[name] for r in rows], kinds.get(name, pa.float64())) for name in rows[0]}
-    )

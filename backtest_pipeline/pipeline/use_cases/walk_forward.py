@@ -24,8 +24,8 @@ from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan, enter_trials
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
+from backtest_pipeline.pipeline.stages.verdicts import judge
 from backtest_pipeline.pipeline.stages.walk_forward import (
-    judge,
     publish_walk_forward,
     space_of,
     strategy_searches,
