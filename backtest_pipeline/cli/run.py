@@ -70,6 +70,7 @@ def _show(found: RunResult, folder: str) -> None:
     if found.rows_by_reason:
         counts = ", ".join(f"{reason} {rows:,}" for reason, rows in found.rows_by_reason.items())
         say(f"rows of the source, skipped or flagged: {counts}")
+    say_trades_by_gap(found)
     if found.liquidated:
         say("the equity was used up: the position was liquidated, and the run ends there")
     if found.blocked_entries:
@@ -81,6 +82,18 @@ def _show(found: RunResult, folder: str) -> None:
     say(f"equity and monthly returns: {folder}")
     say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
     _show_significance(found)
+
+
+def say_trades_by_gap(found: RunResult) -> None:
+    """Say how many trades lie around holes in the data, where any do."""
+    words = {
+        "entry_after_gap": "entered on the bar after a hole",
+        "exit_after_gap": "left on the bar after a hole",
+        "held_across_gap": "held across a hole",
+    }
+    counts = ", ".join(f"{n:,} {words[name]}" for name, n in found.trades_by_gap.items())
+    if counts:
+        say(f"trades around missing bars: {counts}")
 
 
 def _show_significance(found: RunResult) -> None:

@@ -18,7 +18,7 @@ from backtest_pipeline.cli.options import (
     of_spec,
     with_ranges,
 )
-from backtest_pipeline.cli.run import table_row
+from backtest_pipeline.cli.run import say_trades_by_gap, table_row
 from backtest_pipeline.cli.store import opened_for
 from backtest_pipeline.pipeline.specs import WalkForwardSpec
 
@@ -125,6 +125,7 @@ def _show(found: WalkForwardResult) -> None:
     console.print(rows_table(f"out of sample: run {found.run_id}", [table_row(found)]))
     for note in found.notes:
         say(note)
+    say_trades_by_gap(found)
     say(_verdict(found))
     say("folds: table walk_forward_folds; run, trades, metrics as of any run, split walk_forward")
 

@@ -48,6 +48,9 @@ class RunResult(_Model):
     rows_by_reason: dict[str, int] = Field(
         description="rows of the source that were skipped or flagged"
     )
+    trades_by_gap: dict[str, int] = Field(
+        description="trades that were entered after, left after or held across missing bars"
+    )
     not_fetched_since: datetime | None = Field(
         description="close of the first bar that the cache lacks while the exchange is offline"
     )

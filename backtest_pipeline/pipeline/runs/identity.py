@@ -26,7 +26,9 @@ _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # Of its own: the first generation of a dataset is its first version.
 _SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
 # All of a trade but the column that it is in.
-_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
+# Where a trade's holes lie follows from its bars; what they cost is in its funding.
+_BESIDE = ("column", "exit_after_gap", "held_across_gap")
+_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name not in _BESIDE)
 
 
 @dataclass(frozen=True)
