@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backtest_pipeline.market.asset_identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.price_levels import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
