@@ -102,6 +102,8 @@ def _refresh(
         print_json(_as_json(result, stored))
     elif not result.failures:
         _show(stored, result.without_bars)
+        for sentence in result.left_out:
+            say(f"left out: {sentence}")
     if result.failures:
         fail("\n".join(result.failures))
     partitions = len(result.assets) * len(result.timeframes)
@@ -174,6 +176,7 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
             for row in stored.portfolios
         ],
         "without_bars": result.without_bars,
+        "left_out": list(result.left_out),
         "rows_by_reason": [
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
             for row in stored.skipped

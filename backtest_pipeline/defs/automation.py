@@ -10,6 +10,9 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource
+from backtest_pipeline.market.partitions import usable_symbols
+
+_MOST_TOLD = 5
 
 SECOND_OPINION = dg.AssetSelection.checks(
     dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
@@ -89,8 +92,13 @@ negative_controls_job = dg.define_asset_job(
     description="Adds a partition for each asset that the source has and Dagster does not know.",
 )
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
-    new = register_partitions(context.instance, source.source().symbols())
-    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new asset")
+    usable, left_out = usable_symbols(source.source().symbols())
+    new = register_partitions(context.instance, usable)
+    told = [f"added {', '.join(new)}" if new else "no new asset"]
+    told += [f"left out: {sentence}" for sentence in left_out[:_MOST_TOLD]]
+    if len(left_out) > _MOST_TOLD:
+        told.append(f"and {len(left_out) - _MOST_TOLD} more like it")
+    return dg.SkipReason("; ".join(told))
 
 
 @dg.schedule(

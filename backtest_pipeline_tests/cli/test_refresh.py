@@ -40,7 +40,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert second.code == 0, second.err
     found = json.loads(second.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     assert set(found) == {
-        *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
+        *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
         *("portfolios", "identity", "database", "artifacts"),
     }
