@@ -31,8 +31,16 @@ app = typer.Typer()
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    *,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take the sample market and all made of it away.")
+    ] = False,
+) -> None:
     """Run the whole pipeline on the synthetic sample market and show the results."""
+    if remove:
+        _remove_sample()
+        return
     console.print(
         "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
         "portfolios"
@@ -44,6 +52,20 @@ def demo() -> None:
         "--asset S-ALPHA --tf 1D --start 2024-01-01[/] runs one backtest.",
         highlight=False,
     )
+
+
+def _remove_sample() -> None:
+    from backtest_pipeline.pipeline.runs.retention import remove_source
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.sources.sample import SampleMarket
+
+    with open_workspace() as workspace:
+        symbols, runs = remove_source(workspace, SampleMarket.name)
+    if not symbols:
+        say("the store has no asset of the sample market")
+        return
+    say(f"removed {', '.join(symbols)}: {runs:,} runs, and all else that was made of them")
+    say("Dagster keeps their partitions, empty; `leaderboard` and `refresh` rank what is left")
 
 
 @app.command()

@@ -37,8 +37,8 @@ from backtest_pipeline.storage.run_tables.runs import runs_by_id
 from backtest_pipeline.storage.tables.datasets import (
     not_fetched_since,
     quality_by_reason,
-    synthetic_among,
 )
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
 
 Row = Mapping[str, Any]

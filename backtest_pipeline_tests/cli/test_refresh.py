@@ -116,3 +116,15 @@ def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
     other = write(daily_bars(60), tmp_path / "other.csv")
     assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
     assert json.loads(cli(*refresh).out)["runs"] == first["runs"]
+
+
+def test_the_sample_market_can_be_taken_away(cli: CommandLine) -> None:
+    nothing = cli("demo", "--remove")
+    assert (nothing.code, "has no asset of the sample market" in nothing.out) == (0, True)
+    sample = ("run", "--signal", "rsi", "--asset", "S-ALPHA", "--tf", "1W")
+    assert cli(*sample).code == 0
+    removed = cli("demo", "--remove")
+    assert removed.code == 0, removed.err
+    assert "removed S-ALPHA: 1 runs" in removed.out
+    assert set(cli.stored().values()) == {"None"}
+    assert cli(*sample).code == 0

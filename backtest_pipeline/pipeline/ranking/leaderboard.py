@@ -41,6 +41,7 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 
 DEFAULT_GATES = "default"
 _METRICS = {component.metric for scheme in SCHEMES for component in scheme.components}
+SYNTHETIC = "an invented asset, beside which there are real ones"
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay gave another result, see table quarantined_runs"
 _BY_HAND = "no run of the last refresh: another window, signal or assumptions than the others"
@@ -133,6 +134,8 @@ def _unranked(run: Mapping[str, Any]) -> str | None:
     """Why a run cannot be compared with the others, if it cannot."""
     if run["quarantined_at"]:
         return QUARANTINED
+    if run["synthetic_beside_real"]:
+        return SYNTHETIC
     if run["split"] == "walk_forward":
         return _OUT_OF_SAMPLE
     if not run["of_refresh"]:

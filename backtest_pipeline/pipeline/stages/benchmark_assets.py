@@ -21,6 +21,7 @@ from backtest_pipeline.simulation.inputs import buy_and_hold
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity, seen_last
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 UNIVERSE = "universe"
 NOT_ASSETS = (*BENCHMARKS, UNIVERSE)
@@ -46,7 +47,8 @@ def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Compari
     """The benchmark that was asked for, on the bars of one asset's run.
 
     `asset` is the asset bought and held, `cash` the starting cash, `universe` all assets that
-    have features at this timeframe, held in equal parts and rebalanced each month, and the
+    have features at this timeframe (real ones beside a real asset, invented ones beside an
+    invented one), held in equal parts and rebalanced each month, and the
     symbol of another asset that asset bought and held; all at the run's fee and slippage.
 
     Raises:
@@ -57,7 +59,12 @@ def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Compari
         return Comparison(benchmark_equity(panel, name, terms.config))
     with workspace.database.begin() as connection:
         # Databases differ in how they sort, and a sum depends on its order.
-        wanted = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
+        wanted = [name]
+        if name == UNIVERSE:
+            known = known_symbols(connection)
+            invented = set(synthetic_among(connection, known))
+            of_kind = panel.assets[0] in invented
+            wanted = sorted(symbol for symbol in known if (symbol in invented) == of_kind)
         partitions = [Partition(symbol, panel.timeframe.name) for symbol in wanted]
         stored = read_versions(connection, "features", partitions)
     assets = [partition.asset for partition in partitions if partition in stored]

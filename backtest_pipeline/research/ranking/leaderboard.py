@@ -19,7 +19,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.research.ranking.trials import Family, deflate
 from backtest_pipeline.simulation.metrics.significance import SharpeMoments
 
-LEADERBOARD_VERSION = 1
+LEADERBOARD_VERSION = 2
 """Raise it when the same runs are ranked, scored or gated otherwise."""
 TRIED = ("n_trials", "n_trials_effective", "n_families")
 RUN_COLUMNS = (
