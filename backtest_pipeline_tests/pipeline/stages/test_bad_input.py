@@ -370,6 +370,16 @@ def test_a_symbol_that_cannot_be_a_key_is_refused_and_others_can_be_refreshed(
     assert scalar(store, RUNS, good) == 6
 
 
+def test_an_asset_that_the_source_has_no_more_fails_alone(store: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "stays.csv"
+    daily_bars(N, "STAYS").to_csv(path, index=False)
+    reports = refresh(store, FileBars(path), [Partition("GONE", "1D"), Partition("STAYS", "1D")])
+    failed = [outcome for report in reports.values() for outcome in report.failed]
+    assert {str(outcome.partition) for outcome in failed} == {"GONE|1D"}
+    assert "unknown asset 'GONE'" in failed[0].detail
+    assert scalar(store, RUNS, "STAYS") == 6
+
+
 def test_unknown_assets_and_timeframes_are_named_with_the_nearest(
     store: Workspace, tmp_path: Path
 ) -> None:
