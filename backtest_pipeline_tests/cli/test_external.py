@@ -170,4 +170,7 @@ def test_an_asset_without_the_timeframe_says_which_there_are(
     theirs.run("UPDATE theirs.features SET tf = '1d' WHERE id = 1 AND tf = '1D'")
     answer = external("run", "--signal", "rsi_14_30_70", "--asset", "COIN1")
     assert answer.code == 1
-    assert "has no row of this asset at tf '1D', but of 1W, 1d; name a view" in answer.message
+    assert (
+        "no row of this asset and timeframe, but of tf 1W, 1d; name a view in its place"
+        in answer.message
+    )

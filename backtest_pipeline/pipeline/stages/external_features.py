@@ -321,10 +321,11 @@ class ExternalFeaturesStage:
         return versions
 
     def _absent(self, partition: Partition) -> Outcome:
-        table, tf = self._reader.table.features.name, partition.timeframe
-        there = ", ".join(self._reader.timeframes_of(partition.asset)) or "no timeframe"
-        detail = f"{table} has no row of this asset at tf '{tf}', but of {there}"
-        if tf.casefold() in there.casefold().split(", "):
+        there = self._reader.timeframes_of(partition.asset)
+        detail = f"{self._reader.table.features.name} has no row of this asset and timeframe"
+        if there:
+            detail += f", but of tf {', '.join(there)}"
+        if partition.timeframe.casefold() in map(str.casefold, there):
             detail += "; name a view in its place that writes tf as dim_timeframe does"
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, [partition]).get(partition)
