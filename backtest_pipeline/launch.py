@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
 import dagster as dg
@@ -23,6 +24,7 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
@@ -51,6 +53,7 @@ class RefreshResult:
         failures: messages of the steps that failed; empty where all went well.
         without_bars: partitions that the source has no complete bars of, and why; where there
             are very many, the first of them.
+        left_out: a sentence on each part of the source that cannot be used, and why.
     """
 
     assets: tuple[str, ...]
@@ -58,6 +61,7 @@ class RefreshResult:
     run_ids: tuple[str, ...]
     failures: tuple[str, ...]
     without_bars: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
 
 def refresh(
@@ -84,8 +88,11 @@ def refresh(
     """
     settings = load_settings()
     source = SourceResource(path=settings.bars_of(bars))
-    known = offered_assets(settings, source, assets or ())
+    offered = offered_assets(settings, source, assets or ())
+    known = offered.symbols
     wanted = known if assets is None else tuple(assets)
+    if not wanted and offered.left_out:
+        raise InvalidInput(f"no asset of the source can be used: {offered.left_out[0]}")
     if not wanted:
         raise InvalidInput("the source has no asset yet; name some with --assets BTCUSDT,ETHUSDT")
     require_known(wanted, known)
@@ -98,7 +105,8 @@ def refresh(
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            return _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
+            result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
+            return replace(result, left_out=offered.left_out)
     finally:
         database.close()
 
@@ -123,10 +131,17 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
     return job
 
 
+class OfferedAssets(NamedTuple):
+    """The assets that there are to refresh, and a sentence on each part that cannot be used."""
+
+    symbols: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
 def offered_assets(
     settings: Settings, source: SourceResource, named: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """The assets that there are to refresh: of the source, or of the user's own table of features.
+) -> OfferedAssets:
+    """The assets to refresh: of the source, or of the user's own table of features.
 
     `named` are those of an exchange that are wanted by name.
 
@@ -134,9 +149,10 @@ def offered_assets(
         BacktestError: where the source, or the table, cannot be read.
     """
     if settings.external is None:
-        return source.source(named).symbols()
+        return OfferedAssets(*usable_symbols(source.source(named).symbols()))
     with open_workspace(settings) as workspace:
-        return ExternalReader(workspace).symbols()
+        reader = ExternalReader(workspace)
+        return OfferedAssets(reader.symbols(), reader.left_out)
 
 
 def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:

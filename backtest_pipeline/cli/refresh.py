@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,8 +31,16 @@ app = typer.Typer()
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    *,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the sample market and all that was made of it.")
+    ] = False,
+) -> None:
     """Run the whole pipeline on the synthetic sample market and show the results."""
+    if remove:
+        _remove_sample()
+        return
     console.print(
         "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
         "portfolios"
@@ -44,6 +52,20 @@ def demo() -> None:
         "--asset S-ALPHA --tf 1D --start 2024-01-01[/] runs one backtest.",
         highlight=False,
     )
+
+
+def _remove_sample() -> None:
+    from backtest_pipeline.pipeline.runs.retention import remove_source
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.sources.sample import SampleMarket
+
+    with open_workspace() as workspace:
+        symbols, runs = remove_source(workspace, SampleMarket.name)
+    if not symbols:
+        say("the store has no asset of the sample market")
+        return
+    say(f"removed {', '.join(symbols)}: {runs:,} runs, and all else that was made of them")
+    say("Dagster keeps their partitions, empty; `leaderboard` and `refresh` rank what is left")
 
 
 @app.command()
@@ -98,6 +120,8 @@ def _refresh(
         print_json(_as_json(result, stored))
     elif not result.failures:
         _show(stored, result.without_bars)
+        for sentence in result.left_out:
+            say(f"left out: {sentence}")
     if result.failures:
         fail("\n".join(result.failures))
     partitions = len(result.assets) * len(result.timeframes)
@@ -170,6 +194,7 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
             for row in stored.portfolios
         ],
         "without_bars": result.without_bars,
+        "left_out": list(result.left_out),
         "rows_by_reason": [
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
             for row in stored.skipped

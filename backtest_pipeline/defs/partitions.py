@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.partitions import Partition, checked_symbol
+from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.storage.settings import load_settings
 
 # Append only: Dagster breaks where a partition with runs disappears (dagster#33910).
@@ -44,9 +44,9 @@ def partitions_of(keys: Iterable[str]) -> list[Partition]:
 
 
 def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
-    """Add a partition for each symbol that has none yet; returns the symbols added."""
+    """Add a partition for each usable symbol that has none yet; returns the symbols added."""
     known = set(instance.get_dynamic_partitions("asset"))
-    new = [checked_symbol(symbol) for symbol in symbols if symbol not in known]
+    new = [symbol for symbol in usable_symbols(symbols)[0] if symbol not in known]
     if new:
         instance.add_dynamic_partitions("asset", new)
     return new

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 ENGINE = "backtest_pipeline.account"
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raise it when the same events on the same bars give other trades, equity or benchmark."""
 LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT = 1, 2, 4, 8  # the bits of an event
 NOTHING_PENDING = 2
@@ -121,6 +121,7 @@ BAR = np.dtype(
         ("atr", np.float64),  # as of the close
         ("fraction", np.float64),  # of the equity, for an entry at the open; NaN is unknown
         ("funding", np.float64),  # fraction of its notional that a long pays
+        ("hole_funding", np.float64),  # the same, for the time between the bar before and it
         ("fine_first", np.int64),  # its finer bars
         ("fine_end", np.int64),
     ],
@@ -366,9 +367,15 @@ def _trade_due(account, positions, table_row, bars, rules, trades, refusals):
 
 @njit(cache=True, nogil=True)
 def _see_open(account, p, row, bar, rules):
-    """See the bar's open; returns whether anything is due at it."""
+    """See the bar's open; returns whether anything is due at it.
+
+    What is held pays for the time since the bar before: it was held through a hole as well.
+    """
     p.row = account.row = row
     p.worst_mark = p.bar_open = bar.open
+    funding = p.units * bar.open * bar.hole_funding
+    p.funding += funding
+    account.cash -= funding
     return p.due != NOTHING_PENDING or (p.units != 0.0 and p.bars_held >= rules.max_bars)
 
 
@@ -450,7 +457,7 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
     for step in range(len(table)):
         if busy:
             held = due = False
-            worst = account.cash
+            worst = 0.0
             for i in members:
                 p, row = positions[i], table[step, i]
                 p.worst_mark = p.mark
@@ -458,7 +465,7 @@ def _walk(  # noqa: C901 - see below why its loops are not functions
                     due = _see_open(account, p, row, bars[row], rules) or due
                 worst += p.units * p.worst_mark
                 held = held or p.units != 0.0
-            if held and worst <= 0.0:
+            if held and account.cash + worst <= 0.0:
                 _liquidate(account, positions, True, trades)
             for i in members:
                 positions[i].mark = positions[i].worst_mark

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backtest_pipeline.market.asset_identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.price_levels import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
@@ -79,7 +79,9 @@ def account_inputs(
     stops = config.stops
     bars["atr"] = np.nan if stops.trailing_atr is None else panel[f"atr_{stops.atr_period}"]
     bars["fraction"] = entry_fractions(panel, config.sizing, n_members, config.max_leverage)
-    bars["funding"] = funding_of_bars(panel, config.costs.funding_bps_day, funding)
+    bars["funding"], bars["hole_funding"] = funding_of_bars(
+        panel, config.costs.funding_bps_day, funding
+    )
     members = np.zeros(len(panel.assets), MEMBER)
     members["asset"] = np.arange(len(panel.assets))
     members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)

@@ -39,7 +39,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert second.code == 0, second.err
     found = second.json
     assert set(found) == {
-        *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
+        *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
         *("portfolios", "identity", "database", "artifacts"),
     }
@@ -115,3 +115,15 @@ def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
     other = write(daily_bars(60), tmp_path / "other.csv")
     assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
     assert cli(*refresh).json["runs"] == first["runs"]
+
+
+def test_the_sample_market_can_be_taken_away(cli: CommandLine) -> None:
+    nothing = cli("demo", "--remove")
+    assert (nothing.code, "has no asset of the sample market" in nothing.out) == (0, True)
+    sample = ("run", "--signal", "rsi", "--asset", "S-ALPHA", "--tf", "1W")
+    assert cli(*sample).code == 0
+    removed = cli("demo", "--remove")
+    assert removed.code == 0, removed.err
+    assert "removed S-ALPHA: 1 runs" in removed.out
+    assert set(cli.stored().values()) == {"None"}
+    assert cli(*sample).code == 0

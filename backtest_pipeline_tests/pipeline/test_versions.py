@@ -189,7 +189,7 @@ def test_a_change_of_the_engine_that_is_not_declared_is_found_and_blames_no_run(
     assert any("trade 1" in line for line in found[0]["said"])
     (told,) = [line for line in found[0]["said"] if "undeclared" in line]
     assert "Raise ENGINE_VERSION" in told
-    copy.edit("simulation/engine.py", "ENGINE_VERSION = 1", "ENGINE_VERSION = 2")
+    copy.edit("simulation/engine.py", "ENGINE_VERSION = 2", "ENGINE_VERSION = 3")
     assert copy.does("check") == []
     assert count(workspace, "quarantined_runs") == 0
     assert replay_runs(workspace, list(runs(workspace))[:1])[0].verdict == "same"

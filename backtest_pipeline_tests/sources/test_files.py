@@ -315,7 +315,7 @@ def test_what_is_written_is_read_back_whatever_the_format(
 ) -> None:
     days = sorted(set(range(30)) - holes)
     start = pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(days, unit="D")
-    close = np.random.default_rng(len(days)).lognormal(0, 0.5, len(days))
+    close = np.random.default_rng(len(days)).lognormal(0, 0.1, len(days))
     written = pd.DataFrame(
         {
             "symbol": "BTC",
