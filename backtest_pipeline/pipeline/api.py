@@ -72,7 +72,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     """Validated, complete bars of one asset.
 
     Args:
-        path: file or folder of bars (Parquet or CSV), or `binance:1h` for the exchange's; the
+        path: file or folder of bars (docs/bars.md), or `binance:1h` for the exchange's; the
             synthetic sample market where None.
         asset: symbol as the source spells it.
         timeframe: name; finer bars are resampled to it.
@@ -93,7 +93,8 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
         raise InvalidInput(f"{asset}: no complete {timeframe} bar can be made of bars of {bases}")
     bars = panel.frame(asset)
     bars.attrs["issues"] = [
-        f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
+        *(f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues),
+        *reader.bars.unread,
     ]
     return bars
 
