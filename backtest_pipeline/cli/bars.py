@@ -18,6 +18,7 @@ from backtest_pipeline.cli.console import (
     say,
 )
 from backtest_pipeline.cli.options import AsJson, End, Start
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.pipeline.spec_options import day_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars from Binance and keep them; cut off at any point, it goes on from there."""
-    _pull(symbols, interval, start=start, end=end, again=again, as_json=as_json)
+    keys = [key_of(symbol) for symbol in symbols]
+    _pull(keys, interval, start=start, end=end, again=again, as_json=as_json)
 
 
 @app.command("import")
@@ -71,7 +73,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every kept byte; what has changed is put aside, and fetched anew when it is needed."""
-    _verify(symbols or (), source=source, as_json=as_json)
+    _verify([key_of(symbol) for symbol in symbols or ()], source=source, as_json=as_json)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from uuid import UUID
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
+from backtest_pipeline.cli.options import Asset
 from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -37,7 +38,7 @@ def list_(
         str | None, typer.Option(help="run, walkforward, portfolio, optimize or refresh.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="Signal type.")] = None,
-    asset: Annotated[str | None, typer.Option(help="Symbol.")] = None,
+    asset: Asset = None,
     tf: Annotated[str | None, typer.Option(help="Timeframe.")] = None,
     status: Annotated[
         str | None, typer.Option(help="pending, running, completed, failed or cancelled.")

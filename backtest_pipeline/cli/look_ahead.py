@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Bars, split
+from backtest_pipeline.cli.options import AsJson, Bars, split, split_symbols
 from backtest_pipeline.cli.store import open_store
 
 _SHOWN = 20
@@ -30,7 +30,7 @@ def look_ahead(
     as_json: AsJson = False,
 ) -> None:
     """Probe whether a feature or a signal uses bars that come after it."""
-    symbols = split(assets)
+    symbols = split_symbols(assets)
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.look_ahead import leak_rows, probe_look_ahead, record
         from backtest_pipeline.sources.choose import choose_source

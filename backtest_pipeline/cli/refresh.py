@@ -21,7 +21,7 @@ from backtest_pipeline.cli.console import (
     say,
     say_what_is_missing,
 )
-from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, split
+from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, split, split_symbols
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
@@ -61,7 +61,7 @@ def refresh(
 ) -> None:
     """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
     _refresh(
-        split(assets),
+        split_symbols(assets),
         split(timeframes),
         str(bars or ""),
         full_rebuild=full_rebuild,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, split
+from backtest_pipeline.cli.options import AsJson, split, split_symbols
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -27,7 +27,9 @@ def restatements(
         from backtest_pipeline.pipeline.audits import restatements as history
 
         watched = history.watch_history(workspace)
-        rows = history.restatements(workspace, symbols=split(assets), timeframes=split(timeframes))
+        rows = history.restatements(
+            workspace, symbols=split_symbols(assets), timeframes=split(timeframes)
+        )
     if as_json:
         changed = [str(partition) for partition in watched.silent]
         print_json(

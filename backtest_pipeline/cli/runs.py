@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
+from backtest_pipeline.cli.options import Asset
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -33,7 +34,7 @@ def list_(
     strategy: Annotated[
         str | None, typer.Option(help="Type of the signal, for example ema_crossover.")
     ] = None,
-    asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
+    asset: Asset = None,
     tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended on this UTC date or later.")

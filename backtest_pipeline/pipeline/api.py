@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.results import Result
@@ -74,7 +75,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     Args:
         path: file or folder of bars (docs/bars.md), or `binance:1h` for the exchange's; the
             synthetic sample market where None.
-        asset: symbol as the source spells it.
+        asset: symbol as the source spells it, or its key.
         timeframe: name; finer bars are resampled to it.
 
     Returns:
@@ -86,6 +87,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
         BarsError: for a file that cannot be read, or an exchange that cannot be asked.
         InvalidInput: where no complete bar of that timeframe can be made.
     """
+    asset = key_of(asset)
     reader = SourceReader(choose_source(str(path or ""), exchange_access), [asset])
     panel = reader.resampled(timeframe, [asset])
     if not len(panel):

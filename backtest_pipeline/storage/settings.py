@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.symbols import symbol_keys
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
@@ -51,6 +52,8 @@ class Settings(BaseSettings):
         postgres_dsn: how to reach the server in mode `postgres`; a URL or `key=value` words.
         home: absolute folder of the embedded server and, by default, the artifacts.
         bars: file or folder of bars, or `binance`; empty for the synthetic sample market.
+        symbol_keys: TOML file with the keys of symbols, `"BTC/USDT" = "BTCUSDT"`; those that it
+            does not have follow from the symbol.
         timeframes: the timeframes that assets are partitioned by, separated by spaces or commas.
         store_retry_s: how long a database that has gone away is waited for before work that
             needs it is given up; 0 for not at all.
@@ -84,6 +87,7 @@ class Settings(BaseSettings):
     store_retry_s: float = Field(default=120, ge=0, le=3600)
     artifacts_url: str = ""
     bars: str = ""
+    symbol_keys: str = ""
     timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES
     optimizer_max_combinations: int = Field(default=500, ge=1, le=1_000_000)
     wfo_threshold: float = Field(default=0.6, gt=0, le=10)
@@ -99,6 +103,15 @@ class Settings(BaseSettings):
     features_assets_table: str = ""
     features_filters: str = ""
     log_format: Literal["", "json", "text"] = ""
+
+    @field_validator("symbol_keys")
+    @classmethod
+    def _symbol_keys_can_be_read(cls, path: str) -> str:
+        try:
+            symbol_keys()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return path
 
     @field_validator("timeframes", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
 
@@ -76,7 +77,7 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "symbol that is no key": (
         lambda b: b.assign(symbol="A|B"),
-        "unknown asset 'AAA'; known: A|B",
+        f"unknown asset 'AAA'; known: {key_of('A|B')}",
     ),
 }
 

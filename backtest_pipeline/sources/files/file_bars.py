@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import BarsError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.symbols import KEYS_VARIABLE, key_of
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.market.validation import RowIssue, validate_bars
 from backtest_pipeline.sources.base import AssetInfo, SourceBars, require_known
@@ -137,18 +138,29 @@ class FileBars:
         Raises:
             BarsError: where there is no such path, or nothing of it can be read.
         """
+        reading = self.looked_at()
+        unread = reading.unread
+        if unread and not any(told.timeframe for file in reading.files for told in file.judged):
+            more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
+            raise BarsError(f"{unread[0]}{more}")
+        return reading
+
+    def looked_at(self) -> PathReading:
+        """As `understood`, also where nothing can be read.
+
+        Raises:
+            BarsError: where there is no such path, or no file in it.
+        """
         parts, unread = parts_of(self.path)
         settings = read_settings(self.path, self._asked)
         raws: list[tuple[Part, RawBars]] = []
-        errors: list[BarsError] = []
         for part in parts:
             try:
                 raws += [(part, raw) for raw in self._raw(part, settings.of(part.name))]
             except BarsError as error:
-                errors.append(error)
+                unread.append(str(error))
             except OSError as reason:
-                errors.append(BarsError(f"{part.where}: cannot be read ({reason})"))
-        unread += map(str, errors)
+                unread.append(f"{part.where}: cannot be read ({reason})")
         _require_one_venue([raw for _, raw in raws], self.path)
         files = []
         for (part, raw), judged in zip(raws, _judged([raw for _, raw in raws]), strict=True):
@@ -159,9 +171,6 @@ class FileBars:
                 for symbol, told in zip(raw.symbols, judged, strict=True)
                 if told.timeframe is None
             ]
-        if not any(told.timeframe for file in files for told in file.judged):
-            more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
-            raise BarsError(f"{unread[0]}{more}")
         return PathReading(tuple(files), tuple(unread))
 
     def _way_out(self, told: Judged) -> str:
@@ -183,18 +192,21 @@ class FileBars:
             BarsError: naming the file, where none can be read or understood.
         """
         names: dict[str, str] = {}
+        wanted = None if assets is None else [key_of(asset) for asset in assets]
         rows: defaultdict[Timeframe, list[_Rows]] = defaultdict(list)
         reading = self.understood()
-        self._tell(reading.unread)
+        keys, collided = _keys(reading)
+        unread = (*reading.unread, *collided)
+        self._tell(unread)
         for file in reading.files:
             for symbol, name, told in zip(
                 file.raw.symbols, file.raw.names, file.judged, strict=True
             ):
-                if told.timeframe is not None:
-                    names.setdefault(symbol, name)
-            for tf, part in _by_timeframe(file):
+                if told.timeframe is not None and symbol in keys:
+                    names.setdefault(keys[symbol], name.replace("\0", ""))
+            for tf, part in _by_timeframe(file, keys):
                 rows[tf].append(part)
-        tickers = {ticker_of(asset, names) for asset in (names if assets is None else assets)}
+        tickers = {ticker_of(asset, names) for asset in (names if wanted is None else wanted)}
         require_known(sorted(tickers), list(names))
 
         now = int((self.as_of or datetime.now(UTC)).timestamp() * 1_000_000)
@@ -213,8 +225,8 @@ class FileBars:
             tf.name: max(int(part.ts[part.ts <= now].max(initial=0)) for part in rows[tf])
             for tf in rows
         }
-        told = told_apart(panels, issues, infos, assets, newest, str(self.path))
-        return replace(told, unread=reading.unread)
+        told = told_apart(panels, issues, infos, wanted, newest, str(self.path))
+        return replace(told, unread=unread)
 
     def _tell(self, unread: Sequence[str]) -> None:
         """Warn once of each thing that is left out."""
@@ -256,7 +268,7 @@ def _judged(raws: Sequence[RawBars]) -> Iterator[list[Judged]]:
     for raw, own in zip(raws, spacings, strict=True):
         beside = [s for s in own if s is not None]
         yield [
-            Judged(tf, "as stated") if tf is not None else _judge(s, beside, every)
+            Judged(tf, "as stated", is_stated=True) if tf is not None else _judge(s, beside, every)
             for tf, s in zip(raw.declared, own, strict=True)
         ]
 
@@ -267,8 +279,27 @@ def _judge(spacing: Spacing | None, beside: Sequence[Spacing], every: Sequence[S
     return judge(spacing, others)
 
 
-def _by_timeframe(file: FileReading) -> Iterator[tuple[Timeframe, _Rows]]:
-    """The rows of a file for each timeframe in it, with close stamps."""
+def _keys(reading: PathReading) -> tuple[dict[str, str], list[str]]:
+    """The key of each symbol; and a sentence on each whose key is another's, which has none."""
+    symbols = sorted({symbol for file in reading.files for symbol in file.raw.symbols})
+    keys: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    collided = []
+    # A symbol that is its own key keeps it.
+    for symbol in sorted(symbols, key=lambda symbol: key_of(symbol) != symbol):
+        key = key_of(symbol)
+        if owner.setdefault(key, symbol) == symbol:
+            keys[symbol] = key
+        else:
+            collided.append(
+                f"{symbol!r} has the key {key}, as {owner[key]!r} has; choose another for it in a "
+                f'file that {KEYS_VARIABLE} names: "{symbol}" = "..."'
+            )
+    return keys, collided
+
+
+def _by_timeframe(file: FileReading, keys: Mapping[str, str]) -> Iterator[tuple[Timeframe, _Rows]]:
+    """The rows of a file for each timeframe in it, with close stamps, by the keys of symbols."""
     raw = file.raw
     owner, timeframes = raw.symbol_of_row, [told.timeframe for told in file.judged]
     for tf in dict.fromkeys(timeframes):
@@ -282,7 +313,8 @@ def _by_timeframe(file: FileReading) -> Iterator[tuple[Timeframe, _Rows]]:
             at_close = np.full(len(part), raw.stamp_field == "close_time")
         ts = np.where(at_close, from_close(stamps, tf), from_open(stamps, tf))
         columns = {name: column[here] for name, column in raw.columns.items()}
-        yield tf, _Rows(raw.symbols, part, ts, columns)
+        symbols = tuple(keys.get(symbol, "") for symbol in raw.symbols)
+        yield tf, _Rows(symbols, part, ts, columns)
 
 
 def _stack(tf: Timeframe, parts: Sequence[_Rows], wanted: set[str]) -> Panel:

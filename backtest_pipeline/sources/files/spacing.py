@@ -108,12 +108,14 @@ class Judged:
     Attributes:
         timeframe: of its bars; None where nobody can say.
         why: how it was told, or why it could not be.
+        is_stated: whether the settings, a column, the file's name or its folders say it.
         may_be: those that it may be where nobody can say.
     """
 
     timeframe: Timeframe | None
     why: str
     may_be: tuple[Timeframe, ...] = ()
+    is_stated: bool = False
 
 
 def judge(spacing: Spacing, others: Sequence[Spacing]) -> Judged:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from psycopg import sql
 
-from backtest_pipeline.market.errors import InvalidInput, TableDrift
-from backtest_pipeline.market.partitions import checked_symbol
+from backtest_pipeline.market.errors import TableDrift
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database
 
@@ -40,8 +40,8 @@ def names_of(
     """A symbol for each id, the same one for ever, and no symbol for two ids.
 
     An id that the store knows keeps its symbol, for runs and partitions are called by it. A new one
-    gets the symbol that the user's table of assets offers, or `ID-<id>` where it offers none that
-    can be a partition key. Where another asset has that symbol already, it gets `<symbol>-<id>`:
+    gets the key of the symbol that the user's table of assets offers, or `ID-<id>` where it offers
+    none. Where another asset has that symbol already, it gets `<symbol>-<id>`:
     two coins of one ticker are two assets.
 
     Raises:
@@ -70,10 +70,7 @@ def names_of(
 
 
 def _as_key(symbol: str | None, id_: int) -> str:
-    try:
-        return checked_symbol(symbol or "")
-    except InvalidInput:
-        return f"ID-{id_}"
+    return key_of(symbol) if symbol else f"ID-{id_}"
 
 
 def _offered(table: FeatureTable) -> dict[int, str]:

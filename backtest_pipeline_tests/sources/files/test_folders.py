@@ -112,3 +112,32 @@ def test_an_asset_whose_timeframe_nobody_can_tell_does_not_stop_the_others(folde
     assert bars.panels["1D"].assets == ("AAA",)
     (sentence,) = bars.unread
     assert "TWO: bars are 120 minutes apart, which is no base timeframe" in sentence
+
+
+def symbols_file(path: Path, *symbols: str) -> Path:
+    rows = [f"{s},2024-01-0{day},10,12,9,11,1\n" for s in symbols for day in (1, 2, 3)]
+    path.write_text("symbol,ts,open,high,low,close,volume\n" + "".join(rows))
+    return path
+
+
+def test_symbols_as_ccxt_freqtrade_and_exchanges_write_them_are_assets_each(tmp_path: Path) -> None:
+    written = ("BTC/USDT", "BTC/USDT:USDT", "BTC_USDT", "BTC-USDT", "BTCUSDT", "BTC USDT")
+    source = FileBars(symbols_file(tmp_path / "x.csv", *written))
+    assert len(set(source.symbols())) == len(written)
+    bars = source.read(["BTC/USDT:USDT"])
+    assert bars.panels["1D"].assets == ("BTC--USDT__USDT",)
+    assert [info.name for info in bars.assets] == ["BTC/USDT:USDT"]
+
+
+def test_of_two_symbols_with_one_key_none_is_joined_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = symbols_file(tmp_path / "x.csv", "BTC/USDT", "BTC--USDT", "ETH")
+    bars = FileBars(file).read()
+    assert bars.panels["1D"].assets == ("BTC--USDT", "ETH")
+    assert bars.panels["1D"].lengths.tolist() == [3, 3]
+    (sentence,) = bars.unread
+    assert "'BTC/USDT' has the key BTC--USDT, as 'BTC--USDT' has" in sentence
+    (tmp_path / "keys.toml").write_text('"BTC/USDT" = "BTC-SPOT"\n')
+    monkeypatch.setenv("BACKTEST_SYMBOL_KEYS", str(tmp_path / "keys.toml"))
+    assert FileBars(file).symbols() == ("BTC--USDT", "BTC-SPOT", "ETH")
