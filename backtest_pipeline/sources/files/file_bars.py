@@ -139,10 +139,10 @@ class FileBars:
             BarsError: where there is no such path, or nothing of it can be read.
         """
         reading = self.looked_at()
-        unread = reading.unread
-        if unread and not any(told.timeframe for file in reading.files for told in file.judged):
-            more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
-            raise BarsError(f"{unread[0]}{more}")
+        if not any(told.timeframe for file in reading.files for told in file.judged):
+            first, *others = reading.unread
+            more = f" (and {len(others)} more)" if others else ""
+            raise BarsError(f"{first}{more}")
         return reading
 
     def looked_at(self) -> PathReading:
