@@ -21,7 +21,15 @@ from backtest_pipeline.cli.console import (
     say,
     say_where_the_cache_ends,
 )
-from backtest_pipeline.cli.options import AsJson, Assets, Bars, FullRebuild, Timeframes, split
+from backtest_pipeline.cli.options import (
+    AsJson,
+    Assets,
+    Bars,
+    FullRebuild,
+    Timeframes,
+    split,
+    split_symbols,
+)
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
@@ -79,7 +87,7 @@ def refresh(
 ) -> None:
     """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
     _refresh(
-        split(assets),
+        split_symbols(assets),
         split(timeframes),
         str(bars or ""),
         full_rebuild=full_rebuild,
