@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import dagster as dg
@@ -18,6 +18,7 @@ from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
+    delete_partitions,
     rectangles,
     register_partitions,
     timeframes_partitions,
@@ -26,12 +27,14 @@ from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.tables.dimensions import known_symbols
 from backtest_pipeline.storage.tables.jobs import Job, request_cancel
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ class RefreshResult:
         failures: messages of the steps that failed; empty where all went well.
         without_bars: partitions that the source has no complete bars of, and why; where there
             are very many, the first of them.
-        left_out: a sentence on each part of the source that cannot be used, and why.
+        left_out: a sentence on each part of the source that was not read or cannot be used.
     """
 
     assets: tuple[str, ...]
@@ -106,7 +109,8 @@ def refresh(
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
             result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
-            return replace(result, left_out=offered.left_out)
+            left_out = dict.fromkeys((*offered.left_out, *result.left_out))
+            return replace(result, left_out=tuple(left_out))
     finally:
         database.close()
 
@@ -129,6 +133,23 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
         except dg.DagsterError as error:
             _log.warning("job %s: Dagster could not end its run: %s", job_id, error)
     return job
+
+
+def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:
+    """Delete the Dagster partitions of those of the assets that the store does not know.
+
+    Otherwise every nightly refresh would fail on assets that no source has. Returns the symbols of
+    the deleted partitions.
+    """
+    settings = load_settings()
+    database = open_database(settings)
+    try:
+        with database.begin() as connection:
+            gone = set(symbols) - set(known_symbols(connection))
+        with open_instance(settings, database) as instance:
+            return tuple(delete_partitions(instance, gone))
+    finally:
+        database.close()
 
 
 class OfferedAssets(NamedTuple):
@@ -214,25 +235,33 @@ def _execute(
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
         _without_bars(runs[: len(ranges)], stages[0]),
+        tuple(str(row[LEFT_OUT]) for row in _rows_told(runs[: len(ranges)], stages[0], LEFT_OUT)),
     )
 
 
 def _without_bars(runs: Iterable[dg.ExecuteInProcessResult], stage: str) -> dict[str, str]:
     """Why partitions have no bars, from what the first stage told Dagster."""
-    found: dict[str, str] = {}
+    rows = _rows_told(runs, stage, "without_result")
+    return {str(row["partition"]): str(row["why"]) for row in rows}
+
+
+def _rows_told(
+    runs: Iterable[dg.ExecuteInProcessResult], stage: str, name: str
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table that a stage told Dagster, also where it failed."""
     for run in runs:
         for event in run.events_for_node(stage):
             if event.is_step_materialization:
-                told = event.materialization.metadata
+                metadata = event.materialization.metadata
             elif event.is_asset_observation:
-                told = event.asset_observation_data.asset_observation.metadata
+                metadata = event.asset_observation_data.asset_observation.metadata
+            elif event.is_step_failure and event.step_failure_data.user_failure_data:
+                metadata = event.step_failure_data.user_failure_data.metadata
             else:
                 continue
-            table = told.get("without_result")
+            table = metadata.get(name)
             if isinstance(table, dg.TableMetadataValue):
-                rows = [record.data for record in table.records]
-                found |= {str(row["partition"]): str(row["why"]) for row in rows}
-    return found
+                yield from (record.data for record in table.records)
 
 
 def _failures(run: dg.ExecuteInProcessResult) -> list[str]:

@@ -34,6 +34,7 @@ from backtest_pipeline.cli.options import (
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
 _SHOWN = 8
+_MOST_NAMED = 20
 
 app = typer.Typer()
 
@@ -63,17 +64,20 @@ def demo(
 
 
 def _remove_sample() -> None:
+    from backtest_pipeline.launch import forget_partitions
     from backtest_pipeline.pipeline.runs.retention import remove_source
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.sources.sample import SampleMarket
 
     with open_workspace() as workspace:
         symbols, runs = remove_source(workspace, SampleMarket.name)
+    gone = forget_partitions({*symbols, *SampleMarket().symbols()})
+    if gone:
+        say(f"deleted from Dagster: the partitions of {', '.join(gone)}")
     if not symbols:
         say("the store has no asset of the sample market")
         return
     say(f"removed {', '.join(symbols)}: {runs:,} runs, and all else that was made of them")
-    say("Dagster keeps their partitions, empty; `leaderboard` and `refresh` rank what is left")
 
 
 @app.command()
@@ -128,8 +132,10 @@ def _refresh(
         print_json(_as_json(result, stored))
     elif not result.failures:
         _show(stored, result.without_bars)
-        for sentence in result.left_out:
+        for sentence in result.left_out[:_MOST_NAMED]:
             say(f"left out: {sentence}")
+        if len(result.left_out) > _MOST_NAMED:
+            say(f"left out: {len(result.left_out) - _MOST_NAMED:,} more parts; --json names them")
     if result.failures:
         fail("\n".join(result.failures))
     partitions = len(result.assets) * len(result.timeframes)

@@ -10,7 +10,8 @@ from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.storage.settings import load_settings
 
-# Append only: Dagster breaks where a partition with runs disappears (dagster#33910).
+# Only `delete_partitions` removes any: the page of automation conditions, which no asset here has,
+# breaks where a partition with runs disappears (dagster#33910).
 assets_partitions = dg.DynamicPartitionsDefinition(name="asset")
 timeframes_partitions = dg.StaticPartitionsDefinition(list(load_settings().timeframes))
 by_asset_and_timeframe = dg.MultiPartitionsDefinition(
@@ -50,6 +51,15 @@ def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) ->
     if new:
         instance.add_dynamic_partitions("asset", new)
     return new
+
+
+def delete_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
+    """Delete the partitions of these symbols; returns those that there were."""
+    named = set(symbols)
+    gone = [symbol for symbol in instance.get_dynamic_partitions("asset") if symbol in named]
+    for symbol in gone:
+        instance.delete_dynamic_partition("asset", symbol)
+    return gone
 
 
 def rectangles(

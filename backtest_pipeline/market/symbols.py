@@ -33,7 +33,7 @@ def key_of(symbol: str) -> str:
         >>> key_of("BTCUSDT"), key_of("BTC/USDT:USDT"), key_of("BINANCE:BTCUSDT.P")
         ('BTCUSDT', 'BTC--USDT__USDT', 'BINANCE__BTCUSDT.P')
         >>> key_of("^GSPC")
-        'GSPC-b67a6f64'
+        'GSPC-df302d10'
     """
     own = symbol_keys().get(symbol)
     if own is not None:

@@ -45,7 +45,7 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "text for a price": (
         lambda b: b.assign(close=["abc", *b["close"][1:]]),
         (
-            "bars.csv, line 2: column 'close': invalid value 'abc' is no number; mend it, or leave "
+            "bars.csv, line 2: column 'close': invalid value 'abc' is no number; fix it, or leave "
             "the cell empty"
         ),
     ),

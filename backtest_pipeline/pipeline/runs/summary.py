@@ -33,6 +33,9 @@ TABLE_METRICS = (
     "fees_paid",
 )
 _SHOWN = 5
+_MOST_LEFT_OUT = 1000
+LEFT_OUT = "left_out"
+"""Name of the table, and its one column, of the parts of a source that were not read."""
 Run = Mapping[str, Any]
 """A row of `storage.run_tables.runs.current_runs`."""
 
@@ -57,12 +60,30 @@ def _box(partitions: Sequence[Partition]) -> _Box:
 
 
 @retried
-def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Skipped and flagged source rows by reason, and remarks on the identity of assets."""
+def bars_summary(
+    workspace: Workspace, partitions: Sequence[Partition], unread: Sequence[str] = ()
+) -> Summary:
+    """Skipped and flagged source rows by reason, remarks on assets, and parts that were not read.
+
+    Args:
+        workspace: the store.
+        partitions: what was refreshed.
+        unread: a sentence on each part of the source that was not read.
+    """
     rows = _quality(workspace, "bars", partitions)
     with workspace.database.begin() as connection:
         remarks = remarks_of(connection, _box(partitions).symbols)
-    return Summary({"assets_remarked_upon": len(remarks)}, {**rows.tables, "identity": remarks})
+    return Summary(
+        {"assets_remarked_upon": len(remarks), "source_parts_left_out": len(unread)},
+        {**rows.tables, "identity": remarks, LEFT_OUT: _first_left_out(unread)},
+    )
+
+
+def _first_left_out(unread: Sequence[str]) -> list[dict[str, Any]]:
+    sentences = list(unread[:_MOST_LEFT_OUT])
+    if len(unread) > _MOST_LEFT_OUT:
+        sentences.append(f"and {len(unread) - _MOST_LEFT_OUT:,} more")
+    return [{LEFT_OUT: sentence} for sentence in sentences]
 
 
 @retried

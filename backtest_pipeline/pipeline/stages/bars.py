@@ -46,6 +46,7 @@ class SourceReader:
         self._workspace = workspace
         self._assets = [checked_symbol(asset) for asset in assets]
         self._absent: frozenset[str] = frozenset()
+        self._unread: tuple[str, ...] = ()
         self._lock = Lock()
 
     @cached_property
@@ -62,12 +63,19 @@ class SourceReader:
             read = self.source.read(there)
         if self._workspace is not None:
             count_look_ups(self._workspace, read)
+        self._unread = read.unread
         return read
 
     @property
     def bars(self) -> SourceBars:
         with self._lock:
             return self._read
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """A sentence on each part of the source that was not read; empty before it is read."""
+        with self._lock:
+            return self._unread
 
     def bases_of(self, asset: str) -> list[Timeframe]:
         """The timeframes at which the source has the asset."""

@@ -85,7 +85,7 @@ def _odd_line(
             if rows.line_num > skipped and row and len(row) != n_columns:
                 return BarsError(
                     f"{part.where}, line {rows.line_num}: {len(row)} cells in a table of "
-                    f"{n_columns} columns; mend or remove the line"
+                    f"{n_columns} columns; fix or remove the line"
                 )
     return None
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import BarsError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.price_levels import StepRule
 from backtest_pipeline.market.symbols import KEYS_VARIABLE, key_of
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.market.validation import RowIssue, validate_bars
@@ -51,11 +52,13 @@ class FileReading:
         part: the file.
         raw: its rows.
         judged: the timeframe of each of its symbols, and how it was told.
+        steps: what its settings say of lasting steps; None where they say nothing.
     """
 
     part: Part
     raw: RawBars
     judged: tuple[Judged, ...]
+    steps: StepRule | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,9 @@ class FileBars:
         _require_one_venue([raw for _, raw in raws], self.path)
         files = []
         for (part, raw), judged in zip(raws, _judged([raw for _, raw in raws]), strict=True):
-            files.append(FileReading(part, raw, tuple(judged)))
+            steps = settings.of(part.name).steps
+            rule = None if steps is None else StepRule(steps)
+            files.append(FileReading(part, raw, tuple(judged), rule))
             unread += raw.left_out
             unread += [
                 f"{raw.where}: {symbol}: {told.why}{self._way_out(told)}"
@@ -189,7 +194,8 @@ class FileBars:
 
         Raises:
             UnknownName: for an asset that no file has.
-            BarsError: naming the file, where none can be read or understood.
+            BarsError: naming the file, where none can be read or understood; naming the asset,
+                where the settings of two files say different things of its steps.
         """
         names: dict[str, str] = {}
         wanted = None if assets is None else [key_of(asset) for asset in assets]
@@ -209,13 +215,14 @@ class FileBars:
         tickers = {ticker_of(asset, names) for asset in (names if wanted is None else wanted)}
         require_known(sorted(tickers), list(names))
 
+        rules = _step_rules(reading, keys)
         now = int((self.as_of or datetime.now(UTC)).timestamp() * 1_000_000)
         panels: dict[str, Panel] = {}
         issues: list[RowIssue] = []
         for tf in sorted(rows, key=lambda tf: tf.sort_order):
             raw_panel = _stack(tf, rows[tf], tickers)
             if len(raw_panel):
-                panels[tf.name], found = validate_bars(raw_panel, now)
+                panels[tf.name], found = validate_bars(raw_panel, now, rules)
                 issues += found
         infos = {
             symbol: AssetInfo(symbol, name, self.asset_class, None, synthetic=False)
@@ -296,6 +303,23 @@ def _keys(reading: PathReading) -> tuple[dict[str, str], list[str]]:
                 f'file that {KEYS_VARIABLE} names: "{symbol}" = "..."'
             )
     return keys, collided
+
+
+def _step_rules(reading: PathReading, keys: Mapping[str, str]) -> dict[str, StepRule]:
+    """What the settings say of lasting steps, by the key of each asset they say it of.
+
+    Raises:
+        BarsError: where two files of an asset say different things.
+    """
+    rules: dict[str, StepRule] = {}
+    for file in reading.files:
+        for symbol in file.raw.symbols if file.steps else ():
+            if symbol in keys and rules.setdefault(keys[symbol], file.steps) is not file.steps:
+                raise BarsError(
+                    f"{file.raw.where}: {symbol}: steps = {str(file.steps)!r} here and "
+                    f"{str(rules[keys[symbol]])!r} in another of its files; say one of them"
+                )
+    return rules
 
 
 def _by_timeframe(file: FileReading, keys: Mapping[str, str]) -> Iterator[tuple[Timeframe, _Rows]]:

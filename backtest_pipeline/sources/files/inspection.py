@@ -97,6 +97,7 @@ def _settings(path: Path, files: Sequence[FileReading], unread: Sequence[str]) -
         '# tz = "UTC"                 # of stamps that carry no zone',
         '# stamp_format = "%d/%m/%Y"  # where the day and the month may change places',
         '# decimal = ","              # the sign before decimals',
+        '# steps = "split"            # or "same": what lasting steps of the price are',
         '# symbol = "BTCUSDT"         # where neither a column nor the name says it',
         '# columns = { ts = "...", open = "..." }  # of ' + ", ".join(COLUMN_NAMES),
         "",

@@ -71,5 +71,5 @@ def _not_a_number(text: pa.ChunkedArray, name: str, line: Callable[[int], str]) 
                     f"(commas between thousands); say which in {SETTINGS_NAME} beside the file: "
                     "decimal = ',' or decimal = '.'"
                 )
-            return f"{said} is no number; mend it, or leave the cell empty"
+            return f"{said} is no number; fix it, or leave the cell empty"
     return f"{line(0)}: column {name!r} holds something that is no number"

@@ -134,7 +134,7 @@ def parts_of(path: Path) -> tuple[list[Part], list[str]]:
         return parts, unread
     if not path.is_file():
         if path.is_symlink():
-            raise BarsError(f"{path}: links to a file that is not there; mend the link")
+            raise BarsError(f"{path}: links to a file that is not there; fix the link")
         raise BarsError(f"{path}: no such file or folder; check the path")
     parts = list(_of_file(path, {}, unread))
     if not parts:
@@ -154,7 +154,7 @@ def _in_folder(folder: Path, hive: Mapping[str, str], unread: list[str]) -> Iter
             unread.append(f"{path}: a sub-folder, which is not read; name it as the path")
         elif not path.is_file():
             why = "links to a file that is not there" if path.is_symlink() else "is no file"
-            unread.append(f"{path}: {why}; mend or remove it")
+            unread.append(f"{path}: {why}; fix or remove it")
         elif path.suffix.lower() not in _COMPANIONS:
             yield from _of_file(path, hive, unread)
 

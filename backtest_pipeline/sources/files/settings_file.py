@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from backtest_pipeline.market.errors import BarsError, InvalidInput, UnknownName
 from backtest_pipeline.market.panel import OHLCV
+from backtest_pipeline.market.price_levels import StepRule
 from backtest_pipeline.market.timeframes import timeframe
 
 SETTINGS_NAME = "bars.toml"
@@ -31,6 +32,7 @@ class FileSettings:
         stamp: `open` or `close`: the end of the bar that its stamp stands for.
         stamp_format: how stamps are written, in the codes of strftime.
         decimal: the sign before decimals, `.` or `,`.
+        steps: `split` or `same`: what lasting steps of the price are, see `market.price_levels`.
         columns: our name to the file's; or, of a file without a header, the names in order.
     """
 
@@ -40,6 +42,7 @@ class FileSettings:
     stamp: str | None = None
     stamp_format: str | None = None
     decimal: str | None = None
+    steps: str | None = None
     columns: Mapping[str, str] | tuple[str, ...] | None = None
 
     def over(self, other: FileSettings) -> FileSettings:
@@ -98,7 +101,7 @@ def read_settings(path: Path, asked: FileSettings = FileSettings()) -> FolderSet
     try:
         table = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as reason:
-        raise BarsError(f"{file}: cannot be read as TOML ({reason}); mend that line") from reason
+        raise BarsError(f"{file}: cannot be read as TOML ({reason}); fix that line") from reason
     by_pattern = table.pop("files", {})
     if not isinstance(by_pattern, dict):
         raise BarsError(f'{file}: write the settings of one file below [files."NAME"]')
@@ -134,6 +137,8 @@ def _require_sense(settings: FileSettings, where: str) -> None:
         raise BarsError(f"{where}: stamp = {settings.stamp!r}; it is 'open' or 'close'")
     if settings.decimal not in (None, ".", ","):
         raise BarsError(f"{where}: decimal = {settings.decimal!r}; it is '.' or ','")
+    if settings.steps not in (None, *StepRule):
+        raise BarsError(f"{where}: steps = {settings.steps!r}; it is 'split' or 'same'")
     try:
         if settings.timeframe is not None and timeframe(settings.timeframe).length_us is None:
             raise BarsError(

@@ -295,9 +295,9 @@ def test_bad_rules_are_refused_by_name() -> None:
         RollupConfig(schemes=("min_variance",))
     with pytest.raises(UnknownName, match="monthly"):
         RollupConfig(rebalance="month")
-    with pytest.raises(InvalidInput, match="different names"):
+    with pytest.raises(InvalidInput, match="distinct names"):
         RollupConfig(schemes=())
-    with pytest.raises(InvalidInput, match="different names"):
+    with pytest.raises(InvalidInput, match="distinct names"):
         RollupConfig(schemes=("hrp", "hrp"))
     for cap in (0.0, -0.1, 1.1, np.nan):
         with pytest.raises(InvalidInput, match="max_weight"):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import lzma
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,19 +18,22 @@ from backtest_pipeline.market.errors import BarsError
 from backtest_pipeline.sources.files import FileBars
 from backtest_pipeline.sources.files.layouts import LAYOUTS, layouts_table
 from backtest_pipeline_tests.market.bars import close_stamp
+from backtest_pipeline_tests.sources.files.three_bars import (
+    CLOSE,
+    DAY_MS,
+    DAYS,
+    HIGH,
+    HOUR_MS,
+    HOURS,
+    LOW,
+    OPEN,
+    ROW,
+    VOLUME,
+    require_bars,
+    write,
+)
 
-DAYS = [f"2024-01-0{day}" for day in (1, 2, 3)]
-DAY_MS = [1704067200000 + i * 86_400_000 for i in range(3)]
-HOUR_MS = [1704067200000 + i * 3_600_000 for i in range(3)]
-OPEN, HIGH, LOW, CLOSE, VOLUME = 10.0, 12.0, 9.0, 11.0, 100.5
-ROW = f"{OPEN},{HIGH},{LOW},{CLOSE},{VOLUME}"
 KLINE_TAIL = "1050.5,7,50.5,530.5,0"
-
-
-def write(path: Path, text: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
 
 
 def zipped(path: Path, members: dict[str, str]) -> Path:
@@ -50,25 +50,6 @@ def klines(opens: list[int], length_ms: int, per_ms: int = 1) -> str:
     )
 
 
-def require_bars(
-    path: Path, symbol: str, tf: str, starts: list[str], volume: float | None = VOLUME
-) -> None:
-    """The path has one asset at one timeframe, with these bars and the numbers of `ROW`."""
-    bars = FileBars(path).read()
-    assert {name: panel.assets for name, panel in bars.panels.items()} == {tf: (symbol,)}
-    frame = bars.panels[tf].frame(symbol)
-    assert bars.panels[tf].ts.tolist() == [close_stamp(start, tf) for start in starts]
-    assert frame[["open", "high", "low", "close"]].to_numpy().tolist() == [
-        [OPEN, HIGH, LOW, CLOSE]
-    ] * len(starts)
-    if volume is None:
-        assert np.isnan(frame["volume"].to_numpy()).all()
-    else:
-        assert frame["volume"].tolist() == [volume] * len(starts)
-    assert bars.unread == ()
-
-
-HOURS = [f"2024-01-01T0{hour}:00" for hour in range(3)]
 FUTURES_HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
     "taker_buy_volume,taker_buy_quote_volume,ignore\n"
@@ -355,166 +336,6 @@ def test_columns_that_nobody_named_in_another_order_are_refused(tmp_path: Path) 
     require_bars(tmp_path / "BTC.json", "BTC", "1D", DAYS)
 
 
-@pytest.mark.parametrize(
-    "stamps",
-    [
-        [f"{ms}.0" for ms in DAY_MS],
-        [f"{ms // 1000}.0" for ms in DAY_MS],
-        [f"{ms // 1000}.000000" for ms in DAY_MS],
-        [f"{ms:.7E}" for ms in DAY_MS],
-        [f"{ms:.5E}" for ms in DAY_MS],
-        [f"{day} 00:00:00 UTC" for day in DAYS],
-        [f"{day} 00:00:00.000000 UTC" for day in DAYS],
-        [f"{day}T00:00:00 GMT" for day in DAYS],
-        [f"{day} 00:00:00 +0000 UTC" for day in DAYS],
-        [f"{day} 00:00:00+00" for day in DAYS],
-        [f"{day} 09:00:00 +0900" for day in DAYS],
-        [day.replace("-", "/") for day in DAYS],
-        [day.replace("-", ".") for day in DAYS],
-        ['"Jan 01, 2024"', '"Jan 02, 2024"', '"Jan 03, 2024"'],
-        ["01-Jan-2024", "02-Jan-2024", "03-Jan-2024"],
-        ["01.01.2024", "02.01.2024", "03.01.2024"],
-    ],
-)
-def test_days_as_they_are_written(tmp_path: Path, stamps: list[str]) -> None:
-    text = "\n".join(["ts,open,high,low,close,volume", *(f"{at},{ROW}" for at in stamps)]) + "\n"
-    require_bars(write(tmp_path / "BTC.csv", text), "BTC", "1D", DAYS)
-
-
-def test_a_rounded_epoch_of_hours_is_refused(tmp_path: Path) -> None:
-    rows = [f"{HOUR_MS[0] + hour * 3_600_000:.5E},{ROW}" for hour in range(12)]
-    file = write(tmp_path / "BTC.csv", "\n".join(["ts,open,high,low,close,volume", *rows]) + "\n")
-    with pytest.raises(BarsError, match=r"1\.70408E\+12 in line \d was rounded"):
-        FileBars(file).read()
-
-
-def test_a_date_and_a_time_in_two_columns(tmp_path: Path) -> None:
-    rows = [f"2024.01.01\t{hour[-5:]}:00\t{ROW.replace(',', chr(9))}" for hour in HOURS]
-    header = "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>"
-    file = write(tmp_path / "BTCUSD.csv", "\n".join([header, *rows]) + "\n")
-    with pytest.raises(BarsError, match=r"line 3, which may be .*01:00:00Z or local time"):
-        FileBars(file).read()
-    write(tmp_path / "bars.toml", 'tz = "UTC"\n')
-    require_bars(file, "BTCUSD", "1H", HOURS)
-
-
-def test_a_decimal_comma_is_declared_and_never_guessed(tmp_path: Path) -> None:
-    rows = [f"{day};10,0;12,0;9,0;11,0;1.100,5" for day in DAYS]
-    header = "Datum;Eröffnung;Hoch;Tief;Schluss;Volumen"
-    file = write(tmp_path / "BTC.csv", "\n".join([header, *rows]) + "\n")
-    with pytest.raises(BarsError, match=r"no column for .*Datum.*bars\.toml beside the file"):
-        FileBars(file).read()
-    columns = (
-        '[columns]\nts = "Datum"\nopen = "Eröffnung"\nhigh = "Hoch"\nlow = "Tief"\n'
-        'close = "Schluss"\nvolume = "Volumen"\n'
-    )
-    write(tmp_path / "bars.toml", columns)
-    with pytest.raises(
-        BarsError, match=r"line 2: column 'Eröffnung': .*'10,0', which may be 10\.0 .* or 100 "
-    ):
-        FileBars(file).read()
-    write(tmp_path / "bars.toml", 'decimal = ","\n' + columns)
-    require_bars(file, "BTC", "1D", DAYS, 1100.5)
-
-
-def test_a_day_and_a_month_that_may_change_places(tmp_path: Path) -> None:
-    def file(stamps: list[str]) -> Path:
-        rows = [f"{at},{ROW}" for at in stamps]
-        head = "Date,Open,High,Low,Close,Volume"
-        return write(tmp_path / "BTC.csv", "\n".join([head, *rows]) + "\n")
-
-    with pytest.raises(BarsError, match=r"02/01/2024 in line 3 may be 2024-02-01 or 2024-01-02"):
-        FileBars(file(["01/01/2024", "02/01/2024", "03/01/2024"])).read()
-    write(tmp_path / "bars.toml", 'stamp_format = "%d/%m/%Y"\n')
-    require_bars(tmp_path / "BTC.csv", "BTC", "1D", DAYS)
-    (tmp_path / "bars.toml").unlink()
-    # The thirteenth is no month.
-    bars = FileBars(file([f"{day}/01/2024" for day in range(1, 14)])).read()
-    assert len(bars.panels["1D"]) == 13
-
-
-@pytest.mark.parametrize(
-    ("tz", "stamp", "first"),
-    [("America/New_York", "open", "05"), ("UTC", "close", "23"), ("Europe/Berlin", "open", "23")],
-)
-def test_the_zone_and_the_end_that_a_stamp_stands_for_are_stated(
-    tmp_path: Path, tz: str, stamp: str, first: str
-) -> None:
-    rows = [f"2024-01-01 0{hour}:00:00,{ROW}" for hour in range(3)]
-    write(tmp_path / "BTC.csv", "\n".join(["time,open,high,low,close,volume", *rows]) + "\n")
-    write(tmp_path / "bars.toml", f'tz = "{tz}"\nstamp = "{stamp}"\n')
-    panel = FileBars(tmp_path).read().panels["1H"]
-    day = "2024-01-01" if first == "05" else "2023-12-31"
-    assert int(panel.ts[0]) == close_stamp(f"{day}T{first}:00", "1H")
-    query = FileBars(f"{tmp_path / 'BTC.csv'}?tz=UTC&stamp=open").read().panels["1H"]
-    assert query.ts.tolist() == [close_stamp(hour, "1H") for hour in HOURS]
-
-
-def test_columns_without_a_header_are_listed(tmp_path: Path) -> None:
-    rows = [f"AAA,{day.replace('-', '')} 000000,11,{OPEN},{LOW},{HIGH},{VOLUME}" for day in DAYS]
-    file = write(tmp_path / "x.csv", "\n".join(rows) + "\n")
-    with pytest.raises(BarsError, match=r"the stamp AAA in line 1 cannot be read"):
-        FileBars(file).read()
-    listed = '["symbol", "ts", "close", "open", "low", "high", "volume"]'
-    write(tmp_path / "bars.toml", f"columns = {listed}\n")
-    require_bars(file, "AAA", "1D", DAYS)
-
-
-def test_settings_of_one_file_go_before_those_of_all(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        rows = [f"{day} 00:00,{ROW}" for day in DAYS]
-        text = "\n".join(["time,open,high,low,close,volume", *rows]) + "\n"
-        write(tmp_path / f"{name}.csv", text)
-    write(tmp_path / "bars.toml", 'symbol = "AAA"\n[files."b*"]\nsymbol = "BBB"\n')
-    assert FileBars(tmp_path).symbols() == ("AAA", "BBB")
-
-
-@pytest.mark.parametrize(
-    ("toml", "message"),
-    [
-        ("zone = 'UTC'", r"bars\.toml: unknown setting 'zone'"),
-        ("tz = 'Berlin'", r"no time zone 'Berlin'"),
-        ("timeframe = '7m'", r"unknown timeframe '7m'"),
-        ("timeframe = '1M_CAL'", r"follow the calendar"),
-        ("stamp = 'begin'", r"it is 'open' or 'close'"),
-        ("decimal = ';'", r"it is '\.' or ','"),
-        ("columns = { price = 'x' }", r"unknown column 'price'"),
-        ("columns = { close = 'Last' }", r"no column 'Last', which bars\.toml gives for close"),
-        ("columns = 3", r"columns is a table"),
-        ("tz = ", r"cannot be read as TOML"),
-        ("symbol = 3", r"symbol is a text"),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(tmp_path: Path, toml: str, message: str) -> None:
-    text = "\n".join(["ts,open,high,low,close,volume", *(f"{day},{ROW}" for day in DAYS)]) + "\n"
-    write(tmp_path / "BTC.csv", text)
-    write(tmp_path / "bars.toml", toml + "\n")
-    with pytest.raises(BarsError, match=message):
-        FileBars(tmp_path / "BTC.csv").read()
-
-
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
-def test_text_of_any_arrow_type(tmp_path: Path, kind: pa.DataType) -> None:
-    table = pa.table(
-        {
-            "symbol": pa.array(["AAA"] * 3).cast(kind),
-            "ts": pa.array([f"{day}T00:00:00Z" for day in DAYS]).cast(kind),
-            **{
-                name: pa.array([str(value)] * 3).cast(kind)
-                for name, value in zip(
-                    ("open", "high", "low", "close", "volume"),
-                    (OPEN, HIGH, LOW, CLOSE, VOLUME),
-                    strict=True,
-                )
-            },
-        }
-    )
-    pq.write_table(table, tmp_path / "x.parquet")
-    require_bars(tmp_path / "x.parquet", "AAA", "1D", DAYS)
-    feather.write_feather(table, str(tmp_path / "x.feather"))
-    require_bars(tmp_path / "x.feather", "AAA", "1D", DAYS)
-
-
 def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
     frame = freqtrade_frame("D")
     arrays = {name: pa.array(frame[name]) for name in frame.columns}
@@ -534,41 +355,7 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
                 FileBars(file).read()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-def test_encodings(tmp_path: Path, encoding: str) -> None:
-    text = "\n".join(["Time (Zürich),open,high,low,close,volume", *(f"{d},{ROW}" for d in DAYS)])
-    write(tmp_path / "BTC.csv", (text + "\n").encode(encoding))
-    write(tmp_path / "bars.toml", '[columns]\nts = "Time (Zürich)"\n')
-    require_bars(tmp_path / "BTC.csv", "BTC", "1D", DAYS)
-
-
-def test_a_volume_of_two_coins_of_which_neither_is_the_symbols_is_refused(tmp_path: Path) -> None:
-    rows = [f"{day},{ROW},5" for day in DAYS]
-    head = "Date,Open,High,Low,Close,Volume AAA,Volume BBB"
-    file = write(tmp_path / "x.csv", "\n".join([head, *rows]) + "\n")
-    with pytest.raises(BarsError, match=r"may be 'Volume AAA' or 'Volume BBB'; say which"):
-        FileBars(file).read()
-
-
 def test_every_layout_is_in_the_documentation() -> None:
     docs = Path(__file__).parents[3] / "docs" / "bars.md"
     assert layouts_table() in docs.read_text()
     assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
-
-
-def test_local_days_are_refused_until_their_zone_is_stated(tmp_path: Path) -> None:
-    stamps = pd.date_range("2024-01-01", periods=120, freq="D", tz="America/New_York")
-    frame = pd.DataFrame({"Date": stamps.astype(str), "Open": OPEN, "High": HIGH, "Low": LOW})
-    frame = frame.assign(Close=CLOSE, Volume=VOLUME)
-    frame.to_csv(tmp_path / "AAPL.csv", index=False)
-    with pytest.raises(BarsError, match=r"AAPL"):
-        FileBars(tmp_path / "AAPL.csv").read()
-    write(tmp_path / "bars.toml", 'tz = "America/New_York"\ntimeframe = "1D"\n')
-    panel = FileBars(tmp_path / "AAPL.csv").read().panels["1D"]
-    assert np.diff(panel.ts).tolist() == [86_400_000_000] * 119
-    assert panel.ts[0] == close_stamp("2024-01-01")
-
-
-def test_what_a_spreadsheet_leaves_at_the_end_of_rows_does_no_harm(tmp_path: Path) -> None:
-    out = io.StringIO("ts,open,high,low,close,volume\n" + "".join(f"{d},{ROW},\n" for d in DAYS))
-    require_bars(write(tmp_path / "BTC.csv", out.getvalue()), "BTC", "1D", DAYS)
