@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,6 @@ class FileBars:
         self.as_of = as_of
         self.asset_class = asset_class
         self._decoded: dict[Part, tuple[tuple[object, ...], list[RawBars] | BarsError]] = {}
-        self._told: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -203,7 +203,7 @@ class FileBars:
         reading = self.understood()
         keys, collided = _keys(reading)
         unread = (*reading.unread, *collided)
-        self._tell(unread)
+        _tell(unread)
         for file in reading.files:
             for symbol, name, told in zip(
                 file.raw.symbols, file.raw.names, file.judged, strict=True
@@ -235,14 +235,18 @@ class FileBars:
         told = told_apart(panels, issues, infos, wanted, newest, str(self.path))
         return replace(told, unread=unread)
 
-    def _tell(self, unread: Sequence[str]) -> None:
-        """Warn once of each thing that is left out."""
-        new = [sentence for sentence in unread if sentence not in self._told]
-        self._told.update(new)
-        for sentence in new[:_MOST_TOLD]:
-            _log.warning("left out: %s", sentence)
-        if len(new) > _MOST_TOLD:
-            _log.warning("left out: %d more files or assets", len(new) - _MOST_TOLD)
+
+def _tell(unread: Sequence[str]) -> None:
+    for sentence in unread[:_MOST_TOLD]:
+        _warn(sentence)
+    if len(unread) > _MOST_TOLD:
+        _warn(f"{len(unread) - _MOST_TOLD} more files or assets")
+
+
+@lru_cache(maxsize=10_000)
+def _warn(sentence: str) -> None:
+    """Warn of what is left out; once, however often a process reads it."""
+    _log.warning("left out: %s", sentence)
 
 
 def _require_one_venue(raws: Sequence[RawBars], path: Path) -> None:
@@ -313,7 +317,9 @@ def _step_rules(reading: PathReading, keys: Mapping[str, str]) -> dict[str, Step
     """
     rules: dict[str, StepRule] = {}
     for file in reading.files:
-        for symbol in file.raw.symbols if file.steps else ():
+        if file.steps is None:
+            continue
+        for symbol in file.raw.symbols:
             if symbol in keys and rules.setdefault(keys[symbol], file.steps) is not file.steps:
                 raise BarsError(
                     f"{file.raw.where}: {symbol}: steps = {str(file.steps)!r} here and "
