@@ -1,6 +1,6 @@
 """The code location: what the modules of `defs` declare, with its resources.
 
-An asset, a check, a job, a schedule or a sensor is found by being there.
+Every asset, check, job, schedule and sensor in those modules is loaded; none is registered by hand.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ with beta_used_knowingly():
 
 
 def build_definitions(**resource_overrides: Any) -> dg.Definitions:
-    """All definitions, with other resources in the place of the default ones where named.
+    """All definitions, with the given resources instead of the default ones.
 
-    Where the settings name a table of features of the user's own, that takes the place of bars
-    and of the features that are built of them.
+    If the settings name an external feature table, it replaces bars and the features built from
+    them.
 
     Args:
         resource_overrides: any of `store`, `source`, `simulation`, `walk`.

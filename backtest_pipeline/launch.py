@@ -85,7 +85,7 @@ def refresh(
         progress: told how far each stage is.
 
     Raises:
-        UnknownName: for an asset or timeframe that there is not.
+        UnknownName: for an unknown asset or timeframe.
         InvalidInput: for a timeframe that this project is not partitioned by, or where neither
             the caller nor the source names an asset.
     """
@@ -122,7 +122,7 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
     reached stops all the same.
 
     Raises:
-        JobNotFound: for an id that there is not.
+        JobNotFound: for an unknown job id.
         JobConflict: for a job that has ended.
     """
     with database.begin() as connection:

@@ -45,7 +45,7 @@ def open_store_for(
         signal: `--signal`, the shorthand for a strategy or a preset.
 
     Raises:
-        InvalidInput: for a spec that makes no sense; without `signal`, before the store is opened.
+        InvalidInput: for an invalid spec; without `signal`, before the store is opened.
     """
     spec = None if signal else options.spec()
     with open_store() as workspace:

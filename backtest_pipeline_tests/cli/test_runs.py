@@ -48,7 +48,7 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     assert "Code and environment: differences" in compared.out  # two strategies
     as_json = cli.json("runs", "compare", one, other)
     assert as_json["runs"] == [runs[0], other]
-    assert "two or more runs" in cli("runs", "compare", one, one).message
+    assert "two or more different runs" in cli("runs", "compare", one, one).message
 
     for form, n in (("csv", 5), ("parquet", 5), ("bundle", 1)):
         answer = cli("runs", "export", one, "--to", tmp_path / form, "--format", form)

@@ -175,7 +175,7 @@ def request_cancel(connection: Connection, job_id: UUID, user: str) -> Job:
     )
     job = read_job(connection, job_id)
     if not changed.rowcount:
-        raise JobConflict(f"job {job_id} is already {job.status} and cannot be cancelled")
+        raise JobConflict(f"job {job_id} cannot be cancelled: it is already {job.status}")
     return job
 
 

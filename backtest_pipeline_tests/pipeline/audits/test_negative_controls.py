@@ -70,6 +70,6 @@ def test_bad_questions_are_refused(workspace: Workspace) -> None:
         run_negative_controls(workspace, Controls(10, 500, gates="none"))
     with pytest.raises(InvalidInput, match="draws must be"):
         Controls(searches=0)
-    with pytest.raises(InvalidInput, match="two bars"):
+    with pytest.raises(InvalidInput, match="n_bars must be at least 2"):
         Controls(n_bars=1)
     assert newest_controls(workspace) == []

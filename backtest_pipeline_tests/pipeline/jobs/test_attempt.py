@@ -123,7 +123,7 @@ def test_a_cancelled_job_stops_between_units_and_keeps_what_is_stored(
     assert done is not None
     assert (done.status, done.cancel_requested_by) == ("cancelled", "boss")
     assert done.units_stored == 1
-    with pytest.raises(JobConflict, match="is cancelled"):
+    with pytest.raises(JobConflict, match="it is already cancelled"):
         request_cancel_of(workspace, job)
 
 

@@ -212,7 +212,7 @@ def test_damaged_and_missing_files_are_named(workspace: Workspace) -> None:
     (root / row["artifact_uri"] / "equity.parquet").write_bytes(before)
 
     more = {"A|1D": {**snapshots["A|1D"], "n_rows": 251}}
-    with pytest.raises(ArtifactCorrupt, match=r"250 rows of A\|1D, and 251 were stored"):
+    with pytest.raises(ArtifactCorrupt, match=r"250 rows of A\|1D found, but 251 were stored"):
         recorded_rows(reader.artifacts, "1D", "A", more, ["close"])
     damaged(file)
     (found,) = replay_runs(reader, [run_id])
@@ -282,9 +282,9 @@ def test_results_without_provenance_are_refused_by_every_reader(workspace: Works
     roll_up(workspace, "1D", RollupConfig())
     run_id = run_ids(workspace)[0]
     lacking = {
-        "no snapshot_id:": "snapshot_id = ''",
-        "no snapshot_id and no dataset_version_ids:": "dataset_version_ids = '{}'",
-        "no dataset_version_ids:": "dataset_version_ids = 'null', snapshot_id = 'known'",
+        "no snapshot_id, so": "snapshot_id = ''",
+        "no snapshot_id and no dataset_version_ids, so": "dataset_version_ids = '{}'",
+        "no dataset_version_ids, so": "dataset_version_ids = 'null', snapshot_id = 'known'",
     }
     for change in lacking.values():
         with pytest.raises(StoreError, match="backtest_runs_provenance"):

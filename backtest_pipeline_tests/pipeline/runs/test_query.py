@@ -194,7 +194,7 @@ def test_runs_are_compared_by_what_differs(stored: Workspace, one: UUID) -> None
 
 def test_a_comparison_takes_two_runs(stored: Workspace, one: UUID) -> None:
     for ids in ([], [one], [one, one]):
-        with pytest.raises(InvalidInput, match="two or more runs"):
+        with pytest.raises(InvalidInput, match="two or more different runs"):
             compare_runs(stored, ids)
 
 

@@ -63,7 +63,7 @@ def test_runs_are_deleted_by_name_unless_they_have_to_stay(shared: Workspace) ->
     fill(shared, 6, per_folder=3)
     pin(shared, [run_id(0)], "ann")
     add_job(shared, "running", None, run_id(1))
-    with pytest.raises(InvalidInput, match=rf"{run_id(0)}nothing was deleted.* is pinned"):
+    with pytest.raises(InvalidInput, match=rf"nothing was deleted.*{run_id(0)} is pinned"):
         delete_runs(shared, [run_id(0), run_id(2)])
     with pytest.raises(InvalidInput, match="is a result of job"):
         delete_runs(shared, [run_id(1)])

@@ -145,7 +145,7 @@ TRIALS: dict[str, Any] = {"trials_variance": 0.01, "n_trials": 10}
         (
             probabilistic_sharpe_ratio,
             GOOD | {"sharpe": np.zeros(3), "skew": np.zeros(2)},
-            r"shapes: sharpe \(3,\).* skew \(2,\)",
+            r"cannot be broadcast together: sharpe \(3,\).* skew \(2,\)",
         ),
         (deflated_sharpe_ratio, GOOD | TRIALS | {"trials_variance": -1e-9}, "trials_variance is"),
         (deflated_sharpe_ratio, GOOD | TRIALS | {"n_trials": 0}, "n_trials is 0"),

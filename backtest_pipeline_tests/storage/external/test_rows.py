@@ -66,7 +66,7 @@ def test_a_key_that_is_there_twice_is_named(theirs: Theirs) -> None:
         " WHERE id = 2 AND tf = '1D' ORDER BY ts LIMIT 3"
     )
     table = theirs.open()
-    with pytest.raises(BarsError, match=r"B\|1D \(id 2\) at 2016-01-01 23:59:59.999.*3 such rows"):
+    with pytest.raises(BarsError, match=r"B\|1D \(id 2\) at 2016-01-01 23:59:59.999.*3 duplicate"):
         read_panel(table, DAILY, ("A", "B"), (1, 2), READ_COLUMNS)
     table.close()
 
@@ -205,5 +205,5 @@ def test_two_coins_of_one_ticker_are_two_assets() -> None:
 
 
 def test_an_id_that_the_store_gave_itself_is_not_taken_for_theirs() -> None:
-    with pytest.raises(TableDrift, match="id 100001, which is S-ALPHA of sample"):
+    with pytest.raises(TableDrift, match="id 100001, which is S-ALPHA from sample"):
         names_of([100_001], [KnownAsset(100_001, "S-ALPHA", "sample")], {})

@@ -64,7 +64,7 @@ def test_a_key_that_cannot_be_is_refused(database: Database) -> None:
             create_key(connection, "oidc:me", "viewer", 60)
         with pytest.raises(InvalidInput, match="rate"):
             create_key(connection, "desk", "viewer", 0)
-        with pytest.raises(InvalidInput, match="expires"):
+        with pytest.raises(InvalidInput, match="expiry must be above 0"):
             create_key(connection, "desk", "viewer", 60, expires_days=-1)
         with pytest.raises(UnknownName, match="unknown key 'abc'"):
             revoke_key(connection, "abc")

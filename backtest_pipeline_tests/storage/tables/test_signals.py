@@ -148,7 +148,7 @@ def test_an_event_without_a_feature_row_fails_and_stores_nothing(
     write(database, panel, events_at(panel, database, [3]))
     events = events_at(panel, database, [4, 5])
     events.ts[1] += 1_000
-    with pytest.raises(StoreError, match=r"1 of 2 signals have no row.*2020-01-06"):
+    with pytest.raises(StoreError, match=r"1 of 2 signals have no feature row.*2020-01-06"):
         write(database, panel, events)
     stored = read_signals(database, panel.timeframe, ["BTC"]).to_pylist()
     assert [event["ts"].day for event in stored] == [4]
@@ -157,7 +157,7 @@ def test_an_event_without_a_feature_row_fails_and_stores_nothing(
 def test_an_event_of_a_pair_that_was_not_computed_is_refused(
     database: Database, panel: Panel
 ) -> None:
-    with pytest.raises(InvalidInput, match="without a SignalState"):
+    with pytest.raises(InvalidInput, match="have no SignalState"):
         write(
             database,
             panel,
