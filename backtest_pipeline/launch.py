@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import dagster as dg
@@ -17,19 +18,23 @@ from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
+    delete_partitions,
     rectangles,
     register_partitions,
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.tables.dimensions import known_symbols
 from backtest_pipeline.storage.tables.jobs import Job, request_cancel
 
 _log = logging.getLogger(__name__)
@@ -51,6 +56,7 @@ class RefreshResult:
         failures: messages of the steps that failed; empty where all went well.
         without_bars: partitions that the source has no complete bars of, and why; where there
             are very many, the first of them.
+        left_out: a sentence on each part of the source that was not read or cannot be used.
     """
 
     assets: tuple[str, ...]
@@ -58,6 +64,7 @@ class RefreshResult:
     run_ids: tuple[str, ...]
     failures: tuple[str, ...]
     without_bars: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
 
 def refresh(
@@ -84,8 +91,11 @@ def refresh(
     """
     settings = load_settings()
     source = SourceResource(path=settings.bars_of(bars))
-    known = offered_assets(settings, source, assets or ())
+    offered = offered_assets(settings, source, assets or ())
+    known = offered.symbols
     wanted = known if assets is None else tuple(assets)
+    if not wanted and offered.left_out:
+        raise InvalidInput(f"no asset of the source can be used: {offered.left_out[0]}")
     if not wanted:
         raise InvalidInput("the source has no asset yet; name some with --assets BTCUSDT,ETHUSDT")
     require_known(wanted, known)
@@ -98,7 +108,9 @@ def refresh(
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            return _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
+            result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
+            left_out = dict.fromkeys((*offered.left_out, *result.left_out))
+            return replace(result, left_out=tuple(left_out))
     finally:
         database.close()
 
@@ -123,10 +135,34 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
     return job
 
 
+def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:
+    """Delete the Dagster partitions of those of the assets that the store does not know.
+
+    Otherwise every nightly refresh would fail on assets that no source has. Returns the symbols of
+    the deleted partitions.
+    """
+    settings = load_settings()
+    database = open_database(settings)
+    try:
+        with database.begin() as connection:
+            gone = set(symbols) - set(known_symbols(connection))
+        with open_instance(settings, database) as instance:
+            return tuple(delete_partitions(instance, gone))
+    finally:
+        database.close()
+
+
+class OfferedAssets(NamedTuple):
+    """The assets that there are to refresh, and a sentence on each part that cannot be used."""
+
+    symbols: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
 def offered_assets(
     settings: Settings, source: SourceResource, named: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """The assets that there are to refresh: of the source, or of the user's own table of features.
+) -> OfferedAssets:
+    """The assets to refresh: of the source, or of the user's own table of features.
 
     `named` are those of an exchange that are wanted by name.
 
@@ -134,9 +170,10 @@ def offered_assets(
         BacktestError: where the source, or the table, cannot be read.
     """
     if settings.external is None:
-        return source.source(named).symbols()
+        return OfferedAssets(*usable_symbols(source.source(named).symbols()))
     with open_workspace(settings) as workspace:
-        return ExternalReader(workspace).symbols()
+        reader = ExternalReader(workspace)
+        return OfferedAssets(reader.symbols(), reader.left_out)
 
 
 def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
@@ -198,25 +235,33 @@ def _execute(
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
         _without_bars(runs[: len(ranges)], stages[0]),
+        tuple(str(row[LEFT_OUT]) for row in _rows_told(runs[: len(ranges)], stages[0], LEFT_OUT)),
     )
 
 
 def _without_bars(runs: Iterable[dg.ExecuteInProcessResult], stage: str) -> dict[str, str]:
     """Why partitions have no bars, from what the first stage told Dagster."""
-    found: dict[str, str] = {}
+    rows = _rows_told(runs, stage, "without_result")
+    return {str(row["partition"]): str(row["why"]) for row in rows}
+
+
+def _rows_told(
+    runs: Iterable[dg.ExecuteInProcessResult], stage: str, name: str
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table that a stage told Dagster, also where it failed."""
     for run in runs:
         for event in run.events_for_node(stage):
             if event.is_step_materialization:
-                told = event.materialization.metadata
+                metadata = event.materialization.metadata
             elif event.is_asset_observation:
-                told = event.asset_observation_data.asset_observation.metadata
+                metadata = event.asset_observation_data.asset_observation.metadata
+            elif event.is_step_failure and event.step_failure_data.user_failure_data:
+                metadata = event.step_failure_data.user_failure_data.metadata
             else:
                 continue
-            table = told.get("without_result")
+            table = metadata.get(name)
             if isinstance(table, dg.TableMetadataValue):
-                rows = [record.data for record in table.records]
-                found |= {str(row["partition"]): str(row["why"]) for row in rows}
-    return found
+                yield from (record.data for record in table.records)
 
 
 def _failures(run: dg.ExecuteInProcessResult) -> list[str]:

@@ -61,9 +61,9 @@ _ROWS = (
     """
     INSERT INTO backtest_trades (run_id, trade_no, entry_ts, exit_ts, entry_price, exit_price,
         direction, size, fees, slippage_cost, pnl, pnl_pct, mae, mfe, bars_held, exit_reason,
-        is_open, entry_after_gap, funding)
+        is_open, entry_after_gap, exit_after_gap, held_across_gap, funding)
     SELECT run_id, 1, first_ts, last_ts, 1, 2, 'long', 1, 0, 0, 1, 1, 0, 1, 10, 'signal', FALSE,
-        FALSE, 0
+        FALSE, FALSE, FALSE, 0
     FROM backtest_runs WHERE id >= 500000
     """,
     """

@@ -1,4 +1,4 @@
-"""`backtest-pipeline bars`: the local cache of exchange bars."""
+"""`backtest-pipeline bars`: what files of bars hold, and the local cache of exchange bars."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from backtest_pipeline.cli.console import (
     say,
 )
 from backtest_pipeline.cli.options import AsJson, End, Start
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.pipeline.spec_options import day_of
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.sources.keep import Kept
     from backtest_pipeline.sources.spans import Span
 
-app = typer.Typer(name="bars", help="Local cache of exchange bars: pull, import, list, verify.")
+app = typer.Typer(name="bars", help="Files of bars, and the local cache of exchange bars.")
 
 Interval = Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h, 4h, 12h or 1d.")]
 
@@ -43,12 +44,19 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch bars from Binance into the cache; an interrupted pull resumes when run again."""
-    _pull(symbols, interval, start=start, end=end, again=again, as_json=as_json)
+    _pull(
+        [key_of(symbol) for symbol in symbols],
+        interval,
+        start=start,
+        end=end,
+        again=again,
+        as_json=as_json,
+    )
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="File or folder of bars, Parquet or CSV.")],
+    file: Annotated[Path, typer.Argument(help="File or folder of bars; docs/bars.md.")],
     exchange: Annotated[str, typer.Option(help="Exchange that the bars are from.")] = "binance",
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +79,19 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check the hash of every cached file; damaged files are set aside and fetched when needed."""
-    _verify(symbols or (), source=source, as_json=as_json)
+    _verify([key_of(symbol) for symbol in symbols or ()], source=source, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="File, archive or folder of bars.")],
+    write: Annotated[
+        bool, typer.Option(help="Write what was understood to bars.toml beside the files.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is understood of files of bars and what is not, and write bars.toml."""
+    _inspect(path, write=write, as_json=as_json)
 
 
 @contextmanager
@@ -165,6 +185,55 @@ def _import(file: Path, exchange: str, *, as_json: bool) -> None:
     if not as_json:
         for kept in imported:
             _remark(kept)
+
+
+def _inspect(path: str, *, write: bool, as_json: bool) -> None:
+    with progress_shown() as progress:
+        from backtest_pipeline.sources.files import FileBars
+        from backtest_pipeline.sources.files.inspection import inspect_bars
+
+        progress("reading", 0, 1)
+        found = inspect_bars(FileBars(path))
+        progress("reading", 1, 1)
+    written = _written(found.settings, found.settings_path) if write else None
+    if as_json:
+        print_json(
+            {
+                "assets": list(found.assets),
+                "not_understood": list(found.unread),
+                "settings": found.settings,
+                "settings_path": str(found.settings_path),
+                "written": written == "written",
+            }
+        )
+    else:
+        shown = ("file", "layout", "symbol", "key", "timeframe", "stamp", "bars", "from", "until")
+        if found.assets:
+            rows = [{name: row[name] for name in shown} for row in found.assets]
+            console.print(rows_table("Understood", rows))
+        for row in found.assets:
+            columns = ", ".join(f"{ours} = {theirs!r}" for ours, theirs in row["columns"].items())
+            say(f"{row['file']} {row['symbol']}: {columns}; timeframe {row['told']}")
+        for sentence in found.unread:
+            say(f"not understood: {sentence}")
+        if written:
+            say(f"{found.settings_path}: {written}")
+        else:
+            console.print(found.settings, markup=False, highlight=False)
+    if not found.assets:
+        fail(f"nothing of {path} is understood; say in {found.settings_path} what is missing")
+
+
+def _written(settings: str, path: Path) -> str:
+    """What became of a settings file; one that is there is the user's and stays."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(settings)
+    except FileExistsError:
+        return "is there already and stays as it is"
+    except OSError as reason:
+        return f"cannot be written ({reason}); --no-write prints it"
+    return "written"
 
 
 def _remark(kept: Kept) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson
+from backtest_pipeline.cli.options import AsJson, Asset
 from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -37,7 +37,7 @@ def list_(
         str | None, typer.Option(help="run, walkforward, portfolio, optimize or refresh.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
-    asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
+    asset: Asset = None,
     tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
     status: Annotated[
         str | None, typer.Option(help="pending, running, completed, failed or cancelled.")

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Bars, SampledAssets, Timeframes, split
+from backtest_pipeline.cli.options import (
+    AsJson,
+    Bars,
+    SampledAssets,
+    Timeframes,
+    split,
+    split_symbols,
+)
 from backtest_pipeline.cli.store import open_store
 
 _SHOWN = 20
@@ -26,7 +33,7 @@ def look_ahead(
     as_json: AsJson = False,
 ) -> None:
     """Test whether any feature or signal uses later bars (look-ahead)."""
-    symbols = split(assets)
+    symbols = split_symbols(assets)
     with open_store() as workspace:
         from backtest_pipeline.pipeline.audits.look_ahead import leak_rows, probe_look_ahead, record
         from backtest_pipeline.sources.choose import choose_source

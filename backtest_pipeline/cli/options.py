@@ -12,11 +12,20 @@ from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 import typer
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.pipeline.spec_options import Option, options_of, spec_from
 from backtest_pipeline.pipeline.specs import SpecModel
 
 S = TypeVar("S", bound=SpecModel)
 
+
+def _as_key(symbol: str | None) -> str | None:
+    return symbol and key_of(symbol)
+
+
+Asset = Annotated[
+    str | None, typer.Option(help="Symbol, for example BTC or BTC/USDT.", callback=_as_key)
+]
 Start = Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD.")]
 End = Annotated[str | None, typer.Option(help="End, exclusive: the UTC day after the last.")]
 Bars = Annotated[
@@ -142,6 +151,12 @@ def with_ranges(options: SpecOptions[S], arguments: Sequence[str]) -> SpecOption
             text = rest.pop(0)
         param.append(f"{option[2:]}={text}")
     return options.updated(param=param or None)
+
+
+def split_symbols(names: str) -> list[str] | None:
+    """Keys of symbols that are separated by commas; None where there are none."""
+    found = split(names)
+    return found and [key_of(symbol) for symbol in found]
 
 
 def split(names: str) -> list[str] | None:

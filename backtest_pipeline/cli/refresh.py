@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,18 +21,35 @@ from backtest_pipeline.cli.console import (
     say,
     say_where_the_cache_ends,
 )
-from backtest_pipeline.cli.options import AsJson, Assets, Bars, FullRebuild, Timeframes, split
+from backtest_pipeline.cli.options import (
+    AsJson,
+    Assets,
+    Bars,
+    FullRebuild,
+    Timeframes,
+    split,
+    split_symbols,
+)
 
 # Neighbours in the project's list, so that one range run covers them.
 DEMO_TIMEFRAMES = ("4H", "12H", "1D", "2D", "3D", "1W")
 _SHOWN = 8
+_MOST_NAMED = 20
 
 app = typer.Typer()
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    *,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the sample market and all that was made of it.")
+    ] = False,
+) -> None:
     """Run the whole pipeline on the synthetic sample market and show the results."""
+    if remove:
+        _remove_sample()
+        return
     console.print(
         "Refreshing 12 [bold]synthetic[/] assets: bars -> features -> signals -> backtests -> "
         "portfolios"
@@ -46,6 +63,23 @@ def demo() -> None:
     )
 
 
+def _remove_sample() -> None:
+    from backtest_pipeline.launch import forget_partitions
+    from backtest_pipeline.pipeline.runs.retention import remove_source
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.sources.sample import SampleMarket
+
+    with open_workspace() as workspace:
+        symbols, runs = remove_source(workspace, SampleMarket.name)
+    gone = forget_partitions({*symbols, *SampleMarket().symbols()})
+    if gone:
+        say(f"deleted from Dagster: the partitions of {', '.join(gone)}")
+    if not symbols:
+        say("the store has no asset of the sample market")
+        return
+    say(f"removed {', '.join(symbols)}: {runs:,} runs, and all else that was made of them")
+
+
 @app.command()
 def refresh(
     *,
@@ -57,7 +91,7 @@ def refresh(
 ) -> None:
     """Refresh bars, features, signals, backtests and portfolios, as one Dagster run."""
     _refresh(
-        split(assets),
+        split_symbols(assets),
         split(timeframes),
         str(bars or ""),
         full_rebuild=full_rebuild,
@@ -98,6 +132,10 @@ def _refresh(
         print_json(_as_json(result, stored))
     elif not result.failures:
         _show(stored, result.without_bars)
+        for sentence in result.left_out[:_MOST_NAMED]:
+            say(f"left out: {sentence}")
+        if len(result.left_out) > _MOST_NAMED:
+            say(f"left out: {len(result.left_out) - _MOST_NAMED:,} more parts; --json names them")
     if result.failures:
         fail("\n".join(result.failures))
     partitions = len(result.assets) * len(result.timeframes)
@@ -170,6 +208,7 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
             for row in stored.portfolios
         ],
         "without_bars": result.without_bars,
+        "left_out": list(result.left_out),
         "rows_by_reason": [
             {"reason": row["reason"], "rows": int(row["rows"]), "assets": int(row["assets"])}
             for row in stored.skipped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Assets, Timeframes, split
+from backtest_pipeline.cli.options import AsJson, Assets, Timeframes, split, split_symbols
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -23,7 +23,9 @@ def restatements(
         from backtest_pipeline.pipeline.audits import restatements as history
 
         report = history.watch_history(workspace)
-        rows = history.restatements(workspace, symbols=split(assets), timeframes=split(timeframes))
+        rows = history.restatements(
+            workspace, symbols=split_symbols(assets), timeframes=split(timeframes)
+        )
     if as_json:
         changed = [str(partition) for partition in report.silent]
         print_json(

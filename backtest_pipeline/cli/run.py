@@ -70,6 +70,7 @@ def _show(run: RunResult, folder: str) -> None:
     if run.rows_by_reason:
         counts = ", ".join(f"{reason} {rows:,}" for reason, rows in run.rows_by_reason.items())
         say(f"source rows skipped or flagged: {counts}")
+    say_trades_by_gap(run)
     if run.liquidated:
         say("liquidated: equity reached zero, and nothing is traded after that")
     if run.blocked_entries:
@@ -83,6 +84,18 @@ def _show(run: RunResult, folder: str) -> None:
     say(f"equity and monthly returns: {folder}")
     say("run, trades, metrics: tables backtest_runs, backtest_trades, backtest_metrics")
     _show_significance(run)
+
+
+def say_trades_by_gap(run: RunResult) -> None:
+    """Say how many trades lie around holes in the data, where any do."""
+    words = {
+        "entry_after_gap": "entered on the bar after a hole",
+        "exit_after_gap": "left on the bar after a hole",
+        "held_across_gap": "held across a hole",
+    }
+    counts = ", ".join(f"{n:,} {words[name]}" for name, n in run.trades_by_gap.items())
+    if counts:
+        say(f"trades around missing bars: {counts}")
 
 
 def _show_significance(run: RunResult) -> None:

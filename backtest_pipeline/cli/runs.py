@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson
+from backtest_pipeline.cli.options import AsJson, Asset
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -31,7 +31,7 @@ def list_(
     *,
     user: Annotated[str | None, typer.Option(help="Requested by this user.")] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
-    asset: Annotated[str | None, typer.Option(help="Symbol, for example BTC.")] = None,
+    asset: Asset = None,
     tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended on this UTC date or later.")

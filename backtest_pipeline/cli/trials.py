@@ -24,11 +24,13 @@ def trials(
     with open_store() as workspace:
         from backtest_pipeline.market.errors import UnknownName
         from backtest_pipeline.market.partitions import Partition
+        from backtest_pipeline.market.symbols import key_of
         from backtest_pipeline.market.timeframes import timeframe
         from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
         from backtest_pipeline.storage.run_tables.runs import current_runs
         from backtest_pipeline.storage.tables.dimensions import known_symbols
 
+        asset = key_of(asset)
         partition = Partition(asset, timeframe(tf).name)
         with workspace.database.begin() as connection:
             known = known_symbols(connection)

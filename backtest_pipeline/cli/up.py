@@ -85,13 +85,15 @@ def up(
 
         settings = load_settings()
         ensure_schema(settings)
-        assets = offered_assets(settings, SourceResource())
+        offered = offered_assets(settings, SourceResource())
         database = open_database(settings)
         with open_instance(settings, database) as instance:
-            register_partitions(instance, assets)
+            register_partitions(instance, offered.symbols)
         environment = {**os.environ, **dagster_environment(settings, database)}
         database.close()
         progress("store", 1, 1)
+    for sentence in offered.left_out:
+        say(f"left out: {sentence}")
     command = [
         *(sys.executable, "-m", "dagster", "dev"),
         *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),

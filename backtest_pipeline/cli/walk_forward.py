@@ -18,7 +18,7 @@ from backtest_pipeline.cli.options import (
     of_spec,
     with_ranges,
 )
-from backtest_pipeline.cli.run import table_row
+from backtest_pipeline.cli.run import say_trades_by_gap, table_row
 from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import WalkForwardSpec
 
@@ -125,6 +125,7 @@ def _show(result: WalkForwardResult) -> None:
     console.print(rows_table(f"Out of sample: run {result.run_id}", [table_row(result)]))
     for note in result.notes:
         say(note)
+    say_trades_by_gap(result)
     say(_verdict(result))
     say("folds: table walk_forward_folds; the out-of-sample run has split = walk_forward")
 

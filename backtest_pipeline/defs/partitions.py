@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.partitions import Partition, checked_symbol
+from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.storage.settings import load_settings
 
-# Append only: Dagster breaks where a partition with runs disappears (dagster#33910).
+# Only `delete_partitions` removes any: the page of automation conditions, which no asset here has,
+# breaks where a partition with runs disappears (dagster#33910).
 assets_partitions = dg.DynamicPartitionsDefinition(name="asset")
 timeframes_partitions = dg.StaticPartitionsDefinition(list(load_settings().timeframes))
 by_asset_and_timeframe = dg.MultiPartitionsDefinition(
@@ -44,12 +45,21 @@ def partitions_of(keys: Iterable[str]) -> list[Partition]:
 
 
 def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
-    """Add a partition for each symbol that has none yet; returns the symbols added."""
+    """Add a partition for each usable symbol that has none yet; returns the symbols added."""
     known = set(instance.get_dynamic_partitions("asset"))
-    new = [checked_symbol(symbol) for symbol in symbols if symbol not in known]
+    new = [symbol for symbol in usable_symbols(symbols)[0] if symbol not in known]
     if new:
         instance.add_dynamic_partitions("asset", new)
     return new
+
+
+def delete_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
+    """Delete the partitions of these symbols; returns those that there were."""
+    named = set(symbols)
+    gone = [symbol for symbol in instance.get_dynamic_partitions("asset") if symbol in named]
+    for symbol in gone:
+        instance.delete_dynamic_partition("asset", symbol)
+    return gone
 
 
 def rectangles(

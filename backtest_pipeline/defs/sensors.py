@@ -12,10 +12,13 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.pipeline.jobs.requests import reconcile
 from backtest_pipeline.storage.postgres.database import open_database
 from backtest_pipeline.storage.postgres.migrations import check
 from backtest_pipeline.storage.settings import load_settings
+
+_MOST_NAMED = 5
 
 
 @dg.sensor(
@@ -25,8 +28,13 @@ from backtest_pipeline.storage.settings import load_settings
     description="Adds a Dagster partition for each new symbol of the bar source.",
 )
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
-    new = register_partitions(context.instance, source.source().symbols())
-    return dg.SkipReason(f"added {', '.join(new)}" if new else "no new symbol in the bar source")
+    usable, left_out = usable_symbols(source.source().symbols())
+    new = register_partitions(context.instance, usable)
+    parts = [f"added {', '.join(new)}" if new else "no new symbol in the bar source"]
+    parts += [f"left out: {sentence}" for sentence in left_out[:_MOST_NAMED]]
+    if len(left_out) > _MOST_NAMED:
+        parts.append(f"and {len(left_out) - _MOST_NAMED} more like it")
+    return dg.SkipReason("; ".join(parts))
 
 
 @dg.asset_sensor(

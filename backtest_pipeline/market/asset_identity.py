@@ -1,8 +1,8 @@
 """Whether the bars of a ticker are those of one coin, and what kind of asset they show.
 
 A ticker is not an asset: exchanges reuse it for another coin, stop trading it, or quote it by the
-thousand. What stands under one ticker at price levels that no market connects are several series,
-and never joined; all else is told and left as it is.
+thousand. What stands under one ticker at price levels that no market connects (see
+`market.price_levels`) are several series, and never joined; all else is told and left as it is.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from enum import StrEnum
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.price_levels import (
+    FEWEST_BARS,
+    LASTING_STEP,
+    REMARKED_STEP,
+    in_words,
+    steps,
+)
 from backtest_pipeline.market.timeframes import DAY_US
 
-LARGEST_STEP = 100.0
-"""From one bar's close to the next one's open, either way; beyond it is no market.
-
-Of 735,000 bars of four real data sets the largest is x1.94, within a bar x4.56 (DOGE, 2021-01-28).
-After a hole no less is asked for: within 30 days true prices moved by x99.7 (TRX, December 2017)
-and by x106 (ANC, May 2022), so that a smaller step there would split true series.
-"""
-FEWEST_BARS = 30
-"""Bars on another level that make a coin; fewer are damage, as far as anybody can tell yet."""
-MOST_LEVELS = 100
-"""Levels that are told apart; what has more is noise."""
 LONG_HOLE_DAYS = 30
 """Of 213 real series none was away for longer than a day and a half and came back, but for one
 that was for 166 days (USDC on Binance, delisted and listed again)."""
@@ -41,7 +37,7 @@ STABLE_MOVE = 0.005
 """Median move of a pinned coin in a day at the most: of real ones 0.0001 to 0.0039, of other coins
 0.0116 and more (of gold, PAXG, 0.0038, but its price is not near 1)."""
 
-STRAY = -1
+_PRICES = ("open", "high", "low", "close")
 _MULTIPLE = re.compile(
     r"(?P<many>10{3,6})(?P<coin>[A-Za-z].*)"
     r"|(?P<name>[A-Za-z]+?)(?P<times>10{3,6})(?P<quote>USDT|USDC|USD|BUSD|PERP)"
@@ -66,11 +62,20 @@ class Trait(StrEnum):
     TICKER_REUSED = (
         "ticker_reused",
         (
-            f"the price changes {LARGEST_STEP:g}-fold or more between two bars and stays: another "
-            "coin or unit, whose bars are the asset SYMBOL.2 (SYMBOL.3 and so on)"
+            f"the price changes {LASTING_STEP:g}-fold or more between two bars and stays: a split "
+            "that the source did not apply, another unit or another coin, whose bars are the asset "
+            "SYMBOL.2 (SYMBOL.3 and so on)"
         ),
     )
-    LATER_COIN = "later_coin", "the bars stood under the ticker of an earlier coin"
+    LATER_COIN = (
+        "later_coin",
+        "the bars stood under a ticker of other prices before: another coin, unit, or a split",
+    )
+    PRICE_STEP = (
+        "price_step",
+        f"the price changes {REMARKED_STEP:g}-fold or more between two bars of the series",
+    )
+    IDENTICAL = "identical", "the prices are, bit for bit, those of another asset of the source"
     LONG_HOLE = "long_hole", f"no bars for {LONG_HOLE_DAYS} days or more, and the price goes on"
     ENDED = (
         "ended",
@@ -118,67 +123,6 @@ class Remark:
     related: str | None = None
 
 
-def jumps(panel: Panel) -> np.ndarray:
-    """Logarithm of each bar's open over the close before it where that is a jump, else 0."""
-    return np.where(_beyond(step := _step(panel, "open", "close")), step, 0.0)
-
-
-def coins(panel: Panel) -> np.ndarray:
-    """For each row to which coin of its ticker it belongs: 0, 1, ..., or STRAY.
-
-    Bars between two jumps are a stretch; stretches on the same level, none of them a jump from
-    the first, are one coin. A coin has FEWEST_BARS; the first to have so many keeps the ticker,
-    so that more bars never rename one. What lies on other levels is stray. Where no level has so
-    many bars the one with the most is the ticker's. A bar whose open or whose close alone is on
-    another level is stray by itself.
-    """
-    coin = np.zeros(len(panel), np.int64)
-    step = jumps(panel)
-    if not step.any():
-        return coin
-    # A jump that the opens, or the closes, of both bars do not make is one odd price.
-    by_open = _beyond(_step(panel, "open", "open"))
-    by_close = _beyond(_step(panel, "close", "close"))
-    odd_open = (step != 0) & ~by_close
-    odd_close = (step != 0) & ~by_open & by_close
-    stray = odd_open | np.append(odd_close[1:], False)
-    step = np.where(odd_open | odd_close, 0.0, step)
-    for i in np.unique(panel.segment_of_row[(step != 0) | stray]).tolist():
-        rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
-        sound = ~stray[rows]
-        of_rows = np.full(len(sound), STRAY)
-        of_rows[sound] = _coins_of(np.cumsum(step[rows])[sound])
-        coin[rows] = of_rows
-    return coin
-
-
-def _step(panel: Panel, here: str, before: str) -> np.ndarray:
-    step = np.zeros(len(panel))
-    step[1:] = np.log(panel[here][1:]) - np.log(panel[before][:-1])
-    step[panel.offsets[:-1][panel.lengths > 0]] = 0.0
-    return step
-
-
-def _beyond(step: np.ndarray) -> np.ndarray:
-    return np.abs(step) >= np.log(LARGEST_STEP)
-
-
-def _coins_of(level: np.ndarray) -> np.ndarray:
-    """Coins of one ticker from the level of each of its sound bars."""
-    coin = np.full(len(level), STRAY)
-    left = np.ones(len(level), bool)
-    groups = []
-    while left.any() and len(groups) < MOST_LEVELS:
-        near = left & ~_beyond(level - level[left.argmax()])
-        groups.append(np.flatnonzero(near))
-        left &= ~near
-    grown = [rows for rows in groups if len(rows) >= FEWEST_BARS]
-    grown.sort(key=lambda rows: rows[FEWEST_BARS - 1])
-    for i, rows in enumerate(grown or [max(groups, key=len, default=[])]):
-        coin[rows] = i
-    return coin
-
-
 def later_name(asset: str, coin: int) -> str:
     """What a later coin of a ticker is called: `LUNA.2` for coin 1 of LUNA."""
     return f"{asset}.{coin + 1}"
@@ -211,19 +155,18 @@ def remarks_on(
     contracts: dict[str, list[str]] = {}
     for symbol in sorted(symbols):
         contracts.setdefault((coin_of_contract(symbol) or (symbol,))[0], []).append(symbol)
-    return tuple(
-        sorted(
-            remark
-            for panel in panels.values()
-            for asset, n in zip(panel.assets, panel.lengths, strict=True)
-            if n
-            for remark in (
-                *_of_bars(panel, asset, newest[panel.timeframe.name]),
-                *_of_ticker(panel, asset, later),
-                *_of_contract(panel, asset, contracts),
-            )
+    of_assets = [
+        remark
+        for panel in panels.values()
+        for asset, n in zip(panel.assets, panel.lengths, strict=True)
+        if n
+        for remark in (
+            *_of_bars(panel, asset, newest[panel.timeframe.name]),
+            *_of_ticker(panel, asset, later),
+            *_of_contract(panel, asset, contracts),
         )
-    )
+    ]
+    return tuple(sorted(of_assets + [r for panel in panels.values() for r in _identical(panel)]))
 
 
 def _of_bars(panel: Panel, asset: str, newest_us: int) -> Iterator[Remark]:
@@ -236,6 +179,14 @@ def _of_bars(panel: Panel, asset: str, newest_us: int) -> Iterator[Remark]:
         factor = panel["open"][rows][at + 1] / close[at]
         detail = f"no bars for {distance[at] // DAY_US} days, then {factor:.3g} times the price"
         yield Remark(asset, tf, Trait.LONG_HOLE, int(ts[at]), int(ts[at + 1]), detail)
+    step = steps(panel)[rows]
+    far = np.flatnonzero(np.abs(step) >= np.log(REMARKED_STEP))
+    # A long hole tells its own.
+    far = far[distance[far - 1] < LONG_HOLE_DAYS * DAY_US]
+    if len(far):
+        at, more = int(far[0]), f", and {len(far) - 1} more" if len(far) > 1 else ""
+        detail = f"step of {in_words(step[at])} between two bars{more}"
+        yield Remark(asset, tf, Trait.PRICE_STEP, int(ts[at - 1]), int(ts[far[-1]]), detail)
     behind = (newest_us - last) // DAY_US
     if behind > ENDED_DAYS:
         detail = f"{behind} days before the newest bar of the source"
@@ -253,12 +204,60 @@ def _of_ticker(panel: Panel, asset: str, later: Mapping[str, str]) -> Iterator[R
     first, last = int(ts[0]), int(ts[-1])
     ticker = later.get(asset)
     if ticker is not None:
-        detail = f"under the ticker {ticker}, at another price level"
+        detail = f"under the ticker {ticker}, after a {_step_before(panel, asset, ticker, later)}"
         yield Remark(asset, tf, Trait.LATER_COIN, first, last, detail, ticker)
     others = [other for other, of in later.items() if of == asset]
     if others:
-        detail = f"the ticker's bars at other price levels are {', '.join(others)}"
+        step = _step_before(panel, others[0], asset, later)
+        detail = f"{step}; the bars after it are {', '.join(others)}"
         yield Remark(asset, tf, Trait.TICKER_REUSED, first, last, detail, others[0])
+
+
+def _step_before(panel: Panel, asset: str, ticker: str, later: Mapping[str, str]) -> str:
+    """The step from the asset that had the ticker before this one, in words."""
+    ts = panel.ts[panel.rows_of(asset)]
+    past = [
+        panel.rows_of(other).stop - 1
+        for other in panel.assets
+        if other in (ticker, *(symbol for symbol, of in later.items() if of == ticker))
+        and panel.rows_of(other).stop > panel.rows_of(other).start
+        and panel.ts[panel.rows_of(other).stop - 1] < ts[0]
+    ]
+    if not past:
+        return "step between two bars"
+    before = max(past, key=lambda row: int(panel.ts[row]))
+    step = np.log(panel["open"][panel.rows_of(asset).start]) - np.log(panel["close"][before])
+    day = panel.ts[panel.rows_of(asset).start : panel.rows_of(asset).start + 1].view("M8[us]")
+    return f"step of {in_words(float(step))} between two bars, before {day[0].astype('M8[D]')}"
+
+
+def _identical(panel: Panel) -> Iterator[Remark]:
+    """Pairs of assets whose prices are the same in FEWEST_BARS bars or more, at the same stamps.
+
+    Bars of one price tell nothing: many series stand still at the same number.
+    """
+    moving = np.flatnonzero(panel["high"] > panel["low"])
+    bits = [panel.ts[moving], *(panel[n][moving].view(np.int64) for n in _PRICES)]
+    order = np.lexsort(bits)
+    same = np.logical_and.reduce([b[order[1:]] == b[order[:-1]] for b in bits])
+    segment = panel.segment_of_row[moving][order]
+    pairs = np.sort(np.stack([segment[:-1][same], segment[1:][same]]), axis=0)
+    found, counts = np.unique(pairs, axis=1, return_counts=True)
+    for (i, j), n in zip(found.T.tolist(), counts.tolist(), strict=True):
+        if n < FEWEST_BARS:
+            continue
+        for one, other in ((i, j), (j, i)):
+            ts = panel.ts[panel.rows_of(panel.assets[one])]
+            detail = f"{n:,} of {len(ts):,} bars have the prices of {panel.assets[other]}"
+            yield Remark(
+                panel.assets[one],
+                panel.timeframe.name,
+                Trait.IDENTICAL,
+                int(ts[0]),
+                int(ts[-1]),
+                detail,
+                panel.assets[other],
+            )
 
 
 def _of_contract(panel: Panel, asset: str, contracts: Mapping[str, list[str]]) -> Iterator[Remark]:

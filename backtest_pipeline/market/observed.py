@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.price_levels import lone_rows
 from backtest_pipeline.market.validation import Reason, RowIssue, bar_defects, tally
 
 
@@ -26,7 +27,12 @@ def usable_rows(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]:
     segment = raw.segment_of_row
     sound = np.ones(len(raw), bool)
     issues: list[RowIssue] = []
-    for reason, defective in (*bar_defects(raw), (Reason.UNFINISHED_BAR, raw.ts > now_us)):
+    defects = (
+        *bar_defects(raw),
+        (Reason.UNFINISHED_BAR, raw.ts > now_us),
+        (Reason.PRICE_JUMP, lone_rows(raw)),
+    )
+    for reason, defective in defects:
         bad = defective & sound
         sound &= ~bad
         issues += tally(raw, reason, segment[bad], raw.ts[bad])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from backtest_pipeline.market.errors import InvalidInput
@@ -36,3 +37,14 @@ def checked_symbol(symbol: str) -> str:
             "'.', '_' or '-', starting with a letter or digit"
         )
     return symbol
+
+
+def usable_symbols(symbols: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The symbols that can be keys, and a sentence on each of the others."""
+    usable, left_out = [], []
+    for symbol in symbols:
+        try:
+            usable.append(checked_symbol(symbol))
+        except InvalidInput as error:
+            left_out.append(str(error))
+    return tuple(usable), tuple(left_out)

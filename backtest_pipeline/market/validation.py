@@ -6,18 +6,25 @@ rows in = rows out + skipped rows. Other reasons only count what stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from backtest_pipeline.market.asset_identity import LARGEST_STEP, STRAY, Trait, coins, later_name
+from backtest_pipeline.market.asset_identity import Trait, later_name
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.price_levels import (
+    LASTING_STEP,
+    STRAY,
+    StepRule,
+    coins,
+    split_applied,
+)
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, Timeframe
 
-BARS_VERSION = 1
+BARS_VERSION = 2
 """Raise it when the same source, or table of the user's own, is read, validated or resampled to
 other bars."""
 LEAST_PRICE, LARGEST_PRICE = 1e-30, 1e30
@@ -76,8 +83,8 @@ class Reason(StrEnum):
         "price_jump",
         True,
         (
-            f"the price jumps {LARGEST_STEP:g}-fold or more between two bars, and soon back, or "
-            "too few bars follow to tell another coin from damage"
+            f"a price is {LASTING_STEP:g}-fold or more off the bars before and after it, which "
+            "agree; or a step of that size, and too few bars to tell another coin from damage"
         ),
     )
     TICKER_REUSED = Trait.TICKER_REUSED.value, True, Trait.TICKER_REUSED.explanation
@@ -128,13 +135,16 @@ class RowIssue:
     last_ts: int
 
 
-def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]:
+def validate_bars(
+    raw: Panel, now_us: int, step_rules: Mapping[str, StepRule] | None = None
+) -> tuple[Panel, tuple[RowIssue, ...]]:
     """The bars that can be trusted, sorted and unique, and what was found wrong.
 
     Args:
         raw: OHLCV columns; an asset's rows may be unsorted and hold duplicates.
         now_us: when the bars were read, microseconds since 1970 UTC; a bar that closes later is
             unfinished.
+        step_rules: by asset what the user says of lasting steps, see `market.price_levels`.
 
     Returns:
         The panel of the same assets (some maybe empty now), each followed by the later coins of
@@ -158,7 +168,7 @@ def validate_bars(raw: Panel, now_us: int) -> tuple[Panel, tuple[RowIssue, ...]]
     columns = {name: column[order] for name, column in raw.columns.items()}
     ordered = Panel(raw.timeframe, raw.assets, raw.offsets, raw.ts[order], columns)
     sound = ordered.take(verdict[order] == 0)
-    sound, found = _one_coin_each(sound)
+    sound, found = _one_coin_each(sound, dict(step_rules or {}))
     issues += found
     clean, found = _inspect_kept(sound, length)
     issues += found
@@ -239,9 +249,10 @@ def _duplicates(raw: Panel, segment: np.ndarray, rows: np.ndarray) -> tuple[np.n
     return repeated, conflicting[stamp]
 
 
-def _one_coin_each(panel: Panel) -> tuple[Panel, list[RowIssue]]:
+def _one_coin_each(panel: Panel, rules: dict[str, StepRule]) -> tuple[Panel, list[RowIssue]]:
     """The panel with an asset for each coin, and what became of the others' rows."""
-    coin, segment = coins(panel), panel.segment_of_row
+    panel = split_applied(panel, rules)
+    coin, segment = coins(panel, rules), panel.segment_of_row
     stray, later = coin == STRAY, coin > 0
     issues = [
         *tally(panel, Reason.PRICE_JUMP, segment[stray], panel.ts[stray]),

@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.results import Result
@@ -78,9 +79,9 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     """Load validated, complete bars of one asset.
 
     Args:
-        path: file or folder of bars (Parquet or CSV), or `binance:1h` for hourly bars of the
+        path: file or folder of bars (docs/bars.md), or `binance:1h` for hourly bars of the
             exchange; None for the synthetic sample market.
-        asset: symbol as the source spells it.
+        asset: symbol as the source spells it, or its key.
         timeframe: name of the timeframe; finer bars are resampled to it.
 
     Returns:
@@ -99,6 +100,7 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
         >>> list(bars.columns)
         ['open', 'high', 'low', 'close', 'volume', 'gap_bars']
     """
+    asset = key_of(asset)
     reader = SourceReader(choose_source(str(path or ""), exchange_access), [asset])
     panel = reader.resampled(timeframe, [asset])
     if not len(panel):
@@ -109,7 +111,8 @@ def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1
     bars = panel.frame(asset)
     bars.attrs["timeframe"] = panel.timeframe.name
     bars.attrs["issues"] = [
-        f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues
+        *(f"{issue.rows} rows: {issue.reason.explanation}" for issue in reader.bars.issues),
+        *reader.bars.unread,
     ]
     return bars
 

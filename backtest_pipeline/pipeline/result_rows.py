@@ -32,12 +32,13 @@ from backtest_pipeline.research.robustness.robustness import NUMBERS
 from backtest_pipeline.research.validation.selection import bootstrap_intervals
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.storage.run_tables.portfolios import stored_portfolio
+from backtest_pipeline.storage.run_tables.recorded_runs import trades_by_gap
 from backtest_pipeline.storage.run_tables.runs import runs_by_id
 from backtest_pipeline.storage.tables.datasets import (
     not_fetched_since,
     quality_by_reason,
-    synthetic_among,
 )
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
 
 Row = Mapping[str, Any]
@@ -86,6 +87,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
             connection, workspace.price_dataset, symbols=asset, timeframes=tf
         )
         missing = not_fetched_since(connection, symbols=asset, timeframes=tf)
+        by_gap = trades_by_gap(connection, row["run_id"])
     results, strategy = row["results"], row["strategy"]
     is_preset = row["split"] == "full" and row["is_preset"]
     same = ("run_id", "symbol", "first_ts", "last_ts", "n_bars", "undefined", "snapshot_id")
@@ -106,6 +108,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         "metrics": {name: row[name] for name in METRIC_NAMES},
         "significance": {metric.name: row[metric.name] for metric in FAMILY_METRICS},
         "rows_by_reason": {str(remark["reason"]): int(remark["rows"]) for remark in remarks},
+        "trades_by_gap": {name: n for name, n in by_gap.items() if n},
         "not_fetched_since": missing.get(row["symbol"]),
         "dataset_version_ids": row["dataset_version_ids"],
         "config_hash": row["config_hash"],

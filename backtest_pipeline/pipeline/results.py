@@ -54,6 +54,9 @@ class RunResult(_Model):
     rows_by_reason: dict[str, int] = Field(
         description="number of source rows skipped or flagged, by reason"
     )
+    trades_by_gap: dict[str, int] = Field(
+        description="trades that were entered after, left after or held across missing bars"
+    )
     not_fetched_since: datetime | None = Field(
         description="close of the first bar missing from the cache, if the exchange is offline"
     )

@@ -16,6 +16,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -28,14 +29,25 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.market.symbols import SYMBOL_PATTERN
+from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import SIZINGS
 from backtest_pipeline.trading.stops import StopRules
 
-Symbol = Annotated[str, Field(pattern=rf"^{SYMBOL_PATTERN}$", examples=["S-ALPHA"])]
+Symbol = Annotated[
+    str,
+    # A control character can be stored nowhere, and a symbol is written without blanks around it.
+    Field(
+        min_length=1,
+        max_length=LONGEST_SYMBOL,
+        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+        examples=["S-ALPHA"],
+    ),
+    AfterValidator(key_of),
+]
+"""As its source writes it, `BTC/USDT:USDT` too; what is computed and stored goes by its key."""
 TimeframeName = Annotated[str, Field(min_length=2, max_length=24, examples=["1D"])]
 # Strict: a period must be an integer, and 9.0 is not converted to one.
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
@@ -166,9 +178,8 @@ class RunSpec(_OnPreset):
 
     kind: Literal["run"] = "run"
     symbol: Symbol = Field(description="the coin or pair that is traded")
-    benchmark: str = Field(
+    benchmark: Symbol = Field(
         default="asset",
-        max_length=32,
         description="benchmark: asset (buy and hold), cash, universe (equal weight of all assets), "
         "or another symbol (buy and hold)",
     )

@@ -132,6 +132,7 @@ BAR = np.dtype(
         ("close", np.float64),
         ("fraction", np.float64),  # of the equity, for an entry at the open; NaN is unknown
         ("funding", np.float64),  # fraction of its notional that a long pays
+        ("hole_funding", np.float64),  # the same, for the time between the bar before and it
         ("fine_first", np.int64),  # its finer bars
         ("fine_end", np.int64),
     ],
@@ -400,9 +401,15 @@ def _trade_due(account, positions, table_row, bars, atr_before, rules, trades, r
 
 @njit(cache=True, nogil=True)
 def _see_open(account, p, row, bar, rules):
-    """See the bar's open; returns whether anything is due at it."""
+    """See the bar's open; returns whether anything is due at it.
+
+    What is held pays for the time since the bar before: it was held through a hole as well.
+    """
     p.row = account.row = row
     p.worst_mark = p.bar_open = bar.open
+    funding = p.units * bar.open * bar.hole_funding
+    p.funding += funding
+    account.cash -= funding
     return p.due != NOTHING_PENDING or (p.units != 0.0 and p.bars_held >= rules.max_bars)
 
 
@@ -490,7 +497,7 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
     for step in range(len(table)):
         if busy:
             held = due = False
-            worst = account.cash
+            worst = 0.0
             for i in members:
                 p, row = positions[i], table[step, i]
                 p.worst_mark = p.mark
@@ -498,7 +505,7 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
                     due = _see_open(account, p, row, bars[row], rules) or due
                 worst += p.units * p.worst_mark
                 held = held or p.units != 0.0
-            if held and worst <= 0.0:
+            if held and account.cash + worst <= 0.0:
                 _liquidate(account, positions, True, trades)
             for i in members:
                 positions[i].mark = positions[i].worst_mark

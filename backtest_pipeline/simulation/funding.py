@@ -95,32 +95,44 @@ def _no_rates(asset: str, known: Mapping[str, np.ndarray]) -> str:
     return f"{asset}: no funding rates; there are rates for {', '.join(known) or 'no symbol'}"
 
 
-def funding_of_bars(panel: Panel, funding_bps_day: float, rates: FundingRates | None) -> np.ndarray:
-    """Fraction of notional that a long pays for holding each bar, float64 `(n_rows,)`.
+def funding_of_bars(
+    panel: Panel, funding_bps_day: float, rates: FundingRates | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fraction of notional that a long pays for holding each bar, and for the hole before it.
 
-    The sum of the rates in (open, close] of the bar, or the flat rate times the bar's days.
+    The sum of the rates in (open, close] of the bar, or the flat rate times the bar's days; and the
+    same from the end of the asset's previous bar to the open, which is 0 where no bar is missing.
 
     Args:
         panel: the bars.
         funding_bps_day: flat rate, basis points per day; used if `rates` is None.
         rates: funding rates by symbol.
 
+    Returns:
+        Two arrays float64 `(n_rows,)`.
+
     Raises:
         InvalidInput: for an asset whose bars the rates do not cover.
     """
     start, end = panel.timeframe.period_bounds(panel.ts)
+    before = np.roll(end, 1)
+    firsts = panel.offsets[:-1][panel.lengths > 0]
+    before[firsts] = start[firsts]
     if rates is None:
-        return funding_bps_day / 1e4 * (end - start) / DAY_US
+        a_day = funding_bps_day / 1e4
+        return a_day * (end - start) / DAY_US, a_day * (start - before) / DAY_US
     rates.require_cover(panel)
-    charged = np.zeros(len(panel))
+    charged, in_holes = np.zeros(len(panel)), np.zeros(len(panel))
     # By segment, not by name: windows of one asset are segments of the same name.
     for asset, first, last in zip(panel.assets, panel.offsets, panel.offsets[1:], strict=False):
         rows = slice(int(first), int(last))
         if rows.start == rows.stop:
             continue
         ts, rate = rates.ts[asset], rates.rate[asset]
-        bar = np.searchsorted(end[rows], ts)
-        within = bar < rows.stop - rows.start
-        within[within] = ts[within] > start[rows][bar[within]]
-        charged[rows] = np.bincount(bar[within], rate[within], rows.stop - rows.start)
-    return charged
+        n, bar = rows.stop - rows.start, np.searchsorted(end[rows], ts)
+        ts, rate, bar = ts[bar < n], rate[bar < n], bar[bar < n]
+        within = ts > start[rows][bar]
+        charged[rows] = np.bincount(bar[within], rate[within], n)
+        missed = ~within & (ts > before[rows][bar])
+        in_holes[rows] = np.bincount(bar[missed], rate[missed], n)
+    return charged, in_holes

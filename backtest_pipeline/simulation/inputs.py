@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backtest_pipeline.market.asset_identity import LARGEST_STEP, jumps
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.price_levels import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.columns import (
     atr_periods,
     entry_fractions,
@@ -105,7 +105,9 @@ def account_inputs(
     bars["fraction"] = entry_fractions(
         panel, config.sizing, n_members, config.max_leverage, config.delay_bars
     )
-    bars["funding"] = funding_of_bars(panel, config.costs.funding_bps_day, funding)
+    bars["funding"], bars["hole_funding"] = funding_of_bars(
+        panel, config.costs.funding_bps_day, funding
+    )
     members = np.zeros(len(panel.assets), MEMBER)
     members["asset"] = np.arange(len(panel.assets))
     members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)

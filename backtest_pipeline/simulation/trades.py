@@ -38,6 +38,8 @@ class Trades:
         exit_reason: int8, index into EXIT_REASONS.
         is_open: bool.
         entry_after_gap: bool, whether bars are missing just before the entry's bar.
+        exit_after_gap: bool, whether it was held through missing bars and left right after them.
+        held_across_gap: bool, whether bars are missing between its entry and its exit or last mark.
     """
 
     column: np.ndarray
@@ -64,6 +66,8 @@ class Trades:
     exit_reason: np.ndarray
     is_open: np.ndarray
     entry_after_gap: np.ndarray
+    exit_after_gap: np.ndarray
+    held_across_gap: np.ndarray
 
     def __len__(self) -> int:
         return len(self.column)
@@ -84,6 +88,8 @@ def trade_log(panel: Panel, records: np.ndarray) -> Trades:
     down, up = records["lowest"] / entry - 1.0, records["highest"] / entry - 1.0
     opens_at = panel.timeframe.period_bounds(panel.ts)[0]
     column, row = records["column"], records["exit_row"]
+    is_open = records["reason"] == END_OF_DATA
+    exit_after_gap, held_across_gap = _through_holes(panel, records)
     return Trades(
         column=column,
         number=np.arange(len(column)) - np.searchsorted(column, column) + 1,
@@ -108,16 +114,32 @@ def trade_log(panel: Panel, records: np.ndarray) -> Trades:
         exit_stop=records["exit_stop"],
         exit_stop_kind=records["exit_stop_kind"],
         exit_reason=records["reason"],
-        is_open=records["reason"] == END_OF_DATA,
-        entry_after_gap=_follows_hole(panel, records["entry_row"]),
+        is_open=is_open,
+        entry_after_gap=_follows_hole(panel)[records["entry_row"]],
+        exit_after_gap=exit_after_gap & ~is_open,
+        held_across_gap=held_across_gap,
     )
 
 
-def _follows_hole(panel: Panel, rows: np.ndarray) -> np.ndarray:
-    """Whether bars are missing just before these rows; False for an asset's first."""
-    start = panel.timeframe.period_bounds(panel.ts[rows])[0]
-    after = start > panel.timeframe.period_bounds(panel.ts[rows - 1])[1]
-    return after & ~np.isin(rows, panel.offsets[:-1])
+def _follows_hole(panel: Panel) -> np.ndarray:
+    """For each row whether bars of the asset are missing before it; not so of its first."""
+    start, end = panel.timeframe.period_bounds(panel.ts)
+    follows = np.append(False, start[1:] > end[:-1])[: len(start)]
+    follows[panel.offsets[:-1][panel.lengths > 0]] = False
+    return follows
+
+
+def _through_holes(panel: Panel, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each trade ended right after a hole that it was held through, and was in any."""
+    start, end = panel.timeframe.period_bounds(panel.ts)
+    follows = _follows_hole(panel)
+    entry, exit_ = records["entry_row"], records["exit_row"]
+    segment = panel.segment_of_row
+    # A position that has no bar when its book is liquidated ends with a bar of another asset.
+    last = np.where(segment[exit_] == segment[entry], exit_, entry + records["bars_held"] - 1)
+    at_end = np.where(last == exit_, follows[last] & (last > entry), start[exit_] > end[last])
+    holes = np.cumsum(follows)
+    return at_end, at_end | (holes[last] > holes[entry])
 
 
 def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
@@ -145,4 +167,6 @@ def trade_columns(trades: Trades) -> dict[str, np.ndarray]:
         "exit_reason": np.array(EXIT_REASONS, object)[trades.exit_reason],
         "is_open": trades.is_open,
         "entry_after_gap": trades.entry_after_gap,
+        "exit_after_gap": trades.exit_after_gap,
+        "held_across_gap": trades.held_across_gap,
     }

@@ -40,6 +40,7 @@ class SourceBars:
         assets: the assets in the panels, by symbol.
         issues: what was wrong with the raw rows, skipped or only counted.
         remarks: what the bars and symbols tell about who the assets are.
+        unread: a sentence on each file, or asset of one, that was left out, and why.
         hits, misses: series that a cache had all of, or not; 0 of a source without one.
     """
 
@@ -47,6 +48,7 @@ class SourceBars:
     assets: tuple[AssetInfo, ...]
     issues: tuple[RowIssue, ...]
     remarks: tuple[Remark, ...] = ()
+    unread: tuple[str, ...] = ()
     hits: int = 0
     misses: int = 0
 

@@ -65,7 +65,7 @@ def choose_source(
     if path:
         from backtest_pipeline.sources.files import FileBars
 
-        return FileBars(Path(path).expanduser())
+        return FileBars(path)
     from backtest_pipeline.sources.sample import SampleMarket
 
     return SampleMarket()

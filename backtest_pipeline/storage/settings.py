@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from backtest_pipeline.market.errors import ConfigurationError, UnknownName
+from backtest_pipeline.market.symbols import symbol_keys
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.choose import ExchangeAccess
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
@@ -54,6 +55,8 @@ class Settings(BaseSettings):
             artifacts.
         bars: file or folder of bars, or an exchange with an interval such as `binance:1h`
             (docs/data-sources.md); empty for the synthetic sample market.
+        symbol_keys: TOML file with the keys of symbols, `"BTC/USDT" = "BTCUSDT"`; other symbols get
+            theirs by the mapping of docs/bars.md.
         timeframes: timeframes that assets are partitioned by, separated by spaces or commas.
         store_retry_s: seconds to wait for an unavailable database before giving up; 0 for no
             waiting.
@@ -95,6 +98,7 @@ class Settings(BaseSettings):
     store_retry_s: float = Field(default=120, ge=0, le=3600)
     artifacts_url: str = ""
     bars: str = ""
+    symbol_keys: str = ""
     timeframes: Annotated[tuple[str, ...], NoDecode] = DEFAULT_TIMEFRAMES
     optimizer_max_combinations: int = Field(default=500, ge=1, le=1_000_000)
     wfo_threshold: float = Field(default=0.6, gt=0, le=10)
@@ -110,6 +114,15 @@ class Settings(BaseSettings):
     features_assets_table: str = ""
     features_filters: str = ""
     log_format: Literal["", "json", "text"] = ""
+
+    @field_validator("symbol_keys")
+    @classmethod
+    def _symbol_keys_can_be_read(cls, path: str) -> str:
+        try:
+            symbol_keys()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return path
 
     @field_validator("timeframes", mode="before")
     @classmethod

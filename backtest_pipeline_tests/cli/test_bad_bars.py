@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
 
@@ -25,7 +26,7 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
         lambda b: pd.DataFrame(b.drop(columns="low")),
         (
             "bars.csv: no column for 'low'; its columns are symbol, ts, open, high, close, volume; "
-            "rename the right one"
+            "say which it is in bars.toml beside the file: columns = { low ="
         ),
     ),
     "misspelt column": (
@@ -39,13 +40,13 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "empty column": (lambda b: put(b, "close", np.nan, ALL), "column 'close' is empty in all rows"),
     "stamps without a zone": (
         naive,
-        "stamps without a time zone, such as 2024-01-01T05:00:00; say which it is: append Z",
+        "stamps without a time zone, such as 2024-01-01T05:00:00 in line 2, which may be",
     ),
     "text for a price": (
         lambda b: b.assign(close=["abc", *b["close"][1:]]),
         (
-            "bars.csv: cannot be read (In CSV column #5: CSV conversion error to double: invalid "
-            "value 'abc'); check that the file is whole"
+            "bars.csv, line 2: column 'close': invalid value 'abc' is no number; fix it, or leave "
+            "the cell empty"
         ),
     ),
     "no rows": (lambda b: b.head(0), "a header and no rows; export the bars again"),
@@ -76,7 +77,7 @@ UNUSABLE: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     ),
     "symbol that is no key": (
         lambda b: b.assign(symbol="A|B"),
-        "unknown asset 'AAA'; known: A|B",
+        f"unknown asset 'AAA'; known: {key_of('A|B')}",
     ),
 }
 

@@ -135,3 +135,38 @@ def test_a_database_that_does_not_answer_is_named(external: CommandLine) -> None
     assert "127.0.0.1/p" in answer.message
     assert "BACKTEST_FEATURES_DSN is correct" in answer.message
     assert "secret" not in answer.err
+
+
+def test_rows_that_cannot_be_used_are_left_out_counted_and_named(
+    external: CommandLine, theirs: Theirs
+) -> None:
+    key = "alignment_source, venue_id, tf, open, high, low, close, volume"
+    values = "'multi_tf', 1, '1D', 1, 1, 1, 1, 1"
+    theirs.run(
+        "ALTER TABLE theirs.features ALTER id TYPE bigint;"
+        f"INSERT INTO theirs.features (id, ts, {key}) VALUES (2, 'infinity', {values}),"
+        f" (2, '-infinity', {values}), (2, '0044-03-15 BC', {values}), (2, '9999-01-01', {values}),"
+        f" (9000000000, '2016-01-01', {values})"
+    )
+    bad_stamps = "4 rows of id 2 left out: the stamp is missing, infinite or outside 1900 to 2261"
+    bad_id = "1 row of id 9000000000 left out: an asset's id is at most 2147483647"
+    found = external.json("refresh", "--timeframes", "1D")
+    assert {run["asset"] for run in found["runs"]} == {"COIN1", "COIN2", "COIN3"}
+    assert found["left_out"] == [bad_stamps, bad_id]
+    assert {"reason": "unusable_stamp", "rows": 4, "assets": 1} in found["rows_by_reason"]
+    assert f"left out: {bad_id}" in external("refresh", "--timeframes", "1D").out
+    run = external.json("run", "--signal", "rsi_14_30_70", "--asset", "COIN2")
+    assert run["n_bars"] == 300
+    assert bad_stamps in external("doctor").out
+
+
+def test_an_asset_without_the_timeframe_says_which_there_are(
+    external: CommandLine, theirs: Theirs
+) -> None:
+    theirs.run("UPDATE theirs.features SET tf = '1d' WHERE id = 1 AND tf = '1D'")
+    answer = external("run", "--signal", "rsi_14_30_70", "--asset", "COIN1")
+    assert answer.code == 1
+    assert (
+        "no row of this asset and timeframe, but of tf 1W, 1d; name a view in its place"
+        in answer.message
+    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import pandas as pd
 import pytest
 
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
 
@@ -39,7 +42,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert second.code == 0, second.err
     found = second.json
     assert set(found) == {
-        *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
+        *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
         *("portfolios", "identity", "database", "artifacts"),
     }
@@ -60,7 +63,6 @@ def test_bad_input_is_refused_and_stored_results_stay(
     damaged = {
         "text.csv": good.assign(close=["abc", *good["close"][1:]]),
         "nothing.csv": put(good, "low", -1.0, slice(None)),
-        "key.csv": good.assign(symbol="A|B"),
     }
     paths = {name: write(frame, tmp_path / name) for name, frame in damaged.items()}
     asked: list[tuple[tuple[str | Path, ...], str]] = [
@@ -80,7 +82,6 @@ def test_bad_input_is_refused_and_stored_results_stay(
                 "are kept"
             ),
         ),
-        (("--bars", paths["key.csv"]), "symbol 'A|B' cannot be a partition key"),
         (
             ("--timeframes", "4H", "--bars", bars),
             "no complete 4H bar in the 1D bars of files:bars.csv: supply bars that 4H bars can be",
@@ -115,3 +116,55 @@ def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
     other = write(daily_bars(60), tmp_path / "other.csv")
     assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
     assert cli(*refresh).json["runs"] == first["runs"]
+
+
+def test_the_sample_market_can_be_removed(cli: CommandLine) -> None:
+    nothing = cli("demo", "--remove")
+    assert (nothing.code, "has no asset of the sample market" in nothing.out) == (0, True)
+    sample = ("run", "--signal", "rsi", "--asset", "S-ALPHA", "--tf", "1W")
+    assert cli(*sample).code == 0
+    removed = cli("demo", "--remove")
+    assert removed.code == 0, removed.err
+    assert "removed S-ALPHA: 1 runs" in removed.out
+    assert set(cli.stored().values()) == {"None"}
+    assert cli(*sample).code == 0
+
+
+def test_a_removed_sample_market_is_no_part_of_later_refreshes(
+    cli: CommandLine, bars: Path
+) -> None:
+    assert cli("refresh", "--assets", "S-ALPHA", "--timeframes", "1W").code == 0
+    assert cli("refresh", "--timeframes", "1W", "--bars", bars).code == 0
+    assert {"AAA", "BBB", "S-ALPHA", "S-BETA"} <= set(partitions(cli))
+    removed = cli("demo", "--remove")
+    assert "deleted from Dagster: the partitions of S-ALPHA, S-BETA, " in removed.out
+    # The nightly refresh is of all partitions.
+    assert partitions(cli) == ["AAA", "BBB"]
+
+
+def partitions(cli: CommandLine) -> list[str]:
+    with open_instance(load_settings(), cli.database) as instance:
+        return list(instance.get_dynamic_partitions("asset"))
+
+
+def test_parts_of_a_source_that_are_not_read_are_named_and_counted(
+    cli: CommandLine, bars: Path
+) -> None:
+    folder = bars.parent / "folder"
+    folder.mkdir()
+    bars.rename(folder / "bars.csv")
+    (folder / "BBB.csv").write_text("a,b\n1,2\n")
+    (folder / "CCC.parquet").write_text("x")
+    arguments = ("refresh", "--timeframes", "1D", "--bars", folder)
+    named = cli.json(*arguments)["left_out"]
+    assert [sentence.split(f"{folder}/")[-1][:11] for sentence in named] == [
+        "BBB.csv: no",
+        "CCC.parquet",
+    ]
+    answer = cli(*arguments)
+    assert answer.out.count("left out: ") == 2
+    assert f"left out: {named[0]}" in answer.out
+    with open_instance(load_settings(), cli.database) as instance:
+        (event,) = instance.fetch_observations(dg.AssetKey("bars"), limit=1).records
+    assert event.asset_observation is not None
+    assert event.asset_observation.metadata["source_parts_left_out"].value == 2

@@ -156,3 +156,28 @@ def test_each_stage_is_told_on_stderr(cli: CommandLine) -> None:
     told = cli(*SAMPLE, "--json").err.splitlines()
     ended = [line.split(":")[0] for line in told if " done in " in line]
     assert ended == ["loading", "bars", "features", "backtest"]
+
+
+def test_trades_around_a_hole_are_counted_stored_and_said(cli: CommandLine, tmp_path: Path) -> None:
+    whole = daily_bars(330)
+    bars = write(whole.drop(whole.index[128:280]), tmp_path / "bars.csv")
+    run = ("run", "--signal", "ema", "--asset", "AAA", "--bars", bars)
+    found = cli.json(*run, "--funding-bps-day", "10")
+    assert found["trades_by_gap"]["held_across_gap"] == 1
+    with cli.database.begin() as connection:
+        (trade,) = connection.execute(
+            sa.text("SELECT * FROM backtest_trades WHERE held_across_gap AND run_id = :run_id"),
+            {"run_id": found["run_id"]},
+        ).mappings()
+    assert trade["exit_after_gap"] == bool(found["trades_by_gap"].get("exit_after_gap"))
+    # Ten basis points for each of the more than 150 days, of a price that swings by a tenth.
+    days = (trade["exit_ts"] - trade["entry_ts"]).total_seconds() / 86_400
+    assert days > 150
+    paid = trade["funding"] / (trade["size"] * trade["entry_price"] * days)
+    assert abs(paid) == pytest.approx(0.001, rel=0.25)
+    assert "1 held across a hole" in cli(*run).out
+    whole_file = write(whole, tmp_path / "whole.csv")
+    assert (
+        "missing bars"
+        not in cli("run", "--signal", "ema", "--asset", "AAA", "--bars", whole_file).out
+    )

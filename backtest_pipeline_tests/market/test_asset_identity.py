@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.asset_identity import (
-    FEWEST_BARS,
-    STRAY,
     Trait,
     coin_of_contract,
-    coins,
     remarks_on,
     traits_table,
 )
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.price_levels import FEWEST_BARS, STRAY, StepRule, coins
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timeframe
 from backtest_pipeline.market.validation import Reason, validate_bars
 from backtest_pipeline.sources.files import FileBars
@@ -62,11 +60,150 @@ def test_a_redenomination_is_split_as_well_and_each_coin_named_in_the_order_of_i
     assert clean["close"][clean.offsets[:-1]].tolist() == [1.0, 1000.0, 1e6]
 
 
-def test_what_comes_back_to_its_level_is_one_coin_with_strays() -> None:
-    clean, found = validated(daily([2.0] * 40 + [900.0] * (N - 1) + [2.5] * 5))
+@pytest.mark.parametrize(
+    "levels",
+    [
+        (100.0, 0.5, 100.0),  # comes back to where it was
+        (100.0, 0.005, 555.0),
+        (100.0, 9_800.0, 100.0),
+        (100.0, 3_900.0, 100.0),  # a join of 39 to 1
+        (100.0, 10.0, 1.0),
+        (100.0, 600.0, 100.0),
+    ],
+)
+def test_episodes_are_never_rejoined_whatever_their_levels(levels: tuple[float, ...]) -> None:
+    clean, found = validated(daily([price for price in levels for _ in range(N)]))
+    assert clean.assets == ("A", "A.2", "A.3")
+    for asset, price in zip(clean.assets, levels, strict=True):
+        assert clean["close"][clean.rows_of(asset)].tolist() == [price] * N
+    assert found[("A", Reason.TICKER_REUSED)] == 2 * N
+
+
+@pytest.mark.parametrize("n", [4, N - 1])
+def test_a_short_episode_is_skipped_and_what_it_parts_stays_apart(n: int) -> None:
+    clean, found = validated(daily([2.0] * 40 + [900.0] * n + [2.5] * 40))
+    assert clean.assets == ("A", "A.2")
+    assert clean.lengths.tolist() == [40, 40]
+    assert found[("A", Reason.PRICE_JUMP)] == n
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("factor", [100.0, 1 / 100, 6.0, 1 / 6])
+def test_a_few_bars_in_other_units_that_come_straight_back_are_bad_rows(
+    n: int, factor: float
+) -> None:
+    prices = np.array([100.0 + i % 3 for i in range(60)])
+    prices[30 : 30 + n] *= factor
+    clean, found = validated(daily(prices.tolist()))
     assert clean.assets == ("A",)
-    assert len(clean) == 45
-    assert found[("A", Reason.PRICE_JUMP)] == N - 1
+    assert found == {("A", Reason.PRICE_JUMP): n, ("A", Reason.GAP): n}
+
+
+@pytest.mark.parametrize("row", [7, 30, 59])
+@pytest.mark.parametrize("factor", [100.0, 10.0, 5.5, 1 / 5.5, 1 / 100])
+@pytest.mark.parametrize("column", ["open", "high", "low", "close"])
+def test_any_price_of_a_bar_that_is_far_off_makes_it_a_bad_row(
+    column: str, factor: float, row: int
+) -> None:
+    raw = daily([100.0 + i % 3 for i in range(60)])
+    prices = {name: raw[name].copy() for name in ("open", "high", "low", "close")}
+    prices[column][row] *= factor
+    prices["high"] = np.maximum.reduce(list(prices.values()))
+    prices["low"] = np.minimum.reduce(list(prices.values()))
+    clean, found = validated(raw.with_columns(prices))
+    if (column, factor > 1) in {("high", False), ("low", True)}:
+        return  # the high is no lower than the others
+    assert found[("A", Reason.PRICE_JUMP)] == 1
+    assert len(clean) == 59
+    assert raw.ts[row] not in clean.ts
+
+
+def test_a_wick_in_turmoil_is_the_market() -> None:
+    """LINK fell to 0.0001 within an hour of 12 March 2020, on six times the usual volume."""
+    raw = daily([3.1] * 30 + [3.06] + [2.5] * 30, [3.1] * 30 + [2.5] * 31)
+    low, volume = raw["low"].copy(), raw["volume"].copy()
+    low[30], volume[30] = 1e-4, 6.0
+    clean, found = validated(raw.with_columns({"low": low, "volume": volume}))
+    assert (len(clean), found) == (61, {})
+
+
+def test_a_last_bar_that_closes_far_off_waits_for_the_next_one() -> None:
+    opens = [80.0] * 40 + [81.0]
+    closes = [80.0] * 40 + [8.0]
+    clean, found = validated(daily(opens, closes))
+    assert (len(clean), found) == (40, {("A", Reason.PRICE_JUMP): 1})
+    clean, found = validated(daily([*opens, 8.0], [*closes, 8.0]))
+    assert (len(clean), found) == (42, {})
+
+
+def stepped(factor: float) -> Panel:
+    return daily([100.0] * 40 + [100.0 * factor] * 40)
+
+
+def remarks_of(raw: Panel, **rules: StepRule) -> tuple[Panel, dict[tuple[str, Trait], str]]:
+    clean, issues = validate_bars(raw, START + 10_000 * DAY_US, rules)
+    later = {i.asset: i.asset[:-2] for i in issues if i.reason is Reason.LATER_COIN}
+    found = remarks_on({"1D": clean}, clean.assets, later, {"1D": int(raw.ts.max())})
+    return clean, {(r.asset, r.trait): r.detail for r in found if r.trait is not Trait.ENDED}
+
+
+def test_steps_are_told_from_three_on_and_part_assets_from_five_on() -> None:
+    assert remarks_of(stepped(2.9))[1] == {}
+    clean, found = remarks_of(stepped(1 / 3.2))
+    assert clean.assets == ("A",)
+    assert found == {("A", Trait.PRICE_STEP): "step of 3.2 to 1 between two bars"}
+    clean, found = remarks_of(stepped(4.5))
+    assert clean.assets == ("A",)
+    assert found == {("A", Trait.PRICE_STEP): "step of 1 to 4.5 between two bars"}
+    clean, found = remarks_of(stepped(1 / 10))
+    assert clean.assets == ("A", "A.2")
+    assert found[("A.2", Trait.LATER_COIN)].startswith(
+        "under the ticker A, after a step of 10.0 to 1"
+    )
+    assert "step of 10.0 to 1 between two bars" in found[("A", Trait.TICKER_REUSED)]
+
+
+def test_the_settings_say_that_a_step_is_a_split_or_the_markets() -> None:
+    clean, found = remarks_of(stepped(1 / 10), A=StepRule.SAME)
+    assert clean.assets == ("A",)
+    assert clean["close"].tolist() == [100.0] * 40 + [10.0] * 40
+    assert found == {("A", Trait.PRICE_STEP): "step of 10.0 to 1 between two bars"}
+
+    clean, found = remarks_of(stepped(1 / 9.7), A=StepRule.SPLIT)
+    assert clean.assets == ("A",)
+    assert clean["close"] == pytest.approx([10.0] * 40 + [100 / 9.7] * 40)
+    assert clean["volume"].tolist() == [10.0] * 40 + [1.0] * 40
+    assert found == {}
+
+    clean, _ = remarks_of(stepped(8.0), A=StepRule.SPLIT)  # a reverse split
+    assert clean["close"] == pytest.approx([800.0] * 80)
+    # A lone bad bar is one under every rule.
+    lone = daily([100.0] * 30 + [9_000.0] + [100.0] * 30)
+    assert (
+        len(remarks_of(lone, A=StepRule.SAME)[0])
+        == len(remarks_of(lone, A=StepRule.SPLIT)[0])
+        == 60
+    )
+
+
+def test_the_same_prices_under_two_names_are_told() -> None:
+    rng = np.random.default_rng(1)
+    walk = (100 * np.exp(np.cumsum(rng.normal(0, 0.02, 60)))).tolist()
+    closes = [*walk[1:], walk[0]]
+    other = (0.01 * np.exp(np.cumsum(rng.normal(0, 0.02, 60)))).tolist()
+    parts = [daily(walk, closes, "BTC"), daily(other, name="DOGE"), daily(walk, closes, "ETH")]
+    panel = Panel.join(timeframe("1D"), ("BTC", "DOGE", "ETH"), parts, list(parts[0].columns))
+    clean, _ = validated(panel)
+    found = remarks_on({"1D": clean}, clean.assets, {}, {"1D": int(clean.ts.max())})
+    assert [(r.asset, r.trait, r.related, r.detail) for r in found] == [
+        ("BTC", Trait.IDENTICAL, "ETH", "60 of 60 bars have the prices of ETH"),
+        ("ETH", Trait.IDENTICAL, "BTC", "60 of 60 bars have the prices of BTC"),
+    ]
+    # Prices that stand still are no sign.
+    still = [daily([1.0] * 60, name=name) for name in ("USDC", "USDT")]
+    panel = Panel.join(timeframe("1D"), ("USDC", "USDT"), still, list(still[0].columns))
+    found = remarks_on({"1D": panel}, panel.assets, {}, {"1D": int(panel.ts.max())})
+    assert {r.trait for r in found} == {Trait.STABLE}
 
 
 def test_one_odd_price_costs_its_bar_and_no_more() -> None:
@@ -123,7 +260,7 @@ def test_each_row_is_in_one_asset_or_skipped(stretches: list[tuple[float, int]])
         rows = clean.rows_of(asset)
         step = np.abs(np.diff(np.log(clean["close"][rows])))
         hole = np.diff(clean.ts[rows]) > DAY_US
-        assert np.all(hole | (step < np.log(100)))
+        assert np.all(hole | (step < np.log(5)))
 
 
 def told(panel: Panel, **more: object) -> dict[Trait, str]:

@@ -93,3 +93,22 @@ def test_a_feature_that_is_not_finite_is_undefined() -> None:
     rows, issues = usable_rows(with_value("rsi_14", 3, np.inf), NOW)
     assert issues == ()
     assert np.isnan(rows["rsi_14"][3])
+
+
+def test_a_lone_row_in_other_units_is_left_out_and_counted() -> None:
+    raw = panel()
+    prices = {name: raw[name].copy() for name in ("open", "high", "low", "close")}
+    for column in prices.values():
+        column[3] *= 100
+    rows, issues = usable_rows(raw.with_columns(prices), NOW)
+    assert [(i.asset, i.reason.value, i.rows) for i in issues] == [("A", "price_jump", 1)]
+    assert len(rows) == N - 1
+    assert rows["gap_bars"][3] == 1
+
+
+def test_a_step_that_stays_is_the_tables_own() -> None:
+    raw = panel()
+    factor = np.where(np.arange(N) % 6 >= 3, 10.0, 1.0)
+    stepped = {name: raw[name] * factor for name in ("open", "high", "low", "close")}
+    rows, issues = usable_rows(raw.with_columns(stepped), NOW)
+    assert (len(rows), issues) == (N, ())

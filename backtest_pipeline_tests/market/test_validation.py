@@ -198,7 +198,7 @@ def test_a_wild_bar_in_between_is_skipped_alone() -> None:
     assert reasons == {Reason.PRICE_JUMP: 1, Reason.GAP: 1}
 
 
-def test_a_rise_of_99_times_is_a_market() -> None:
-    kept, reasons = _levels([1.0, 99.0, 1.0])
-    assert kept == [1.0, 99.0, 1.0]
+def test_a_rise_below_five_times_is_a_market() -> None:
+    kept, reasons = _levels([1.0, 4.9, 1.0])
+    assert kept == [1.0, 4.9, 1.0]
     assert reasons == {}

@@ -25,7 +25,7 @@ ONE = {"symbol": "BTC"}
         ({"sizing": {"mode": "fixd"}}, UnknownName, "unknown sizing 'fixd'; did you mean fixed"),
         ({"direction": "lng"}, UnknownName, "unknown direction 'lng'; did you mean long"),
         ({"params": {"fast": "9"}}, InvalidInput, "params.fast"),
-        ({"symbol": "A|B"}, InvalidInput, "symbol String should match pattern"),
+        ({"symbol": "A\0B"}, InvalidInput, "symbol String should match pattern"),
         ({"initial_cash": float("nan")}, InvalidInput, "initial_cash must be a finite number"),
         ({"kind": "walkforward", "train_days": 0}, InvalidInput, "train_days must be greater"),
     ],

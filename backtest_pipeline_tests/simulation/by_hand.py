@@ -86,9 +86,14 @@ def hand_asset(
             rate=flat * (end[t] - start[t]) / DAY_US
             if paid is None
             else sum(r for m, r in paid if start[t] < m <= end[t]),
+            hole_rate=flat * (start[t] - before) / DAY_US
+            if paid is None
+            else sum(r for m, r in paid if before < m <= start[t]),
             finer=tuple((low, high) for ts, low, high in within if start[t] <= ts < end[t]),
         )
-        for t, time in enumerate(panel.ts[rows].tolist())
+        for t, (time, before) in enumerate(
+            zip(panel.ts[rows].tolist(), [*start[:1], *end[:-1]], strict=True)
+        )
     ]
     return Asset(
         bars,

@@ -113,9 +113,14 @@ class Account:
     # At the open
 
     def at_open(self, time: int, now: dict[int, int]) -> None:
-        """Ruin, exits, entries; `now` is the bar of each asset that has one at this time."""
+        """Funding of a hole, ruin, exits, entries; `now` is the bar of each asset that has one."""
         seen = self.prices
         self.prices = seen | {a: self.assets[a].bars[t].open for a, t in now.items()}
+        for a, t in now.items():
+            if a in self.held:
+                trade, bar = self.held[a], self.assets[a].bars[t]
+                trade.funding += bar.hole_rate * trade.units * bar.open
+                self.cash -= bar.hole_rate * trade.units * bar.open
         if self.held and self.worth(self.prices) <= 0:
             self.liquidate(time, seen, self.prices, at_open=True)
             return

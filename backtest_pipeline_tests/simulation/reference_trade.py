@@ -19,6 +19,7 @@ class Bar:
     Attributes:
         time: bars of one account with the same time happen together.
         rate: funding that a long pays on the notional at the close.
+        hole_rate: the same at the open, for the time since the end of the bar before.
         finer: low and high of each finer bar within, first to last.
     """
 
@@ -28,6 +29,7 @@ class Bar:
     low: float
     close: float
     rate: float = 0.0
+    hole_rate: float = 0.0
     finer: tuple[tuple[float, float], ...] = ()
 
     def worst(self, side: int) -> float:

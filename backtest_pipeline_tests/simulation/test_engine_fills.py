@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from backtest_pipeline.simulation.pandas_objects.single import simulate
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.simulation.markets import (
     bars_of,
     flags,
@@ -65,6 +67,31 @@ def test_an_entry_after_a_hole_is_flagged_and_fills_at_that_bars_open() -> None:
     result = simulate(bars, flags(bars, 1, 3), flags(bars, 2), costs=CostModel(0.0, 0.0))
     assert result.trades["entry_price"].tolist() == [103.0, 105.0]
     assert result.trades["entry_after_gap"].tolist() == [True, False]
+    assert not result.trades[["exit_after_gap", "held_across_gap"]].to_numpy().any()
+
+
+def test_a_trade_that_is_held_or_left_across_a_hole_is_flagged() -> None:
+    bars = bars_of([100.0] * 14)
+    bars = bars.drop(bars.index[[3, 8]])  # rows 3 and 7 follow the holes
+    entries, exits = flags(bars, 0, 3, 7, 9), flags(bars, 2, 6, 8)
+    trades = simulate(bars, entries, exits, costs=CostModel(0.0, 0.0)).trades
+    # Left at the open after the first hole, and after the second; without one; open at the end.
+    assert trades["exit_after_gap"].tolist() == [True, True, False, False]
+    assert trades["held_across_gap"].tolist() == [True, True, False, False]
+
+    stopped = simulate(
+        bars_with_a_fall_after_a_hole(), flags(bars, 0), flags(bars), stops=StopRules(stop_loss=0.1)
+    ).trades
+    assert stopped["exit_reason"].tolist() == ["stop_loss"]
+    assert stopped[["exit_after_gap", "held_across_gap"]].to_numpy().tolist() == [[True, True]]
+
+    held = simulate(bars, flags(bars, 0), flags(bars)).trades
+    assert held[["exit_after_gap", "held_across_gap"]].to_numpy().tolist() == [[False, True]]
+
+
+def bars_with_a_fall_after_a_hole() -> pd.DataFrame:
+    bars = bars_of([100.0] * 3 + [80.0] * 11)
+    return bars.drop(bars.index[[3, 8]])
 
 
 def test_reversals_split_the_fee_of_their_one_fill() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -112,3 +113,53 @@ def test_each_side_of_a_reversal_pays_its_own_bars() -> None:
     long, short = account.trades[0]
     assert long.funding == pytest.approx(20.0)
     assert short.funding == pytest.approx(-0.1 * short.size * 2)
+
+
+def with_a_hole(
+    prices: Sequence[float], missing: slice, opens: Sequence[float] | None = None
+) -> pd.DataFrame:
+    bars = bars_of(opens or prices, closes=prices)
+    return bars.drop(bars.index[missing])
+
+
+@pytest.mark.parametrize(("signals", "paid"), [(LONG, 90.0), (SHORT, -90.0)])
+def test_a_position_pays_for_the_days_of_a_hole_that_it_is_held_through(
+    signals: dict[int, int], paid: float
+) -> None:
+    # Entered at the open of day 1; days 3 to 7 have no bar; day 9 is the last: nine days held.
+    account = trade_one(with_a_hole([100] * 10, slice(3, 8)), signals, flat(10.0))
+    assert account.trades[0][0].funding == pytest.approx(paid)
+    assert account.equity[-1] == pytest.approx(10_000 - paid)
+
+
+def test_what_is_left_at_the_open_after_a_hole_pays_for_the_hole_at_that_open() -> None:
+    bars = with_a_hole([100] * 8 + [200] * 2, slice(3, 8), [100] * 8 + [200] * 2)
+    (trade,) = trade_one(bars, {**LONG, 2: LONG_EXIT}, flat(10.0)).trades[0]
+    # Two days at 100, then five days of the hole at the open of 200.
+    assert trade.funding == pytest.approx(2 * 10.0 + 5 * 20.0)
+    assert trade.bars_held == 2
+
+
+def test_an_entry_after_a_hole_does_not_pay_for_the_hole() -> None:
+    bars = with_a_hole([100] * 6, slice(1, 4))
+    (trade,) = trade_one(bars, LONG, flat(10.0)).trades[0]
+    assert trade.funding == pytest.approx(20.0)
+
+
+def test_rates_within_a_hole_are_charged_to_what_is_held_through_it() -> None:
+    bars = with_a_hole([100] * 8, slice(2, 5))
+    table = rates(
+        **{f"d{day}_{hour:02}h00": 0.001 for day in range(1, 9) for hour in (0, 8, 16)},
+        d9_00h00=0.001,
+    )
+    account = trade_one(bars, LONG, FREE, table)
+    # From the open of the second day to the end of the eighth: seven days of three rates each.
+    assert account.trades[0][0].funding == pytest.approx(7 * 3 * 10.0)
+
+
+def test_the_funding_of_a_hole_can_ruin_at_the_open_after_it() -> None:
+    config = replace(flat(1_000.0), max_leverage=1.0)
+    account = trade_one(with_a_hole([100] * 20, slice(2, 18)), LONG, config)
+    (trade,) = account.trades[0]
+    assert trade.reason == "liquidation"
+    assert account.equity[-1] == 0.0

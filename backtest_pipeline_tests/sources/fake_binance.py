@@ -159,8 +159,8 @@ class FakeBinance:
         }
 
     def _require_symbol(self, symbol: str) -> None:
-        if not re.fullmatch(r"[A-Z0-9-_.]{1,20}", symbol):
-            raise _illegal("symbol", "^[A-Z0-9-_.]{1,20}$")
+        if not re.fullmatch(r"[^\Wa-z]{1,50}", symbol):
+            raise _illegal("symbol", "^[\\w\\-._&&[^a-z]]{1,50}$")
         if symbol not in {known for known, _ in self.bars}:
             raise Refusal(400, -1121, "Invalid symbol.")
 

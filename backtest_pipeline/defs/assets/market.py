@@ -1,5 +1,7 @@
 """The assets `bars` and `cmc_features`: market data by asset and timeframe."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from backtest_pipeline.defs.metadata import table_schema
@@ -7,12 +9,14 @@ from backtest_pipeline.defs.partitions import partitions_of, require_sound_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
 from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
-from backtest_pipeline.pipeline.runs.summary import bars_summary, features_summary
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.summary import Summary, bars_summary, features_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
 from backtest_pipeline.pipeline.stages.signals import stored_features
 from backtest_pipeline.pipeline.versions import BARS_CODE, FEATURES_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
 
 BARS = table_schema(
     ("asset", "string", "symbol"),
@@ -46,7 +50,11 @@ def bars(
     assets = sorted({p.asset for p in partitions})
     reader = SourceReader(source.source(), assets, store.workspace)
     stage = BarsStage(store.workspace, reader)
-    return StageRun(bar_batches(reader, partitions), stage, bars_summary, config.full_rebuild)
+
+    def summary(workspace: Workspace, stored: Sequence[Partition]) -> Summary:
+        return bars_summary(workspace, stored, reader.unread)
+
+    return StageRun(bar_batches(reader, partitions), stage, summary, config.full_rebuild)
 
 
 @stage_asset(

@@ -41,6 +41,7 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 
 DEFAULT_GATES = "default"
 _METRICS = {metric for scheme in SCHEMES for metric in scheme.weights}
+SYNTHETIC = "a synthetic asset, in a store that has runs of real ones"
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay gave a different result, see table quarantined_runs"
 _BY_HAND = "not from the latest refresh: its window, signal or settings differ from the others'"
@@ -132,6 +133,8 @@ def _unranked(run: Mapping[str, Any]) -> str | None:
     """The reason why a run has no rank; None where it can be ranked."""
     if run["quarantined_at"]:
         return QUARANTINED
+    if run["synthetic_beside_real"]:
+        return SYNTHETIC
     if run["split"] == "walk_forward":
         return _OUT_OF_SAMPLE
     if not run["of_refresh"]:

@@ -26,8 +26,10 @@ from backtest_pipeline.trading.sizing import SIZINGS
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # A separate namespace: a dataset's first generation equals its first version.
 _SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
-# All fields of a trade except the batch column it belongs to.
-_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name != "column")
+# All fields of a trade except the batch column it belongs to, and where its holes lie: that follows
+# from its bars, and what they cost is in its funding.
+_BESIDE = ("column", "exit_after_gap", "held_across_gap")
+_FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name not in _BESIDE)
 
 
 @dataclass(frozen=True)

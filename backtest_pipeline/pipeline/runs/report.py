@@ -13,7 +13,7 @@ from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.run_page import RunFacts, run_page
-from backtest_pipeline.storage.tables.datasets import synthetic_among
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 _TRADES = 50
 

@@ -21,6 +21,11 @@ from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
 from backtest_pipeline.storage.run_tables import retention
 from backtest_pipeline.storage.run_tables.run_search import require_runs
+from backtest_pipeline.storage.run_tables.source_removal import (
+    assets_of_source,
+    capture_assets,
+    delete_assets,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +166,32 @@ def delete_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> int:
     if tally.left:
         raise ArtifactError("; ".join(tally.left.values()))
     return tally.rows["runs"]
+
+
+def remove_source(workspace: Workspace, source: str) -> tuple[list[str], int]:
+    """Remove the synthetic assets of a source, with all that was made of them.
+
+    Runs go whatever holds them, portfolios and boards that have any of them, trials, signals,
+    features and bars; files that nothing names any more go with the next retention.
+
+    Returns:
+        The symbols, sorted, and how many runs went.
+
+    Raises:
+        ArtifactError: for a folder that cannot be removed; called again it goes on from there.
+    """
+    with workspace.database.begin() as connection:
+        lock_for_removal(connection)
+        assets = assets_of_source(connection, source)
+        capture_assets(connection, list(assets.values()))
+    tally = _Tally({})
+    _finish_captured(workspace, tally)
+    if tally.left:
+        raise ArtifactError("; ".join(tally.left.values()))
+    with workspace.database.begin() as connection:
+        lock_for_removal(connection)
+        delete_assets(connection, assets)
+    return sorted(assets), tally.rows["runs"]
 
 
 def retention_summary(report: RetentionReport) -> Summary:

@@ -19,8 +19,9 @@ from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
 from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
 from backtest_pipeline.storage.tables.asset_identity import remarks_of
-from backtest_pipeline.storage.tables.datasets import quality_by_reason, synthetic_among
+from backtest_pipeline.storage.tables.datasets import quality_by_reason
 from backtest_pipeline.storage.tables.signals import count_signals
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 TABLE_METRICS = (
     "total_return",
@@ -32,6 +33,9 @@ TABLE_METRICS = (
     "fees_paid",
 )
 _SHOWN = 5
+_MOST_LEFT_OUT = 1000
+LEFT_OUT = "left_out"
+"""Name of the table, and its one column, of the parts of a source that were not read."""
 Run = Mapping[str, Any]
 """A row of `storage.run_tables.runs.current_runs`."""
 
@@ -56,12 +60,30 @@ def _box(partitions: Sequence[Partition]) -> _Box:
 
 
 @retried
-def bars_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Skipped and flagged source rows by reason, and remarks on the identity of assets."""
+def bars_summary(
+    workspace: Workspace, partitions: Sequence[Partition], unread: Sequence[str] = ()
+) -> Summary:
+    """Skipped and flagged source rows by reason, remarks on assets, and parts that were not read.
+
+    Args:
+        workspace: the store.
+        partitions: what was refreshed.
+        unread: a sentence on each part of the source that was not read.
+    """
     rows = _quality(workspace, "bars", partitions)
     with workspace.database.begin() as connection:
         remarks = remarks_of(connection, _box(partitions).symbols)
-    return Summary({"assets_remarked_upon": len(remarks)}, {**rows.tables, "identity": remarks})
+    return Summary(
+        {"assets_remarked_upon": len(remarks), "source_parts_left_out": len(unread)},
+        {**rows.tables, "identity": remarks, LEFT_OUT: _first_left_out(unread)},
+    )
+
+
+def _first_left_out(unread: Sequence[str]) -> list[dict[str, Any]]:
+    sentences = list(unread[:_MOST_LEFT_OUT])
+    if len(unread) > _MOST_LEFT_OUT:
+        sentences.append(f"and {len(unread) - _MOST_LEFT_OUT:,} more")
+    return [{LEFT_OUT: sentence} for sentence in sentences]
 
 
 @retried

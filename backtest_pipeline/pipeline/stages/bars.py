@@ -8,6 +8,7 @@ from threading import Lock
 
 import numpy as np
 
+from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
@@ -44,19 +45,37 @@ class SourceReader:
         self.source = source
         self._workspace = workspace
         self._assets = [checked_symbol(asset) for asset in assets]
+        self._absent: frozenset[str] = frozenset()
+        self._unread: tuple[str, ...] = ()
         self._lock = Lock()
 
     @cached_property
     def _read(self) -> SourceBars:
-        read = self.source.read(self._assets)
+        try:
+            read = self.source.read(self._assets)
+        except UnknownName:
+            # Assets that the source does not have cost those that it has nothing.
+            offered = set(self.source.symbols())
+            there = [asset for asset in self._assets if asset in offered]
+            if not there or len(there) == len(self._assets):
+                raise
+            self._absent = frozenset(self._assets) - offered
+            read = self.source.read(there)
         if self._workspace is not None:
             count_look_ups(self._workspace, read)
+        self._unread = read.unread
         return read
 
     @property
     def bars(self) -> SourceBars:
         with self._lock:
             return self._read
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """A sentence on each part of the source that was not read; empty before it is read."""
+        with self._lock:
+            return self._unread
 
     def bases_of(self, asset: str) -> list[Timeframe]:
         """The timeframes at which the source has the asset."""
@@ -71,8 +90,14 @@ class SourceReader:
         """Complete bars of the assets at a timeframe; an asset without any has no rows.
 
         Each asset is resampled from the coarsest of its own timeframes that divides the target.
+
+        Raises:
+            UnknownName: for an asset that the source does not have, where it has others.
         """
-        target = timeframe(tf)
+        target, bars = timeframe(tf), self.bars
+        for asset in assets:
+            if asset in self._absent:
+                raise UnknownName("asset", asset, [info.symbol for info in bars.assets])
         by_base: dict[str, list[str]] = {}
         for asset in assets:
             base = self.base_of(asset, target)

@@ -25,6 +25,7 @@ from backtest_pipeline.simulation.metrics.benchmarks import (
 )
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 UNIVERSE = "universe"
 NOT_ASSETS = (*BENCHMARKS, UNIVERSE)
@@ -50,8 +51,9 @@ def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Compari
     """The requested benchmark on the bars of one asset's run.
 
     `asset` is buy and hold of the traded asset, `cash` the starting cash, `universe` an
-    equal-weight portfolio of all assets with features at this timeframe, rebalanced monthly, and
-    any other symbol buy and hold of that asset; all at the run's fee and slippage.
+    equal-weight portfolio of all assets with features at this timeframe (real ones for a real
+    asset, synthetic ones for a synthetic one), rebalanced monthly, and any other symbol buy and
+    hold of that asset; all at the run's fee and slippage.
 
     Raises:
         InvalidInput: for an asset or a universe without stored bars in the window.
@@ -60,8 +62,13 @@ def compare_with(workspace: Workspace, panel: Panel, terms: RunTerms) -> Compari
     if name in BENCHMARKS:
         return Comparison(benchmark_equity(panel, name, terms.config))
     with workspace.database.begin() as connection:
-        # Sorted here: databases sort text differently, and a sum of floats depends on its order.
-        symbols = sorted(known_symbols(connection)) if name == UNIVERSE else [name]
+        symbols = [name]
+        if name == UNIVERSE:
+            known = known_symbols(connection)
+            synthetic = set(synthetic_among(connection, known))
+            alike = panel.assets[0] in synthetic
+            # Sorted: databases sort text differently, and a sum of floats depends on its order.
+            symbols = sorted(symbol for symbol in known if (symbol in synthetic) == alike)
         partitions = [Partition(symbol, panel.timeframe.name) for symbol in symbols]
         stored = read_versions(connection, "features", partitions)
     assets = [partition.asset for partition in partitions if partition in stored]

@@ -6,11 +6,13 @@ snapshots of either, and see no difference.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,11 +31,12 @@ from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import AssetInfo, require_known
 from backtest_pipeline.storage.external.assets import SOURCE, asset_names
+from backtest_pipeline.storage.external.overview import left_out
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.rows import read_emas, read_panel
 from backtest_pipeline.storage.external.watermarks import (
     Watermark,
-    current_watermarks,
+    look_at,
     read_watermarks,
     write_watermarks,
 )
@@ -48,7 +51,17 @@ from backtest_pipeline.storage.tables.datasets import (
 )
 from backtest_pipeline.storage.tables.dimensions import register_assets
 
+_log = logging.getLogger(__name__)
+UNUSABLE_STAMP = "unusable_stamp"
 EMA_COLUMNS = tuple(f"ema_{period}" for period in EMA_PERIODS)
+
+
+class _Look(NamedTuple):
+    marks: dict[Partition, Watermark]
+    ids: dict[str, int]
+    unusable: dict[Partition, int]
+    left_out: tuple[str, ...]
+    timeframes: dict[str, list[str]]
 
 
 class ExternalReader:
@@ -69,27 +82,57 @@ class ExternalReader:
         self._lock = RLock()
 
     @cached_property
-    def _look(self) -> tuple[dict[Partition, Watermark], dict[str, int]]:
-        current = current_watermarks(self.table)
+    def _look(self) -> _Look:
+        look = look_at(self.table)
+        current = look.watermarks
         names = asset_names(self._workspace.database, self.table, (id_ for id_, _ in current))
         marks = {
             Partition(names[id_], tf): mark
             for (id_, tf), mark in current.items()
             if tf in TIMEFRAMES
         }
-        return marks, {symbol: id_ for id_, symbol in names.items()}
+        unusable = {
+            Partition(names[id_], tf): n
+            for (id_, tf), n in look.unusable.items()
+            if id_ in names and tf in TIMEFRAMES
+        }
+        sentences = tuple(left_out(look))
+        for sentence in sentences:
+            _log.warning("%s: %s", self.table.features.name, sentence)
+        timeframes: dict[str, list[str]] = {}
+        for id_, tf in sorted(current):
+            timeframes.setdefault(names[id_], []).append(tf)
+        ids = {symbol: id_ for id_, symbol in names.items()}
+        return _Look(marks, ids, unusable, sentences, timeframes)
 
     @property
     def watermarks(self) -> Mapping[Partition, Watermark]:
         """The watermark of each partition of the table, at timeframes that this project knows."""
         with self._lock:
-            return self._look[0]
+            return self._look.marks
 
     @property
     def ids(self) -> Mapping[str, int]:
         """The id of each symbol in the table."""
         with self._lock:
-            return self._look[1]
+            return self._look.ids
+
+    @property
+    def unusable(self) -> Mapping[Partition, int]:
+        """How many rows of each partition have a stamp that is none."""
+        with self._lock:
+            return self._look.unusable
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A sentence on the rows of each id that cannot be used."""
+        with self._lock:
+            return self._look.left_out
+
+    def timeframes_of(self, symbol: str) -> list[str]:
+        """What the table has in `tf` of an asset, also what no timeframe is called."""
+        with self._lock:
+            return self._look.timeframes.get(symbol, [])
 
     def symbols(self) -> tuple[str, ...]:
         """The symbols of the table, sorted."""
@@ -222,7 +265,13 @@ class ExternalFeaturesStage:
             write_versions(cursor, self.name, ids, versions)
             marks = {p: self._reader.watermarks[p] for p in partitions}
             write_watermarks(cursor, ids, marks)
-            replace_quality(cursor, self.name, ids, partitions, [_count(i) for i in batch.issues])
+            counts = [_count(issue) for issue in batch.issues]
+            counts += [
+                QualityCount(p, UNUSABLE_STAMP, self._reader.unusable[p])
+                for p in partitions
+                if p in self._reader.unusable
+            ]
+            replace_quality(cursor, self.name, ids, partitions, counts)
         return [
             *(self._outcome(batch, p, stored.get(p), versions[p], rebuild) for p in partitions),
             *(self._absent(Partition(asset, tf)) for asset in batch.absent),
@@ -275,7 +324,12 @@ class ExternalFeaturesStage:
         return versions
 
     def _absent(self, partition: Partition) -> Outcome:
+        there = self._reader.timeframes_of(partition.asset)
         detail = f"{self._reader.table.features.name} has no row of this asset and timeframe"
+        if there:
+            detail += f", but of tf {', '.join(there)}"
+        if partition.timeframe.casefold() in map(str.casefold, there):
+            detail += "; name a view in its place that writes tf as dim_timeframe does"
         with self._workspace.database.begin() as connection:
             stored = read_versions(connection, self.name, [partition]).get(partition)
         if stored is not None:

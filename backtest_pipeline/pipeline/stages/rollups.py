@@ -37,6 +37,7 @@ from backtest_pipeline.storage.run_tables.portfolios import (
 )
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
 from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.storage.tables.synthetic import synthetic_beside_real
 
 _SHOWN = 10
 
@@ -44,6 +45,8 @@ _SHOWN = 10
 @retried
 def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     """Build the portfolios of a timeframe's current runs, and retire all others of that timeframe.
+
+    Runs of synthetic assets make portfolios only in a store without real ones.
 
     Returns:
         How many were built; 0 where all of them are stored already, or there are no runs.
@@ -79,7 +82,9 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
 
 def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[PortfolioPlan]:
     with workspace.database.begin() as connection:
-        return planned(timeframe, current_runs(connection, timeframes=[timeframe]), config)
+        runs = current_runs(connection, timeframes=[timeframe])
+        synthetic = synthetic_beside_real(connection, [run["symbol"] for run in runs])
+    return planned(timeframe, [run for run in runs if run["symbol"] not in synthetic], config)
 
 
 def _formed(

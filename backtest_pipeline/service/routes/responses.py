@@ -103,6 +103,8 @@ class Trade(BaseModel):
     exit_reason: str
     is_open: bool
     entry_after_gap: bool
+    exit_after_gap: bool | None = Field(description="null in runs that did not record it")
+    held_across_gap: bool | None = Field(description="null in runs that did not record it")
 
 
 class TradesPage(BaseModel):

@@ -21,6 +21,7 @@ import pyarrow as pa
 import tenacity
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
+from backtest_pipeline.market.symbols import key_of, symbol_keys
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.sources.binance.klines import PAGE, BadAnswer, interval_of, parse_page
 from backtest_pipeline.sources.spans import Span
@@ -107,6 +108,7 @@ class BinanceClient:
         self._wait = wait
         self._banned_until = 0.0
         self._rest_until = 0.0
+        self._by_key: dict[str, str] = {}
 
     def now_us(self) -> int:
         """The exchange's clock: which bars are finished is its to say."""
@@ -123,9 +125,20 @@ class BinanceClient:
         )
         return tuple(sorted(answer))
 
+    def _as_listed(self, key: str) -> str:
+        """The symbol that has a key; the exchange's list is asked only for one that is mapped."""
+        chosen = next((symbol for symbol, own in symbol_keys().items() if own == key), None)
+        if chosen is not None:
+            return chosen
+        if not re.search(r"-[0-9a-f]{8}$", key):
+            return key
+        if not self._by_key:
+            self._by_key = {key_of(symbol): symbol for symbol in self.symbols()}
+        return self._by_key.get(key, key)
+
     def require_listed(self, symbol: str) -> None:
         """Raises UnknownName, with the nearest symbols, where the exchange has no such symbol."""
-        params = {"symbol": symbol, "showPermissionSets": "false"}
+        params = {"symbol": self._as_listed(symbol), "showPermissionSets": "false"}
         self._ask("/api/v3/exchangeInfo", params, lambda answer: _field(answer, "symbols", list))
 
     def klines(self, symbol: str, timeframe: Timeframe, span: Span) -> pa.Table:
@@ -136,7 +149,7 @@ class BinanceClient:
             SourceUnavailable: where it gives no usable answer in time.
         """
         params = {
-            "symbol": symbol,
+            "symbol": self._as_listed(symbol),
             "interval": interval_of(timeframe),
             "startTime": str(-(-span.start // 1000)),
             "endTime": str((span.end - 1) // 1000),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from psycopg import sql
 
-from backtest_pipeline.market.errors import InvalidInput, TableDrift
-from backtest_pipeline.market.partitions import checked_symbol
+from backtest_pipeline.market.errors import TableDrift
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database
 
@@ -39,10 +39,9 @@ def names_of(
 ) -> dict[int, str]:
     """A permanent, unique symbol for each id.
 
-    A known id keeps its symbol, because runs and partitions are named by it. A new id gets the
-    symbol from the external asset table, or `ID-<id>` if that has none that can be a partition key.
-    If another asset already has the symbol, it becomes `<symbol>-<id>`: two coins with one ticker
-    are two assets.
+    A known id keeps its symbol, because runs and partitions are named by it. A new id gets the key
+    of its symbol in the external asset table, or `ID-<id>` if that has none. If another asset
+    already has the symbol, it becomes `<symbol>-<id>`: two coins with one ticker are two assets.
 
     Raises:
         TableDrift: for an id that the store has assigned to an asset of another source.
@@ -70,10 +69,7 @@ def names_of(
 
 
 def _as_key(symbol: str | None, id_: int) -> str:
-    try:
-        return checked_symbol(symbol or "")
-    except InvalidInput:
-        return f"ID-{id_}"
+    return key_of(symbol) if symbol else f"ID-{id_}"
 
 
 def _offered(table: FeatureTable) -> dict[int, str]:

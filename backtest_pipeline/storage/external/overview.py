@@ -11,7 +11,7 @@ from backtest_pipeline.market.errors import TableDrift
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.storage.external.probe import FeatureTable
-from backtest_pipeline.storage.external.watermarks import Watermark, current_watermarks
+from backtest_pipeline.storage.external.watermarks import Look, Watermark, look_at
 
 
 def describe_columns(table: FeatureTable) -> str:
@@ -39,7 +39,8 @@ def describe_rows(table: FeatureTable, timeframes: Sequence[str]) -> str:
         TableDrift: where no row has a timeframe of this project.
     """
     by_timeframe: dict[str, list[Watermark]] = defaultdict(list)
-    for (_, tf), mark in current_watermarks(table).items():
+    look = look_at(table)
+    for (_, tf), mark in look.watermarks.items():
         by_timeframe[tf].append(mark)
     known = [tf for tf in TIMEFRAMES if tf in by_timeframe]
     parts = [_of_timeframe(tf, by_timeframe[tf]) for tf in known if tf in timeframes]
@@ -53,7 +54,24 @@ def describe_rows(table: FeatureTable, timeframes: Sequence[str]) -> str:
             f"{', '.join(unused) or 'nothing'}; set BACKTEST_TIMEFRAMES"
         )
     left = [f"not among BACKTEST_TIMEFRAMES: {', '.join(unused)}"] if unused else []
-    return "; ".join([*parts, *left])
+    return "; ".join([*parts, *left, *left_out(look)])
+
+
+def left_out(look: Look) -> list[str]:
+    """A sentence on the rows of each id that cannot be used, and why."""
+    by_id: dict[int | None, int] = defaultdict(int)
+    for (id_, _), n in look.unusable.items():
+        by_id[id_] += n
+    return [_unusable(id_, n) for id_, n in sorted(by_id.items(), key=lambda item: str(item[0]))]
+
+
+def _unusable(id_: int | None, n: int) -> str:
+    rows = f"{n:,} {'row' if n == 1 else 'rows'}"
+    if id_ is None:
+        return f"{rows} without an id left out"
+    if not -(2**31) <= id_ < 2**31:
+        return f"{rows} of id {id_} left out: an asset's id is at most 2147483647"
+    return f"{rows} of id {id_} left out: the stamp is missing, infinite or outside 1900 to 2261"
 
 
 def _of_timeframe(tf: str, marks: Sequence[Watermark]) -> str:

@@ -22,6 +22,9 @@ from backtest_pipeline.storage.postgres.database import Database
 KNOWN_KEYS = ("alignment_source", "venue_id")
 """Key columns of known tables; they need a filter even if no unique index contains them."""
 
+FIRST_STAMP, LAST_STAMP = "1900-01-01 00:00+00", "2262-01-01 00:00+00"
+"""Of bars; what is outside, such as infinity, is nobody's market."""
+
 _KEY = ("id", "ts", "tf")
 _INTEGERS = ("smallint", "integer", "bigint")
 _NUMBERS = (*_INTEGERS, "double precision", "real", "numeric")
@@ -39,13 +42,28 @@ class Relation:
         name: its name, for messages.
         identifier: its quoted name.
         columns: type of each column, in order.
-        condition: the filters that apply, as SQL; TRUE without any.
+        filtered: the filters that apply, as SQL; TRUE without any.
     """
 
     name: str
     identifier: sql.Identifier = field(repr=False)
     columns: Mapping[str, str] = field(repr=False)
-    condition: sql.Composable = field(repr=False)
+    filtered: sql.Composable = field(repr=False)
+
+    @property
+    def condition(self) -> sql.Composable:
+        """The filters, of rows that have a stamp and an id that can be used."""
+        return sql.SQL("({} AND {})").format(self.filtered, self.usable)
+
+    @property
+    def usable(self) -> sql.Composable:
+        """Whether a row's stamp is one of the calendar, and its id one that an asset can have."""
+        if "ts" not in self.columns or "id" not in self.columns:
+            return sql.SQL("TRUE")
+        by_id = (
+            " AND id BETWEEN -2147483648 AND 2147483647" if self.columns["id"] == "bigint" else ""
+        )
+        return sql.SQL(f"(ts >= '{FIRST_STAMP}' AND ts < '{LAST_STAMP}' AND id IS NOT NULL{by_id})")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
 from sqlalchemy import Connection, text
@@ -39,25 +39,46 @@ class Watermark:
     last_ts: int
 
 
+class Look(NamedTuple):
+    """What one look at the table shows.
+
+    Attributes:
+        watermarks: by id and name of the timeframe, of rows that can be used.
+        unusable: by id and name of the timeframe, how many rows have a stamp that is none, or an id
+            that no asset can have.
+    """
+
+    watermarks: dict[tuple[int, str], Watermark]
+    unusable: dict[tuple[int | None, str | None], int]
+
+
 def current_watermarks(table: FeatureTable) -> dict[tuple[int, str], Watermark]:
-    """The watermark of each (id, timeframe name) in the table."""
-    written = "sum(extract(epoch FROM updated_at))" if table.stamped else "NULL"
-    query = sql.SQL(
-        "SELECT id, tf, count(*), (extract(epoch FROM min(ts)) * 1000000)::bigint,"
-        " (extract(epoch FROM max(ts)) * 1000000)::bigint, {} FROM {} WHERE {} GROUP BY id, tf"
-    ).format(sql.SQL(written), table.features.identifier, table.features.condition)
+    """The watermark of each (id, timeframe name) of the usable rows of the table."""
+    return look_at(table).watermarks
+
+
+def look_at(table: FeatureTable) -> Look:
+    """Rows, stamps and the sum of `updated_at` of every partition, in one statement."""
+    features = table.features
+    written = sql.SQL("sum(extract(epoch FROM updated_at))" if table.stamped else "NULL")
+    query = sql.SQL("""
+        SELECT id, tf, count(*) FILTER (WHERE usable), count(*),
+               (extract(epoch FROM min(ts) FILTER (WHERE usable)) * 1000000)::bigint,
+               (extract(epoch FROM max(ts) FILTER (WHERE usable)) * 1000000)::bigint, {}
+        FROM (SELECT *, {} AS usable FROM {} WHERE {}) r GROUP BY id, tf
+    """).format(written, features.usable, features.identifier, features.filtered)
     with table.database.begin() as connection:
         rows = connection.exec_driver_sql(query.as_string().replace("%", "%%")).all()
     now_us = time.time_ns() // 1000
-    return {
-        (id_, tf): Watermark(
+    marks, unusable = {}, {}
+    for id_, tf, n, n_all, first, last, stamp in rows:
+        if n_all > n:
+            unusable[id_, tf] = n_all - n
+        if n and tf is not None:
             # An unfinished bar is skipped, so that finishing it is a change too.
-            combined(table.identity, *map(str, (n, first, last, stamp, last > now_us))),
-            n,
-            last,
-        )
-        for id_, tf, n, first, last, stamp in rows
-    }
+            seen = [n, first, last, stamp, last > now_us, *([n_all] if n_all > n else [])]
+            marks[id_, tf] = Watermark(combined(table.identity, *map(str, seen)), n, last)
+    return Look(marks, unusable)
 
 
 def read_watermarks(connection: Connection) -> dict[Partition, str]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.runs import with_provenance
+from backtest_pipeline.storage.tables.synthetic import REAL_RUNS
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -82,13 +83,15 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     `daily_skew` and `daily_kurtosis` are theirs,
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
-    `quarantined_at` is None unless a replay gave a different result.
+    `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
+    whether its asset is synthetic, in a store that has runs of real ones.
 
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
     """
-    query = """
-        SELECT r.run_id, r.signal_name, r.strategy, r.symbol, r.tf, r.split,
+    query = f"""
+        SELECT r.run_id, a.is_synthetic AND {REAL_RUNS} AS synthetic_beside_real, r.signal_name,
+               r.strategy, r.symbol, r.tf, r.split,
                r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
                t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                (SELECT min(created_at) FROM trials o
@@ -99,11 +102,12 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
                ) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+        JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
         WHERE r.is_current AND r.status = 'completed'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
-    """
+    """  # noqa: S608 - our own literals
     return with_provenance(connection.execute(text(query)).mappings())
 
 
@@ -130,7 +134,9 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
                    m.trade_count, ARRAY(
                        SELECT DISTINCT i.trait FROM asset_identity i JOIN dim_assets a USING (id)
-                       WHERE a.symbol = l.symbol ORDER BY i.trait
+                       WHERE a.symbol = l.symbol
+                       UNION SELECT 'synthetic' FROM dim_assets a
+                       WHERE a.symbol = l.symbol AND a.is_synthetic ORDER BY 1
                    ) AS identity
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
             WHERE l.board_id = :board_id

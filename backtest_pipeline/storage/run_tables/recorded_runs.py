@@ -174,6 +174,20 @@ def stored_trades(connection: Connection, run_id: uuid.UUID) -> list[dict[str, A
     return [dict(row) for row in rows.mappings()]
 
 
+def trades_by_gap(connection: Connection, run_id: uuid.UUID) -> dict[str, int]:
+    """How many of a run's trades were entered after, left after, or held across missing bars."""
+    rows = connection.execute(
+        text("""
+            SELECT count(*) FILTER (WHERE entry_after_gap) AS entry_after_gap,
+                   count(*) FILTER (WHERE exit_after_gap) AS exit_after_gap,
+                   count(*) FILTER (WHERE held_across_gap) AS held_across_gap
+            FROM backtest_trades WHERE run_id = :run_id
+        """),
+        {"run_id": run_id},
+    )
+    return dict(rows.mappings().one())
+
+
 def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
     """A run's row of `backtest_metrics`; empty if it has none."""
     rows = connection.execute(

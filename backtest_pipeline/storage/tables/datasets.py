@@ -342,15 +342,6 @@ def not_fetched_since(
     return {symbol: since.astimezone(UTC) for symbol, since in rows}
 
 
-def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:
-    """The symbols with synthetic bars."""
-    rows = connection.execute(
-        text("SELECT symbol FROM dim_assets WHERE is_synthetic AND symbol = ANY(:symbols)"),
-        {"symbols": list(symbols)},
-    )
-    return list(rows.scalars())
-
-
 def stored_partitions(connection: Connection, dataset: str) -> list[Partition]:
     """The partitions for which a dataset has rows."""
     rows = connection.execute(

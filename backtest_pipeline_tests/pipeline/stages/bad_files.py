@@ -181,16 +181,17 @@ POLICIES: dict[str, Bad] = {
         lambda b: pd.DataFrame(b.rename(columns={"close": "cloze"})), refused="did you mean 'cloze'"
     ),
     "text for a price": Bad(
-        lambda b: b.assign(close="abc"), refused="close holds something that is no number"
+        lambda b: b.assign(close="abc"), refused="row 1: column 'close': invalid value 'abc'"
     ),
     "a list for a price": Bad(
-        lambda b: b.assign(close=[[1.0]] * len(b)), refused="close holds something that is no numb"
+        lambda b: b.assign(close=[[1.0]] * len(b)),
+        refused="column 'close' holds something that is no number",
     ),
     "text for a price in text": Bad(
-        lambda b: b.assign(close="abc"), refused="bars.csv: cannot be read", kind="csv"
+        lambda b: b.assign(close="abc"), refused="line 2: column 'close': invalid value", kind="csv"
     ),
     "no name": Bad(
-        lambda b: b.assign(symbol=b["symbol"].where(b.index != 5)), refused="1 rows name no asset"
+        lambda b: b.assign(symbol=b["symbol"].where(b.index != 5)), counts={"gap": 1}, bars=89
     ),
 }
 

@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backtest_pipeline.market.asset_identity import FEWEST_BARS
 from backtest_pipeline.market.errors import BacktestError, BarsError, InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.price_levels import FEWEST_BARS
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.files import FileBars
@@ -163,17 +164,31 @@ def test_a_file_with_a_header_alone_is_refused(store: Workspace, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "symbol", ["A\0B", "Ä", "\U0001f680", "A B", "A|B", "A,B", "../A", ".A", "", "A" * 33, "\uff21"]
+    "symbol",
+    ["A\0B", "Ä", "\U0001f680", "A B", "A|B", "A,B", "../A", ".A", "A" * 33, "\uff21", "A/B:C"],
 )
-def test_a_symbol_that_cannot_be_a_key_is_refused_and_others_can_be_refreshed(
+def test_a_symbol_that_cannot_be_a_key_is_computed_under_its_own_key(
     store: Workspace, tmp_path: Path, symbol: str
 ) -> None:
     path, _, good = file_of(Bad(lambda b: b.assign(symbol=symbol)), tmp_path)
+    odd = key_of(symbol)
+    assert set(FileBars(path).symbols()) == {odd, good}
     with pytest.raises(InvalidInput, match="cannot be a partition key: use 1 to 32 letters"):
-        refresh(store, FileBars(path), [Partition(symbol, "1D"), Partition(good, "1D")])
-    assert scalar(store, RUNS, asset=good) == 0
-    refresh(store, FileBars(path), [Partition(good, "1D")])
-    assert scalar(store, RUNS, asset=good) == 6
+        refresh(store, FileBars(path), [Partition(symbol, "1D")])
+    refresh(store, FileBars(path), [Partition(odd, "1D"), Partition(good, "1D")])
+    assert scalar(store, RUNS, asset=odd) == scalar(store, RUNS, asset=good) == 6
+    name = scalar(store, "SELECT name FROM dim_assets WHERE symbol = :asset", asset=odd)
+    assert name == symbol.replace("\0", "")
+
+
+def test_an_asset_that_the_source_has_no_more_fails_alone(store: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "stays.csv"
+    daily_bars(N, "STAYS").to_csv(path, index=False)
+    reports = refresh(store, FileBars(path), [Partition("GONE", "1D"), Partition("STAYS", "1D")])
+    failed = [outcome for report in reports.values() for outcome in report.failed]
+    assert {str(outcome.partition) for outcome in failed} == {"GONE|1D"}
+    assert "unknown asset 'GONE'" in failed[0].detail
+    assert scalar(store, RUNS, asset="STAYS") == 6
 
 
 def test_unknown_assets_and_timeframes_are_named_with_the_nearest(
@@ -236,7 +251,7 @@ def test_the_coins_of_a_reused_ticker_are_computed_each_alone(
         store,
         "SELECT string_agg(a.symbol || ' ' || trait || ' ' || related, ', ' ORDER BY a.symbol)"
         " FROM asset_identity JOIN dim_assets a USING (id) WHERE starts_with(symbol, :asset)"
-        " AND trait <> 'ended'",
+        " AND trait NOT IN ('ended', 'identical')",  # GOOD has the bars before the step
         asset=luna,
     )
     assert traits == f"{luna} ticker_reused {luna}.2, {luna}.2 later_coin {luna}"

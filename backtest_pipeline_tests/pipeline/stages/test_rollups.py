@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
+from backtest_pipeline.pipeline.ranking.leaderboard import SYNTHETIC, publish_leaderboard
+from backtest_pipeline.pipeline.runs.retention import remove_source
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -301,3 +304,63 @@ def test_bad_rules_are_refused_by_name() -> None:
             RollupConfig(max_weight=cap)
     with pytest.raises(InvalidInput, match="lookback"):
         RollupConfig(lookback=1)
+
+
+class RealSource(StaticSource):
+    """The bars of a static source as those of real assets."""
+
+    def read(self, assets: Any = None) -> Any:
+        read = super().read(assets)
+        infos = tuple(replace(asset, synthetic=False) for asset in read.assets)
+        return replace(read, assets=infos)
+
+
+def members(workspace: Workspace) -> set[str]:
+    found = rows(
+        workspace,
+        "SELECT DISTINCT r.symbol FROM portfolio_runs p JOIN backtest_runs r"
+        " ON r.run_id = ANY (p.member_run_ids) WHERE p.is_current",
+    )
+    return {row["symbol"] for row in found}
+
+
+def test_synthetic_assets_are_left_out_of_portfolios_and_boards_of_real_ones(
+    filled: Workspace,
+) -> None:
+    roll_up(filled, "1D", CONFIG)
+    assert members(filled) == set(LENGTHS)  # only synthetic assets: theirs
+    real = RealSource({"1D": daily_panel({"BTC": 250, "ETH": 240})}, name="real")
+    refresh(filled, real, [Partition("BTC", "1D"), Partition("ETH", "1D")])
+    roll_up(filled, "1D", CONFIG)
+    assert members(filled) == {"BTC", "ETH"}
+
+    board = publish_leaderboard(filled, late_gates=True)
+    ranked = {row["symbol"] for row in board.rows if row["rank"]}
+    assert ranked <= {"BTC", "ETH"}
+    assert {row["unranked"] for row in board.rows if row["symbol"] in LENGTHS} == {SYNTHETIC}
+    assert all("synthetic" in row["identity"] for row in board.rows if row["symbol"] in LENGTHS)
+
+
+def test_a_removed_source_leaves_nothing_and_costs_the_others_nothing(filled: Workspace) -> None:
+    real = RealSource({"1D": daily_panel({"BTC": 250, "ETH": 240})}, name="real")
+    refresh(filled, real, [Partition("BTC", "1D"), Partition("ETH", "1D")])
+    roll_up(filled, "1D", CONFIG)
+    publish_leaderboard(filled, late_gates=True)
+    kept = rows(
+        filled, "SELECT run_id FROM backtest_runs WHERE symbol IN ('BTC', 'ETH') ORDER BY 1"
+    )
+
+    symbols, runs = remove_source(filled, "static")
+    assert (symbols, runs) == (sorted(LENGTHS), len(LENGTHS) * N_SIGNALS)
+    assert rows(filled, "SELECT symbol FROM dim_assets ORDER BY 1") == [
+        {"symbol": "BTC"},
+        {"symbol": "ETH"},
+    ]
+    assert rows(filled, "SELECT run_id FROM backtest_runs ORDER BY 1") == kept
+    for table in ("trials", "leaderboard"):
+        left = rows(filled, f"SELECT DISTINCT symbol FROM {table}")
+        assert {row["symbol"] for row in left} <= {"BTC", "ETH"}
+    assert members(filled) == {"BTC", "ETH"}
+    assert roll_up(filled, "1D", CONFIG) == 0
+    assert remove_source(filled, "static") == ([], 0)
+    refresh(filled, MARKET, PARTITIONS)  # it can come back

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from backtest_pipeline.market.errors import BarsError, SourceUnavailable, UnknownName
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.sources.binance.client import BinanceClient, RequestRetry
 from backtest_pipeline.sources.binance.klines import BadAnswer, parse_page, timeframe_of
@@ -40,6 +41,17 @@ def exchange() -> Iterator[FakeBinance]:
 def retries(fault: str) -> RequestRetry:
     """As `BRISK`, but an exchange that is silent for good is not waited for."""
     return replace(BRISK, silence_s=1.0) if fault == "silent" else BRISK
+
+
+def test_a_symbol_that_cannot_be_a_key_is_asked_for_as_the_exchange_writes_it() -> None:
+    market = {("BTCUSDT", "1h"): BARS, ("币安人生USDT", "1h"): BARS}
+    with FakeBinance(market, int(BARS.index[-1]) + 60_000).serving() as exchange:
+        client = BinanceClient(exchange.url)
+        client.require_listed(key_of("币安人生USDT"))
+        assert len(client.klines(key_of("币安人生USDT"), HOUR, EVERYTHING)) == len(BARS) - 1
+        assert {asked["symbol"] for asked in exchange.klines_asked} == {"币安人生USDT"}
+        with pytest.raises(UnknownName):
+            client.require_listed(key_of("币安USDT"))
 
 
 def asked(exchange: FakeBinance) -> int:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backtest_pipeline.market.errors import BarsError, StoreError, TableDrift
 from backtest_pipeline.market.features import READ_COLUMNS
 from backtest_pipeline.market.partitions import checked_symbol
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.storage.external.assets import KnownAsset, names_of
 from backtest_pipeline.storage.external.rows import read_emas, read_panel
@@ -199,7 +200,7 @@ def test_two_coins_of_one_ticker_are_two_assets() -> None:
         4172: "LUNA",
         20314: "LUNA-20314",
     }
-    assert names_of([7], [], {7: "$WIF"}) == {7: "ID-7"}
+    assert names_of([7], [], {7: "$WIF"}) == {7: key_of("$WIF")}
     assert names_of([7], [], {}) == {7: "ID-7"}
 
 

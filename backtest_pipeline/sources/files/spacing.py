@@ -1,0 +1,164 @@
+"""How long the bars of a file are, from what is written of it and from where its stamps lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtest_pipeline.market.timeframes import DAY_US, MICROSECONDS, TIMEFRAMES, Timeframe
+from backtest_pipeline.sources.stamps import CLOSE_TICK_US
+
+BY_LENGTH = {
+    length: tf
+    for tf in reversed(TIMEFRAMES.values())
+    if not tf.is_calendar and (length := tf.length_us) is not None
+}
+COMMON = tuple(
+    length for length in sorted(BY_LENGTH) if length <= DAY_US or BY_LENGTH[length].name == "1W"
+)
+"""What exchanges give; other lengths are made of these."""
+BY_CHANCE = 1 / 500
+"""At most; else stamps on a coarse grid may as well be those of finer bars with holes."""
+_ON_GRID = 0.9  # of the stamps of a long series; the others are strays, for validation to skip
+_LONG = 10
+_MINUTE_US = MICROSECONDS["MIN"]
+_UNITS = {
+    **dict.fromkeys(("", "m", "min", "mins", "minute", "minutes"), "MIN"),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), "H"),
+    **dict.fromkeys(("d", "day", "days"), "D"),
+    **dict.fromkeys(("w", "week", "weeks"), "W"),
+}
+
+
+def timeframe_of_interval(text: str) -> Timeframe | None:
+    """The base timeframe that an exporter calls `1h`, `60` (minutes), `1D`, `D` or `1hour`.
+
+    None for what is none, such as `2h`, `1s`, or months, whose length follows the calendar.
+    """
+    match = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2] == "M" or not (match[1] or match[2]):
+        return None
+    unit = _UNITS.get(match[2].lower())
+    return BY_LENGTH.get(int(match[1] or 1) * MICROSECONDS[unit]) if unit else None
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """What the stamps of one asset say of its bars.
+
+    Attributes:
+        bars: how many stamps there are.
+        length: greatest common distance of the stamps, microseconds; 0 of a single one.
+        timeframe: of that length; None where there is none.
+        is_sure: whether that can be said without other assets.
+    """
+
+    bars: int
+    length: int
+    timeframe: Timeframe | None
+    is_sure: bool
+
+    def may_be(self, finer: int) -> bool:
+        """Whether these may be bars of a finer length, most of which are missing."""
+        if self.length == 0:
+            return True
+        if self.length % finer or finer >= self.length:
+            return False
+        return (self.length / finer) ** -(self.bars - 1.0) >= BY_CHANCE
+
+
+def spacing_of(ts: np.ndarray) -> Spacing:
+    """What the stamps of one asset, in any order and repeated, say of its bars."""
+    minute = -(-ts // _MINUTE_US) * _MINUTE_US
+    ts = np.unique(np.where(minute - ts <= CLOSE_TICK_US, minute, ts))
+    if len(ts) < 2:
+        return Spacing(len(ts), 0, None, is_sure=False)
+    distance = np.diff(ts)
+    length = _length(ts, distance)
+    tf = BY_LENGTH.get(length)
+    seen = bool((distance == length).any())
+    found = Spacing(len(ts), length, tf, is_sure=False)
+    finer = max((c for c in COMMON if c < length and length % c == 0), default=0)
+    is_sure = tf is not None and seen and (length in COMMON or not found.may_be(finer))
+    return Spacing(len(ts), length, tf, is_sure)
+
+
+def _length(ts: np.ndarray, distance: np.ndarray) -> int:
+    """The greatest length on whose grid the stamps lie; some of a long series may not."""
+    common = int(np.gcd.reduce(distance))
+    if common in BY_LENGTH and len(ts) < _LONG:
+        return common
+    for length in sorted(BY_LENGTH, reverse=True):
+        if length < common or length > distance.max():
+            continue
+        _, counts = np.unique(ts % length, return_counts=True)
+        if counts.max() >= _ON_GRID * len(ts) and len(ts) >= _LONG:
+            return length
+    values, counts = np.unique(distance, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The timeframe of one asset of a file, or why it has none.
+
+    Attributes:
+        timeframe: of its bars; None where nobody can say.
+        why: how it was told, or why it could not be.
+        is_stated: whether the settings, a column, the file's name or its folders say it.
+        may_be: those that it may be where nobody can say.
+    """
+
+    timeframe: Timeframe | None
+    why: str
+    may_be: tuple[Timeframe, ...] = ()
+    is_stated: bool = False
+
+
+def judge(spacing: Spacing, others: Sequence[Spacing]) -> Judged:
+    """The timeframe of an asset, from its own stamps and those of the file's other assets.
+
+    Its own stamps decide, unless they may be those of finer bars that others have.
+    """
+    known = {s.timeframe.name: s.timeframe for s in others if s.is_sure and s.timeframe}
+    lengths = sorted((tf.length_us or 0 for tf in known.values()), reverse=True)
+    if spacing.timeframe is not None and spacing.timeframe.name in known:
+        return Judged(spacing.timeframe, "by the distance of its stamps")
+    finer = next((length for length in lengths if spacing.may_be(length)), None)
+    if finer is not None:
+        tf = BY_LENGTH[finer]
+        return Judged(
+            tf,
+            f"{spacing.bars} bars, {apart(spacing.length)}, are too few to tell; {tf.name} "
+            "like the others",
+        )
+    if spacing.is_sure:
+        return Judged(spacing.timeframe, "by the distance of its stamps")
+    return _unclear(spacing)
+
+
+def _unclear(spacing: Spacing) -> Judged:
+    if spacing.length == 0:
+        every = tuple(BY_LENGTH[length] for length in (DAY_US, *COMMON))
+        return Judged(None, "one stamp does not tell how long a bar is", every)
+    finer = [c for c in COMMON if c < spacing.length and spacing.length % c == 0]
+    if spacing.timeframe is None or not finer:
+        names = ", ".join(BY_LENGTH[length].name for length in sorted(BY_LENGTH))
+        return Judged(
+            None, f"bars are {apart(spacing.length)}, which is no base timeframe; known: {names}"
+        )
+    own, other = spacing.timeframe, BY_LENGTH[finer[-1]]
+    return Judged(
+        None,
+        f"{spacing.bars} bars at multiples of {own.name} may be bars of {own.name}, or bars of "
+        f"{other.name} of which most are missing",
+        (other, own),
+    )
+
+
+def apart(length: int) -> str:
+    """A distance for people."""
+    return f"{length / _MINUTE_US:g} minutes apart"

@@ -1,0 +1,6 @@
+-- Steps between two bars, and series that are the same, are told of assets as well.
+ALTER TABLE asset_identity DROP CONSTRAINT asset_identity_trait_check;
+ALTER TABLE asset_identity ADD CONSTRAINT asset_identity_trait_check CHECK (trait IN (
+    'ticker_reused', 'later_coin', 'price_step', 'identical', 'long_hole', 'ended', 'stable',
+    'multiple', 'same_coin'
+));
