@@ -143,8 +143,6 @@ def _verdict(result: WalkForwardResult) -> str:
     parts = [f"verdict: {result.verdict}" + (f": {result.reason}" if result.reason else "")]
     if "efficiency" not in (result.reason or ""):
         parts.append(f"efficiency {result.efficiency:.2f} (threshold {result.threshold:g})")
-    if result.n_walk_forwards > 1:
-        parts.append(f"one of {result.n_walk_forwards} walk-forwards on {result.symbol}")
     parts.append(
         f"mean Sharpe {result.train_sharpe:.2f} in training, {result.test_sharpe:.2f} out of "
         f"sample ({judged})"
@@ -153,6 +151,7 @@ def _verdict(result: WalkForwardResult) -> str:
     if known["dsr"] is not None:
         parts.append(
             f"out of sample, probabilistic Sharpe ratio {result.metrics['psr']:.0%}, deflated "
-            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} trials)"
+            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} walk-forwards on {result.symbol} "
+            f"{result.timeframe})"
         )
     return "; ".join(parts)

@@ -90,7 +90,7 @@ def with_deflated(
         of_runs: the families, which include these trials.
     """
     measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
-    owners = {name: runs[name] for name in ("run_id", "symbol", "strategy")}
+    owners = {"run_id": runs["run_id"], "symbol": runs["symbol"], "family": runs["strategy"]}
     numbers = deflated(pa.table({**owners, **measured}), of_runs)
     reasons = [
         of_run if of_family == "{}" else canonical_json(json.loads(of_run) | json.loads(of_family))
@@ -110,7 +110,7 @@ def deflate_partitions(
     """Deflate the current runs of these partitions by the current ledger.
 
     Returns:
-        The families by partition and strategy.
+        The families by partition and name: that of a strategy, or walk-forward.
     """
     by_timeframe: dict[str, list[str]] = {}
     for asset, tf in partitions:
@@ -122,8 +122,8 @@ def deflate_partitions(
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, "backtests", tf, list(ids.values()))
             of_runs = deflate_runs(cursor, tf, symbols)
-        for (symbol, strategy), family in of_runs.items():
-            by_partition.setdefault(Partition(symbol, tf), {})[strategy] = family
+        for (symbol, name), family in of_runs.items():
+            by_partition.setdefault(Partition(symbol, tf), {})[name] = family
     return by_partition
 
 
@@ -135,7 +135,7 @@ def strategies_tried(workspace: Workspace) -> dict[str, Family]:
     return {name: family for (name,), family in families(trials, ["strategy"]).items()}
 
 
-def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "strategy")) -> Families:
+def families(trials: pa.Table, owner: Sequence[str] = ("symbol", "family")) -> Families:
     """Group trials, as `run_tables.trials` returns them, into families by the `owner` columns."""
     owners = list(zip(*(trials[name].to_pylist() for name in owner), strict=True))
     n_trials = trials["n_trials"].to_pylist()
@@ -155,10 +155,10 @@ def deflated(runs: pa.Table, of_runs: Families) -> pa.Table:
     """The deflated metrics of runs, for `storage.run_tables.trials.write_deflated`.
 
     Args:
-        runs: run_id, symbol, strategy, sharpe, n_obs, skew, kurtosis.
+        runs: run_id, symbol, family, sharpe, n_obs, skew, kurtosis.
         of_runs: the family of each run, by symbol and strategy.
     """
-    owners = zip(*(runs[name].to_pylist() for name in ("symbol", "strategy")), strict=True)
+    owners = zip(*(runs[name].to_pylist() for name in ("symbol", "family")), strict=True)
     family = [of_runs[owner] for owner in owners]
     sharpe, skew, kurtosis, n_obs = (
         copy.numbers(runs[name]) for name in ("sharpe", "skew", "kurtosis", "n_obs")

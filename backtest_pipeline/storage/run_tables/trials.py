@@ -34,52 +34,56 @@ def record_trials(cursor: Cursor, trials: pa.Table) -> int:
 def read_families(
     cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str], most_returns: int
 ) -> pa.Table:
-    """The trials of these assets' families at a timeframe, one per configuration.
+    """The trials of these assets' families at a timeframe, one per set of parameters and settings.
 
-    The newest trial of a configuration counts, but trials in `published` take precedence.
+    Windows do not multiply: a trial in `published` represents its set, else one over the whole
+    history, else the newest. The walk-forwards of an asset are a family of their own.
 
     Args:
         cursor: cursor of a transaction that sees the trials.
         tf, symbols: the partitions.
         published: ids of the trials being published.
         most_returns: maximum number of trials returned per family; further ones are only counted.
-            Those with the lowest `configuration_id` are returned, which is as good as random.
+            Those with the lowest `set_id` are returned, which is as good as random.
 
     Returns:
-        Columns symbol, strategy, n_trials (of the whole family), first_day (of the first week, days
+        Columns symbol, family, n_trials (of the whole family), first_day (of the first week, days
         since 1970) and weekly_returns.
     """
     chosen = (
         "SELECT *, trial_id = ANY($4::text[]::uuid[]) AS is_published FROM trials"
         " WHERE tf = $2 AND symbol = ANY($3::text[])"
     )
-    query = _FAMILIES.format(chosen=chosen, owner="symbol, strategy")
+    query = _FAMILIES.format(chosen=chosen, owner="symbol, family")
     return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
 
 
 def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
-    """The trials of each strategy over all assets and timeframes; see `read_families`.
+    """The trials of each strategy over all assets and timeframes, without walk-forwards.
+
+    See `read_families`.
 
     Columns strategy, n_trials, first_day and weekly_returns.
     """
-    chosen = "SELECT *, FALSE AS is_published FROM trials"
+    chosen = "SELECT *, FALSE AS is_published FROM trials WHERE family = strategy"
     return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="strategy"), most_returns)
 
 
 _FAMILIES = """
     WITH newest AS (
-        SELECT DISTINCT ON ({owner}, configuration_id) trial_id, configuration_id, {owner}
+        SELECT DISTINCT ON ({owner}, set_id) trial_id, set_id, {owner}
         FROM ({chosen}) chosen
-        ORDER BY {owner}, configuration_id, is_published DESC, created_at DESC, trial_id
+        ORDER BY {owner}, set_id, is_published DESC,
+                 (window_start IS NULL AND window_end IS NULL) DESC, created_at DESC, trial_id
     ), placed AS (
-        SELECT trial_id, configuration_id, {owner}, count(*) OVER family AS n_trials,
-               row_number() OVER (family ORDER BY configuration_id) AS place
+        SELECT trial_id, set_id, {owner}, count(*) OVER family AS n_trials,
+               row_number() OVER (family ORDER BY set_id) AS place
         FROM newest WINDOW family AS (PARTITION BY {owner})
     )
     SELECT {owner}, n_trials, first_week - DATE '1970-01-01' AS first_day, weekly_returns
     FROM (SELECT * FROM placed WHERE place <= $1) sampled
     JOIN (SELECT trial_id, first_week, weekly_returns FROM trials) own USING (trial_id)
-    ORDER BY {owner}, configuration_id"""
+    ORDER BY {owner}, set_id"""
 
 
 def read_runs_to_deflate(
@@ -89,11 +93,11 @@ def read_runs_to_deflate(
 
     Those whose ids are in `but` are left out.
 
-    Columns: run_id and trial_id as text, symbol, strategy, sharpe, n_obs, skew, kurtosis.
+    Columns: run_id and trial_id as text, symbol, family, sharpe, n_obs, skew, kurtosis.
     """
     return copy.fetch(
         cursor,
-        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.strategy,"
+        "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.family,"
         " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM visible_runs r JOIN trials t USING (trial_id)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
         " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",

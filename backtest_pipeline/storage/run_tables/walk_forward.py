@@ -78,9 +78,9 @@ def walk_forwards_to_judge(cursor: Cursor, tf: str, symbols: Sequence[str]) -> p
         " m.psr, greatest(t.n, 1) AS n_walk_forwards"
         " FROM walk_forward_runs w JOIN visible_runs r USING (run_id)"
         " JOIN backtest_metrics m USING (run_id)"
-        " LEFT JOIN (SELECT symbol, count(DISTINCT configuration_id) AS n FROM trials"
-        "  WHERE tf = $1 AND symbol = ANY($2::text[]) AND source = 'walk_forward'"
-        "  AND params ? 'chosen_by' GROUP BY symbol) t USING (symbol)"
+        " LEFT JOIN (SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
+        "  WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward'"
+        " GROUP BY symbol) t USING (symbol)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[]) ORDER BY w.run_id",
         tf,
         list(symbols),

@@ -38,7 +38,7 @@ def ledger_of(weekly: np.ndarray, n_trials: int) -> pa.Table:
     return pa.table(
         {
             "symbol": ["A"] * n,
-            "strategy": ["ema_crossover"] * n,
+            "family": ["ema_crossover"] * n,
             "n_trials": [n_trials] * n,
             "first_day": np.full(n, 4),
             "weekly_returns": list(weekly.astype(np.float32)),
@@ -52,7 +52,7 @@ def test_a_run_is_deflated_by_what_the_ledger_counts() -> None:
         {
             "run_id": ["r"],
             "symbol": ["A"],
-            "strategy": ["ema_crossover"],
+            "family": ["ema_crossover"],
             "sharpe": [2.5 / math.sqrt(250)],
             "n_obs": [1250],
             "skew": [-3.0],
@@ -134,7 +134,8 @@ def test_of_one_thousand_searches_over_random_walks_few_pass(database: Database)
     with database.arrow() as connection, connection.cursor() as cursor:
         assert record_trials(cursor, trials) == n_walk_forwards * len(signals)
         found = families(read_families(cursor, "1D", panel.assets, (), MOST_CLUSTERED))
-    weighed = deflated(trials.append_column("run_id", trials["trial_id"]), found)
+    runs = trials.append_column("run_id", trials["trial_id"])
+    weighed = deflated(runs.append_column("family", trials["strategy"]), found)
 
     def share_that_passes(probability: np.ndarray) -> float:
         best = np.nan_to_num(probability).reshape(len(signals), n_walk_forwards).max(axis=0)
