@@ -61,6 +61,12 @@ def _show(result: RobustnessResult, folder: str) -> None:
     say("total return by fee (rows) and slippage (columns), basis points a side:")
     console.print(_costs_table(result.envelope))
     say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")
+    from backtest_pipeline.research.robustness.sharpe_interval import COVERAGE
+
+    say(
+        "intervals are nominal: that of the Sharpe ratio held the true one in "
+        f"{COVERAGE} of simulated histories"
+    )
     say(f"{result.draws:,} draws each, seed {result.seed}; bands and samples: {folder}")
     say("not corrected for how many other runs were tried: see `backtest-pipeline trials`")
 

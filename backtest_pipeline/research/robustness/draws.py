@@ -27,6 +27,8 @@ class Purpose(IntEnum):
     ENTRIES = 3
     RANDOM_WALK = 4
     SHUFFLED_BARS = 5
+    PERMUTED_BARS = 6
+    SHARPE = 7
 
 
 def require_draws(draws: int, seed: int) -> None:

@@ -30,11 +30,12 @@ from backtest_pipeline.research.robustness.envelope import Scenario, break_even_
 from backtest_pipeline.research.robustness.random_entries import random_entry_returns
 from backtest_pipeline.research.robustness.random_fills import random_fill_returns
 from backtest_pipeline.research.robustness.repeat import RunInputs
+from backtest_pipeline.research.robustness.sharpe_interval import sharpe_interval
 from backtest_pipeline.research.robustness.trade_order import reordered_drawdowns, trade_returns
 from backtest_pipeline.simulation.metrics.metrics import undefined_reasons
 from backtest_pipeline.simulation.trades import Trades
 
-ROBUSTNESS_VERSION = 1
+ROBUSTNESS_VERSION = 2
 """Raise it when the same run, draws and seed give other numbers."""
 _RUN = ("total_return", "sharpe", "max_drawdown")
 _RESAMPLED = (
@@ -122,7 +123,10 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
     collected.undefined.update(undefined_reasons(of_run))
 
     daily = daily_equity(run.panel.ts, result.equity[0])
-    resampled = _resample(daily, draws, seed, run.config.risk_free, collected)
+    held = float(result.metrics["avg_holding_days"][0])
+    resampled = _resample(
+        daily, draws, seed, run.config.risk_free, 1.0 if math.isnan(held) else held, collected
+    )
     traded = len(result.trades) > 0
     if traded:
         _perturb_trades(run, result.trades, draws, seed, collected)
@@ -154,7 +158,12 @@ def _bands(daily: DailyEquity, resampled: Bootstrap | None) -> pd.DataFrame:
 
 
 def _resample(
-    daily: DailyEquity, draws: int, seed: int, risk_free: float, collected: _Collected
+    daily: DailyEquity,
+    draws: int,
+    seed: int,
+    risk_free: float,
+    holding_days: float,
+    collected: _Collected,
 ) -> Bootstrap | None:
     if len(daily.returns) < FEWEST_DAYS:
         collected.leave_undefined(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
@@ -163,6 +172,9 @@ def _resample(
         collected.leave_undefined(_RESAMPLED, "constant daily returns")
         return None
     resampled = bootstrap(daily, draws, seed, risk_free=risk_free)
+    of_sharpe = sharpe_interval(
+        daily.returns, draws, seed, holding_days=holding_days, risk_free=risk_free
+    )
     samples = resampled.samples
     collected.samples.update({f"resampled_{name}": values for name, values in samples.items()})
     growth, sharpe, drawdown = (samples[name] for name in _RUN)
@@ -175,7 +187,7 @@ def _resample(
         (
             *(resampled.block_length, *interval(growth)),
             math.nan if lost_all else p_value_above_zero(np.log1p(of_run["total_return"]), logs),
-            *(*interval(sharpe), p_value_above_zero(of_run["sharpe"], sharpe)),
+            *(*of_sharpe, p_value_above_zero(of_run["sharpe"], sharpe)),
             *(*_median_and_95th(drawdown), p_value(-of_run["max_drawdown"], -drawdown)),
         ),
     )
