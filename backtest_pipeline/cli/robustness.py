@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.results import RobustnessResult
 
 _LEVEL = 0.05
+_NEARLY_ALWAYS = 0.95
 Row = Mapping[str, Any]
 
 
@@ -56,13 +57,35 @@ def _show(result: RobustnessResult, folder: str) -> None:
     if result.synthetic:
         what += " (synthetic bars)"
     console.print(_questions_table(what, row, numbers))
+    for remark in _on_random_entries(row, numbers):
+        say(remark)
     for reason in result.reasons:
         say(f"fragile: {reason}")
     say("total return by fee (rows) and slippage (columns), basis points a side:")
     console.print(_costs_table(result.envelope))
     say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")
+    from backtest_pipeline.research.robustness.sharpe_interval import COVERAGE
+
+    say(
+        "intervals are nominal: that of the Sharpe ratio held the true one in "
+        f"{COVERAGE} of simulated histories"
+    )
     say(f"{result.draws:,} draws each, seed {result.seed}; bands and samples: {folder}")
     say("not corrected for how many other runs were tried: see `backtest-pipeline trials`")
+
+
+def _on_random_entries(row: Row, numbers: Row) -> Iterator[str]:
+    """What weakens the comparison with random entries."""
+    if numbers["random_entry_ruined"]:
+        yield (
+            f"random entries: {_percent(numbers['random_entry_ruined'])} of permuted markets end "
+            "in ruin"
+        )
+    if numbers["p_random_entries"] is not None and row["exposure"] > _NEARLY_ALWAYS:
+        yield (
+            f"random entries: in position {_percent(row['exposure'])} of the time, so that "
+            "this comparison says little"
+        )
 
 
 def _questions_table(what: str, row: Row, numbers: Row) -> Table:
@@ -85,7 +108,7 @@ def _questions(row: Row, numbers: Row) -> Iterator[tuple[str, str, tuple[str, ..
     yield (
         "better than random entries?",
         (
-            f"{shown['total_return']}, median of random entries {shown['random_entry_median']}; "
+            f"{shown['total_return']}, median on permuted bars {shown['random_entry_median']}; "
             f"{_p(numbers['p_random_entries'])}"
         ),
         ("p_random_entries",),

@@ -111,6 +111,6 @@ def _show_significance(run: RunResult) -> None:
         low, high = run.bands["sharpe"]
         lowest, highest = run.bands["total_return"]
         say(
-            f"Bootstrap 90 % intervals: Sharpe {low:.2f} to {high:.2f}, total return "
+            f"Nominal 90 % bootstrap intervals: Sharpe {low:.2f} to {high:.2f}, total return "
             f"{lowest:.1%} to {highest:.1%}"
         )

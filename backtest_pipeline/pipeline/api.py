@@ -23,7 +23,8 @@ from backtest_pipeline.pipeline.specs import ExecutableSpec, RobustnessSpec, spe
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader, whole_columns
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.research.robustness.repeat import RunInputs
+from backtest_pipeline.research.robustness.permuted_bars import bars_of, rule_of
+from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
 from backtest_pipeline.research.robustness.robustness import Robustness, assess
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
@@ -292,12 +293,16 @@ def robustness(
     features = build_features(bars, timeframe=timeframe)
     signals = generate_signals(features, strategy, timeframe=timeframe, **params)
     by_name = {str(name): pd.Series(column) for name, column in signals.items()}
+    panel = bars_panel(bars, timeframe, _ASSET)
     run = RunInputs(
-        bars_panel(bars, timeframe, _ASSET),
+        panel,
         events_of(by_name, bars.index),
         config,
         funding=None if funding is None else FundingRates.of({_ASSET: funding}),
         finer=None if finer is None else bars_panel(finer, None, _ASSET),
+        rule=Rule(
+            rule_of(definition, definition.parse(params)), bars_of(panel, before=int(panel.ts[0]))
+        ),
     )
     return assess(run, draws=draws, seed=seed)
 

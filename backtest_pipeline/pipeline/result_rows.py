@@ -127,7 +127,7 @@ def all_params(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interval] | None:
-    """90 % bootstrap intervals (5th to 95th percentile) by metric; None for too few days.
+    """Bootstrap intervals, nominally 90 %, by metric; None for too few days.
 
     They are recomputed each time with a fixed seed: 500 draws take less time than reading stored
     intervals would.
@@ -139,7 +139,8 @@ def _bands(workspace: Workspace, row: Row, risk_free: float) -> dict[str, Interv
     returns = daily_equity(ts.astype("M8[us]").astype(np.int64), values).returns
     if len(returns) < FEWEST_DAYS:
         return None
-    return _intervals(bootstrap_intervals(returns, risk_free=risk_free))
+    held = row["avg_holding_days"] or 1.0
+    return _intervals(bootstrap_intervals(returns, holding_days=held, risk_free=risk_free))
 
 
 def _intervals(bounds: Mapping[str, tuple[float, float]]) -> dict[str, Interval]:

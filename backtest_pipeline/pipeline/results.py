@@ -49,7 +49,7 @@ class RunResult(_Model):
     significance: Metrics
     undefined: dict[str, str] = Field(description="reason for each null metric")
     bands: dict[str, Interval] | None = Field(
-        default=None, description="90 % bootstrap intervals by metric, if requested"
+        default=None, description="nominal 90 % bootstrap intervals by metric, if requested"
     )
     rows_by_reason: dict[str, int] = Field(
         description="number of source rows skipped or flagged, by reason"

@@ -185,7 +185,7 @@ class RunSpec(_OnPreset):
     )
     bands: bool = Field(
         default=False,
-        description="add 90 % bootstrap intervals of Sharpe ratio, return and drawdown",
+        description="add nominal 90 % bootstrap intervals of Sharpe ratio, return and drawdown",
     )
 
 

@@ -90,8 +90,8 @@ def selection_sentences(found: Selection) -> list[str]:
         low, high = found.intervals["sharpe"]
         lowest, highest = found.intervals["total_return"]
         sentences.append(
-            f"Bootstrap 90 % interval of the best: Sharpe ratio {low:.2f} to {high:.2f}, total "
-            f"return {lowest:,.1%} to {highest:,.1%}."
+            f"Nominal 90 % bootstrap interval of the best: Sharpe ratio {low:.2f} to {high:.2f}, "
+            f"total return {lowest:,.1%} to {highest:,.1%}."
         )
     sentences += [f"Undefined: {name} ({why})." for name, why in found.undefined.items()]
     return sentences

@@ -18,6 +18,7 @@ QUICK = {
     "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
     "external": ("pandas.read_sql", "One look at all partitions"),
+    "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
     "results_store": ("the slowest filter", "Retention", "first page"),
 }
 SLOW = {

@@ -45,6 +45,17 @@ def test_a_refresh_and_a_run_use_the_table_and_leave_it_as_it_is(
     assert theirs.content() == before
 
 
+def test_features_that_bars_do_not_give_are_not_compared_on_permuted_bars(
+    external: CommandLine,
+) -> None:
+    found = external.json(
+        "robustness", "--signal", "rsi_14_30_70", "--asset", "COIN1", "--draws", "5"
+    )
+    assert found["numbers"]["p_random_entries"] is None
+    assert "not computed from bars" in found["undefined"]["p_random_entries"]
+    assert found["numbers"]["random_fill_low"] is not None
+
+
 def test_the_python_interface_reads_the_table(external: CommandLine, theirs: Theirs) -> None:
     from backtest_pipeline import load_features
 

@@ -83,6 +83,8 @@ def test_the_table_answers_each_question_in_a_line(cli: CommandLine) -> None:
     assert "ema_9_21 on S-ALPHA 1D (synthetic bars)" in answer.out
     assert "basis points a side" in answer.out
     assert "50 draws each, seed 0" in answer.out
+    assert "of the time, so that this comparison says little" in answer.out
+    assert "held the true one in 88 to 91 % of simulated histories" in answer.out
     assert "how many other runs were tried" in answer.out
     assert all(len(line) <= 110 for line in answer.out.splitlines() if str(cli.folder) not in line)
 

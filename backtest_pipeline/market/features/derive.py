@@ -11,6 +11,11 @@ from backtest_pipeline.market.panel import Panel
 _PERIODIC = re.compile(r"(ema|rsi|atr)_(\d+)")
 
 
+def is_derived(name: str) -> bool:
+    """Whether `with_indicators` computes a column of this name from bars alone."""
+    return _PERIODIC.fullmatch(name) is not None
+
+
 def with_indicators(panel: Panel, names: Sequence[str]) -> Panel:
     """The panel with the named columns added, computed from its bars where missing.
 

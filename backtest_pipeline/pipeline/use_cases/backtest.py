@@ -22,6 +22,7 @@ from backtest_pipeline.market.errors import (
     InvalidInput,
     UnknownName,
 )
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
@@ -65,6 +66,7 @@ class Made:
 
     Attributes:
         signal: its row of `dim_signals`.
+        features: of each asset from its first bar on, those before the window included.
         tradable: bars and conditions.
         terms: costs, stops and the other settings of the runs.
         runs: one per symbol in the order given, as `storage.run_tables.runs.runs_by_id` returns
@@ -72,6 +74,7 @@ class Made:
     """
 
     signal: SignalRow
+    features: Panel
     tradable: Tradable
     terms: RunTerms
     runs: list[Mapping[str, Any]]
@@ -108,7 +111,7 @@ def backtest(
     runs = trade_and_store(
         workspace, signal, tradable, terms, "run", refreshed=refreshed, rebuild=rebuild
     )
-    return Made(signal, tradable, terms, runs)
+    return Made(signal, batch.panel, tradable, terms, runs)
 
 
 def strategy_of_spec(

@@ -14,10 +14,12 @@ from backtest_pipeline.pipeline.use_cases.backtest import Made
 from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.robustness.draws import require_draws
-from backtest_pipeline.research.robustness.repeat import RunInputs
+from backtest_pipeline.research.robustness.permuted_bars import bars_of, rule_of
+from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
 from backtest_pipeline.research.robustness.robustness import DOUBTS, Robustness, assess
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.robustness import publish_robustness, stored_robustness
+from backtest_pipeline.strategies.registry import strategy_of
 
 
 @retried
@@ -52,12 +54,27 @@ def assess_run(
     row = None if rebuild else _stored(workspace, run["run_id"])
     if row is None or not _is_kept(workspace, row, draws, seed):
         traded, terms = made.tradable, made.terms
-        inputs = RunInputs(traded.panel, traded.events, terms.config, funding=terms.funding)
+        inputs = RunInputs(
+            traded.panel,
+            traded.events,
+            terms.config,
+            funding=terms.funding,
+            # A user's own features cannot be computed from permuted bars.
+            rule=_rule(made) if workspace.external is None else None,
+        )
         _store(workspace, run, assess(inputs, draws=draws, seed=seed))
         row = _stored(workspace, run["run_id"])
     assert row is not None  # noqa: S101  (it was just stored)
     workspace.progress("robustness", 1, 1)
     return row
+
+
+def _rule(made: Made) -> Rule:
+    strategy = strategy_of(made.signal.strategy)
+    before = int(made.tradable.panel.ts[0])
+    return Rule(
+        rule_of(strategy, strategy.parse(made.signal.params)), bars_of(made.features, before)
+    )
 
 
 def _stored(workspace: Workspace, run_id: UUID) -> dict[str, Any] | None:

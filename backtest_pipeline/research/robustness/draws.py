@@ -24,9 +24,10 @@ class Purpose(IntEnum):
     BOOTSTRAP = 0
     TRADE_ORDER = 1
     FILLS = 2
-    ENTRIES = 3
     RANDOM_WALK = 4
     SHUFFLED_BARS = 5
+    PERMUTED_BARS = 6
+    SHARPE = 7
 
 
 def require_draws(draws: int, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,20 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.trading.conditions import Conditions
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What gave a run its conditions, to be asked again about other bars.
+
+    Attributes:
+        conditions: bars of one or more assets to conditions; computes the features it needs.
+        history: the asset's bars before the run's first, which indicators need; may be empty.
+    """
+
+    conditions: Callable[[Panel], Conditions]
+    history: Panel
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,7 @@ class RunInputs:
         funding: funding rates by symbol; None for the flat rate of the costs.
         finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
             hit first.
+        rule: what gave the events; None where it cannot be repeated on other bars.
     """
 
     panel: Panel
@@ -31,6 +47,7 @@ class RunInputs:
     config: SimulationConfig
     funding: FundingRates | None = None
     finer: Panel | None = None
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
         if len(self.panel.assets) != 1 or len(self.events) != 1:

@@ -17,6 +17,7 @@ from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.research.robustness.bootstrap import (
     BAND_PERCENTILES,
     FEWEST_DAYS,
+    STATISTICS,
     Bootstrap,
     DailyEquity,
     bootstrap,
@@ -27,16 +28,18 @@ from backtest_pipeline.research.robustness.bootstrap import (
 )
 from backtest_pipeline.research.robustness.draws import require_draws
 from backtest_pipeline.research.robustness.envelope import Scenario, break_even_bps, envelope
-from backtest_pipeline.research.robustness.random_entries import random_entry_returns
+from backtest_pipeline.research.robustness.permuted_bars import MOST_PERMUTATIONS, permuted_returns
 from backtest_pipeline.research.robustness.random_fills import random_fill_returns
 from backtest_pipeline.research.robustness.repeat import RunInputs
+from backtest_pipeline.research.robustness.sharpe_interval import sharpe_interval
 from backtest_pipeline.research.robustness.trade_order import reordered_drawdowns, trade_returns
 from backtest_pipeline.simulation.metrics.metrics import undefined_reasons
 from backtest_pipeline.simulation.trades import Trades
 
-ROBUSTNESS_VERSION = 1
+ROBUSTNESS_VERSION = 3
 """Raise it when the same run, draws and seed give other numbers."""
-_RUN = ("total_return", "sharpe", "max_drawdown")
+NO_RULE = "features that are not computed from bars cannot be computed on permuted ones"
+_RUN = ("total_return", "sharpe", "max_drawdown", "exposure")
 _RESAMPLED = (
     *("block_length", "total_return_low", "total_return_high", "p_total_return"),
     *("sharpe_low", "sharpe_high", "p_sharpe"),
@@ -44,7 +47,7 @@ _RESAMPLED = (
 )
 _REORDERED = ("reordered_drawdown_median", "reordered_drawdown_95")
 _RANDOM_FILLS = ("random_fill_low", "random_fill_high")
-_RANDOM_ENTRIES = ("random_entry_median", "p_random_entries")
+_RANDOM_ENTRIES = ("random_entry_median", "p_random_entries", "random_entry_ruined")
 _COSTS = ("break_even_bps",)
 DOUBTS = (*_RESAMPLED, *_REORDERED, *_RANDOM_FILLS, *_RANDOM_ENTRIES, *_COSTS)
 NUMBERS = (*_RUN, *DOUBTS)
@@ -66,7 +69,8 @@ class Robustness:
         scenarios: the run as it is, and under each changed assumption.
         bands: by day end (tz-aware UTC), the run's `equity` and the bootstrap percentiles p05, p25,
             p50, p75 and p95 of equity; no rows without a bootstrap.
-        samples: result of each draw, one column per random method that could run.
+        samples: result of each draw, one column per random method that could run; NaN after the
+            MOST_PERMUTATIONS-th of permuted bars.
     """
 
     draws: int
@@ -122,7 +126,10 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
     collected.undefined.update(undefined_reasons(of_run))
 
     daily = daily_equity(run.panel.ts, result.equity[0])
-    resampled = _resample(daily, draws, seed, run.config.risk_free, collected)
+    held = float(result.metrics["avg_holding_days"][0])
+    resampled = _resample(
+        daily, draws, seed, run.config.risk_free, 1.0 if math.isnan(held) else held, collected
+    )
     traded = len(result.trades) > 0
     if traded:
         _perturb_trades(run, result.trades, draws, seed, collected)
@@ -140,7 +147,7 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
         undefined=collected.undefined,
         scenarios=assumptions.scenarios,
         bands=_bands(daily, resampled),
-        samples=pd.DataFrame(collected.samples),
+        samples=pd.DataFrame({n: pd.Series(v) for n, v in collected.samples.items()}),
     )
 
 
@@ -154,7 +161,12 @@ def _bands(daily: DailyEquity, resampled: Bootstrap | None) -> pd.DataFrame:
 
 
 def _resample(
-    daily: DailyEquity, draws: int, seed: int, risk_free: float, collected: _Collected
+    daily: DailyEquity,
+    draws: int,
+    seed: int,
+    risk_free: float,
+    holding_days: float,
+    collected: _Collected,
 ) -> Bootstrap | None:
     if len(daily.returns) < FEWEST_DAYS:
         collected.leave_undefined(_RESAMPLED, f"fewer than {FEWEST_DAYS} daily returns")
@@ -163,9 +175,12 @@ def _resample(
         collected.leave_undefined(_RESAMPLED, "constant daily returns")
         return None
     resampled = bootstrap(daily, draws, seed, risk_free=risk_free)
+    of_sharpe = sharpe_interval(
+        daily.returns, draws, seed, holding_days=holding_days, risk_free=risk_free
+    )
     samples = resampled.samples
     collected.samples.update({f"resampled_{name}": values for name, values in samples.items()})
-    growth, sharpe, drawdown = (samples[name] for name in _RUN)
+    growth, sharpe, drawdown = (samples[name] for name in STATISTICS)
     of_run = collected.numbers
     with np.errstate(divide="ignore"):  # a total loss is infinitely far below zero
         logs = np.log1p(growth)
@@ -175,7 +190,7 @@ def _resample(
         (
             *(resampled.block_length, *interval(growth)),
             math.nan if lost_all else p_value_above_zero(np.log1p(of_run["total_return"]), logs),
-            *(*interval(sharpe), p_value_above_zero(of_run["sharpe"], sharpe)),
+            *(*of_sharpe, p_value_above_zero(of_run["sharpe"], sharpe)),
             *(*_median_and_95th(drawdown), p_value(-of_run["max_drawdown"], -drawdown)),
         ),
     )
@@ -205,16 +220,15 @@ def _perturb_trades(
     collected.samples["random_fill_return"] = random_fills
     collected.define(_RANDOM_FILLS, interval(random_fills))
 
-    random_entries = random_entry_returns(run, trades, draws, seed)
-    if len(random_entries):
-        collected.samples["random_entry_return"] = random_entries
-        own = collected.numbers["total_return"]
-        collected.define(
-            _RANDOM_ENTRIES, (float(np.median(random_entries)), p_value(own, random_entries))
-        )
+    if run.rule is None:
+        collected.leave_undefined(_RANDOM_ENTRIES, NO_RULE)
     else:
-        collected.leave_undefined(
-            _RANDOM_ENTRIES, f"the holding times of the trades exceed the {len(run.panel)} bars"
+        permuted = permuted_returns(run, run.rule, min(draws, MOST_PERMUTATIONS), seed)
+        returns, own = permuted.total_return, collected.numbers["total_return"]
+        collected.samples["random_entry_return"] = returns
+        collected.define(
+            _RANDOM_ENTRIES,
+            (float(np.median(returns)), p_value(own, returns), float(permuted.ruined.mean())),
         )
 
     bps, reason = break_even_bps(run)

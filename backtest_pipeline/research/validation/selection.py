@@ -15,6 +15,7 @@ from backtest_pipeline.research.robustness.bootstrap import (
     bootstrap,
     interval,
 )
+from backtest_pipeline.research.robustness.sharpe_interval import sharpe_interval
 from backtest_pipeline.research.validation.overfitting import (
     BlockSums,
     block_sums,
@@ -41,7 +42,7 @@ class Selection:
         dsr: the same, deflated by `n_trials`.
         dsr_effective: the same, deflated by `n_trials_effective`.
         pbo: probability that choosing by Sharpe ratio is overfitting, by cross-validation (CSCV).
-        intervals: 5th and 95th bootstrap percentile of the best one,
+        intervals: bootstrap intervals of the best one, nominally 90 %,
             by metric; empty where there are too few.
         undefined: why a number is NaN, or there are no intervals.
     """
@@ -157,13 +158,21 @@ def selection(tried: Tried, n_trials: int, *, risk_free: float = 0.0) -> Selecti
 
 
 def bootstrap_intervals(
-    returns: np.ndarray, *, draws: int = DRAWS, seed: int = 0, risk_free: float = 0.0
+    returns: np.ndarray,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    holding_days: float = 1.0,
+    risk_free: float = 0.0,
 ) -> Intervals:
-    """5th and 95th percentile of total_return, sharpe and max_drawdown over resampled days.
+    """Intervals of total_return, sharpe and max_drawdown, nominally 90 %, over resampled days.
+
+    Studentised for the Sharpe ratio; the 5th and 95th percentile for the others.
 
     Args:
         returns: float64 `(n_days,)`, simple daily returns.
         draws, seed, risk_free: as `bootstrap` takes.
+        holding_days: as `sharpe_interval` takes.
 
     Raises:
         InvalidInput: for too few days.
@@ -172,4 +181,7 @@ def bootstrap_intervals(
         raise InvalidInput(f"{len(returns)} daily returns cannot be resampled; {FEWEST_DAYS} can")
     daily = DailyEquity(np.arange(len(returns) + 1), np.cumprod(np.append(1.0, 1.0 + returns)))
     samples = bootstrap(daily, draws, seed, risk_free=risk_free).samples
-    return {name: interval(values) for name, values in samples.items()}
+    of_sharpe = sharpe_interval(
+        returns, draws, seed, holding_days=holding_days, risk_free=risk_free
+    )
+    return {name: interval(values) for name, values in samples.items()} | {"sharpe": of_sharpe}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.research.robustness.repeat import RunInputs
-from backtest_pipeline.research.robustness.robustness import NUMBERS, Robustness, assess
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.research.robustness.permuted_bars import MOST_PERMUTATIONS, bars_of
+from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
+from backtest_pipeline.research.robustness.robustness import NO_RULE, NUMBERS, Robustness, assess
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT
+from backtest_pipeline.trading.conditions import Conditions
 from backtest_pipeline_tests.research.runs import random_run, run_of, swings
 from backtest_pipeline_tests.simulation.markets import random_events, random_panel
 
@@ -36,8 +40,27 @@ def test_whatever_is_undefined_has_a_reason(seed: int, n_bars: int, draws: int) 
     assert_complete(assess(run, draws=draws, seed=seed))
 
 
+def with_momentum(run: RunInputs) -> RunInputs:
+    """A rule for the run: long after a rise, out after a fall."""
+
+    def conditions(bars: Panel) -> Conditions:
+        rose = bars["close"] > bars["open"]
+        never = np.zeros(len(bars), bool)
+        return Conditions(rose, ~rose, never, never)
+
+    nothing = bars_of(run.panel, before=int(run.panel.ts[0]))
+    return replace(run, rule=Rule(conditions, nothing))
+
+
+def test_without_a_rule_no_entries_are_drawn() -> None:
+    found = assess(random_run(np.random.default_rng(3), 60), draws=10)
+    assert_complete(found)
+    assert found.undefined["p_random_entries"] == NO_RULE
+    assert "random_entry_return" not in found.samples
+
+
 def test_a_planted_edge_stands_every_doubt() -> None:
-    found = assess(swings(25, 0.05, SimulationConfig()), draws=200)
+    found = assess(with_momentum(swings(25, 0.05, SimulationConfig())), draws=300)
     assert_complete(found)
     numbers = {name: value for name, value in found.numbers.items() if value is not None}
     assert len(numbers) == len(NUMBERS)
@@ -54,7 +77,8 @@ def test_a_planted_edge_stands_every_doubt() -> None:
         *("resampled_total_return", "resampled_sharpe", "resampled_max_drawdown"),
         *("reordered_drawdown", "random_fill_return", "random_entry_return"),
     }
-    assert len(found.samples) == 200
+    assert len(found.samples) == 300
+    assert np.count_nonzero(found.samples["random_entry_return"].notna()) == MOST_PERMUTATIONS
 
 
 def test_a_run_without_a_trade_has_no_robustness() -> None:
@@ -69,17 +93,16 @@ def test_a_run_without_a_trade_has_no_robustness() -> None:
 
 def test_a_single_trade_has_no_other_order() -> None:
     opens = [100.0 * 1.01**i for i in range(60)]
-    found = assess(run_of(opens, {3: LONG_ENTRY, 30: LONG_EXIT}), draws=50)
+    found = assess(with_momentum(run_of(opens, {3: LONG_ENTRY, 30: LONG_EXIT})), draws=50)
     assert_complete(found)
     assert found.undefined == dict.fromkeys(
         ("reordered_drawdown_median", "reordered_drawdown_95"),
         "a single trade cannot be reordered",
     )
-    assert found.numbers["p_random_entries"] == 1.0  # each month grew as fast as any other
 
 
 def test_too_few_days_are_not_resampled() -> None:
-    found = assess(random_run(np.random.default_rng(2), 15), draws=10)
+    found = assess(with_momentum(random_run(np.random.default_rng(2), 15)), draws=10)
     assert_complete(found)
     assert found.undefined["sharpe_low"] == "fewer than 20 daily returns"
     assert found.numbers["p_random_entries"] is not None
@@ -103,7 +126,7 @@ def test_what_has_lost_everything_has_no_growth_to_test() -> None:
 
 
 def test_seed_and_draws_decide_everything() -> None:
-    run = random_run(np.random.default_rng(5), 100)
+    run = with_momentum(random_run(np.random.default_rng(5), 100))
     first, again = assess(run, draws=30, seed=9), assess(run, draws=30, seed=9)
     assert first.numbers == again.numbers
     fewer, other = assess(run, draws=12, seed=9), assess(run, draws=30, seed=10)
