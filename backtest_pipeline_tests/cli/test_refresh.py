@@ -9,6 +9,8 @@ import pytest
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
+from backtest_pipeline_tests.leaky import planted
+from backtest_pipeline_tests.sql import execute_sql
 
 STAGES = ["bars", "features", "signals", "backtests"]
 
@@ -41,7 +43,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "rows_by_reason"),
         "not_fetched_since",
-        *("portfolios", "identity", "database", "artifacts"),
+        *("portfolios", "identity", "leaky_presets", "database", "artifacts"),
     }
     assert len(found["portfolios"]) == 2 * 7 * 5
     never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]
@@ -115,3 +117,19 @@ def test_a_refresh_shows_its_own_data_after_a_run_on_other_data(
     other = write(daily_bars(60), tmp_path / "other.csv")
     assert cli("run", "--signal", "ema_9_21", "--asset", "AAA", "--bars", other).code == 0
     assert cli(*refresh).json["runs"] == first["runs"]
+
+
+def test_a_preset_that_looks_ahead_is_named_and_left_out(
+    cli: CommandLine, bars: Path, tmp_path: Path
+) -> None:
+    execute_sql(cli.database, "INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
+    (tmp_path / "strategies").mkdir()
+    with planted(tmp_path / "strategies"):
+        refreshed = cli("refresh", "--timeframes", "1D", "--bars", bars)
+        assert refreshed.code == 0, refreshed.err
+        assert "preset peeker is left out: peeker on S-ETA|1D looks ahead: " in refreshed.out
+        assert "12 backtests, " in refreshed.out
+        run = ("run", "--preset", "peeker", "--asset", "AAA", "--tf", "1D", "--bars", bars)
+        assert "peeker on S-ETA|1D looks ahead: " in cli(*run).message
+        probed = cli("look-ahead", "--timeframes", "1D", "--bars", bars)
+        assert "1 outputs look ahead (signal peeker)" in probed.message
