@@ -32,6 +32,7 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
 from backtest_pipeline.pipeline.audits.other_histories import CUTS
 from backtest_pipeline.pipeline.audits.restatements import restated_lately
 from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
+from backtest_pipeline.pipeline.look_ahead_guard import left_out_presets
 from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults
 from backtest_pipeline.pipeline.replay.replay import (
     Replay,
@@ -39,6 +40,7 @@ from backtest_pipeline.pipeline.replay.replay import (
     replay_sample,
     todays_sample,
 )
+from backtest_pipeline.pipeline.stages.signals import signals_to_compute
 from backtest_pipeline.pipeline.workspace import Workspace
 
 _GRAIN = (
@@ -124,7 +126,13 @@ def look_ahead(
         return dg.AssetCheckResult(
             passed=True, description=f"no look-ahead; this code was tested at {before}"
         )
-    probe = probe_look_ahead(store.workspace, bars, seed=config.seed, cuts=config.cuts)
+    probe = probe_look_ahead(
+        store.workspace,
+        bars,
+        presets=signals_to_compute(store.workspace),
+        seed=config.seed,
+        cuts=config.cuts,
+    )
     record(store.workspace, bars, probe)
     return dg.AssetCheckResult(
         passed=not probe.leaks,
@@ -137,6 +145,23 @@ def look_ahead(
             "leaks": leak_rows(probe.leaks)[:20],
         },
         description=probe.verdict,
+    )
+
+
+@dg.asset_check(
+    asset="signals",
+    name="no_leaky_preset",
+    description="No active preset has a strategy that looks ahead; one that does is left "
+    "out, and the other presets are refreshed.",
+)
+def no_leaky_preset(store: WorkspaceResource) -> dg.AssetCheckResult:
+    left_out = left_out_presets(store.workspace)
+    return dg.AssetCheckResult(
+        passed=not left_out,
+        metadata=dict(left_out),
+        description=f"{len(left_out)} presets look ahead and are left out: {', '.join(left_out)}"
+        if left_out
+        else "no active preset looks ahead",
     )
 
 

@@ -49,6 +49,7 @@ Code = Literal[
     "EMPTY_GRID",
     "GRID_TOO_LARGE",
     "NOT_ENOUGH_BARS",
+    "LOOKS_AHEAD",
     "JOB_NOT_FOUND",
     "RUN_NOT_FOUND",
     "CONFLICT",
@@ -168,7 +169,9 @@ class GridTooLarge(InvalidInput):
 
 
 class LooksAhead(BacktestError):
-    """A strategy whose signals depend on later bars."""
+    """A strategy whose signals depend on later bars; the message says which and what to do."""
+
+    code = "LOOKS_AHEAD"
 
 
 class BarsError(BacktestError):

@@ -18,6 +18,7 @@ from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
+from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.pipeline.results import Result
 from backtest_pipeline.pipeline.specs import ExecutableSpec, RobustnessSpec, spec_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
@@ -163,6 +164,7 @@ def generate_signals(
     Raises:
         UnknownName: for a strategy that does not exist.
         InvalidInput: for parameters that are unknown, of the wrong type or out of range.
+        LooksAhead: for a strategy whose signals use later bars.
 
     Examples:
         >>> from backtest_pipeline import build_features, generate_signals, load_bars
@@ -176,6 +178,7 @@ def generate_signals(
     panel = Panel.stack(
         timeframe_of(features, timeframe), {_ASSET: features}, list(features.columns)
     )
+    require_probed(None, definition, [params], panel)
     known = with_indicators(panel, definition.columns(parsed))
     events = conditions_of(definition, known, parsed)
     return pd.DataFrame(
@@ -209,7 +212,7 @@ def run_backtest(
         assumptions: costs, sizing, stops, funding and every other keyword of `simulate`.
 
     Raises:
-        UnknownName, InvalidInput: as in `generate_signals` and `simulate`.
+        UnknownName, InvalidInput, LooksAhead: as in `generate_signals` and `simulate`.
 
     Examples:
         >>> from backtest_pipeline import load_bars, run_backtest

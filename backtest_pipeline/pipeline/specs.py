@@ -68,9 +68,7 @@ class SpecModel(BaseModel):
 class Costs(SpecModel):
     """Trading costs; a cost that is not given is the venue's, or the default without a venue."""
 
-    venue: str | None = Field(
-        default=None, description="venue whose costs apply, for example binance_perp"
-    )
+    venue: str | None = Field(default=None, description="venue of the costs, e.g. binance_perp")
     fee_bps: float | None = Field(
         default=None,
         description=f"fee per side, basis points; {CostModel.fee_bps:g} without a venue",
@@ -214,17 +212,15 @@ class WalkForwardSpec(_OnStrategy):
     step_days: float | None = Field(
         default=None,
         gt=0,
-        description="days from the start of one test to the next; the length of a test if not "
-        "given",
+        description="days from one test's start to the next; default: the length of a test",
     )
     dates: list[tuple[date, date, date]] = Field(
         default=[],
         max_length=10_000,
-        description="explicit folds instead of window lengths: start of training, start and end "
-        "of the test of each fold",
+        description="folds instead of lengths: start of training, start and end of each test",
     )
     mode: Mode = Field(
-        default="expanding", description="kind of training window: rolling, expanding or anchored"
+        default="expanding", description="training windows: expanding, rolling or anchored"
     )
     flat_starts: bool = Field(
         default=False,
@@ -235,7 +231,7 @@ class WalkForwardSpec(_OnStrategy):
         default=0.01,
         ge=0,
         lt=1,
-        description="fraction of the training bars left out before each test, on top of the purge",
+        description="fraction of the training bars left out before each test, beside the purge",
     )
     objective: str = Field(
         default="sharpe",

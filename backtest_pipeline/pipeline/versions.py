@@ -52,6 +52,11 @@ def signal_code(strategy: str) -> str:
     return _text(_SIGNALS, strategy)
 
 
+def probe_code(strategy: str) -> str:
+    """Code version of look-ahead verdicts on a strategy; errors as `signal_code`."""
+    return _text({**_SIGNALS, "look_ahead": LOOK_AHEAD_VERSION}, strategy)
+
+
 def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "asset") -> str:
     """Code version of a run; raises UnknownName for an unknown strategy.
 

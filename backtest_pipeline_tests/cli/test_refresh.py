@@ -12,6 +12,8 @@ from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
+from backtest_pipeline_tests.leaky import planted
+from backtest_pipeline_tests.sql import execute_sql
 
 STAGES = ["bars", "features", "signals", "backtests"]
 
@@ -44,7 +46,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
-        *("portfolios", "identity", "database", "artifacts"),
+        *("portfolios", "identity", "leaky_presets", "database", "artifacts"),
     }
     assert len(found["portfolios"]) == 2 * 7 * 5
     never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]
@@ -168,3 +170,19 @@ def test_parts_of_a_source_that_are_not_read_are_named_and_counted(
         (event,) = instance.fetch_observations(dg.AssetKey("bars"), limit=1).records
     assert event.asset_observation is not None
     assert event.asset_observation.metadata["source_parts_left_out"].value == 2
+
+
+def test_a_preset_that_looks_ahead_is_named_and_left_out(
+    cli: CommandLine, bars: Path, tmp_path: Path
+) -> None:
+    execute_sql(cli.database, "INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
+    (tmp_path / "strategies").mkdir()
+    with planted(tmp_path / "strategies"):
+        refreshed = cli("refresh", "--timeframes", "1D", "--bars", bars)
+        assert refreshed.code == 0, refreshed.err
+        assert "preset peeker is left out: peeker on S-ETA|1D looks ahead: " in refreshed.out
+        assert "12 backtests, " in refreshed.out
+        run = ("run", "--preset", "peeker", "--asset", "AAA", "--tf", "1D", "--bars", bars)
+        assert "peeker on S-ETA|1D looks ahead: " in cli(*run).message
+        probed = cli("look-ahead", "--timeframes", "1D", "--bars", bars)
+        assert "1 outputs look ahead (signal peeker)" in probed.message

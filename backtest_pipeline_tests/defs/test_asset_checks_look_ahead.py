@@ -1,59 +1,27 @@
-"""The check on signals: once for each version of the code, and nothing is traded on a leak."""
+"""The checks on signals: once for each version of the code, and nothing is traded on a leak."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import dedent
 
 import dagster as dg
 import pytest
 
-import backtest_pipeline.strategies as package
+from backtest_pipeline.pipeline import look_ahead_guard
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.strategies import registry
 from backtest_pipeline_tests.defs.running import QUIET, rectangle, require_success, run_job
+from backtest_pipeline_tests.leaky import planted
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
-
-PEEKER = dedent("""
-    import numpy as np
-    import pandas as pd
-
-    from backtest_pipeline.strategies.strategy import Params, Strategy, Conditions
-
-
-    class Peeker(Params):
-        pass
-
-
-    def _conditions(panel, params):
-        tomorrow = pd.Series(panel["close"]).groupby(panel.segment_of_row).shift(-1)
-        up = (tomorrow > panel["close"]).to_numpy(bool)
-        return Conditions(up, ~up, ~up, up)
-
-
-    STRATEGY = Strategy("peeker", Peeker, lambda _: ("close",), _conditions)
-""")
-
-
-def _forget() -> None:
-    for found in (registry.strategies, registry.strategy_hash, registry._modules):
-        found.cache_clear()
 
 
 @pytest.fixture
 def peeker(tmp_path: Path, store: Database) -> Iterator[None]:
     """A strategy file of a user's own that knows the next close, and its row in `dim_signals`."""
-    (tmp_path / "peeker.py").write_text(PEEKER)
     execute_sql(store, "INSERT INTO dim_signals VALUES (99, 'peeker', 'peeker', '{}', TRUE)")
-    package.__path__.append(str(tmp_path))
-    _forget()
-    yield
-    package.__path__.remove(str(tmp_path))
-    _forget()
-    del sys.modules[f"{package.__name__}.peeker"]
+    with planted(tmp_path):
+        yield
 
 
 def probes(run: dg.ExecuteInProcessResult) -> list[dg.AssetCheckEvaluation]:
@@ -92,10 +60,30 @@ def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstan
 
 
 @pytest.mark.usefixtures("peeker")
-def test_nothing_is_traded_on_signals_that_look_ahead(
+def test_a_preset_that_looks_ahead_is_left_out_and_the_others_are_traded(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run = run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
+    require_success(run)
+    evaluations = {e.check_name: e for e in run.get_asset_check_evaluations()}
+    leaky = evaluations.pop("no_leaky_preset")
+    assert not leaky.passed
+    assert not leaky.blocking
+    assert "1 presets look ahead and are left out: peeker" in str(leaky.description)
+    assert "peeker on S-ETA|1D looks ahead" in str(leaky.metadata["peeker"].value)
+    assert all(evaluation.passed for evaluation in evaluations.values())
+    for table in ("signals", "backtest_runs"):
+        assert count(store, table) > 0
+        assert count(store, f"{table} WHERE signal_id = 99") == 0
+
+
+@pytest.mark.usefixtures("peeker")
+def test_what_the_guard_has_missed_blocks_once_and_is_left_out_from_then_on(
+    store: Database, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as blind:
+        blind.setattr(look_ahead_guard, "require_no_look_ahead", lambda *_: None)
+        run = run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
     assert not run.success
     (evaluation,) = probes(run)
     assert not evaluation.passed
@@ -104,3 +92,6 @@ def test_nothing_is_traded_on_signals_that_look_ahead(
     assert count(store, "signals") > 0
     assert count(store, "backtest_runs") == 0
     assert scalar(store, "SELECT jsonb_array_length(leaks) FROM look_ahead_probes") > 1
+    require_success(run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D")))
+    assert count(store, "backtest_runs") > 0
+    assert count(store, "backtest_runs WHERE signal_id = 99") == 0

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from backtest_pipeline.pipeline.versions import probe_code
+from backtest_pipeline.storage.tables.strategy_probes import record_verdicts
 from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
 from backtest_pipeline_tests.service.problems import told
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_a_backtest_is_answered_and_found_again(
@@ -149,6 +152,28 @@ def test_a_question_that_makes_no_sense_is_told_what_is_wrong(
 ) -> None:
     question = {name: v for name, v in {**QUESTION, **changed}.items() if v is not None}
     told(client.post(f"/backtest/{route}", json=question, headers=runner), code)
+
+
+def test_a_strategy_that_looks_ahead_is_refused(
+    store: Store, client: TestClient, runner: dict[str, str]
+) -> None:
+    verdict = {
+        "code_version": probe_code("macd_crossover"),
+        "params_hash": "of others",
+        "strategy": "macd_crossover",
+        "params": {},
+        "leak": "macd_crossover looks ahead",
+    }
+    with store.database.begin() as connection:
+        record_verdicts(connection, [verdict])
+    try:
+        asked = {**QUESTION, "strategy": "macd_crossover", "params": {}}
+        short = {"train_days": 40, "test_days": 20}
+        for route, more in (("run", {}), ("optimize", {}), ("walkforward", short)):
+            answer = client.post(f"/backtest/{route}", json={**asked, **more}, headers=runner)
+            assert told(answer, "LOOKS_AHEAD")["detail"] == "macd_crossover looks ahead"
+    finally:
+        execute_sql(store.database, "DELETE FROM strategy_probes")
 
 
 def test_what_is_not_there_is_told_as_such(client: TestClient, viewer: dict[str, str]) -> None:

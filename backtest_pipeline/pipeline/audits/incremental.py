@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.stages.signals import (
     signal_matrix,
     signal_states,
     signals_code,
+    signals_to_compute,
 )
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -33,7 +34,7 @@ from backtest_pipeline.simulation.orders import (
 )
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, all_partitions, read_versions
-from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_events, read_states
 
@@ -93,8 +94,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
 @retried
 def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
     """Compare signals and their states with a full recomputation; see `recomputed_features`."""
-    with workspace.database.begin() as connection:
-        signals = active_signals(connection)
+    signals = signals_to_compute(workspace)
     chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n)
 
     def compare(panel: Panel) -> dict[str, list[str]]:

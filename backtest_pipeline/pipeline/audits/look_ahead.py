@@ -13,14 +13,17 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.other_histories import (
     CUTS,
+    SIGNAL,
+    TAKEN_AWAY,
     Features,
     probe_root,
     probe_strategies,
 )
+from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
-from backtest_pipeline.pipeline.stages.signals import signals_code
+from backtest_pipeline.pipeline.stages.signals import signals_code, signals_to_compute
 from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.look_ahead.look_ahead import (
@@ -49,6 +52,7 @@ class Probe:
         signals: number of signals recomputed without the bars after them.
         leaks: the outputs that changed; empty where nothing looks ahead.
         seed: seed of the sample.
+        presets: the presets tested.
     """
 
     scope: str
@@ -57,6 +61,7 @@ class Probe:
     signals: int
     leaks: tuple[Leak, ...]
     seed: int
+    presets: tuple[SignalRow, ...]
 
     @property
     def verdict(self) -> str:
@@ -78,11 +83,24 @@ class Probe:
         shown = ", ".join(outputs[:5]) + (", ..." if len(outputs) > 5 else "")
         return f"{len(outputs)} outputs look ahead ({shown}); {seen}"
 
+    @property
+    def leaky_presets(self) -> dict[str, str]:
+        """The presets whose own code looks ahead, and how; not those that read a leaky feature."""
+        own = [leak for leak in self.leaks if leak.output.startswith(SIGNAL)]
+        if len(own) < len(self.leaks):
+            own = [leak for leak in own if leak.future == TAKEN_AWAY]
+        return {
+            leak.output.removeprefix(SIGNAL): f"on {leak.asset}|{leak.timeframe} looks ahead: "
+            f"{leak.rows} of its signals change when the bars after them change"
+            for leak in reversed(own)
+        }
+
 
 def probe_look_ahead(
     workspace: Workspace,
     source: BarSource | None,
     *,
+    presets: Sequence[SignalRow] | None = None,
     assets: Sequence[str] | None = None,
     timeframes: Sequence[str] | None = None,
     seed: int = 0,
@@ -92,9 +110,10 @@ def probe_look_ahead(
     """Test a sample of the stored partitions for look-ahead.
 
     Args:
-        workspace: an open store; its assets, timeframes and presets are tested.
+        workspace: an open store; its assets and timeframes are tested.
         source: source of the root bars; None where features come from an external table, so that
             only strategies can be tested.
+        presets: presets to test; all active ones where None.
         assets: symbols; a sample of ASSETS of them where None.
         timeframes: names; all stored ones where None.
         seed: seed of the sample.
@@ -105,7 +124,7 @@ def probe_look_ahead(
         UnknownName: for a named asset or timeframe without stored features.
     """
     with workspace.database.begin() as connection:
-        signals = active_signals(connection)
+        signals = active_signals(connection) if presets is None else tuple(presets)
         stored = stored_partitions(connection, "features")
     if source is not None:
         at_hand = set(source.symbols())
@@ -133,19 +152,22 @@ def probe_look_ahead(
             leaks += leaking
             n_signals += probed
     scope = "strategies" if source is None else "root_bars"
-    return Probe(scope, len(partitions), n_futures, n_signals, tuple(leaks), seed)
+    return Probe(scope, len(partitions), n_futures, n_signals, tuple(leaks), seed, signals)
 
 
 @retried
 def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None:
-    """Store the result of a test of this code and source, unless it had nothing to test."""
+    """Store the result of a test of this code and source, unless it had nothing to test.
+
+    A preset that looks ahead by its own code is refused from then on.
+    """
     if not probe.partitions:
         return
     with workspace.database.begin() as connection:
         record_probe(
             connection,
             {
-                "code_version": probed_code(active_signals(connection)),
+                "code_version": probed_code(probe.presets),
                 "source": _name(source),
                 "seed": probe.seed,
                 "scope": probe.scope,
@@ -155,6 +177,7 @@ def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None
                 "leaks": leak_rows(probe.leaks),
             },
         )
+    refuse_presets(workspace, probe.presets, probe.leaky_presets)
 
 
 @retried
@@ -163,8 +186,8 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
     Look-ahead is a property of the code, so each version is tested once.
     """
+    code = probed_code(signals_to_compute(workspace))
     with workspace.database.begin() as connection:
-        code = probed_code(active_signals(connection))
         row = last_probe(connection, code, _name(source))
     return f"{row['probed_at']:%F %T} UTC" if row and not row["leaks"] else None
 

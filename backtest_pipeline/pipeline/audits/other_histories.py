@@ -33,7 +33,10 @@ ROOT_ROWS = 50_000
 
 Features = Callable[[Panel], Panel]
 Signals = Callable[[Panel], np.ndarray]
-_TAKEN_AWAY = "signal's own"
+SIGNAL = "signal "
+"""Precedes the name of a preset, as an output."""
+TAKEN_AWAY = "signal's own"
+"""The future without the bars after a signal; only the inputs of its strategy are cut."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def probe_root(
     Yields:
         The original features and events, the leaks, and the number of replaced futures.
     """
-    names = [f"signal {signal.name}" for signal in signals]
+    names = [f"{SIGNAL}{signal.name}" for signal in signals]
     groups: dict[tuple[str, str], list[str]] = {}
     for p in sorted(partitions):
         base = reader.base_of(p.asset, timeframe(p.timeframe))
@@ -144,8 +147,8 @@ def probe_strategies(
             leak = Leak(
                 asset,
                 panel.timeframe.name,
-                f"signal {signal.name}",
-                _TAKEN_AWAY,
+                f"{SIGNAL}{signal.name}",
+                TAKEN_AWAY,
                 int(panel.ts[rows.stop - 1]) if probed else 0,
                 changed,
                 int(panel.ts[rows.start]) if probed else 0,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.look_ahead_guard import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
@@ -102,12 +103,14 @@ def snapshots_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
 
 @retried
 def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
-    """Number of signal events by signal."""
+    """Number of signal events by signal, and the presets left out because they look ahead."""
     with workspace.database.begin() as connection:
         counts = count_signals(connection, **_box(partitions)._asdict())
-    return Summary(
-        {"signal_events": sum(row["events"] for row in counts)}, {"events_by_signal": counts}
-    )
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {"events_by_signal": counts}
+    left_out = left_out_presets(workspace)
+    if left_out:
+        tables["left_out"] = [{"preset": name, "why": leak} for name, leak in left_out.items()]
+    return Summary({"signal_events": sum(row["events"] for row in counts)}, tables)
 
 
 @retried

@@ -20,6 +20,7 @@ from backtest_pipeline.market.errors import (
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
@@ -82,9 +83,11 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
 
 @retried
 def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
-    """The signals of a refresh, as `dim_signals` has them now."""
+    """The active presets of `dim_signals`, without those whose strategy looks ahead."""
     with workspace.database.begin() as connection:
-        return active_signals(connection)
+        presets = active_signals(connection)
+    refused = refused_presets(workspace, presets)
+    return tuple(preset for preset in presets if preset.name not in refused)
 
 
 def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:

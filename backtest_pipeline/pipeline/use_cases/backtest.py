@@ -25,6 +25,7 @@ from backtest_pipeline.market.errors import (
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
@@ -97,6 +98,7 @@ def backtest(
         UnknownName: for an unknown strategy, preset, parameter, symbol, timeframe or benchmark.
         InvalidInput: for invalid parameters, a window with too few bars, or funding rates that do
             not cover it.
+        LooksAhead: for a strategy whose signals use later bars.
         BacktestError: where no features are available, with the reason.
     """
     strategy, params = strategy_of_spec(workspace, spec)
@@ -105,6 +107,7 @@ def backtest(
     batch = fresh_features(
         workspace, source, symbols, spec.timeframe, terms.benchmark, rebuild=rebuild
     )
+    require_probed(workspace, strategy, [params.model_dump()], batch.panel)
     signal, refreshed = _signal_of(workspace, strategy, params)
     events = signal_matrix(batch.panel, [signal])
     tradable = cut_to_window(batch.panel, events, batch.inputs, terms)
@@ -212,7 +215,7 @@ def sweep_on_demand(
     Every combination is entered in the trial ledger; more than `most` are refused.
 
     Raises:
-        UnknownName, InvalidInput: as `pipeline.use_cases.sweep.explore`.
+        UnknownName, InvalidInput, LooksAhead: as `pipeline.use_cases.sweep.explore`.
         BacktestError: where no features are available, with the reason.
     """
     terms = shared_by(workspace, spec)

@@ -16,6 +16,7 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -159,6 +160,7 @@ def explore(
         UnknownName: for an unknown strategy, parameter, metric or direction.
         InvalidInput: for invalid bars, window or values, too many combinations, or a metric that
             is undefined for all of them.
+        LooksAhead: for a strategy whose signals use later bars.
 
     Examples:
         >>> from backtest_pipeline import explore, load_bars
@@ -201,7 +203,7 @@ def sweep(
         progress: called with the number of combinations done.
 
     Raises:
-        UnknownName, InvalidInput: as `explore`.
+        UnknownName, InvalidInput, LooksAhead: as `explore`.
     """
     definition = strategy_of(strategy)
     require_metric(metric)
@@ -218,6 +220,8 @@ def sweep(
             f"{definition.name}: one combination is a backtest, not a sweep; give at least one "
             "parameter more than one value"
         )
+    axes = dict(zip(grid.names, zip(*grid.combinations, strict=True), strict=True))
+    require_probed(workspace, definition, ends_of(definition, axes), panel)
 
     def listen(done: int, total: int) -> None:
         progress("explore", done, total)

@@ -15,6 +15,7 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
+from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -156,6 +157,7 @@ def walk_forward(
     )
     question = plan.question(space, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
+    require_probed(workspace, space.strategy, ends_of(space.strategy, space.axes), panel)
     tasks, left_out = tasks_of(panel, asset, plan.schedule)
     terms = RunTerms(config, funding=rates)
     versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
@@ -286,7 +288,10 @@ def run_walk_forward(
     """
     batch = prepared.batch
     (asset,) = batch.panel.assets
-    chosen = _signal_of(workspace, strategy_of(strategy or DEFAULT_STRATEGY), params)
+    definition = strategy_of(strategy or DEFAULT_STRATEGY)
+    space = space_of(definition.name, params)
+    require_probed(workspace, definition, ends_of(definition, space.axes), batch.panel)
+    chosen = _signal_of(workspace, definition, params)
     searches = strategy_searches([chosen], {chosen.strategy: params})
     keep = rows_in(batch.panel, terms.window)
     tasks, left_out = tasks_of(batch.panel, asset, plan.schedule, keep)

@@ -1,0 +1,228 @@
+"""The look-ahead guard: no result of a strategy whose signals depend on later bars.
+
+A code version of a strategy is probed before its first result: under its defaults, at the ends of
+its grid, and under each set of parameters that is asked for, once each. One leak under any of them
+refuses the code version under all. Verdicts are kept in the store, or in this process without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from backtest_pipeline.market.errors import InvalidInput, LooksAhead, UnknownName
+from backtest_pipeline.market.features import build_features, with_indicators
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.versions import probe_code
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
+from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals
+from backtest_pipeline.storage.tables.strategy_probes import read_verdicts, record_verdicts
+from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.strategy import Strategy
+
+ParameterSets = Sequence[Mapping[str, Any]]
+Verdicts = dict[tuple[str, str], str | None]
+
+_SAMPLE = ["S-ETA"]  # the most volatile asset of the sample market: its rules trade often
+_ROWS = 4_000  # of the caller's own bars, the last ones
+_verdicts_here: Verdicts = {}
+
+
+def require_probed(
+    workspace: Workspace | None,
+    strategy: Strategy[Any],
+    params: ParameterSets,
+    panel: Panel | None = None,
+) -> None:
+    """Raise LooksAhead unless this code version of a strategy passes the probe.
+
+    Args:
+        workspace: the open store that keeps the verdicts; without one, this process keeps them.
+        strategy: a registered strategy.
+        params: parameter sets that are about to be used.
+        panel: features at hand; its first asset is probed too, beside the sample market.
+
+    Raises:
+        LooksAhead: with the strategy, what changed, the columns that it reads, and what to do.
+    """
+    leak = _leaks(workspace, {strategy.name: params}, panel).get(strategy.name)
+    if leak is not None:
+        raise LooksAhead(leak)
+
+
+def refused_presets(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
+    """The presets whose strategy looks ahead, and why; unprobed code versions are probed.
+
+    Presets that cannot be computed at all are not judged.
+    """
+    params: dict[str, list[Mapping[str, Any]]] = {}
+    judged = []
+    for preset in presets:
+        try:
+            strategy_of(preset.strategy).parse(preset.params)
+        except (InvalidInput, UnknownName):
+            continue
+        judged.append(preset)
+        params.setdefault(preset.strategy, []).append(preset.params)
+    leaks = _leaks(workspace, params)
+    return {preset.name: leaks[preset.strategy] for preset in judged if preset.strategy in leaks}
+
+
+def left_out_presets(workspace: Workspace) -> dict[str, str]:
+    """The active presets that a refresh leaves out because they look ahead, and why."""
+    with workspace.database.begin() as connection:
+        presets = active_signals(connection)
+    return refused_presets(workspace, presets)
+
+
+def refuse_presets(
+    workspace: Workspace, presets: Sequence[SignalRow], found: Mapping[str, str]
+) -> None:
+    """Record that the strategies of these presets look ahead, by what another test has found.
+
+    Args:
+        workspace: the open store.
+        presets: the presets that were tested.
+        found: what looks ahead, by preset.
+    """
+    rows = []
+    for preset in presets:
+        if preset.name in found:
+            strategy = strategy_of(preset.strategy)
+            leak = _message(strategy, preset.params, f"{strategy.name} {found[preset.name]}")
+            rows += _rows(strategy, [preset.params], leak)
+    if rows:
+        with workspace.database.begin() as connection:
+            record_verdicts(connection, rows)
+
+
+def ends_of(strategy: Strategy[Any], axes: Mapping[str, Sequence[Any]]) -> ParameterSets:
+    """Parameter sets at the ends of a search range, as far as the strategy accepts them.
+
+    All parameters at their lowest, all at their highest, and each alone at its highest.
+    """
+    low = {name: min(axis) for name, axis in axes.items()}
+    high = {name: max(axis) for name, axis in axes.items()}
+    corners = [low, high, *({**low, name: high[name]} for name in axes)]
+    return [given for given in corners if _accepts(strategy, given)]
+
+
+def _accepts(strategy: Strategy[Any], params: Mapping[str, Any]) -> bool:
+    try:
+        strategy.parse(params)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _leaks(
+    workspace: Workspace | None,
+    params: Mapping[str, ParameterSets],
+    panel: Panel | None = None,
+) -> dict[str, str]:
+    """Leaks by strategy, of those that look ahead; probes what has no verdict yet."""
+    asked = {name: _sets(strategy_of(name), given) for name, given in params.items()}
+    known = _known(workspace, asked)
+    leaks: dict[str, str] = {}
+    for name, sets in asked.items():
+        strategy, code = strategy_of(name), probe_code(name)
+        leak = next((said for (of, _), said in known.items() if of == code and said), None)
+        unknown = [given for hashed, given in sets.items() if (code, hashed) not in known]
+        if leak is None and unknown:
+            panels = list(_panels(strategy, unknown, panel))
+            if panels:
+                leak, tested = _probe(strategy, unknown, panels)
+                _keep(workspace, _rows(strategy, tested, leak))
+        if leak is not None:
+            leaks[name] = leak
+    return leaks
+
+
+def _sets(strategy: Strategy[Any], params: ParameterSets) -> dict[str, dict[str, Any]]:
+    """All parameter sets to have a verdict on, in full, by their hash; those asked for last."""
+    own = [given for given in ({}, *ends_of(strategy, strategy.grid)) if _accepts(strategy, given)]
+    full = [strategy.parse(given).model_dump() for given in (*own, *params)]
+    return {hash_of(given): given for given in full}
+
+
+def _known(workspace: Workspace | None, asked: Mapping[str, Mapping[str, Any]]) -> Verdicts:
+    codes = [probe_code(name) for name in asked]
+    if workspace is None:
+        return {key: leak for key, leak in _verdicts_here.items() if key[0] in codes}
+    with workspace.database.begin() as connection:
+        return read_verdicts(connection, codes, [h for sets in asked.values() for h in sets])
+
+
+def _keep(workspace: Workspace | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    if workspace is None:
+        for row in rows:
+            _verdicts_here[row["code_version"], row["params_hash"]] = row["leak"]
+    else:
+        with workspace.database.begin() as connection:
+            record_verdicts(connection, rows)
+
+
+def _rows(strategy: Strategy[Any], params: ParameterSets, leak: str | None) -> list[dict[str, Any]]:
+    full = [strategy.parse(given).model_dump() for given in params]
+    return [
+        {
+            "code_version": probe_code(strategy.name),
+            "params_hash": hash_of(given),
+            "strategy": strategy.name,
+            "params": given,
+            "leak": leak,
+        }
+        for given in full
+    ]
+
+
+def _probe(
+    strategy: Strategy[Any], params: ParameterSets, panels: Sequence[Panel]
+) -> tuple[str | None, ParameterSets]:
+    """The first leak, and the parameter sets that it is a verdict on."""
+    for given in params:
+        try:
+            for panel in panels:
+                for asset in panel.assets:
+                    require_no_look_ahead(panel, strategy, [given], asset)
+        except LooksAhead as leak:
+            return _message(strategy, given, str(leak)), [given]
+    return None, params
+
+
+def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str) -> str:
+    parsed = strategy.parse(params)
+    given = ", ".join(f"{name} {value}" for name, value in parsed.model_dump().items())
+    return (
+        f"{leak}. Found with {given or 'no parameters'}; it reads "
+        f"{', '.join(strategy.columns(parsed)) or 'no column'}. No result of {strategy.name} is "
+        "computed before its code is corrected; it is probed anew then"
+    )
+
+
+def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -> Iterator[Panel]:
+    """Inputs to probe on: the sample market's and the caller's, where they have what is read."""
+    read = {name for given in params for name in strategy.columns(strategy.parse(given))}
+    candidates = [_sample(), *([_last_rows(own)] if own is not None and own.assets else [])]
+    for panel in candidates:
+        try:
+            with_indicators(panel, sorted(read))
+        except InvalidInput:  # a column of the user's own, which the sample market lacks
+            continue
+        columns = {n: panel[n] for n in panel.columns if n in read or n in OHLCV}
+        yield Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
+
+
+def _last_rows(panel: Panel) -> Panel:
+    rows = panel.rows_of(panel.assets[0])
+    return panel.windows([slice(max(rows.start, rows.stop - _ROWS), rows.stop)])
+
+
+@cache
+def _sample() -> Panel:
+    from backtest_pipeline.sources.sample import SampleMarket  # not needed where all is probed
+
+    return build_features(SampleMarket().read(_SAMPLE).panels["1D"])
