@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals
-from backtest_pipeline.storage.tables.strategy_probes import read_verdicts, record_verdicts
+from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_verdicts
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.strategy import Strategy
 

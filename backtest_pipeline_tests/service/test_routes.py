@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from backtest_pipeline.pipeline.versions import probe_code
-from backtest_pipeline.storage.tables.strategy_probes import record_verdicts
+from backtest_pipeline.storage.tables.look_ahead import record_verdicts
 from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
 from backtest_pipeline_tests.service.problems import told
 from backtest_pipeline_tests.sql import execute_sql
