@@ -69,11 +69,11 @@ def test_good_partitions_are_stored_beside_a_bad_one(
     tags = rectangle("S-ALPHA|1D", "S-GAMMA|1D")
     run_job(instance, "refresh", tags)
     with store.begin() as connection:
-        # A signal where there is no bar, and backtests that have to be made anew.
+        # Signals of other code than there is, and backtests that have to be made anew.
         connection.execute(
             sa.text("""
-                UPDATE signals SET ts = ts + interval '1 hour'
-                WHERE id = (SELECT id FROM dim_assets WHERE symbol = 'S-BETA') AND signal_id = 1
+                UPDATE dataset_versions SET code_version = 'another' WHERE dataset = 'signals'
+                AND id = (SELECT id FROM dim_assets WHERE symbol = 'S-BETA')
             """)
         )
         connection.execute(sa.text("DELETE FROM dataset_versions WHERE dataset = 'backtests'"))
@@ -82,7 +82,7 @@ def test_good_partitions_are_stored_beside_a_bad_one(
     run = run_asset(instance, "backtests", tags)
     assert not run.success
     assert "S-BETA|1D" in failure_of(run)
-    assert "lie on no bar" in failure_of(run)
+    assert "refresh signals first" in failure_of(run)
     assert materialized(instance, "backtests") == {"S-ALPHA|1D", "S-GAMMA|1D"}
     stored = "SELECT count(DISTINCT symbol) FROM backtest_runs WHERE is_current"
     assert scalar(store, stored) == 2

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import cycle
-from threading import Event
 
 import numpy as np
 import pytest
@@ -19,10 +16,8 @@ from backtest_pipeline.storage.tables.signals import (
     Maker,
     SignalEvents,
     SignalState,
-    read_events,
     read_signals,
 )
-from backtest_pipeline_tests.sql import execute_sql
 from backtest_pipeline_tests.storage.panels import ensure_assets, feature_types, random_panel
 
 HASHES = {1: "hash-1", 2: "hash-2"}
@@ -199,46 +194,3 @@ def test_flags_in_a_snapshot_are_found_through_the_index(database: Database, pan
         plan = "\n".join(connection.scalars(sa.text("EXPLAIN " + query)))
     assert found == panel["ta_is_outlier"][:20].sum() > 0
     assert "signals_facets" in plan
-
-
-def test_events_and_their_version_are_read_as_of_one_instant(
-    database: Database, panel: Panel
-) -> None:
-    """While another process puts other events, and their version, in the place of these."""
-    write(database, panel, events_at(panel, database, [2, 5, 9]))
-    ids = ensure_assets(database, panel.assets)
-    over = Event()
-
-    def replace_them() -> None:
-        sides = cycle(["short", "long"])
-        while not over.is_set():
-            side = next(sides)
-            with database.begin() as connection:
-                connection.execute(sa.text("UPDATE signals SET direction = :side"), {"side": side})
-                connection.execute(
-                    sa.text("UPDATE dataset_versions SET version = :side WHERE dataset='signals'"),
-                    {"side": side},
-                )
-
-    execute_sql(
-        database,
-        """
-                INSERT INTO dataset_versions (dataset, id, tf, version, input_version,
-                    code_version, generation, n_rows)
-                SELECT 'signals', id, tf, 'long', '', '', '', n_rows FROM dataset_versions
-                WHERE dataset = 'features' ON CONFLICT (dataset, id, tf)
-                DO UPDATE SET version = 'long'
-            """,
-    )
-    seen = set()
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(replace_them)
-        try:
-            for _ in range(150):
-                events, versions = read_events(database, panel.timeframe, ids)
-                sides = set(events["is_long"].to_pylist())
-                seen |= {(v.version, side) for v in versions.values() for side in sides}
-        finally:
-            over.set()
-        writing.result()
-    assert seen == {("long", True), ("short", False)}
