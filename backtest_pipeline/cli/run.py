@@ -101,10 +101,11 @@ def say_trades_by_gap(run: RunResult) -> None:
 def _show_significance(run: RunResult) -> None:
     known = run.significance
     if known["dsr"] is not None:
+        tried = "1 trial" if known["n_trials"] == 1 else f"{known['n_trials']:,.0f} trials"
         say(
             f"Probabilistic Sharpe ratio {run.metrics['psr']:.0%}; deflated {known['dsr']:.0%} "
-            f"({known['n_trials']:,.0f} trials of {run.strategy} on {run.symbol} "
-            f"{run.timeframe}), {known['dsr_effective']:.0%} "
+            f"({tried} of {run.strategy} on {run.symbol} {run.timeframe}), "
+            f"{known['dsr_effective']:.0%} "
             f"({known['n_trials_effective']:,.1f} effective trials)"
         )
     if run.bands and None not in run.bands["sharpe"]:

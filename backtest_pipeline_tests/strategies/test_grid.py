@@ -37,7 +37,8 @@ def test_a_grid_holds_each_sound_combination_once(
 @pytest.mark.parametrize("name", strategies())
 def test_every_strategy_has_a_grid_of_its_own(name: str) -> None:
     grid = parameter_grid(strategies()[name], {}, 1_000)
-    assert len(grid.swept) >= 2
+    # A strategy of one parameter sweeps along it; its page has no heat map.
+    assert 1 <= len(grid.swept) <= len(strategies()[name].params_type.model_fields)
     assert len(grid) >= 50
 
 
