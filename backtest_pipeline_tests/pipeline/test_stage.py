@@ -103,6 +103,25 @@ def _backtests(workspace: Workspace, *partitions: Partition) -> StageReport:
     return refresh_backtests(workspace, partitions, SimulationConfig(), rebuild=True)
 
 
+def test_a_preset_that_was_registered_since_asks_for_its_signals_first(
+    workspace: Workspace,
+) -> None:
+    """The stored files of conditions have no column for it."""
+    refresh(workspace, small_market(), [A, B, C])
+    execute_sql(
+        workspace,
+        "INSERT INTO dim_signals (signal_id, name, strategy, params, is_active)"
+        " VALUES (77, 'ema_3_8', 'ema_crossover', CAST(:params AS jsonb), TRUE)",
+        params='{"fast": 3, "slow": 8}',
+    )
+    report = _backtests(workspace, A, B, C)
+    for partition in (A, B, C):
+        status, detail = outcome(report, partition)
+        assert (status, "refresh signals first" in detail) == ("failed", True)
+    refresh(workspace, small_market(), [A, B, C])
+    assert not _backtests(workspace, A, B, C).failed
+
+
 def test_signals_of_other_code_fail_their_partition_alone(workspace: Workspace) -> None:
     refresh(workspace, small_market(), [A, B, C])
     with workspace.database.begin() as connection:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest_pipeline.market.errors import PartitionError
+from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import (
@@ -42,7 +42,7 @@ from backtest_pipeline.pipeline.stages.kept_runs import (
     missing_runs,
 )
 from backtest_pipeline.pipeline.stages.panels import (
-    PanelBatch,
+    read_panel,
     rows_of_dataset,
     stale_partitions,
 )
@@ -71,6 +71,7 @@ from backtest_pipeline.storage.run_tables.trials import read_families, record_tr
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
+    read_versions,
     replace_quality,
     write_versions,
 )
@@ -127,34 +128,45 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
-        masks = load_batch(workspace, "signals", tf, assets, mask_columns(signals))
-        for asset, version in masks.inputs.items():
-            rows = prices.panel.rows_of(asset), masks.panel.rows_of(asset)
-            if (
-                asset not in prices.inputs
-                or not version.is_made_from(prices.inputs[asset].version, code)
-                or not np.array_equal(prices.panel.ts[rows[0]], masks.panel.ts[rows[1]])
-            ):
+        with workspace.database.begin() as connection:
+            stored = read_versions(connection, "signals", [Partition(a, tf) for a in assets])
+        upstream = {partition.asset: version for partition, version in stored.items()}
+        # Before their files are read: those of other presets lack columns of today's.
+        for asset, version in upstream.items():
+            features = prices.inputs.get(asset)
+            if features is None or not version.is_made_from(features.version, code):
                 raise PartitionError(
                     asset,
                     tf,
                     "the stored signals were made from other features, parameters or code than "
                     "there are now; refresh signals first",
                 )
-        stored = SignalBatch(
-            prices.panel, signals, _on_rows_of(prices.panel, masks, signals), prices.inputs
-        )
-        return StoredSignals(stored, masks.inputs)
+        conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
+        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs)
+        return StoredSignals(batch, upstream)
 
     return Batches(tuple(partitions), load)
 
 
-def _on_rows_of(prices: Panel, masks: PanelBatch, signals: Sequence[SignalRow]) -> np.ndarray:
+def _stored_conditions(
+    workspace: Workspace,
+    prices: Panel,
+    upstream: Mapping[str, DatasetVersion],
+    signals: Sequence[SignalRow],
+) -> np.ndarray:
     """Stored conditions at the rows of the prices, uint8; none for an asset without signals."""
+    tf, names = prices.timeframe.name, mask_columns(signals)
+    known = [asset for asset in prices.assets if asset in upstream]
+    masks = read_panel(workspace, tf, {asset: upstream[asset].uris for asset in known}, names)
+    rows = np.isin(prices.segment_of_row, [prices.assets.index(asset) for asset in known])
+    if not np.array_equal(prices.ts[rows], masks.ts):
+        raise ArtifactCorrupt(
+            f"the stored conditions at {tf} are not of the bars that they were made from; "
+            "refresh the signals with --full-rebuild"
+        )
     conditions = np.zeros((len(signals), len(prices)), np.uint8)
-    known = np.isin(prices.segment_of_row, [prices.assets.index(asset) for asset in masks.inputs])
-    for row, name in zip(conditions, mask_columns(signals), strict=True):
-        row[known] = masks.panel[name]
+    for row, name in zip(conditions, names, strict=True):
+        row[rows] = masks[name]
     return conditions
 
 
