@@ -38,7 +38,7 @@ OVER_SEVERAL = {
     "defs/test_private.py": "which modules use what is private of Dagster",
     "pipeline/stages/test_bad_input.py": "every kind of bad file through all stages",
     "pipeline/stages/test_buckets.py": "all stages with artifacts in a bucket",
-    "pipeline/stages/test_incremental.py": "all stages, whatever way a store came to its state",
+    "pipeline/stages/test_incremental.py": "all stages, however a store reached its state",
     "pipeline/stages/test_incremental_property.py": "the same for any history of bars",
     "pipeline/stages/test_interrupted_growth.py": "the same for refreshes that are killed",
     "pipeline/stages/test_roles.py": "what a reader and a writer of the database may do",

@@ -1,8 +1,8 @@
 """The same rule on the same bars in random order: the null hypothesis that its timing is luck.
 
 Moving the trades about on the path that made them is no such test: a rule that buys after a fall
-knows that path, and passes on driftless random walks far too often. Here the market is drawn anew,
-its features are computed anew, and the rule decides anew.
+knows that path, and passes on driftless random walks far too often. Here the bars are
+permuted, the features are computed from them again, and the rule decides on those.
 """
 
 from __future__ import annotations
