@@ -15,7 +15,11 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
-from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
+from backtest_pipeline.pipeline.look_ahead_guard import (
+    ends_of,
+    require_choices_probed,
+    require_probed,
+)
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -43,7 +47,7 @@ from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
     batches_of_tasks,
     choose,
-    out_of_sample,
+    stitched,
     trade_stitched,
     unheard,
 )
@@ -170,7 +174,8 @@ def walk_forward(
     for batch in batches_of_tasks(tasks, question):
         chosen += choose(panel, batch, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
-    tested = out_of_sample(panel, tasks, chosen, question)
+    require_choices_probed(workspace, panel, tasks, chosen, space)
+    tested = stitched(panel, tasks, chosen, question)
     simulated = trade_stitched([tested], config, rates)
     if workspace:
         own = trials_of(
