@@ -69,6 +69,7 @@ def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -
     """A row of `run_tables.walk_forward.current_walk_forwards` and its folds as a result."""
     own = (
         *("verdict", "reason", "threshold", "n_folds", "n_judged", "n_walk_forwards"),
+        "declared_at",
         *("efficiency", "train_sharpe", "test_sharpe"),
     )
     return WalkForwardResult(

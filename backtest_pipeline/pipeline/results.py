@@ -100,9 +100,26 @@ class WalkForwardResult(RunResult):
     n_folds: int
     n_judged: int
     n_walk_forwards: int = Field(
-        description="distinct walk-forwards on the symbol and timeframe, by which it is judged"
+        description="as one of how many walk-forwards on the symbol and timeframe it is judged"
+    )
+    declared_at: datetime | None = Field(
+        description="when it was declared, before the first trial of its strategy there; null if "
+        "it was not"
     )
     folds: list[FoldResult]
+
+
+class Declaration(_Model):
+    """A walk-forward that was declared before the first trial of its strategy."""
+
+    declaration_id: UUID
+    strategy: str
+    symbol: str
+    timeframe: str
+    start: date | None = Field(description="first UTC day of the window; null is unbounded")
+    end: date | None = Field(description="UTC day after the window's last; null is unbounded")
+    params: dict[str, list[Any]] = Field(description="values to choose from, by parameter")
+    declared_at: datetime = Field(description="stamp of the database, UTC")
 
 
 class RobustnessResult(RunResult):
