@@ -77,6 +77,7 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
         from backtest_pipeline.market.timeframes import timeframe
         from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
         from backtest_pipeline.research.ranking.leaderboard import scheme_of
+        from backtest_pipeline.research.ranking.trials import CountingRule
 
         chosen = scheme_of(scheme).name if scheme else None
         at = timeframe(tf).name if tf else None
@@ -107,7 +108,8 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
     console.print(rows_table(f"Leaderboard {title}", rows))
     say(
         f"{about['n_ranked']} runs ranked, {n_unranked} unranked; {about['n_passed']} pass "
-        f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC."
+        f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC. "
+        f"trials: {CountingRule.SETS} of the strategy, over all assets and timeframes."
     )
     if about["registered_after_results"]:
         console.print(

@@ -42,7 +42,12 @@ def trials(
     if not families:
         fail(f"{partition}: no trials yet; `refresh`, `run` and `explore` make some")
     counts = [
-        {"strategy": name, "trials": of.n_trials, "effective trials": of.n_effective}
+        {
+            "strategy": name,
+            "trials": of.n_trials,
+            "effective trials": of.n_effective,
+            "windows shown": of.n_windows,
+        }
         for name, of in families.items()
     ]
     names = ("sharpe", "psr", "dsr", "dsr_effective")

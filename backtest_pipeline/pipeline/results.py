@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backtest_pipeline.research.ranking.trials import CountingRule
+
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
 
@@ -47,6 +49,9 @@ class RunResult(_Model):
     )
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
     significance: Metrics
+    counting_rule: CountingRule = Field(
+        description="what n_trials counts, by which dsr is deflated; docs/research.md"
+    )
     undefined: dict[str, str] = Field(description="reason for each null metric")
     bands: dict[str, Interval] | None = Field(
         default=None, description="nominal 90 % bootstrap intervals by metric, if requested"

@@ -49,7 +49,10 @@ def markets(kind: RandomMarket, sharpe: float, n: int = 60, n_bars: int = 1461) 
 def test_the_rule_that_has_the_edge_earns_what_was_planted(kind: RandomMarket) -> None:
     only = {"fast": [PLANTED.fast], "slow": [PLANTED.slow]}
     grid = parameter_grid(PLANTED_STRATEGY, only, most=1)
-    without, planted = (search(markets(kind, s), [grid], FREE)["sharpe"].mean() for s in (0.0, 2.0))
+    without, planted = (
+        search(markets(kind, sharpe), [grid], FREE)["sharpe"].to_numpy(float).mean()
+        for sharpe in (0.0, 2.0)
+    )
     # The account does not rebalance between crosses, so that its exposure and thereby its Sharpe
     # ratio waver: it keeps some nine tenths.
     assert 1.6 < planted - without < 2.1
