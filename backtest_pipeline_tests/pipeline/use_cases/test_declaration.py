@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -129,6 +130,26 @@ def test_the_database_sets_the_stamp_and_refuses_a_change(workspace: Workspace) 
             database.begin() as connection,
         ):
             connection.execute(sa.text(change))
+
+
+def test_a_declaration_cannot_be_kept_open_until_results_are_known(workspace: Workspace) -> None:
+    database = workspace.database
+    walked(workspace)
+    trial = "INSERT INTO trials (trial_id, configuration_id, strategy, params, symbol, tf, source,"
+    trial += " config_hash, dataset_version, code_version, n_obs, first_week, weekly_returns)"
+    trial += " SELECT gen_random_uuid(), configuration_id, strategy, params, 'B', tf, source,"
+    trial += " config_hash, dataset_version, code_version, n_obs, first_week, weekly_returns"
+    trial += " FROM trials LIMIT 1"
+    with psycopg.connect(database.conninfo) as declaring:
+        declaring.execute(
+            "INSERT INTO walk_forward_declarations SELECT gen_random_uuid(), 'ema_crossover', 'B',"
+            " '1D', '{}', 'x', NULL, NULL, now()"
+        )
+        with psycopg.connect(database.conninfo, autocommit=True) as trying:
+            trying.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                trying.execute(trial.encode())
+    execute_sql(database, trial)
 
 
 def test_one_written_past_the_check_has_no_effect(workspace: Workspace) -> None:
