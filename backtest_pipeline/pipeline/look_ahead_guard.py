@@ -51,7 +51,7 @@ def require_probed(
     Raises:
         LooksAhead: with the strategy, what changed, the columns that it reads, and what to do.
     """
-    leak = _leaks(workspace, {strategy.name: params}, panel).get(strategy.name)
+    leak = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
     if leak is not None:
         raise LooksAhead(leak)
 
@@ -96,18 +96,8 @@ def refused_presets(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[
             continue
         judged.append(preset)
         params.setdefault(preset.strategy, []).append(preset.params)
-    leaks = _leaks(workspace, params)
+    leaks = refused_strategies(workspace, params)
     return {preset.name: leaks[preset.strategy] for preset in judged if preset.strategy in leaks}
-
-
-def refused_strategies(workspace: Workspace, params: Mapping[str, ParameterSets]) -> dict[str, str]:
-    """The strategies among the keys that look ahead, and why; unprobed code versions are probed.
-
-    Args:
-        workspace: the open store.
-        params: parameter sets that are about to be used, by strategy.
-    """
-    return _leaks(workspace, params)
 
 
 def left_out_presets(workspace: Workspace) -> dict[str, str]:
@@ -157,12 +147,17 @@ def _accepts(strategy: Strategy[Any], params: Mapping[str, Any]) -> bool:
     return True
 
 
-def _leaks(
+def refused_strategies(
     workspace: Workspace | None,
     params: Mapping[str, ParameterSets],
     panel: Panel | None = None,
 ) -> dict[str, str]:
-    """Leaks by strategy, of those that look ahead; probes what has no verdict yet."""
+    """The strategies that look ahead, and why; what has no verdict yet is probed.
+
+    Args:
+        workspace, panel: as `require_probed` takes them.
+        params: parameter sets that are about to be used, by strategy.
+    """
     asked = {name: _sets(strategy_of(name), given) for name, given in params.items()}
     known = _known(workspace, asked)
     leaks: dict[str, str] = {}
