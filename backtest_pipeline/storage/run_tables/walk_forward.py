@@ -82,14 +82,29 @@ def walk_forwards_to_judge(cursor: Cursor, tf: str, symbols: Sequence[str]) -> p
         " m.psr, least(greatest(t.n, 1), d.n) AS n_walk_forwards, d.declared_at"
         " FROM walk_forward_runs w JOIN visible_runs r USING (run_id)"
         " JOIN backtest_metrics m USING (run_id)"
-        " LEFT JOIN (SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
-        "  WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward'"
-        " GROUP BY symbol) t USING (symbol)"
+        " LEFT JOIN ({tried}) t USING (symbol)"
         " LEFT JOIN trials own ON own.trial_id = r.trial_id"
         " LEFT JOIN ({effective}) d ON d.configuration_id = own.configuration_id"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[]) ORDER BY w.run_id"
     )
-    return copy.fetch(cursor, query.format(effective=EFFECTIVE), tf, list(symbols))
+    return copy.fetch(cursor, query.format(tried=_TRIED, effective=EFFECTIVE), tf, list(symbols))
+
+
+_TRIED = (
+    "SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
+    " WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward' GROUP BY symbol"
+)
+
+
+def judged_as_one_of(cursor: Cursor, tf: str, symbol: str, configuration_id: str) -> int:
+    """By how many walk-forwards the one with this trial is judged; see `walk_forwards_to_judge`."""
+    query = (
+        "SELECT least(t.n, d.n) AS n FROM ({tried}) t"
+        " LEFT JOIN ({effective}) d ON d.configuration_id = $3::text::uuid"
+    )
+    query = query.format(tried=_TRIED, effective=EFFECTIVE)
+    (n,) = copy.fetch(cursor, query, tf, [symbol], configuration_id)["n"].to_pylist()
+    return n
 
 
 def write_verdicts(cursor: Cursor, verdicts: pa.Table) -> None:

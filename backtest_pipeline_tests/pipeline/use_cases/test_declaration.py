@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+import backtest_pipeline as bp
 from backtest_pipeline.market.errors import InvalidInput, StoreError, UnknownName
 from backtest_pipeline.pipeline.execution import declare, execute
 from backtest_pipeline.pipeline.results import Declaration, WalkForwardResult
@@ -130,6 +131,22 @@ def test_the_database_sets_the_stamp_and_refuses_a_change(workspace: Workspace) 
             database.begin() as connection,
         ):
             connection.execute(sa.text(change))
+
+
+def test_from_python_it_is_judged_by_the_same_count(workspace: Workspace) -> None:
+    bars = bp.load_bars(asset="S-ALPHA")
+    declared(workspace)
+
+    def judged(**changes: Any) -> str:
+        walk = bp.walk_forward(
+            bars, "ema", SMALL["params"], asset="S-ALPHA", workspace=workspace, **changes
+        )
+        return walk.efficiency.reason
+
+    assert "0.950 needed" in judged()
+    assert "0.975 needed, as one of 2" in judged(schedule=bp.Schedule(test=100))
+    assert "0.983 needed, as one of 3" in judged(schedule=bp.Schedule(test=120))
+    assert "0.950 needed" in judged()
 
 
 def test_a_declaration_cannot_be_kept_open_until_results_are_known(workspace: Workspace) -> None:
