@@ -83,6 +83,8 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
                 "gates": about["gates"],
                 "registered_at": about["registered_at"].isoformat(),
                 "registered_after_results": about["registered_after_results"],
+                "open_gate_sets": about["open_gate_sets"],
+                "gate_sets_not_shown": board.gate_sets_not_shown,
                 "ranked": about["n_ranked"],
                 "unranked": n_unranked,
                 "passed": about["n_passed"],
@@ -98,6 +100,11 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
     say(
         f"{about['n_ranked']} runs ranked, {n_unranked} unranked; {about['n_passed']} pass "
         f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC."
+    )
+    n_open, others = len(about["open_gate_sets"]), ", ".join(board.gate_sets_not_shown)
+    say(
+        f"{n_open} gate {'set was' if n_open == 1 else 'sets were'} registered before these "
+        f"results; not shown: {others or 'none'}."
     )
     if about["registered_after_results"]:
         console.print(
