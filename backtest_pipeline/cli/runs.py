@@ -76,8 +76,7 @@ def list_(
 
 
 def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
-    marks = [name for name in ("pinned", "quarantined_at", "is_current") if row[name]]
-    names = {"quarantined_at": "quarantine", "is_current": "current"}
+    marks = [mark for name, mark in _MARKS.items() if row[name]]
     return {
         "run": str(row["run_id"])[:8],
         "signal": row["signal_name"],
@@ -85,8 +84,16 @@ def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
         "timeframe": row["timeframe"],
         "ended (UTC)": f"{row['completed_at']:%Y-%m-%d %H:%M}",
         **{name: row[name] for name in ("total_return", "sharpe", "max_drawdown", "trade_count")},
-        "": " ".join(names.get(mark, mark) for mark in marks),
+        "": " ".join(marks),
     }
+
+
+_MARKS = {
+    "synthetic": "synthetic",
+    "pinned": "pinned",
+    "quarantined_at": "quarantine",
+    "is_current": "current",
+}
 
 
 @app.command()
@@ -108,6 +115,8 @@ def show(
 
 def _show(run: RunDetail, where: str) -> None:
     say(f"{run.name}, run {run.run_id}: {run.status}{'' if run.is_current else ', not current'}")
+    if run.synthetic:
+        say("  bars           synthetic: they say nothing about a real market")
     start, end = (day or "" for day in run.window)
     say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
     if start or end:
