@@ -13,6 +13,7 @@ import typer
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.symbols import key_of
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.spec_options import Option, options_of, spec_from
 from backtest_pipeline.pipeline.specs import SpecModel
 
@@ -21,6 +22,22 @@ S = TypeVar("S", bound=SpecModel)
 
 def _as_key(symbol: str | None) -> str | None:
     return symbol and key_of(symbol)
+
+
+def _as_timeframe(name: str | None) -> str | None:
+    return None if name is None else timeframe(name).name
+
+
+def _as_timeframes(names: str) -> str:
+    return ",".join(timeframe(name).name for name in split(names) or ())
+
+
+def _as_source(path: Path | None) -> Path | None:
+    if path is not None:
+        from backtest_pipeline.sources.choose import require_source
+
+        require_source(str(path))
+    return path
 
 
 Asset = Annotated[
@@ -34,6 +51,7 @@ Bars = Annotated[
         "--bars",
         help="File or folder of bars, or binance:1h; default: BACKTEST_BARS, else the sample "
         "market.",
+        callback=_as_source,
     ),
 ]
 FullRebuild = Annotated[
@@ -42,15 +60,20 @@ FullRebuild = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _names(option: str, what: str, otherwise: str = "all") -> Any:
+_TF = typer.Option("--tf", help="Timeframe, for example 1D.", callback=_as_timeframe)
+Timeframe = Annotated[str, _TF]
+AnyTimeframe = Annotated[str | None, _TF]
+
+
+def _names(option: str, what: str, otherwise: str = "all", callback: Any = None) -> Any:
     """An option that takes names separated by commas, for `split`."""
     described = f"{what}, separated by commas; default: {otherwise}."
-    return typer.Option(f"--{option}", help=described)
+    return typer.Option(f"--{option}", help=described, callback=callback)
 
 
 Assets = Annotated[str, _names("assets", "Symbols")]
 SampledAssets = Annotated[str, _names("assets", "Symbols", "a sample")]
-Timeframes = Annotated[str, _names("timeframes", "Timeframes")]
+Timeframes = Annotated[str, _names("timeframes", "Timeframes", callback=_as_timeframes)]
 Signal = Annotated[
     str | None,
     typer.Option(help="Short for --strategy or --preset, for example rsi or ema_9_21."),

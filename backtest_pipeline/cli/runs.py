@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Asset
+from backtest_pipeline.cli.options import AnyTimeframe, AsJson, Asset
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -32,7 +32,7 @@ def list_(
     user: Annotated[str | None, typer.Option(help="Requested by this user.")] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
     asset: Asset = None,
-    tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
+    tf: AnyTimeframe = None,
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended on this UTC date or later.")
     ] = None,
@@ -50,19 +50,19 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List stored runs, newest first."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
+    from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
 
-        filters = RunFilter(
-            requested_by=user,
-            strategy=strategy,
-            symbol=asset,
-            timeframe=tf,
-            completed_from=since.date() if since else None,
-            completed_until=until.date() if until else None,
-            status=status,
-            text=text,
-        )
+    filters = RunFilter(
+        requested_by=user,
+        strategy=strategy,
+        symbol=asset,
+        timeframe=tf,
+        completed_from=since.date() if since else None,
+        completed_until=until.date() if until else None,
+        status=status,
+        text=text,
+    )
+    with open_store() as workspace:
         page = list_runs(workspace, filters, limit=limit, after=after)
     if as_json:
         print_json({"runs": [plain(row) for row in page.rows], "next": page.next})
@@ -156,10 +156,11 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
 
     `explain-diff` recomputes two runs to tell which of these makes them differ.
     """
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.runs.compare import compare_runs
-        from backtest_pipeline.pipeline.runs.query import find_runs
+    from backtest_pipeline.pipeline.runs.compare import compare_runs, require_different
+    from backtest_pipeline.pipeline.runs.query import find_runs
 
+    require_different(runs)
+    with open_store() as workspace:
         comparison = compare_runs(workspace, find_runs(workspace, runs))
     if as_json:
         print_json(_compared_as_json(comparison))
@@ -225,10 +226,11 @@ def export(
     ] = "parquet",
 ) -> None:
     """Export a run: its tables, or a self-verifying bundle."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.replay.export import export_as
-        from backtest_pipeline.pipeline.runs.query import find_runs
+    from backtest_pipeline.pipeline.replay.export import export_as, require_format
+    from backtest_pipeline.pipeline.runs.query import find_runs
 
+    require_format(form)
+    with open_store() as workspace:
         written = export_as(workspace, find_runs(workspace, [run])[0], to, form)
     for path in written:
         say(f"wrote {path}")
