@@ -13,7 +13,6 @@ import typer
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.symbols import key_of
-from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.spec_options import Option, options_of, spec_from
 from backtest_pipeline.pipeline.specs import SpecModel
 
@@ -25,10 +24,14 @@ def _as_key(symbol: str | None) -> str | None:
 
 
 def _as_timeframe(name: str | None) -> str | None:
+    from backtest_pipeline.market.timeframes import timeframe
+
     return None if name is None else timeframe(name).name
 
 
 def _as_timeframes(names: str) -> str:
+    from backtest_pipeline.market.timeframes import timeframe
+
     return ",".join(timeframe(name).name for name in split(names) or ())
 
 
