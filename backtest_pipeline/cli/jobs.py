@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AnyTimeframe, AsJson, Asset
+from backtest_pipeline.cli.options import After, AnyTimeframe, AsJson, Asset
 from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -58,9 +58,7 @@ def list_(
         str | None, typer.Option(help="Text to look for in ids, names and error messages.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs to show.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
-    ] = None,
+    after: After = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""

@@ -43,6 +43,14 @@ def _as_source(path: Path | None) -> Path | None:
     return path
 
 
+def _as_cursor(cursor: str | None) -> str | None:
+    if cursor is not None:
+        from backtest_pipeline.storage.postgres.pages import newest_first_key
+
+        newest_first_key(cursor)
+    return cursor
+
+
 Asset = Annotated[
     str | None, typer.Option(help="Symbol, for example BTC or BTC/USDT.", callback=_as_key)
 ]
@@ -59,6 +67,12 @@ Bars = Annotated[
 ]
 FullRebuild = Annotated[
     bool, typer.Option("--full-rebuild", help="Recompute everything, changed or not.")
+]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after", help="Next page: the cursor that the last page printed.", callback=_as_cursor
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AnyTimeframe, AsJson, Asset
+from backtest_pipeline.cli.options import After, AnyTimeframe, AsJson, Asset
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -44,9 +44,7 @@ def list_(
         str | None, typer.Option(help="Part of a signal, symbol or parameter; start of an id.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Runs to show.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
-    ] = None,
+    after: After = None,
     as_json: AsJson = False,
 ) -> None:
     """List stored runs, newest first."""

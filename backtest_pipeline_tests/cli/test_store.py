@@ -57,6 +57,8 @@ WRONG = {
     "runs list --tf 1DD": "unknown timeframe '1DD'",
     "runs list --since soon": "--since",
     "runs list --since 2024-02-01 --until 2024-01-01": "is not after its start",
+    "runs list --after xyz": "cursor",
+    "jobs list --after xyz": "cursor",
     "runs compare aaaaaaaa aaaaaaaa": "two or more different runs",
     "runs export aaaaaaaa --to x --format csw": "did you mean csv",
     f"trials {ON} --tf 1DD": "unknown timeframe '1DD'",
