@@ -33,6 +33,9 @@ if (
     os.environ["TMPDIR"] = str(_MEMORY)  # also for the processes that tests start
     tempfile.tempdir = None  # to be chosen anew
 
+# No test may use the store of whoever runs the suite: what is not given a home has none.
+os.environ["BACKTEST_HOME"] = "/dev/null/home"
+
 # Nothing of a test has to outlive the machine, nor may it fill its memory; and what is planned must
 # not depend on whether the server has looked at a table meanwhile.
 SETTINGS = (

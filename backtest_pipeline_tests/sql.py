@@ -22,6 +22,13 @@ def execute_sql(store: Database | Holder, statement: str, /, **bound: Any) -> in
         return connection.execute(sa.text(statement), bound).rowcount
 
 
+def execute_as(store: Database | Holder, role: str, *statements: str) -> None:
+    """Executes statements as a role, in one transaction."""
+    with _database(store).begin() as connection:
+        for statement in (f"SET LOCAL ROLE {role}", *statements):
+            connection.execute(sa.text(statement))
+
+
 def rows(store: Database | Holder, query: str, /, **bound: Any) -> list[dict[str, Any]]:
     """All rows of a query, each by the names of its columns."""
     with _database(store).begin() as connection:

@@ -16,6 +16,8 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %s TO backtest_reader, backtest_writer', s);
     EXECUTE format('GRANT ALL ON SCHEMA %s, dagster TO backtest_owner', s);
     EXECUTE format('GRANT ALL ON ALL TABLES IN SCHEMA %s TO backtest_owner', s);
+    -- Who may add triggers can set what the database stamps.
+    EXECUTE format('REVOKE TRIGGER ON ALL TABLES IN SCHEMA %s FROM backtest_owner', s);
     EXECUTE format('GRANT ALL ON ALL SEQUENCES IN SCHEMA %s TO backtest_owner', s);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %s TO backtest_reader', s);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO backtest_writer', s);

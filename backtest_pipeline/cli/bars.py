@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from backtest_pipeline.cli.console import (
     say,
 )
 from backtest_pipeline.cli.options import AsJson, End, Start
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -123,6 +125,9 @@ def _pull(
     from backtest_pipeline.sources.binance.klines import timeframe_of
 
     timeframe = timeframe_of(interval)
+    first, last = day_of(start, "--start"), day_of(end, "--end")
+    if first and last and last <= first:
+        raise InvalidInput(f"--end {end} is not after --start {start}; --end is exclusive")
     rows = []
     with progress_shown() as progress, _open_cache() as (cache, client):
         from backtest_pipeline.sources.binance.pull import pull
@@ -130,7 +135,7 @@ def _pull(
 
         progress("exchange", 0, 1)
         now_us = client.now_us()
-        span = _requested_span(start, end, now_us)
+        span = _requested_span(first, last, now_us)
         progress("exchange", 1, 1)
         for symbol in dict.fromkeys(symbols):
             series = Series("binance", symbol, timeframe)
@@ -150,15 +155,11 @@ def _pull(
     _print("Cached bars", rows, as_json=as_json)
 
 
-def _requested_span(start: str | None, end: str | None, now_us: int) -> Span:
+def _requested_span(first: date | None, last: date | None, now_us: int) -> Span:
     """The span between two days; without a start from the listing, without an end until now."""
-    from datetime import UTC, datetime
-
-    from backtest_pipeline.market.errors import InvalidInput
     from backtest_pipeline.market.timeframes import DAY_US
     from backtest_pipeline.sources.spans import Span
 
-    first, last = day_of(start, "--start"), day_of(end, "--end")
     epoch = datetime(1970, 1, 1, tzinfo=UTC).date()
     span = Span(
         (first - epoch).days * DAY_US if first else 0,
@@ -166,9 +167,9 @@ def _requested_span(start: str | None, end: str | None, now_us: int) -> Span:
     )
     if span.start >= now_us:
         now = datetime.fromtimestamp(now_us / 1e6, UTC)
-        raise InvalidInput(f"--start {start} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
+        raise InvalidInput(f"--start {first} is in the future; it is {now:%Y-%m-%d %H:%M} UTC")
     if span.end <= span.start or span.start < 0:
-        raise InvalidInput(f"--end {end} is not after --start {start}; --end is exclusive")
+        raise InvalidInput(f"--end {last} is not after --start {first}; --end is exclusive")
     return span
 
 

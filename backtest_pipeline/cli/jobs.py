@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Asset
+from backtest_pipeline.cli.options import After, AnyTimeframe, AsJson, Asset
 from backtest_pipeline.market.errors import JobNotFound
 from backtest_pipeline.pipeline.spec_options import day_of
 
@@ -26,7 +26,17 @@ app = typer.Typer(
     name="jobs", help="Jobs, computed by Dagster: list, watch, cancel.", no_args_is_help=True
 )
 
-JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+
+def _id_of(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise JobNotFound(
+            f"{text!r} is not a job id; `backtest-pipeline jobs list` lists them"
+        ) from None
+
+
+JobId = Annotated[UUID, typer.Argument(help="Id of the job.", parser=_id_of, metavar="JOB_ID")]
 _POLL_S = 1.0
 
 
@@ -38,7 +48,7 @@ def list_(
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
     asset: Asset = None,
-    tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
+    tf: AnyTimeframe = None,
     status: Annotated[
         str | None, typer.Option(help="pending, running, completed, failed or cancelled.")
     ] = None,
@@ -47,10 +57,8 @@ def list_(
     text: Annotated[
         str | None, typer.Option(help="Text to look for in ids, names and error messages.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Jobs to show.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
-    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs to show.")] = 20,
+    after: After = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""
@@ -85,7 +93,7 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
     from backtest_pipeline.storage.tables.jobs import read_job, unit_results
 
     with _database() as (_, database), database.begin() as connection:
-        job = read_job(connection, _id_of(job_id))
+        job = read_job(connection, job_id)
         units = unit_results(connection, job.job_id)
     if as_json:
         print_json(
@@ -112,7 +120,7 @@ def cancel(job_id: JobId) -> None:
     from backtest_pipeline.launch import cancel_job
 
     with _database() as (settings, database):
-        job = cancel_job(settings, database, _id_of(job_id), getpass.getuser())
+        job = cancel_job(settings, database, job_id, getpass.getuser())
     say(f"job {job.job_id}: {'cancelled' if job.is_terminal else 'stopping'}")
 
 
@@ -124,7 +132,7 @@ def resume(job_id: JobId) -> None:
     with _database() as (settings, database):
         job = resume_job(
             database,
-            _id_of(job_id),
+            job_id,
             getpass.getuser(),
             most_combinations=settings.optimizer_max_combinations,
         )
@@ -140,7 +148,7 @@ def watch(job_id: JobId) -> None:
     with _database() as (_, database):
         while True:
             with database.begin() as connection:
-                job = read_job(connection, _id_of(job_id))
+                job = read_job(connection, job_id)
             now = (job.status, job.attempt_count, round(job.progress_pct), job.stage)
             if now != printed:
                 say(
@@ -170,15 +178,6 @@ def _database() -> Iterator[tuple[Settings, Database]]:
         yield settings, database
     finally:
         database.close()
-
-
-def _id_of(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise JobNotFound(
-            f"{text!r} is not a job id; `backtest-pipeline jobs list` lists them"
-        ) from None
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from backtest_pipeline.cli.console import (
     rows_table,
     say,
 )
-from backtest_pipeline.cli.options import AsJson
+from backtest_pipeline.cli.options import AnyTimeframe, AsJson
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -27,7 +27,7 @@ def leaderboard(
     scheme: Annotated[
         str, typer.Option(help="Sort by a score: balanced, risk_focus, quality or low_cost.")
     ] = "",
-    tf: Annotated[str, typer.Option(help="Only runs at this timeframe, for example 1D.")] = "",
+    tf: AnyTimeframe = None,
     limit: Annotated[int, typer.Option(min=1, help="Runs to show.")] = 20,
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
     late_gates: Annotated[
@@ -71,18 +71,19 @@ def register_gates(
     _register(name, file)
 
 
-def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_json: bool) -> None:
+def _rank(
+    *, scheme: str, tf: str | None, limit: int, gates: str, late_gates: bool, as_json: bool
+) -> None:
     """Publish the board of all current runs, and print the best of it."""
-    with open_store() as workspace:
-        from backtest_pipeline.market.timeframes import timeframe
-        from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
-        from backtest_pipeline.research.ranking.leaderboard import scheme_of
-        from backtest_pipeline.research.ranking.trials import CountingRule
+    from backtest_pipeline.research.ranking.leaderboard import scheme_of
+    from backtest_pipeline.research.ranking.trials import CountingRule
 
-        chosen = scheme_of(scheme).name if scheme else None
-        at = timeframe(tf).name if tf else None
+    chosen = scheme_of(scheme).name if scheme else None
+    with open_store() as workspace:
+        from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard, shown_rows
+
         board = publish_leaderboard(workspace, gates=gates, late_gates=late_gates)
-    rows = shown_rows(board, scheme=chosen, tf=at, limit=limit)
+    rows = shown_rows(board, scheme=chosen, tf=tf, limit=limit)
     about = board.about
     n_unranked = len(board.rows) - about["n_ranked"]
     if as_json:
@@ -94,6 +95,8 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
                 "gates": about["gates"],
                 "registered_at": about["registered_at"].isoformat(),
                 "registered_after_results": about["registered_after_results"],
+                "open_gate_sets": about["open_gate_sets"],
+                "gate_sets_not_shown": board.gate_sets_not_shown,
                 "ranked": about["n_ranked"],
                 "unranked": n_unranked,
                 "passed": about["n_passed"],
@@ -102,7 +105,7 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
         )
         return
     if not rows:
-        where = f" at {at}" if at else ""
+        where = f" at {tf}" if tf else ""
         fail(f"there is no ranked run{where}; run `backtest-pipeline refresh` first")
     title = f"by score {chosen}" if chosen else "by deflated Sharpe ratio"
     console.print(rows_table(f"Leaderboard {title}", rows))
@@ -110,6 +113,11 @@ def _rank(*, scheme: str, tf: str, limit: int, gates: str, late_gates: bool, as_
         f"{about['n_ranked']} runs ranked, {n_unranked} unranked; {about['n_passed']} pass "
         f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC. "
         f"trials: {CountingRule.SETS} of the strategy, over all assets and timeframes."
+    )
+    n_open, others = len(about["open_gate_sets"]), ", ".join(board.gate_sets_not_shown)
+    say(
+        f"{n_open} gate {'set was' if n_open == 1 else 'sets were'} registered before these "
+        f"results; not shown: {others or 'none'}."
     )
     if about["registered_after_results"]:
         console.print(
@@ -122,17 +130,17 @@ def _control(
     *, searches: int, bars: int, seed: int, gates: str, planted: str, as_json: bool
 ) -> None:
     """Run the searches on random markets, and print how many look significant."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.audits.negative_controls import (
-            MOST_FALSE,
-            Controls,
-            believes_too_much,
-            run_negative_controls,
-            shown_controls,
-            shown_power,
-        )
+    from backtest_pipeline.pipeline.audits.negative_controls import (
+        MOST_FALSE,
+        Controls,
+        believes_too_much,
+        run_negative_controls,
+        shown_controls,
+        shown_power,
+    )
 
-        controls = Controls(searches, bars, seed, gates, _sharpes(planted))
+    controls = Controls(searches, bars, seed, gates, _sharpes(planted))
+    with open_store() as workspace:
         rows = run_negative_controls(workspace, controls)
     shown, power = shown_controls(rows), shown_power(rows)
     if as_json:
@@ -195,8 +203,10 @@ def _register(name: str, file: Path) -> None:
         fail(f"{file}: {error}")
     if not isinstance(gates, list) or not all(isinstance(gate, dict) for gate in gates):
         fail(f"{file}: must hold a list of gates, each with name, metric, at_least or at_most")
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.ranking.leaderboard import register_gates as register
+    from backtest_pipeline.pipeline.ranking.leaderboard import register_gates as register
+    from backtest_pipeline.research.ranking.leaderboard import gates_of
 
+    gates_of(gates)
+    with open_store() as workspace:
         gate_set = register(workspace, name, gates)
     say(f"{name}: {len(gate_set.gates)} gates, registered {gate_set.registered_at:%F %T} UTC")

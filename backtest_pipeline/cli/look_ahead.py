@@ -28,8 +28,8 @@ def look_ahead(
     assets: SampledAssets = "",
     timeframes: Timeframes = "",
     bars: Bars = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random cuts and futures.")] = 0,
-    cuts: Annotated[int, typer.Option(help="Cuts per timeframe.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random cuts and futures.")] = 0,
+    cuts: Annotated[int, typer.Option(min=1, help="Cuts per timeframe.")] = 6,
     as_json: AsJson = False,
 ) -> None:
     """Test whether any feature or signal uses later bars (look-ahead)."""

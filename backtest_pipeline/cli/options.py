@@ -23,6 +23,34 @@ def _as_key(symbol: str | None) -> str | None:
     return symbol and key_of(symbol)
 
 
+def _as_timeframe(name: str | None) -> str | None:
+    from backtest_pipeline.market.timeframes import timeframe
+
+    return None if name is None else timeframe(name).name
+
+
+def _as_timeframes(names: str) -> str:
+    from backtest_pipeline.market.timeframes import timeframe
+
+    return ",".join(timeframe(name).name for name in split(names) or ())
+
+
+def _as_source(path: Path | None) -> Path | None:
+    if path is not None:
+        from backtest_pipeline.sources.choose import require_source
+
+        require_source(str(path))
+    return path
+
+
+def _as_cursor(cursor: str | None) -> str | None:
+    if cursor is not None:
+        from backtest_pipeline.storage.postgres.pages import newest_first_key
+
+        newest_first_key(cursor)
+    return cursor
+
+
 Asset = Annotated[
     str | None, typer.Option(help="Symbol, for example BTC or BTC/USDT.", callback=_as_key)
 ]
@@ -34,23 +62,35 @@ Bars = Annotated[
         "--bars",
         help="File or folder of bars, or binance:1h; default: BACKTEST_BARS, else the sample "
         "market.",
+        callback=_as_source,
     ),
 ]
 FullRebuild = Annotated[
     bool, typer.Option("--full-rebuild", help="Recompute everything, changed or not.")
 ]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after", help="Next page: the cursor that the last page printed.", callback=_as_cursor
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _names(option: str, what: str, otherwise: str = "all") -> Any:
+_TF = typer.Option("--tf", help="Timeframe, for example 1D.", callback=_as_timeframe)
+Timeframe = Annotated[str, _TF]
+AnyTimeframe = Annotated[str | None, _TF]
+
+
+def _names(option: str, what: str, otherwise: str = "all", callback: Any = None) -> Any:
     """An option that takes names separated by commas, for `split`."""
     described = f"{what}, separated by commas; default: {otherwise}."
-    return typer.Option(f"--{option}", help=described)
+    return typer.Option(f"--{option}", help=described, callback=callback)
 
 
 Assets = Annotated[str, _names("assets", "Symbols")]
 SampledAssets = Annotated[str, _names("assets", "Symbols", "a sample")]
-Timeframes = Annotated[str, _names("timeframes", "Timeframes")]
+Timeframes = Annotated[str, _names("timeframes", "Timeframes", callback=_as_timeframes)]
 Signal = Annotated[
     str | None,
     typer.Option(help="Short for --strategy or --preset, for example rsi or ema_9_21."),

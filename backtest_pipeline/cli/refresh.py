@@ -228,10 +228,16 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
 
 
 def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
-    from backtest_pipeline.pipeline.runs.summary import beating_benchmark, by_sharpe, run_rows
+    from backtest_pipeline.pipeline.runs.summary import (
+        beating_benchmark,
+        by_sharpe,
+        real_runs,
+        run_rows,
+    )
     from backtest_pipeline.pipeline.stages.rollups import scheme_rows
 
-    ranked = by_sharpe(stored.runs)
+    runs = real_runs(stored.runs)
+    ranked = by_sharpe(runs)
     if ranked:
         console.print(rows_table("Best runs by Sharpe", run_rows(ranked[:_SHOWN])))
         if len(ranked) > _SHOWN:
@@ -246,11 +252,11 @@ def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
         console.print(rows_table("Remarks on assets", stored.remarks))
     for preset, leak in stored.leaky_presets.items():
         say(f"preset {preset} is left out: {leak}")
-    if stored.runs:
-        trades = int(sum(run["trade_count"] for run in stored.runs))
+    if runs:
+        trades = int(sum(run["trade_count"] for run in runs))
         say(
-            f"{len(stored.runs)} backtests, {trades:,} trades; "
-            f"{beating_benchmark(stored.runs)} runs beat buy and hold. "
+            f"{len(runs)} backtests, {trades:,} trades; "
+            f"{beating_benchmark(runs)} runs beat buy and hold. "
             "The best of many runs looks better than it is."
         )
     if without_bars:

@@ -27,11 +27,12 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """Delete old results that are not pinned and not needed, and files that no row refers to."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.runs.retention import retain
-        from backtest_pipeline.storage.settings import load_settings
+    from backtest_pipeline.pipeline.runs.retention import require_days, retain
+    from backtest_pipeline.storage.settings import load_settings
 
-        kept = load_settings().retention_days if days is None else days
+    kept = load_settings().retention_days if days is None else days
+    require_days(kept)
+    with open_store() as workspace:
         report = retain(workspace, days=kept, dry_run=dry_run)
     if as_json:
         print_json(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtest_pipeline.cli.console import console, print_json, rows_table, say
-from backtest_pipeline.cli.options import AsJson, Asset
+from backtest_pipeline.cli.options import After, AnyTimeframe, AsJson, Asset
 from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
@@ -32,7 +32,7 @@ def list_(
     user: Annotated[str | None, typer.Option(help="Requested by this user.")] = None,
     strategy: Annotated[str | None, typer.Option(help="For example ema_crossover.")] = None,
     asset: Asset = None,
-    tf: Annotated[str | None, typer.Option(help="Timeframe, for example 1D.")] = None,
+    tf: AnyTimeframe = None,
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Ended on this UTC date or later.")
     ] = None,
@@ -44,25 +44,23 @@ def list_(
         str | None, typer.Option(help="Part of a signal, symbol or parameter; start of an id.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Runs to show.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Next page: the cursor that the last page printed.")
-    ] = None,
+    after: After = None,
     as_json: AsJson = False,
 ) -> None:
     """List stored runs, newest first."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
+    from backtest_pipeline.pipeline.runs.query import RunFilter, list_runs
 
-        filters = RunFilter(
-            requested_by=user,
-            strategy=strategy,
-            symbol=asset,
-            timeframe=tf,
-            completed_from=since.date() if since else None,
-            completed_until=until.date() if until else None,
-            status=status,
-            text=text,
-        )
+    filters = RunFilter(
+        requested_by=user,
+        strategy=strategy,
+        symbol=asset,
+        timeframe=tf,
+        completed_from=since.date() if since else None,
+        completed_until=until.date() if until else None,
+        status=status,
+        text=text,
+    )
+    with open_store() as workspace:
         page = list_runs(workspace, filters, limit=limit, after=after)
     if as_json:
         print_json({"runs": [plain(row) for row in page.rows], "next": page.next})
@@ -76,8 +74,7 @@ def list_(
 
 
 def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
-    marks = [name for name in ("pinned", "quarantined_at", "is_current") if row[name]]
-    names = {"quarantined_at": "quarantine", "is_current": "current"}
+    marks = [mark for name, mark in _MARKS.items() if row[name]]
     return {
         "run": str(row["run_id"])[:8],
         "signal": row["signal_name"],
@@ -85,8 +82,16 @@ def _listed(row: Mapping[str, Any]) -> dict[str, Any]:
         "timeframe": row["timeframe"],
         "ended (UTC)": f"{row['completed_at']:%Y-%m-%d %H:%M}",
         **{name: row[name] for name in ("total_return", "sharpe", "max_drawdown", "trade_count")},
-        "": " ".join(names.get(mark, mark) for mark in marks),
+        "": " ".join(marks),
     }
+
+
+_MARKS = {
+    "synthetic": "synthetic",
+    "pinned": "pinned",
+    "quarantined_at": "quarantine",
+    "is_current": "current",
+}
 
 
 @app.command()
@@ -108,6 +113,8 @@ def show(
 
 def _show(run: RunDetail, where: str) -> None:
     say(f"{run.name}, run {run.run_id}: {run.status}{'' if run.is_current else ', not current'}")
+    if run.synthetic:
+        say("  bars           synthetic: they say nothing about a real market")
     start, end = (day or "" for day in run.window)
     say(f"  traded         {run.n_bars:,} bars, {run.first_ts:%Y-%m-%d} to {run.last_ts:%Y-%m-%d}")
     if start or end:
@@ -148,10 +155,11 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
 
     `explain-diff` recomputes two runs to tell which of these makes them differ.
     """
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.runs.compare import compare_runs
-        from backtest_pipeline.pipeline.runs.query import find_runs
+    from backtest_pipeline.pipeline.runs.compare import compare_runs, require_different
+    from backtest_pipeline.pipeline.runs.query import find_runs
 
+    require_different(runs)
+    with open_store() as workspace:
         comparison = compare_runs(workspace, find_runs(workspace, runs))
     if as_json:
         print_json(_compared_as_json(comparison))
@@ -217,10 +225,11 @@ def export(
     ] = "parquet",
 ) -> None:
     """Export a run: its tables, or a self-verifying bundle."""
-    with open_store() as workspace:
-        from backtest_pipeline.pipeline.replay.export import export_as
-        from backtest_pipeline.pipeline.runs.query import find_runs
+    from backtest_pipeline.pipeline.replay.export import export_as, require_format
+    from backtest_pipeline.pipeline.runs.query import find_runs
 
+    require_format(form)
+    with open_store() as workspace:
         written = export_as(workspace, find_runs(workspace, [run])[0], to, form)
     for path in written:
         say(f"wrote {path}")

@@ -71,8 +71,9 @@ def create(
     ] = None,
 ) -> None:
     """Create a key and print it: it is shown only once, and only its hash is stored."""
-    from backtest_pipeline.storage.tables.api_keys import create_key
+    from backtest_pipeline.storage.tables.api_keys import create_key, require_terms
 
+    require_terms(name, role, rate, expires_days)
     with _store() as database, database.begin() as connection:
         key = create_key(connection, name, role, rate, expires_days)
     typer.echo(key)

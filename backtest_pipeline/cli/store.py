@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from backtest_pipeline.cli.console import progress_shown
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import AmbiguousName, InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from backtest_pipeline.cli.options import SpecOptions
-    from backtest_pipeline.pipeline.specs import SpecModel
+    from backtest_pipeline.pipeline.specs import ExecutableSpec
     from backtest_pipeline.pipeline.workspace import Workspace
     from backtest_pipeline.storage.settings import Settings
 
-S = TypeVar("S", bound="SpecModel")
+S = TypeVar("S", bound="ExecutableSpec")
 
 
 @contextmanager
@@ -45,21 +45,38 @@ def open_store_for(
         signal: `--signal`, the shorthand for a strategy or a preset.
 
     Raises:
-        InvalidInput: for an invalid spec; without `signal`, before the store is opened.
+        UnknownName, InvalidInput: for a spec that is invalid whatever the store holds, before the
+            store is opened; for a `signal` that is neither a strategy nor a preset, after it.
     """
-    spec = None if signal else options.spec()
-    with open_store() as workspace:
-        from backtest_pipeline.storage.settings import load_settings
+    from backtest_pipeline.pipeline.soundness import require_sound
+    from backtest_pipeline.storage.settings import load_settings
 
-        yield workspace, load_settings(), spec or _spec_of_signal(workspace, options, signal or "")
+    settings = load_settings()
+    spec = _without_store(options, signal) if signal else options.spec()
+    most = getattr(spec, "max_combinations", None) or 0
+    require_sound(spec, max(most, settings.optimizer_max_combinations))
+    with open_store() as workspace:
+        yield workspace, settings, _spec_of_signal(workspace, options, signal) if signal else spec
+
+
+def _without_store(options: SpecOptions[S], signal: str) -> S:
+    """The spec as far as it can be told without the presets of the store."""
+    from backtest_pipeline.strategies.registry import named
+
+    if options.values.get("strategy") or options.values.get("preset"):
+        raise InvalidInput("--signal is short for --strategy or --preset: give only one of them")
+    try:
+        strategy = named(signal).strategy
+    except (UnknownName, AmbiguousName):
+        is_preset = "preset" in options.kind.model_fields
+        return options.updated(**{"preset": signal} if is_preset else {"param": None}).spec()
+    return options.updated(strategy=strategy).spec()
 
 
 def _spec_of_signal(workspace: Workspace, options: SpecOptions[S], signal: str) -> S:
     from backtest_pipeline.storage.tables.dimensions import active_signals
     from backtest_pipeline.strategies.registry import named
 
-    if options.values.get("strategy") or options.values.get("preset"):
-        raise InvalidInput("--signal is short for --strategy or --preset: give only one of them")
     with workspace.database.begin() as connection:
         presets = {preset.name: preset for preset in active_signals(connection)}
     match = named(signal, presets)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline.cli.console import console, fail, print_json, rows_table
-from backtest_pipeline.cli.options import AsJson
+from backtest_pipeline.cli.options import AsJson, Timeframe
 from backtest_pipeline.cli.store import open_store
 
 app = typer.Typer()
@@ -17,7 +17,7 @@ app = typer.Typer()
 def trials(
     *,
     asset: Annotated[str, typer.Option(help="Symbol, for example BTC.")],
-    tf: Annotated[str, typer.Option(help="Timeframe, for example 1D.")] = "1D",
+    tf: Timeframe = "1D",
     as_json: AsJson = False,
 ) -> None:
     """Count the trials on one asset and timeframe, and deflate its runs' Sharpe ratios by them."""
@@ -25,14 +25,13 @@ def trials(
         from backtest_pipeline.market.errors import UnknownName
         from backtest_pipeline.market.partitions import Partition
         from backtest_pipeline.market.symbols import key_of
-        from backtest_pipeline.market.timeframes import timeframe
         from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
         from backtest_pipeline.research.ranking.trials import CountingRule
         from backtest_pipeline.storage.run_tables.runs import current_runs
         from backtest_pipeline.storage.tables.dimensions import known_symbols
 
         asset = key_of(asset)
-        partition = Partition(asset, timeframe(tf).name)
+        partition = Partition(asset, tf)
         with workspace.database.begin() as connection:
             known = known_symbols(connection)
         if asset not in known:

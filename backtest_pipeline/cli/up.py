@@ -70,7 +70,7 @@ def migrate() -> None:
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
 ) -> None:
     """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all."""

@@ -71,6 +71,22 @@ def choose_source(
     return SampleMarket()
 
 
+def require_source(path: str) -> None:
+    """Raise for a path that `choose_source` can make no source of; no store and no exchange needed.
+
+    Raises:
+        UnknownName: for an interval that there is not.
+        InvalidInput: for a setting behind the path that means nothing.
+        BarsError: where no file or folder is there, or nothing in it can hold bars.
+    """
+    from backtest_pipeline.sources.files import FileBars
+    from backtest_pipeline.sources.files.parts import parts_of
+
+    source = choose_source(path, lambda: ExchangeAccess("https://", None))
+    if isinstance(source, FileBars):
+        parts_of(source.path)
+
+
 def exchange_of(path: str) -> str:
     """What `choose_source` chooses for a path: the name of an exchange, `files` or `sample`."""
     exchange = path.partition(":")[0]

@@ -108,7 +108,7 @@ def test_unusable_bars_are_refused_and_stored_results_stay(
         ("bars.csv", b"", "the file is empty"),
         ("bars.csv", bytes(range(256)), "bars.csv: cannot be read"),
         ("bars.parquet", b"no parquet", "bars.parquet: cannot be read"),
-        ("bars.xlsx", b"", "not one of .parquet"),
+        ("bars.xlsx", b"", "a workbook, which is not read; save its sheet as CSV"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(

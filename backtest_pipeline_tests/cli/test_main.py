@@ -66,6 +66,7 @@ def test_help_loads_nothing_heavy(told: dict[str, tuple[str, set[str]]], command
     assert loaded.isdisjoint(HEAVY)
 
 
+@pytest.mark.usefixtures("cli")
 def test_an_error_in_a_process_of_its_own_is_one_message_and_no_traceback() -> None:
     command = [sys.executable, "-m", "backtest_pipeline.cli.main", "run", "--signal", "rsi"]
     found = subprocess.run(

@@ -125,6 +125,10 @@ def test_the_sample_market_can_be_removed(cli: CommandLine) -> None:
     assert (nothing.code, "has no asset of the sample market" in nothing.out) == (0, True)
     sample = ("run", "--signal", "rsi", "--asset", "S-ALPHA", "--tf", "1W")
     assert cli(*sample).code == 0
+    assert "synthetic current" in cli("runs", "list").out
+    (listed,) = cli.json("runs", "list")["runs"]
+    assert listed["synthetic"] is True
+    assert "synthetic" in cli("runs", "show", listed["run_id"]).out
     removed = cli("demo", "--remove")
     assert removed.code == 0, removed.err
     assert "removed S-ALPHA: 1 runs" in removed.out

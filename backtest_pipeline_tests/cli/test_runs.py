@@ -30,6 +30,8 @@ def test_runs_are_listed_shown_compared_kept_taken_out_and_removed(
     rest = cli.json("runs", "list", "--after", page["next"])
     assert [r["run_id"] for r in (*page["runs"], *rest["runs"])][:6] == runs
     assert one in cli("runs", "list").out
+    assert {run["synthetic"] for run in page["runs"]} == {False}
+    assert "synthetic" not in cli("runs", "list").out
     for none in (("--user", "nobody"), ("--until", "2001-01-01"), ("--status", "failed")):
         assert "no run matches these filters" in cli("runs", "list", *none).out
     for wrong in (("--status", "running"), ("--after", "xyz")):

@@ -52,7 +52,7 @@ class StaticSource:
                 name: panel.select([a for a in panel.assets if a in wanted])
                 for name, panel in self.panels.items()
             },
-            assets=tuple(AssetInfo(a, a, "crypto", ids.get(a), synthetic=True) for a in wanted),
+            assets=tuple(AssetInfo(a, a, "crypto", ids.get(a), self.synthetic) for a in wanted),
             issues=tuple(issue for issue in self.issues if issue.asset in wanted),
         )
 

@@ -31,7 +31,8 @@ def test_a_backtest_is_answered_and_found_again(
     assert detail["metrics"] == run["metrics"]
     assert client.get(f"{address}/summary", headers=viewer).json()["metrics"] == run["metrics"]
     listed = client.get("/backtests", params={"requested_by": "the-runner"}, headers=viewer).json()
-    assert run["run_id"] in [row["run_id"] for row in listed["rows"]]
+    (row,) = (row for row in listed["rows"] if row["run_id"] == run["run_id"])
+    assert row["synthetic"] is detail["synthetic"] is run["synthetic"]
 
     trades = client.get(f"{address}/trades", params={"limit": 2}, headers=viewer).json()
     rest = client.get(f"{address}/trades", params={"after": trades["next"]}, headers=viewer).json()

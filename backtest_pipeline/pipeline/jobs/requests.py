@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 from uuid import UUID
 
 from backtest_pipeline.market.errors import InvalidInput, JobConflict
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
-from backtest_pipeline.pipeline.runs.identity import Window, hash_of
+from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.soundness import require_sound
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
     JobSpec,
     PortfolioSpec,
     RefreshSpec,
-    SweepSpec,
-    WalkForwardSpec,
 )
-from backtest_pipeline.pipeline.use_cases.sweep import require_metric
-from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.job_queue import (
     Attempt,
@@ -32,9 +27,7 @@ from backtest_pipeline.storage.tables.job_queue import (
     take_over,
 )
 from backtest_pipeline.storage.tables.jobs import Job, create_job, read_job
-from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
-from backtest_pipeline.strategies.strategy import Strategy
 
 MOST_UNITS = 10_000
 
@@ -60,9 +53,12 @@ def submit(
         UnknownName, InvalidInput: for a spec that is invalid whatever the data are.
     """
     units = units_of(job)
-    require_sound(job, most_combinations)
     config = job.model_dump(mode="json")
     spec = job.spec
+    if isinstance(spec, PortfolioSpec):
+        spec = spec.model_copy(update={"symbols": job.symbols or spec.symbols})
+    if not isinstance(spec, RefreshSpec):
+        require_sound(spec, most_combinations)
     partitions = [partition for _, partitions in units.values() for partition in partitions]
     with database.begin() as connection:
         return create_job(
@@ -143,35 +139,10 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
     return units
 
 
-def require_sound(job: JobSpec, most_combinations: int) -> None:
-    """Raise UnknownName or InvalidInput for a spec that would fail whatever the bars are."""
-    spec = job.spec
-    if isinstance(spec, RefreshSpec):
-        return
-    Window(spec.start, spec.end)
-    spec.config()
-    if isinstance(spec, SweepSpec):
-        require_metric(spec.metric)
-        most = combinations_allowed(spec, most_combinations)
-        parameter_grid(_strategy_of(spec), spec.params, most)
-    elif isinstance(spec, WalkForwardSpec):
-        parameter_space(_strategy_of(spec), spec.params)
-        plan_of(spec, most_combinations, WFO_THRESHOLD)
-    elif spec.preset is None:
-        _strategy_of(spec).parse(spec.params)
-    if isinstance(spec, PortfolioSpec):
-        symbols = job.symbols or spec.symbols
-        rollup_config(spec.model_copy(update={"symbols": symbols}))
-
-
-def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:
-    return strategy_of(spec.strategy or DEFAULT_STRATEGY)
-
-
 def _strategy_name(spec: ExecutableSpec) -> str:
     """The name that jobs are listed by: the preset, or the strategy."""
     preset = getattr(spec, "preset", None)
-    return preset or _strategy_of(spec).name
+    return preset or strategy_of(spec.strategy or DEFAULT_STRATEGY).name
 
 
 @dataclass(frozen=True)

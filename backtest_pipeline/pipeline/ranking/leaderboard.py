@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,8 @@ class StoredBoard:
     """A stored leaderboard.
 
     Attributes:
-        about: its row of `leaderboards`, with `gate_set`, `gates` and `registered_at`.
+        about: its row of `leaderboards`, with `gate_set`, `gates`, `registered_at`, and
+            `open_gate_sets`, the names of the sets that were registered before its results.
         rows: its runs, best first, unranked ones last.
         is_new: whether this call published it.
     """
@@ -65,6 +65,11 @@ class StoredBoard:
     about: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     is_new: bool
+
+    @property
+    def gate_sets_not_shown(self) -> list[str]:
+        """The other gate sets that it could have been judged by, by name."""
+        return [name for name in self.about["open_gate_sets"] if name != self.about["gate_set"]]
 
 
 @retried
@@ -242,7 +247,6 @@ def _publish(
         "n_ranked": sum(row["rank"] is not None for row in rows),
         "n_passed": sum(row["passed"] for row in rows),
         "code_version": LEADERBOARD_CODE,
-        "published_at": datetime.now(UTC),
     }
     table = pa.Table.from_pylist([{**row, "board_id": board_id} for row in rows], _ROWS)
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
@@ -299,10 +303,12 @@ def leaderboard_summary(stored: StoredBoard) -> Summary:
             "passed_all_gates": about["n_passed"],
             "gate_set": about["gate_set"],
             "registered_after_results": about["registered_after_results"],
+            "open_gate_sets": len(about["open_gate_sets"]),
             "is_new": stored.is_new,
         },
         {
             "best_by_significance": shown_rows(stored, limit=10),
+            "gate_sets_not_shown": [{"gate_set": name} for name in stored.gate_sets_not_shown],
             "unranked": [{"reason": str(r), "runs": int(n)} for r, n in reasons.items()],
         },
     )

@@ -38,12 +38,17 @@ _SIDES = {"long": 1, "short": -1, "flat": 0, None: NOTHING_PENDING}
 _STAMP = pa.timestamp("us", "UTC")
 
 
+def require_format(form: str) -> None:
+    """Raise UnknownName for a form that `export_as` does not write."""
+    if form not in (*FORMATS, BUNDLE):
+        raise UnknownName("format", form, (*FORMATS, BUNDLE))
+
+
 def export_as(workspace: Workspace, run_id: UUID, to: Path, form: str) -> list[Path]:
     """Export a run as tables (`export_run`) or as a bundle (`export_bundle`); returns the files."""
+    require_format(form)
     if form == BUNDLE:
         return [export_bundle(workspace, run_id, to)]
-    if form not in FORMATS:
-        raise UnknownName("format", form, (*FORMATS, BUNDLE))
     return export_run(workspace, run_id, to, form)
 
 

@@ -51,6 +51,12 @@ class RunComparison:
     results_are_equal: bool
 
 
+def require_different(runs: Sequence[UUID | str]) -> None:
+    """Raise InvalidInput for fewer than two runs, or one that is named twice."""
+    if len(runs) < 2 or len(set(runs)) < len(runs):
+        raise InvalidInput("a comparison needs two or more different runs: give each run once")
+
+
 def compare_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> RunComparison:
     """Compare stored runs side by side; `explain_diff` computes why they differ.
 
@@ -58,8 +64,7 @@ def compare_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> RunComparison
         InvalidInput: for fewer than two runs.
         RunNotFound, ProvenanceMissing, ResultPathMissing: as `get_run` raises.
     """
-    if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):
-        raise InvalidInput("a comparison needs two or more different runs: give each run once")
+    require_different(run_ids)
     runs = tuple(get_run(workspace, run_id) for run_id in run_ids)
     made_from = [run.provenance for run in runs]
     return RunComparison(

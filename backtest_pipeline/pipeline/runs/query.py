@@ -47,6 +47,7 @@ class RunDetail:
         signal_name, strategy, params: the strategy and its parameters.
         symbol, timeframe, split, window, direction: what was traded; the window as half-open
             dates, None where unbounded.
+        synthetic: whether the bars are synthetic, not of a real market.
         first_ts, last_ts, n_bars: first and last bar (close timestamps), and their number.
         status, started_at, completed_at: status and times of the computation.
         is_current: whether no newer run of its configuration is stored.
@@ -69,6 +70,7 @@ class RunDetail:
     strategy: str
     params: Mapping[str, Any]
     symbol: str
+    synthetic: bool
     timeframe: str
     split: str
     window: tuple[date | None, date | None]
@@ -146,7 +148,8 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
     """A row of `storage.run_tables.run_search.read_run` as a RunDetail."""
     stored = row["metrics"] or {}
     same = (
-        *("run_id", "signal_name", "strategy", "params", "symbol", "split", "direction"),
+        *("run_id", "signal_name", "strategy", "params", "symbol", "synthetic", "split"),
+        "direction",
         *("first_ts", "last_ts", "n_bars", "status", "started_at", "completed_at", "is_current"),
         *("config", "results", "walk_forward", "artifact_uri", "pin", "requests", "quarantine"),
     )

@@ -13,7 +13,6 @@ from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.run_page import RunFacts, run_page
-from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 _TRADES = 50
 
@@ -23,8 +22,6 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
     run = get_run(workspace, run_id)
     series = run_timeseries(workspace, run_id, ("equity", "benchmark", "drawdown"))
     trades = run_trades(workspace, run_id, limit=_TRADES)
-    with workspace.database.begin() as connection:
-        synthetic = run.symbol in synthetic_among(connection, [run.symbol])
     index = utc_index(series["ts"].cast(pa.int64()).to_numpy())
     settings = {name: fact for name, fact in run.config.items() if name != "signal"}
     settings["n_trials counts"] = run.counting_rule.value
@@ -32,7 +29,7 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
         RunFacts(
             title=f"{run.signal_name} on {run.symbol} {run.timeframe}",
             subject=_subject(run),
-            warnings=tuple(_warnings(run, synthetic)),
+            warnings=tuple(_warnings(run)),
             metrics={**run.metrics, **run.significance},
             undefined=run.undefined,
             equity=pd.Series(series["equity"].to_numpy(), index),
@@ -76,8 +73,8 @@ def _subject(run: RunDetail) -> str:
     )
 
 
-def _warnings(run: RunDetail, synthetic: bool) -> Iterator[str]:
-    if synthetic:
+def _warnings(run: RunDetail) -> Iterator[str]:
+    if run.synthetic:
         yield "The bars are synthetic: results on them say nothing about a real market."
     if run.quarantine:
         yield f"In quarantine because a replay gave a different result: {run.quarantine['reason']}"

@@ -99,6 +99,12 @@ class _Tally:
         return RetentionReport(cutoff, dry_run, dict(self.rows), removed, self.left)
 
 
+def require_days(days: float) -> None:
+    """Raise InvalidInput for `days` not above 0."""
+    if not days > 0:
+        raise InvalidInput(f"days must be above 0, not {days:g}")
+
+
 def retain(
     workspace: Workspace, *, days: float, dry_run: bool = False, now: datetime | None = None
 ) -> RetentionReport:
@@ -119,8 +125,7 @@ def retain(
     Raises:
         InvalidInput: for `days` not above 0.
     """
-    if not days > 0:
-        raise InvalidInput(f"days must be above 0, not {days:g}")
+    require_days(days)
     now = now or datetime.now(UTC)
     cutoff = now.astimezone(UTC) - timedelta(days=days)
     settled = now - _WRITTEN_LATELY

@@ -117,7 +117,7 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Best and worst runs by Sharpe ratio, and the equity of the best against buy and hold."""
     with workspace.database.begin() as connection:
-        runs = current_runs(connection, **_box(partitions)._asdict())
+        runs = real_runs(current_runs(connection, **_box(partitions)._asdict()))
     common = _runs_summary(workspace, partitions, runs, "backtests", "full")
     if not runs:
         return common
@@ -135,7 +135,7 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
 def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Walk-forward verdicts counted, and the best out-of-sample runs."""
     with workspace.database.begin() as connection:
-        runs = current_walk_forwards(connection, **_box(partitions)._asdict())
+        runs = real_runs(current_walk_forwards(connection, **_box(partitions)._asdict()))
     common = _runs_summary(workspace, partitions, runs, "walk_forward", "walk_forward")
     if not runs:
         return common
@@ -178,7 +178,7 @@ def _runs_summary(
     with workspace.database.begin() as connection:
         synthetic = synthetic_among(connection, _box(partitions).symbols)
     ranked = by_sharpe(runs)
-    chart = run_chart(workspace, ranked[0], bool(synthetic)) if ranked else None
+    chart = run_chart(workspace, ranked[0]) if ranked else None
     return Summary({"synthetic_assets": len(synthetic), **quarantine.numbers}, tables, chart)
 
 
@@ -210,6 +210,11 @@ def _extremes(ranked: Sequence[Run]) -> dict[str, list[Mapping[str, Any]]]:
         "best_runs": run_rows(ranked[:_SHOWN]),
         "worst_runs": run_rows(ranked[: -_SHOWN - 1 : -1]),
     }
+
+
+def real_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of real assets; all where none is of a real one."""
+    return [run for run in runs if not run["synthetic"]] or list(runs)
 
 
 def by_sharpe(runs: Sequence[Run]) -> list[Run]:
@@ -257,11 +262,11 @@ def run_curves(workspace: Workspace, run: Run) -> Curves:
     return Curves(*(pd.Series(column.to_numpy(), index) for column in columns))
 
 
-def run_chart(workspace: Workspace, run: Run, synthetic: bool) -> Chart:
+def run_chart(workspace: Workspace, run: Run) -> Chart:
     """Chart of a run's equity and its benchmark."""
     curves = run_curves(workspace, run)
     title = f"{run['symbol']} {run['tf']}: {run['signal_name']}"
-    if synthetic:
+    if run["synthetic"]:
         title += " (synthetic bars)"
     lines = Line("buy and hold", curves.benchmark), Line(run["signal_name"], curves.equity)
     return Chart(lines, title)

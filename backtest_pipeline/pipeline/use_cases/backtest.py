@@ -126,14 +126,10 @@ def strategy_of_spec(
         UnknownName, AmbiguousName: for an unknown or ambiguous preset, strategy or parameter.
         InvalidInput: for invalid parameters, or parameters given together with a preset.
     """
+    require_one_strategy(spec)
     if spec.preset is None:
         strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
         return strategy, strategy.parse(spec.params)
-    if spec.strategy or spec.params:
-        raise InvalidInput(
-            f"preset {spec.preset} already sets the strategy and its parameters: give either the "
-            "preset, or strategy and params"
-        )
     with workspace.database.begin() as connection:
         presets = {signal.name: signal for signal in active_signals(connection)}
     if spec.preset not in presets:
@@ -141,6 +137,15 @@ def strategy_of_spec(
     preset = presets[spec.preset]
     strategy = strategy_of(preset.strategy)
     return strategy, strategy.parse(preset.params)
+
+
+def require_one_strategy(spec: RunSpec | PortfolioSpec) -> None:
+    """Raise InvalidInput where a spec names a preset, and a strategy or parameters as well."""
+    if spec.preset is not None and (spec.strategy or spec.params):
+        raise InvalidInput(
+            f"preset {spec.preset} already sets the strategy and its parameters: give either the "
+            "preset, or strategy and params"
+        )
 
 
 def shared_by(

@@ -58,6 +58,7 @@ class RunRow(BaseModel):
     strategy: str
     params: dict[str, Any]
     symbol: str
+    synthetic: bool = Field(description="Whether the bars are synthetic, not of a real market.")
     timeframe: str
     split: str
     window_start: date | None

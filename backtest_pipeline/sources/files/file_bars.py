@@ -53,13 +53,13 @@ class FileReading:
         part: the file.
         raw: its rows.
         judged: the timeframe of each of its symbols, and how it was told.
-        steps: what its settings say of lasting steps; None where they say nothing.
+        steps: what the settings say of lasting steps of each of its symbols, where they do.
     """
 
     part: Part
     raw: RawBars
     judged: tuple[Judged, ...]
-    steps: StepRule | None = None
+    steps: tuple[StepRule | None, ...]
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ class FileBars:
         _require_one_venue([raw for _, raw in raws], self.path)
         files = []
         for (part, raw), judged in zip(raws, _judged([raw for _, raw in raws]), strict=True):
-            steps = settings.of(part.name).steps
-            rule = None if steps is None else StepRule(steps)
-            files.append(FileReading(part, raw, tuple(judged), rule))
+            stated = [settings.of(part.name).of_symbol(symbol).steps for symbol in raw.symbols]
+            steps = tuple(None if said is None else StepRule(said) for said in stated)
+            files.append(FileReading(part, raw, tuple(judged), steps))
             unread += raw.left_out
             unread += [
                 f"{raw.where}: {symbol}: {told.why}{self._way_out(told)}"
@@ -317,12 +317,12 @@ def _step_rules(reading: PathReading, keys: Mapping[str, str]) -> dict[str, Step
     """
     rules: dict[str, StepRule] = {}
     for file in reading.files:
-        if file.steps is None:
-            continue
-        for symbol in file.raw.symbols:
-            if symbol in keys and rules.setdefault(keys[symbol], file.steps) is not file.steps:
+        for symbol, rule in zip(file.raw.symbols, file.steps, strict=True):
+            if rule is None or symbol not in keys:
+                continue
+            if rules.setdefault(keys[symbol], rule) is not rule:
                 raise BarsError(
-                    f"{file.raw.where}: {symbol}: steps = {str(file.steps)!r} here and "
+                    f"{file.raw.where}: {symbol}: steps = {str(rule)!r} here and "
                     f"{str(rules[keys[symbol]])!r} in another of its files; say one of them"
                 )
     return rules

@@ -100,6 +100,7 @@ def _settings(path: Path, files: Sequence[FileReading], unread: Sequence[str]) -
         '# steps = "split"            # or "same": what lasting steps of the price are',
         '# symbol = "BTCUSDT"         # where neither a column nor the name says it',
         '# columns = { ts = "...", open = "..." }  # of ' + ", ".join(COLUMN_NAMES),
+        '# [symbols."BTCUSDT"]        # timeframe and steps of one asset',
         "",
     ]
     for file in files[:_MOST_FILES]:

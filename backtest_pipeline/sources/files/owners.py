@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -80,9 +80,14 @@ def owners_of(
     left_out = (f"{part.where}: {blank:,} rows name no asset",) if blank else ()
     stated_tf = _stated_timeframe(part, settings, of_name)
     found = Owners(owner, symbols, (stated_tf,) * len(symbols), left_out)
-    if stated_tf is not None or "timeframe" not in fields:
-        return found
-    return _by_column(part, found, fields["timeframe"])
+    if stated_tf is None and "timeframe" in fields:
+        found = _by_column(part, found, fields["timeframe"])
+    stated = [settings.of_symbol(symbol).timeframe for symbol in found.symbols]
+    declared = [
+        tf if name is None else timeframe(name)
+        for name, tf in zip(stated, found.declared, strict=True)
+    ]
+    return replace(found, declared=tuple(declared))
 
 
 def _by_column(part: Part, owners: Owners, column: pa.ChunkedArray) -> Owners:

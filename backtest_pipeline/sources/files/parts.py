@@ -21,6 +21,7 @@ FORMATS = {
     ".pq": "parquet",
     ".csv": "csv",
     ".tsv": "csv",
+    ".txt": "csv",
     ".feather": "feather",
     ".arrow": "feather",
     ".ipc": "feather",
@@ -30,6 +31,8 @@ FORMATS = {
 }
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".lz4", ".xz")
 ARCHIVE = ".zip"
+_WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
+_HDF5 = (".h5", ".hdf5", ".hdf")
 _COMPANIONS = (".checksum", ".md5", ".sha256", ".sha1")  # of a file of the same name
 _LARGEST_MEMBER = 8 * 2**30
 
@@ -110,9 +113,14 @@ def _endings(name: str) -> tuple[str, str]:
     return (inner.suffix, compression) if inner.suffix.lower() in FORMATS else ("", "")
 
 
-def endings() -> str:
-    """What files may end on, for messages."""
-    return f"{', '.join(FORMATS)}, {ARCHIVE}, each also with {', '.join(COMPRESSIONS)}"
+def _not_read(name: str) -> str:
+    """Why a file of this name is not read, and what to do."""
+    ending = Path(name).suffix.lower()
+    if ending in _WORKBOOKS:
+        return "a workbook, which is not read; save its sheet as CSV"
+    if ending in _HDF5:
+        return "HDF5, which is not read; write its table as Parquet or CSV"
+    return f"not one of {', '.join(FORMATS)}, {ARCHIVE}, each also with {', '.join(COMPRESSIONS)}"
 
 
 def parts_of(path: Path) -> tuple[list[Part], list[str]]:
@@ -165,7 +173,7 @@ def _of_file(path: Path, hive: Mapping[str, str], unread: list[str]) -> Iterator
     elif _endings(path.name)[0]:
         yield Part(path, hive=hive)
     else:
-        unread.append(f"{path}: not one of {endings()}")
+        unread.append(f"{path}: {_not_read(path.name)}")
 
 
 def _in_archive(path: Path, hive: Mapping[str, str], unread: list[str]) -> Iterator[Part]:
@@ -184,6 +192,6 @@ def _in_archive(path: Path, hive: Mapping[str, str], unread: list[str]) -> Itera
             found = True
             yield Part(path, member, hive)
         else:
-            unread.append(f"{path}!{member}: not one of {endings()}")
+            unread.append(f"{path}!{member}: {_not_read(member)}")
     if not found:
         unread.append(f"{path}: holds no file of bars; name another archive")

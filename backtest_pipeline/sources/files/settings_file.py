@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from backtest_pipeline.market.errors import BarsError, InvalidInput, UnknownName
 from backtest_pipeline.market.panel import OHLCV
 from backtest_pipeline.market.price_levels import StepRule
+from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe
 
 SETTINGS_NAME = "bars.toml"
+OF_SYMBOL = ("timeframe", "steps")
+"""What may be stated of one asset, below `symbols`."""
 COLUMN_NAMES = ("ts", "symbol", "name", "timeframe", *OHLCV)
 """What `columns` may name; `ts` is the stamp."""
 
@@ -34,6 +37,7 @@ class FileSettings:
         decimal: the sign before decimals, `.` or `,`.
         steps: `split` or `same`: what lasting steps of the price are, see `market.price_levels`.
         columns: our name to the file's; or, of a file without a header, the names in order.
+        symbols: by key, what holds for one asset instead; only OF_SYMBOL.
     """
 
     symbol: str | None = None
@@ -44,11 +48,17 @@ class FileSettings:
     decimal: str | None = None
     steps: str | None = None
     columns: Mapping[str, str] | tuple[str, ...] | None = None
+    symbols: Mapping[str, FileSettings] = field(default_factory=dict)
 
     def over(self, other: FileSettings) -> FileSettings:
         """These, and those of `other` where these say nothing."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
+        own["symbols"] = {**other.symbols, **self.symbols}
         return replace(other, **{name: value for name, value in own.items() if value is not None})
+
+    def of_symbol(self, symbol: str) -> FileSettings:
+        """Those of one of its assets."""
+        return self.symbols.get(key_of(symbol), FileSettings()).over(self)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,10 @@ class FolderSettings:
         for pattern, settings in self.by_pattern:
             if fnmatchcase(name, pattern):
                 found = settings.over(found)
-        return self.asked.over(found)
+        # What is asked for goes before all that is written.
+        asked = FileSettings(**{name: getattr(self.asked, name) for name in OF_SYMBOL})
+        symbols = {symbol: asked.over(own) for symbol, own in found.symbols.items()}
+        return self.asked.over(replace(found, symbols=symbols))
 
 
 def split_query(path: str) -> tuple[str, FileSettings]:
@@ -115,21 +128,35 @@ def read_settings(path: Path, asked: FileSettings = FileSettings()) -> FolderSet
     )
 
 
-def _settings(table: Any, where: str) -> FileSettings:
-    known = [f.name for f in fields(FileSettings)]
+def _settings(
+    table: Any, where: str, known: Sequence[str] = tuple(f.name for f in fields(FileSettings))
+) -> FileSettings:
     if not isinstance(table, dict):
         raise BarsError(f"{where}: not a table of settings; known: {', '.join(known)}")
     for key, value in table.items():
         if key not in known:
             raise BarsError(f"{where}: {UnknownName('setting', str(key), known)}")
-        if key != "columns" and (not isinstance(value, str) or not value):
+        if key not in _TABLES and (not isinstance(value, str) or not value):
             raise BarsError(f'{where}: {key} is a text; write {key} = "..."')
     settings = FileSettings(
-        **{key: value for key, value in table.items() if key != "columns"},
+        **{key: value for key, value in table.items() if key not in _TABLES},
         columns=_columns(table.get("columns"), where),
+        symbols=_symbols(table.get("symbols", {}), where),
     )
     _require_sense(settings, where)
     return settings
+
+
+_TABLES = ("columns", "symbols")
+
+
+def _symbols(table: Any, where: str) -> dict[str, FileSettings]:
+    if not isinstance(table, dict):
+        raise BarsError(f'{where}: write the settings of one asset below [symbols."SYMBOL"]')
+    return {
+        key_of(symbol): _settings(own, f'{where}, [symbols."{symbol}"]', OF_SYMBOL)
+        for symbol, own in table.items()
+    }
 
 
 def _require_sense(settings: FileSettings, where: str) -> None:

@@ -81,8 +81,14 @@ def older(after: str | None, at: str, row_id: str, bound: dict[str, Any]) -> Ite
         InvalidInput: for a damaged cursor.
     """
     if after is not None:
-        bound["after_at"], bound["after_id"] = key_of(after, datetime.fromisoformat, UUID)
+        bound["after_at"], bound["after_id"] = newest_first_key(after)
         yield f"({at}, {row_id}) < (:after_at, :after_id)"
+
+
+def newest_first_key(cursor: str) -> tuple[datetime, UUID]:
+    """The instant and the id in a cursor of a list with the newest first; raises as `key_of`."""
+    at, row_id = key_of(cursor, datetime.fromisoformat, UUID)
+    return at, row_id
 
 
 def cursor_of(*key: object) -> str:

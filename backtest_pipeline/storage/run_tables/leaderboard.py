@@ -94,9 +94,7 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                r.strategy, r.symbol, r.tf, r.split,
                r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
                t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
-               (SELECT min(created_at) FROM trials o
-                WHERE (o.symbol, o.tf, o.strategy, o.params)
-                    = (t.symbol, t.tf, t.strategy, t.params)) AS first_tried,
+               first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                (r.id, r.tf, r.artifact_uri) IN (
                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
@@ -112,10 +110,18 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
 
 
 def newest_board(connection: Connection) -> dict[str, Any] | None:
-    """The newest row of `leaderboards`, with its gates; None if there is none."""
+    """The newest row of `leaderboards`, with its gates; None if there is none.
+
+    `open_gate_sets` are the names of the gate sets that could have judged it, itself among them if
+    it is one: registered before its first ranked configuration was first tried, and, where nothing
+    is ranked, before it was published.
+    """
     rows = connection.execute(
         text("""
-            SELECT b.*, g.name AS gate_set, g.gates, g.registered_at
+            SELECT b.*, g.name AS gate_set, g.gates, g.registered_at, ARRAY(
+                       SELECT name FROM gate_sets
+                       WHERE registered_at <= LEAST(b.first_tried, b.published_at) ORDER BY name
+                   ) AS open_gate_sets
             FROM leaderboards b JOIN gate_sets g USING (gate_set_id)
             ORDER BY b.published_at DESC, b.board_id LIMIT 1
         """)
@@ -152,7 +158,7 @@ def publish_board(cursor: Cursor, board: pa.Table, rows: pa.Table) -> None:
 
     Args:
         cursor: its transaction makes all of it appear at once.
-        board: one row of `leaderboards`.
+        board: one row of `leaderboards`, without what the database stamps.
         rows: columns of `leaderboard`, `run_id` as text.
     """
     copy.run(cursor, "LOCK TABLE leaderboards IN SHARE ROW EXCLUSIVE MODE")
@@ -227,12 +233,21 @@ def controls_of(connection: Connection, control_id: str | None = None) -> list[M
 
 
 def symbols_with_bars(connection: Connection, tf: str, dataset: str = "bars") -> Sequence[str]:
-    """Symbols that have stored bars in a dataset at a timeframe, sorted."""
+    """Symbols that have stored bars in a dataset at a timeframe, sorted.
+
+    Synthetic assets are left out where there are real ones.
+    """
     rows = connection.execute(
-        text(
-            "SELECT a.symbol FROM dataset_versions v JOIN dim_assets a USING (id)"
-            " WHERE v.dataset = :dataset AND v.tf = :tf AND v.n_rows > 0 ORDER BY a.symbol"
-        ),
+        text("""
+            WITH stored AS (
+                SELECT a.symbol, a.is_synthetic
+                FROM dataset_versions v JOIN dim_assets a USING (id)
+                WHERE v.dataset = :dataset AND v.tf = :tf AND v.n_rows > 0
+            )
+            SELECT symbol FROM stored
+            WHERE NOT is_synthetic OR (SELECT bool_and(is_synthetic) FROM stored)
+            ORDER BY symbol
+        """),
         {"tf": tf, "dataset": dataset},
     )
     return list(rows.scalars())

@@ -75,9 +75,9 @@ def list_runs(
         after: cursor of the previous page.
 
     Returns:
-        Rows with run_id, signal_name, strategy, params, symbol, timeframe, split, window_start,
-        window_end, status, completed_at, is_current, pinned, quarantined_at, total_return, sharpe,
-        max_drawdown, trade_count.
+        Rows with run_id, signal_name, strategy, params, symbol, synthetic (whether its bars are),
+        timeframe, split, window_start, window_end, status, completed_at, is_current, pinned,
+        quarantined_at, total_return, sharpe, max_drawdown, trade_count.
 
     Raises:
         InvalidInput: for a limit out of range, or a damaged cursor.
@@ -93,11 +93,12 @@ def list_runs(
             WHERE {" AND ".join(conditions)}
             ORDER BY completed_at DESC, run_id DESC LIMIT :n
         )
-        SELECT r.run_id, r.signal_name, r.strategy, r.params, r.symbol, r.tf AS timeframe,
-               r.split, r.window_start, r.window_end, r.status, r.completed_at, r.is_current,
+        SELECT r.run_id, r.signal_name, r.strategy, r.params, r.symbol,
+               a.is_synthetic AS synthetic, r.tf AS timeframe, r.split,
+               r.window_start, r.window_end, r.status, r.completed_at, r.is_current,
                p.run_id IS NOT NULL AS pinned, q.quarantined_at, m.total_return, m.sharpe,
                m.max_drawdown, m.trade_count
-        FROM page JOIN visible_runs r USING (run_id)
+        FROM page JOIN visible_runs r USING (run_id) JOIN dim_assets a ON a.id = r.id
         LEFT JOIN backtest_metrics m USING (run_id)
         LEFT JOIN run_pins p USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)
@@ -153,16 +154,19 @@ def ids_beginning(start: str) -> tuple[UUID, UUID] | None:
 
 
 def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
-    """A run's row, with `metrics`, `environment`, `pin`, `requests`, `quarantine`, `walk_forward`.
+    """A run's row, and `synthetic` (whether its bars are), with what other tables say of it.
+
+    These are `metrics`, `environment`, `pin`, `requests`, `quarantine` and `walk_forward`.
 
     Raises:
         RunNotFound: where it is not stored, or is being deleted.
     """
     rows = connection.execute(
         text("""
-            SELECT r.*, to_jsonb(m) - 'run_id' AS metrics, to_jsonb(e) AS environment,
+            SELECT r.*, a.is_synthetic AS synthetic,
+                   to_jsonb(m) - 'run_id' AS metrics, to_jsonb(e) AS environment,
                    to_jsonb(w) - 'run_id' AS walk_forward
-            FROM visible_runs r
+            FROM visible_runs r JOIN dim_assets a ON a.id = r.id
             LEFT JOIN backtest_metrics m USING (run_id)
             LEFT JOIN environments e USING (environment_hash)
             LEFT JOIN walk_forward_runs w USING (run_id)

@@ -111,12 +111,13 @@ def current_artifacts(connection: Connection, run_ids: Sequence[uuid.UUID]) -> d
     return {row.run_id: row.artifact_uri for row in rows}
 
 
-_COLUMNS = """r.signal_id, r.signal_name, r.strategy, r.params, r.symbol, r.id, r.tf, r.first_ts,
+_COLUMNS = """r.signal_id, r.signal_name, r.strategy, r.params, r.symbol, r.id,
+    a.is_synthetic AS synthetic, r.tf, r.first_ts,
     r.last_ts, r.n_bars, r.artifact_uri, r.result_fingerprint, r.config_hash, r.results,
     r.snapshot_id, r.dataset_version_ids, r.is_current, r.split, d.is_active AS is_preset,
     q.quarantined_at, m.*"""
 _SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
-    JOIN dim_signals d USING (signal_id)
+    JOIN dim_signals d USING (signal_id) JOIN dim_assets a ON a.id = r.id
     LEFT JOIN quarantined_runs q USING (run_id)"""
 _ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
 

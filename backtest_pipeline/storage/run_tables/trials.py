@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.tables.synthetic import LEFT_OUT
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -93,11 +94,14 @@ def read_windows(
 def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
     """The trials of each strategy over all assets and timeframes, without walk-forwards.
 
-    See `read_families`.
+    Those of synthetic assets count in a store without runs of real ones. See `read_families`.
 
     Columns strategy, n_trials, first_day and weekly_returns.
     """
-    chosen = "SELECT *, FALSE AS is_published FROM trials WHERE family = strategy"
+    chosen = (
+        "SELECT *, FALSE AS is_published FROM trials"  # noqa: S608 - our own literals
+        f" WHERE family = strategy AND symbol NOT IN ({LEFT_OUT})"
+    )
     return copy.fetch(cursor, _FAMILIES.format(chosen=chosen, owner="strategy"), most_returns)
 
 

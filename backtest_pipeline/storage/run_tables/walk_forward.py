@@ -164,7 +164,7 @@ def current_walk_forwards(
     rows = connection.execute(
         text("""
             SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.strategy,
-                   r.params, r.symbol, r.id,
+                   r.params, r.symbol, r.id, a.is_synthetic AS synthetic,
                    r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
                    r.result_fingerprint,
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
@@ -172,7 +172,7 @@ def current_walk_forwards(
                    w.test_sharpe, w.efficiency,
                    w.threshold, w.n_walk_forwards, w.declared_at, w.verdict, w.reason
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
-            JOIN walk_forward_runs w USING (run_id)
+            JOIN walk_forward_runs w USING (run_id) JOIN dim_assets a ON a.id = r.id
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL

@@ -46,6 +46,26 @@ class ApiKey:
     revoked_at: datetime | None
 
 
+def require_terms(
+    name: str, role: str, rate_per_minute: int, expires_days: float | None = None
+) -> None:
+    """Raise what `create_key` raises."""
+    if role not in ROLES:
+        raise UnknownName("role", role, ROLES)
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"a key's name must be 1 to 64 letters, digits, @ . _ or -, not {name!r}"
+        )
+    if not 1 <= rate_per_minute <= 1_000_000:
+        raise InvalidInput(
+            f"a key's rate must be from 1 to 1,000,000 per minute, not {rate_per_minute}"
+        )
+    if expires_days is not None and not 0 < expires_days <= 36_500:
+        raise InvalidInput(
+            f"a key's expiry must be above 0 and at most 36,500 days, not {expires_days}"
+        )
+
+
 def create_key(
     connection: sa.Connection,
     name: str,
@@ -66,20 +86,7 @@ def create_key(
         UnknownName: for an unknown role.
         InvalidInput: for an invalid name, rate or expiry.
     """
-    if role not in ROLES:
-        raise UnknownName("role", role, ROLES)
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"a key's name must be 1 to 64 letters, digits, @ . _ or -, not {name!r}"
-        )
-    if not 1 <= rate_per_minute <= 1_000_000:
-        raise InvalidInput(
-            f"a key's rate must be from 1 to 1,000,000 per minute, not {rate_per_minute}"
-        )
-    if expires_days is not None and not 0 < expires_days <= 36_500:
-        raise InvalidInput(
-            f"a key's expiry must be above 0 and at most 36,500 days, not {expires_days}"
-        )
+    require_terms(name, role, rate_per_minute, expires_days)
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_hex(32)}"
     connection.execute(

@@ -135,6 +135,9 @@ class JobFilter:
         status: one of `storage.tables.jobs.STATUSES`.
         created_from, created_until: UTC dates, half-open.
         text: text within the id, the kind, the strategy, a symbol, the user or the error.
+
+    Raises:
+        InvalidInput: for another status, or a range that ends before it begins.
     """
 
     created_by: str | None = None
@@ -146,6 +149,16 @@ class JobFilter:
     created_from: date | None = None
     created_until: date | None = None
     text: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in (None, "", *STATUSES):
+            raise InvalidInput(f"status must be one of {', '.join(STATUSES)}, not {self.status!r}")
+        first, end = self.created_from, self.created_until
+        if first is not None and end is not None and end <= first:
+            raise InvalidInput(
+                f"the range's end {end} is not after its start {first}; give as the end the day "
+                "after the last"
+            )
 
 
 _CONDITIONS = {
@@ -168,11 +181,9 @@ def list_jobs(
     """List jobs, newest first.
 
     Raises:
-        InvalidInput: for an invalid limit, status or cursor.
+        InvalidInput: for an invalid limit or cursor.
     """
     given = {name: value for name, value in vars(filters).items() if value not in (None, "")}
-    if given.get("status", "pending") not in STATUSES:
-        raise InvalidInput(f"status must be one of {', '.join(STATUSES)}, not {given['status']!r}")
     bound: dict[str, Any] = {**given, "limit": require_limit(limit) + 1}
     conditions = [
         "TRUE",

@@ -11,6 +11,8 @@ REAL_RUNS = """EXISTS (
     SELECT FROM dataset_versions v JOIN dim_assets real USING (id)
     WHERE v.dataset = 'backtests' AND NOT real.is_synthetic)"""
 """Whether the store has runs of an asset that is not synthetic."""
+LEFT_OUT = f"SELECT symbol FROM dim_assets WHERE is_synthetic AND {REAL_RUNS}"  # noqa: S608 - our own
+"""The symbols that stay out of what is made of many assets: the synthetic ones beside real runs."""
 
 
 def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]:
@@ -25,7 +27,7 @@ def synthetic_among(connection: Connection, symbols: Sequence[str]) -> list[str]
 def synthetic_beside_real(connection: Connection, symbols: Sequence[str]) -> set[str]:
     """The symbols with synthetic bars, if the store has runs of real assets; else none."""
     rows = connection.execute(
-        text(f"{_SYNTHETIC} AND {REAL_RUNS}"),
+        text(f"{LEFT_OUT} AND symbol = ANY(:symbols)"),
         {"symbols": list(symbols)},
     )
     return set(rows.scalars())

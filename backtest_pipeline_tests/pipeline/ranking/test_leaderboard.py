@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from backtest_pipeline import explore, load_bars
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, StoreError, UnknownName
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
@@ -25,7 +25,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import StaticSource, refresh, until, us, whole
 from backtest_pipeline_tests.pipeline.on_demand import backtest_once
-from backtest_pipeline_tests.sql import count, execute_sql
+from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 SOUND = dict.fromkeys(
     (
@@ -164,6 +164,60 @@ def test_gates_judge_what_was_first_tried_after_them(workspace: Workspace) -> No
     register_gates(workspace, "easy", GATES)
     refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
     assert not publish_leaderboard(workspace, gates="easy").about["registered_after_results"]
+
+
+def test_a_board_names_the_gates_that_it_was_not_shown_with(workspace: Workspace) -> None:
+    register_gates(workspace, "easy", GATES)
+    empty = publish_leaderboard(workspace)
+    assert empty.gate_sets_not_shown == ["easy"]
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    register_gates(workspace, "late", [{"name": "trades", "metric": "trade_count", "at_least": 1}])
+    easy = publish_leaderboard(workspace, gates="easy")
+    assert (easy.about["open_gate_sets"], easy.gate_sets_not_shown) == (
+        ["default", "easy"],
+        ["default"],
+    )
+    late = publish_leaderboard(workspace, gates="late", late_gates=True)
+    assert late.gate_sets_not_shown == ["default", "easy"]
+    summary = leaderboard_summary(late)
+    assert summary.numbers["open_gate_sets"] == 2
+    assert summary.tables["gate_sets_not_shown"] == [{"gate_set": "default"}, {"gate_set": "easy"}]
+
+
+def test_a_board_that_hides_late_gates_is_marked_by_the_database(workspace: Workspace) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    register_gates(workspace, "easy", GATES)
+    shown = publish_leaderboard(workspace).about
+    assert not shown["registered_after_results"]
+    forged = "SELECT 'forged', gate_set_id, FALSE, 1, 1, '1' FROM gate_sets WHERE name = 'easy'"
+    execute_sql(
+        workspace,
+        "INSERT INTO leaderboards (board_id, gate_set_id, registered_after_results, n_ranked,"
+        f" n_passed, code_version) {forged}",
+    )
+    row = (
+        "SELECT 'forged', run_id, NULL::int, 'none', signal_name, family, symbol, tf, scores,"
+        " gates, passed, undefined FROM leaderboard WHERE rank = 1"
+    )
+    execute_sql(
+        workspace,
+        "INSERT INTO leaderboard (board_id, run_id, rank, unranked, signal_name, family, symbol,"
+        f" tf, scores, gates, passed, undefined) {row}",
+    )
+    late = "SELECT registered_after_results FROM leaderboards WHERE board_id = 'forged'"
+    assert not scalar(workspace, late)
+    execute_sql(
+        workspace,
+        "UPDATE leaderboard SET rank = 1, unranked = NULL WHERE board_id = 'forged'",
+    )
+    assert scalar(workspace, late)
+
+
+def test_a_run_stays_the_trial_that_it_was(workspace: Workspace) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    other = "UPDATE backtest_runs SET trial_id = (SELECT max(trial_id::text) FROM trials)::uuid"
+    with pytest.raises(StoreError, match="UPDATE of backtest_runs"):
+        execute_sql(workspace, other)
 
 
 def test_a_board_that_was_tampered_with_is_noticed(workspace: Workspace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -306,13 +305,7 @@ def test_bad_rules_are_refused_by_name() -> None:
         RollupConfig(lookback=1)
 
 
-class RealSource(StaticSource):
-    """The bars of a static source as those of real assets."""
-
-    def read(self, assets: Any = None) -> Any:
-        read = super().read(assets)
-        infos = tuple(replace(asset, synthetic=False) for asset in read.assets)
-        return replace(read, assets=infos)
+REAL = daily_panel({"BTC": 250, "ETH": 240})
 
 
 def members(workspace: Workspace) -> set[str]:
@@ -329,7 +322,7 @@ def test_synthetic_assets_are_left_out_of_portfolios_and_boards_of_real_ones(
 ) -> None:
     roll_up(filled, "1D", CONFIG)
     assert members(filled) == set(LENGTHS)  # only synthetic assets: theirs
-    real = RealSource({"1D": daily_panel({"BTC": 250, "ETH": 240})}, name="real")
+    real = StaticSource({"1D": REAL}, name="real", synthetic=False)
     refresh(filled, real, [Partition("BTC", "1D"), Partition("ETH", "1D")])
     roll_up(filled, "1D", CONFIG)
     assert members(filled) == {"BTC", "ETH"}
@@ -342,7 +335,7 @@ def test_synthetic_assets_are_left_out_of_portfolios_and_boards_of_real_ones(
 
 
 def test_a_removed_source_leaves_nothing_and_costs_the_others_nothing(filled: Workspace) -> None:
-    real = RealSource({"1D": daily_panel({"BTC": 250, "ETH": 240})}, name="real")
+    real = StaticSource({"1D": REAL}, name="real", synthetic=False)
     refresh(filled, real, [Partition("BTC", "1D"), Partition("ETH", "1D")])
     roll_up(filled, "1D", CONFIG)
     publish_leaderboard(filled, late_gates=True)

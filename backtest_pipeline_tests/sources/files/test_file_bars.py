@@ -292,7 +292,7 @@ GOOD_ROWS = "2024-01-01,10,12,9,11,1\n2024-01-02,10,12,9,11,1\n"
         ),
         ("a.csv.gz", "no gzip", r"a\.csv\.gz: cannot be read"),
         ("a.parquet", "no parquet", r"a\.parquet: cannot be read"),
-        ("a.txt", GOOD_ROWS, r"a\.txt: not one of \.parquet"),
+        ("a.doc", GOOD_ROWS, r"a\.doc: not one of \.parquet"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name_and_reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import zipfile
 from collections.abc import Callable
@@ -46,7 +47,15 @@ NAMED: dict[str, tuple[Callable[[Path], object], str]] = {
         "B.csv: column 'close' is empty in all rows",
     ),
     "other data": (lambda d: put(d, "B.csv", "a,b\n1,2\n"), "B.csv: no column for a stamp"),
-    "another ending": (lambda d: put(d, "B.xlsx", "x"), "B.xlsx: not one of .parquet"),
+    "another ending": (lambda d: put(d, "B.pdf", "x"), "B.pdf: not one of .parquet"),
+    "workbook": (lambda d: put(d, "B.XLSX", "x"), "B.XLSX: a workbook, which is not read; save"),
+    "HDF5": (lambda d: put(d, "B.h5", "x"), "B.h5: HDF5, which is not read; write its"),
+    "text": (
+        lambda d: put(d, "README.txt", "Bars of 2024.\n\nOpen, high, low and close, in dollars.\n"),
+        "README.txt: ",
+    ),
+    "text that is empty": (lambda d: put(d, "B.txt", ""), "B.txt: the file is empty"),
+    "text of bytes": (lambda d: put(d, "B.txt", bytes(range(256))), "B.txt: "),
     "folder": (lambda d: (d / "sub").mkdir(), "sub: a sub-folder, which is not read"),
     "folder like a file": (lambda d: (d / "B.csv").mkdir(), "B.csv: a sub-folder"),
     "dangling link": (
@@ -90,6 +99,32 @@ def test_a_link_to_a_file_and_an_ending_of_any_case_are_read(folder: Path, tmp_p
     put(folder, "UP.CSV", ROWS)
     bars = FileBars(folder).read()
     assert (bars.panels["1D"].assets, bars.unread) == (("AAA", "LINK", "UP"), ())
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_text_that_is_csv_is_read_as_csv(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "AAA.csv").write_text(ROWS)
+    (tmp_path / "BBB.txt").write_text(ROWS.replace(",", delimiter))
+    (tmp_path / "CCC.TXT.gz").write_bytes(gzip.compress(ROWS.encode()))
+    bars = FileBars(tmp_path).read()
+    panel = bars.panels["1D"]
+    assert (panel.assets, bars.unread) == (("AAA", "BBB", "CCC"), ())
+    for name, column in panel.columns.items():
+        csv, *texts = (column[panel.rows_of(asset)] for asset in panel.assets)
+        for text in texts:
+            np.testing.assert_array_equal(text, csv, err_msg=name)
+
+
+def test_text_that_is_ambiguous_is_refused_as_csv_is(tmp_path: Path) -> None:
+    rows = ROWS.replace("2024-01-0", "0").replace(",10,", "/01/2024,10,")
+    refused = []
+    for name in ("AAA.csv", "AAA.txt"):
+        file = tmp_path / name
+        file.write_text(rows)
+        with pytest.raises(BarsError, match="may be 2024-02-01 or") as caught:
+            FileBars(file).read()
+        refused.append(str(caught.value).replace(name, "AAA"))
+    assert refused[0] == refused[1]
 
 
 def test_what_lies_in_an_archive_is_treated_as_in_a_folder(folder: Path) -> None:

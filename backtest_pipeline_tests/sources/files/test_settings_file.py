@@ -81,6 +81,64 @@ def test_the_rows_of_an_asset_in_several_files_go_by_one_rule(folder: Path) -> N
         FileBars(folder).read()
 
 
+def test_one_asset_of_a_file_may_have_rules_of_its_own(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=80)
+    rows = [
+        f"{symbol},{day:%Y-%m-%d},{price},{price},{price},{price},10"
+        for symbol in ("BTC/USDT", "ETH", "SOL")
+        for day, price in zip(days, stepped(100.0, 10.0), strict=True)
+    ]
+    header = "symbol,ts,open,high,low,close,volume"
+    (tmp_path / "all.csv").write_text("\n".join([header, *rows]) + "\n")
+    settings = tmp_path / "bars.toml"
+    settings.write_text('[symbols."BTC/USDT"]\nsteps = "split"\n[symbols.SOL]\nsteps = "same"\n')
+    assert closes(FileBars(tmp_path)) == {
+        "BTC--USDT": [10.0] * 80,
+        "ETH": [100.0] * 40,
+        "ETH.2": [10.0] * 40,
+        "SOL": stepped(100.0, 10.0),
+    }
+    settings.write_text(f'steps = "same"\n{settings.read_text()}')
+    assert closes(FileBars(tmp_path))["BTC--USDT"] == [10.0] * 80
+    assert closes(FileBars(tmp_path))["ETH"] == stepped(100.0, 10.0)
+    in_file = '[files."all.csv".symbols.ETH]\nsteps = "split"\n'
+    settings.write_text(settings.read_text() + in_file)
+    assert closes(FileBars(tmp_path))["ETH"] == [10.0] * 80
+    assert closes(FileBars(tmp_path))["BTC--USDT"] == [10.0] * 80
+    assert closes(FileBars(f"{tmp_path}/all.csv?steps=same"))["ETH"] == stepped(100.0, 10.0)
+
+
+def test_one_asset_of_a_file_may_have_a_timeframe_of_its_own(tmp_path: Path) -> None:
+    stamps = pd.date_range("2024-01-01", periods=6, freq="2D")
+    rows = [f"{s},{at:%Y-%m-%d},1,1,1,1,1" for s in ("AAA", "BBB") for at in stamps]
+    header = "symbol,ts,open,high,low,close,volume"
+    (tmp_path / "all.csv").write_text("\n".join([header, *rows]) + "\n")
+    (tmp_path / "bars.toml").write_text(
+        'timeframe = "2D"\n[symbols.AAA]\ntimeframe = "1D"\nsteps = "same"\n'
+    )
+    read = FileBars(tmp_path).read()
+    assert {tf: panel.assets for tf, panel in read.panels.items()} == {
+        "1D": ("AAA",),
+        "2D": ("BBB",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('symbols = "BTC"', r'below \[symbols."SYMBOL"\]'),
+        ("[symbols]\nBTC = 1", r'\[symbols."BTC"\]: not a table of settings; known: timeframe'),
+        ('[symbols.BTC]\nstep = "same"', r'\[symbols."BTC"\]: .*did you mean steps'),
+        ('[symbols.BTC]\nsteps = "joined"', "it is 'split' or 'same'"),
+        ('[symbols.BTC]\ntz = "UTC"', "unknown setting 'tz'"),
+    ],
+)
+def test_what_cannot_be_said_of_an_asset_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "bars.toml").write_text(text + "\n")
+    with pytest.raises(BarsError, match=message):
+        FileBars(folder).read()
+
+
 def test_other_words_are_refused_with_those_that_there_are(folder: Path) -> None:
     (folder / "bars.toml").write_text('steps = "joined"\n')
     with pytest.raises(BarsError, match="steps = 'joined'; it is 'split' or 'same'"):

@@ -20,6 +20,8 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
     publish_board,
     register_gate_set,
 )
+from backtest_pipeline_tests.sql import execute_as
+from backtest_pipeline_tests.sql import rows as rows_of
 
 STRICT = json.dumps([{"name": "trades", "metric": "trade_count", "at_least": 100}])
 
@@ -77,7 +79,6 @@ def board(database: Database, number: int) -> tuple[pa.Table, pa.Table]:
         "n_ranked": 1,
         "n_passed": 0,
         "code_version": "1",
-        "published_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number),
     }
     row = {
         "board_id": about["board_id"],
@@ -123,3 +124,45 @@ def test_a_board_that_breaks_a_rule_leaves_the_one_before_it(database: Database)
         newest = newest_board(connection)
     assert newest is not None
     assert newest["board_id"] == "board 1"
+
+
+def test_a_board_says_what_the_database_knows_of_its_gates(database: Database) -> None:
+    about, rows = board(database, 1)
+    early = about.append_column("published_at", [pa.array([datetime(2001, 1, 1, tzinfo=UTC)])])
+    publish(database, early, rows)
+    with database.begin() as connection:
+        newest = newest_board(connection)
+    assert newest is not None
+    assert newest["published_at"] > datetime.now(UTC) - timedelta(minutes=1)
+    assert newest["registered_after_results"]  # its run is in no ledger: nothing says it is early
+
+
+@pytest.mark.parametrize("role", ["backtest_writer", "backtest_owner"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "registered_after_results = FALSE",
+        "published_at = now() - interval '1 year'",
+        "first_tried = now()",
+        "board_id = 'another'",
+    ],
+)
+def test_no_role_changes_the_stamps_of_a_board(database: Database, role: str, change: str) -> None:
+    publish(database, *board(database, 1))
+    with pytest.raises(StoreError, match="UPDATE of leaderboards"):
+        execute_as(database, role, f"UPDATE leaderboards SET {change}")
+
+
+def test_no_role_adds_triggers_to_what_is_stamped(database: Database) -> None:
+    granted = """
+        SELECT r.rolname, c.relname FROM pg_class c, pg_roles r
+        WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace
+          AND r.rolname LIKE 'backtest\\_%' AND has_table_privilege(r.oid, c.oid, 'TRIGGER')"""
+    assert rows_of(database, granted) == []
+
+
+def test_a_registration_cannot_be_kept_open_until_results_are_known(database: Database) -> None:
+    with database.begin() as connection:
+        register_gate_set(connection, "strict", STRICT)
+        locks = "SELECT mode FROM pg_locks WHERE relation = 'trials'::regclass AND granted"
+        assert "ShareLock" in connection.execute(sa.text(locks)).scalars().all()
