@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.market.errors import BacktestError
     from backtest_pipeline.pipeline.api import (
         build_features,
+        declare_walk_forward,
         execute,
         generate_signals,
         load_bars,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.pipeline.replay.explain import Explanation, explain_diff
     from backtest_pipeline.pipeline.replay.replay import Replay, replay
     from backtest_pipeline.pipeline.results import (
+        Declaration,
         PortfolioResult,
         RobustnessResult,
         RunResult,
@@ -87,6 +89,8 @@ _HOMES = {
     "SweepResult": "pipeline.results",
     "PortfolioResult": "pipeline.results",
     "RobustnessResult": "pipeline.results",
+    "Declaration": "pipeline.results",
+    "declare_walk_forward": "pipeline.api",
     "execute": "pipeline.api",
     "AtrRisk": "trading.sizing",
     "BacktestError": "market.errors",
@@ -138,6 +142,7 @@ __all__ = [
     "BacktestError",
     "BookSimulation",
     "CostModel",
+    "Declaration",
     "EqualWeight",
     "Explanation",
     "Exploration",
@@ -167,6 +172,7 @@ __all__ = [
     "combinatorial_purged_splits",
     "compare_runs",
     "compute_metrics",
+    "declare_walk_forward",
     "deflated_sharpe_ratio",
     "execute",
     "explain_diff",

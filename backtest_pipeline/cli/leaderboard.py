@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,10 +45,19 @@ def negative_controls(
     bars: Annotated[int, typer.Option(help="Daily bars per random market.")] = 1461,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     gates: Annotated[str, typer.Option(help="Name of a registered gate set.")] = "default",
+    planted: Annotated[
+        str,
+        typer.Option(
+            help="Also search markets with an edge of these true yearly Sharpe ratios: 1,2,3."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Search random markets without an edge, and count how often one looks significant."""
-    _control(searches=searches, bars=bars, seed=seed, gates=gates, as_json=as_json)
+    """Search random markets without an edge, and count how often one looks significant.
+
+    With --planted, also how often an edge is found that is there.
+    """
+    _control(searches=searches, bars=bars, seed=seed, gates=gates, planted=planted, as_json=as_json)
 
 
 @app.command()
@@ -66,6 +76,7 @@ def _rank(
 ) -> None:
     """Publish the board of all current runs, and print the best of it."""
     from backtest_pipeline.research.ranking.leaderboard import scheme_of
+    from backtest_pipeline.research.ranking.trials import CountingRule
 
     chosen = scheme_of(scheme).name if scheme else None
     with open_store() as workspace:
@@ -100,7 +111,8 @@ def _rank(
     console.print(rows_table(f"Leaderboard {title}", rows))
     say(
         f"{about['n_ranked']} runs ranked, {n_unranked} unranked; {about['n_passed']} pass "
-        f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC."
+        f"every gate of {about['gate_set']!r}, registered {about['registered_at']:%F %T} UTC. "
+        f"trials: {CountingRule.SETS} of the strategy, over all assets and timeframes."
     )
     n_open, others = len(about["open_gate_sets"]), ", ".join(board.gate_sets_not_shown)
     say(
@@ -114,7 +126,9 @@ def _rank(
         )
 
 
-def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) -> None:
+def _control(
+    *, searches: int, bars: int, seed: int, gates: str, planted: str, as_json: bool
+) -> None:
     """Run the searches on random markets, and print how many look significant."""
     from backtest_pipeline.pipeline.audits.negative_controls import (
         MOST_FALSE,
@@ -122,14 +136,15 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
         believes_too_much,
         run_negative_controls,
         shown_controls,
+        shown_power,
     )
 
-    controls = Controls(searches, bars, seed, gates)
+    controls = Controls(searches, bars, seed, gates, _sharpes(planted))
     with open_store() as workspace:
         rows = run_negative_controls(workspace, controls)
-    shown = shown_controls(rows)
+    shown, power = shown_controls(rows), shown_power(rows)
     if as_json:
-        print_json({"control_id": rows[0]["control_id"], "worlds": shown})
+        print_json({"control_id": rows[0]["control_id"], "worlds": shown, "power": power})
     else:
         console.print(
             rows_table("False positives in markets without an edge", shown, percent=_RATES)
@@ -138,8 +153,17 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
             "rate: share of searches with a deflated Sharpe ratio of at least 95 %, corrected for "
             "choosing among strategies; upper_bound: upper 95 % confidence bound of that rate; "
             "best_run: share of strategies whose best run has one, as `run` prints it; "
-            "walk_forward: share that passed."
+            "walk_forward: share that passed; declared: share that would have passed if declared "
+            "beforehand."
         )
+        if power:
+            found = [_with_errors(row) for row in power]
+            console.print(rows_table("Power: markets with a planted edge", found))
+            say(
+                "shares that find the edge, with standard errors: the planted strategy's "
+                "walk-forward, judged as one of all strategies' and as declared beforehand; "
+                "searches with a significant run, and with one that passes all gates."
+            )
     if believes_too_much(rows):
         fail(
             f"more than {MOST_FALSE:.0%} false positives in markets without an edge: do not trust "
@@ -149,8 +173,26 @@ def _control(*, searches: int, bars: int, seed: int, gates: str, as_json: bool) 
 
 _RATES = {
     *("best_by_psr", "dsr_in_family", "best_run", "walk_forward", "rate", "upper_bound"),
-    "passed_gates",
+    *("declared", "passed_gates"),
 }
+
+
+def _with_errors(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of power with each share and its standard error in one cell, in percent."""
+    errors = {f"{name}_se" for name in row} & row.keys()
+    return {
+        name: f"{value:.1%} ± {row[f'{name}_se']:.1%}" if f"{name}_se" in errors else value
+        for name, value in row.items()
+        if name not in errors
+    }
+
+
+def _sharpes(planted: str) -> tuple[float, ...]:
+    """The Sharpe ratios of a list such as `1,2,3`."""
+    try:
+        return tuple(float(one) for one in planted.split(",") if one.strip())
+    except ValueError:
+        fail(f"--planted must be Sharpe ratios separated by commas, such as 1,2,3, not {planted!r}")
 
 
 def _register(name: str, file: Path) -> None:

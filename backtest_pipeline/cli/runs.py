@@ -126,6 +126,7 @@ def _show(run: RunDetail, where: str) -> None:
         for name, value in values.items()
     ]
     console.print(rows_table("Metrics (docs/metrics.md)", rows))
+    say(f"  n_trials counts {run.counting_rule}")
     made = run.provenance
     for title, name in (
         ("data", "snapshot_id"),

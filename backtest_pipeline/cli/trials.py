@@ -26,6 +26,7 @@ def trials(
         from backtest_pipeline.market.partitions import Partition
         from backtest_pipeline.market.symbols import key_of
         from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
+        from backtest_pipeline.research.ranking.trials import CountingRule
         from backtest_pipeline.storage.run_tables.runs import current_runs
         from backtest_pipeline.storage.tables.dimensions import known_symbols
 
@@ -41,10 +42,15 @@ def trials(
     if not families:
         fail(f"{partition}: no trials yet; `refresh`, `run` and `explore` make some")
     counts = [
-        {"strategy": name, "trials": of.n_trials, "effective trials": of.n_effective}
+        {
+            "strategy": name,
+            "trials": of.n_trials,
+            "effective trials": of.n_effective,
+            "windows shown": of.n_windows,
+        }
         for name, of in families.items()
     ]
-    names = ("sharpe", "psr", "dsr", "dsr_effective")
+    names = ("sharpe", "psr", "dsr", "dsr_effective", "n_trials")
     deflated = [
         {"signal": run["signal_name"], **{name: run[name] for name in names}} for run in runs
     ]
@@ -53,4 +59,5 @@ def trials(
         return
     console.print(rows_table(f"Trials on {partition}", counts))
     if deflated:
-        console.print(rows_table("Current runs, deflated by these trials", deflated))
+        title = f"Current runs, deflated by the {CountingRule.SETS} of their strategy"
+        console.print(rows_table(title, deflated))

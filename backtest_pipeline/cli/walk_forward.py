@@ -41,6 +41,11 @@ def walk_forward(
     options: SpecOptions[WalkForwardSpec],
     bars: Bars = None,
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show the folds."),
+    declare: bool = typer.Option(
+        False,
+        "--declare",
+        help="Only declare it, before the strategy's first trial there; run it later.",
+    ),
     full_rebuild: FullRebuild = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,21 +56,33 @@ def walk_forward(
     """
     ranged = with_ranges(options, context.args)
     with open_store_for(ranged, signal) as (workspace, settings, spec):
+        from backtest_pipeline.pipeline import execution
         from backtest_pipeline.pipeline.execution import execute, prepare, source_for
         from backtest_pipeline.pipeline.results import WalkForwardResult
 
-        source_name, result = str(bars or ""), None
+        source_name, prepared, declaration, result = str(bars or ""), None, None, None
         if spec.max_combinations is not None:
             limit = max(spec.max_combinations, settings.optimizer_max_combinations)
             settings = settings.model_copy(update={"optimizer_max_combinations": limit})
-        if dry_run:
+        if declare:
+            declaration = execution.declare(workspace, settings, spec, bars=source_name)
+        elif dry_run:
             source = source_for(workspace, settings, spec, source_name)
             prepared = prepare(workspace, settings, spec, source, rebuild=full_rebuild)
         else:
-            prepared = None
             result = execute(workspace, settings, spec, bars=source_name, rebuild=full_rebuild)
             assert isinstance(result, WalkForwardResult)  # noqa: S101  (it has no other)
-    if result is not None:
+    if declaration is not None:
+        if as_json:
+            print_json(declaration.model_dump(mode="json"))
+        else:
+            say(
+                f"declared {declaration.declared_at:%F %T} UTC: a walk-forward of "
+                f"{declaration.strategy} on {declaration.symbol} {declaration.timeframe}. Run it "
+                "with the same options; it is judged at a probabilistic Sharpe ratio of 0.95 if "
+                "it is the only one declared there"
+            )
+    elif result is not None:
         print_json(result.model_dump(mode="json")) if as_json else _show(result)
     elif prepared is not None:
         print_json(_planned(prepared)) if as_json else _show_folds(prepared)
@@ -141,6 +158,8 @@ def _verdict(result: WalkForwardResult) -> str:
     if result.efficiency is None:
         return f"verdict: undefined: {result.reason} ({judged})"
     parts = [f"verdict: {result.verdict}" + (f": {result.reason}" if result.reason else "")]
+    if result.declared_at is not None:
+        parts.append(f"declared {result.declared_at:%F %T} UTC, before its strategy's first trial")
     if "efficiency" not in (result.reason or ""):
         parts.append(f"efficiency {result.efficiency:.2f} (threshold {result.threshold:g})")
     parts.append(

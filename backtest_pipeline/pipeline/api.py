@@ -19,8 +19,14 @@ from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed
-from backtest_pipeline.pipeline.results import Result
-from backtest_pipeline.pipeline.specs import ExecutableSpec, RobustnessSpec, spec_of
+from backtest_pipeline.pipeline.results import Declaration, Result
+from backtest_pipeline.pipeline.specs import (
+    ExecutableSpec,
+    RobustnessSpec,
+    WalkForwardSpec,
+    checked,
+    spec_of,
+)
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader, whole_columns
 from backtest_pipeline.pipeline.workspace import open_workspace
@@ -75,6 +81,36 @@ def execute(
     settings = load_settings()
     with open_workspace(settings) as workspace:
         return execution.execute(workspace, settings, parsed, rebuild=rebuild)
+
+
+def declare_walk_forward(spec: WalkForwardSpec | Mapping[str, Any]) -> Declaration:
+    """Declare a walk-forward in the configured store, before its strategy was ever tried there.
+
+    Run later by `execute`, it is judged at a probabilistic Sharpe ratio of 0.95 if it is the only
+    one declared on its symbol and timeframe, and not as one of all walk-forwards.
+
+    Args:
+        spec: the walk-forward, or its fields as a mapping.
+
+    Returns:
+        The declaration with the database's stamp; the same spec again returns the first.
+
+    Raises:
+        UnknownName: for a field, strategy or symbol that does not exist.
+        InvalidInput: for a value out of range, or where the ledger has trials of the strategy on
+            the symbol and timeframe.
+        StoreError: if the store cannot be opened.
+
+    Examples:
+        >>> from backtest_pipeline import declare_walk_forward
+        >>> spec = {"symbol": "S-KAPPA", "strategy": "macd_crossover", "timeframe": "1W"}
+        >>> declare_walk_forward(spec).strategy
+        'macd_crossover'
+    """
+    parsed = checked(WalkForwardSpec, spec) if isinstance(spec, Mapping) else spec
+    settings = load_settings()
+    with open_workspace(settings) as workspace:
+        return execution.declare(workspace, settings, parsed)
 
 
 def load_bars(path: str | Path | None = None, *, asset: str, timeframe: str = "1D") -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, counted
 from backtest_pipeline.pipeline.result_rows import (
@@ -16,6 +17,7 @@ from backtest_pipeline.pipeline.result_rows import (
     walk_forward_result,
 )
 from backtest_pipeline.pipeline.results import (
+    Declaration,
     PortfolioResult,
     Result,
     RobustnessResult,
@@ -35,6 +37,7 @@ from backtest_pipeline.pipeline.stages.benchmark_assets import NOT_ASSETS
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.stages.walk_forward import space_of
 from backtest_pipeline.pipeline.use_cases.backtest import (
     backtest,
     portfolio_on_demand,
@@ -42,6 +45,7 @@ from backtest_pipeline.pipeline.use_cases.backtest import (
     shared_by,
     sweep_on_demand,
 )
+from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.use_cases.walk_forward import (
@@ -57,6 +61,8 @@ from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
+from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
 Source = BarSource | ExternalReader
@@ -149,6 +155,23 @@ def prepare(
         schedule=_plan(spec, settings).schedule,
         rebuild=rebuild,
     )
+
+
+def declare(
+    workspace: Workspace, settings: Settings, spec: WalkForwardSpec, *, bars: str = ""
+) -> Declaration:
+    """Declare a walk-forward before the first trial of its strategy on its symbol and timeframe.
+
+    Raises:
+        UnknownName, InvalidInput: for an invalid spec, or where the strategy was tried before.
+    """
+    plan, terms = _plan(spec, settings), shared_by(workspace, spec)
+    space = space_of(strategy_of(spec.strategy or DEFAULT_STRATEGY).name, spec.params)
+    partition = Partition(spec.symbol, timeframe(spec.timeframe).name)
+    source = source_for(workspace, settings, spec, bars)
+    with workspace.database.begin() as connection:
+        require_known([spec.symbol], (*source.symbols(), *known_symbols(connection)))
+    return declare_walk_forward(workspace, partition, space, plan, terms)
 
 
 def _sweep(

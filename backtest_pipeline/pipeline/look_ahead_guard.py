@@ -18,8 +18,11 @@ from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
+from backtest_pipeline.research.validation.schedule import Task
+from backtest_pipeline.research.validation.walk_forward import Chosen
 from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals
 from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_verdicts
+from backtest_pipeline.strategies.grid import ParameterSpace
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -48,9 +51,35 @@ def require_probed(
     Raises:
         LooksAhead: with the strategy, what changed, the columns that it reads, and what to do.
     """
-    leak = _leaks(workspace, {strategy.name: params}, panel).get(strategy.name)
+    leak = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
     if leak is not None:
         raise LooksAhead(leak)
+
+
+def require_choices_probed(
+    workspace: Workspace | None,
+    panel: Panel,
+    tasks: Sequence[Task],
+    chosen: Sequence[Chosen],
+    space: ParameterSpace,
+) -> None:
+    """Raise LooksAhead unless a strategy passes the probe under all that a walk-forward chose.
+
+    Look-ahead makes a strategy as good out of sample as in sample, so that the two cannot tell.
+
+    Args:
+        workspace: as `require_probed` takes it.
+        panel: features of the walk-forward; what was chosen for an asset is probed on its bars.
+        tasks, chosen: the folds and their results.
+        space: what the parameters were chosen from.
+    """
+    sets: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for task, choice in zip(tasks, chosen, strict=True):
+        if choice.combination is not None:
+            params = space.params(choice.combination)
+            sets.setdefault(task.asset, {})[hash_of(params)] = params
+    for asset, own in sets.items():
+        require_probed(workspace, space.strategy, list(own.values()), panel.select([asset]))
 
 
 def refused_presets(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
@@ -67,7 +96,7 @@ def refused_presets(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[
             continue
         judged.append(preset)
         params.setdefault(preset.strategy, []).append(preset.params)
-    leaks = _leaks(workspace, params)
+    leaks = refused_strategies(workspace, params)
     return {preset.name: leaks[preset.strategy] for preset in judged if preset.strategy in leaks}
 
 
@@ -118,12 +147,17 @@ def _accepts(strategy: Strategy[Any], params: Mapping[str, Any]) -> bool:
     return True
 
 
-def _leaks(
+def refused_strategies(
     workspace: Workspace | None,
     params: Mapping[str, ParameterSets],
     panel: Panel | None = None,
 ) -> dict[str, str]:
-    """Leaks by strategy, of those that look ahead; probes what has no verdict yet."""
+    """The strategies that look ahead, and why; what has no verdict yet is probed.
+
+    Args:
+        workspace, panel: as `require_probed` takes them.
+        params: parameter sets that are about to be used, by strategy.
+    """
     asked = {name: _sets(strategy_of(name), given) for name, given in params.items()}
     known = _known(workspace, asked)
     leaks: dict[str, str] = {}

@@ -27,6 +27,7 @@ from backtest_pipeline.pipeline.specs import RobustnessSpec, RunSpec, WalkForwar
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.sweep_page import parameters
+from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.research.robustness.bootstrap import FEWEST_DAYS, daily_equity
 from backtest_pipeline.research.robustness.robustness import NUMBERS
 from backtest_pipeline.research.validation.selection import bootstrap_intervals
@@ -69,6 +70,7 @@ def walk_forward_result(workspace: Workspace, row: Row, spec: WalkForwardSpec) -
     """A row of `run_tables.walk_forward.current_walk_forwards` and its folds as a result."""
     own = (
         *("verdict", "reason", "threshold", "n_folds", "n_judged", "n_walk_forwards"),
+        "declared_at",
         *("efficiency", "train_sharpe", "test_sharpe"),
     )
     return WalkForwardResult(
@@ -107,6 +109,7 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         "conflicting_entries": results["conflicting_entries"],
         "metrics": {name: row[name] for name in METRIC_NAMES},
         "significance": {metric.name: row[metric.name] for metric in FAMILY_METRICS},
+        "counting_rule": CountingRule.of(row["split"], (spec.start, spec.end)),
         "rows_by_reason": {str(remark["reason"]): int(remark["rows"]) for remark in remarks},
         "trades_by_gap": {name: n for name, n in by_gap.items() if n},
         "not_fetched_since": missing.get(row["symbol"]),

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backtest_pipeline.research.ranking.trials import CountingRule
+
 Metrics = dict[str, float | None]
 Interval = tuple[float | None, float | None]
 
@@ -47,6 +49,9 @@ class RunResult(_Model):
     )
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
     significance: Metrics
+    counting_rule: CountingRule = Field(
+        description="what n_trials counts, by which dsr is deflated; docs/research.md"
+    )
     undefined: dict[str, str] = Field(description="reason for each null metric")
     bands: dict[str, Interval] | None = Field(
         default=None, description="nominal 90 % bootstrap intervals by metric, if requested"
@@ -100,9 +105,26 @@ class WalkForwardResult(RunResult):
     n_folds: int
     n_judged: int
     n_walk_forwards: int = Field(
-        description="distinct walk-forwards on the symbol and timeframe, by which it is judged"
+        description="as one of how many walk-forwards on the symbol and timeframe it is judged"
+    )
+    declared_at: datetime | None = Field(
+        description="when it was declared, before the first trial of its strategy there; null if "
+        "it was not"
     )
     folds: list[FoldResult]
+
+
+class Declaration(_Model):
+    """A walk-forward that was declared before the first trial of its strategy."""
+
+    declaration_id: UUID
+    strategy: str
+    symbol: str
+    timeframe: str
+    start: date | None = Field(description="first UTC day of the window; null is unbounded")
+    end: date | None = Field(description="UTC day after the window's last; null is unbounded")
+    params: dict[str, list[Any]] = Field(description="values to choose from, by parameter")
+    declared_at: datetime = Field(description="stamp of the database, UTC")
 
 
 class RobustnessResult(RunResult):

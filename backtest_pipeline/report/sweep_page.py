@@ -75,7 +75,8 @@ def selection_sentences(found: Selection) -> list[str]:
     if "dsr" not in found.undefined:
         verdict = "at or above" if found.dsr >= 0.95 else "below"
         sentences.append(
-            f"Deflated Sharpe ratio of the best: {found.dsr:.2f} after {found.n_trials:,} trials, "
+            f"Deflated Sharpe ratio of the best: {found.dsr:.2f} after {found.n_trials:,} trials "
+            "(the combinations of this sweep), "
             f"{found.dsr_effective:.2f} after {found.n_trials_effective:,.1f} effective trials; "
             f"probabilistic Sharpe ratio, as if it were the only trial: {found.psr:.2f}. After all "
             f"trials it is {verdict} 0.95, the usual bar for more than luck."

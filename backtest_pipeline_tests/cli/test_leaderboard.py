@@ -93,7 +93,15 @@ def controlled(cli: CommandLine) -> None:
     answer = cli(*FEW)
     assert answer.code == 0, answer.err
     assert "False positives in markets without an edge" in answer.out
+    planted = cli(*FEW, "--planted", "1, 3")
+    assert planted.code == 0, planted.err
+    assert "Power: markets with a planted edge" in planted.out
+    assert " ± " in planted.out
+    power = cli.json(*FEW, "--planted", "1,3")["power"]
+    assert [row["true_sharpe"] for row in power] == [1, 1, 3, 3]
+    assert "such as 1,2,3, not 'one'" in cli(*FEW, "--planted", "one").message
     found = cli.json(*FEW)
+    assert found["power"] == []
     assert [row["world"] for row in found["worlds"]] == ["random_walk", "shuffled_bars"]
     assert all(row["rate"] <= 0.05 < row["best_by_psr"] for row in found["worlds"])
     execute_sql(cli, "UPDATE negative_controls SET rate = 0.06, upper_bound = 0.2")

@@ -181,3 +181,20 @@ def test_trades_around_a_hole_are_counted_stored_and_said(cli: CommandLine, tmp_
         "missing bars"
         not in cli("run", "--signal", "ema", "--asset", "AAA", "--bars", whole_file).out
     )
+
+
+def test_what_a_deflated_sharpe_ratio_is_deflated_by_is_said(cli: CommandLine) -> None:
+    windows = [("--start", "2021-01-01"), ("--start", "2022-01-01")]
+    cli(*SAMPLE, *windows[0])
+    second = cli(*SAMPLE, *windows[1]).out
+    assert "(2 trials of rsi_mean_revert on S-ALPHA 1D: parameter sets x windows shown)" in second
+    assert "(1 trial of rsi_mean_revert on S-ALPHA 1D: parameter sets)" in cli(*SAMPLE).out
+    found = cli.json(*SAMPLE, *windows[0])
+    assert found["counting_rule"] == "parameter sets x windows shown"
+    assert found["significance"]["n_trials"] == 3, "the whole history was shown as well"
+    shown = cli("runs", "show", found["run_id"]).out
+    assert "n_trials counts parameter sets x windows shown" in shown
+    compared = cli("runs", "compare", found["run_id"], cli.json(*SAMPLE)["run_id"]).out
+    assert "counting_rule" in compared
+    counted = cli.json("trials", "--asset", "S-ALPHA")["families"]
+    assert [(row["trials"], row["windows shown"]) for row in counted] == [(1, 3)]

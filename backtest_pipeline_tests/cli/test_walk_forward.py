@@ -46,6 +46,23 @@ def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> 
     assert count(cli, "backtest_trades") == found["metrics"]["trade_count"] > 0
 
 
+def test_a_walk_forward_is_declared_before_it_is_run(cli: CommandLine) -> None:
+    answer = cli(*SMALL, "--declare")
+    assert answer.code == 0, answer.err
+    assert "declared 20" in answer.out
+    assert "a walk-forward of ema_crossover on S-ALPHA 1D" in answer.out
+    declaration = cli.json(*SMALL, "--declare")
+    assert declaration["params"] == {"fast": [5, 9], "slow": [21, 40]}
+    assert count(cli, "trials") == 0
+    assert "before its strategy's first trial" in cli(*SMALL).out
+    assert cli.json(*SMALL)["declared_at"] == declaration["declared_at"]
+    late = cli(*SMALL, "--mode", "rolling", "--declare")
+    assert late.code == 1
+    assert "what is declared when results are known proves nothing" in " ".join(
+        late.message.split()
+    )
+
+
 def test_assumptions_and_the_plan_make_other_runs(cli: CommandLine) -> None:
     answers = [
         cli.json(*SMALL, *more)

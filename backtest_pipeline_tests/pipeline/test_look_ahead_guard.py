@@ -12,8 +12,10 @@ from pydantic import BaseModel
 
 from backtest_pipeline import explore, generate_signals, load_bars, run_backtest, walk_forward
 from backtest_pipeline.market.errors import LooksAhead
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline import look_ahead_guard
 from backtest_pipeline.pipeline.api import build_features, robustness
+from backtest_pipeline.pipeline.audits.negative_controls import Controls, run_negative_controls
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.look_ahead_guard import ends_of, left_out_presets
 from backtest_pipeline.pipeline.specs import (
@@ -25,7 +27,7 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.registry import strategies, strategy_of
 from backtest_pipeline_tests.leaky import PEEKER, planted
 from backtest_pipeline_tests.pipeline.markets import refresh, whole
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
@@ -110,6 +112,43 @@ def test_an_honest_strategy_is_probed_once(workspace: Workspace, probes: list[st
     asked(workspace, strategy="ema_crossover", params={"fast": 7, "slow": 22})
     assert len(probes) == first + 2, "the new parameters, on the sample market and the bars"
     assert count(workspace.database, "strategy_probes WHERE leak IS NOT NULL") == 0
+
+
+def test_what_a_walk_forward_chose_is_probed_once(workspace: Workspace, probes: list[str]) -> None:
+    plan = {"strategy": "ema", "params": {"fast": [4, 9, 14], "slow": [33]}, "timeframe": "1D"}
+    walked = asked(workspace, WalkForwardSpec, **plan, mode="rolling")
+    chosen = {fold.params["fast"] for fold in walked.folds}
+    assert 9 in chosen, "which is at no end of a range, and probed for having been chosen"
+    for fast in chosen:
+        known = f'strategy_probes WHERE params @> \'{{"fast": {fast}, "slow": 33}}\''
+        assert count(workspace.database, known) == 1
+    first = len(probes)
+    for fast in chosen:
+        asked(workspace, strategy="ema", params={"fast": fast, "slow": 33}, timeframe="1D")
+    asked(workspace, WalkForwardSpec, **plan, mode="rolling", step_days=180)
+    assert len(probes) == first
+
+
+def test_negative_controls_leave_out_what_looks_ahead(
+    workspace: Workspace, tmp_path: Path, probes: list[str]
+) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D")])
+    probes.clear()
+    controls = Controls(searches=20, n_bars=400)
+    honest = run_negative_controls(workspace, controls)
+    assert set(probes) <= set(strategies())
+    assert count(workspace.database, "strategy_probes WHERE strategy = 'macd_crossover'") > 0
+    probes.clear()
+    run_negative_controls(workspace, Controls(searches=20, n_bars=401))
+    assert not probes
+    with planted(tmp_path):
+        beside = run_negative_controls(workspace, controls)
+    assert count(workspace.database, "strategy_probes WHERE leak IS NOT NULL") == 1
+    assert beside[0]["control_id"] != honest[0]["control_id"]
+    counts = ("n_trials", "n_naive", "n_significant", "n_families", "n_walk_forwards_passed")
+    assert [[row[name] for name in counts] for row in beside] == [
+        [row[name] for name in counts] for row in honest
+    ]
 
 
 def test_without_a_store_this_process_remembers(probes: list[str]) -> None:

@@ -47,6 +47,23 @@ def test_a_backtest_is_answered_and_found_again(
     assert len(rolling["day"]) == len(rolling["sharpe"])
 
 
+def test_a_walk_forward_is_declared_over_http(
+    client: TestClient, runner: dict[str, str], viewer: dict[str, str]
+) -> None:
+    walk = {"symbol": "AAA", "strategy": "bollinger_revert", "train_days": 60, "test_days": 10}
+    address = "/backtest/walkforward/declare"
+    answer = client.post(address, json=walk, headers=runner)
+    assert answer.status_code == 200, answer.text
+    declared = answer.json()
+    assert (declared["symbol"], declared["strategy"]) == ("AAA", "bollinger_revert")
+    assert client.post(address, json=walk, headers=runner).json() == declared
+    found = client.post("/backtest/walkforward", json=walk, headers=runner).json()
+    assert found["declared_at"] == declared["declared_at"]
+    late = client.post(address, json={**walk, "test_days": 12}, headers=runner)
+    assert "cannot be declared any more" in told(late, "BAD_PARAMS")["detail"]
+    assert client.post(address, json=walk, headers=viewer).status_code == 403
+
+
 def test_a_run_is_a_page_without_scripts(
     client: TestClient, runner: dict[str, str], viewer: dict[str, str]
 ) -> None:

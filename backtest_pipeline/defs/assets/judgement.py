@@ -1,6 +1,7 @@
 """The assets `leaderboard` (all runs ranked) and `negative_controls` (the false-positive rate)."""
 
 import dagster as dg
+from pydantic import Field
 
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
@@ -38,6 +39,7 @@ _LEADERBOARD = table_schema(
 _NEGATIVE_CONTROLS = table_schema(
     ("control_id", "text", "hash of the settings, the bars and the code"),
     ("world", "text", "random_walk or shuffled_bars"),
+    ("planted", "double", "true yearly Sharpe ratio of the planted edge, 0 for none"),
     ("seed", "bigint", ""),
     ("n_searches", "integer", "random markets, each searched once"),
     ("n_naive", "integer", "searches whose best run has a PSR of at least 0.95"),
@@ -47,6 +49,7 @@ _NEGATIVE_CONTROLS = table_schema(
     ("rate", "double", "n_significant / n_searches"),
     ("run_rate", "double", "share of strategies whose best run has a DSR of at least 0.95"),
     ("walk_forward_rate", "double", "share of walk-forwards that passed"),
+    ("n_declared_passed", "integer", "walk-forwards that pass if declared beforehand"),
     ("upper_bound", "double", "one-sided 95 % upper bound of the rate (Clopper-Pearson)"),
 )
 
@@ -59,12 +62,13 @@ class LeaderboardConfig(dg.Config):
 
 
 class NegativeControlsConfig(dg.Config):
-    """How many random markets without an edge are searched, and how long they are."""
+    """How many random markets are searched, how long they are, and what edges are planted too."""
 
     searches: int = 1000
     n_bars: int = 1461
     seed: int = 0
     gates: str = DEFAULT_GATES
+    planted: list[float] = Field(default_factory=list)
 
 
 @dg.asset(
@@ -98,6 +102,8 @@ def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.Mater
 def negative_controls(
     config: NegativeControlsConfig, store: WorkspaceResource
 ) -> dg.MaterializeResult:
-    controls = Controls(config.searches, config.n_bars, config.seed, config.gates)
+    controls = Controls(
+        config.searches, config.n_bars, config.seed, config.gates, tuple(config.planted)
+    )
     rows = run_negative_controls(store.workspace, controls)
     return dg.MaterializeResult(metadata=of_summary(controls_summary(rows)))

@@ -1,7 +1,11 @@
-"""Negative controls: measure and store the false-positive rate of searches on random markets."""
+"""Negative controls: how often searches of random markets find an edge, measured and stored.
+
+That is the rate of false positives where there is no edge, and the power where one was planted.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, LooksAhead
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.look_ahead_guard import ends_of, refused_strategies
 from backtest_pipeline.pipeline.ranking.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
@@ -30,6 +35,7 @@ from backtest_pipeline.research.ranking.negative_controls import (
     verdicts,
     walk_forwards_pass,
 )
+from backtest_pipeline.research.ranking.planted_edges import PLANTED_STRATEGY, planted_grid
 from backtest_pipeline.research.ranking.random_markets import (
     BarMoves,
     RandomMarket,
@@ -44,17 +50,33 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
     publish_controls,
     symbols_with_bars,
 )
+from backtest_pipeline.strategies.grid import ParameterGrid
+from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.trading.costs import CostModel
 
 MOST_FALSE = 0.05
 """Highest share of searches without an edge that may be called significant, a fraction."""
 FREE = SimulationConfig(costs=CostModel(fee_bps=0.0, slippage_bps=0.0))
 """No trading costs in a control: costs would push lucky results down and flatter the rate."""
+MOST_PLANTED = 10.0
+"""Highest true yearly Sharpe ratio that is planted."""
 _BATCH = 50  # searches at a time
 # One batch in this many also runs walk-forwards, which take four times as long as its searches.
 _WALK_FORWARD_EVERY = 5
 _TF = "1D"
 _JUDGED = ("rate", "run_rate", "walk_forward_rate")
+
+
+@dataclass(frozen=True)
+class Market:
+    """A kind of random market, and the true yearly Sharpe ratio planted in it, 0 for none."""
+
+    kind: RandomMarket
+    planted: float
+
+    def __str__(self) -> str:
+        name = self.kind.value.replace("_", " ")
+        return f"{name}, Sharpe {self.planted:g}" if self.planted else name
 
 
 @dataclass(frozen=True)
@@ -66,17 +88,28 @@ class Controls:
         n_bars: daily bars of each market.
         seed: seed of the random numbers.
         gates: name of a registered gate set.
+        planted: true yearly Sharpe ratios of the edges that are planted, above 0; each adds as
+            many searches in each kind of random market.
     """
 
     searches: int = 1000
     n_bars: int = 1461
     seed: int = 0
     gates: str = DEFAULT_GATES
+    planted: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require_draws(self.searches, self.seed)
         if self.n_bars < 2:
             raise InvalidInput(f"n_bars must be at least 2, not {self.n_bars!r}")
+        for sharpe in self.planted:
+            if not 0 < sharpe <= MOST_PLANTED:
+                raise InvalidInput(
+                    "planted Sharpe ratios must be above 0 and at most "
+                    f"{MOST_PLANTED:g}, not {sharpe:g}"
+                )
+        if len(set(self.planted)) < len(self.planted):
+            raise InvalidInput("each planted Sharpe ratio must be given once")
 
 
 @retried
@@ -86,16 +119,19 @@ def run_negative_controls(
     """Search random markets modelled on the stored bars, and store how many looked significant.
 
     Results already stored for the same settings, bars and code are returned as they are.
+    Strategies that look ahead have no results in the store, and are not searched with.
 
     Args:
         workspace: an open store with daily bars.
-        controls: number of searches, bars, seed and gates.
+        controls: number of searches, bars, seed, gates and planted edges.
         rebuild: search again even if results are stored.
 
     Returns:
-        Rows of `negative_controls` with the name of the gate set, one per kind of market.
+        Rows of `negative_controls` with the name of the gate set, one per kind of market, first
+        without an edge and then by planted Sharpe ratio.
 
     Raises:
+        LooksAhead: where all strategies look ahead, or the one that has the planted edge does.
         InvalidInput: where no daily bars are stored, or their prices never change.
         UnknownName: for a gate set that is not registered.
     """
@@ -105,10 +141,13 @@ def run_negative_controls(
     batch = load_batch(
         workspace, workspace.price_dataset, _TF, symbols, ("open", "high", "low", "close")
     )
+    grids, left_out = honest_grids(workspace)
+    if controls.planted and PLANTED_STRATEGY.name in left_out:
+        raise LooksAhead(left_out[PLANTED_STRATEGY.name])
     code = negative_controls_code()
     versions = sorted((asset, version.version) for asset, version in batch.inputs.items())
     about = [controls.searches, controls.n_bars, controls.seed, gates.gate_set_id, code]
-    control_id = hash_of([*about, versions])
+    control_id = hash_of([*about, versions, sorted(left_out), sorted(controls.planted)])
     stored = _stored(workspace, control_id)
     if stored and not rebuild:
         return stored
@@ -117,20 +156,49 @@ def run_negative_controls(
         {
             "control_id": control_id,
             "world": kind.value,
+            "planted": planted,
             "seed": controls.seed,
             "n_bars": controls.n_bars,
             "n_assets": len(universe),
-            "n_trials": sum(map(len, search_grids())),
-            **_counts(_believed(workspace, kind, universe, controls, gates_of(gates.gates))),
+            "n_trials": sum(map(len, searched)),
+            **_counts(
+                _believed(workspace, market, universe, controls, searched, gates_of(gates.gates))
+            ),
             "gate_set_id": gates.gate_set_id,
             "code_version": code,
             "created_at": datetime.now(UTC),
         }
+        for planted, searched in [
+            (0.0, grids),
+            *((sharpe, with_planted_grid(grids)) for sharpe in sorted(controls.planted)),
+        ]
         for kind in RandomMarket
+        for market in [Market(kind, planted)]
     ]
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         publish_controls(cursor, pa.Table.from_pylist(rows))
     return _stored(workspace, control_id)
+
+
+def honest_grids(workspace: Workspace) -> tuple[list[ParameterGrid], dict[str, str]]:
+    """The grids of a search, and the strategies left out of it because they look ahead, and why."""
+    grids = search_grids(strategies().values())
+    ends = {}
+    for grid in grids:
+        values = zip(*grid.combinations, strict=True)
+        ends[grid.strategy.name] = ends_of(
+            grid.strategy, dict(zip(grid.names, values, strict=True))
+        )
+    left_out = refused_strategies(workspace, ends)
+    honest = [grid for grid in grids if grid.strategy.name not in left_out]
+    if not honest:
+        raise LooksAhead("; ".join(left_out.values()))
+    return honest, left_out
+
+
+def with_planted_grid(grids: Sequence[ParameterGrid]) -> list[ParameterGrid]:
+    """The grids, with that of the strategy that has the planted edge around the planted rule."""
+    return [planted_grid() if g.strategy.name == PLANTED_STRATEGY.name else g for g in grids]
 
 
 def _counts(result: Verdicts) -> dict[str, Any]:
@@ -151,22 +219,30 @@ def newest_controls(workspace: Workspace) -> Sequence[Mapping[str, Any]]:
 
 def _believed(
     workspace: Workspace,
-    kind: RandomMarket,
+    market: Market,
     universe: Sequence[BarMoves],
     controls: Controls,
+    grids: Sequence[ParameterGrid],
     gates: Sequence[Gate],
 ) -> Verdicts:
-    """The verdicts of all searches, run in batches to bound memory and to react to Ctrl-C."""
-    grids = search_grids()
+    """The verdicts of all searches, run in batches to bound memory and to react to Ctrl-C.
+
+    Where an edge was planted, its strategy alone is walked forward, in each market, and judged as
+    one of as many walk-forwards as there are strategies.
+    """
     like = _calendar(controls.n_bars)
-    stage = f"searching {kind.value.replace('_', ' ')}"
+    stage = f"searching {market}"
+    walked, every = list(grids), _WALK_FORWARD_EVERY
+    if market.planted:
+        walked, every = [planted_grid()], 1
 
     def verdicts_of(first: int) -> Verdicts:
         draws = range(first, min(first + _BATCH, controls.searches))
-        bars = random_markets(kind, universe, like, draws, controls.seed)
+        planted = market.planted / np.sqrt(365)
+        bars = random_markets(market.kind, universe, like, draws, controls.seed, planted)
         walk_forwards = (
-            walk_forwards_pass(bars, grids, FREE)
-            if first % (_WALK_FORWARD_EVERY * _BATCH) == 0
+            walk_forwards_pass(bars, walked, FREE, len(grids))
+            if first % (every * _BATCH) == 0
             else None
         )
         return verdicts(search(bars, grids, FREE), gates, walk_forwards)
@@ -190,19 +266,20 @@ def _calendar(n_bars: int) -> Panel:
 
 def believes_too_much(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether any false-positive rate is above MOST_FALSE, in any kind of market."""
-    return any(row[name] > MOST_FALSE for row in rows for name in _JUDGED)
+    return any(row[name] > MOST_FALSE for row in rows if not row["planted"] for name in _JUDGED)
 
 
 def controls_summary(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    """False-positive rates by kind of market, with and without the corrections."""
-    return Summary(
-        {"searches": sum(row["n_searches"] for row in rows), "highest_rate_allowed": MOST_FALSE},
-        {"false_positives": shown_controls(rows)},
-    )
+    """False-positive rates by kind of market, with and without the corrections, and the power."""
+    tables = {"false_positives": shown_controls(rows)}
+    if power := shown_power(rows):
+        tables["power"] = power
+    searches = sum(row["n_searches"] for row in rows)
+    return Summary({"searches": searches, "highest_rate_allowed": MOST_FALSE}, tables)
 
 
 def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of controls as a table for display, rates as fractions."""
+    """The rows without a planted edge as a table for display, rates as fractions."""
     return [
         {
             "world": row["world"],
@@ -212,9 +289,45 @@ def shown_controls(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "dsr_in_family": rounded(row["n_in_family"] / row["n_searches"]),
             "best_run": rounded(row["run_rate"]),
             "walk_forward": rounded(row["walk_forward_rate"]),
+            "declared": rounded(_share(row["n_declared_passed"], row["n_walk_forwards"])[0]),
             "rate": rounded(row["rate"]),
             "upper_bound": rounded(row["upper_bound"]),
             "passed_gates": rounded(row["n_passed"] / row["n_searches"]),
         }
         for row in rows
+        if not row["planted"]
     ]
+
+
+def shown_power(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with a planted edge as a table for display.
+
+    Shares of searches and walk-forwards that find it as fractions, each followed by its standard
+    error.
+    """
+    shown = []
+    for row in rows:
+        if not row["planted"]:
+            continue
+        counts = {
+            "walk_forward": (row["n_walk_forwards_passed"], row["n_walk_forwards"]),
+            "declared": (row["n_declared_passed"], row["n_walk_forwards"]),
+            "significant": (row["n_significant"], row["n_searches"]),
+            "passed_gates": (row["n_passed"], row["n_searches"]),
+        }
+        own: dict[str, Any] = {
+            "world": row["world"],
+            "true_sharpe": row["planted"],
+            "searches": row["n_searches"],
+        }
+        for name, (k, n) in counts.items():
+            share, error = _share(k, n)
+            own |= {name: rounded(share), f"{name}_se": rounded(error)}
+        shown.append(own)
+    return shown
+
+
+def _share(k: int, n: int) -> tuple[float, float]:
+    """The share `k / n` and its binomial standard error; 0 for both without any."""
+    share = k / max(n, 1)
+    return share, math.sqrt(share * (1 - share) / max(n, 1))

@@ -1,15 +1,17 @@
 """Deflates the Sharpe ratios of runs by all trials in the ledger.
 
-A family is all trials of one strategy on one asset and timeframe, whatever the window, costs or
-direction: the runs that a reader might have picked instead, with another parameter, a better window
-or lower costs. Runs on other assets are separate families; whoever picks the best of many assets
-also chooses among families, and no figure of a single run can tell how many.
+A family is all sets of parameters and settings of one strategy that were tried on one asset and
+timeframe: the runs that a reader might have picked instead. A run on a window of the user's own
+might also have been on any other window that was shown. Runs on other assets are separate families;
+whoever picks the best of many assets also chooses among families, and no figure of a single run can
+tell how many.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ from backtest_pipeline.storage.run_tables.trials import (
     read_families,
     read_runs_to_deflate,
     read_strategies,
+    read_windows,
     write_deflated,
 )
 from backtest_pipeline.storage.tables.dimensions import asset_ids
@@ -53,9 +56,23 @@ def deflate_runs(
     Returns:
         The families by symbol and strategy.
     """
-    of_runs = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
+    of_runs = families_on(cursor, tf, symbols, published)
     deflate_current_runs(cursor, tf, symbols, of_runs)
     return of_runs
+
+
+def families_on(
+    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str] = ()
+) -> Families:
+    """The families of these partitions by symbol and strategy; arguments as `deflate_runs`."""
+    found = families(read_families(cursor, tf, symbols, published, MOST_CLUSTERED))
+    windows: dict[tuple[str, ...], int] = {
+        (row["symbol"], row["family"]): row["n_windows"]
+        for row in read_windows(cursor, tf, symbols, published).to_pylist()
+    }
+    return {
+        owner: replace(family, n_windows=windows.get(owner, 1)) for owner, family in found.items()
+    }
 
 
 def deflate_current_runs(
@@ -91,6 +108,8 @@ def with_deflated(
     """
     measured = {name: trials[name] for name in ("sharpe", "n_obs", "skew", "kurtosis")}
     owners = {"run_id": runs["run_id"], "symbol": runs["symbol"], "family": runs["strategy"]}
+    ends = zip(trials["window_start"].to_pylist(), trials["window_end"].to_pylist(), strict=True)
+    owners["in_window"] = pa.array([window != (None, None) for window in ends])
     numbers = deflated(pa.table({**owners, **measured}), of_runs)
     reasons = [
         of_run if of_family == "{}" else canonical_json(json.loads(of_run) | json.loads(of_family))
@@ -155,11 +174,14 @@ def deflated(runs: pa.Table, of_runs: Families) -> pa.Table:
     """The deflated metrics of runs, for `storage.run_tables.trials.write_deflated`.
 
     Args:
-        runs: run_id, symbol, family, sharpe, n_obs, skew, kurtosis.
+        runs: run_id, symbol, family, in_window, sharpe, n_obs, skew, kurtosis.
         of_runs: the family of each run, by symbol and strategy.
     """
-    owners = zip(*(runs[name].to_pylist() for name in ("symbol", "family")), strict=True)
-    family = [of_runs[owner] for owner in owners]
+    names = ("symbol", "family", "in_window")
+    family = [
+        of_runs[symbol, name].over_windows() if in_window else of_runs[symbol, name]
+        for symbol, name, in_window in zip(*(runs[n].to_pylist() for n in names), strict=True)
+    ]
     sharpe, skew, kurtosis, n_obs = (
         copy.numbers(runs[name]) for name in ("sharpe", "skew", "kurtosis", "n_obs")
     )

@@ -84,30 +84,20 @@ def trials_of(
     n_runs = batch.equity.shape[0]
     types = [strategy] * n_runs if isinstance(strategy, str) else list(strategy)
     texts = [
-        canonical_json(
-            {"from": given, "chosen_by": chosen_by} if chosen_by else _with_defaults(name, given)
-        )
+        canonical_json(_chosen(given, chosen_by) if chosen_by else _with_defaults(name, given))
         for name, given in zip(types, params, strict=True)
     ]
     windows = windows or [terms.window] * len(panel.assets)
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
-    simulation = without_defaults(simulation_config(terms.config))
-    assumed = [
-        hash_of([simulation, terms.funding.version(asset) if terms.funding else None])
-        for asset in panel.assets
-    ]
+    assumed = [_config_hash(terms, asset) for asset in panel.assets]
     versions = [dataset_versions[asset] for asset in panel.assets]
     codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
 
-    terms_of_asset = [
-        canonical_json([asset, tf, *_bounds(window), config])
-        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
-    ]
     configurations = [
-        uuid.uuid5(_NAMESPACE, f"{name}\0{text}\0{terms_text}")
+        _configuration_id(name, text, asset, tf, window, config)
         for name, text in zip(types, texts, strict=True)
-        for terms_text in terms_of_asset
+        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
     measured_on = [f"{version}\0{code}" for code in codes for version in versions]
     first_week, weekly = _weekly_returns(panel, batch.equity)
@@ -146,6 +136,56 @@ def trials_of(
             "weekly_returns": weekly,
         }
     )
+
+
+def declaration_of(
+    strategy: str,
+    values: Mapping[str, Any],
+    asset: str,
+    tf: str,
+    terms: RunTerms,
+    chosen_by: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What `trials_of` will say of a walk-forward's stitched run, whatever bars it will have.
+
+    Args:
+        strategy: name of the strategy.
+        values: what it chooses from, by parameter.
+        asset, tf: the partition.
+        terms: costs, sizing, stops, direction, funding and window.
+        chosen_by: how parameters are chosen.
+
+    Returns:
+        A row for `storage.run_tables.declarations.insert_declaration`.
+    """
+    text, config = canonical_json(_chosen(values, chosen_by)), _config_hash(terms, asset)
+    return {
+        "configuration_id": str(_configuration_id(strategy, text, asset, tf, terms.window, config)),
+        "strategy": strategy,
+        "symbol": asset,
+        "tf": tf,
+        "params": text,
+        "config_hash": config,
+        "window_start": terms.window.start,
+        "window_end": terms.window.end,
+    }
+
+
+def _chosen(values: Mapping[str, Any], chosen_by: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a walk-forward: what it chooses from, and how."""
+    return {"from": values, "chosen_by": chosen_by}
+
+
+def _config_hash(terms: RunTerms, asset: str) -> str:
+    simulation = without_defaults(simulation_config(terms.config))
+    return hash_of([simulation, terms.funding.version(asset) if terms.funding else None])
+
+
+def _configuration_id(
+    strategy: str, params: str, asset: str, tf: str, window: Window, config: str
+) -> uuid.UUID:
+    terms = canonical_json([asset, tf, *_bounds(window), config])
+    return uuid.uuid5(_NAMESPACE, f"{strategy}\0{params}\0{terms}")
 
 
 def window_of(panel: Panel, asset: str, first_us: int, last_us: int) -> Window:

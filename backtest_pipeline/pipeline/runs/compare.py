@@ -36,7 +36,7 @@ class RunComparison:
 
     Attributes:
         runs: in the order given.
-        config: settings of the specs.
+        config: settings of the specs, and what `n_trials` counts.
         metrics: all metrics, and their significance given all trials.
         data: versions of the features read, by partition.
         code: code, engine and environment.
@@ -69,7 +69,9 @@ def compare_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> RunComparison
     made_from = [run.provenance for run in runs]
     return RunComparison(
         runs=runs,
-        config=_differing([dict(leaves(run.config)) for run in runs]),
+        config=_differing(
+            [{**dict(leaves(run.config)), "counting_rule": run.counting_rule.value} for run in runs]
+        ),
         metrics=tuple(
             _measured(name, values)
             for name, values in _side_by_side([{**run.metrics, **run.significance} for run in runs])

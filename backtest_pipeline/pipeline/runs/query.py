@@ -20,6 +20,7 @@ from backtest_pipeline.market.errors import ResultPathMissing
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.rolling_figures import rolling_statistics
 from backtest_pipeline.report.thinning import thinned_rows
+from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.research.robustness.bootstrap import daily_equity
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRIC_NAMES
 from backtest_pipeline.storage.artifacts.backend import MANIFEST
@@ -54,6 +55,7 @@ class RunDetail:
         results: summary, number of trades and pending order, as JSON values.
         metrics: metrics of docs/metrics.md, None where undefined.
         significance: significance metrics, given all trials, None where undefined.
+        counting_rule: what `n_trials` counts, by which `dsr` is deflated.
         undefined: why a metric is None, by name.
         provenance: its inputs, code and environment; `environment` in full.
         walk_forward: summary of its folds; None for a plain backtest.
@@ -84,6 +86,7 @@ class RunDetail:
     results: Mapping[str, Any]
     metrics: Mapping[str, float | None]
     significance: Mapping[str, float | None]
+    counting_rule: CountingRule
     undefined: Mapping[str, str]
     provenance: Mapping[str, Any]
     walk_forward: Mapping[str, Any] | None
@@ -156,6 +159,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
         window=(row["window_start"], row["window_end"]),
         metrics=_numbers(stored, METRIC_NAMES),
         significance=_numbers(stored, SIGNIFICANCE),
+        counting_rule=CountingRule.of(row["split"], (row["window_start"], row["window_end"])),
         undefined=stored.get("undefined", {}),
         provenance={
             **{name: row[name] for name in PROVENANCE},

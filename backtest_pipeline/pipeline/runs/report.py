@@ -24,6 +24,7 @@ def run_report(workspace: Workspace, run_id: UUID) -> str:
     trades = run_trades(workspace, run_id, limit=_TRADES)
     index = utc_index(series["ts"].cast(pa.int64()).to_numpy())
     settings = {name: fact for name, fact in run.config.items() if name != "signal"}
+    settings["n_trials counts"] = run.counting_rule.value
     return run_page(
         RunFacts(
             title=f"{run.signal_name} on {run.symbol} {run.timeframe}",

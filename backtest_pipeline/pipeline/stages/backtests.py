@@ -14,7 +14,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,
-    families,
+    families_on,
     with_deflated,
 )
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
@@ -54,7 +54,6 @@ from backtest_pipeline.pipeline.stages.signals import (
 )
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.ranking.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
@@ -67,7 +66,7 @@ from backtest_pipeline.storage.run_tables.runs import (
     retire_others,
     retire_runs,
 )
-from backtest_pipeline.storage.run_tables.trials import read_families, record_trials
+from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
@@ -309,7 +308,7 @@ def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) ->
     keep_files(artifacts, published)
     record_trials(cursor, published.trials)
     trial_ids = published.trials["trial_id"].to_pylist()
-    found = families(read_families(cursor, tf, symbols, trial_ids, MOST_CLUSTERED))
+    found = families_on(cursor, tf, symbols, trial_ids)
     metrics = with_deflated(published.metrics, published.runs, published.trials, found)
     publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
     deflate_current_runs(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

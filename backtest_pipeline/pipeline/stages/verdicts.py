@@ -29,7 +29,10 @@ def judge(
 
 
 def judge_again(cursor: Cursor, tf: str, symbols: Sequence[str]) -> None:
-    """Judge the current walk-forwards of these assets by how many the ledger holds by now."""
+    """Judge the current walk-forwards of these assets by how many there are by now.
+
+    See `storage.run_tables.walk_forward.walk_forwards_to_judge`.
+    """
     rows = walk_forwards_to_judge(cursor, tf, symbols).to_pylist()
     for row in rows:
         psr = math.nan if row["psr"] is None else row["psr"]
@@ -43,8 +46,10 @@ def judge_again(cursor: Cursor, tf: str, symbols: Sequence[str]) -> None:
         )
         row |= {"verdict": found.verdict.value, "reason": found.reason}
     if rows:
-        names = ("run_id", "n_walk_forwards", "verdict", "reason")
-        write_verdicts(cursor, pa.table({name: [row[name] for row in rows] for name in names}))
+        names = ("run_id", "n_walk_forwards", "declared_at", "verdict", "reason")
+        kinds = {"declared_at": pa.timestamp("us", "UTC")}
+        columns = {n: pa.array([row[n] for row in rows], kinds.get(n)) for n in names}
+        write_verdicts(cursor, pa.table(columns))
 
 
 def efficiency_row(run_id: UUID, found: Efficiency, threshold: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
@@ -44,7 +45,7 @@ from backtest_pipeline.research.validation.schedule import Task, tasks_of, untes
 from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
     Stitched,
-    out_of_sample,
+    stitched,
     trade_stitched,
 )
 from backtest_pipeline.simulation.columns import with_config_columns
@@ -167,7 +168,8 @@ def walk_forward_batch(
         }
         question = plan.question(searched.space, terms.config, terms.funding)
         chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
-        traded.append(out_of_sample(panel, tasks, chosen, question))
+        require_choices_probed(workspace, panel, tasks, chosen, searched.space)
+        traded.append(stitched(panel, tasks, chosen, question))
         folds += [
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
         ]

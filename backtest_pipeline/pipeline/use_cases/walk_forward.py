@@ -15,7 +15,11 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
-from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
+from backtest_pipeline.pipeline.look_ahead_guard import (
+    ends_of,
+    require_choices_probed,
+    require_probed,
+)
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -43,7 +47,7 @@ from backtest_pipeline.research.validation.walk_forward import (
     Chosen,
     batches_of_tasks,
     choose,
-    out_of_sample,
+    stitched,
     trade_stitched,
     unheard,
 )
@@ -56,6 +60,7 @@ from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline.storage.run_tables.walk_forward import (
     current_walk_forwards,
+    judged_as_one_of,
     stored_folds,
 )
 from backtest_pipeline.storage.tables.datasets import mark_stale
@@ -128,8 +133,9 @@ def walk_forward(
         timeframe: name of the bars' timeframe; by default inferred from their spacing.
         asset: its name, in the ledger and in errors.
         workspace: an open store; every combination of every training window and the stitched run
-            are entered in its trial ledger. Without one no trial is recorded, and later runs are
-            deflated by too few.
+            are entered in its trial ledger, and it is judged by the walk-forwards there. Without
+            one no trial is recorded, later runs are deflated by too few, and it is judged as if it
+            were the only one.
         progress: called with the number of folds done.
         assumptions: costs, sizing, stops and other fields of `SimulationConfig`.
 
@@ -170,8 +176,10 @@ def walk_forward(
     for batch in batches_of_tasks(tasks, question):
         chosen += choose(panel, batch, question, heard)
         progress("walk_forward", len(chosen), len(tasks))
-    tested = out_of_sample(panel, tasks, chosen, question)
+    require_choices_probed(workspace, panel, tasks, chosen, space)
+    tested = stitched(panel, tasks, chosen, question)
     simulated = trade_stitched([tested], config, rates)
+    n_walk_forwards = 1
     if workspace:
         own = trials_of(
             simulated,
@@ -183,12 +191,15 @@ def walk_forward(
             chosen_by=plan.as_json(),
         )
         enter_in_ledger(workspace, [*trials, own])
+        (made,) = own["configuration_id"].to_pylist()
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            n_walk_forwards = judged_as_one_of(cursor, panel.timeframe.name, asset, made)
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
         equity=pd.Series(simulated.equity[0], utc_index(tested.bars.ts), name="equity"),
         trades=trade_frame(simulated.trades),
         metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
-        efficiency=judge(chosen, float(simulated.metrics["psr"][0]), 1, threshold),
+        efficiency=judge(chosen, float(simulated.metrics["psr"][0]), n_walk_forwards, threshold),
         left_out=left_out,
     )
 

@@ -1,8 +1,11 @@
-"""Negative controls: the false-positive rate of the whole search, measured on random markets."""
+"""Negative controls: the false-positive rate of the whole search, measured on random markets.
+
+In random markets with a planted edge the same figures are the power of the search.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,18 +34,17 @@ from backtest_pipeline.simulation.metrics.daily import daily_return_counts, dail
 from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid, parameter_space
-from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
-NEGATIVE_CONTROLS_VERSION = 1
+NEGATIVE_CONTROLS_VERSION = 2
 """Raise it when the random markets, their search or their verdicts change."""
 SIGNIFICANT = 0.95
 _SWEPT = 2  # parameters that vary; the others keep the middle value of their grid
 
 
-def search_grids() -> list[ParameterGrid]:
+def search_grids(searched: Iterable[Strategy[Any]]) -> list[ParameterGrid]:
     """The grids of a search: first, middle and last value of two parameters of each strategy."""
-    return [_small_grid(strategy) for strategy in strategies().values()]
+    return [_small_grid(strategy) for strategy in searched]
 
 
 def _small_grid(strategy: Strategy[Any]) -> ParameterGrid:
@@ -106,7 +108,7 @@ def _families(bars: Panel, equity: np.ndarray, tried: Sequence[str]) -> list[Fam
 
 
 def walk_forwards_pass(
-    bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
+    bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig, n_walk_forwards: int
 ) -> np.ndarray:
     """Whether a walk-forward of each strategy passes on each asset, with the default schedule.
 
@@ -114,16 +116,18 @@ def walk_forwards_pass(
         bars: assets, each walked forward separately.
         grids: combinations that each strategy's training windows choose from.
         config: costs, sizing and everything else that a run assumes.
+        n_walk_forwards: walk-forwards of an asset, as one of which each is judged.
 
     Returns:
-        bool `(n_grids, n_assets)`; all False if the bars are too few for a fold.
+        bool `(2, n_grids, n_assets)`: judged as one of `n_walk_forwards`, and as the only one, as
+        it is where it was declared beforehand. All False if the bars are too few for a fold.
     """
-    passed = np.zeros((len(grids), len(bars.assets)), bool)
+    passed = np.zeros((2, len(grids), len(bars.assets)), bool)
     try:
         tasks = [task for asset in bars.assets for task in tasks_of(bars, asset, Schedule())[0]]
     except InvalidInput:  # too few bars for a single fold: nothing can pass
         return passed
-    for own, grid in zip(passed, grids, strict=True):
+    for g, grid in enumerate(grids):
         values = zip(*grid.combinations, strict=True)
         axes = {name: sorted(set(axis)) for name, axis in zip(grid.names, values, strict=True)}
         space = parameter_space(grid.strategy, axes)
@@ -133,14 +137,17 @@ def walk_forwards_pass(
         for a, asset in enumerate(bars.assets):
             of_asset = [c for task, c in zip(tasks, chosen, strict=True) if task.asset == asset]
             sharpes = ([c.train["sharpe"] for c in of_asset], [c.test["sharpe"] for c in of_asset])
-            judged = efficiency(*sharpes, float(psr[a]), len(grids))
-            own[a] = judged.verdict is WalkForwardVerdict.PASSED
+            for i, n in enumerate((n_walk_forwards, 1)):
+                judged = efficiency(*sharpes, float(psr[a]), n)
+                passed[i, g, a] = judged.verdict is WalkForwardVerdict.PASSED
     return passed
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """How many searches of random markets were called significant: false positives, all of them.
+    """How many searches of random markets were called significant.
+
+    All of them are false positives where no edge was planted.
 
     Attributes:
         n_searches: number of searches, one per random market.
@@ -157,6 +164,7 @@ class Verdicts:
             prints them.
         n_walk_forwards: number of walk-forwards.
         n_walk_forwards_passed: walk-forwards with the verdict "passed".
+        n_declared_passed: walk-forwards that pass if declared beforehand.
     """
 
     n_searches: int
@@ -169,6 +177,7 @@ class Verdicts:
     n_run_effective: int
     n_walk_forwards: int = 0
     n_walk_forwards_passed: int = 0
+    n_declared_passed: int = 0
 
     def __add__(self, other: Verdicts) -> Verdicts:
         return Verdicts(
@@ -219,6 +228,8 @@ def verdicts(
     names = ["dsr", "dsr_effective"]
     highest = pd.DataFrame(runs.groupby(["board", "family"])[names].max()).to_numpy(float)
     significant = np.sum(highest >= SIGNIFICANT, axis=0).tolist()
+    passed = np.zeros((2, 0, 0), bool) if walk_forwards is None else walk_forwards
+    as_one_of_several, declared = passed.sum(axis=(1, 2)).tolist()
     return Verdicts(
         n_searches=len(best),
         n_naive=np.sum(best["psr"].to_numpy() >= SIGNIFICANT).item(),
@@ -228,6 +239,7 @@ def verdicts(
         n_families=len(highest),
         n_run=significant[0],
         n_run_effective=significant[1],
-        n_walk_forwards=0 if walk_forwards is None else walk_forwards.size,
-        n_walk_forwards_passed=0 if walk_forwards is None else int(walk_forwards.sum()),
+        n_walk_forwards=passed[0].size,
+        n_walk_forwards_passed=as_one_of_several,
+        n_declared_passed=declared,
     )

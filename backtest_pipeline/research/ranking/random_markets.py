@@ -1,9 +1,9 @@
-"""Random markets for negative controls: prices on which no strategy can have an edge.
+"""Random markets for negative controls: prices with no edge, or with a planted one.
 
-Each market is a martingale: given everything known at a bar's close, the expected simple returns to
-the next open, and from there to the next close, are zero. So before costs no rule has a true Sharpe
-ratio above zero, and every result called significant is a false positive. Drift is removed, since
-holding an asset that drifts earns without skill.
+Without one each market is a martingale: given everything known at a bar's close, the expected
+simple returns to the next open, and from there to the next close, are zero. So before costs no rule
+has a true Sharpe ratio above zero, and every result called significant is a false positive. Drift
+is removed, since holding an asset that drifts earns without skill.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.research.ranking.planted_edges import with_edge
 from backtest_pipeline.research.robustness.bootstrap import stationary_rows
 from backtest_pipeline.research.robustness.draws import Purpose, generator
 
@@ -81,7 +82,12 @@ def bar_moves(bars: Panel) -> list[BarMoves]:
 
 
 def random_markets(
-    kind: RandomMarket, universe: Sequence[BarMoves], like: Panel, draws: range, seed: int
+    kind: RandomMarket,
+    universe: Sequence[BarMoves],
+    like: Panel,
+    draws: range,
+    seed: int,
+    planted: float = 0.0,
 ) -> Panel:
     """A panel with one random asset per draw, each modelled on one of the universe in turn.
 
@@ -93,10 +99,13 @@ def random_markets(
         like: one asset, whose timeframe and timestamps every market gets.
         draws: draw numbers.
         seed: random seed.
+        planted: true Sharpe ratio of a bar, not annualized, of the rule of `planted_edges`; 0
+            plants no edge.
     """
     n = len(like)
     make = _random_walk if kind is RandomMarket.RANDOM_WALK else _shuffled
-    markets = [_prices(make(universe[draw % len(universe)], n, draw, seed)) for draw in draws]
+    drawn = [make(universe[draw % len(universe)], n, draw, seed) for draw in draws]
+    markets = [_prices(with_edge(moves, planted) if planted else moves) for moves in drawn]
     names = ("open", "high", "low", "close")
     prices = {
         name: np.concatenate([market[i] for market in markets]) for i, name in enumerate(names)
@@ -111,12 +120,23 @@ def random_markets(
 
 
 def _random_walk(asset: BarMoves, n: int, draw: int, seed: int) -> BarMoves:
-    """A random walk with the asset's volatility; each bar opens at the previous close."""
+    """A random walk with the asset's volatility; each bar opens at the previous close.
+
+    Highs and lows are those of the continuous walk through the steps, each drawn from the
+    distribution of a Brownian bridge's extreme (Karatzas and Shreve 1991, section 4.3). Between
+    steps the price would jump over the level of a stop, and an order that fills at the level would
+    earn the jump.
+    """
     rng = generator(seed, Purpose.RANDOM_WALK, draw)
     step = asset.volatility / np.sqrt(_STEPS)
     # exp(step * z - step**2 / 2) has a mean of 1.
     path = np.cumsum(step * rng.standard_normal((n, _STEPS)) - step**2 / 2, axis=1)
-    high, low = np.maximum(path.max(axis=1), 0.0), np.minimum(path.min(axis=1), 0.0)
+    start = np.hstack((np.zeros((n, 1)), path[:, :-1]))
+    above, below = np.sqrt(
+        (path - start) ** 2 - 2 * step**2 * np.log(rng.uniform(size=(2, n, _STEPS)))
+    )
+    high = ((start + path + above) / 2).max(axis=1)
+    low = ((start + path - below) / 2).min(axis=1)
     return BarMoves(np.zeros(n), high, low, path[:, -1])
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numba import njit
@@ -69,6 +70,27 @@ def effective_number_of_trials(returns: np.ndarray, n_trials: int | None = None)
     return float(count)
 
 
+class CountingRule(StrEnum):
+    """What the trials are that a Sharpe ratio is deflated by, which depends on what is claimed."""
+
+    SETS = "parameter sets"
+    SETS_AND_WINDOWS = "parameter sets x windows shown"
+    WALK_FORWARDS = "walk-forwards"
+
+    @staticmethod
+    def of(split: str, window: Sequence[object]) -> CountingRule:
+        """The rule for a run of this `split` on this window, whose ends are None where unbounded.
+
+        Examples:
+            >>> print(CountingRule.of("full", (None, None)))
+            parameter sets
+        """
+        if split == "walk_forward":
+            return CountingRule.WALK_FORWARDS
+        whole = all(bound is None for bound in window)
+        return CountingRule.SETS if whole else CountingRule.SETS_AND_WINDOWS
+
+
 @dataclass(frozen=True)
 class Family:
     """Size of the set of trials that a run was chosen from, the run included.
@@ -76,10 +98,16 @@ class Family:
     Attributes:
         n_trials: number of trials.
         n_effective: effective number of independent trials, between 1 and `n_trials`.
+        n_windows: number of windows that were shown, of which a run on one may be the best.
     """
 
     n_trials: int
     n_effective: float
+    n_windows: int = 1
+
+    def over_windows(self) -> Family:
+        """The set that a run on one of the windows was chosen from: each trial in each window."""
+        return Family(self.n_trials * self.n_windows, self.n_effective * self.n_windows)
 
 
 def family_of(n_trials: int, returns: np.ndarray) -> Family:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.choices import Method
 from backtest_pipeline.research.validation.optimizer import (
     Combination,
@@ -264,24 +263,6 @@ def trade_stitched(
         rules=rules,
         funding=funding,
     )
-
-
-def out_of_sample(
-    panel: Panel, tasks: Sequence[Task], chosen: Sequence[Chosen], question: Question
-) -> Stitched:
-    """What `stitched` gives, of a strategy that does not look ahead under anything it chose.
-
-    Raises:
-        LooksAhead: for one that does.
-    """
-    sets: dict[str, dict[Combination, None]] = {}
-    for task, choice in zip(tasks, chosen, strict=True):
-        if choice.combination is not None:
-            sets.setdefault(task.asset, {})[choice.combination] = None
-    for asset, combinations in sets.items():
-        params = [question.space.params(combination) for combination in combinations]
-        require_no_look_ahead(panel, question.space.strategy, params, asset)
-    return stitched(panel, tasks, chosen, question)
 
 
 def stitched(

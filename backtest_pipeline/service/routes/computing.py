@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from backtest_pipeline.pipeline.execution import declare
 from backtest_pipeline.pipeline.results import (
+    Declaration,
     PortfolioResult,
     RunResult,
     SweepResult,
@@ -21,6 +23,7 @@ from backtest_pipeline.service.authentication import Runner, User
 from backtest_pipeline.service.pool import Pool, Work
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, COMPUTING, documented
+from backtest_pipeline.service.routes.store import Store
 
 router = APIRouter(
     prefix="/backtest",
@@ -40,6 +43,14 @@ async def run(spec: RunSpec, user: Runner, request: Request) -> Response:
 async def walkforward(spec: WalkForwardSpec, user: Runner, request: Request) -> Response:
     """Choose parameters on training windows, trade each choice on the test window that follows."""
     return await _executed(spec, user, request, slow=True)
+
+
+@router.post("/walkforward/declare")
+def declare_walk_forward(
+    spec: WalkForwardSpec, store: Store, _user: Runner, request: Request
+) -> Declaration:
+    """Declare a walk-forward before the strategy's first trial on the symbol and timeframe."""
+    return declare(store, request.app.state.settings, spec)
 
 
 @router.post("/portfolio", response_model=PortfolioResult)

@@ -9,6 +9,7 @@ from uuid import UUID
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from backtest_pipeline.research.ranking.trials import CountingRule
 from backtest_pipeline.storage.tables.jobs import Status
 
 
@@ -123,6 +124,7 @@ class RunSummary(BaseModel):
     results: dict[str, Any]
     metrics: dict[str, float | None]
     significance: dict[str, float | None]
+    counting_rule: CountingRule = Field(description="what n_trials counts")
     undefined: dict[str, str]
 
 

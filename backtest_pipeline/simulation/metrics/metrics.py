@@ -196,7 +196,7 @@ FAMILY_METRICS: tuple[Metric, ...] = (
         _DAYS,
         "Bailey and Lopez de Prado 2014",
     ),
-    Metric("n_trials", "trials", "trials of the run's family in the ledger", ""),
+    Metric("n_trials", "trials", "trials that count for the run's claim, see docs/research.md", ""),
     Metric(
         "n_trials_effective",
         "trials",

@@ -217,7 +217,7 @@ def publish_controls(cursor: Cursor, controls: pa.Table) -> None:
 
 
 def controls_of(connection: Connection, control_id: str | None = None) -> list[Mapping[str, Any]]:
-    """The rows of a control by kind of market; of the newest control if none is named."""
+    """The rows of a control by planted edge and kind of market; of the newest if none is named."""
     rows = connection.execute(
         text("""
             SELECT c.*, g.name AS gate_set
@@ -225,7 +225,7 @@ def controls_of(connection: Connection, control_id: str | None = None) -> list[M
             WHERE control_id = coalesce(:control_id, (
                 SELECT control_id FROM negative_controls
                 ORDER BY created_at DESC, control_id LIMIT 1))
-            ORDER BY world
+            ORDER BY planted, world
         """),
         {"control_id": control_id},
     )

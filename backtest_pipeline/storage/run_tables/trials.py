@@ -59,6 +59,38 @@ def read_families(
     return copy.fetch(cursor, query, most_returns, tf, list(symbols), list(published))
 
 
+def read_windows(
+    cursor: Cursor, tf: str, symbols: Sequence[str], published: Sequence[str]
+) -> pa.Table:
+    """How many distinct windows of these assets' families were shown, the whole history among them.
+
+    A window is shown by a single run or a sweep. Training windows are not, nor is what refreshes
+    compute.
+
+    Args:
+        cursor: cursor of a transaction that sees the trials.
+        tf, symbols: the partitions.
+        published: ids of the trials being published.
+
+    Returns:
+        Columns symbol, family and n_windows, of families with at least one.
+    """
+    return copy.fetch(
+        cursor,
+        "SELECT symbol, family, count(DISTINCT (window_start, window_end)) AS n_windows FROM trials"
+        " WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = strategy"
+        " AND source <> 'refresh'"
+        # One that was tried in training first, and shown later, keeps its source.
+        " AND (source <> 'walk_forward' OR trial_id = ANY($3::text[]::uuid[]) OR trial_id IN"
+        "  (SELECT trial_id FROM backtest_runs"
+        "   WHERE tf = $1 AND symbol = ANY($2::text[]) AND split = 'full'))"
+        " GROUP BY symbol, family",
+        tf,
+        list(symbols),
+        list(published),
+    )
+
+
 def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
     """The trials of each strategy over all assets and timeframes, without walk-forwards.
 
@@ -97,12 +129,15 @@ def read_runs_to_deflate(
 
     Those whose ids are in `but` are left out.
 
-    Columns: run_id and trial_id as text, symbol, family, sharpe, n_obs, skew, kurtosis.
+    Columns: run_id and trial_id as text, symbol, family, in_window (a plain run that is not on
+    the whole history), sharpe, n_obs, skew, kurtosis.
     """
     return copy.fetch(
         cursor,
         "SELECT r.run_id::text AS run_id, t.trial_id::text AS trial_id, t.symbol, t.family,"
-        " t.sharpe, t.n_obs, t.skew, t.kurtosis FROM visible_runs r JOIN trials t USING (trial_id)"
+        " t.family = t.strategy AND (t.window_start IS NOT NULL OR t.window_end IS NOT NULL)"
+        " AS in_window, t.sharpe, t.n_obs, t.skew, t.kurtosis"
+        " FROM visible_runs r JOIN trials t USING (trial_id)"
         " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[])"
         " AND r.run_id <> ALL($3::text[]::uuid[]) ORDER BY r.run_id",
         tf,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.declarations import EFFECTIVE
 from backtest_pipeline.storage.run_tables.runs import publish_runs, with_provenance
 
 if TYPE_CHECKING:
@@ -67,24 +68,43 @@ def publish_walk_forwards(
 
 
 def walk_forwards_to_judge(cursor: Cursor, tf: str, symbols: Sequence[str]) -> pa.Table:
-    """The current walk-forwards of these assets, and how many distinct ones the ledger holds.
+    """The current walk-forwards of these assets, and by how many each is judged.
 
-    Columns: run_id as text, train_sharpe, test_sharpe, n_judged, threshold, psr, n_walk_forwards.
-    The ledger holds what was tried in training as well; a walk-forward is what says how it chose.
+    That is how many distinct ones the ledger holds; for one that was declared before the first
+    trial of its strategy, how many such there are, if fewer.
+
+    Columns: run_id as text, train_sharpe, test_sharpe, n_judged, threshold, psr, n_walk_forwards,
+    declared_at. The ledger holds what was tried in training as well; a walk-forward is what says
+    how it chose.
     """
-    return copy.fetch(
-        cursor,
+    query = (
         "SELECT w.run_id::text AS run_id, w.train_sharpe, w.test_sharpe, w.n_judged, w.threshold,"
-        " m.psr, greatest(t.n, 1) AS n_walk_forwards"
+        " m.psr, least(greatest(t.n, 1), d.n) AS n_walk_forwards, d.declared_at"
         " FROM walk_forward_runs w JOIN visible_runs r USING (run_id)"
         " JOIN backtest_metrics m USING (run_id)"
-        " LEFT JOIN (SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
-        "  WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward'"
-        " GROUP BY symbol) t USING (symbol)"
-        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[]) ORDER BY w.run_id",
-        tf,
-        list(symbols),
+        " LEFT JOIN ({tried}) t USING (symbol)"
+        " LEFT JOIN trials own ON own.trial_id = r.trial_id"
+        " LEFT JOIN ({effective}) d ON d.configuration_id = own.configuration_id"
+        " WHERE r.is_current AND r.tf = $1 AND r.symbol = ANY($2::text[]) ORDER BY w.run_id"
     )
+    return copy.fetch(cursor, query.format(tried=_TRIED, effective=EFFECTIVE), tf, list(symbols))
+
+
+_TRIED = (
+    "SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
+    " WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward' GROUP BY symbol"
+)
+
+
+def judged_as_one_of(cursor: Cursor, tf: str, symbol: str, configuration_id: str) -> int:
+    """By how many walk-forwards the one with this trial is judged; see `walk_forwards_to_judge`."""
+    query = (
+        "SELECT least(t.n, d.n) AS n FROM ({tried}) t"
+        " LEFT JOIN ({effective}) d ON d.configuration_id = $3::text::uuid"
+    )
+    query = query.format(tried=_TRIED, effective=EFFECTIVE)
+    (n,) = copy.fetch(cursor, query, tf, [symbol], configuration_id)["n"].to_pylist()
+    return n
 
 
 def write_verdicts(cursor: Cursor, verdicts: pa.Table) -> None:
@@ -92,13 +112,13 @@ def write_verdicts(cursor: Cursor, verdicts: pa.Table) -> None:
 
     Args:
         cursor: its transaction makes them appear.
-        verdicts: run_id as text, n_walk_forwards, verdict, reason.
+        verdicts: run_id as text, n_walk_forwards, declared_at, verdict, reason.
     """
     copy.stage(cursor, "staged_verdicts", verdicts)
     copy.run(
         cursor,
         "UPDATE walk_forward_runs w SET n_walk_forwards = s.n_walk_forwards,"
-        " verdict = s.verdict, reason = s.reason"
+        " declared_at = s.declared_at, verdict = s.verdict, reason = s.reason"
         " FROM staged_verdicts s WHERE w.run_id = s.run_id::uuid",
     )
     copy.run(cursor, "DROP TABLE staged_verdicts")
@@ -150,7 +170,7 @@ def current_walk_forwards(
                    r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
                    w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
                    w.test_sharpe, w.efficiency,
-                   w.threshold, w.n_walk_forwards, w.verdict, w.reason
+                   w.threshold, w.n_walk_forwards, w.declared_at, w.verdict, w.reason
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id) JOIN dim_assets a ON a.id = r.id
             LEFT JOIN quarantined_runs q USING (run_id)

@@ -13,6 +13,8 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
     controls_summary,
     newest_controls,
     run_negative_controls,
+    shown_controls,
+    shown_power,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline_tests.pipeline.markets import refresh, whole
@@ -63,6 +65,29 @@ def test_more_than_one_in_twenty_in_any_world_is_too_much(workspace: Workspace) 
         assert believes_too_much([{**rows[0], name: 0.0501}])
 
 
+def test_power_stands_beside_the_false_positives(workspace: Workspace) -> None:
+    refresh(workspace, whole(), DAILY)
+    rows = run_negative_controls(workspace, Controls(50, 900, planted=(4.0, 1.0)))
+    assert [(row["planted"], row["world"]) for row in rows] == [
+        (planted, world)
+        for planted in (0.0, 1.0, 4.0)
+        for world in ("random_walk", "shuffled_bars")
+    ]
+    assert len(shown_controls(rows)) == 2
+    assert not believes_too_much(rows), "an edge that is found is no false positive"
+    power = shown_power(rows)
+    assert [row["true_sharpe"] for row in power] == [1, 1, 4, 4]
+    assert all(row["walk_forward"] <= row["declared"] for row in power)
+    assert power[0]["declared"] < power[2]["declared"]
+    assert power[0]["passed_gates"] <= power[0]["significant"] < power[2]["significant"]
+    share = power[0]["declared"]
+    error = (share * (1 - share) / rows[2]["n_walk_forwards"]) ** 0.5
+    assert power[0]["declared_se"] == pytest.approx(error, abs=1e-3)
+    assert rows[2]["n_walk_forwards"] == 50
+    assert controls_summary(rows).tables["power"] == power
+    assert newest_controls(workspace) == rows
+
+
 def test_bad_questions_are_refused(workspace: Workspace) -> None:
     with pytest.raises(InvalidInput, match="no asset has 100 stored bars"):
         run_negative_controls(workspace, FEW)
@@ -72,4 +97,9 @@ def test_bad_questions_are_refused(workspace: Workspace) -> None:
         Controls(searches=0)
     with pytest.raises(InvalidInput, match="n_bars must be at least 2"):
         Controls(n_bars=1)
+    for planted in (0.0, -1.0, 11.0, float("nan")):
+        with pytest.raises(InvalidInput, match="planted Sharpe ratios must be above 0"):
+            Controls(planted=(planted,))
+    with pytest.raises(InvalidInput, match="must be given once"):
+        Controls(planted=(1.0, 1.0))
     assert newest_controls(workspace) == []

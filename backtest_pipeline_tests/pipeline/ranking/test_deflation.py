@@ -53,6 +53,7 @@ def test_a_run_is_deflated_by_what_the_ledger_counts() -> None:
             "run_id": ["r"],
             "symbol": ["A"],
             "family": ["ema_crossover"],
+            "in_window": [False],
             "sharpe": [2.5 / math.sqrt(250)],
             "n_obs": [1250],
             "skew": [-3.0],
@@ -135,6 +136,7 @@ def test_of_one_thousand_searches_over_random_walks_few_pass(database: Database)
         assert record_trials(cursor, trials) == n_walk_forwards * len(signals)
         found = families(read_families(cursor, "1D", panel.assets, (), MOST_CLUSTERED))
     runs = trials.append_column("run_id", trials["trial_id"])
+    runs = runs.append_column("in_window", pa.array([False] * len(trials)))
     weighed = deflated(runs.append_column("family", trials["strategy"]), found)
 
     def share_that_passes(probability: np.ndarray) -> float:

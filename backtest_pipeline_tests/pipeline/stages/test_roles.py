@@ -25,6 +25,8 @@ from backtest_pipeline.pipeline.specs import JobSpec, RunSpec
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up
+from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
@@ -84,19 +86,19 @@ def login(workspace: Workspace) -> Iterator[Opening]:
 def test_a_writer_does_all_the_work(login: Opening) -> None:
     writer = login("backtest_writer")
     check(writer.database)
+    plan = WalkForwardPlan(Schedule(150, 60))
+    declared = declare_walk_forward(writer, PARTITIONS[0], space_of("ema", {}), plan, TERMS)
     for rebuild in (False, True):
         reports = refresh(writer, MARKET, PARTITIONS, rebuild=rebuild)
         assert not any(report.failed for report in reports.values())
     assert roll_up(writer, "1D", RollupConfig(lookback=40))
     one = {"signal": "ema_9_21", "asset": "A", "tf": "1D", "terms": TERMS}
     assert assess_once(writer, MARKET, **one, draws=5)["robustness"]
-    plan = WalkForwardPlan(Schedule(150, 60))
     prepared = prepare_walk_forward(
         writer, MARKET, asset="A", tf="1D", terms=TERMS, schedule=plan.schedule
     )
-    assert run_walk_forward(writer, prepared, strategy="ema", params={}, terms=TERMS, plan=plan)[
-        "folds"
-    ]
+    walk = run_walk_forward(writer, prepared, strategy="ema", params={}, terms=TERMS, plan=plan)
+    assert walk["declared_at"] == declared.declared_at
     assert publish_leaderboard(writer, late_gates=True).rows
     run_negative_controls(writer, Controls(searches=1, n_bars=200))
     record(writer, MARKET, probe_look_ahead(writer, MARKET, assets=["A"], cuts=1))
