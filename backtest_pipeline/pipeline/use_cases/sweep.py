@@ -232,7 +232,7 @@ def sweep(
     batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
     for combinations, batch in batches:
         metrics.append(batch.metrics)
-        returns = daily_returns(batch.equity, batch.panel.ts // DAY_US)
+        returns = daily_returns(batch.equity, batch.marks.ts // DAY_US)
         ranked = best_first(pd.Series(batch.metrics[metric], name=metric))
         last = first + len(combinations)
         sampled = np.sort(drawn[(first <= drawn) & (drawn < last)]) - first

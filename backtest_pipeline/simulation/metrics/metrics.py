@@ -16,6 +16,7 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.simulation.marks import Marks
 from backtest_pipeline.simulation.metrics.daily import (
     DAILY_STATISTICS,
     daily_shapes,
@@ -210,6 +211,7 @@ FAMILY_METRICS: tuple[Metric, ...] = (
 
 def compute_metrics_batch(
     panel: Panel,
+    marks: Marks,
     equity: np.ndarray,
     benchmark: np.ndarray,
     trades: Trades,
@@ -220,8 +222,9 @@ def compute_metrics_batch(
 
     Args:
         panel: the bars.
-        equity: float64 `(n_runs, n_rows)`.
-        benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
+        marks: when the equity is marked.
+        equity: float64 `(n_runs, n_marks)`.
+        benchmark: float64 `(n_marks,)`, equity of the benchmark of each asset.
         trades: trades of all columns.
         risk_free: risk-free return per day, a fraction.
 
@@ -229,7 +232,7 @@ def compute_metrics_batch(
         One float64 `(n_columns,)` array per metric, NaN where undefined.
     """
     n_columns = equity.shape[0] * len(panel.assets)
-    metrics = equity_metrics(panel.ts, panel.offsets, equity, benchmark, risk_free=risk_free)
+    metrics = equity_metrics(marks.ts, marks.offsets, equity, benchmark, risk_free=risk_free)
     mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     with np.errstate(divide="ignore", invalid="ignore"):
         metrics.update(trade_metrics(vars(trades), trades.column, n_columns))
