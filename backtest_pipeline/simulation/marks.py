@@ -18,6 +18,8 @@ from backtest_pipeline.trading.costs import CostModel
 
 DAILY = "1D"
 """The timeframe of the bars that mark days."""
+MARK_COLUMNS = ("high", "low", "close")
+"""The columns of daily bars that marks are made from."""
 _ROUNDING = 1e-9
 _AT_CLOSE = -1  # of no daily bar
 _MS = 1_000
@@ -75,13 +77,13 @@ class Marks:
 def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
     """The marks of a panel's runs.
 
-    An asset is marked daily where each of its bars but the first has a daily bar within it, and
-    none of these leaves the range of its bar; otherwise at its bars' closes alone. Daily bars that
-    lie in no bar, because one is missing, mark nothing.
+    An asset is marked daily where each of its bars but the first has a daily bar that ends before
+    its own close, and none of these leaves the range of its bar; otherwise at its bars' closes
+    alone. Daily bars that lie in no bar, because one is missing, mark nothing.
 
     Args:
         panel: bars, each asset once where `daily` is given.
-        daily: low, high and close of daily bars, of any of the panel's assets and any days; not
+        daily: MARK_COLUMNS of daily bars, of any of the panel's assets and any days; not
             looked at where the panel's bars are not longer than a day.
 
     Raises:
@@ -91,14 +93,14 @@ def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
         >>> from backtest_pipeline import load_bars
         >>> from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
         >>> weeks, days = (
-        ...     bars_panel(load_bars(asset="S-ALPHA", timeframe=name), None) for name in ("1W", "1D")
+        ...     bars_panel(load_bars(asset="S-ALPHA", timeframe=tf), tf) for tf in ("1W", "1D")
         ... )
         >>> (len(marks_of(weeks, days)) - 1) / (len(weeks) - 1)
         7.0
     """
     if daily is None or panel.timeframe.days <= 1 or not len(daily):
         nothing = Panel(panel.timeframe, (), np.zeros(1, np.int64), panel.ts[:0],
-                        {name: np.zeros(0) for name in ("low", "high", "close")})  # fmt: skip
+                        {name: np.zeros(0) for name in MARK_COLUMNS})  # fmt: skip
         at_close = np.full(len(panel), _AT_CLOSE, np.int64)
         return Marks(panel.ts, panel.offsets, np.arange(len(panel)), nothing, at_close)
     daily = daily.select([asset for asset in panel.assets if asset in set(daily.assets)])
@@ -113,8 +115,8 @@ def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
         daily["high"] > panel["high"][row] * (1 + _ROUNDING)
     )
     unfit[segment[row[within & outside]]] = True
-    days = daily.take(within & (daily.ts < panel.ts[row]) & ~unfit[segment[row]])
-    row = row[within & (daily.ts < panel.ts[row]) & ~unfit[segment[row]]]
+    fit = within & ~unfit[segment[row]]
+    days, row = daily.take(fit), row[fit]
     ts = np.concatenate([panel.ts, days.ts])
     rows = np.concatenate([np.arange(len(panel)), row])
     day = np.concatenate([np.full(len(panel), _AT_CLOSE), np.arange(len(days))])
@@ -125,13 +127,13 @@ def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
 
 
 def _bars_around(panel: Panel, daily: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """The row of the bar at or before whose close each daily bar ends, int64, and whether it lies
-    in that bar, which is not its asset's first; bool."""
+    """The row of the bar before whose close each daily bar ends, int64, and whether it lies in
+    that bar, which is not its asset's first; bool."""
     position = {asset: i for i, asset in enumerate(panel.assets)}
     of_daily = np.array([position[asset] for asset in daily.assets], np.int64)
     asset = of_daily[daily.segment_of_row]
     closes = panel.segment_of_row * _ASSET + panel.ts // _MS
-    row = np.searchsorted(closes, asset * _ASSET + daily.ts // _MS)
+    row = np.searchsorted(closes, asset * _ASSET + daily.ts // _MS, side="right")
     row = np.minimum(row, max(len(panel) - 1, 0))
     starts, ends = panel.timeframe.period_bounds(panel.ts)
     if np.any(ends - panel.ts > DAY_US):
@@ -140,7 +142,7 @@ def _bars_around(panel: Panel, daily: Panel) -> tuple[np.ndarray, np.ndarray]:
             "known which days lie within them; stamp each with the last instant of its period"
         )
     day_starts = daily.timeframe.period_bounds(daily.ts)[0]
-    within = (panel.segment_of_row[row] == asset) & (daily.ts <= panel.ts[row])
+    within = (panel.segment_of_row[row] == asset) & (daily.ts < panel.ts[row])
     return row, within & (day_starts >= starts[row]) & (row > panel.offsets[asset])
 
 
@@ -216,23 +218,28 @@ def marked_equity(
     if not len(marks.days):
         return equity
     marked = equity[:, marks.row]
-    of_bars = funding_of_bars(panel, costs.funding_bps_day, funding)[0]
+    of_bars, in_holes = funding_of_bars(panel, costs.funding_bps_day, funding)
     of_days = funding_of_bars(marks.days, costs.funding_bps_day, funding)[0]
-    run = trades.column // len(panel.assets)
+    run, units = trades.column // len(panel.assets), trades.side * trades.size
+    entry_row = marks.row[held[:, 0]]
+    exit_row = marks.row[np.minimum(held[:, 1], len(marks) - 1)]
     exit_fee = trades.fees - trades.size * trades.entry_price * costs.fee_bps / 1e4
-    ended = np.where(trades.is_open, -1, marks.row[np.minimum(held[:, 1], len(marks) - 1)])
+    # What was charged before the exit's bar, and for the hole before it.
+    paid = np.concatenate(([0.0], np.cumsum(panel["close"] * of_bars)))
+    paid_in_holes = np.cumsum(panel["open"] * in_holes)
+    before = paid[exit_row] - paid[entry_row] + paid_in_holes[exit_row] - paid_in_holes[entry_row]
     _mark_days(
-        marked, run, held, ended, trades.side * trades.size, trades.exit_price, exit_fee,
-        trades.exit_reason == LIQUIDATION, marks.row, marks.day,
-        panel["close"], marks.days["close"], of_bars, of_days,
+        marked, run, held, np.where(trades.is_open, -1, exit_row), units, trades.exit_price,
+        exit_fee, trades.funding - units * before, marks.row, marks.day, panel["close"],
+        marks.days["close"], of_bars, of_days,
     )  # fmt: skip
     return marked
 
 
 @njit(cache=True, nogil=True)
 def _mark_days(
-    marked, run, held, ended, units, exit_price, exit_fee, liquidated, row, day, close, day_close,
-    funding, day_funding,
+    marked, run, held, exit_row, units, exit_price, exit_fee, exit_funding, row, day, close,
+    day_close, funding, day_funding,
 ):  # fmt: skip
     """Mark each day back from its bar's close: what the rest of the bar earned is taken off."""
     for i in range(len(run)):
@@ -243,9 +250,8 @@ def _mark_days(
                 continue
             bar = row[m]
             price, owed, fee = close[bar], units[i] * close[bar] * funding[bar], 0.0
-            if bar == ended[i]:
-                price, fee = exit_price[i], exit_fee[i]
-                owed = owed if liquidated[i] else max(owed, 0.0)
+            if bar == exit_row[i]:
+                price, owed, fee = exit_price[i], exit_funding[i], exit_fee[i]
             paid += units[i] * day_close[day[m]] * day_funding[day[m]]
             rest = units[i] * (price - day_close[day[m]]) - fee - (owed - paid)
             marked[run[i], m] = max(marked[run[i], m] - rest, 0.0)

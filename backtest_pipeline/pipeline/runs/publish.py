@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars, Read
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     canonical_json,
@@ -59,16 +60,29 @@ def identify_runs(
     tf: str,
     inputs: Mapping[str, DatasetVersion],
     terms: RunTerms,
-    compared: Mapping[str, DatasetVersion],
+    daily: DailyBars,
+    compared: Mapping[str, Read],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
-    `compared` are the datasets that the benchmark was built from, by partition.
+    Args:
+        signals, assets, tf, terms: of the runs.
+        inputs: versions of the features, by asset.
+        daily: the daily bars that mark the runs.
+        compared: what the benchmark was built from, by partition.
     """
-    used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
-    versions = [{key: version.version for key, version in read.items()} for read in used]
-    generations = [{key: version.generation for key, version in read.items()} for read in used]
-    made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
+    used = [
+        {**compared, f"{asset}|{tf}": Read.whole(inputs[asset]), **daily.read_by(asset)}
+        for asset in assets
+    ]
+    made_from = [
+        (
+            {key: read.version.version for key, read in of_asset.items()},
+            snapshot_id_of({key: read.content for key, read in of_asset.items()}),
+            {key: read.version.generation for key, read in of_asset.items()},
+        )
+        for of_asset in used
+    ]
     codes = {
         signal.strategy: run_code(
             signal.strategy,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.stage import StageReport, Status, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
@@ -19,6 +21,7 @@ from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bar
 from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
 
 
@@ -42,6 +45,30 @@ def refresh_features(
         yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
         bars = stored_bars(workspace, partitions)
         yield run_stage(bars, FeaturesStage(workspace), **how)
+
+
+def refresh_to_trade(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    symbols: Sequence[str],
+    tf: str,
+    *,
+    rebuild: bool = False,
+) -> None:
+    """Refresh what runs of these symbols are computed from.
+
+    That is their features, and those of the daily bars that mark runs on bars longer than a day,
+    if the source has them.
+
+    Raises:
+        NotEnoughBars, BacktestError: as `require_stored`, unless it is daily bars that are missing.
+    """
+    partitions = [Partition(symbol, tf) for symbol in symbols]
+    days = [Partition(symbol, DAILY) for symbol in symbols if timeframe(tf).days > 1]
+    for report in refresh_features(workspace, source, [*partitions, *days], rebuild=rebuild):
+        missing = {o.partition for o in report.outcomes if o.status is Status.EMPTY} & {*days}
+        found = [o for o in report.outcomes if o.partition not in missing]
+        require_stored(replace(report, outcomes=tuple(found)))
 
 
 def refresh_signals(
