@@ -240,8 +240,8 @@ def fingerprints(batch: BatchResult) -> list[str]:
 
     It covers every field of every trade (prices, sizes, costs, funding, excursions, exit reasons),
     the equity and the benchmark at each mark, the pending order, whether the account was
-    liquidated, and the number of blocked entries. Numbers are little-endian float64, with a single NaN and a
-    single zero.
+    liquidated, and the number of blocked entries. Numbers are little-endian float64, with a single
+    NaN and a single zero.
     """
     trades = batch.trades
     log = np.column_stack([np.asarray(getattr(trades, name), "<f8") for name in _FINGERPRINTED])
