@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
@@ -23,6 +22,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.tables.datasets import read_versions
 
 
 def refresh_features(
@@ -58,17 +58,18 @@ def refresh_to_trade(
     """Refresh what runs of these symbols are computed from.
 
     That is their features, and those of the daily bars that mark runs on bars longer than a day,
-    if the source has them.
+    where these are stored: bars that are ahead of them would not be marked daily any longer.
 
     Raises:
-        NotEnoughBars, BacktestError: as `require_stored`, unless it is daily bars that are missing.
+        NotEnoughBars, BacktestError: as `require_stored`.
     """
     partitions = [Partition(symbol, tf) for symbol in symbols]
     days = [Partition(symbol, DAILY) for symbol in symbols if timeframe(tf).days > 1]
-    for report in refresh_features(workspace, source, [*partitions, *days], rebuild=rebuild):
-        missing = {o.partition for o in report.outcomes if o.status is Status.EMPTY} & {*days}
-        found = [o for o in report.outcomes if o.partition not in missing]
-        require_stored(replace(report, outcomes=tuple(found)))
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, "features", days)
+    partitions += [partition for partition, version in stored.items() if version.n_rows]
+    for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
+        require_stored(report)
 
 
 def refresh_signals(

@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
@@ -113,7 +112,8 @@ def test_a_changed_day_makes_its_runs_stale_and_a_new_day_does_not(workspace: Wo
     _assert_replayed(workspace, [*_ids(workspace), *before["A"]])
 
 
-def test_a_run_stores_the_days_that_it_needs(workspace: Workspace) -> None:
+def test_single_runs_have_daily_benchmarks_and_replay(workspace: Workspace) -> None:
+    refresh(workspace, SOURCE, DAYS)
     config = SimulationConfig(CostModel(20, 7, 3.0), stops=StopRules(stop_loss=0.05))
     window = Window(date(2024, 3, 1), date(2025, 9, 1))
     terms = [RunTerms(config, window, name) for name in ("asset", "cash", "B", "universe")]
@@ -140,19 +140,26 @@ def test_a_run_stores_the_days_that_it_needs(workspace: Workspace) -> None:
         assert moves.mean() > 0.98 or run is runs[1]
 
 
-def test_a_source_without_days_is_marked_by_its_bars(workspace: Workspace) -> None:
-    weekly = resample(BARS.select(["A"]), timeframe("1W"))
-    columns = {n: c for n, c in weekly.columns.items() if n != "gap_bars"}
-    source = StaticSource(
-        {"1W": Panel(weekly.timeframe, weekly.assets, weekly.offsets, weekly.ts, columns)}
-    )
+def test_a_run_brings_the_stored_days_up_to_date(workspace: Workspace) -> None:
+    refresh(workspace, StaticSource({"1D": BARS.take(BARS.ts < BARS.ts.max() - 20 * DAY_US)}), DAYS)
+    assert not _samplings(workspace)
     backtest_once(
-        workspace, source, signal="ema_9_21", asset="A", tf="1W", terms=RunTerms(SimulationConfig())
+        workspace, SOURCE, signal="ema_9_21", asset="A", tf="1W", terms=RunTerms(SimulationConfig())
     )
+    assert _samplings(workspace) == {"daily"}
+
+
+def test_without_stored_days_a_run_is_that_of_a_refresh(workspace: Workspace) -> None:
+    refresh(workspace, SOURCE, WEEKS)
+    run = backtest_once(
+        workspace, SOURCE, signal="ema_9_21", asset="A", tf="1W", terms=RunTerms(SimulationConfig())
+    )
+    assert run["run_id"] in _ids(workspace, "symbol = 'A'")
     assert _samplings(workspace) == {"bars"}
 
 
 def test_a_sweep_finds_what_a_run_computes(workspace: Workspace) -> None:
+    refresh(workspace, SOURCE, DAYS)
     spec = SweepSpec.model_validate(
         {
             "symbol": "A",
@@ -219,6 +226,7 @@ def test_a_walk_forward_is_marked_where_it_is_out_of_sample(workspace: Workspace
 
 
 def test_robustness_is_of_the_marks_of_the_run(workspace: Workspace) -> None:
+    refresh(workspace, SOURCE, DAYS)
     run = assess_once(
         workspace,
         SOURCE,
@@ -236,6 +244,7 @@ def test_robustness_is_of_the_marks_of_the_run(workspace: Workspace) -> None:
 
 
 def test_a_bundle_holds_the_days(workspace: Workspace) -> None:
+    refresh(workspace, SOURCE, DAYS)
     run = backtest_once(
         workspace,
         SOURCE,
