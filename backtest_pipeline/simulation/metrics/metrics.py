@@ -2,9 +2,9 @@
 
 Fractions, not percent. Daily statistics use the starting equity (at the first bar's close, before
 which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
-the last equity): n daily returns r, 365 days a year, ddof 1. Drawdowns are of every bar's close.
-Where bars are longer than a day, tails, skew and kurtosis are of returns from bar to bar. An
-undefined metric is NaN with a reason, never infinity, 0 or a sentinel.
+the last equity): n daily returns r, 365 days a year, ddof 1. Drawdowns are of every mark. Where
+bars are longer than a day and no daily bars mark the days between, tails, skew and kurtosis are of
+returns from bar to bar. An undefined metric is NaN with a reason, never infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -335,10 +335,16 @@ def metrics_page() -> str:
         "unless another one is chosen. An undefined metric is NULL with its reason beside it,",
         "never infinity, 0 or a sentinel.",
         "",
-        "Drawdowns are of every mark: the close of every bar. Where all bars are longer than a",
-        "day, value at risk, shortfall, skew and kurtosis are of the returns from bar to bar, and",
-        "`backtest_metrics.sampling` is `bars` instead of `daily`: daily returns would be 0 on",
-        "most days, and a tail read off them meaningless.",
+        "Equity is marked at the close of every bar. Where bars are longer than a day and daily",
+        "bars of the asset are stored, it is marked at each day's end as well (see",
+        "[simulation.md](simulation.md#between-the-closes-of-bars-longer-than-a-day)), and so is",
+        "the benchmark: a month that falls by half and comes back is seen by every statistic.",
+        "Drawdowns are of every mark.",
+        "",
+        "Where bars are longer than a day and no daily bars fit them, value at risk, shortfall,",
+        "skew and kurtosis are of the returns from bar to bar, and `backtest_metrics.sampling` is",
+        "`bars` instead of `daily`: daily returns would be 0 on most days, and a tail read off",
+        "them meaningless.",
         "",
         *_table_of(METRICS),
         "",
