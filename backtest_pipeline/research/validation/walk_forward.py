@@ -262,14 +262,8 @@ def trade_stitched(
     of = [np.array([distinct.index(r) for r in run.rules.distinct])[run.rules.of] for run in runs]
     rules = RulesOfRuns(distinct, np.concatenate(of), runs[0].rules.stretches)
     bars = runs[0].bars.with_columns({n: c for run in runs for n, c in run.bars.columns.items()})
-    return simulate_batch(
-        bars,
-        np.concatenate([run.events for run in runs]),
-        config,
-        rules=rules,
-        funding=funding,
-        marks=marks_of(bars, daily),
-    )
+    events, marks = np.concatenate([run.events for run in runs]), marks_of(bars, daily)
+    return simulate_batch(bars, events, config, rules=rules, funding=funding, marks=marks)
 
 
 def out_of_sample(
