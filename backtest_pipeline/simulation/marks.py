@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.simulation.engine import LIQUIDATION, TAKE_PROFIT
@@ -77,17 +76,15 @@ class Marks:
 def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
     """The marks of a panel's runs.
 
-    An asset is marked daily where each of its bars but the first has a daily bar that ends before
-    its own close, and none of these leaves the range of its bar; otherwise at its bars' closes
-    alone. Daily bars that lie in no bar, because one is missing, mark nothing.
+    An asset is marked daily where its bars are stamped on the last day of their periods, each of
+    them but the first has a daily bar that ends before its own close, and none of these leaves the
+    range of its bar; otherwise at its bars' closes alone. Daily bars that lie in no bar, because one
+    is missing, mark nothing.
 
     Args:
         panel: bars, each asset once where `daily` is given.
         daily: MARK_COLUMNS of daily bars, of any of the panel's assets and any days; not
             looked at where the panel's bars are not longer than a day.
-
-    Raises:
-        InvalidInput: for bars that are not stamped on the last day of their period.
 
     Examples:
         >>> from backtest_pipeline import load_bars
@@ -110,7 +107,8 @@ def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
     n_days = np.bincount(row[within], minlength=len(panel))
     n_days[panel.offsets[:-1][panel.lengths > 0]] = 1  # before the first close nothing is held
     unfit = np.zeros(len(panel.assets), bool)
-    unfit[segment[n_days == 0]] = True
+    closing = panel.timeframe.period_bounds(panel.ts)[1] - panel.ts <= DAY_US
+    unfit[segment[(n_days == 0) | ~closing]] = True
     outside = (daily["low"] < panel["low"][row] * (1 - _ROUNDING)) | (
         daily["high"] > panel["high"][row] * (1 + _ROUNDING)
     )
@@ -135,12 +133,7 @@ def _bars_around(panel: Panel, daily: Panel) -> tuple[np.ndarray, np.ndarray]:
     closes = panel.segment_of_row * _ASSET + panel.ts // _MS
     row = np.searchsorted(closes, asset * _ASSET + daily.ts // _MS, side="right")
     row = np.minimum(row, max(len(panel) - 1, 0))
-    starts, ends = panel.timeframe.period_bounds(panel.ts)
-    if np.any(ends - panel.ts > DAY_US):
-        raise InvalidInput(
-            f"the {panel.timeframe.name} bars are not stamped with their closes, so that it is not "
-            "known which days lie within them; stamp each with the last instant of its period"
-        )
+    starts = panel.timeframe.period_bounds(panel.ts)[0]
     day_starts = daily.timeframe.period_bounds(daily.ts)[0]
     within = (panel.segment_of_row[row] == asset) & (daily.ts < panel.ts[row])
     return row, within & (day_starts >= starts[row]) & (row > panel.offsets[asset])

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
@@ -236,11 +235,11 @@ def test_days_that_do_not_fit_their_bars_mark_nothing() -> None:
     assert len(daily_run.equity) == len(days)
 
 
-def test_bars_stamped_at_their_open_are_refused() -> None:
+def test_bars_stamped_at_their_open_are_marked_at_their_stamps() -> None:
     days = _days(*range(100, 128))
     weeks = _weeks(days).set_index(days.index[::7] - pd.Timedelta("23:59:59.999"))
-    with pytest.raises(InvalidInput, match="1W bars are not stamped with their closes"):
-        simulate(weeks, flags(weeks, 0), flags(weeks, 2), daily=days, timeframe="1W")
+    result = simulate(weeks, flags(weeks, 0), flags(weeks, 2), daily=days, timeframe="1W")
+    assert result.equity.index.equals(weeks.index)
 
 
 def test_real_months_have_the_tail_of_their_days(test_data: Path) -> None:
