@@ -78,8 +78,8 @@ def marks_of(panel: Panel, daily: Panel | None = None) -> Marks:
 
     An asset is marked daily where its bars are stamped on the last day of their periods, each of
     them but the first has a daily bar that ends before its own close, and none of these leaves the
-    range of its bar; otherwise at its bars' closes alone. Daily bars that lie in no bar, because one
-    is missing, mark nothing.
+    range of its bar; otherwise at its bars' closes alone. Daily bars that lie in no bar, because
+    one is missing, mark nothing.
 
     Args:
         panel: bars, each asset once where `daily` is given.
