@@ -114,7 +114,9 @@ def _metrics_and_simulation(n_columns: int, n_bars: int, repeats: int) -> Table:
         return trade_log(panel, walk_forwards.trades)
 
     def measured() -> object:
-        return compute_metrics_batch(panel, result.equity, result.benchmark, result.trades)
+        return compute_metrics_batch(
+            panel, result.marks, result.equity, result.benchmark, result.trades
+        )
 
     taken = interleaved({"simulation": simulated, "all metrics": measured}, repeats)
     seconds = {name: median(t).wall for name, t in taken.items()}

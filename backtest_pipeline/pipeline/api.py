@@ -35,6 +35,7 @@ from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
 from backtest_pipeline.research.robustness.robustness import Robustness, assess
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.pandas_objects.frames import (
     bars_panel,
     events_of,
@@ -297,6 +298,7 @@ def robustness(
     seed: int = 0,
     funding: pd.Series | None = None,
     finer: pd.DataFrame | None = None,
+    daily: pd.DataFrame | None = None,
     timeframe: str | None = None,
     **assumptions: Any,
 ) -> Robustness:
@@ -309,7 +311,7 @@ def robustness(
         direction: `long`, `short` or `both`.
         draws: repetitions of each random method, 1 to 10,000.
         seed: random seed; the same seed gives the same result.
-        funding, finer, timeframe: as in `simulate`.
+        funding, finer, daily, timeframe: as in `simulate`.
         assumptions: costs, sizing, stops, initial_cash, max_leverage, lot_size, min_notional,
             delay_bars, intrabar and risk_free, as in `simulate`.
 
@@ -339,6 +341,7 @@ def robustness(
         config,
         funding=None if funding is None else FundingRates.of({_ASSET: funding}),
         finer=None if finer is None else bars_panel(finer, None, _ASSET),
+        daily=None if daily is None else bars_panel(daily, DAILY, _ASSET),
         rule=Rule(
             rule_of(definition, definition.parse(params)), bars_of(panel, before=int(panel.ts[0]))
         ),

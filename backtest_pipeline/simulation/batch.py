@@ -15,6 +15,7 @@ from backtest_pipeline.simulation.inputs import (
     buy_and_hold,
     require_events,
 )
+from backtest_pipeline.simulation.marks import Marks, held_marks, marked_equity, marks_of
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import NOTHING_PENDING, conflicts, pending_sides
 from backtest_pipeline.simulation.rules import RulesOfRuns
@@ -27,9 +28,11 @@ class BatchResult:
 
     Attributes:
         panel: the bars.
-        equity: float64 `(n_runs, n_rows)`, at each bar's close.
-        benchmark: float64 `(n_rows,)`, equity of each asset's benchmark.
+        marks: when equity is marked; see `simulation.marks.marks_of`.
+        equity: float64 `(n_runs, n_marks)`.
+        benchmark: float64 `(n_marks,)`, equity of each asset's benchmark.
         trades: all trades.
+        held: int64 `(n_trades, 2)`, the marks that each trade is held at, half-open.
         refusals: all entries that could not be sized, or for which there was too little room.
         metrics: one `(n_columns,)` array per metric of the dictionary.
         pending: int8 `(n_columns,)`, side that the last bar's signal asks for, or
@@ -40,9 +43,11 @@ class BatchResult:
     """
 
     panel: Panel
+    marks: Marks
     equity: np.ndarray
     benchmark: np.ndarray
     trades: Trades
+    held: np.ndarray
     refusals: Refusals
     metrics: dict[str, np.ndarray]
     pending: np.ndarray
@@ -59,6 +64,7 @@ def simulate_batch(
     rules: RulesOfRuns | None = None,
     funding: FundingRates | None = None,
     finer: Panel | None = None,
+    marks: Marks | None = None,
     benchmark: np.ndarray | None = None,
 ) -> BatchResult:
     """Trade every run's conditions on every asset of the panel, each column on its own.
@@ -71,7 +77,8 @@ def simulate_batch(
         funding: rates by symbol, in place of the flat rate of the costs.
         finer: bars of the same assets at a finer timeframe, which tell whether a stop or a target
             came first; an asset that is not among them does without.
-        benchmark: float64 `(n_rows,)`, equity to compare with; buy and hold of each asset at the
+        marks: when to mark equity; at the bars' closes where not given.
+        benchmark: float64 `(n_marks,)`, equity to compare with; buy and hold of each asset at the
             same costs where not given.
 
     Raises:
@@ -83,17 +90,22 @@ def simulate_batch(
     simulated = inputs.simulate_each(panel)
     trades = trade_log(panel, simulated.trades)
     refusals = refusal_log(panel, simulated.refusals)
+    marks = marks or marks_of(panel)
+    held = held_marks(panel, marks, trades, config.costs.slippage_bps / 1e4)
+    equity = marked_equity(panel, marks, simulated.equity, trades, held, config.costs, funding)
     if benchmark is None:
-        benchmark = buy_and_hold(panel, config)
+        benchmark = buy_and_hold(panel, marks, config)
     pending = pending_sides(events, panel.offsets, config.direction, simulated)
     return BatchResult(
         panel=panel,
-        equity=simulated.equity,
+        marks=marks,
+        equity=equity,
         benchmark=benchmark,
         trades=trades,
+        held=held,
         refusals=refusals,
         metrics=compute_metrics_batch(
-            panel, simulated.equity, benchmark, trades, risk_free=config.risk_free
+            panel, marks, equity, benchmark, trades, risk_free=config.risk_free
         ),
         pending=np.where(simulated.ruined, np.int8(NOTHING_PENDING), pending),
         liquidated=simulated.ruined,

@@ -11,6 +11,7 @@ from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
+from backtest_pipeline.simulation.marks import held_marks, marks_of
 from backtest_pipeline.simulation.metrics.equity import position_values
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
 from backtest_pipeline.simulation.orders import (
@@ -93,7 +94,7 @@ def simulate_book(
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
     of_run = replace(trades, column=trades.column // max(n_assets, 1))
     metrics = compute_metrics_batch(
-        book, simulated.equity, benchmark, of_run, risk_free=config.risk_free
+        book, marks_of(book), simulated.equity, benchmark, of_run, risk_free=config.risk_free
     )
     if len(ts):
         metrics["exposure"] = np.mean(gross > 0, axis=1)
@@ -149,7 +150,10 @@ def _exposure(
     """Gross and net exposure; an asset without a bar keeps the value that it had last."""
     gross, net = np.zeros_like(equity), np.zeros_like(equity)
     latest = np.maximum.accumulate(table, axis=0)
-    for run, values in enumerate(position_values(panel, trades, len(equity))):
+    marks = marks_of(panel)
+    # At the bars' closes, so that no exit has to be found within a bar.
+    at = held_marks(panel, marks, trades, 0.0)
+    for run, values in enumerate(position_values(panel, marks, trades, at, len(equity))):
         held = np.where(latest >= 0, values[latest], 0.0)
         alive = equity[run] > 0
         np.divide(np.abs(held).sum(axis=1), equity[run], out=gross[run], where=alive)

@@ -19,8 +19,10 @@ from backtest_pipeline.simulation.columns import (
 from backtest_pipeline.simulation.config import Direction, PositionRules, SimulationConfig
 from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
+from backtest_pipeline.simulation.marks import Marks, held_marks, marked_equity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.rules import RulesOfRuns
+from backtest_pipeline.simulation.trades import trade_log
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
 from backtest_pipeline.trading.stops import IntrabarOrder
 
@@ -200,22 +202,26 @@ def _require_within(panel: Panel, rows: slice, finer: Panel, bars: np.ndarray) -
     _refuse(finer, bad, f"low or high lies outside the bar of {panel.timeframe.name} around it")
 
 
-def buy_and_hold(panel: Panel, config: SimulationConfig) -> np.ndarray:
+def buy_and_hold(panel: Panel, marks: Marks, config: SimulationConfig) -> np.ndarray:
     """Equity of holding each asset from its second bar's open on, the first that any run could.
 
     What is held is the asset itself, not a contract on it: it pays fee and slippage, no funding.
 
     Args:
         panel: the bars.
+        marks: when to mark the equity.
         config: gives costs and starting cash.
 
     Returns:
-        float64 `(n_rows,)`.
+        float64 `(n_marks,)`.
     """
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, FixedFractional())
-    return account_inputs(panel, events, held).simulate_each(panel).equity[0]
+    simulated = account_inputs(panel, events, held).simulate_each(panel)
+    trades = trade_log(panel, simulated.trades)
+    at = held_marks(panel, marks, trades, held.costs.slippage_bps / 1e4)
+    return marked_equity(panel, marks, simulated.equity, trades, at, held.costs)[0]
 
 
 def holding(config: SimulationConfig, sizing: Sizing) -> SimulationConfig:

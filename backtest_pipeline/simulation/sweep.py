@@ -16,6 +16,7 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid
@@ -74,6 +75,7 @@ def sweep(
     *,
     keep: np.ndarray | None = None,
     funding: FundingRates | None = None,
+    daily: Panel | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> pd.DataFrame:
     """Metrics of every combination on one asset, each equal to those of a single run.
@@ -84,13 +86,16 @@ def sweep(
         config: costs, sizing, direction and starting cash.
         keep: bool `(n_rows,)`, rows to trade; indicators use all rows. None trades all.
         funding: funding rates by symbol; None for the flat rate of the costs.
+        daily: daily bars to mark equity by, see `simulation.marks.marks_of`.
         listen: called with the number of finished combinations and their total.
 
     Returns:
         One row per combination, indexed by its parameters, and one float64 column per metric; NaN
         where undefined.
     """
-    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    batches = sweep_batches(
+        panel, grid, config, keep=keep, funding=funding, daily=daily, listen=listen
+    )
     return metrics_table(grid, [simulated.metrics for _, simulated in batches])
 
 
@@ -108,6 +113,7 @@ def sweep_batches(
     *,
     keep: np.ndarray | None = None,
     funding: FundingRates | None = None,
+    daily: Panel | None = None,
     listen: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[tuple[tuple[tuple[float, ...], ...], BatchResult]]:
     """Simulate the combinations batch by batch, in the order of the grid; arguments as in `sweep`.
@@ -123,9 +129,10 @@ def sweep_batches(
     panel = with_config_columns(panel, config, rules)
     keep = np.ones(len(panel), bool) if keep is None else keep
     traded = panel.take(keep)
+    marks = marks_of(traded, daily)
     indicator = strategy_indicator(strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt is slow with a datetime index
-    batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(traded)))))
+    batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(marks)))))
     listen(0, len(grid))
     # Simulate one batch while computing the signals of the next.
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -137,7 +144,9 @@ def sweep_batches(
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
             events = np.ascontiguousarray(events[keep].T)
             own = RulesOfRuns.by_run(rules[start : start + batch], 1)
-            job = pool.submit(simulate_batch, traded, events, config, rules=own, funding=funding)
+            job = pool.submit(
+                simulate_batch, traded, events, config, rules=own, funding=funding, marks=marks
+            )
             running.append((combinations, job))
             while len(running) > (_WORKERS if start + batch < len(grid) else 0):
                 finished, job = running.popleft()

@@ -30,6 +30,7 @@ from backtest_pipeline.pipeline.runs.identity import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.marks import Marks
 from backtest_pipeline.simulation.metrics.daily import (
     daily_return_counts,
     daily_shapes,
@@ -80,7 +81,7 @@ def trials_of(
     Raises:
         InvalidInput: for parameters that the strategy does not accept.
     """
-    panel, tf = batch.panel, batch.panel.timeframe.name
+    panel, marks, tf = batch.panel, batch.marks, batch.panel.timeframe.name
     n_runs = batch.equity.shape[0]
     types = [strategy] * n_runs if isinstance(strategy, str) else list(strategy)
     texts = [
@@ -100,12 +101,12 @@ def trials_of(
         for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
     measured_on = [f"{version}\0{code}" for code in codes for version in versions]
-    first_week, weekly = _weekly_returns(panel, batch.equity)
+    first_week, weekly = _weekly_returns(marks, batch.equity)
     n_assets = len(panel.assets)
     n = n_runs * n_assets
     skew, kurtosis = batch.metrics["skew"], batch.metrics["kurtosis"]
-    if sampled_at_bars(panel.offsets, panel.ts).any():
-        skew, kurtosis = daily_shapes(batch.equity, panel.offsets, panel.ts)
+    if sampled_at_bars(marks.offsets, marks.ts).any():
+        skew, kurtosis = daily_shapes(batch.equity, marks.offsets, marks.ts)
 
     def of_run(values: Sequence[Any]) -> list[Any]:
         return [value for value in values for _ in range(n_assets)]
@@ -128,7 +129,7 @@ def trials_of(
             "code_version": of_run(codes),
             "source": [source] * n,
             "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
-            "n_obs": np.tile(daily_return_counts(panel.offsets, panel.ts // DAY_US), n_runs),
+            "n_obs": np.tile(daily_return_counts(marks.offsets, marks.ts // DAY_US), n_runs),
             "skew": copy.floats(skew),
             "kurtosis": copy.floats(kurtosis),
             "total_return": copy.floats(batch.metrics["total_return"]),
@@ -212,23 +213,23 @@ def _with_defaults(strategy: str, params: Mapping[str, Any]) -> Mapping[str, Any
     return definition.parse(params).model_dump() if definition else params
 
 
-def _weekly_returns(panel: Panel, equity: np.ndarray) -> tuple[np.ndarray, pa.ListArray]:
+def _weekly_returns(marks: Marks, equity: np.ndarray) -> tuple[np.ndarray, pa.ListArray]:
     """The Monday of each asset's first week, and the weekly simple returns of every column.
 
-    The first return starts from the initial equity; a week without a bar has a return of 0.
+    The first return starts from the initial equity; a week without a mark has a return of 0.
     """
-    week = (panel.ts // DAY_US - _MONDAY) // 7
+    week = (marks.ts // DAY_US - _MONDAY) // 7
     by_asset = []
-    for start, end in pairwise(panel.offsets):
+    for start, end in pairwise(marks.offsets):
         weeks = np.arange(int(week[start]), int(week[end - 1]) + 1)
-        last_bar = start + np.searchsorted(week[start:end], weeks, side="right") - 1
-        marks = equity[:, np.concatenate(([start], last_bar))]
-        before, after = marks[:, :-1], marks[:, 1:]
+        last = start + np.searchsorted(week[start:end], weeks, side="right") - 1
+        values = equity[:, np.concatenate(([start], last))]
+        before, after = values[:, :-1], values[:, 1:]
         growth = np.divide(after, before, out=np.ones_like(after), where=before > 0)
         by_asset.append((growth - 1.0).astype(np.float32))
     n_runs = len(equity)
     lengths = np.tile([rows.shape[1] for rows in by_asset], n_runs)
     values = np.concatenate(by_asset, axis=1).ravel()
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    mondays = (week[panel.offsets[:-1]] * 7 + _MONDAY).astype("M8[D]")
+    mondays = (week[marks.offsets[:-1]] * 7 + _MONDAY).astype("M8[D]")
     return mondays, pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

@@ -229,10 +229,11 @@ def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
     config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
     # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
-    partition = f"{data.asset}|{data.timeframe}"
-    snapshots = {partition: ReplayRequest.of(data).snapshots[partition]}
+    snapshots = ReplayRequest.of(data).own_snapshots
     if config["benchmark"] not in BENCHMARKS:
-        snapshots = {**ReplayRequest.of(benchmark).snapshots, **snapshots}
+        others = ReplayRequest.of(benchmark)
+        beside = others.snapshots.keys() - others.own_snapshots.keys()
+        snapshots = {**{name: others.snapshots[name] for name in beside}, **snapshots}
     return ReplayRequest(_key(sides), config, data.asset, data.timeframe, snapshots)
 
 

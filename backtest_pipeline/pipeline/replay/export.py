@@ -167,7 +167,7 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
 
 def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
     """Rows of `backtest_trades` in a fixed column order, with the position of each entry's bar."""
-    opens = timeframe(tf).period_bounds(ts)[0]
+    opens = np.unique(timeframe(tf).period_bounds(ts)[0])  # a bar may have several marks
     bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
     kinds = {
         **dict.fromkeys(("entry_ts", "exit_ts"), _STAMP),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.replay.worker import recorded_rows
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.differences import (
@@ -15,6 +16,7 @@ from backtest_pipeline.pipeline.runs.differences import (
 )
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.storage.artifacts.code_archive import code_on_disk, read_code
 from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun
 from backtest_pipeline.storage.tables.environment import differences
@@ -50,16 +52,23 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
     of_benchmark = one.config["benchmark"] == other.config["benchmark"]
     own = [f"{run.asset}|{run.timeframe}" for run in (one, other)]
     for partition in sorted({*one.dataset_versions, *other.dataset_versions}):
-        is_own = own[0] == own[1] == partition
+        is_days = partition == f"{one.asset}|{DAILY}" != own[0]
+        is_own = own[0] == own[1] and (partition == own[0] or is_days)
         if not is_own and (own[0] != own[1] or not of_benchmark):
             continue
         versions = [run.dataset_versions.get(partition) for run in (one, other)]
         if versions[0] == versions[1]:
             continue
         if None in versions:
-            words.append(f"{partition} is in only one of the benchmarks")
+            which = "marks only one of the runs" if is_own else "is in only one of the benchmarks"
+            words.append(f"{partition} {which}")
             continue
         rows = [_rows(workspace, run, partition) for run in (one, other)]
+        if is_days:
+            rows = [
+                _between_closes(workspace, run, of)
+                for run, of in zip((one, other), rows, strict=True)
+            ]
         words += [f"{partition}: {line}" for line in row_differences(*rows)]
     return words
 
@@ -114,6 +123,16 @@ def environment_words(
     if one in known and other in known:
         return engines + differences(known[one], known[other])
     return [*engines, f"environment {one} -> {other}; they were not both recorded"]
+
+
+def _between_closes(workspace: Workspace, run: RecordedRun, days: Panel) -> Panel:
+    """The prices of the days after the close of the run's first bar, and before that of its last.
+
+    Indicators of days mark nothing.
+    """
+    closes = _rows(workspace, run, f"{run.asset}|{run.timeframe}").ts
+    days = replace(days, columns={name: days[name] for name in OHLCV})
+    return days.take((days.ts > closes[0]) & (days.ts < closes[-1]))
 
 
 def _rows(workspace: Workspace, run: RecordedRun, partition: str) -> Panel:

@@ -33,6 +33,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     Window,
@@ -46,7 +47,12 @@ from backtest_pipeline.pipeline.runs.publish import results_of
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import SimulationSpec, checked
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.benchmark_assets import UNIVERSE, others_held, rows_in
+from backtest_pipeline.pipeline.stages.benchmark_assets import (
+    UNIVERSE,
+    held_in,
+    others_held,
+    rows_in,
+)
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
@@ -62,6 +68,7 @@ from backtest_pipeline.research.validation.walk_forward import (
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.engine import engine_identity
+from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -99,16 +106,18 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
+    contents = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
+    daily = _daily_bars(artifacts, run, panel.take(rows_in(panel, terms.window)), contents)
     if terms.walk_forward is None:
-        batch = _traded(artifacts, run, panel, signal, terms)
+        batch = _traded(artifacts, run, panel, daily, signal, terms, contents)
     else:
-        batch = _walk_forward(panel, signal, terms, WalkForwardPlan.of_json(terms.walk_forward))
-    versions = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
+        plan = WalkForwardPlan.of_json(terms.walk_forward)
+        batch = _walk_forward(panel, daily, signal, terms, plan)
     (configuration,) = configurations([signal], [asset], tf, terms)
     trades = trade_columns(batch.trades)
     return {
         "run_id": str(
-            run_id_of(configuration.hash, snapshot_id_of(versions), code_of_config(config))
+            run_id_of(configuration.hash, snapshot_id_of(contents), code_of_config(config))
         ),
         "fingerprint": fingerprints(batch)[0],
         "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
@@ -116,8 +125,8 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
         "trades": {
             name: [_json_number(value) for value in v.tolist()] for name, v in trades.items()
         },
-        "equity": _curve(batch.panel, batch.equity[0], series),
-        "benchmark": _curve(batch.panel, batch.benchmark, series),
+        "equity": _curve(batch.marks, batch.equity[0], series),
+        "benchmark": _curve(batch.marks, batch.benchmark, series),
     }
 
 
@@ -183,12 +192,29 @@ def recorded_rows(
     )
 
 
+def _daily_bars(
+    artifacts: ArtifactStore, run: Mapping[str, Any], panel: Panel, contents: dict[str, str]
+) -> DailyBars:
+    """The recorded days that mark runs on the panel; writes their hashes into `contents`."""
+    recorded = [a for a in panel.assets if f"{a}|{DAILY}" in run["snapshots"]]
+    if panel.timeframe.days <= 1 or not recorded:
+        return DailyBars()
+    parts = [
+        recorded_rows(artifacts, DAILY, asset, run["snapshots"], MARK_COLUMNS) for asset in recorded
+    ]
+    found = DailyBars.of(panel, Panel.join(timeframe(DAILY), recorded, parts, MARK_COLUMNS), {})
+    contents |= {f"{asset}|{DAILY}": digest for asset, digest in found.contents.items()}
+    return found
+
+
 def _traded(
     artifacts: ArtifactStore,
     run: Mapping[str, Any],
     panel: Panel,
+    daily: DailyBars,
     signal: SignalRow,
     terms: RunTerms,
+    contents: dict[str, str],
 ) -> BatchResult:
     """Backtest one signal in a window."""
     terms = replace(terms, config=config_of(signal, terms.config))
@@ -198,29 +224,41 @@ def _traded(
     )
     bars = with_config_columns(prices, terms.config).take(keep)
     events = np.ascontiguousarray(signal_matrix(panel, [signal])[:, keep])
+    marks = daily.marks(bars)
     return simulate_batch(
         bars,
         events,
         terms.config,
         funding=terms.funding,
-        benchmark=_benchmark(artifacts, run, bars, terms),
+        marks=marks,
+        benchmark=_benchmark(artifacts, run, bars, marks, terms, contents),
     )
 
 
 def _benchmark(
-    artifacts: ArtifactStore, run: Mapping[str, Any], bars: Panel, terms: RunTerms
+    artifacts: ArtifactStore,
+    run: Mapping[str, Any],
+    bars: Panel,
+    marks: Marks,
+    terms: RunTerms,
+    contents: dict[str, str],
 ) -> np.ndarray:
     if terms.benchmark in BENCHMARKS:
-        return benchmark_equity(bars, terms.benchmark, terms.config)
+        return benchmark_equity(bars, marks, terms.benchmark, terms.config)
     tf, snapshots = run["timeframe"], run["snapshots"]
-    known = sorted(partition.removesuffix(f"|{tf}") for partition in snapshots)
-    held = known if terms.benchmark == UNIVERSE else [terms.benchmark]
-    parts = [recorded_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in held]
-    return others_held(bars, Panel.join(timeframe(tf), held, parts, OHLCV), terms)
+    own = f"|{tf}"
+    known = sorted(name.removesuffix(own) for name in snapshots if name.endswith(own))
+    names = known if terms.benchmark == UNIVERSE else [terms.benchmark]
+    parts = [recorded_rows(artifacts, tf, asset, snapshots, OHLCV) for asset in names]
+    held = held_in(Panel.join(timeframe(tf), names, parts, OHLCV), terms)
+    of_others = DailyBars()
+    if marks.is_daily.any():
+        of_others = _daily_bars(artifacts, run, held, contents)
+    return others_held(marks, held, of_others, terms)
 
 
 def _walk_forward(
-    panel: Panel, signal: SignalRow, terms: RunTerms, plan: WalkForwardPlan
+    panel: Panel, daily: DailyBars, signal: SignalRow, terms: RunTerms, plan: WalkForwardPlan
 ) -> BatchResult:
     """Run a walk-forward: choose parameters fold by fold, and trade the stitched test windows."""
     (asset,) = panel.assets
@@ -231,14 +269,15 @@ def _walk_forward(
     chosen = [
         c for block in batches_of_tasks(tasks, question) for c in choose(known, block, question)
     ]
-    return trade_stitched([stitched(known, tasks, chosen, question)], terms.config, terms.funding)
+    stretch = stitched(known, tasks, chosen, question)
+    return trade_stitched([stretch], terms.config, terms.funding, daily.days)
 
 
-def _curve(panel: Panel, values: np.ndarray, series: bool) -> dict[str, Any]:
+def _curve(marks: Marks, values: np.ndarray, series: bool) -> dict[str, Any]:
     curve: dict[str, Any] = {"sha256": curve_hash(values)}
     if series:
         curve |= {
-            "ts": panel.ts.tolist(),
+            "ts": marks.ts.tolist(),
             "values": [_json_number(value) for value in values.tolist()],
         }
     return curve

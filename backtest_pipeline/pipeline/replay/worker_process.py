@@ -14,6 +14,7 @@ from backtest_pipeline.market.errors import CannotReplay
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import (
     code_on_disk,
@@ -81,6 +82,12 @@ class ReplayRequest:
     @property
     def partition(self) -> Partition:
         return Partition(self.asset, self.timeframe)
+
+    @property
+    def own_snapshots(self) -> dict[str, Snapshot]:
+        """Those of the asset that is traded: its bars, and the daily bars that mark it."""
+        own = (str(self.partition), str(Partition(self.asset, DAILY)))
+        return {name: self.snapshots[name] for name in own if name in self.snapshots}
 
 
 @dataclass(frozen=True)

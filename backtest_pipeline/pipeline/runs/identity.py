@@ -209,7 +209,7 @@ def run_id_of(config: str, snapshot_id: str, code: str) -> uuid.UUID:
 
     Args:
         config: hash of a `Configuration`.
-        snapshot_id: hash of the dataset versions that were read.
+        snapshot_id: as `snapshot_id_of` returns it.
         code: as `pipeline.versions.run_code` returns it.
     """
     return uuid.uuid5(_NAMESPACE, f"{config}\0{snapshot_id}\0{code}")
@@ -227,31 +227,33 @@ def series_id_of(config: str, generations: Mapping[str, str], code: str) -> uuid
     return uuid.uuid5(_SERIES, str(run_id_of(config, snapshot_id_of(generations), code)))
 
 
-def snapshot_id_of(dataset_versions: Mapping[str, str]) -> str:
-    """Hash of the sorted dataset versions."""
-    return hash_of(sorted(dataset_versions.items()))
+def snapshot_id_of(contents: Mapping[str, str]) -> str:
+    """Hash of the sorted contents of what was read, by partition.
+
+    They are versions of whole datasets, and of daily bars the hash of the days that mark a run.
+    """
+    return hash_of(sorted(contents.items()))
 
 
 def fingerprints(batch: BatchResult) -> list[str]:
     """The fingerprint of each column's result: a sha256 in canonical bytes.
 
     It covers every field of every trade (prices, sizes, costs, funding, excursions, exit reasons),
-    the equity and the benchmark at each bar, the pending order, whether the account was liquidated,
-    and the number of blocked entries. Numbers are little-endian float64, with a single NaN and a
-    single zero.
+    the equity and the benchmark at each mark, the pending order, whether the account was
+    liquidated, and the number of blocked entries. Numbers are little-endian float64, with a single
+    NaN and a single zero.
     """
     trades = batch.trades
     log = np.column_stack([np.asarray(getattr(trades, name), "<f8") for name in _FINGERPRINTED])
     log = _canonical(log)
-    panel = batch.panel
-    n_assets = len(panel.assets)
+    offsets, n_assets = batch.marks.offsets, len(batch.panel.assets)
     bounds = np.searchsorted(trades.column, np.arange(len(batch.pending) + 1))
     ends = _canonical(np.column_stack([batch.pending, batch.liquidated, batch.refused]))
     held = _canonical(batch.benchmark)
     prints = []
     for column in range(len(batch.pending)):
         run, asset = divmod(column, n_assets)
-        rows = slice(panel.offsets[asset], panel.offsets[asset + 1])
+        rows = slice(offsets[asset], offsets[asset + 1])
         digest = hashlib.sha256(log[bounds[column] : bounds[column + 1]].data)
         digest.update(_canonical(batch.equity[run, rows]).data)
         digest.update(held[rows].data)

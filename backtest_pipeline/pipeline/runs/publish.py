@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars, Read
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     canonical_json,
@@ -59,16 +60,29 @@ def identify_runs(
     tf: str,
     inputs: Mapping[str, DatasetVersion],
     terms: RunTerms,
-    compared: Mapping[str, DatasetVersion],
+    daily: DailyBars,
+    compared: Mapping[str, Read],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
-    `compared` are the datasets that the benchmark was built from, by partition.
+    Args:
+        signals, assets, tf, terms: of the runs.
+        inputs: versions of the features, by asset.
+        daily: the daily bars that mark the runs.
+        compared: what the benchmark was built from, by partition.
     """
-    used = [{**compared, f"{asset}|{tf}": inputs[asset]} for asset in assets]
-    versions = [{key: version.version for key, version in read.items()} for read in used]
-    generations = [{key: version.generation for key, version in read.items()} for read in used]
-    made_from = [*zip(versions, map(snapshot_id_of, versions), generations, strict=True)]
+    used = [
+        {**compared, f"{asset}|{tf}": Read.whole(inputs[asset]), **daily.read_by(asset)}
+        for asset in assets
+    ]
+    made_from = [
+        (
+            {key: read.version.version for key, read in of_asset.items()},
+            snapshot_id_of({key: read.content for key, read in of_asset.items()}),
+            {key: read.version.generation for key, read in of_asset.items()},
+        )
+        for of_asset in used
+    ]
     codes = {
         signal.strategy: run_code(
             signal.strategy,
@@ -168,35 +182,35 @@ def _stamps(ts_us: np.ndarray) -> pa.Array:
 
 
 def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
-    panel, n_runs = batch.panel, batch.equity.shape[0]
-    n_assets = len(panel.assets)
-    column = (np.arange(n_runs) * n_assets)[:, None] + panel.segment_of_row
-    held = position_values(panel, batch.trades, n_runs)
+    marks, n_runs = batch.marks, batch.equity.shape[0]
+    n_assets = len(batch.panel.assets)
+    column = (np.arange(n_runs) * n_assets)[:, None] + marks.segment
+    held = position_values(batch.panel, marks, batch.trades, batch.held, n_runs)
     exposure = np.divide(held, batch.equity, out=held, where=batch.equity > 0)
     return pa.table(
         {
             "run_id": _dictionary(column.ravel(), run_ids),
-            "ts": _stamps(np.tile(panel.ts, n_runs)),
+            "ts": _stamps(np.tile(marks.ts, n_runs)),
             "equity": batch.equity.ravel(),
-            "drawdown": drawdowns(batch.equity, panel.offsets).ravel(),
+            "drawdown": drawdowns(batch.equity, marks.offsets).ravel(),
             "exposure": exposure.ravel(),
         }
     )
 
 
 def _benchmark_table(batch: BatchResult) -> pa.Table:
-    panel = batch.panel
+    marks = batch.marks
     return pa.table(
         {
-            "asset": _dictionary(panel.segment_of_row, panel.assets),
-            "ts": _stamps(panel.ts),
+            "asset": _dictionary(marks.segment, batch.panel.assets),
+            "ts": _stamps(marks.ts),
             "benchmark": batch.benchmark,
         }
     )
 
 
 def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
-    monthly = monthly_returns(batch.panel, batch.equity)
+    monthly = monthly_returns(batch.marks, batch.equity)
     return pa.table(
         {
             "run_id": _dictionary(monthly.column, run_ids),
@@ -216,7 +230,7 @@ def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
 
 def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
-    at_bars = sampled_at_bars(batch.panel.offsets, batch.panel.ts)
+    at_bars = sampled_at_bars(batch.marks.offsets, batch.marks.ts)
     return pa.table(
         {
             "run_id": list(run_ids),

@@ -18,6 +18,7 @@ from backtest_pipeline.pipeline.ranking.deflation import (
     with_deflated,
 )
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     config_of,
@@ -34,7 +35,7 @@ from backtest_pipeline.pipeline.runs.publish import (
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.features import load_batch
+from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.kept_runs import (
     Missing,
     directories,
@@ -90,10 +91,12 @@ class StoredSignals:
     Attributes:
         stored: the conditions.
         upstream: their versions, by asset.
+        daily: the daily bars that mark runs on them.
     """
 
     stored: SignalBatch
     upstream: Mapping[str, DatasetVersion]
+    daily: DailyBars
 
     @property
     def tradable(self) -> tuple[str, ...]:
@@ -114,7 +117,8 @@ class StoredSignals:
         events = np.ascontiguousarray(self.stored.conditions[list(signals)][:, keep])
         rules = [config_of(self.stored.signals[s], config).rules for s in signals]
         by_run = RulesOfRuns.by_run(rules, len(assets))
-        return simulate_batch(panel.select(assets), events, config, rules=by_run)
+        own = panel.select(assets)
+        return simulate_batch(own, events, config, rules=by_run, marks=self.daily.marks(own))
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
@@ -142,7 +146,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                 )
         conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
         batch = SignalBatch(prices.panel, signals, conditions, prices.inputs)
-        return StoredSignals(batch, upstream)
+        return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
     return Batches(tuple(partitions), load)
 
@@ -184,7 +188,8 @@ class BacktestsStage:
         self._code = hash_of([RUNS_CODE, without_defaults(simulation_config(config))])
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        return stale_partitions(self._workspace, self.name, "signals", self._code, partitions)
+        codes = codes_with_daily(self._workspace, self._code, partitions)
+        return stale_partitions(self._workspace, self.name, "signals", codes, partitions)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
@@ -194,7 +199,9 @@ class BacktestsStage:
         signals, panel = batch.stored.signals, batch.stored.panel
         tf = panel.timeframe.name
         tradable = batch.tradable
-        wanted = identify_runs(signals, tradable, tf, batch.stored.inputs, self._terms, {})
+        wanted = identify_runs(
+            signals, tradable, tf, batch.stored.inputs, self._terms, batch.daily, {}
+        )
         kept = {} if rebuild else kept_runs(self._workspace, wanted)
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, list(batch.upstream))
@@ -205,8 +212,8 @@ class BacktestsStage:
         places = {**kept, **{run: one.uri for one in published for run in one.run_ids}}
         uris = directories(wanted, tradable, places)
         versions = {
-            Partition(asset, tf): self._version(upstream, len(signals), uris.get(asset))
-            for asset, upstream in batch.upstream.items()
+            Partition(asset, tf): self._version(batch, asset, len(signals), uris.get(asset))
+            for asset in batch.upstream
         }
         too_short = [asset for asset in batch.upstream if asset not in tradable]
         counts = [QualityCount(Partition(asset, tf), "too_few_bars", 1) for asset in too_short]
@@ -243,13 +250,14 @@ class BacktestsStage:
         )
 
     def _version(
-        self, upstream: DatasetVersion, n_signals: int, uris: tuple[str, ...] | None
+        self, batch: StoredSignals, asset: str, n_signals: int, uris: tuple[str, ...] | None
     ) -> DatasetVersion:
-        version = combined(upstream.version, self._code)
+        upstream, daily = batch.upstream[asset], batch.daily
+        version = daily.version_of(combined(upstream.version, self._code), asset)
         return DatasetVersion(
             version=version,
             input_version=upstream.version,
-            code_version=self._code,
+            code_version=daily.code_of(self._code, asset),
             generation=version,
             n_rows=n_signals if uris is not None else 0,
             first_ts=upstream.first_ts,

@@ -9,6 +9,8 @@ import numpy as np
 from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, resume_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.panels import (
@@ -21,6 +23,7 @@ from backtest_pipeline.pipeline.stages.panels import (
 )
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS
 from backtest_pipeline.storage.provenance import whole_blocks
 from backtest_pipeline.storage.tables.datasets import read_versions, stored_versions
 from backtest_pipeline.storage.tables.dimensions import asset_ids
@@ -47,6 +50,25 @@ def load_batch(
     stored = {p.asset: version for p, version in versions.items()}
     uris = {asset: stored[asset].uris if asset in stored else () for asset in assets}
     return PanelBatch(read_panel(workspace, tf, uris, columns), stored)
+
+
+def load_daily(workspace: Workspace, panel: Panel) -> DailyBars:
+    """The stored daily bars that mark runs on these bars; none for bars not longer than a day."""
+    if panel.timeframe.days <= 1:
+        return DailyBars()
+    daily = load_batch(workspace, "features", DAILY, panel.assets, MARK_COLUMNS)
+    return DailyBars.of(panel, daily.panel, daily.inputs)
+
+
+def codes_with_daily(
+    workspace: Workspace, code: str, partitions: Sequence[Partition]
+) -> dict[Partition, str]:
+    """The `code_version` of each partition's runs, as `DailyBars.code_of` returns it."""
+    longer = {p: Partition(p.asset, DAILY) for p in partitions if timeframe(p.timeframe).days > 1}
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, "features", longer.values())
+    daily = DailyBars(stored={partition.asset: version for partition, version in stored.items()})
+    return {p: daily.code_of(code, p.asset) if p in longer else code for p in partitions}
 
 
 class FeaturesStage:

@@ -40,6 +40,7 @@ from backtest_pipeline.research.validation.walk_forward import (
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import finished_folds, store_folds
 from backtest_pipeline.strategies.grid import ParameterSpace
@@ -243,6 +244,7 @@ def enter_trials(
         part = replace(
             simulated,
             panel=panel,
+            marks=marks_of(panel),
             equity=simulated.equity[:n][:, rows],
             metrics={
                 name: values.reshape(shape)[:n, windows].ravel()

@@ -37,10 +37,14 @@ def stale_partitions(
     workspace: Workspace,
     dataset: str,
     input_dataset: str,
-    code: str,
+    code: str | Mapping[Partition, str],
     partitions: Sequence[Partition],
 ) -> list[Partition]:
-    """The partitions whose stored dataset is missing, or was not made from its input by `code`."""
+    """The partitions whose stored dataset is missing, or was not made from its input by `code`.
+
+    `code` is one for all, or by partition.
+    """
+    codes = dict.fromkeys(partitions, code) if isinstance(code, str) else code
     with workspace.database.begin() as connection:
         inputs = read_versions(connection, input_dataset, partitions)
         stored = read_versions(connection, dataset, partitions)
@@ -50,7 +54,7 @@ def stale_partitions(
         for p in partitions
         if p not in inputs
         or p not in stored
-        or not stored[p].is_made_from(inputs[p].version, code)
+        or not stored[p].is_made_from(inputs[p].version, codes[p])
         or not gone.isdisjoint(stored[p].uris)
     ]
 

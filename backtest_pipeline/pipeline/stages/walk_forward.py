@@ -15,6 +15,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     hash_of,
@@ -29,6 +30,8 @@ from backtest_pipeline.pipeline.runs.publish import (
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Outcome, Status
+from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_daily
 from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
 from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
 from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
@@ -155,7 +158,8 @@ def walk_forward_batch(
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, assets)
     signals = [searched.signal for searched in searches]
-    identities = identify_runs(signals, assets, tf, batch.inputs, told, {})
+    daily = load_daily(workspace, panel.take(rows_in(panel, terms.window)))
+    identities = identify_runs(signals, assets, tf, batch.inputs, told, daily, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: batch.inputs[asset].version for asset in assets}
     traded: list[Stitched] = []
@@ -173,7 +177,7 @@ def walk_forward_batch(
         folds += [
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
         ]
-    simulated = trade_stitched(traded, terms.config, terms.funding)
+    simulated = trade_stitched(traded, terms.config, terms.funding, daily.days)
     rows = [
         {
             # Judged where it is published: by how many walk-forwards there are then.
@@ -260,7 +264,8 @@ class WalkForwardStage:
         )
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        return stale_partitions(self._workspace, self.name, "features", self._code, partitions)
+        codes = codes_with_daily(self._workspace, self._code, partitions)
+        return stale_partitions(self._workspace, self.name, "features", codes, partitions)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
@@ -287,12 +292,14 @@ class WalkForwardStage:
             if found.left_out:
                 counts.append(QualityCount(partition, STARVED, found.left_out))
         assets = list(dict.fromkeys(task.asset for task in tasks))
+        daily = load_daily(self._workspace, panel)
         wanted = identify_runs(
             [searched.signal for searched in self._searches],
             assets,
             tf,
             batch.inputs,
             replace(self._terms, walk_forward=self._plan.as_json()),
+            daily,
             {},
         )
         kept = {} if rebuild else self._kept(wanted)
@@ -311,7 +318,7 @@ class WalkForwardStage:
         ]
         new = {run: one.publication.uri for one in walk_forwards for run in one.publication.run_ids}
         uris = directories(wanted, assets, {**kept, **new})
-        self._publish(batch, walk_forwards, uris, [*kept, *new], counts)
+        self._publish(batch, daily, walk_forwards, uris, [*kept, *new], counts)
         return list(outcomes.values())
 
     def _kept(self, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
@@ -338,6 +345,7 @@ class WalkForwardStage:
     def _publish(
         self,
         batch: PanelBatch,
+        daily: DailyBars,
         walk_forwards: Sequence[WalkForwardBatch],
         uris: Mapping[str, tuple[str, ...]],
         run_ids: Sequence[UUID],
@@ -348,10 +356,12 @@ class WalkForwardStage:
             ids = asset_ids(connection, list(batch.inputs))
         versions = {
             Partition(asset, tf): DatasetVersion(
-                version=combined(features.version, self._code),
+                version=(
+                    version := daily.version_of(combined(features.version, self._code), asset)
+                ),
                 input_version=features.version,
-                code_version=self._code,
-                generation=combined(features.version, self._code),
+                code_version=daily.code_of(self._code, asset),
+                generation=version,
                 n_rows=len(self._searches) if asset in uris else 0,
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,

@@ -29,15 +29,15 @@ from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
-from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark
+from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.portfolio_members import members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, formed, planned
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_features, require_stored
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration, sweep
 from backtest_pipeline.pipeline.use_cases.traded import Tradable, cut_to_window, trade_and_store
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -225,11 +225,13 @@ def sweep_on_demand(
     """
     terms = shared_by(workspace, spec)
     batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
+    traded = batch.panel.take(rows_in(batch.panel, terms.window))
     return sweep(
         batch.panel,
         spec.strategy or DEFAULT_STRATEGY,
         spec.params,
         terms,
+        daily=load_daily(workspace, traded).days,
         metric=spec.metric,
         max_combinations=most,
         workspace=workspace,
@@ -296,9 +298,7 @@ def fresh_features(
     require_benchmark(benchmark, (*offered, *known))
     to_refresh = [s for s in dict.fromkeys((*symbols, benchmark)) if s in offered]
     if to_refresh:
-        partitions = [Partition(symbol, name) for symbol in to_refresh]
-        for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
-            require_stored(report)
+        refresh_to_trade(workspace, source, to_refresh, name, rebuild=rebuild)
     batch = load_batch(workspace, "features", name, symbols, SNAPSHOT_COLUMNS)
     for symbol in symbols:
         if symbol not in batch.inputs:

@@ -7,6 +7,7 @@ from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.stage import StageReport, Status, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
@@ -19,7 +20,9 @@ from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bar
 from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.tables.datasets import read_versions
 
 
 def refresh_features(
@@ -42,6 +45,31 @@ def refresh_features(
         yield run_stage(bar_batches(reader, partitions), BarsStage(workspace, reader), **how)
         bars = stored_bars(workspace, partitions)
         yield run_stage(bars, FeaturesStage(workspace), **how)
+
+
+def refresh_to_trade(
+    workspace: Workspace,
+    source: BarSource | ExternalReader,
+    symbols: Sequence[str],
+    tf: str,
+    *,
+    rebuild: bool = False,
+) -> None:
+    """Refresh what runs of these symbols are computed from.
+
+    That is their features, and those of the daily bars that mark runs on bars longer than a day,
+    where these are stored: bars that are ahead of them would not be marked daily any longer.
+
+    Raises:
+        NotEnoughBars, BacktestError: as `require_stored`.
+    """
+    partitions = [Partition(symbol, tf) for symbol in symbols]
+    days = [Partition(symbol, DAILY) for symbol in symbols if timeframe(tf).days > 1]
+    with workspace.database.begin() as connection:
+        stored = read_versions(connection, "features", days)
+    partitions += [partition for partition, version in stored.items() if version.n_rows]
+    for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
+        require_stored(report)
 
 
 def refresh_signals(

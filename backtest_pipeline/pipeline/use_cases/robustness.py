@@ -10,6 +10,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.runs.identity import canonical_json, hash_of
+from backtest_pipeline.pipeline.stages.features import load_daily
 from backtest_pipeline.pipeline.use_cases.backtest import Made
 from backtest_pipeline.pipeline.versions import ROBUSTNESS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -59,6 +60,7 @@ def assess_run(
             traded.events,
             terms.config,
             funding=terms.funding,
+            daily=load_daily(workspace, traded.panel).days,
             # A user's own features cannot be computed from permuted bars.
             rule=_rule(made) if workspace.external is None else None,
         )

@@ -35,6 +35,7 @@ from backtest_pipeline.research.robustness.neighbourhood import (
 from backtest_pipeline.research.validation.selection import Selection, Tried, clustered, selection
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.metrics.daily import daily_returns
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
@@ -128,6 +129,7 @@ def explore(
     end: date | None = None,
     direction: str = "both",
     funding: FundingRates | None = None,
+    daily: pd.DataFrame | None = None,
     timeframe: str | None = None,
     asset: str = "asset",
     max_combinations: int = MOST_COMBINATIONS,
@@ -148,6 +150,7 @@ def explore(
         start, end: UTC dates, half-open; indicators also use the bars before `start`.
         direction: `long`, `short` or `both`.
         funding: funding rates of the asset, in place of the flat rate.
+        daily: daily bars to mark equity by, as in `simulate`.
         timeframe: name of the bars' timeframe; by default inferred from their spacing.
         asset: its name, on the page and in `funding`.
         max_combinations: a larger sweep is refused.
@@ -175,6 +178,7 @@ def explore(
         strategy,
         params or {},
         RunTerms(config, Window(start, end), funding=funding),
+        daily=None if daily is None else bars_panel(daily, DAILY, asset),
         metric=metric,
         max_combinations=max_combinations,
         workspace=workspace,
@@ -188,6 +192,7 @@ def sweep(
     params: Mapping[str, Any],
     terms: RunTerms,
     *,
+    daily: Panel | None,
     metric: str,
     max_combinations: int,
     workspace: Workspace | None,
@@ -199,6 +204,7 @@ def sweep(
         panel: features of one asset.
         strategy, params, metric, max_combinations: as in `explore`.
         terms: costs, window and the other terms of the runs.
+        daily: daily bars to mark equity by, if any.
         workspace: the open store in whose ledger every combination is entered, if any.
         progress: called with the number of combinations done.
 
@@ -229,10 +235,12 @@ def sweep(
     versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
     metrics, tried, trials = [], [], []
     drawn, first = clustered(len(grid)), 0
-    batches = sweep_batches(panel, grid, config, keep=keep, funding=funding, listen=listen)
+    batches = sweep_batches(
+        panel, grid, config, keep=keep, funding=funding, daily=daily, listen=listen
+    )
     for combinations, batch in batches:
         metrics.append(batch.metrics)
-        returns = daily_returns(batch.equity, batch.panel.ts // DAY_US)
+        returns = daily_returns(batch.equity, batch.marks.ts // DAY_US)
         ranked = best_first(pd.Series(batch.metrics[metric], name=metric))
         last = first + len(combinations)
         sampled = np.sort(drawn[(first <= drawn) & (drawn < last)]) - first

@@ -21,6 +21,7 @@ from backtest_pipeline.pipeline.stages.backtests import (
     publish,
 )
 from backtest_pipeline.pipeline.stages.benchmark_assets import compare_with, rows_in
+from backtest_pipeline.pipeline.stages.features import load_daily
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
@@ -88,9 +89,11 @@ def trade_and_store(
     """
     started_at = datetime.now(UTC)
     panel, tf = tradable.panel, tradable.panel.timeframe.name
-    benchmark = compare_with(workspace, panel, terms)
+    daily = load_daily(workspace, panel)
+    marks = daily.marks(panel)
+    benchmark = compare_with(workspace, panel, marks, terms)
     identities = identify_runs(
-        (signal,), panel.assets, tf, tradable.inputs, terms, benchmark.inputs
+        (signal,), panel.assets, tf, tradable.inputs, terms, daily, benchmark.inputs
     )
     run_ids = [identity.run_id for identity in identities]
     workspace.progress("backtest", 0, len(run_ids))
@@ -106,13 +109,15 @@ def trade_and_store(
     }
     missing = [asset for asset in panel.assets if rebuild or asset not in kept]
     if missing:
-        rows = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in missing])
+        at = [panel.assets.index(asset) for asset in missing]
+        rows, own_bars = np.isin(panel.segment_of_row, at), panel.select(missing)
         batch = simulate_batch(
-            panel.select(missing),
+            own_bars,
             np.ascontiguousarray(tradable.events[:, rows]),
             terms.config,
             funding=terms.funding,
-            benchmark=benchmark.equity[rows],
+            marks=daily.marks(own_bars),
+            benchmark=benchmark.equity[np.isin(marks.segment, at)],
         )
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, missing)

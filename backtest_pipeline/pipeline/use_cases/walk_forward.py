@@ -36,7 +36,7 @@ from backtest_pipeline.pipeline.stages.walk_forward import (
     strategy_searches,
     walk_forward_batch,
 )
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_features, require_stored
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.validation.optimizer import Objective, Search
@@ -54,6 +54,7 @@ from backtest_pipeline.research.validation.walk_forward import (
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
 from backtest_pipeline.simulation.pandas_objects.single import defined, trade_frame
 from backtest_pipeline.sources.base import BarSource
@@ -82,7 +83,7 @@ class WalkForward:
     Attributes:
         folds: one row per fold: bounds (closes of first and last bar), chosen parameters, score,
             metrics in training and test; NaN where undefined.
-        equity: equity on the stitched out-of-sample bars, by close timestamp.
+        equity: equity on the stitched out-of-sample bars, by the timestamp of each mark.
         trades: trades on those bars, as `simulate` returns them.
         metrics: metrics on those bars, None where undefined.
         efficiency: share of the training Sharpe kept out of sample, and whether it may be luck.
@@ -109,6 +110,7 @@ def walk_forward(
     flat_starts: bool = False,
     direction: str = "both",
     funding: pd.Series | None = None,
+    daily: pd.DataFrame | None = None,
     timeframe: str | None = None,
     asset: str = "asset",
     workspace: Workspace | None = None,
@@ -130,6 +132,7 @@ def walk_forward(
             traded since the first bar, hold by then.
         direction: `long`, `short` or `both`.
         funding: rates by timestamp, in place of the flat rate.
+        daily: daily bars to mark the stitched run by, as in `simulate`.
         timeframe: name of the bars' timeframe; by default inferred from their spacing.
         asset: its name, in the ledger and in errors.
         workspace: an open store; every combination of every training window and the stitched run
@@ -178,7 +181,8 @@ def walk_forward(
         progress("walk_forward", len(chosen), len(tasks))
     require_choices_probed(workspace, panel, tasks, chosen, space)
     tested = stitched(panel, tasks, chosen, question)
-    simulated = trade_stitched([tested], config, rates)
+    days = None if daily is None else bars_panel(daily, DAILY, asset)
+    simulated = trade_stitched([tested], config, rates, days)
     n_walk_forwards = 1
     if workspace:
         own = trials_of(
@@ -196,7 +200,7 @@ def walk_forward(
             n_walk_forwards = judged_as_one_of(cursor, panel.timeframe.name, asset, made)
     return WalkForward(
         folds=_fold_frame(panel, tasks, chosen, space),
-        equity=pd.Series(simulated.equity[0], utc_index(tested.bars.ts), name="equity"),
+        equity=pd.Series(simulated.equity[0], utc_index(simulated.marks.ts), name="equity"),
         trades=trade_frame(simulated.trades),
         metrics=defined({name: float(values[0]) for name, values in simulated.metrics.items()}),
         efficiency=judge(chosen, float(simulated.metrics["psr"][0]), n_walk_forwards, threshold),
@@ -261,8 +265,7 @@ def prepare_walk_forward(
     if asset not in offered and asset not in known:
         raise UnknownName("asset", asset, (*offered, *known))
     if asset in offered:
-        for report in refresh_features(workspace, source, [partition], rebuild=rebuild):
-            require_stored(report)
+        refresh_to_trade(workspace, source, [asset], partition.timeframe, rebuild=rebuild)
     batch = load_batch(workspace, "features", partition.timeframe, [asset], SNAPSHOT_COLUMNS)
     if asset not in batch.inputs:
         raise BacktestError(f"{partition}: no features are stored; refresh cmc_features first")

@@ -46,8 +46,8 @@ def daily_equity(ts_us: np.ndarray, equity: np.ndarray) -> DailyEquity:
     """The starting equity and the equity at the end of each UTC day.
 
     Args:
-        ts_us: int64 `(n_bars,)`, close stamps in microseconds since 1970 UTC, strictly increasing.
-        equity: float64 `(n_bars,)`, at each bar's close.
+        ts_us: int64 `(n_marks,)`, microseconds since 1970 UTC, strictly increasing.
+        equity: float64 `(n_marks,)`, at each mark.
     """
     day = ts_us // DAY_US
     # If the first bar's day has more bars, its end is a separate mark, and the starting equity

@@ -12,6 +12,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.trading.conditions import Conditions
 
 
@@ -39,6 +40,7 @@ class RunInputs:
         funding: funding rates by symbol; None for the flat rate of the costs.
         finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
             hit first.
+        daily: daily bars of the same asset to mark equity by, see `simulation.marks.marks_of`.
         rule: what gave the events; None where it cannot be repeated on other bars.
     """
 
@@ -47,6 +49,7 @@ class RunInputs:
     config: SimulationConfig
     funding: FundingRates | None = None
     finer: Panel | None = None
+    daily: Panel | None = None
     rule: Rule | None = None
 
     def __post_init__(self) -> None:
@@ -61,13 +64,15 @@ class RunInputs:
 
         The benchmark is cash: no robustness figure uses one.
         """
+        marks = marks_of(self.panel, self.daily)
         return simulate_batch(
             self.panel,
             self.events if events is None else events,
             self.config,
             funding=self.funding,
             finer=self.finer,
-            benchmark=np.full(len(self.panel), self.config.initial_cash),
+            marks=marks,
+            benchmark=np.full(len(marks), self.config.initial_cash),
         )
 
     @property

@@ -125,7 +125,7 @@ def assess(run: RunInputs, *, draws: int = 1000, seed: int = 0) -> Robustness:
     collected.numbers.update(of_run)
     collected.undefined.update(undefined_reasons(of_run))
 
-    daily = daily_equity(run.panel.ts, result.equity[0])
+    daily = daily_equity(result.marks.ts, result.equity[0])
     held = float(result.metrics["avg_holding_days"][0])
     resampled = _resample(
         daily, draws, seed, run.config.risk_free, 1.0 if math.isnan(held) else held, collected

@@ -29,6 +29,7 @@ from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.orders import HOLD
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.windows import (
@@ -243,7 +244,10 @@ class Stitched:
 
 
 def trade_stitched(
-    runs: Sequence[Stitched], config: SimulationConfig, funding: FundingRates | None = None
+    runs: Sequence[Stitched],
+    config: SimulationConfig,
+    funding: FundingRates | None = None,
+    daily: Panel | None = None,
 ) -> BatchResult:
     """Stitched runs of several strategies on the same test bars, simulated at once.
 
@@ -251,18 +255,14 @@ def trade_stitched(
         runs: at least one.
         config: as they were chosen by.
         funding: rates by symbol, in place of the flat rate.
+        daily: daily bars to mark equity by, see `simulation.marks.marks_of`.
     """
     distinct = tuple(dict.fromkeys(one for run in runs for one in run.rules.distinct))
     of = [np.array([distinct.index(r) for r in run.rules.distinct])[run.rules.of] for run in runs]
     rules = RulesOfRuns(distinct, np.concatenate(of), runs[0].rules.stretches)
     bars = runs[0].bars.with_columns({n: c for run in runs for n, c in run.bars.columns.items()})
-    return simulate_batch(
-        bars,
-        np.concatenate([run.events for run in runs]),
-        config,
-        rules=rules,
-        funding=funding,
-    )
+    events, marks = np.concatenate([run.events for run in runs]), marks_of(bars, daily)
+    return simulate_batch(bars, events, config, rules=rules, funding=funding, marks=marks)
 
 
 def stitched(

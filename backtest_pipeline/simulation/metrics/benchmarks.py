@@ -10,19 +10,22 @@ from backtest_pipeline.market.panel import Panel, stamps_us
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.inputs import buy_and_hold
+from backtest_pipeline.simulation.marks import Marks
 
 BENCHMARKS = ("asset", "cash")
 
 
 def benchmark_equity(
     panel: Panel,
+    marks: Marks,
     benchmark: str | pd.Series,
     config: SimulationConfig,
 ) -> np.ndarray:
-    """Equity of the benchmark at each bar of the panel, float64 `(n_rows,)`.
+    """Equity of the benchmark at each mark, float64 `(n_marks,)`.
 
     Args:
         panel: the run's bars.
+        marks: when the run is marked.
         benchmark: "asset" (buy and hold of each asset at the run's fee and slippage), "cash"
             (earning the risk-free return), or equity by tz-aware timestamp, carried forward from
             its last value; before its first value, the starting cash.
@@ -33,13 +36,13 @@ def benchmark_equity(
         InvalidInput: for an invalid equity series, see `equity_values`.
     """
     if isinstance(benchmark, pd.Series):
-        return carried_forward(panel.ts, benchmark, config.initial_cash)
+        return carried_forward(marks.ts, benchmark, config.initial_cash)
     if benchmark == "asset":
-        return buy_and_hold(panel, config)
+        return buy_and_hold(panel, marks, config)
     if benchmark == "cash":
-        first = np.repeat(panel.ts[panel.offsets[:-1][panel.lengths > 0]],
-                          panel.lengths[panel.lengths > 0])  # fmt: skip
-        days = (panel.ts - first) / DAY_US
+        traded = marks.lengths > 0
+        first = np.repeat(marks.ts[marks.offsets[:-1][traded]], marks.lengths[traded])
+        days = (marks.ts - first) / DAY_US
         return config.initial_cash * (1.0 + config.risk_free) ** days
     raise UnknownName("benchmark", benchmark, BENCHMARKS)
 

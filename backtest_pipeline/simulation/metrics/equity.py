@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.simulation.marks import Marks
 from backtest_pipeline.simulation.trades import Trades
 
 
@@ -44,37 +45,43 @@ class MonthlyReturns:
     value: np.ndarray
 
 
-def monthly_returns(panel: Panel, equity: np.ndarray) -> MonthlyReturns:
-    """Monthly returns of each column; those of the first month are from the starting equity."""
-    month = panel.ts.view("M8[us]").astype("M8[M]")
-    segment = panel.segment_of_row
+def monthly_returns(marks: Marks, equity: np.ndarray) -> MonthlyReturns:
+    """Monthly returns of each column; those of the first month are from the starting equity.
+
+    Args:
+        marks: when the equity is marked.
+        equity: float64 `(n_runs, n_marks)`.
+    """
+    month = marks.ts.view("M8[us]").astype("M8[M]")
+    segment = marks.segment
     new_segment = np.diff(segment, append=-1) != 0
     is_last = new_segment | (np.diff(month.astype(np.int64), append=0) != 0)
     last = np.flatnonzero(is_last)
     first_of_asset = np.diff(segment[last], prepend=-1) != 0
-    before = np.where(first_of_asset, panel.offsets[segment[last]], np.roll(last, 1))
+    before = np.where(first_of_asset, marks.offsets[segment[last]], np.roll(last, 1))
     start, end = equity[:, before], equity[:, last]
     value = np.divide(end, start, out=np.ones_like(end), where=start > 0) - 1.0
-    n_runs, n_assets = equity.shape[0], len(panel.assets)
+    n_runs, n_assets = equity.shape[0], len(marks.offsets) - 1
     column = (np.arange(n_runs) * n_assets)[:, None] + segment[last]
     return MonthlyReturns(column.ravel(), np.tile(month[last], n_runs), value.ravel())
 
 
-def position_values(panel: Panel, trades: Trades, n_runs: int) -> np.ndarray:
-    """Value of each column's position at each bar's close, float64 `(n_runs, n_rows)`.
+def position_values(
+    panel: Panel, marks: Marks, trades: Trades, held: np.ndarray, n_runs: int
+) -> np.ndarray:
+    """Value of each column's position at each mark, float64 `(n_runs, n_marks)`.
 
-    Positive for a long, negative for a short, in the quote currency.
+    Positive for a long, negative for a short, in the quote currency; arguments as
+    `simulation.marks.marked_equity` takes them.
     """
-    values = np.zeros((n_runs, len(panel)))
-    run, asset = np.divmod(trades.column, len(panel.assets))
-    entry_row = panel.offsets[asset] + trades.entry_bar
-    units = trades.side * trades.size
-    _fill_positions(values, run, entry_row, trades.bars_held, units, panel["close"])
+    values = np.zeros((n_runs, len(marks)))
+    run = trades.column // max(len(panel.assets), 1)
+    _fill_positions(values, run, held, trades.side * trades.size, marks.close(panel))
     return values
 
 
 @njit(cache=True, nogil=True)
-def _fill_positions(values, run, entry_row, bars_held, units, close):
+def _fill_positions(values, run, held, units, close):
     for i in range(len(run)):
-        for t in range(entry_row[i], entry_row[i] + bars_held[i]):
-            values[run[i], t] = units[i] * close[t]
+        for m in range(held[i, 0], held[i, 1]):
+            values[run[i], m] = units[i] * close[m]

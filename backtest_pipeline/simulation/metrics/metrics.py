@@ -2,9 +2,9 @@
 
 Fractions, not percent. Daily statistics use the starting equity (at the first bar's close, before
 which nothing can be held) and the equity at the end of each UTC day (a day without a bar repeats
-the last equity): n daily returns r, 365 days a year, ddof 1. Drawdowns are of every bar's close.
-Where bars are longer than a day, tails, skew and kurtosis are of returns from bar to bar. An
-undefined metric is NaN with a reason, never infinity, 0 or a sentinel.
+the last equity): n daily returns r, 365 days a year, ddof 1. Drawdowns are of every mark. Where
+bars are longer than a day and no daily bars mark the days between, tails, skew and kurtosis are of
+returns from bar to bar. An undefined metric is NaN with a reason, never infinity, 0 or a sentinel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.simulation.marks import Marks
 from backtest_pipeline.simulation.metrics.daily import (
     DAILY_STATISTICS,
     daily_shapes,
@@ -210,6 +211,7 @@ FAMILY_METRICS: tuple[Metric, ...] = (
 
 def compute_metrics_batch(
     panel: Panel,
+    marks: Marks,
     equity: np.ndarray,
     benchmark: np.ndarray,
     trades: Trades,
@@ -220,8 +222,9 @@ def compute_metrics_batch(
 
     Args:
         panel: the bars.
-        equity: float64 `(n_runs, n_rows)`.
-        benchmark: float64 `(n_rows,)`, equity of the benchmark of each asset.
+        marks: when the equity is marked.
+        equity: float64 `(n_runs, n_marks)`.
+        benchmark: float64 `(n_marks,)`, equity of the benchmark of each asset.
         trades: trades of all columns.
         risk_free: risk-free return per day, a fraction.
 
@@ -229,7 +232,7 @@ def compute_metrics_batch(
         One float64 `(n_columns,)` array per metric, NaN where undefined.
     """
     n_columns = equity.shape[0] * len(panel.assets)
-    metrics = equity_metrics(panel.ts, panel.offsets, equity, benchmark, risk_free=risk_free)
+    metrics = equity_metrics(marks.ts, marks.offsets, equity, benchmark, risk_free=risk_free)
     mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     with np.errstate(divide="ignore", invalid="ignore"):
         metrics.update(trade_metrics(vars(trades), trades.column, n_columns))
@@ -332,10 +335,16 @@ def metrics_page() -> str:
         "unless another one is chosen. An undefined metric is NULL with its reason beside it,",
         "never infinity, 0 or a sentinel.",
         "",
-        "Drawdowns are of every mark: the close of every bar. Where all bars are longer than a",
-        "day, value at risk, shortfall, skew and kurtosis are of the returns from bar to bar, and",
-        "`backtest_metrics.sampling` is `bars` instead of `daily`: daily returns would be 0 on",
-        "most days, and a tail read off them meaningless.",
+        "Equity is marked at the close of every bar. Where bars are longer than a day and daily",
+        "bars of the asset are stored, it is marked at each day's end as well (see",
+        "[simulation.md](simulation.md#between-the-closes-of-bars-longer-than-a-day)), and so is",
+        "the benchmark: a month that falls by half and comes back is seen by every statistic.",
+        "Drawdowns are of every mark.",
+        "",
+        "Where bars are longer than a day and no daily bars fit them, value at risk, shortfall,",
+        "skew and kurtosis are of the returns from bar to bar, and `backtest_metrics.sampling` is",
+        "`bars` instead of `daily`: daily returns would be 0 on most days, and a tail read off",
+        "them meaningless.",
         "",
         *_table_of(METRICS),
         "",

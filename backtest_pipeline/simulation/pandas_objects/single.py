@@ -13,6 +13,7 @@ from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
+from backtest_pipeline.simulation.marks import DAILY, marks_of
 from backtest_pipeline.simulation.metrics.benchmarks import (
     benchmark_equity,
     carried_forward,
@@ -43,7 +44,8 @@ class SimulationResult:
     """The result of one run.
 
     Attributes:
-        equity: account value at each bar's close, in the quote currency.
+        equity: account value at each bar's close, and at each day's end where daily bars mark it;
+            in the quote currency.
         drawdown: equity over its running maximum, minus 1.
         exposure: value of the position over equity, a fraction; negative while short.
         benchmark: equity of the benchmark.
@@ -71,7 +73,7 @@ class SimulationResult:
 
     @property
     def returns(self) -> pd.Series:
-        """Return of each bar, a fraction; the first is NaN."""
+        """Return from mark to mark of the equity, a fraction; the first is NaN."""
         return pd.Series(self.equity.pct_change().rename("returns"))
 
 
@@ -87,6 +89,7 @@ def simulate(
     stops: StopRules | None = None,
     funding: pd.Series | None = None,
     finer: pd.DataFrame | None = None,
+    daily: pd.DataFrame | None = None,
     benchmark: str | pd.Series = "asset",
     initial_cash: float = 10_000.0,
     max_leverage: float = 1.0,
@@ -115,6 +118,8 @@ def simulate(
         funding: funding rates that longs pay, by tz-aware timestamp; replaces the flat rate.
         finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
             hit first.
+        daily: daily bars of the same asset, by which equity is marked at each day's end where
+            `bars` are longer than a day and these lie within them (docs/metrics.md).
         benchmark: "asset" (buy and hold at the same costs), "cash", or any other equity by tz-aware
             timestamp, carried forward from its last value.
         initial_cash: starting equity, in the quote currency.
@@ -173,28 +178,30 @@ def simulate(
         risk_free=risk_free,
     )
     rates = None if funding is None else FundingRates.of({_ASSET: funding})
+    marks = marks_of(panel, None if daily is None else bars_panel(daily, DAILY, _ASSET))
     batch = simulate_batch(
         panel,
         events_of(signals, bars.index),
         config,
         funding=rates,
         finer=None if finer is None else bars_panel(finer, None, _ASSET),
-        benchmark=benchmark_equity(panel, benchmark, config),
+        marks=marks,
+        benchmark=benchmark_equity(panel, marks, benchmark, config),
     )
     return single_result(batch)
 
 
 def single_result(batch: BatchResult) -> SimulationResult:
     """The result of a batch of one run on one asset."""
-    index = utc_index(batch.panel.ts)
+    index = utc_index(batch.marks.ts)
     equity = batch.equity[:1]
     values = {name: float(column[0]) for name, column in batch.metrics.items()}
     pending = int(batch.pending[0])
-    held = position_values(batch.panel, batch.trades, 1)[0]
+    held = position_values(batch.panel, batch.marks, batch.trades, batch.held, 1)[0]
     exposure = np.divide(held, equity[0], out=np.zeros_like(held), where=equity[0] > 0)
     return SimulationResult(
         equity=pd.Series(equity[0], index, name="equity"),
-        drawdown=pd.Series(drawdowns(equity, batch.panel.offsets)[0], index, name="drawdown"),
+        drawdown=pd.Series(drawdowns(equity, batch.marks.offsets)[0], index, name="drawdown"),
         exposure=pd.Series(exposure, index, name="exposure"),
         benchmark=pd.Series(batch.benchmark, index, name="benchmark"),
         trades=trade_frame(batch.trades),

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.replay.explain import Explanation, explain_runs
+from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.strategies.registry import strategy_hash
 from backtest_pipeline.trading.costs import CostModel
-from backtest_pipeline_tests.pipeline.markets import daily_panel
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
+from backtest_pipeline_tests.pipeline.on_demand import backtest_once
 from backtest_pipeline_tests.pipeline.replay.runs_of_one_asset import BARS, restated, run
 from backtest_pipeline_tests.pipeline.versions import EMA, NO_LONGS, REWORDED, other_version
 from backtest_pipeline_tests.sql import execute_sql
@@ -142,3 +146,29 @@ def test_another_environment_is_named_as_what_cannot_be_swapped(workspace: Works
     assert any(line.startswith("numba 0.1 -> ") for line in environment.differences)
     assert found.remainder[0].startswith("the stored result of A differs")
     assert "cannot be swapped here" in found.remainder[-1]
+
+
+def test_daily_marks_are_told_as_data(workspace: Workspace) -> None:
+    source = StaticSource({"1D": BARS})
+    weekly: dict[str, Any] = {
+        "signal": "ema_9_21",
+        "asset": "A",
+        "tf": "1W",
+        "terms": RunTerms(PLAIN),
+    }
+    of_bars = backtest_once(workspace, source, **weekly)["run_id"]
+    refresh(workspace, source, [Partition("A", "1D")])
+    of_days = backtest_once(workspace, source, **weekly)["run_id"]
+    found = explain_runs(workspace, of_bars, of_days)
+    assert factor(found, "data").differences == ("A|1D marks only one of the runs",)
+    assert found.movers == ("data",)
+    assert found.total.total_return == 0.0
+    assert found.total.sharpe != 0.0
+    assert found.remainder == ()
+    lower = BARS["close"].copy()
+    row = next(i for i in range(200, 207) if BARS.ts[i] // DAY_US % 7 == 5)  # a Tuesday
+    lower[row] = BARS["low"][row]
+    changed = StaticSource({"1D": BARS.with_columns({"close": lower})})
+    third = backtest_once(workspace, changed, **weekly)["run_id"]
+    (line,) = factor(explain_runs(workspace, of_days, third), "data").differences
+    assert line.startswith("A|1D: 1 bar restated, ")

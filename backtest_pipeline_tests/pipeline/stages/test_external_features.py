@@ -269,6 +269,8 @@ def test_an_old_row_that_is_restated_makes_new_results(
         " AND ts BETWEEN '2016-02-01' AND '2016-02-05'"
     )
     reports = take(store, theirs.open())
+    longer = reports.pop("backtests")  # those of its weeks might be marked by these days
+    assert longer.counts == {"stored": 2, "unchanged": 4}
     for report in reports.values():
         assert report.counts == {"stored": 1, "unchanged": 5}
     assert version_of(store, A)["version"] != before["version"]
