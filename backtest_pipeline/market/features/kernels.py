@@ -128,6 +128,33 @@ def _merge(
 
 
 @njit(cache=True, nogil=True)
+def rolling_sum(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Sum of the last `n` rows; NaN if the window is not full or contains a NaN.
+
+    Windows are added up along the binary digits of `n`, as those of `rolling_moments`.
+    """
+    out = np.full(x.size, np.nan)
+    top = 1
+    while top * 2 <= n:
+        top *= 2
+    for asset in range(offsets.size - 1):
+        rows = x[offsets[asset] : offsets[asset + 1]]
+        if rows.size < n:
+            continue
+        now = rows.copy()  # now[i] is the sum of rows[i : i + size]
+        size, digit = 1, top // 2
+        while digit > 0:
+            now = now[: now.size - size] + now[size:]
+            size *= 2
+            if n & digit:
+                now = now[: now.size - 1] + rows[size:]
+                size += 1
+            digit //= 2
+        out[offsets[asset] + n - 1 : offsets[asset + 1]] = now
+    return out
+
+
+@njit(cache=True, nogil=True)
 def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN."""
     out = np.full(x.size, np.nan)
