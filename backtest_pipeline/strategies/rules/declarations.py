@@ -168,9 +168,10 @@ def _parameter(declared: Any, place: Place) -> Parameter:
         tuple(_number(value, name, place.at("grid")) for value in grid),
         str(keys.get("description", "")),
     )
-    for value in parameter.grid:
-        if not parameter.allows(value):
-            raise place.at("grid").error(f"{value:g} is out of the parameter's own range")
+    for key, values in (("default", [parameter.default]), ("grid", parameter.grid)):
+        for value in values:
+            if not parameter.allows(value):
+                raise place.at(key).error(f"{value:g} is out of the parameter's own range")
     return parameter
 
 

@@ -100,6 +100,13 @@ class _Compiler:
 
     def step_of(self, node: ast.expr) -> int:
         """The step that gives a node of the tree."""
+        step = self._compiled(node)
+        number = self._program.number(step)
+        if number is not None and math.isnan(number):
+            raise self._error(node, "this is never defined: a division by zero, or the like")
+        return step
+
+    def _compiled(self, node: ast.expr) -> int:
         match node:
             case ast.Constant():
                 return self._constant(node)
@@ -213,13 +220,8 @@ class _Compiler:
         if type(node.op) not in _ARITHMETIC:
             raise self._refused(node, node.op)
         operator, sign = _ARITHMETIC[type(node.op)]
-        step = self._program.apply(
-            operator, self._number(node.left, sign), self._number(node.right, sign)
-        )
-        number = self._program.number(step)
-        if number is not None and math.isnan(number):
-            raise self._error(node, "this is undefined: it divides by zero, or is too large")
-        return step
+        left, right = self._number(node.left, sign), self._number(node.right, sign)
+        return self._program.apply(operator, left, right)
 
     def _comparison(self, node: ast.Compare) -> int:
         for op in node.ops:

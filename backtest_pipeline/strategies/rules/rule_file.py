@@ -6,6 +6,7 @@ texts, and that the defaults are allowed.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import tomllib
@@ -62,10 +63,10 @@ def from_toml(content: bytes, source: str) -> Strategy[Any]:
     Examples:
         >>> strategy = from_toml(b'''
         ... name = "dip"
-        ... long_entry = "rsi_14 < low"
+        ... long_entry = "rsi_14 < oversold"
         ... long_exit = "rsi_14 > 50"
         ... [params]
-        ... low = 30
+        ... oversold = 30
         ... ''', "dip.toml")
         >>> strategy.columns(strategy.parse({}))
         ('rsi_14',)
@@ -295,7 +296,7 @@ def _decoded(content: bytes, source: str) -> str:
             source, f"{len(content):,} bytes are more than a file of rules has ({LARGEST_FILE:,})"
         )
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise RuleError(
             source, f"byte {error.start} is not UTF-8; save the file as UTF-8"

@@ -39,7 +39,7 @@ def tree_of(text: str, where: str) -> ast.expr:
     try:
         tree = ast.parse(line, mode="eval").body
     except SyntaxError as error:
-        at = start + min(max((error.offset or 1) - 1, 0), len(line) - 1)
+        at = start + min((error.offset or len(line) + 1) - 1, len(line))  # none at the end
         raise RuleError(where, f"this cannot be read: {error.msg}", text, at) from None
     except (ValueError, MemoryError, RecursionError) as error:
         reason = f"this cannot be read: {error or 'it is nested too deeply'}"
