@@ -6,6 +6,7 @@ are not computed, and their columns are not asked for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -125,14 +126,21 @@ class Settled:
             condition is true or false, bool.
         """
         known = dict(self._fixed)
+        needed = sorted(self._needed(wanted), key=lambda key: key[0])
+        users = Counter([*wanted, *(of for key in needed for of in self._reads(*key))])
         with np.errstate(all="ignore"):
-            for step, facet in sorted(self._needed(wanted), key=lambda key: key[0]):
+            for step, facet in needed:
                 column = self._column(step)
                 known[step, facet] = (
                     self._applied(step, facet, panel.offsets, known)
                     if column is None
                     else _read(panel[column], facet)
                 )
+                # A column that nobody needs any more makes room in the processor's cache.
+                for of in self._reads(step, facet):
+                    users[of] -= 1
+                    if not users[of] and of not in self._fixed:
+                        del known[of]
         return [column_of(known[key], panel.offsets) for key in wanted]
 
     def _needed(self, wanted: Iterable[Wanted]) -> set[Wanted]:
