@@ -156,16 +156,31 @@ def rolling_sum(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN."""
+    """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN.
+
+    Windows are doubled while they fit, and two of the longest that overlap make one of `n` rows: 11
+    passes for 1,000 rows.
+    """
     out = np.full(x.size, np.nan)
     for asset in range(offsets.size - 1):
-        for t in range(offsets[asset] + n - 1, offsets[asset + 1]):
-            highest = x[t]
-            for k in range(t - n + 1, t):
-                if x[k] > highest or np.isnan(x[k]):
-                    highest = x[k]
-            out[t] = highest
+        rows = x[offsets[asset] : offsets[asset + 1]]
+        if rows.size < n:
+            continue
+        now = rows.copy()  # now[i] is the maximum of rows[i : i + size]
+        size = 1
+        while size * 2 <= n:
+            for i in range(rows.size - 2 * size + 1):
+                now[i] = _greater(now[i], now[i + size])
+            size *= 2
+        for i in range(rows.size - n + 1):
+            out[offsets[asset] + n - 1 + i] = _greater(now[i], now[i + n - size])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _greater(a: float, b: float) -> float:
+    """The greater of two numbers; NaN if one is NaN."""
+    return a if a > b or np.isnan(a) else b
 
 
 @njit(cache=True, nogil=True)
