@@ -26,6 +26,7 @@ SEEDS = [
     "(close if volume > 1e3 else open) / shift(close, 3) < quantile(close, n, 0.5)",
     "__import__('os').system('touch x') > 1",
     "at('1W', rank_pct(close)) > 0.5",
+    "rsi(n) / 2 < ema(close + 1, 12) <= -5 or between(close, low, high)",
 ]
 PIECES = [
     *(
@@ -64,7 +65,7 @@ PIECES = [
 
 def mutated(rng: random.Random, text: str) -> str:
     characters = list(text)
-    for _ in range(rng.randint(1, 6)):
+    for _ in range(rng.choice((1, 1, 2, 6))):
         at = rng.randint(0, len(characters))
         match rng.randint(0, 4):
             case 0:
@@ -77,7 +78,9 @@ def mutated(rng: random.Random, text: str) -> str:
                 other = rng.randint(0, len(characters))
                 characters[at:at] = characters[min(at, other) : max(at, other)][:200]
             case _:
-                characters[at : at + 1] = chr(rng.randrange(0x250))
+                characters[at : at + 1] = rng.choice(
+                    (*"0123456789+-*/<>() ", chr(rng.randrange(0x250)))
+                )
     return "".join(characters)
 
 
