@@ -36,17 +36,17 @@ class Place:
 
     Attributes:
         source: the file.
-        text: all of it.
+        lines: the line of each key that is written in the usual way.
         keys: the tables that lead to the key, and the key.
     """
 
     source: str
-    text: str = field(repr=False)
+    lines: Mapping[tuple[str, ...], int]
     keys: tuple[str, ...] = ()
 
     def at(self, key: str) -> Place:
         """A key below this one."""
-        return Place(self.source, self.text, (*self.keys, key))
+        return Place(self.source, self.lines, (*self.keys, key))
 
     def error(self, reason: str) -> RuleError:
         """An error at this key."""
@@ -58,34 +58,43 @@ class Place:
             if key in _NOT_YET and not self.keys:
                 raise self.at(key).error(_NOT_YET[key])
             if key not in known:
-                raise self.at(key).error(str(UnknownName("key", key, known)))
+                raise self.at(key).error(str(UnknownName("key", key[:60], known)))
 
     def require_name(self, name: str) -> None:
         """Raises RuleError for what cannot be the name of a thing."""
         if not _NAME.fullmatch(name) or keyword.iskeyword(name):
             raise self.error(
-                f"{name!r} cannot be a name; it has small letters, digits and _, begins with a "
+                f"{name!r:.60} cannot be a name; it has small letters, digits and _, begins with a "
                 "letter, and is no word of the language"
             )
 
     def __str__(self) -> str:
-        line = self._line()
+        line = self.lines.get(self.keys)
         file = self.source if line is None else f"{self.source}:{line}"
         return f"{file}: {'.'.join(self.keys)}" if self.keys else file
 
-    def _line(self) -> int | None:
-        """The line of the key; None where it is not written in the usual way."""
-        table: list[str] = []
-        for n, line in enumerate(self.text.splitlines(), 1):
-            head, _, rest = line.partition("=")
-            words = [word.strip().strip("\"'") for word in head.strip().split(".")]
-            if found := re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(#.*)?", line):
-                table = [word.strip().strip("\"'") for word in found[1].split(".")]
-                if tuple(table) == self.keys:
-                    return n
-            elif rest and (*table, *words) == self.keys:
-                return n
-        return None
+
+def lines_of(text: str) -> dict[tuple[str, ...], int]:
+    """The line of each table and key of a TOML text that stands at the begin of one.
+
+    Examples:
+        >>> lines_of("name = 'a'\\n[params]\\nfast = 9")
+        {('name',): 1, ('params',): 2, ('params', 'fast'): 3}
+    """
+    found: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for n, line in enumerate(text.splitlines(), 1):
+        head, equals, _ = line.partition("=")
+        if head.strip().startswith("["):
+            table = _words(head.strip().strip("[").partition("]")[0])
+            found.setdefault(table, n)
+        elif equals:
+            found.setdefault((*table, *_words(head)), n)
+    return found
+
+
+def _words(dotted: str) -> tuple[str, ...]:
+    return tuple(word.strip().strip("\"'") for word in dotted.split("."))
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ def parameters(table: Mapping[str, Any], place: Place) -> dict[str, Parameter]:
         here = place.at(name)
         require_free(name, found, here)
         if hasattr(Params, name) or name.startswith("model_"):
-            raise here.error(f"{name!r} is taken by the program; choose another name")
+            raise here.error(f"{name!r:.60} is taken by the program; choose another name")
         found[name] = _parameter(declared, here)
     return found
 
@@ -151,7 +160,7 @@ def _parameter(declared: Any, place: Place) -> Parameter:
     if name not in _TYPES or of_default is None:
         raise place.error(
             f"a parameter is {', '.join(_TYPES)}; its default may be 14, 0.5 or false, "
-            f"not {default!r}"
+            f"not {default!r:.60}"
         )
     if name == "bool":
         if of_default != "bool" or keys.keys() & {*_RANGE, "grid"}:
@@ -179,9 +188,11 @@ def _number(value: object, type_name: str, place: Place) -> float:
     """A number of a parameter's type; raises RuleError for anything else."""
     is_number = type(value) is int or type(value) is float
     if not is_number or not abs(value) <= _LARGEST:  # pyright: ignore[reportArgumentType]
-        raise place.error(f"{value!r} is no number between -2^53 and 2^53")
+        raise place.error(f"{value!r:.60} is no number between -2^53 and 2^53")
     if type_name == "int" and type(value) is not int:
-        raise place.error(f"{value!r} is not whole; write it without a point, or type = 'float'")
+        raise place.error(
+            f"{value!r:.60} is not whole; write it without a point, or type = 'float'"
+        )
     return _TYPES[type_name](value)
 
 
@@ -193,10 +204,10 @@ def kinds_of_columns(
     for name, kind in table.items():
         here = place.at(name)
         if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name):
-            raise here.error(f"{name!r} cannot be read in a rule; give the column another name")
+            raise here.error(f"{name!r:.60} cannot be read in a rule; give the column another name")
         _require_new(name, (*taken, *found), here)
         if kind not in _COLUMN_KINDS:
-            raise here.error(f"a column is 'number' or 'flag', not {kind!r}")
+            raise here.error(f"a column is 'number' or 'flag', not {kind!r:.60}")
         found[name] = _COLUMN_KINDS[kind]
     return found
 
@@ -209,8 +220,8 @@ def require_free(name: str, taken: Collection[str], place: Place) -> None:
 
 def _require_new(name: str, taken: Collection[str], place: Place) -> None:
     if name in COLUMNS or is_derived(name):
-        raise place.error(f"{name!r} is a feature already; choose another name")
+        raise place.error(f"{name!r:.60} is a feature already; choose another name")
     if name in FUNCTIONS:
-        raise place.error(f"{name!r} is a function; choose another name")
+        raise place.error(f"{name!r:.60} is a function; choose another name")
     if name in taken:
-        raise place.error(f"{name!r} is the name of another thing in this file")
+        raise place.error(f"{name!r:.60} is the name of another thing in this file")

@@ -202,10 +202,6 @@ def _does_not_cross(offsets: np.ndarray, x: Any, y: Any) -> np.ndarray:
     return known & rolling.shift(known, offsets, 1) & ~_crosses_above(offsets, x, y)
 
 
-def _logarithm(x: Any) -> Any:
-    return np.log(np.where(np.asarray(x) > 0, x, np.nan))
-
-
 _CROSSING = ((0, VALUE), (1, VALUE))
 _NOT = {
     TRUE: Way(((0, FALSE),), lambda _, x: x),
@@ -220,7 +216,7 @@ OPERATORS: dict[str, Operator] = {
     "negate": _arithmetic(np.negative, 1),
     "abs": _arithmetic(np.abs, 1),
     "sqrt": _arithmetic(np.sqrt, 1),
-    "log": _arithmetic(_logarithm, 1),
+    "log": _arithmetic(np.log, 1),
     "min": _arithmetic(np.minimum),
     "max": _arithmetic(np.maximum),
     "less": _comparison(np.less, np.greater_equal),

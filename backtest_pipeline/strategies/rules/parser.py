@@ -83,7 +83,7 @@ def parse(program: Program, text: object, names: Mapping[str, int | ValueKind], 
         ['column', 'constant', 'indicator', 'less']
     """
     if not isinstance(text, str):
-        raise RuleError(where, f"a rule is text in quotes, not {text!r}")
+        raise RuleError(where, f"a rule is text in quotes, not {text!r:.60}")
     return _Compiler(program, text, names, where).step_of(tree_of(text, where))
 
 
@@ -157,12 +157,14 @@ class _Compiler:
     def _constant(self, node: ast.Constant) -> int:
         value = node.value
         if type(value) is str:
-            reason = f"{value!r} is text, and text only names a timeframe, as in at('1W', close)"
+            reason = (
+                f"{value!r:.60} is text, and text only names a timeframe, as in at('1W', close)"
+            )
             raise self._error(node, reason)
         if type(value) is bool:
             raise self._error(node, f"{value} is no number; leave a rule out to turn it off")
         if type(value) is not int and type(value) is not float:
-            raise self._error(node, f"{node.value!r} is no number")
+            raise self._error(node, f"{node.value!r:.60} is no number")
         try:
             number = float(value)
         except OverflowError:

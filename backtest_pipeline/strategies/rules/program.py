@@ -60,7 +60,8 @@ class Program:
 
     def constant(self, value: float) -> int:
         """A step that gives a number."""
-        return self._add(Step(CONSTANT, (), float(value)), ValueKind.NUMBER, is_fixed=True)
+        number = float(value) + 0.0  # one zero, without a sign
+        return self._add(Step(CONSTANT, (), number), ValueKind.NUMBER, is_fixed=True)
 
     def parameter(self, name: str, kind: ValueKind) -> int:
         """A step that gives a parameter."""
@@ -94,8 +95,7 @@ class Program:
         return found.value if found.operator == CONSTANT else None  # pyright: ignore[reportReturnType]
 
     def _add(self, step: Step, kind: ValueKind, *, is_fixed: bool) -> int:
-        # Two zeros are equal and differ by sign, as NaN differs from itself: their texts tell.
-        key = (Step(step.operator, step.operands, repr(step.value)), kind)
+        key = (step, kind)
         if key not in self._known:
             self._known[key] = len(self.steps)
             self.steps.append(step)

@@ -22,6 +22,7 @@ from backtest_pipeline.strategies.rules.declarations import (
     Parameter,
     Place,
     kinds_of_columns,
+    lines_of,
     parameters,
     require_free,
 )
@@ -48,6 +49,7 @@ _STOPS = tuple(found.name for found in fields(StopRules))
 _WHOLE_STOPS = ("atr_period", "max_bars")
 _COOLDOWN = Bounds(0, 10_000)
 _DIGEST_BYTES = 8
+_MOST_BITS = 63
 
 
 def from_toml(content: bytes, source: str) -> Strategy[Any]:
@@ -95,8 +97,9 @@ class _RuleFile:
     """What a file of rules says."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        self._place = Place(source, _decoded(content, source))
-        raw = _parsed(self._place)
+        text = _decoded(content, source)
+        self._place = Place(source, lines_of(text))
+        raw = _parsed(text, self._place)
         self._place.require_keys(raw, KEYS)
         self.name = self._text(raw, "name")
         self._description = self._text(raw, "description") if "description" in raw else ""
@@ -220,7 +223,7 @@ class _RuleFile:
         for text in texts:
             step = self._condition(text, place)
             if not self._program.is_fixed[step]:
-                raise place.error(f"{text!r} reads a column; it is about parameters alone")
+                raise place.error(f"{text!r:.60} reads a column; it is about parameters alone")
             found.append((text, step))
         return found
 
@@ -303,10 +306,20 @@ def _decoded(content: bytes, source: str) -> str:
         ) from None
 
 
-def _parsed(place: Place) -> Mapping[str, Any]:
+def _parsed(text: str, place: Place) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(place.text)
+        found = tomllib.loads(text)
     except RecursionError:
         raise place.error("this is nested too deeply for TOML") from None
     except ValueError as error:
         raise place.error(f"this is not TOML: {error}") from None
+    waiting: list[Any] = [found]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise place.error(
+                f"a whole number of {value.bit_length():,} bits is too large for TOML"
+            )
+    return found

@@ -77,5 +77,5 @@ def _require_plain(text: str, where: str) -> None:
         raise RuleError(where, reason, text, found.start())
     for number in _NUMBER.finditer(text):
         if not _PLAIN_NUMBER.fullmatch(number[0]):
-            reason = f"{number[0]!r} is no number; write numbers like 14, 0.5 or 1e-3"
+            reason = f"{number[0]!r:.60} is no number; write numbers like 14, 0.5 or 1e-3"
             raise RuleError(where, reason, text, number.start())

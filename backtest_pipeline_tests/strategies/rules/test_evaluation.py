@@ -141,6 +141,8 @@ UNDEFINED_RSI = {"rsi_14": [NAN, 80.0, 20.0], "close": [5.0, 5.0, 5.0]}
         ("rsi_14 > 70 and close > 1", [None, True, False]),
         ("0 < rsi_14 < 70", [None, False, True]),
         ("1 if rsi_14 > 70 else 0", [None, 1.0, 0.0]),
+        ("close > 1 if rsi_14 > 70 else close > 9", [None, True, False]),
+        ("close > 9 if rsi_14 > 70 else close > 1", [None, False, True]),
         ("not crosses_above(rsi_14, close)", [None, None, True]),
         ("max(rsi_14, close)", [None, 80.0, 20.0]),
         ("close / (rsi_14 - 80)", [None, None, 5 / -60]),

@@ -61,6 +61,7 @@ def test_sound_rules_are_conditions(text: str) -> None:
     ("text", "column", "reason"),
     [
         ("clse > 3", 1, "unknown column or parameter 'clse'; did you mean close"),
+        ("   clse > 3", 4, "did you mean close"),
         ("close > windw", 9, "did you mean window"),
         ("close > xyzzy", 9, r"name columns of your own table in \[columns\]"),
         ("close > emaa(3)", 9, "unknown function 'emaa'; did you mean ema"),
