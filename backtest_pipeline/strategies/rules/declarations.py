@@ -142,9 +142,7 @@ def parameters(table: Mapping[str, Any], place: Place) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
     for name, declared in table.items():
         here = place.at(name)
-        require_free(name, found, here)
-        if hasattr(Params, name) or name.startswith("model_"):
-            raise here.error(f"{name!r:.60} is taken by the program; choose another name")
+        require_parameter_name(name, found, here)
         found[name] = _parameter(declared, here)
     return found
 
@@ -210,6 +208,13 @@ def kinds_of_columns(
             raise here.error(f"a column is 'number' or 'flag', not {kind!r:.60}")
         found[name] = _COLUMN_KINDS[kind]
     return found
+
+
+def require_parameter_name(name: str, taken: Collection[str], place: Place) -> None:
+    """Raises RuleError unless a name can be given to a new parameter of the file."""
+    require_free(name, taken, place)
+    if hasattr(Params, name) or name.startswith("model_"):
+        raise place.error(f"{name!r:.60} is taken by the program; choose another name")
 
 
 def require_free(name: str, taken: Collection[str], place: Place) -> None:

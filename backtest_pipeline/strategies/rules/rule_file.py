@@ -25,6 +25,7 @@ from backtest_pipeline.strategies.rules.declarations import (
     lines_of,
     parameters,
     require_free,
+    require_parameter_name,
 )
 from backtest_pipeline.strategies.rules.evaluation import Settled, Wanted
 from backtest_pipeline.strategies.rules.operators import TRUE, Bounds, ValueKind
@@ -104,24 +105,20 @@ class _RuleFile:
         self.name = self._text(raw, "name")
         self._description = self._text(raw, "description") if "description" in raw else ""
         self._program = Program()
-        self._names: dict[str, int | ValueKind] = {}
-        self._params = parameters(self._table(raw, "params"), self._place.at("params"))
-        variants = self._table(raw, "variants")
-        place = self._place.at("variants")
-        for name in variants:
-            require_free(name, self._params, place.at(name))
-            self._params[name] = Parameter("bool", False)
-        for name, parameter in self._params.items():
-            self._names[name] = self._program.parameter(name, parameter.kind)
+        self._params = self._parameters(raw)
+        self._names: dict[str, int | ValueKind] = {
+            name: self._program.parameter(name, parameter.kind)
+            for name, parameter in self._params.items()
+        }
         self._columns = kinds_of_columns(
             self._table(raw, "columns"), self._params, self._place.at("columns")
         )
         self._names |= self._columns
-        for name, text in self._table(raw, "define").items():
+        for name, expression in self._table(raw, "define").items():
             place = self._place.at("define").at(name)
             require_free(name, self._names, place)
-            self._names[name] = parse(self._program, text, self._names, str(place))
-        self._roots = self._rules(raw, variants)
+            self._names[name] = parse(self._program, expression, self._names, str(place))
+        self._roots = self._rules(raw)
         self._require = self._requirements(raw)
         self._stops = self._stop_steps(self._table(raw, "stops"))
         self._cooldown = self._fixed(raw.get("cooldown", 0), self._place.at("cooldown"))
@@ -183,13 +180,25 @@ class _RuleFile:
             raise self._place.at(key).error(f"this is a table: a line [{key}], and keys below it")
         return value
 
+    def _parameters(self, raw: Mapping[str, Any]) -> dict[str, Parameter]:
+        """The parameters, and one for each variant, which turns it on."""
+        found = parameters(self._table(raw, "params"), self._place.at("params"))
+        for name, filters in self._table(raw, "variants").items():
+            place = self._place.at("variants").at(name)
+            require_parameter_name(name, found, place)
+            if not isinstance(filters, dict):
+                raise place.error(f"a variant is a table; write one of {', '.join(_FILTERS)} in it")
+            place.require_keys(filters, (*_FILTERS, "description"))
+            found[name] = Parameter("bool", False, description=str(filters.get("description", "")))
+        return found
+
     def _condition(self, text: object, place: Place) -> int:
         step = parse(self._program, text, self._names, str(place))
         if self._program.kinds[step] is not ValueKind.CONDITION:
             raise place.error("this is a number and must be a condition, such as close > ema_50")
         return step
 
-    def _rules(self, raw: Mapping[str, Any], variants: Mapping[str, Any]) -> dict[str, int]:
+    def _rules(self, raw: Mapping[str, Any]) -> dict[str, int]:
         """The step of each rule, with the filters that the variants' parameters turn on."""
         program = self._program
         if "long_entry" not in raw and "short_entry" not in raw:
@@ -199,11 +208,8 @@ class _RuleFile:
             rule: self._condition(raw[rule], self._place.at(rule)) if rule in raw else never
             for rule in RULES
         }
-        for name, filters in variants.items():
+        for name, filters in self._table(raw, "variants").items():
             place = self._place.at("variants").at(name)
-            if not isinstance(filters, dict):
-                raise place.error(f"a variant is a table; write one of {', '.join(_FILTERS)} in it")
-            place.require_keys(filters, (*_FILTERS, "description"))
             is_on = program.parameter(name, ValueKind.CONDITION)
             for key, rules in _FILTERS.items():
                 if key not in filters:

@@ -147,6 +147,10 @@ def test_a_window_follows_its_parameter_within_the_bounds_of_windows() -> None:
         (SMALL + "[params]\nmean = 3", "'mean' is a function"),
         (SMALL + "[params]\njson = 3", "'json' is taken by the program"),
         (SMALL + "[params]\nmodel_x = 3", "'model_x' is taken by the program"),
+        (
+            SMALL + "[variants.copy]\nentry = 'close > 1'",
+            "my.toml:3: variants.copy: 'copy' is taken",
+        ),
         (SMALL + "[params]\nN = 3", "'N' cannot be a name"),
         (SMALL + "[params]\nn = 'a'", "a parameter is int, float, bool"),
         (SMALL + "[params]\nn = nan", "nan is no number"),
