@@ -274,6 +274,12 @@ def test_the_page_names_every_key() -> None:
         assert f"`{key}`" in page or f"`[{key}" in page, key
 
 
+def test_the_error_of_the_page_is_what_is_said() -> None:
+    with pytest.raises(RuleError) as found:
+        from_toml(DIP.replace("close > ema_200", "close > ema_2oo").encode(), "dip.toml")
+    assert f"```\n{found.value}\n```" in PAGE.read_text()
+
+
 def test_conditions_are_bool_columns_of_the_panel() -> None:
     strategy = read(SMALL)
     conditions = conditions_of(strategy, panel_of({"close": [1.0]}), strategy.parse({}))
