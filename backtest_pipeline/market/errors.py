@@ -10,7 +10,8 @@
     │   ├── BadSymbols          fewer than two symbols for a portfolio, or one of them twice
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
     │   ├── EmptyGrid           a parameter grid without a single valid combination
-    │   └── GridTooLarge        a parameter grid above the allowed number of combinations
+    │   ├── GridTooLarge        a parameter grid above the allowed number of combinations
+    │   └── RuleError           a rule, or a file of rules, that cannot be read
     ├── LooksAhead              a strategy whose signals depend on later bars
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange cannot be reached, or rejects the request
@@ -166,6 +167,38 @@ class GridTooLarge(InvalidInput):
     """More combinations than are allowed; the message names the limit and how to raise it."""
 
     code = "GRID_TOO_LARGE"
+
+
+class RuleError(InvalidInput):
+    """A rule, or a file of rules, that cannot be read; the message shows the place.
+
+    Attributes:
+        where: file, and key of the rule in it.
+        reason: what is wrong, and what to write instead.
+        line, column: place in the rule's text, counted from 1; None where the text itself is fine.
+    """
+
+    def __init__(self, where: str, reason: str, text: str = "", at: int | None = None) -> None:
+        self.where, self.reason = where, reason
+        self.line = self.column = None
+        message = f"{where}: {reason}"
+        if at is not None:
+            before = text[:at].split("\n")
+            self.line, self.column = len(before), len(before[-1]) + 1
+            message = f"{where}, line {self.line}, column {self.column}: {reason}"
+            message += _pointed_at(text.split("\n")[self.line - 1], self.column - 1)
+        super().__init__(message)
+
+
+_SHOWN = 60  # characters of a line before and after the place of an error
+
+
+def _pointed_at(line: str, column: int) -> str:
+    """The line around a column, made printable, and a caret below it."""
+    first = max(column - _SHOWN, 0)
+    shown = line[first : column + _SHOWN]
+    printable = "".join(c if c.isprintable() else " " for c in shown)
+    return f"\n    {printable}\n    {' ' * (column - first)}^"
 
 
 class LooksAhead(BacktestError):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, model_validator
 
-from backtest_pipeline.market.features.rolling import crosses_above
+from backtest_pipeline.market.features.rolling import crosses_above, quantile
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.strategy import Params, Strategy
 from backtest_pipeline.trading.conditions import Conditions
@@ -37,22 +36,15 @@ def _columns(params: RsiMeanRevert) -> tuple[str, ...]:
     return (f"rsi_{params.period}",)
 
 
-def _rolling_percentile(
-    values: np.ndarray, panel: Panel, window: int, percentile: float
-) -> np.ndarray:
-    by_asset = pd.Series(values).groupby(panel.segment_of_row)
-    rolled = by_asset.rolling(window).quantile(percentile / 100)
-    return rolled.to_numpy()
-
-
 def _conditions(panel: Panel, params: RsiMeanRevert) -> Conditions:
     rsi = panel[f"rsi_{params.period}"]
     if params.percentile_window is None:
         lower = np.full(len(panel), params.lower)
         upper = np.full(len(panel), params.upper)
     else:
-        lower = _rolling_percentile(rsi, panel, params.percentile_window, params.lower)
-        upper = _rolling_percentile(rsi, panel, params.percentile_window, params.upper)
+        window = params.percentile_window
+        lower = quantile(rsi, panel.offsets, window, params.lower / 100)
+        upper = quantile(rsi, panel.offsets, window, params.upper / 100)
     return Conditions(
         long_entry=crosses_above(rsi, lower, panel.offsets),
         long_exit=rsi >= upper,

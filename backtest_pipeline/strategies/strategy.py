@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +23,18 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Lookback(NamedTuple):
+    """How far back conditions look.
+
+    Attributes:
+        rows: bars that the first defined value needs, the current one included.
+        recursive: whether it depends on all earlier bars, by less and less; else on `rows` alone.
+    """
+
+    rows: int
+    recursive: bool
+
+
 P = TypeVar("P", bound=Params)
 
 
@@ -38,6 +50,8 @@ class Strategy(Generic[P]):
         stops: the stops that a run has which names none of its own.
         cooldown: whole bars without an entry after a position closes, where the run says none.
         grid: values worth exploring, by parameter; the first two span the heat map.
+        lookback: how far back the conditions look; None where the strategy does not say.
+        description: one sentence about it for people.
     """
 
     name: str
@@ -47,6 +61,8 @@ class Strategy(Generic[P]):
     stops: Callable[[P], StopRules] = lambda _: StopRules()
     cooldown: Callable[[P], int] = lambda _: 0
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    lookback: Callable[[P], Lookback | None] = lambda _: None
+    description: str = ""
 
     def parse(self, params: Mapping[str, Any]) -> P:
         """Typed parameters.

@@ -20,6 +20,7 @@ QUICK = {
     "external": ("pandas.read_sql", "One look at all partitions"),
     "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
     "results_store": ("the slowest filter", "Retention", "first page"),
+    "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
 SLOW = {
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),

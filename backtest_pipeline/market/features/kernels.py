@@ -128,17 +128,59 @@ def _merge(
 
 
 @njit(cache=True, nogil=True)
+def rolling_sum(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Sum of the last `n` rows; NaN if the window is not full or contains a NaN.
+
+    Windows are added up along the binary digits of `n`, as those of `rolling_moments`.
+    """
+    out = np.full(x.size, np.nan)
+    top = 1
+    while top * 2 <= n:
+        top *= 2
+    for asset in range(offsets.size - 1):
+        rows = x[offsets[asset] : offsets[asset + 1]]
+        if rows.size < n:
+            continue
+        now = rows.copy()  # now[i] is the sum of rows[i : i + size]
+        size, digit = 1, top // 2
+        while digit > 0:
+            now = now[: now.size - size] + now[size:]
+            size *= 2
+            if n & digit:
+                now = now[: now.size - 1] + rows[size:]
+                size += 1
+            digit //= 2
+        out[offsets[asset] + n - 1 : offsets[asset + 1]] = now
+    return out
+
+
+@njit(cache=True, nogil=True)
 def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
-    """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN."""
+    """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN.
+
+    Windows are doubled while they fit, and two of the longest that overlap make one of `n` rows: 11
+    passes for 1,000 rows.
+    """
     out = np.full(x.size, np.nan)
     for asset in range(offsets.size - 1):
-        for t in range(offsets[asset] + n - 1, offsets[asset + 1]):
-            highest = x[t]
-            for k in range(t - n + 1, t):
-                if x[k] > highest or np.isnan(x[k]):
-                    highest = x[k]
-            out[t] = highest
+        rows = x[offsets[asset] : offsets[asset + 1]]
+        if rows.size < n:
+            continue
+        now = rows.copy()  # now[i] is the maximum of rows[i : i + size]
+        size = 1
+        while size * 2 <= n:
+            for i in range(rows.size - 2 * size + 1):
+                now[i] = _greater(now[i], now[i + size])
+            size *= 2
+        for i in range(rows.size - n + 1):
+            out[offsets[asset] + n - 1 + i] = _greater(now[i], now[i + n - size])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _greater(a: float, b: float) -> float:
+    """The greater of two numbers; NaN if one is NaN."""
+    return a if a > b or np.isnan(a) else b
 
 
 @njit(cache=True, nogil=True)

@@ -7,15 +7,27 @@ column of the same length. None looks across the boundary between two assets, an
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from backtest_pipeline.market.features import kernels
 
 
 def previous(x: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Value of the previous row; NaN on an asset's first row."""
+    return shift(x, offsets, 1)
+
+
+def shift(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Value of n rows before, n at least 0.
+
+    On the first n rows of an asset it is NaN, or False for a column of bools.
+    """
+    n = min(n, x.size)
     out = np.empty_like(x)
-    out[1:] = x[:-1]
-    out[offsets[:-1][np.diff(offsets) > 0]] = np.nan
+    out[n:] = x[: x.size - n]
+    first, end = offsets[:-1, None], offsets[1:, None]
+    unknown = first + np.arange(min(n, int(np.diff(offsets).max(initial=0))))
+    out[unknown[unknown < end]] = False if x.dtype == np.bool_ else np.nan
     return out
 
 
@@ -49,6 +61,11 @@ def deviation(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     return np.sqrt(kernels.rolling_moments(x, offsets, n)[1] / (n - 1))
 
 
+def population_deviation(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Population standard deviation (ddof 0) of the last n rows."""
+    return np.sqrt(kernels.rolling_moments(x, offsets, n)[1] / n)
+
+
 def zscore(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Distance from the mean of the last n rows, in sample standard deviations (ddof 1).
 
@@ -56,6 +73,20 @@ def zscore(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """
     middle, squares = kernels.rolling_moments(x, offsets, n)
     return ratio(x - middle, np.sqrt(squares / (n - 1)))
+
+
+def total(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
+    """Sum of the last n rows; exact for whole numbers."""
+    return kernels.rolling_sum(x, offsets, n)
+
+
+def quantile(x: np.ndarray, offsets: np.ndarray, n: int, share: float) -> np.ndarray:
+    """Value below which a share of the last n rows lies, interpolated linearly between two rows.
+
+    `share` is a fraction, 0.5 for the median. NaN unless the last n rows are all numbers.
+    """
+    rows = pd.Series(x).groupby(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
+    return rows.rolling(n).quantile(share).to_numpy()
 
 
 def highest(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import ArrayLike
 
-from backtest_pipeline.market.features import FEATURES, build_features
+from backtest_pipeline.market.features import FEATURES, build_features, rolling
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline_tests.market.features.panels import random_bars
 
@@ -172,3 +172,38 @@ def test_fast_macd_uses_8_17_and_9(bars: Panel, built: Panel) -> None:
     assert_close(built["macd_8_17"], macd)
     assert_close(built["macd_signal_9_fast"], seeded(macd, 9))
     assert_close(built["macd_hist_8_17_9"], macd - seeded(macd, 9))
+
+
+@pytest.mark.parametrize("n", [2, 3, 20, 63, 64, 65, 200, 699, 700, 701])
+def test_windows_of_any_length_agree_with_pandas(n: int) -> None:
+    x = np.random.default_rng(n).normal(size=700)
+    x[[300, 420]] = np.nan
+    offsets, window = np.array([0, 700], np.int64), pd.Series(x).rolling(n)
+    assert np.array_equal(rolling.highest(x, offsets, n), window.max(), equal_nan=True)
+    assert np.array_equal(rolling.lowest(x, offsets, n), window.min(), equal_nan=True)
+    assert_close(rolling.total(x, offsets, n), window.sum())
+    assert_close(rolling.population_deviation(x, offsets, n), window.std(ddof=0))
+    assert_close(rolling.quantile(x, offsets, n, 0.3), window.quantile(0.3))
+
+
+def test_sums_of_whole_numbers_are_exact_at_any_length() -> None:
+    x = np.random.default_rng(5).integers(0, 2, 900).astype(np.float64)
+    offsets = np.array([0, 400, 400, 900], np.int64)
+    for n in (1, 7, 100, 365, 511):
+        found = rolling.total(x, offsets, n)
+        parts = [pd.Series(part).rolling(n).sum().round() for part in (x[:400], x[400:])]
+        assert np.array_equal(found, np.concatenate(parts), equal_nan=True)
+
+
+def test_rows_are_shifted_within_their_asset() -> None:
+    x, offsets = np.arange(1.0, 8.0), np.array([0, 2, 2, 7], np.int64)
+    nan = math.nan
+    for n, expected in (
+        (0, [1, 2, 3, 4, 5, 6, 7]),
+        (1, [nan, 1, nan, 3, 4, 5, 6]),
+        (3, [nan, nan, nan, nan, nan, 3, 4]),
+        (99, [nan] * 7),
+    ):
+        assert np.array_equal(rolling.shift(x, offsets, n), expected, equal_nan=True)
+    flags = rolling.shift(np.ones(7, bool), offsets, 1)
+    assert flags.tolist() == [False, True, False, True, True, True, True]
