@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.features import build_features, with_indicators
-from backtest_pipeline.market.features.derive import is_derived
+from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.research.robustness.bootstrap import FEWEST_DAYS, optimal_block_length
 from backtest_pipeline.research.robustness.draws import Purpose, batches, generator, require_draws
@@ -52,8 +51,7 @@ def rule_of(strategy: Strategy[Any], params: Params) -> Callable[[Panel], Condit
     names = strategy.columns(params)
 
     def conditions(bars: Panel) -> Conditions:
-        known = bars if all(map(is_derived, names)) else build_features(bars)
-        return conditions_of(strategy, with_indicators(known, names), params)
+        return conditions_of(strategy, with_indicators(bars, names), params)
 
     return conditions
 
