@@ -182,6 +182,30 @@ def test_the_state_of_each_pair_is_kept(database: Database, panel: Panel) -> Non
     assert row[3].isoformat() == "2020-01-04T00:00:00+00:00"
 
 
+def test_a_number_in_a_snapshot_is_compared_as_a_number_through_an_index(
+    database: Database, panel: Panel
+) -> None:
+    write(database, panel, events_at(panel, database, list(range(20))))
+    number = "(feature_snapshot->>'rsi_14')::float"
+    values = {r: v for r, v in enumerate(panel["rsi_14"][:20].tolist()) if not np.isnan(v)}
+    level = sorted(values.values())[len(values) // 2]
+    with database.begin() as connection:
+        as_numbers = connection.scalar(
+            sa.text(f"SELECT count(*) FROM signals WHERE {number} > {level!r}")
+        )
+        as_text = sa.text(
+            "SELECT v, v->>'rsi_14' > '70' FROM (VALUES ('{\"rsi_14\": 8.1}'::jsonb),"
+            " ('{\"rsi_14\": 100}'::jsonb)) AS t (v)"
+        )
+        assert [found for _, found in connection.execute(as_text)] == [True, False]
+        connection.execute(sa.text(f"CREATE INDEX by_rsi ON signals (({number}))"))
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        query = f"EXPLAIN SELECT * FROM signals WHERE {number} > {level!r}"
+        plan = "\n".join(connection.scalars(sa.text(query)))
+    assert as_numbers == sum(v > level for v in values.values()) > 0
+    assert "by_rsi" in plan
+
+
 def test_flags_in_a_snapshot_are_found_through_the_index(database: Database, panel: Panel) -> None:
     write(database, panel, events_at(panel, database, list(range(20))))
     query = (
