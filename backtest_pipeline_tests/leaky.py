@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
-import backtest_pipeline.strategies as package
-from backtest_pipeline.strategies import registry
+from backtest_pipeline_tests.own_strategies import own_strategies, write
 
 PEEKER = dedent("""
     import numpy as np
@@ -32,20 +30,9 @@ PEEKER = dedent("""
 """)
 
 
-def _forget() -> None:
-    for found in (registry.strategies, registry.strategy_hash, registry._modules):
-        found.cache_clear()
-
-
 @contextmanager
 def planted(folder: Path, source: str = PEEKER) -> Iterator[None]:
-    """The strategy `peeker` is registered, with this source."""
-    (folder / "peeker.py").write_text(source)
-    package.__path__.append(str(folder))
-    _forget()
-    try:
+    """The strategy `peeker` is there, with this source."""
+    write(folder, "peeker.py", source)
+    with own_strategies(folder):
         yield
-    finally:
-        package.__path__.remove(str(folder))
-        _forget()
-        sys.modules.pop(f"{package.__name__}.peeker", None)

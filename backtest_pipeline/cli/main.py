@@ -5,20 +5,41 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Annotated
 
 import typer
 
 from backtest_pipeline import cli
-from backtest_pipeline.cli.console import console, fail
+from backtest_pipeline.cli.console import console, fail, print_json
 from backtest_pipeline.market.errors import BacktestError
-from backtest_pipeline.storage.logs import set_up_logging
+from backtest_pipeline.storage.logs import redacted, set_up_logging
 
 app = typer.Typer(
     help="Backtest strategies on crypto bars, and test how far the results can be trusted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        console.print(f"backtest-pipeline {version('backtest-pipeline')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None: ...
+
+
 for _module in iter_modules(cli.__path__):
     if _module.name != "main":
         _commands = getattr(import_module(f"{cli.__name__}.{_module.name}"), "app", None)
@@ -32,6 +53,8 @@ def main() -> None:
     try:
         app()
     except BacktestError as error:
+        if "--json" in sys.argv:
+            print_json({"error": {"code": error.code, "message": redacted(str(error))}})
         fail(str(error))
     except KeyboardInterrupt:
         console.print("interrupted: stored work is kept; run the command again to continue")

@@ -68,6 +68,10 @@ Bars = Annotated[
 FullRebuild = Annotated[
     bool, typer.Option("--full-rebuild", help="Recompute everything, changed or not.")
 ]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="Strategy parameter, for example fast=12; repeatable."),
+]
 After = Annotated[
     str | None,
     typer.Option(

@@ -152,7 +152,7 @@ class RefreshedStore:
         skipped: rows skipped or flagged, by reason.
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
         remarks: remarks on assets, such as reused tickers and delistings.
-        leaky_presets: presets that look ahead and are left out of refreshes, and why.
+        left_out_presets: presets that refreshes leave out, and why.
         portfolios: rows of `storage.run_tables.portfolios.current_portfolios`.
         database, folder: where rows and files are stored.
     """
@@ -161,14 +161,14 @@ class RefreshedStore:
     skipped: Sequence[Mapping[str, Any]]
     not_fetched_since: Mapping[str, datetime]
     remarks: Sequence[Mapping[str, Any]]
-    leaky_presets: Mapping[str, str]
+    left_out_presets: Mapping[str, str]
     portfolios: Sequence[Mapping[str, Any]]
     database: str
     folder: str
 
 
 def _stored(result: RefreshResult) -> RefreshedStore:
-    from backtest_pipeline.pipeline.look_ahead_guard import left_out_presets
+    from backtest_pipeline.pipeline.presets import left_out_presets
     from backtest_pipeline.pipeline.workspace import open_workspace
     from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
     from backtest_pipeline.storage.run_tables.runs import current_runs
@@ -185,8 +185,8 @@ def _stored(result: RefreshResult) -> RefreshedStore:
         remarks = remarks_of(connection, assets)
         portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.where
-        leaky = left_out_presets(workspace)
-    return RefreshedStore(runs, skipped, missing, remarks, leaky, portfolios, where, folder)
+        absent = left_out_presets(workspace)
+    return RefreshedStore(runs, skipped, missing, remarks, absent, portfolios, where, folder)
 
 
 def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
             asset: since.isoformat() for asset, since in stored.not_fetched_since.items()
         },
         "identity": list(stored.remarks),
-        "leaky_presets": dict(stored.leaky_presets),
+        "left_out_presets": dict(stored.left_out_presets),
         "database": stored.database,
         "artifacts": stored.folder,
     }
@@ -250,7 +250,7 @@ def _show(stored: RefreshedStore, without_bars: Mapping[str, str]) -> None:
     say_where_the_cache_ends(stored.not_fetched_since)
     if stored.remarks:
         console.print(rows_table("Remarks on assets", stored.remarks))
-    for preset, leak in stored.leaky_presets.items():
+    for preset, leak in stored.left_out_presets.items():
         say(f"preset {preset} is left out: {leak}")
     if runs:
         trades = int(sum(run["trade_count"] for run in runs))

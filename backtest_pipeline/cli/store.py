@@ -49,9 +49,11 @@ def open_store_for(
             store is opened; for a `signal` that is neither a strategy nor a preset, after it.
     """
     from backtest_pipeline.pipeline.soundness import require_sound
+    from backtest_pipeline.pipeline.workspace import use_strategies
     from backtest_pipeline.storage.settings import load_settings
 
     settings = load_settings()
+    use_strategies(settings)
     spec = _without_store(options, signal) if signal else options.spec()
     most = getattr(spec, "max_combinations", None) or 0
     require_sound(spec, max(most, settings.optimizer_max_combinations))
@@ -74,11 +76,10 @@ def _without_store(options: SpecOptions[S], signal: str) -> S:
 
 
 def _spec_of_signal(workspace: Workspace, options: SpecOptions[S], signal: str) -> S:
-    from backtest_pipeline.storage.tables.dimensions import active_signals
+    from backtest_pipeline.pipeline.presets import active_presets
     from backtest_pipeline.strategies.registry import named
 
-    with workspace.database.begin() as connection:
-        presets = {preset.name: preset for preset in active_signals(connection)}
+    presets = {preset.name: preset for preset in active_presets(workspace)}
     match = named(signal, presets)
     if match.preset and "preset" in options.kind.model_fields:
         return options.updated(preset=match.preset).spec()

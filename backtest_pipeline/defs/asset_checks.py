@@ -32,7 +32,7 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
 from backtest_pipeline.pipeline.audits.other_histories import CUTS
 from backtest_pipeline.pipeline.audits.restatements import restated_lately
 from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
-from backtest_pipeline.pipeline.look_ahead_guard import left_out_presets
+from backtest_pipeline.pipeline.presets import left_out_presets, presets_to_compute
 from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults
 from backtest_pipeline.pipeline.replay.replay import (
     Replay,
@@ -40,7 +40,6 @@ from backtest_pipeline.pipeline.replay.replay import (
     replay_sample,
     todays_sample,
 )
-from backtest_pipeline.pipeline.stages.signals import signals_to_compute
 from backtest_pipeline.pipeline.workspace import Workspace
 
 _GRAIN = (
@@ -129,7 +128,7 @@ def look_ahead(
     probe = probe_look_ahead(
         store.workspace,
         bars,
-        presets=signals_to_compute(store.workspace),
+        presets=presets_to_compute(store.workspace),
         seed=config.seed,
         cuts=config.cuts,
     )
@@ -150,18 +149,18 @@ def look_ahead(
 
 @dg.asset_check(
     asset="signals",
-    name="no_leaky_preset",
-    description="No active preset has a strategy that looks ahead; one that does is left "
-    "out, and the other presets are refreshed.",
+    name="no_preset_left_out",
+    description="Every active preset is computed: its strategy is there, accepts its parameters "
+    "and does not look ahead. One that is not is left out, and the others are refreshed.",
 )
-def no_leaky_preset(store: WorkspaceResource) -> dg.AssetCheckResult:
+def no_preset_left_out(store: WorkspaceResource) -> dg.AssetCheckResult:
     left_out = left_out_presets(store.workspace)
     return dg.AssetCheckResult(
         passed=not left_out,
         metadata=dict(left_out),
-        description=f"{len(left_out)} presets look ahead and are left out: {', '.join(left_out)}"
+        description=f"{len(left_out)} presets are left out: {', '.join(left_out)}"
         if left_out
-        else "no active preset looks ahead",
+        else "every active preset is computed",
     )
 
 

@@ -11,7 +11,8 @@
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
     │   ├── EmptyGrid           a parameter grid without a single valid combination
     │   ├── GridTooLarge        a parameter grid above the allowed number of combinations
-    │   └── RuleError           a rule, or a file of rules, that cannot be read
+    │   └── StrategyRefused     a strategy of the user's own that cannot be loaded or executed
+    │       └── RuleError       a rule, or a file of rules, that cannot be read
     ├── LooksAhead              a strategy whose signals depend on later bars
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange cannot be reached, or rejects the request
@@ -169,7 +170,13 @@ class GridTooLarge(InvalidInput):
     code = "GRID_TOO_LARGE"
 
 
-class RuleError(InvalidInput):
+class StrategyRefused(InvalidInput):
+    """A strategy of a user that cannot be loaded or executed; the message has file and cause."""
+
+    code = "UNKNOWN_STRATEGY"
+
+
+class RuleError(StrategyRefused):
     """A rule, or a file of rules, that cannot be read; the message shows the place.
 
     Attributes:

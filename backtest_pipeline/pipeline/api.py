@@ -29,7 +29,7 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader, whole_columns
-from backtest_pipeline.pipeline.workspace import open_workspace
+from backtest_pipeline.pipeline.workspace import open_workspace, use_strategies
 from backtest_pipeline.research.robustness.permuted_bars import bars_of, rule_of
 from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
 from backtest_pipeline.research.robustness.robustness import Robustness, assess
@@ -48,7 +48,7 @@ from backtest_pipeline.storage.settings import exchange_access, load_settings
 from backtest_pipeline.storage.tables.features import read_features
 from backtest_pipeline.storage.tables.signals import read_signals
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import conditions_of
+from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 _ASSET = "asset"
@@ -210,7 +210,7 @@ def generate_signals(
         >>> list(signals.columns)
         ['entries', 'exits', 'short_entries', 'short_exits']
     """
-    definition = strategy_of(strategy)
+    definition = _strategy(strategy)
     parsed = definition.parse(params)
     panel = Panel.stack(
         timeframe_of(features, timeframe), {_ASSET: features}, list(features.columns)
@@ -227,6 +227,11 @@ def generate_signals(
         },
         index=features.index,
     )
+
+
+def _strategy(name: str) -> Strategy[Any]:
+    use_strategies()
+    return strategy_of(name)
 
 
 def run_backtest(
@@ -259,7 +264,7 @@ def run_backtest(
         True
     """
     side_of_run = Direction.of(direction)
-    definition = strategy_of(strategy)
+    definition = _strategy(strategy)
     own = config_for(
         SimulationConfig(
             stops=assumptions.pop("stops", None) or StopRules(),
@@ -328,7 +333,7 @@ def robustness(
     """
     if "intrabar" in assumptions:
         assumptions["intrabar"] = IntrabarOrder.of(assumptions["intrabar"])
-    definition = strategy_of(strategy)
+    definition = _strategy(strategy)
     config = SimulationConfig(direction=Direction.of(direction), **assumptions)
     config = config_for(config, definition, definition.parse(params))
     features = build_features(bars, timeframe=timeframe)

@@ -62,6 +62,7 @@ from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
@@ -90,6 +91,7 @@ def execute(
     Raises:
         BacktestError: with the error code; market/errors.py lists them all.
     """
+    look_again()
     is_built = workspace.external is None
     exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
     counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind

@@ -7,11 +7,16 @@ refuses the code version under all. Verdicts are kept in the store, or in this p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from backtest_pipeline.market.errors import InvalidInput, LooksAhead, UnknownName
+from backtest_pipeline.market.errors import (
+    BacktestError,
+    InvalidInput,
+    LooksAhead,
+    StrategyRefused,
+)
 from backtest_pipeline.market.features import build_features, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.runs.identity import hash_of
@@ -20,9 +25,11 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.schedule import Task
 from backtest_pipeline.research.validation.walk_forward import Chosen
-from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals
+from backtest_pipeline.storage.run_tables.strategy_sources import keep_strategy
+from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_verdicts
 from backtest_pipeline.strategies.grid import ParameterSpace
+from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -40,7 +47,7 @@ def require_probed(
     params: ParameterSets,
     panel: Panel | None = None,
 ) -> None:
-    """Raise LooksAhead unless this code version of a strategy passes the probe.
+    """Raise unless this code version of a strategy passes the probe.
 
     Args:
         workspace: the open store that keeps the verdicts; without one, this process keeps them.
@@ -50,10 +57,11 @@ def require_probed(
 
     Raises:
         LooksAhead: with the strategy, what changed, the columns that it reads, and what to do.
+        StrategyRefused: for a strategy that fails while it is probed.
     """
-    leak = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
-    if leak is not None:
-        raise LooksAhead(leak)
+    refusal = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
+    if refusal is not None:
+        raise refusal
 
 
 def require_choices_probed(
@@ -83,28 +91,17 @@ def require_choices_probed(
 
 
 def refused_presets(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
-    """The presets whose strategy looks ahead, and why; unprobed code versions are probed.
+    """The presets whose strategy looks ahead or fails, and why; unprobed versions are probed.
 
-    Presets that cannot be computed at all are not judged.
+    Args:
+        workspace: the open store.
+        presets: presets that can be computed.
     """
     params: dict[str, list[Mapping[str, Any]]] = {}
-    judged = []
     for preset in presets:
-        try:
-            strategy_of(preset.strategy).parse(preset.params)
-        except (InvalidInput, UnknownName):
-            continue
-        judged.append(preset)
         params.setdefault(preset.strategy, []).append(preset.params)
-    leaks = refused_strategies(workspace, params)
-    return {preset.name: leaks[preset.strategy] for preset in judged if preset.strategy in leaks}
-
-
-def left_out_presets(workspace: Workspace) -> dict[str, str]:
-    """The active presets that a refresh leaves out because they look ahead, and why."""
-    with workspace.database.begin() as connection:
-        presets = active_signals(connection)
-    return refused_presets(workspace, presets)
+    refused = refused_strategies(workspace, params)
+    return {p.name: str(refused[p.strategy]) for p in presets if p.strategy in refused}
 
 
 def refuse_presets(
@@ -151,16 +148,18 @@ def refused_strategies(
     workspace: Workspace | None,
     params: Mapping[str, ParameterSets],
     panel: Panel | None = None,
-) -> dict[str, str]:
-    """The strategies that look ahead, and why; what has no verdict yet is probed.
+) -> dict[str, BacktestError]:
+    """The strategies that look ahead or fail, and why; what has no verdict yet is probed.
 
     Args:
         workspace, panel: as `require_probed` takes them.
         params: parameter sets that are about to be used, by strategy.
     """
     asked = {name: _sets(strategy_of(name), given) for name, given in params.items()}
+    if workspace is not None:
+        _keep_sources(workspace, asked)
     known = _known(workspace, asked)
-    leaks: dict[str, str] = {}
+    refused: dict[str, BacktestError] = {}
     for name, sets in asked.items():
         strategy, code = strategy_of(name), probe_code(name)
         leak = next((said for (of, _), said in known.items() if of == code and said), None)
@@ -168,11 +167,26 @@ def refused_strategies(
         if leak is None and unknown:
             panels = list(_panels(strategy, unknown, panel))
             if panels:
-                leak, tested = _probe(strategy, unknown, panels)
+                try:
+                    leak, tested = _probe(strategy, unknown, panels)
+                except StrategyRefused as error:
+                    refused[name] = error
+                    continue
                 _keep(workspace, _rows(strategy, tested, leak))
         if leak is not None:
-            leaks[name] = leak
-    return leaks
+            refused[name] = LooksAhead(leak)
+    return refused
+
+
+def _keep_sources(workspace: Workspace, names: Iterable[str]) -> None:
+    """Archive the files of users' own strategies before the first result of theirs."""
+    found = {name: catalogue().known[name] for name in names}
+    own = {name: one for name, one in found.items() if one.source is not None}
+    if own:
+        with workspace.database.begin() as connection:
+            for name, one in own.items():
+                assert one.source is not None  # noqa: S101
+                keep_strategy(connection, name, one.hash, one.origin, one.source.files)
 
 
 def _sets(strategy: Strategy[Any], params: ParameterSets) -> dict[str, dict[str, Any]]:

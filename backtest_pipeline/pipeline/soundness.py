@@ -17,6 +17,7 @@ from backtest_pipeline.pipeline.use_cases.backtest import require_one_strategy
 from backtest_pipeline.pipeline.use_cases.sweep import require_metric
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
 from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
+from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -28,6 +29,7 @@ def require_sound(spec: ExecutableSpec, most_combinations: int) -> None:
         spec: the spec; of a preset only the name is known, which is not looked up.
         most_combinations: maximum size of a sweep's grid.
     """
+    look_again()
     timeframe(spec.timeframe)
     Window(spec.start, spec.end)
     spec.config()

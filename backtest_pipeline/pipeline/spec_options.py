@@ -175,7 +175,7 @@ def _number(name: str, text: str) -> Number:
         raise InvalidInput(f"{name} must be a number, not {text!r}") from None
 
 
-def _params(given: Sequence[str]) -> dict[str, Any]:
+def params_from(given: Sequence[str]) -> dict[str, Any]:
     """Parse parameters: `fast=12` is one value, `fast=5:50:5` and `fast=5,9,15` are several."""
     values: dict[str, Any] = {}
     for text in given:
@@ -271,7 +271,7 @@ _TEXTS = {
     "funding": _Text(
         "file of funding rates with columns symbol, ts, rate; replaces the flat rate", _rates
     ),
-    "params": _Text("strategy parameter, for example fast=12; repeatable", _params, kind=list),
+    "params": _Text("strategy parameter, for example fast=12; repeatable", params_from, kind=list),
     "weights": _Text(
         "fixed weight of a symbol instead of a scheme, for example BTC=0.6; repeatable",
         _weights,

@@ -15,6 +15,7 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check
 from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.strategies.known_strategies import look_again, use_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,17 @@ def retried(
     return done
 
 
+def use_strategies(settings: Settings | None = None) -> None:
+    """Take up the user's own strategies as they are now, by default of the environment's folder."""
+    settings = settings or load_settings()
+    use_folder(
+        settings.strategies_folder,
+        trust=settings.strategies_trust,
+        tried=settings.home / "cache" / "strategies",
+    )
+    look_again()
+
+
 @contextmanager
 def open_workspace(
     settings: Settings | None = None, *, progress: Progress = silent
@@ -73,6 +85,7 @@ def open_workspace(
             do about it.
     """
     settings = settings or load_settings()
+    use_strategies(settings)
     with ExitStack() as opened:
         database = open_database(settings)
         opened.callback(database.close)

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
         features_filters: `column=value` for each key column of the table other than id, ts and tf,
             separated by commas, such as `alignment_source=multi_tf,venue_id=1`; `|` separates
             several values of one column.
+        strategies: absolute folder of your own strategies (docs/strategies.md); empty for
+            `<home>/strategies`.
+        strategies_trust: whether to load strategies that another user owns or may write, such as
+            those of a mount into a container.
         log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
             `json` from the service and `text` from commands.
     """
@@ -113,6 +117,8 @@ class Settings(BaseSettings):
     features_ema_table: str = ""
     features_assets_table: str = ""
     features_filters: str = ""
+    strategies: Path | None = None
+    strategies_trust: bool = False
     log_format: Literal["", "json", "text"] = ""
 
     @field_validator("symbol_keys")
@@ -172,7 +178,7 @@ class Settings(BaseSettings):
             raise ValueError("has no effect without BACKTEST_FEATURES_TABLE")
         return given
 
-    @field_validator("home", "cache_folder")
+    @field_validator("home", "cache_folder", "strategies")
     @classmethod
     def _folder_is_absolute(cls, folder: Path | None) -> Path | None:
         if folder is None:
@@ -199,6 +205,11 @@ class Settings(BaseSettings):
         if url and not _local_folder(url).is_absolute():
             raise ValueError(f"must be an absolute folder, not {url!r}")
         return url
+
+    @property
+    def strategies_folder(self) -> Path:
+        """The folder of the user's own strategies."""
+        return self.strategies or self.home / "strategies"
 
     @property
     def bar_cache(self) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _PACKAGE = __name__.partition(".")[0]
@@ -21,7 +21,12 @@ _DESCRIBING = {"description", "title"}
 _CYCLE = "(cycle)"
 
 
-def code_hash(path: Path, package: str = "", contract: Collection[str] = ()) -> str:
+def code_hash(
+    path: Path,
+    package: str = "",
+    contract: Collection[str] = (),
+    files: Mapping[Path, bytes] | None = None,
+) -> str:
     """Hash of a module's code and of all that it imports from beside itself, 16 hex digits.
 
     Args:
@@ -30,24 +35,32 @@ def code_hash(path: Path, package: str = "", contract: Collection[str] = ()) -> 
             a folder of loose files.
         contract: modules beside it that every strategy imports and a declared version is about;
             they are left out.
+        files: content by path, of files that were read before; by default they are read here.
 
     Raises:
         SyntaxError: for a module that this Python cannot read.
     """
-    return _Folder(path.parent, package, frozenset(contract)).hash_of(path, ())
+    return _Folder(path.parent, package, frozenset(contract), files).hash_of(path, ())
 
 
 class _Folder:
     """The folder of a strategy; imports lead from one of its modules to others."""
 
-    def __init__(self, root: Path, package: str, contract: frozenset[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        package: str,
+        contract: frozenset[str],
+        files: Mapping[Path, bytes] | None,
+    ) -> None:
         self._root = root
         self._package = package
         self._contract = contract
+        self._files = files
 
     def hash_of(self, path: Path, importing: tuple[Path, ...]) -> str:
         """Hash of a module; `importing` are those on the way to it."""
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(path.read_bytes() if self._files is None else self._files[path])
         nodes = list(_nodes(tree))
         imports = {
             line
@@ -105,7 +118,11 @@ class _Folder:
         found: list[Path] = []
         for n in range(1, len(parts) + 1):
             stem = self._root.joinpath(*parts[:n])
-            found += [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+            found += [
+                path
+                for path in (stem.with_suffix(".py"), stem / "__init__.py")
+                if (path.is_file() if self._files is None else path in self._files)
+            ]
         return found
 
 

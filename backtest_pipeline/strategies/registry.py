@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
-from types import ModuleType
 from typing import Any, NamedTuple
 
-import backtest_pipeline.strategies as folder
-from backtest_pipeline.market.errors import AmbiguousName, UnknownName
-from backtest_pipeline.strategies.code import code_hash
+from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
+from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.strategy import Strategy
-
-_CONTRACT = ("strategy",)
-"""What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
 """Short names that always mean the shipped strategy at its defaults, whatever else is added."""
@@ -24,19 +15,9 @@ DEFAULT_STRATEGY = "ema_crossover"
 """What is traded where a spec names no strategy."""
 
 
-@cache
 def strategies() -> dict[str, Strategy[Any]]:
-    """All strategies by name: that of every module of this folder that has a `STRATEGY`."""
-    return {name: module.STRATEGY for name, module in _modules().items()}
-
-
-@cache
-def _modules() -> dict[str, ModuleType]:
-    modules = [
-        import_module(f"{folder.__name__}.{found.name}") for found in iter_modules(folder.__path__)
-    ]
-    found = [module for module in modules if hasattr(module, "STRATEGY")]
-    return {module.STRATEGY.name: module for module in found}
+    """All strategies by name, those shipped and the user's own."""
+    return {name: found.strategy for name, found in catalogue().known.items()}
 
 
 class Named(NamedTuple):
@@ -58,6 +39,7 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
 
     Raises:
         UnknownName: where nothing goes by it.
+        StrategyRefused: where a strategy of that name cannot be loaded, with the reason.
         AmbiguousName: where several do, with their names.
 
     Examples:
@@ -75,6 +57,8 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         *(Named(strategy=known) for known in strategies() if known.split("_")[0] == name),
         *(Named(preset=known) for known in presets if known.split("_")[0] == name),
     ]
+    if not found and (why := catalogue().refused.get(name)):
+        raise StrategyRefused(f"strategy {name} cannot be used: {why}")
     if not found:
         kind = "strategy or preset" if presets else "strategy"
         raise UnknownName(kind, name, (*SHORT_NAMES, *strategies(), *presets))
@@ -94,9 +78,6 @@ def strategy_of(name: str) -> Strategy[Any]:
     return strategies()[found]
 
 
-@cache
 def strategy_hash(name: str) -> str:
     """Hash of a strategy's own code; errors as `strategy_of`."""
-    file = _modules()[strategy_of(name).name].__file__
-    assert file is not None  # noqa: S101  (it was imported from a file)
-    return code_hash(Path(file), folder.__name__, _CONTRACT)
+    return catalogue().known[strategy_of(name).name].hash

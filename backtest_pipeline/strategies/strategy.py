@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import (
+    BacktestError,
+    InvalidInput,
+    StrategyRefused,
+    UnknownName,
+)
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.trading.conditions import Conditions
 from backtest_pipeline.trading.stops import StopRules
@@ -50,6 +56,7 @@ class Strategy(Generic[P]):
         stops: the stops that a run has which names none of its own.
         cooldown: whole bars without an entry after a position closes, where the run says none.
         grid: values worth exploring, by parameter; the first two span the heat map.
+        presets: named parameter sets that every refresh computes, of a strategy of a user's own.
         lookback: how far back the conditions look; None where the strategy does not say.
         description: one sentence about it for people.
     """
@@ -61,6 +68,7 @@ class Strategy(Generic[P]):
     stops: Callable[[P], StopRules] = lambda _: StopRules()
     cooldown: Callable[[P], int] = lambda _: 0
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lookback: Callable[[P], Lookback | None] = lambda _: None
     description: str = ""
 
@@ -100,6 +108,7 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
 
     Raises:
         InvalidInput: naming the feature columns that the panel lacks.
+        StrategyRefused: for a strategy that fails, or returns something else than flags.
     """
     missing = [name for name in strategy.columns(params) if name not in panel.columns]
     if missing:
@@ -107,4 +116,21 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
             f"{strategy.name}: the panel has no column "
             f"{', '.join(map(repr, missing))}; compute or load it first"
         )
-    return strategy.conditions(panel, params)
+    try:
+        found = strategy.conditions(panel, params)
+    except (BacktestError, MemoryError):
+        raise
+    except Exception as error:
+        raise StrategyRefused(
+            f"{strategy.name} fails: {type(error).__name__}: {error}{_line_of(error)}"
+        ) from error
+    if not isinstance(found, Conditions):
+        raise StrategyRefused(f"{strategy.name} returns {type(found).__name__}, not Conditions")
+    found.require_flags(len(panel), strategy.name)
+    return found
+
+
+def _line_of(error: Exception) -> str:
+    """Where an error of a strategy arose, as ` (file line n)`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""

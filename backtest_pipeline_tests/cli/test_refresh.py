@@ -46,7 +46,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
-        *("portfolios", "identity", "leaky_presets", "database", "artifacts"),
+        *("portfolios", "identity", "left_out_presets", "database", "artifacts"),
     }
     assert len(found["portfolios"]) == 2 * 7 * 5
     never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]

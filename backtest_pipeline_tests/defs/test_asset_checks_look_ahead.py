@@ -66,10 +66,10 @@ def test_a_preset_that_looks_ahead_is_left_out_and_the_others_are_traded(
     run = run_job(instance, "refresh", rectangle("S-BETA|1D", "S-BETA|1D"))
     require_success(run)
     evaluations = {e.check_name: e for e in run.get_asset_check_evaluations()}
-    leaky = evaluations.pop("no_leaky_preset")
+    leaky = evaluations.pop("no_preset_left_out")
     assert not leaky.passed
     assert not leaky.blocking
-    assert "1 presets look ahead and are left out: peeker" in str(leaky.description)
+    assert "1 presets are left out: peeker" in str(leaky.description)
     assert "peeker on S-ETA|1D looks ahead" in str(leaky.metadata["peeker"].value)
     assert all(evaluation.passed for evaluation in evaluations.values())
     for table in ("signals", "backtest_runs"):

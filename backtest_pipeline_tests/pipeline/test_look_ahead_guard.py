@@ -17,7 +17,8 @@ from backtest_pipeline.pipeline import look_ahead_guard
 from backtest_pipeline.pipeline.api import build_features, robustness
 from backtest_pipeline.pipeline.audits.negative_controls import Controls, run_negative_controls
 from backtest_pipeline.pipeline.execution import execute
-from backtest_pipeline.pipeline.look_ahead_guard import ends_of, left_out_presets
+from backtest_pipeline.pipeline.look_ahead_guard import ends_of
+from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.specs import (
     PortfolioSpec,
     RobustnessSpec,

@@ -13,6 +13,7 @@ from backtest_pipeline.market.features import FEATURES, build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import read_panel
@@ -21,7 +22,6 @@ from backtest_pipeline.pipeline.stages.signals import (
     signal_matrix,
     signal_states,
     signals_code,
-    signals_to_compute,
 )
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -94,7 +94,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
 @retried
 def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
     """Compare signals and their states with a full recomputation; see `recomputed_features`."""
-    signals = signals_to_compute(workspace)
+    signals = presets_to_compute(workspace)
     chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n)
 
     def compare(panel: Panel) -> dict[str, list[str]]:

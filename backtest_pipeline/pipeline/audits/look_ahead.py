@@ -20,10 +20,11 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     probe_strategies,
 )
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
+from backtest_pipeline.pipeline.presets import active_presets, presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
-from backtest_pipeline.pipeline.stages.signals import signals_code, signals_to_compute
+from backtest_pipeline.pipeline.stages.signals import signals_code
 from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.look_ahead.look_ahead import (
@@ -32,7 +33,7 @@ from backtest_pipeline.research.look_ahead.look_ahead import (
 )
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.tables.datasets import stored_partitions
-from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals
+from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import last_probe, record_probe
 
 ASSETS = 3
@@ -123,8 +124,8 @@ def probe_look_ahead(
     Raises:
         UnknownName: for a named asset or timeframe without stored features.
     """
+    signals = active_presets(workspace) if presets is None else tuple(presets)
     with workspace.database.begin() as connection:
-        signals = active_signals(connection) if presets is None else tuple(presets)
         stored = stored_partitions(connection, "features")
     if source is not None:
         at_hand = set(source.symbols())
@@ -186,7 +187,7 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
     Look-ahead is a property of the code, so each version is tested once.
     """
-    code = probed_code(signals_to_compute(workspace))
+    code = probed_code(presets_to_compute(workspace))
     with workspace.database.begin() as connection:
         row = last_probe(connection, code, _name(source))
     return f"{row['probed_at']:%F %T} UTC" if row and not row["leaks"] else None

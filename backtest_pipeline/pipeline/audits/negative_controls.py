@@ -189,7 +189,7 @@ def honest_grids(workspace: Workspace) -> tuple[list[ParameterGrid], dict[str, s
         ends[grid.strategy.name] = ends_of(
             grid.strategy, dict(zip(grid.names, values, strict=True))
         )
-    left_out = refused_strategies(workspace, ends)
+    left_out = {name: str(why) for name, why in refused_strategies(workspace, ends).items()}
     honest = [grid for grid in grids if grid.strategy.name not in left_out]
     if not honest:
         raise LooksAhead("; ".join(left_out.values()))

@@ -214,6 +214,7 @@ def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
         files |= _directory(artifacts, funding_uri(rates), "funding")
     if recorded.code_archive:
         files["code.zip"] = read_code(artifacts, recorded.code_archive).data
+    files |= {f"strategy/{name}": data for name, data in recorded.strategy_files.items()}
     return files
 
 

@@ -39,6 +39,7 @@ from backtest_pipeline.storage.run_tables.recorded_runs import (
     stored_trades,
 )
 from backtest_pipeline.storage.tables.environment import differences, recorded_environments
+from backtest_pipeline.strategies.known_strategies import catalogue
 
 
 class Code(StrEnum):
@@ -140,7 +141,7 @@ def replay_runs(
     for run in runs:
         try:
             # Sorted by timeframe below, so that rows read for one run serve the next.
-            todo.setdefault(sources_of(run, code), []).append((run, ReplayRequest.of(run)))
+            todo.setdefault(sources_of(run, code), []).append((run, _request(run, code)))
         except CannotReplay as error:
             replays[run.run_id] = _impossible(run, "", str(error))
     workspace.progress("replay", len(replays), len(runs))
@@ -151,11 +152,22 @@ def replay_runs(
         except (CannotReplay, ArtifactCorrupt) as error:
             replays |= {run.run_id: _impossible(run, uri, str(error)) for run, _ in group}
         else:
-            for run, _ in group:
-                judged = _judged(workspace, run, uri, response, known.get(run.environment_hash))
+            for run, request in group:
+                judged = _judged(
+                    workspace, run, uri, request, response, known.get(run.environment_hash)
+                )
                 replays[run.run_id] = _settled(workspace, judged)
         workspace.progress("replay", len(replays), len(runs))
     return [replays[run_id] for run_id in ids]
+
+
+def _request(run: RecordedRun, code: Code) -> ReplayRequest:
+    """What to recompute; where today's code is asked for, today's files of the user's strategy."""
+    request = ReplayRequest.of(run)
+    today = catalogue().known.get(run.config["strategy"])
+    if code is Code.INSTALLED and today is not None and today.source is not None:
+        return replace(request, strategy_files=today.source.files)
+    return request
 
 
 def sources_of(run: RecordedRun, code: Code = Code.RECORDED) -> str:
@@ -193,6 +205,7 @@ def _judged(
     workspace: Workspace,
     run: RecordedRun,
     uri: str,
+    request: ReplayRequest,
     response: WorkerResponse,
     environment: Mapping[str, Any] | None,
 ) -> Replay:
@@ -200,7 +213,8 @@ def _judged(
     result = response.runs[str(run.run_id)]
     if "error" in result:
         return _impossible(run, uri, result["error"])
-    own, declared = uri == run.code_archive, _is_declared_same(run, uri)
+    own = uri == run.code_archive and dict(request.strategy_files) == dict(run.strategy_files)
+    declared = own or _is_declared_same(run, uri)
     elsewhere = _elsewhere(run, response, environment)
     differing = _compared(workspace, run, result)
     if declared and not elsewhere and result["run_id"] != str(run.run_id):
@@ -212,7 +226,11 @@ def _judged(
         differing.insert(0, "the fingerprint differs")
     remarks = list(elsewhere)
     if not own:
-        remarks.append(f"made by different source code, {run.code_archive}")
+        remarks.append(
+            f"made by different source code, {run.code_archive}"
+            if uri != run.code_archive
+            else f"made by another version of strategy {run.config['strategy']}"
+        )
     if declared and not own and differing:
         remarks.append(_undeclared(run, differing))
     if not run.is_current:
@@ -234,8 +252,9 @@ def _judged(
 
 def _is_declared_same(run: RecordedRun, uri: str) -> bool:
     """Whether this code declares the versions that the run was made under."""
-    is_todays = uri == code_on_disk().uri
-    return uri == run.code_archive or (is_todays and run.code_version in todays_run_codes())
+    if uri == code_on_disk().uri:
+        return run.code_version in todays_run_codes()
+    return uri == run.code_archive
 
 
 def _undeclared(run: RecordedRun, differing: Sequence[str]) -> str:

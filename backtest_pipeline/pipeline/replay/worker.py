@@ -5,7 +5,8 @@ the two messages are a contract between versions of the code:
 
     request   protocol, artifacts (folder), series (whether to return curves), runs: each with
               key, config (as in `backtest_runs`), asset, timeframe, and snapshots: version, uris
-              and n_rows by partition
+              and n_rows by partition; and strategy_files, the files of a user's own strategy by
+              path, in hex
     response  protocol, code (uri of the source archive that ran), environment, engine,
               runs: each with key, and either error or run_id, fingerprint, metrics, results,
               trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
@@ -75,6 +76,8 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
+from backtest_pipeline.strategies.known_strategies import use_source
+from backtest_pipeline.strategies.own.source import Source
 
 PROTOCOL = 1
 
@@ -103,6 +106,8 @@ def _response_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool)
 
 def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
+    files = {name: bytes.fromhex(data) for name, data in run.get("strategy_files", {}).items()}
+    use_source(Source.of(files) if files else None)
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from backtest_pipeline.market.errors import CannotReplay
@@ -39,6 +39,7 @@ class ReplayRequest:
         config: its configuration, as in `backtest_runs.config`.
         asset, timeframe: the partition to trade.
         snapshots: the features to read, by partition.
+        strategy_files: files of its strategy by path, where it is none of this package.
     """
 
     key: str
@@ -46,6 +47,7 @@ class ReplayRequest:
     asset: str
     timeframe: str
     snapshots: Mapping[str, Snapshot]
+    strategy_files: Mapping[str, bytes] = field(default_factory=dict)
 
     @staticmethod
     def of(run: RecordedRun) -> ReplayRequest:
@@ -61,7 +63,14 @@ class ReplayRequest:
                     f"{version}): they were stored before versions were recorded, or are missing "
                     "from the table dataset_snapshots; refresh for a run that can be replayed"
                 )
-        return ReplayRequest(str(run.run_id), run.config, run.asset, run.timeframe, run.snapshots)
+        return ReplayRequest(
+            str(run.run_id),
+            run.config,
+            run.asset,
+            run.timeframe,
+            run.snapshots,
+            run.strategy_files,
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -70,6 +79,7 @@ class ReplayRequest:
             "asset": self.asset,
             "timeframe": self.timeframe,
             "snapshots": {name: vars(snapshot) for name, snapshot in self.snapshots.items()},
+            "strategy_files": {name: data.hex() for name, data in self.strategy_files.items()},
         }
 
     @property

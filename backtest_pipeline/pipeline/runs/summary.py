@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.panel import utc_index
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.look_ahead_guard import left_out_presets
+from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs

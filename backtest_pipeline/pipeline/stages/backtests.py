@@ -12,6 +12,7 @@ import numpy as np
 from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,
     families_on,
@@ -51,7 +52,6 @@ from backtest_pipeline.pipeline.stages.signals import (
     SignalBatch,
     mask_columns,
     signals_code,
-    signals_to_compute,
 )
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -126,7 +126,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
 
     Loading raises PartitionError where they are not those of the stored features.
     """
-    signals = signals_to_compute(workspace)
+    signals = presets_to_compute(workspace)
     code = signals_code(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:

@@ -12,15 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from backtest_pipeline.market.errors import (
-    ConfigurationError,
-    InvalidInput,
-    UnknownName,
-)
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
+from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
@@ -32,7 +27,7 @@ from backtest_pipeline.pipeline.stages.panels import (
     stale_partitions,
 )
 from backtest_pipeline.pipeline.versions import signal_code
-from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
     LONG_EXIT,
@@ -44,11 +39,11 @@ from backtest_pipeline.simulation.orders import (
 from backtest_pipeline.storage.external.rows import feature_rows
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
-from backtest_pipeline.storage.tables.dimensions import SignalRow, active_signals, asset_ids
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.tables.signal_writing import RowsOf, built_rows, write_signals
 from backtest_pipeline.storage.tables.signals import Maker, SignalEvents, SignalState, read_makers
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import Params, conditions_of
+from backtest_pipeline.strategies.strategy import conditions_of
 
 
 @dataclass(frozen=True)
@@ -81,15 +76,6 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
     )
 
 
-@retried
-def signals_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
-    """The active presets of `dim_signals`, without those whose strategy looks ahead."""
-    with workspace.database.begin() as connection:
-        presets = active_signals(connection)
-    refused = refused_presets(workspace, presets)
-    return tuple(preset for preset in presets if preset.name not in refused)
-
-
 def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:
     """Conditions of these presets."""
     chosen = tuple(signals)
@@ -103,14 +89,13 @@ def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> B
 def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
     """Conditions of each preset at each row, uint8 `(n_signals, n_rows)`.
 
-    Indicators that are not stored (other periods than the registered ones) are computed from
-    the panel's own bars.
+    Features that the panel lacks are computed from its bars, once for all presets.
     """
+    rules = [(s := strategy_of(signal.strategy), s.parse(signal.params)) for signal in signals]
+    read = {name for strategy, params in rules for name in strategy.columns(params)}
+    known = with_indicators(panel, sorted(read))
     events = np.zeros((len(signals), len(panel)), np.uint8)
-    for row, signal in zip(events, signals, strict=True):
-        strategy = strategy_of(signal.strategy)
-        params = strategy.parse(signal.params)
-        known = with_indicators(panel, strategy.columns(params))
+    for row, (strategy, params) in zip(events, rules, strict=True):
         row[:] = condition_bits(conditions_of(strategy, known, params))
     return events
 
@@ -129,30 +114,6 @@ def signals_code(signals: Sequence[SignalRow]) -> str:
     return hash_of([[asdict(signal), signal_code(signal.strategy)] for signal in signals])
 
 
-def require_sound_params(signals: Sequence[SignalRow]) -> None:
-    """Raises ConfigurationError, naming each signal whose type or parameters are wrong.
-
-    None is computed then: a store that is fresh but for one signal would look fresh.
-    """
-    problems = []
-    known: dict[tuple[str, Params], str] = {}
-    for signal in signals:
-        try:
-            strategy = strategy_of(signal.strategy)
-            params = strategy.parse(signal.params)
-        except (InvalidInput, UnknownName) as error:
-            problems.append(f"{signal.name}: {error}")
-            continue
-        same = known.setdefault((strategy.name, params), signal.name)
-        if same != signal.name:
-            problems.append(f"{signal.name}: it has the strategy and parameters of {same}")
-    if problems:
-        raise ConfigurationError(
-            f"dim_signals holds what cannot be computed: {'; '.join(problems)}. Mend strategy "
-            "or params of these rows, or set their is_active to false; no signal was refreshed"
-        )
-
-
 def feature_rows_of(workspace: Workspace) -> RowsOf:
     """Where the full feature rows of events lie."""
     table = workspace.external
@@ -160,18 +121,13 @@ def feature_rows_of(workspace: Workspace) -> RowsOf:
 
 
 class SignalsStage:
-    """Stores conditions, and the first bars of them with the full feature row of each.
-
-    Raises:
-        ConfigurationError: for a signal of `dim_signals` that cannot be computed.
-    """
+    """Stores conditions, and the first bars of them with the full feature row of each."""
 
     name = "signals"
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self.signals = signals_to_compute(workspace)
-        require_sound_params(self.signals)
+        self.signals = presets_to_compute(workspace)
         self.code = signals_code(self.signals)
         self._makers = {
             signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.strategy))

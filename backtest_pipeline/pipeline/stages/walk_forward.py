@@ -13,6 +13,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
+from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
@@ -35,7 +36,6 @@ from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_da
 from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
 from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
 from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
-from backtest_pipeline.pipeline.stages.signals import signals_to_compute
 from backtest_pipeline.pipeline.stages.verdicts import (
     efficiency_row,
     efficiency_table,
@@ -249,7 +249,7 @@ class WalkForwardStage:
         self._workspace = workspace
         self._terms = RunTerms(config)
         self._plan = plan
-        self._searches = strategy_searches(signals_to_compute(workspace))
+        self._searches = strategy_searches(presets_to_compute(workspace))
         self._code = hash_of(
             [
                 WALK_FORWARDS_CODE,

@@ -26,6 +26,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed
+from backtest_pipeline.pipeline.presets import active_presets
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
@@ -53,7 +54,6 @@ from backtest_pipeline.storage.run_tables.portfolios import (
 )
 from backtest_pipeline.storage.tables.dimensions import (
     SignalRow,
-    active_signals,
     known_symbols,
     signal_with,
 )
@@ -130,8 +130,7 @@ def strategy_of_spec(
     if spec.preset is None:
         strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
         return strategy, strategy.parse(spec.params)
-    with workspace.database.begin() as connection:
-        presets = {signal.name: signal for signal in active_signals(connection)}
+    presets = {signal.name: signal for signal in active_presets(workspace)}
     if spec.preset not in presets:
         raise UnknownName("preset", spec.preset, presets)
     preset = presets[spec.preset]
@@ -191,10 +190,10 @@ def _signal_of(
     workspace: Workspace, strategy: Strategy[Any], params: Params
 ) -> tuple[SignalRow, bool]:
     """The signal with these parameters, and whether it is a preset that refreshes compute."""
+    for signal in active_presets(workspace):
+        if signal.strategy == strategy.name and _means(strategy, signal, params):
+            return signal, True
     with workspace.database.begin() as connection:
-        for signal in active_signals(connection):
-            if signal.strategy == strategy.name and _means(strategy, signal, params):
-                return signal, True
         return signal_with(connection, strategy.name, strategy.telling(params)), False
 
 

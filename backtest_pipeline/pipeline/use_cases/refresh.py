@@ -23,6 +23,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.tables.datasets import read_versions
+from backtest_pipeline.strategies.known_strategies import look_again
 
 
 def refresh_features(
@@ -80,6 +81,7 @@ def refresh_signals(
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
     """Refresh features and signals of these partitions, yielding each stage's report."""
+    look_again()
     yield from refresh_features(workspace, source, partitions, rebuild=rebuild)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)

@@ -20,6 +20,7 @@ from backtest_pipeline.pipeline.look_ahead_guard import (
     require_choices_probed,
     require_probed,
 )
+from backtest_pipeline.pipeline.presets import active_presets
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -67,7 +68,6 @@ from backtest_pipeline.storage.run_tables.walk_forward import (
 from backtest_pipeline.storage.tables.datasets import mark_stale
 from backtest_pipeline.storage.tables.dimensions import (
     SignalRow,
-    active_signals,
     known_symbols,
     signal_with,
 )
@@ -337,10 +337,10 @@ def _signal_of(
     workspace: Workspace, strategy: Strategy[Any], params: Mapping[str, Any]
 ) -> SignalRow:
     """The first preset of the strategy; without one, a signal that stands for the search range."""
+    for signal in active_presets(workspace):
+        if signal.strategy == strategy.name:
+            return signal
     with workspace.database.begin() as connection:
-        for signal in active_signals(connection):
-            if signal.strategy == strategy.name:
-                return signal
         space = space_of(strategy.name, params)
         axes = {parameter: list(axis) for parameter, axis in space.axes.items()}
         return signal_with(connection, strategy.name, axes)

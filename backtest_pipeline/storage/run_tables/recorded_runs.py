@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.run_tables.runs import with_provenance
+from backtest_pipeline.storage.run_tables.strategy_sources import files_in
 
 _FEWEST_DIGITS = 6
 _NEAR = 200
@@ -45,6 +46,7 @@ class RecordedRun:
         snapshots: the artifacts with their rows, by partition; unknown ones are missing.
         code_version: declared versions, and the hash of the strategy's own code.
         code_archive: artifact with the source code; None for a run made before code was archived.
+        strategy_files: files of its strategy by path; none where the code archive has them.
         environment_hash, engine: environment, and engine as name and version.
         fingerprint, artifact_uri, results: its result.
         is_current: whether no newer run of its configuration is stored.
@@ -60,6 +62,7 @@ class RecordedRun:
     snapshots: Mapping[str, Snapshot]
     code_version: str
     code_archive: str | None
+    strategy_files: Mapping[str, bytes]
     environment_hash: str
     engine: tuple[str, str]
     fingerprint: str
@@ -105,7 +108,11 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
         text("""
             SELECT run_id, signal_name, symbol, tf, split, config, snapshot_id,
                    dataset_version_ids, code_version, code_archive, environment_hash, engine,
-                   engine_version, result_fingerprint, artifact_uri, results, is_current
+                   engine_version, result_fingerprint, artifact_uri, results, is_current,
+                   (SELECT archive FROM strategy_sources s
+                     WHERE s.strategy = config ->> 'strategy'
+                       AND code_version LIKE '%, ' || s.strategy || ' ' || s.code_hash)
+                       AS strategy_archive
             FROM visible_runs WHERE run_id = ANY(:run_ids)
         """),
         {"run_ids": list(run_ids)},
@@ -132,6 +139,7 @@ def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot])
         snapshots={key: known[key, v] for key, v in versions.items() if (key, v) in known},
         code_version=row["code_version"],
         code_archive=row["code_archive"],
+        strategy_files=files_in(row["strategy_archive"]),
         environment_hash=row["environment_hash"],
         engine=(row["engine"], row["engine_version"]),
         fingerprint=row["result_fingerprint"],

@@ -107,9 +107,9 @@ def read_strategies(cursor: Cursor, most_returns: int) -> pa.Table:
 
 _FAMILIES = """
     WITH newest AS (
-        SELECT DISTINCT ON ({owner}, set_id) trial_id, set_id, {owner}
+        SELECT DISTINCT ON ({owner}, strategy, set_id) trial_id, set_id, {owner}
         FROM ({chosen}) chosen
-        ORDER BY {owner}, set_id, is_published DESC,
+        ORDER BY {owner}, strategy, set_id, is_published DESC,
                  (window_start IS NULL AND window_end IS NULL) DESC, created_at DESC, trial_id
     ), placed AS (
         SELECT trial_id, set_id, {owner}, count(*) OVER family AS n_trials,

@@ -91,7 +91,7 @@ def walk_forwards_to_judge(cursor: Cursor, tf: str, symbols: Sequence[str]) -> p
 
 
 _TRIED = (
-    "SELECT symbol, count(DISTINCT set_id) AS n FROM trials"
+    "SELECT symbol, count(DISTINCT (strategy, set_id)) AS n FROM trials"
     " WHERE tf = $1 AND symbol = ANY($2::text[]) AND family = 'walk-forward' GROUP BY symbol"
 )
 

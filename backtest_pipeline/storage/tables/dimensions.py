@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import DAY_US, TIMEFRAMES, Timeframe
 from backtest_pipeline.sources.base import AssetInfo
 
+_FIRST_ON_DEMAND = 100_001  # as in the sequence of 01_dimensions.sql
 _LONGEST_NAME = 100
 _UNIT_WORDS = {"MIN": "minute", "H": "hour", "D": "day", "W": "week", "M": "month", "Y": "year"}
 _LENGTHS_IN_DAYS = {"M": (28, 31), "Y": (365, 366)}
@@ -142,6 +144,36 @@ def known_symbols(connection: sa.Connection) -> tuple[str, ...]:
     return tuple(connection.execute(query).scalars())
 
 
+def asset_spans(connection: sa.Connection, dataset: str) -> list[dict[str, Any]]:
+    """The assets with stored rows of a dataset, with their timeframes and first and last bar.
+
+    Args:
+        connection: any transaction.
+        dataset: `bars` or `features`.
+    """
+    rows = connection.execute(
+        sa.text("""
+            SELECT a.symbol, a.is_synthetic,
+                   array_agg(v.tf ORDER BY t.sort_order) AS timeframes,
+                   min(v.first_ts) AS first_ts, max(v.last_ts) AS last_ts
+              FROM dataset_versions v JOIN dim_assets a USING (id) JOIN dim_timeframe t USING (tf)
+             WHERE v.dataset = :dataset AND v.n_rows > 0
+             GROUP BY a.symbol, a.is_synthetic ORDER BY a.symbol
+        """),
+        {"dataset": dataset},
+    )
+    return [
+        {
+            "asset": row.symbol,
+            "synthetic": row.is_synthetic,
+            "timeframes": list(row.timeframes),
+            "first_ts": row.first_ts.astimezone(UTC).isoformat(),
+            "last_ts": row.last_ts.astimezone(UTC).isoformat(),
+        }
+        for row in rows
+    ]
+
+
 def known_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, int]:
     """The id of each symbol that has one."""
     query = sa.text("SELECT symbol, id FROM dim_assets WHERE symbol = ANY(:symbols)")
@@ -167,6 +199,72 @@ def active_signals(connection: sa.Connection) -> tuple[SignalRow, ...]:
         """)
     )
     return tuple(SignalRow(*row) for row in rows)
+
+
+@dataclass(frozen=True)
+class PresetRow(SignalRow):
+    """A preset, active or not, and the file or package that declares it."""
+
+    is_active: bool
+    declared_by: str | None
+
+
+def all_presets(connection: sa.Connection) -> tuple[PresetRow, ...]:
+    """All presets, in order of id, without the parameters that only ran on demand."""
+    rows = connection.execute(
+        sa.text(f"""
+            SELECT signal_id, name, strategy, params, is_active, declared_by FROM dim_signals
+            WHERE signal_id < {_FIRST_ON_DEMAND} OR is_active OR declared_by IS NOT NULL
+            ORDER BY signal_id
+        """)  # noqa: S608
+    )
+    return tuple(PresetRow(*row) for row in rows)
+
+
+def add_preset(
+    connection: sa.Connection,
+    name: str,
+    strategy: str,
+    params: Mapping[str, Any],
+    declared_by: str | None = None,
+) -> None:
+    """Add an active preset; nothing happens where one of this name was added meanwhile."""
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('presets'))"))
+    connection.execute(
+        sa.text(f"""
+            INSERT INTO dim_signals (signal_id, name, strategy, params, declared_by)
+            SELECT 1 + coalesce(max(signal_id), 0), :name, :strategy, CAST(:params AS jsonb), :by
+              FROM dim_signals WHERE signal_id < {_FIRST_ON_DEMAND}
+            ON CONFLICT (name) DO NOTHING
+        """),  # noqa: S608
+        {
+            "name": name,
+            "strategy": strategy,
+            "params": json.dumps(params, allow_nan=False),
+            "by": declared_by,
+        },
+    )
+
+
+def follow_declaration(
+    connection: sa.Connection, name: str, params: Mapping[str, Any], declared_by: str | None
+) -> None:
+    """Give a preset the parameters of its declaration, and activate it."""
+    connection.execute(
+        sa.text("""
+            UPDATE dim_signals
+               SET params = CAST(:params AS jsonb), declared_by = :by, is_active = TRUE
+             WHERE name = :name
+        """),
+        {"name": name, "params": json.dumps(params, allow_nan=False), "by": declared_by},
+    )
+
+
+def deactivate_preset(connection: sa.Connection, name: str) -> None:
+    """Let refreshes compute a preset no more; its rows stay."""
+    connection.execute(
+        sa.text("UPDATE dim_signals SET is_active = FALSE WHERE name = :name"), {"name": name}
+    )
 
 
 def signal_with(connection: sa.Connection, strategy: str, params: Mapping[str, Any]) -> SignalRow:

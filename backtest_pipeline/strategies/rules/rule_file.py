@@ -42,7 +42,7 @@ LARGEST_FILE = 100_000
 RULES = ("long_entry", "long_exit", "short_entry", "short_exit")
 KEYS = (
     *("name", "description", *RULES, "require", "cooldown"),
-    *("params", "columns", "define", "stops", "variants"),
+    *("params", "columns", "define", "stops", "variants", "presets"),
 )
 _FILTERS = {"entry": RULES[0:3:2], "long_entry": ("long_entry",), "short_entry": ("short_entry",)}
 """The rules that each filter of a variant is joined to."""
@@ -126,6 +126,9 @@ class _RuleFile:
             Limit(self._cooldown, _COOLDOWN, "cooldown", str(self._place.at("cooldown")))
         )
         self._params_type = self._model()
+        self._presets = self._table(raw, "presets")
+        for name in self._presets:
+            self._table(self._presets, name)
 
     def strategy(self) -> Strategy[Any]:
         """The strategy that it says."""
@@ -142,6 +145,7 @@ class _RuleFile:
             stops=lambda params: self._stop_rules(self._settled(params)),
             cooldown=lambda params: int(self._settled(params).number(self._cooldown)),
             grid={name: p.grid for name, p in self._params.items() if p.grid},
+            presets=self._presets,
             lookback=lambda params: self._settled(params).lookback(wanted),
             description=self._description,
         )

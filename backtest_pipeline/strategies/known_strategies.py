@@ -1,0 +1,170 @@
+"""The strategies that this process knows: those shipped, and the user's own.
+
+A process takes up changed files where it begins something new, never in the middle: a run is
+computed, named and archived from one version of its strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from threading import RLock
+from typing import Any
+
+import backtest_pipeline.strategies as package
+from backtest_pipeline.market.errors import StrategyRefused
+from backtest_pipeline.strategies.code import code_hash
+from backtest_pipeline.strategies.own.folder import read_folder, stamps
+from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, packages
+from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.own.trial import tried
+
+_CONTRACT = ("strategy",)
+"""What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Strategies by name, and those that are refused.
+
+    Attributes:
+        known: the strategies.
+        refused: why a strategy cannot be used, by its name, or by that of its file.
+    """
+
+    known: Mapping[str, Loaded]
+    refused: Mapping[str, str]
+
+
+@dataclass
+class _Place:
+    """Where a user's strategies lie, and what was last seen there."""
+
+    folder: Path | None = None
+    trust: bool = False
+    tried: Path | None = None
+    stamps: Any = None
+    content: Catalogue | None = None
+    loaded: dict[str, Loaded | StrategyRefused] = field(default_factory=dict)
+
+
+_place = _Place()
+_lock = RLock()
+
+
+def use_folder(folder: Path | None, *, trust: bool = False, tried: Path | None = None) -> None:
+    """Take a user's strategies from a folder from now on.
+
+    Args:
+        folder: an absolute folder; None for none.
+        trust: as in `read_folder`.
+        tried: folder that remembers which files were tried already.
+    """
+    global _place
+    with _lock:
+        if (_place.folder, _place.trust, _place.tried) != (folder, trust, tried):
+            _place = _Place(folder, trust, tried)
+
+
+def use_source(source: Source | None) -> None:
+    """Know one archived strategy beside those installed, and none of any folder.
+
+    Raises:
+        StrategyRefused: where it cannot be loaded.
+    """
+    global _place
+    own = {} if source is None else {(one := load(source)).strategy.name: one}
+    with _lock:
+        _place = _Place(content=Catalogue({**_installed({}), **own}, {}))
+
+
+def look_again() -> None:
+    """Take up what has changed in the folder; what begins a run or a request calls it."""
+    with _lock:
+        if _place.folder is None or _place.content is None:
+            return
+        if _place.stamps is None or stamps(_place.folder) != _place.stamps:
+            _place.content = None
+
+
+def catalogue() -> Catalogue:
+    """The strategies that there are."""
+    with _lock:
+        if _place.content is None:
+            _place.stamps = stamps(_place.folder) if _place.folder is not None else None
+            _place.content = _read()
+        return _place.content
+
+
+@cache
+def shipped() -> Mapping[str, Loaded]:
+    """The strategies of this package: that of every module of the folder that has a `STRATEGY`."""
+    found: dict[str, Loaded] = {}
+    for module in iter_modules(package.__path__):
+        path = f"{package.__name__}.{module.name}"
+        if not module.ispkg and (strategy := getattr(import_module(path), "STRATEGY", None)):
+            file = Path(package.__path__[0], f"{module.name}.py")
+            found[strategy.name] = Loaded(
+                strategy, code_hash(file, package.__name__, _CONTRACT), SHIPPED
+            )
+    return found
+
+
+def _read() -> Catalogue:
+    refused: dict[str, str] = {}
+    return Catalogue(_installed(refused, _of_folder(refused)), refused)
+
+
+def _installed(
+    refused: dict[str, str], own: Iterable[tuple[str, Loaded | StrategyRefused]] = ()
+) -> dict[str, Loaded]:
+    """Strategies shipped, of packages and of one's own; what is wrong goes to `refused`."""
+    found: list[tuple[str, Loaded]] = []
+    for name, one in (*packages(), *own):
+        if isinstance(one, StrategyRefused):
+            refused[name] = str(one)
+        else:
+            found.append((one.strategy.name, one))
+    origins: dict[str, list[str]] = {name: [SHIPPED] for name in shipped()}
+    for name, one in found:
+        origins.setdefault(name, []).append(one.origin)
+    known = dict(shipped())
+    for name, one in found:
+        if len(origins[name]) == 1:
+            known[name] = one
+        else:
+            refused[name] = (
+                f"there are {len(origins[name])} strategies named {name}: "
+                f"{' and '.join(origins[name])}; rename all but one"
+            )
+    return known
+
+
+def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | StrategyRefused]]:
+    if _place.folder is None:
+        return
+    try:
+        content = read_folder(_place.folder, trust=_place.trust)
+    except StrategyRefused as error:
+        refused[str(_place.folder)] = str(error)
+        return
+    for path, why in content.refused.items():
+        refused[Path(path).stem] = f"{path}: {why}"
+    new = [s for s in content.sources if not isinstance(_place.loaded.get(s.digest), Loaded)]
+    failed = tried([s for s in new if not s.is_rules], _place.tried)
+    for source in new:
+        why = failed.get(source.digest)
+        _place.loaded[source.digest] = StrategyRefused(why) if why else _loaded(source)
+    for source in content.sources:
+        yield source.stem, _place.loaded[source.digest]
+
+
+def _loaded(source: Source) -> Loaded | StrategyRefused:
+    try:
+        return load(source)
+    except StrategyRefused as error:
+        return error

@@ -1,0 +1,154 @@
+"""Makes strategies of what users bring: their files, and installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from backtest_pipeline.market.errors import BacktestError, StrategyRefused
+from backtest_pipeline.strategies.code import code_hash
+from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_module
+from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.rules import from_toml, rule_hash
+from backtest_pipeline.strategies.strategy import Params, Strategy
+
+GROUP = "backtest_pipeline.strategies"
+"""The entry-point group of packages with strategies."""
+SHIPPED = "shipped"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A strategy that is ready for use.
+
+    Attributes:
+        strategy: the strategy.
+        hash: hash of its own code or rules, 16 hex digits.
+        origin: `shipped`, the path of its file, or its package with version.
+        source: its files, which are archived with its runs; None where it is installed.
+    """
+
+    strategy: Strategy[Any]
+    hash: str
+    origin: str = SHIPPED
+    source: Source | None = None
+
+
+def load(source: Source) -> Loaded:
+    """Make a strategy of its files.
+
+    Raises:
+        StrategyRefused: where it cannot be loaded, or breaks the contract, with file and line.
+    """
+    if source.is_rules:
+        content = source.files[source.main]
+        strategy, version = from_toml(content, source.where), rule_hash(content, source.where)
+    else:
+        strategy, version = strategy_of_module(source), _python_hash(source)
+    require_contract(strategy, source.where)
+    return Loaded(strategy, version, source.where, source)
+
+
+def is_good_name(name: object) -> bool:
+    """Whether a strategy may have this name.
+
+    Examples:
+        >>> is_good_name("dip_2"), is_good_name("Dip")
+        (True, False)
+    """
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def packages() -> Iterator[tuple[str, Loaded | StrategyRefused]]:
+    """The strategies of installed packages, by the name of their entry point.
+
+    Packages are looked up once in a process. One that fails is an error beside the others.
+    """
+    yield from _packages()
+
+
+@cache
+def _packages() -> tuple[tuple[str, Loaded | StrategyRefused], ...]:
+    return tuple((found.name, _of_package(found)) for found in entry_points(group=GROUP))
+
+
+def _of_package(found: EntryPoint) -> Loaded | StrategyRefused:
+    version = f"{found.dist.name} {found.dist.version}" if found.dist else "an unknown package"
+    origin = f"{version} ({found.value})"
+    try:
+        named = found.load()
+    except (Exception, SystemExit) as error:
+        return StrategyRefused(failure_of(error, Source(found.value, {}, version)))
+    strategy = getattr(named, "STRATEGY", None) if isinstance(named, ModuleType) else named
+    if not isinstance(strategy, Strategy):
+        return StrategyRefused(
+            f"{origin} names no strategy; let it name a Strategy, or a module with a STRATEGY"
+        )
+    try:
+        require_contract(strategy, origin)
+    except StrategyRefused as error:
+        return error
+    digest = hashlib.blake2b(f"{origin}\0{found.name}".encode(), digest_size=_DIGEST_BYTES)
+    return Loaded(strategy, digest.hexdigest(), origin)
+
+
+def _python_hash(source: Source) -> str:
+    """Hash of a strategy's code; of a folder, every module and every other file counts."""
+    files = {Path("/", name): content for name, content in source.files.items()}
+    main = Path("/", source.main)
+    if main.name != "__init__.py":
+        return code_hash(main, files=files)
+    parts = [
+        f"{path} " + (_module_hash(path, files) if path.suffix == ".py" else _bytes_hash(content))
+        for path, content in sorted(files.items())
+    ]
+    return _bytes_hash("\n".join(parts).encode())
+
+
+def _module_hash(path: Path, files: dict[Path, bytes]) -> str:
+    return code_hash(path, "", (), {path: files[path]})
+
+
+def _bytes_hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def require_contract(strategy: Strategy[Any], where: str) -> None:
+    """Raise StrategyRefused for a strategy that breaks the contract, saying each way it does."""
+    problems = []
+    if not is_good_name(strategy.name):
+        problems.append(
+            f"its name {strategy.name!r} must be lower-case letters, digits and _, at most 60"
+        )
+    if not (isinstance(strategy.params_type, type) and issubclass(strategy.params_type, Params)):
+        problems.append("its params_type must be a class derived from Params")
+    else:
+        fields = strategy.params_type.model_fields
+        problems += [
+            f"its grid names {name!r}, which is no parameter"
+            for name in strategy.grid
+            if name not in fields
+        ]
+        for what, given in (("defaults", {}), *_presets(strategy)):
+            try:
+                strategy.columns(strategy.parse(given))
+            except BacktestError as error:
+                problems.append(f"its {what} are refused: {error}")
+            except Exception as error:
+                problems.append(f"columns() fails with its {what}: {type(error).__name__}: {error}")
+    if problems:
+        raise StrategyRefused(f"{where}: {'; '.join(problems)}")
+
+
+def _presets(strategy: Strategy[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, given in strategy.presets.items():
+        yield f"parameters of preset {name}", dict(given)

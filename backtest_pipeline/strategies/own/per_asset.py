@@ -1,0 +1,81 @@
+"""Conditions written for one asset at a time, on a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from backtest_pipeline.market.errors import StrategyRefused
+from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.strategies.strategy import Params
+from backtest_pipeline.trading.conditions import Conditions
+
+P = TypeVar("P", bound=Params)
+_SIDES = tuple(field.name for field in fields(Conditions))
+
+
+def per_asset(
+    rule: Callable[[pd.DataFrame, P], Mapping[str, Any]],
+) -> Callable[[Panel, P], Conditions]:
+    """Conditions from a function that sees one asset.
+
+    Args:
+        rule: takes the features of one asset, indexed by the close of each bar (UTC), and the
+            parameters. Returns boolean series or arrays by name: long_entry, long_exit,
+            short_entry, short_exit; what is left out is never true.
+
+    Returns:
+        A function for the `conditions` of a `Strategy`. It calls `rule` once for each asset, so
+        that it costs more than conditions on whole arrays where there are hundreds.
+
+    Raises:
+        StrategyRefused: when called, for another name, length, index or type.
+
+    Examples:
+        >>> from backtest_pipeline import build_features, load_bars
+        >>> def rule(features, params):
+        ...     return {"long_entry": features["close"] > features["open"]}
+        >>> conditions = per_asset(rule)
+    """
+
+    def conditions(panel: Panel, params: P) -> Conditions:
+        found = {name: np.zeros(len(panel), bool) for name in _SIDES}
+        stops = panel.offsets[1:].tolist()
+        # By segment: a probe for look-ahead stacks several histories of one asset.
+        for asset, start, stop in zip(panel.assets, panel.offsets.tolist(), stops, strict=False):
+            rows = slice(start, stop)
+            frame = pd.DataFrame(
+                {name: column[rows] for name, column in panel.columns.items()},
+                index=utc_index(panel.ts[rows]),
+            )
+            given = rule(frame, params)
+            _require_names(given, f"{rule.__name__} on {asset}")
+            sides = {name: given.get(name, np.zeros(len(frame), bool)) for name in _SIDES}
+            for name, values in sides.items():
+                if isinstance(values, pd.Series) and not values.index.equals(frame.index):
+                    raise StrategyRefused(
+                        f"{rule.__name__} on {asset}: {name} has another index than the features; "
+                        "reindex it, or compute it from them"
+                    )
+            one = Conditions(**{name: np.asarray(values) for name, values in sides.items()})
+            one.require_flags(len(frame), f"{rule.__name__} on {asset}")
+            for name, column in found.items():
+                column[rows] = getattr(one, name)
+        return Conditions(**found)
+
+    return conditions
+
+
+def _require_names(given: object, where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise StrategyRefused(
+            f"{where} returns {type(given).__name__}; it must return a mapping with some of "
+            f"{', '.join(_SIDES)}"
+        )
+    for name in given:
+        if name not in _SIDES:
+            raise StrategyRefused(f"{where} returns {name!r}; the names are {', '.join(_SIDES)}")

@@ -1,0 +1,133 @@
+"""Runs of a user's own strategy are replayed after its file has changed, and after it is gone."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from backtest_pipeline.market.errors import LooksAhead, StrategyRefused
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.execution import execute
+from backtest_pipeline.pipeline.presets import left_out_presets
+from backtest_pipeline.pipeline.replay.export import export_bundle
+from backtest_pipeline.pipeline.replay.replay import Code, ReplayVerdict, replay_runs
+from backtest_pipeline.pipeline.specs import RunSpec
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.strategies.known_strategies import look_again
+from backtest_pipeline_tests.leaky import PEEKER
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
+from backtest_pipeline_tests.pipeline.markets import refresh, until
+from backtest_pipeline_tests.sql import column
+
+RULES = """
+name = "rules_dip"
+long_entry = "crosses_below(close, mean(close, n))"
+long_exit = "close > mean(close, n)"
+[params]
+n = { default = 20, min = 2, max = 100 }
+[presets.rules_dip_20]
+n = 20
+"""
+PARTITIONS = [Partition("S-ALPHA", "1D")]
+MINE = "SELECT run_id FROM backtest_runs WHERE strategy = :name ORDER BY completed_at"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "strategies"
+    write(folder, "dip.py")
+    write(folder, "rules_dip.toml", RULES)
+    with own_strategies(folder):
+        yield folder
+
+
+def _runs(workspace: Workspace, name: str) -> list[str]:
+    return [str(found) for found in column(workspace, MINE, name=name)]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new"),
+    [
+        ("dip", "dip.py", "- params.z", "- 0.5 * params.z"),
+        ("rules_dip", "rules_dip.toml", "close > mean(", "close > 1.02 * mean("),
+    ],
+)
+def test_a_run_is_replayed_from_the_files_that_made_it(
+    workspace: Workspace, folder: Path, name: str, file: str, old: str, new: str
+) -> None:
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    text = (folder / file).read_text()
+    assert old in text
+    write(folder, file, text.replace(old, new))
+    look_again()
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    ids = _runs(workspace, name)
+    assert len(ids) == 2
+    (folder / file).unlink()
+    look_again()
+    found = replay_runs(workspace, ids)
+    assert [one.verdict for one in found] == [ReplayVerdict.SAME] * 2
+    assert found[0].found != found[1].found
+    assert all(one.is_own_code for one in found)
+
+
+def test_today_s_file_is_replayed_where_today_s_code_is_asked_for(
+    workspace: Workspace, folder: Path
+) -> None:
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    write(folder, "dip.py", DIP.replace("- params.z", "- 0.5 * params.z"))
+    look_again()
+    (run_id,) = _runs(workspace, "dip")
+    (today,) = replay_runs(workspace, [run_id], code=Code.INSTALLED)
+    assert today.verdict is ReplayVerdict.DIFFERS
+    assert not today.quarantine
+
+
+def test_a_bundle_holds_the_files_of_the_strategy(
+    workspace: Workspace, folder: Path, tmp_path: Path
+) -> None:
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    (run_id,) = _runs(workspace, "dip")
+    path = export_bundle(workspace, UUID(run_id), tmp_path / "run.zip")
+    with zipfile.ZipFile(path) as bundle:
+        assert bundle.read("strategy/dip.py").decode() == DIP
+        assert "strategy/dip.py" in json.loads(bundle.read("manifest.json"))["files"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("close < low", "mean", "long_entry holds float64, perhaps NaN"),
+        ("close < low", "(close < low)[1:]", "long_entry has another index than the features"),
+        ("close < low", "(close < low).to_numpy()[1:]", "long_entry has shape"),
+        ('"long_exit"', '"exit"', "returns 'exit'; the names are long_entry"),
+        ("close > mean}", "close > nothing}", r"fails: NameError: .*nothing.*dip\.py line 17"),
+    ],
+)
+def test_a_strategy_that_fails_is_left_out_and_the_others_are_stored(
+    workspace: Workspace, folder: Path, old: str, new: str, why: str
+) -> None:
+    assert old in DIP
+    write(folder, "dip.py", DIP.replace(old, new))
+    look_again()
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    left_out = left_out_presets(workspace)
+    assert left_out.keys() == {"dip_2_20"}
+    assert re.search(why, left_out["dip_2_20"])
+    assert len(_runs(workspace, "rules_dip")) == 1
+    with pytest.raises(StrategyRefused, match=why):
+        execute(workspace, load_settings(), RunSpec(strategy="dip", symbol="S-ALPHA"))
+
+
+def test_a_file_that_looks_ahead_is_refused(workspace: Workspace, folder: Path) -> None:
+    write(folder, "peeker.py", PEEKER)
+    look_again()
+    with pytest.raises(LooksAhead, match="peeker on S-ETA"):
+        execute(workspace, load_settings(), RunSpec(strategy="peeker", symbol="S-ALPHA"))

@@ -1,0 +1,145 @@
+"""What a process knows: shipped strategies, the user's own, and those that are refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from backtest_pipeline.market.errors import StrategyRefused, UnknownName
+from backtest_pipeline.strategies.known_strategies import (
+    catalogue,
+    look_again,
+    shipped,
+    use_folder,
+    use_source,
+)
+from backtest_pipeline.strategies.own import loading
+from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.registry import strategies, strategy_hash, strategy_of
+from backtest_pipeline_tests.own_strategies import DIP, write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "strategies"
+    write(folder, "dip.py")
+    use_folder(folder)
+    yield folder
+    use_folder(None)
+
+
+def test_a_file_is_a_strategy_beside_those_shipped(folder: Path) -> None:
+    assert strategies().keys() == {*shipped(), "dip"}
+    assert strategy_of("dip").parse({"z": 3.0}).model_dump() == {"z": 3.0, "length": 20}
+    assert catalogue().known["dip"].origin == f"{folder}/dip.py"
+
+
+def test_an_edit_is_seen_where_something_begins_and_not_before(folder: Path) -> None:
+    before, others = strategy_hash("dip"), strategy_hash("ema_crossover")
+    write(folder, "dip.py", DIP.replace("default=20", "default=30"))
+    assert strategy_hash("dip") == before  # what has begun ends with what it began with
+    look_again()
+    assert strategy_hash("dip") != before
+    assert strategy_of("dip").parse({}).model_dump()["length"] == 30
+    assert strategy_hash("ema_crossover") == others
+
+
+def test_two_edits_in_the_same_instant_and_of_the_same_size_are_both_seen(folder: Path) -> None:
+    seen = []
+    for length in ("30", "40", "50"):
+        write(folder, "dip.py", DIP.replace("default=20", f"default={length}"))
+        look_again()
+        seen.append(strategy_of("dip").parse({}).model_dump()["length"])
+    assert seen == [30, 40, 50]
+
+
+def test_a_comment_gives_no_new_version_and_a_deleted_file_no_strategy(folder: Path) -> None:
+    before = strategy_hash("dip")
+    write(folder, "dip.py", DIP + "# a comment\n")
+    look_again()
+    assert strategy_hash("dip") == before
+    (folder / "dip.py").unlink()
+    look_again()
+    with pytest.raises(UnknownName, match="unknown strategy 'dip'"):
+        strategy_of("dip")
+
+
+def test_a_file_that_fails_names_its_line_and_the_others_go_on(folder: Path) -> None:
+    write(folder, "wrong.py", "x = 1\n1 / 0\n")
+    look_again()
+    assert "dip" in strategies()
+    with pytest.raises(StrategyRefused, match=r"wrong cannot be used: .*wrong\.py line 2: Zero"):
+        strategy_of("wrong")
+    write(folder, "wrong.py", DIP.replace('name="dip"', 'name="wrong"'))
+    look_again()
+    assert strategy_of("wrong").name == "wrong"
+
+
+def test_of_two_strategies_of_one_name_neither_is_taken(folder: Path) -> None:
+    write(folder, "other.py")
+    write(folder, "mine.py", DIP.replace('name="dip"', 'name="ema_crossover"'))
+    look_again()
+    with pytest.raises(StrategyRefused, match=r"dip\.py and .*other\.py; rename all but one"):
+        strategy_of("dip")
+    assert catalogue().known["ema_crossover"].origin == "shipped"
+    assert "shipped and " in catalogue().refused["ema_crossover"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('name="dip"', 'name="Dip!"', "its name 'Dip!' must be lower-case"),
+        ('grid={"z"', 'grid={"w"', "its grid names 'w', which is no parameter"),
+        ('{"z": 2.0, "length": 20}}', '{"z": -1.0}}', "parameters of preset dip_2_20 are refused"),
+        ("params_type=Dip", "params_type=dict", "must be a class derived from Params"),
+        ('("close",)', "(params.nothing,)", "columns() fails with its defaults: AttributeError"),
+    ],
+)
+def test_a_strategy_that_breaks_the_contract_is_refused(
+    folder: Path, old: str, new: str, why: str
+) -> None:
+    assert old in DIP
+    write(folder, "dip.py", DIP.replace(old, new))
+    look_again()
+    assert why in catalogue().refused["dip"]
+
+
+def test_looking_again_reads_nothing_while_nothing_has_changed(folder: Path) -> None:
+    time.sleep(0.1)
+    use_folder(None)
+    use_folder(folder)
+    first = catalogue()
+    look_again()
+    assert catalogue() is first
+
+
+def test_an_archived_source_is_known_without_a_folder(folder: Path) -> None:
+    use_source(Source.of({"dip.py": DIP.replace("default=20", "default=7").encode()}))
+    assert strategy_of("dip").parse({}).model_dump()["length"] == 7
+    use_source(None)
+    assert "dip" not in strategies()
+
+
+def test_a_package_gives_strategies_and_one_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = loading.GROUP
+    shipped_module = "backtest_pipeline.strategies.rsi_mean_revert"
+    found = {
+        "good": EntryPoint("good", f"{shipped_module}:STRATEGY", group),
+        "gone": EntryPoint("gone", "no_such_package:STRATEGY", group),
+        "odd": EntryPoint("odd", "json:dumps", group),
+    }
+    monkeypatch.setattr(loading, "entry_points", lambda group: list(found.values()))
+    loading._packages.cache_clear()
+    try:
+        known = dict(loading.packages())
+    finally:
+        loading._packages.cache_clear()
+    assert isinstance(known["good"], loading.Loaded)
+    assert "ModuleNotFoundError" in str(known["gone"])
+    assert "names no strategy" in str(known["odd"])
