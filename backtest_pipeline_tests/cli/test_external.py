@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline_tests.cli.conftest import CommandLine
+from backtest_pipeline_tests.cli.files import daily_bars, write
 from backtest_pipeline_tests.theirs import FILTERS, Theirs
 
 
@@ -105,9 +108,9 @@ def test_the_doctor_says_what_drifted_and_how_to_mend_it(
     assert "has no rows of 4H, only of 1D, 1W" in external("doctor").out
 
 
-def test_bars_cannot_take_the_place_of_the_table(external: CommandLine) -> None:
+def test_bars_cannot_take_the_place_of_the_table(external: CommandLine, tmp_path: Path) -> None:
     for command in (("refresh",), ("run", "--signal", "rsi", "--asset", "COIN1")):
-        answer = external(*command, "--bars", "/data/bars")
+        answer = external(*command, "--bars", write(daily_bars(), tmp_path / "bars.csv"))
         assert answer.code == 1
         assert "features come from the table theirs.features" in answer.message
     assert "the sample market) cannot replace it" in external("demo").message

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.runs.summary import backtests_summary
 from backtest_pipeline.pipeline.stage import Batches, StageReport, batches_of, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
@@ -45,6 +46,9 @@ def test_partitions_refreshed_one_by_one_backwards_equal_the_batch(
 ) -> None:
     for partition in reversed(PARTITIONS):
         refresh(workspace, whole(), [partition])
+    # Weekly and monthly runs were made before the days that mark them were stored.
+    made_again = refresh(workspace, whole(), PARTITIONS)["backtests"].counts
+    assert made_again["stored"] == sum(p.timeframe in ("1W", "1M_CAL", "3D") for p in PARTITIONS)
     assert_same(contents(workspace), undisturbed)
 
 
@@ -257,16 +261,17 @@ def test_without_an_active_signal_nothing_is_traded(workspace: Workspace) -> Non
         ("strategy = 'ema_crosover'", "unknown strategy 'ema_crosover'; .*ema_crossover"),
     ],
 )
-def test_a_signal_with_wrong_parameters_is_named_before_any_is_computed(
+def test_a_preset_with_wrong_parameters_is_left_out_with_the_reason(
     workspace: Workspace, change: str, complaint: str
 ) -> None:
     _set_signals(workspace, change, "name = 'ema_9_21'")
-    with pytest.raises(ConfigurationError, match=f"ema_9_21: .*{complaint}.*is_active to false"):
-        refresh(workspace, small_market(), [A, B])
-    assert contents(workspace)["signals"].empty
-    _set_signals(workspace, "is_active = FALSE", "name = 'ema_9_21'")
     refresh(workspace, small_market(), [A, B])
-    assert "ema_9_21" not in set(contents(workspace)["backtest_runs"]["signal_name"])
+    left_out = left_out_presets(workspace)
+    assert left_out.keys() == {"ema_9_21"}
+    assert re.search(f"{complaint}.*presets remove ema_9_21", left_out["ema_9_21"])
+    traded = set(contents(workspace)["backtest_runs"]["signal_name"])
+    assert "ema_9_21" not in traded
+    assert "ema_21_50" in traded
 
 
 def test_backtests_refuse_signals_of_other_parameters(workspace: Workspace) -> None:

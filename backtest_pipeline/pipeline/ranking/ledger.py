@@ -30,13 +30,14 @@ from backtest_pipeline.pipeline.runs.identity import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.marks import Marks
+from backtest_pipeline.simulation.marks import MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.daily import (
     daily_return_counts,
     daily_shapes,
     sampled_at_bars,
 )
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.strategies.registry import strategies
 
@@ -71,7 +72,7 @@ def trials_of(
         batch: simulated batch, with at least one bar per asset.
         params: parameters of each run of the batch.
         strategy: strategy of all runs, or of each.
-        dataset_versions: version of the bars, by asset.
+        dataset_versions: version of the bars, by asset; that of days that mark runs is added.
         terms: costs, sizing, stops, direction, funding and window.
         source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
         windows: window of each segment of the batch's panel, if not that of `terms`.
@@ -92,7 +93,7 @@ def trials_of(
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
     assumed = [_config_hash(terms, asset) for asset in panel.assets]
-    versions = [dataset_versions[asset] for asset in panel.assets]
+    versions = _versions(batch, dataset_versions)
     codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
 
     configurations = [
@@ -137,6 +138,16 @@ def trials_of(
             "weekly_returns": weekly,
         }
     )
+
+
+def _versions(batch: BatchResult, of_bars: Mapping[str, str]) -> list[str]:
+    """Version of the data of each asset: of its bars, and of the days that mark its runs."""
+    marks = batch.marks
+    of_days = content_versions(marks.days, MARK_COLUMNS).whole
+    return [
+        combined(of_bars[asset], of_days[asset]) if is_daily else of_bars[asset]
+        for asset, is_daily in zip(batch.panel.assets, marks.is_daily.tolist(), strict=True)
+    ]
 
 
 def declaration_of(
