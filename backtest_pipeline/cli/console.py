@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -70,9 +70,24 @@ def say_where_the_cache_ends(not_fetched_since: Mapping[str, datetime]) -> None:
         )
 
 
+_json_to: TextIO | None = None
+
+
+@contextmanager
+def stdout_for_json() -> Iterator[None]:
+    """Keep stdout for `print_json`: what else is printed, as by a strategy, goes to stderr."""
+    global _json_to
+    _json_to = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _json_to = None
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print strict JSON; NaN and infinity are errors."""
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    typer.echo(json.dumps(value, indent=2, allow_nan=False), file=_json_to)
 
 
 def rows_table(

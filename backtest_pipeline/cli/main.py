@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from backtest_pipeline import cli
-from backtest_pipeline.cli.console import console, fail, print_json
+from backtest_pipeline.cli.console import console, fail, print_json, stdout_for_json
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.logs import redacted, set_up_logging
 
@@ -50,6 +51,11 @@ for _module in iter_modules(cli.__path__):
 def main() -> None:
     """Run the command; errors of this project become a message and exit code 1."""
     set_up_logging()
+    with stdout_for_json() if "--json" in sys.argv else nullcontext():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except BacktestError as error:

@@ -22,6 +22,7 @@ from backtest_pipeline.storage.tables.dimensions import (
     follow_declaration,
 )
 from backtest_pipeline.strategies.known_strategies import catalogue
+from backtest_pipeline.strategies.own.loading import is_good_name
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.strategy import Params
 
@@ -120,6 +121,10 @@ def register_preset(
         UnknownName, StrategyRefused: for a strategy that cannot be used.
         InvalidInput: for invalid parameters, or a name that is taken.
     """
+    if not is_good_name(name):
+        raise InvalidInput(
+            f"{name!r} cannot name a preset: use lower-case letters, digits and _, at most 60"
+        )
     definition = strategy_of(strategy)
     given = definition.parse(params).model_dump(include=set(params))
     presets = active_presets(workspace)

@@ -23,6 +23,8 @@ from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, pack
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.own.trial import tried
 
+SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
+"""Short names that always mean the shipped strategy at its defaults, whatever else is added."""
 _CONTRACT = ("strategy",)
 """What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
 
@@ -126,10 +128,13 @@ def _installed(
     found: list[tuple[str, Loaded]] = []
     for name, one in (*packages(), *own):
         if isinstance(one, StrategyRefused):
-            refused[name] = str(one)
+            _refuse(refused, name, str(one))
         else:
             found.append((one.strategy.name, one))
-    origins: dict[str, list[str]] = {name: [SHIPPED] for name in shipped()}
+    origins: dict[str, list[str]] = {
+        **{name: [SHIPPED] for name in shipped()},
+        **{short: [f"{SHIPPED}, as short for {name}"] for short, name in SHORT_NAMES.items()},
+    }
     for name, one in found:
         origins.setdefault(name, []).append(one.origin)
     known = dict(shipped())
@@ -144,6 +149,11 @@ def _installed(
     return known
 
 
+def _refuse(refused: dict[str, str], name: str, why: str) -> None:
+    """Add why something of a name is refused; two files may have one."""
+    refused[name] = f"{refused[name]}; {why}" if name in refused else why
+
+
 def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | StrategyRefused]]:
     if _place.folder is None:
         return
@@ -152,8 +162,9 @@ def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | Strategy
     except StrategyRefused as error:
         refused[str(_place.folder)] = str(error)
         return
-    for path, why in content.refused.items():
-        refused[Path(path).stem] = f"{path}: {why}"
+    for main, why in content.refused.items():
+        source = Source(main, {}, str(_place.folder))
+        _refuse(refused, source.stem, f"{source.where}: {why}")
     new = [s for s in content.sources if not isinstance(_place.loaded.get(s.digest), Loaded)]
     failed = tried([s for s in new if not s.is_rules], _place.tried)
     for source in new:

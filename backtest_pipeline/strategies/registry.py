@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
-from backtest_pipeline.strategies.known_strategies import catalogue
+from backtest_pipeline.strategies.known_strategies import SHORT_NAMES, catalogue
 from backtest_pipeline.strategies.strategy import Strategy
 
-SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
-"""Short names that always mean the shipped strategy at its defaults, whatever else is added."""
 DEFAULT_STRATEGY = "ema_crossover"
 """What is traded where a spec names no strategy."""
 
@@ -49,6 +47,8 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         Named(strategy=None, preset='ema_9_21')
     """
     presets = tuple(presets)
+    if name in presets and name in strategies():
+        raise AmbiguousName(f"{name!r} is a strategy and a preset; give --strategy or --preset")
     if name in presets:
         return Named(preset=name)
     if (full := SHORT_NAMES.get(name, name)) in strategies():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from backtest_pipeline.trading.stops import StopRules
 
 SIGNALS_VERSION = 2
 """Raise it when the same conditions become other signals, or parameters are read otherwise."""
+
+
+_LIBRARIES = ("<", *{sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")})
 
 
 class Params(BaseModel):
@@ -118,9 +122,11 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
         )
     try:
         found = strategy.conditions(panel, params)
+    except StrategyRefused as error:
+        raise StrategyRefused(f"{strategy.name}: {error}") from error
     except (BacktestError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StrategyRefused(
             f"{strategy.name} fails: {type(error).__name__}: {error}{_line_of(error)}"
         ) from error
@@ -130,7 +136,9 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
     return found
 
 
-def _line_of(error: Exception) -> str:
-    """Where an error of a strategy arose, as ` (file line n)`."""
+def _line_of(error: BaseException) -> str:
+    """Where an error of a strategy arose, as ` (file line n)`: not inside of a library."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    last = [*frames[-1:], *own][-1:]
+    return "".join(f" ({frame.filename} line {frame.lineno})" for frame in last)

@@ -64,6 +64,7 @@ def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> N
     assert "broken.py line 2: ZeroDivisionError" in answer.message
     for arguments, message in (
         (("new", "dip"), "there is a strategy dip"),
+        (("new", "rsi"), "there is a strategy rsi: shipped"),
         (("new", "Dip!"), "cannot name a strategy"),
         (("new", "other", "--from", "rsii"), "unknown strategy 'rsii'; did you mean rsi"),
         (("check", "nothing"), "unknown strategy 'nothing'"),
@@ -71,6 +72,15 @@ def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> N
     ):
         answer = cli("strategies", *arguments)
         assert (answer.code, message in answer.message) == (1, True), answer.message
+
+
+def test_what_a_strategy_prints_is_no_part_of_the_json(cli: CommandLine, folder: Path) -> None:
+    printing = DIP.replace("    close = ", '    print("in the rule")\n    close = ')
+    write(folder, "dip.py", f'print("in the module")\n{printing}')
+    answer = cli("strategies", "check", "dip", "--json")
+    assert answer.json["strategy"] == "dip"
+    assert "in the module" in answer.err
+    assert "in the rule" in answer.err
 
 
 def test_presets_are_added_and_removed(cli: CommandLine, folder: Path) -> None:

@@ -64,6 +64,7 @@ def test_a_preset_is_added_and_removed_by_name(workspace: Workspace) -> None:
 def test_what_cannot_be_a_preset_is_refused(workspace: Workspace, folder: Path) -> None:
     for name, strategy, params, why in (
         ("x", "rsi", {"period": 1}, "period: "),
+        ("Rsi 7", "rsi", {"period": 7}, "'Rsi 7' cannot name a preset: use lower-case"),
         ("ema_9_21", "rsi", {"period": 7}, "a preset ema_9_21 is registered"),
         ("mine", "ema", {"fast": 9, "slow": 21}, "the strategy and parameters of ema_9_21"),
         ("dip", "rsi", {"period": 7}, "dip is the name of a strategy"),

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from backtest_pipeline.market.errors import StrategyRefused, UnknownName
+from backtest_pipeline.market.features import build_features
+from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.known_strategies import (
     catalogue,
     look_again,
@@ -20,6 +22,7 @@ from backtest_pipeline.strategies.known_strategies import (
 from backtest_pipeline.strategies.own import loading
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.registry import strategies, strategy_hash, strategy_of
+from backtest_pipeline.strategies.strategy import conditions_of
 from backtest_pipeline_tests.own_strategies import DIP, write
 
 
@@ -97,6 +100,14 @@ def test_of_two_strategies_of_one_name_neither_is_taken(folder: Path) -> None:
         ('{"z": 2.0, "length": 20}}', '{"z": -1.0}}', "parameters of preset dip_2_20 are refused"),
         ("params_type=Dip", "params_type=dict", "must be a class derived from Params"),
         ('("close",)', "(params.nothing,)", "columns() fails with its defaults: AttributeError"),
+        ('("close",)', '"close"', "columns() returns 'close', no tuple of names"),
+        ("(1.0, 2.0)", "2.0", "its grid must be a mapping of parameters to lists of numbers"),
+        ("(10, 20)", '("10", "20")', "its grid must be a mapping of parameters to lists of"),
+        ('presets={"dip_2_20"', 'presets={"Dip 2/20"', "its preset 'Dip 2/20' must be lower-case"),
+        ('{"z": 2.0, "length": 20}}', "None}", "preset dip_2_20 must be a mapping"),
+        ('presets={"dip_2_20": {"z": 2.0, "length": 20}}', 'presets=["a"]', "its presets must be"),
+        ("grid={", "stops=lambda params: 5,\n    grid={", "stops() returns 5, no StopRules"),
+        ("grid={", "cooldown=lambda params: -1,\n    grid={", "cooldown() returns -1, no whole"),
     ],
 )
 def test_a_strategy_that_breaks_the_contract_is_refused(
@@ -106,6 +117,46 @@ def test_a_strategy_that_breaks_the_contract_is_refused(
     write(folder, "dip.py", DIP.replace(old, new))
     look_again()
     assert why in catalogue().refused["dip"]
+
+
+def test_a_module_of_a_folder_that_cannot_be_read_refuses_that_folder_alone(folder: Path) -> None:
+    write(folder, "pair/__init__.py", DIP.replace('name="dip"', 'name="pair"'))
+    write(folder, "pair/scratch.py", "def f(:\n")  # nothing imports it
+    write(folder, "wide/__init__.py", DIP.replace('name="dip"', 'name="wide"'))
+    (folder / "wide" / "__init__.py").chmod(0o666)
+    look_again()
+    assert "dip" in strategies()
+    assert catalogue().refused["pair"].startswith("pair/scratch.py line 1: invalid syntax")
+    assert "may be written by every user" in catalogue().refused["wide"]
+
+
+def test_of_two_files_of_one_name_that_fail_both_are_told(folder: Path) -> None:
+    write(folder, "wrong.py", "1 / 0\n")
+    write(folder, "wrong.toml", "name = 3\n")
+    look_again()
+    assert "wrong.py line 1" in catalogue().refused["wrong"]
+    assert "wrong.toml" in catalogue().refused["wrong"]
+
+
+def test_a_short_name_of_a_shipped_strategy_is_taken(folder: Path) -> None:
+    write(folder, "rsi.py", DIP.replace('name="dip"', 'name="rsi"'))
+    look_again()
+    assert strategy_of("rsi").name == "rsi_mean_revert"
+    assert "shipped, as short for rsi_mean_revert and " in catalogue().refused["rsi"]
+
+
+def test_an_error_names_the_line_of_the_strategy_and_not_of_a_library(folder: Path) -> None:
+    panel = build_features(SampleMarket().read(["S-ALPHA"]).panels["1D"])
+    for wrong, why in (
+        ('features["closing"]', r"dip fails: KeyError: 'closing' \(.*dip\.py line 14\)"),
+        ("exit(3)", r"dip fails: SystemExit: 3 \(.*dip\.py line 14\)"),
+        ('features["close"].head(3)\n    return {"long_entry": close > 0}', "dip: rule on S-ALPHA"),
+    ):
+        write(folder, "dip.py", DIP.replace('features["close"]', wrong))
+        look_again()
+        dip = strategy_of("dip")
+        with pytest.raises(StrategyRefused, match=why):
+            conditions_of(dip, panel, dip.parse({}))
 
 
 def test_looking_again_reads_nothing_while_nothing_has_changed(folder: Path) -> None:
@@ -142,4 +193,5 @@ def test_a_package_gives_strategies_and_one_that_fails_is_named(
         loading._packages.cache_clear()
     assert isinstance(known["good"], loading.Loaded)
     assert "ModuleNotFoundError" in str(known["gone"])
+    assert "or correct the package's entry point" in str(known["gone"])
     assert "names no strategy" in str(known["odd"])

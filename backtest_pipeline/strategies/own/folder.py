@@ -29,7 +29,7 @@ class FolderContent:
 
     Attributes:
         sources: one for each strategy, in order of name.
-        refused: by path, why a file was not read.
+        refused: why a file was not read, by its name as in `Source.main`.
     """
 
     sources: tuple[Source, ...]
@@ -61,11 +61,15 @@ def read_folder(folder: Path, *, trust: bool = False) -> FolderContent:
         for above in (root, *root.parents):
             _require_private(above, os.stat(above))
     sources, refused = [], {}
-    for name, files in _strategies_of(root):
+    try:
+        mains = list(_strategies_of(root))
+    except OSError as error:
+        raise StrategyRefused(f"{folder} cannot be read: {error.strerror}") from error
+    for name, files in mains:
         try:
             sources.append(Source(name, files(trust), str(folder)))
         except StrategyRefused as error:
-            refused[f"{folder}/{name}"] = str(error)
+            refused[name] = str(error)
     return FolderContent(tuple(sources), refused)
 
 
@@ -104,17 +108,18 @@ def _strategies_of(root: Path) -> Iterator[tuple[str, Callable[[bool], dict[str,
 
 
 def _of_folder(root: Path, folder: Path, trust: bool) -> dict[str, bytes]:
-    paths = [
+    inside = [
         path
         for path in sorted(folder.rglob("*"))
-        if not path.is_dir() and not any(p.startswith((".", "__py")) for p in path.parts[-2:])
+        if not any(p.startswith((".", "__py")) for p in path.relative_to(folder).parts)
     ]
+    paths = [path for path in inside if not path.is_dir()]
     if len(paths) > _MAX_FILES:
         raise StrategyRefused(
             f"{folder.name} holds {len(paths):,} files; the limit is {_MAX_FILES:,}"
         )
     if not trust:
-        for inner in {p.parent for p in paths} - {root}:
+        for inner in (folder, *(path for path in inside if path.is_dir())):
             _require_private(inner, os.stat(inner))
     return {p.relative_to(root).as_posix(): _read(root, p, trust) for p in paths}
 
@@ -127,7 +132,8 @@ def _read(root: Path, path: Path, trust: bool) -> bytes:
             raise StrategyRefused(
                 f"it is a link to {real}, outside of {root}; copy the file instead"
             )
-        with open(real, "rb") as file:
+        # A pipe without a writer would be waited for.
+        with open(os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise StrategyRefused("it is not a regular file")

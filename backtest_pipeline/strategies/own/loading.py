@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,6 +18,7 @@ from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_mod
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
 from backtest_pipeline.strategies.strategy import Params, Strategy
+from backtest_pipeline.trading.stops import StopRules
 
 GROUP = "backtest_pipeline.strategies"
 """The entry-point group of packages with strategies."""
@@ -115,7 +116,14 @@ def _python_hash(source: Source) -> str:
 
 
 def _module_hash(path: Path, files: dict[Path, bytes]) -> str:
-    return code_hash(path, "", (), {path: files[path]})
+    try:
+        return code_hash(path, "", (), {path: files[path]})
+    except (SyntaxError, ValueError, RecursionError) as error:  # of a module that none imports
+        line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise StrategyRefused(
+            f"{str(path)[1:]}{line}: {error}; correct or remove it: every module of the folder "
+            "counts, also one that is not imported"
+        ) from error
 
 
 def _bytes_hash(content: bytes) -> str:
@@ -124,31 +132,60 @@ def _bytes_hash(content: bytes) -> str:
 
 def require_contract(strategy: Strategy[Any], where: str) -> None:
     """Raise StrategyRefused for a strategy that breaks the contract, saying each way it does."""
-    problems = []
-    if not is_good_name(strategy.name):
-        problems.append(
-            f"its name {strategy.name!r} must be lower-case letters, digits and _, at most 60"
-        )
-    if not (isinstance(strategy.params_type, type) and issubclass(strategy.params_type, Params)):
-        problems.append("its params_type must be a class derived from Params")
-    else:
-        fields = strategy.params_type.model_fields
-        problems += [
-            f"its grid names {name!r}, which is no parameter"
-            for name in strategy.grid
-            if name not in fields
-        ]
-        for what, given in (("defaults", {}), *_presets(strategy)):
-            try:
-                strategy.columns(strategy.parse(given))
-            except BacktestError as error:
-                problems.append(f"its {what} are refused: {error}")
-            except Exception as error:
-                problems.append(f"columns() fails with its {what}: {type(error).__name__}: {error}")
+    problems = list(_problems(strategy))
     if problems:
         raise StrategyRefused(f"{where}: {'; '.join(problems)}")
 
 
-def _presets(strategy: Strategy[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _problems(strategy: Strategy[Any]) -> Iterator[str]:
+    if not is_good_name(strategy.name):
+        yield f"its name {strategy.name!r} must be lower-case letters, digits and _, at most 60"
+    if not (isinstance(strategy.params_type, type) and issubclass(strategy.params_type, Params)):
+        yield "its params_type must be a class derived from Params"
+        return
+    if not isinstance(strategy.grid, Mapping) or not all(map(_is_axis, strategy.grid.values())):
+        yield "its grid must be a mapping of parameters to lists of numbers"
+    else:
+        for name in strategy.grid.keys() - strategy.params_type.model_fields.keys():
+            yield f"its grid names {name!r}, which is no parameter"
+    yield from _problems_with(strategy, "defaults", {})
+    if not isinstance(strategy.presets, Mapping):
+        yield "its presets must be a mapping of names to parameters"
+        return
     for name, given in strategy.presets.items():
-        yield f"parameters of preset {name}", dict(given)
+        if not is_good_name(name):
+            yield f"its preset {name!r} must be lower-case letters, digits and _, at most 60"
+        elif not isinstance(given, Mapping):
+            yield f"preset {name} must be a mapping of parameters to values"
+        else:
+            yield from _problems_with(strategy, f"parameters of preset {name}", given)
+
+
+def _is_axis(values: object) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) > 0
+        and all(isinstance(value, int | float) for value in values)
+    )
+
+
+def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any]) -> Iterator[str]:
+    """What goes wrong with these parameters before any bar is read."""
+    asked = "the parameters"
+    try:
+        params = strategy.parse(given)
+        asked = "columns"
+        columns = strategy.columns(params)
+        if not isinstance(columns, tuple | list) or not all(isinstance(c, str) for c in columns):
+            yield f"columns() returns {columns!r}, no tuple of names, with its {what}"
+        asked = "stops"
+        if not isinstance(stops := strategy.stops(params), StopRules):
+            yield f"stops() returns {stops!r}, no StopRules, with its {what}"
+        asked = "cooldown"
+        cooldown = strategy.cooldown(params)
+        if not isinstance(cooldown, int) or cooldown < 0:
+            yield f"cooldown() returns {cooldown!r}, no whole number from 0, with its {what}"
+    except BacktestError as error:
+        yield f"its {what} are refused: {error}"
+    except Exception as error:
+        yield f"{asked}() fails with its {what}: {type(error).__name__}: {error}"

@@ -111,6 +111,8 @@ def failure_of(error: BaseException, source: Source) -> str:
 def _hint(error: BaseException, source: Source) -> str:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
+    if not source.files:  # an installed package
+        return f"; install {error.name}, or correct the package's entry point"
     return (
         f"; install {error.name}, or if it is a file of yours, put both into a folder "
         f"{source.stem}/ with this file as __init__.py and write: from .{error.name} import ..."

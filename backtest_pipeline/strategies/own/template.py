@@ -9,8 +9,8 @@ from pathlib import Path
 
 import backtest_pipeline.strategies as package
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.strategies.known_strategies import SHORT_NAMES
 from backtest_pipeline.strategies.own.loading import Loaded, is_good_name
-from backtest_pipeline.strategies.registry import SHORT_NAMES
 
 RULES = """\
 # docs/rules.md has the language; `backtest-pipeline strategies check {name}` tries it.
@@ -51,8 +51,8 @@ def new_strategy(folder: Path, name: str, base: str, known: Mapping[str, Loaded]
         raise InvalidInput(
             f"{name!r} cannot name a strategy: use lower-case letters, digits and _, at most 60"
         )
-    if name in known:
-        raise InvalidInput(f"there is a strategy {name}: {known[name].origin}; choose another name")
+    if (full := SHORT_NAMES.get(name, name)) in known:
+        raise InvalidInput(f"there is a strategy {name}: {known[full].origin}; choose another name")
     text = _copied(base, name, known) if base else RULES.format(name=name)
     path = folder / f"{name}{'.py' if base else '.toml'}"
     try:

@@ -86,9 +86,8 @@ def _answers(sources: Sequence[Source]) -> list[str]:
     found: list[str] = []
     try:
         if not _next(lines, _START_LIMIT_S):
-            raise StrategyRefused(
-                "the process that tries strategies did not start; its error is above"
-            )
+            why = "the process that tries strategies did not start; its error is above"
+            return [f"{source.where}: {why}" for source in sources]
         for source in sources:
             line = _next(lines, IMPORT_LIMIT_S)
             if line is None:
@@ -172,17 +171,21 @@ def _require_installed(before: Collection[str], source: Source) -> None:
     roots = tuple(
         {sys.prefix, sys.base_prefix, *site.getsitepackages(), *sysconfig.get_paths().values()}
     )
+    loose: dict[str, str] = {}
     for name in sorted(sys.modules.keys() - before):
         top = name.partition(".")[0]
         file = getattr(sys.modules[name], "__file__", None)
         if not file or top.startswith(PREFIX) or top == _PACKAGE:
             continue
         if not file.startswith(roots) and top not in packages_distributions():
-            raise StrategyRefused(
-                f"{source.where}: it imports {name} from {file}, which is no installed package, so "
-                "that edits of it would go unseen; put both into one folder, and write: "
-                f"from .{top} import ..."
-            )
+            loose[name] = file
+            del sys.modules[name]  # so that it is seen too where the next strategy imports it
+    for name, file in loose.items():
+        raise StrategyRefused(
+            f"{source.where}: it imports {name} from {file}, which is no installed package, so "
+            "that edits of it would go unseen; put both into one folder, and write: "
+            f"from .{name.partition('.')[0]} import ..."
+        )
 
 
 def main() -> None:

@@ -61,9 +61,15 @@ def _dangling(folder: Path) -> None:
     (folder / "dip.py").symlink_to(folder / "gone.py")
 
 
+def _pipe(folder: Path) -> None:
+    (folder / "dip.py").unlink()
+    os.mkfifo(folder / "dip.py")
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
+        (_pipe, "is not a regular file"),  # reading it would wait for a writer
         (_writable, "may be written by every user; run chmod o-w"),
         (_large, "larger than 1,000,000 bytes"),
         (_linked, "is a link to .*elsewhere/dip.py, outside of"),
@@ -78,7 +84,7 @@ def test_a_file_that_is_refused_says_why_and_the_others_are_read(
     found = read_folder(folder)
     assert [one.main for one in found.sources] == ["other.toml"]
     ((path, message),) = found.refused.items()
-    assert path == f"{folder}/dip.py"
+    assert path == "dip.py"
     assert re.search(why, message)
 
 
@@ -97,6 +103,22 @@ def test_a_file_of_another_user_is_refused_unless_trusted(folder: Path) -> None:
     ((_, why),) = read_folder(folder).refused.items()
     assert "belongs to another user (uid 12345)" in why
     assert len(read_folder(folder, trust=True).sources) == 1
+
+
+def test_hidden_files_of_a_strategys_folder_do_not_count(folder: Path) -> None:
+    write(folder, "pair/__init__.py")
+    write(folder, "pair/.git/objects/ab/cdef", "x")
+    write(folder, "pair/__pycache__/a/b/levels.pyc", "x")
+    assert read_folder(folder).sources[1].files.keys() == {"pair/__init__.py"}
+
+
+def test_every_folder_within_a_strategys_folder_is_judged(folder: Path) -> None:
+    write(folder, "pair/__init__.py")
+    write(folder, "pair/inner/deep/levels.py")
+    (folder / "pair" / "inner").chmod(0o777)  # holds no file itself, but what is below it
+    assert (
+        "pair/inner may be written by every user" in read_folder(folder).refused["pair/__init__.py"]
+    )
 
 
 def test_group_write_alone_is_no_reason(folder: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_module_beside_an_installed_one_is_refused(
 ) -> None:
     (tmp_path / "levels_of_mine.py").write_text("LEVEL = 2")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    (why,) = tried([_source("dip", f"from levels_of_mine import LEVEL\n{DIP}")]).values()
-    assert "imports levels_of_mine from" in why
-    assert "edits of it would go unseen" in why
+    texts = [f"from levels_of_mine import LEVEL{comment}\n{DIP}" for comment in ("", "  # 2nd")]
+    found = tried([_source("dip", text) for text in texts])  # the second finds it imported already
+    assert len(found) == 2
+    for why in found.values():
+        assert "imports levels_of_mine from" in why
+        assert "edits of it would go unseen" in why
+
+
+def test_a_child_that_does_not_start_refuses_what_it_was_to_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    (why,) = tried([_source("good", DIP)]).values()
+    assert why.startswith("/own/good.py: the process that tries strategies did not start")
