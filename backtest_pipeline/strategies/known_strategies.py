@@ -25,6 +25,7 @@ from backtest_pipeline.strategies.own.trial import tried
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
 """Short names that always mean the shipped strategy at its defaults, whatever else is added."""
+FOLDER = "the folder of strategies"
 _CONTRACT = ("strategy",)
 """What every strategy is made of; `SIGNALS_VERSION` says when its numbers change."""
 
@@ -35,7 +36,8 @@ class Catalogue:
 
     Attributes:
         known: the strategies.
-        refused: why a strategy cannot be used, by its name, or by that of its file.
+        refused: why a strategy cannot be used, by its name, or by that of its file; why the whole
+            folder cannot, by `FOLDER`.
     """
 
     known: Mapping[str, Loaded]
@@ -160,7 +162,7 @@ def _of_folder(refused: dict[str, str]) -> Iterator[tuple[str, Loaded | Strategy
     try:
         content = read_folder(_place.folder, trust=_place.trust)
     except StrategyRefused as error:
-        refused[str(_place.folder)] = str(error)
+        refused[FOLDER] = str(error)
         return
     for main, why in content.refused.items():
         source = Source(main, {}, str(_place.folder))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
-from backtest_pipeline.strategies.known_strategies import SHORT_NAMES, catalogue
+from backtest_pipeline.strategies.known_strategies import FOLDER, SHORT_NAMES, catalogue
 from backtest_pipeline.strategies.strategy import Strategy
 
 DEFAULT_STRATEGY = "ema_crossover"
@@ -37,7 +37,8 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
 
     Raises:
         UnknownName: where nothing goes by it.
-        StrategyRefused: where a strategy of that name cannot be loaded, with the reason.
+        StrategyRefused: where a strategy of that name, or the folder of the user's own, cannot be
+            loaded, with the reason.
         AmbiguousName: where several do, with their names.
 
     Examples:
@@ -57,8 +58,13 @@ def named(name: str, presets: Iterable[str] = ()) -> Named:
         *(Named(strategy=known) for known in strategies() if known.split("_")[0] == name),
         *(Named(preset=known) for known in presets if known.split("_")[0] == name),
     ]
-    if not found and (why := catalogue().refused.get(name)):
-        raise StrategyRefused(f"strategy {name} cannot be used: {why}")
+    refused = catalogue().refused
+    if not found and name in refused:
+        raise StrategyRefused(f"strategy {name} cannot be used: {refused[name]}")
+    if not found and FOLDER in refused:
+        raise StrategyRefused(
+            f"no strategy {name} is known, and {FOLDER} cannot be used: {refused[FOLDER]}"
+        )
     if not found:
         kind = "strategy or preset" if presets else "strategy"
         raise UnknownName(kind, name, (*SHORT_NAMES, *strategies(), *presets))

@@ -74,6 +74,20 @@ def test_what_is_wrong_is_said_at_its_place(cli: CommandLine, folder: Path) -> N
         assert (answer.code, message in answer.message) == (1, True), answer.message
 
 
+def test_a_folder_that_is_refused_is_told_wherever_it_is_missed(
+    cli: CommandLine, folder: Path
+) -> None:
+    write(folder, "dip.py")
+    folder.chmod(0o777)
+    for command in ("check", "show"):
+        answer = cli("strategies", command, "dip")
+        assert "no strategy dip is known, and the folder of strategies cannot be used" in answer.err
+        assert "run chmod o-w on it" in answer.err
+    cli.monkeypatch.setenv("BACKTEST_STRATEGIES", str(folder / "dip.py"))
+    answer = cli("strategies", "new", "other")
+    assert f"{folder}/dip.py exists; name a folder" in answer.message
+
+
 def test_what_a_strategy_prints_is_no_part_of_the_json(cli: CommandLine, folder: Path) -> None:
     printing = DIP.replace("    close = ", '    print("in the rule")\n    close = ')
     write(folder, "dip.py", f'print("in the module")\n{printing}')

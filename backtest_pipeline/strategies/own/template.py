@@ -56,10 +56,12 @@ def new_strategy(folder: Path, name: str, base: str, known: Mapping[str, Loaded]
     text = _copied(base, name, known) if base else RULES.format(name=name)
     path = folder / f"{name}{'.py' if base else '.toml'}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        raise InvalidInput(f"{path} exists; choose another name, or edit it") from None
+    except FileExistsError as error:
+        what = "choose another name, or edit it" if folder.is_dir() else "name a folder"
+        raise InvalidInput(f"{error.filename} exists; {what}") from error
     except OSError as error:
         raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
     with os.fdopen(file, "w", encoding="utf-8") as opened:
