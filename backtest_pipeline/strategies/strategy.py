@@ -16,7 +16,7 @@ from backtest_pipeline.market.errors import (
     StrategyRefused,
     UnknownName,
 )
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.trading.conditions import Conditions
 from backtest_pipeline.trading.stops import StopRules
 
@@ -110,25 +110,32 @@ class Strategy(Generic[P]):
 def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
     """The conditions of one strategy on every asset of a panel.
 
+    It sees the columns that it declares and those of the bars, wherever it is computed.
+
     Raises:
         InvalidInput: naming the feature columns that the panel lacks.
         StrategyRefused: for a strategy that fails, or returns something else than flags.
     """
-    missing = [name for name in strategy.columns(params) if name not in panel.columns]
+    declared = strategy.columns(params)
+    missing = [name for name in declared if name not in panel.columns]
     if missing:
         raise InvalidInput(
             f"{strategy.name}: the panel has no column "
             f"{', '.join(map(repr, missing))}; compute or load it first"
         )
+    read = {n: column for n, column in panel.columns.items() if n in OHLCV or n in declared}
+    seen = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, read)
     try:
-        found = strategy.conditions(panel, params)
+        found = strategy.conditions(seen, params)
     except StrategyRefused as error:
         raise StrategyRefused(f"{strategy.name}: {error}") from error
     except (BacktestError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
+        undeclared = isinstance(error, KeyError) and {*error.args} <= panel.columns.keys()
         raise StrategyRefused(
             f"{strategy.name} fails: {type(error).__name__}: {error}{_line_of(error)}"
+            f"{'; name it in the columns of the strategy' if undeclared else ''}"
         ) from error
     if not isinstance(found, Conditions):
         raise StrategyRefused(f"{strategy.name} returns {type(found).__name__}, not Conditions")

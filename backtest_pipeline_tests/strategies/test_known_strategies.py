@@ -149,6 +149,7 @@ def test_an_error_names_the_line_of_the_strategy_and_not_of_a_library(folder: Pa
     panel = build_features(SampleMarket().read(["S-ALPHA"]).panels["1D"])
     for wrong, why in (
         ('features["closing"]', r"dip fails: KeyError: 'closing' \(.*dip\.py line 14\)"),
+        ('features["rsi_14"]', r"KeyError: 'rsi_14' .*; name it in the columns of the strategy"),
         ("exit(3)", r"dip fails: SystemExit: 3 \(.*dip\.py line 14\)"),
         ('features["close"].head(3)\n    return {"long_entry": close > 0}', "dip: rule on S-ALPHA"),
     ):
