@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from backtest_pipeline.market.errors import (
@@ -110,7 +111,8 @@ class Strategy(Generic[P]):
 def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
     """The conditions of one strategy on every asset of a panel.
 
-    It sees the columns that it declares and those of the bars, wherever it is computed.
+    It sees the columns that it declares and those of the bars, wherever it is computed, and cannot
+    write to them: the same arrays are traded on and read by other strategies.
 
     Raises:
         InvalidInput: naming the feature columns that the panel lacks.
@@ -123,8 +125,8 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
             f"{strategy.name}: the panel has no column "
             f"{', '.join(map(repr, missing))}; compute or load it first"
         )
-    read = {n: column for n, column in panel.columns.items() if n in OHLCV or n in declared}
-    seen = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, read)
+    read = {n: _readonly(c) for n, c in panel.columns.items() if n in OHLCV or n in declared}
+    seen = Panel(panel.timeframe, panel.assets, panel.offsets, _readonly(panel.ts), read)
     try:
         found = strategy.conditions(seen, params)
     except StrategyRefused as error:
@@ -141,6 +143,12 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
         raise StrategyRefused(f"{strategy.name} returns {type(found).__name__}, not Conditions")
     found.require_flags(len(panel), strategy.name)
     return found
+
+
+def _readonly(values: np.ndarray) -> np.ndarray:
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def _line_of(error: BaseException) -> str:

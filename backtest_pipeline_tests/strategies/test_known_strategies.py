@@ -160,6 +160,21 @@ def test_an_error_names_the_line_of_the_strategy_and_not_of_a_library(folder: Pa
             conditions_of(dip, panel, dip.parse({}))
 
 
+def test_a_strategy_cannot_change_what_it_reads(folder: Path) -> None:
+    panel = build_features(SampleMarket().read(["S-ALPHA"]).panels["1D"])
+    before = panel["close"].copy()
+    text = DIP.replace(
+        "conditions=per_asset(rule)", "conditions=lambda panel, params: spoil(panel)"
+    )
+    spoil = "def spoil(panel):\n    panel['close'][:] = 1.0\n\n\nclass Dip"
+    write(folder, "dip.py", text.replace("class Dip", spoil, 1))
+    look_again()
+    dip = strategy_of("dip")
+    with pytest.raises(StrategyRefused, match=r"dip fails: ValueError: .*read-only"):
+        conditions_of(dip, panel, dip.parse({}))
+    assert (panel["close"] == before).all()
+
+
 def test_looking_again_reads_nothing_while_nothing_has_changed(folder: Path) -> None:
     time.sleep(0.1)
     use_folder(None)
