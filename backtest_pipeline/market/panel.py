@@ -163,7 +163,8 @@ class Panel:
         """A panel of one data frame per asset, each indexed by ascending tz-aware timestamps.
 
         Raises:
-            InvalidInput: if an index has no time zone or is not strictly increasing.
+            InvalidInput: if an index has no time zone or is not strictly increasing, or a column
+                holds something else than numbers and flags.
         """
         stamps = [stamps_us(frame.index, asset) for asset, frame in frames.items()]
         for asset, ts in zip(frames, stamps, strict=True):
@@ -173,15 +174,23 @@ class Panel:
                 )
         offsets = np.concatenate(([0], np.cumsum([len(ts) for ts in stamps]))).astype(np.int64)
         stacked = {
-            name: np.concatenate(
-                [f[name].to_numpy(np.float64, na_value=np.nan) for f in frames.values()]
-            )
+            name: np.concatenate([_numbers(f, name, asset) for asset, f in frames.items()])
             if frames
             else np.empty(0)
             for name in columns
         }
         ts = np.concatenate(stamps) if stamps else np.empty(0, np.int64)
         return Panel(timeframe, tuple(frames), offsets, ts, stacked)
+
+
+def _numbers(frame: pd.DataFrame, name: str, asset: str) -> np.ndarray:
+    try:
+        return frame[name].to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{asset}: column {name!r} holds something else than numbers: {error}; convert it, or "
+            "leave it out"
+        ) from error
 
 
 def utc_index(ts_us: np.ndarray) -> pd.DatetimeIndex:

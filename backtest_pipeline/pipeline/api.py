@@ -14,7 +14,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features as build_panel_features
 from backtest_pipeline.market.features import with_indicators
-from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
 from backtest_pipeline.market.symbols import key_of
 from backtest_pipeline.market.timeframes import timeframe as named_timeframe
 from backtest_pipeline.pipeline import execution
@@ -212,8 +212,9 @@ def generate_signals(
     """
     definition = _strategy(strategy)
     parsed = definition.parse(params)
+    read = {*OHLCV, *definition.columns(parsed)}
     panel = Panel.stack(
-        timeframe_of(features, timeframe), {_ASSET: features}, list(features.columns)
+        timeframe_of(features, timeframe), {_ASSET: features}, [c for c in features if c in read]
     )
     require_probed(None, definition, [params], panel)
     known = with_indicators(panel, definition.columns(parsed))

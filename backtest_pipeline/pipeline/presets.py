@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
+from backtest_pipeline.market.features.derive import is_given_by_bars
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.tables.dimensions import (
@@ -64,8 +65,8 @@ def presets_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
 def left_out_presets(workspace: Workspace) -> dict[str, str]:
     """The presets that a refresh leaves out, and why.
 
-    Their strategy is gone, refuses their parameters or looks ahead, another preset is the same, or
-    their name is taken.
+    Their strategy is gone, refuses their parameters, reads a column that is not stored or looks
+    ahead, another preset is the same, or their name is taken.
     """
     return {**_names_taken(workspace), **_left_out(workspace, active_presets(workspace))}
 
@@ -85,6 +86,13 @@ def _unsound(presets: Sequence[SignalRow]) -> dict[str, str]:
             params = strategy.parse(preset.params)
         except (InvalidInput, UnknownName) as error:
             problems[preset.name] = f"{error}; correct it, or run: presets remove {preset.name}"
+            continue
+        lacking = [name for name in strategy.columns(params) if not is_given_by_bars(name)]
+        if lacking:
+            problems[preset.name] = (
+                f"{strategy.name} reads {', '.join(lacking)}, and stored features have the columns "
+                "of docs/features.md alone; in Python it runs on features of your own"
+            )
             continue
         same = known.setdefault((strategy.name, params), preset.name)
         if same != preset.name:

@@ -97,3 +97,12 @@ def test_bad_calls_are_explained() -> None:
         bp.load_bars(asset="S-GAMMA", timeframe="4H")
     with pytest.raises(InvalidInput, match="time zone"):
         bp.build_features(bars.tz_localize(None))
+
+
+def test_only_the_columns_that_a_strategy_reads_must_be_numbers() -> None:
+    features = bp.build_features(bp.load_bars(asset=ASSET))
+    plain = bp.generate_signals(features, "rsi")
+    noted = bp.generate_signals(features.assign(note="a remark"), "rsi")
+    pd.testing.assert_frame_equal(plain, noted)
+    with pytest.raises(InvalidInput, match="column 'rsi_14' holds something else than numbers"):
+        bp.generate_signals(features.assign(rsi_14="high"), "rsi")

@@ -115,6 +115,18 @@ def test_a_broken_file_leaves_its_preset_out_with_the_line(
     assert "dip.py line 1: ZeroDivisionError" in left_out_presets(workspace)["dip_2_20"]
 
 
+def test_a_preset_that_reads_what_is_not_stored_is_left_out_and_the_others_are_refreshed(
+    workspace: Workspace, folder: Path
+) -> None:
+    write(folder, "dip.py", DIP.replace('("close",)', '("close", "rsi14")'))
+    look_again()
+    assert "dip reads rsi14, and stored" in left_out_presets(workspace)["dip_2_20"]
+    reports = refresh(workspace, until("2026-01-01"), [Partition("S-ALPHA", "1D")])
+    assert not any(report.failed for report in reports.values())
+    with pytest.raises(InvalidInput, match="dip reads rsi14"):
+        register_preset(workspace, "dip_3", "dip", {"z": 3.0})
+
+
 def test_editing_one_strategy_computes_its_runs_alone(workspace: Workspace, folder: Path) -> None:
     partitions = [Partition("S-ALPHA", "1D")]
     refresh(workspace, until("2026-01-01"), partitions)

@@ -14,12 +14,22 @@ from backtest_pipeline.market.features.catalogue import FEATURES
 from backtest_pipeline.market.panel import OHLCV, Panel
 
 _CATALOGUED = frozenset(feature.name for feature in FEATURES)
-_PERIODIC = re.compile(r"(ema|rsi|atr)_(\d+)")
+_PERIODIC = re.compile(r"(ema|rsi|atr)_([1-9]\d{0,5})")
 
 
 def is_derived(name: str) -> bool:
     """Whether `with_indicators` computes a column of this name from bars alone."""
     return _PERIODIC.fullmatch(name) is not None
+
+
+def is_given_by_bars(name: str) -> bool:
+    """Whether a column is one of bars, or can be computed from them.
+
+    Examples:
+        >>> is_given_by_bars("rsi_5"), is_given_by_bars("rsi5")
+        (True, False)
+    """
+    return name in OHLCV or name in _CATALOGUED or is_derived(name)
 
 
 def with_indicators(panel: Panel, names: Sequence[str]) -> Panel:

@@ -51,7 +51,7 @@ def read_folder(folder: Path, *, trust: bool = False) -> FolderContent:
     """
     try:
         root = folder.resolve(strict=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a folder above, which the store names
         return FolderContent((), {})
     except OSError as error:
         raise StrategyRefused(f"{folder}: {error.strerror}; correct BACKTEST_STRATEGIES") from error

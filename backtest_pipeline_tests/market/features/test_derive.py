@@ -50,3 +50,10 @@ def test_without_all_of_the_bars_only_periods_are_computed(bars: Panel) -> None:
     assert "ema_37" in with_indicators(closes, ["ema_37"]).columns
     with pytest.raises(InvalidInput, match="no feature 'ret_log'"):
         with_indicators(closes, ["ret_log"])
+
+
+@pytest.mark.parametrize("name", ["ema_0", "rsi_0", "atr_0", "ema_007", "rsi_99999999999999999999"])
+def test_a_period_that_is_none_is_no_feature(name: str) -> None:
+    panel = SampleMarket().read(["S-ALPHA"]).panels["1D"]
+    with pytest.raises(InvalidInput, match=f"no feature '{name}'"):
+        with_indicators(panel, [name])
