@@ -55,7 +55,7 @@ class Gate:
 def gate_for(database: Database, symbol: str) -> Iterator[Gate]:
     """Whoever stores bars of a symbol waits until this ends, for a minute at most."""
     with database.engine.connect() as connection:  # rolled back at the end
-        asset = AssetInfo(symbol, "behind a gate", "crypto", None, synthetic=True)
+        asset = AssetInfo(symbol, "behind a gate", "crypto", None, synthetic=False)
         register_assets(connection, [asset], "gate")
         yield Gate(database)
 
