@@ -169,9 +169,10 @@ def _verdict(result: WalkForwardResult) -> str:
     )
     known = result.significance
     if known["dsr"] is not None:
+        n = known["n_trials"]
+        tried = "1 walk-forward" if n == 1 else f"{n:,.0f} walk-forwards"
         parts.append(
             f"out of sample, probabilistic Sharpe ratio {result.metrics['psr']:.0%}, deflated "
-            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} walk-forwards on {result.symbol} "
-            f"{result.timeframe})"
+            f"{known['dsr']:.0%} ({tried} on {result.symbol} {result.timeframe})"
         )
     return "; ".join(parts)
