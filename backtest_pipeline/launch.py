@@ -25,12 +25,14 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.partitions import usable_symbols
+from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.use_cases.refresh import stored_days
 from backtest_pipeline.pipeline.workspace import open_workspace
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -80,7 +82,8 @@ def refresh(
     Args:
         bars: file or folder of bars, or `binance:1h`; empty for the configured source.
         assets: symbols; all that the source has where None.
-        timeframes: names; all that the project has where None.
+        timeframes: names; all that the project has where None. The daily bars that are stored of
+            the assets are refreshed with longer ones, whose runs they mark.
         full_rebuild: compute also what has not changed.
         progress: told how far each stage is.
 
@@ -108,9 +111,10 @@ def refresh(
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
+            refreshed = [*chosen, *_days_behind(database, wanted, chosen)]
+            result = _execute(jobs, instance, wanted, refreshed, stages, full_rebuild, progress)
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
-            return replace(result, left_out=tuple(left_out))
+            return replace(result, timeframes=tuple(chosen), left_out=tuple(left_out))
     finally:
         database.close()
 
@@ -187,6 +191,12 @@ def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
                 "BACKTEST_TIMEFRAMES"
             )
     return list(wanted)
+
+
+def _days_behind(database: Database, assets: Sequence[str], timeframes: Sequence[str]) -> list[str]:
+    """The timeframe of the stored daily bars that mark the runs, where it is not among them."""
+    days = stored_days(database, [Partition(a, tf) for a in assets for tf in timeframes])
+    return [DAILY] if days and DAILY in timeframes_partitions.get_partition_keys() else []
 
 
 def _store_telling(progress: Progress) -> WorkspaceResource:

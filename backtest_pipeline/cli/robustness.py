@@ -12,6 +12,7 @@ from rich.table import Table
 
 from backtest_pipeline.cli.console import console, print_json, say
 from backtest_pipeline.cli.options import AsJson, Bars, FullRebuild, Signal, SpecOptions, of_spec
+from backtest_pipeline.cli.run import say_sampling
 from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import RobustnessSpec
 
@@ -61,6 +62,7 @@ def _show(result: RobustnessResult, folder: str) -> None:
         say(remark)
     for reason in result.reasons:
         say(f"fragile: {reason}")
+    say_sampling(result)
     say("total return by fee (rows) and slippage (columns), basis points a side:")
     console.print(_costs_table(result.envelope))
     say(f"{result.n_bars:,} bars, {row['trade_count']:,.0f} trades, run {result.run_id}")

@@ -71,6 +71,7 @@ def _show(run: RunResult, folder: str) -> None:
         counts = ", ".join(f"{reason} {rows:,}" for reason, rows in run.rows_by_reason.items())
         say(f"source rows skipped or flagged: {counts}")
     say_trades_by_gap(run)
+    say_sampling(run)
     if run.liquidated:
         say("liquidated: equity reached zero, and nothing is traded after that")
     if run.blocked_entries:
@@ -96,6 +97,16 @@ def say_trades_by_gap(run: RunResult) -> None:
     counts = ", ".join(f"{n:,} {words[name]}" for name, n in run.trades_by_gap.items())
     if counts:
         say(f"trades around missing bars: {counts}")
+
+
+def say_sampling(run: RunResult) -> None:
+    """Say where no daily bars mark a run on longer bars, and what brings them."""
+    if run.sampling == "bars":
+        say(
+            f"equity is marked at the closes of {run.timeframe} bars alone, so that drawdowns "
+            "between them are not seen: no stored daily bars fit them; backtest-pipeline refresh "
+            f"--assets {run.symbol} --timeframes 1D stores those that the source has"
+        )
 
 
 def _show_significance(run: RunResult) -> None:

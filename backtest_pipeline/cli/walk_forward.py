@@ -18,7 +18,7 @@ from backtest_pipeline.cli.options import (
     of_spec,
     with_ranges,
 )
-from backtest_pipeline.cli.run import say_trades_by_gap, table_row
+from backtest_pipeline.cli.run import say_sampling, say_trades_by_gap, table_row
 from backtest_pipeline.cli.store import open_store_for
 from backtest_pipeline.pipeline.specs import WalkForwardSpec
 
@@ -143,6 +143,7 @@ def _show(result: WalkForwardResult) -> None:
     for note in result.notes:
         say(note)
     say_trades_by_gap(result)
+    say_sampling(result)
     say(_verdict(result))
     say("folds: table walk_forward_folds; the out-of-sample run has split = walk_forward")
 
@@ -168,9 +169,10 @@ def _verdict(result: WalkForwardResult) -> str:
     )
     known = result.significance
     if known["dsr"] is not None:
+        n = known["n_trials"]
+        tried = "1 walk-forward" if n == 1 else f"{n:,.0f} walk-forwards"
         parts.append(
             f"out of sample, probabilistic Sharpe ratio {result.metrics['psr']:.0%}, deflated "
-            f"{known['dsr']:.0%} ({known['n_trials']:,.0f} walk-forwards on {result.symbol} "
-            f"{result.timeframe})"
+            f"{known['dsr']:.0%} ({tried} on {result.symbol} {result.timeframe})"
         )
     return "; ".join(parts)

@@ -228,6 +228,11 @@ def _step_before(panel: Panel, asset: str, ticker: str, later: Mapping[str, str]
     before = max(past, key=lambda row: int(panel.ts[row]))
     step = np.log(panel["open"][panel.rows_of(asset).start]) - np.log(panel["close"][before])
     day = panel.ts[panel.rows_of(asset).start : panel.rows_of(asset).start + 1].view("M8[us]")
+    if abs(step) < np.log(LASTING_STEP):
+        return (
+            f"stretch of fewer than {FEWEST_BARS} bars on another level, which are left out, "
+            f"before {day[0].astype('M8[D]')}"
+        )
     return f"step of {in_words(float(step))} between two bars, before {day[0].astype('M8[D]')}"
 
 

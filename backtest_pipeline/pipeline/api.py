@@ -35,9 +35,9 @@ from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
 from backtest_pipeline.research.robustness.robustness import Robustness, assess
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.pandas_objects.frames import (
     bars_panel,
+    daily_panel,
     events_of,
     timeframe_of,
 )
@@ -347,7 +347,7 @@ def robustness(
         config,
         funding=None if funding is None else FundingRates.of({_ASSET: funding}),
         finer=None if finer is None else bars_panel(finer, None, _ASSET),
-        daily=None if daily is None else bars_panel(daily, DAILY, _ASSET),
+        daily=daily_panel(daily, _ASSET),
         rule=Rule(
             rule_of(definition, definition.parse(params)), bars_of(panel, before=int(panel.ts[0]))
         ),

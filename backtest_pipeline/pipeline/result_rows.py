@@ -92,7 +92,10 @@ def _of_run(workspace: Workspace, row: Row, spec: RunSpec | WalkForwardSpec) -> 
         by_gap = trades_by_gap(connection, row["run_id"])
     results, strategy = row["results"], row["strategy"]
     is_preset = row["split"] == "full" and row["is_preset"]
-    same = ("run_id", "symbol", "first_ts", "last_ts", "n_bars", "undefined", "snapshot_id")
+    same = (
+        *("run_id", "symbol", "first_ts", "last_ts", "n_bars", "sampling", "undefined"),
+        "snapshot_id",
+    )
     given = spec.strategy or getattr(spec, "preset", None)
     return {
         **{name: row[name] for name in same},

@@ -48,6 +48,10 @@ class RunResult(_Model):
         description="bars on which both sides would have been entered; nothing was done on them"
     )
     metrics: Metrics = Field(description="docs/metrics.md; fractions, not percent")
+    sampling: Literal["daily", "bars"] = Field(
+        description="whether value at risk, shortfall, skew and kurtosis are of daily returns, or "
+        "of those from bar to bar: where bars are longer than a day and no daily bars mark the run"
+    )
     significance: Metrics
     counting_rule: CountingRule = Field(
         description="what n_trials counts, by which dsr is deflated; docs/research.md"

@@ -158,6 +158,22 @@ def test_each_stage_is_told_on_stderr(cli: CommandLine) -> None:
     assert ended == ["loading", "bars", "features", "backtest"]
 
 
+def test_a_run_says_whether_daily_bars_mark_it(cli: CommandLine, bars: Path) -> None:
+    run = ("run", "--signal", "ema", "--asset", "AAA", "--bars", bars)
+    said = "equity is marked at the closes of 1W bars alone"
+    assert cli.json(*run, "--tf", "1W")["sampling"] == "bars"
+    told = cli(*run, "--tf", "1W").out
+    assert said in told
+    assert "refresh --assets AAA --timeframes 1D" in told
+    shown = cli.json("runs", "show", cli.json(*run, "--tf", "1W")["run_id"])
+    assert shown["sampling"] == "bars"
+    daily = cli.json(*run)
+    assert daily["sampling"] == "daily"
+    assert "is marked at the closes" not in cli(*run).out
+    assert cli.json(*run, "--tf", "1W")["sampling"] == "daily"
+    assert said not in cli(*run, "--tf", "1W").out
+
+
 def test_trades_around_a_hole_are_counted_stored_and_said(cli: CommandLine, tmp_path: Path) -> None:
     whole = daily_bars(330)
     bars = write(whole.drop(whole.index[128:280]), tmp_path / "bars.csv")

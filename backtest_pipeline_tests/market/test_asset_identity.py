@@ -163,6 +163,15 @@ def test_steps_are_told_from_three_on_and_part_assets_from_five_on() -> None:
     assert "step of 10.0 to 1 between two bars" in found[("A", Trait.TICKER_REUSED)]
 
 
+def test_bars_in_other_units_that_are_left_out_are_told_as_what_parts_the_asset() -> None:
+    raw = daily([100.0] * 40 + [10_000.0] * 10 + [110.0] * 40)
+    clean, found = remarks_of(raw)
+    assert clean.assets == ("A", "A.2")
+    why = "stretch of fewer than 30 bars on another level, which are left out, before "
+    assert found[("A", Trait.TICKER_REUSED)].startswith(why)
+    assert found[("A.2", Trait.LATER_COIN)].startswith(f"under the ticker A, after a {why}")
+
+
 def test_the_settings_say_that_a_step_is_a_split_or_the_markets() -> None:
     clean, found = remarks_of(stepped(1 / 10), A=StepRule.SAME)
     assert clean.assets == ("A",)

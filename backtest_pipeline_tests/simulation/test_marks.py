@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtest_pipeline import explore, robustness, walk_forward
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
@@ -233,6 +235,28 @@ def test_days_that_do_not_fit_their_bars_mark_nothing() -> None:
     assert n_marks(wrong) == 4
     daily_run = simulate(days, flags(days, 0), flags(days, 9), daily=days)
     assert len(daily_run.equity) == len(days)
+
+
+@pytest.mark.parametrize(
+    ("column", "price", "problem"),
+    [
+        ("close", np.nan, "close is not a positive number"),
+        ("low", np.nan, "low is not a positive number"),
+        ("high", np.inf, "high is not a positive number"),
+        ("close", -5.0, "close is not a positive number"),
+        ("close", 20.0, "open or close lies outside low..high"),
+    ],
+)
+def test_daily_bars_are_judged_as_the_bars_are(column: str, price: float, problem: str) -> None:
+    days = _days(*range(100, 128)).astype(float)
+    weeks = _weeks(days)
+    days.iloc[10, days.columns.get_loc(column)] = price
+    with pytest.raises(InvalidInput, match=problem):
+        simulate(weeks, flags(weeks, 0), flags(weeks, 3), daily=days)
+    one, some = {"fast": 2, "slow": 3}, {"fast": [2], "slow": [3, 4]}
+    for study, params in ((robustness, one), (explore, some), (walk_forward, some)):
+        with pytest.raises(InvalidInput, match=problem):
+            study(weeks.assign(volume=1.0), "ema", params, daily=days)
 
 
 def test_bars_stamped_at_their_open_are_marked_at_their_stamps() -> None:

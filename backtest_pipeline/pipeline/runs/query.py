@@ -54,6 +54,8 @@ class RunDetail:
         config: its full configuration as JSON values.
         results: summary, number of trades and pending order, as JSON values.
         metrics: metrics of docs/metrics.md, None where undefined.
+        sampling: whether tails are of `daily` returns, or of those from bar to bar (`bars`); None
+            where the run has no metrics.
         significance: significance metrics, given all trials, None where undefined.
         counting_rule: what `n_trials` counts, by which `dsr` is deflated.
         undefined: why a metric is None, by name.
@@ -85,6 +87,7 @@ class RunDetail:
     config: Mapping[str, Any]
     results: Mapping[str, Any]
     metrics: Mapping[str, float | None]
+    sampling: str | None
     significance: Mapping[str, float | None]
     counting_rule: CountingRule
     undefined: Mapping[str, str]
@@ -158,6 +161,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
         timeframe=row["tf"],
         window=(row["window_start"], row["window_end"]),
         metrics=_numbers(stored, METRIC_NAMES),
+        sampling=stored.get("sampling"),
         significance=_numbers(stored, SIGNIFICANCE),
         counting_rule=CountingRule.of(row["split"], (row["window_start"], row["window_end"])),
         undefined=stored.get("undefined", {}),

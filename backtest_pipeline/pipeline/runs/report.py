@@ -78,6 +78,8 @@ def _warnings(run: RunDetail) -> Iterator[str]:
         yield "The bars are synthetic: results on them say nothing about a real market."
     if run.quarantine:
         yield f"In quarantine because a replay gave a different result: {run.quarantine['reason']}"
+    if run.sampling == "bars":
+        yield "Equity is marked at the closes of bars alone: drawdowns between them are not seen."
     if run.results.get("liquidated"):
         yield "The account was liquidated."
     if blocked := run.results.get("blocked_entries"):

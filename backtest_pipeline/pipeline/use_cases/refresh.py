@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.datasets import read_versions
 from backtest_pipeline.strategies.known_strategies import look_again
 
@@ -58,19 +59,29 @@ def refresh_to_trade(
 ) -> None:
     """Refresh what runs of these symbols are computed from.
 
-    That is their features, and those of the daily bars that mark runs on bars longer than a day,
-    where these are stored: bars that are ahead of them would not be marked daily any longer.
+    That is their features, and those of the daily bars that mark their runs, as `stored_days`
+    names them.
 
     Raises:
         NotEnoughBars, BacktestError: as `require_stored`.
     """
     partitions = [Partition(symbol, tf) for symbol in symbols]
-    days = [Partition(symbol, DAILY) for symbol in symbols if timeframe(tf).days > 1]
-    with workspace.database.begin() as connection:
-        stored = read_versions(connection, "features", days)
-    partitions += [partition for partition, version in stored.items() if version.n_rows]
+    partitions += stored_days(workspace.database, partitions)
     for report in refresh_features(workspace, source, partitions, rebuild=rebuild):
         require_stored(report)
+
+
+def stored_days(database: Database, partitions: Sequence[Partition]) -> list[Partition]:
+    """The stored daily bars that mark runs of these partitions and are not among them.
+
+    They have to be refreshed with them: runs on bars that are ahead of the days would be marked at
+    the closes of their bars alone.
+    """
+    longer = (p for p in partitions if timeframe(p.timeframe).days > 1)
+    days = {Partition(partition.asset, DAILY) for partition in longer} - set(partitions)
+    with database.begin() as connection:
+        stored = read_versions(connection, "features", sorted(days))
+    return [partition for partition, version in stored.items() if version.n_rows]
 
 
 def refresh_signals(
@@ -80,9 +91,13 @@ def refresh_signals(
     *,
     rebuild: bool = False,
 ) -> Iterator[StageReport]:
-    """Refresh features and signals of these partitions, yielding each stage's report."""
+    """Refresh features and signals of these partitions, yielding each stage's report.
+
+    The features of `stored_days` are refreshed with them, and are in the reports too.
+    """
     look_again()
-    yield from refresh_features(workspace, source, partitions, rebuild=rebuild)
+    with_days = [*partitions, *stored_days(workspace.database, partitions)]
+    yield from refresh_features(workspace, source, with_days, rebuild=rebuild)
     stage = SignalsStage(workspace)
     features = stored_features(workspace, partitions)
     yield run_stage(signals_of(features, stage.signals), stage, **_how(workspace, rebuild))

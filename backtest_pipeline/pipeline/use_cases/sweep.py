@@ -35,10 +35,9 @@ from backtest_pipeline.research.robustness.neighbourhood import (
 from backtest_pipeline.research.validation.selection import Selection, Tried, clustered, selection
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.metrics.daily import daily_returns
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS
-from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel
 from backtest_pipeline.simulation.sweep import metrics_table, sweep_batches
 from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline.strategies.grid import parameter_grid
@@ -178,7 +177,7 @@ def explore(
         strategy,
         params or {},
         RunTerms(config, Window(start, end), funding=funding),
-        daily=None if daily is None else bars_panel(daily, DAILY, asset),
+        daily=daily_panel(daily, asset),
         metric=metric,
         max_combinations=max_combinations,
         workspace=workspace,

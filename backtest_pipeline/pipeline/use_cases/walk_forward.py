@@ -55,8 +55,7 @@ from backtest_pipeline.research.validation.walk_forward import (
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.marks import DAILY
-from backtest_pipeline.simulation.pandas_objects.frames import bars_panel
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel
 from backtest_pipeline.simulation.pandas_objects.single import defined, trade_frame
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.provenance import content_versions
@@ -166,6 +165,7 @@ def walk_forward(
     )
     question = plan.question(space, config, rates)
     panel = with_config_columns(build_features(bars_panel(bars, timeframe, asset)), config)
+    days = daily_panel(daily, asset)
     require_probed(workspace, space.strategy, ends_of(space.strategy, space.axes), panel)
     tasks, left_out = tasks_of(panel, asset, plan.schedule)
     terms = RunTerms(config, funding=rates)
@@ -181,7 +181,6 @@ def walk_forward(
         progress("walk_forward", len(chosen), len(tasks))
     require_choices_probed(workspace, panel, tasks, chosen, space)
     tested = stitched(panel, tasks, chosen, question)
-    days = None if daily is None else bars_panel(daily, DAILY, asset)
     simulated = trade_stitched([tested], config, rates, days)
     n_walk_forwards = 1
     if workspace:

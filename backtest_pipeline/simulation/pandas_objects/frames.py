@@ -10,6 +10,8 @@ import pandas as pd
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel, stamps_us
 from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.simulation.inputs import require_bars
+from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 
 _BITS = {
@@ -43,6 +45,20 @@ def bars_panel(bars: pd.DataFrame, timeframe_name: str | None, asset: str = "ass
     chosen = timeframe_of(bars, timeframe_name)
     panel = Panel.stack(chosen, {asset: bars}, columns)
     _require_one_bar_per_period(panel)
+    return panel
+
+
+def daily_panel(daily: pd.DataFrame | None, asset: str = "asset") -> Panel | None:
+    """One asset's daily bars, to mark runs on longer ones by, as a panel; None where not given.
+
+    Raises:
+        InvalidInput: as `bars_panel`; and for prices that are not positive numbers, an open or
+            close outside low..high, or a jump of LARGEST_STEP.
+    """
+    if daily is None:
+        return None
+    panel = bars_panel(daily, DAILY, asset)
+    require_bars(panel)
     return panel
 
 

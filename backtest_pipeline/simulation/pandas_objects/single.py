@@ -13,7 +13,7 @@ from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.marks import DAILY, marks_of
+from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.metrics.benchmarks import (
     benchmark_equity,
     carried_forward,
@@ -29,7 +29,7 @@ from backtest_pipeline.simulation.metrics.metrics import (
     undefined_reasons,
 )
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
-from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, events_of
+from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel, events_of
 from backtest_pipeline.simulation.trades import Trades, trade_columns
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
@@ -178,7 +178,7 @@ def simulate(
         risk_free=risk_free,
     )
     rates = None if funding is None else FundingRates.of({_ASSET: funding})
-    marks = marks_of(panel, None if daily is None else bars_panel(daily, DAILY, _ASSET))
+    marks = marks_of(panel, daily_panel(daily, _ASSET))
     batch = simulate_batch(
         panel,
         events_of(signals, bars.index),

@@ -176,6 +176,10 @@ class FileBars:
                 for symbol, told in zip(raw.symbols, judged, strict=True)
                 if told.timeframe is None
             ]
+        if self.path.is_dir():  # beside a single file they may be those of its neighbours
+            symbols = [symbol for _, raw in raws for symbol in raw.symbols]
+            where, names = str(settings_path(self.path)), [part.name for part in parts]
+            unread += settings.without_effect(where, names, symbols)
         return PathReading(tuple(files), tuple(unread))
 
     def _way_out(self, told: Judged) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -79,6 +79,26 @@ class FolderSettings:
         asked = FileSettings(**{name: getattr(self.asked, name) for name in OF_SYMBOL})
         symbols = {symbol: asked.over(own) for symbol, own in found.symbols.items()}
         return self.asked.over(replace(found, symbols=symbols))
+
+    def without_effect(
+        self, where: str, names: Collection[str], symbols: Iterable[str]
+    ) -> Iterator[str]:
+        """A sentence on each pattern that fits no file, and on each symbol that no file has.
+
+        Args:
+            where: the file of the settings, for people.
+            names: those of the files.
+            symbols: of all rows that were read.
+        """
+        for pattern, _ in self.by_pattern:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                yield f'{where}, [files."{pattern}"]: no such file; it has no effect'
+        keys = sorted({key_of(symbol) for symbol in symbols})
+        for own in (self.common, *(own for _, own in self.by_pattern)):
+            for key in own.symbols:
+                if key not in keys:
+                    unknown = UnknownName("symbol", key, keys)
+                    yield f'{where}, [symbols."{key}"] has no effect: {unknown}'
 
 
 def split_query(path: str) -> tuple[str, FileSettings]:

@@ -22,6 +22,12 @@ COMMON = tuple(
 """What exchanges give; other lengths are made of these."""
 BY_CHANCE = 1 / 500
 """At most; else stamps on a coarse grid may as well be those of finer bars with holes."""
+FEWEST_MONTHS = 7
+"""Months one behind the other with one stamp each that finer bars with holes have by chance at most
+once in a thousand times."""
+FEWEST_MONTH_ENDS = 3
+"""Stamps that are all the first, or all the last, day of a month: days with holes have three of
+them by chance once in 27,000 times."""
 _ON_GRID = 0.9  # of the stamps of a long series; the others are strays, for validation to skip
 _LONG = 10
 _MINUTE_US = MICROSECONDS["MIN"]
@@ -52,14 +58,16 @@ class Spacing:
     Attributes:
         bars: how many stamps there are.
         length: greatest common distance of the stamps, microseconds; 0 of a single one.
-        timeframe: of that length; None where there is none.
+        timeframe: of that length; None where there is none, or where they follow the calendar.
         is_sure: whether that can be said without other assets.
+        is_calendar: whether they are those of calendar months, quarters or years.
     """
 
     bars: int
     length: int
     timeframe: Timeframe | None
     is_sure: bool
+    is_calendar: bool = False
 
     def may_be(self, finer: int) -> bool:
         """Whether these may be bars of a finer length, most of which are missing."""
@@ -78,12 +86,25 @@ def spacing_of(ts: np.ndarray) -> Spacing:
         return Spacing(len(ts), 0, None, is_sure=False)
     distance = np.diff(ts)
     length = _length(ts, distance)
+    if _is_calendar(ts):
+        return Spacing(len(ts), length, None, is_sure=False, is_calendar=True)
     tf = BY_LENGTH.get(length)
     seen = bool((distance == length).any())
     found = Spacing(len(ts), length, tf, is_sure=False)
     finer = max((c for c in COMMON if c < length and length % c == 0), default=0)
     is_sure = tf is not None and seen and (length in COMMON or not found.may_be(finer))
     return Spacing(len(ts), length, tf, is_sure)
+
+
+def _is_calendar(ts: np.ndarray) -> bool:
+    """Whether stamps, sorted and unique, are one a month, or the ends of months or longer."""
+    days = ts.astype("M8[us]").astype("M8[D]")
+    months = days.astype("M8[M]")
+    if len(ts) >= FEWEST_MONTHS and np.all(np.diff(months.astype(np.int64)) == 1):
+        return True
+    first = (days == months.astype("M8[D]")).all()
+    last = ((days + 1) == (months + 1).astype("M8[D]")).all()
+    return len(ts) >= FEWEST_MONTH_ENDS and len(np.unique(months)) == len(ts) and bool(first | last)
 
 
 def _length(ts: np.ndarray, distance: np.ndarray) -> int:
@@ -128,13 +149,14 @@ def judge(spacing: Spacing, others: Sequence[Spacing]) -> Judged:
     if spacing.timeframe is not None and spacing.timeframe.name in known:
         return Judged(spacing.timeframe, "by the distance of its stamps")
     finer = next((length for length in lengths if spacing.may_be(length)), None)
+    if spacing.length == 0 and len(lengths) > 1:
+        names = ", ".join(BY_LENGTH[length].name for length in lengths)
+        why = f"one stamp does not tell how long a bar is, and the others' are {names}"
+        return Judged(None, why, tuple(BY_LENGTH[length] for length in lengths))
     if finer is not None:
-        tf = BY_LENGTH[finer]
-        return Judged(
-            tf,
-            f"{spacing.bars} bars, {apart(spacing.length)}, are too few to tell; {tf.name} "
-            "like the others",
-        )
+        tf, n = BY_LENGTH[finer], spacing.bars
+        of_own = f"{n} bars, {apart(spacing.length)}, are" if n > 1 else "one bar is"
+        return Judged(tf, f"{of_own} too few to tell; {tf.name} like the others")
     if spacing.is_sure:
         return Judged(spacing.timeframe, "by the distance of its stamps")
     return _unclear(spacing)
@@ -144,6 +166,12 @@ def _unclear(spacing: Spacing) -> Judged:
     if spacing.length == 0:
         every = tuple(BY_LENGTH[length] for length in (DAY_US, *COMMON))
         return Judged(None, "one stamp does not tell how long a bar is", every)
+    if spacing.is_calendar:
+        return Judged(
+            None,
+            "bars of calendar months, quarters or years are no base timeframe, for their length "
+            "varies; bring finer bars (1D or 1H), of which 1M_CAL is made",
+        )
     finer = [c for c in COMMON if c < spacing.length and spacing.length % c == 0]
     if spacing.timeframe is None or not finer:
         names = ", ".join(BY_LENGTH[length].name for length in sorted(BY_LENGTH))

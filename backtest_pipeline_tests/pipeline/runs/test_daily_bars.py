@@ -149,6 +149,15 @@ def test_a_run_brings_the_stored_days_up_to_date(workspace: Workspace) -> None:
     assert _samplings(workspace) == {"daily"}
 
 
+def test_a_refresh_of_weeks_alone_brings_the_stored_days_up_to_date(workspace: Workspace) -> None:
+    shorter = StaticSource({"1D": BARS.take(BARS.ts < BARS.ts.max() - 20 * DAY_US)})
+    refresh(workspace, shorter, [*WEEKS, *DAYS])
+    before = _ids(workspace)
+    refresh(workspace, SOURCE, WEEKS)
+    assert not set(_ids(workspace, "symbol = 'A'")) & set(before)
+    assert _samplings(workspace) == {"daily"}
+
+
 def test_without_stored_days_a_run_is_that_of_a_refresh(workspace: Workspace) -> None:
     refresh(workspace, SOURCE, WEEKS)
     run = backtest_once(

@@ -139,6 +139,19 @@ def test_what_cannot_be_said_of_an_asset_is_refused(folder: Path, text: str, mes
         FileBars(folder).read()
 
 
+def test_settings_of_what_is_not_there_are_told(folder: Path) -> None:
+    settings = folder / "bars.toml"
+    settings.write_text('[symbols.AAB]\nsteps = "same"\n[files."bbbb*.csv"]\nsteps = "same"\n')
+    told = FileBars(folder).looked_at().unread
+    assert told == (
+        f'{settings}, [files."bbbb*.csv"]: no such file; it has no effect',
+        f"{settings}, [symbols.\"AAB\"] has no effect: unknown symbol 'AAB'; did you mean AAA?",
+    )
+    assert FileBars(folder).read().unread == told
+    # Beside one file they may be those of its neighbours.
+    assert FileBars(next(folder.glob("*.csv"))).looked_at().unread == ()
+
+
 def test_other_words_are_refused_with_those_that_there_are(folder: Path) -> None:
     (folder / "bars.toml").write_text('steps = "joined"\n')
     with pytest.raises(BarsError, match="steps = 'joined'; it is 'split' or 'same'"):

@@ -55,6 +55,15 @@ DAY = 24 * HOUR
         (tuple(d for d in range(60) if d % 7 < 5), (), "1D"),
         # Months, whose length follows the calendar, are no days with holes.
         ((0, 31, 60, 91, 121, 152, 182, 213), (), None),
+        ((0, 31, 60, 91, 121, 152, 182, 213), (DAY,), None),
+        ((30, 59, 90, 120), (DAY, HOUR), None),
+        # Last working days of months, quarters, and years without a leap day.
+        ((30, 59, 88, 120, 151, 179, 212, 242), (DAY,), None),
+        ((0, 91, 182, 274, 366), (DAY,), None),
+        ((366, 731, 1096), (DAY,), None),
+        # One of several timeframes; and three days of one month.
+        ((0,), (DAY, 7 * DAY), None),
+        ((0, 3, 5), (DAY,), "1D"),
     ],
 )
 def test_the_timeframe_of_an_asset(
@@ -67,6 +76,20 @@ def test_both_readings_are_shown() -> None:
     found = told(0, 2, 4, 6)
     assert [tf.name for tf in found.may_be] == ["1D", "2D"]
     assert found.why.endswith("may be bars of 2D, or bars of 1D of which most are missing")
+
+
+def test_bars_of_months_are_refused_with_the_way_out() -> None:
+    assert told(0, 31, 60, 91, others=(DAY,)).why == (
+        "bars of calendar months, quarters or years are no base timeframe, for their length "
+        "varies; bring finer bars (1D or 1H), of which 1M_CAL is made"
+    )
+
+
+def test_one_stamp_may_be_any_of_the_others() -> None:
+    found = told(0, others=(DAY, 7 * DAY))
+    assert [tf.name for tf in found.may_be] == ["1W", "1D"]
+    assert found.why == "one stamp does not tell how long a bar is, and the others' are 1W, 1D"
+    assert told(0, others=(DAY,)).why == "one bar is too few to tell; 1D like the others"
 
 
 @settings(max_examples=60, deadline=None)
