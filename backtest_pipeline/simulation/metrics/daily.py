@@ -169,7 +169,8 @@ def _against_benchmark(r, b, n, risk_free, stats):
         excess = 0.0
         for i in range(n):
             excess += r[i] - risk_free - beta * (b[i] - risk_free)
-        stats[13] = (1.0 + excess / n) ** _YEAR - 1.0
+        if n >= FEWEST_DAYS_A_YEAR:
+            stats[13] = (1.0 + excess / n) ** _YEAR - 1.0
         stats[14] = beta
     deviation = np.sqrt(variance_d / (n - 1))
     stats[16] = deviation * np.sqrt(_YEAR)

@@ -160,8 +160,9 @@ METRICS: tuple[Metric, ...] = (
         "alpha",
         "fraction a year",
         "(1 + mean(r - beta * b)) ** 365 - 1, b = daily returns of the benchmark",
-        _BENCHMARK,
+        f"{_BENCHMARK}; less than 90 days of equity",
         "Jensen 1968, compounded",
+        version=2,
     ),
     Metric("beta", "1", "cov(r, b) / var(b)", _BENCHMARK),
     Metric(

@@ -101,7 +101,7 @@ def assert_agrees_with_empyrical(result: BatchResult, rel: float = 1e-12) -> Non
                 name: of_bars[name] for name in ("value_at_risk_95", "expected_shortfall_95")
             }
         if len(equity) - 1 < 90:
-            theirs["cagr"] = math.nan
+            theirs["cagr"] = theirs["alpha"] = math.nan
         theirs["calmar"] = theirs["cagr"] / -theirs["max_drawdown"]
         for name, value in theirs.items():
             ours = result.metrics[name][column]
