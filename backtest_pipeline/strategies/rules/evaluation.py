@@ -14,7 +14,8 @@ import numpy as np
 
 from backtest_pipeline.market.features.catalogue import FEATURES
 from backtest_pipeline.market.features.derive import is_derived
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.strategies.rules.longer_bars import LongerBars
 from backtest_pipeline.strategies.rules.operators import (
     CHOICES,
     FACETS,
@@ -27,6 +28,7 @@ from backtest_pipeline.strategies.rules.operators import (
     defined,
 )
 from backtest_pipeline.strategies.rules.program import (
+    AT,
     COLUMN,
     CONSTANT,
     INDICATOR,
@@ -34,6 +36,7 @@ from backtest_pipeline.strategies.rules.program import (
     PARAMETER,
     Limit,
     Program,
+    Step,
 )
 from backtest_pipeline.strategies.strategy import Lookback
 
@@ -94,12 +97,19 @@ class Settled:
     def columns(self, wanted: Iterable[Wanted]) -> tuple[str, ...]:
         """The columns that are read for these, in the order of the program."""
         steps = sorted({step for step, _ in self._needed(wanted)})
-        return tuple(dict.fromkeys(filter(None, map(self._column, steps))))
+        read: list[str] = []
+        for step in steps:
+            column = self._column(step)
+            read += [column] if column is not None else []
+            read += OHLCV if self._program.steps[step].operator == AT else ()
+        return tuple(dict.fromkeys(read))
 
-    def lookback(self, wanted: Iterable[Wanted]) -> Lookback:
-        """How far back it is looked for these."""
+    def lookback(self, wanted: Iterable[Wanted]) -> Lookback | None:
+        """How far back it is looked for these; None where that depends on the timeframe."""
         found: dict[int, Lookback] = {}
         for step in sorted({step for step, _ in self._needed(wanted)}):
+            if self._program.steps[step].operator == AT:
+                return None
             column = self._column(step)
             if column is not None:
                 found[step] = lookback_of(column)
@@ -125,23 +135,32 @@ class Settled:
             For each a column `(n_rows,)`: the value, float64, NaN where undefined; or where the
             condition is true or false, bool.
         """
-        known = dict(self._fixed)
+        known, longer = dict(self._fixed), LongerBars(panel)
         needed = sorted(self._needed(wanted), key=lambda key: key[0])
         users = Counter([*wanted, *(of for key in needed for of in self._reads(*key))])
         with np.errstate(all="ignore"):
             for step, facet in needed:
-                column = self._column(step)
-                known[step, facet] = (
-                    self._applied(step, facet, panel.offsets, known)
-                    if column is None
-                    else _read(panel[column], facet)
-                )
+                column, found = self._column(step), self._program.steps[step]
+                if found.operator == AT:
+                    known[step, facet] = self._at(found, facet, longer)
+                elif column is None:
+                    known[step, facet] = self._applied(step, facet, panel.offsets, known)
+                else:
+                    known[step, facet] = _read(panel[column], facet)
                 # A column that nobody needs any more makes room in the processor's cache.
                 for of in self._reads(step, facet):
                     users[of] -= 1
                     if not users[of] and of not in self._fixed:
                         del known[of]
         return [column_of(known[key], panel.offsets) for key in wanted]
+
+    def _at(self, step: Step, facet: Facet, longer: LongerBars) -> np.ndarray:
+        """A facet on bars of a longer timeframe, as each row of the panel knows it."""
+        inner = [(step.operands[0], facet)]
+        bars = longer.bars(str(step.value), self.columns(inner))
+        if bars is None:
+            return longer.nowhere(facet is VALUE)
+        return longer.known(bars, self.computed(bars, inner)[0])
 
     def _needed(self, wanted: Iterable[Wanted]) -> set[Wanted]:
         """What has to be computed at each bar for these."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 UNSUPPORTED = {
-    "at": "at() needs bars of a second timeframe, which runs do not read yet; run the strategy on "
-    "the higher timeframe, or use a longer window here",
     "rank_pct": "rank_pct() needs all assets of the universe at one instant, and an asset's result "
     "does not depend on the other assets of a run yet",
 }

@@ -182,7 +182,7 @@ class _Compiler:
             return self._program.column(name, COLUMNS[name])
         if is_derived(name):
             kind, _, period = name.partition("_")
-            return self._indicator(node, kind, self._program.constant(min(float(period), 1e9)))
+            return self._indicator(node, kind, self._program.constant(float(period)))
         if name in FUNCTIONS:
             raise self._error(node, f"{name} is a function; write {FUNCTIONS[name].signature}")
         known = (*COLUMNS, *self._names, *FUNCTIONS)
@@ -261,9 +261,9 @@ class _Compiler:
             raise self._error(node, f"{name} is written {function.signature}")
         options = self._options(node, name, function)
         if name in UNSUPPORTED:
-            self._check_unsupported(node, name)
+            self._number(node.args[0], name)  # what is wrong with it is said first
             raise self._error(node, UNSUPPORTED[name])
-        step = self._applied(node, name, options)
+        step = self._at(node) if name == "at" else self._applied(node, name, options)
         return (
             self._program.apply("shift", step, self._program.constant(1))
             if options.get("prior")
@@ -286,21 +286,19 @@ class _Compiler:
             raise self._error(node, reason)
         return found
 
-    def _check_unsupported(self, node: ast.Call, name: str) -> None:
-        """What can be wrong with it is said first."""
-        if name == "at":
-            first = node.args[0]
-            if not isinstance(first, ast.Constant) or type(first.value) is not str:
-                raise self._error(
-                    first, "at() takes a timeframe in quotes first, as in at('1W', x)"
-                )
-            try:
-                timeframe(first.value[:60])
-            except UnknownName as error:
-                raise self._error(first, str(error)) from None
-            self.step_of(node.args[1])
-        else:
-            self._number(node.args[0], name)
+    def _at(self, node: ast.Call) -> int:
+        """An expression on the bars of a longer timeframe."""
+        first, inner = node.args
+        if not isinstance(first, ast.Constant) or type(first.value) is not str:
+            raise self._error(first, "at() takes a timeframe in quotes first, as in at('1W', x)")
+        try:
+            longer = timeframe(first.value[:60]).name
+        except UnknownName as error:
+            raise self._error(first, str(error)) from None
+        step = self.step_of(inner)
+        if self._program.has_at(step):
+            raise self._error(inner, "at() inside of at(); name one timeframe for an expression")
+        return self._program.at(longer, step)
 
     def _applied(self, node: ast.Call, name: str, options: Mapping[str, bool | int]) -> int:
         """The step of a function, without what `prior` says."""

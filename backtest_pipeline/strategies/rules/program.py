@@ -9,8 +9,12 @@ import numpy as np
 
 from backtest_pipeline.strategies.rules.operators import OPERATORS, VALUE, Bounds, ValueKind
 
-CONSTANT, PARAMETER, COLUMN, INDICATOR = "constant", "parameter", "column", "indicator"
-"""The steps that are no operator; an indicator is a column whose period is its operand."""
+CONSTANT, PARAMETER, COLUMN, INDICATOR, AT = "constant", "parameter", "column", "indicator", "at"
+"""The steps that are no operator.
+
+An indicator is a column whose period is its operand. `at` gives its operand as it is on the last
+complete bar of a longer timeframe.
+"""
 INDICATORS = {"ema": 0, "rsi": 1, "atr": 1}
 """Indicators of any period, and the bars that the first value needs beside the period."""
 _NO_ROWS = np.zeros(1, np.int64)  # offsets of a panel without assets
@@ -23,7 +27,8 @@ class Step:
     Attributes:
         operator: its name in `OPERATORS`, or one of the names above.
         operands: the steps that it takes, all before it.
-        value: the number of a constant; the name of a parameter, a column or an indicator.
+        value: the number of a constant; the name of a parameter, a column, an indicator or a
+            timeframe.
     """
 
     operator: str
@@ -74,6 +79,24 @@ class Program:
     def indicator(self, name: str, period: int) -> int:
         """A step that gives the column of an indicator with a period, such as `ema_21`."""
         return self._add(Step(INDICATOR, (period,), name), ValueKind.NUMBER, is_fixed=False)
+
+    def at(self, timeframe: str, operand: int) -> int:
+        """A step that gives another on bars of a longer timeframe."""
+        if self.is_fixed[operand]:
+            return operand
+        return self._add(Step(AT, (operand,), timeframe), self.kinds[operand], is_fixed=False)
+
+    def has_at(self, step: int) -> bool:
+        """Whether a step is made of another timeframe's bars somewhere."""
+        seen, waiting = set(), [step]
+        while waiting:
+            one = waiting.pop()
+            if self.steps[one].operator == AT:
+                return True
+            if one not in seen:
+                seen.add(one)
+                waiting += self.steps[one].operands
+        return False
 
     def apply(self, name: str, *operands: int) -> int:
         """A step that applies an operator; of constants, the constant that it gives.

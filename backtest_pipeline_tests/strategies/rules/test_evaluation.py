@@ -92,6 +92,7 @@ def test_the_first_defined_row_is_what_the_look_back_says(features: Panel, text:
     found = settled.computed(panel, wanted)
     defined = ~np.isnan(found[0]) if is_number else found[0] | found[1]
     lookback = settled.lookback(wanted)
+    assert lookback is not None
     assert np.flatnonzero(defined)[0] == lookback.rows - 1
     assert defined[lookback.rows :].all()
 
@@ -106,6 +107,7 @@ def test_only_what_is_recursive_depends_on_more_than_its_look_back(text: str) ->
     is_number = program.kinds[step] is ValueKind.NUMBER
     wanted = [(step, VALUE)] if is_number else [(step, TRUE), (step, FALSE)]
     lookback = settled.lookback(wanted)
+    assert lookback is not None
     whole = random_bars([400], seed=5)
     tail = whole.take(np.arange(400) >= 400 - lookback.rows)
 
