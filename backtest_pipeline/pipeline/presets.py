@@ -55,6 +55,7 @@ def active_presets(workspace: Workspace) -> tuple[SignalRow, ...]:
         return active_signals(connection)
 
 
+@retried
 def presets_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
     """The active presets, without those that `left_out_presets` names."""
     presets = active_presets(workspace)
@@ -62,6 +63,7 @@ def presets_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
     return tuple(preset for preset in presets if preset.name not in left_out)
 
 
+@retried
 def left_out_presets(workspace: Workspace) -> dict[str, str]:
     """The presets that a refresh leaves out, and why.
 

@@ -23,7 +23,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.tables.datasets import read_versions
+from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.strategies.known_strategies import look_again
 
 
@@ -79,8 +79,12 @@ def stored_days(database: Database, partitions: Sequence[Partition]) -> list[Par
     """
     longer = (p for p in partitions if timeframe(p.timeframe).days > 1)
     days = {Partition(partition.asset, DAILY) for partition in longer} - set(partitions)
-    with database.begin() as connection:
-        stored = read_versions(connection, "features", sorted(days))
+
+    def read() -> dict[Partition, DatasetVersion]:
+        with database.begin() as connection:
+            return read_versions(connection, "features", sorted(days))
+
+    stored = database.retrying("stored_days", read)
     return [partition for partition, version in stored.items() if version.n_rows]
 
 
