@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,9 @@ def read_folder(folder: Path, *, trust: bool = False) -> FolderContent:
         mains = list(_strategies_of(root))
     except OSError as error:
         raise StrategyRefused(f"{folder} cannot be read: {error.strerror}") from error
-    for name, files in mains:
+    for name, paths in mains:
         try:
-            sources.append(Source(name, files(trust), str(folder)))
+            sources.append(Source(name, _files(root, paths, trust), str(folder)))
         except StrategyRefused as error:
             refused[name] = str(error)
     return FolderContent(tuple(sources), refused)
@@ -80,12 +80,14 @@ def stamps(folder: Path) -> tuple[_Stamp, ...] | None:
     be read again until the clock has moved on.
     """
     found, now = [], time.time_ns()
-    for path in (folder, *sorted(folder.rglob("*"))):
+    try:
+        belonging = [path for _, paths in _strategies_of(folder) for path in paths]
+    except OSError:  # no such folder, or one that reading it says more of
+        return ()
+    for path in (folder, *belonging):
         try:
             status = path.stat()
         except OSError:
-            continue
-        if path.suffix == ".pyc" or path.name == "__pycache__":
             continue
         last = max(status.st_mtime_ns, status.st_ctime_ns)
         if 0 <= now - last < _SETTLED_NS:
@@ -95,32 +97,33 @@ def stamps(folder: Path) -> tuple[_Stamp, ...] | None:
     return tuple(found)
 
 
-def _strategies_of(root: Path) -> Iterator[tuple[str, Callable[[bool], dict[str, bytes]]]]:
-    """The main file of each strategy, and what reads its files."""
+def _strategies_of(root: Path) -> Iterator[tuple[str, list[Path]]]:
+    """The main file of each strategy, and the files and folders that belong to it."""
     for path in sorted(root.iterdir()):
         if path.name.startswith((".", "_")):
             continue
         if path.is_dir():
             if (path / "__init__.py").is_file():
-                yield f"{path.name}/__init__.py", lambda trust, p=path: _of_folder(root, p, trust)
+                inside = (
+                    inner
+                    for inner in sorted(path.rglob("*"))
+                    if not any(p.startswith((".", "__py")) for p in inner.relative_to(path).parts)
+                )
+                yield f"{path.name}/__init__.py", [path, *inside]
         elif path.suffix in (RULES, PYTHON):
-            yield path.name, lambda trust, p=path: {p.name: _read(root, p, trust)}
+            yield path.name, [path]
 
 
-def _of_folder(root: Path, folder: Path, trust: bool) -> dict[str, bytes]:
-    inside = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(p.startswith((".", "__py")) for p in path.relative_to(folder).parts)
-    ]
-    paths = [path for path in inside if not path.is_dir()]
+def _files(root: Path, belonging: Sequence[Path], trust: bool) -> dict[str, bytes]:
+    folders = [path for path in belonging if path.is_dir()]
+    paths = [path for path in belonging if not path.is_dir()]
     if len(paths) > _MAX_FILES:
         raise StrategyRefused(
-            f"{folder.name} holds {len(paths):,} files; the limit is {_MAX_FILES:,}"
+            f"{belonging[0].name} holds {len(paths):,} files; the limit is {_MAX_FILES:,}"
         )
     if not trust:
-        for inner in (folder, *(path for path in inside if path.is_dir())):
-            _require_private(inner, os.stat(inner))
+        for folder in folders:
+            _require_private(folder, os.stat(folder))
     return {p.relative_to(root).as_posix(): _read(root, p, trust) for p in paths}
 
 

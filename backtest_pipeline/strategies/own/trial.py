@@ -81,7 +81,7 @@ def _remember(path: Path) -> None:
 
 
 def _answers(sources: Sequence[Source]) -> list[str]:
-    """Verdicts on the first sources, up to one that does not come to an end."""
+    """Verdicts on the sources in order; after one that hangs or ends the child, none follow."""
     child, lines, reader = _started(sources)
     found: list[str] = []
     try:

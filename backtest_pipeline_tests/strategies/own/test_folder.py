@@ -126,6 +126,19 @@ def test_group_write_alone_is_no_reason(folder: Path) -> None:
     assert len(read_folder(folder).sources) == 1
 
 
+def test_what_belongs_to_no_strategy_is_not_watched(folder: Path) -> None:
+    write(folder, "data/rows.csv", "1")
+    write(folder, "pair/__init__.py", "")
+    time.sleep(0.1)
+    settled = stamps(folder)
+    assert settled is not None
+    (folder / "data" / "rows.csv").write_text("2")
+    assert stamps(folder) == settled
+    (folder / "data" / "__init__.py").touch()  # now it does
+    assert stamps(folder) != settled
+    assert stamps(folder / "none") == ()
+
+
 def test_an_edit_right_after_reading_is_not_taken_for_the_same_file(folder: Path) -> None:
     seen = stamps(folder)
     assert seen is None  # it was written just now: another edit could leave the same times
