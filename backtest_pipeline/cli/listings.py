@@ -1,4 +1,4 @@
-"""`backtest-pipeline assets`, `timeframes` and `venues`: the names that other commands take."""
+"""`backtest-pipeline assets` and `venues`: the names that other commands take."""
 
 from __future__ import annotations
 
@@ -35,31 +35,6 @@ def assets(*, as_json: AsJson = False) -> None:
         console.print(rows_table("Assets", shown))
     else:
         say("no asset is stored yet; `refresh` stores those of BACKTEST_BARS")
-
-
-@app.command()
-def timeframes(*, as_json: AsJson = False) -> None:
-    """List all timeframes; those marked are refreshed unless others are named."""
-    from backtest_pipeline.market.timeframes import TIMEFRAMES
-    from backtest_pipeline.storage.settings import load_settings
-
-    refreshed = load_settings().timeframes
-    rows = [
-        {"timeframe": tf.name, "days": tf.days, "refreshed": tf.name in refreshed}
-        for tf in TIMEFRAMES.values()
-    ]
-    if as_json:
-        print_json({"timeframes": rows})
-        return
-    shown = [
-        {
-            "timeframe": row["timeframe"],
-            "length in days": f"{row['days']:.5g}",
-            "refreshed": "yes" if row["refreshed"] else "",
-        }
-        for row in rows
-    ]
-    console.print(rows_table("Timeframes", shown))
 
 
 @app.command()

@@ -39,7 +39,7 @@ from backtest_pipeline.storage.tables.datasets import (
     not_fetched_since,
     quality_by_reason,
 )
-from backtest_pipeline.storage.tables.synthetic import synthetic_among
+from backtest_pipeline.storage.tables.dimensions import synthetic_among
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategies
 
 Row = Mapping[str, Any]

@@ -205,7 +205,7 @@ def batches_of(
     for partition in partitions:
         by_timeframe[partition.timeframe].append(partition)
     planned: list[tuple[int, list[Partition]]] = []
-    for name in sorted(by_timeframe, key=lambda tf: timeframe(tf).sort_order):
+    for name in sorted(by_timeframe, key=lambda tf: timeframe(tf).sort_key):
         batch: list[Partition] = []
         size = 0
         for partition in by_timeframe[name]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import BarsError
 from backtest_pipeline.market.partitions import checked_symbol
-from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe
+from backtest_pipeline.market.timeframes import Timeframe, is_timeframe, timeframe
 from backtest_pipeline.market.validation import base_length_us
 from backtest_pipeline.sources import segments as files
 from backtest_pipeline.sources.segments import BARS, Piece, Segment
@@ -123,9 +123,9 @@ class BarCache:
         """Every series that has a segment, sorted."""
         found = []
         for folder in sorted(self.root.glob("*/*/*/")):
-            exchange, timeframe, symbol = folder.parts[-3:]
-            if timeframe in TIMEFRAMES and files.segments_in(folder):
-                found.append(Series(exchange, symbol, TIMEFRAMES[timeframe]))
+            exchange, tf, symbol = folder.parts[-3:]
+            if is_timeframe(tf) and files.segments_in(folder):
+                found.append(Series(exchange, symbol, timeframe(tf)))
         return found
 
     def folder(self, series: Series) -> Path:

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
             chosen = {timeframe(name) for name in given}
         except UnknownName as error:
             raise ValueError(str(error)) from None
-        return tuple(tf.name for tf in sorted(chosen, key=lambda tf: tf.sort_order))
+        return tuple(tf.name for tf in sorted(chosen, key=lambda tf: tf.sort_key))
 
     @field_validator("postgres_dsn")
     @classmethod

@@ -12,7 +12,7 @@ from backtest_pipeline.market.timeframes import (
     CLOSE_STAMP_US,
     DAY_US,
     MICROSECONDS,
-    TIMEFRAMES,
+    SHIPPED,
     timeframe,
 )
 from backtest_pipeline_tests.market.bars import GOOD, close_stamp, panel, same_bits, us
@@ -108,6 +108,14 @@ def test_an_empty_panel_stays_empty() -> None:
         ("1W", "1W_CAL_US", False),
         ("2W", "2W_CAL_ANCHOR_ISO", False),
         ("1M_CAL", "1M_CAL", False),
+        ("1D", "1Q", True),
+        ("1H", "2Y_CAL", True),
+        ("7D", "1W", False),  # from Thursday 1970-01-01, not from Monday
+        ("7D", "14D", True),
+        ("1W", "2W_CAL_ISO", True),
+        ("7D", "1M_CAL", False),
+        ("7m", "1D", False),
+        ("45m", "3H", True),
     ],
 )
 def test_a_base_divides_a_target_whose_periods_its_bars_fill(
@@ -150,7 +158,8 @@ def base_panels(draw: st.DrawFn, tf: str = "1D", span: int = 60) -> Panel:
     return panel(tf, rows)
 
 
-FROM_1D = sorted(name for name in TIMEFRAMES if divides(timeframe("1D"), timeframe(name)))
+ADDED = ("7D", "21D", "12M", "1Q", "9M_CAL", "9M_CAL_ANCHOR", "2Y_CAL", "1W_CAL_ANCHOR_US")
+FROM_1D = sorted(name for name in (*SHIPPED, *ADDED) if divides(timeframe("1D"), timeframe(name)))
 targets = st.sampled_from(FROM_1D)
 
 

@@ -80,7 +80,10 @@ BAD_BARS: dict[str, tuple[Damage, str]] = {
     "falling stamps": (lambda bars: bars.iloc[::-1], "sort them"),
     "no bars": (lambda bars: bars.iloc[:0], "at least two"),
     "one bar": (lambda bars: bars.iloc[:1], "at least two"),
-    "odd spacing": (restamp(lambda index: index[0] + (index - index[0]) * 1.1), "no timeframe is"),
+    "odd spacing": (
+        restamp(lambda index: index[0] + (index - index[0]) * 1.1),
+        "no shipped timeframe is",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from backtest_pipeline.market.panel import OHLCV
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raise it when the same bars give other features, or the strategies' own indicators change."""
 EMA_PERIODS = (9, 10, 21, 50, 200)
 RETURN_Z_WINDOWS = (30, 90, 365)

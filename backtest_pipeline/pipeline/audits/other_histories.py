@@ -104,7 +104,7 @@ def probe_root(
         if base is not None:
             groups.setdefault((p.timeframe, base), []).append(p.asset)
     for (tf, base), assets in groups.items():
-        rng = np.random.default_rng([seed, timeframe(tf).sort_order])
+        rng = np.random.default_rng([seed, *tf.encode()])
         root = _beginning(reader.bars.panels[base].select(assets))
         compute = chain_of(tf, features, lambda panel: signal_matrix(panel, signals), names)
         whole = compute(root)

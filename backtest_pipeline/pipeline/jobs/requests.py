@@ -69,7 +69,7 @@ def submit(
             strategy=None if isinstance(spec, RefreshSpec) else _strategy_name(spec),
             symbols=sorted({p.asset for p in partitions}),
             timeframes=sorted(
-                {p.timeframe for p in partitions}, key=lambda tf: timeframe(tf).sort_order
+                {p.timeframe for p in partitions}, key=lambda tf: timeframe(tf).sort_key
             ),
             created_by=user,
             n_units=len(units),

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Literal
 
 from backtest_pipeline.market.errors import CODES, BacktestError, StoreUnavailable
-from backtest_pipeline.market.timeframes import TIMEFRAMES
+from backtest_pipeline.market.timeframes import SHIPPED
 from backtest_pipeline.pipeline.stage import StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import SourceBars
@@ -67,7 +67,7 @@ _RUNS: dict[Kind, StoreMetric] = {
         "backtest_run_jobs_total",
         "counter",
         "Backtests of one strategy that ended, successfully or not",
-        {"exchange": SOURCES, "timeframe": tuple(TIMEFRAMES)},
+        {"exchange": SOURCES, "timeframe": SHIPPED},
     ),
     "walkforward": StoreMetric(
         "walkforward_runs_total", "counter", "Walk-forwards that ended, successfully or not"

@@ -21,8 +21,8 @@ from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
 from backtest_pipeline.storage.tables.asset_identity import remarks_of
 from backtest_pipeline.storage.tables.datasets import quality_by_reason
+from backtest_pipeline.storage.tables.dimensions import synthetic_among
 from backtest_pipeline.storage.tables.signals import count_signals
-from backtest_pipeline.storage.tables.synthetic import synthetic_among
 
 TABLE_METRICS = (
     "total_return",

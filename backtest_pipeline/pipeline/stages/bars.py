@@ -30,6 +30,7 @@ from backtest_pipeline.storage.tables.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
+from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 
 BAR_COLUMNS = (*OHLCV, "gap_bars")
 _NEVER = np.iinfo(np.int64).min
@@ -145,6 +146,7 @@ class BarsStage:
         with database.begin() as connection:
             infos = [a for a in self._reader.bars.assets if a.symbol in set(batch.assets)]
             # A source without any bar of a known asset does not update what is known about it.
+            declare_timeframes(connection, [tf])
             ids = known_ids(connection, batch.assets)
             to_register = [a for a in infos if _rows(batch, a.symbol) or a.symbol not in ids]
             ids |= register_assets(connection, to_register, self._reader.source.name)

@@ -26,8 +26,7 @@ from backtest_pipeline.simulation.metrics.benchmarks import (
     carried_forward,
 )
 from backtest_pipeline.storage.tables.datasets import read_versions
-from backtest_pipeline.storage.tables.dimensions import known_symbols
-from backtest_pipeline.storage.tables.synthetic import synthetic_among
+from backtest_pipeline.storage.tables.dimensions import known_symbols, synthetic_among
 
 UNIVERSE = "universe"
 NOT_ASSETS = (*BENCHMARKS, UNIVERSE)

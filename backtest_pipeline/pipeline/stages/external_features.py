@@ -21,7 +21,7 @@ from backtest_pipeline.market.features import EMA_PERIODS, READ_COLUMNS, with_in
 from backtest_pipeline.market.observed import usable_rows
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.market.timeframes import Timeframe, is_timeframe, timeframe
 from backtest_pipeline.market.validation import RowIssue
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
@@ -50,6 +50,7 @@ from backtest_pipeline.storage.tables.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.tables.dimensions import register_assets
+from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 
 _log = logging.getLogger(__name__)
 UNUSABLE_STAMP = "unusable_stamp"
@@ -89,12 +90,12 @@ class ExternalReader:
         marks = {
             Partition(names[id_], tf): mark
             for (id_, tf), mark in current.items()
-            if tf in TIMEFRAMES
+            if is_timeframe(tf)
         }
         unusable = {
             Partition(names[id_], tf): n
             for (id_, tf), n in look.unusable.items()
-            if id_ in names and tf in TIMEFRAMES
+            if id_ in names and tf is not None and is_timeframe(tf)
         }
         sentences = tuple(left_out(look))
         for sentence in sentences:
@@ -256,6 +257,7 @@ class ExternalFeaturesStage:
         ids = {asset: self._reader.ids[asset] for asset in panel.assets}
         infos = [AssetInfo(a, a, "crypto", id_, synthetic=False) for a, id_ in ids.items()]
         with database.begin() as connection:
+            declare_timeframes(connection, [tf])
             register_assets(connection, infos, SOURCE)
         with database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))

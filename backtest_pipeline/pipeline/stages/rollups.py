@@ -37,7 +37,7 @@ from backtest_pipeline.storage.run_tables.portfolios import (
 )
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
 from backtest_pipeline.storage.run_tables.runs import current_runs
-from backtest_pipeline.storage.tables.synthetic import synthetic_beside_real
+from backtest_pipeline.storage.tables.dimensions import synthetic_beside_real
 
 _SHOWN = 10
 

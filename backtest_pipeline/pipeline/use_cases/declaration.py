@@ -17,6 +17,7 @@ from backtest_pipeline.storage.run_tables.declarations import (
     insert_declaration,
 )
 from backtest_pipeline.storage.tables.dimensions import asset_ids, known_symbols
+from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 from backtest_pipeline.strategies.grid import ParameterSpace
 
 
@@ -39,6 +40,7 @@ def declare_walk_forward(
     row = declaration_of(strategy, values, asset, tf, terms, plan.as_json())
     declared = row["configuration_id"]
     with workspace.database.begin() as connection:
+        declare_timeframes(connection, [tf])
         known = declared_at(connection, declared)
         n, first = first_trial(connection, strategy, asset, tf)
         if first is not None and (known is None or first <= known):

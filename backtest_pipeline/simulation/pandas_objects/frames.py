@@ -9,7 +9,7 @@ import pandas as pd
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import Panel, stamps_us
-from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe, timeframe
+from backtest_pipeline.market.timeframes import SHIPPED, Timeframe, of_length, timeframe
 from backtest_pipeline.simulation.inputs import require_bars
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
@@ -109,7 +109,7 @@ def infer_timeframe(index: pd.Index) -> Timeframe:
 
     Raises:
         InvalidInput: for fewer than two timestamps, timestamps that are not strictly increasing, or
-            a step that no timeframe has.
+            a step that no shipped timeframe has.
     """
     steps, counts = np.unique(np.diff(stamps_us(index, "bars")), return_counts=True)
     if len(steps) == 0:
@@ -121,12 +121,12 @@ def infer_timeframe(index: pd.Index) -> Timeframe:
             "bars: timestamps not strictly increasing; sort them and drop duplicates"
         )
     step_us = int(steps[counts.argmax()])
-    for candidate in TIMEFRAMES.values():
-        if candidate.length_us == step_us:
-            return candidate
-    raise InvalidInput(
-        f"no timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= by name"
-    )
+    found = of_length(step_us)
+    if found is None or found.name not in SHIPPED:  # odd steps may be those of bars with holes
+        raise InvalidInput(
+            f"no shipped timeframe is {pd.Timedelta(step_us, 'us')} long; pass timeframe= by name"
+        )
+    return found
 
 
 def events_of(signals: Mapping[str, pd.Series | None], index: pd.Index) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.timeframes import TIMEFRAMES, Timeframe
+from backtest_pipeline.market.timeframes import Timeframe, timeframe
 from backtest_pipeline.sources.segments import BARS
 from backtest_pipeline.sources.spans import Span
 
@@ -22,7 +22,8 @@ PAGE = 1000
 """Bars that one request brings at most."""
 
 INTERVALS = {
-    name.lower(): TIMEFRAMES[name] for name in ("1m", "5m", "15m", "30m", "1H", "4H", "12H", "1D")
+    tf.name.lower(): tf
+    for tf in map(timeframe, ("1m", "5m", "15m", "30m", "1H", "4H", "12H", "1D"))
 }
 """The intervals of the exchange that are timeframes here; the others can be made of these."""
 

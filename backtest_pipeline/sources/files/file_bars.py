@@ -223,7 +223,7 @@ class FileBars:
         now = int((self.as_of or datetime.now(UTC)).timestamp() * 1_000_000)
         panels: dict[str, Panel] = {}
         issues: list[RowIssue] = []
-        for tf in sorted(rows, key=lambda tf: tf.sort_order):
+        for tf in sorted(rows, key=lambda tf: tf.sort_key):
             raw_panel = _stack(tf, rows[tf], tickers)
             if len(raw_panel):
                 panels[tf.name], found = validate_bars(raw_panel, now, rules)

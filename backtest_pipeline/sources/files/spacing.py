@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.market.timeframes import DAY_US, MICROSECONDS, TIMEFRAMES, Timeframe
+from backtest_pipeline.market.timeframes import (
+    DAY_US,
+    MICROSECONDS,
+    SHIPPED,
+    Timeframe,
+    of_length,
+    timeframe,
+)
 from backtest_pipeline.sources.stamps import CLOSE_TICK_US
 
 BY_LENGTH = {
     length: tf
-    for tf in reversed(TIMEFRAMES.values())
+    for tf in map(timeframe, reversed(SHIPPED))
     if not tf.is_calendar and (length := tf.length_us) is not None
 }
 COMMON = tuple(
@@ -42,13 +49,13 @@ _UNITS = {
 def timeframe_of_interval(text: str) -> Timeframe | None:
     """The base timeframe that an exporter calls `1h`, `60` (minutes), `1D`, `D` or `1hour`.
 
-    None for what is none, such as `2h`, `1s`, or months, whose length follows the calendar.
+    None for what is none, such as `1s`, or months, whose length follows the calendar.
     """
     match = re.fullmatch(r"\s*(\d*)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2] == "M" or not (match[1] or match[2]):
         return None
     unit = _UNITS.get(match[2].lower())
-    return BY_LENGTH.get(int(match[1] or 1) * MICROSECONDS[unit]) if unit else None
+    return of_length(int(match[1] or 1) * MICROSECONDS[unit]) if unit else None
 
 
 @dataclass(frozen=True)
@@ -175,9 +182,10 @@ def _unclear(spacing: Spacing) -> Judged:
     finer = [c for c in COMMON if c < spacing.length and spacing.length % c == 0]
     if spacing.timeframe is None or not finer:
         names = ", ".join(BY_LENGTH[length].name for length in sorted(BY_LENGTH))
-        return Judged(
-            None, f"bars are {apart(spacing.length)}, which is no base timeframe; known: {names}"
-        )
+        stated = of_length(spacing.length)
+        hint = f', or those that you state: timeframe = "{stated.name}"' if stated else ""
+        why = f"bars are {apart(spacing.length)}, which is no base timeframe; known: {names}{hint}"
+        return Judged(None, why)
     own, other = spacing.timeframe, BY_LENGTH[finer[-1]]
     return Judged(
         None,

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import TableDrift
 from backtest_pipeline.market.panel import utc_index
-from backtest_pipeline.market.timeframes import TIMEFRAMES
+from backtest_pipeline.market.timeframes import is_timeframe, timeframe
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.external.watermarks import Look, Watermark, look_at
 
@@ -42,7 +42,7 @@ def describe_rows(table: FeatureTable, timeframes: Sequence[str]) -> str:
     look = look_at(table)
     for (_, tf), mark in look.watermarks.items():
         by_timeframe[tf].append(mark)
-    known = [tf for tf in TIMEFRAMES if tf in by_timeframe]
+    known = sorted(filter(is_timeframe, by_timeframe), key=lambda tf: timeframe(tf).sort_key)
     parts = [_of_timeframe(tf, by_timeframe[tf]) for tf in known if tf in timeframes]
     unused = [
         *(tf for tf in known if tf not in timeframes),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database
-from backtest_pipeline.storage.tables.dimensions import sync_timeframes
+from backtest_pipeline.storage.tables.timeframes import sync_timeframes
 
 _FILE_NAME = re.compile(r"(baseline/\d{2}|migrations/\d{4})_[a-z0-9_]+\.sql")
 _ROLES = "roles.sql"  # repeated by every migrate

@@ -11,7 +11,7 @@ import pyarrow as pa
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.runs import with_provenance
-from backtest_pipeline.storage.tables.synthetic import REAL_RUNS
+from backtest_pipeline.storage.tables.dimensions import REAL_RUNS
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from backtest_pipeline.storage.postgres import copy
-from backtest_pipeline.storage.tables.synthetic import LEFT_OUT
+from backtest_pipeline.storage.tables.dimensions import LEFT_OUT
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor

@@ -74,7 +74,7 @@ def remarks_of(connection: Connection, symbols: Sequence[str]) -> list[dict[str,
         text("""
             SELECT DISTINCT ON (a.symbol, i.trait) a.symbol AS asset, i.trait, i.detail
             FROM asset_identity i JOIN dim_assets a USING (id) JOIN dim_timeframe t USING (tf)
-            WHERE a.symbol = ANY(:symbols) ORDER BY a.symbol, i.trait, t.sort_order DESC
+            WHERE a.symbol = ANY(:symbols) ORDER BY a.symbol, i.trait, t.tf_days_nominal DESC
         """),
         {"symbols": list(symbols)},
     )

@@ -1,4 +1,4 @@
-"""The rows of `dim_timeframe`, `dim_assets` and `dim_signals`."""
+"""The rows of `dim_assets` and `dim_signals`."""
 
 from __future__ import annotations
 
@@ -12,76 +12,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.market.timeframes import DAY_US, TIMEFRAMES, Timeframe
 from backtest_pipeline.sources.base import AssetInfo
 
 _FIRST_ON_DEMAND = 100_001  # as in the sequence of 01_dimensions.sql
 _LONGEST_NAME = 100
-_UNIT_WORDS = {"MIN": "minute", "H": "hour", "D": "day", "W": "week", "M": "month", "Y": "year"}
-_LENGTHS_IN_DAYS = {"M": (28, 31), "Y": (365, 366)}
-
-
-def sync_timeframes(connection: sa.Connection) -> None:
-    """Write all timeframes of the code to `dim_timeframe`; unknown rows are kept."""
-    rows = [timeframe_row(timeframe) for timeframe in TIMEFRAMES.values()]
-    names = list(rows[0])
-    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in names if name != "tf")
-    connection.execute(
-        sa.text(
-            f"INSERT INTO dim_timeframe ({', '.join(names)})"  # noqa: S608 (our own column names)
-            f" VALUES ({', '.join(':' + name for name in names)})"
-            f" ON CONFLICT (tf) DO UPDATE SET {updates}"
-        ),
-        rows,
-    )
-
-
-def timeframe_row(timeframe: Timeframe) -> dict[str, Any]:
-    """The row of `dim_timeframe` for one timeframe."""
-    shortest, longest = _days_range(timeframe)
-    word = _UNIT_WORDS[timeframe.unit] + ("s" if timeframe.quantity > 1 else "")
-    kind = "calendar " if timeframe.is_calendar else ""
-    anchored = ", counted anew each year" if timeframe.anchored else ""
-    week = f" ({timeframe.week} weeks)" if timeframe.week else ""
-    return {
-        "tf": timeframe.name,
-        "label": f"{timeframe.quantity} {kind}{word}{week}",
-        "base_unit": timeframe.unit,
-        "tf_qty": timeframe.quantity,
-        "tf_days_nominal": timeframe.days,
-        "tf_days_min": shortest,
-        "tf_days_max": longest,
-        "alignment_type": "calendar" if timeframe.is_calendar else "tf_day",
-        "calendar_anchor": _calendar_anchor(timeframe),
-        "calendar_scheme": timeframe.week or None,
-        "roll_policy": "calendar_anchor" if timeframe.is_calendar else "multiple_of_tf",
-        "has_roll_flag": timeframe.is_calendar,
-        "is_intraday": timeframe.is_intraday,
-        "sort_order": timeframe.sort_order,
-        "is_canonical": not timeframe.anchored,
-        "allow_partial_start": timeframe.anchored,
-        "allow_partial_end": timeframe.anchored,
-        "description": f"Complete bars of {timeframe.quantity} {kind}{word}{week}{anchored}",
-    }
-
-
-def _days_range(timeframe: Timeframe) -> tuple[float, float]:
-    if timeframe.length_us is not None:
-        days = timeframe.length_us / DAY_US
-        return days, days
-    if timeframe.unit == "W":  # the year's last period may be a single week
-        return 7.0, 7.0 * timeframe.quantity
-    shortest, longest = _LENGTHS_IN_DAYS[timeframe.unit]
-    return float(shortest * timeframe.quantity), float(longest * timeframe.quantity)
-
-
-def _calendar_anchor(timeframe: Timeframe) -> str | None:
-    if not timeframe.is_calendar:
-        return None
-    if timeframe.unit == "W":
-        return "ISO-WEEK" if timeframe.week == "ISO" else "WEEK_END"
-    months = timeframe.quantity * (12 if timeframe.unit == "Y" else 1)
-    return {3: "EOQ", 12: "EOY"}.get(months, "EOM")
+_SYNTHETIC = "SELECT symbol FROM dim_assets WHERE is_synthetic AND symbol = ANY(:symbols)"
+REAL_RUNS = """EXISTS (
+    SELECT FROM dataset_versions v JOIN dim_assets real USING (id)
+    WHERE v.dataset = 'backtests' AND NOT real.is_synthetic)"""
+"""Whether the store has runs of an asset that is not synthetic."""
+LEFT_OUT = f"SELECT symbol FROM dim_assets WHERE is_synthetic AND {REAL_RUNS}"  # noqa: S608 - our own
+"""The symbols that stay out of what is made of many assets: the synthetic ones beside real runs."""
 
 
 def register_assets(
@@ -154,7 +95,7 @@ def asset_spans(connection: sa.Connection, dataset: str) -> list[dict[str, Any]]
     rows = connection.execute(
         sa.text("""
             SELECT a.symbol, a.is_synthetic,
-                   array_agg(v.tf ORDER BY t.sort_order) AS timeframes,
+                   array_agg(v.tf ORDER BY t.tf_days_nominal, t.tf) AS timeframes,
                    min(v.first_ts) AS first_ts, max(v.last_ts) AS last_ts
               FROM dataset_versions v JOIN dim_assets a USING (id) JOIN dim_timeframe t USING (tf)
              WHERE v.dataset = :dataset AND v.n_rows > 0
@@ -178,6 +119,24 @@ def known_ids(connection: sa.Connection, symbols: Sequence[str]) -> dict[str, in
     """The id of each symbol that has one."""
     query = sa.text("SELECT symbol, id FROM dim_assets WHERE symbol = ANY(:symbols)")
     return {row.symbol: row.id for row in connection.execute(query, {"symbols": list(symbols)})}
+
+
+def synthetic_among(connection: sa.Connection, symbols: Sequence[str]) -> list[str]:
+    """The symbols with synthetic bars."""
+    rows = connection.execute(
+        sa.text(_SYNTHETIC),
+        {"symbols": list(symbols)},
+    )
+    return list(rows.scalars())
+
+
+def synthetic_beside_real(connection: sa.Connection, symbols: Sequence[str]) -> set[str]:
+    """The symbols with synthetic bars, if the store has runs of real assets; else none."""
+    rows = connection.execute(
+        sa.text(f"{LEFT_OUT} AND symbol = ANY(:symbols)"),
+        {"symbols": list(symbols)},
+    )
+    return set(rows.scalars())
 
 
 @dataclass(frozen=True)

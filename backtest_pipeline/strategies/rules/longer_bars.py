@@ -23,6 +23,7 @@ class LongerBars:
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
         self._bars: dict[str, Panel | None] = {}
+        self._closed: dict[str, np.ndarray] = {}
 
     def bars(self, name: str, columns: Sequence[str]) -> Panel | None:
         """The complete bars of a timeframe with these features.
@@ -54,16 +55,28 @@ class LongerBars:
         Returns:
             `(n_rows,)`; NaN or False before the first.
         """
-        rows, panel = np.zeros(len(self._panel), np.int64), self._panel
-        for start, stop, first, end in zip(
-            panel.offsets[:-1], panel.offsets[1:], bars.offsets[:-1], bars.offsets[1:], strict=True
-        ):
-            closed = np.searchsorted(bars.ts[first:end], panel.ts[start:stop], side="right")
-            rows[start:stop] = np.where(closed > 0, first + closed - 1, -1)
-        before_first = rows < 0
+        name = bars.timeframe.name
+        if name not in self._closed:
+            self._closed[name] = self._last_closed(bars)
+        rows = self._closed[name]
         found = column[rows] if len(column) else np.zeros(len(rows), column.dtype)
-        found[before_first] = False if column.dtype == np.bool_ else np.nan
+        found[rows < 0] = False if column.dtype == np.bool_ else np.nan
         return found
+
+    def _last_closed(self, bars: Panel) -> np.ndarray:
+        """The row of the last of the longer bars closed at each row of the panel; -1 before it."""
+        panel = self._panel
+        if not len(bars):
+            return np.full(len(panel), -1)
+        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
+        first = min(panel.ts.min(), bars.ts.min())
+        span = max(panel.ts.max(), bars.ts.max()) - first + 1
+        segment = panel.segment_of_row
+        known_from = np.searchsorted(
+            segment * span + (panel.ts - first), bars.segment_of_row * span + (bars.ts - first)
+        )
+        rows = np.cumsum(np.bincount(known_from, minlength=len(panel))[: len(panel)]) - 1
+        return np.where(rows >= bars.offsets[segment], rows, -1)
 
     def nowhere(self, is_number: bool) -> np.ndarray:
         """A column that is undefined at each row of the panel."""

@@ -189,8 +189,8 @@ def test_the_name_of_a_dump_tells_the_timeframe_of_a_single_bar(tmp_path: Path) 
     row = "1704067200000,10,12,9,11,100,1704153599999,1,1,1,1,0\n"
     file = write(tmp_path / "BTCUSDT-1d-2024-01-01.csv", row)
     assert FileBars(file).read().panels["1D"].ts.tolist() == DAYS[:1]
-    with pytest.raises(BarsError, match=r"bars of 2h are no base timeframe"):
-        FileBars(write(tmp_path / "BTCUSDT-2h-2024-01.csv", row)).read()
+    with pytest.raises(BarsError, match=r"bars of 1s are no base timeframe"):
+        FileBars(write(tmp_path / "BTCUSDT-1s-2024-01.csv", row)).read()
 
 
 def test_assets_of_several_timeframes_in_one_file_are_split(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_few_days_among_daily_assets_are_days(seed: int, bars: int) -> None:
         *[("1m", "1m"), ("1h", "1H"), ("1H", "1H"), ("60", "1H"), ("240", "4H"), ("1d", "1D")],
         *[("D", "1D"), ("1D", "1D"), ("1w", "1W"), ("W", "1W"), ("60m", "1H"), ("1hour", "1H")],
         *[("1min", "1m"), ("15minutes", "15m"), ("1day", "1D"), ("24h", "1D")],
-        *[("1M", None), ("1mo", None), ("1Mo", None), ("3m", None), ("2h", None), ("1s", None)],
+        *[("1M", None), ("1mo", None), ("1Mo", None), ("3m", "3m"), ("2h", "2H"), ("1s", None)],
+        *[("120", "2H"), ("7d", "1W"), ("8hours", "8H"), ("0", None), ("99999999d", None)],
         *[("", None), ("weekly", None), ("x", None)],
     ],
 )

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
 from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
-from backtest_pipeline.market.timeframes import TIMEFRAMES
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import check, migrate, schema_files, sql_folder
 from backtest_pipeline_tests.other_schemas import OtherSchema
@@ -132,23 +131,6 @@ def test_many_may_migrate_at_once(empty_database: Database) -> None:
     assert sorted(chain.from_iterable(applied)) == names()
     for database in databases:
         database.close()
-
-
-def test_the_timeframes_of_the_code_are_the_rows_of_the_table(database: Database) -> None:
-    with database.begin() as connection:
-        connection.execute(sa.text("DELETE FROM dim_timeframe WHERE tf = '1D'"))
-        connection.execute(sa.text("UPDATE dim_timeframe SET sort_order = sort_order + 7"))
-    migrate(database)
-    with database.begin() as connection:
-        stored = connection.scalars(sa.text("SELECT tf FROM dim_timeframe ORDER BY sort_order"))
-        assert list(stored) == list(TIMEFRAMES)
-
-
-def test_lengths_of_calendar_timeframes_have_a_range(database: Database) -> None:
-    query = sa.text("SELECT tf_days_min, tf_days_max FROM dim_timeframe WHERE tf = :tf")
-    with database.begin() as connection:
-        for tf, expected in {"1M_CAL": (28, 31), "1W": (7, 7), "1H": (1 / 24, 1 / 24)}.items():
-            assert tuple(connection.execute(query, {"tf": tf}).one()) == expected
 
 
 def test_the_feature_table_has_the_contracted_columns_and_key(database: Database) -> None:

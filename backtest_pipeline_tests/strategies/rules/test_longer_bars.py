@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features import build_features, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.resample import resample
-from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
+from backtest_pipeline.strategies.rules.longer_bars import LongerBars
 from backtest_pipeline.strategies.strategy import conditions_of
 from backtest_pipeline.trading.conditions import Conditions
+from backtest_pipeline_tests.market.bars import GOOD, close_stamp, panel, us
 
 ENTRY = "at('1W', close > mean(close, 4)) and at('1W', rsi_7 > 40)"
 
@@ -90,3 +94,25 @@ def test_the_timeframe_is_part_of_the_version_and_what_is_read_is_said(daily: Pa
     scored = from_toml(own, "up.toml")
     with pytest.raises(InvalidInput, match="no feature 'score'"):
         conditions_of(scored, daily.with_columns({"score": daily["close"]}), scored.parse({}))
+
+
+@given(
+    st.sampled_from(["1W", "7D", "1M_CAL", "1Q", "2Y_CAL", "1D"]),
+    st.lists(st.tuples(st.integers(0, 900), st.integers(0, 400)), min_size=1, max_size=5),
+)
+def test_the_last_closed_bar_is_that_of_a_loop(longer: str, spans: list[tuple[int, int]]) -> None:
+    """Assets that begin and end on any day, some without a day or a complete bar."""
+    rows = {
+        f"A{i}": [(close_stamp(us("2021-01-01") + (first + j) * DAY_US), GOOD) for j in range(n)]
+        for i, (first, n) in enumerate(spans)
+    }
+    days = panel("1D", rows)
+    of_days = LongerBars(days)
+    bars = of_days.bars(longer, ())
+    assert bars is not None
+    found = of_days.known(bars, np.arange(len(bars), dtype=np.float64))
+    for asset in days.assets:
+        ours = bars.rows_of(asset)
+        for row in range(*days.rows_of(asset).indices(len(days))):
+            closed = [i for i in range(ours.start, ours.stop) if bars.ts[i] <= days.ts[row]]
+            assert found[row] == closed[-1] if closed else np.isnan(found[row])
