@@ -21,7 +21,6 @@ from backtest_pipeline.defs.partitions import (
     delete_partitions,
     rectangles,
     register_partitions,
-    timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
@@ -31,6 +30,7 @@ from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.use_cases.refresh import stored_days
+from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import require_known
@@ -102,16 +102,18 @@ def refresh(
     if not wanted:
         raise InvalidInput("the source has no asset yet; name some with --assets BTCUSDT,ETHUSDT")
     require_known(wanted, known)
-    chosen = _chosen_timeframes(timeframes)
     database = open_database(settings)
     try:
+        names = project_timeframes(database, settings.timeframes)
+        chosen = _chosen_timeframes(timeframes, names)
         with open_instance(settings, database) as instance:
-            register_partitions(instance, known)
+            register_partitions(instance, known, names)
             definitions = build_definitions(store=_store_telling(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            refreshed = [*chosen, *_days_behind(database, wanted, chosen)]
+            days = _days_behind(database, wanted, chosen) if DAILY in names else []
+            refreshed = [*chosen, *days]
             result = _execute(jobs, instance, wanted, refreshed, stages, full_rebuild, progress)
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
             return replace(result, timeframes=tuple(chosen), left_out=tuple(left_out))
@@ -180,15 +182,14 @@ def offered_assets(
         return OfferedAssets(reader.symbols(), reader.left_out)
 
 
-def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
-    names = timeframes_partitions.get_partition_keys()
+def _chosen_timeframes(wanted: Sequence[str] | None, names: Sequence[str]) -> list[str]:
     if wanted is None:
         return list(names)
     for name in wanted:
         if timeframe(name).name not in names:
             raise InvalidInput(
                 f"timeframe {name} is not one of this project: {', '.join(names)}; add it to "
-                "BACKTEST_TIMEFRAMES"
+                f"BACKTEST_TIMEFRAMES, or by `backtest-pipeline timeframes add {name}`"
             )
     return list(wanted)
 
@@ -196,7 +197,7 @@ def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
 def _days_behind(database: Database, assets: Sequence[str], timeframes: Sequence[str]) -> list[str]:
     """The timeframe of the stored daily bars that mark the runs, where it is not among them."""
     days = stored_days(database, [Partition(a, tf) for a in assets for tf in timeframes])
-    return [DAILY] if days and DAILY in timeframes_partitions.get_partition_keys() else []
+    return [DAILY] if days else []
 
 
 def _store_telling(progress: Progress) -> WorkspaceResource:
@@ -226,7 +227,7 @@ def _execute(
         job.execute_in_process(config, instance=instance, tags=tags, raise_on_error=False)
         for tags in ranges
     ]
-    names = timeframes_partitions.get_partition_keys()
+    names = instance.get_dynamic_partitions("timeframe")
     if all(run.success for run in runs):
         progress("portfolios", 0, len(timeframes))
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)

@@ -15,7 +15,6 @@ from backtest_pipeline.defs.partitions import (
     rectangles,
     register_partitions,
     require_sound_run,
-    timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import source_assets
@@ -29,9 +28,11 @@ from backtest_pipeline.pipeline.stages.external_features import (
     external_features,
 )
 from backtest_pipeline.pipeline.stages.signals import stored_features
+from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.external.watermarks import read_watermarks
+from backtest_pipeline.storage.settings import load_settings
 
 TABLE = dg.AssetKey("cmc_features")
 SNAPSHOTS = dg.AssetKey("feature_snapshots")
@@ -140,12 +141,13 @@ def watermark_sensor(
     context: dg.SensorEvaluationContext, store: WorkspaceResource
 ) -> dg.SensorResult:
     reader = ExternalReader(store.workspace)
-    ours = set(timeframes_partitions.get_partition_keys())
+    database = store.workspace.database
+    ours = project_timeframes(database, load_settings().timeframes)
     seen = {p: w.version for p, w in reader.watermarks.items() if p.timeframe in ours}
-    with store.workspace.database.begin() as connection:
+    with database.begin() as connection:
         taken = read_watermarks(connection)
     changed = changes(seen, taken, context.cursor)
-    register_partitions(context.instance, sorted({p.asset for p in seen}))
+    register_partitions(context.instance, sorted({p.asset for p in seen}), ours)
     under_way = context.instance.get_runs_count(
         dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
     )
@@ -184,7 +186,7 @@ def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequ
     ]
     if len(tags) > _MOST_RUNS:
         known = instance.get_dynamic_partitions("asset")
-        names = timeframes_partitions.get_partition_keys()
+        names = instance.get_dynamic_partitions("timeframe")
         at = [(known.index(p.asset), names.index(p.timeframe)) for p in changed.outdated]
         (a, b), (t, u) = ((min(axis), max(axis)) for axis in zip(*at, strict=True))
         tags = [{RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}]

@@ -10,10 +10,10 @@ from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition, usable_symbols
 from backtest_pipeline.storage.settings import load_settings
 
-# Only `delete_partitions` removes any: the page of automation conditions, which no asset here has,
-# breaks where a partition with runs disappears (dagster#33910).
+# Only `delete_partitions` and `follow_timeframes` remove any: the page of automation conditions,
+# which no asset here has, breaks where a partition with runs disappears (dagster#33910).
 assets_partitions = dg.DynamicPartitionsDefinition(name="asset")
-timeframes_partitions = dg.StaticPartitionsDefinition(list(load_settings().timeframes))
+timeframes_partitions = dg.DynamicPartitionsDefinition(name="timeframe")
 by_asset_and_timeframe = dg.MultiPartitionsDefinition(
     {"asset": assets_partitions, "timeframe": timeframes_partitions}
 )
@@ -44,12 +44,38 @@ def partitions_of(keys: Iterable[str]) -> list[Partition]:
     return [Partition.parse(str(key)) for key in keys]
 
 
-def register_partitions(instance: dg.DagsterInstance, symbols: Iterable[str]) -> list[str]:
-    """Add a partition for each usable symbol that has none yet; returns the symbols added."""
-    known = set(instance.get_dynamic_partitions("asset"))
-    new = [symbol for symbol in usable_symbols(symbols)[0] if symbol not in known]
+def register_partitions(
+    instance: dg.DagsterInstance, symbols: Iterable[str], timeframes: Sequence[str] | None = None
+) -> list[str]:
+    """Add a partition for each usable symbol and timeframe that has none yet.
+
+    Args:
+        instance: the instance.
+        symbols: the symbols.
+        timeframes: names; those of BACKTEST_TIMEFRAMES where None.
+
+    Returns:
+        The symbols added.
+    """
+    _add(instance, "timeframe", load_settings().timeframes if timeframes is None else timeframes)
+    return _add(instance, "asset", usable_symbols(symbols)[0])
+
+
+def follow_timeframes(
+    instance: dg.DagsterInstance, names: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Make these the partitions by timeframe; returns those that were added and deleted."""
+    gone = [name for name in instance.get_dynamic_partitions("timeframe") if name not in names]
+    for name in gone:
+        instance.delete_dynamic_partition("timeframe", name)
+    return _add(instance, "timeframe", names), gone
+
+
+def _add(instance: dg.DagsterInstance, dimension: str, keys: Sequence[str]) -> list[str]:
+    known = set(instance.get_dynamic_partitions(dimension))
+    new = [key for key in keys if key not in known]
     if new:
-        instance.add_dynamic_partitions("asset", new)
+        instance.add_dynamic_partitions(dimension, new)
     return new
 
 
@@ -74,7 +100,7 @@ def rectangles(
     for asset in assets:
         if asset not in known:
             raise UnknownName("asset", asset, known)
-    names = timeframes_partitions.get_partition_keys()
+    names = instance.get_dynamic_partitions("timeframe")
     for name in timeframes:
         if name not in names:
             raise UnknownName("timeframe of this project (BACKTEST_TIMEFRAMES)", name, names)

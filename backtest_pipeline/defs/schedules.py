@@ -16,8 +16,6 @@ from backtest_pipeline.defs.jobs import (
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
-    assets_partitions,
-    timeframes_partitions,
 )
 
 
@@ -46,13 +44,14 @@ def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest 
 
 
 def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """A request for one run over all assets and timeframes; skipped while there are no assets."""
-    assets = assets_partitions.get_partition_keys(dynamic_partitions_store=context.instance)
-    if not assets:
+    """A request for one run over all assets and timeframes; skipped while there are none."""
+    assets = context.instance.get_dynamic_partitions("asset")
+    timeframes = context.instance.get_dynamic_partitions("timeframe")
+    if not assets or not timeframes:
         return dg.SkipReason(
-            "no assets yet: turn on the sensor source_assets, which adds those of the bar source"
+            "no assets or timeframes yet: turn on the sensors source_assets, which adds those of "
+            "the bar source, and store_timeframes"
         )
-    timeframes = timeframes_partitions.get_partition_keys()
     return dg.RunRequest(
         run_key=context.scheduled_execution_time.isoformat(),
         tags={

@@ -1,4 +1,4 @@
-"""Sensors: new symbols become partitions; requested jobs and portfolios are launched."""
+"""Sensors: symbols and timeframes become partitions; jobs and portfolios are launched."""
 
 import dagster as dg
 
@@ -7,13 +7,14 @@ from backtest_pipeline.defs.launched_runs import launched_runs, run_request
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
+    follow_timeframes,
     register_partitions,
-    timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.pipeline.jobs.requests import reconcile
+from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.storage.postgres.database import open_database
 from backtest_pipeline.storage.postgres.migrations import check
 from backtest_pipeline.storage.settings import load_settings
@@ -37,6 +38,27 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
     return dg.SkipReason("; ".join(parts))
 
 
+@dg.sensor(
+    name="store_timeframes",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Keeps the partitions by timeframe as BACKTEST_TIMEFRAMES and the store name them.",
+)
+def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    settings = load_settings()
+    database = open_database(settings)
+    try:
+        check(database)
+        names = project_timeframes(database, settings.timeframes)
+    except SchemaNotMigrated as error:
+        return dg.SkipReason(str(error))
+    finally:
+        database.close()
+    new, gone = follow_timeframes(context.instance, names)
+    changes = [f"{did} {', '.join(of)}" for did, of in (("added", new), ("deleted", gone)) if of]
+    return dg.SkipReason("; ".join(changes) or "no timeframe was added or removed")
+
+
 @dg.asset_sensor(
     asset_key=dg.AssetKey("backtests"),
     name="rollup_after_backtests",
@@ -45,9 +67,9 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
     description="Rebuilds the portfolios of all timeframes whenever backtests were stored.",
 )
 def rollup_after_backtests(
-    _context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
+    context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
 ) -> dg.RunRequest:
-    timeframes = timeframes_partitions.get_partition_keys()
+    timeframes = context.instance.get_dynamic_partitions("timeframe")
     return dg.RunRequest(
         run_key=asset_event.run_id,
         tags={RANGE_START: timeframes[0], RANGE_END: timeframes[-1]},

@@ -232,6 +232,14 @@ def timeframe(name: str) -> Timeframe:
     return found
 
 
+def canonical(name: str) -> str:
+    """The name of a timeframe as it is spelled here; what is none of them as it was given."""
+    try:
+        return timeframe(name).name
+    except UnknownName:
+        return name
+
+
 def of_length(length_us: int) -> Timeframe | None:
     """The timeframe of a fixed length in microseconds; None where no name has it."""
     shipped = (timeframe(name) for name in SHIPPED)

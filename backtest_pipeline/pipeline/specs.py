@@ -30,6 +30,7 @@ from pydantic import (
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
+from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
@@ -48,7 +49,9 @@ Symbol = Annotated[
     AfterValidator(key_of),
 ]
 """As its source writes it, `BTC/USDT:USDT` too; what is computed and stored goes by its key."""
-TimeframeName = Annotated[str, Field(min_length=2, max_length=24, examples=["1D"])]
+TimeframeName = Annotated[
+    str, Field(min_length=2, max_length=24, examples=["1D"]), AfterValidator(canonical)
+]
 # Strict: a period must be an integer, and 9.0 is not converted to one.
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Values = Parameter | Annotated[list[Parameter], Field(min_length=1, max_length=10_000)]

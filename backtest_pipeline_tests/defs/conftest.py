@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.defs_state.base import set_defs_state_storage
 
+from backtest_pipeline.defs.partitions import register_partitions
 from backtest_pipeline.storage.postgres.database import Database
 
 ASSETS = ("S-ALPHA", "S-BETA", "S-GAMMA")
@@ -34,5 +35,5 @@ def store(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("asset", list(ASSETS))
+        register_partitions(instance, ASSETS)
         yield instance

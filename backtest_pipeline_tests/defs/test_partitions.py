@@ -15,24 +15,27 @@ from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
     by_asset_and_timeframe,
+    follow_timeframes,
     rectangles,
     register_partitions,
-    timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.defs.schedules import nightly_refresh
-from backtest_pipeline.defs.sensors import source_assets
+from backtest_pipeline.defs.sensors import source_assets, store_timeframes
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.settings import DEFAULT_TIMEFRAMES
+from backtest_pipeline.storage.tables.timeframes import add_timeframe, remove_timeframe
 
-TIMEFRAMES = timeframes_partitions.get_partition_keys()
+TIMEFRAMES = DEFAULT_TIMEFRAMES
 NAMES = [f"A{i}" for i in range(6)]
 
 
 @pytest.fixture(scope="module")
 def six_assets() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("asset", NAMES)
+        register_partitions(instance, NAMES)
         yield instance
 
 
@@ -56,14 +59,14 @@ def test_rectangles_cover_exactly_what_is_asked(
 
 def test_neighbours_make_one_run() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("asset", NAMES)
+        register_partitions(instance, NAMES)
         asked = ["1D", "2D", "3D", "1W", "2W", "1M"]
         assert len(rectangles(instance, NAMES, asked)) == 1
 
 
 def test_what_is_not_there_is_named() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("asset", ["BTC"])
+        register_partitions(instance, ["BTC"])
         with pytest.raises(UnknownName, match="did you mean BTC"):
             rectangles(instance, ["BTX"], ["1D"])
         with pytest.raises(UnknownName, match="BACKTEST_TIMEFRAMES"):
@@ -75,6 +78,29 @@ def test_symbols_that_break_keys_are_left_out_and_cost_the_others_nothing(symbol
     with dg.DagsterInstance.ephemeral() as instance:
         assert register_partitions(instance, ["AAA", symbol, "BBB"]) == ["AAA", "BBB"]
         assert instance.get_dynamic_partitions("asset") == ["AAA", "BBB"]
+
+
+def test_timeframes_follow_the_setting_and_the_store(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKTEST_TIMEFRAMES", "1D 1W")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def partitions() -> tuple[str, list[str]]:
+            told = store_timeframes(dg.build_sensor_context(instance))
+            assert isinstance(told, dg.SkipReason)
+            return str(told.skip_message), list(instance.get_dynamic_partitions("timeframe"))
+
+        assert partitions() == ("added 1D, 1W", ["1D", "1W"])
+        with store.begin() as connection:
+            add_timeframe(connection, "7D")
+        assert partitions() == ("added 7D", ["1D", "1W", "7D"])
+        assert partitions() == ("no timeframe was added or removed", ["1D", "1W", "7D"])
+        monkeypatch.setenv("BACKTEST_TIMEFRAMES", "1W 1M")
+        with store.begin() as connection:
+            remove_timeframe(connection, "7D")
+        assert partitions() == ("added 1M; deleted 1D, 7D", ["1W", "1M"])
+        assert follow_timeframes(instance, ["1W", "1M"]) == ([], [])
 
 
 def test_a_key_and_its_text_are_the_same() -> None:
@@ -103,7 +129,7 @@ def test_the_nightly_schedule_asks_for_everything_in_one_run() -> None:
             instance, scheduled_execution_time=moment, instance_ref=instance.get_ref()
         )
         assert isinstance(nightly_refresh(context), dg.SkipReason)
-        instance.add_dynamic_partitions("asset", NAMES)
+        register_partitions(instance, NAMES)
         request = nightly_refresh(context)
     assert isinstance(request, dg.RunRequest)
     assert request.tags[RANGE_START] == f"A0|{TIMEFRAMES[0]}"

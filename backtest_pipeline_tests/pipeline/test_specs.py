@@ -10,6 +10,7 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput, Unknown
 from backtest_pipeline.pipeline.runs.identity import RunTerms, configurations
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
 from backtest_pipeline.pipeline.specs import RunSpec, SimulationSpec, WalkForwardSpec, spec_of
+from backtest_pipeline.service.routes.filters import RunQuery
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 
@@ -76,3 +77,10 @@ def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
     assert (
         configurations([other], ["BTC"], "1D", RunTerms(SimulationConfig()))[0].hash == found.hash
     )
+
+
+@pytest.mark.parametrize(("spelled", "name"), [("1d", "1D"), ("7d", "7D"), ("1m", "1m")])
+def test_a_timeframe_is_one_however_it_is_spelled(spelled: str, name: str) -> None:
+    assert spec_of({**ONE, "timeframe": spelled}) == spec_of({**ONE, "timeframe": name})
+    assert RunQuery(timeframe=spelled).timeframe == name  # filters of lists too
+    assert RunQuery(timeframe="7X").timeframe == "7X"

@@ -151,7 +151,7 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
         ("run", {"strategy": "ema\x00"}, "UNKNOWN_STRATEGY"),
         ("run", {"params": {"fast": 8, "slow": 3}}, "BAD_PARAMS"),
         ("run", {"params": {"fast": 10**400, "slow": 3}}, "BAD_PARAMS"),
-        ("run", {"timeframe": "7Q"}, "BAD_PARAMS"),
+        ("run", {"timeframe": "7X"}, "BAD_PARAMS"),
         ("run", {"start": "2024-03-01", "end": "2024-02-01"}, "BAD_RANGE"),
         ("run", {"start": "no day"}, "BAD_RANGE"),
         ("run", {"start": "2030-01-01"}, "NOT_ENOUGH_BARS"),

@@ -7,12 +7,29 @@ from collections.abc import Iterable
 from backtest_pipeline.market.errors import InvalidInput, RowsRefused
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.timeframes import (
     TimeframeRow,
     add_timeframe,
+    refreshed_timeframes,
     remove_timeframe,
     timeframe_rows,
 )
+
+
+def project_timeframes(database: Database, named: Iterable[str]) -> tuple[str, ...]:
+    """The timeframes that a refresh of everything computes, by nominal length.
+
+    Args:
+        database: the database of the store.
+        named: those of the setting BACKTEST_TIMEFRAMES.
+    """
+
+    def read() -> tuple[str, ...]:
+        with database.begin() as connection:
+            return refreshed_timeframes(connection, named)
+
+    return database.retrying("project_timeframes", read)
 
 
 @retried

@@ -9,12 +9,14 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from backtest_pipeline.market.symbols import key_of
+from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.storage.postgres.pages import MOST_ROWS
 
 # The database refuses NUL, and no name or text to search for has control characters.
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Word = Annotated[str | None, Field(None, max_length=100, pattern=PLAIN)]
 SymbolWord = Annotated[Word, AfterValidator(lambda symbol: symbol and key_of(symbol))]
+TimeframeWord = Annotated[Word, AfterValidator(lambda name: name and canonical(name))]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows per page.")]
 After = Annotated[
     str | None, Query(max_length=1000, pattern=PLAIN, description="`next` of the previous page.")
@@ -31,7 +33,7 @@ class ListQuery(BaseModel):
 
     strategy: Word
     symbol: SymbolWord
-    timeframe: Word
+    timeframe: TimeframeWord
     limit: int = Field(50, ge=1, le=MOST_ROWS, description="rows per page")
     after: str | None = Field(
         None, max_length=1000, pattern=PLAIN, description="`next` of the previous page"

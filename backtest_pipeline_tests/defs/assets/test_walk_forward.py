@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START, register_partitions
 from backtest_pipeline.defs.resources import WalkForwardResource
 from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
@@ -111,7 +111,7 @@ def test_the_weekly_schedule_asks_for_everything_in_one_run() -> None:
             instance_ref=instance.get_ref(),
         )
         assert isinstance(weekly_walk_forward(context), dg.SkipReason)
-        instance.add_dynamic_partitions("asset", ["A0", "A5"])
+        register_partitions(instance, ["A0", "A5"])
         request = weekly_walk_forward(context)
     assert isinstance(request, dg.RunRequest)
     assert request.tags[RANGE_START].startswith("A0|")
