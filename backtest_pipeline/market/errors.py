@@ -297,6 +297,12 @@ class ArtifactError(BacktestError):
     is_public = False
 
 
+class OtherArtifactRoot(ArtifactError):
+    """The folder or bucket of the artifacts belongs to another store than the database."""
+
+    code = "STORE_UNAVAILABLE"
+
+
 class ArtifactCorrupt(ArtifactError):
     """An artifact's bytes do not match its manifest."""
 

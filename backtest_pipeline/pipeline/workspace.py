@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.pipeline.stage import Progress, silent
+from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
@@ -92,6 +93,7 @@ def open_workspace(
         check(database)
         artifacts = ArtifactStore.of(settings)
         artifacts.require_writable()
+        bind_root(database, artifacts)
         artifacts.sweep()
         external = None
         if settings.external is not None:

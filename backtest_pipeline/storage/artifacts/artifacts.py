@@ -25,6 +25,7 @@ from backtest_pipeline.storage.artifacts.disk import Disk, flush
 from backtest_pipeline.storage.artifacts.manifest import Entry, Manifest
 from backtest_pipeline.storage.settings import Settings
 
+ROOT_ID_FILE = "store-id"
 _REPAIR = "refresh with --full-rebuild"
 
 
@@ -74,6 +75,19 @@ class ArtifactStore:
     def ping(self) -> None:
         """Raise ArtifactError unless the store responds within seconds."""
         self._files.ping()
+
+    def root_id(self) -> str | None:
+        """The id of the store that this root belongs to; None if nothing has used it yet."""
+        try:
+            return self._files.read(ROOT_ID_FILE).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def write_root_id(self, root_id: str) -> None:
+        """Name the store that this root belongs to; see `storage.artifact_root`."""
+        with self._files.writing("") as unfinished:
+            _write_bytes(f"{root_id}\n".encode(), unfinished)
+            self._files.put_file(unfinished, ROOT_ID_FILE)
 
     def sweep(self) -> int:
         """Remove what killed writers left more than an hour ago; returns how many."""
