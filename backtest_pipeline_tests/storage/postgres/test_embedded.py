@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, LiteralString
 
@@ -18,7 +18,10 @@ import psycopg
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError, StoreUnavailable
-from backtest_pipeline.storage.postgres.embedded import EmbeddedServer
+from backtest_pipeline.storage.postgres.database import Database, open_database
+from backtest_pipeline.storage.postgres.embedded import EmbeddedServer, embedded_server
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.sql import scalar
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 _USER = """
@@ -192,6 +195,32 @@ def test_a_restarting_server_is_waited_for(home: Path) -> None:
     server.release()
     assert ask(again.socket_folder, "SELECT 1") == 1
     again.release()
+
+
+def _read_by_arrow(database: Database) -> None:
+    with database.arrow() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+READS: dict[str, Callable[[Database], object]] = {
+    "statement": lambda database: scalar(database, "SELECT 1"),
+    "arrow": _read_by_arrow,
+    "ping": Database.ping,  # as /readyz does
+}
+
+
+def test_whoever_reads_restarts_a_server_that_has_died(home: Path) -> None:
+    settings = load_settings(run_store_mode="embedded", home=home)
+    database = open_database(settings)
+    for read in READS.values():
+        read(database)
+    for read in READS.values():
+        kill_server(home)
+        read(database)
+    kill_server(home)
+    open_database(settings).close()
+    database.close()
+    embedded_server(home).release()
 
 
 def test_a_killed_initialisation_is_begun_anew(new_home: Path) -> None:
