@@ -268,3 +268,16 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None
         configuration.write("nonsense_setting = 1\n")
     with pytest.raises(StoreUnavailable, match="nonsense_setting"):
         EmbeddedServer(home).claim()
+
+
+def test_a_server_of_an_older_release_gets_the_settings_of_this_one(home: Path) -> None:
+    data = home / "postgres" / "data"
+    (data / "backtest_pipeline.conf").unlink()
+    lines = (data / "postgresql.conf").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("include 'backtest")]
+    (data / "postgresql.conf").write_text("\n".join([*kept, "max_wal_size = 4GB", ""]))
+    server = EmbeddedServer(home)
+    server.claim()
+    assert ask(server.socket_folder, "SHOW max_wal_size") == "256MB"
+    assert ask(server.socket_folder, "SHOW wal_level") == "minimal"
+    server.release()
