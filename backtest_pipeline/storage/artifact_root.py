@@ -47,17 +47,17 @@ def bind_root(database: Database, artifacts: ArtifactStore) -> None:
 
 
 def rebind_root(connection: Connection, artifacts: ArtifactStore) -> None:
-    """Tie a restored database to this root: by the root's own id, or by a new one.
+    """Have a restored database belong to this root: by the root's id, or by a new one.
 
-    Never by the id that was backed up, whose root may still be in use.
+    Never by the id that was backed up, whose root may still be in use. `bind_root` completes it
+    after the transaction, whatever happens in between.
     """
-    root_id = artifacts.root_id()
-    if root_id is None:
-        root_id = connection.scalar(text("SELECT gen_random_uuid()::text"))
-        artifacts.write_root_id(root_id)
     connection.execute(
-        text(f"{_BIND}, root_id = CAST(:root_id AS UUID)"),
-        {"place": artifacts.where, "root_id": root_id},
+        text("""
+            UPDATE artifact_root SET place = NULL, bound_at = NULL,
+                root_id = coalesce(CAST(:root_id AS UUID), gen_random_uuid())
+        """),
+        {"root_id": artifacts.root_id()},
     )
 
 
