@@ -5,6 +5,7 @@ Every asset, check, job, schedule and sensor in those modules is loaded; none is
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from backtest_pipeline.defs.beta import beta_used_knowingly, ignore_beta_warnings
+from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import hide_secrets
 from backtest_pipeline.storage.settings import load_settings
 
@@ -67,6 +69,7 @@ def defs() -> dg.Definitions:
     Secrets are hidden from here on, whatever handlers Dagster and libraries have. A program of
     your own calls `build_definitions()`, which changes nothing in its process.
     """
+    os.umask(PRIVATE)
     hide_secrets()
     ignore_beta_warnings()
     return build_definitions()

@@ -12,7 +12,8 @@ from psycopg.conninfo import make_conninfo
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.storage.external.names import ExternalNames, filters_of, parts_of
 from backtest_pipeline.storage.external.probe import FeatureTable, probe
-from backtest_pipeline.storage.postgres.database import FEATURES_DSN, connect_database
+from backtest_pipeline.storage.postgres.database import connect_database
+from backtest_pipeline.storage.postgres.driver_errors import FEATURES_DSN
 from backtest_pipeline_tests.external_table import grant_reading, make_external_table
 
 FILTERS = "alignment_source=multi_tf,venue_id=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from importlib import import_module
@@ -13,6 +14,7 @@ import typer
 from backtest_pipeline import cli
 from backtest_pipeline.cli.console import console, fail, print_json, stdout_for_json
 from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import redacted, set_up_logging
 
 app = typer.Typer(
@@ -51,8 +53,12 @@ for _module in iter_modules(cli.__path__):
 def main() -> None:
     """Run the command; errors of this project become a message and exit code 1."""
     set_up_logging()
-    with stdout_for_json() if "--json" in sys.argv else nullcontext():
-        _run()
+    before = os.umask(PRIVATE)
+    try:
+        with stdout_for_json() if "--json" in sys.argv else nullcontext():
+            _run()
+    finally:
+        os.umask(before)
 
 
 def _run() -> None:

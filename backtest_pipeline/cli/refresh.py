@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from backtest_pipeline.launch import RefreshResult
+    from backtest_pipeline.pipeline.workspace import Workspace
 
 from backtest_pipeline.cli.console import (
     console,
@@ -168,15 +169,23 @@ class RefreshedStore:
 
 
 def _stored(result: RefreshResult) -> RefreshedStore:
-    from backtest_pipeline.pipeline.presets import left_out_presets
     from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.storage.settings import load_settings
+
+    retry_s = load_settings().store_retry_s  # the refresh is done: an outage now must not fail it
+    with open_workspace(retry_s=retry_s) as workspace:
+        return workspace.database.retrying("stored results", lambda: _read(workspace, result))
+
+
+def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
+    from backtest_pipeline.pipeline.presets import left_out_presets
     from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
     from backtest_pipeline.storage.run_tables.runs import current_runs
     from backtest_pipeline.storage.tables.asset_identity import remarks_of
     from backtest_pipeline.storage.tables.datasets import not_fetched_since, quality_by_reason
 
     assets, timeframes = result.assets, result.timeframes
-    with open_workspace() as workspace, workspace.database.begin() as connection:
+    with workspace.database.begin() as connection:
         runs = current_runs(connection, symbols=assets, timeframes=timeframes)
         skipped = quality_by_reason(
             connection, workspace.price_dataset, symbols=assets, timeframes=timeframes

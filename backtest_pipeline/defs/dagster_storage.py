@@ -13,8 +13,10 @@ For the reasons, and when this can be removed, see docs/adr/0001-private-dagster
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import getmembers, isfunction
+from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
@@ -26,6 +28,11 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
 from backtest_pipeline.storage.logs import redacted
+from backtest_pipeline.storage.postgres.retried_engine import RetriedEngine, limit_statements
+from backtest_pipeline.storage.settings import load_settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _BATCH = 500
 
@@ -47,10 +54,37 @@ class BatchingInstance(dg.DagsterInstance):
         return _BATCH
 
 
+# What a storage is asked for that may be asked twice: the same rows, and at most a log line again.
+_REPEATED = ("add_", "all_", "fetch_", "free_", "get_", "handle_", "has_", "store_", "update_")
+_WEBSERVER_POOL = 5
+
+
+def _repeated(method: Callable[P, T]) -> Callable[P, T]:
+    @wraps(method)
+    def done(*args: P.args, **kwargs: P.kwargs) -> T:
+        retried = getattr(args[0], "_retried", None)
+        if retried is None:  # a storage that is being made
+            return method(*args, **kwargs)
+        what = f"Dagster's {method.__name__}"
+        return retried.retrying(what, lambda: method(*args, **kwargs))
+
+    return done
+
+
 class _KeptConnections:
-    """Keeps a storage's connections open; Dagster's own opens a new one for each statement."""
+    """Keeps a storage's connections open, and outlasts an outage of the server.
+
+    Dagster's own opens a connection for each statement, and gives up after eleven seconds.
+    """
 
     _engine: Any
+    _retried: RetriedEngine
+
+    def __init_subclass__(cls) -> None:
+        """Have what Dagster asks of this storage repeated where its connection is lost."""
+        for name, method in getmembers(cls, isfunction):
+            if name.startswith(_REPEATED):
+                setattr(cls, name, _repeated(method))
 
     @classmethod
     def from_config_value(
@@ -59,13 +93,35 @@ class _KeptConnections:
         """The storage that the instance's settings configure."""
         url = pg_url_from_config(config_value)
         storage = cls(url, inst_data=inst_data)  # pyright: ignore[reportCallIssue]
-        storage._engine = create_pg_engine(
+        # It takes a second connection while it holds the first.
+        storage._keep_connections(url, pool_size=2)
+        return storage
+
+    def _keep_connections(
+        self, url: str, pool_size: int, retry_s: float | None = None, **options: Any
+    ) -> None:
+        self._engine = create_pg_engine(
             url,
             isolation_level="AUTOCOMMIT",  # as Dagster's
-            pool_size=2,  # it takes a second connection while it holds the first
+            pool_size=pool_size,
             pool_pre_ping=True,  # the server may have been restarted in the meantime
+            **options,
         )
-        return storage
+        self._retried = RetriedEngine.of(load_settings(), self._engine, retry_s)
+
+    def optimize_for_webserver(
+        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+    ) -> None:
+        """End statements of the webserver in time; a page says at once that the server is gone."""
+        self._engine.dispose()
+        self._keep_connections(
+            self.postgres_url,  # pyright: ignore[reportAttributeAccessIssue]
+            pool_size=_WEBSERVER_POOL,
+            retry_s=0,
+            pool_recycle=pool_recycle,
+            max_overflow=max_overflow,
+        )
+        limit_statements(self._engine, statement_timeout)
 
     def dispose(self) -> None:
         """Close the connections; Dagster calls this when the instance is disposed."""

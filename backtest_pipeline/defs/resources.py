@@ -36,7 +36,11 @@ class WorkspaceResource(dg.ConfigurableResource):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["WorkspaceResource"]:
-        with open_workspace(progress=self.progress) as workspace:
+        settings = load_settings()
+        # A run has begun: an outage now is one in its middle.
+        with open_workspace(
+            settings, progress=self.progress, retry_s=settings.store_retry_s
+        ) as workspace:
             self._workspace = workspace
             yield self
 

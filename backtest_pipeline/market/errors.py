@@ -297,6 +297,16 @@ class ArtifactError(BacktestError):
     is_public = False
 
 
+class BackupRefused(BacktestError):
+    """A backup that cannot be written, or must not be restored here; nothing was changed."""
+
+
+class OtherArtifactRoot(ArtifactError):
+    """The folder or bucket of the artifacts belongs to another store than the database."""
+
+    code = "STORE_UNAVAILABLE"
+
+
 class ArtifactCorrupt(ArtifactError):
     """An artifact's bytes do not match its manifest."""
 

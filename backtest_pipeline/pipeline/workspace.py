@@ -9,11 +9,13 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.pipeline.stage import Progress, silent
+from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check
+from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.strategies.known_strategies import look_again, use_folder
 
@@ -76,9 +78,14 @@ def use_strategies(settings: Settings | None = None) -> None:
 
 @contextmanager
 def open_workspace(
-    settings: Settings | None = None, *, progress: Progress = silent
+    settings: Settings | None = None, *, progress: Progress = silent, retry_s: float = 0
 ) -> Iterator[Workspace]:
     """Open and check the store that the settings configure, by default those of the environment.
+
+    Args:
+        settings: the settings.
+        progress: called as stages advance.
+        retry_s: seconds to wait for an unavailable database; for work that has already begun.
 
     Raises:
         ConfigurationError, StoreUnavailable, SchemaNotMigrated, ArtifactError: each with what to
@@ -87,14 +94,24 @@ def open_workspace(
     settings = settings or load_settings()
     use_strategies(settings)
     with ExitStack() as opened:
-        database = open_database(settings)
-        opened.callback(database.close)
-        check(database)
-        artifacts = ArtifactStore.of(settings)
-        artifacts.require_writable()
-        artifacts.sweep()
-        external = None
-        if settings.external is not None:
-            external = open_table(settings, database)
-            opened.callback(external.close)
-        yield Workspace(database, artifacts, progress=progress, external=external)
+
+        def open_all() -> Workspace:
+            opened.close()  # what an attempt before this one has opened
+            return _opened(settings, progress, opened)
+
+        yield Retry(retry_s).outlast("opening the store", open_all, lambda: None)
+
+
+def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Workspace:
+    database = open_database(settings)
+    opened.callback(database.close)
+    check(database)
+    artifacts = ArtifactStore.of(settings)
+    artifacts.require_writable()
+    bind_root(database, artifacts)
+    artifacts.sweep()
+    external = None
+    if settings.external is not None:
+        external = open_table(settings, database)
+        opened.callback(external.close)
+    return Workspace(database, artifacts, progress=progress, external=external)

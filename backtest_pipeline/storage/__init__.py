@@ -5,3 +5,6 @@ the layers below, what is done with it in `pipeline`; here it is kept and given 
 Every write of a batch is one transaction, and every identifier and value reaches SQL quoted or
 bound.
 """
+
+PRIVATE = 0o077
+"""The umask of our own processes: results and strategies are nobody else's to read."""

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic_settings import BaseSettings
 
 from backtest_pipeline.market.errors import BacktestError, StoreError
+from backtest_pipeline.storage.artifact_root import require_own_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.overview import describe_columns, describe_rows
@@ -70,8 +71,12 @@ def examine(
         yield _look("dagster storage", lambda: _dagster_storage(database))
         if chosen.external is not None:
             yield from _features(chosen, database)
+    artifacts, finding = _attempt("artifacts", lambda: _artifacts(chosen), _is_writable)
+    yield finding
+    if database is not None:
+        if artifacts is not None:
+            yield _look("artifact root", lambda: _artifact_root(database, artifacts))
         database.close()
-    yield _look("artifacts", lambda: _artifacts(ArtifactStore.of(chosen)))
     yield free_space(chosen.artifacts_folder)
 
 
@@ -98,9 +103,20 @@ def _features(settings: Settings, store: Database) -> Iterator[Finding]:
         table.close()
 
 
-def _artifacts(store: ArtifactStore) -> str:
-    store.require_writable()
-    return f"{store.where} is writable"
+def _artifacts(settings: Settings) -> ArtifactStore:
+    artifacts = ArtifactStore.of(settings)
+    artifacts.require_writable()
+    return artifacts
+
+
+def _is_writable(artifacts: ArtifactStore) -> str:
+    return f"{artifacts.where} is writable"
+
+
+def _artifact_root(database: Database, artifacts: ArtifactStore) -> str:
+    if require_own_root(database, artifacts):
+        return f"{artifacts.where} belongs to {database.where}"
+    return f"{artifacts.where} will belong to {database.where} once it is used"
 
 
 def free_space(folder: Path, least_gb: float = _LEAST_FREE_GB) -> Finding:

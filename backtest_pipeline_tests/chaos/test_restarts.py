@@ -21,7 +21,10 @@ from backtest_pipeline.storage.postgres.migrations import migrate
 from backtest_pipeline.storage.postgres.programs import find_programs
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, random_of
-from backtest_pipeline_tests.pipeline.processes import event, refreshing
+from backtest_pipeline_tests.pipeline.dagster_processes import Hold, refresh_by_dagster
+from backtest_pipeline_tests.pipeline.markets import assert_same, contents
+from backtest_pipeline_tests.pipeline.processes import event, refreshing, started
+from backtest_pipeline_tests.sql import rows
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 
@@ -45,6 +48,17 @@ class Server:
         time.sleep(seconds)
         socket = self.workspace.database.where.rpartition("/")[0]
         self._control("start", "-o", f"-p 5432 -k '{socket}'")
+
+    def environment(self, *, embedded: bool) -> dict[str, str]:
+        """What leads a process of its own to this store, as its embedded server or as another's."""
+        own = {"BACKTEST_ARTIFACTS_URL": str(self.workspace.artifacts.root)}
+        if embedded:
+            return own | {"BACKTEST_HOME": str(self.home)}
+        return own | {
+            "BACKTEST_HOME": str(self.home / "other"),
+            "BACKTEST_RUN_STORE_MODE": "postgres",
+            "BACKTEST_POSTGRES_DSN": self.workspace.database.conninfo,
+        }
 
     def _control(self, what: str, *options: str) -> None:
         folder = self.home / "postgres"
@@ -75,6 +89,12 @@ DEATHS: dict[str, tuple[bool, Callable[[Server], None]]] = {
     "restarted in order": (False, lambda server: server.restart("fast")),
     "gone for a while": (False, lambda server: server.stop_for(3)),
 }
+# Dagster's own storage gives up after 11 s.
+OUTAGES: dict[str, tuple[bool, Callable[[Server], None]]] = {
+    "killed": (True, Server.kill),
+    "gone for 13 s": (False, lambda server: server.stop_for(13)),
+}
+LONG_OUTAGES = OUTAGES | {"gone for 30 s": (False, lambda server: server.stop_for(30))}
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.chaos)])
@@ -101,6 +121,46 @@ def test_a_refresh_outlasts_the_death_of_its_server(
             process.join(LIMIT_S)
         assert process.exitcode == 0
         if n and is_embedded:
-            server.workspace.database.retry.revive()  # had it ended before the server died
+            server.workspace.database.ping()  # revives it, had the process ended before
         judge.require_done(server.workspace, market)
     print(tally.told())  # noqa: T201
+
+
+@pytest.mark.parametrize(
+    ("outages", "times"),
+    [(OUTAGES, 2), pytest.param(LONG_OUTAGES, 12, marks=pytest.mark.chaos)],
+    ids=["short", "long"],
+)
+def test_a_refresh_by_dagster_outlasts_an_outage_at_any_step(
+    server: Server, outages: dict[str, tuple[bool, Callable[[Server], None]]], times: int
+) -> None:
+    rng, tally = random_of("outages of Dagster's storage"), Tally()
+    expected, expected_events, steps = {}, set(), 0
+    for n in range(times + 1):
+        name, (is_embedded, die) = list(outages.items())[n % len(outages)]
+        held = Hold(int(rng.integers(1, steps + 1)) if n else None)
+        process = started(refresh_by_dagster, server.environment(embedded=is_embedded), held)
+        if n:
+            assert held.reached.wait(LIMIT_S)
+            tally.add(name)
+            die(server)
+            held.go_on.set()
+        process.join(LIMIT_S)
+        assert process.exitcode == 0, (name, held.at)
+        server.workspace.database.ping()
+        found, events = contents(server.workspace), last_events(server.workspace)
+        if n == 0:
+            expected, expected_events, steps = found, events, held.steps.value
+        assert_same(found, expected)
+        assert events == expected_events
+    print(tally.told())  # noqa: T201
+
+
+def last_events(workspace: Workspace) -> set[tuple[str, ...]]:
+    """What Dagster knows of the partitions from the last two runs, a refresh and its roll-up."""
+    query = """
+        SELECT dagster_event_type AS type, asset_key, coalesce(partition, '') AS partition
+        FROM dagster.event_logs WHERE dagster_event_type IS NOT NULL
+        AND run_id IN (SELECT run_id FROM dagster.runs ORDER BY id DESC LIMIT 2)
+        UNION SELECT status, '', '' FROM dagster.runs"""
+    return {tuple(str(value) for value in row.values()) for row in rows(workspace, query)}

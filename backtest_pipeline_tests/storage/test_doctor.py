@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from backtest_pipeline.pipeline.workspace import open_workspace
 from backtest_pipeline.storage.doctor import Finding, examine, free_space
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -27,9 +28,20 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
     assert list(found) == [
         *("variables", "settings"),
         *("database", "server version", "schema", "dagster storage"),
-        *("artifacts", "disk space"),
+        *("artifacts", "artifact root", "disk space"),
     ]
     assert "PostgreSQL 18" in found["server version"].detail
+
+
+def test_the_artifacts_of_another_store_are_told(database: Database, tmp_path: Path) -> None:
+    settings = settings_for(database, tmp_path)
+    with open_workspace(settings):
+        pass
+    (tmp_path / "store-id").write_text("other\n")
+    finding = findings(settings)["artifact root"]
+    assert not finding.ok
+    assert "holds the artifacts of another store" in finding.detail
+    assert "set BACKTEST_ARTIFACTS_URL to the artifacts of this database" in finding.fix
 
 
 def test_an_unmigrated_store_is_told_to_migrate(empty_database: Database, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ store the files.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,7 @@ from backtest_pipeline.storage.artifacts.disk import Disk, flush
 from backtest_pipeline.storage.artifacts.manifest import Entry, Manifest
 from backtest_pipeline.storage.settings import Settings
 
+ROOT_ID_FILE = "store-id"
 _REPAIR = "refresh with --full-rebuild"
 
 
@@ -75,6 +77,19 @@ class ArtifactStore:
         """Raise ArtifactError unless the store responds within seconds."""
         self._files.ping()
 
+    def root_id(self) -> str | None:
+        """The id of the store that this root belongs to; None if nothing has used it yet."""
+        try:
+            return self._files.read(ROOT_ID_FILE).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def write_root_id(self, root_id: str) -> None:
+        """Name the store that this root belongs to; see `storage.artifact_root`."""
+        with self._files.writing("") as unfinished:
+            _write_bytes(f"{root_id}\n".encode(), unfinished)
+            self._files.put_file(unfinished, ROOT_ID_FILE)
+
     def sweep(self) -> int:
         """Remove what killed writers left more than an hour ago; returns how many."""
         return self._files.sweep()
@@ -97,11 +112,42 @@ class ArtifactStore:
         Raises:
             ArtifactError: where it cannot be removed, or the uri points outside the store.
         """
-        if uri != PurePosixPath(uri).as_posix() or {"", ".", ".."} & set(uri.split("/")):
-            raise ArtifactError(f"{uri!r} is not an artifact of {self.where}; give a uri below it")
+        self._require_inside(uri)
         self._files.remove(uri)
         for known in [v for v in tuple(self._hashes) if v == uri or v.startswith(f"{uri}/")]:
             self._hashes.pop(known, None)
+
+    def _require_inside(self, uri: str) -> None:
+        if uri != PurePosixPath(uri).as_posix() or {"", ".", ".."} & set(uri.split("/")):
+            raise ArtifactError(f"{uri!r} is not an artifact of {self.where}; give a uri below it")
+
+    def sound_files(self, uri: str) -> list[str]:
+        """The uris of an artifact's files, each checked by its hash, a directory's manifest last.
+
+        Empty where the artifact is missing or damaged.
+        """
+        try:
+            names = self.manifest(uri).files
+        except ArtifactCorrupt:
+            return [uri] if self._files.holds(uri, PurePosixPath(uri).stem) else []
+        return [f"{uri}/{name}" for name in (*names, MANIFEST)] if self.is_intact(uri) else []
+
+    def read_raw(self, uri: str) -> bytes:
+        """The bytes of one of `sound_files`."""
+        return self._files.read(uri)
+
+    def write_raw(self, uri: str, content: IO[bytes]) -> None:
+        """Write a file that `read_raw` gave, replacing any; a directory's manifest comes last.
+
+        Raises:
+            ArtifactError: where it cannot be written, or the uri points outside the store.
+        """
+        self._require_inside(uri)
+        with self._files.writing(str(PurePosixPath(uri).parent)) as unfinished:
+            with unfinished.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            flush(unfinished)
+            self._files.put_file(unfinished, uri)
 
     def put_snapshot(self, folder: str, table: pa.Table) -> str:
         """Store a table under the hash of its bytes, unless it is stored already.

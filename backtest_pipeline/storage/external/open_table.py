@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from backtest_pipeline.market.errors import BacktestError, ConfigurationError
 from backtest_pipeline.storage.external.probe import FeatureTable, probe
-from backtest_pipeline.storage.postgres.database import FEATURES_DSN, Database, connect_database
+from backtest_pipeline.storage.postgres.database import Database, connect_database
+from backtest_pipeline.storage.postgres.driver_errors import FEATURES_DSN
 from backtest_pipeline.storage.settings import Settings
 
 
@@ -27,7 +28,7 @@ def open_table(settings: Settings, store: Database) -> FeatureTable:
             "BACKTEST_FEATURES_TABLE to read your own table"
         )
     if dsn is None:
-        database = connect_database(store.conninfo, read_only=True)
+        database = connect_database(store.conninfo, read_only=True, revive=store.revive)
     else:
         database = connect_database(dsn.get_secret_value(), variable=FEATURES_DSN, read_only=True)
     try:

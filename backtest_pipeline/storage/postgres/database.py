@@ -20,15 +20,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from backtest_pipeline.market.errors import (
-    RowsRefused,
-    SchemaNotMigrated,
-    StoreError,
-    StoreOutOfReach,
-    StoreUnavailable,
-)
+from backtest_pipeline.market.errors import StoreUnavailable
+from backtest_pipeline.storage.postgres.driver_errors import DSN, translated
 from backtest_pipeline.storage.postgres.embedded import PORT, SUPERUSER, embedded_server
-from backtest_pipeline.storage.postgres.retry import Retry
+from backtest_pipeline.storage.postgres.retry import Retry, reviving
 from backtest_pipeline.storage.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EMBEDDED_DATABASE = "backtest"
-DSN = "BACKTEST_POSTGRES_DSN"
-FEATURES_DSN = "BACKTEST_FEATURES_DSN"
 DAGSTER_SCHEMA = "dagster"
 _SESSION = {
     "timezone": "UTC",
@@ -58,15 +51,6 @@ _CONNECTION = {
 # The server ends a statement after 15 minutes: one that takes longer has lost its response.
 _ANSWER_S = 16 * 60.0
 _PING_S = 10.0
-_LONGEST_REASON = 300
-_NO_PASSWORD_FITS = ("28P01", "28000")
-_NO_DATABASE = "3D000"
-_NO_SUCH_OBJECT = ("42P01", "42703", "42883", "3F000")
-_BAD_DATA = ("22", "23")  # the classes "data exception" and "integrity constraint violation"
-_WAITED_TOO_LONG = ("57014", "55P03")
-# The classes "connection exception", "transaction rollback" (a deadlock) and "operator
-# intervention" (a shutdown), and "too many connections": worth a retry.
-_OF_THE_MOMENT = ("08", "40", "57P", "53300")
 
 
 @dataclass(frozen=True)
@@ -79,6 +63,7 @@ class Database:
         where: host and database, for messages.
         variable: the setting that configures it, for messages.
         retry: how long to wait for it when the connection is lost.
+        revive: restarts the server before a connection is given up, if it is the embedded one.
     """
 
     conninfo: str = field(repr=False)
@@ -86,10 +71,11 @@ class Database:
     where: str
     variable: str = DSN
     retry: Retry = field(default_factory=Retry, repr=False)
+    revive: Callable[[], None] | None = field(default=None, repr=False)
     _arrow: _ArrowDriver = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_arrow", _ArrowDriver(self.conninfo))
+        object.__setattr__(self, "_arrow", _ArrowDriver(self.conninfo, self.revive))
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -124,7 +110,7 @@ class Database:
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds within seconds."""
-        with self.errors(), closing(_Connection.connect(self.conninfo)) as connection:
+        with self.errors(), closing(_connected(self.conninfo, self.revive)) as connection:
             connection.answer_s = _PING_S
             connection.execute("SELECT 1")
 
@@ -136,13 +122,13 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            raise _translated(error.orig, self.where, self.variable) from error
+            raise translated(error.orig, self.where, self.variable) from error
         except PoolTimeout as error:
             raise StoreUnavailable(
                 f"{self.where}: all connections of this process are in use; try again later"
             ) from error
         except (psycopg.Error, ArrowError) as error:
-            raise _translated(error, self.where, self.variable) from error
+            raise translated(error, self.where, self.variable) from error
 
     def dagster_url(self) -> str:
         """The SQLAlchemy URL of Dagster's own storage, password included.
@@ -193,8 +179,8 @@ class _ArrowDriver:
     connecting; connecting takes thirty times as long as a statement.
     """
 
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, conninfo: str, revive: Callable[[], None] | None) -> None:
+        self._conninfo, self._revive = conninfo, revive
         self._lock = Lock()
         self._first: ArrowConnection | None = None
         self._idle: list[ArrowConnection] = []
@@ -202,7 +188,7 @@ class _ArrowDriver:
     @contextmanager
     def connection(self) -> Iterator[ArrowConnection]:
         """A connection for exclusive use, in a transaction; after an error it is closed."""
-        connection = self._taken() or self._opened()
+        connection = self._taken() or reviving(self._opened, self._revive)
         try:
             connection.adbc_connection.set_autocommit(False)
             yield connection
@@ -263,9 +249,10 @@ def open_database(settings: Settings) -> Database:
     if settings.run_store_mode == "embedded":
         server = embedded_server(settings.home)
         address = {"host": str(server.socket_folder), "port": PORT, "user": SUPERUSER}
-        _ensure_database(make_conninfo("", dbname="postgres", **address), EMBEDDED_DATABASE)
+        first = make_conninfo("", dbname="postgres", **address)
+        reviving(lambda: _ensure_database(first, EMBEDDED_DATABASE), server.revive)
         own = make_conninfo("", dbname=EMBEDDED_DATABASE, **address)
-        return connect_database(own, retry=Retry(settings.store_retry_s, server.revive))
+        return connect_database(own, retry=Retry(settings.store_retry_s), revive=server.revive)
     assert settings.postgres_dsn is not None  # noqa: S101  (a rule of Settings)
     return connect_database(
         settings.postgres_dsn.get_secret_value(), retry=Retry(settings.store_retry_s)
@@ -278,6 +265,7 @@ def connect_database(
     variable: str = DSN,
     read_only: bool = False,
     retry: Retry | None = None,
+    revive: Callable[[], None] | None = None,
 ) -> Database:
     """Open the database of a libpq connection string; raises as `open_database`.
 
@@ -286,6 +274,7 @@ def connect_database(
         variable: the setting that contains it, for messages.
         read_only: reject every statement that would write.
         retry: how long to wait when the connection is lost; opening never waits.
+        revive: restarts the server if it is the embedded one; None for a server of the user's own.
     """
     words = _words(dsn)
     session = " ".join(f"-c{name}={value}" for name, value in _SESSION.items())
@@ -295,16 +284,20 @@ def connect_database(
     conninfo = make_conninfo("", **(_CONNECTION | words | {"options": options}))
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: _Connection.connect(conninfo),
+        creator=lambda: _connected(conninfo, revive),
         pool_pre_ping=True,
         pool_size=4,
         max_overflow=8,
         hide_parameters=True,
     )
     where = f"{words.get('host', 'localhost')}/{words.get('dbname') or words.get('user', '')}"
-    database = Database(conninfo, engine, where, variable, retry or Retry())
+    database = Database(conninfo, engine, where, variable, retry or Retry(), revive)
     database.ping()
     return database
+
+
+def _connected(conninfo: str, revive: Callable[[], None] | None) -> _Connection:
+    return reviving(lambda: _Connection.connect(conninfo), revive)
 
 
 def _words(dsn: str) -> dict[str, str]:
@@ -320,40 +313,3 @@ def _ensure_database(conninfo: str, name: str) -> None:
                 connection.execute(create)
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 return  # another process was first
-
-
-def _translated(error: Any, where: str, variable: str) -> StoreError:
-    """Our error for a driver's error, chosen by its SQLSTATE."""
-    state = getattr(error, "sqlstate", None)
-    lines = str(error).strip().splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    if len(reason) > _LONGEST_REASON:  # a driver quotes the whole statement before it
-        reason = f"... {reason[-_LONGEST_REASON:]}"
-    no_such_role = state is None and "role " in reason and reason.endswith("does not exist")
-    if state in _NO_PASSWORD_FITS or "authentication failed" in str(error) or no_such_role:
-        return StoreOutOfReach(f"{where}: user name or password refused; check {variable}")
-    if state == _NO_DATABASE or (state is None and "does not exist" in str(error)):
-        return StoreOutOfReach(f"{where}: no such database; create it, or correct {variable}")
-    if state in _NO_SUCH_OBJECT and variable == FEATURES_DSN:
-        return StoreError(
-            f"{where}: {reason}; the table has changed since it was opened; restart this process"
-        )
-    if state in _NO_SUCH_OBJECT:
-        return SchemaNotMigrated(f"{where}: {reason}; run `backtest-pipeline migrate`")
-    if state is not None and state.startswith(_BAD_DATA):
-        return RowsRefused(f"{where}: {reason}")
-    if state in _WAITED_TOO_LONG:
-        return StoreError(
-            f"{where}: {reason}; another writer holds the rows, or the batch is too large"
-        )
-    of_the_moment = (
-        state.startswith(_OF_THE_MOMENT)
-        if state
-        else isinstance(error, psycopg.OperationalError)
-        or type(error).__name__ == "OperationalError"
-    )
-    if of_the_moment:
-        return StoreUnavailable(
-            f"{where}: {reason}; check that the server is running and that {variable} is correct"
-        )
-    return StoreError(f"{where}: {reason}")

@@ -35,9 +35,11 @@ START_SECONDS = 300.0  # recovery after a crash may have to read max_wal_size of
 STOP_SECONDS = 60
 _SOCKET_PATH_LIMIT = 103  # bytes; the shortest of the supported systems
 
-# Tuned for batches of several hundred thousand rows. Commits stay durable (synchronous_commit).
-_CONFIGURATION = """
-# --- written once by backtest_pipeline
+# Tuned for batches of several hundred thousand rows. Commits stay durable (synchronous_commit). The
+# log of changes is written for recovery alone, compressed, and its files stay below max_wal_size,
+# but for a moment.
+_CONFIGURATION = """\
+# Written by backtest_pipeline at each start; your own settings belong to ALTER SYSTEM.
 listen_addresses = ''
 unix_socket_permissions = 0700
 max_connections = 100
@@ -45,14 +47,19 @@ shared_buffers = 256MB
 work_mem = 64MB
 maintenance_work_mem = 256MB
 effective_io_concurrency = 32
-max_wal_size = 4GB
-min_wal_size = 256MB
+wal_level = minimal
+max_wal_senders = 0
+wal_compression = on
+max_wal_size = 256MB
+min_wal_size = 64MB
 checkpoint_timeout = 15min
 jit = off
 timezone = 'UTC'
 log_timezone = 'UTC'
 log_checkpoints = off
 """
+_CONFIGURATION_FILE = "backtest_pipeline.conf"
+_INCLUDED = f"include '{_CONFIGURATION_FILE}'\n"
 
 _log = logging.getLogger(__name__)
 _claimed: dict[Path, EmbeddedServer] = {}
@@ -169,8 +176,6 @@ class EmbeddedServer:
             raise StoreUnavailable(
                 f"cannot create a database in {self._folder}: initdb failed: {output}"
             )
-        with (partial / "postgresql.conf").open("a") as configuration:
-            configuration.write(_CONFIGURATION)
         partial.rename(self._data)
 
     def _start(self) -> None:
@@ -197,6 +202,7 @@ class EmbeddedServer:
             socket.with_name(f"{socket.name}.lock"),
         ):
             stale.unlink(missing_ok=True)
+        self._configure()
         if self.socket_folder != self._folder:
             self._programs.give(self.socket_folder)
         if self._log_file.exists():
@@ -214,6 +220,17 @@ class EmbeddedServer:
             raise StoreUnavailable(
                 f"the embedded server in {self._folder} does not start: {output}\n{log}"
             )
+
+    def _configure(self) -> None:
+        """Give the server the settings of this release, whichever release created its data."""
+        own = self._data / _CONFIGURATION_FILE
+        unfinished = own.with_suffix(".unfinished")
+        unfinished.write_text(_CONFIGURATION)
+        self._programs.give(unfinished)
+        unfinished.rename(own)
+        with (self._data / "postgresql.conf").open("r+") as main:
+            if _INCLUDED not in main.read():
+                main.write(f"\n{_INCLUDED}")  # the last of several settings counts
 
     def _stop(self) -> None:
         status, output = self._programs.run(

@@ -88,16 +88,28 @@ def migrate(database: Database, folder: Path | None = None) -> list[str]:
     """
     files = schema_files(folder)
     with database.begin() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-        recorded = _recorded(connection)
-        _refuse_other_schema(recorded, files, database.where)
-        connection.execute(sa.text(_CREATE_RECORD))
-        missing = [file for file in files if file.name not in recorded]
-        for file in missing:
-            _apply(database, connection, file)
-        connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{DAGSTER_SCHEMA}"'))
-        sync_timeframes(connection)
-        _run(connection, (sql_folder() / _ROLES).read_text())
+        lock_schema(connection)
+        return migrate_within(database, connection, files)
+
+
+def lock_schema(connection: sa.Connection) -> None:
+    """Block other migrations until this transaction ends."""
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def migrate_within(
+    database: Database, connection: sa.Connection, files: Sequence[SchemaFile]
+) -> list[str]:
+    """Apply the missing ones of these files in a transaction with `lock_schema`, as `migrate`."""
+    recorded = _recorded(connection)
+    _refuse_other_schema(recorded, files, database.where)
+    connection.execute(sa.text(_CREATE_RECORD))
+    missing = [file for file in files if file.name not in recorded]
+    for file in missing:
+        _apply(database, connection, file)
+    connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{DAGSTER_SCHEMA}"'))
+    sync_timeframes(connection)
+    _run(connection, (sql_folder() / _ROLES).read_text())
     return [file.name for file in missing]
 
 

@@ -57,11 +57,11 @@ class Programs:
             output.seek(0)
             return process.returncode, output.read().decode(errors="replace").strip()
 
-    def give(self, folder: Path) -> None:
-        """Give a folder to the user the programs run as, with access for nobody else."""
-        folder.chmod(0o700)
+    def give(self, path: Path) -> None:
+        """Give a folder or file to the user the programs run as, with access for nobody else."""
+        path.chmod(0o700 if path.is_dir() else 0o600)
         if self.user:
-            shutil.chown(folder, self.user, _group_of(self.user))
+            shutil.chown(path, self.user, _group_of(self.user))
 
 
 def find_programs(home: Path) -> Programs:
@@ -88,7 +88,10 @@ def find_programs(home: Path) -> Programs:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents with mode 755, regardless of the umask.
+    """Create a home folder that only its user may read, regardless of the umask.
+
+    As root, others may pass through it to what is theirs, as the user that PostgreSQL runs as must.
+    Missing parents get mode 755.
 
     Raises:
         ConfigurationError: where one cannot be created, or a file stands in its place.
@@ -97,7 +100,9 @@ def make_folder(folder: Path) -> None:
     try:
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            path.chmod(0o755)
+            path.chmod(0o755 if path != folder else 0o700)
+        if os.geteuid() == 0 and not _has(folder, stat.S_IXOTH):
+            folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
     except OSError as error:
         raise ConfigurationError(
             f"BACKTEST_HOME={folder}: cannot create {error.filename} ({error.strerror}); set "

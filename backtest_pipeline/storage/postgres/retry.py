@@ -21,8 +21,20 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
 _log = logging.getLogger(__name__)
 
 
-def nothing_to_revive() -> None:
-    """Do nothing: a server run by others cannot be restarted here."""
+def reviving(connect: Callable[[], T], revive: Callable[[], None] | None) -> T:
+    """Connect; where that fails, restart the embedded server and connect once more.
+
+    Args:
+        connect: opens a connection, or raises the driver's error.
+        revive: restarts the embedded server if it has died; None for a server of the user's own.
+    """
+    try:
+        return connect()
+    except Exception:  # each driver has errors of its own
+        if revive is None:
+            raise
+        revive()
+        return connect()
 
 
 @dataclass(frozen=True)
@@ -32,11 +44,9 @@ class Retry:
     Attributes:
         total_s: maximum seconds to wait per piece of work; 0 for no waiting. Only time without a
             response counts, not the time of the work.
-        revive: called before each check whether the server responds; restarts an embedded one.
     """
 
     total_s: float = DEFAULT_S
-    revive: Callable[[], None] = nothing_to_revive
 
     def outlast(
         self,
@@ -100,7 +110,6 @@ class Retry:
                     f"{reason}; waited {self.total_s:g} s for it (BACKTEST_STORE_RETRY_S)"
                 ) from reason
             try:
-                self.revive()
                 ping()
             except StoreOutOfReach:
                 raise

@@ -213,6 +213,12 @@ def referred_to(connection: Connection) -> set[str]:
     return {uri for uri in rows.scalars() if uri is not None}
 
 
+def stored_by_rows(connection: Connection) -> set[str]:
+    """The uris of all artifacts that rows need; extracted archives are made anew when needed."""
+    known = referred_to(connection)
+    return {uri for uri in known if f"{uri}.zip" not in known}
+
+
 def unreferred(candidates: Collection[str], known: Collection[str]) -> list[str]:
     """The candidates that are neither in `known` nor inside a directory that is."""
 

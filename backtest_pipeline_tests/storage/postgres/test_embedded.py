@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, LiteralString
 
@@ -18,7 +18,10 @@ import psycopg
 import pytest
 
 from backtest_pipeline.market.errors import ConfigurationError, StoreUnavailable
-from backtest_pipeline.storage.postgres.embedded import EmbeddedServer
+from backtest_pipeline.storage.postgres.database import Database, open_database
+from backtest_pipeline.storage.postgres.embedded import EmbeddedServer, embedded_server
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.sql import scalar
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 _USER = """
@@ -194,6 +197,32 @@ def test_a_restarting_server_is_waited_for(home: Path) -> None:
     again.release()
 
 
+def _read_by_arrow(database: Database) -> None:
+    with database.arrow() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+READS: dict[str, Callable[[Database], object]] = {
+    "statement": lambda database: scalar(database, "SELECT 1"),
+    "arrow": _read_by_arrow,
+    "ping": Database.ping,  # as /readyz does
+}
+
+
+def test_whoever_reads_restarts_a_server_that_has_died(home: Path) -> None:
+    settings = load_settings(run_store_mode="embedded", home=home)
+    database = open_database(settings)
+    for read in READS.values():
+        read(database)
+    for read in READS.values():
+        kill_server(home)
+        read(database)
+    kill_server(home)
+    open_database(settings).close()
+    database.close()
+    embedded_server(home).release()
+
+
 def test_a_killed_initialisation_is_begun_anew(new_home: Path) -> None:
     server = EmbeddedServer(new_home)
     (new_home / "postgres" / "data.partial").mkdir(parents=True)
@@ -239,3 +268,16 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path) -> None
         configuration.write("nonsense_setting = 1\n")
     with pytest.raises(StoreUnavailable, match="nonsense_setting"):
         EmbeddedServer(home).claim()
+
+
+def test_a_server_of_an_older_release_gets_the_settings_of_this_one(home: Path) -> None:
+    data = home / "postgres" / "data"
+    (data / "backtest_pipeline.conf").unlink()
+    lines = (data / "postgresql.conf").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("include 'backtest")]
+    (data / "postgresql.conf").write_text("\n".join([*kept, "max_wal_size = 4GB", ""]))
+    server = EmbeddedServer(home)
+    server.claim()
+    assert ask(server.socket_folder, "SHOW max_wal_size") == "256MB"
+    assert ask(server.socket_folder, "SHOW wal_level") == "minimal"
+    server.release()

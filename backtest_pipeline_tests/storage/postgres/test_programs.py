@@ -59,14 +59,23 @@ def test_programs_in_a_closed_folder_are_copied_once_and_nothing_is_opened(
     assert programs.find_programs(home).bin.stat().st_ctime_ns == before
 
 
-def test_new_folders_can_be_passed_whatever_the_umask(folder: Path) -> None:
+def test_a_new_home_is_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0o077)
     try:
         programs.make_folder(folder / "a" / "b")
     finally:
         os.umask(before)
     assert (folder / "a").stat().st_mode & 0o777 == 0o755
-    assert (folder / "a" / "b").stat().st_mode & 0o777 == 0o755
+    passed = 0o711 if os.geteuid() == 0 else 0o700  # by the user that PostgreSQL runs as
+    assert (folder / "a" / "b").stat().st_mode & 0o777 == passed
+
+
+@needs_root
+def test_a_closed_home_of_root_is_opened_to_be_passed_and_no_more(folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    programs.make_folder(home)
+    assert home.stat().st_mode & 0o777 == 0o711
 
 
 def test_without_the_wheel_the_other_mode_is_named(

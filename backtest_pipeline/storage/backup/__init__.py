@@ -1,0 +1,1 @@
+"""Backup of a store into one file, and its restoration into another."""

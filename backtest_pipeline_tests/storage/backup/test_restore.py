@@ -1,0 +1,144 @@
+"""What is restored is what was backed up, whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.market.errors import BackupRefused, StoreError, StoreUnavailable
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifact_root import require_own_root
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.backup import restore as module
+from backtest_pipeline.storage.backup import table_copies
+from backtest_pipeline.storage.backup.restore import restore
+from backtest_pipeline.storage.postgres.database import Database, connect_database
+from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.chaos.proxy import proxy_to
+from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.sql import execute_sql, scalar
+from backtest_pipeline_tests.storage.backup.conftest import PARTITIONS, SOURCE, everything, watched
+
+HOLDS_ASSETS = "SELECT to_regclass('dim_assets') IS NOT NULL"
+
+
+def test_a_restored_store_is_the_one_that_was_backed_up(
+    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path
+) -> None:
+    copy = Workspace(empty_database, ArtifactStore(tmp_path / "copy"))
+    restore(copy.database, copy.artifacts, backup)
+    assert everything(copy.database) == everything(filled.database)
+    assert_same(contents(copy), contents(filled))
+    assert require_own_root(copy.database, copy.artifacts)
+    assert copy.artifacts.root_id() != filled.artifacts.root_id()
+    # And it goes on: nothing is stale, and Dagster knows what it has done and can do more.
+    assert {status for r in refresh(copy, SOURCE, PARTITIONS).values() for status in r.counts} == {
+        "unchanged"
+    }
+    with open_instance(load_settings(home=tmp_path / "other"), copy.database) as instance:
+        assert instance.get_latest_materialization_event(watched.key) is not None
+        assert dg.materialize([watched], instance=instance).success
+
+
+def test_a_store_that_holds_something_is_replaced_only_if_told_to(
+    filled: Workspace, backup: Path
+) -> None:
+    before = everything(filled.database)
+    execute_sql(filled, "INSERT INTO dim_assets (symbol) VALUES ('LATER')")
+    execute_sql(filled, "CREATE TABLE mine AS SELECT 7 AS x")
+    changed = everything(filled.database)
+    with pytest.raises(BackupRefused, match=r"holds a store; .* --replace"):
+        restore(filled.database, filled.artifacts, backup)
+    assert everything(filled.database) == changed
+    restore(filled.database, filled.artifacts, backup, replace=True)
+    assert scalar(filled, "SELECT x FROM mine") == 7
+    execute_sql(filled, "DROP TABLE mine")
+    assert everything(filled.database) == before
+    assert require_own_root(filled.database, filled.artifacts)
+
+
+def test_a_view_of_the_user_s_keeps_its_table(filled: Workspace, backup: Path) -> None:
+    execute_sql(filled, "CREATE VIEW theirs AS SELECT symbol FROM dim_assets")
+    before = everything(filled.database)
+    with pytest.raises(StoreError, match="because other objects depend on them"):
+        restore(filled.database, filled.artifacts, backup, replace=True)
+    assert everything(filled.database) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "other", "missing"])
+def test_a_damaged_backup_is_refused_before_anything_is_written(
+    backup: Path, damage: str, empty_database: Database, tmp_path: Path
+) -> None:
+    data = bytearray(backup.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    backup.write_bytes(data[: len(data) * 2 // 3] if damage == "cut" else data)
+    if damage == "other":
+        backup.write_bytes(b"something else")
+    if damage == "missing":
+        backup.unlink()
+    root = tmp_path / "copy"
+    with pytest.raises(BackupRefused, match=backup.name):
+        restore(empty_database, ArtifactStore(root), backup)
+    assert not scalar(empty_database, HOLDS_ASSETS)
+    assert not root.exists()
+
+
+def test_a_restore_that_is_cut_off_changes_nothing_and_can_be_repeated(
+    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path
+) -> None:
+    artifacts = ArtifactStore(tmp_path / "copy")
+    with proxy_to(empty_database.conninfo) as proxy:
+        through = connect_database(proxy.dsn(empty_database.conninfo))
+        proxy.cut_at_commit = proxy.commits + 1
+        proxy.commit_is_done = False
+        with pytest.raises(StoreUnavailable):
+            restore(through, artifacts, backup)
+        through.close()
+    assert not scalar(empty_database, HOLDS_ASSETS)
+    restore(empty_database, artifacts, backup)
+    assert everything(empty_database) == everything(filled.database)
+
+
+def test_artifacts_are_never_shared_by_two_databases(
+    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path
+) -> None:
+    with pytest.raises(BackupRefused, match="of the store that was backed up; give --replace"):
+        restore(empty_database, filled.artifacts, backup)
+    other = ArtifactStore(tmp_path / "other")
+    other.write_root_id("6f9b6d4e-6c7e-4d39-8a3e-3d1f3f1c0e11")
+    with pytest.raises(BackupRefused, match="of another store; set BACKTEST_ARTIFACTS_URL"):
+        restore(empty_database, other, backup, replace=True)
+    # Its database is gone, and its files are there.
+    restore(empty_database, filled.artifacts, backup, replace=True)
+    assert require_own_root(empty_database, filled.artifacts)
+
+
+def test_an_older_backup_is_migrated_and_a_newer_one_refused(
+    backup: Path, empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = SchemaFile("migrations/9000_fine.sql", "CREATE TABLE fine (x INTEGER);", "9" * 64)
+    monkeypatch.setattr(module, "schema_files", lambda: [*schema_files(), added])
+    restore(empty_database, ArtifactStore(tmp_path / "copy"), backup)
+    assert scalar(empty_database, "SELECT to_regclass('fine') IS NOT NULL")
+    older = [replace(file, sha256="0" * 64) for file in schema_files()]
+    monkeypatch.setattr(module, "schema_files", lambda: older)
+    with pytest.raises(BackupRefused, match=r"another schema \(baseline/01_dimensions\.sql"):
+        restore(empty_database, ArtifactStore(tmp_path / "copy"), backup, replace=True)
+
+
+def test_all_that_the_sql_files_create_can_be_dropped(empty_database: Database) -> None:
+    migrate(empty_database)
+    with empty_database.begin() as connection:
+        table_copies.drop_store(connection, schema_files())
+    left = """
+        SELECT count(*) FROM (
+            SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+            UNION ALL SELECT oid FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+            UNION ALL SELECT oid FROM pg_namespace WHERE nspname = 'dagster') found"""
+    assert scalar(empty_database, left) == 0
