@@ -169,6 +169,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
             **{name: row[name] for name in PROVENANCE},
             "environment": row["environment"],
             "metrics_version": stored.get("metrics_version"),
+            "deflated_at": stored.get("deflated_at"),
         },
     )
 
