@@ -6,14 +6,19 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 from backtest_pipeline.storage.run_tables.strategy_sources import files_in
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 
 _FEWEST_DIGITS = 6
 _NEAR = 200
@@ -202,6 +207,33 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
         text("SELECT * FROM backtest_metrics WHERE run_id = :run_id"), {"run_id": run_id}
     )
     return dict(rows.mappings().one_or_none() or {})
+
+
+def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
+    """What is stored of every run's figures, ordered by directory of artifacts.
+
+    Columns: run_id, symbol, n_bars, artifact_uri, results, risk_free, and those of
+    `backtest_metrics`.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.symbol, r.n_bars, r.artifact_uri, r.results,
+                   (r.config ->> 'risk_free')::float8 AS risk_free, m.*
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            WHERE r.status = 'completed' ORDER BY r.artifact_uri, r.run_id
+        """)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def trades_of(cursor: Cursor, run_ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """The trades of runs: `run_id` as text, and these columns, by run and number."""
+    return copy.fetch(
+        cursor,
+        f"SELECT run_id::text AS run_id, {', '.join(columns)} FROM backtest_trades"  # noqa: S608
+        " WHERE run_id = ANY($1::text[]::uuid[]) ORDER BY run_id, trade_no",
+        list(run_ids),
+    )
 
 
 def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:
