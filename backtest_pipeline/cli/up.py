@@ -164,12 +164,16 @@ def _stored_metrics() -> Finding:
         found = check_stored_metrics(workspace)
     wrong = [f"run {run_id}: {figure}" for run_id, figure in found.differing.items()]
     wrong += found.unreadable.values()
-    older = f"; {found.older} of an older version of the formulas not checked" * (found.older > 0)
+    if wrong:
+        more = f"; {len(wrong)} in all" if len(wrong) > _MOST_WRONG else ""
+        detail = "; ".join(wrong[:_MOST_WRONG]) + more
+    else:
+        runs = "1 run follow" if found.runs == 1 else f"{found.runs:,} runs follow"
+        older = f"; {found.older:,} of an older version not checked" if found.older else ""
+        detail = f"those of {runs} from their trades and equity{older}"
     return Finding(
         "stored metrics",
         not wrong,
-        "; ".join(wrong[:_MOST_WRONG]) + f"; {len(wrong)} in all" * (len(wrong) > _MOST_WRONG)
-        if wrong
-        else f"those of {found.runs} run{'s' * (found.runs != 1)} follow from their trades and equity{older}",
+        detail,
         "`backtest-pipeline replay RUN` says what else differs; refresh with --full-rebuild",
     )

@@ -56,6 +56,7 @@ Code = Literal[
     "RUN_NOT_FOUND",
     "CONFLICT",
     "RESULT_PATH_MISSING",
+    "ARTIFACT_CORRUPT",
     "RUN_ENGINE_ERROR",
     "DATA_SOURCE_ERROR",
     "STORE_UNAVAILABLE",
@@ -72,7 +73,6 @@ _CODES_OF_NAMES: dict[str, Code] = {
     "strategy": "UNKNOWN_STRATEGY",
     "preset": "UNKNOWN_STRATEGY",
     "strategy or preset": "UNKNOWN_STRATEGY",
-    "run": "RUN_NOT_FOUND",
 }
 
 
@@ -109,21 +109,26 @@ class TableDrift(ConfigurationError):
     """The user's own feature table does not match its configuration; the message says where."""
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the closest of those that do."""
+    choices = sorted(set(known))
+    by_folded = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(name.lower(), by_folded, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(by_folded[n] for n in near) + "?"
+    elif choices:
+        shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+        hint = f"known: {shown}"
+    else:
+        hint = "there are none yet"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
 class UnknownName(BacktestError):
     """A name that does not exist; the message suggests the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        choices = sorted(set(known))
-        by_folded = {choice.lower(): choice for choice in choices}
-        near = get_close_matches(name.lower(), by_folded, n=3, cutoff=0.5)
-        if near:
-            hint = "did you mean " + " or ".join(by_folded[n] for n in near) + "?"
-        elif choices:
-            shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
-            hint = f"known: {shown}"
-        else:
-            hint = "there are none yet"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        super().__init__(unknown(kind, name, known))
         self.kind, self.name = kind, name
         self.code = _CODES_OF_NAMES.get(kind, "BAD_PARAMS")
 
@@ -298,7 +303,10 @@ class ArtifactError(BacktestError):
 
 
 class ArtifactCorrupt(ArtifactError):
-    """An artifact's bytes do not match its manifest."""
+    """An artifact's bytes do not match its manifest; the message names it below the root."""
+
+    code = "ARTIFACT_CORRUPT"
+    is_public = True
 
 
 class ResultPathMissing(ArtifactError):

@@ -31,6 +31,7 @@ from backtest_pipeline.storage.run_tables.run_search import RunFilter
 
 router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND", "RESULT_PATH_MISSING")
+_IN_ROWS = documented("RUN_NOT_FOUND")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
@@ -82,13 +83,13 @@ def get_run(run_id: RunId, store: Store, _user: Viewer) -> RunDetail:
     return query.get_run(store, run_id)
 
 
-@router.get("/{run_id}/summary", responses=_STORED)
+@router.get("/{run_id}/summary", responses=_IN_ROWS)
 def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
-    """Show the results and metrics of a run."""
-    return RunSummary.model_validate(query.get_run(store, run_id), from_attributes=True)
+    """Show the results and metrics of a run, also where its files are missing."""
+    return RunSummary.model_validate(query.run_summary(store, run_id), from_attributes=True)
 
 
-@router.get("/{run_id}/trades", responses=_STORED)
+@router.get("/{run_id}/trades", responses=_IN_ROWS)
 def trades(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> TradesPage:

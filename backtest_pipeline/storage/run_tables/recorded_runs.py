@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import RunNotFound, unknown
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.run_search import not_found
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 from backtest_pipeline.storage.run_tables.strategy_sources import files_in
 
@@ -85,7 +86,7 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
     """The full id of the stored run whose id begins with `given`.
 
     Raises:
-        UnknownName: if there is none, or more than one.
+        RunNotFound: if there is none, or more than one.
     """
     if len(given) >= _FEWEST_DIGITS and re.fullmatch("[0-9a-f-]+", given):
         rows = connection.execute(
@@ -99,14 +100,14 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
         text("SELECT run_id::text FROM visible_runs ORDER BY completed_at DESC LIMIT :n"),
         {"n": _NEAR},
     )
-    raise UnknownName("run", given, recent.scalars())
+    raise RunNotFound(unknown("run", given, recent.scalars()))
 
 
 def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[RecordedRun]:
     """The runs, in the order given.
 
     Raises:
-        UnknownName: for a run that is not stored.
+        RunNotFound: for a run that is not stored.
         ProvenanceMissing: for a run without recorded inputs.
     """
     rows = connection.execute(
@@ -125,7 +126,7 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
     by_id = {row["run_id"]: row for row in with_provenance(rows.mappings())}
     for run_id in run_ids:
         if run_id not in by_id:
-            raise UnknownName("run", str(run_id), map(str, by_id))
+            raise not_found(run_id)
     versions = {item for row in by_id.values() for item in row["dataset_version_ids"].items()}
     known = _snapshots(connection, sorted(versions))
     return [_recorded(by_id[run_id], known) for run_id in run_ids]
