@@ -22,6 +22,7 @@
     ├── JobNotFound             no job with this id
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
+    ├── NotTheirs               a run, pin or job that the user may not remove
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
@@ -55,6 +56,7 @@ Code = Literal[
     "JOB_NOT_FOUND",
     "RUN_NOT_FOUND",
     "CONFLICT",
+    "FORBIDDEN",
     "RESULT_PATH_MISSING",
     "ARTIFACT_CORRUPT",
     "RUN_ENGINE_ERROR",
@@ -264,6 +266,12 @@ class RunNotFound(BacktestError):
     """No run with this id."""
 
     code = "RUN_NOT_FOUND"
+
+
+class NotTheirs(BacktestError):
+    """A run, pin or job that the user may not remove; the message says whose it is."""
+
+    code = "FORBIDDEN"
 
 
 class StoreError(BacktestError):

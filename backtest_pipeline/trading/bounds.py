@@ -41,5 +41,5 @@ def require_whole(name: str, value: object, *, least: int) -> None:
     """Raises InvalidInput, naming the argument, unless a whole number from `least` to MOST."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if value > MOST:
+    if int(value) > MOST:
         raise InvalidInput(f"{name} must be at most {MOST:,}, not {value!r}")

@@ -289,13 +289,19 @@ def run_rolling(workspace: Workspace, run_id: UUID, window: int = 90) -> pa.Tabl
     )
 
 
-def pin(workspace: Workspace, run_ids: Sequence[UUID], user: str, note: str = "") -> None:
-    """Pin runs against retention; raises RunNotFound, and pins none, if one is not stored."""
+def pin(
+    workspace: Workspace,
+    run_ids: Sequence[UUID],
+    user: str,
+    note: str = "",
+    removes_of: str | None = None,
+) -> None:
+    """Pin runs against retention; arguments and errors as `run_search.pin_runs`."""
     with workspace.database.begin() as connection:
-        run_search.pin_runs(connection, run_ids, user, note)
+        run_search.pin_runs(connection, run_ids, user, note, removes_of)
 
 
-def unpin(workspace: Workspace, run_ids: Sequence[UUID]) -> None:
-    """Unpin runs, so that retention may delete them; raises RunNotFound if one is not stored."""
+def unpin(workspace: Workspace, run_ids: Sequence[UUID], removes_of: str | None = None) -> None:
+    """Unpin runs, so that retention may delete them; errors as `run_search.unpin_runs`."""
     with workspace.database.begin() as connection:
-        run_search.unpin_runs(connection, run_ids)
+        run_search.unpin_runs(connection, run_ids, removes_of)

@@ -154,10 +154,10 @@ def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
 
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
-def delete(run_id: RunId, store: Store, _user: Runner) -> None:
-    """Delete a run with its files; 409 if it is pinned or still needed."""
+def delete(run_id: RunId, store: Store, user: Runner) -> None:
+    """Delete a run of your own, or as an admin any, with its files; 409 if it is still needed."""
     try:
-        delete_runs(store, [run_id])
+        delete_runs(store, [run_id], user.removes_of)
     except InvalidInput as error:
         raise Problem("CONFLICT", str(error)) from error
 
@@ -170,10 +170,10 @@ def delete(run_id: RunId, store: Store, _user: Runner) -> None:
 )
 def pin(run_id: RunId, pinned: Pin, store: Store, user: Runner) -> None:
     """Pin a run: retention never deletes it."""
-    query.pin(store, [run_id], user.name, pinned.note)
+    query.pin(store, [run_id], user.name, pinned.note, user.removes_of)
 
 
 @router.delete("/{run_id}/pin", status_code=204, responses=documented("RUN_NOT_FOUND"))
-def unpin(run_id: RunId, store: Store, _user: Runner) -> None:
-    """Unpin a run: retention may delete it again."""
-    query.unpin(store, [run_id])
+def unpin(run_id: RunId, store: Store, user: Runner) -> None:
+    """Unpin a run that you have pinned, or as an admin any: retention may delete it again."""
+    query.unpin(store, [run_id], user.removes_of)

@@ -1,4 +1,4 @@
-"""Stored runs over HTTP where their files have changed or gone."""
+"""Stored runs over HTTP: who may remove them, and where their files have changed or gone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from backtest_pipeline_tests.service.conftest import QUESTION, Store
+from backtest_pipeline_tests.service.conftest import QUESTION, Store, bearing
 from backtest_pipeline_tests.service.problems import told
 
 READING = ("/equity", "/metrics/timeseries", "/metrics/rolling?window=5", "/report")
@@ -71,3 +72,51 @@ def test_rows_are_served_where_the_files_are_gone(
         assert client.get(f"{run}{name}", headers=viewer).status_code == 200
     for name in ("", *READING, "/artifacts/equity.parquet"):
         told(client.get(f"{run}{name}", headers=viewer), "RESULT_PATH_MISSING")
+
+
+def test_only_its_owner_or_an_admin_unpins_and_deletes(client: TestClient, store: Store) -> None:
+    ann, bob = (bearing(store.key(name=name)) for name in ("ann", "bob"))
+    admin = bearing(store.key("admin"))
+    runs = [
+        client.post("/backtest/run", json=QUESTION | {"end": end}, headers=ann).json()["run_id"]
+        for end in ("2025-11-01", "2025-11-02", "2025-11-03")
+    ]
+    portfolio = client.post(
+        "/backtest/portfolio",
+        json={"symbols": ["AAA", "BBB"], "end": "2025-11-01"},
+        headers=ann,
+    ).json()["portfolio_id"]
+    pins = [f"/backtests/{runs[0]}/pin", f"/portfolios/{portfolio}/pin"]
+    for pin in pins:
+        assert client.put(pin, json={}, headers=ann).status_code == 204
+        for change in (client.delete(pin, headers=bob), client.put(pin, json={}, headers=bob)):
+            assert "pinned by ann" in told(change, "FORBIDDEN")["detail"]
+        assert client.put(pin, json={"note": "again"}, headers=ann).status_code == 204
+    assert client.delete(pins[0], headers=ann).status_code == 204
+    assert client.delete(pins[1], headers=admin).status_code == 204
+
+    refused = client.delete(f"/backtests/{runs[0]}", headers=bob)
+    assert "was requested by ann" in told(refused, "FORBIDDEN")["detail"]
+    assert client.delete(f"/backtests/{runs[0]}", headers=ann).status_code == 204
+    assert client.delete(f"/backtests/{runs[1]}", headers=admin).status_code == 204
+    # What both have asked for is neither's alone.
+    client.post("/backtest/run", json=QUESTION | {"end": "2025-11-03"}, headers=bob)
+    for one in (ann, bob):
+        told(client.delete(f"/backtests/{runs[2]}", headers=one), "FORBIDDEN")
+    with store.database.begin() as connection:
+        connection.execute(
+            sa.text("DELETE FROM run_requests WHERE run_id = :run"), {"run": runs[2]}
+        )
+    refused = client.delete(f"/backtests/{runs[2]}", headers=ann)
+    assert "by a refresh" in told(refused, "FORBIDDEN")["detail"]
+    assert client.delete(f"/backtests/{runs[2]}", headers=admin).status_code == 204
+
+
+def test_only_its_owner_or_an_admin_cancels_a_job(client: TestClient, store: Store) -> None:
+    ann, bob = (bearing(store.key(name=name)) for name in ("ann", "bob"))
+    for one in (ann, bearing(store.key("admin"))):
+        spec = {"spec": QUESTION | {"kind": "run"}}
+        job = client.post("/backtest/jobs", json=spec, headers=ann).json()["job_id"]
+        told(client.delete(f"/backtest/jobs/{job}", headers=bob), "FORBIDDEN")
+        cancelled = client.delete(f"/backtest/jobs/{job}", headers=one)
+        assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
