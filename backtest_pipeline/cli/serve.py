@@ -64,7 +64,9 @@ def serve(
 @keys.command()
 def create(
     name: Annotated[str, typer.Option(help="User name, recorded with jobs and runs.")],
-    role: Annotated[str, typer.Option(help="viewer (reads) or runner (computes).")] = "viewer",
+    role: Annotated[
+        str, typer.Option(help="viewer (reads), runner (computes) or admin (removes all).")
+    ] = "viewer",
     rate: Annotated[int, typer.Option(help="Requests per minute.")] = 600,
     expires_days: Annotated[
         float | None, typer.Option(help="Days until it expires; default: never.")

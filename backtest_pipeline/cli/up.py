@@ -15,10 +15,12 @@ import typer
 from backtest_pipeline.cli.console import console, fail, progress_shown, say
 
 if TYPE_CHECKING:
+    from backtest_pipeline.storage.doctor import Finding
     from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 20
+_MOST_WRONG = 5
 
 app = typer.Typer()
 
@@ -124,7 +126,14 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also recompute all stored metrics from the stored trades and equity."
+        ),
+    ] = False,
+) -> None:
     """Check settings, store, schema, artifacts and disk, and say how to fix what is wrong."""
     with progress_shown() as progress:
         progress("examining", 0, 1)
@@ -132,6 +141,8 @@ def doctor() -> None:
         from backtest_pipeline.storage.doctor import examine
 
         findings = list(examine(others={"service settings": ServiceSettings}))
+        if deep and all(finding.ok for finding in findings):
+            findings.append(_stored_metrics())
         progress("examining", 1, 1)
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
@@ -142,3 +153,27 @@ def doctor() -> None:
     broken = dict.fromkeys(finding.name for finding in findings if not finding.ok)
     if broken:
         fail(f"needs fixing: {', '.join(broken)}")
+
+
+def _stored_metrics() -> Finding:
+    from backtest_pipeline.pipeline.audits.stored_metrics import check_stored_metrics
+    from backtest_pipeline.pipeline.workspace import open_workspace
+    from backtest_pipeline.storage.doctor import Finding
+
+    with open_workspace() as workspace:
+        found = check_stored_metrics(workspace)
+    wrong = [f"run {run_id}: {figure}" for run_id, figure in found.differing.items()]
+    wrong += found.unreadable.values()
+    if wrong:
+        more = f"; {len(wrong)} in all" if len(wrong) > _MOST_WRONG else ""
+        detail = "; ".join(wrong[:_MOST_WRONG]) + more
+    else:
+        runs = "1 run follow" if found.runs == 1 else f"{found.runs:,} runs follow"
+        older = f"; {found.older:,} of an older version not checked" if found.older else ""
+        detail = f"those of {runs} from their trades and equity{older}"
+    return Finding(
+        "stored metrics",
+        not wrong,
+        detail,
+        "`backtest-pipeline replay RUN` says what else differs; refresh with --full-rebuild",
+    )

@@ -22,6 +22,7 @@
     ├── JobNotFound             no job with this id
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
+    ├── NotTheirs               a run, pin or job that the user may not remove
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
@@ -55,7 +56,9 @@ Code = Literal[
     "JOB_NOT_FOUND",
     "RUN_NOT_FOUND",
     "CONFLICT",
+    "FORBIDDEN",
     "RESULT_PATH_MISSING",
+    "ARTIFACT_CORRUPT",
     "RUN_ENGINE_ERROR",
     "DATA_SOURCE_ERROR",
     "STORE_UNAVAILABLE",
@@ -72,7 +75,6 @@ _CODES_OF_NAMES: dict[str, Code] = {
     "strategy": "UNKNOWN_STRATEGY",
     "preset": "UNKNOWN_STRATEGY",
     "strategy or preset": "UNKNOWN_STRATEGY",
-    "run": "RUN_NOT_FOUND",
 }
 
 
@@ -109,21 +111,26 @@ class TableDrift(ConfigurationError):
     """The user's own feature table does not match its configuration; the message says where."""
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist, with the closest of those that do."""
+    choices = sorted(set(known))
+    by_folded = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(name.lower(), by_folded, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(by_folded[n] for n in near) + "?"
+    elif choices:
+        shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+        hint = f"known: {shown}"
+    else:
+        hint = "there are none yet"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
 class UnknownName(BacktestError):
     """A name that does not exist; the message suggests the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        choices = sorted(set(known))
-        by_folded = {choice.lower(): choice for choice in choices}
-        near = get_close_matches(name.lower(), by_folded, n=3, cutoff=0.5)
-        if near:
-            hint = "did you mean " + " or ".join(by_folded[n] for n in near) + "?"
-        elif choices:
-            shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
-            hint = f"known: {shown}"
-        else:
-            hint = "there are none yet"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        super().__init__(unknown(kind, name, known))
         self.kind, self.name = kind, name
         self.code = _CODES_OF_NAMES.get(kind, "BAD_PARAMS")
 
@@ -261,6 +268,12 @@ class RunNotFound(BacktestError):
     code = "RUN_NOT_FOUND"
 
 
+class NotTheirs(BacktestError):
+    """A run, pin or job that the user may not remove; the message says whose it is."""
+
+    code = "FORBIDDEN"
+
+
 class StoreError(BacktestError):
     """The database failed."""
 
@@ -308,7 +321,10 @@ class OtherArtifactRoot(ArtifactError):
 
 
 class ArtifactCorrupt(ArtifactError):
-    """An artifact's bytes do not match its manifest."""
+    """An artifact's bytes do not match its manifest; the message names it below the root."""
+
+    code = "ARTIFACT_CORRUPT"
+    is_public = True
 
 
 class ResultPathMissing(ArtifactError):

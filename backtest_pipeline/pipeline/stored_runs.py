@@ -39,7 +39,7 @@ def get_run(run: UUID | str) -> RunDetail:
         run: its id, or the beginning of it.
 
     Raises:
-        UnknownName, RunNotFound: where it is not stored.
+        RunNotFound: where it is not stored.
         ResultPathMissing: where its series are missing.
 
     Examples:

@@ -32,7 +32,8 @@ class User:
 
     Attributes:
         name: recorded with jobs and runs: the name of the key, `oidc:<sub>`, or `local`.
-        role: a `viewer` reads; a `runner` also computes.
+        role: a `viewer` reads; a `runner` also computes, and removes what is their own; an `admin`
+            removes what is anybody's.
         counted_as: key of the rate limit.
         rate_per_minute: requests allowed per minute.
     """
@@ -41,6 +42,11 @@ class User:
     role: Role
     counted_as: str
     rate_per_minute: int
+
+    @property
+    def removes_of(self) -> str | None:
+        """The user whose runs, pins and jobs this one may remove; None for anybody's."""
+        return None if self.role == "admin" else self.name
 
 
 class Authenticator:
@@ -68,7 +74,7 @@ class Authenticator:
     def _user(self, presented: str | None, address: str) -> User:
         rate = self._settings.service_rate_per_minute
         if self._settings.service_auth == "off":
-            return User("local", "runner", "local", rate)
+            return User("local", "admin", "local", rate)
         if not presented:
             raise _unauthorized("send an API key as Authorization: Bearer, or as X-API-Key")
         try:
@@ -97,11 +103,15 @@ class Authenticator:
         if not _SUBJECT.fullmatch(claims["sub"]):
             raise _unauthorized("the token's subject must be 1 to 200 printable ASCII characters")
         name = f"oidc:{claims['sub']}"
-        if self._settings.oidc_runner_role in roles:
-            return User(name, "runner", name, rate)
-        if self._settings.oidc_viewer_role in roles:
-            return User(name, "viewer", name, rate)
-        raise Problem("FORBIDDEN", "the token has neither the viewer nor the runner role")
+        names: dict[str, Role] = {
+            self._settings.oidc_admin_role: "admin",
+            self._settings.oidc_runner_role: "runner",
+            self._settings.oidc_viewer_role: "viewer",
+        }
+        for theirs, role in names.items():
+            if theirs in roles:
+                return User(name, role, name, rate)
+        raise Problem("FORBIDDEN", "the token has none of the roles viewer, runner and admin")
 
 
 def _unauthorized(why: str) -> Problem:
@@ -121,7 +131,7 @@ def _viewer(
 
 
 def _runner(user: Annotated[User, Depends(_viewer)]) -> User:
-    if user.role != "runner":
+    if user.role == "viewer":
         raise Problem("FORBIDDEN", f"{user.name} is a viewer; this needs the role runner")
     return user
 

@@ -18,7 +18,7 @@ from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.service.settings import ServiceSettings, is_safe_address
 
 _ALGORITHMS = ("RS256", "ES256")  # asymmetric alone: a public key must never verify as a secret
-_REQUIRED = ("exp", "nbf", "iss", "aud", "sub")
+_REQUIRED = ("exp", "iss", "aud", "sub")  # not nbf, which many providers leave out
 _LEEWAY_S = 30
 _TIMEOUT_S = 5
 _QUEUE_S = 0.5

@@ -49,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
     "PAYLOAD_TOO_LARGE": Kind(413, "Request body is too large"),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "Request body is not JSON"),
     "RATE_LIMITED": Kind(429, "Too many requests"),
+    "ARTIFACT_CORRUPT": Kind(500, "Stored file is damaged"),
     "RUN_ENGINE_ERROR": Kind(500, "Computation failed"),
     "DATA_SOURCE_ERROR": Kind(502, "Bars are not available"),
     "STORE_UNAVAILABLE": Kind(503, "Store is not available"),
@@ -59,7 +60,7 @@ KINDS: Mapping[str, Kind] = {
 # Responses common to routes with authentication, to those with a body, and to those that compute.
 AUTHENTICATED = (
     *("BAD_PARAMS", "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"),
-    *("RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),
+    *("ARTIFACT_CORRUPT", "RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),
 )
 SENT = ("BAD_REQUEST", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE")
 COMPUTING = (

@@ -36,6 +36,7 @@ class ServiceSettings(BaseSettings):
         oidc_roles_claim: claim that holds the roles; dots for nested claims.
         oidc_viewer_role: the provider's name of the role `viewer`.
         oidc_runner_role: the provider's name of the role `runner`.
+        oidc_admin_role: the provider's name of the role `admin`.
     """
 
     model_config = SettingsConfigDict(
@@ -60,6 +61,7 @@ class ServiceSettings(BaseSettings):
     oidc_roles_claim: str = Field(default="roles", min_length=1)
     oidc_viewer_role: str = Field(default="viewer", min_length=1)
     oidc_runner_role: str = Field(default="runner", min_length=1)
+    oidc_admin_role: str = Field(default="admin", min_length=1)
 
     @field_validator("service_auth")
     @classmethod

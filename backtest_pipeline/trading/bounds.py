@@ -33,7 +33,13 @@ def require_number(
         raise InvalidInput(f"{name} must be {allowed or 'a finite number'}, not {value!r}{hint}")
 
 
+MOST = 2**31 - 1
+"""The largest whole number that an argument may be: no series has more bars."""
+
+
 def require_whole(name: str, value: object, *, least: int) -> None:
-    """Raises InvalidInput, naming the argument, unless it is a whole number, `least` or more."""
+    """Raises InvalidInput, naming the argument, unless a whole number from `least` to MOST."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if int(value) > MOST:
+        raise InvalidInput(f"{name} must be at most {MOST:,}, not {value!r}")

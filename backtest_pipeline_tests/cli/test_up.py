@@ -8,6 +8,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.migrations import schema_files
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.other_schemas import OtherSchema
+from backtest_pipeline_tests.sql import execute_sql
 
 
 def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
@@ -21,6 +22,22 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
     ]
     migrations = sum(not file.in_baseline for file in schema_files())
     assert lines[5] == f"ok   schema: baseline and {migrations} migrations applied"
+
+
+def test_stored_metrics_that_were_edited_are_found_if_asked_to_look_deep(
+    cli: CommandLine,
+) -> None:
+    assert cli("run", "--asset", "S-ALPHA", "--signal", "ema_9_21").code == 0
+    sound = cli("doctor", "--deep")
+    assert (sound.code, sound.out.splitlines()[-1]) == (
+        0,
+        "ok   stored metrics: those of 1 run follow from their trades and equity",
+    )
+    execute_sql(cli, "UPDATE backtest_metrics SET sharpe = 9.99")
+    assert cli("doctor").code == 0
+    edited = cli("doctor", "--deep")
+    assert (edited.code, edited.message) == (1, "needs fixing: stored metrics")
+    assert "backtest_metrics: sharpe is 9.99, but its trades and equity give " in edited.out
 
 
 def test_a_broken_part_leaves_with_1_and_says_how_to_mend_it(

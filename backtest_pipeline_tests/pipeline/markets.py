@@ -160,7 +160,8 @@ _TABLES = {
 # When it was written, by which number the store knows the asset, and where the history of
 # writing shows: the content must be the same all the same.
 _PASSING = {
-    *("id", "updated_at", "created_at", "started_at", "completed_at", "artifact_uri", "uris"),
+    *("id", "updated_at", "created_at", "started_at", "completed_at", "deflated_at"),
+    *("artifact_uri", "uris"),
     *("generation", "feature_snapshot", "config", "results", "params", "undefined"),
     *("series_id", "dataset_version_ids"),
 }

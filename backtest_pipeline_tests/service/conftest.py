@@ -53,9 +53,9 @@ class Store:
     def environment(self) -> dict[str, str]:
         return {f"BACKTEST_{name.upper()}": value for name, value in self.settings.items()}
 
-    def key(self, role: str = "runner", rate: int = 1_000_000) -> str:
+    def key(self, role: str = "runner", rate: int = 1_000_000, name: str = "") -> str:
         with self.database.begin() as connection:
-            return create_key(connection, f"the-{role}", role, rate)
+            return create_key(connection, name or f"the-{role}", role, rate)
 
 
 @pytest.fixture(scope="session")

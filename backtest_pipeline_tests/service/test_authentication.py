@@ -131,6 +131,8 @@ def test_tokens_of_a_provider_carry_a_role(client: TestClient, store: Store) -> 
             assert client.delete(unpin, headers=viewing).status_code == 403
             running = bearing(issuer.token(roles=["viewer", "runner"]))
             assert client.delete(unpin, headers=running).status_code == 404
+            admin = bearing(issuer.token(roles=["viewer", "admin"]))
+            assert client.delete(unpin, headers=admin).status_code == 404
             nothing = bearing(issuer.token(roles=[]))
             assert client.get("/backtests", headers=nothing).status_code == 403
             nameless = bearing(issuer.token(sub="a\x00b"))

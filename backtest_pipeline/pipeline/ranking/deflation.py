@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
@@ -195,6 +196,7 @@ def deflated(runs: pa.Table, of_runs: Families) -> pa.Table:
             "dsr_effective": copy.floats(worth.dsr_effective),
             "n_trials": np.array([of.n_trials for of in family], float),
             "n_trials_effective": np.array([of.n_effective for of in family]),
+            "deflated_at": pa.array([datetime.now(UTC)] * len(family), pa.timestamp("us", "UTC")),
             "undefined": reasons,
         }
     )

@@ -1,6 +1,7 @@
-"""Verify an exported run: recompute every file's hash and the result's fingerprint.
+"""Verify an exported run: recompute every file's hash, the result's fingerprint, and its metrics.
 
-A bundle holds this file as verify.py. It needs only pyarrow:
+The metrics are computed here a second time, in plain Python, from the trades and the equity that
+the fingerprint covers. A bundle holds this file as verify.py. It needs only pyarrow:
 
     python verify.py [BUNDLE]
 
@@ -13,18 +14,32 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import struct
 import sys
 import zipfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate, pairwise
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 MANIFEST = "manifest.json"
 SEAL = "manifest.sha256"
+RUN = "run.json"
+CONFIG = "config.json"
 TRADES = "trades.parquet"
 EQUITY = "equity.parquet"
+METRICS = "metrics.parquet"
+MONTHS = "monthly_returns.parquet"
+METRICS_VERSION = 2
+"""The version of the formulas below."""
+LEDGER = ("dsr", "dsr_effective", "n_trials", "n_trials_effective")
+"""Metrics that count the other trials of the store; the manifest says when."""
 # The columns of a trade, in the order in which they enter the fingerprint.
 FINGERPRINTED = (
     *("trade_no", "entry_bar", "entry_ts", "exit_ts", "entry_price", "exit_price", "direction"),
@@ -41,10 +56,7 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     microseconds since 1970 UTC; long is 1 and short -1; an exit reason and a kind of stop are their
     positions in the manifest's lists, and no stop is -1.
     """
-    # Without threads: a thread pool can abort a process that exits right afterwards.
-    trades, equity = (
-        pq.ParquetFile(io.BytesIO(files[name])).read(use_threads=False) for name in (TRADES, EQUITY)
-    )
+    trades, equity = _table(files[TRADES]), _table(files[EQUITY])
     codes: dict[str, dict[str | None, int]] = {"direction": {"long": 1, "short": -1}}
     codes["exit_reason"] = {name: i for i, name in enumerate(about["exit_reasons"])}
     stops = {None: -1, **{name: i for i, name in enumerate(about["stop_kinds"])}}
@@ -64,15 +76,264 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def _table(data: bytes) -> Any:
+    # Without threads: a thread pool can abort a process that exits right afterwards.
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+
+
 def _numbers(column: Any) -> list[float]:
     is_stamp = str(column.type).startswith("timestamp")
     values = column.cast("int64") if is_stamp else column
     return [float("nan") if value is None else float(value) for value in values.to_pylist()]
 
 
+def _stamps(column: Any) -> list[int]:
+    return column.cast(pa.timestamp("us", "UTC")).cast("int64").to_pylist()
+
+
 def _canonical(values: Any) -> bytes:
     numbers = [float("nan") if v != v else float(v) + 0.0 for v in values]
     return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+_DAY_US = 86_400_000_000
+_YEAR = 365
+_FEWEST_DAYS_A_YEAR = 90
+_CONSTANT = 1e-14**2  # a variance that is rounding alone
+
+
+def metrics_of(files: dict[str, bytes]) -> dict[str, float | None]:
+    """Every metric of docs/metrics.md, from trades, equity and benchmark; None where undefined."""
+    run, config = json.loads(files[RUN]), json.loads(files[CONFIG])
+    trades, table = _table(files[TRADES]), _table(files[EQUITY])
+    ts, equity = _stamps(table["ts"]), table["equity"].to_pylist()
+    bars = _table(files[f"inputs/{run['symbol']}-{run['timeframe']}.parquet"])
+    n_bars = len({*_stamps(bars["ts"])} & {*ts})
+    daily = _by_day(ts, equity)
+    found = _equity_metrics(
+        ts, equity, daily, _by_day(ts, table["benchmark"].to_pylist()), config["risk_free"]
+    )
+    columns = {name: trades[name].to_pylist() for name in trades.column_names}
+    columns |= {name: _stamps(trades[name]) for name in ("entry_ts", "exit_ts")}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    found |= _trade_metrics(rows)
+    filled = [row["size"] * (row["entry_price"] + _exit_price(row)) for row in rows]
+    found["turnover"] = _ratio(math.fsum(filled) * _YEAR, _mean(daily) * (len(daily) - 1))
+    found["exposure"] = _ratio(math.fsum(row["bars_held"] for row in rows), n_bars)
+    return {name: v if v is not None and math.isfinite(v) else None for name, v in found.items()}
+
+
+def _by_day(ts: Sequence[int], values: Sequence[float]) -> list[float]:
+    """The first value, then the last of each UTC day; a day without any repeats the one before."""
+    days = [stamp // _DAY_US for stamp in ts]
+    first = days[0] - 1 if days[:1] == days[1:2] else days[0]
+    daily = [values[0]]
+    for day, value in zip(days, values, strict=True):
+        daily += [daily[-1]] * (day - first + 1 - len(daily))
+        daily[day - first] = value
+    return daily
+
+
+def _returns(values: Sequence[float]) -> list[float]:
+    return [after / before - 1 if before > 0 else 0.0 for before, after in pairwise(values)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return above / below if below else None
+
+
+def _yearly(growth: float, years: float) -> float | None:
+    try:
+        return growth**years - 1
+    except OverflowError:
+        return None
+
+
+def _equity_metrics(
+    ts: Sequence[int],
+    equity: Sequence[float],
+    daily: Sequence[float],
+    held: Sequence[float],
+    risk_free: float,
+) -> dict[str, float | None]:
+    r, b = _returns(daily), _returns(held)
+    n, growth = len(r), daily[-1] / daily[0]
+    found: dict[str, float | None] = dict.fromkeys(
+        ("annual_volatility", "sharpe", "sortino", "omega", "value_at_risk_95", "skew", "kurtosis",
+         "expected_shortfall_95", "alpha", "beta", "information_ratio", "tracking_error", "psr",
+         "min_track_record_length")
+    )  # fmt: skip
+    lasting = n >= _FEWEST_DAYS_A_YEAR
+    found["total_return"] = growth - 1
+    found["benchmark_return"] = held[-1] / held[0] - 1
+    found["cagr"] = cagr = _yearly(growth, _YEAR / n) if lasting else None
+    found["max_drawdown"], found["max_drawdown_duration_days"] = _drawdown(ts, equity)
+    deepest = -(found["max_drawdown"] or 0.0)
+    found["calmar"] = None if cagr is None else _ratio(cagr, deepest)
+    if n < 2:
+        return found
+    found |= _shape(r, risk_free)
+    _add_significance(found, n)
+    steps = [after // _DAY_US - before // _DAY_US for before, after in pairwise(ts)]
+    if min(steps) > 1:  # no day but the bars' own is marked: tails are of returns from bar to bar
+        tails = _shape(_returns(equity), risk_free) if len(steps) > 1 else {}
+        names = ("value_at_risk_95", "expected_shortfall_95", "skew", "kurtosis")
+        found |= {name: tails.get(name) for name in names}
+    difference = [x - y for x, y in zip(r, b, strict=True)]
+    mean_r, mean_b, mean_d = _mean(r), _mean(b), _mean(difference)
+    variance = math.fsum((y - mean_b) ** 2 for y in b)
+    if variance / n > _CONSTANT:
+        pairs = zip(r, b, strict=True)
+        beta = math.fsum((x - mean_r) * (y - mean_b) for x, y in pairs) / variance
+        excess = mean_r - risk_free - beta * (mean_b - risk_free)
+        found["beta"], found["alpha"] = beta, _yearly(1 + excess, _YEAR) if lasting else None
+    active = math.fsum((d - mean_d) ** 2 for d in difference)
+    found["tracking_error"] = math.sqrt(active / (n - 1) * _YEAR)
+    if active / n > _CONSTANT:
+        found["information_ratio"] = mean_d / math.sqrt(active / (n - 1)) * math.sqrt(_YEAR)
+    return found
+
+
+def _shape(r: Sequence[float], risk_free: float) -> dict[str, float | None]:
+    n, mean, year = len(r), _mean(r), math.sqrt(_YEAR)
+    found: dict[str, float | None] = {}
+    m2, m3, m4 = (math.fsum((x - mean) ** power for x in r) / n for power in (2, 3, 4))
+    if m2 > _CONSTANT:
+        deviation = math.sqrt(m2 * n / (n - 1))
+        at = 0.05 * (n - 1)
+        k, lowest = int(at), sorted(r)
+        found = {
+            "annual_volatility": deviation * year,
+            "sharpe": (mean - risk_free) / deviation * year,
+            "skew": m3 / m2**1.5,
+            "kurtosis": m4 / m2**2,
+            "value_at_risk_95": lowest[k] + (lowest[k + 1] - lowest[k]) * (at - k),
+            "expected_shortfall_95": _mean(lowest[: k + 1]),
+        }
+    excess = [x - risk_free for x in r]
+    downside = math.fsum(min(x, 0) ** 2 for x in excess)
+    if downside > 0:
+        found["sortino"] = (mean - risk_free) / math.sqrt(downside / n) * year
+        losses = -math.fsum(min(x, 0) for x in excess)
+        found["omega"] = math.fsum(max(x, 0) for x in excess) / losses
+    return found
+
+
+def _add_significance(found: dict[str, float | None], n: int) -> None:
+    """The probabilistic Sharpe ratio and the minimum track record length, of daily returns."""
+    sharpe, skew, kurtosis = found["sharpe"], found["skew"], found["kurtosis"]
+    if sharpe is None or skew is None or kurtosis is None:
+        return
+    per_day, normal = sharpe / math.sqrt(_YEAR), NormalDist()
+    variance = 1 - skew * per_day + (kurtosis - 1) / 4 * per_day**2
+    if variance <= 0:
+        return
+    found["psr"] = normal.cdf(per_day * math.sqrt(n - 1) / math.sqrt(variance))
+    if per_day > 0:
+        found["min_track_record_length"] = 1 + variance * (normal.inv_cdf(0.95) / per_day) ** 2
+
+
+def _drawdown(ts: Sequence[int], equity: Sequence[float]) -> tuple[float, float]:
+    """The deepest drawdown, and the longest, in days, from a peak to its recovery or the end."""
+    peak, peak_at, before, deepest, longest = equity[0], ts[0], ts[0], 0.0, 0
+    for at, value in zip(ts, equity, strict=True):
+        if value < peak or before > peak_at:  # below the peak, or just recovered to it
+            longest = max(longest, at - peak_at)
+        if value < peak:
+            deepest = min(deepest, value / peak - 1)
+        else:
+            peak, peak_at = value, at
+        before = at
+    return deepest, longest / _DAY_US
+
+
+def _exit_price(trade: dict[str, Any]) -> float:
+    return 0.0 if trade["is_open"] else trade["exit_price"]
+
+
+def _trade_metrics(trades: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    closed = [trade for trade in trades if not trade["is_open"]]
+    won = [trade for trade in closed if trade["pnl"] > 0]
+    lost = [trade for trade in closed if not trade["pnl"] > 0]
+
+    def average(of: Sequence[dict[str, Any]], name: str) -> float | None:
+        return _mean([trade[name] for trade in of]) if of else None
+
+    held = [(trade["exit_ts"] - trade["entry_ts"]) / _DAY_US for trade in closed]
+    gains, losses = (math.fsum(trade["pnl"] for trade in of) for of in (won, lost))
+    return {
+        "trade_count": float(len(trades)),
+        "win_rate": _ratio(len(won), len(closed)),
+        "profit_factor": _ratio(gains, -losses),
+        "expectancy": average(closed, "pnl_pct"),
+        "avg_win": average(won, "pnl_pct"),
+        "avg_loss": average(lost, "pnl_pct"),
+        "avg_holding_days": _mean(held) if held else None,
+        "fees_paid": math.fsum(trade["fees"] for trade in trades),
+        "slippage_cost": math.fsum(trade["slippage_cost"] for trade in trades),
+        "funding_paid": math.fsum(trade["funding"] for trade in trades),
+    }
+
+
+def _monthly(table: Any) -> dict[str, float | None]:
+    """Returns by UTC month, such as `2024-02`; the first month's is from the first equity."""
+    months: dict[str, float | None] = {}
+    last, start = "", 0.0
+    latest = table["equity"][0].as_py()
+    for at, value in zip(_stamps(table["ts"]), table["equity"].to_pylist(), strict=True):
+        month = f"{datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m}"
+        if month != last:
+            last, start = month, latest
+        months[month] = value / start - 1 if start > 0 else 0.0
+        latest = value
+    return months
+
+
+def _drawdowns(table: Any) -> dict[str, float | None]:
+    """Equity over its running maximum, minus 1, by number of the mark."""
+    equity = table["equity"].to_pylist()
+    peaks = enumerate(accumulate(equity, max))
+    return {f"drawdown {i}": equity[i] / peak - 1 for i, peak in peaks}
+
+
+def _wrong_figures(files: dict[str, bytes]) -> Iterator[str]:
+    """The figures of the bundle that do not follow from its trades and equity, in words."""
+    run, stored = json.loads(files[RUN]), _table(files[METRICS])
+    metrics, months, equity = metrics_of(files), _table(files[MONTHS]), _table(files[EQUITY])
+    listed = dict(zip(stored["metric"].to_pylist(), stored["value"].to_pylist(), strict=True))
+    results = {**run["results"]["summary"], "trade_count": run["results"]["trades"]}
+    claimed = {
+        METRICS: listed,
+        f"{RUN}, metrics": run["metrics"],
+        f"{RUN}, significance": {**metrics, **run["significance"]},
+        f"{RUN}, results": {**metrics, **results},
+    }
+    for where, figures in claimed.items():
+        own = {name: value for name, value in figures.items() if name not in LEDGER}
+        yield from _differences(where, own, metrics)
+    by_month = [f"{month:%Y-%m}" for month in months["month"].to_pylist()]
+    returns = dict(zip(by_month, months["return"].to_pylist(), strict=True))
+    yield from _differences(MONTHS, returns, _monthly(equity))
+    drawdowns = {f"drawdown {i}": v for i, v in enumerate(equity["drawdown"].to_pylist())}
+    yield from _differences(EQUITY, drawdowns, _drawdowns(equity))
+
+
+def _differences(
+    where: str, given: dict[str, float | None], expected: dict[str, float | None]
+) -> Iterator[str]:
+    for name in sorted(given.keys() | expected.keys()):
+        one, other = given.get(name), expected.get(name)
+        if one is None or other is None:
+            same = one is other
+        else:
+            # Sums in another order differ in the last digits.
+            same = math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-11)
+        if not same:
+            yield f"{where}: {name} is {one}, but trades and equity give {other}"
 
 
 def problems_of(files: dict[str, bytes]) -> list[str]:
@@ -101,7 +362,28 @@ def problems_of(files: dict[str, bytes]) -> list[str]:
             f"trades and equity have fingerprint {fingerprint}, but the run was stored with "
             f"{manifest['result_fingerprint']}"
         )
+    elif _metrics_version(files) == METRICS_VERSION:
+        problems += _wrong_figures(files)
     return problems
+
+
+def _metrics_version(files: dict[str, bytes]) -> int:
+    return json.loads(files[RUN])["provenance"]["metrics_version"]
+
+
+def verdict(files: dict[str, bytes]) -> str:
+    """What was verified of a bundle without problems, in words."""
+    manifest, version = json.loads(files[MANIFEST]), _metrics_version(files)
+    if version == METRICS_VERSION:
+        metrics = f"{len(metrics_of(files))} metrics recomputed"
+    else:
+        metrics = f"metrics NOT recomputed: they are of version {version}, not {METRICS_VERSION}"
+    as_of = manifest["ledger_as_of"]
+    return (
+        f"OK: {manifest['name']}, run {manifest['run_id']}: {len(manifest['files'])} files, "
+        f"fingerprint {manifest['result_fingerprint']}, {metrics}; trials of the ledger "
+        f"{f'counted at {as_of}' if as_of else 'not dated'}"
+    )
 
 
 def read_bundle(path: Path) -> dict[str, bytes]:
@@ -122,14 +404,7 @@ def main() -> int:
         print(f"cannot read {path}: {error}")  # noqa: T201
         return 1
     problems = problems_of(files)
-    for problem in problems:
-        print(problem)  # noqa: T201
-    if not problems:
-        manifest = json.loads(files[MANIFEST])
-        print(  # noqa: T201
-            f"OK: {manifest['name']}, run {manifest['run_id']}: {len(manifest['files'])} files, "
-            f"fingerprint {manifest['result_fingerprint']}"
-        )
+    print("\n".join(problems or [verdict(files)]))  # noqa: T201
     return 1 if problems else 0
 
 

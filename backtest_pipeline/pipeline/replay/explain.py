@@ -132,7 +132,7 @@ def explain_diff(a: UUID | str, b: UUID | str) -> Explanation:
         a, b: the runs, or the beginning of each id.
 
     Raises:
-        UnknownName: for a run that is not stored.
+        RunNotFound: for a run that is not stored.
         ProvenanceMissing: for a run without recorded inputs.
         CannotReplay, ArtifactCorrupt: where a run cannot be recomputed, with the reason.
     """

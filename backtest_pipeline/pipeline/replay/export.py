@@ -84,7 +84,8 @@ def export_bundle(workspace: Workspace, run_id: UUID, path: Path) -> Path:
     """Write a run with all its inputs as one .zip file that verifies itself.
 
     It holds the stored results, the feature rows that the run read, its configuration, source code
-    and environment, and `verify.py`, which needs only pyarrow. The same run gives the same bytes.
+    and environment, and `verify.py`, which needs only pyarrow. The same run gives the same bytes,
+    as long as the ledger has no more trials that count for it.
 
     Args:
         workspace: the open store.
@@ -121,6 +122,7 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
             "run_id": run.run_id,
             "name": run.name,
             "result_fingerprint": run.provenance["result_fingerprint"],
+            "ledger_as_of": run.provenance["deflated_at"],
             "exit_reasons": EXIT_REASONS,
             "stop_kinds": STOP_KINDS,
             "ends": [

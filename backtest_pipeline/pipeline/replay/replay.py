@@ -115,7 +115,7 @@ def replay(run_id: UUID | str, *, code: str = "recorded") -> Replay:
             neither sets nor lifts a quarantine.
 
     Raises:
-        UnknownName: for a run that is not stored.
+        RunNotFound: for a run that is not stored.
         ProvenanceMissing: for a run without recorded inputs.
         StoreError: where the store cannot be read.
     """

@@ -127,7 +127,7 @@ def list_runs(
 
 
 def find_runs(workspace: Workspace, given: Sequence[str]) -> list[UUID]:
-    """The full run ids for these beginnings of ids; raises UnknownName unless each is unique."""
+    """The full run ids for these beginnings of ids; raises RunNotFound unless each is unique."""
     with workspace.database.begin() as connection:
         return [find_run_id(connection, start) for start in given]
 
@@ -140,10 +140,15 @@ def get_run(workspace: Workspace, run_id: UUID) -> RunDetail:
         ProvenanceMissing: where its inputs are not recorded.
         ResultPathMissing: where its artifacts are missing.
     """
-    with workspace.database.begin() as connection:
-        row = run_search.read_run(connection, run_id)
+    run = run_summary(workspace, run_id)
+    _require_artifacts(workspace, run.run_id, run.artifact_uri)
+    return run
+
+
+def run_summary(workspace: Workspace, run_id: UUID) -> RunDetail:
+    """A run as `get_run` returns it, also where its artifacts are missing."""
+    row = _row(workspace, run_id)
     with_provenance([row])
-    _require_artifacts(workspace, row)
     return detail_of(row)
 
 
@@ -169,6 +174,7 @@ def detail_of(row: Mapping[str, Any]) -> RunDetail:
             **{name: row[name] for name in PROVENANCE},
             "environment": row["environment"],
             "metrics_version": stored.get("metrics_version"),
+            "deflated_at": stored.get("deflated_at"),
         },
     )
 
@@ -178,12 +184,11 @@ def _numbers(stored: Mapping[str, Any], names: Sequence[str]) -> dict[str, float
     return {name: None if (v := stored.get(name)) is None else float(v) for name in names}
 
 
-def _require_artifacts(workspace: Workspace, row: Mapping[str, Any]) -> None:
-    if workspace.artifacts.gone([f"{row['artifact_uri']}/{MANIFEST}"]):
+def _require_artifacts(workspace: Workspace, run_id: UUID, uri: str) -> None:
+    if workspace.artifacts.gone([f"{uri}/{MANIFEST}"]):
         raise ResultPathMissing(
-            f"the series of run {row['run_id']} are missing: there is no {row['artifact_uri']} "
-            "among the artifacts; run the backtest again to recreate them, or restore them from a "
-            "backup"
+            f"the series of run {run_id} are missing: there is no {uri} among the "
+            "artifacts; run the backtest again to recreate them, or restore them from a backup"
         )
 
 
@@ -237,7 +242,7 @@ def run_timeseries(
 
 def stored_series(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
     """`ts` and all SERIES of the run with this row, as stored."""
-    _require_artifacts(workspace, row)
+    _require_artifacts(workspace, row["run_id"], row["artifact_uri"])
     read, uri = workspace.artifacts.read_table, row["artifact_uri"]
     own = [("run_id", "==", str(row["run_id"]))]
     table = read(uri, "equity.parquet", ["ts", "equity", "drawdown", "exposure"], own)
@@ -252,7 +257,7 @@ def run_monthly(workspace: Workspace, run_id: UUID) -> pa.Table:
 
 def stored_monthly(workspace: Workspace, row: Mapping[str, Any]) -> pa.Table:
     """Monthly returns of the run with this row, as stored."""
-    _require_artifacts(workspace, row)
+    _require_artifacts(workspace, row["run_id"], row["artifact_uri"])
     return workspace.artifacts.read_table(
         row["artifact_uri"],
         "monthly_returns.parquet",
@@ -284,13 +289,19 @@ def run_rolling(workspace: Workspace, run_id: UUID, window: int = 90) -> pa.Tabl
     )
 
 
-def pin(workspace: Workspace, run_ids: Sequence[UUID], user: str, note: str = "") -> None:
-    """Pin runs against retention; raises RunNotFound, and pins none, if one is not stored."""
+def pin(
+    workspace: Workspace,
+    run_ids: Sequence[UUID],
+    user: str,
+    note: str = "",
+    removes_of: str | None = None,
+) -> None:
+    """Pin runs against retention; arguments and errors as `run_search.pin_runs`."""
     with workspace.database.begin() as connection:
-        run_search.pin_runs(connection, run_ids, user, note)
+        run_search.pin_runs(connection, run_ids, user, note, removes_of)
 
 
-def unpin(workspace: Workspace, run_ids: Sequence[UUID]) -> None:
-    """Unpin runs, so that retention may delete them; raises RunNotFound if one is not stored."""
+def unpin(workspace: Workspace, run_ids: Sequence[UUID], removes_of: str | None = None) -> None:
+    """Unpin runs, so that retention may delete them; errors as `run_search.unpin_runs`."""
     with workspace.database.begin() as connection:
-        run_search.unpin_runs(connection, run_ids)
+        run_search.unpin_runs(connection, run_ids, removes_of)

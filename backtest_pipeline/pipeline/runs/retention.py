@@ -20,7 +20,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
 from backtest_pipeline.storage.run_tables import retention
-from backtest_pipeline.storage.run_tables.run_search import require_runs
+from backtest_pipeline.storage.run_tables.run_search import require_own_runs, require_runs
 from backtest_pipeline.storage.run_tables.source_removal import (
     assets_of_source,
     capture_assets,
@@ -151,16 +151,25 @@ def retain(
     return tally.report(cutoff, dry_run=False)
 
 
-def delete_runs(workspace: Workspace, run_ids: Sequence[UUID]) -> int:
+def delete_runs(
+    workspace: Workspace, run_ids: Sequence[UUID], removes_of: str | None = None
+) -> int:
     """Delete runs with their rows and files, whatever their age; returns how many.
+
+    Args:
+        workspace: the open store.
+        run_ids: the runs.
+        removes_of: the only user whose runs may be deleted; anybody's where None.
 
     Raises:
         RunNotFound: for a run that is not stored.
+        NotTheirs: for a run that somebody else requested, or a refresh made.
         InvalidInput: for a run that must be kept, with the reason; no run is deleted then.
     """
     with workspace.database.begin() as connection:
         lock_for_removal(connection)
         require_runs(connection, run_ids)
+        require_own_runs(connection, run_ids, removes_of)
         reasons = retention.reasons_to_keep(connection, run_ids)
         if reasons:
             named = "; ".join(f"run {run_id} {why}" for run_id, why in sorted(reasons.items()))

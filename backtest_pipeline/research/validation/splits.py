@@ -26,6 +26,7 @@ LEAST_FILLED = 0.5
 """Share of a window's time that must have bars: what is chosen on less than half of a training
 window answers another question than the one that was asked, and so does a figure of less than half
 of a test window."""
+LONGEST = timedelta(days=36_525)
 HOLE = timedelta(days=7)
 """Time between two bars from which on it is a hole: markets close over weekends and holidays."""
 
@@ -299,6 +300,8 @@ def _length_us(name: str, length: Length) -> int:
         ) from error
     if not isinstance(delta, pd.Timedelta) or delta < timedelta(microseconds=1):
         raise InvalidInput(f"{name} {length!r} is not a positive length of time")
+    if delta > LONGEST:
+        raise InvalidInput(f"{name} {length!r} is longer than 100 years; give days")
     return int(delta // timedelta(microseconds=1))
 
 

@@ -14,7 +14,7 @@ from backtest_pipeline.pipeline.specs import JobSpec
 from backtest_pipeline.service.authentication import Runner, Viewer
 from backtest_pipeline.service.job_events import JobEvents, mark
 from backtest_pipeline.service.problem_handlers import require_json
-from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
+from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.routes.filters import JobQuery
 from backtest_pipeline.service.routes.responses import JobDetail, Jobs
 from backtest_pipeline.service.routes.store import Store
@@ -80,10 +80,14 @@ def get_units(job_id: JobId, store: Store, _user: Viewer) -> dict[str, dict[str,
 
 @router.delete("/{job_id}", responses=documented("JOB_NOT_FOUND", "CONFLICT"))
 def cancel(job_id: JobId, store: Store, user: Runner, request: Request) -> JobDetail:
-    """Cancel a job: at once if it is pending, within seconds if it is running."""
+    """Cancel a job of your own, or as an admin any: at once if pending, else within seconds."""
     from backtest_pipeline.launch import cancel_job  # Dagster takes seconds to import
 
     settings: Settings = request.app.state.settings
+    with store.database.begin() as connection:
+        owner = read_job(connection, job_id).created_by
+    if user.removes_of not in (owner, None):
+        raise Problem("FORBIDDEN", f"the job is {owner}'s; only they or an admin may cancel it")
     return JobDetail.model_validate(cancel_job(settings, store.database, job_id, user.name))
 
 

@@ -38,10 +38,10 @@ def portfolio(portfolio_id: PortfolioId, store: Store, _user: Viewer) -> Portfol
 )
 def pin(portfolio_id: PortfolioId, pinned: Pin, store: Store, user: Runner) -> None:
     """Pin a portfolio: retention never deletes it."""
-    query.pin(store, [portfolio_id], user.name, pinned.note)
+    query.pin(store, [portfolio_id], user.name, pinned.note, user.removes_of)
 
 
 @router.delete("/pin", status_code=204)
-def unpin(portfolio_id: PortfolioId, store: Store, _user: Runner) -> None:
-    """Unpin a portfolio: retention may delete it."""
-    query.unpin(store, [portfolio_id])
+def unpin(portfolio_id: PortfolioId, store: Store, user: Runner) -> None:
+    """Unpin a portfolio that you have pinned, or as an admin any: retention may delete it."""
+    query.unpin(store, [portfolio_id], user.removes_of)

@@ -31,6 +31,7 @@ from backtest_pipeline.storage.run_tables.run_search import RunFilter
 
 router = APIRouter(prefix="/backtests", tags=["results"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND", "RESULT_PATH_MISSING")
+_IN_ROWS = documented("RUN_NOT_FOUND")
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 )
@@ -82,13 +83,13 @@ def get_run(run_id: RunId, store: Store, _user: Viewer) -> RunDetail:
     return query.get_run(store, run_id)
 
 
-@router.get("/{run_id}/summary", responses=_STORED)
+@router.get("/{run_id}/summary", responses=_IN_ROWS)
 def summary(run_id: RunId, store: Store, _user: Viewer) -> RunSummary:
-    """Show the results and metrics of a run."""
-    return RunSummary.model_validate(query.get_run(store, run_id), from_attributes=True)
+    """Show the results and metrics of a run, also where its files are missing."""
+    return RunSummary.model_validate(query.run_summary(store, run_id), from_attributes=True)
 
 
-@router.get("/{run_id}/trades", responses=_STORED)
+@router.get("/{run_id}/trades", responses=_IN_ROWS)
 def trades(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> TradesPage:
@@ -153,10 +154,10 @@ def report(run_id: RunId, store: Store, _user: Viewer) -> HTMLResponse:
 
 
 @router.delete("/{run_id}", status_code=204, responses=documented("RUN_NOT_FOUND", "CONFLICT"))
-def delete(run_id: RunId, store: Store, _user: Runner) -> None:
-    """Delete a run with its files; 409 if it is pinned or still needed."""
+def delete(run_id: RunId, store: Store, user: Runner) -> None:
+    """Delete a run of your own, or as an admin any, with its files; 409 if it is still needed."""
     try:
-        delete_runs(store, [run_id])
+        delete_runs(store, [run_id], user.removes_of)
     except InvalidInput as error:
         raise Problem("CONFLICT", str(error)) from error
 
@@ -169,10 +170,10 @@ def delete(run_id: RunId, store: Store, _user: Runner) -> None:
 )
 def pin(run_id: RunId, pinned: Pin, store: Store, user: Runner) -> None:
     """Pin a run: retention never deletes it."""
-    query.pin(store, [run_id], user.name, pinned.note)
+    query.pin(store, [run_id], user.name, pinned.note, user.removes_of)
 
 
 @router.delete("/{run_id}/pin", status_code=204, responses=documented("RUN_NOT_FOUND"))
-def unpin(run_id: RunId, store: Store, _user: Runner) -> None:
-    """Unpin a run: retention may delete it again."""
-    query.unpin(store, [run_id])
+def unpin(run_id: RunId, store: Store, user: Runner) -> None:
+    """Unpin a run that you have pinned, or as an admin any: retention may delete it again."""
+    query.unpin(store, [run_id], user.removes_of)

@@ -232,14 +232,37 @@ def compute_metrics_batch(
     Returns:
         One float64 `(n_columns,)` array per metric, NaN where undefined.
     """
-    n_columns = equity.shape[0] * len(panel.assets)
-    metrics = equity_metrics(marks.ts, marks.offsets, equity, benchmark, risk_free=risk_free)
+    n_bars = np.tile(panel.lengths, equity.shape[0])
+    return metrics_of_series(
+        marks.ts, marks.offsets, equity, benchmark, vars(trades), trades.column, n_bars,
+        risk_free=risk_free,
+    )  # fmt: skip
+
+
+def metrics_of_series(
+    ts: np.ndarray,
+    offsets: np.ndarray,
+    equity: np.ndarray,
+    benchmark: np.ndarray,
+    trades: Mapping[str, np.ndarray],
+    column: np.ndarray,
+    n_bars: np.ndarray,
+    *,
+    risk_free: float = 0.0,
+) -> dict[str, np.ndarray]:
+    """All metrics of all columns, as `compute_metrics_batch`, from stored series and trades.
+
+    Args:
+        ts, offsets, equity, benchmark, risk_free: as `equity_metrics` takes them.
+        trades, column: as `trade_metrics` takes them.
+        n_bars: int64 `(n_columns,)`, number of bars of each column.
+    """
+    metrics = equity_metrics(ts, offsets, equity, benchmark, risk_free=risk_free)
     mean_equity, n_days = metrics.pop("mean_equity"), metrics.pop("n_days")
     with np.errstate(divide="ignore", invalid="ignore"):
-        metrics.update(trade_metrics(vars(trades), trades.column, n_columns))
+        metrics.update(trade_metrics(trades, column, len(n_bars)))
         metrics["turnover"] = metrics.pop("notional") / mean_equity / n_days * 365.0
-        bars = np.tile(panel.lengths, equity.shape[0])
-        metrics["exposure"] = metrics.pop("bars_in_position") / bars
+        metrics["exposure"] = metrics.pop("bars_in_position") / n_bars
     for values in metrics.values():
         values[~np.isfinite(values)] = np.nan
     return {name: metrics[name] for name in METRIC_NAMES}

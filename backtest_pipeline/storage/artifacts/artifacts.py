@@ -259,9 +259,9 @@ class ArtifactStore:
         try:
             data = self._files.read(uri)
         except FileNotFoundError:
-            raise ArtifactCorrupt(f"{uri} is missing from {self.where}") from None
+            raise ArtifactCorrupt(f"{uri} is missing from the artifacts") from None
         if hashlib.sha256(data).hexdigest() != PurePosixPath(uri).stem:
-            raise ArtifactCorrupt(f"{uri} has changed since it was written to {self.where}")
+            raise ArtifactCorrupt(f"{uri} has changed since it was written")
         return data
 
     def read_table(
@@ -283,9 +283,7 @@ class ArtifactStore:
         try:
             return Manifest.of_json(self._files.read(f"{uri}/{MANIFEST}"))
         except (FileNotFoundError, ValueError) as error:
-            raise ArtifactCorrupt(
-                f"{uri} in {self.where} has no readable manifest; {_REPAIR}"
-            ) from error
+            raise ArtifactCorrupt(f"{uri} has no readable manifest; {_REPAIR}") from error
 
     def is_intact(self, uri: str) -> bool:
         """Whether all files of a published directory match its manifest."""
@@ -319,12 +317,12 @@ class ArtifactStore:
         try:
             path = self._files.path(uri, sha256)
         except FileNotFoundError:
-            raise ArtifactCorrupt(f"{uri} is missing from {self.where}; {_REPAIR}") from None
+            raise ArtifactCorrupt(f"{uri} is missing from the artifacts; {_REPAIR}") from None
         if path is None:
             self._hashes.pop(uri, None)  # the directory may be repaired later
             raise ArtifactCorrupt(
-                f"{uri} in {self.where} has changed since it was written: it does not match its "
-                f"{expected_by}; {_REPAIR}"
+                f"{uri} has changed since it was written: it does not match its {expected_by}; "
+                f"{_REPAIR}"
             )
         return path
 

@@ -66,7 +66,9 @@ class Backend(Protocol):
         ...
 
     def path(self, uri: str, sha256: str) -> Path | None:
-        """A local file with this sha256, verified once per process; None if it does not match.
+        """A local file with this sha256; None if it does not match.
+
+        Its bytes are verified by each process, and again once its size, inode or time has changed.
 
         Raises:
             FileNotFoundError: where there is none.

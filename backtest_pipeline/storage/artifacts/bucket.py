@@ -152,11 +152,18 @@ class Bucket:
         copies = [c for c in self._copies.stored() if c.uri.endswith(_COPIED)]
         too_much = sum(copy.bytes for copy in copies) - self.copies_bytes
         too_old = time.time() - ABANDONED_AFTER_S
-        for copy in sorted(copies, key=lambda copy: copy.modified):
-            if too_much <= 0 or copy.modified.timestamp() >= too_old:
+        for used, copy in sorted(((self._last_used(c), c) for c in copies), key=lambda c: c[0]):
+            if too_much <= 0 or used >= too_old:
                 return
             self._copies.remove(copy.uri)
             too_much -= copy.bytes
+
+    def _last_used(self, copy: StoredFile) -> float:
+        """When a copy was last read by any process; now if another has just removed it."""
+        try:
+            return (self.root / copy.uri).stat().st_atime
+        except FileNotFoundError:
+            return time.time()
 
     def stored(self) -> Iterator[StoredFile]:
         return (file for file in self._listed(None) if not file.uri.startswith(f"{_NOTES}/"))
@@ -186,7 +193,8 @@ class Bucket:
         with self._fetching[uri]:
             with suppress(FileNotFoundError):
                 if path := self._copies.path(uri, sha256):
-                    os.utime(path)  # used now
+                    # Used now, and not changed: that would be verified again.
+                    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
                     return path
             return self._fetched(uri, sha256)
 

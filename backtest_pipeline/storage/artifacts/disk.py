@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from backtest_pipeline.market.errors import ArtifactError
 from backtest_pipeline.storage.artifacts.backend import (
@@ -27,6 +28,19 @@ from backtest_pipeline.storage.artifacts.backend import (
 )
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class _State(NamedTuple):
+    """What changes with a file's bytes: inode, size, time of the last change."""
+
+    inode: int
+    bytes: int
+    modified_ns: int
+
+
+def _state_of(path: Path) -> _State:
+    status = path.stat()
+    return _State(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,9 @@ class Disk:
     elsewhere: str = "set BACKTEST_ARTIFACTS_URL to another folder"
 
     @cached_property
-    def _verified(self) -> set[str]:
-        return set()
+    def _verified(self) -> dict[str, _State]:
+        """The files whose bytes were verified by this process, and their state then, by uri."""
+        return {}
 
     @property
     def where(self) -> str:
@@ -109,14 +124,16 @@ class Disk:
         path = self.root / uri
         if not path.is_file():
             raise FileNotFoundError(uri)
-        if uri not in self._verified:
+        state = _state_of(path)
+        if self._verified.get(uri) != state:
+            self._verified.pop(uri, None)
             if sha256_of(path) != sha256:
                 return None
-            self._verified.add(uri)
+            self._verified[uri] = state
         return path
 
     def holds(self, uri: str, sha256: str) -> bool:
-        self._verified.discard(uri)
+        self._verified.pop(uri, None)
         with suppress(FileNotFoundError):
             return self.path(uri, sha256) is not None
         return False
@@ -150,9 +167,10 @@ class Disk:
     def put_file(self, unfinished: Path, uri: str) -> None:
         path = self.root / uri
         path.parent.mkdir(parents=True, exist_ok=True)
+        state = _state_of(unfinished)
         unfinished.rename(path)
         flush(path.parent)
-        self._verified.add(uri)
+        self._verified[uri] = state
 
     def put_directory(self, unfinished: Path, uri: str) -> None:
         flush(unfinished)
@@ -182,7 +200,7 @@ class Disk:
             ) from error
         _remove(doomed)
         for known in [v for v in tuple(self._verified) if v == uri or v.startswith(f"{uri}/")]:
-            self._verified.discard(known)
+            self._verified.pop(known, None)
 
 
 def flush(path: Path) -> None:

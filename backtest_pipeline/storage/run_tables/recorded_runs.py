@@ -6,14 +6,20 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from sqlalchemy import Connection, text
 
-from backtest_pipeline.market.errors import UnknownName
+from backtest_pipeline.market.errors import RunNotFound, unknown
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.run_search import not_found
 from backtest_pipeline.storage.run_tables.runs import with_provenance
 from backtest_pipeline.storage.run_tables.strategy_sources import files_in
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 
 _FEWEST_DIGITS = 6
 _NEAR = 200
@@ -80,7 +86,7 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
     """The full id of the stored run whose id begins with `given`.
 
     Raises:
-        UnknownName: if there is none, or more than one.
+        RunNotFound: if there is none, or more than one.
     """
     if len(given) >= _FEWEST_DIGITS and re.fullmatch("[0-9a-f-]+", given):
         rows = connection.execute(
@@ -94,14 +100,14 @@ def find_run_id(connection: Connection, given: str) -> uuid.UUID:
         text("SELECT run_id::text FROM visible_runs ORDER BY completed_at DESC LIMIT :n"),
         {"n": _NEAR},
     )
-    raise UnknownName("run", given, recent.scalars())
+    raise RunNotFound(unknown("run", given, recent.scalars()))
 
 
 def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[RecordedRun]:
     """The runs, in the order given.
 
     Raises:
-        UnknownName: for a run that is not stored.
+        RunNotFound: for a run that is not stored.
         ProvenanceMissing: for a run without recorded inputs.
     """
     rows = connection.execute(
@@ -120,7 +126,7 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
     by_id = {row["run_id"]: row for row in with_provenance(rows.mappings())}
     for run_id in run_ids:
         if run_id not in by_id:
-            raise UnknownName("run", str(run_id), map(str, by_id))
+            raise not_found(run_id)
     versions = {item for row in by_id.values() for item in row["dataset_version_ids"].items()}
     known = _snapshots(connection, sorted(versions))
     return [_recorded(by_id[run_id], known) for run_id in run_ids]
@@ -202,6 +208,33 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
         text("SELECT * FROM backtest_metrics WHERE run_id = :run_id"), {"run_id": run_id}
     )
     return dict(rows.mappings().one_or_none() or {})
+
+
+def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
+    """What is stored of every run's figures, ordered by directory of artifacts.
+
+    Columns: run_id, symbol, n_bars, artifact_uri, results, risk_free, and those of
+    `backtest_metrics`.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.symbol, r.n_bars, r.artifact_uri, r.results,
+                   (r.config ->> 'risk_free')::float8 AS risk_free, m.*
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            WHERE r.status = 'completed' ORDER BY r.artifact_uri, r.run_id
+        """)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def trades_of(cursor: Cursor, run_ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """The trades of runs: `run_id` as text, and these columns, by run and number."""
+    return copy.fetch(
+        cursor,
+        f"SELECT run_id::text AS run_id, {', '.join(columns)} FROM backtest_trades"  # noqa: S608
+        " WHERE run_id = ANY($1::text[]::uuid[]) ORDER BY run_id, trade_no",
+        list(run_ids),
+    )
 
 
 def current_run_ids(connection: Connection) -> list[tuple[uuid.UUID, bool]]:

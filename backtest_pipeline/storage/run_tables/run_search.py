@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from backtest_pipeline.market.errors import InvalidInput, RunNotFound
+from backtest_pipeline.market.errors import InvalidInput, NotTheirs, RunNotFound
 from backtest_pipeline.storage.postgres.pages import (
     Page,
     equal,
@@ -225,14 +225,28 @@ def list_trades(
     return page
 
 
-def pin_runs(connection: Connection, run_ids: Sequence[UUID], user: str, note: str) -> None:
+def pin_runs(
+    connection: Connection,
+    run_ids: Sequence[UUID],
+    user: str,
+    note: str,
+    removes_of: str | None = None,
+) -> None:
     """Pin runs, so that they are kept forever; existing pins are replaced.
+
+    Args:
+        connection: connection of the transaction.
+        run_ids: the runs.
+        user, note: who pins them, and why.
+        removes_of: the only user whose pins may be replaced; anybody's where None.
 
     Raises:
         RunNotFound: for a run that is not stored, or is being deleted; none is pinned then.
+        NotTheirs: for a pin of somebody else.
     """
     block_removals(connection)
     _require_kept(connection, run_ids)
+    _require_own_pins(connection, run_ids, removes_of)
     connection.execute(
         text("""
             INSERT INTO run_pins (run_id, pinned_by, note)
@@ -244,16 +258,54 @@ def pin_runs(connection: Connection, run_ids: Sequence[UUID], user: str, note: s
     )
 
 
-def unpin_runs(connection: Connection, run_ids: Sequence[UUID]) -> None:
+def unpin_runs(
+    connection: Connection, run_ids: Sequence[UUID], removes_of: str | None = None
+) -> None:
     """Unpin runs, so that retention may delete them; runs without a pin are ignored.
 
     Raises:
         RunNotFound: for a run that is not stored.
+        NotTheirs: for a pin of somebody else than `removes_of`, where that is given.
     """
     _require_kept(connection, run_ids)
+    _require_own_pins(connection, run_ids, removes_of)
     connection.execute(
         text("DELETE FROM run_pins WHERE run_id = ANY(:run_ids)"), {"run_ids": list(run_ids)}
     )
+
+
+def _require_own_pins(connection: Connection, run_ids: Sequence[UUID], user: str | None) -> None:
+    others = connection.execute(
+        text("""
+            SELECT run_id, pinned_by FROM run_pins
+            WHERE run_id = ANY(:run_ids) AND pinned_by <> :user ORDER BY run_id FOR UPDATE
+        """),
+        {"run_ids": list(run_ids), "user": user},
+    )
+    if pin := others.first():
+        raise NotTheirs(
+            f"{pin.run_id} is pinned by {pin.pinned_by}; only they or an admin may change the pin"
+        )
+
+
+def require_own_runs(connection: Connection, run_ids: Sequence[UUID], user: str | None) -> None:
+    """Raise NotTheirs for a run that was not requested by this user, and by nobody else.
+
+    Runs of a refresh are nobody's. None is an admin, whose all runs are.
+    """
+    others = connection.execute(
+        text("""
+            SELECT id, coalesce(requested_by, 'no user, but by a refresh') AS owner
+            FROM unnest(CAST(:run_ids AS uuid[])) AS id LEFT JOIN run_requests ON run_id = id
+            WHERE coalesce(requested_by, '') <> :user ORDER BY id
+        """),
+        {"run_ids": list(run_ids), "user": user},
+    )
+    if run := others.first():
+        raise NotTheirs(
+            f"run {run.id} was requested by {run.owner}; only an admin may delete runs that are "
+            "not yours alone"
+        )
 
 
 def _require_kept(connection: Connection, ids: Sequence[UUID]) -> None:

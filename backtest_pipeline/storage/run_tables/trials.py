@@ -151,8 +151,8 @@ def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
 
     Args:
         cursor: cursor of the transaction.
-        deflated: run_id as text, dsr, dsr_effective, n_trials, n_trials_effective, and `undefined`,
-            a JSON object with the reason for each NULL.
+        deflated: run_id as text, dsr, dsr_effective, n_trials, n_trials_effective, deflated_at, and
+            `undefined`, a JSON object with the reason for each NULL.
     """
     copy.stage(cursor, "staged_deflated", deflated)
     copy.analyze(cursor, "staged_deflated", "run_id")
@@ -160,6 +160,7 @@ def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
         cursor,
         "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"
         " n_trials = s.n_trials, n_trials_effective = s.n_trials_effective,"
+        " deflated_at = s.deflated_at,"
         " undefined = m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb"
         " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid",
     )

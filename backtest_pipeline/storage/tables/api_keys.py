@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 
-Role = Literal["viewer", "runner"]
-ROLES: tuple[Role, ...] = ("viewer", "runner")
+Role = Literal["viewer", "runner", "admin"]
+ROLES: tuple[Role, ...] = ("viewer", "runner", "admin")
 PREFIX = "btp_"
 
 _SHAPE = re.compile(r"btp_([0-9a-f]{12})_[0-9a-f]{64}")
@@ -32,7 +32,8 @@ class ApiKey:
     Attributes:
         key_id: the public beginning of the key, by which it is revoked.
         name: name of its owner, recorded with requests.
-        role: a `viewer` may read, a `runner` may also compute.
+        role: a `viewer` may read, a `runner` may also compute, an `admin` may also remove what
+            others made.
         rate_per_minute: maximum number of requests per minute.
         created_at, expires_at, revoked_at: times, None for never.
     """
@@ -78,7 +79,7 @@ def create_key(
     Args:
         connection: connection of the transaction; the key is valid once it commits.
         name: name of the owner; several keys may share a name, as when one replaces another.
-        role: `viewer` or `runner`.
+        role: `viewer`, `runner` or `admin`.
         rate_per_minute: maximum number of requests per minute.
         expires_days: days until it expires; never where None.
 

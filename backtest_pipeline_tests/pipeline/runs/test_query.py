@@ -20,9 +20,10 @@ from backtest_pipeline.market.errors import (
     ProvenanceMissing,
     ResultPathMissing,
     RunNotFound,
-    UnknownName,
 )
 from backtest_pipeline.market.timeframes import DAY_US
+from backtest_pipeline.pipeline.replay.explain import explain_runs
+from backtest_pipeline.pipeline.replay.replay import replay_runs
 from backtest_pipeline.pipeline.runs.compare import compare_runs
 from backtest_pipeline.pipeline.runs.query import (
     SERIES,
@@ -33,6 +34,7 @@ from backtest_pipeline.pipeline.runs.query import (
     run_equity,
     run_monthly,
     run_rolling,
+    run_summary,
     run_timeseries,
     run_trades,
     unpin,
@@ -41,6 +43,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
 from backtest_pipeline.storage.run_tables.run_search import RunFilter
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.conftest import database_like
@@ -203,8 +206,13 @@ def test_a_run_that_is_not_stored_has_its_error(stored: Workspace, one: UUID) ->
         with pytest.raises(RunNotFound, match="no run"):
             read(stored, uuid4())
     assert find_runs(stored, [str(one)[:8]]) == [one]
-    with pytest.raises(UnknownName, match="unknown run"):
+    with pytest.raises(RunNotFound, match="unknown run"):
         find_runs(stored, ["ffffffff-ffff"])
+    for read in (replay_runs, lambda store, ids: explain_runs(store, *ids)):
+        with pytest.raises(RunNotFound, match="unknown run"):
+            read(stored, ["ffffffff-ffff", str(one)])
+    with stored.database.begin() as connection, pytest.raises(RunNotFound, match="no run"):
+        recorded_runs(connection, [uuid4()])
 
 
 def test_each_way_of_missing_a_result_has_its_error(workspace: Workspace) -> None:
@@ -215,13 +223,14 @@ def test_each_way_of_missing_a_result_has_its_error(workspace: Workspace) -> Non
         file.seek(100)
         file.write(b"\xff\x00\xff")
     reader = Workspace(workspace.database, ArtifactStore(workspace.artifacts.root))
-    with pytest.raises(ArtifactCorrupt, match=r"equity\.parquet in .* has changed"):
+    with pytest.raises(ArtifactCorrupt, match=r"equity\.parquet has changed"):
         run_equity(reader, damaged)
     shutil.rmtree(folder)
     for read in (get_run, run_equity, run_monthly):
         with pytest.raises(ResultPathMissing, match="run the backtest again"):
             read(workspace, damaged)
     assert run_trades(workspace, damaged).rows
+    assert run_summary(workspace, damaged).metrics["trade_count"]
     with workspace.database.begin() as connection:
         connection.execute(
             sa.text("ALTER TABLE backtest_runs DROP CONSTRAINT backtest_runs_provenance")

@@ -140,7 +140,7 @@ def test_a_damaged_copy_is_fetched_again(place: InBucket) -> None:
     assert copy.read_bytes() == place.read(uri)
     copy.unlink()
     flip_a_bit_in(place, uri)
-    with pytest.raises(ArtifactCorrupt, match=f"{uri} in {place.url} has changed"):
+    with pytest.raises(ArtifactCorrupt, match=f"{uri} has changed"):
         reader.read_snapshot(uri, ["x"])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.market.errors import ArtifactCorrupt, ArtifactError
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline_tests.storage.places import Folder
 
@@ -43,6 +43,36 @@ def test_a_folder_on_a_file_is_an_artifact_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArtifactError, match="Not a directory"):
             write()
+
+
+def test_a_file_is_verified_again_once_it_has_changed(store: ArtifactStore) -> None:
+    put_run(store)
+    uri = store.put_snapshot("bars/1D", TABLE)
+    reads = {
+        "runs/1D/one/equity.parquet": lambda: store.read_table("runs/1D/one", "equity.parquet"),
+        uri: lambda: store.read_snapshot(uri, ["x"]),
+    }
+    for name, read in reads.items():
+        path = store.root / name
+        whole = path.read_bytes()
+        assert read().equals(TABLE)
+        other = bytearray(whole)
+        other[len(other) // 2] ^= 1
+        for change in (Path.write_bytes, _replace):
+            change(path, bytes(other))
+            with pytest.raises(ArtifactCorrupt, match=f"{name} has changed since it was written"):
+                read()
+            path.write_bytes(whole)
+            assert read().equals(TABLE)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Another file of the same size and time in its place."""
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(data)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
 
 
 @pytest.fixture

@@ -58,8 +58,8 @@ def test_a_revoked_key_and_an_expired_one_count_no_more(database: Database) -> N
 
 def test_a_key_that_cannot_be_is_refused(database: Database) -> None:
     with database.begin() as connection:
-        with pytest.raises(UnknownName, match="role 'admin'"):
-            create_key(connection, "desk", "admin", 60)
+        with pytest.raises(UnknownName, match="role 'owner'"):
+            create_key(connection, "desk", "owner", 60)
         with pytest.raises(InvalidInput, match="name"):
             create_key(connection, "oidc:me", "viewer", 60)
         with pytest.raises(InvalidInput, match="rate"):

@@ -1,0 +1,128 @@
+"""Recomputation of stored metrics from the stored trades and equity that they follow from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.simulation.metrics.metrics import (
+    METRIC_NAMES,
+    METRICS_VERSION,
+    TRADE_COLUMNS,
+    metrics_of_series,
+)
+from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory, trades_of
+
+TOLERANCE = 1e-9
+"""Relative: another processor's logarithms differ in the last digits."""
+_STAMPS = ("entry_ts", "exit_ts")
+
+
+@dataclass
+class StoredMetrics:
+    """What the recomputation of stored metrics found.
+
+    Attributes:
+        runs: number of runs whose metrics were recomputed.
+        older: number of runs left out, with metrics of an older version.
+        differing: the first figure of a run that its trades and equity do not give, by run id.
+        unreadable: why the files of a directory could not be read, by its uri.
+    """
+
+    runs: int = 0
+    older: int = 0
+    differing: dict[UUID, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+@retried
+def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
+    """Recompute the metrics of all stored runs, and compare them and the summaries with the rows.
+
+    One directory of artifacts is read at a time.
+    """
+    found = StoredMetrics()
+    with workspace.database.begin() as connection:
+        rows = figures_by_directory(connection)
+    for uri, group in groupby(rows, key=lambda row: row["artifact_uri"]):
+        runs = [row for row in group if row["metrics_version"] == METRICS_VERSION]
+        found.runs += len(runs)
+        try:
+            for row, expected in _recomputed(workspace, uri, runs):
+                if wrong := _first_wrong(row, expected):
+                    found.differing[row["run_id"]] = wrong
+        except ArtifactError as error:
+            found.unreadable[uri] = str(error)
+    found.older = len(rows) - found.runs
+    return found
+
+
+def _recomputed(
+    workspace: Workspace, uri: str, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], dict[str, float]]]:
+    """Each run of a directory with its recomputed metrics."""
+    by_rate = sorted(rows, key=lambda row: row["risk_free"])
+    for risk_free, group in groupby(by_rate, key=lambda row: row["risk_free"]):
+        runs = list(group)
+        ids = [str(row["run_id"]) for row in runs]
+        equity = workspace.artifacts.read_table(
+            uri, "equity.parquet", ["run_id", "ts", "equity"], [("run_id", "in", ids)]
+        )
+        held = workspace.artifacts.read_table(uri, "benchmark.parquet", ["asset", "benchmark"])
+        owner = _positions(equity["run_id"], ids)
+        order = np.argsort(owner, kind="stable")
+        offsets = np.searchsorted(owner[order], np.arange(len(ids) + 1))
+        by_asset = _by_name(held)
+        with workspace.database.arrow() as connection, connection.cursor() as cursor:
+            trades = trades_of(cursor, ids, TRADE_COLUMNS)
+        metrics = metrics_of_series(
+            equity["ts"].cast(pa.int64()).to_numpy()[order],
+            offsets,
+            equity["equity"].to_numpy()[None, order],
+            np.concatenate([by_asset[row["symbol"]] for row in runs]),
+            {
+                name: (copy.stamps_of if name in _STAMPS else copy.numbers)(trades[name])
+                for name in TRADE_COLUMNS
+            },
+            _positions(trades["run_id"], ids),
+            np.array([row["n_bars"] for row in runs]),
+            risk_free=risk_free,
+        )
+        for i, row in enumerate(runs):
+            yield row, {name: float(values[i]) for name, values in metrics.items()}
+
+
+def _positions(names: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
+    """Position of each name among the known ones, int64."""
+    found: Any = pc.index_in(names.cast(pa.string()), pa.array(known, pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
+    return found.to_numpy().astype(np.int64)
+
+
+def _by_name(held: pa.Table) -> dict[str, np.ndarray]:
+    """The benchmark of each asset."""
+    names = held["asset"].cast(pa.string()).unique().to_pylist()
+    position, values = _positions(held["asset"], names), held["benchmark"].to_numpy()
+    return {name: values[position == i] for i, name in enumerate(names)}
+
+
+def _first_wrong(row: Mapping[str, Any], expected: Mapping[str, float]) -> str | None:
+    """The first figure of a run that differs from the recomputed one, in words."""
+    results = {**row["results"]["summary"], "trade_count": row["results"]["trades"]}
+    stored = {name: row[name] for name in METRIC_NAMES}
+    for where, figures in {"backtest_metrics": stored, "backtest_runs.results": results}.items():
+        for name, value in figures.items():
+            right = expected[name]
+            given = np.nan if value is None else value
+            if not np.isclose(given, right, rtol=TOLERANCE, atol=1e-11, equal_nan=True):
+                return f"{where}: {name} is {value}, but its trades and equity give {right}"
+    return None
