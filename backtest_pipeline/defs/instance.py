@@ -38,7 +38,12 @@ nux:
   enabled: false
 concurrency:
   runs:
-    max_concurrent_runs: 2
+    # Launched runs carry this tag; those that a command executes in its own process do not, and
+    # wait in no queue.
+    max_concurrent_runs: -1
+    tag_concurrency_limits:
+      - key: dagster/code_location
+        limit: 2
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180

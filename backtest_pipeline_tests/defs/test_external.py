@@ -89,6 +89,7 @@ def test_the_lineage_begins_with_the_users_table(monkeypatch: pytest.MonkeyPatch
         "external_features",
         "rollup_after_backtests",
         "requested_jobs",
+        "dead_runs",
     }
 
 
