@@ -22,6 +22,7 @@ from backtest_pipeline.defs.partitions import (
     rectangles,
     register_partitions,
 )
+from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition, usable_symbols
@@ -107,6 +108,7 @@ def refresh(
         names = project_timeframes(database, settings.timeframes)
         chosen = _chosen_timeframes(timeframes, names)
         with open_instance(settings, database) as instance:
+            database.retrying("dead runs", lambda: fail_dead_runs(instance, database))
             register_partitions(instance, known, names)
             definitions = build_definitions(store=_store_telling(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
@@ -114,7 +116,9 @@ def refresh(
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
             days = _days_behind(database, wanted, chosen) if DAILY in names else []
             refreshed = [*chosen, *days]
-            result = _execute(jobs, instance, wanted, refreshed, stages, full_rebuild, progress)
+            result = _execute(
+                jobs, database, instance, wanted, refreshed, stages, full_rebuild, progress
+            )
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
             return replace(result, timeframes=tuple(chosen), left_out=tuple(left_out))
     finally:
@@ -210,6 +214,7 @@ def _store_telling(progress: Progress) -> WorkspaceResource:
 
 def _execute(
     jobs: Sequence[dg.JobDefinition],
+    database: Database,
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     timeframes: Sequence[str],
@@ -217,28 +222,26 @@ def _execute(
     full_rebuild: bool,
     progress: Progress,
 ) -> RefreshResult:
+    def execute(
+        job: dg.JobDefinition, config: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> dg.ExecuteInProcessResult:
+        with leased_run(database, "refresh") as run_id:
+            return job.execute_in_process(
+                config, instance, tags=tags, run_id=run_id, raise_on_error=False
+            )
+
     job, rollup = jobs
     config = {
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
     }
     ranges = rectangles(instance, assets, timeframes)
-    runs = [
-        job.execute_in_process(config, instance=instance, tags=tags, raise_on_error=False)
-        for tags in ranges
-    ]
+    runs = [execute(job, config, tags) for tags in ranges]
     names = instance.get_dynamic_partitions("timeframe")
     if all(run.success for run in runs):
         progress("portfolios", 0, len(timeframes))
         first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
-        runs.append(
-            rollup.execute_in_process(
-                {"loggers": _QUIET},
-                instance=instance,
-                tags={RANGE_START: first, RANGE_END: last},
-                raise_on_error=False,
-            )
-        )
+        runs.append(execute(rollup, {"loggers": _QUIET}, {RANGE_START: first, RANGE_END: last}))
         progress("portfolios", len(timeframes), len(timeframes))
     return RefreshResult(
         tuple(assets),

@@ -38,7 +38,16 @@ nux:
   enabled: false
 concurrency:
   runs:
-    max_concurrent_runs: 2
+    # Launched runs carry this tag; those that a command executes in its own process do not, and
+    # wait in no queue.
+    max_concurrent_runs: -1
+    tag_concurrency_limits:
+      - key: dagster/code_location
+        limit: 2
+run_queue:
+  # A run whose code server is being started again goes back to the queue, for some minutes.
+  max_user_code_failure_retries: 30
+  user_code_failure_retry_delay: 6
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180

@@ -1,4 +1,4 @@
-"""Sensors: symbols and timeframes become partitions; jobs and portfolios are launched."""
+"""Sensors: symbols and timeframes become partitions, jobs and roll-ups start, dead runs fail."""
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from backtest_pipeline.defs.partitions import (
     follow_timeframes,
     register_partitions,
 )
+from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.market.partitions import usable_symbols
@@ -97,3 +98,21 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     if not attempts_to_launch:
         return dg.SkipReason("no jobs are waiting")
     return dg.SensorResult(run_requests=[run_request(attempt) for attempt in attempts_to_launch])
+
+
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs failed whose command was killed.",
+)
+def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    database = open_database(load_settings())
+    try:
+        check(database)
+        dead = fail_dead_runs(context.instance, database)
+    except SchemaNotMigrated as error:
+        return dg.SkipReason(str(error))
+    finally:
+        database.close()
+    return dg.SkipReason("; ".join(map(str, dead)) or "no run is dead")

@@ -2,6 +2,7 @@
 
     BacktestError
     ├── ConfigurationError      a setting is missing or invalid
+    │   ├── AddressInUse        another process listens at the address of a server
     │   └── TableDrift          the user's own feature table does not match its configuration
     ├── UnknownName             an asset, timeframe, strategy or parameter that does not exist
     ├── AmbiguousName           a short name shared by more than one strategy or preset
@@ -23,6 +24,8 @@
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
     ├── NotTheirs               a run, pin or job that the user may not remove
+    ├── AlreadyRunning          another process does what only one may do on a store
+    ├── ProcessLost             a process that must run ends again and again
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
@@ -105,6 +108,10 @@ class ConfigurationError(BacktestError):
     """A setting is missing or invalid; the message names the variable."""
 
     is_public = False
+
+
+class AddressInUse(ConfigurationError):
+    """Another process listens at the address of a server; the message says which address."""
 
 
 class TableDrift(ConfigurationError):
@@ -272,6 +279,18 @@ class NotTheirs(BacktestError):
     """A run, pin or job that the user may not remove; the message says whose it is."""
 
     code = "FORBIDDEN"
+
+
+class AlreadyRunning(BacktestError):
+    """Another process does what only one may do on a store; the message says what."""
+
+    is_public = False
+
+
+class ProcessLost(BacktestError):
+    """A process that must run ends again and again; the message says which, and how it ended."""
+
+    is_public = False
 
 
 class StoreError(BacktestError):

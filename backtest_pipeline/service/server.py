@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from socket import socket
 from types import FrameType
 
 import uvicorn
@@ -30,8 +31,13 @@ class Server(uvicorn.Server):
         self._app.state.stopping.set()
 
 
-def serve(settings: Settings, service: ServiceSettings) -> None:
+def serve(settings: Settings, service: ServiceSettings, listening: socket) -> None:
     """Serve until SIGTERM or SIGINT; then finish running requests and exit.
+
+    Args:
+        settings: settings of the store.
+        service: settings of the service.
+        listening: a socket that listens at the service's address.
 
     Raises:
         BacktestError: if the store cannot be opened.
@@ -49,4 +55,4 @@ def serve(settings: Settings, service: ServiceSettings) -> None:
         forwarded_allow_ips=list(service.service_trusted_proxies),
         timeout_graceful_shutdown=service.service_grace_s,
     )
-    Server(app, config).run()
+    Server(app, config).run([listening])

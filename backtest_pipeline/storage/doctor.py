@@ -20,6 +20,7 @@ from backtest_pipeline.storage.external.overview import describe_columns, descri
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
+from backtest_pipeline.storage.run_tables.dagster_run_leases import expired_leases
 from backtest_pipeline.storage.settings import (
     PREFIX,
     Settings,
@@ -67,8 +68,11 @@ def examine(
     yield finding
     if database is not None:
         yield _look("server version", lambda: _server_version(database))
-        yield _look("schema", lambda: _schema(database))
+        schema = _look("schema", lambda: _schema(database))
+        yield schema
         yield _look("dagster storage", lambda: _dagster_storage(database))
+        if schema.ok:
+            yield _look("dagster runs", lambda: _dagster_runs(database))
         if chosen.external is not None:
             yield from _features(chosen, database)
     artifacts, finding = _attempt("artifacts", lambda: _artifacts(chosen), _is_writable)
@@ -171,3 +175,15 @@ def _dagster_storage(database: Database) -> str:
                 f"no schema {DAGSTER_SCHEMA!r} in {database.where}; run `backtest-pipeline migrate`"
             )
     return f"schema {DAGSTER_SCHEMA!r} in {database.where}"
+
+
+def _dagster_runs(database: Database) -> str:
+    """Whether the process of each run that a command executes is alive."""
+    with database.begin() as connection:
+        dead = expired_leases(connection)
+    if dead:
+        raise StoreError(
+            f"{'; '.join(map(str, dead))}; the next `backtest-pipeline refresh`, or `up` within a "
+            "minute, marks it failed"
+        )
+    return "no run of a command is dead"

@@ -13,11 +13,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.market.panel import OHLCV, utc_index
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import MARKETS, Judge, Tally, instants, random_of
 from backtest_pipeline_tests.pipeline.markets import contents
-from backtest_pipeline_tests.waiting import LIMIT_S
+from backtest_pipeline_tests.waiting import LIMIT_S, until
 
 KILLS = 8
 
@@ -58,7 +61,7 @@ def refreshing(workspace: Workspace, bars: Path) -> subprocess.Popen[bytes]:
 
 @pytest.mark.chaos
 def test_the_refresh_command_killed_at_any_instant_leaves_old_or_new(
-    workspace: Workspace, fresh_store: Callable[[], Workspace], files: list[Path]
+    workspace: Workspace, fresh_store: Callable[[], Workspace], files: list[Path], tmp_path: Path
 ) -> None:
     rng, tally = random_of("entrance"), Tally()
     expected, lasts = [], 0.0
@@ -81,4 +84,13 @@ def test_the_refresh_command_killed_at_any_instant_leaves_old_or_new(
         judge.require_whole(workspace)
         assert refreshing(workspace, files[n % 2]).wait(LIMIT_S) == 0
         judge.require_done(workspace, n % 2)
+    with open_instance(load_settings(home=tmp_path), workspace.database) as instance:
+
+        def none_is_left() -> bool:
+            fail_dead_runs(instance, workspace.database)
+            return not any(not run.is_finished for run in instance.get_runs())
+
+        began = time.monotonic()
+        until(none_is_left)
+    tally.add("seconds until no killed run was left", round(time.monotonic() - began))
     print(tally.told())  # noqa: T201

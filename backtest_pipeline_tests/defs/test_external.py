@@ -90,6 +90,7 @@ def test_the_lineage_begins_with_the_users_table(monkeypatch: pytest.MonkeyPatch
         "rollup_after_backtests",
         "requested_jobs",
         "store_timeframes",
+        "dead_runs",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -46,9 +47,11 @@ def environment(
     coordinator = (
         "run_coordinator: { module: dagster.core.run_coordinator, class: DefaultRunCoordinator }\n"
     )
-    queue = "concurrency:\n  runs:\n    max_concurrent_runs: 2\n"
-    assert queue in DAGSTER_YAML
-    (home / "dagster.yaml").write_text(DAGSTER_YAML.replace(queue, coordinator))
+    before, queue, after = re.split(
+        r"(^concurrency:\n(?: .*\n)+run_queue:\n(?: .*\n)+)", DAGSTER_YAML, flags=re.M
+    )
+    assert "tag_concurrency_limits" in queue
+    (home / "dagster.yaml").write_text(before + coordinator + after)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.delenv("DAGSTER_PG_URL", raising=False)
     for name, value in dagster_environment(load_settings(home=tmp_path), database).items():

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.sensors import requested_jobs
+from backtest_pipeline.defs.sensors import dead_runs, requested_jobs
 from backtest_pipeline_tests.other_schemas import OtherSchema
 
 
@@ -22,9 +22,10 @@ def test_runs_fail_with_the_sentence_and_the_sensor_skips_with_it(
     monkeypatch.setenv("BACKTEST_POSTGRES_DSN", other_schema.database.conninfo)
     monkeypatch.setenv("BACKTEST_ARTIFACTS_URL", str(tmp_path / "artifacts"))
     before = other_schema.contents()
-    tick = requested_jobs(dg.build_sensor_context(instance=instance))
-    assert isinstance(tick, dg.SkipReason)
-    assert tick.skip_message == other_schema.sentence
+    for sensor in (requested_jobs, dead_runs):
+        tick = sensor(dg.build_sensor_context(instance=instance))
+        assert isinstance(tick, dg.SkipReason)
+        assert tick.skip_message == other_schema.sentence
     with pytest.raises(dg.DagsterResourceFunctionError) as failed:
         build_definitions().resolve_job_def("rank_runs").execute_in_process(instance=instance)
     assert str(failed.value.user_exception) == other_schema.sentence

@@ -27,7 +27,7 @@ def test_a_sound_store_has_nothing_to_mend(database: Database, tmp_path: Path) -
     assert [name for name, finding in found.items() if not finding.ok] == []
     assert list(found) == [
         *("variables", "settings"),
-        *("database", "server version", "schema", "dagster storage"),
+        *("database", "server version", "schema", "dagster storage", "dagster runs"),
         *("artifacts", "artifact root", "disk space"),
     ]
     assert "PostgreSQL 18" in found["server version"].detail

@@ -1,0 +1,1 @@
+"""Dagster's processes, and runs whose process is gone."""

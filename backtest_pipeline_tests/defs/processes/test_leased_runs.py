@@ -1,0 +1,149 @@
+"""A run whose process was killed is marked failed; one that lives or has ended is not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
+from backtest_pipeline.defs.sensors import dead_runs
+from backtest_pipeline.storage.doctor import examine
+from backtest_pipeline.storage.postgres.database import Database, connect_database
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.pipeline.processes import started
+from backtest_pipeline_tests.sql import count, execute_sql
+from backtest_pipeline_tests.waiting import until
+
+LEASES = "dagster_run_leases"
+
+
+@pytest.fixture
+def own_instance(store: Database, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """This project's instance on the database of the test."""
+    with open_instance(load_settings(home=tmp_path), store) as instance:
+        yield instance
+
+
+def execute(
+    database: Database, instance: dg.DagsterInstance, proceed: threading.Event
+) -> dg.ExecuteInProcessResult:
+    """What a command does, with a run that waits until it may proceed."""
+
+    @dg.op
+    def wait() -> None:
+        proceed.wait()
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def waiting() -> None:
+        wait()
+
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with leased_run(database, "refresh") as run_id:
+        return waiting.execute_in_process(quiet, instance, run_id=run_id, raise_on_error=False)
+
+
+def execute_for_ever(conninfo: str, home: Path) -> None:
+    database = connect_database(conninfo)
+    with open_instance(load_settings(home=home), database) as instance:
+        execute(database, instance, threading.Event())
+
+
+def the_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    (run,) = instance.get_runs()
+    return run
+
+
+def is_started(instance: dg.DagsterInstance) -> bool:
+    return any(run.status is dg.DagsterRunStatus.STARTED for run in instance.get_runs())
+
+
+def expire_all(database: Database) -> None:
+    """As if the lease's length had passed without a renewal."""
+    execute_sql(database, f"UPDATE {LEASES} SET lease_expires_at = now() - interval '1 s'")
+
+
+def test_a_killed_run_is_marked_failed_once_its_lease_has_expired(
+    store: Database, own_instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    process = started(execute_for_ever, store.conninfo, tmp_path)
+    until(lambda: is_started(own_instance))
+    process.kill()
+    process.join()
+    assert fail_dead_runs(own_instance, store) == []
+    assert the_run(own_instance).status is dg.DagsterRunStatus.STARTED
+    expire_all(store)
+
+    (found,) = [f for f in examine(lambda: load_settings(home=tmp_path)) if "runs" in f.name]
+    assert not found.ok
+    assert f"run {the_run(own_instance).run_id} of `backtest-pipeline refresh`" in found.detail
+    assert f"process {process.pid} on " in found.detail
+    tick = dead_runs(dg.build_sensor_context(own_instance))
+    assert isinstance(tick, dg.SkipReason)
+    assert the_run(own_instance).run_id in str(tick.skip_message)
+    assert the_run(own_instance).status is dg.DagsterRunStatus.FAILURE
+    assert count(store, LEASES) == 0
+    assert fail_dead_runs(own_instance, store) == []
+
+
+def test_a_run_that_has_ended_stays_as_it_ended(
+    store: Database, own_instance: dg.DagsterInstance
+) -> None:
+    proceed = threading.Event()
+    proceed.set()
+    result = execute(store, own_instance, proceed)
+    assert result.success
+    assert count(store, LEASES) == 0
+    # Killed after its last event, before it gave the lease back; and before it made the run.
+    for run_id in (result.run_id, "never-created"):
+        execute_sql(
+            store,
+            f"INSERT INTO {LEASES} VALUES ('{run_id}', 'refresh', 'somebody', '2020-01-01')",
+        )
+    assert fail_dead_runs(own_instance, store) == []
+    assert the_run(own_instance).status is dg.DagsterRunStatus.SUCCESS
+    assert count(store, LEASES) == 0
+
+
+def test_a_run_that_was_only_suspended_ends_as_it_does(
+    store: Database, own_instance: dg.DagsterInstance
+) -> None:
+    proceed = threading.Event()
+    ended: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(execute(store, own_instance, proceed).success)
+    )
+    thread.start()
+    until(lambda: is_started(own_instance))
+    marked: list[object] = []
+    while not marked:  # it may renew its lease in between
+        expire_all(store)
+        marked = list(fail_dead_runs(own_instance, store))
+    assert the_run(own_instance).status is dg.DagsterRunStatus.FAILURE
+    proceed.set()
+    thread.join()
+    assert ended == [True]
+    assert the_run(own_instance).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_lease_is_renewed_while_its_run_goes_on(store: Database) -> None:
+    query = f"{LEASES} WHERE lease_expires_at > now() + interval '1 min'"
+    with leased_run(store, "refresh", lease_s=3600, beat_s=0.05):
+        expire_all(store)
+        until(lambda: count(store, query) == 1)
+
+
+def test_whoever_comes_second_leaves_a_dead_run_to_the_first(
+    store: Database, own_instance: dg.DagsterInstance
+) -> None:
+    execute_sql(store, f"INSERT INTO {LEASES} VALUES ('gone', 'refresh', 'somebody', '2020-01-01')")
+    with store.begin() as first:
+        first.exec_driver_sql(f"SELECT FROM {LEASES} FOR UPDATE")
+        assert fail_dead_runs(own_instance, store) == []
+        assert count(store, LEASES) == 1
+    fail_dead_runs(own_instance, store)
+    assert count(store, LEASES) == 0
