@@ -15,7 +15,7 @@ from typing import Any
 from backtest_pipeline.market.errors import BacktestError, StrategyRefused
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_module
-from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.own.source import RULES, Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
 from backtest_pipeline.strategies.strategy import Params, Strategy
 from backtest_pipeline.trading.stops import StopRules
@@ -23,6 +23,8 @@ from backtest_pipeline.trading.stops import StopRules
 GROUP = "backtest_pipeline.strategies"
 """The entry-point group of packages with strategies."""
 SHIPPED = "shipped"
+GIVEN = "rules"
+"""What errors call rules that were given as text."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _DIGEST_BYTES = 8
 
@@ -57,6 +59,15 @@ def load(source: Source) -> Loaded:
         strategy, version = strategy_of_module(source), _python_hash(source)
     require_contract(strategy, source.where)
     return Loaded(strategy, version, source.where, source)
+
+
+def load_text(text: str) -> Loaded:
+    """Make a strategy of rules in TOML that were given as text; errors as `from_toml`."""
+    content = text.encode()
+    strategy = from_toml(content, GIVEN)
+    main = f"{strategy.name}{RULES}"
+    source = Source(main, {main: content})
+    return Loaded(strategy, rule_hash(content, GIVEN), "rules that were given with a run", source)
 
 
 def is_good_name(name: object) -> bool:
