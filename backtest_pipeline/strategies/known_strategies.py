@@ -23,7 +23,7 @@ from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.folder import read_folder, stamps
 from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, load_text, packages
 from backtest_pipeline.strategies.own.source import Source
-from backtest_pipeline.strategies.own.trial import tried
+from backtest_pipeline.strategies.own.trial import forget_what_hung, tried
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
 """Short names that always mean the shipped strategy at its defaults, whatever else is added."""
@@ -126,6 +126,14 @@ def rules_known(text: str) -> Iterator[str]:
         yield name
     finally:
         _with_rules.reset(token)
+
+
+def try_again() -> None:
+    """Read the folder anew, and try again what took too long to import before."""
+    with _lock:
+        if _place.tried is not None:
+            forget_what_hung(_place.tried)
+        _place.loaded, _place.content = {}, None
 
 
 def catalogue() -> Catalogue:

@@ -194,6 +194,10 @@ n = { default = 5, grid = [5, 8] }
     answer = client.post("/backtest/jobs", json=job, headers=runner)
     assert (answer.status_code, answer.json()["strategy"]) == (202, "up")
 
+    whole = {"symbol": "AAA", "strategy": "ema_crossover"}  # the spec itself, without `spec`
+    answer = client.post("/backtest/jobs", json=whole, headers=runner)
+    assert told(answer, "BAD_PARAMS")["errors"][0]["where"] == "body.spec"
+
     unreadable = rules.replace("close > mean", "close > maen")
     answer = client.post("/backtest/run", json={**asked, "rules": unreadable}, headers=runner)
     (part,) = told(answer, "BAD_PARAMS")["errors"]

@@ -17,8 +17,7 @@ from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_module
 from backtest_pipeline.strategies.own.source import RULES, Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
-from backtest_pipeline.strategies.strategy import Params, Strategy
-from backtest_pipeline.trading.stops import StopRules
+from backtest_pipeline.strategies.strategy import Params, Strategy, guarded
 
 GROUP = "backtest_pipeline.strategies"
 """The entry-point group of packages with strategies."""
@@ -56,7 +55,7 @@ def load(source: Source) -> Loaded:
         content = source.files[source.main]
         strategy, version = from_toml(content, source.where), rule_hash(content, source.where)
     else:
-        strategy, version = strategy_of_module(source), _python_hash(source)
+        strategy, version = guarded(strategy_of_module(source)), _python_hash(source)
     require_contract(strategy, source.where)
     return Loaded(strategy, version, source.where, source)
 
@@ -105,6 +104,7 @@ def _of_package(found: EntryPoint) -> Loaded | StrategyRefused:
         return StrategyRefused(
             f"{origin} names no strategy; let it name a Strategy, or a module with a STRATEGY"
         )
+    strategy = guarded(strategy)
     try:
         require_contract(strategy, origin)
     except StrategyRefused as error:
@@ -182,21 +182,13 @@ def _is_axis(values: object) -> bool:
 
 def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any]) -> Iterator[str]:
     """What goes wrong with these parameters before any bar is read."""
-    asked = "the parameters"
     try:
         params = strategy.parse(given)
-        asked = "columns"
-        columns = strategy.columns(params)
-        if not isinstance(columns, tuple | list) or not all(isinstance(c, str) for c in columns):
-            yield f"columns() returns {columns!r}, no tuple of names, with its {what}"
-        asked = "stops"
-        if not isinstance(stops := strategy.stops(params), StopRules):
-            yield f"stops() returns {stops!r}, no StopRules, with its {what}"
-        asked = "cooldown"
-        cooldown = strategy.cooldown(params)
-        if not isinstance(cooldown, int) or cooldown < 0:
-            yield f"cooldown() returns {cooldown!r}, no whole number from 0, with its {what}"
     except BacktestError as error:
         yield f"its {what} are refused: {error}"
-    except Exception as error:
-        yield f"{asked}() fails with its {what}: {type(error).__name__}: {error}"
+        return
+    for function in (strategy.columns, strategy.stops, strategy.cooldown):
+        try:
+            function(params)
+        except BacktestError as error:
+            yield f"with its {what}: {error}"
