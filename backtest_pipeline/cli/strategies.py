@@ -44,7 +44,7 @@ def list_strategies(*, as_json: AsJson = False) -> None:
         {
             "strategy": one.strategy.name,
             "parameters": ", ".join(f"{k} {v}" for k, v in row["parameters"].items()) or "-",
-            "from": one.source.main if one.source else one.origin,
+            "from": one.source.main if one.source and not one.source.is_package else one.origin,
         }
         for one, row in zip(found.known.values(), rows, strict=True)
     ]

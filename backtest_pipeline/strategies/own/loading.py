@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, StrategyRefused
 from backtest_pipeline.strategies.code import code_hash
-from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_module
+from backtest_pipeline.strategies.own.modules import strategy_of_module
+from backtest_pipeline.strategies.own.packages import (
+    GROUP,
+    entry_of,
+    origin_of,
+    package_hash,
+    source_of,
+    strategy_at,
+    strategy_of_archive,
+)
 from backtest_pipeline.strategies.own.source import RULES, Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
 from backtest_pipeline.strategies.strategy import Params, Strategy, guarded
 
-GROUP = "backtest_pipeline.strategies"
-"""The entry-point group of packages with strategies."""
 SHIPPED = "shipped"
 GIVEN = "rules"
 """What errors call rules that were given as text."""
@@ -36,7 +42,7 @@ class Loaded:
         strategy: the strategy.
         hash: hash of its own code or rules, 16 hex digits.
         origin: `shipped`, the path of its file, or its package with version.
-        source: its files, which are archived with its runs; None where it is installed.
+        source: its files, which are archived with its runs; None where it is shipped.
     """
 
     strategy: Strategy[Any]
@@ -51,13 +57,26 @@ def load(source: Source) -> Loaded:
     Raises:
         StrategyRefused: where it cannot be loaded, or breaks the contract, with file and line.
     """
+    if source.is_package:
+        found = entry_of(source)
+        return _contracted(
+            strategy_of_archive(source), package_hash(found), origin_of(found), source
+        )
     if source.is_rules:
         content = source.files[source.main]
         strategy, version = from_toml(content, source.where), rule_hash(content, source.where)
     else:
-        strategy, version = guarded(strategy_of_module(source)), _python_hash(source)
-    require_contract(strategy, source.where)
-    return Loaded(strategy, version, source.where, source)
+        strategy, version = strategy_of_module(source), _python_hash(source)
+    return _contracted(strategy, version, source.where, source)
+
+
+def _contracted(
+    strategy: Strategy[Any], version: str, origin: str, source: Source | None
+) -> Loaded:
+    """A strategy ready for use; raises StrategyRefused where it breaks the contract."""
+    strategy = guarded(strategy)
+    require_contract(strategy, origin)
+    return Loaded(strategy, version, origin, source)
 
 
 def load_text(text: str) -> Loaded:
@@ -93,24 +112,12 @@ def _packages() -> tuple[tuple[str, Loaded | StrategyRefused], ...]:
 
 
 def _of_package(found: EntryPoint) -> Loaded | StrategyRefused:
-    version = f"{found.dist.name} {found.dist.version}" if found.dist else "an unknown package"
-    origin = f"{version} ({found.value})"
+    origin = origin_of(found)
     try:
-        named = found.load()
-    except (Exception, SystemExit) as error:
-        return StrategyRefused(failure_of(error, Source(found.value, {}, version)))
-    strategy = getattr(named, "STRATEGY", None) if isinstance(named, ModuleType) else named
-    if not isinstance(strategy, Strategy):
-        return StrategyRefused(
-            f"{origin} names no strategy; let it name a Strategy, or a module with a STRATEGY"
-        )
-    strategy = guarded(strategy)
-    try:
-        require_contract(strategy, origin)
+        strategy = strategy_at(found, Source(found.value, {}, origin.partition(" (")[0]))
+        return _contracted(strategy, package_hash(found), origin, source_of(found))
     except StrategyRefused as error:
         return error
-    digest = hashlib.blake2b(f"{origin}\0{found.name}".encode(), digest_size=_DIGEST_BYTES)
-    return Loaded(strategy, digest.hexdigest(), origin)
 
 
 def _python_hash(source: Source) -> str:

@@ -90,5 +90,5 @@ def _copied(base: str, name: str, known: Mapping[str, Loaded]) -> str:
     elif list(source.files) == [source.main] and not source.is_rules:
         text = source.files[source.main].decode()
     else:
-        raise InvalidInput(f"{source.where} is not one Python file; copy it by hand")
+        raise InvalidInput(f"{known[full].origin} is not one Python file; copy it by hand")
     return re.sub(rf'(\bname=)(["\']){full}\2', rf'\g<1>"{name}"', text, count=1)
