@@ -61,10 +61,10 @@ def run(*, quick: bool) -> Report:
         f"to all symbols (the mean over {_DAYS} days, one after the other). Rows of a refreshed "
         "partition count whole. CPU is user and system time of this process and the server.",
         [
-            *(_stages_table(kind, [m[kind] for m in measured]) for kind in _KINDS),
+            *(stages_table(kind, [m[kind] for m in measured]) for kind in _KINDS),
             _ratios_table(measured),
             _snapshots_table(profile),
-            *(_profile_table(kind, profile[kind]) for kind in (_KINDS[0], _KINDS[2])),
+            *(profile_table(kind, profile[kind]) for kind in (_KINDS[0], _KINDS[2])),
         ],
     )
 
@@ -75,12 +75,12 @@ def _round(bars: object, *, profiled: bool) -> dict[str, Refresh]:
         path = settings.home / "bars.parquet"
         clock = Clock(settings.home)
         write_bars(bars, path, days_left_out=_DAYS)
-        first = _refresh(path, clock, profiled)
-        again = _refresh(path, clock, profiled)
+        first = refreshed(path, clock, profiled=profiled)
+        again = refreshed(path, clock, profiled=profiled)
         appended = []
         for left_out in reversed(range(_DAYS)):
             write_bars(bars, path, days_left_out=left_out)
-            appended.append(_refresh(path, clock, profiled))
+            appended.append(refreshed(path, clock, profiled=profiled))
         return dict(zip(_KINDS, (first, again, _mean(appended)), strict=True))
 
 
@@ -98,7 +98,7 @@ def _mean(refreshes: list[Refresh]) -> Refresh:
     return result
 
 
-def _refresh(path: Path, clock: Clock, profiled: bool) -> Refresh:
+def refreshed(path: Path, clock: Clock, *, profiled: bool) -> Refresh:
     result = Refresh()
     with open_workspace() as workspace:
         source = FileBars(path)
@@ -128,7 +128,7 @@ def _profiling(result: Refresh, stage: str, profiled: bool) -> Iterator[None]:
         yield
 
 
-def _stages_table(kind: str, measured: list[Refresh]) -> Table:
+def stages_table(kind: str, measured: list[Refresh]) -> Table:
     def row(name: str, seconds: list[Seconds], rows: int) -> list[str | float | int]:
         taken = median(seconds)
         return [name, rows, taken.wall, taken.cpu, taken.own, taken.server]
@@ -172,7 +172,7 @@ def _snapshots_table(profile: dict[str, Refresh]) -> Table:
     return Table("Snapshots", ["refresh", "share of its thread time"], rows)
 
 
-def _profile_table(kind: str, refresh: Refresh) -> Table:
+def profile_table(kind: str, refresh: Refresh) -> Table:
     """Shares of the samples of each stage; two threads at work give two samples at a time."""
     rows: list[list[str | float | int]] = []
     for stage, samples in refresh.samples.items():

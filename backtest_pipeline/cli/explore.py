@@ -18,6 +18,7 @@ from backtest_pipeline.cli.options import (
     with_ranges,
 )
 from backtest_pipeline.cli.store import open_store_for
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.specs import SweepSpec
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def explore(
     *,
     context: typer.Context,
     strategy: Annotated[
-        str, typer.Argument(help="A strategy by its name or its first word, such as ema or macd.")
-    ],
+        str | None,
+        typer.Argument(help="A strategy by its name or its first word, such as ema or macd."),
+    ] = None,
     options: SpecOptions[SweepSpec],
     bars: Bars = None,
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("exploration.html"),
@@ -49,7 +51,12 @@ def explore(
     Give parameters as ranges after the strategy: --fast 5:50:5 --slow 20,50,200.
     Parameters left out use the strategy's default grid.
     """
-    ranged = with_ranges(options, context.args).updated(strategy=strategy)
+    typed = context.args
+    if options.values["rules"] and strategy:  # the first option for a parameter was taken for it
+        strategy, typed = None, [strategy, *typed]
+    elif not options.values["rules"] and not strategy:
+        raise InvalidInput("there is no strategy; write explore STRATEGY, or give --rules FILE")
+    ranged = with_ranges(options, typed).updated(strategy=strategy)
     with open_store_for(ranged, None) as (workspace, settings, spec):
         from backtest_pipeline.pipeline.execution import source_for, swept
 

@@ -139,6 +139,11 @@ def _refresh(
             say(f"left out: {len(result.left_out) - _MOST_NAMED:,} more parts; --json names them")
     if result.failures:
         fail("\n".join(result.failures))
+    if stored.failed_presets:
+        shown = [f"preset {p} fails: {e}" for p, e in stored.failed_presets.items()][:_MOST_NAMED]
+        more = len(stored.failed_presets) - len(shown)
+        shown += [f"and {more:,} more; --json names them"] if more else []
+        fail("\n".join([*shown, "all else is stored; the next refresh tries these again"]))
     partitions = len(result.assets) * len(result.timeframes)
     if not stored.runs or len(result.without_bars) == partitions:
         fail(f"the source has no usable bars: {_first(result.without_bars)}")
@@ -154,6 +159,7 @@ class RefreshedStore:
         not_fetched_since: by asset, when the first bar closes that the cache did not have.
         remarks: remarks on assets, such as reused tickers and delistings.
         left_out_presets: presets that refreshes leave out, and why.
+        failed_presets: presets that failed on a partition of these, and why.
         portfolios: rows of `storage.run_tables.portfolios.current_portfolios`.
         database, folder: where rows and files are stored.
     """
@@ -163,6 +169,7 @@ class RefreshedStore:
     not_fetched_since: Mapping[str, datetime]
     remarks: Sequence[Mapping[str, Any]]
     left_out_presets: Mapping[str, str]
+    failed_presets: Mapping[str, str]
     portfolios: Sequence[Mapping[str, Any]]
     database: str
     folder: str
@@ -178,7 +185,8 @@ def _stored(result: RefreshResult) -> RefreshedStore:
 
 
 def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
-    from backtest_pipeline.pipeline.presets import left_out_presets
+    from backtest_pipeline.market.partitions import Partition
+    from backtest_pipeline.pipeline.presets import failed_on_partitions, left_out_presets
     from backtest_pipeline.storage.run_tables.portfolios import current_portfolios
     from backtest_pipeline.storage.run_tables.runs import current_runs
     from backtest_pipeline.storage.tables.asset_identity import remarks_of
@@ -195,7 +203,12 @@ def _read(workspace: Workspace, result: RefreshResult) -> RefreshedStore:
         portfolios = current_portfolios(connection, timeframes)
         where, folder = workspace.database.where, workspace.artifacts.where
         absent = left_out_presets(workspace)
-    return RefreshedStore(runs, skipped, missing, remarks, absent, portfolios, where, folder)
+        failed = failed_on_partitions(
+            workspace, {Partition(asset, tf) for asset in assets for tf in timeframes}
+        )
+    return RefreshedStore(
+        runs, skipped, missing, remarks, absent, failed, portfolios, where, folder
+    )
 
 
 def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
@@ -231,6 +244,7 @@ def _as_json(result: RefreshResult, stored: RefreshedStore) -> dict[str, Any]:
         },
         "identity": list(stored.remarks),
         "left_out_presets": dict(stored.left_out_presets),
+        "failed_presets": dict(stored.failed_presets),
         "database": stored.database,
         "artifacts": stored.folder,
     }

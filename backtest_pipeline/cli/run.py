@@ -115,7 +115,8 @@ def _show_significance(run: RunResult) -> None:
         tried = "1 trial" if known["n_trials"] == 1 else f"{known['n_trials']:,.0f} trials"
         say(
             f"Probabilistic Sharpe ratio {run.metrics['psr']:.0%}; deflated {known['dsr']:.0%} "
-            f"({tried} of {run.strategy} on {run.symbol} {run.timeframe}: {run.counting_rule}), "
+            f"({tried} of {run.strategy} on {run.symbol} {run.timeframe}, counted by "
+            f"{run.counting_rule}), "
             f"{known['dsr_effective']:.0%} "
             f"({known['n_trials_effective']:,.1f} effective trials)"
         )

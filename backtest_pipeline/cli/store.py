@@ -48,6 +48,7 @@ def open_store_for(
         UnknownName, InvalidInput: for a spec that is invalid whatever the store holds, before the
             store is opened; for a `signal` that is neither a strategy nor a preset, after it.
     """
+    from backtest_pipeline.pipeline.given_rules import strategies_for
     from backtest_pipeline.pipeline.soundness import require_sound
     from backtest_pipeline.pipeline.workspace import use_strategies
     from backtest_pipeline.storage.settings import load_settings
@@ -58,7 +59,9 @@ def open_store_for(
     most = getattr(spec, "max_combinations", None) or 0
     require_sound(spec, max(most, settings.optimizer_max_combinations))
     with open_store() as workspace:
-        yield workspace, settings, _spec_of_signal(workspace, options, signal) if signal else spec
+        spec = _spec_of_signal(workspace, options, signal) if signal else spec
+        with strategies_for(spec) as named:
+            yield workspace, settings, named
 
 
 def _without_store(options: SpecOptions[S], signal: str) -> S:

@@ -44,7 +44,7 @@ def list_strategies(*, as_json: AsJson = False) -> None:
         {
             "strategy": one.strategy.name,
             "parameters": ", ".join(f"{k} {v}" for k, v in row["parameters"].items()) or "-",
-            "from": one.source.main if one.source else one.origin,
+            "from": one.source.main if one.source and not one.source.is_package else one.origin,
         }
         for one, row in zip(found.known.values(), rows, strict=True)
     ]
@@ -126,9 +126,12 @@ def check(name: Name, *, param: Params = None, as_json: AsJson = False) -> None:
     """
     from backtest_pipeline.pipeline.spec_options import params_from
     from backtest_pipeline.pipeline.strategy_check import check_strategy
+    from backtest_pipeline.pipeline.workspace import use_strategies
+    from backtest_pipeline.strategies.known_strategies import try_again
     from backtest_pipeline.strategies.registry import strategy_of
 
-    _catalogue()
+    use_strategies()
+    try_again()
     strategy = strategy_of(name)
     found = check_strategy(strategy, params_from(param or ()))
     if as_json:
@@ -169,9 +172,10 @@ def new(
 ) -> None:
     """Begin a strategy of your own in the folder of strategies."""
     from backtest_pipeline.storage.settings import load_settings
-    from backtest_pipeline.strategies.own.template import new_strategy
+    from backtest_pipeline.strategies.own.template import make_folder, new_strategy
 
-    found = _catalogue()
-    path = new_strategy(load_settings().strategies_folder, name, base, found.known)
+    folder = load_settings().strategies_folder
+    make_folder(folder)
+    path = new_strategy(folder, name, base, _catalogue().known)
     say(f"{path}")
     say(f"edit it, then: backtest-pipeline strategies check {name}")

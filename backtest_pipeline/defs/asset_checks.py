@@ -32,7 +32,11 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
 from backtest_pipeline.pipeline.audits.other_histories import CUTS
 from backtest_pipeline.pipeline.audits.restatements import restated_lately
 from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
-from backtest_pipeline.pipeline.presets import left_out_presets, presets_to_compute
+from backtest_pipeline.pipeline.presets import (
+    failed_on_partitions,
+    left_out_presets,
+    presets_to_compute,
+)
 from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults
 from backtest_pipeline.pipeline.replay.replay import (
     Replay,
@@ -150,11 +154,12 @@ def look_ahead(
 @dg.asset_check(
     asset="signals",
     name="no_preset_left_out",
-    description="Every active preset is computed: its strategy is there, accepts its parameters "
-    "and does not look ahead. One that is not is left out, and the others are refreshed.",
+    description="Every active preset is computed on every partition: its strategy is there, "
+    "accepts its parameters, does not look ahead, and fails on no asset. One that is not is left "
+    "out, and the others are refreshed.",
 )
 def no_preset_left_out(store: WorkspaceResource) -> dg.AssetCheckResult:
-    left_out = left_out_presets(store.workspace)
+    left_out = left_out_presets(store.workspace) | failed_on_partitions(store.workspace)
     return dg.AssetCheckResult(
         passed=not left_out,
         metadata=dict(left_out),

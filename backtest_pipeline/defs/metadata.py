@@ -31,12 +31,12 @@ def counts_of(report: StageReport) -> dict[str, Any]:
 
 
 def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
-    """A stage's counts, its partitions without a result and why, and the tables of its summary."""
+    """A stage's counts, the tables of its summary, and why partitions lack a result or a part."""
     metadata = counts_of(report)
     remarks = [
         {"partition": str(o.partition), "status": o.status.value, "why": o.detail}
         for o in report.outcomes
-        if o.status in (Status.EMPTY, Status.FAILED)
+        if o.status in (Status.EMPTY, Status.PARTIAL, Status.FAILED)
     ]
     if remarks:
         metadata["without_result"] = _table(remarks[:_MOST_SHOWN])

@@ -8,6 +8,7 @@ from typing import Any
 from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, counted
 from backtest_pipeline.pipeline.result_rows import (
     portfolio_result,
@@ -62,7 +63,6 @@ from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 from backtest_pipeline.storage.tables.dimensions import known_symbols
-from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
@@ -91,11 +91,11 @@ def execute(
     Raises:
         BacktestError: with the error code; market/errors.py lists them all.
     """
-    look_again()
     is_built = workspace.external is None
     exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
     counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
-    with counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe) as tally:
+    taken = counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe)
+    with taken as tally, strategies_for(spec) as spec:
         source = source_for(workspace, settings, spec, bars)
         result = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
         if user:
@@ -168,12 +168,13 @@ def declare(
         UnknownName, InvalidInput: for an invalid spec, or where the strategy was tried before.
     """
     plan, terms = _plan(spec, settings), shared_by(workspace, spec)
-    space = space_of(strategy_of(spec.strategy or DEFAULT_STRATEGY).name, spec.params)
     partition = Partition(spec.symbol, timeframe(spec.timeframe).name)
     source = source_for(workspace, settings, spec, bars)
     with workspace.database.begin() as connection:
         require_known([spec.symbol], (*source.symbols(), *known_symbols(connection)))
-    return declare_walk_forward(workspace, partition, space, plan, terms)
+    with strategies_for(spec) as spec:
+        space = space_of(strategy_of(spec.strategy or DEFAULT_STRATEGY).name, spec.params)
+        return declare_walk_forward(workspace, partition, space, plan, terms)
 
 
 def _sweep(

@@ -165,13 +165,13 @@ def refused_strategies(
         leak = next((said for (of, _), said in known.items() if of == code and said), None)
         unknown = [given for hashed, given in sets.items() if (code, hashed) not in known]
         if leak is None and unknown:
-            panels = list(_panels(strategy, unknown, panel))
-            if panels:
-                try:
-                    leak, tested = _probe(strategy, unknown, panels)
-                except StrategyRefused as error:
-                    refused[name] = error
-                    continue
+            try:
+                panels = list(_panels(strategy, unknown, panel))
+                leak, tested = _probe(strategy, unknown, panels) if panels else (None, ())
+            except StrategyRefused as error:
+                refused[name] = error
+                continue
+            if tested:
                 _keep(workspace, _rows(strategy, tested, leak))
         if leak is not None:
             refused[name] = LooksAhead(leak)

@@ -7,11 +7,12 @@ and the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
 from backtest_pipeline.market.features.derive import is_given_by_bars
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.tables.dimensions import (
@@ -22,6 +23,7 @@ from backtest_pipeline.storage.tables.dimensions import (
     deactivate_preset,
     follow_declaration,
 )
+from backtest_pipeline.storage.tables.signals import failed_presets
 from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.own.loading import is_good_name
 from backtest_pipeline.strategies.registry import strategy_of
@@ -73,6 +75,19 @@ def left_out_presets(workspace: Workspace) -> dict[str, str]:
     return {**_names_taken(workspace), **_left_out(workspace, active_presets(workspace))}
 
 
+@retried
+def failed_on_partitions(
+    workspace: Workspace, partitions: Collection[Partition] | None = None
+) -> dict[str, str]:
+    """The presets that failed on these partitions (or on any), such as `dip_20 on BTC|1D`, and why.
+
+    They have no signals and no current run there, and every refresh tries them again.
+    """
+    with workspace.database.begin() as connection:
+        found = failed_presets(connection, partitions)
+    return {f"{one.name} on {one.partition}": one.reason for one in found}
+
+
 def _left_out(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
     unsound = _unsound(presets)
     sound = [preset for preset in presets if preset.name not in unsound]
@@ -86,10 +101,11 @@ def _unsound(presets: Sequence[SignalRow]) -> dict[str, str]:
         try:
             strategy = strategy_of(preset.strategy)
             params = strategy.parse(preset.params)
+            read = strategy.columns(params)
         except (InvalidInput, UnknownName) as error:
             problems[preset.name] = f"{error}; correct it, or run: presets remove {preset.name}"
             continue
-        lacking = [name for name in strategy.columns(params) if not is_given_by_bars(name)]
+        lacking = [name for name in read if not is_given_by_bars(name)]
         if lacking:
             problems[preset.name] = (
                 f"{strategy.name} reads {', '.join(lacking)}, and stored features have the columns "

@@ -6,6 +6,7 @@ from typing import Any
 
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
+from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
@@ -17,7 +18,6 @@ from backtest_pipeline.pipeline.use_cases.backtest import require_one_strategy
 from backtest_pipeline.pipeline.use_cases.sweep import require_metric
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
 from backtest_pipeline.strategies.grid import parameter_grid, parameter_space
-from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -29,10 +29,17 @@ def require_sound(spec: ExecutableSpec, most_combinations: int) -> None:
         spec: the spec; of a preset only the name is known, which is not looked up.
         most_combinations: maximum size of a sweep's grid.
     """
-    look_again()
     timeframe(spec.timeframe)
     Window(spec.start, spec.end)
     spec.config()
+    with strategies_for(spec) as named:
+        _require_strategy(named, most_combinations)
+    if isinstance(spec, PortfolioSpec):
+        rollup_config(spec)
+
+
+def _require_strategy(spec: ExecutableSpec, most_combinations: int) -> None:
+    """Raise for a strategy that is unknown, or whose parameters are refused."""
     if isinstance(spec, SweepSpec):
         require_metric(spec.metric)
         most = combinations_allowed(spec, most_combinations)
@@ -44,8 +51,6 @@ def require_sound(spec: ExecutableSpec, most_combinations: int) -> None:
         require_one_strategy(spec)
         if spec.preset is None:
             _strategy_of(spec).parse(spec.params)
-    if isinstance(spec, PortfolioSpec):
-        rollup_config(spec)
 
 
 def _strategy_of(spec: ExecutableSpec) -> Strategy[Any]:

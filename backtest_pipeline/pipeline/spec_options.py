@@ -255,6 +255,17 @@ def _rates(path: str) -> dict[str, list[tuple[Any, float]]]:
     }
 
 
+def _rules(path: str) -> str:
+    from backtest_pipeline.strategies.rules.rule_file import LARGEST_FILE
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(LARGEST_FILE + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, ValueError) else error.strerror
+        raise InvalidInput(f"--rules: {path} cannot be read: {reason}") from error
+
+
 _TEXTS = {
     "sizing": _Text(
         f"position sizing: mode ({', '.join(SIZINGS)}) and its fields, for example "
@@ -270,6 +281,9 @@ _TEXTS = {
     ),
     "funding": _Text(
         "file of funding rates with columns symbol, ts, rate; replaces the flat rate", _rates
+    ),
+    "rules": _Text(
+        "file of rules in TOML in place of a strategy's name, see docs/rules.md", _rules
     ),
     "params": _Text("strategy parameter, for example fast=12; repeatable", params_from, kind=list),
     "weights": _Text(

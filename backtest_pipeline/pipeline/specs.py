@@ -28,7 +28,7 @@ from pydantic import (
     create_model,
 )
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, RuleError, UnknownName
 from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
 from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
@@ -56,6 +56,18 @@ TimeframeName = Annotated[
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Values = Parameter | Annotated[list[Parameter], Field(min_length=1, max_length=10_000)]
 """Values of a parameter: one number, or a list to choose from."""
+
+
+def _readable(rules: str) -> str:
+    """The rules; raises ValueError with the place of what cannot be read."""
+    from backtest_pipeline.strategies.own.loading import load_text  # numpy takes long to import
+
+    try:
+        load_text(rules)
+    except RuleError as error:
+        raise ValueError(str(error)) from error
+    return rules
+
 
 MOST_SYMBOLS = 1_000
 Rates = Annotated[list[tuple[datetime, float]], Field(max_length=100_000)]
@@ -140,6 +152,11 @@ class _OnStrategy(SimulationSpec):
         max_length=64,
         description="name of the strategy, its first word is enough; ema_crossover if not given",
         examples=["ema_crossover"],
+    )
+    rules: Annotated[str, AfterValidator(_readable)] | None = Field(
+        default=None,
+        description="rules in TOML in place of a strategy's name, see docs/rules.md",
+        examples=['name = "up"\nlong_entry = "close > ema_50"\nlong_exit = "close < ema_50"'],
     )
     timeframe: TimeframeName = Field(default="1D", description="length of the bars")
     start: date | None = Field(
@@ -373,6 +390,8 @@ def invalid_spec(
             problems.append(UnknownName(field, tag, known))
         elif part["type"] == "missing":
             problems.append(f"{'.'.join(where)} is missing")
+        elif field == "rules" and isinstance(part["input"], str):  # too long to be repeated
+            problems.append(part["msg"].removeprefix("Value error, "))
         else:
             message = re.sub("^(Value error, |Input should be )", "", part["msg"])
             must = f"must be {message}" if message != part["msg"] else message

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -52,9 +52,10 @@ def silent(_stage: str, _done: int, _total: int) -> None:
 
 
 class Status(StrEnum):
-    """The outcome of a partition in a stage."""
+    """The outcome of a partition in a stage; `partial` lacks the presets that failed on it."""
 
     STORED = "stored"
+    PARTIAL = "partial"
     UNCHANGED = "unchanged"
     EMPTY = "empty"
     FAILED = "failed"
@@ -62,7 +63,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One partition's outcome in a stage: rows written, or the reason why there are none.
+    """One partition's outcome in a stage: rows written, and why there are none, or not all.
 
     `error` is the exception of a failed partition.
     """
@@ -72,6 +73,12 @@ class Outcome:
     rows: int = 0
     detail: str = ""
     error: Exception | None = None
+
+
+def stored(partition: Partition, rows: int, failed: Mapping[str, str]) -> Outcome:
+    """The outcome of a stored partition, on which these presets failed, by name and reason."""
+    detail = "; ".join(f"preset {name} fails: {why}" for name, why in failed.items())
+    return Outcome(partition, Status.PARTIAL if failed else Status.STORED, rows, detail)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,11 @@ class StageReport:
     @property
     def failed(self) -> tuple[Outcome, ...]:
         return tuple(o for o in self.outcomes if o.status is Status.FAILED)
+
+    @property
+    def incomplete(self) -> tuple[Outcome, ...]:
+        """Those that failed, and those that lack presets which failed on them."""
+        return tuple(o for o in self.outcomes if o.status in (Status.FAILED, Status.PARTIAL))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -66,8 +67,17 @@ def retried(
 
 
 def use_strategies(settings: Settings | None = None) -> None:
-    """Take up the user's own strategies as they are now, by default of the environment's folder."""
+    """Take up the user's own strategies as they are now, by default of the environment's folder.
+
+    Raises:
+        ConfigurationError: for a folder that is configured and does not exist.
+    """
     settings = settings or load_settings()
+    if settings.strategies is not None and not settings.strategies.exists():
+        raise ConfigurationError(
+            f"BACKTEST_STRATEGIES is {settings.strategies}, which does not exist; create the "
+            "folder, or correct the setting"
+        )
     use_folder(
         settings.strategies_folder,
         trust=settings.strategies_trust,

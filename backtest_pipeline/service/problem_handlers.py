@@ -73,7 +73,9 @@ def invalid(errors: Iterable[Any]) -> Problem:
     fields = [
         {"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts
     ]
-    named = next((str(at) for part in parts for at in part["loc"] if str(at) in _OF_FIELD), "")
+    # A field that the body does not have says nothing of what the field means elsewhere.
+    known = [part for part in parts if part["type"] != "extra_forbidden"]
+    named = next((str(at) for part in known for at in part["loc"] if str(at) in _OF_FIELD), "")
     first = f"{fields[0]['where']}: {fields[0]['message']}"
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     return Problem(_OF_FIELD.get(named, "BAD_PARAMS"), first + more, errors=fields)

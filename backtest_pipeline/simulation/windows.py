@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.conditions import conditions_of_rules
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs
-from backtest_pipeline.simulation.orders import HOLD, LONG_ENTRY, SHORT_ENTRY, condition_bits
+from backtest_pipeline.simulation.orders import HOLD, LONG_ENTRY, SHORT_ENTRY
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
-from backtest_pipeline.strategies.strategy import Strategy, conditions_of
+from backtest_pipeline.strategies.strategy import Strategy
 
 NO_SIGNALS = -1
 
@@ -52,13 +52,7 @@ def conditions_by_params(
     Raises:
         InvalidInput: for parameters that the strategy rejects.
     """
-    parsed = [strategy.parse(given) for given in params]
-    read = sorted({name for given in parsed for name in strategy.columns(given)})
-    panel = with_indicators(panel, read)
-    conditions = np.zeros((len(parsed), len(panel)), np.uint8)
-    for row, given in zip(conditions, parsed, strict=True):
-        row[:] = condition_bits(conditions_of(strategy, panel, given))
-    return conditions
+    return conditions_of_rules(panel, [(strategy, strategy.parse(given)) for given in params])
 
 
 def candidates(

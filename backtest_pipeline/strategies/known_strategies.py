@@ -7,7 +7,9 @@ computed, named and archived from one version of its strategy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,9 +21,9 @@ import backtest_pipeline.strategies as package
 from backtest_pipeline.market.errors import StrategyRefused
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.folder import read_folder, stamps
-from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, packages
+from backtest_pipeline.strategies.own.loading import SHIPPED, Loaded, load, load_text, packages
 from backtest_pipeline.strategies.own.source import Source
-from backtest_pipeline.strategies.own.trial import tried
+from backtest_pipeline.strategies.own.trial import forget_what_hung, tried
 
 SHORT_NAMES = {"rsi": "rsi_mean_revert", "ema": "ema_crossover", "atr": "atr_breakout"}
 """Short names that always mean the shipped strategy at its defaults, whatever else is added."""
@@ -58,6 +60,7 @@ class _Place:
 
 _place = _Place()
 _lock = RLock()
+_with_rules: ContextVar[Catalogue | None] = ContextVar("with rules of a spec", default=None)
 
 
 def use_folder(folder: Path | None, *, trust: bool = False, tried: Path | None = None) -> None:
@@ -95,8 +98,49 @@ def look_again() -> None:
             _place.content = None
 
 
+@contextmanager
+def rules_known(text: str) -> Iterator[str]:
+    """Know the strategy of rules in TOML while the block runs; gives its name.
+
+    It is known in this thread alone, and its presets are not: refreshes compute those of the
+    folder.
+
+    Raises:
+        RuleError: for rules that cannot be read, with their place.
+        StrategyRefused: where another strategy has their name.
+    """
+    one, before = load_text(text), catalogue()
+    name = one.strategy.name
+    other = before.known.get(SHORT_NAMES.get(name, name))
+    if other is not None and other.hash == one.hash:
+        yield name
+        return
+    if other is not None:
+        raise StrategyRefused(
+            f"the rules are named {name}, and so is another strategy: {other.origin}; give the "
+            "rules another name, or run that strategy by its name"
+        )
+    own = replace(one, strategy=replace(one.strategy, presets={}))
+    token = _with_rules.set(Catalogue({**before.known, name: own}, before.refused))
+    try:
+        yield name
+    finally:
+        _with_rules.reset(token)
+
+
+def try_again() -> None:
+    """Read the folder anew, and try again what took too long to import before."""
+    with _lock:
+        if _place.tried is not None:
+            forget_what_hung(_place.tried)
+        _place.loaded, _place.content = {}, None
+
+
 def catalogue() -> Catalogue:
     """The strategies that there are."""
+    given = _with_rules.get()
+    if given is not None:
+        return given
     with _lock:
         if _place.content is None:
             _place.stamps = stamps(_place.folder) if _place.folder is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sysconfig
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -143,6 +143,45 @@ def conditions_of(strategy: Strategy[P], panel: Panel, params: P) -> Conditions:
         raise StrategyRefused(f"{strategy.name} returns {type(found).__name__}, not Conditions")
     found.require_flags(len(panel), strategy.name)
     return found
+
+
+def guarded(strategy: Strategy[P]) -> Strategy[P]:
+    """The strategy, whose functions of parameters name it where they fail or return nonsense.
+
+    They raise StrategyRefused with the function, the parameters and the line.
+    """
+
+    def checked(name: str, expected: str, is_right: Callable[[Any], bool]) -> Callable[[P], Any]:
+        function = getattr(strategy, name)
+
+        def called(params: P) -> Any:
+            try:
+                found = function(params)
+            except BacktestError:
+                raise
+            except Exception as error:
+                why = f"fails: {type(error).__name__}: {error}{_line_of(error)}"
+            else:
+                if is_right(found):
+                    return found
+                why = f"returns {found!r:.200}, {expected}"
+            given = ", ".join(f"{n} {v}" for n, v in params.model_dump().items())
+            raise StrategyRefused(f"{strategy.name}: {name}() {why}; given {given or 'nothing'}")
+
+        return called
+
+    def are_names(found: Any) -> bool:
+        return isinstance(found, tuple | list) and all(isinstance(name, str) for name in found)
+
+    def is_whole(found: Any) -> bool:
+        return isinstance(found, int) and not isinstance(found, bool) and found >= 0
+
+    return replace(
+        strategy,
+        columns=checked("columns", "no tuple of names", are_names),
+        stops=checked("stops", "no StopRules", lambda found: isinstance(found, StopRules)),
+        cooldown=checked("cooldown", "no whole number from 0", is_whole),
+    )
 
 
 def _readonly(values: np.ndarray) -> np.ndarray:

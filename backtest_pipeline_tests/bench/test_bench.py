@@ -29,6 +29,7 @@ SLOW = {
     "portfolio": ("One portfolio", "Rollups, monthly", "all five again, nothing changed"),
     "dagster_refresh": ("full rebuild", "one day appended"),
     "provenance": ("What a rebuild spends on it", "fingerprints", "replayed in a fresh process"),
+    "own_rules": ("first refresh", "nothing changed", "one strategy edited"),
 }
 SERVICE = {"service": ("Answers", "run, new", "run, repeated")}
 _NO_WRK = pytest.mark.skipif(

@@ -13,6 +13,8 @@ from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, put, write
 from backtest_pipeline_tests.leaky import planted
+from backtest_pipeline_tests.own_strategies import DIP
+from backtest_pipeline_tests.own_strategies import write as write_strategy
 from backtest_pipeline_tests.sql import execute_sql
 
 STAGES = ["bars", "features", "signals", "backtests"]
@@ -46,7 +48,7 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert set(found) == {
         *("dagster_runs", "failures", "runs", "without_bars", "left_out", "rows_by_reason"),
         "not_fetched_since",
-        *("portfolios", "identity", "left_out_presets", "database", "artifacts"),
+        *("portfolios", "identity", "left_out_presets", "failed_presets", "database", "artifacts"),
     }
     assert len(found["portfolios"]) == 2 * 7 * 5
     never = [row for row in found["portfolios"] if row["metrics"]["sharpe"] is None]
@@ -55,6 +57,23 @@ def test_a_refresh_tells_its_stages_and_results_and_a_second_one_stores_nothing(
     assert {run["asset"] for run in found["runs"]} == {"AAA", "BBB"}
     assert found["failures"] == []
     assert cli.stored() == stored
+
+
+def test_a_preset_that_fails_on_one_asset_is_named_and_all_else_is_stored(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    close = '    close = features["close"]\n'
+    failing = f"{close}    assert close.iloc[0] < 22, 'too dear'\n"
+    write_strategy(tmp_path / "home" / "strategies", "dip.py", DIP.replace(close, failing))
+    arguments = ("refresh", "--assets", "S-GAMMA,S-IOTA", "--timeframes", "1W")
+    answer = cli(*arguments)
+    assert answer.code == 1
+    assert "preset dip_2_20 on S-IOTA|1W fails: dip fails: AssertionError: too dear" in answer.err
+    assert "all else is stored; the next refresh tries these again" in answer.err
+    assert "13 backtests, " in answer.out
+    again = cli(*arguments, "--json")
+    assert (again.code, list(again.json["failed_presets"])) == (1, ["dip_2_20 on S-IOTA|1W"])
 
 
 def test_bad_input_is_refused_and_stored_results_stay(

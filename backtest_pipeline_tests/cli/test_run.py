@@ -203,8 +203,9 @@ def test_what_a_deflated_sharpe_ratio_is_deflated_by_is_said(cli: CommandLine) -
     windows = [("--start", "2021-01-01"), ("--start", "2022-01-01")]
     cli(*SAMPLE, *windows[0])
     second = cli(*SAMPLE, *windows[1]).out
-    assert "(2 trials of rsi_mean_revert on S-ALPHA 1D: parameter sets x windows shown)" in second
-    assert "(1 trial of rsi_mean_revert on S-ALPHA 1D: parameter sets)" in cli(*SAMPLE).out
+    counted = "of rsi_mean_revert on S-ALPHA 1D, counted by parameter sets"
+    assert f"(2 trials {counted} x windows shown)" in second
+    assert f"(1 trial {counted})" in cli(*SAMPLE).out
     found = cli.json(*SAMPLE, *windows[0])
     assert found["counting_rule"] == "parameter sets x windows shown"
     assert found["significance"]["n_trials"] == 3, "the whole history was shown as well"

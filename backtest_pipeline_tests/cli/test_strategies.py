@@ -88,6 +88,20 @@ def test_a_folder_that_is_refused_is_told_wherever_it_is_missed(
     assert f"{folder}/dip.py exists; name a folder" in answer.message
 
 
+def test_a_configured_folder_that_does_not_exist_is_named_and_new_makes_it(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "of_mine"
+    cli.monkeypatch.setenv("BACKTEST_STRATEGIES", str(folder))
+    for command in (("strategies", "list"), ("run", "--asset", "S-ALPHA")):
+        answer = cli(*command)
+        assert answer.code == 1
+        assert f"BACKTEST_STRATEGIES is {folder}, which does not exist" in answer.message
+    assert cli("strategies", "new", "swing").code == 0
+    assert "swing" in cli("strategies", "list").out
+
+
 def test_what_a_strategy_prints_is_no_part_of_the_json(cli: CommandLine, folder: Path) -> None:
     printing = DIP.replace("    close = ", '    print("in the rule")\n    close = ')
     write(folder, "dip.py", f'print("in the module")\n{printing}')

@@ -1,4 +1,4 @@
-"""Ten specs through every door, each on a store of its own, give one id and one JSON."""
+"""Eleven specs through every door, each on a store of its own, give one id and one JSON."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ RATES: list[tuple[str, float]] = [
     ("2019-12-01T00:00:00Z", 0.0),
     *((month, 1e-3) for month in MONTHS),
 ]
+RULES = """name = "up"
+long_entry = "close > ema_21"
+long_exit = "close < ema_21"
+"""
 Spec = dict[str, Any]
 QUESTIONS: list[tuple[str, Spec, tuple[str, ...]]] = [
     ("run", {**WEEKLY, "timeframe": "1w"}, ("run", "--asset", "S-ALPHA", "--tf", "1w")),
@@ -78,6 +82,7 @@ QUESTIONS: list[tuple[str, Spec, tuple[str, ...]]] = [
         ),
     ),
     ("run", {**WEEKLY, "funding": {"S-ALPHA": RATES}}, ("run", *W, "--funding", "{funding}")),
+    ("run", {**WEEKLY, "rules": RULES}, ("run", *W, "--rules", "{rules}")),
     (
         "walkforward",
         {
@@ -132,7 +137,7 @@ def fresh(
         next(database, None)
 
 
-def test_ten_specs_come_to_the_same_through_every_door(
+def test_eleven_specs_come_to_the_same_through_every_door(
     fresh: Callable[[], Database],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +147,7 @@ def test_ten_specs_come_to_the_same_through_every_door(
     fresh()
     expected = [bp.execute(spec).model_dump(mode="json") for spec in specs]
     ids = {json.dumps(one.get("run_id") or one.get("portfolio_id")) for one in expected}
-    assert len(ids) == 9 + 1  # a sweep has none of its own
+    assert len(ids) == 10 + 1  # a sweep has none of its own
 
     cli = CommandLine(fresh(), tmp_path, monkeypatch, capsys)
     assert by_command_line(cli, tmp_path) == expected
@@ -154,11 +159,14 @@ def test_ten_specs_come_to_the_same_through_every_door(
 def by_command_line(cli: CommandLine, folder: Path) -> list[Any]:
     rates = folder / "rates.csv"
     rates.write_text("symbol,ts,rate\n" + "".join(f"S-ALPHA,{ts},{r}\n" for ts, r in RATES))
+    rules = folder / "up.toml"
+    rules.write_text(RULES)
+    files = {"{funding}": str(rates), "{rules}": str(rules)}
     found = []
     for kind, _, words in QUESTIONS:
         own = ["--no-bands"] if kind == "run" else []
         own += ["--output", str(folder / "sweep.html")] if kind == "optimize" else []
-        told = cli(*(str(rates) if word == "{funding}" else word for word in words), *own, "--json")
+        told = cli(*(files.get(word, word) for word in words), *own, "--json")
         assert told.code == 0, told.err
         found.append({n: v for n, v in json.loads(told.out).items() if n != "page"})
     return found

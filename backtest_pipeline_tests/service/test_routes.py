@@ -172,6 +172,42 @@ def test_a_question_that_makes_no_sense_is_told_what_is_wrong(
     told(client.post(f"/backtest/{route}", json=question, headers=runner), code)
 
 
+def test_rules_are_given_in_place_of_a_strategy(client: TestClient, runner: dict[str, str]) -> None:
+    rules = """name = "up"
+long_entry = "close > mean(close, n)"
+long_exit = "close < mean(close, n)"
+[params]
+n = { default = 5, grid = [5, 8] }
+"""
+    asked = {"symbol": "AAA", "rules": rules}
+    for route, more in (
+        ("run", {}),
+        ("optimize", {}),
+        ("walkforward", {"train_days": 40, "test_days": 20}),
+        ("portfolio", {"symbol": None, "symbols": ["AAA", "BBB"]}),
+    ):
+        body = {name: value for name, value in {**asked, **more}.items() if value is not None}
+        answer = client.post(f"/backtest/{route}", json=body, headers=runner)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["strategy"] == "up"
+    job = {"spec": {"kind": "run", **asked}}
+    answer = client.post("/backtest/jobs", json=job, headers=runner)
+    assert (answer.status_code, answer.json()["strategy"]) == (202, "up")
+
+    whole = {"symbol": "AAA", "strategy": "ema_crossover"}  # the spec itself, without `spec`
+    answer = client.post("/backtest/jobs", json=whole, headers=runner)
+    assert told(answer, "BAD_PARAMS")["errors"][0]["where"] == "body.spec"
+
+    unreadable = rules.replace("close > mean", "close > maen")
+    answer = client.post("/backtest/run", json={**asked, "rules": unreadable}, headers=runner)
+    (part,) = told(answer, "BAD_PARAMS")["errors"]
+    assert part["where"] == "body.rules"
+    assert part["message"].startswith("rules:2: long_entry, line 1, column 9: ")
+    taken = rules.replace('"up"', '"rsi_mean_revert"')
+    answer = client.post("/backtest/run", json={**asked, "rules": taken}, headers=runner)
+    assert "another strategy: shipped" in told(answer, "UNKNOWN_STRATEGY")["detail"]
+
+
 def test_a_strategy_that_looks_ahead_is_refused(
     store: Store, client: TestClient, runner: dict[str, str]
 ) -> None:

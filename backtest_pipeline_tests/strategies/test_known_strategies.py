@@ -99,7 +99,11 @@ def test_of_two_strategies_of_one_name_neither_is_taken(folder: Path) -> None:
         ('grid={"z"', 'grid={"w"', "its grid names 'w', which is no parameter"),
         ('{"z": 2.0, "length": 20}}', '{"z": -1.0}}', "parameters of preset dip_2_20 are refused"),
         ("params_type=Dip", "params_type=dict", "must be a class derived from Params"),
-        ('("close",)', "(params.nothing,)", "columns() fails with its defaults: AttributeError"),
+        (
+            '("close",)',
+            "(params.nothing,)",
+            "with its defaults: dip: columns() fails: ",
+        ),
         ('("close",)', '"close"', "columns() returns 'close', no tuple of names"),
         ("(1.0, 2.0)", "2.0", "its grid must be a mapping of parameters to lists of numbers"),
         ("(10, 20)", '("10", "20")', "its grid must be a mapping of parameters to lists of"),
@@ -182,6 +186,30 @@ def test_looking_again_reads_nothing_while_nothing_has_changed(folder: Path) -> 
     first = catalogue()
     look_again()
     assert catalogue() is first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            '("close",)',
+            '(("close",)[params.length - 20],)',
+            r"columns\(\) fails: IndexError",
+        ),
+        ('("close",)', '("close",) if params.length < 30 else None', r"columns\(\) returns None"),
+        ("grid={", "stops=lambda p: None if p.length == 30 else StopRules(),\n    grid={", "stops"),
+    ],
+)
+def test_functions_of_parameters_that_fail_with_some_name_these(
+    folder: Path, old: str, new: str, why: str
+) -> None:
+    importing = "from backtest_pipeline.trading.stops import StopRules\n"
+    write(folder, "dip.py", importing + DIP.replace(old, new))
+    look_again()
+    strategy = strategy_of("dip")
+    given = strategy.parse({"length": 30})
+    with pytest.raises(StrategyRefused, match=rf"dip: {why}.*; given z 2.0, length 30"):
+        (strategy.columns(given), strategy.stops(given))
 
 
 def test_an_archived_source_is_known_without_a_folder(folder: Path) -> None:

@@ -16,10 +16,10 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
-from backtest_pipeline.pipeline.stages.panels import read_panel
+from backtest_pipeline.pipeline.stages.panels import PanelBatch, read_panel
 from backtest_pipeline.pipeline.stages.signals import (
+    conditions_batch,
     mask_columns,
-    signal_matrix,
     signal_states,
     signals_code,
 )
@@ -30,7 +30,6 @@ from backtest_pipeline.simulation.orders import (
     LONG_EXIT,
     SHORT_ENTRY,
     SHORT_EXIT,
-    first_bars,
 )
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, all_partitions, read_versions
@@ -101,13 +100,13 @@ def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> R
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, panel.assets)
         tf, names = panel.timeframe, mask_columns(signals)
-        conditions = signal_matrix(panel, signals)
-        events = first_bars(conditions, panel.offsets)
+        batch = conditions_batch(PanelBatch(panel, {}), signals)
+        conditions, events = batch.conditions, batch.first_bars
         masks = load_batch(workspace, "signals", tf.name, panel.assets, names).panel
         whole = panel.with_columns(dict(zip(names, conditions, strict=True)))
         stored_events = read_events(workspace.database, tf, ids)
         states = read_states(workspace.database, panel.timeframe, list(ids.values()))
-        expected = signal_states(panel, signals, conditions, ids)
+        expected = signal_states(batch, ids)
         try:
             stored = place_events(panel, signals, stored_events, ids)
         except BacktestError as error:

@@ -249,7 +249,7 @@ def _refresh(
     failures = {
         str(outcome.partition): f"{report.stage}: {outcome.detail}"
         for report in (*reports, last)
-        for outcome in report.failed
+        for outcome in report.incomplete
     }
     if not failures and all(outcome.status is Status.EMPTY for outcome in last.outcomes):
         return {str(outcome.partition): outcome.detail for outcome in last.outcomes}

@@ -10,6 +10,7 @@ from uuid import UUID
 from backtest_pipeline.market.errors import InvalidInput, JobConflict
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.soundness import require_sound
 from backtest_pipeline.pipeline.specs import (
@@ -141,8 +142,9 @@ def units_of(job: JobSpec) -> dict[str, Unit]:
 
 def _strategy_name(spec: ExecutableSpec) -> str:
     """The name that jobs are listed by: the preset, or the strategy."""
-    preset = getattr(spec, "preset", None)
-    return preset or strategy_of(spec.strategy or DEFAULT_STRATEGY).name
+    with strategies_for(spec) as named:
+        preset = getattr(named, "preset", None)
+        return preset or strategy_of(named.strategy or DEFAULT_STRATEGY).name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError
+from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError, StrategyRefused
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.presets import presets_to_compute
@@ -34,7 +34,7 @@ from backtest_pipeline.pipeline.runs.publish import (
     publication_of,
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.kept_runs import (
@@ -56,6 +56,7 @@ from backtest_pipeline.pipeline.stages.signals import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.conditions import Failures
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -64,6 +65,7 @@ from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
     publish_runs,
     require_current,
+    retire_failed,
     retire_others,
     retire_runs,
 )
@@ -76,6 +78,7 @@ from backtest_pipeline.storage.tables.datasets import (
     write_versions,
 )
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+from backtest_pipeline.storage.tables.signals import failed_presets
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.copy import Cursor
@@ -132,8 +135,10 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
         with workspace.database.begin() as connection:
-            stored = read_versions(connection, "signals", [Partition(a, tf) for a in assets])
-        upstream = {partition.asset: version for partition, version in stored.items()}
+            partitions = [Partition(a, tf) for a in assets]
+            versions = read_versions(connection, "signals", partitions)
+            failed = failed_presets(connection, partitions)
+        upstream = {partition.asset: version for partition, version in versions.items()}
         # Before their files are read: those of other presets lack columns of today's.
         for asset, version in upstream.items():
             features = prices.inputs.get(asset)
@@ -145,7 +150,13 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                     "there are now; refresh signals first",
                 )
         conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
-        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs)
+        position = {signal.signal_id: s for s, signal in enumerate(signals)}
+        failures: Failures = {
+            (position[one.signal_id], one.partition.asset): StrategyRefused(one.reason)
+            for one in failed
+            if one.signal_id in position
+        }
+        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs, failures)
         return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
     return Batches(tuple(partitions), load)
@@ -202,17 +213,26 @@ class BacktestsStage:
         wanted = identify_runs(
             signals, tradable, tf, batch.stored.inputs, self._terms, batch.daily, {}
         )
-        kept = {} if rebuild else kept_runs(self._workspace, wanted)
+        failed = {
+            wanted[s * len(tradable) + tradable.index(asset)].run_id
+            for s, asset in batch.stored.failures
+            if asset in tradable
+        }
+        kept = {} if rebuild else kept_runs(self._workspace, wanted, failed)
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, list(batch.upstream))
+            partitions = {Partition(asset, tf) for _, asset in batch.stored.failures}
+            before = read_versions(connection, self.name, partitions)
         published = [
             self._published(batch, missing, wanted, ids)
-            for missing in missing_runs(wanted, tradable, kept)
+            for missing in missing_runs(wanted, tradable, {*kept, *failed})
         ]
         places = {**kept, **{run: one.uri for one in published for run in one.run_ids}}
         uris = directories(wanted, tradable, places)
         versions = {
-            Partition(asset, tf): self._version(batch, asset, len(signals), uris.get(asset))
+            Partition(asset, tf): self._version(
+                batch, asset, len(signals) - len(batch.stored.failed_on(asset)), uris.get(asset)
+            )
             for asset in batch.upstream
         }
         too_short = [asset for asset in batch.upstream if asset not in tradable]
@@ -224,6 +244,12 @@ class BacktestsStage:
             retire_runs(cursor, tf, [ids[asset] for asset in too_short])
             of_refresh = sorted({uri for own in uris.values() for uri in own})
             retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, places)))
+            retire_failed(
+                cursor,
+                tf,
+                [(signals[s].signal_id, ids[asset]) for s, asset in batch.stored.failures],
+                sorted({uri for version in before.values() for uri in version.uris}),
+            )
             require_current(cursor, list(map(str, places)))
             write_versions(cursor, self.name, ids, versions, made_from="signals")
             replace_quality(cursor, self.name, ids, list(versions), counts)
@@ -273,7 +299,8 @@ class BacktestsStage:
         elif not batch.stored.signals:
             detail = "no signal is active; see dim_signals.is_active"
         else:
-            return Outcome(partition, Status.STORED, len(batch.stored.signals))
+            failed = batch.stored.failed_on(partition.asset)
+            return stored(partition, len(batch.stored.signals) - len(failed), failed)
         return Outcome(partition, Status.EMPTY, detail=detail)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -34,28 +34,34 @@ class Missing(NamedTuple):
         return [identities[s * len(assets) + a] for s in self.signals for a in at]
 
 
-def kept_runs(workspace: Workspace, identities: Sequence[RunIdentity]) -> dict[UUID, str]:
-    """The artifact directory of each run that is stored, current and complete, by run id."""
+def kept_runs(
+    workspace: Workspace, identities: Sequence[RunIdentity], but: Collection[UUID] = ()
+) -> dict[UUID, str]:
+    """The artifact directory of each run that is stored, current and complete, by run id.
+
+    The runs in `but` are left out.
+    """
+    wanted = [identity.run_id for identity in identities if identity.run_id not in but]
     with workspace.database.begin() as connection:
-        uris = current_artifacts(connection, [identity.run_id for identity in identities])
+        uris = current_artifacts(connection, wanted)
     gone = workspace.artifacts.gone(set(uris.values()))
     return {run_id: uri for run_id, uri in uris.items() if uri not in gone}
 
 
 def missing_runs(
-    identities: Sequence[RunIdentity], assets: Sequence[str], kept: Mapping[UUID, str]
+    identities: Sequence[RunIdentity], assets: Sequence[str], but: Container[UUID]
 ) -> list[Missing]:
-    """The runs that are not stored, with assets that lack the same signals grouped.
+    """The runs that have to be computed, with assets that lack the same signals grouped.
 
     Args:
         identities: of every signal on every asset, signal by signal.
         assets: in their order.
-        kept: artifact directories of the stored runs, by run id.
+        but: ids of the runs that have not to be computed.
     """
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for a, asset in enumerate(assets):
         of_asset = enumerate(identities[a :: len(assets)])
-        lacking = tuple(s for s, identity in of_asset if identity.run_id not in kept)
+        lacking = tuple(s for s, identity in of_asset if identity.run_id not in but)
         if lacking:
             together[lacking].append(asset)
     return [Missing(signals, tuple(own)) for signals, own in together.items()]
@@ -69,9 +75,10 @@ def directories(
     Args:
         identities: of every signal on every asset, signal by signal.
         assets: in their order.
-        places: artifact directory of each run, by run id.
+        places: artifact directory of each run that there is, by run id.
     """
-    return {
-        asset: tuple(sorted({places[one.run_id] for one in identities[a :: len(assets)]}))
-        for a, asset in enumerate(assets)
-    }
+    found: dict[str, tuple[str, ...]] = {}
+    for a, asset in enumerate(assets):
+        own = [one.run_id for one in identities[a :: len(assets)]]
+        found[asset] = tuple(sorted({places[run_id] for run_id in own if run_id in places}))
+    return found

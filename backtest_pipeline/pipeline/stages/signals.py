@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
+from backtest_pipeline.market.features import EMA_PERIODS
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
-from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
@@ -28,12 +28,17 @@ from backtest_pipeline.pipeline.stages.panels import (
 )
 from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.conditions import (
+    Failures,
+    Rule,
+    conditions_of_rules,
+    conditions_where_possible,
+)
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
     LONG_EXIT,
     SHORT_ENTRY,
     SHORT_EXIT,
-    condition_bits,
     first_bars,
 )
 from backtest_pipeline.storage.external.rows import feature_rows
@@ -41,9 +46,14 @@ from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 from backtest_pipeline.storage.tables.signal_writing import RowsOf, built_rows, write_signals
-from backtest_pipeline.storage.tables.signals import Maker, SignalEvents, SignalState, read_makers
+from backtest_pipeline.storage.tables.signals import (
+    Maker,
+    SignalEvents,
+    SignalState,
+    failed_presets,
+    read_makers,
+)
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.strategies.strategy import conditions_of
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,19 @@ class SignalBatch:
         signals: the presets.
         conditions: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
         inputs: versions of the features, by asset.
+        failures: why a preset could not be computed on an asset, by position of the preset and
+            symbol; its conditions there are all false.
     """
 
     panel: Panel
     signals: tuple[SignalRow, ...]
     conditions: np.ndarray
     inputs: Mapping[str, DatasetVersion]
+    failures: Failures
+
+    def failed_on(self, asset: str) -> dict[str, str]:
+        """Why presets could not be computed on an asset, by name."""
+        return {self.signals[s].name: str(e) for (s, a), e in self.failures.items() if a == asset}
 
     @property
     def first_bars(self) -> np.ndarray:
@@ -77,27 +94,27 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
 
 
 def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:
-    """Conditions of these presets."""
-    chosen = tuple(signals)
+    """Conditions of these presets, where they can be computed."""
+    return features.map(lambda batch: conditions_batch(batch, signals))
 
-    def compute(batch: PanelBatch) -> SignalBatch:
-        return SignalBatch(batch.panel, chosen, signal_matrix(batch.panel, chosen), batch.inputs)
 
-    return features.map(compute)
+def conditions_batch(features: PanelBatch, signals: Sequence[SignalRow]) -> SignalBatch:
+    """Conditions of these presets on a batch of features, where they can be computed."""
+    conditions, failures = conditions_where_possible(features.panel, _rules_of(signals))
+    return SignalBatch(features.panel, tuple(signals), conditions, features.inputs, failures)
 
 
 def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
     """Conditions of each preset at each row, uint8 `(n_signals, n_rows)`.
 
-    Features that the panel lacks are computed from its bars, once for all presets.
+    Raises:
+        StrategyRefused: where the strategy of a preset fails on an asset.
     """
-    rules = [(s := strategy_of(signal.strategy), s.parse(signal.params)) for signal in signals]
-    read = {name for strategy, params in rules for name in strategy.columns(params)}
-    known = with_indicators(panel, sorted(read))
-    events = np.zeros((len(signals), len(panel)), np.uint8)
-    for row, (strategy, params) in zip(events, rules, strict=True):
-        row[:] = condition_bits(conditions_of(strategy, known, params))
-    return events
+    return conditions_of_rules(panel, _rules_of(signals))
+
+
+def _rules_of(signals: Sequence[SignalRow]) -> list[Rule]:
+    return [(s := strategy_of(signal.strategy), s.parse(signal.params)) for signal in signals]
 
 
 def mask_columns(signals: Sequence[SignalRow]) -> list[str]:
@@ -135,7 +152,10 @@ class SignalsStage:
         }
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        return stale_partitions(self._workspace, self.name, "features", self.code, partitions)
+        with self._workspace.database.begin() as connection:
+            failed = {one.partition for one in failed_presets(connection)}
+        stale = stale_partitions(self._workspace, self.name, "features", self.code, partitions)
+        return [*stale, *(failed & set(partitions)).difference(stale)]
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
@@ -149,18 +169,22 @@ class SignalsStage:
         panel, tf = batch.panel, batch.panel.timeframe
         partitions = [Partition(asset, tf.name) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
-            stored = read_versions(connection, self.name, partitions)
+            before = read_versions(connection, self.name, partitions)
             ids = asset_ids(connection, list(batch.inputs))
         versions = self._versions(batch)
         until = np.full((len(batch.signals), len(panel.assets)), _NEVER)
+        failed = np.zeros(until.shape, bool)
+        for s, asset in batch.failures:
+            failed[s, panel.assets.index(asset)] = True
         if not rebuild:
             with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
                 made_by = read_makers(cursor, tf, list(ids.values()))
             for a, partition in enumerate(partitions):
-                before, now = stored.get(partition), versions.get(partition)
-                if before and now:
+                old, now = before.get(partition), versions.get(partition)
+                if old and now:
                     own = {s: made_by.get((s, ids[partition.asset])) for s in self._makers}
-                    until[:, a] = self._written_until(before, now, own)
+                    until[:, a] = self._written_until(old, now, own)
+        until[failed] = _NEVER
         pairs = {
             (signal.signal_id, ids[asset]): int(until[s, a])
             for s, signal in enumerate(batch.signals)
@@ -174,7 +198,7 @@ class SignalsStage:
             _events(batch, ids, until),
             [
                 state
-                for state in signal_states(panel, batch.signals, batch.conditions, ids)
+                for state in signal_states(batch, ids)
                 if (state.signal_id, state.asset_id) not in kept
             ],
             makers=self._makers,
@@ -183,9 +207,9 @@ class SignalsStage:
             since={pair: last + 1 for pair, last in pairs.items() if pair not in kept},
             kept=kept,
             rows_of=feature_rows_of(self._workspace),
-            keep_masks=lambda new: self._with_masks(batch, stored, new, rebuild),
+            keep_masks=lambda new: self._with_masks(batch, before, new, rebuild),
         )
-        return [_outcome(p, versions.get(p)) for p in partitions]
+        return [_outcome(p, versions.get(p), batch) for p in partitions]
 
     def _with_masks(
         self,
@@ -233,7 +257,7 @@ class SignalsStage:
         n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
         return {
             Partition(asset, panel.timeframe.name): DatasetVersion(
-                version=combined(features.version, self.code),
+                version=combined(features.version, self.code, *batch.failed_on(asset)),
                 input_version=features.version,
                 code_version=self.code,
                 generation=features.generation,
@@ -280,18 +304,24 @@ def _events(batch: SignalBatch, ids: Mapping[str, int], written_until: np.ndarra
     )
 
 
-def signal_states(
-    panel: Panel, signals: Sequence[SignalRow], conditions: np.ndarray, ids: Mapping[str, int]
-) -> list[SignalState]:
+def signal_states(batch: SignalBatch, ids: Mapping[str, int]) -> list[SignalState]:
     """Where each preset stands after the last bar of each asset that has one."""
-    long = _true_since(panel, conditions, LONG_ENTRY)
-    short = _true_since(panel, conditions, SHORT_ENTRY)
+    panel = batch.panel
+    long = _true_since(panel, batch.conditions, LONG_ENTRY)
+    short = _true_since(panel, batch.conditions, SHORT_ENTRY)
     last = panel.offsets[1:] - 1
     return [
-        SignalState(signal.signal_id, ids[asset], int(panel.ts[last[a]]), long[s][a], short[s][a])
+        SignalState(
+            signal.signal_id,
+            ids[asset],
+            int(panel.ts[last[a]]),
+            long[s][a],
+            short[s][a],
+            str(batch.failures.get((s, asset), "")),
+        )
         for a, asset in enumerate(panel.assets)
         if panel.lengths[a]
-        for s, signal in enumerate(signals)
+        for s, signal in enumerate(batch.signals)
     ]
 
 
@@ -307,11 +337,11 @@ def _true_since(panel: Panel, conditions: np.ndarray, bit: int) -> list[list[int
     return found
 
 
-def _outcome(partition: Partition, version: DatasetVersion | None) -> Outcome:
+def _outcome(partition: Partition, version: DatasetVersion | None, batch: SignalBatch) -> Outcome:
     if version is None:
         return Outcome(
             partition, Status.EMPTY, detail="no features are stored; refresh cmc_features first"
         )
     if version.last_ts is None:
         return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")
-    return Outcome(partition, Status.STORED, version.n_rows)
+    return stored(partition, version.n_rows, batch.failed_on(partition.asset))

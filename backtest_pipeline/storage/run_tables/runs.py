@@ -85,6 +85,30 @@ def retire_others(
     )
 
 
+def retire_failed(
+    cursor: Cursor, tf: str, pairs: Sequence[tuple[int, int]], uris: Sequence[str]
+) -> None:
+    """Mark earlier runs of presets that fail now as not current.
+
+    Args:
+        cursor: its transaction.
+        tf: timeframe.
+        pairs: signal_id and asset id of each.
+        uris: artifact directories of the refreshes before.
+    """
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs r SET is_current = FALSE"
+        " FROM unnest($2::int[], $3::int[]) AS failed (signal_id, id)"
+        " WHERE r.is_current AND r.tf = $1 AND r.signal_id = failed.signal_id"
+        " AND r.id = failed.id AND r.artifact_uri = ANY($4::text[])",
+        tf,
+        [signal_id for signal_id, _ in pairs],
+        [asset_id for _, asset_id in pairs],
+        list(uris),
+    )
+
+
 def require_current(cursor: Cursor, run_ids: Sequence[str]) -> None:
     """Raise StoreOvertaken unless these runs are stored, current, and not being removed."""
     stored = copy.fetch(

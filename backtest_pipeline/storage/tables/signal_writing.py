@@ -198,6 +198,7 @@ def _state_rows(
             "signal_version": pa.array(
                 [makers[s.signal_id].signal_version for s in states], pa.string()
             ),
+            "failure": pa.array([s.failure or None for s in states], pa.string()),
             "since": copy.stamps(first),
         }
     )
@@ -227,13 +228,13 @@ def _insert_events(cursor: Cursor, timeframe: Timeframe, rows: FeatureRows) -> i
 
 
 def _upsert_states(cursor: Cursor, timeframe: Timeframe) -> None:
-    columns = "last_ts long_since short_since params_hash feature_version signal_version"
+    columns = "last_ts long_since short_since failure params_hash feature_version signal_version"
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns.split())
     copy.run(
         cursor,
-        "INSERT INTO signal_state (signal_id, id, tf, last_ts, long_since, short_since,"  # noqa: S608
+        "INSERT INTO signal_state (signal_id, id, tf, last_ts, long_since, short_since, failure,"  # noqa: S608
         " params_hash, feature_version, signal_version)"
-        " SELECT c.signal_id, c.id, $1, c.last_ts, c.long_since, c.short_since,"
+        " SELECT c.signal_id, c.id, $1, c.last_ts, c.long_since, c.short_since, c.failure,"
         " c.params_hash, v.code_version, c.signal_version FROM computed c"
         " JOIN dataset_versions v ON v.dataset = 'features' AND v.id = c.id AND v.tf = $1"
         f" ON CONFLICT (signal_id, id, tf) DO UPDATE SET {updates}, updated_at = now()",

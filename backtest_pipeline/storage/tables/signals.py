@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from psycopg import sql
 
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.postgres.database import Database
@@ -64,6 +65,7 @@ class SignalState:
         long_since: first stamp of the stretch on which the long entry still holds; None where it
             does not.
         short_since: the same of the short side.
+        failure: why the preset could not be computed on the asset; empty where it was.
     """
 
     signal_id: int
@@ -71,6 +73,7 @@ class SignalState:
     last_ts: int
     long_since: int | None = None
     short_since: int | None = None
+    failure: str = ""
 
 
 def read_signals(
@@ -126,29 +129,57 @@ def read_states(
 ) -> dict[tuple[int, int], SignalState]:
     """The states of these assets' signals, by signal id and asset id."""
     query = (
-        "SELECT signal_id, id, last_ts, long_since, short_since FROM signal_state"
+        "SELECT signal_id, id, last_ts, long_since, short_since, coalesce(failure, '') AS failure"
+        " FROM signal_state"
         " WHERE tf = $1 AND id = ANY($2::int[])"
     )
     with database.arrow() as connection, connection.cursor() as cursor:
         rows = copy.fetch(cursor, query, timeframe.name, list(ids))
     stamps = (rows[n].cast(pa.int64()) for n in ("last_ts", "long_since", "short_since"))
-    columns = [column.to_pylist() for column in (rows["signal_id"], rows["id"], *stamps)]
+    columns = [c.to_pylist() for c in (rows["signal_id"], rows["id"], *stamps, rows["failure"])]
     return {row[:2]: SignalState(*row) for row in zip(*columns, strict=True)}
 
 
 def read_makers(
     cursor: Cursor, timeframe: Timeframe, ids: Sequence[int]
 ) -> dict[tuple[int, int], Maker]:
-    """The makers of these assets' stored events, by signal id and asset id."""
+    """The makers of these assets' stored events, by signal id and asset id.
+
+    Of a pair that could not be computed there is none.
+    """
     rows = copy.fetch(
         cursor,
         "SELECT signal_id, id, params_hash, signal_version FROM signal_state"
-        " WHERE tf = $1 AND id = ANY($2::int[])",
+        " WHERE tf = $1 AND id = ANY($2::int[]) AND failure IS NULL",
         timeframe.name,
         list(ids),
     )
     columns = [column.to_pylist() for column in rows.itercolumns()]
     return {(signal, id_): Maker(*made_by) for signal, id_, *made_by in zip(*columns, strict=True)}
+
+
+class FailedPreset(NamedTuple):
+    """A preset that could not be computed on a partition, and why."""
+
+    signal_id: int
+    name: str
+    partition: Partition
+    reason: str
+
+
+def failed_presets(
+    connection: sa.Connection, partitions: Collection[Partition] | None = None
+) -> list[FailedPreset]:
+    """The active presets that could not be computed on these partitions, or on any."""
+    rows = connection.execute(
+        sa.text("""
+            SELECT s.signal_id, d.name, a.symbol, s.tf, s.failure
+            FROM signal_state s JOIN dim_signals d USING (signal_id) JOIN dim_assets a USING (id)
+            WHERE s.failure IS NOT NULL AND d.is_active ORDER BY d.name, a.symbol, s.tf
+        """)
+    )
+    found = [FailedPreset(row[0], row[1], Partition(row[2], row[3]), row[4]) for row in rows]
+    return [one for one in found if partitions is None or one.partition in partitions]
 
 
 def count_signals(

@@ -9,20 +9,27 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, StrategyRefused
 from backtest_pipeline.strategies.code import code_hash
-from backtest_pipeline.strategies.own.modules import failure_of, strategy_of_module
-from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.own.modules import strategy_of_module
+from backtest_pipeline.strategies.own.packages import (
+    GROUP,
+    entry_of,
+    origin_of,
+    package_hash,
+    source_of,
+    strategy_at,
+    strategy_of_archive,
+)
+from backtest_pipeline.strategies.own.source import RULES, Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
-from backtest_pipeline.strategies.strategy import Params, Strategy
-from backtest_pipeline.trading.stops import StopRules
+from backtest_pipeline.strategies.strategy import Params, Strategy, guarded
 
-GROUP = "backtest_pipeline.strategies"
-"""The entry-point group of packages with strategies."""
 SHIPPED = "shipped"
+GIVEN = "rules"
+"""What errors call rules that were given as text."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _DIGEST_BYTES = 8
 
@@ -35,7 +42,7 @@ class Loaded:
         strategy: the strategy.
         hash: hash of its own code or rules, 16 hex digits.
         origin: `shipped`, the path of its file, or its package with version.
-        source: its files, which are archived with its runs; None where it is installed.
+        source: its files, which are archived with its runs; None where it is shipped.
     """
 
     strategy: Strategy[Any]
@@ -50,13 +57,35 @@ def load(source: Source) -> Loaded:
     Raises:
         StrategyRefused: where it cannot be loaded, or breaks the contract, with file and line.
     """
+    if source.is_package:
+        found = entry_of(source)
+        return _contracted(
+            strategy_of_archive(source), package_hash(found), origin_of(found), source
+        )
     if source.is_rules:
         content = source.files[source.main]
         strategy, version = from_toml(content, source.where), rule_hash(content, source.where)
     else:
         strategy, version = strategy_of_module(source), _python_hash(source)
-    require_contract(strategy, source.where)
-    return Loaded(strategy, version, source.where, source)
+    return _contracted(strategy, version, source.where, source)
+
+
+def _contracted(
+    strategy: Strategy[Any], version: str, origin: str, source: Source | None
+) -> Loaded:
+    """A strategy ready for use; raises StrategyRefused where it breaks the contract."""
+    strategy = guarded(strategy)
+    require_contract(strategy, origin)
+    return Loaded(strategy, version, origin, source)
+
+
+def load_text(text: str) -> Loaded:
+    """Make a strategy of rules in TOML that were given as text; errors as `from_toml`."""
+    content = text.encode()
+    strategy = from_toml(content, GIVEN)
+    main = f"{strategy.name}{RULES}"
+    source = Source(main, {main: content})
+    return Loaded(strategy, rule_hash(content, GIVEN), "rules that were given with a run", source)
 
 
 def is_good_name(name: object) -> bool:
@@ -83,23 +112,12 @@ def _packages() -> tuple[tuple[str, Loaded | StrategyRefused], ...]:
 
 
 def _of_package(found: EntryPoint) -> Loaded | StrategyRefused:
-    version = f"{found.dist.name} {found.dist.version}" if found.dist else "an unknown package"
-    origin = f"{version} ({found.value})"
+    origin = origin_of(found)
     try:
-        named = found.load()
-    except (Exception, SystemExit) as error:
-        return StrategyRefused(failure_of(error, Source(found.value, {}, version)))
-    strategy = getattr(named, "STRATEGY", None) if isinstance(named, ModuleType) else named
-    if not isinstance(strategy, Strategy):
-        return StrategyRefused(
-            f"{origin} names no strategy; let it name a Strategy, or a module with a STRATEGY"
-        )
-    try:
-        require_contract(strategy, origin)
+        strategy = strategy_at(found, Source(found.value, {}, origin.partition(" (")[0]))
+        return _contracted(strategy, package_hash(found), origin, source_of(found))
     except StrategyRefused as error:
         return error
-    digest = hashlib.blake2b(f"{origin}\0{found.name}".encode(), digest_size=_DIGEST_BYTES)
-    return Loaded(strategy, digest.hexdigest(), origin)
 
 
 def _python_hash(source: Source) -> str:
@@ -171,21 +189,13 @@ def _is_axis(values: object) -> bool:
 
 def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any]) -> Iterator[str]:
     """What goes wrong with these parameters before any bar is read."""
-    asked = "the parameters"
     try:
         params = strategy.parse(given)
-        asked = "columns"
-        columns = strategy.columns(params)
-        if not isinstance(columns, tuple | list) or not all(isinstance(c, str) for c in columns):
-            yield f"columns() returns {columns!r}, no tuple of names, with its {what}"
-        asked = "stops"
-        if not isinstance(stops := strategy.stops(params), StopRules):
-            yield f"stops() returns {stops!r}, no StopRules, with its {what}"
-        asked = "cooldown"
-        cooldown = strategy.cooldown(params)
-        if not isinstance(cooldown, int) or cooldown < 0:
-            yield f"cooldown() returns {cooldown!r}, no whole number from 0, with its {what}"
     except BacktestError as error:
         yield f"its {what} are refused: {error}"
-    except Exception as error:
-        yield f"{asked}() fails with its {what}: {type(error).__name__}: {error}"
+        return
+    for function in (strategy.columns, strategy.stops, strategy.cooldown):
+        try:
+            function(params)
+        except BacktestError as error:
+            yield f"with its {what}: {error}"

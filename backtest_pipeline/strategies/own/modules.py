@@ -23,8 +23,12 @@ PREFIX = "_strategy_"
 """What the private names of their modules begin with."""
 
 
-class _Files(MetaPathFinder, Loader):
-    """Imports the modules of one source: `dip/levels.py` as `_strategy_dip_<digest>.levels`."""
+class Files(MetaPathFinder, Loader):
+    """Imports the modules of one source: `dip/levels.py` as `_strategy_dip_<digest>.levels`.
+
+    Attributes:
+        root: what its main file, or the folder of that, is imported as.
+    """
 
     def __init__(self, root: str, source: Source) -> None:
         self.root, self._source = root, source
@@ -77,7 +81,7 @@ def strategy_of_module(source: Source) -> Strategy[Any]:
 
 
 def _imported(root: str, source: Source) -> ModuleType:
-    finder = _Files(root, source)
+    finder = Files(root, source)
     sys.meta_path.insert(0, finder)
     spec = finder.find_spec(root, None)
     assert spec is not None  # noqa: S101  (its main file is among its files)

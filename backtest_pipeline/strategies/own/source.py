@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 RULES, PYTHON = ".toml", ".py"
+METADATA = "METADATA"
+"""What describes an installed package, in a folder such as `dips-1.2.dist-info`."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,9 @@ class Source:
     """The files of one strategy, as they were read.
 
     Attributes:
-        main: its file, such as `dip.toml`, `dip.py`, or `dip/__init__.py` of a folder.
-        files: content by path: that file alone, or every file of its folder.
+        main: its file, such as `dip.toml`, `dip.py`, or `dip/__init__.py` of a folder; of an
+            installed package `dips-1.2.dist-info/METADATA`.
+        files: content by path: that file alone, or every file of its folder or package.
         place: where the files were read, for messages.
     """
 
@@ -36,7 +39,8 @@ class Source:
         if len(files) == 1:
             (main,) = files
         else:
-            mains = [name for name in files if name.endswith("/__init__.py")]
+            described = [name for name in files if _describes(name)]
+            mains = described or [name for name in files if name.endswith("/__init__.py")]
             main = min(mains, key=lambda name: name.count("/"))
         return Source(main, files)
 
@@ -44,6 +48,11 @@ class Source:
     def is_rules(self) -> bool:
         """Whether it is rules in TOML, and no Python."""
         return self.main.endswith(RULES)
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it was installed, and its archive is what `own.packages` makes of it."""
+        return _describes(self.main)
 
     @property
     def stem(self) -> str:
@@ -69,3 +78,8 @@ class Source:
             for part in (name.encode(), self.files[name]):
                 found.update(len(part).to_bytes(8, "little") + part)
         return found.hexdigest()
+
+
+def _describes(path: str) -> bool:
+    folder, _, name = path.partition("/")
+    return folder.endswith(".dist-info") and name == METADATA

@@ -34,11 +34,21 @@ exit_bars = 10
 """
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of strategies where it is missing; raises InvalidInput where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InvalidInput(f"{error.filename} exists; name a folder") from error
+    except OSError as error:
+        raise InvalidInput(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
 def new_strategy(folder: Path, name: str, base: str, known: Mapping[str, Loaded]) -> Path:
     """Write the file of a new strategy, and return its path.
 
     Args:
-        folder: the folder of strategies; it is made if missing.
+        folder: the folder of strategies.
         name: name of the strategy and its file.
         base: strategy that is copied, in full or short; empty for rules in TOML.
         known: strategies that there are.
@@ -56,12 +66,9 @@ def new_strategy(folder: Path, name: str, base: str, known: Mapping[str, Loaded]
     text = _copied(base, name, known) if base else RULES.format(name=name)
     path = folder / f"{name}{'.py' if base else '.toml'}"
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError as error:
-        what = "choose another name, or edit it" if folder.is_dir() else "name a folder"
-        raise InvalidInput(f"{error.filename} exists; {what}") from error
+        raise InvalidInput(f"{path} exists; choose another name, or edit it") from error
     except OSError as error:
         raise InvalidInput(f"cannot write {path}: {error.strerror}") from error
     with os.fdopen(file, "w", encoding="utf-8") as opened:
@@ -83,5 +90,5 @@ def _copied(base: str, name: str, known: Mapping[str, Loaded]) -> str:
     elif list(source.files) == [source.main] and not source.is_rules:
         text = source.files[source.main].decode()
     else:
-        raise InvalidInput(f"{source.where} is not one Python file; copy it by hand")
+        raise InvalidInput(f"{known[full].origin} is not one Python file; copy it by hand")
     return re.sub(rf'(\bname=)(["\']){full}\2', rf'\g<1>"{name}"', text, count=1)

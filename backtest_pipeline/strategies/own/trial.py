@@ -28,6 +28,7 @@ from backtest_pipeline.strategies.own.modules import PREFIX, strategy_of_module
 from backtest_pipeline.strategies.own.source import Source
 
 IMPORT_LIMIT_S = 10.0
+_HANGS = ".hangs"
 _START_LIMIT_S = 120.0  # of the child itself, on a machine that is busy
 _PACKAGE = Source.__module__.partition(".")[0]
 _REFUSED = {
@@ -51,20 +52,41 @@ def tried(sources: Sequence[Source], known: Path | None = None) -> dict[str, str
 
     Args:
         sources: Python strategies.
-        known: folder that remembers what passed, so that it is tried once for all processes.
+        known: folder that remembers what passed and what hung, so that they are tried once for all
+            processes. Any other failure is quick, and installing a package may cure it.
     """
-    remembered = {s.digest: known / _key(s) for s in sources} if known is not None else {}
-    todo = [s for s in sources if not (s.digest in remembered and remembered[s.digest].exists())]
-    failed: dict[str, str] = {}
+    paths = {s.digest: known / _key(s) for s in sources} if known is not None else {}
+    hung = {digest for digest, path in paths.items() if path.with_suffix(_HANGS).exists()}
+    failed = {s.digest: _hangs(s) for s in sources if s.digest in hung}
+    todo = [s for s in sources if s.digest not in hung and not _is_there(paths.get(s.digest))]
     while todo:
         answers = _answers(todo)
         for source, why in zip(todo, answers, strict=False):
             if why:
                 failed[source.digest] = why
-            elif source.digest in remembered:
-                _remember(remembered[source.digest])
+            if source.digest in paths and why in ("", _hangs(source)):
+                path = paths[source.digest]
+                _remember(path.with_suffix(_HANGS) if why else path)
         todo = todo[len(answers) :]
     return failed
+
+
+def forget_what_hung(known: Path) -> None:
+    """Have files tried again that took too long before, perhaps on a machine that was busy."""
+    for path in known.glob(f"*{_HANGS}"):
+        path.unlink(missing_ok=True)
+
+
+def _is_there(path: Path | None) -> bool:
+    return path is not None and path.exists()
+
+
+def _hangs(source: Source) -> str:
+    return (
+        f"{source.where}: importing it takes longer than {IMPORT_LIMIT_S:.0f} s; move what takes "
+        "long into conditions(), or load a file prepared before. It is tried again once it is "
+        f"edited, or by: backtest-pipeline strategies check {source.stem}"
+    )
 
 
 def _key(source: Source) -> str:
@@ -91,10 +113,7 @@ def _answers(sources: Sequence[Source]) -> list[str]:
         for source in sources:
             line = _next(lines, IMPORT_LIMIT_S)
             if line is None:
-                found.append(
-                    f"{source.where}: importing it takes longer than {IMPORT_LIMIT_S:.0f} s; move "
-                    "what takes long into conditions(), or load a file prepared before"
-                )
+                found.append(_hangs(source))
             elif not line:
                 found.append(f"{source.where}: importing it ends the process")
             else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,9 @@ from backtest_pipeline.pipeline.replay.replay import Code, ReplayVerdict, replay
 from backtest_pipeline.pipeline.specs import RunSpec
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline.strategies.known_strategies import look_again
+from backtest_pipeline.strategies.known_strategies import catalogue, look_again, use_folder
+from backtest_pipeline.strategies.own import loading, packages
+from backtest_pipeline.strategies.own.packages import GROUP
 from backtest_pipeline_tests.leaky import PEEKER
 from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
 from backtest_pipeline_tests.pipeline.markets import refresh, until
@@ -99,6 +104,61 @@ def test_a_bundle_holds_the_files_of_the_strategy(
     with zipfile.ZipFile(path) as bundle:
         assert bundle.read("strategy/dip.py").decode() == DIP
         assert "strategy/dip.py" in json.loads(bundle.read("manifest.json"))["files"]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installed distribution with the strategy `dip`, whose modules import each other."""
+    site = tmp_path / "site"
+    rule, _, declared = DIP.partition("STRATEGY =")
+    for name, text in {
+        "deep_dips/__init__.py": "",
+        "deep_dips/rules.py": rule,
+        "deep_dips/dips.py": f"from deep_dips.rules import *\nSTRATEGY ={declared}",
+        "deep_dips-1.2.dist-info/METADATA": "Name: deep-dips\nVersion: 1.2\n",
+        "deep_dips-1.2.dist-info/entry_points.txt": f"[{GROUP}]\ndip = deep_dips.dips\n",
+    }.items():
+        write(site, name, text)
+    monkeypatch.syspath_prepend(str(site))
+    loading._packages.cache_clear()
+    with own_strategies(tmp_path / "none"):
+        yield site
+    for name in [name for name in sys.modules if name.startswith("deep_dips")]:
+        del sys.modules[name]
+    loading._packages.cache_clear()
+
+
+def _uninstalled(site: Path) -> None:
+    shutil.rmtree(site)
+    importlib.invalidate_caches()
+    loading._packages.cache_clear()
+    use_folder(None)
+
+
+def test_a_run_of_a_package_is_replayed_after_the_package_is_gone(
+    workspace: Workspace, package: Path
+) -> None:
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    (run_id,) = _runs(workspace, "dip")
+    assert column(workspace, "SELECT origin FROM strategy_sources") == [
+        "deep-dips 1.2 (deep_dips.dips)"
+    ]
+    _uninstalled(package)
+    assert "dip" not in catalogue().known
+    (found,) = replay_runs(workspace, [run_id])
+    assert (found.verdict, found.is_own_code) == (ReplayVerdict.SAME, True)
+
+
+def test_a_package_that_was_not_archived_is_named_with_its_version(
+    workspace: Workspace, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "MOST_BYTES", 100)
+    refresh(workspace, until("2026-01-01"), PARTITIONS)
+    (run_id,) = _runs(workspace, "dip")
+    _uninstalled(package)
+    (found,) = replay_runs(workspace, [run_id])
+    assert found.verdict is ReplayVerdict.IMPOSSIBLE
+    assert "it is not installed; install deep-dips==1.2" in str(found.differences)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from backtest_pipeline.strategies.own import trial
 from backtest_pipeline.strategies.own.source import Source
-from backtest_pipeline.strategies.own.trial import tried
+from backtest_pipeline.strategies.own.trial import forget_what_hung, tried
 from backtest_pipeline_tests.own_strategies import DIP
 
 
@@ -41,7 +42,28 @@ def test_each_file_is_judged_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "importing it starts a process" in why["runs"]
     assert "importing it writes the file" in why["writes"]
     assert not made.exists()
-    assert len(list((tmp_path / "known").iterdir())) == 2  # those that passed are remembered
+    remembered = [path.suffix for path in (tmp_path / "known").iterdir()]
+    assert sorted(remembered) == ["", "", ".hangs"]  # those that passed, and that which is slow
+
+
+def test_what_hung_is_not_tried_again_until_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "IMPORT_LIMIT_S", 1.0)
+    slow = _source("slow", "import time\ntime.sleep(60)")
+    (why,) = tried([slow], tmp_path).values()
+    assert why.endswith("once it is edited, or by: backtest-pipeline strategies check slow")
+    python = sys.executable
+    monkeypatch.setattr(trial.sys, "executable", "/no/such/python")
+    assert tried([slow], tmp_path) == {slow.digest: why}
+    monkeypatch.setattr(trial.sys, "executable", python)
+    monkeypatch.setattr(trial, "IMPORT_LIMIT_S", 10.0)
+    good = _source("slow", DIP)
+    assert tried([good], tmp_path) == {}
+    forget_what_hung(tmp_path)
+    monkeypatch.setattr(trial, "IMPORT_LIMIT_S", 1.0)
+    assert list(tried([slow], tmp_path)) == [slow.digest]
+    assert tried([good], tmp_path) == {}  # what passed is still known
 
 
 def test_what_passed_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
