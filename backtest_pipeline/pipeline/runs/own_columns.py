@@ -90,6 +90,14 @@ class OwnColumns:
             for asset, by_key in self.contents(names).items()
         }
 
+    def versions_with(self, versions: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+        """Versions of bars by asset, each with the contents of the named columns in it."""
+        contents = self.contents(names)
+        return {
+            asset: combined(version, *own.values()) if (own := contents.get(asset)) else version
+            for asset, version in versions.items()
+        }
+
     def code_of(self, code: str, asset: str) -> str:
         """The `code_version` of what is made from an asset's bars, with the sets' versions in it.
 
@@ -121,12 +129,12 @@ def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tupl
 
     Args:
         strategy: the strategy.
-        params: its parameters; where one is a list of values to choose from, each is looked at.
+        params: its parameters; where one is a sequence of values to choose from, each is looked at.
 
     Raises:
         InvalidInput: for parameters that the strategy rejects.
     """
-    axes = {n: v for n, v in params.items() if isinstance(v, list | tuple)}
+    axes = {n: v for n, v in params.items() if isinstance(v, Sequence) and not isinstance(v, str)}
     first = {**params, **{name: axis[0] for name, axis in axes.items() if axis}}
     sets = [first, *({**first, name: value} for name, axis in axes.items() for value in axis)]
     read: set[str] = set()
