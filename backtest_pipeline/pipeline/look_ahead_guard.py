@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from backtest_pipeline.market.errors import (
     BacktestError,
     InvalidInput,
     LooksAhead,
     StrategyRefused,
 )
-from backtest_pipeline.market.features import build_features, with_indicators
+from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
@@ -251,14 +253,32 @@ def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str) -> s
     )
 
 
+def with_invented_columns(panel: Panel, names: Iterable[str]) -> Panel:
+    """The panel with random values in those of the columns that neither it nor bars give.
+
+    A third of them is 0, so that they pass for flags too. What a rule does with them says nothing
+    of its worth, and all of which bars it reads.
+    """
+    rng = np.random.default_rng(0)
+    invented = {}
+    for name in sorted(set(names)):
+        values = rng.normal(size=len(panel)) * (rng.random(len(panel)) < 2 / 3)
+        if name not in panel.columns and not is_given_by_bars(name):
+            invented[name] = values
+    return panel.with_columns(invented)
+
+
 def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -> Iterator[Panel]:
-    """Inputs to probe on: the sample market's and the caller's, where they have what is read."""
+    """Inputs to probe on: the sample market's, and the caller's where they have what is read."""
     read = {name for given in params for name in strategy.columns(strategy.parse(given))}
-    candidates = [_sample(), *([_last_rows(own)] if own is not None and own.assets else [])]
+    candidates = [
+        with_invented_columns(_sample(), read),
+        *([_last_rows(own)] if own is not None and own.assets else []),
+    ]
     for panel in candidates:
         try:
             with_indicators(panel, sorted(read))
-        except InvalidInput:  # a column of the user's own, which the sample market lacks
+        except InvalidInput:  # a column of the user's own, which the caller's panel lacks
             continue
         columns = {n: panel[n] for n in panel.columns if n in read or n in OHLCV}
         yield Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)

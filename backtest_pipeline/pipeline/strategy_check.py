@@ -12,7 +12,8 @@ import numpy as np
 
 from backtest_pipeline.market.features import build_features, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.pipeline.look_ahead_guard import require_probed
+from backtest_pipeline.pipeline.look_ahead_guard import require_probed, with_invented_columns
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.simulation.orders import condition_bits, first_bars
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.strategy import Params, Strategy, conditions_of
@@ -35,6 +36,7 @@ class StrategyCheck:
         signals: number of unbroken stretches of such bars, by condition.
         changed_by_history: share of conditions on each asset's last 250 bars that differ from
             those of the full history, by number of bars that the history has.
+        invented: columns of the user's own that it reads; here they had random values.
     """
 
     rows: int
@@ -42,20 +44,23 @@ class StrategyCheck:
     true_bars: Mapping[str, int]
     signals: Mapping[str, int]
     changed_by_history: Mapping[int, float]
+    invented: tuple[str, ...]
 
 
 def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> StrategyCheck:
     """Try a strategy on the daily bars of the sample market.
 
     Raises:
-        InvalidInput: for invalid parameters, or a column that bars alone do not give.
+        InvalidInput: for invalid parameters.
         StrategyRefused: where its conditions fail, or are no flags.
         LooksAhead: where they depend on later bars.
     """
     parsed = strategy.parse(params)
     market = SampleMarket()
+    own = own_columns_read(strategy, parsed.model_dump())
     bars = market.read(market.symbols()).panels[_TIMEFRAME]
-    panel = with_indicators(build_features(bars), strategy.columns(parsed))
+    panel = with_invented_columns(build_features(bars), own)
+    panel = with_indicators(panel, strategy.columns(parsed))
     conditions = conditions_of(strategy, panel, parsed)
     require_probed(None, strategy, [parsed.model_dump()])
     bits = condition_bits(conditions)
@@ -69,6 +74,7 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
         changed_by_history={
             n: _changed(strategy, parsed, bars, panel, bits, n) for n in _HISTORIES
         },
+        invented=own,
     )
 
 
@@ -91,7 +97,10 @@ def _changed(
     stops = last[panel.segment_of_row]
     is_late = row >= stops - compared[panel.segment_of_row] - n
     short = Panel(bars.timeframe, bars.assets, bars.offsets, bars.ts, {c: bars[c] for c in OHLCV})
-    later = with_indicators(build_features(short.take(is_late)), strategy.columns(params))
+    own = own_columns_read(strategy, params.model_dump())
+    later = build_features(short.take(is_late))
+    later = later.with_columns({name: panel[name][is_late] for name in own})
+    later = with_indicators(later, strategy.columns(params))
     found = condition_bits(conditions_of(strategy, later, params))
     tail = row >= stops - compared[panel.segment_of_row]
     differing = np.bitwise_count(bits[tail] ^ found[tail[is_late]])

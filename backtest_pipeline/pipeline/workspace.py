@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.market.errors import ConfigurationError
@@ -34,6 +35,7 @@ class Workspace:
         workers: number of concurrent batches.
         progress: called as stages advance.
         external: the external feature table; None where features are built from bars.
+        columns_folder: folder of files with columns of the user's own; None for none.
     """
 
     database: Database
@@ -41,6 +43,7 @@ class Workspace:
     workers: int = 2
     progress: Progress = silent
     external: FeatureTable | None = None
+    columns_folder: Path | None = None
 
     @property
     def price_dataset(self) -> str:
@@ -124,4 +127,10 @@ def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Worksp
     if settings.external is not None:
         external = open_table(settings, database)
         opened.callback(external.close)
-    return Workspace(database, artifacts, progress=progress, external=external)
+    return Workspace(
+        database,
+        artifacts,
+        progress=progress,
+        external=external,
+        columns_folder=settings.columns_folder,
+    )

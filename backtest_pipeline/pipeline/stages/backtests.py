@@ -12,6 +12,7 @@ import numpy as np
 from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError, StrategyRefused
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,
@@ -27,6 +28,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     simulation_config,
     without_defaults,
 )
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     RunIdentity,
@@ -36,6 +38,7 @@ from backtest_pipeline.pipeline.runs.publish import (
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.kept_runs import (
     Missing,
@@ -130,10 +133,12 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     Loading raises PartitionError where they are not those of the stored features.
     """
     signals = presets_to_compute(workspace)
-    code = signals_code(signals)
+    code, names = signals_code(signals), columns_read(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
-        prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
+        prices = with_own_columns(
+            workspace, load_batch(workspace, "features", tf, assets, PRICE_COLUMNS), names
+        )
         with workspace.database.begin() as connection:
             partitions = [Partition(a, tf) for a in assets]
             versions = read_versions(connection, "signals", partitions)
@@ -142,7 +147,9 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
         # Before their files are read: those of other presets lack columns of today's.
         for asset, version in upstream.items():
             features = prices.inputs.get(asset)
-            if features is None or not version.is_made_from(features.version, code):
+            if features is None or not version.is_made_from(
+                features.version, prices.own.code_of(code, asset)
+            ):
                 raise PartitionError(
                     asset,
                     tf,
@@ -156,7 +163,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
             for one in failed
             if one.signal_id in position
         }
-        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs, failures)
+        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs, failures, prices.own)
         return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
     return Batches(tuple(partitions), load)
@@ -211,7 +218,14 @@ class BacktestsStage:
         tf = panel.timeframe.name
         tradable = batch.tradable
         wanted = identify_runs(
-            signals, tradable, tf, batch.stored.inputs, self._terms, batch.daily, {}
+            signals,
+            tradable,
+            tf,
+            batch.stored.inputs,
+            self._terms,
+            batch.daily,
+            batch.stored.own,
+            {},
         )
         failed = {
             wanted[s * len(tradable) + tradable.index(asset)].run_id
@@ -272,6 +286,7 @@ class BacktestsStage:
             self._terms,
             started_at,
             batch.stored.inputs,
+            batch.stored.own,
             "refresh",
         )
 
@@ -312,6 +327,7 @@ def prepare_publication(
     terms: RunTerms,
     started_at: datetime,
     inputs: Mapping[str, DatasetVersion],
+    own: OwnColumns,
     source: str,
     uri: str | None = None,
 ) -> Publication:
@@ -321,14 +337,16 @@ def prepare_publication(
         simulated: of these signals, each on the assets of its panel.
         signals, identities, ids, terms, started_at: as `publication_of` takes them.
         inputs: versions of the features, by asset.
+        own: the columns of the user's own that the signals read.
         source: who tries, as in `trials.source`.
         uri: directory that holds them already.
     """
+    bars = {a: inputs[a].input_version for a in simulated.panel.assets}
     trials = trials_of(
         simulated,
         [signal.params for signal in signals],
         strategy=[signal.strategy for signal in signals],
-        dataset_versions={a: inputs[a].input_version for a in simulated.panel.assets},
+        dataset_versions=[own.versions_with(bars, columns_read([one])) for one in signals],
         terms=terms,
         source=source,
     )
