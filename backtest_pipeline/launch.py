@@ -16,23 +16,22 @@ from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
-    RANGE_END,
-    RANGE_START,
     delete_partitions,
+    partitions_of,
     rectangles,
     register_partitions,
+    timeframe_ranges,
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
+from backtest_pipeline.defs.stored_events import newest_event, observations
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.partitions import Partition, usable_symbols
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.use_cases.refresh import stored_days
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -44,6 +43,7 @@ _log = logging.getLogger(__name__)
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
 _CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
+_BACKTESTS = dg.AssetKey("backtests")
 _BUILT = ("bars", "cmc_features", "signals", "backtests")
 _EXTERNAL = ("feature_snapshots", "signals", "backtests")
 
@@ -82,8 +82,7 @@ def refresh(
     Args:
         bars: file or folder of bars, or `binance:1h`; empty for the configured source.
         assets: symbols; all that the source has where None.
-        timeframes: names; all that the project has where None. The daily bars that are stored of
-            the assets are refreshed with longer ones, whose runs they mark.
+        timeframes: names; all that the project has where None.
         full_rebuild: compute also what has not changed.
         progress: told how far each stage is.
 
@@ -111,10 +110,9 @@ def refresh(
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            refreshed = [*chosen, *_days_behind(database, wanted, chosen)]
-            result = _execute(jobs, instance, wanted, refreshed, stages, full_rebuild, progress)
+            result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
-            return replace(result, timeframes=tuple(chosen), left_out=tuple(left_out))
+            return replace(result, left_out=tuple(left_out))
     finally:
         database.close()
 
@@ -193,12 +191,6 @@ def _chosen_timeframes(wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _days_behind(database: Database, assets: Sequence[str], timeframes: Sequence[str]) -> list[str]:
-    """The timeframe of the stored daily bars that mark the runs, where it is not among them."""
-    days = stored_days(database, [Partition(a, tf) for a in assets for tf in timeframes])
-    return [DAILY] if days and DAILY in timeframes_partitions.get_partition_keys() else []
-
-
 def _store_telling(progress: Progress) -> WorkspaceResource:
     class TellingStore(WorkspaceResource):
         def progress(self, stage: str, done: int, total: int) -> None:
@@ -221,54 +213,46 @@ def _execute(
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
     }
-    ranges = rectangles(instance, assets, timeframes)
+    before = newest_event(instance, _BACKTESTS)
     runs = [
         job.execute_in_process(config, instance=instance, tags=tags, raise_on_error=False)
-        for tags in ranges
+        for tags in rectangles(instance, assets, timeframes)
     ]
-    names = timeframes_partitions.get_partition_keys()
-    if all(run.success for run in runs):
-        progress("portfolios", 0, len(timeframes))
-        first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
-        runs.append(
-            rollup.execute_in_process(
-                {"loggers": _QUIET},
-                instance=instance,
-                tags={RANGE_START: first, RANGE_END: last},
-                raise_on_error=False,
-            )
+    refreshed = [run.run_id for run in runs]
+    stored = instance.get_materialized_partitions(_BACKTESTS, after_cursor=before)
+    with_backtests = {p.timeframe for p in partitions_of(stored)} & set(timeframes)
+    progress("portfolios", 0, len(with_backtests))
+    runs += [
+        rollup.execute_in_process(
+            {"loggers": _QUIET}, instance=instance, tags=tags, raise_on_error=False
         )
-        progress("portfolios", len(timeframes), len(timeframes))
+        for tags in timeframe_ranges(with_backtests)
+    ]
+    progress("portfolios", len(with_backtests), len(with_backtests))
     return RefreshResult(
         tuple(assets),
         tuple(timeframes),
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
-        _without_bars(runs[: len(ranges)], stages[0]),
-        tuple(str(row[LEFT_OUT]) for row in _rows_told(runs[: len(ranges)], stages[0], LEFT_OUT)),
+        _without_bars(instance, refreshed, stages[0]),
+        tuple(str(row[LEFT_OUT]) for row in _rows_told(instance, refreshed, stages[0], LEFT_OUT)),
     )
 
 
-def _without_bars(runs: Iterable[dg.ExecuteInProcessResult], stage: str) -> dict[str, str]:
+def _without_bars(
+    instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str
+) -> dict[str, str]:
     """Why partitions have no bars, from what the first stage told Dagster."""
-    rows = _rows_told(runs, stage, "without_result")
+    rows = _rows_told(instance, run_ids, stage, "without_result")
     return {str(row["partition"]): str(row["why"]) for row in rows}
 
 
 def _rows_told(
-    runs: Iterable[dg.ExecuteInProcessResult], stage: str, name: str
+    instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str, name: str
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of a table that a stage told Dagster, also where it failed."""
-    for run in runs:
-        for event in run.events_for_node(stage):
-            if event.is_step_materialization:
-                metadata = event.materialization.metadata
-            elif event.is_asset_observation:
-                metadata = event.asset_observation_data.asset_observation.metadata
-            elif event.is_step_failure and event.step_failure_data.user_failure_data:
-                metadata = event.step_failure_data.user_failure_data.metadata
-            else:
-                continue
+    for run_id in run_ids:
+        for metadata in observations(instance, run_id, stage):
             table = metadata.get(name)
             if isinstance(table, dg.TableMetadataValue):
                 yield from (record.data for record in table.records)

@@ -19,7 +19,13 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import source_assets
-from backtest_pipeline.defs.stage_assets import OWNERS, Refresh, StageRun, stage_asset
+from backtest_pipeline.defs.stage_assets import (
+    OWNERS,
+    Refresh,
+    StageRun,
+    stage_asset,
+    with_days,
+)
 from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
 from backtest_pipeline.pipeline.runs.summary import snapshots_summary
 from backtest_pipeline.pipeline.stages.external_changes import Changes, by_timeframes, changes
@@ -69,7 +75,8 @@ def feature_snapshots(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     reader = ExternalReader(store.workspace)
-    taken = external_features(reader, partitions_of(context.partition_keys))
+    wanted = with_days(store.workspace, partitions_of(context.partition_keys))
+    taken = external_features(reader, wanted)
     stage = ExternalFeaturesStage(store.workspace, reader)
     return StageRun(taken, stage, snapshots_summary, config.full_rebuild)
 
