@@ -24,7 +24,14 @@ from backtest_pipeline.defs.partitions import (
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
-from backtest_pipeline.defs.stored_events import newest_event, observations
+from backtest_pipeline.defs.stored_events import (
+    StoredRows,
+    lineages_of,
+    materialization,
+    newest_event,
+    observations,
+    provenance,
+)
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
@@ -44,6 +51,7 @@ _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
 _CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
 _BACKTESTS = dg.AssetKey("backtests")
+_JOBS = ("refresh", "portfolio_rollups_job")
 _BUILT = ("bars", "cmc_features", "signals", "backtests")
 _EXTERNAL = ("feature_snapshots", "signals", "backtests")
 
@@ -109,7 +117,10 @@ def refresh(
             definitions = build_definitions(store=_store_telling(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
-                jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
+                jobs = [
+                    definitions.resolve_job_def(name)
+                    for name in ("refresh", "portfolio_rollups_job")
+                ]
             result = _execute(jobs, instance, wanted, chosen, stages, full_rebuild, progress)
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
             return replace(result, left_out=tuple(left_out))
@@ -135,6 +146,25 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
         except dg.DagsterError as error:
             _log.warning("job %s: Dagster could not end its run: %s", job_id, error)
     return job
+
+
+def tell_dagster(asset: str, stored: StoredRows) -> None:
+    """Tell Dagster what a command or a program has stored of an asset without partitions.
+
+    What is stored stays so where Dagster cannot be told; that is logged.
+    """
+    settings = load_settings()
+    lineage = lineages_of(build_definitions())[asset]
+    database = open_database(settings)
+    try:
+        with open_instance(settings, database) as instance:
+            tags = provenance(instance, lineage)
+            event = materialization(dg.AssetKey(asset), stored, tags)
+            instance.report_runless_asset_event(event)
+    except dg.DagsterError as error:
+        _log.warning("%s is stored, but Dagster could not be told: %s", asset, error)
+    finally:
+        database.close()
 
 
 def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:

@@ -76,7 +76,11 @@ def up(
     """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all."""
     with progress_shown() as progress:
         progress("store", 0, 1)
-        from backtest_pipeline.defs.instance import dagster_environment, open_instance
+        from backtest_pipeline.defs.instance import (
+            dagster_environment,
+            open_instance,
+            workspace_file,
+        )
         from backtest_pipeline.defs.partitions import register_partitions
         from backtest_pipeline.defs.resources import SourceResource
         from backtest_pipeline.launch import offered_assets
@@ -96,7 +100,7 @@ def up(
         say(f"left out: {sentence}")
     command = [
         *(sys.executable, "-m", "dagster", "dev"),
-        *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),
+        *("-w", str(workspace_file()), "-h", host, "-p", str(port)),
     ]
     console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C stops everything)", highlight=False)
     # Dagster copies how SIGINT is handled to its children: from a shell that ignores SIGINT

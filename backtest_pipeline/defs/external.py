@@ -1,5 +1,7 @@
 """The asset chain on an external feature table: observed, copied into snapshots, never written."""
 
+import time
+
 import dagster as dg
 
 from backtest_pipeline.defs.asset_checks import grain_check
@@ -151,11 +153,12 @@ def watermark_sensor(
     seen = {p: w.version for p, w in reader.watermarks.items() if p.timeframe in ours}
     with store.workspace.database.begin() as connection:
         taken = read_watermarks(connection)
-    changed = changes(seen, taken, context.cursor)
     register_partitions(context.instance, sorted({p.asset for p in seen}))
     under_way = context.instance.get_runs_count(
         dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
     )
+    # A running refresh picks up most changes; the rest is requested after it.
+    changed = changes(seen, taken, context.cursor, time.time(), is_idle=not under_way)
     return dg.SensorResult(
         asset_events=[
             dg.AssetMaterialization(
@@ -171,8 +174,7 @@ def watermark_sensor(
             )
             for partition, version in changed.news.items()
         ],
-        # A running refresh picks up most changes; the rest is requested after it.
-        run_requests=[] if under_way else refreshes(context.instance, changed),
+        run_requests=refreshes(context.instance, changed),
         cursor=changed.cursor,
     )
 
@@ -182,7 +184,7 @@ def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequ
 
     More than `_MOST_RUNS` exact ranges are replaced by a single one.
     """
-    if not changed.outdated:
+    if changed.run_key is None:
         return []
     tags = [
         tags

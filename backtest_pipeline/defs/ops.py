@@ -10,9 +10,14 @@ from pydantic import Field
 
 from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.partitions import register_partitions
-from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.defs.resources import (
+    SimulationResource,
+    SourceResource,
+    WorkspaceResource,
+)
 from backtest_pipeline.defs.stage_assets import stored_rows
 from backtest_pipeline.defs.stored_events import Lineage
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.jobs.attempt import work_on
 from backtest_pipeline.pipeline.specs import spec_of
@@ -21,6 +26,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
 
+_MOST_NAMED = 5
 _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
@@ -96,6 +102,25 @@ class _Told:
 
     def _provenance(self, name: str) -> dict[str, str]:
         return stored_events.provenance(self._context.instance, self._lineages[name])
+
+
+def add_assets_of(instance: dg.DagsterInstance, source: SourceResource) -> str:
+    """Add a partition for each new symbol of the source; returns a sentence on what was added."""
+    usable, left_out = usable_symbols(source.source().symbols())
+    new = register_partitions(instance, usable)
+    parts = [f"added {', '.join(new)}" if new else "no new symbol in the bar source"]
+    parts += [f"left out: {sentence}" for sentence in left_out[:_MOST_NAMED]]
+    if len(left_out) > _MOST_NAMED:
+        parts.append(f"and {len(left_out) - _MOST_NAMED} more like it")
+    return "; ".join(parts)
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    description="Adds a Dagster partition for each new symbol of the bar source.",
+)
+def add_source_assets(context: dg.OpExecutionContext, source: SourceResource) -> None:
+    context.log.info(add_assets_of(context.instance, source))
 
 
 class SpecConfig(dg.Config):

@@ -122,6 +122,12 @@ def materialization(
     )
 
 
+def result(stored: StoredRows) -> dg.MaterializeResult:
+    """The result of an asset without partitions, with the same content as its event."""
+    metadata = {"dagster/row_count": stored.rows, **stored.metadata}
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(stored.version))
+
+
 def report(step: StepExecutionContext, events: Sequence[dg.AssetMaterialization]) -> None:
     """Store these events now, in batches; Dagster emits none of its own for this run."""
     _defer(step)

@@ -13,7 +13,7 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database, open_database
-from backtest_pipeline.storage.postgres.migrations import check
+from backtest_pipeline.storage.postgres.migrations import ensure
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.strategies.known_strategies import look_again, use_folder
 
@@ -89,7 +89,7 @@ def open_workspace(
     with ExitStack() as opened:
         database = open_database(settings)
         opened.callback(database.close)
-        check(database)
+        ensure(database, embedded=settings.run_store_mode == "embedded")
         artifacts = ArtifactStore.of(settings)
         artifacts.require_writable()
         artifacts.sweep()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtest_pipeline.defs.instance import workspace_file
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
     by_asset_and_timeframe,
     rectangles,
     register_partitions,
+    timeframe_ranges,
     timeframes_partitions,
 )
 from backtest_pipeline.defs.resources import SourceResource
@@ -111,6 +112,12 @@ def test_the_nightly_schedule_asks_for_everything_in_one_run() -> None:
     assert request.run_key == moment.isoformat()
 
 
+def test_exactly_the_timeframes_that_are_named_are_covered() -> None:
+    found = [(tags[RANGE_START], tags[RANGE_END]) for tags in timeframe_ranges({"1W", "1D"})]
+    assert found == [("1D", "1D"), ("1W", "1W")]
+
+
 def test_the_workspace_file_names_the_code_location() -> None:
-    text = (Path(__file__).parents[2] / "workspace.yaml").read_text()
+    text = workspace_file().read_text()
     assert "module_name: backtest_pipeline.definitions" in text
+    assert "location_name: backtest_pipeline\n" in text

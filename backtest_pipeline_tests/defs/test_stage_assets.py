@@ -104,7 +104,7 @@ def test_portfolios_are_formed_from_the_stored_backtests(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-GAMMA|1D"))
-    run = run_job(instance, "rollup", rectangle("1D", "1D"))
+    run = run_job(instance, "portfolio_rollups_job", rectangle("1D", "1D"))
     require_success(run)
     assert count(store, "portfolio_runs WHERE is_current") == 7 * 5
     checks = {c.check_name: c.passed for c in run.get_asset_check_evaluations()}

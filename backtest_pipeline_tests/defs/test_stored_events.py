@@ -81,6 +81,14 @@ def stale(
     }
 
 
+def states(instance: dg.DagsterInstance, asset: str) -> dict[str, str]:
+    """What the grid shows of each partition that it shows anything of."""
+    found = instance.get_status_by_partition(
+        dg.AssetKey(asset), sorted(KEYS), by_asset_and_timeframe
+    )
+    return {key: state.value for key, state in (found or {}).items() if state is not None}
+
+
 def versions(store: Database, dataset: str) -> dict[str, str]:
     partitions = [Partition.parse(key) for key in KEYS]
     with store.begin() as connection:
@@ -172,17 +180,11 @@ def test_what_is_good_is_green_beside_what_is_bad(
     assert [e.step_key for e in run.get_step_failure_events()] == ["backtests"]
     for asset in CHAIN:
         assert materialized(instance, asset) == {"AAA|1D", "CCC|1D"}
-    status = {
-        asset: instance.get_status_by_partition(
-            dg.AssetKey(asset), sorted(KEYS), by_asset_and_timeframe
-        )
-        for asset in CHAIN
-    }
-    for of_asset in status.values():
-        assert {key: str(state) for key, state in (of_asset or {}).items()} == {
-            "AAA|1D": "AssetPartitionStatus.MATERIALIZED",
-            "BBB|1D": "AssetPartitionStatus.FAILED",
-            "CCC|1D": "AssetPartitionStatus.MATERIALIZED",
+    for asset in CHAIN:
+        assert states(instance, asset) == {
+            "AAA|1D": "MATERIALIZED",
+            "BBB|1D": "FAILED",
+            "CCC|1D": "MATERIALIZED",
         }
     keep(bars, "BBB", bars_of("BBB"))
     require_success(run_job(instance, "refresh", {"dagster/partition": "BBB|1D"}))
@@ -208,3 +210,32 @@ def test_a_timeframe_without_a_complete_bar_is_there_with_no_rows(
         assert event.metadata["dagster/row_count"].value == 0
         assert event.metadata["status"].value in ("empty", "unchanged")
     assert "no complete 4H bar" in str(told(instance, run, "bars")["AAA|4H"].metadata["why"].value)
+
+
+def test_one_partition_launched_from_a_jobs_page_is_computed(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    run = run_job(instance, "refresh", {**rectangle("BBB|1D", "BBB|1D"), **of_a_job_page("BBB")})
+    require_success(run)
+    assert materialized(instance, "backtests") == {"BBB|1D"}
+
+
+def test_several_launched_from_a_jobs_page_are_refused_and_stay_as_they_were(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", rectangle("AAA|1D", "BBB|1D")))
+    with pytest.raises(dg.DagsterExecutionInterruptedError, match="dagster#28861"):
+        run_job(instance, "refresh", {**ALL, **of_a_job_page("AAA")})
+    (run,) = instance.get_runs(limit=1)
+    assert run.status is dg.DagsterRunStatus.CANCELED
+    assert states(instance, "backtests") == {"AAA|1D": "MATERIALIZED", "BBB|1D": "MATERIALIZED"}
+    assert not stale(instance) - {f"{asset} CCC|1D" for asset in CHAIN}
+
+
+def of_a_job_page(asset: str) -> dict[str, str]:
+    """The tags by which such a backfill names its first partition."""
+    return {
+        "dagster/partition/asset": asset,
+        "dagster/partition/timeframe": "1D",
+        "dagster/partition_set": "refresh_partition_set",
+    }
