@@ -26,6 +26,7 @@ with beta_used_knowingly():
         WalkForwardResource,
         WorkspaceResource,
     )
+    from backtest_pipeline.defs.stored_events import lineages_of
 
     _OF_ASSETS = [
         import_module(f"{assets.__name__}.{found.name}") for found in iter_modules(assets.__path__)
@@ -56,6 +57,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
         "simulation": SimulationResource(),
         "walk": WalkForwardResource(),
         "stages": StageIOManager(store=store),
+        "lineages": lineages_of(declared),
         **resource_overrides,
     }
     shared = dg.Definitions(executor=dg.in_process_executor, resources=resources)

@@ -16,24 +16,30 @@ from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
-    RANGE_END,
-    RANGE_START,
     delete_partitions,
+    partitions_of,
     rectangles,
     register_partitions,
+    timeframe_ranges,
 )
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
+from backtest_pipeline.defs.stored_events import (
+    StoredRows,
+    lineages_of,
+    materialization,
+    newest_event,
+    observations,
+    provenance,
+)
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.partitions import Partition, usable_symbols
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.use_cases.refresh import stored_days
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import require_known
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
@@ -45,6 +51,8 @@ _log = logging.getLogger(__name__)
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
 _CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
+_BACKTESTS = dg.AssetKey("backtests")
+_JOBS = ("refresh", "portfolio_rollups_job")
 _BUILT = ("bars", "cmc_features", "signals", "backtests")
 _EXTERNAL = ("feature_snapshots", "signals", "backtests")
 
@@ -83,8 +91,7 @@ def refresh(
     Args:
         bars: file or folder of bars, or `binance:1h`; empty for the configured source.
         assets: symbols; all that the source has where None.
-        timeframes: names; all that the project has where None. The daily bars that are stored of
-            the assets are refreshed with longer ones, whose runs they mark.
+        timeframes: names; all that the project has where None.
         full_rebuild: compute also what has not changed.
         progress: told how far each stage is.
 
@@ -113,14 +120,15 @@ def refresh(
             definitions = build_definitions(store=_store_telling(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
-                jobs = [definitions.resolve_job_def(name) for name in ("refresh", "rollup")]
-            days = _days_behind(database, wanted, chosen) if DAILY in names else []
-            refreshed = [*chosen, *days]
+                jobs = [
+                    definitions.resolve_job_def(name)
+                    for name in ("refresh", "portfolio_rollups_job")
+                ]
             result = _execute(
-                jobs, database, instance, wanted, refreshed, stages, full_rebuild, progress
+                jobs, database, instance, wanted, chosen, stages, full_rebuild, progress
             )
             left_out = dict.fromkeys((*offered.left_out, *result.left_out))
-            return replace(result, timeframes=tuple(chosen), left_out=tuple(left_out))
+            return replace(result, left_out=tuple(left_out))
     finally:
         database.close()
 
@@ -143,6 +151,25 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
         except dg.DagsterError as error:
             _log.warning("job %s: Dagster could not end its run: %s", job_id, error)
     return job
+
+
+def tell_dagster(asset: str, stored: StoredRows) -> None:
+    """Tell Dagster what a command or a program has stored of an asset without partitions.
+
+    What is stored stays so where Dagster cannot be told; that is logged.
+    """
+    settings = load_settings()
+    lineage = lineages_of(build_definitions())[asset]
+    database = open_database(settings)
+    try:
+        with open_instance(settings, database) as instance:
+            tags = provenance(instance, lineage)
+            event = materialization(dg.AssetKey(asset), stored, tags)
+            instance.report_runless_asset_event(event)
+    except dg.DagsterError as error:
+        _log.warning("%s is stored, but Dagster could not be told: %s", asset, error)
+    finally:
+        database.close()
 
 
 def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:
@@ -198,12 +225,6 @@ def _chosen_timeframes(wanted: Sequence[str] | None, names: Sequence[str]) -> li
     return list(wanted)
 
 
-def _days_behind(database: Database, assets: Sequence[str], timeframes: Sequence[str]) -> list[str]:
-    """The timeframe of the stored daily bars that mark the runs, where it is not among them."""
-    days = stored_days(database, [Partition(a, tf) for a in assets for tf in timeframes])
-    return [DAILY] if days else []
-
-
 def _store_telling(progress: Progress) -> WorkspaceResource:
     class TellingStore(WorkspaceResource):
         def progress(self, stage: str, done: int, total: int) -> None:
@@ -235,44 +256,41 @@ def _execute(
         "ops": {name: {"config": {"full_rebuild": full_rebuild}} for name in stages},
         "loggers": _QUIET,
     }
-    ranges = rectangles(instance, assets, timeframes)
-    runs = [execute(job, config, tags) for tags in ranges]
-    names = instance.get_dynamic_partitions("timeframe")
-    if all(run.success for run in runs):
-        progress("portfolios", 0, len(timeframes))
-        first, last = min(timeframes, key=names.index), max(timeframes, key=names.index)
-        runs.append(execute(rollup, {"loggers": _QUIET}, {RANGE_START: first, RANGE_END: last}))
-        progress("portfolios", len(timeframes), len(timeframes))
+    before = newest_event(instance, _BACKTESTS)
+    runs = [execute(job, config, tags) for tags in rectangles(instance, assets, timeframes)]
+    refreshed = [run.run_id for run in runs]
+    stored = instance.get_materialized_partitions(_BACKTESTS, after_cursor=before)
+    with_backtests = {p.timeframe for p in partitions_of(stored)} & set(timeframes)
+    progress("portfolios", 0, len(with_backtests))
+    runs += [
+        execute(rollup, {"loggers": _QUIET}, tags)
+        for tags in timeframe_ranges(instance, with_backtests)
+    ]
+    progress("portfolios", len(with_backtests), len(with_backtests))
     return RefreshResult(
         tuple(assets),
         tuple(timeframes),
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
-        _without_bars(runs[: len(ranges)], stages[0]),
-        tuple(str(row[LEFT_OUT]) for row in _rows_told(runs[: len(ranges)], stages[0], LEFT_OUT)),
+        _without_bars(instance, refreshed, stages[0]),
+        tuple(str(row[LEFT_OUT]) for row in _rows_told(instance, refreshed, stages[0], LEFT_OUT)),
     )
 
 
-def _without_bars(runs: Iterable[dg.ExecuteInProcessResult], stage: str) -> dict[str, str]:
+def _without_bars(
+    instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str
+) -> dict[str, str]:
     """Why partitions have no bars, from what the first stage told Dagster."""
-    rows = _rows_told(runs, stage, "without_result")
+    rows = _rows_told(instance, run_ids, stage, "without_result")
     return {str(row["partition"]): str(row["why"]) for row in rows}
 
 
 def _rows_told(
-    runs: Iterable[dg.ExecuteInProcessResult], stage: str, name: str
+    instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str, name: str
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of a table that a stage told Dagster, also where it failed."""
-    for run in runs:
-        for event in run.events_for_node(stage):
-            if event.is_step_materialization:
-                metadata = event.materialization.metadata
-            elif event.is_asset_observation:
-                metadata = event.asset_observation_data.asset_observation.metadata
-            elif event.is_step_failure and event.step_failure_data.user_failure_data:
-                metadata = event.step_failure_data.user_failure_data.metadata
-            else:
-                continue
+    for run_id in run_ids:
+        for metadata in observations(instance, run_id, stage):
             table = metadata.get(name)
             if isinstance(table, dg.TableMetadataValue):
                 yield from (record.data for record in table.records)

@@ -26,6 +26,10 @@ def restatements(
         rows = history.restatements(
             workspace, symbols=split_symbols(assets), timeframes=split(timeframes)
         )
+        from backtest_pipeline.defs.assets.restatements import restatements_rows
+        from backtest_pipeline.launch import tell_dagster
+
+        tell_dagster("restatements", restatements_rows(workspace, report))
     if as_json:
         changed = [str(partition) for partition in report.silent]
         print_json(

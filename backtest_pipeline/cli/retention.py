@@ -34,6 +34,11 @@ def retention(
     require_days(kept)
     with open_store() as workspace:
         report = retain(workspace, days=kept, dry_run=dry_run)
+    if not dry_run:
+        from backtest_pipeline.defs.assets.retention import retention_rows
+        from backtest_pipeline.launch import tell_dagster
+
+        tell_dagster("retention", retention_rows(report))
     if as_json:
         print_json(
             {

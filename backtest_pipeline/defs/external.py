@@ -1,5 +1,7 @@
 """The asset chain on an external feature table: observed, copied into snapshots, never written."""
 
+import time
+
 import dagster as dg
 
 from backtest_pipeline.defs.asset_checks import grain_check
@@ -18,7 +20,13 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import source_assets
-from backtest_pipeline.defs.stage_assets import OWNERS, Refresh, StageRun, stage_asset
+from backtest_pipeline.defs.stage_assets import (
+    OWNERS,
+    Refresh,
+    StageRun,
+    stage_asset,
+    with_days,
+)
 from backtest_pipeline.market.features import EMA_PERIODS, FEATURES, READ_COLUMNS
 from backtest_pipeline.pipeline.runs.summary import snapshots_summary
 from backtest_pipeline.pipeline.stages.external_changes import Changes, by_timeframes, changes
@@ -70,7 +78,8 @@ def feature_snapshots(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     reader = ExternalReader(store.workspace)
-    taken = external_features(reader, partitions_of(context.partition_keys))
+    wanted = with_days(store.workspace, partitions_of(context.partition_keys))
+    taken = external_features(reader, wanted)
     stage = ExternalFeaturesStage(store.workspace, reader)
     return StageRun(taken, stage, snapshots_summary, config.full_rebuild)
 
@@ -146,11 +155,12 @@ def watermark_sensor(
     seen = {p: w.version for p, w in reader.watermarks.items() if p.timeframe in ours}
     with database.begin() as connection:
         taken = read_watermarks(connection)
-    changed = changes(seen, taken, context.cursor)
     register_partitions(context.instance, sorted({p.asset for p in seen}), ours)
     under_way = context.instance.get_runs_count(
         dg.RunsFilter(job_name=refresh_job.name, statuses=_UNDER_WAY)
     )
+    # A running refresh picks up most changes; the rest is requested after it.
+    changed = changes(seen, taken, context.cursor, time.time(), is_idle=not under_way)
     return dg.SensorResult(
         asset_events=[
             dg.AssetMaterialization(
@@ -166,8 +176,7 @@ def watermark_sensor(
             )
             for partition, version in changed.news.items()
         ],
-        # A running refresh picks up most changes; the rest is requested after it.
-        run_requests=[] if under_way else refreshes(context.instance, changed),
+        run_requests=refreshes(context.instance, changed),
         cursor=changed.cursor,
     )
 
@@ -177,7 +186,7 @@ def refreshes(instance: dg.DagsterInstance, changed: Changes) -> list[dg.RunRequ
 
     More than `_MOST_RUNS` exact ranges are replaced by a single one.
     """
-    if not changed.outdated:
+    if changed.run_key is None:
         return []
     tags = [
         tags

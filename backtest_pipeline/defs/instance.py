@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings
 
@@ -73,6 +74,19 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "DAGSTER_HOME": str(_home(settings)),
         URL_VARIABLE: _url(database),
     }
+
+
+def workspace_file() -> Path:
+    """The file that names the code location: in the installed package, or beside it in a checkout.
+
+    Every process that loads the code location does so by this file, so that the location has one
+    name, by which Dagster knows runs, schedules and sensors again.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package, package.parent):
+        if (folder / "workspace.yaml").is_file():
+            return folder / "workspace.yaml"
+    raise ConfigurationError(f"no workspace.yaml in {package} or beside it; reinstall the package")
 
 
 def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:

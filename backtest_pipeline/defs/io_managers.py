@@ -1,79 +1,109 @@
-"""The IO manager of the stage assets: it runs stages into the store, and loads stored datasets.
+"""The IO manager of this project's assets: it runs stages into the store, and loads what is stored.
 
-An asset returns a recipe, not data. When the IO manager runs the stage, it computes and writes
-Postgres and Parquet batch by batch, and skips what is already stored.
+A stage asset returns a recipe, not data. When the IO manager runs the stage, it computes and writes
+Postgres and Parquet batch by batch, skips what is already stored, and tells Dagster of each batch
+as it is stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
 
-from backtest_pipeline.defs import metadata
+from backtest_pipeline.defs import metadata, stored_events
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
-from backtest_pipeline.pipeline.stage import Batches, StageReport, run_stage
+from backtest_pipeline.pipeline.stage import Batches, Outcome, run_stage, unheard
+from backtest_pipeline.pipeline.stored_frames import read_frame
+from backtest_pipeline.pipeline.workspace import Workspace
 
 
 class StageIOManager(dg.ConfigurableIOManager):
-    """Runs stages into the store, and loads stored datasets as lazy batches."""
+    """Runs stages into the store, and loads what is stored.
+
+    An asset that reads one of these gets a pandas frame, or an Arrow table where its argument is
+    annotated as `pyarrow.Table`; the stage assets of this project read lazy batches.
+    """
 
     store: dg.ResourceDependency[WorkspaceResource]
 
-    def handle_output(  # pyright: ignore[reportIncompatibleMethodOverride] - may be a generator
-        self, context: dg.OutputContext, obj: StageRun
-    ) -> Iterator[Any]:
-        workspace = self.store.workspace
+    def handle_output(self, context: dg.OutputContext, obj: StageRun) -> None:
+        """Run the stage.
+
+        Partitions that failed earlier in the run are left out. Those that fail here are passed on,
+        and the last step that could still store something fails with all their names and reasons.
+        """
+        workspace, step = self.store.workspace, context.step_context
+        instance = step.instance
+        tags = stored_events.provenance(instance, stored_events.lineage_of(step))
+        failed_before = stored_events.failed_so_far(instance, step.run_id)
+        partitions = [p for p in obj.batches.partitions if str(p) not in failed_before]
+        told = _Told(context, workspace, obj, tags, {})
+        # A partition on its own is told of at the end, with the tables and chart of its report.
+        is_single = len(partitions) == 1
         report = run_stage(
-            obj.batches,
+            obj.batches.of(partitions),
             obj.stage,
             workers=workspace.workers,
             rebuild=obj.rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,
+            listener=unheard if is_single else told.tell,
         )
         count_stage(workspace, report)
-        summary = obj.summary(workspace, obj.batches.partitions)
-        stage_metadata = metadata.of_stage(report, summary)
-        if report.failed:
-            yield from _report_good_partitions(context, report)
-            raise dg.Failure(
-                f"{len(report.failed)} of {len(report.outcomes)} partitions failed and the others "
-                f"are stored; first failure: {report.failed[0].partition}: "
-                f"{report.failed[0].detail}",
-                metadata=stage_metadata,
-                allow_retries=False,
-            )
-        if len(report.outcomes) == 1:
-            context.add_output_metadata(stage_metadata)
-        else:
-            # As output metadata, the same tables would be written once per partition.
-            context.log_event(dg.AssetObservation(context.asset_key, metadata=stage_metadata))
-            about = "for tables and chart of the whole run, see the observation next to this event"
-            context.add_output_metadata({**metadata.counts_of(report), "report": about})
+        about = metadata.of_stage(report, obj.summary(workspace, partitions))
+        if is_single:
+            told.tell(report.outcomes, about)
+        stored_events.observe(step, about, told.failed)
+        failed = failed_before | told.failed
+        if failed and (stored_events.is_last(step) or not told.n_stored):
+            raise stored_events.failure(failed, told.n_stored)
 
-    def load_input(self, context: dg.InputContext) -> Batches[Any]:
-        asset = context.asset_key.path[-1]
-        return LOADERS[asset](self.store.workspace, partitions_of(context.asset_partition_keys))
+    def load_input(self, context: dg.InputContext) -> Batches[Any] | pd.DataFrame | pa.Table:
+        asset, kind = context.asset_key.path[-1], context.dagster_type.typing_type
+        keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else None
+        if kind is Batches:
+            return LOADERS[asset](self.store.workspace, partitions_of(keys or ()))
+        frame = read_frame(self.store.workspace, asset, keys)
+        return pa.Table.from_pandas(frame) if kind is pa.Table else frame
 
 
-def _report_good_partitions(context: dg.OutputContext, report: StageReport) -> Iterator[Any]:
-    """Record materializations of the stored partitions, in a step that is about to fail.
+@dataclass
+class _Told:
+    """What Dagster was told of a stage's partitions, as they were stored.
 
-    Dagster keeps the logged events once the generator yields; the event yielded last is itself
-    dropped by the failure that follows.
+    Attributes:
+        context: of the asset's output.
+        workspace: the store.
+        run: what is run.
+        tags: what the partitions are made from.
+        failed: why partitions failed, by key.
+        n_stored: how many are stored.
     """
-    failed = {outcome.partition for outcome in report.failed}
-    good = [outcome for outcome in report.outcomes if outcome.partition not in failed]
-    for outcome in good:
-        context.log_event(
-            dg.AssetMaterialization(
-                context.asset_key,
-                partition=str(outcome.partition),
-                metadata={"status": outcome.status.value, "rows": outcome.rows},
+
+    context: dg.OutputContext
+    workspace: Workspace
+    run: StageRun
+    tags: Mapping[str, str]
+    failed: dict[str, str]
+    n_stored: int = 0
+
+    def tell(self, outcomes: Sequence[Outcome], about: Mapping[str, Any] | None = None) -> None:
+        """Report materializations of the stored partitions, and keep why others failed."""
+        asset = self.context.asset_key
+        stored, lost = self.run.stored(self.workspace, outcomes)
+        events = [
+            stored_events.materialization(
+                asset, replace(rows, metadata={**rows.metadata, **(about or {})}), self.tags
             )
-        )
-    for outcome in good[:1]:
-        yield dg.AssetMaterialization(context.asset_key, partition=str(outcome.partition))
+            for rows in stored
+        ]
+        stored_events.report(self.context.step_context, events)
+        self.n_stored += len(events)
+        reasons = {o.partition: o.detail for o in outcomes if not o.is_stored} | lost
+        self.failed |= {str(p): f"{asset.path[-1]}: {why}" for p, why in reasons.items()}

@@ -1,8 +1,12 @@
-"""Jobs: assets and checks that run together, specs executed at once, and queued jobs."""
+"""Jobs: assets and checks that run together, specs executed at once, and queued jobs.
+
+The job of a single asset is named after it, as `leaderboard_job` (Dagster gives the plain name to
+the asset's op), the job of a check after the check, and a schedule after what it runs.
+"""
 
 import dagster as dg
 
-from backtest_pipeline.defs.ops import execute_spec, work_on_job
+from backtest_pipeline.defs.ops import add_source_assets, execute_spec, work_on_job
 
 _SECOND_OPINION = dg.AssetSelection.checks(
     dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
@@ -20,7 +24,7 @@ refresh_job = dg.define_asset_job(
     "timeframes, in one run.",
 )
 walk_forward_job = dg.define_asset_job(
-    "walk_forwards",
+    "walk_forward_job",
     selection=dg.AssetSelection.assets("walk_forward"),
     executor_def=dg.in_process_executor,
     description="Runs walk-forwards on the stored features of the selected assets and timeframes.",
@@ -32,47 +36,47 @@ second_opinion_job = dg.define_asset_job(
     description="Recomputes a sample of the stored backtests with vectorbt and compares returns.",
 )
 replay_job = dg.define_asset_job(
-    "replay_runs",
+    "replay",
     selection=_REPLAY,
     executor_def=dg.in_process_executor,
     description="Replays a sample of the stored backtests on the code that made them.",
 )
 look_ahead_job = dg.define_asset_job(
-    "probe_look_ahead",
+    "look_ahead",
     selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("signals"), "look_ahead")),
     executor_def=dg.in_process_executor,
     description="Tests features and signals for look-ahead; the weekly schedule draws a new sample "
     "of assets and cut-off dates each time.",
 )
-rollup_job = dg.define_asset_job(
-    "rollup",
+portfolio_rollups_job = dg.define_asset_job(
+    "portfolio_rollups_job",
     selection=dg.AssetSelection.assets("portfolio_rollups"),
     executor_def=dg.in_process_executor,
     description="Builds portfolios of the stored backtests.",
 )
 
 leaderboard_job = dg.define_asset_job(
-    "rank_runs",
+    "leaderboard_job",
     selection=dg.AssetSelection.assets("leaderboard"),
     executor_def=dg.in_process_executor,
     description="Ranks all current runs on a new leaderboard.",
 )
 restatements_job = dg.define_asset_job(
-    "watch_history",
+    "restatements_job",
     selection=dg.AssetSelection.assets("restatements"),
     executor_def=dg.in_process_executor,
     description="Finds features that changed after runs had used them, and measures the effect on "
     "those runs.",
 )
 retention_job = dg.define_asset_job(
-    "remove_old_results",
+    "retention_job",
     selection=dg.AssetSelection.assets("retention"),
     executor_def=dg.in_process_executor,
     description="Deletes results past the retention period that are neither pinned nor needed by "
     "other results.",
 )
 negative_controls_job = dg.define_asset_job(
-    "search_no_edge",
+    "negative_controls_job",
     selection=dg.AssetSelection.assets("negative_controls"),
     executor_def=dg.in_process_executor,
     description="Runs the strategy search on random markets without an edge, to measure its "
@@ -87,6 +91,16 @@ negative_controls_job = dg.define_asset_job(
 )
 def requested_job() -> None:
     work_on_job()
+
+
+@dg.job(
+    name="add_assets",
+    executor_def=dg.in_process_executor,
+    description="Adds a Dagster partition for each new symbol of the bar source, as the sensor "
+    "source_assets does while Dagster's daemon runs.",
+)
+def add_assets_job() -> None:
+    add_source_assets()
 
 
 @dg.job(

@@ -36,7 +36,7 @@ def of_stage(report: StageReport, summary: Summary) -> dict[str, Any]:
     remarks = [
         {"partition": str(o.partition), "status": o.status.value, "why": o.detail}
         for o in report.outcomes
-        if o.status in (Status.EMPTY, Status.PARTIAL, Status.FAILED)
+        if o.status in (Status.EMPTY, Status.NO_INPUT, Status.PARTIAL, Status.FAILED)
     ]
     if remarks:
         metadata["without_result"] = _table(remarks[:_MOST_SHOWN])

@@ -1,5 +1,6 @@
 """Ops: execute a spec at once, or work on a queued job whose attempts a sensor launches."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -7,15 +8,25 @@ import dagster as dg
 from dagster import DagsterExecutionInterruptedError
 from pydantic import Field
 
-from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
+from backtest_pipeline.defs import stored_events
+from backtest_pipeline.defs.partitions import register_partitions
+from backtest_pipeline.defs.resources import (
+    SimulationResource,
+    SourceResource,
+    WorkspaceResource,
+)
+from backtest_pipeline.defs.stage_assets import stored_rows
+from backtest_pipeline.defs.stored_events import Lineage
+from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.jobs.attempt import work_on
 from backtest_pipeline.pipeline.specs import spec_of
-from backtest_pipeline.pipeline.stage import StageReport, Status
+from backtest_pipeline.pipeline.stage import StageReport
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.jobs import Claim, stop_cancelled
 
-_ASSETS = {"features": ("cmc_features", "feature_snapshots")}
+_MOST_NAMED = 5
 _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
@@ -32,6 +43,7 @@ def work_on_job(
     config: AttemptConfig,
     store: WorkspaceResource,
     simulation: SimulationResource,
+    lineages: dg.ResourceParam[Mapping[str, Lineage]],
 ) -> None:
     workspace = store.workspace
     claim = Claim(UUID(config.job_id), config.attempt, f"dagster:{context.run_id}")
@@ -42,7 +54,7 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            on_report=lambda report: _materialize(context, report, workspace.external is not None),
+            on_report=_Told(context, workspace, lineages).tell,
         )
     except DagsterExecutionInterruptedError:
         # Either Dagster is shutting down, and another attempt follows once the lease has expired,
@@ -62,18 +74,53 @@ def work_on_job(
     context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
 
 
-def _materialize(context: dg.OpExecutionContext, report: StageReport, external: bool) -> None:
-    """Log a materialization of each partition that a stage of a refresh stored."""
-    asset = _ASSETS[report.stage][external] if report.stage in _ASSETS else report.stage
-    for outcome in report.outcomes:
-        if outcome.status is not Status.FAILED:
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset,
-                    partition=str(outcome.partition),
-                    metadata={"status": outcome.status.value, "rows": outcome.rows},
-                )
-            )
+class _Told:
+    """Reports materializations of the partitions that the stages of a refresh store, in turn."""
+
+    def __init__(
+        self,
+        context: dg.OpExecutionContext,
+        workspace: Workspace,
+        lineages: Mapping[str, Lineage],
+    ) -> None:
+        self._context, self._workspace, self._lineages = context, workspace, lineages
+        # Of each stage from before it began: what is told of its inputs later is no part of it.
+        self._tags = {name: self._provenance(name) for name in self._lineages}
+
+    def tell(self, report: StageReport) -> None:
+        context, name = self._context, report.stage
+        if name == "features":
+            name = "cmc_features" if self._workspace.external is None else "feature_snapshots"
+        register_partitions(context.instance, {o.partition.asset for o in report.outcomes})
+        stored, _ = stored_rows(self._workspace, report.stage, report.outcomes)
+        asset, tags = dg.AssetKey(name), self._tags[name]
+        events = [stored_events.materialization(asset, rows, tags) for rows in stored]
+        stored_events.report(context.get_step_execution_context(), events)
+        for reader, lineage in self._lineages.items():
+            if asset in lineage.inputs:
+                self._tags[reader] = self._provenance(reader)
+
+    def _provenance(self, name: str) -> dict[str, str]:
+        return stored_events.provenance(self._context.instance, self._lineages[name])
+
+
+def add_assets_of(instance: dg.DagsterInstance, source: SourceResource) -> str:
+    """Add a partition for each new symbol of the source; returns a sentence on what was added."""
+    usable, left_out = usable_symbols(source.source().symbols())
+    new = register_partitions(instance, usable)
+    parts = [f"added {', '.join(new)}" if new else "no new symbol in the bar source"]
+    parts += [f"left out: {sentence}" for sentence in left_out[:_MOST_NAMED]]
+    if len(left_out) > _MOST_NAMED:
+        parts.append(f"and {len(left_out) - _MOST_NAMED} more like it")
+    return "; ".join(parts)
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    description="Adds a Dagster partition for each new symbol of the bar source.",
+)
+def add_source_assets(context: dg.OpExecutionContext, source: SourceResource) -> None:
+    context.log.info(add_assets_of(context.instance, source))
 
 
 class SpecConfig(dg.Config):

@@ -23,19 +23,24 @@ RANGE_END = "dagster/asset_partition_range_end"
 
 
 def require_sound_run(tags: Mapping[str, str]) -> None:
-    """Raise dg.Failure for a run that names both a partition range and a single partition.
+    """Cancel a run that names a range of several partitions and a single one besides.
 
-    Backfills launched from a job's page carry both tags; Dagster then computes the first key only
-    and reports all of them as done (dagster#28861).
+    Backfills of several partitions that are launched from a job's page carry both; Dagster then
+    computes the first one only and reports all of them as done (dagster#28861). A run of one
+    partition from there names it twice, which is sound.
+
+    Raises:
+        DagsterExecutionInterruptedError: which ends the run as cancelled. If it failed, Dagster
+            would mark partitions as failed that the run never touched.
     """
-    ranged = RANGE_START in tags
+    ranged = RANGE_START in tags and tags[RANGE_START] != tags.get(RANGE_END)
     single = [t for t in tags if t.startswith("dagster/partition") and t != "dagster/partition_set"]
     if ranged and single:
-        raise dg.Failure(
-            "this run names both a range of partitions and a single partition, so Dagster would "
-            "compute one and report all of them as done (dagster#28861); launch the backfill from "
-            "the asset's page, not from the job's",
-            allow_retries=False,
+        raise dg.DagsterExecutionInterruptedError(
+            f"this run names the partitions {tags[RANGE_START]} to {tags.get(RANGE_END)} and a "
+            "single one besides, so Dagster would compute one and report all of them as done "
+            "(dagster#28861); nothing was computed: launch several partitions from the asset's "
+            "page, not from the job's"
         )
 
 
@@ -108,6 +113,17 @@ def rectangles(
         {RANGE_START: f"{known[a]}|{names[t]}", RANGE_END: f"{known[b]}|{names[u]}"}
         for a, b in _spans(map(known.index, assets))
         for t, u in _spans(map(names.index, timeframes))
+    ]
+
+
+def timeframe_ranges(
+    instance: dg.DagsterInstance, timeframes: Iterable[str]
+) -> list[dict[str, str]]:
+    """Tags of the fewest runs that cover exactly these timeframes, for `portfolio_rollups`."""
+    names = instance.get_dynamic_partitions("timeframe")
+    return [
+        {RANGE_START: names[first], RANGE_END: names[last]}
+        for first, last in _spans(map(names.index, timeframes))
     ]
 
 

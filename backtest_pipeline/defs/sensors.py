@@ -2,25 +2,25 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.jobs import requested_job, rollup_job
+from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
 from backtest_pipeline.defs.launched_runs import launched_runs, run_request
+from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
-    RANGE_END,
     RANGE_START,
     follow_timeframes,
-    register_partitions,
+    partitions_of,
+    timeframe_ranges,
 )
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
-from backtest_pipeline.market.partitions import usable_symbols
 from backtest_pipeline.pipeline.jobs.requests import reconcile
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.storage.postgres.database import open_database
-from backtest_pipeline.storage.postgres.migrations import check
+from backtest_pipeline.storage.postgres.migrations import ensure
 from backtest_pipeline.storage.settings import load_settings
 
-_MOST_NAMED = 5
+BACKTESTS = dg.AssetKey("backtests")
 
 
 @dg.sensor(
@@ -30,13 +30,7 @@ _MOST_NAMED = 5
     description="Adds a Dagster partition for each new symbol of the bar source.",
 )
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
-    usable, left_out = usable_symbols(source.source().symbols())
-    new = register_partitions(context.instance, usable)
-    parts = [f"added {', '.join(new)}" if new else "no new symbol in the bar source"]
-    parts += [f"left out: {sentence}" for sentence in left_out[:_MOST_NAMED]]
-    if len(left_out) > _MOST_NAMED:
-        parts.append(f"and {len(left_out) - _MOST_NAMED} more like it")
-    return dg.SkipReason("; ".join(parts))
+    return dg.SkipReason(add_assets_of(context.instance, source))
 
 
 @dg.sensor(
@@ -49,7 +43,7 @@ def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     settings = load_settings()
     database = open_database(settings)
     try:
-        check(database)
+        ensure(database, embedded=settings.run_store_mode == "embedded")
         names = project_timeframes(database, settings.timeframes)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
@@ -60,21 +54,34 @@ def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason("; ".join(changes) or "no timeframe was added or removed")
 
 
-@dg.asset_sensor(
-    asset_key=dg.AssetKey("backtests"),
-    name="rollup_after_backtests",
-    job=rollup_job,
+@dg.sensor(
+    name="portfolio_rollups_after_backtests",
+    job=portfolio_rollups_job,
     default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Rebuilds the portfolios of all timeframes whenever backtests were stored.",
+    description="Rebuilds the portfolios of the timeframes at which backtests were stored.",
 )
-def rollup_after_backtests(
-    context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
-) -> dg.RunRequest:
-    timeframes = context.instance.get_dynamic_partitions("timeframe")
-    return dg.RunRequest(
-        run_key=asset_event.run_id,
-        tags={RANGE_START: timeframes[0], RANGE_END: timeframes[-1]},
+def portfolio_rollups_after_backtests(
+    context: dg.SensorEvaluationContext,
+) -> dg.SensorResult | dg.SkipReason:
+    instance = context.instance
+    records = instance.fetch_materializations(BACKTESTS, limit=1).records
+    since = int(context.cursor or 0)
+    if not records or records[0].storage_id <= since:
+        return dg.SkipReason("no backtests were stored since the last rollup was requested")
+    newest = records[0].storage_id
+    run = instance.get_run_by_id(records[0].run_id)
+    if run is not None and not run.is_finished:
+        return dg.SkipReason(f"run {run.run_id} is still storing backtests")
+    stored = instance.get_materialized_partitions(
+        BACKTESTS, after_cursor=since, before_cursor=newest + 1
     )
+    known = set(instance.get_dynamic_partitions("timeframe"))
+    timeframes = {partition.timeframe for partition in partitions_of(stored)} & known
+    requests = [
+        dg.RunRequest(run_key=f"{newest}/{tags[RANGE_START]}", tags=tags)
+        for tags in timeframe_ranges(instance, timeframes)
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=str(newest))
 
 
 @dg.sensor(
@@ -85,9 +92,10 @@ def rollup_after_backtests(
     description="Launches requested jobs, and relaunches those whose worker was lost.",
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    database = open_database(load_settings())
+    settings = load_settings()
+    database = open_database(settings)
     try:
-        check(database)
+        ensure(database, embedded=settings.run_store_mode == "embedded")
         attempts_to_launch = reconcile(
             database, lambda attempts: launched_runs(context.instance, attempts)
         )
@@ -107,9 +115,10 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     description="Marks runs failed whose command was killed.",
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    database = open_database(load_settings())
+    settings = load_settings()
+    database = open_database(settings)
     try:
-        check(database)
+        ensure(database, embedded=settings.run_store_mode == "embedded")
         dead = fail_dead_runs(context.instance, database)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))

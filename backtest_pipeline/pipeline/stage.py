@@ -51,13 +51,27 @@ def silent(_stage: str, _done: int, _total: int) -> None:
     """A progress listener that does nothing."""
 
 
+Listener = Callable[[Sequence["Outcome"]], None]
+"""Called with the outcomes of each batch, as soon as it is stored."""
+
+
+def unheard(_outcomes: Sequence[Outcome]) -> None:
+    """A listener that does nothing."""
+
+
 class Status(StrEnum):
-    """The outcome of a partition in a stage; `partial` lacks the presets that failed on it."""
+    """The outcome of a partition in a stage.
+
+    PARTIAL lacks the presets that failed on it. EMPTY is a result: there are rightly no rows, as
+    before the first complete bar of a timeframe. NO_INPUT is none: what it would be computed from
+    is not stored, or cannot be used.
+    """
 
     STORED = "stored"
     PARTIAL = "partial"
     UNCHANGED = "unchanged"
     EMPTY = "empty"
+    NO_INPUT = "no_input"
     FAILED = "failed"
 
 
@@ -73,6 +87,11 @@ class Outcome:
     rows: int = 0
     detail: str = ""
     error: Exception | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the store now holds the partition's result, be it without rows."""
+        return self.status not in (Status.NO_INPUT, Status.FAILED)
 
 
 def stored(partition: Partition, rows: int, failed: Mapping[str, str]) -> Outcome:
@@ -120,6 +139,10 @@ class Batches(Generic[T]):
         """The same partitions with `compute` applied to each batch when it is loaded."""
         return Batches(self.partitions, lambda tf, assets: compute(self.load(tf, assets)))
 
+    def of(self, partitions: Iterable[Partition]) -> Batches[T]:
+        """The same batches of other partitions."""
+        return Batches(tuple(partitions), self.load)
+
 
 class Stage(Protocol[T_contra]):
     """A stage: finds stale partitions and stores batches."""
@@ -148,6 +171,11 @@ _ENVIRONMENT = (StoreError, ArtifactError, ConfigurationError)
 _OF_A_PARTITION = (RowsRefused, ArtifactCorrupt)
 
 
+def of_the_environment(error: Exception) -> bool:
+    """Whether the next partition would meet the same error."""
+    return isinstance(error, _ENVIRONMENT) and not isinstance(error, _OF_A_PARTITION)
+
+
 def run_stage(
     batches: Batches[T],
     stage: Stage[T],
@@ -157,6 +185,7 @@ def run_stage(
     rebuild: bool = False,
     progress: Progress = silent,
     retrying: Retrying = at_once,
+    listener: Listener = unheard,
 ) -> StageReport:
     """Load, compute and store stale partitions; a failing partition does not stop the others.
 
@@ -169,6 +198,8 @@ def run_stage(
         progress: called after each batch.
         retrying: runs each batch; if the database connection is lost, the batch is loaded,
             computed and stored again.
+        listener: called in this thread with the outcomes of what is unchanged, and then of each
+            batch; after an error or an interrupt, also with those of the batches that were stored.
 
     Raises:
         StoreError, ArtifactError, ConfigurationError: for problems that would affect every batch.
@@ -188,15 +219,19 @@ def run_stage(
     unchanged = set(batches.partitions) - set(stale)
     outcomes = [Outcome(p, Status.UNCHANGED) for p in batches.partitions if p in unchanged]
     done, total = len(outcomes), len(batches.partitions)
+    if outcomes:
+        listener(outcomes)
     progress(stage.name, done, total)
     planned = batches_of(stale, expected, batch_rows)
     pool = ThreadPoolExecutor(workers, thread_name_prefix=stage.name)
+    running = {pool.submit(run_batch, batch) for batch in planned}
     try:
-        running = {pool.submit(run_batch, batch) for batch in planned}
         while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 of_batch = future.result()
+                running.remove(future)
+                listener(of_batch)
                 outcomes += of_batch
                 done += len(of_batch)
             progress(stage.name, done, total)
@@ -204,6 +239,9 @@ def run_stage(
         # Interrupt or problem of the environment: let running batches end, and start no others.
         interrupted.set()
         pool.shutdown(wait=True, cancel_futures=True)
+        for future in running:
+            if not future.cancelled() and future.exception() is None:
+                listener(future.result())
         raise
     pool.shutdown()
     return StageReport(stage.name, tuple(sorted(outcomes, key=lambda o: o.partition)))
@@ -238,7 +276,7 @@ def _run_batch(
         loaded = batches.load(batch[0].timeframe, [p.asset for p in batch])
         return list(stage.store(loaded, rebuild=rebuild))
     except Exception as error:
-        if isinstance(error, _ENVIRONMENT) and not isinstance(error, _OF_A_PARTITION):
+        if of_the_environment(error):
             raise
         reason = error  # recorded as the partition's outcome
     if len(batch) == 1:

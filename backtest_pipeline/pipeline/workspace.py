@@ -16,7 +16,7 @@ from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import Database, open_database
-from backtest_pipeline.storage.postgres.migrations import check
+from backtest_pipeline.storage.postgres.migrations import ensure
 from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.strategies.known_strategies import look_again, use_folder
@@ -118,7 +118,7 @@ def open_workspace(
 def _opened(settings: Settings, progress: Progress, opened: ExitStack) -> Workspace:
     database = open_database(settings)
     opened.callback(database.close)
-    check(database)
+    ensure(database, embedded=settings.run_store_mode == "embedded")
     artifacts = ArtifactStore.of(settings)
     artifacts.require_writable()
     bind_root(database, artifacts)

@@ -35,6 +35,18 @@ def materialized(instance: dg.DagsterInstance, asset: str) -> set[str]:
     return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
 
 
+def told(
+    instance: dg.DagsterInstance, run: dg.ExecuteInProcessResult, asset: str
+) -> dict[str, dg.AssetMaterialization]:
+    """The materializations of an asset in a run, by partition key."""
+    entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [e.asset_materialization for e in entries if e.asset_materialization is not None]
+    own = [event for event in events if event.asset_key == dg.AssetKey(asset)]
+    keys = [str(event.partition) for event in own]
+    assert len(set(keys)) == len(keys), "a partition was told of twice"
+    return dict(zip(keys, own, strict=True))
+
+
 def failure_of(run: dg.ExecuteInProcessResult) -> str:
     data = [event.event_specific_data for event in run.all_events if event.is_failure]
     return "\n".join(map(str, data))

@@ -50,7 +50,7 @@ def test_the_weekly_probe_draws_anew(store: Database, instance: dg.DagsterInstan
     assert isinstance(request, dg.RunRequest)
     run = (
         build_definitions()
-        .resolve_job_def("probe_look_ahead")
+        .resolve_job_def("look_ahead")
         .execute_in_process(
             {**request.run_config, **QUIET}, instance=instance, raise_on_error=False
         )

@@ -43,7 +43,7 @@ def test_todays_code_that_moves_a_run_and_declares_nothing_fails_the_check(
 
 
 def replayed(instance: dg.DagsterInstance) -> tuple[bool, dict[str, Any]]:
-    run = run_job(instance, "replay_runs", {})
+    run = run_job(instance, "replay", {})
     require_success(run)
     (evaluation,) = run.get_asset_check_evaluations()
     return evaluation.passed, {name: value.value for name, value in evaluation.metadata.items()}

@@ -27,6 +27,6 @@ def test_runs_fail_with_the_sentence_and_the_sensor_skips_with_it(
         assert isinstance(tick, dg.SkipReason)
         assert tick.skip_message == other_schema.sentence
     with pytest.raises(dg.DagsterResourceFunctionError) as failed:
-        build_definitions().resolve_job_def("rank_runs").execute_in_process(instance=instance)
+        build_definitions().resolve_job_def("leaderboard_job").execute_in_process(instance=instance)
     assert str(failed.value.user_exception) == other_schema.sentence
     assert other_schema.contents() == before

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtest_pipeline.defs.instance import workspace_file
 from backtest_pipeline.defs.partitions import (
     RANGE_END,
     RANGE_START,
@@ -18,6 +18,7 @@ from backtest_pipeline.defs.partitions import (
     follow_timeframes,
     rectangles,
     register_partitions,
+    timeframe_ranges,
 )
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.defs.schedules import nightly_refresh
@@ -137,6 +138,15 @@ def test_the_nightly_schedule_asks_for_everything_in_one_run() -> None:
     assert request.run_key == moment.isoformat()
 
 
+def test_exactly_the_timeframes_that_are_named_are_covered() -> None:
+    with dg.instance_for_test() as instance:
+        register_partitions(instance, NAMES)
+        ranges = timeframe_ranges(instance, {"1W", "1D"})
+    found = [(tags[RANGE_START], tags[RANGE_END]) for tags in ranges]
+    assert found == [("1D", "1D"), ("1W", "1W")]
+
+
 def test_the_workspace_file_names_the_code_location() -> None:
-    text = (Path(__file__).parents[2] / "workspace.yaml").read_text()
+    text = workspace_file().read_text()
     assert "module_name: backtest_pipeline.definitions" in text
+    assert "location_name: backtest_pipeline\n" in text

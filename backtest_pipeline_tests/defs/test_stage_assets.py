@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from backtest_pipeline.defs.stored_events import observations
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.defs.running import (
     failure_of,
@@ -14,6 +15,7 @@ from backtest_pipeline_tests.defs.running import (
     require_success,
     run_asset,
     run_job,
+    told,
 )
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
@@ -25,11 +27,7 @@ def test_a_rectangle_is_refreshed_in_one_run(store: Database, instance: dg.Dagst
     for asset in ("bars", "cmc_features", "signals", "backtests"):
         assert materialized(instance, asset) == keys
     assert count(store, "backtest_runs WHERE is_current") == 4 * 6
-    (observed,) = [
-        event.asset_observation_data.asset_observation.metadata
-        for event in run.get_asset_observation_events()
-        if event.asset_key == dg.AssetKey("backtests")
-    ]
+    (observed,) = observations(instance, run.run_id, "backtests")
     assert observed["runs"].value == 24
     assert str(observed["equity"].value).startswith("![S-")
     assert len(str(observed["equity"].value)) < 1000  # longer text hides behind a link
@@ -45,22 +43,16 @@ def test_the_second_run_has_nothing_to_do(store: Database, instance: dg.DagsterI
     again = run_job(instance, "refresh", tags)
     require_success(again)
     assert count(store, "backtest_runs") == before
-    written = [
-        event.step_materialization_data.materialization.metadata["rows_written"].value
-        for event in again.get_asset_materialization_events()
-    ]
-    assert set(written) == {0}
+    events = told(instance, again, "backtests")
+    assert set(events) == {"S-ALPHA|1D", "S-BETA|1D"}
+    assert [event.metadata["rows_written"].value for event in events.values()] == [0, 0]
 
 
 def test_a_single_partition_shows_its_report(store: Database, instance: dg.DagsterInstance) -> None:
     run = run_job(instance, "refresh", {"dagster/partition": "S-ALPHA|1D"})
     require_success(run)
-    (metadata,) = [
-        event.step_materialization_data.materialization.metadata
-        for event in run.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey("backtests")
-    ]
-    assert {"runs", "trades", "equity", "runs_by_sharpe"} <= set(metadata)
+    (event,) = told(instance, run, "backtests").values()
+    assert {"runs", "trades", "equity", "runs_by_sharpe"} <= set(event.metadata)
 
 
 def test_good_partitions_are_stored_beside_a_bad_one(
@@ -88,15 +80,6 @@ def test_good_partitions_are_stored_beside_a_bad_one(
     assert scalar(store, stored) == 2
 
 
-def test_a_run_that_names_a_range_and_a_key_is_refused(
-    store: Database, instance: dg.DagsterInstance
-) -> None:
-    tags = {**rectangle("S-ALPHA|1D", "S-BETA|1D"), "dagster/partition/asset": "S-ALPHA"}
-    run = run_job(instance, "refresh", tags)
-    assert not run.success
-    assert "dagster#28861" in failure_of(run)
-
-
 def test_the_checks_pass_on_sound_tables_and_fail_on_others(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
@@ -121,7 +104,7 @@ def test_portfolios_are_formed_from_the_stored_backtests(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-GAMMA|1D"))
-    run = run_job(instance, "rollup", rectangle("1D", "1D"))
+    run = run_job(instance, "portfolio_rollups_job", rectangle("1D", "1D"))
     require_success(run)
     assert count(store, "portfolio_runs WHERE is_current") == 7 * 5
     checks = {c.check_name: c.passed for c in run.get_asset_check_evaluations()}
@@ -151,12 +134,11 @@ def test_costs_come_from_the_simulation_resource(
     assert count(store, "backtest_runs WHERE direction = 'both'") == 6
 
 
-@pytest.mark.parametrize("asset", ["cmc_features", "signals", "backtests"])
-def test_an_asset_without_its_input_says_so(
+@pytest.mark.parametrize("asset", ["cmc_features", "signals", "backtests", "walk_forward"])
+def test_an_asset_without_its_input_fails_and_says_so(
     store: Database, instance: dg.DagsterInstance, asset: str
 ) -> None:
     run = run_asset(instance, asset, {"dagster/partition": "S-ALPHA|1D"})
-    require_success(run)
-    (event,) = run.get_asset_materialization_events()
-    remark = event.step_materialization_data.materialization.metadata["without_result"]
-    assert "are stored; refresh" in str(remark.value)
+    assert not run.success
+    assert "are stored; refresh" in failure_of(run)
+    assert not materialized(instance, asset)

@@ -238,7 +238,7 @@ def test_without_bars_the_later_stages_say_what_to_refresh(workspace: Workspace)
     refresh(workspace, small_market(), [B])
     execute_sql(workspace, "INSERT INTO dim_assets (symbol) VALUES ('A')")
     report = refresh_backtests(workspace, [A, B], SimulationConfig(), rebuild=True)
-    assert outcome(report, A) == ("empty", "no signals are stored; refresh signals first")
+    assert outcome(report, A) == ("no_input", "no signals are stored; refresh signals first")
     assert outcome(report, B)[0] == "stored"
 
 

@@ -6,7 +6,7 @@ from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import require_sound_run
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
-from backtest_pipeline.pipeline.runs.summary import backtests_summary
+from backtest_pipeline.pipeline.runs.summary import backtests_summary, runs_figures
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.versions import all_runs_code
@@ -39,4 +39,4 @@ def backtests(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     stage = BacktestsStage(store.workspace, simulation.config())
-    return StageRun(stored, stage, backtests_summary, config.full_rebuild)
+    return StageRun(stored, stage, backtests_summary, config.full_rebuild, runs_figures(stage.name))

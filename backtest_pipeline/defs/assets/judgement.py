@@ -1,11 +1,15 @@
 """The assets `leaderboard` (all runs ranked) and `negative_controls` (the false-positive rate)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
+from backtest_pipeline.defs.stored_events import StoredRows, result
 from backtest_pipeline.pipeline.audits.negative_controls import (
     Controls,
     controls_summary,
@@ -13,6 +17,7 @@ from backtest_pipeline.pipeline.audits.negative_controls import (
 )
 from backtest_pipeline.pipeline.ranking.leaderboard import (
     DEFAULT_GATES,
+    StoredBoard,
     leaderboard_summary,
     publish_leaderboard,
 )
@@ -73,6 +78,7 @@ class NegativeControlsConfig(dg.Config):
 
 @dg.asset(
     deps=["backtests"],
+    io_manager_key="stages",
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
@@ -83,11 +89,18 @@ class NegativeControlsConfig(dg.Config):
 )
 def leaderboard(config: LeaderboardConfig, store: WorkspaceResource) -> dg.MaterializeResult:
     board = publish_leaderboard(store.workspace, gates=config.gates, late_gates=config.late_gates)
-    return dg.MaterializeResult(metadata=of_summary(leaderboard_summary(board)))
+    return result(leaderboard_rows(board))
+
+
+def leaderboard_rows(board: StoredBoard) -> StoredRows:
+    """What is stored of a leaderboard."""
+    about = of_summary(leaderboard_summary(board))
+    return StoredRows(None, board.about["board_id"], len(board.rows), about)
 
 
 @dg.asset(
     deps=["bars"],
+    io_manager_key="stages",
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
@@ -105,5 +118,10 @@ def negative_controls(
     controls = Controls(
         config.searches, config.n_bars, config.seed, config.gates, tuple(config.planted)
     )
-    rows = run_negative_controls(store.workspace, controls)
-    return dg.MaterializeResult(metadata=of_summary(controls_summary(rows)))
+    return result(negative_controls_rows(run_negative_controls(store.workspace, controls)))
+
+
+def negative_controls_rows(rows: Sequence[Mapping[str, Any]]) -> StoredRows:
+    """What is stored of negative controls, the rows of one run of them."""
+    about = of_summary(controls_summary(rows))
+    return StoredRows(None, rows[0]["control_id"], len(rows), about)

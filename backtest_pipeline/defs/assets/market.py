@@ -7,7 +7,12 @@ import dagster as dg
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import partitions_of, require_sound_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
-from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.defs.stage_assets import (
+    Refresh,
+    StageRun,
+    stage_asset,
+    with_days,
+)
 from backtest_pipeline.market.features import FEATURE_COLUMNS, FEATURES
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.summary import Summary, bars_summary, features_summary
@@ -46,7 +51,7 @@ def bars(
     source: SourceResource,
 ) -> StageRun:
     require_sound_run(context.run.tags)
-    partitions = partitions_of(context.partition_keys)
+    partitions = with_days(store.workspace, partitions_of(context.partition_keys))
     assets = sorted({p.asset for p in partitions})
     reader = SourceReader(source.source(), assets, store.workspace)
     stage = BarsStage(store.workspace, reader)
@@ -74,4 +79,5 @@ def cmc_features(
     stored: Batches,
 ) -> StageRun:
     require_sound_run(context.run.tags)
-    return StageRun(stored, FeaturesStage(store.workspace), features_summary, config.full_rebuild)
+    wanted = stored.of(with_days(store.workspace, stored.partitions))
+    return StageRun(wanted, FeaturesStage(store.workspace), features_summary, config.full_rebuild)

@@ -3,15 +3,25 @@
 import dagster as dg
 from pydantic import Field
 
+from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
+from backtest_pipeline.defs.stored_events import StoredRows
+from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
-from backtest_pipeline.pipeline.stages.rollups import roll_up, rollups_summary
+from backtest_pipeline.pipeline.stages.rollups import (
+    roll_up,
+    rollups_summary,
+    stored_portfolio_ids,
+)
 from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.portfolio import SCHEDULES
 from backtest_pipeline.research.portfolio.weights import SCHEMES
+from backtest_pipeline.storage.provenance import combined
 
 _COLUMNS = table_schema(
     ("run_id", "uuid", "hash of all inputs"),
@@ -38,6 +48,7 @@ class Rollup(dg.Config):
 @dg.asset(
     partitions_def=timeframes_partitions,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="stages",
     deps=[
         dg.AssetDep(
             "backtests", partition_mapping=dg.MultiToSingleDimensionPartitionMapping("timeframe")
@@ -56,7 +67,7 @@ def portfolio_rollups(
     config: Rollup,
     store: WorkspaceResource,
     simulation: SimulationResource,
-) -> dg.MaterializeResult:
+) -> None:
     require_sound_run(context.run.tags)
     chosen = simulation.config()
     rollup = RollupConfig(
@@ -68,7 +79,30 @@ def portfolio_rollups(
         max_weight=config.max_weight,
         risk_free=chosen.risk_free,
     )
-    timeframes = list(context.partition_keys)
-    n_built = sum(roll_up(store.workspace, tf, rollup) for tf in timeframes)
-    metadata = of_summary(rollups_summary(store.workspace, timeframes))
-    return dg.MaterializeResult(metadata={"portfolios_formed": n_built, **metadata})
+    step = context.get_step_execution_context()
+    tags = stored_events.provenance(context.instance, stored_events.lineage_of(step))
+    failed: dict[str, str] = {}
+    timeframes = sorted(
+        context.partition_keys, key=context.instance.get_dynamic_partitions("timeframe").index
+    )
+    for tf in timeframes:
+        try:
+            n_built = roll_up(store.workspace, tf, rollup)
+        except BacktestError as error:
+            if of_the_environment(error):
+                raise
+            failed[tf] = f"portfolio_rollups: {error}"
+            continue
+        rows = _stored(store.workspace, tf, n_built)
+        stored_events.report(step, [stored_events.materialization(context.asset_key, rows, tags)])
+    if failed:
+        raise stored_events.failure(failed, len(timeframes) - len(failed))
+
+
+def _stored(workspace: Workspace, tf: str, n_built: int) -> StoredRows:
+    """What is stored of a timeframe's portfolios, with the tables and chart of its summary."""
+    ids = stored_portfolio_ids(workspace, tf)
+    about = {"portfolios_formed": n_built, **of_summary(rollups_summary(workspace, [tf]))}
+    if not ids:
+        about["why"] = f"there are no current runs at {tf}; refresh backtests first"
+    return StoredRows(tf, combined(*ids), len(ids), about)

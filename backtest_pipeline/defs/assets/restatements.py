@@ -5,8 +5,11 @@ import dagster as dg
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.pipeline.audits.restatements import restatements_summary, watch_history
+from backtest_pipeline.defs.stored_events import StoredRows, result
+from backtest_pipeline.pipeline.audits import restatements as history
 from backtest_pipeline.pipeline.versions import RESTATEMENTS_CODE
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.provenance import combined
 
 _COLUMNS = table_schema(
     ("restatement_id", "uuid", "hash of the partition and both versions"),
@@ -26,6 +29,7 @@ _COLUMNS = table_schema(
 
 @dg.asset(
     deps=["backtests"],
+    io_manager_key="stages",
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
@@ -35,5 +39,12 @@ _COLUMNS = table_schema(
     "much each run's equity changed.",
 )
 def restatements(store: WorkspaceResource) -> dg.MaterializeResult:
-    watched = watch_history(store.workspace)
-    return dg.MaterializeResult(metadata=of_summary(restatements_summary(store.workspace, watched)))
+    return result(restatements_rows(store.workspace, history.watch_history(store.workspace)))
+
+
+def restatements_rows(workspace: Workspace, watched: history.Watched) -> StoredRows:
+    """What is stored of restatements after a check of the history."""
+    stored = history.restatements(workspace)
+    version = combined(*(str(sorted(row.items())) for row in stored))
+    about = of_summary(history.restatements_summary(workspace, watched))
+    return StoredRows(None, version, len(stored), about)

@@ -2,10 +2,17 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, retain, retention_summary
+from backtest_pipeline.defs.stored_events import StoredRows
+from backtest_pipeline.pipeline.runs.retention import (
+    RETENTION_VERSION,
+    RetentionReport,
+    retain,
+    retention_summary,
+)
 from backtest_pipeline.storage.settings import load_settings
 
 _COLUMNS = table_schema(
@@ -33,7 +40,19 @@ class RetentionConfig(dg.Config):
     description="Deletes old results that are neither pinned nor needed by other results, with "
     "their files; the trial ledger and the leaderboards stay.",
 )
-def retention(config: RetentionConfig, store: WorkspaceResource) -> dg.MaterializeResult:
+def retention(
+    context: dg.AssetExecutionContext, config: RetentionConfig, store: WorkspaceResource
+) -> dg.MaterializeResult | None:
     days = config.days or load_settings().retention_days
     report = retain(store.workspace, days=days, dry_run=config.dry_run)
-    return dg.MaterializeResult(metadata=of_summary(retention_summary(report)))
+    if config.dry_run:  # nothing was done that could be shown as done
+        about = of_summary(retention_summary(report))
+        stored_events.observe(context.get_step_execution_context(), about, {})
+        return None
+    return stored_events.result(retention_rows(report))
+
+
+def retention_rows(report: RetentionReport) -> StoredRows:
+    """What a retention has removed; each one is a new version."""
+    about = of_summary(retention_summary(report))
+    return StoredRows(None, report.cutoff.isoformat(), sum(report.rows.values()), about)

@@ -10,7 +10,7 @@ from backtest_pipeline.defs.resources import (
     WorkspaceResource,
 )
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
-from backtest_pipeline.pipeline.runs.summary import walk_forward_summary
+from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
 from backtest_pipeline.pipeline.versions import all_walk_forwards_code
@@ -51,4 +51,6 @@ def walk_forward(
     require_sound_run(context.run.tags)
     stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
     renew_columns(store.workspace, features.partitions, stage.signals, config)
-    return StageRun(features, stage, walk_forward_summary, config.full_rebuild)
+    return StageRun(
+        features, stage, walk_forward_summary, config.full_rebuild, runs_figures(stage.name)
+    )

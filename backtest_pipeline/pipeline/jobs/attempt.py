@@ -251,7 +251,8 @@ def _refresh(
         for report in (*reports, last)
         for outcome in report.incomplete
     }
-    if not failures and all(outcome.status is Status.EMPTY for outcome in last.outcomes):
+    without = (Status.EMPTY, Status.NO_INPUT)
+    if not failures and all(outcome.status in without for outcome in last.outcomes):
         return {str(outcome.partition): outcome.detail for outcome in last.outcomes}
     with workspace.database.begin() as connection:
         runs = current_runs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.storage.run_tables.runs import current_runs, figures_by_partition
 from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
 from backtest_pipeline.storage.tables.asset_identity import remarks_of
 from backtest_pipeline.storage.tables.datasets import quality_by_reason
@@ -152,6 +152,25 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
     }
     tables = {"best_out_of_sample": judged[: 2 * _SHOWN]}
     return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
+
+
+def runs_figures(
+    dataset: str,
+) -> Callable[[Workspace, Sequence[Partition]], dict[Partition, dict[str, Any]]]:
+    """A function for the trades, the best Sharpe ratio and its run of partitions that have runs.
+
+    `dataset` is `backtests` or `walk_forward`.
+    """
+
+    @retried
+    def figures(
+        workspace: Workspace, partitions: Sequence[Partition]
+    ) -> dict[Partition, dict[str, Any]]:
+        with workspace.database.begin() as connection:
+            found = figures_by_partition(connection, dataset, **_box(partitions)._asdict())
+        return {Partition(symbol, tf): own for (symbol, tf), own in found.items()}
+
+    return figures
 
 
 def _runs_summary(

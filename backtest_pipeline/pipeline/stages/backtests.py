@@ -309,7 +309,8 @@ class BacktestsStage:
     def _outcome(self, partition: Partition, batch: StoredSignals) -> Outcome:
         if partition.asset not in batch.upstream:
             detail = "no signals are stored; refresh signals first"
-        elif partition.asset not in batch.tradable:
+            return Outcome(partition, Status.NO_INPUT, detail=detail)
+        if partition.asset not in batch.tradable:
             detail = f"fewer than {FEWEST_BARS} complete {partition.timeframe} bars"
         elif not batch.stored.signals:
             detail = "no signal is active; see dim_signals.is_active"

@@ -82,6 +82,11 @@ class SourceReader:
         """The timeframes at which the source has the asset."""
         return [panel.timeframe for panel in self.bars.panels.values() if asset in panel.assets]
 
+    def has_bars(self, asset: str) -> bool:
+        """Whether the source has a bar of the asset that can be used, at any timeframe."""
+        panels = self.bars.panels
+        return any(_rows(panels[base.name], asset) for base in self.bases_of(asset))
+
     def base_of(self, asset: str, target: Timeframe) -> str | None:
         """The timeframe that `target` bars are resampled from; None where all are coarser."""
         fitting = [base for base in self.bases_of(asset) if divides(base, target)]
@@ -263,7 +268,8 @@ class BarsStage:
             detail = self._why_empty(partition)
             if kept_rows:
                 detail += f"; the {kept_rows:,} stored bars are kept"
-            return Outcome(partition, Status.EMPTY, detail=detail)
+            usable = not kept_rows and self._reader.has_bars(partition.asset)
+            return Outcome(partition, Status.EMPTY if usable else Status.NO_INPUT, detail=detail)
         return Outcome(partition, Status.STORED if changed else Status.UNCHANGED, n * changed)
 
     def _why_empty(self, partition: Partition) -> str:

@@ -6,12 +6,16 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.provenance import combined
 
 MOST_EVENTS = 500
 """Events per sensor tick: each costs Dagster about 10 ms, and a tick has one minute."""
+
+
+_LONGEST_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,13 @@ class Changes:
     Attributes:
         news: new version of each partition that changed since it was last reported.
         outdated: partitions whose rows differ from those last copied into snapshots.
-        run_key: the same for the same rows, so that a refresh is requested only once.
+        run_key: of the refresh to request now, another one each time; None where none is due.
         cursor: cursor for the next tick.
     """
 
     news: Mapping[Partition, str]
     outdated: tuple[Partition, ...]
-    run_key: str
+    run_key: str | None
     cursor: str
 
 
@@ -35,37 +39,56 @@ def changes(
     seen: Mapping[Partition, str],
     taken: Mapping[Partition, str],
     cursor: str | None,
+    now_s: float,
+    *,
+    is_idle: bool = True,
     most: int = MOST_EVENTS,
 ) -> Changes:
     """Compare the table's versions with those last reported and those last refreshed from.
 
-    The cursor only prevents duplicate events: without it, or if it cannot be read, all partitions
-    are reported again, and the same ones are refreshed. Changes beyond `most` follow with the next
-    tick.
+    A refresh of the outdated partitions is due at once, and while the same rows remain outdated, as
+    after a refresh that failed, again after 1, 2, 4, ... minutes, at most an hour.
+
+    The cursor only prevents that events and requests are repeated: without it, or if it cannot be
+    read, all partitions are reported again. Changes beyond `most` follow with the next tick.
 
     Args:
         seen: current version of each partition of the table.
         taken: version that each partition was last refreshed from.
         cursor: of the last tick.
+        now_s: seconds since 1970.
+        is_idle: whether no refresh is under way; otherwise none is requested.
         most: maximum number of changes to report at once.
     """
-    reported = _reported(cursor)
+    before = _parsed(cursor)
+    reported = before["reported"]
     changed = [p for p, version in sorted(seen.items()) if reported.get(str(p)) != _short(version)]
     news = {partition: seen[partition] for partition in changed[:most]}
     outdated = tuple(p for p, version in sorted(seen.items()) if taken.get(p) != version)
     reported = {str(p): reported[str(p)] for p in seen if str(p) in reported}
     reported |= {str(p): _short(version) for p, version in news.items()}
-    run_key = combined(*(f"{p}\0{seen[p]}" for p in outdated))
-    return Changes(news, outdated, run_key, json.dumps(reported, sort_keys=True))
+    rows = combined(*(f"{p}\0{seen[p]}" for p in outdated))
+    asked = before["asked"] if outdated and before["asked"].get("rows") == rows else {}
+    run_key = None
+    if outdated and is_idle and now_s >= asked.get("again_at", now_s):
+        times = asked.get("times", 0) + 1
+        wait_s = min(60.0 * 2 ** (times - 1), _LONGEST_WAIT_S)
+        asked = {"rows": rows, "times": times, "again_at": now_s + wait_s}
+        run_key = f"{rows}/{now_s:.3f}"
+    after = json.dumps({"reported": reported, "asked": asked}, sort_keys=True)
+    return Changes(news, outdated, run_key, after)
 
 
-def _reported(cursor: str | None) -> dict[str, str]:
-    """The shortened version of each partition in a cursor; none where it cannot be read."""
+def _parsed(cursor: str | None) -> dict[str, dict[str, Any]]:
+    """What a cursor says was reported and asked for; nothing where it cannot be read."""
     try:
-        versions = json.loads(cursor or "{}")
+        told = json.loads(cursor or "{}")
     except json.JSONDecodeError:
-        return {}
-    return versions if isinstance(versions, dict) else {}
+        told = {}
+    return {
+        name: part if isinstance(told, dict) and isinstance(part := told.get(name), dict) else {}
+        for name in ("reported", "asked")
+    }
 
 
 def _short(version: str) -> str:

@@ -198,8 +198,13 @@ def whole_columns(
 def _read(table: FeatureTable, tf: str, assets: Sequence[str], ids: Sequence[int]) -> Panel:
     if assets:
         return read_panel(table, timeframe(tf), assets, ids, READ_COLUMNS)
-    nothing = {name: np.empty(0) for name in READ_COLUMNS}
-    return Panel(timeframe(tf), (), np.zeros(1, np.int64), np.empty(0, np.int64), nothing)
+    return _without_rows(tf, (), READ_COLUMNS)
+
+
+def _without_rows(tf: str, assets: Sequence[str], columns: Sequence[str]) -> Panel:
+    nothing = {name: np.empty(0) for name in columns}
+    offsets = np.zeros(len(assets) + 1, np.int64)
+    return Panel(timeframe(tf), tuple(assets), offsets, np.empty(0, np.int64), nothing)
 
 
 def _emas(table: FeatureTable, panel: Panel, ids: Sequence[int]) -> dict[str, np.ndarray]:
@@ -254,7 +259,8 @@ class ExternalFeaturesStage:
         """Store the rows; a partition with unchanged content keeps its version and its file."""
         panel, database, tf = batch.panel, self._workspace.database, batch.panel.timeframe.name
         partitions = [Partition(asset, tf) for asset in panel.assets]
-        ids = {asset: self._reader.ids[asset] for asset in panel.assets}
+        of_table = [Partition(a, tf) for a in batch.absent if a in self._reader.ids]
+        ids = {p.asset: self._reader.ids[p.asset] for p in (*partitions, *of_table)}
         infos = [AssetInfo(a, a, "crypto", id_, synthetic=False) for a, id_ in ids.items()]
         with database.begin() as connection:
             declare_timeframes(connection, [tf])
@@ -262,19 +268,12 @@ class ExternalFeaturesStage:
         with database.arrow() as connection, connection.cursor() as cursor:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             with database.begin() as reading:
-                stored = read_versions(reading, self.name, partitions)
-            versions = stored_contents(
-                self._workspace,
-                self.name,
-                panel,
-                SNAPSHOT_COLUMNS,
-                {partition.asset: version for partition, version in stored.items()},
-                # Version of the bars alone, as for bars read from files: the trial ledger counts
-                # by it.
-                input_versions=content_versions(panel, BAR_COLUMNS).whole,
-                codes=dict.fromkeys(panel.assets, self._code),
-                rebuild=rebuild,
-            )
+                stored = read_versions(reading, self.name, [*partitions, *of_table])
+            versions = self._versions(panel, stored, rebuild=rebuild)
+            # A table that has lost all rows of a partition is damaged: its snapshot is kept.
+            empty = [p.asset for p in of_table if p not in stored or not stored[p].n_rows]
+            nothing = _without_rows(tf, empty, SNAPSHOT_COLUMNS)
+            versions |= self._versions(nothing, {}, rebuild=rebuild)
             write_versions(cursor, self.name, ids, versions)
             marks = {p: self._reader.watermarks[p] for p in partitions}
             write_watermarks(cursor, ids, marks)
@@ -287,22 +286,36 @@ class ExternalFeaturesStage:
             replace_quality(cursor, self.name, ids, partitions, counts)
         return [
             *(self._outcome(batch, p, stored.get(p), versions[p], rebuild) for p in partitions),
-            *(self._absent(Partition(asset, tf)) for asset in batch.absent),
+            *(self._absent(Partition(a, tf), stored, a in empty) for a in batch.absent),
         ]
 
-    def _absent(self, partition: Partition) -> Outcome:
+    def _versions(
+        self, panel: Panel, stored: Mapping[Partition, DatasetVersion], *, rebuild: bool
+    ) -> dict[Partition, DatasetVersion]:
+        return stored_contents(
+            self._workspace,
+            self.name,
+            panel,
+            SNAPSHOT_COLUMNS,
+            {partition.asset: version for partition, version in stored.items()},
+            # Version of the bars alone, as for bars read from files: the trial ledger counts by it.
+            input_versions=content_versions(panel, BAR_COLUMNS).whole,
+            codes=dict.fromkeys(panel.assets, self._code),
+            rebuild=rebuild,
+        )
+
+    def _absent(
+        self, partition: Partition, stored: Mapping[Partition, DatasetVersion], is_empty: bool
+    ) -> Outcome:
         there = self._reader.timeframes_of(partition.asset)
         detail = f"{self._reader.table.features.name} has no row of this asset and timeframe"
         if there:
             detail += f", but of tf {', '.join(there)}"
         if partition.timeframe.casefold() in map(str.casefold, there):
             detail += "; name a view in its place that writes tf as dim_timeframe does"
-        with self._workspace.database.begin() as connection:
-            stored = read_versions(connection, self.name, [partition]).get(partition)
-        if stored is not None:
-            # A table that has lost all rows of a partition is damaged: the snapshot is kept.
-            detail += f"; the {stored.n_rows:,} rows copied earlier are kept"
-        return Outcome(partition, Status.EMPTY, detail=detail)
+        if partition in stored and not is_empty:
+            detail += f"; the {stored[partition].n_rows:,} rows copied earlier are kept"
+        return Outcome(partition, Status.EMPTY if is_empty else Status.NO_INPUT, detail=detail)
 
     def _outcome(
         self,
@@ -319,7 +332,7 @@ class ExternalFeaturesStage:
                 if issue.asset == partition.asset and issue.reason.skips
             )
             detail = f"no usable row in {self._reader.table.features.name}: {skipped}"
-            return Outcome(partition, Status.EMPTY, detail=detail)
+            return Outcome(partition, Status.NO_INPUT, detail=detail)
         if before is not None and before.version == version.version and not rebuild:
             return Outcome(partition, Status.UNCHANGED)
         return Outcome(partition, Status.STORED, version.n_rows)

@@ -174,7 +174,7 @@ def _standing(assets: Sequence[str], checkpoints: Mapping[str, FeatureCheckpoint
 
 def _outcome(partition: Partition, rows: int | None) -> Outcome:
     if rows is None:
-        return Outcome(partition, Status.EMPTY, detail="no bars are stored; refresh bars first")
+        return Outcome(partition, Status.NO_INPUT, detail="no bars are stored; refresh bars first")
     if rows == 0:
         return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")
     return Outcome(partition, Status.STORED, rows)

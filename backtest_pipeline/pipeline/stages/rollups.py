@@ -80,6 +80,13 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     return len(portfolios)
 
 
+@retried
+def stored_portfolio_ids(workspace: Workspace, timeframe: str) -> list[str]:
+    """The ids of a timeframe's current portfolios, sorted."""
+    with workspace.database.begin() as connection:
+        return sorted(map(str, current_portfolio_ids(connection, timeframe)))
+
+
 def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[PortfolioPlan]:
     with workspace.database.begin() as connection:
         runs = current_runs(connection, timeframes=[timeframe])

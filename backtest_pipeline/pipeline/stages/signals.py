@@ -378,7 +378,7 @@ def _true_since(panel: Panel, conditions: np.ndarray, bit: int) -> list[list[int
 def _outcome(partition: Partition, version: DatasetVersion | None, batch: SignalBatch) -> Outcome:
     if version is None:
         return Outcome(
-            partition, Status.EMPTY, detail="no features are stored; refresh cmc_features first"
+            partition, Status.NO_INPUT, detail="no features are stored; refresh cmc_features first"
         )
     if version.last_ts is None:
         return Outcome(partition, Status.EMPTY, detail=f"no complete {partition.timeframe} bar")

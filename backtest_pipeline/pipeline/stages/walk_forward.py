@@ -296,8 +296,9 @@ class WalkForwardStage:
             found = self._laid_out(batch, asset)
             tasks += found.tasks
             left_out[asset] = found.left_out
+            without = Status.EMPTY if asset in batch.inputs else Status.NO_INPUT
             outcomes[asset] = (
-                Outcome(partition, Status.EMPTY, detail=found.detail)
+                Outcome(partition, without, detail=found.detail)
                 if found.detail
                 else Outcome(partition, Status.STORED, len(self._searches))
             )

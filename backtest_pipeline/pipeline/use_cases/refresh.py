@@ -147,7 +147,7 @@ def require_stored(report: StageReport) -> None:
         if isinstance(outcome.error, BacktestError):
             raise outcome.error
         if outcome.detail:
-            kind = NotEnoughBars if outcome.status is Status.EMPTY else BacktestError
+            kind = BacktestError if outcome.status is Status.FAILED else NotEnoughBars
             raise kind(f"{outcome.partition}: {report.stage}: {outcome.detail}")
 
 

@@ -127,6 +127,20 @@ def check(database: Database, folder: Path | None = None) -> None:
         )
 
 
+def ensure(database: Database, *, embedded: bool) -> None:
+    """Check the schema, and bring an embedded store's up to date, which is nobody else's to do.
+
+    Raises:
+        SchemaNotMigrated: where it is not this code's schema, with what to do.
+    """
+    try:
+        check(database)
+    except SchemaNotMigrated:
+        if not embedded:
+            raise
+        migrate(database)
+
+
 def _apply(database: Database, connection: sa.Connection, file: SchemaFile) -> None:
     try:
         with database.errors():

@@ -181,6 +181,38 @@ def current_runs(
     return with_provenance(connection.execute(text(query), bound).mappings())
 
 
+def figures_by_partition(
+    connection: Connection, dataset: str, *, timeframes: Sequence[str], symbols: Sequence[str]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Trades, best Sharpe ratio and its run of each partition's latest refresh, by (symbol, tf).
+
+    Args:
+        connection: of the store.
+        dataset: `backtests` or `walk_forward`.
+        timeframes, symbols: only these.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.symbol, r.tf, sum(m.trade_count)::bigint AS trades,
+                   max(m.sharpe) AS best_sharpe,
+                   (array_agg(r.signal_name ORDER BY m.sharpe DESC NULLS LAST, r.signal_name))[1]
+                       AS best_run
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            LEFT JOIN quarantined_runs q USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
+                AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
+                AND (r.id, r.tf, r.artifact_uri) IN (
+                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = :dataset)
+            GROUP BY r.symbol, r.tf
+        """),
+        {"dataset": dataset, "timeframes": list(timeframes), "symbols": list(symbols)},
+    )
+    return {
+        (row["symbol"], row["tf"]): {k: v for k, v in row.items() if k not in ("symbol", "tf")}
+        for row in rows.mappings()
+    }
+
+
 def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Run]:
     """Exactly these runs as `current_runs` returns them, of any window and configuration.
 

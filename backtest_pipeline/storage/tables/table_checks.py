@@ -123,7 +123,7 @@ _RULES_OF_EXTERNAL = {
     """,
     "feature_snapshots": """
         SELECT count(*) FILTER (WHERE v.n_rows > 0 AND v.uris = '{}') AS without_file,
-               count(*) FILTER (WHERE w.id IS NULL) AS without_watermark,
+               count(*) FILTER (WHERE v.n_rows > 0 AND w.id IS NULL) AS without_watermark,
                count(*) FILTER (WHERE w.n_rows < v.n_rows) AS more_rows_than_the_table
         FROM dataset_versions v LEFT JOIN external_watermarks w USING (id, tf)
         WHERE v.dataset = 'features'

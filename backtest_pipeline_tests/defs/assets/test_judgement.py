@@ -23,7 +23,7 @@ def test_the_leaderboard_is_published_and_found_sound(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D")))
-    run = judged(instance, "rank_runs", "leaderboard")
+    run = judged(instance, "leaderboard_job", "leaderboard")
     require_success(run)
     metadata = metadata_of(run)
     assert metadata["ranked"] == 24
@@ -48,7 +48,7 @@ def test_the_leaderboard_is_published_and_found_sound(
 def test_gates_that_do_not_exist_fail_the_run_with_their_name(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
-    run = judged(instance, "rank_runs", "leaderboard", gates="defalt")
+    run = judged(instance, "leaderboard_job", "leaderboard", gates="defalt")
     assert not run.success
     assert "did you mean default" in failure_of(run)
 
@@ -58,7 +58,7 @@ def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
 ) -> None:
     require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
     few = {"searches": 40, "n_bars": 400}
-    run = judged(instance, "search_no_edge", "negative_controls", **few)
+    run = judged(instance, "negative_controls_job", "negative_controls", **few)
     require_success(run)
     assert metadata_of(run)["searches"] == 80
     good = check_of(run)
@@ -71,7 +71,7 @@ def test_the_false_positive_rate_is_measured_and_too_high_a_one_fails_the_check(
         "UPDATE negative_controls SET n_significant = 3, rate = 0.075, upper_bound = 0.2"
         " WHERE world = 'shuffled_bars'",
     )
-    again = judged(instance, "search_no_edge", "negative_controls", **few)
+    again = judged(instance, "negative_controls_job", "negative_controls", **few)
     require_success(again)
     bad = check_of(again)
     assert not bad.passed

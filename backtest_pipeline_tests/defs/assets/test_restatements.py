@@ -18,7 +18,7 @@ from backtest_pipeline_tests.sql import execute_sql
 
 def test_a_look_at_untouched_history_passes(store: Database, instance: dg.DagsterInstance) -> None:
     require_success(run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-ALPHA|1D")))
-    run = judged(instance, "watch_history", "restatements")
+    run = judged(instance, "restatements_job", "restatements")
     require_success(run)
     assert metadata_of(run)["restatements"] == 0
     assert check_of(run).passed
@@ -37,7 +37,7 @@ def test_restated_history_is_a_warning_with_its_assets(
                 FROM dataset_versions WHERE dataset = 'features'
             """,
     )
-    run = judged(instance, "watch_history", "restatements")
+    run = judged(instance, "restatements_job", "restatements")
     require_success(run)
     check = check_of(run)
     assert not check.passed

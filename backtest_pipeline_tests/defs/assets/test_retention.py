@@ -23,7 +23,7 @@ def test_retention_says_what_went(store: Database, instance: dg.DagsterInstance)
             "DELETE FROM dataset_versions WHERE dataset = 'backtests'",
         ):
             connection.execute(sa.text(statement))
-    run = judged(instance, "remove_old_results", "retention")
+    run = judged(instance, "retention_job", "retention")
     require_success(run)
     told = metadata_of(run)
     assert (told["runs_removed"], told["artifacts_left"]) == (6, 0)

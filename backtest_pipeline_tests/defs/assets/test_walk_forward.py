@@ -25,7 +25,7 @@ def test_folds_runs_and_verdicts_are_stored_and_found_again(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", ALPHA)
-    run = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
+    run = run_job(instance, "walk_forward_job", ALPHA, walk=SHORT)
     require_success(run)
     assert materialized(instance, "walk_forward") == {"S-ALPHA|1D"}
     # Six signals are registered, of three strategies.
@@ -41,7 +41,7 @@ def test_folds_runs_and_verdicts_are_stored_and_found_again(
     (check,) = run.get_asset_check_evaluations()
     assert check.passed
 
-    again = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
+    again = run_job(instance, "walk_forward_job", ALPHA, walk=SHORT)
     (event,) = again.get_asset_materialization_events()
     metadata = event.step_materialization_data.materialization.metadata
     assert metadata["partitions_unchanged"].value == 1
@@ -61,7 +61,7 @@ def test_the_check_sees_bars_that_are_not_tested_just_once(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", ALPHA)
-    require_success(run_job(instance, "walk_forwards", ALPHA, walk=SHORT))
+    require_success(run_job(instance, "walk_forward_job", ALPHA, walk=SHORT))
     with store.begin() as connection:
         assert set(violations(connection, "walk_forward").values()) == {0}
     for rule, change in DAMAGE.items():
@@ -70,7 +70,7 @@ def test_the_check_sees_bars_that_are_not_tested_just_once(
             assert violations(connection, "walk_forward")[rule] > 0, rule
             connection.rollback()
     execute_sql(store, "DELETE FROM walk_forward_folds WHERE fold = 0")
-    run = run_job(instance, "walk_forwards", ALPHA, walk=SHORT)
+    run = run_job(instance, "walk_forward_job", ALPHA, walk=SHORT)
     (check,) = run.get_asset_check_evaluations()
     assert not check.passed
     assert check.metadata["folds_missing"].value != 0
@@ -80,9 +80,9 @@ def test_rollups_and_the_refresh_do_not_see_out_of_sample_runs(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", ALPHA)
-    require_success(run_job(instance, "walk_forwards", ALPHA, walk=SHORT))
+    require_success(run_job(instance, "walk_forward_job", ALPHA, walk=SHORT))
     require_success(run_job(instance, "refresh", ALPHA))
-    require_success(run_job(instance, "rollup", rectangle("1D", "1D")))
+    require_success(run_job(instance, "portfolio_rollups_job", rectangle("1D", "1D")))
     members = """
         SELECT count(*) FROM portfolio_runs p, unnest(p.member_run_ids) AS member
         JOIN backtest_runs r ON r.run_id = member WHERE p.is_current AND r.split {} 'full'
@@ -96,7 +96,7 @@ def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
     store: Database, instance: dg.DagsterInstance
 ) -> None:
     run_job(instance, "refresh", ALPHA)
-    run = run_job(instance, "walk_forwards", ALPHA, walk=WalkForwardResource(train_days=9000))
+    run = run_job(instance, "walk_forward_job", ALPHA, walk=WalkForwardResource(train_days=9000))
     require_success(run)
     (event,) = run.get_asset_materialization_events()
     remark = event.step_materialization_data.materialization.metadata["without_result"]

@@ -12,6 +12,8 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stages.external_changes import by_timeframes, changes
 
 PARTITIONS = st.builds(Partition, st.sampled_from(["A", "B", "C"]), st.sampled_from(["1D", "1W"]))
+NOW = 1_767_225_600.0
+ONE = {Partition("A", "1D"): "x"}
 LOOKS = st.dictionaries(PARTITIONS, st.sampled_from(["one" * 9, "two" * 9]))
 
 
@@ -19,37 +21,63 @@ LOOKS = st.dictionaries(PARTITIONS, st.sampled_from(["one" * 9, "two" * 9]))
 def test_each_change_is_told_once(looks: list[dict[Partition, str]], taken: dict) -> None:
     cursor, told = None, {}
     for seen in looks:
-        found = changes(seen, taken, cursor)
+        found = changes(seen, taken, cursor, NOW)
         assert dict(found.news) == {p: v for p, v in seen.items() if told.get(p) != v}
         assert set(found.outdated) == {p for p, v in seen.items() if taken.get(p) != v}
         cursor, told = found.cursor, dict(seen)
 
 
-@pytest.mark.parametrize("cursor", [None, "", "no JSON", "[1, 2]", "null", '{"A|1D": 7}'])
+@pytest.mark.parametrize(
+    "cursor", [None, "", "no JSON", "[1, 2]", "null", '{"A|1D": 7}', '{"asked": 1}']
+)
 def test_without_a_cursor_all_is_told_and_the_same_is_refreshed(cursor: str | None) -> None:
     seen = {Partition("A", "1D"): "x" * 32, Partition("B", "1D"): "y" * 32}
     taken = {Partition("A", "1D"): "x" * 32}
-    found = changes(seen, taken, cursor)
-    kept = changes(seen, taken, found.cursor)
+    found = changes(seen, taken, cursor, NOW)
+    kept = changes(seen, taken, found.cursor, NOW + 1)
     assert dict(found.news) == seen
     assert not kept.news
     assert found.outdated == kept.outdated == (Partition("B", "1D"),)
-    assert found.run_key == kept.run_key
+    assert found.run_key
+    assert kept.run_key is None
     assert found.cursor == kept.cursor
 
 
-def test_the_same_rows_have_the_same_run_key_and_others_another() -> None:
-    seen = {Partition("A", "1D"): "x", Partition("B", "1D"): "y"}
-    key = changes(seen, {}, None).run_key
-    assert changes(dict(reversed(seen.items())), {}, "{}").run_key == key
-    assert changes(seen | {Partition("B", "1D"): "z"}, {}, None).run_key != key
+def test_a_refresh_that_changes_nothing_is_asked_for_again_ever_more_rarely() -> None:
+    """As after a refresh that failed; each time under another key, or Dagster would drop it."""
+    cursor, asked = None, {}
+    for minute in range(200):
+        found = changes(ONE, {}, cursor, NOW + 60 * minute)
+        cursor = found.cursor
+        if found.run_key:
+            asked[found.run_key] = minute
+    assert list(asked.values()) == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+
+
+def test_a_row_that_is_deleted_and_restored_is_asked_for_again() -> None:
+    (partition,) = ONE
+    keys, cursor, taken = [], None, {}
+    for version in ("whole", "without", "whole"):
+        found = changes({partition: version}, taken, cursor, NOW)
+        keys.append(found.run_key)
+        taken, cursor = {partition: version}, found.cursor
+        after = changes(taken, taken, cursor, NOW)
+        assert after.run_key is None
+        cursor = after.cursor
+    assert None not in keys
+
+
+def test_while_a_refresh_is_under_way_none_is_asked_for_and_afterwards_one_is() -> None:
+    found = changes(ONE, {}, None, NOW, is_idle=False)
+    assert found.run_key is None
+    assert changes(ONE, {}, found.cursor, NOW).run_key
 
 
 def test_of_very_much_news_the_rest_follows() -> None:
     seen = {Partition(f"A{i}", "1D"): "x" for i in range(7)}
     cursor, told = None, []
     for expected in (3, 3, 1, 0):
-        found = changes(seen, {}, cursor, most=3)
+        found = changes(seen, {}, cursor, NOW, most=3)
         assert len(found.news) == expected
         assert len(found.outdated) == 7
         told += found.news
@@ -59,8 +87,8 @@ def test_of_very_much_news_the_rest_follows() -> None:
 
 def test_a_partition_that_is_gone_is_forgotten() -> None:
     seen = {Partition("A", "1D"): "x"}
-    cursor = changes(seen, {}, None).cursor
-    assert json.loads(changes({}, {}, cursor).cursor) == {}
+    cursor = changes(seen, {}, None, NOW).cursor
+    assert json.loads(changes({}, {}, cursor, NOW).cursor) == {"asked": {}, "reported": {}}
 
 
 @given(st.sets(PARTITIONS))

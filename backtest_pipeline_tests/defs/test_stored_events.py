@@ -1,0 +1,241 @@
+"""What Dagster shows is what is stored: versions, staleness, failures, and how they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+
+from backtest_pipeline.definitions import build_definitions
+from backtest_pipeline.defs.partitions import by_asset_and_timeframe
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.tables.datasets import read_versions
+from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put, write
+from backtest_pipeline_tests.defs.running import (
+    failure_of,
+    materialized,
+    rectangle,
+    require_success,
+    run_asset,
+    run_job,
+    told,
+)
+
+CHAIN = {
+    "bars": "bars",
+    "cmc_features": "features",
+    "signals": "signals",
+    "backtests": "backtests",
+}
+ASSETS = ("AAA", "BBB", "CCC")
+ALL = rectangle("AAA|1D", "CCC|1D")
+KEYS = {f"{asset}|1D" for asset in ASSETS}
+
+
+@pytest.fixture
+def bars(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file of bars of each asset, which the source is."""
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    for asset in ASSETS:
+        keep(folder, asset, bars_of(asset))
+    monkeypatch.setenv("BACKTEST_BARS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("asset", list(ASSETS))
+        yield instance
+
+
+def keep(folder: Path, asset: str, bars: pd.DataFrame) -> None:
+    write(bars, folder / f"{asset}.csv")
+
+
+def bars_of(asset: str, factor: float = 1.0) -> pd.DataFrame:
+    bars = daily_bars(symbol=asset)
+    bars[PRICES] *= factor * (1 + ASSETS.index(asset) / 7)
+    return bars
+
+
+def stale(
+    instance: dg.DagsterInstance, declared: dg.Definitions | None = None, tf: str = "1D"
+) -> set[str]:
+    """What Dagster calls stale or missing of the chain, as `asset BTC|1D`."""
+    graph = (declared or build_definitions()).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {
+        f"{asset} {key}|{tf}"
+        for asset in CHAIN
+        for key in ASSETS
+        if resolver.get_status(dg.AssetKey(asset), f"{key}|{tf}").value != "FRESH"
+    }
+
+
+def states(instance: dg.DagsterInstance, asset: str) -> dict[str, str]:
+    """What the grid shows of each partition that it shows anything of."""
+    found = instance.get_status_by_partition(
+        dg.AssetKey(asset), sorted(KEYS), by_asset_and_timeframe
+    )
+    return {key: state.value for key, state in (found or {}).items() if state is not None}
+
+
+def versions(store: Database, dataset: str) -> dict[str, str]:
+    partitions = [Partition.parse(key) for key in KEYS]
+    with store.begin() as connection:
+        stored = read_versions(connection, dataset, partitions)
+    return {str(partition): version.version for partition, version in stored.items()}
+
+
+def test_each_partition_has_the_version_and_the_figures_of_its_rows(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    run = run_job(instance, "refresh", ALL)
+    require_success(run)
+    for asset, dataset in CHAIN.items():
+        events = told(instance, run, asset)
+        assert {k: (e.tags or {})["dagster/data_version"] for k, e in events.items()} == versions(
+            store, dataset
+        )
+    event = told(instance, run, "backtests")["BBB|1D"]
+    assert event.metadata["dagster/row_count"].value == 6
+    assert {"trades", "best_sharpe", "best_run", "first_bar", "last_bar"} <= set(event.metadata)
+    assert told(instance, run, "bars")["AAA|1D"].metadata["dagster/row_count"].value == 90
+
+
+def test_the_same_data_in_runs_of_other_shapes_stay_fresh(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", ALL))
+    assert not stale(instance)
+    for tags in (
+        ALL,
+        rectangle("BBB|1D", "CCC|1D"),
+        {"dagster/partition": "AAA|1D"},
+    ):
+        require_success(run_job(instance, "refresh", tags))
+        assert not stale(instance)
+    require_success(run_asset(instance, "bars", ALL))
+    assert not stale(instance)
+
+
+def test_dearer_bars_of_one_asset_make_its_own_downstream_stale(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", ALL))
+    keep(bars, "BBB", bars_of("BBB", 1.37))
+    require_success(run_asset(instance, "bars", ALL))
+    for asset, reader in pairwise(CHAIN):
+        require_success(run_asset(instance, asset, ALL))
+        assert stale(instance) == {f"{reader} BBB|1D"}
+    require_success(run_job(instance, "refresh", {"dagster/partition": "BBB|1D"}))
+    assert not stale(instance)
+
+
+def test_other_code_makes_an_asset_stale(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", ALL))
+    declared = build_definitions()
+    newer = declared.map_resolved_asset_specs(
+        func=lambda spec: spec.replace_attributes(code_version="newer"), selection="signals"
+    )
+    assert stale(instance, newer) == {f"signals {key}" for key in KEYS}
+
+
+def test_an_input_that_dagster_first_hears_of_later_makes_its_readers_stale(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    """Its rows may have been stored by a command before, but nobody told which."""
+    require_success(run_job(instance, "refresh", ALL))
+    instance.wipe_assets([dg.AssetKey("bars"), dg.AssetKey("cmc_features")])
+    require_success(run_asset(instance, "cmc_features", ALL))
+    assert {f"bars {key}" for key in KEYS} <= stale(instance)
+    assert not {f"cmc_features {key}" for key in KEYS} & stale(instance)
+    require_success(run_asset(instance, "bars", ALL))
+    assert {f"cmc_features {key}" for key in KEYS} <= stale(instance)
+    require_success(run_job(instance, "refresh", ALL))
+    assert not stale(instance)
+
+
+def test_what_is_good_is_green_beside_what_is_bad(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    keep(bars, "BBB", put(bars_of("BBB"), "low", -1.0, slice(None)))
+    run = run_job(instance, "refresh", ALL)
+    assert not run.success
+    reason = failure_of(run)
+    assert "bars: no complete 1D bar" in reason
+    assert "BBB|1D" in reason
+    assert "AAA|1D" not in reason
+    assert [e.step_key for e in run.get_step_failure_events()] == ["backtests"]
+    for asset in CHAIN:
+        assert materialized(instance, asset) == {"AAA|1D", "CCC|1D"}
+    for asset in CHAIN:
+        assert states(instance, asset) == {
+            "AAA|1D": "MATERIALIZED",
+            "BBB|1D": "FAILED",
+            "CCC|1D": "MATERIALIZED",
+        }
+    keep(bars, "BBB", bars_of("BBB"))
+    require_success(run_job(instance, "refresh", {"dagster/partition": "BBB|1D"}))
+    assert not stale(instance)
+
+
+def test_a_bad_partition_alone_fails_in_its_own_step(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    keep(bars, "BBB", put(bars_of("BBB"), "low", -1.0, slice(None)))
+    run = run_job(instance, "refresh", {"dagster/partition": "BBB|1D"})
+    assert [e.step_key for e in run.get_step_failure_events()] == ["bars"]
+    assert not any(materialized(instance, asset) for asset in CHAIN)
+
+
+def test_a_timeframe_without_a_complete_bar_is_there_with_no_rows(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    run = run_job(instance, "refresh", rectangle("AAA|4H", "BBB|4H"))
+    require_success(run)
+    for asset in CHAIN:
+        event = told(instance, run, asset)["AAA|4H"]
+        assert event.metadata["dagster/row_count"].value == 0
+        assert event.metadata["status"].value in ("empty", "unchanged")
+    assert "no complete 4H bar" in str(told(instance, run, "bars")["AAA|4H"].metadata["why"].value)
+
+
+def test_one_partition_launched_from_a_jobs_page_is_computed(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    run = run_job(instance, "refresh", {**rectangle("BBB|1D", "BBB|1D"), **of_a_job_page("BBB")})
+    require_success(run)
+    assert materialized(instance, "backtests") == {"BBB|1D"}
+
+
+def test_several_launched_from_a_jobs_page_are_refused_and_stay_as_they_were(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", rectangle("AAA|1D", "BBB|1D")))
+    with pytest.raises(dg.DagsterExecutionInterruptedError, match="dagster#28861"):
+        run_job(instance, "refresh", {**ALL, **of_a_job_page("AAA")})
+    (run,) = instance.get_runs(limit=1)
+    assert run.status is dg.DagsterRunStatus.CANCELED
+    assert states(instance, "backtests") == {"AAA|1D": "MATERIALIZED", "BBB|1D": "MATERIALIZED"}
+    assert not stale(instance) - {f"{asset} CCC|1D" for asset in CHAIN}
+
+
+def of_a_job_page(asset: str) -> dict[str, str]:
+    """The tags by which such a backfill names its first partition."""
+    return {
+        "dagster/partition/asset": asset,
+        "dagster/partition/timeframe": "1D",
+        "dagster/partition_set": "refresh_partition_set",
+    }
