@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import (
     BacktestError,
     InvalidInput,
@@ -22,6 +23,7 @@ from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.look_ahead.across_assets import leak_across_assets
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.schedule import Task
 from backtest_pipeline.research.validation.walk_forward import Chosen
@@ -31,12 +33,13 @@ from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_ve
 from backtest_pipeline.strategies.grid import ParameterSpace
 from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Strategy
 
 ParameterSets = Sequence[Mapping[str, Any]]
 Verdicts = dict[tuple[str, str], str | None]
 
-_SAMPLE = ["S-ETA"]  # the most volatile asset of the sample market: its rules trade often
+_SAMPLE = ("S-ETA",)  # the most volatile asset of the sample market: its rules trade often
 _ROWS = 4_000  # of the caller's own bars, the last ones
 _verdicts_here: Verdicts = {}
 
@@ -168,7 +171,7 @@ def refused_strategies(
             panels = list(_panels(strategy, unknown, panel))
             if panels:
                 try:
-                    leak, tested = _probe(strategy, unknown, panels)
+                    leak, tested = _probe(strategy, unknown, panels, _universe(strategy, unknown))
                 except StrategyRefused as error:
                     refused[name] = error
                     continue
@@ -228,9 +231,18 @@ def _rows(strategy: Strategy[Any], params: ParameterSets, leak: str | None) -> l
 
 
 def _probe(
-    strategy: Strategy[Any], params: ParameterSets, panels: Sequence[Panel]
+    strategy: Strategy[Any],
+    params: ParameterSets,
+    panels: Sequence[Panel],
+    universe: Panel | None,
 ) -> tuple[str | None, ParameterSets]:
-    """The first leak, and the parameter sets that it is a verdict on."""
+    """The first leak, and the parameter sets that it is a verdict on.
+
+    Args:
+        strategy, params: what is probed.
+        panels: assets to probe it on, one by one.
+        universe: all assets of a market, for a strategy that compares them.
+    """
     for given in params:
         try:
             for panel in panels:
@@ -238,6 +250,9 @@ def _probe(
                     require_no_look_ahead(panel, strategy, [given], asset)
         except LooksAhead as leak:
             return _message(strategy, given, str(leak)), [given]
+    if universe is not None and (found := leak_across_assets(universe, strategy, params)):
+        leak, given = found
+        return _message(strategy, given, leak), [given]
     return None, params
 
 
@@ -253,8 +268,10 @@ def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str) -> s
 
 def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -> Iterator[Panel]:
     """Inputs to probe on: the sample market's and the caller's, where they have what is read."""
-    read = {name for given in params for name in strategy.columns(strategy.parse(given))}
-    candidates = [_sample(), *([_last_rows(own)] if own is not None and own.assets else [])]
+    read = _columns_read(strategy, params)
+    universe = _universe(strategy, params)
+    sample = _sample() if universe is None else universe.select(_SAMPLE)
+    candidates = [sample, *([_last_rows(own)] if own is not None and own.assets else [])]
     for panel in candidates:
         try:
             with_indicators(panel, sorted(read))
@@ -269,8 +286,25 @@ def _last_rows(panel: Panel) -> Panel:
     return panel.windows([slice(max(rows.start, rows.stop - _ROWS), rows.stop)])
 
 
+def _columns_read(strategy: Strategy[Any], params: ParameterSets) -> set[str]:
+    return {name for given in params for name in strategy.columns(strategy.parse(given))}
+
+
+def _universe(strategy: Strategy[Any], params: ParameterSets) -> Panel | None:
+    """The sample market with the ranks that a strategy reads.
+
+    None where it reads none, or ranks columns of the user's own, which that market lacks.
+    """
+    ranks = sorted(name for name in _columns_read(strategy, params) if is_rank(name))
+    try:
+        return with_ranks(_sample(None), ranks) if ranks else None
+    except InvalidInput:
+        return None
+
+
 @cache
-def _sample() -> Panel:
+def _sample(assets: tuple[str, ...] | None = _SAMPLE) -> Panel:
+    """The features of some assets of the sample market; of all by None."""
     from backtest_pipeline.sources.sample import SampleMarket  # not needed where all is probed
 
-    return build_features(SampleMarket().read(_SAMPLE).panels["1D"])
+    return build_features(SampleMarket().read(assets).panels["1D"])

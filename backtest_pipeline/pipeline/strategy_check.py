@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.simulation.orders import condition_bits, first_bars
 from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Params, Strategy, conditions_of
 
 _TIMEFRAME = "1D"
@@ -55,7 +56,7 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
     parsed = strategy.parse(params)
     market = SampleMarket()
     bars = market.read(market.symbols()).panels[_TIMEFRAME]
-    panel = with_indicators(build_features(bars), strategy.columns(parsed))
+    panel = _with_columns(build_features(bars), strategy.columns(parsed))
     conditions = conditions_of(strategy, panel, parsed)
     require_probed(None, strategy, [parsed.model_dump()])
     bits = condition_bits(conditions)
@@ -70,6 +71,10 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
             n: _changed(strategy, parsed, bars, panel, bits, n) for n in _HISTORIES
         },
     )
+
+
+def _with_columns(market: Panel, names: Sequence[str]) -> Panel:
+    return with_indicators(with_ranks(market, names), names)
 
 
 def _milliseconds(strategy: Strategy[Any], panel: Panel, params: Params) -> float:
@@ -91,7 +96,7 @@ def _changed(
     stops = last[panel.segment_of_row]
     is_late = row >= stops - compared[panel.segment_of_row] - n
     short = Panel(bars.timeframe, bars.assets, bars.offsets, bars.ts, {c: bars[c] for c in OHLCV})
-    later = with_indicators(build_features(short.take(is_late)), strategy.columns(params))
+    later = _with_columns(build_features(short.take(is_late)), strategy.columns(params))
     found = condition_bits(conditions_of(strategy, later, params))
     tail = row >= stops - compared[panel.segment_of_row]
     differing = np.bitwise_count(bits[tail] ^ found[tail[is_late]])

@@ -18,6 +18,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     Features,
     probe_root,
     probe_strategies,
+    ranks_read,
 )
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
 from backtest_pipeline.pipeline.presets import active_presets, presets_to_compute
@@ -35,6 +36,7 @@ from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.tables.datasets import stored_partitions
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import last_probe, record_probe
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 
 ASSETS = 3
 """Assets in a sample, each at all stored timeframes; all assets run through the same code."""
@@ -144,7 +146,12 @@ def probe_look_ahead(
             n_futures += futures
     else:
         panels = [
-            load_batch(workspace, "features", tf, [p.asset for p in group], SNAPSHOT_COLUMNS).panel
+            with_ranks(
+                load_batch(
+                    workspace, "features", tf, [p.asset for p in group], SNAPSHOT_COLUMNS
+                ).panel,
+                ranks_read(signals),
+            )
             for tf in dict.fromkeys(p.timeframe for p in partitions)
             for group in [[p for p in partitions if p.timeframe == tf]]
         ]
