@@ -40,22 +40,24 @@ class RankedColumns:
         """The columns that are ranked, or that what is ranked is computed from."""
         return self._settled.columns(self._wanted.values())
 
-    def of(self, universe: Panel) -> dict[str, np.ndarray]:
-        """The columns at each row of all assets, as `market.cross_section.rank_pct` gives them.
+    def values(self, panel: Panel) -> dict[str, np.ndarray]:
+        """What is ranked in each column, at each row; the rows of an asset follow from it alone.
 
         Args:
-            universe: all assets, each from its first bar on, with the columns of `reads`, or bars
-                that they can be computed from.
+            panel: assets, each from its first bar on, with the columns of `reads`, or bars that
+                they can be computed from.
         """
-        known = with_indicators(universe, self.reads)
+        known = with_indicators(panel, self.reads)
         values = self._settled.computed(known, list(self._wanted.values()))
-        return rank_pct(universe, dict(zip(self._wanted, values, strict=True)))
+        return dict(zip(self._wanted, values, strict=True))
 
 
 def with_ranks(universe: Panel, names: Sequence[str]) -> Panel:
     """A panel of all assets with those of the columns added that are ranks among them."""
     missing = [name for name in names if is_rank(name) and name not in universe.columns]
-    return universe.with_columns(RankedColumns(missing).of(universe)) if missing else universe
+    if not missing:
+        return universe
+    return universe.with_columns(rank_pct(universe, RankedColumns(missing).values(universe)))
 
 
 def _ranked(program: Program, name: str) -> int:

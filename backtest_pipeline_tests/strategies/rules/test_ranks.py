@@ -61,7 +61,7 @@ def test_a_rank_is_the_share_of_assets_below_at_the_bar(
     text: str, assets: list[dict[str, Any]]
 ) -> None:
     name = f"rank_pct({text})"
-    found = RankedColumns([name]).of(panel_of(*map(rows_of, assets)))[name]
+    found = with_ranks(panel_of(*map(rows_of, assets)), [name])[name]
     np.testing.assert_allclose(found, ranked_by_loop(text, assets), rtol=1e-14)
 
 
@@ -87,7 +87,7 @@ def test_the_name_of_the_column_says_what_is_ranked(text: str, asset: dict[str, 
     again = from_toml(_rules(name.removeprefix("rank_pct(").removesuffix(")")), "r.toml")
     assert again.columns(again.parse({})) == (name,)
     panel = panel_of(rows_of(asset), rows_of(asset))
-    direct, written = (RankedColumns([n]).of(panel)[n] for n in (f"rank_pct({text})", name))
+    direct, written = (RankedColumns([n]).values(panel)[n] for n in (f"rank_pct({text})", name))
     np.testing.assert_array_equal(direct, written)
 
 
