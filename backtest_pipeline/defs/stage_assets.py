@@ -1,6 +1,6 @@
 """Dagster assets partitioned by asset and timeframe, whose output a stage stores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,13 @@ import dagster as dg
 
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.stage import Batches, Stage
+from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.tables.dimensions import SignalRow
 
 OWNERS = ["team:quant-research"]
 Loader = Callable[[Workspace, Sequence[Partition]], Batches[Any]]
@@ -33,6 +37,18 @@ class StageRun:
     stage: Stage[Any]
     summary: Callable[[Workspace, Sequence[Partition]], Summary]
     rebuild: bool = False
+
+
+def renew_columns(
+    workspace: Workspace,
+    partitions: Sequence[Partition],
+    signals: Iterable[SignalRow],
+    refresh: Refresh,
+) -> None:
+    """Bring the columns of the user's own that these presets read up to date with the features."""
+    names = columns_read(signals)
+    for report in refresh_columns(workspace, partitions, names, rebuild=refresh.full_rebuild):
+        count_stage(workspace, report)
 
 
 def stage_asset(

@@ -16,6 +16,7 @@
     ├── LooksAhead              a strategy whose signals depend on later bars
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange cannot be reached, or rejects the request
+    ├── ColumnsError            columns of the user's own that cannot be read or trusted
     ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
     ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
     ├── CannotReplay            a run that cannot be replayed on this machine
@@ -225,6 +226,13 @@ class SourceUnavailable(BarsError):
     """An exchange cannot be reached, or rejects the request; cached bars can still be used."""
 
     is_public = True
+
+
+class ColumnsError(BacktestError):
+    """Columns of the user's own that cannot be read or trusted; the message names the file."""
+
+    code = "DATA_SOURCE_ERROR"
+    is_public = False
 
 
 class PartitionError(BacktestError):

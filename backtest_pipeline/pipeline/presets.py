@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backtest_pipeline.market.errors import BacktestError, InvalidInput, UnknownName
-from backtest_pipeline.market.features.derive import is_given_by_bars
+from backtest_pipeline.market.errors import BacktestError, ColumnsError, InvalidInput, UnknownName
+from backtest_pipeline.pipeline.column_sets import require_columns
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.tables.dimensions import (
     SignalRow,
@@ -74,12 +75,12 @@ def left_out_presets(workspace: Workspace) -> dict[str, str]:
 
 
 def _left_out(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
-    unsound = _unsound(presets)
+    unsound = _unsound(workspace, presets)
     sound = [preset for preset in presets if preset.name not in unsound]
     return {**unsound, **refused_presets(workspace, sound)}
 
 
-def _unsound(presets: Sequence[SignalRow]) -> dict[str, str]:
+def _unsound(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, str]:
     problems: dict[str, str] = {}
     known: dict[tuple[str, Params], str] = {}
     for preset in presets:
@@ -89,12 +90,10 @@ def _unsound(presets: Sequence[SignalRow]) -> dict[str, str]:
         except (InvalidInput, UnknownName) as error:
             problems[preset.name] = f"{error}; correct it, or run: presets remove {preset.name}"
             continue
-        lacking = [name for name in strategy.columns(params) if not is_given_by_bars(name)]
-        if lacking:
-            problems[preset.name] = (
-                f"{strategy.name} reads {', '.join(lacking)}, and stored features have the columns "
-                "of docs/features.md alone; in Python it runs on features of your own"
-            )
+        try:
+            require_columns(workspace, own_columns_read(strategy, preset.params))
+        except ColumnsError as error:
+            problems[preset.name] = f"{strategy.name} reads a column of your own: {error}"
             continue
         same = known.setdefault((strategy.name, params), preset.name)
         if same != preset.name:
@@ -148,7 +147,7 @@ def register_preset(
                 f"a preset {name} is registered: {row.strategy} {row.params}; choose another name"
             )
         same = {p.name: p for p in presets if p.name != name}
-        twins = _unsound([*same.values(), SignalRow(0, name, definition.name, given)])
+        twins = _unsound(workspace, [*same.values(), SignalRow(0, name, definition.name, given)])
         if name in twins:
             raise InvalidInput(f"preset {name}: {twins[name]}")
         if row is None:

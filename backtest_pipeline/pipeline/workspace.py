@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from backtest_pipeline.pipeline.stage import Progress, silent
@@ -31,6 +32,7 @@ class Workspace:
         workers: number of concurrent batches.
         progress: called as stages advance.
         external: the external feature table; None where features are built from bars.
+        columns_folder: folder of files with columns of the user's own; None for none.
     """
 
     database: Database
@@ -38,6 +40,7 @@ class Workspace:
     workers: int = 2
     progress: Progress = silent
     external: FeatureTable | None = None
+    columns_folder: Path | None = None
 
     @property
     def price_dataset(self) -> str:
@@ -97,4 +100,10 @@ def open_workspace(
         if settings.external is not None:
             external = open_table(settings, database)
             opened.callback(external.close)
-        yield Workspace(database, artifacts, progress=progress, external=external)
+        yield Workspace(
+            database,
+            artifacts,
+            progress=progress,
+            external=external,
+            columns_folder=settings.columns_folder,
+        )

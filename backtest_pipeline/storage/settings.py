@@ -86,6 +86,8 @@ class Settings(BaseSettings):
             several values of one column.
         strategies: absolute folder of your own strategies (docs/strategies.md); empty for
             `<home>/strategies`.
+        columns: absolute folder of files with columns of your own, such as a model's scores
+            (docs/columns.md); empty for `<home>/columns`.
         strategies_trust: whether to load strategies that another user owns or may write, such as
             those of a mount into a container.
         log_format: `json` or `text` for log lines on stderr (docs/observability.md); empty for
@@ -119,6 +121,7 @@ class Settings(BaseSettings):
     features_filters: str = ""
     strategies: Path | None = None
     strategies_trust: bool = False
+    columns: Path | None = None
     log_format: Literal["", "json", "text"] = ""
 
     @field_validator("symbol_keys")
@@ -178,7 +181,7 @@ class Settings(BaseSettings):
             raise ValueError("has no effect without BACKTEST_FEATURES_TABLE")
         return given
 
-    @field_validator("home", "cache_folder", "strategies")
+    @field_validator("home", "cache_folder", "strategies", "columns")
     @classmethod
     def _folder_is_absolute(cls, folder: Path | None) -> Path | None:
         if folder is None:
@@ -210,6 +213,11 @@ class Settings(BaseSettings):
     def strategies_folder(self) -> Path:
         """The folder of the user's own strategies."""
         return self.strategies or self.home / "strategies"
+
+    @property
+    def columns_folder(self) -> Path:
+        """The folder of the user's own columns."""
+        return self.columns or self.home / "columns"
 
     @property
     def bar_cache(self) -> Path:

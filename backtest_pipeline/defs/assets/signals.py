@@ -5,7 +5,7 @@ import dagster as dg
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import require_sound_run
 from backtest_pipeline.defs.resources import WorkspaceResource
-from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
 from backtest_pipeline.pipeline.runs.summary import signals_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
@@ -42,6 +42,6 @@ def signals(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     stage = SignalsStage(store.workspace)
-    return StageRun(
-        signals_of(features, stage.signals), stage, signals_summary, config.full_rebuild
-    )
+    renew_columns(store.workspace, features.partitions, stage.signals, config)
+    conditions = signals_of(store.workspace, features, stage.signals)
+    return StageRun(conditions, stage, signals_summary, config.full_rebuild)

@@ -9,7 +9,7 @@ from backtest_pipeline.defs.resources import (
     WalkForwardResource,
     WorkspaceResource,
 )
-from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
+from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
 from backtest_pipeline.pipeline.runs.summary import walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
@@ -50,4 +50,5 @@ def walk_forward(
 ) -> StageRun:
     require_sound_run(context.run.tags)
     stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
+    renew_columns(store.workspace, features.partitions, stage.signals, config)
     return StageRun(features, stage, walk_forward_summary, config.full_rebuild)

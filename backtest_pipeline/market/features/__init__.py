@@ -14,7 +14,7 @@ from backtest_pipeline.market.features.catalogue import (
     READ_COLUMNS,
     Feature,
 )
-from backtest_pipeline.market.features.derive import with_indicators
+from backtest_pipeline.market.features.derive import is_given_by_bars, with_indicators
 from backtest_pipeline.market.features.resume import resume_features
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "READ_COLUMNS",
     "Feature",
     "build_features",
+    "is_given_by_bars",
     "resume_features",
     "with_indicators",
 ]

@@ -13,8 +13,13 @@ from backtest_pipeline.market.features import FEATURES, build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.columns.stored_columns import (
+    codes_with_columns,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.stages.signals import (
@@ -67,7 +72,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
         workspace: the open store.
         n: maximum number of partitions in the sample.
     """
-    chosen, stored = _sample(workspace, "features", "bars", FEATURES_CODE, n)
+    chosen, stored = _sample(workspace, "features", "bars", FEATURES_CODE, n, ())
 
     def compare(panel: Panel) -> dict[str, list[str]]:
         tf, names = panel.timeframe, [feature.name for feature in FEATURES]
@@ -95,11 +100,14 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
 def recomputed_signals(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> Recomputed:
     """Compare signals and their states with a full recomputation; see `recomputed_features`."""
     signals = presets_to_compute(workspace)
-    chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n)
+    read = columns_read(signals)
+    chosen, _ = _sample(workspace, "signals", "features", signals_code(signals), n, read)
 
     def compare(panel: Panel) -> dict[str, list[str]]:
         with workspace.database.begin() as connection:
             ids = asset_ids(connection, panel.assets)
+        bars = load_batch(workspace, "features", panel.timeframe.name, panel.assets, ())
+        panel = with_own_columns(workspace, bars, read).own.on(panel)
         tf, names = panel.timeframe, mask_columns(signals)
         conditions = signal_matrix(panel, signals)
         events = first_bars(conditions, panel.offsets)
@@ -191,7 +199,7 @@ def hashed_columns(panel: Panel) -> list[str]:
 
 
 def _sample(
-    workspace: Workspace, dataset: str, made_of: str, code: str, n: int
+    workspace: Workspace, dataset: str, made_of: str, code: str, n: int, columns: Sequence[str]
 ) -> tuple[list[Partition], Mapping[Partition, DatasetVersion]]:
     """A sample of the up-to-date partitions, and the versions of all stored ones."""
     with workspace.database.begin() as connection:
@@ -199,11 +207,12 @@ def _sample(
         inputs = read_versions(connection, made_of, stored)
         features = read_versions(connection, "features", stored)
         bars = read_versions(connection, "bars", stored)
+    codes = codes_with_columns(workspace, code, list(stored), columns)
     current = [
         partition
         for partition, version in sorted(stored.items())
         if version.last_ts is not None
-        and version.is_made_from(inputs[partition].version, code)
+        and version.is_made_from(inputs[partition].version, codes[partition])
         and (
             workspace.external is not None
             or features[partition].is_made_from(bars[partition].version, FEATURES_CODE)

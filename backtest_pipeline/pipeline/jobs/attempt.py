@@ -49,7 +49,7 @@ from backtest_pipeline.storage.tables.jobs import (
 LEASE_S, BEAT_S = 30.0, 2.0
 UNITS_FAILED, NO_UNITS = "UNITS_FAILED", "NO_UNITS"
 _ERRORS_SHOWN = 5
-_STAGES = ("bars", "features", "signals", "backtests")
+_STAGES = ("bars", "features", "columns", "signals", "backtests")
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ Kind = Literal["run", "walkforward", "portfolio", "optimize"]
 OTHER = "other"
 EXTERNAL = "external"
 SOURCES = ("sample", "files", *EXCHANGES, EXTERNAL)
-STAGES = ("bars", "features", "signals", "backtests", "walk_forward")
+STAGES = ("bars", "features", "columns", "signals", "backtests", "walk_forward")
 _SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 INFINITE = "+Inf"
 

@@ -230,6 +230,9 @@ def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
     # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
     snapshots = ReplayRequest.of(data).own_snapshots
+    if (data.asset, data.timeframe) == (assumed.asset, assumed.timeframe):
+        # Columns that only the other run's strategy reads.
+        snapshots = {**ReplayRequest.of(assumed).own_snapshots, **snapshots}
     if config["benchmark"] not in BENCHMARKS:
         others = ReplayRequest.of(benchmark)
         beside = others.snapshots.keys() - others.own_snapshots.keys()

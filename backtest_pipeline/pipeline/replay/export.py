@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from backtest_pipeline.storage.artifacts.code_archive import read_code, zipped
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
+from backtest_pipeline.storage.tables.datasets import dataset_of_key
 
 FORMATS = ("parquet", "csv")
 BUNDLE = "bundle"
@@ -202,14 +204,14 @@ def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     with workspace.database.begin() as connection:
         (recorded,) = recorded_runs(connection, [run.run_id])
     artifacts, files = workspace.artifacts, {}
-    for partition, snapshot in ReplayRequest.of(recorded).snapshots.items():
-        asset = partition.split("|")[0]
+    for key, snapshot in ReplayRequest.of(recorded).snapshots.items():
+        asset = dataset_of_key(key)[0].asset
         parts = [
             artifacts.read_snapshot(uri, artifacts.columns_of(uri), [asset])
             for uri in snapshot.uris
         ]
         rows = pa.concat_tables(parts).drop_columns("asset")
-        files[f"inputs/{partition.replace('|', '-')}.parquet"] = _parquet(rows)
+        files[f"inputs/{re.sub('[|:]', '-', key)}.parquet"] = _parquet(rows)
     if rates := run.config.get("funding"):
         files |= _directory(artifacts, funding_uri(rates), "funding")
     if recorded.code_archive:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.pipeline.replay.worker import recorded_rows
+from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.differences import (
     code_differences,
@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.storage.artifacts.code_archive import code_on_disk, read_code
 from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun
+from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.environment import differences
 
 OF_DATA = ("symbol", "timeframe", "funding")
@@ -51,25 +52,28 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
         words.append(f"funding rates: {funding[0] or 'flat rate'} -> {funding[1] or 'flat rate'}")
     of_benchmark = one.config["benchmark"] == other.config["benchmark"]
     own = [f"{run.asset}|{run.timeframe}" for run in (one, other)]
-    for partition in sorted({*one.dataset_versions, *other.dataset_versions}):
-        is_days = partition == f"{one.asset}|{DAILY}" != own[0]
-        is_own = own[0] == own[1] and (partition == own[0] or is_days)
+    for key in sorted({*one.dataset_versions, *other.dataset_versions}):
+        partition, dataset = dataset_of_key(key)
+        is_days = str(partition) == f"{one.asset}|{DAILY}" != own[0]
+        is_own = own[0] == own[1] and (str(partition) == own[0] or is_days)
         if not is_own and (own[0] != own[1] or not of_benchmark):
             continue
-        versions = [run.dataset_versions.get(partition) for run in (one, other)]
+        versions = [run.dataset_versions.get(key) for run in (one, other)]
         if versions[0] == versions[1]:
             continue
         if None in versions:
             which = "marks only one of the runs" if is_own else "is in only one of the benchmarks"
-            words.append(f"{partition} {which}")
+            if dataset != "features":
+                which = "is read by only one of the runs"
+            words.append(f"{key} {which}")
             continue
-        rows = [_rows(workspace, run, partition) for run in (one, other)]
+        rows = [_rows(workspace, run, key) for run in (one, other)]
         if is_days:
             rows = [
                 _between_closes(workspace, run, of)
                 for run, of in zip((one, other), rows, strict=True)
             ]
-        words += [f"{partition}: {line}" for line in row_differences(*rows)]
+        words += [f"{key}: {line}" for line in row_differences(*rows)]
     return words
 
 
@@ -135,7 +139,11 @@ def _between_closes(workspace: Workspace, run: RecordedRun, days: Panel) -> Pane
     return days.take((days.ts > closes[0]) & (days.ts < closes[-1]))
 
 
-def _rows(workspace: Workspace, run: RecordedRun, partition: str) -> Panel:
-    asset, _, tf = partition.rpartition("|")
+def _rows(workspace: Workspace, run: RecordedRun, key: str) -> Panel:
+    (asset, tf), dataset = dataset_of_key(key)
     snapshots = {name: vars(snapshot) for name, snapshot in ReplayRequest.of(run).snapshots.items()}
-    return recorded_rows(workspace.artifacts, tf, asset, snapshots, SNAPSHOT_COLUMNS)
+    columns = SNAPSHOT_COLUMNS
+    if dataset != "features":
+        there = workspace.artifacts.columns_of(snapshots[key]["uris"][0])
+        columns = tuple(name for name in there if name not in ("asset", "ts"))
+    return recorded_rows(workspace.artifacts, tf, asset, snapshots, columns, dataset)

@@ -5,7 +5,7 @@ the two messages are a contract between versions of the code:
 
     request   protocol, artifacts (folder), series (whether to return curves), runs: each with
               key, config (as in `backtest_runs`), asset, timeframe, and snapshots: version, uris
-              and n_rows by partition; and strategy_files, the files of a user's own strategy by
+              and n_rows by `input_key`; and strategy_files, the files of a user's own strategy by
               path, in hex
     response  protocol, code (uri of the source archive that ran), environment, engine,
               runs: each with key, and either error or run_id, fingerprint, metrics, results,
@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import date
@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, InvalidInput
+from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
@@ -113,6 +113,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
     contents = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
     daily = _daily_bars(artifacts, run, panel.take(rows_in(panel, terms.window)), contents)
+    panel = with_own_columns(artifacts, run, panel, signal, contents)
     if terms.walk_forward is None:
         batch = _traded(artifacts, run, panel, daily, signal, terms, contents)
     else:
@@ -156,45 +157,6 @@ _NOT_SIMULATED = {
     *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
     *("benchmark", "funding", "walk_forward"),
 }
-
-
-def recorded_rows(
-    artifacts: ArtifactStore,
-    tf: str,
-    asset: str,
-    snapshots: Mapping[str, Mapping[str, Any]],
-    columns: Sequence[str],
-) -> Panel:
-    """Read the recorded rows of one asset.
-
-    Args:
-        artifacts: the artifact store.
-        tf, asset: the partition.
-        snapshots: `version`, `uris` and `n_rows` by partition.
-        columns: columns of `features.SNAPSHOT_COLUMNS`.
-
-    Raises:
-        InvalidInput: where the partition is not among the snapshots.
-        ArtifactCorrupt: where a file is missing, damaged, or holds a different number of rows.
-    """
-    snapshot = snapshots.get(f"{asset}|{tf}")
-    if snapshot is None:
-        raise InvalidInput(f"the rows of {asset}|{tf} are not among the snapshots of the run")
-    names = ["ts", *columns]
-    tables = [artifacts.read_snapshot(uri, names, [asset]) for uri in snapshot["uris"]]
-    table = pa.concat_tables(tables)
-    if table.num_rows != snapshot["n_rows"]:
-        raise ArtifactCorrupt(
-            f"{', '.join(snapshot['uris'])}: {table.num_rows} rows of {asset}|{tf} found, but "
-            f"{snapshot['n_rows']} were stored"
-        )
-    return Panel(
-        timeframe(tf),
-        (asset,),
-        np.array([0, table.num_rows]),
-        table["ts"].cast(pa.int64()).to_numpy(),
-        {name: table[name].to_numpy() for name in columns},
-    )
 
 
 def _daily_bars(

@@ -23,6 +23,7 @@ from backtest_pipeline.storage.artifacts.code_archive import (
     read_code,
 )
 from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun, Snapshot
+from backtest_pipeline.storage.tables.datasets import dataset_of_key
 
 _WORKER = "backtest_pipeline.pipeline.replay.worker"
 # Old code gets no secrets and no store settings: all its inputs are in the artifact folder.
@@ -38,7 +39,7 @@ class ReplayRequest:
         key: identifies it within the request.
         config: its configuration, as in `backtest_runs.config`.
         asset, timeframe: the partition to trade.
-        snapshots: the features to read, by partition.
+        snapshots: the rows to read, by `input_key`.
         strategy_files: files of its strategy by path, where it is none of this package.
     """
 
@@ -56,10 +57,10 @@ class ReplayRequest:
         Raises:
             CannotReplay: where the files with its rows are not known.
         """
-        for partition, version in run.dataset_versions.items():
-            if partition not in run.snapshots:
+        for key, version in run.dataset_versions.items():
+            if key not in run.snapshots:
                 raise CannotReplay(
-                    f"no file is known with the rows of {partition} that it read (features "
+                    f"no file is known with the rows of {key} that it read (version "
                     f"{version}): they were stored before versions were recorded, or are missing "
                     "from the table dataset_snapshots; refresh for a run that can be replayed"
                 )
@@ -95,9 +96,13 @@ class ReplayRequest:
 
     @property
     def own_snapshots(self) -> dict[str, Snapshot]:
-        """Those of the asset that is traded: its bars, and the daily bars that mark it."""
-        own = (str(self.partition), str(Partition(self.asset, DAILY)))
-        return {name: self.snapshots[name] for name in own if name in self.snapshots}
+        """Those of the asset that is traded: bars, own columns, and daily bars that mark it."""
+        own = (self.partition, Partition(self.asset, DAILY))
+        return {
+            key: snapshot
+            for key, snapshot in self.snapshots.items()
+            if dataset_of_key(key)[0] in own
+        }
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.read_rows import Read
 from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS, Marks, marks_of
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
-
-
-class Read(NamedTuple):
-    """Rows of a stored dataset that a run was made from.
-
-    Attributes:
-        version: the stored version that they were read from.
-        content: hash of the rows that the run depends on: the version's own where it is all of
-            them.
-    """
-
-    version: DatasetVersion
-    content: str
-
-    @staticmethod
-    def whole(version: DatasetVersion) -> Read:
-        """All rows of a version."""
-        return Read(version, version.version)
 
 
 @dataclass(frozen=True)

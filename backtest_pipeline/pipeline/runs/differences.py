@@ -123,13 +123,19 @@ def row_differences(one: Panel, other: Panel) -> list[str]:
         for name in one.columns
         if name in other.columns
     }
-    bars = np.any([unequal[name] for name in OHLCV], axis=0)
+    prices = [unequal[name] for name in OHLCV if name in unequal]
+    bars = np.any(prices, axis=0) if prices else np.zeros(len(common), bool)
     derived = np.any(list(unequal.values()), axis=0) & ~bars
     added, gone = np.setdiff1d(other.ts, one.ts), np.setdiff1d(one.ts, other.ts)
     last = one.ts[-1] if len(one) else np.iinfo(np.int64).min
     changes = (
         (common[bars], "bars restated"),
-        (common[derived], "bars with the same prices but different indicators"),
+        (
+            common[derived],
+            "bars with the same prices but different indicators"
+            if prices
+            else "bars with other values",
+        ),
         (added[added > last], "bars appended"),
         (added[added <= last], "bars inserted"),
         (gone, "bars removed"),

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.pipeline.runs.blocked_entry_tables import block_table, limit_enforcement
-from backtest_pipeline.pipeline.runs.daily_bars import DailyBars, Read
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     canonical_json,
@@ -23,6 +23,8 @@ from backtest_pipeline.pipeline.runs.identity import (
     series_id_of,
     snapshot_id_of,
 )
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, own_columns_read
+from backtest_pipeline.pipeline.runs.read_rows import Read
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.engine import engine_identity
@@ -36,6 +38,7 @@ from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment_hash
+from backtest_pipeline.strategies.registry import strategy_of
 
 _SIDES = {1: "long", -1: "short", 0: "flat"}
 _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
@@ -61,28 +64,30 @@ def identify_runs(
     inputs: Mapping[str, DatasetVersion],
     terms: RunTerms,
     daily: DailyBars,
+    own: OwnColumns,
     compared: Mapping[str, Read],
 ) -> list[RunIdentity]:
     """The identities of every signal on every asset, signal by signal.
 
     Args:
-        signals, assets, tf, terms: of the runs.
         inputs: versions of the features, by asset.
         daily: the daily bars that mark the runs.
+        own: the columns of the user's own; a run is made from those that its signal reads.
         compared: what the benchmark was built from, by partition.
     """
-    used = [
+    shared = [
         {**compared, f"{asset}|{tf}": Read.whole(inputs[asset]), **daily.read_by(asset)}
         for asset in assets
     ]
-    made_from = [
-        (
-            {key: read.version.version for key, read in of_asset.items()},
-            snapshot_id_of({key: read.content for key, read in of_asset.items()}),
-            {key: read.version.generation for key, read in of_asset.items()},
-        )
-        for of_asset in used
-    ]
+    names = [own_columns_read(strategy_of(one.strategy), one.params) for one in signals]
+    made_from = {
+        read: [
+            _made_from({**of_asset, **by_asset.get(asset, {})})
+            for asset, of_asset in zip(assets, shared, strict=True)
+        ]
+        for read in dict.fromkeys(names)
+        for by_asset in [own.read_by(read)]
+    }
     codes = {
         signal.strategy: run_code(
             signal.strategy,
@@ -102,9 +107,20 @@ def identify_runs(
             code,
         )
         for one, (of_asset, snapshot_id, grown) in zip(
-            configurations(signals, assets, tf, terms), made_from * len(signals), strict=True
+            configurations(signals, assets, tf, terms),
+            [of_asset for read in names for of_asset in made_from[read]],
+            strict=True,
         )
     ]
+
+
+def _made_from(read: Mapping[str, Read]) -> tuple[dict[str, str], str, dict[str, str]]:
+    """Versions of what a run read, the hash of its contents, and the generations."""
+    return (
+        {key: one.version.version for key, one in read.items()},
+        snapshot_id_of({key: one.content for key, one in read.items()}),
+        {key: one.version.generation for key, one in read.items()},
+    )
 
 
 @dataclass(frozen=True)

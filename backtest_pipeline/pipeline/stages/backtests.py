@@ -12,6 +12,7 @@ import numpy as np
 from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,
@@ -36,6 +37,7 @@ from backtest_pipeline.pipeline.runs.publish import (
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.kept_runs import (
     Missing,
@@ -127,17 +129,21 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     Loading raises PartitionError where they are not those of the stored features.
     """
     signals = presets_to_compute(workspace)
-    code = signals_code(signals)
+    code, names = signals_code(signals), columns_read(signals)
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
-        prices = load_batch(workspace, "features", tf, assets, PRICE_COLUMNS)
+        prices = with_own_columns(
+            workspace, load_batch(workspace, "features", tf, assets, PRICE_COLUMNS), names
+        )
         with workspace.database.begin() as connection:
             stored = read_versions(connection, "signals", [Partition(a, tf) for a in assets])
         upstream = {partition.asset: version for partition, version in stored.items()}
         # Before their files are read: those of other presets lack columns of today's.
         for asset, version in upstream.items():
             features = prices.inputs.get(asset)
-            if features is None or not version.is_made_from(features.version, code):
+            if features is None or not version.is_made_from(
+                features.version, prices.own.code_of(code, asset)
+            ):
                 raise PartitionError(
                     asset,
                     tf,
@@ -145,7 +151,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                     "there are now; refresh signals first",
                 )
         conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
-        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs)
+        batch = SignalBatch(prices.panel, signals, conditions, prices.inputs, prices.own)
         return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
     return Batches(tuple(partitions), load)
@@ -200,7 +206,14 @@ class BacktestsStage:
         tf = panel.timeframe.name
         tradable = batch.tradable
         wanted = identify_runs(
-            signals, tradable, tf, batch.stored.inputs, self._terms, batch.daily, {}
+            signals,
+            tradable,
+            tf,
+            batch.stored.inputs,
+            self._terms,
+            batch.daily,
+            batch.stored.own,
+            {},
         )
         kept = {} if rebuild else kept_runs(self._workspace, wanted)
         with self._workspace.database.begin() as connection:

@@ -12,8 +12,9 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.panel import OHLCV, Panel, utc_index
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.runs.daily_bars import DailyBars, Read
+from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.read_rows import Read
 from backtest_pipeline.pipeline.stages.features import load_batch, load_daily
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.portfolio.portfolio import form_portfolio

@@ -26,7 +26,7 @@ from backtest_pipeline.market.validation import RowIssue
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.panels import lost_artifacts, panel_table
+from backtest_pipeline.pipeline.stages.panels import lost_artifacts, stored_contents
 from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import AssetInfo, require_known
@@ -41,7 +41,7 @@ from backtest_pipeline.storage.external.watermarks import (
     write_watermarks,
 )
 from backtest_pipeline.storage.postgres import copy
-from backtest_pipeline.storage.provenance import combined, content_versions
+from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
@@ -261,7 +261,18 @@ class ExternalFeaturesStage:
             copy.lock_cells(cursor, self.name, tf, list(ids.values()))
             with database.begin() as reading:
                 stored = read_versions(reading, self.name, partitions)
-            versions = self._versions(panel, stored, rebuild=rebuild)
+            versions = stored_contents(
+                self._workspace,
+                self.name,
+                panel,
+                SNAPSHOT_COLUMNS,
+                {partition.asset: version for partition, version in stored.items()},
+                # Version of the bars alone, as for bars read from files: the trial ledger counts
+                # by it.
+                input_versions=content_versions(panel, BAR_COLUMNS).whole,
+                codes=dict.fromkeys(panel.assets, self._code),
+                rebuild=rebuild,
+            )
             write_versions(cursor, self.name, ids, versions)
             marks = {p: self._reader.watermarks[p] for p in partitions}
             write_watermarks(cursor, ids, marks)
@@ -276,52 +287,6 @@ class ExternalFeaturesStage:
             *(self._outcome(batch, p, stored.get(p), versions[p], rebuild) for p in partitions),
             *(self._absent(Partition(asset, tf)) for asset in batch.absent),
         ]
-
-    def _versions(
-        self, panel: Panel, stored: Mapping[Partition, DatasetVersion], *, rebuild: bool
-    ) -> dict[Partition, DatasetVersion]:
-        """The versions of the batch; changed rows are written as one new snapshot."""
-        tf = panel.timeframe.name
-        until = {p.asset: v.last_ts for p, v in stored.items() if v.last_ts is not None}
-        contents, beginnings, _ = content_versions(panel, SNAPSHOT_COLUMNS, until)
-        # Version of the bars alone, as for bars read from files: the trial ledger counts by it.
-        bars = content_versions(panel, BAR_COLUMNS).whole
-        gone = lost_artifacts(self._workspace, stored.values())
-        kept = {
-            p.asset: version
-            for p, version in stored.items()
-            if not rebuild
-            and version.version == contents[p.asset]
-            and gone.isdisjoint(version.uris)
-        }
-        lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
-        written = [asset for asset, n in lengths.items() if n and asset not in kept]
-        uris: tuple[str, ...] = ()
-        if written:
-            rows = panel_table(panel.select(written), SNAPSHOT_COLUMNS)
-            uris = (self._workspace.artifacts.put_snapshot(f"features/{tf}", rows),)
-        versions = {}
-        for asset, n in lengths.items():
-            before = stored.get(Partition(asset, tf))
-            grew = before is not None and beginnings.get(asset) == before.version
-            generation = contents[asset]
-            if before is not None:
-                # A replaced history never returns to an earlier generation.
-                generation = (
-                    before.generation if grew else combined(before.generation, contents[asset])
-                )
-            ts = panel.ts[panel.rows_of(asset)]
-            versions[Partition(asset, tf)] = DatasetVersion(
-                version=contents[asset],
-                input_version=bars[asset],
-                code_version=self._code,
-                generation=generation,
-                n_rows=n,
-                first_ts=int(ts[0]) if n else None,
-                last_ts=int(ts[-1]) if n else None,
-                uris=kept[asset].uris if asset in kept else uris if n else (),
-            )
-        return versions
 
     def _absent(self, partition: Partition) -> Outcome:
         there = self._reader.timeframes_of(partition.asset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from itertools import pairwise
 
@@ -13,16 +13,25 @@ import pyarrow as pa
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 
 
 @dataclass(frozen=True)
 class PanelBatch:
-    """A panel, and the stored version that each asset's rows were made from."""
+    """A panel, and what it was made from.
+
+    Attributes:
+        panel: the rows.
+        inputs: the stored version that each asset's rows were made from.
+        own: the columns of the user's own that strategies read on these rows.
+    """
 
     panel: Panel
     inputs: Mapping[str, DatasetVersion]
+    own: OwnColumns = field(default_factory=OwnColumns)
 
     @property
     def partitions(self) -> list[Partition]:
@@ -30,7 +39,7 @@ class PanelBatch:
 
     def computed(self, compute: Callable[[Panel], Panel]) -> PanelBatch:
         """A batch with `compute` applied to the panel; the assets stay the same."""
-        return PanelBatch(compute(self.panel), self.inputs)
+        return PanelBatch(compute(self.panel), self.inputs, self.own)
 
 
 def stale_partitions(
@@ -71,6 +80,67 @@ def rows_of_dataset(
     with workspace.database.begin() as connection:
         stored = read_versions(connection, dataset, partitions)
     return {partition: version.n_rows for partition, version in stored.items()}
+
+
+def stored_contents(
+    workspace: Workspace,
+    folder: str,
+    panel: Panel,
+    columns: Sequence[str],
+    stored: Mapping[str, DatasetVersion],
+    *,
+    input_versions: Mapping[str, str],
+    codes: Mapping[str, str],
+    rebuild: bool,
+) -> dict[Partition, DatasetVersion]:
+    """Versions of whole panels by their content; changed rows are written as one new snapshot.
+
+    An asset with unchanged content keeps its version and its files. While rows are only appended
+    it keeps its generation; a replaced history never returns to an earlier one.
+
+    Args:
+        workspace: the open store.
+        folder: snapshots are stored below `<folder>/<timeframe>`.
+        panel: all rows of each asset.
+        columns: the columns to store.
+        stored: what is stored, by asset, as the following.
+        input_versions, codes: of the new versions.
+        rebuild: write also what is unchanged.
+    """
+    tf = panel.timeframe.name
+    until = {asset: v.last_ts for asset, v in stored.items() if v.last_ts is not None}
+    contents, beginnings, _ = content_versions(panel, columns, until)
+    gone = lost_artifacts(workspace, stored.values())
+    kept = {
+        asset: version
+        for asset, version in stored.items()
+        if not rebuild and version.version == contents.get(asset) and gone.isdisjoint(version.uris)
+    }
+    lengths = dict(zip(panel.assets, panel.lengths.tolist(), strict=True))
+    written = [asset for asset, n in lengths.items() if n and asset not in kept]
+    uris: tuple[str, ...] = ()
+    if written:
+        rows = panel_table(panel.select(written), columns)
+        uris = (workspace.artifacts.put_snapshot(f"{folder}/{tf}", rows),)
+    versions = {}
+    for asset, n in lengths.items():
+        before = stored.get(asset)
+        grew = before is not None and beginnings.get(asset) == before.version
+        generation = contents[asset]
+        if before is not None:
+            generation = before.generation if grew else combined(before.generation, generation)
+        ts = panel.ts[panel.rows_of(asset)]
+        versions[Partition(asset, tf)] = DatasetVersion(
+            version=contents[asset],
+            input_version=input_versions[asset],
+            code_version=codes[asset],
+            generation=generation,
+            n_rows=n,
+            first_ts=int(ts[0]) if n else None,
+            last_ts=int(ts[-1]) if n else None,
+            uris=kept[asset].uris if asset in kept else uris if n else (),
+        )
+    return versions
 
 
 def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:

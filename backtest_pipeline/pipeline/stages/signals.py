@@ -15,9 +15,15 @@ import numpy as np
 from backtest_pipeline.market.features import EMA_PERIODS, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, apart
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
+from backtest_pipeline.pipeline.stages.columns.stored_columns import (
+    codes_with_columns,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
@@ -55,12 +61,14 @@ class SignalBatch:
         signals: the presets.
         conditions: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
         inputs: versions of the features, by asset.
+        own: the columns of the user's own that the presets read.
     """
 
     panel: Panel
     signals: tuple[SignalRow, ...]
     conditions: np.ndarray
     inputs: Mapping[str, DatasetVersion]
+    own: OwnColumns
 
     @property
     def first_bars(self) -> np.ndarray:
@@ -76,12 +84,16 @@ def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Ba
     )
 
 
-def signals_of(features: Batches[PanelBatch], signals: Sequence[SignalRow]) -> Batches[SignalBatch]:
-    """Conditions of these presets."""
-    chosen = tuple(signals)
+def signals_of(
+    workspace: Workspace, features: Batches[PanelBatch], signals: Sequence[SignalRow]
+) -> Batches[SignalBatch]:
+    """Conditions of these presets, with the stored columns of the user's own that they read."""
+    chosen, names = tuple(signals), columns_read(signals)
 
-    def compute(batch: PanelBatch) -> SignalBatch:
-        return SignalBatch(batch.panel, chosen, signal_matrix(batch.panel, chosen), batch.inputs)
+    def compute(features: PanelBatch) -> SignalBatch:
+        batch = with_own_columns(workspace, features, names)
+        conditions = signal_matrix(batch.own.on(batch.panel), chosen)
+        return SignalBatch(batch.panel, chosen, conditions, batch.inputs, batch.own)
 
     return features.map(compute)
 
@@ -129,13 +141,16 @@ class SignalsStage:
         self._workspace = workspace
         self.signals = presets_to_compute(workspace)
         self.code = signals_code(self.signals)
+        self._columns = {signal.signal_id: columns_read([signal]) for signal in self.signals}
         self._makers = {
             signal.signal_id: Maker(hash_of(signal.params), signal_code(signal.strategy))
             for signal in self.signals
         }
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        return stale_partitions(self._workspace, self.name, "features", self.code, partitions)
+        names = columns_read(self.signals)
+        codes = codes_with_columns(self._workspace, self.code, partitions, names)
+        return stale_partitions(self._workspace, self.name, "features", codes, partitions)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
@@ -203,7 +218,7 @@ class SignalsStage:
             before, now = stored.get(Partition(asset, tf)), versions.get(Partition(asset, tf))
             if before is None or now is None or before.last_ts is None or rebuild:
                 continue
-            made_alike = before.code_version == now.code_version
+            made_alike = apart(before.code_version)[0] == apart(now.code_version)[0]
             if made_alike and before.generation == now.generation and gone.isdisjoint(before.uris):
                 until[a], chains[asset] = before.last_ts, before.uris
         names = mask_columns(batch.signals)
@@ -221,11 +236,23 @@ class SignalsStage:
     def _written_until(
         self, before: DatasetVersion, now: DatasetVersion, made_by: Mapping[int, Maker | None]
     ) -> list[int]:
-        """For each signal the stamp until which its stored events are those of today."""
-        last = _FOREVER if before.input_version == now.input_version else before.last_ts
-        if before.generation != now.generation or last is None:
-            return [_NEVER] * len(self._makers)
-        return [last if made_by[s] == maker else _NEVER for s, maker in self._makers.items()]
+        """For each signal the stamp until which its stored events are those of today.
+
+        Columns of the user's own concern the signals that read some, and no others.
+        """
+        until = []
+        generations = apart(before.generation), apart(now.generation)
+        codes = apart(before.code_version), apart(now.code_version)
+        for signal_id, maker in self._makers.items():
+            same = before.input_version == now.input_version
+            grew = generations[0][0] == generations[1][0]
+            if self._columns[signal_id]:
+                same = same and codes[0][1] == codes[1][1]
+                grew = generations[0] == generations[1]
+            last = _FOREVER if same else before.last_ts
+            is_known = grew and last is not None and made_by[signal_id] == maker
+            until.append(last if is_known else _NEVER)
+        return until
 
     def _versions(self, batch: SignalBatch) -> dict[Partition, DatasetVersion]:
         panel = batch.panel
@@ -233,10 +260,10 @@ class SignalsStage:
         n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
         return {
             Partition(asset, panel.timeframe.name): DatasetVersion(
-                version=combined(features.version, self.code),
+                version=combined(features.version, batch.own.code_of(self.code, asset)),
                 input_version=features.version,
-                code_version=self.code,
-                generation=features.generation,
+                code_version=batch.own.code_of(self.code, asset),
+                generation=batch.own.generation_of(features.generation, asset),
                 n_rows=int(n),
                 first_ts=features.first_ts,
                 last_ts=features.last_ts,

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs
@@ -23,6 +24,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     simulation_config,
     without_defaults,
 )
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     RunIdentity,
@@ -32,6 +34,10 @@ from backtest_pipeline.pipeline.runs.publish import (
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Outcome, Status
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.stages.columns.stored_columns import (
+    codes_with_columns,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_daily
 from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
 from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
@@ -159,21 +165,23 @@ def walk_forward_batch(
         ids = asset_ids(connection, assets)
     signals = [searched.signal for searched in searches]
     daily = load_daily(workspace, panel.take(rows_in(panel, terms.window)))
-    identities = identify_runs(signals, assets, tf, batch.inputs, told, daily, {})
+    identities = identify_runs(signals, assets, tf, batch.inputs, told, daily, batch.own, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: batch.inputs[asset].version for asset in assets}
     traded: list[Stitched] = []
     folds: list[list[Chosen]] = []
     for w, searched in enumerate(searches):
+        read = own_columns_read(searched.space.strategy, searched.signal.params)
+        known = batch.own.on(panel, read)
         own = identities[w * len(assets) : (w + 1) * len(assets)]
         places = {
             asset: Destination(one.run_id, ids[asset], batch.inputs[asset].version)
             for asset, one in zip(assets, own, strict=True)
         }
         question = plan.question(searched.space, terms.config, terms.funding)
-        chosen = folds_of(workspace, panel, tasks, question, told, places, rebuild=rebuild)
-        require_choices_probed(workspace, panel, tasks, chosen, searched.space)
-        traded.append(stitched(panel, tasks, chosen, question))
+        chosen = folds_of(workspace, known, tasks, question, told, places, rebuild=rebuild)
+        require_choices_probed(workspace, known, tasks, chosen, searched.space)
+        traded.append(stitched(known, tasks, chosen, question))
         folds += [
             [c for t, c in zip(tasks, chosen, strict=True) if t.asset == asset] for asset in assets
         ]
@@ -250,6 +258,8 @@ class WalkForwardStage:
         self._terms = RunTerms(config)
         self._plan = plan
         self._searches = strategy_searches(presets_to_compute(workspace))
+        self.signals = tuple(searched.signal for searched in self._searches)
+        self._columns = columns_read(self.signals)
         self._code = hash_of(
             [
                 WALK_FORWARDS_CODE,
@@ -264,7 +274,8 @@ class WalkForwardStage:
         )
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
-        codes = codes_with_daily(self._workspace, self._code, partitions)
+        daily = codes_with_daily(self._workspace, self._code, partitions)
+        codes = codes_with_columns(self._workspace, daily, partitions, self._columns)
         return stale_partitions(self._workspace, self.name, "features", codes, partitions)
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
@@ -272,6 +283,7 @@ class WalkForwardStage:
 
     def store(self, batch: PanelBatch, *, rebuild: bool) -> Iterable[Outcome]:
         """Folds as they are done, then one transaction for the runs of the batch."""
+        batch = with_own_columns(self._workspace, batch, self._columns)
         panel, tf = batch.panel, batch.panel.timeframe.name
         tasks: list[Task] = []
         left_out: dict[str, int] = {}
@@ -294,12 +306,13 @@ class WalkForwardStage:
         assets = list(dict.fromkeys(task.asset for task in tasks))
         daily = load_daily(self._workspace, panel)
         wanted = identify_runs(
-            [searched.signal for searched in self._searches],
+            self.signals,
             assets,
             tf,
             batch.inputs,
             replace(self._terms, walk_forward=self._plan.as_json()),
             daily,
+            batch.own,
             {},
         )
         kept = {} if rebuild else self._kept(wanted)
@@ -357,10 +370,12 @@ class WalkForwardStage:
         versions = {
             Partition(asset, tf): DatasetVersion(
                 version=(
-                    version := daily.version_of(combined(features.version, self._code), asset)
+                    version := daily.version_of(
+                        combined(features.version, batch.own.code_of(self._code, asset)), asset
+                    )
                 ),
                 input_version=features.version,
-                code_version=daily.code_of(self._code, asset),
+                code_version=batch.own.code_of(daily.code_of(self._code, asset), asset),
                 generation=version,
                 n_rows=len(self._searches) if asset in uris else 0,
                 first_ts=features.first_ts,

@@ -28,6 +28,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed
 from backtest_pipeline.pipeline.presets import active_presets
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
@@ -38,7 +39,7 @@ from backtest_pipeline.pipeline.stages.portfolio_members import members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, formed, planned
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade, with_fresh_columns
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration, sweep
 from backtest_pipeline.pipeline.use_cases.traded import Tradable, cut_to_window, trade_and_store
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -57,6 +58,7 @@ from backtest_pipeline.storage.tables.dimensions import (
     known_symbols,
     signal_with,
 )
+from backtest_pipeline.strategies.grid import parameter_space
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 from backtest_pipeline.strategies.strategy import Params, Strategy
 
@@ -104,17 +106,18 @@ def backtest(
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
     terms = replace(terms, config=config_for(terms.config, strategy, params))
+    read = own_columns_read(strategy, params.model_dump())
     batch = fresh_features(
-        workspace, source, symbols, spec.timeframe, terms.benchmark, rebuild=rebuild
+        workspace, source, symbols, spec.timeframe, read, terms.benchmark, rebuild=rebuild
     )
-    require_probed(workspace, strategy, [params.model_dump()], batch.panel)
+    features = batch.own.on(batch.panel)
+    require_probed(workspace, strategy, [params.model_dump()], features)
     signal, refreshed = _signal_of(workspace, strategy, params)
-    events = signal_matrix(batch.panel, [signal])
-    tradable = cut_to_window(batch.panel, events, batch.inputs, terms)
+    tradable = cut_to_window(batch, signal_matrix(features, [signal]), terms)
     runs = trade_and_store(
         workspace, signal, tradable, terms, "run", refreshed=refreshed, rebuild=rebuild
     )
-    return Made(signal, batch.panel, tradable, terms, runs)
+    return Made(signal, features, tradable, terms, runs)
 
 
 def strategy_of_spec(
@@ -223,11 +226,13 @@ def sweep_on_demand(
         BacktestError: where no features are available, with the reason.
     """
     terms = shared_by(workspace, spec)
-    batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, rebuild=rebuild)
+    strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
+    read = own_columns_read(strategy, parameter_space(strategy, spec.params).axes)
+    batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, read, rebuild=rebuild)
     traded = batch.panel.take(rows_in(batch.panel, terms.window))
     return sweep(
-        batch.panel,
-        spec.strategy or DEFAULT_STRATEGY,
+        batch.own.on(batch.panel),
+        strategy.name,
         spec.params,
         terms,
         daily=load_daily(workspace, traded).days,
@@ -279,11 +284,15 @@ def fresh_features(
     source: BarSource | ExternalReader,
     symbols: Sequence[str],
     tf: str,
+    own: Sequence[str],
     benchmark: str = "asset",
     *,
     rebuild: bool = False,
 ) -> PanelBatch:
     """Refresh the features of these symbols and of their benchmark, and load the symbols'.
+
+    Args:
+        own: the columns of the user's own that are read with them.
 
     Raises:
         UnknownName: for an unknown symbol, timeframe or benchmark.
@@ -304,7 +313,7 @@ def fresh_features(
             raise BacktestError(
                 f"{Partition(symbol, name)}: no features are stored; refresh cmc_features first"
             )
-    return batch
+    return with_fresh_columns(workspace, batch, own, rebuild=rebuild)
 
 
 def require_several(symbols: Sequence[str]) -> None:

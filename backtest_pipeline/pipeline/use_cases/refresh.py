@@ -8,15 +8,19 @@ from typing import Any
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.stage import StageReport, Status, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
+from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
     ExternalReader,
     external_features,
 )
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -71,6 +75,19 @@ def refresh_to_trade(
         require_stored(report)
 
 
+def with_fresh_columns(
+    workspace: Workspace, batch: PanelBatch, names: Sequence[str], *, rebuild: bool = False
+) -> PanelBatch:
+    """A batch of stored features with these columns of the user's own, brought up to date.
+
+    Raises:
+        ColumnsError: for a column that there is not, or that cannot be read.
+    """
+    for report in refresh_columns(workspace, batch.partitions, names, rebuild=rebuild):
+        require_stored(report)
+    return with_own_columns(workspace, batch, names)
+
+
 def stored_days(database: Database, partitions: Sequence[Partition]) -> list[Partition]:
     """The stored daily bars that mark runs of these partitions and are not among them.
 
@@ -103,8 +120,10 @@ def refresh_signals(
     with_days = [*partitions, *stored_days(workspace.database, partitions)]
     yield from refresh_features(workspace, source, with_days, rebuild=rebuild)
     stage = SignalsStage(workspace)
-    features = stored_features(workspace, partitions)
-    yield run_stage(signals_of(features, stage.signals), stage, **_how(workspace, rebuild))
+    names = columns_read(stage.signals)
+    yield from refresh_columns(workspace, partitions, names, rebuild=rebuild)
+    conditions = signals_of(workspace, stored_features(workspace, partitions), stage.signals)
+    yield run_stage(conditions, stage, **_how(workspace, rebuild))
 
 
 def refresh_backtests(

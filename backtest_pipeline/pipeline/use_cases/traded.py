@@ -14,6 +14,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.runs.publish import identify_runs
 from backtest_pipeline.pipeline.stages.backtests import (
     FEWEST_BARS,
@@ -22,6 +23,7 @@ from backtest_pipeline.pipeline.stages.backtests import (
 )
 from backtest_pipeline.pipeline.stages.benchmark_assets import compare_with, rows_in
 from backtest_pipeline.pipeline.stages.features import load_daily
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
@@ -36,23 +38,24 @@ class Tradable:
 
     Attributes:
         inputs: the version of the features, by asset.
+        own: the columns of the user's own that the signal reads, on all stored bars.
         panel: bars of the window, with the columns that stops and sizing read.
         events: uint8 `(1, n_rows)`, the conditions on those bars.
     """
 
     inputs: Mapping[str, DatasetVersion]
+    own: OwnColumns
     panel: Panel
     events: np.ndarray
 
 
-def cut_to_window(
-    whole: Panel, events: np.ndarray, inputs: Mapping[str, DatasetVersion], terms: RunTerms
-) -> Tradable:
+def cut_to_window(features: PanelBatch, events: np.ndarray, terms: RunTerms) -> Tradable:
     """Cut bars and conditions to the window; conditions were computed with the bars before it.
 
     Raises:
         NotEnoughBars: for an asset with too few bars in the window.
     """
+    whole = features.panel
     keep = rows_in(whole, terms.window)
     # Indicators need the bars before the window, so they are computed before the cut.
     panel = with_config_columns(whole, terms.config).take(keep)
@@ -61,7 +64,7 @@ def cut_to_window(
             own = whole.select([asset])
             partition = Partition(asset, whole.timeframe.name)
             raise NotEnoughBars(too_few_bars(own, partition, terms.window, n))
-    return Tradable(inputs, panel, np.ascontiguousarray(events[:, keep]))
+    return Tradable(features.inputs, features.own, panel, np.ascontiguousarray(events[:, keep]))
 
 
 def trade_and_store(
@@ -93,7 +96,7 @@ def trade_and_store(
     marks = daily.marks(panel)
     benchmark = compare_with(workspace, panel, marks, terms)
     identities = identify_runs(
-        (signal,), panel.assets, tf, tradable.inputs, terms, daily, benchmark.inputs
+        (signal,), panel.assets, tf, tradable.inputs, terms, daily, tradable.own, benchmark.inputs
     )
     run_ids = [identity.run_id for identity in identities]
     workspace.progress("backtest", 0, len(run_ids))

@@ -23,6 +23,7 @@ from backtest_pipeline.pipeline.look_ahead_guard import (
 from backtest_pipeline.pipeline.presets import active_presets
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
@@ -37,7 +38,7 @@ from backtest_pipeline.pipeline.stages.walk_forward import (
     strategy_searches,
     walk_forward_batch,
 )
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade, with_fresh_columns
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.validation.optimizer import Objective, Search
@@ -299,11 +300,13 @@ def run_walk_forward(
         InvalidInput: for a space that cannot be searched.
         LooksAhead: for a strategy whose signals use later bars.
     """
-    batch = prepared.batch
-    (asset,) = batch.panel.assets
     definition = strategy_of(strategy or DEFAULT_STRATEGY)
     space = space_of(definition.name, params)
-    require_probed(workspace, definition, ends_of(definition, space.axes), batch.panel)
+    read = own_columns_read(definition, space.axes)
+    batch = with_fresh_columns(workspace, prepared.batch, read, rebuild=rebuild)
+    (asset,) = batch.panel.assets
+    probed = batch.own.on(batch.panel)
+    require_probed(workspace, definition, ends_of(definition, space.axes), probed)
     chosen = _signal_of(workspace, definition, params)
     searches = strategy_searches([chosen], {chosen.strategy: params})
     keep = rows_in(batch.panel, terms.window)

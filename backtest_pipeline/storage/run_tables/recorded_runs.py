@@ -42,8 +42,8 @@ class RecordedRun:
         run_id: its id.
         signal_name, asset, timeframe, split: signal, partition and kind of run.
         config: `backtest_runs.config`, JSON values.
-        dataset_versions: content hashes of the features it read, by partition.
-        snapshots: the artifacts with their rows, by partition; unknown ones are missing.
+        dataset_versions: content hashes of the datasets it read, by input key.
+        snapshots: the artifacts with their rows, by input key; unknown ones are missing.
         code_version: declared versions, and the hash of the strategy's own code.
         code_archive: artifact with the source code; None for a run made before code was archived.
         strategy_files: files of its strategy by path; none where the code archive has them.
@@ -152,20 +152,18 @@ def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot])
 def _snapshots(
     connection: Connection, versions: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Snapshot]:
-    """The snapshots of features by partition (such as `BTC|1D`) and version."""
+    """The snapshots by input key (such as `BTC|1D`) and version."""
     rows = connection.execute(
         text("""
-            SELECT partition, s.version, s.uris, s.n_rows
-            FROM unnest(CAST(:partitions AS text[]), CAST(:versions AS text[]))
-                 AS w (partition, version)
-            JOIN dataset_snapshots s ON s.dataset = 'features' AND s.version = w.version
-            JOIN dim_assets a ON a.id = s.id AND a.symbol || '|' || s.tf = partition
+            SELECT w.key, s.version, s.uris, s.n_rows
+            FROM unnest(CAST(:keys AS text[]), CAST(:versions AS text[])) AS w (key, version)
+            JOIN dataset_snapshots s ON s.version = w.version
+            JOIN dim_assets a ON a.id = s.id AND input_key(a.symbol, s.tf, s.dataset) = w.key
         """),
-        {"partitions": [p for p, _ in versions], "versions": [v for _, v in versions]},
+        {"keys": [key for key, _ in versions], "versions": [v for _, v in versions]},
     )
     return {
-        (row.partition, row.version): Snapshot(row.version, tuple(row.uris), row.n_rows)
-        for row in rows
+        (row.key, row.version): Snapshot(row.version, tuple(row.uris), row.n_rows) for row in rows
     }
 
 

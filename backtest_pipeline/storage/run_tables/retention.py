@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 # The top-level artifact folders that only this package writes.
-KINDS = ("bars", "code", "features", "funding", "portfolios", "robustness", "runs")
+KINDS = ("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs")
 _FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
 # Runs and portfolios to keep, each with the reason; members of kept portfolios are kept.
@@ -161,8 +161,9 @@ _AGED = {
                         WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
                             AND n.current_since > s.current_since
                             AND n.current_since < least(:cutoff, now() - interval '1 day'))
-            AND NOT EXISTS (SELECT FROM used u WHERE s.dataset = 'features'
-                            AND (u.partition, u.version) = (a.symbol || '|' || s.tf, s.version))""",
+            AND NOT EXISTS (SELECT FROM used u
+                            WHERE u.version = s.version
+                                AND u.key = input_key(a.symbol, s.tf, s.dataset))""",
     "environments": """
         DELETE FROM environments e WHERE recorded_at < :cutoff
             AND NOT EXISTS (SELECT FROM backtest_runs r
@@ -172,7 +173,7 @@ _AGED = {
 }
 _USED = """
     used AS MATERIALIZED (
-        SELECT u.key AS partition, u.value AS version
+        SELECT u.key, u.value AS version
         FROM (SELECT dataset_version_ids AS ids FROM backtest_runs
               UNION ALL SELECT dataset_version_ids FROM portfolio_runs
               WHERE dataset_version_ids IS NOT NULL) r

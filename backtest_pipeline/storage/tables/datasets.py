@@ -18,8 +18,28 @@ from backtest_pipeline.storage.postgres import copy
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
-# The datasets whose rows are files that runs are computed from.
-SNAPSHOT_DATASETS = ("bars", "features")
+_SNAPSHOT_DATASETS = ("bars", "features")
+COLUMNS = "columns:"
+"""Begins the dataset of a set of columns of the user's own; the name of the set follows."""
+
+
+def input_key(partition: Partition, dataset: str = "features") -> str:
+    """What names an input of a run in its `dataset_version_ids`: `BTC|1D` for features.
+
+    Of other datasets `BTC|1D|<dataset>`; the function of this name in SQL says the same.
+    """
+    return str(partition) if dataset == "features" else f"{partition}|{dataset}"
+
+
+def dataset_of_key(key: str) -> tuple[Partition, str]:
+    """The partition and the dataset that an `input_key` names."""
+    asset, tf, *dataset = key.split("|", 2)
+    return Partition(asset, tf), dataset[0] if dataset else "features"
+
+
+def is_snapshot_dataset(dataset: str) -> bool:
+    """Whether a dataset's rows are files that runs are computed from."""
+    return dataset in _SNAPSHOT_DATASETS or dataset.startswith(COLUMNS)
 
 
 @dataclass(frozen=True, order=True)
@@ -163,7 +183,7 @@ def write_versions(
                     AND s.version <> given.version
                 ORDER BY s.current_since DESC, s.version DESC LIMIT 1)
             FROM given
-            WHERE $1 = ANY ($12::text[]) AND n_rows > 0 AND cardinality(uris) > 0
+            WHERE $12::boolean AND n_rows > 0 AND cardinality(uris) > 0
             ON CONFLICT (dataset, id, tf, version) DO UPDATE SET
                 code_version = excluded.code_version, generation = excluded.generation,
                 uris = excluded.uris, follows = excluded.follows, current_since = now()
@@ -189,7 +209,7 @@ def write_versions(
         [v.first_ts for _, _, v in rows],
         [v.last_ts for _, _, v in rows],
         [" ".join(v.uris) for _, _, v in rows],
-        list(SNAPSHOT_DATASETS),
+        is_snapshot_dataset(dataset),
     )
 
 

@@ -18,6 +18,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.engine_cross_check import second_opinion
 from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults, publish_leaderboard
 from backtest_pipeline.pipeline.replay.explain import explain_runs
+from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows
 from backtest_pipeline.pipeline.replay.replay import (
     Code,
     Replay,
@@ -25,7 +26,6 @@ from backtest_pipeline.pipeline.replay.replay import (
     replay_runs,
     replay_sample,
 )
-from backtest_pipeline.pipeline.replay.worker import recorded_rows
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, walk_forward_summary
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig

@@ -81,7 +81,7 @@ def _late(stage: str, workspace: Workspace, overtake: Callable[[], object]) -> N
     elif stage == "signals":
         signals = SignalsStage(workspace)
         features = overtaken(stored_features(workspace, partitions))
-        run_stage(signals_of(features, signals.signals), signals, **how)
+        run_stage(signals_of(workspace, features, signals.signals), signals, **how)
     else:
         config = SimulationConfig()
         traded = overtaken(stored_signals(workspace, partitions))

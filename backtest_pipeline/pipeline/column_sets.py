@@ -1,0 +1,141 @@
+"""The sets of a user's own columns that there are, and which of them strategies read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from backtest_pipeline.market.as_of import values_as_of
+from backtest_pipeline.market.errors import ColumnsError, UnknownName
+from backtest_pipeline.market.features import FEATURES
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.sources.columns.column_file import ColumnFile
+from backtest_pipeline.sources.columns.column_folder import read_column_folder
+from backtest_pipeline.storage.tables.datasets import COLUMNS
+from backtest_pipeline.storage.tables.dimensions import SignalRow
+from backtest_pipeline.strategies.registry import strategy_of
+
+COLUMNS_VERSION = 1
+"""Raise it when the same file gives other values at the bars."""
+
+
+class ColumnSet(Protocol):
+    """Columns that are stored together, on the bars of the features."""
+
+    @property
+    def dataset(self) -> str:
+        """Its name in `dataset_versions`, which begins with `columns:`."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its columns, sorted; no feature, and no column of another set, has one of these names."""
+        ...
+
+    def require_readable(self) -> None:
+        """Raise ColumnsError where its values cannot be read, with the place."""
+        ...
+
+    def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
+        """Version of all beside the bars that the values of each partition follow from."""
+        ...
+
+    def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
+        """Each column at each bar, float64 `(n_bars,)`, known at its close; NaN for no value."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The columns of a file, see `sources.columns`."""
+
+    name: str
+    file: ColumnFile
+
+    @property
+    def dataset(self) -> str:
+        return f"{COLUMNS}{self.name}"
+
+    @property
+    def origin(self) -> str:
+        return str(self.file.path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.file.names
+
+    def require_readable(self) -> None:
+        self.file.content()
+
+    def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
+        made_from = [COLUMNS_VERSION, self.file.content().digest, self.file.max_age_us]
+        return dict.fromkeys(partitions, hash_of([*made_from, self.file.tz]))
+
+    def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
+        return values_as_of(self.file.content().values, bars, self.file.max_age_us)
+
+
+@dataclass(frozen=True)
+class KnownSets:
+    """The sets that there are.
+
+    Attributes:
+        sets: those that can be read.
+        refused: why others cannot, by where they come from.
+    """
+
+    sets: tuple[ColumnSet, ...]
+    refused: Mapping[str, str]
+
+    def with_columns(self, names: Iterable[str]) -> list[ColumnSet]:
+        """The sets that have any of these columns.
+
+        Raises:
+            ColumnsError: for a column that there is in none, with the nearest names, or the reason
+                why a file cannot be read.
+        """
+        wanted = set(names)
+        known = {name: one for one in self.sets for name in one.names}
+        for name in sorted(wanted - known.keys()):
+            features = [feature.name for feature in FEATURES]
+            hint = str(UnknownName("column", name, [*features, *known])).partition("; known")[0]
+            own = ", ".join(sorted(known)) or "none"
+            reasons = [f"columns of your own: {own}", *self.refused.values()]
+            raise ColumnsError("; ".join([hint, *reasons]))
+        return [one for one in self.sets if wanted.intersection(one.names)]
+
+
+def known_sets(workspace: Workspace) -> KnownSets:
+    """The sets of an open store, as they are now."""
+    folder = read_column_folder(workspace.columns_folder)
+    files = [FileSet(name, file) for name, file in sorted(folder.files.items())]
+    return KnownSets(tuple(files), folder.refused)
+
+
+def require_columns(workspace: Workspace, names: Sequence[str]) -> None:
+    """Raise ColumnsError for a column that there is not, or whose set cannot be read."""
+    for one in known_sets(workspace).with_columns(names) if names else ():
+        one.require_readable()
+
+
+def columns_read(signals: Iterable[SignalRow]) -> list[str]:
+    """The columns of the user's own that any of these presets reads, sorted."""
+    return sorted(
+        {
+            name
+            for signal in signals
+            for name in own_columns_read(strategy_of(signal.strategy), signal.params)
+        }
+    )

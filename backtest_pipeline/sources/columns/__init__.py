@@ -1,0 +1,1 @@
+"""Columns of a user's own that come as files: a model's scores, funding, sentiment."""
