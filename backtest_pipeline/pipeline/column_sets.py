@@ -9,10 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from backtest_pipeline.market.as_of import values_as_of
+from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import ColumnsError, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.rank_sets import own_columns_ranked, rank_sets
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -92,36 +94,43 @@ class KnownSets:
     """The sets that there are.
 
     Attributes:
+        workspace: the open store, of whose assets ranks are.
         sets: those that can be read.
         refused: why others cannot, by where they come from.
     """
 
+    workspace: Workspace
     sets: tuple[ColumnSet, ...]
     refused: Mapping[str, str]
 
     def with_columns(self, names: Iterable[str]) -> list[ColumnSet]:
-        """The sets that have any of these columns.
+        """The sets that have any of these columns; each rank is a set of its own.
 
         Raises:
             ColumnsError: for a column that there is in none, with the nearest names, or the reason
-                why a file cannot be read.
+                why a file cannot be read; for a rank of what is no expression.
         """
         wanted = set(names)
+        ranks = sorted(name for name in wanted if is_rank(name))
         known = {name: one for one in self.sets for name in one.names}
-        for name in sorted(wanted - known.keys()):
+        for name in sorted(wanted - known.keys() - {*ranks}):
             features = [feature.name for feature in FEATURES]
             hint = str(UnknownName("column", name, [*features, *known])).partition("; known")[0]
             own = ", ".join(sorted(known)) or "none"
             reasons = [f"columns of your own: {own}", *self.refused.values()]
             raise ColumnsError("; ".join([hint, *reasons]))
-        return [one for one in self.sets if wanted.intersection(one.names)]
+        found = [one for one in self.sets if wanted.intersection(one.names)]
+        if not ranks:
+            return found
+        own = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
+        return [*found, *rank_sets(self.workspace, own)]
 
 
 def known_sets(workspace: Workspace) -> KnownSets:
     """The sets of an open store, as they are now."""
     folder = read_column_folder(workspace.columns_folder)
     files = [FileSet(name, file) for name, file in sorted(folder.files.items())]
-    return KnownSets(tuple(files), folder.refused)
+    return KnownSets(workspace, tuple(files), folder.refused)
 
 
 def require_columns(workspace: Workspace, names: Sequence[str]) -> None:
