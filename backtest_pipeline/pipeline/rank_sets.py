@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,8 @@ class RankSet:
 class Universe:
     """All assets with stored features, as they are when a timeframe is first asked for.
 
-    What is ranked is read once for all columns, and the ranks of the last column are kept.
+    What is ranked is read once for all columns, and the ranks are kept until another column is
+    asked for.
 
     Args:
         workspace: the open store.
@@ -95,17 +97,17 @@ class Universe:
         self, workspace: Workspace, names: Sequence[str], own: Sequence[ColumnSet]
     ) -> None:
         self._workspace = workspace
-        self._reads = RankedColumns(names).reads
+        self._names = names
         self._own = own
         self._lock = Lock()
         self._stored: dict[str, _Stored] = {}
-        self._ranked: tuple[str, Panel] | None = None
+        self._ranks: dict[str, Panel] = {}
 
-    def versions(self, partitions: Sequence[Partition]) -> dict[Partition, list[list[str]]]:
-        """Asset and version of all features that the ranks of each partition are computed from."""
+    def versions(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
+        """Version of all features that the ranks of each partition are computed from."""
         with self._lock:
             stored = {tf: self._stored_at(tf) for tf in {p.timeframe for p in partitions}}
-        found = {(tf, kind): of.versions(kind) for tf, of in stored.items() for kind in _KINDS}
+        found = {(tf, kind): of.version(kind) for tf, of in stored.items() for kind in _KINDS}
         return {p: found[p.timeframe, p.asset in stored[p.timeframe].synthetic] for p in partitions}
 
     def ranks(self, bars: Panel, name: str) -> np.ndarray:
@@ -118,8 +120,7 @@ class Universe:
         with self._lock:
             ranked = self._ranks_at(tf, name)
             if not _has(ranked, bars):  # features were stored since they were looked at
-                del self._stored[tf]
-                self._ranked = None
+                del self._stored[tf], self._ranks[tf]
                 ranked = self._ranks_at(tf, name)
         if not _has(ranked, bars):
             raise PartitionError(
@@ -138,15 +139,15 @@ class Universe:
         return self._stored[tf]
 
     def _ranks_at(self, tf: str, name: str) -> Panel:
-        if self._ranked is None or self._ranked[0] != tf or name not in self._ranked[1].columns:
+        if tf not in self._ranks or name not in self._ranks[tf].columns:
             stored = self._stored_at(tf)
             parts = []
             for kind in _KINDS:
                 if kind not in stored.inputs:
                     stored.inputs[kind] = self._read(tf, stored, stored.assets(kind))
                 parts.append(_ranks_among(stored.inputs[kind], name))
-            self._ranked = tf, Panel.join(timeframe(tf), list(stored.features), parts, [name])
-        return self._ranked[1]
+            self._ranks[tf] = Panel.join(timeframe(tf), list(stored.features), parts, [name])
+        return self._ranks[tf]
 
     def _read(self, tf: str, stored: _Stored, assets: Sequence[str]) -> Panel:
         """What the ranks of some assets are computed from."""
@@ -154,7 +155,7 @@ class Universe:
         uris = {asset: stored.features[asset].uris for asset in assets}
         files = {uri for of_asset in uris.values() for uri in of_asset}
         there = artifacts.columns_of(min(files)) if files else ()
-        given = [name for name in self._reads if is_given_by_bars(name)]
+        given = [n for n in RankedColumns(self._names).reads if is_given_by_bars(n)]
         names = [name for name in given if name in there]
         if len(names) < len(given):
             names = [*dict.fromkeys((*names, *BAR_COLUMNS))]
@@ -186,8 +187,9 @@ class _Stored:
     def assets(self, are_synthetic: bool) -> list[str]:
         return [asset for asset in self.features if (asset in self.synthetic) is are_synthetic]
 
-    def versions(self, are_synthetic: bool) -> list[list[str]]:
-        return [[asset, self.features[asset].version] for asset in self.assets(are_synthetic)]
+    def version(self, are_synthetic: bool) -> str:
+        assets = self.assets(are_synthetic)
+        return hash_of([[asset, self.features[asset].version] for asset in assets])
 
 
 def _ranks_among(assets: Panel, name: str) -> Panel:
@@ -210,7 +212,8 @@ def _has(ranked: Panel, bars: Panel) -> bool:
     return np.array_equal(there.ts, bars.ts) and np.array_equal(there.offsets, bars.offsets)
 
 
-def own_columns_ranked(name: str) -> list[str]:
+@lru_cache(maxsize=10_000)
+def own_columns_ranked(name: str) -> tuple[str, ...]:
     """The columns that are ranked in a column and that bars do not give.
 
     Raises:
@@ -220,7 +223,7 @@ def own_columns_ranked(name: str) -> list[str]:
         reads = RankedColumns([name]).reads
     except RuleError as error:
         raise ColumnsError(str(error)) from None
-    return [read for read in reads if not is_given_by_bars(read)]
+    return tuple(read for read in reads if not is_given_by_bars(read))
 
 
 def rank_sets(workspace: Workspace, own: Mapping[str, Sequence[ColumnSet]]) -> list[RankSet]:

@@ -45,15 +45,6 @@ class ParameterGrid:
         columns = zip(*self.combinations, strict=True)
         return tuple(n for n, column in zip(self.names, columns, strict=True) if len({*column}) > 1)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that the strategy reads under any of the combinations, sorted."""
-        given = (dict(zip(self.names, values, strict=True)) for values in self.combinations)
-        read = {
-            name for params in given for name in self.strategy.columns(self.strategy.parse(params))
-        }
-        return tuple(sorted(read))
-
 
 @dataclass(frozen=True)
 class ParameterSpace:

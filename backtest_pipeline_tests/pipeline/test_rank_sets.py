@@ -19,6 +19,11 @@ from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.results import RunResult, SweepResult, WalkForwardResult
 from backtest_pipeline.pipeline.specs import RunSpec, SweepSpec, WalkForwardSpec
+from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
+from backtest_pipeline.pipeline.stages.external_features import ExternalReader
+from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.strategies.rules.ranks import with_ranks
@@ -32,6 +37,7 @@ from backtest_pipeline_tests.pipeline.markets import (
     refresh,
 )
 from backtest_pipeline_tests.sql import column
+from backtest_pipeline_tests.theirs import Theirs
 
 STRONGEST = """
 name = "strongest"
@@ -239,3 +245,25 @@ def test_columns_of_ones_own_are_ranked(store: Workspace, strategies: Path, tmp_
         now = runs(store, "strategy = 'best'")
         assert {name for name in now if now[name] != before[name]} >= {"best_score E 1D"}
         assert runs(store) == strongest
+
+
+def test_assets_of_a_users_own_table_are_ranked_by_their_own_features(
+    store: Workspace, theirs: Theirs
+) -> None:
+    table = theirs.open()
+    try:
+        own = replace(store, external=table)
+        assets = ["ID-1", "ID-2", "ID-3"]
+        partitions = [Partition(asset, "1D") for asset in assets]
+        list(refresh_features(own, ExternalReader(own), partitions))
+        name = "rank_pct(ema_21 / close + adx_14)"  # an EMA as the table has it
+        for report in refresh_columns(own, partitions[:1], [name]):
+            assert report.counts == {"stored": 1}
+        features = load_batch(own, "features", "1D", assets, SNAPSHOT_COLUMNS)
+        expected = with_ranks(features.panel, [name]).select(assets[:1])[name]
+        alone = load_batch(own, "features", "1D", assets[:1], ())
+        found = with_own_columns(own, alone, [name]).own.on(alone.panel)[name]
+        np.testing.assert_array_equal(found, expected)
+        assert set(np.unique(found[~np.isnan(found)])) == {1 / 3, 2 / 3, 1}
+    finally:
+        table.close()

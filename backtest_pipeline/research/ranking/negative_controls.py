@@ -34,7 +34,6 @@ from backtest_pipeline.simulation.metrics.daily import daily_return_counts, dail
 from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid, parameter_space
-from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 
 NEGATIVE_CONTROLS_VERSION = 2
@@ -60,7 +59,7 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
     """Run every combination of the grids on every asset, with the code that stored runs use.
 
     Args:
-        bars: assets; each is searched separately and has its own board. Ranks are among them.
+        bars: assets; each is searched separately and has its own board.
         grids: combinations to try.
         config: costs, sizing and everything else that a run assumes.
 
@@ -69,7 +68,6 @@ def search(bars: Panel, grids: Sequence[ParameterGrid], config: SimulationConfig
         (position of the asset) and `family` (name of the strategy).
     """
     events, tried, rules = [], [], []
-    bars = with_ranks(bars, [name for grid in grids for name in grid.columns])
     for grid in grids:
         for values in grid.combinations:
             params = grid.strategy.parse(dict(zip(grid.names, values, strict=True)))
@@ -134,7 +132,7 @@ def walk_forwards_pass(
         axes = {name: sorted(set(axis)) for name, axis in zip(grid.names, values, strict=True)}
         space = parameter_space(grid.strategy, axes)
         question = Question(space, Search(), Objective.of("sharpe"), config)
-        chosen = choose(with_ranks(bars, grid.columns), tasks, question)
+        chosen = choose(bars, tasks, question)
         psr = trade_stitched([stitched(bars, tasks, chosen, question)], config).metrics["psr"]
         for a, asset in enumerate(bars.assets):
             of_asset = [c for task, c in zip(tasks, chosen, strict=True) if task.asset == asset]
