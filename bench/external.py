@@ -8,7 +8,7 @@ import pandas as pd
 import psycopg
 import sqlalchemy as sa
 
-from backtest_pipeline.market.features import READ_COLUMNS
+from backtest_pipeline.market.features import FEATURES, READ_COLUMNS
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.storage.external.open_table import open_table
 from backtest_pipeline.storage.external.probe import FeatureTable
@@ -23,6 +23,8 @@ from bench.store import fresh_store
 
 _ASSETS, _ROWS = 250, 4_000
 _REPEATS = 3
+_OWN = "Arrow, 40 columns of one's own"
+_MORE = [f.name for f in FEATURES if f.name not in READ_COLUMNS and f.sql_type != "BOOLEAN"][:40]
 _INDEX = """
     CREATE INDEX ON theirs.features (alignment_source, venue_id, tf, id) INCLUDE (ts, updated_at)
 """
@@ -39,6 +41,7 @@ def run(*, quick: bool) -> Report:
         os.environ["BACKTEST_FEATURES_FILTERS"] = f"alignment_source={ALIGNMENT},venue_id={VENUE}"
         table = open_table(load_settings(), database)
         clock = Clock(settings.home)
+        assert len(_MORE) == 40
         measured = _measure(table, database.engine, assets, clock)
 
         def looks() -> list[Seconds]:
@@ -56,7 +59,8 @@ def run(*, quick: bool) -> Report:
     return Report(
         "External features",
         f"A table of {n:,} rows and 114 columns, {assets} assets, its key with alignment_source "
-        f"and venue_id; {len(READ_COLUMNS)} columns besides id and ts are read. Median of "
+        f"and venue_id; {len(READ_COLUMNS)} columns besides id and ts are read, and in their "
+        "place 40 others, as strategies may read that have columns of one's own. Median of "
         f"{_REPEATS} rounds that take turns, files in the system's cache. CPU is that of this "
         "process and the server; on a machine that others use, trust it more than the clock.",
         [
@@ -96,5 +100,9 @@ def _measure(
         return pd.read_sql(query, engine)
 
     ours()  # reads the table into the cache for whoever comes first
-    readers = {"Arrow, several sessions": ours, "pandas.read_sql": pandas}
+
+    def more() -> object:
+        return read_panel(table, timeframe("1D"), names, ids, _MORE)
+
+    readers = {"Arrow, several sessions": ours, "pandas.read_sql": pandas, _OWN: more}
     return interleaved(readers, _REPEATS, clock)

@@ -140,6 +140,7 @@ def check(name: Name, *, param: Params = None, as_json: AsJson = False) -> None:
                 "true_bars": dict(found.true_bars),
                 "signals": dict(found.signals),
                 "changed_by_history": {str(n): v for n, v in found.changed_by_history.items()},
+                "invented": list(found.invented),
             }
         )
         return
@@ -148,6 +149,8 @@ def check(name: Name, *, param: Params = None, as_json: AsJson = False) -> None:
 
 def _show_check(name: str, found: StrategyCheck) -> None:
     say(f"{name}: no look-ahead found; {found.milliseconds:.1f} ms for {found.rows:,} daily bars")
+    if found.invented:
+        say(f"{', '.join(found.invented)}: random values here; `run` reads yours (docs/columns.md)")
     rows = [
         {"condition": side, "bars": bars, "signals": found.signals[side]}
         for side, bars in found.true_bars.items()

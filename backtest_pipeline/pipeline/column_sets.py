@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from backtest_pipeline.market.as_of import values_as_of
+from backtest_pipeline.market.as_of import TimedValues, values_as_of
 from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import ColumnsError, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.rank_sets import own_columns_ranked, rank_sets
+from backtest_pipeline.pipeline.rank_sets import own_columns_ranked, rank_sets, with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.columns.column_file import ColumnFile
 from backtest_pipeline.sources.columns.column_folder import read_column_folder
+from backtest_pipeline.storage.external.probe import FeatureTable
+from backtest_pipeline.storage.external.rows import read_panel
+from backtest_pipeline.storage.external.watermarks import read_watermarks
 from backtest_pipeline.storage.tables.datasets import COLUMNS
-from backtest_pipeline.storage.tables.dimensions import SignalRow
-from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+from backtest_pipeline.strategies.registry import strategies, strategy_of
 
 COLUMNS_VERSION = 1
-"""Raise it when the same file gives other values at the bars."""
+"""Raise it when the same file or table gives other values at the bars."""
+_TABLE = "external.table"  # a dot, which the name of no file has
 
 
 class ColumnSet(Protocol):
@@ -50,8 +54,15 @@ class ColumnSet(Protocol):
         """Raise ColumnsError where its values cannot be read, with the place."""
         ...
 
+    def remarks(self) -> list[str]:
+        """What a reader should know of it, in sentences."""
+        ...
+
     def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
-        """Version of all beside the bars that the values of each partition follow from."""
+        """Version of all beside the bars that the values of each partition follow from.
+
+        A partition that is left out is read again whenever it is asked for.
+        """
         ...
 
     def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
@@ -81,12 +92,65 @@ class FileSet:
     def require_readable(self) -> None:
         self.file.content()
 
+    def remarks(self) -> list[str]:
+        n = self.file.content().overtaken
+        late = f"{n:,} rows were known after one of a later ts, and are never read"
+        return [late] if n else []
+
     def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
         made_from = [COLUMNS_VERSION, self.file.content().digest, self.file.max_age_us]
         return dict.fromkeys(partitions, hash_of([*made_from, self.file.tz]))
 
     def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
         return values_as_of(self.file.content().values, bars, self.file.max_age_us)
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """The columns of the external feature table that are no features.
+
+    Attributes:
+        workspace: the open store.
+        table: the table.
+        names: those of its columns that any strategy reads, so that no others are loaded.
+    """
+
+    workspace: Workspace
+    table: FeatureTable
+    names: tuple[str, ...]
+
+    @property
+    def dataset(self) -> str:
+        return f"{COLUMNS}{_TABLE}"
+
+    @property
+    def origin(self) -> str:
+        return self.table.features.name
+
+    def require_readable(self) -> None:
+        """The table was probed when it was opened."""
+
+    def remarks(self) -> list[str]:
+        return []
+
+    def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
+        if not self.table.stamped:
+            return {}
+        with self.workspace.database.begin() as connection:
+            marks = read_watermarks(connection)
+        made_from = [COLUMNS_VERSION, self.table.identity, self.names]
+        return {p: hash_of([*made_from, marks[p]]) for p in partitions if p in marks}
+
+    def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
+        if not bars.assets:
+            return {name: np.empty(0) for name in self.names}
+        with self.workspace.database.begin() as connection:
+            ids = asset_ids(connection, bars.assets)
+        of_assets = [ids[asset] for asset in bars.assets]
+        rows = read_panel(self.table, bars.timeframe, bars.assets, of_assets, self.names)
+        known = TimedValues(rows.assets, rows.offsets, rows.ts, rows.columns)
+        finite = {n: np.where(np.isfinite(v), v, np.nan) for n, v in known.columns.items()}
+        return values_as_of(replace(known, columns=finite), bars, max_age_us=0)
 
 
 @dataclass(frozen=True)
@@ -97,11 +161,13 @@ class KnownSets:
         workspace: the open store, of whose assets ranks are.
         sets: those that can be read.
         refused: why others cannot, by where they come from.
+        of_table: all columns of the external table that strategies could read.
     """
 
     workspace: Workspace
     sets: tuple[ColumnSet, ...]
     refused: Mapping[str, str]
+    of_table: tuple[str, ...] = ()
 
     def with_columns(self, names: Iterable[str]) -> list[ColumnSet]:
         """The sets that have any of these columns; each rank is a set of its own.
@@ -115,8 +181,9 @@ class KnownSets:
         known = {name: one for one in self.sets for name in one.names}
         for name in sorted(wanted - known.keys() - {*ranks}):
             features = [feature.name for feature in FEATURES]
-            hint = str(UnknownName("column", name, [*features, *known])).partition("; known")[0]
-            own = ", ".join(sorted(known)) or "none"
+            hint = str(UnknownName("column", name, [*features, *known, *self.of_table]))
+            hint = hint.partition("; known")[0]
+            own = ", ".join(sorted({*known, *self.of_table})) or "none"
             reasons = [f"columns of your own: {own}", *self.refused.values()]
             raise ColumnsError("; ".join([hint, *reasons]))
         found = [one for one in self.sets if wanted.intersection(one.names)]
@@ -126,16 +193,36 @@ class KnownSets:
         return [*found, *rank_sets(self.workspace, own)]
 
 
-def known_sets(workspace: Workspace) -> KnownSets:
-    """The sets of an open store, as they are now."""
+def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
+    """The sets of an open store, as they are now.
+
+    Args:
+        workspace: the open store.
+        wanted: columns that are about to be read; of a table only those have to be among its set
+            that no strategy reads at the values that it is explored with.
+    """
     folder = read_column_folder(workspace.columns_folder)
     files = [FileSet(name, file) for name, file in sorted(folder.files.items())]
-    return KnownSets(workspace, tuple(files), folder.refused)
+    table = workspace.external
+    if table is None:
+        return KnownSets(workspace, tuple(files), folder.refused)
+    taken = {
+        str(one.file.path): f"{one.file.path} and the table {table.features.name} both have a "
+        f"column {', '.join(both)}; rename one"
+        for one in files
+        if (both := sorted({*one.names} & {*table.own_columns}))
+    }
+    read = {name for one in strategies().values() for name in own_columns_read(one, one.grid)}
+    needed = with_ranked(read | {*wanted})
+    known = [one for one in files if str(one.file.path) not in taken]
+    asked = tuple(name for name in table.own_columns if name in needed)
+    sets = [*known, *([TableSet(workspace, table, asked)] if asked else [])]
+    return KnownSets(workspace, tuple(sets), {**folder.refused, **taken}, table.own_columns)
 
 
 def require_columns(workspace: Workspace, names: Sequence[str]) -> None:
     """Raise ColumnsError for a column that there is not, or whose set cannot be read."""
-    for one in known_sets(workspace).with_columns(names) if names else ():
+    for one in known_sets(workspace, names).with_columns(names) if names else ():
         one.require_readable()
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import (
     BacktestError,
@@ -18,8 +20,9 @@ from backtest_pipeline.market.errors import (
     LooksAhead,
     StrategyRefused,
 )
-from backtest_pipeline.market.features import build_features, with_indicators
+from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.pipeline.rank_sets import with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -266,16 +269,34 @@ def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str) -> s
     )
 
 
+def with_invented_columns(panel: Panel, names: Iterable[str]) -> Panel:
+    """The panel with random values in those of the columns that neither it nor bars give.
+
+    A third of them is 0, so that they pass for flags too. What a rule does with them says nothing
+    of its worth, and all of which bars it reads. Ranks are those among the panel's assets.
+    """
+    rng = np.random.default_rng(0)
+    invented = {}
+    for name in sorted(with_ranked(names)):
+        values = rng.normal(size=len(panel)) * (rng.random(len(panel)) < 2 / 3)
+        if name not in panel.columns and not is_given_by_bars(name) and not is_rank(name):
+            invented[name] = values
+    return with_ranks(panel.with_columns(invented), sorted(names))
+
+
 def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -> Iterator[Panel]:
-    """Inputs to probe on: the sample market's and the caller's, where they have what is read."""
+    """Inputs to probe on: the sample market's, and the caller's where they have what is read."""
     read = _columns_read(strategy, params)
     universe = _universe(strategy, params)
-    sample = _sample() if universe is None else universe.select(_SAMPLE)
-    candidates = [sample, *([_last_rows(own)] if own is not None and own.assets else [])]
+    sample = with_invented_columns(_sample(), read) if universe is None else universe
+    candidates = [
+        sample.select(_SAMPLE),
+        *([_last_rows(own)] if own is not None and own.assets else []),
+    ]
     for panel in candidates:
         try:
             with_indicators(panel, sorted(read))
-        except InvalidInput:  # a column of the user's own, which the sample market lacks
+        except InvalidInput:  # a column of the user's own, which the caller's panel lacks
             continue
         columns = {n: panel[n] for n in panel.columns if n in read or n in OHLCV}
         yield Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
@@ -291,15 +312,9 @@ def _columns_read(strategy: Strategy[Any], params: ParameterSets) -> set[str]:
 
 
 def _universe(strategy: Strategy[Any], params: ParameterSets) -> Panel | None:
-    """The sample market with the ranks that a strategy reads.
-
-    None where it reads none, or ranks columns of the user's own, which that market lacks.
-    """
-    ranks = sorted(name for name in _columns_read(strategy, params) if is_rank(name))
-    try:
-        return with_ranks(_sample(None), ranks) if ranks else None
-    except InvalidInput:
-        return None
+    """The sample market with all columns that a strategy reads; None where it ranks nothing."""
+    read = _columns_read(strategy, params)
+    return with_invented_columns(_sample(None), read) if any(map(is_rank, read)) else None
 
 
 @cache

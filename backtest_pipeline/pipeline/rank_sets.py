@@ -6,7 +6,7 @@ assets are ranked among themselves, and all others among themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest_pipeline.market.cross_section import rank_pct
+from backtest_pipeline.market.cross_section import is_rank, rank_pct
 from backtest_pipeline.market.errors import ColumnsError, PartitionError, RuleError
 from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
@@ -70,12 +70,11 @@ class RankSet:
         for one in self.own:
             one.require_readable()
 
+    def remarks(self) -> list[str]:
+        return []
+
     def codes(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
-        of_own = [one.codes(partitions) for one in self.own]
-        return {
-            partition: hash_of([RANKS_VERSION, features, *(codes[partition] for codes in of_own)])
-            for partition, features in self.universe.versions(partitions).items()
-        }
+        return self.universe.codes(partitions, self.own)
 
     def values(self, bars: Panel) -> Mapping[str, np.ndarray]:
         return {self.name: self.universe.ranks(bars, self.name)}
@@ -103,12 +102,26 @@ class Universe:
         self._stored: dict[str, _Stored] = {}
         self._ranks: dict[str, Panel] = {}
 
-    def versions(self, partitions: Sequence[Partition]) -> dict[Partition, str]:
-        """Version of all features that the ranks of each partition are computed from."""
+    def codes(
+        self, partitions: Sequence[Partition], own: Sequence[ColumnSet]
+    ) -> dict[Partition, str]:
+        """Version of the features and own columns of all assets that a partition is ranked among.
+
+        A partition is left out where a set has no version of one of them.
+        """
         with self._lock:
             stored = {tf: self._stored_at(tf) for tf in {p.timeframe for p in partitions}}
-        found = {(tf, kind): of.version(kind) for tf, of in stored.items() for kind in _KINDS}
-        return {p: found[p.timeframe, p.asset in stored[p.timeframe].synthetic] for p in partitions}
+        found: dict[tuple[str, bool], str] = {}
+        for tf, of_tf in stored.items():
+            for kind in _KINDS:
+                ranked = [Partition(asset, tf) for asset in of_tf.assets(kind)]
+                features = [[p.asset, of_tf.features[p.asset].version] for p in ranked]
+                of_own = [one.codes(ranked) for one in own]
+                if all(p in codes for codes in of_own for p in ranked):
+                    by_set = [[codes[p] for p in ranked] for codes in of_own]
+                    found[tf, kind] = hash_of([RANKS_VERSION, features, by_set])
+        keys = {p: (p.timeframe, p.asset in stored[p.timeframe].synthetic) for p in partitions}
+        return {p: found[key] for p, key in keys.items() if key in found}
 
     def ranks(self, bars: Panel, name: str) -> np.ndarray:
         """A column of ranks at each of these bars of stored features.
@@ -187,10 +200,6 @@ class _Stored:
     def assets(self, are_synthetic: bool) -> list[str]:
         return [asset for asset in self.features if (asset in self.synthetic) is are_synthetic]
 
-    def version(self, are_synthetic: bool) -> str:
-        assets = self.assets(are_synthetic)
-        return hash_of([[asset, self.features[asset].version] for asset in assets])
-
 
 def _ranks_among(assets: Panel, name: str) -> Panel:
     """The ranks in each other's company; features are in memory for a part of the assets each."""
@@ -224,6 +233,17 @@ def own_columns_ranked(name: str) -> tuple[str, ...]:
     except RuleError as error:
         raise ColumnsError(str(error)) from None
     return tuple(read for read in reads if not is_given_by_bars(read))
+
+
+def with_ranked(names: Iterable[str]) -> set[str]:
+    """Columns, with those of the user's own that the ranks among them rank."""
+    given = set(names)
+    return given.union(*(own_columns_ranked(name) for name in given if is_rank(name)))
+
+
+def follow_from_bars(names: Iterable[str]) -> bool:
+    """Whether columns follow from the bars of all assets, or there are none."""
+    return all(is_rank(name) and not own_columns_ranked(name) for name in names)
 
 
 def rank_sets(workspace: Workspace, own: Mapping[str, Sequence[ColumnSet]]) -> list[RankSet]:

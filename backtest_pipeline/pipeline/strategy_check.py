@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.features import build_features, with_indicators
+from backtest_pipeline.market.cross_section import is_rank
+from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.pipeline.look_ahead_guard import require_probed
+from backtest_pipeline.pipeline.look_ahead_guard import require_probed, with_invented_columns
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.simulation.orders import condition_bits, first_bars
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.strategies.rules.ranks import with_ranks
@@ -36,6 +38,7 @@ class StrategyCheck:
         signals: number of unbroken stretches of such bars, by condition.
         changed_by_history: share of conditions on each asset's last 250 bars that differ from
             those of the full history, by number of bars that the history has.
+        invented: columns of the user's own that it reads; here they had random values.
     """
 
     rows: int
@@ -43,20 +46,23 @@ class StrategyCheck:
     true_bars: Mapping[str, int]
     signals: Mapping[str, int]
     changed_by_history: Mapping[int, float]
+    invented: tuple[str, ...]
 
 
 def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> StrategyCheck:
     """Try a strategy on the daily bars of the sample market.
 
     Raises:
-        InvalidInput: for invalid parameters, or a column that bars alone do not give.
+        InvalidInput: for invalid parameters.
         StrategyRefused: where its conditions fail, or are no flags.
         LooksAhead: where they depend on later bars.
     """
     parsed = strategy.parse(params)
     market = SampleMarket()
+    own = own_columns_read(strategy, parsed.model_dump())
     bars = market.read(market.symbols()).panels[_TIMEFRAME]
-    panel = _with_columns(build_features(bars), strategy.columns(parsed))
+    panel = with_invented_columns(build_features(bars), own)
+    panel = with_indicators(panel, strategy.columns(parsed))
     conditions = conditions_of(strategy, panel, parsed)
     require_probed(None, strategy, [parsed.model_dump()])
     bits = condition_bits(conditions)
@@ -70,11 +76,13 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
         changed_by_history={
             n: _changed(strategy, parsed, bars, panel, bits, n) for n in _HISTORIES
         },
+        invented=_invented(panel),
     )
 
 
-def _with_columns(market: Panel, names: Sequence[str]) -> Panel:
-    return with_indicators(with_ranks(market, names), names)
+def _invented(panel: Panel) -> tuple[str, ...]:
+    """Columns that neither bars nor ranks give."""
+    return tuple(n for n in panel.columns if not (is_given_by_bars(n) or is_rank(n)))
 
 
 def _milliseconds(strategy: Strategy[Any], panel: Panel, params: Params) -> float:
@@ -96,7 +104,10 @@ def _changed(
     stops = last[panel.segment_of_row]
     is_late = row >= stops - compared[panel.segment_of_row] - n
     short = Panel(bars.timeframe, bars.assets, bars.offsets, bars.ts, {c: bars[c] for c in OHLCV})
-    later = _with_columns(build_features(short.take(is_late)), strategy.columns(params))
+    own = {name: panel[name][is_late] for name in _invented(panel)}
+    later = build_features(short.take(is_late)).with_columns(own)
+    later = with_ranks(later, strategy.columns(params))
+    later = with_indicators(later, strategy.columns(params))
     found = condition_bits(conditions_of(strategy, later, params))
     tail = row >= stops - compared[panel.segment_of_row]
     differing = np.bitwise_count(bits[tail] ^ found[tail[is_late]])

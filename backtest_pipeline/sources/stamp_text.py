@@ -14,7 +14,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 if TYPE_CHECKING:
     from backtest_pipeline.sources.stamps import StampReading
 
-_MISSING = ("nan", "null", "none", "nat", "n/a", "na", "#n/a")
+_MISSING = ("", "nan", "null", "none", "nat", "n/a", "na", "#n/a")
 _DATES = ("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y")
 _TIMES = ("", " %H:%M:%S", " %H:%M")
 _FORMATS = (

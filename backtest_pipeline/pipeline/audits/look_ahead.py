@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,13 +18,16 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     Features,
     probe_root,
     probe_strategies,
-    ranks_read,
 )
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
-from backtest_pipeline.pipeline.presets import active_presets, presets_to_compute
+from backtest_pipeline.pipeline.presets import presets_to_compute
+from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import signals_code
 from backtest_pipeline.pipeline.versions import LOOK_AHEAD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -126,7 +129,8 @@ def probe_look_ahead(
     Raises:
         UnknownName: for a named asset or timeframe without stored features.
     """
-    signals = active_presets(workspace) if presets is None else tuple(presets)
+    signals = presets_to_compute(workspace) if presets is None else tuple(presets)
+    from_bars = [signal for signal in signals if follow_from_bars(columns_read([signal]))]
     with workspace.database.begin() as connection:
         stored = stored_partitions(connection, "features")
     if source is not None:
@@ -139,28 +143,35 @@ def probe_look_ahead(
         reader = SourceReader(source, sorted({p.asset for p in partitions}))
         panels = []
         for whole, leaking, futures in probe_root(
-            reader, partitions, signals, seed=seed, cuts=cuts, features=features
+            reader, partitions, from_bars, seed=seed, cuts=cuts, features=features
         ):
             panels.append(whole)
             leaks += [*leaking, *_unlike_stored(workspace, whole)]
             n_futures += futures
     else:
-        panels = [
-            with_ranks(
-                load_batch(
-                    workspace, "features", tf, [p.asset for p in group], SNAPSHOT_COLUMNS
-                ).panel,
-                ranks_read(signals),
-            )
-            for tf in dict.fromkeys(p.timeframe for p in partitions)
-            for group in [[p for p in partitions if p.timeframe == tf]]
-        ]
-    for panel in panels:
-        for leaking, probed in probe_strategies(panel, signals):
+        ranks = columns_read(from_bars)
+        panels = [with_ranks(b.panel, ranks) for b in _stored_batches(workspace, partitions)]
+    tested = [(panel, from_bars) for panel in panels]
+    # Other columns do not follow from source bars: those stored are cut with them.
+    with_own = [signal for signal in signals if signal not in from_bars]
+    if with_own:
+        names = columns_read(with_own)
+        for batch in _stored_batches(workspace, partitions):
+            own = with_own_columns(workspace, batch, names).own
+            tested.append((own.on(batch.panel), with_own))
+    for panel, of_panel in tested:
+        for leaking, probed in probe_strategies(panel, of_panel):
             leaks += leaking
             n_signals += probed
     scope = "strategies" if source is None else "root_bars"
     return Probe(scope, len(partitions), n_futures, n_signals, tuple(leaks), seed, signals)
+
+
+def _stored_batches(workspace: Workspace, partitions: Sequence[Partition]) -> Iterator[PanelBatch]:
+    """The stored features of these partitions, a batch for each timeframe."""
+    for tf in dict.fromkeys(p.timeframe for p in partitions):
+        assets = [p.asset for p in partitions if p.timeframe == tf]
+        yield load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS)
 
 
 @retried

@@ -23,6 +23,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.look_ahead_guard import ends_of, refused_strategies
 from backtest_pipeline.pipeline.ranking.leaderboard import DEFAULT_GATES
 from backtest_pipeline.pipeline.runs.identity import hash_of
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.versions import negative_controls_code
@@ -181,8 +182,20 @@ def run_negative_controls(
 
 
 def honest_grids(workspace: Workspace) -> tuple[list[ParameterGrid], dict[str, str]]:
-    """The grids of a search, and the strategies left out of it because they look ahead, and why."""
-    grids = search_grids(strategies().values())
+    """The grids of a search, and the strategies left out of it, and why.
+
+    These look ahead, or read columns of the user's own, which random markets do not have.
+    """
+    needy = {
+        strategy.name: f"{strategy.name} reads {', '.join(read)}, which random markets do not have"
+        for strategy in strategies().values()
+        if (
+            read := own_columns_read(
+                strategy, strategy.parse({}).model_dump() | dict(strategy.grid)
+            )
+        )
+    }
+    grids = search_grids(s for s in strategies().values() if s.name not in needy)
     ends = {}
     for grid in grids:
         values = zip(*grid.combinations, strict=True)
@@ -190,6 +203,7 @@ def honest_grids(workspace: Workspace) -> tuple[list[ParameterGrid], dict[str, s
             grid.strategy, dict(zip(grid.names, values, strict=True))
         )
     left_out = {name: str(why) for name, why in refused_strategies(workspace, ends).items()}
+    left_out |= needy
     honest = [grid for grid in grids if grid.strategy.name not in left_out]
     if not honest:
         raise LooksAhead("; ".join(left_out.values()))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
@@ -102,7 +102,7 @@ def probe_root(
         The original features and events, the leaks, and the number of replaced futures.
     """
     names = [f"{SIGNAL}{signal.name}" for signal in signals]
-    ranks = ranks_read(signals)
+    ranks = columns_read(signals)
     groups: dict[tuple[str, str], list[str]] = {}
     for p in sorted(partitions):
         base = reader.base_of(p.asset, timeframe(p.timeframe))
@@ -121,12 +121,6 @@ def probe_root(
         drawn = draw_cuts(root, whole, names, cuts, rng)
         changed = leaks(compute, root, whole, drawn, rng)
         yield whole, changed, len(drawn) * len(FUTURES)
-
-
-def ranks_read(signals: Sequence[SignalRow]) -> list[str]:
-    """The columns that presets read and that rank assets."""
-    rules = [(s := strategy_of(signal.strategy), s.parse(signal.params)) for signal in signals]
-    return sorted({n for strategy, params in rules for n in strategy.columns(params) if is_rank(n)})
 
 
 def _beginning(root: Panel) -> Panel:

@@ -57,7 +57,7 @@ def trials_of(
     params: Sequence[Mapping[str, Any]],
     *,
     strategy: str | Sequence[str],
-    dataset_versions: Mapping[str, str],
+    dataset_versions: Mapping[str, str] | Sequence[Mapping[str, str]],
     terms: RunTerms,
     source: str,
     windows: Sequence[Window] | None = None,
@@ -72,7 +72,8 @@ def trials_of(
         batch: simulated batch, with at least one bar per asset.
         params: parameters of each run of the batch.
         strategy: strategy of all runs, or of each.
-        dataset_versions: version of the bars, by asset; that of days that mark runs is added.
+        dataset_versions: version of the bars by asset, of all runs or of each, with that of the
+            user's own columns that they read; that of days that mark runs is added.
         terms: costs, sizing, stops, direction, funding and window.
         source: `run`, `refresh`, `sweep`, `walk_forward` or `strategist`.
         windows: window of each segment of the batch's panel, if not that of `terms`.
@@ -93,7 +94,12 @@ def trials_of(
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
     assumed = [_config_hash(terms, asset) for asset in panel.assets]
-    versions = _versions(batch, dataset_versions)
+    by_run = (
+        [dataset_versions] * n_runs
+        if isinstance(dataset_versions, Mapping)
+        else list(dataset_versions)
+    )
+    versions = _versions(batch, by_run)
     codes = [run_code(name) if name in strategies() else RUNS_CODE for name in types]
 
     configurations = [
@@ -101,7 +107,9 @@ def trials_of(
         for name, text in zip(types, texts, strict=True)
         for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
     ]
-    measured_on = [f"{version}\0{code}" for code in codes for version in versions]
+    measured_on = [
+        f"{version}\0{code}" for code, own in zip(codes, versions, strict=True) for version in own
+    ]
     first_week, weekly = _weekly_returns(marks, batch.equity)
     n_assets = len(panel.assets)
     n = n_runs * n_assets
@@ -126,7 +134,7 @@ def trials_of(
             "window_start": pa.array(starts * n_runs, pa.date32()),
             "window_end": pa.array(ends * n_runs, pa.date32()),
             "config_hash": assumed * n_runs,
-            "dataset_version": versions * n_runs,
+            "dataset_version": [version for own in versions for version in own],
             "code_version": of_run(codes),
             "source": [source] * n,
             "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
@@ -140,13 +148,16 @@ def trials_of(
     )
 
 
-def _versions(batch: BatchResult, of_bars: Mapping[str, str]) -> list[str]:
-    """Version of the data of each asset: of its bars, and of the days that mark its runs."""
+def _versions(batch: BatchResult, by_run: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Version of the data of each run and asset: of its bars, and of the days that mark it."""
     marks = batch.marks
     of_days = content_versions(marks.days, MARK_COLUMNS).whole
     return [
-        combined(of_bars[asset], of_days[asset]) if is_daily else of_bars[asset]
-        for asset, is_daily in zip(batch.panel.assets, marks.is_daily.tolist(), strict=True)
+        [
+            combined(of_bars[asset], of_days[asset]) if is_daily else of_bars[asset]
+            for asset, is_daily in zip(batch.panel.assets, marks.is_daily.tolist(), strict=True)
+        ]
+        for of_bars in by_run
     ]
 
 

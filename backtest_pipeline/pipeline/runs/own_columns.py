@@ -94,6 +94,14 @@ class OwnColumns:
             for asset, by_key in self.contents(names).items()
         }
 
+    def versions_with(self, versions: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+        """Versions of bars by asset, each with the contents of the named columns in it."""
+        contents = self.contents(names)
+        return {
+            asset: combined(version, *own.values()) if (own := contents.get(asset)) else version
+            for asset, version in versions.items()
+        }
+
     def code_of(self, code: str, asset: str) -> str:
         """The `code_version` of what is made from an asset's bars, with the sets' versions in it.
 
@@ -125,14 +133,14 @@ def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tupl
 
     Args:
         strategy: the strategy.
-        params: its parameters; where some are lists of values to choose from, all combinations are
-            looked at of those that decide which columns are read.
+        params: its parameters; where some are sequences of values to choose from, all combinations
+            are looked at of those that decide which columns are read.
 
     Raises:
         InvalidInput: for parameters that the strategy rejects.
         GridTooLarge: for too many combinations that read other columns.
     """
-    axes = {n: tuple(v) for n, v in params.items() if isinstance(v, list | tuple) and v}
+    axes = {n: v for n, v in params.items() if isinstance(v, Sequence) and not isinstance(v, str)}
     fixed = {name: value for name, value in params.items() if name not in axes}
     if not axes:
         return tuple(sorted(_own_columns(strategy, fixed)))
@@ -145,7 +153,7 @@ def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tupl
                 return _own_columns(strategy, {**fixed, **rest, **chosen})
         return None
 
-    deciding: dict[str, tuple[Any, ...]] = {}
+    deciding: dict[str, Sequence[Any]] = {}
     bases: list[dict[str, Any]] = [{}]
     while more := {
         name: axis

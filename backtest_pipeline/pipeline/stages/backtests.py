@@ -28,6 +28,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     simulation_config,
     without_defaults,
 )
+from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     RunIdentity,
@@ -261,6 +262,7 @@ class BacktestsStage:
             self._terms,
             started_at,
             batch.stored.inputs,
+            batch.stored.own,
             "refresh",
         )
 
@@ -300,6 +302,7 @@ def prepare_publication(
     terms: RunTerms,
     started_at: datetime,
     inputs: Mapping[str, DatasetVersion],
+    own: OwnColumns,
     source: str,
     uri: str | None = None,
 ) -> Publication:
@@ -309,14 +312,16 @@ def prepare_publication(
         simulated: of these signals, each on the assets of its panel.
         signals, identities, ids, terms, started_at: as `publication_of` takes them.
         inputs: versions of the features, by asset.
+        own: the columns of the user's own that the signals read.
         source: who tries, as in `trials.source`.
         uri: directory that holds them already.
     """
+    bars = {a: inputs[a].input_version for a in simulated.panel.assets}
     trials = trials_of(
         simulated,
         [signal.params for signal in signals],
         strategy=[signal.strategy for signal in signals],
-        dataset_versions={a: inputs[a].input_version for a in simulated.panel.assets},
+        dataset_versions=[own.versions_with(bars, columns_read([one])) for one in signals],
         terms=terms,
         source=source,
     )

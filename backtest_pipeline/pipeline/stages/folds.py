@@ -99,7 +99,7 @@ class Destination:
     Attributes:
         run_id: of the stitched run.
         asset_id: of `dim_assets`.
-        dataset_version: of the features.
+        dataset_version: of the features, and of the user's own columns that are read.
     """
 
     run_id: UUID

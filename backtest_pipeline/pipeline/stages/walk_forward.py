@@ -168,14 +168,16 @@ def walk_forward_batch(
     identities = identify_runs(signals, assets, tf, batch.inputs, told, daily, batch.own, {})
     untested = {a: untested_bars([t for t in tasks if t.asset == a]) for a in assets}
     versions = {asset: batch.inputs[asset].version for asset in assets}
+    told_of: list[Mapping[str, str]] = []
     traded: list[Stitched] = []
     folds: list[list[Chosen]] = []
     for w, searched in enumerate(searches):
         read = own_columns_read(searched.space.strategy, searched.signal.params)
         known = batch.own.on(panel, read)
         own = identities[w * len(assets) : (w + 1) * len(assets)]
+        told_of.append(batch.own.versions_with(versions, read))
         places = {
-            asset: Destination(one.run_id, ids[asset], batch.inputs[asset].version)
+            asset: Destination(one.run_id, ids[asset], told_of[-1][asset])
             for asset, one in zip(assets, own, strict=True)
         }
         question = plan.question(searched.space, terms.config, terms.funding)
@@ -206,7 +208,7 @@ def walk_forward_batch(
         simulated,
         [signal.params for signal in signals],
         strategy=[signal.strategy for signal in signals],
-        dataset_versions=versions,
+        dataset_versions=told_of,
         terms=terms,
         source="walk_forward",
         chosen_by=plan.as_json(),

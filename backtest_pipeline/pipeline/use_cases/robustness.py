@@ -61,8 +61,8 @@ def assess_run(
             terms.config,
             funding=terms.funding,
             daily=load_daily(workspace, traded.panel).days,
-            # A user's own features cannot be computed from permuted bars.
-            rule=_rule(made) if workspace.external is None else None,
+            # A user's own features and columns do not follow from permuted bars.
+            rule=_rule(made) if workspace.external is None and not traded.own.sets else None,
         )
         _store(workspace, run, assess(inputs, draws=draws, seed=seed))
         row = _stored(workspace, run["run_id"])

@@ -19,6 +19,7 @@ from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.look_ahead_guard import ends_of, require_probed
 from backtest_pipeline.pipeline.ranking.ledger import enter_in_ledger, trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.backtests import FEWEST_BARS
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
@@ -39,7 +40,7 @@ from backtest_pipeline.simulation.metrics.daily import daily_returns
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES, METRICS
 from backtest_pipeline.simulation.pandas_objects.frames import bars_panel, daily_panel
 from backtest_pipeline.simulation.sweep import metrics_table, sweep_batches
-from backtest_pipeline.storage.provenance import content_versions
+from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.registry import strategy_of
 
@@ -231,7 +232,12 @@ def sweep(
     def listen(done: int, total: int) -> None:
         progress("explore", done, total)
 
-    versions = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    bars = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
+    read = [n for n in own_columns_read(definition, axes) if n in panel.columns]
+    versions = bars
+    if read:
+        of_columns = content_versions(panel, read).whole
+        versions = {a: combined(version, of_columns[a]) for a, version in bars.items()}
     metrics, tried, trials = [], [], []
     drawn, first = clustered(len(grid)), 0
     batches = sweep_batches(

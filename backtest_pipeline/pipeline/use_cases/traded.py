@@ -128,7 +128,16 @@ def trade_and_store(
         uri = kept.get(missing[0]) if len(missing) == 1 else None
         own = [one for a, one in zip(panel.assets, identities, strict=True) if a in missing]
         published = prepare_publication(
-            batch, (signal,), own, ids, terms, started_at, tradable.inputs, tried_by, uri
+            batch,
+            (signal,),
+            own,
+            ids,
+            terms,
+            started_at,
+            tradable.inputs,
+            tradable.own,
+            tried_by,
+            uri,
         )
         with workspace.database.arrow() as connection, connection.cursor() as cursor:
             publish(workspace.artifacts, cursor, published)

@@ -46,10 +46,17 @@ class FileStamp(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a file holds, and the sha256 of its bytes."""
+    """What a file holds.
+
+    Attributes:
+        digest: sha256 of its bytes.
+        values: its rows.
+        overtaken: number of rows left out, because one of a later `ts` was known before.
+    """
 
     digest: str
     values: TimedValues
+    overtaken: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,8 @@ def _content(path: Path, stamp: FileStamp, tz: str | None) -> Content:
     known_at = ts
     if _AVAILABLE in table.column_names:
         known_at = _instants(table[_AVAILABLE], reading)
-    return Content(digest, _sorted(path, symbols, segment, ts, known_at, columns))
+    values = _sorted(path, symbols, segment, ts, known_at, columns)
+    return Content(digest, values, len(ts) - len(values.known_at))
 
 
 def _table(path: Path, data: bytes) -> pa.Table:
@@ -170,10 +178,10 @@ def _symbols(path: Path, column: pa.ChunkedArray) -> tuple[list[str], np.ndarray
         column = column.cast(column.type.value_type)
     if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
         raise ColumnsError(f"{path}: column symbol holds {column.type}; write symbols as text")
-    if column.null_count:
-        raise ColumnsError(f"{path}: {column.null_count:,} rows have no symbol; remove them")
     coded = column.combine_chunks().dictionary_encode()
     given = coded.dictionary.to_pylist()
+    if column.null_count or "" in given:
+        raise ColumnsError(f"{path}: some rows have no symbol; remove them")
     keys = [key_of(symbol) for symbol in given]
     for key in {key for key in keys if keys.count(key) > 1}:
         same = [symbol for symbol, of in zip(given, keys, strict=True) if of == key]
@@ -191,9 +199,9 @@ def _instants(column: pa.ChunkedArray, reading: StampReading) -> np.ndarray:
         if pa.types.is_large_string(kind):
             column = column.cast(pa.string())
         if pa.types.is_string(column.type):
-            column = parsed_stamps(without_missing(column), reading)
-            kind = column.type
-        ts = utc_stamps(column, reading)
+            column = without_missing(column)
+            column = column if column.null_count else parsed_stamps(column, reading)
+        ts, kind = utc_stamps(column, reading), column.type
     except BarsError as error:
         reason = str(error).replace("bars.toml beside the file", "columns.toml beside the file")
         raise ColumnsError(reason) from error

@@ -7,6 +7,7 @@ tz = "UTC"             # of stamps without a zone
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def read_column_folder(folder: Path | None) -> ColumnFolder:
         return ColumnFolder({}, {str(path): str(error) for path in paths})
     for path in paths:
         try:
-            _require_one(path, paths)
+            _require_name(path, paths)
             found[path.stem] = open_column_file(path, **options.get(path.stem, {}))
         except ColumnsError as error:
             refused[str(path)] = str(error)
@@ -69,7 +70,11 @@ def read_column_folder(folder: Path | None) -> ColumnFolder:
     return ColumnFolder(usable, refused)
 
 
-def _require_one(path: Path, paths: Sequence[Path]) -> None:
+def _require_name(path: Path, paths: Sequence[Path]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,60}", path.stem):
+        raise ColumnsError(
+            f"{path}: the name may have letters, digits, _ and -, at most 60; rename the file"
+        )
     same = [str(one) for one in paths if one.stem == path.stem]
     if len(same) > 1:
         raise ColumnsError(f"{' and '.join(same)} have one name; keep one of them")

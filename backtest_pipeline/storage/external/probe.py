@@ -15,7 +15,7 @@ from psycopg import sql
 from sqlalchemy.exc import DataError
 
 from backtest_pipeline.market.errors import TableDrift, UnknownName
-from backtest_pipeline.market.features import READ_COLUMNS
+from backtest_pipeline.market.features import READ_COLUMNS, is_given_by_bars
 from backtest_pipeline.storage.external.names import ExternalNames
 from backtest_pipeline.storage.postgres.database import Database
 
@@ -92,6 +92,20 @@ class FeatureTable:
     def stamped(self) -> bool:
         """Whether rows have an `updated_at` timestamp of when they were written."""
         return self.features.columns.get("updated_at") == _STAMP
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Its numeric and boolean columns that are neither key nor feature, sorted."""
+        apart = (*_KEY, "tf_days", *self.keys)
+        return tuple(
+            sorted(
+                name
+                for name, kind in self.features.columns.items()
+                if kind in (*_NUMBERS, "boolean")
+                and name not in apart
+                and not is_given_by_bars(name)
+            )
+        )
 
     @property
     def identity(self) -> str:

@@ -36,7 +36,9 @@ class ColumnsStage:
 
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         codes = self._set.codes(partitions)
-        return stale_partitions(self._workspace, self._set.dataset, "features", codes, partitions)
+        known = list(codes)
+        stale = {*stale_partitions(self._workspace, self._set.dataset, "features", codes, known)}
+        return [p for p in partitions if p not in codes or p in stale]
 
     def rows_expected(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         return rows_of_dataset(self._workspace, "features", partitions)
@@ -47,7 +49,8 @@ class ColumnsStage:
         bars = batch.panel.select(known)
         tf = bars.timeframe.name
         partitions = [Partition(asset, tf) for asset in known]
-        codes = {p.asset: code for p, code in self._set.codes(partitions).items()}
+        known_codes = self._set.codes(partitions)
+        codes = {p.asset: known_codes.get(p, "") for p in partitions}
         values = self._set.values(bars)
         panel = Panel(bars.timeframe, bars.assets, bars.offsets, bars.ts, values)
         dataset, database = self._set.dataset, self._workspace.database
@@ -88,7 +91,8 @@ def refresh_columns(
     Raises:
         ColumnsError: for a column that no set has, or a file that cannot be read.
     """
-    for one in known_sets(workspace).with_columns(names):
+    wanted = list(names)
+    for one in known_sets(workspace, wanted).with_columns(wanted):
         bars = Batches(
             tuple(partitions),
             lambda tf, assets: load_batch(workspace, "features", tf, assets, ()),

@@ -82,7 +82,7 @@ def _stored(
     if not wanted:
         return OwnColumns()
     partitions = [Partition(asset, tf) for asset in assets]
-    sets = known_sets(workspace).with_columns(wanted)
+    sets = known_sets(workspace, sorted(wanted)).with_columns(wanted)
     with workspace.database.begin() as connection:
         versions = {one.dataset: read_versions(connection, one.dataset, partitions) for one in sets}
     return OwnColumns(
