@@ -1,4 +1,4 @@
-"""Case `rules`: the shipped strategies, and the same as rules of docs/rules.md."""
+"""Case `rules`: the shipped strategies, and the same as rules of docs/rules.md; ranks in rules."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.strategies.registry import strategy_of
 from backtest_pipeline.strategies.rules import from_toml
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Strategy, conditions_of
 from bench.bars import daily_bars
 from bench.harness import Report, Table, interleaved
 
 _PAGE = Path(__file__).parents[1] / "docs" / "rules.md"
 _FILTERS = {"rsi_min_long": 50.0, "rsi_max_short": 50.0, "min_atr_pct": 0.01}
+_PLAIN = b"""
+name = "plain"
+long_entry = "close / shift(close, 90) - 1 > 0.8"
+long_exit = "close / shift(close, 90) - 1 < 0.6"
+"""
 _ON = {"strong": True, "weak": True, "lively": True}
 _PERCENTILES = {"lower": 20.0, "upper": 80.0}
 # Title, strategy, its parameters, and those of its rules.
@@ -58,8 +64,24 @@ def run(*, quick: bool) -> Report:
         f"Conditions of {len(frames)} symbols ({origin}, {len(panel):,} daily bars) by the shipped "
         "strategy and by its rules in docs/rules.md, equal to the bit. Columns that are read lie "
         f"ready. The fastest of {repeats} rounds that take turns: these are too short for medians.",
-        [Table("Conditions", columns, rows)],
+        [Table("Conditions", columns, rows), _ranks(panel, rules["momentum"], repeats)],
     )
+
+
+def _ranks(panel: Panel, ranked: Strategy[Any], repeats: int) -> Table:
+    """The same rules on ranks and on what they rank."""
+    plain = from_toml(_PLAIN, "plain.toml")
+    params = ranked.parse({})
+    names = ranked.columns(params)
+    work = {
+        "plain": lambda: conditions_of(plain, panel, plain.parse({})),
+        "ranked": lambda: conditions_of(ranked, with_ranks(panel, names), params),
+    }
+    taken = interleaved(work, repeats)
+    without, with_them = (min(t.wall for t in taken[name]) * 1e3 for name in work)
+    columns = ["rule", "of itself ms", "ranked among all ms", "more ms"]
+    row = ["close / shift(close, 90) - 1", without, with_them, with_them - without]
+    return Table("Ranks, computed each time", columns, [row])
 
 
 def _row(

@@ -16,6 +16,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import Timeframe
 
 OHLCV = ("open", "high", "low", "close", "volume")
+BAR_COLUMNS = (*OHLCV, "gap_bars")
 
 
 @dataclass(frozen=True)

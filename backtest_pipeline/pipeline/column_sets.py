@@ -9,10 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from backtest_pipeline.market.as_of import TimedValues, values_as_of
+from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import ColumnsError, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.rank_sets import own_columns_ranked, rank_sets, with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -156,32 +158,39 @@ class KnownSets:
     """The sets that there are.
 
     Attributes:
+        workspace: the open store, of whose assets ranks are.
         sets: those that can be read.
         refused: why others cannot, by where they come from.
         of_table: all columns of the external table that strategies could read.
     """
 
+    workspace: Workspace
     sets: tuple[ColumnSet, ...]
     refused: Mapping[str, str]
     of_table: tuple[str, ...] = ()
 
     def with_columns(self, names: Iterable[str]) -> list[ColumnSet]:
-        """The sets that have any of these columns.
+        """The sets that have any of these columns; each rank is a set of its own.
 
         Raises:
             ColumnsError: for a column that there is in none, with the nearest names, or the reason
-                why a file cannot be read.
+                why a file cannot be read; for a rank of what is no expression.
         """
         wanted = set(names)
+        ranks = sorted(name for name in wanted if is_rank(name))
         known = {name: one for one in self.sets for name in one.names}
-        for name in sorted(wanted - known.keys()):
+        for name in sorted(wanted - known.keys() - {*ranks}):
             features = [feature.name for feature in FEATURES]
             hint = str(UnknownName("column", name, [*features, *known, *self.of_table]))
             hint = hint.partition("; known")[0]
             own = ", ".join(sorted({*known, *self.of_table})) or "none"
             reasons = [f"columns of your own: {own}", *self.refused.values()]
             raise ColumnsError("; ".join([hint, *reasons]))
-        return [one for one in self.sets if wanted.intersection(one.names)]
+        found = [one for one in self.sets if wanted.intersection(one.names)]
+        if not ranks:
+            return found
+        own = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
+        return [*found, *rank_sets(self.workspace, own)]
 
 
 def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
@@ -196,7 +205,7 @@ def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
     files = [FileSet(name, file) for name, file in sorted(folder.files.items())]
     table = workspace.external
     if table is None:
-        return KnownSets(tuple(files), folder.refused)
+        return KnownSets(workspace, tuple(files), folder.refused)
     taken = {
         str(one.file.path): f"{one.file.path} and the table {table.features.name} both have a "
         f"column {', '.join(both)}; rename one"
@@ -204,10 +213,11 @@ def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
         if (both := sorted({*one.names} & {*table.own_columns}))
     }
     read = {name for one in strategies().values() for name in own_columns_read(one, one.grid)}
+    needed = with_ranked(read | {*wanted})
     known = [one for one in files if str(one.file.path) not in taken]
-    asked = tuple(name for name in table.own_columns if name in read | {*wanted})
+    asked = tuple(name for name in table.own_columns if name in needed)
     sets = [*known, *([TableSet(workspace, table, asked)] if asked else [])]
-    return KnownSets(tuple(sets), {**folder.refused, **taken}, table.own_columns)
+    return KnownSets(workspace, tuple(sets), {**folder.refused, **taken}, table.own_columns)
 
 
 def require_columns(workspace: Workspace, names: Sequence[str]) -> None:

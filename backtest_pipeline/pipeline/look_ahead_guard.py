@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import (
     BacktestError,
     InvalidInput,
@@ -21,9 +22,11 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.pipeline.rank_sets import with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.research.look_ahead.across_assets import leak_across_assets
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.schedule import Task
 from backtest_pipeline.research.validation.walk_forward import Chosen
@@ -33,12 +36,13 @@ from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_ve
 from backtest_pipeline.strategies.grid import ParameterSpace
 from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Strategy
 
 ParameterSets = Sequence[Mapping[str, Any]]
 Verdicts = dict[tuple[str, str], str | None]
 
-_SAMPLE = ["S-ETA"]  # the most volatile asset of the sample market: its rules trade often
+_SAMPLE = ("S-ETA",)  # the most volatile asset of the sample market: its rules trade often
 _ROWS = 4_000  # of the caller's own bars, the last ones
 _verdicts_here: Verdicts = {}
 
@@ -169,7 +173,8 @@ def refused_strategies(
         if leak is None and unknown:
             try:
                 panels = list(_panels(strategy, unknown, panel))
-                leak, tested = _probe(strategy, unknown, panels) if panels else (None, ())
+                universe = _universe(strategy, unknown)
+                leak, tested = _probe(strategy, unknown, panels, universe) if panels else (None, ())
             except StrategyRefused as error:
                 refused[name] = error
                 continue
@@ -230,9 +235,18 @@ def _rows(strategy: Strategy[Any], params: ParameterSets, leak: str | None) -> l
 
 
 def _probe(
-    strategy: Strategy[Any], params: ParameterSets, panels: Sequence[Panel]
+    strategy: Strategy[Any],
+    params: ParameterSets,
+    panels: Sequence[Panel],
+    universe: Panel | None,
 ) -> tuple[str | None, ParameterSets]:
-    """The first leak, and the parameter sets that it is a verdict on."""
+    """The first leak, and the parameter sets that it is a verdict on.
+
+    Args:
+        strategy, params: what is probed.
+        panels: assets to probe it on, one by one.
+        universe: all assets of a market, for a strategy that compares them.
+    """
     for given in params:
         try:
             for panel in panels:
@@ -240,6 +254,9 @@ def _probe(
                     require_no_look_ahead(panel, strategy, [given], asset)
         except LooksAhead as leak:
             return _message(strategy, given, str(leak)), [given]
+    if universe is not None and (found := leak_across_assets(universe, strategy, params)):
+        leak, given = found
+        return _message(strategy, given, leak), [given]
     return None, params
 
 
@@ -257,22 +274,24 @@ def with_invented_columns(panel: Panel, names: Iterable[str]) -> Panel:
     """The panel with random values in those of the columns that neither it nor bars give.
 
     A third of them is 0, so that they pass for flags too. What a rule does with them says nothing
-    of its worth, and all of which bars it reads.
+    of its worth, and all of which bars it reads. Ranks are those among the panel's assets.
     """
     rng = np.random.default_rng(0)
     invented = {}
-    for name in sorted(set(names)):
+    for name in sorted(with_ranked(names)):
         values = rng.normal(size=len(panel)) * (rng.random(len(panel)) < 2 / 3)
-        if name not in panel.columns and not is_given_by_bars(name):
+        if name not in panel.columns and not is_given_by_bars(name) and not is_rank(name):
             invented[name] = values
-    return panel.with_columns(invented)
+    return with_ranks(panel.with_columns(invented), sorted(names))
 
 
 def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -> Iterator[Panel]:
     """Inputs to probe on: the sample market's, and the caller's where they have what is read."""
-    read = {name for given in params for name in strategy.columns(strategy.parse(given))}
+    read = _columns_read(strategy, params)
+    universe = _universe(strategy, params)
+    sample = with_invented_columns(_sample(), read) if universe is None else universe
     candidates = [
-        with_invented_columns(_sample(), read),
+        sample.select(_SAMPLE),
         *([_last_rows(own)] if own is not None and own.assets else []),
     ]
     for panel in candidates:
@@ -289,8 +308,19 @@ def _last_rows(panel: Panel) -> Panel:
     return panel.windows([slice(max(rows.start, rows.stop - _ROWS), rows.stop)])
 
 
+def _columns_read(strategy: Strategy[Any], params: ParameterSets) -> set[str]:
+    return {name for given in params for name in strategy.columns(strategy.parse(given))}
+
+
+def _universe(strategy: Strategy[Any], params: ParameterSets) -> Panel | None:
+    """The sample market with all columns that a strategy reads; None where it ranks nothing."""
+    read = _columns_read(strategy, params)
+    return with_invented_columns(_sample(None), read) if any(map(is_rank, read)) else None
+
+
 @cache
-def _sample() -> Panel:
+def _sample(assets: tuple[str, ...] | None = _SAMPLE) -> Panel:
+    """The features of some assets of the sample market; of all by None."""
     from backtest_pipeline.sources.sample import SampleMarket  # not needed where all is probed
 
-    return build_features(SampleMarket().read(_SAMPLE).panels["1D"])
+    return build_features(SampleMarket().read(assets).panels["1D"])

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.features import build_features, with_indicators
+from backtest_pipeline.market.cross_section import is_rank
+from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.pipeline.look_ahead_guard import require_probed, with_invented_columns
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.simulation.orders import condition_bits, first_bars
 from backtest_pipeline.sources.sample import SampleMarket
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import Params, Strategy, conditions_of
 
 _TIMEFRAME = "1D"
@@ -74,8 +76,13 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
         changed_by_history={
             n: _changed(strategy, parsed, bars, panel, bits, n) for n in _HISTORIES
         },
-        invented=own,
+        invented=_invented(panel),
     )
+
+
+def _invented(panel: Panel) -> tuple[str, ...]:
+    """Columns that neither bars nor ranks give."""
+    return tuple(n for n in panel.columns if not (is_given_by_bars(n) or is_rank(n)))
 
 
 def _milliseconds(strategy: Strategy[Any], panel: Panel, params: Params) -> float:
@@ -97,9 +104,9 @@ def _changed(
     stops = last[panel.segment_of_row]
     is_late = row >= stops - compared[panel.segment_of_row] - n
     short = Panel(bars.timeframe, bars.assets, bars.offsets, bars.ts, {c: bars[c] for c in OHLCV})
-    own = own_columns_read(strategy, params.model_dump())
-    later = build_features(short.take(is_late))
-    later = later.with_columns({name: panel[name][is_late] for name in own})
+    own = {name: panel[name][is_late] for name in _invented(panel)}
+    later = build_features(short.take(is_late)).with_columns(own)
+    later = with_ranks(later, strategy.columns(params))
     later = with_indicators(later, strategy.columns(params))
     found = condition_bits(conditions_of(strategy, later, params))
     tail = row >= stops - compared[panel.segment_of_row]

@@ -202,3 +202,15 @@ def test_a_refresh_leaves_out_the_leaky_preset_and_computes_the_others(
     for table in ("signals", "backtest_runs"):
         assert scalar(database, f"SELECT count(*) FROM {table} WHERE signal_id = 99") == 0
         assert count(database, table) > 0
+
+
+def test_a_strategy_that_knows_the_next_rank_is_refused_and_one_that_does_not_passes(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    ranked = PEEKER.replace('panel["close"]).groupby', 'panel["rank_pct(rsi_14)"]).groupby')
+    ranked = ranked.replace('later >= panel["close"]', "later >= 0.5")
+    ranked = ranked.replace('("close",)', '("rank_pct(rsi_14)",)')
+    with planted(tmp_path, ranked), pytest.raises(LooksAhead, match=r"peeker .* looks ahead"):
+        asked(workspace)
+    with planted(tmp_path, ranked.replace("ahead: int = 1", "ahead: int = 0")):
+        asked(workspace)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from backtest_pipeline.market.cross_section import is_rank
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features.build import build_features
 from backtest_pipeline.market.features.catalogue import FEATURES
@@ -61,6 +62,11 @@ def with_indicators(panel: Panel, names: Sequence[str]) -> Panel:
 def _periodic(panel: Panel, name: str) -> np.ndarray:
     """An EMA, RSI or ATR of any period."""
     match = _PERIODIC.fullmatch(name)
+    if is_rank(name):
+        raise InvalidInput(
+            f"{name} ranks an asset among all assets, and the bars of one do not give it; run the "
+            "strategy on a store, or give the features a column of this name"
+        )
     if match is None:
         raise InvalidInput(
             f"no feature {name!r}{_hint(name, panel)}; strategies can read the columns of "

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     with_own_columns,
 )
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
-from backtest_pipeline.pipeline.stages.panels import PanelBatch, read_panel
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import (
     conditions_batch,
     mask_columns,
@@ -36,6 +36,7 @@ from backtest_pipeline.simulation.orders import (
     SHORT_ENTRY,
     SHORT_EXIT,
 )
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, all_partitions, read_versions
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
@@ -77,7 +78,7 @@ def recomputed_features(workspace: Workspace, n: int = PARTITIONS_LOOKED_AT) -> 
         tf, names = panel.timeframe, [feature.name for feature in FEATURES]
         rows = read_features(workspace.database, tf, panel.assets, names)
         uris = {asset: stored[Partition(asset, tf.name)].uris for asset in panel.assets}
-        files = read_panel(workspace, tf.name, uris, SNAPSHOT_COLUMNS)
+        files = read_panel(workspace.artifacts, tf.name, uris, SNAPSHOT_COLUMNS)
         hashed = content_versions(panel, hashed_columns(panel)).whole
         return {
             asset: [

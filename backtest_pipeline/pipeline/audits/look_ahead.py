@@ -22,6 +22,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
 from backtest_pipeline.pipeline.presets import presets_to_compute
+from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
@@ -38,6 +39,7 @@ from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.tables.datasets import stored_partitions
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import last_probe, record_probe
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 
 ASSETS = 3
 """Assets in a sample, each at all stored timeframes; all assets run through the same code."""
@@ -128,7 +130,7 @@ def probe_look_ahead(
         UnknownName: for a named asset or timeframe without stored features.
     """
     signals = presets_to_compute(workspace) if presets is None else tuple(presets)
-    from_bars = [signal for signal in signals if not columns_read([signal])]
+    from_bars = [signal for signal in signals if follow_from_bars(columns_read([signal]))]
     with workspace.database.begin() as connection:
         stored = stored_partitions(connection, "features")
     if source is not None:
@@ -147,9 +149,10 @@ def probe_look_ahead(
             leaks += [*leaking, *_unlike_stored(workspace, whole)]
             n_futures += futures
     else:
-        panels = [batch.panel for batch in _stored_batches(workspace, partitions)]
+        ranks = columns_read(from_bars)
+        panels = [with_ranks(b.panel, ranks) for b in _stored_batches(workspace, partitions)]
     tested = [(panel, from_bars) for panel in panels]
-    # Columns of the user's own do not follow from source bars: those stored are cut with them.
+    # Other columns do not follow from source bars: those stored are cut with them.
     with_own = [signal for signal in signals if signal not in from_bars]
     if with_own:
         names = columns_read(with_own)

@@ -11,6 +11,7 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
@@ -25,6 +26,7 @@ from backtest_pipeline.research.look_ahead.other_futures import FUTURES
 from backtest_pipeline.sources.base import AssetInfo, SourceBars
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 
 CUTS = 6
 """Cut-off dates per timeframe: two early, two anywhere, two at signals."""
@@ -86,6 +88,8 @@ def probe_root(
 ) -> Iterator[tuple[Panel, list[Leak], int]]:
     """Test partitions from the bars of their source, timeframe by timeframe.
 
+    Ranks are those among the tested partitions.
+
     Args:
         reader: reader of the source.
         partitions: partitions to test.
@@ -98,6 +102,7 @@ def probe_root(
         The original features and events, the leaks, and the number of replaced futures.
     """
     names = [f"{SIGNAL}{signal.name}" for signal in signals]
+    ranks = columns_read(signals)
     groups: dict[tuple[str, str], list[str]] = {}
     for p in sorted(partitions):
         base = reader.base_of(p.asset, timeframe(p.timeframe))
@@ -106,7 +111,12 @@ def probe_root(
     for (tf, base), assets in groups.items():
         rng = np.random.default_rng([seed, *tf.encode()])
         root = _beginning(reader.bars.panels[base].select(assets))
-        compute = chain_of(tf, features, lambda panel: signal_matrix(panel, signals), names)
+        compute = chain_of(
+            tf,
+            lambda bars: with_ranks(features(bars), ranks),
+            lambda panel: signal_matrix(panel, signals),
+            names,
+        )
         whole = compute(root)
         drawn = draw_cuts(root, whole, names, cuts, rng)
         changed = leaks(compute, root, whole, drawn, rng)

@@ -20,9 +20,9 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.identity import canonical_json
 from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.stages.signals import feature_rows_of
 from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.tables.datasets import mark_changed
 from backtest_pipeline.storage.tables.restatements import (
@@ -166,7 +166,7 @@ def restatements_summary(workspace: Workspace, watched: Watched) -> Summary:
 def _revision(workspace: Workspace, rewrite: Rewrite) -> Revision:
     def panel(uris: Sequence[str]) -> Panel:
         asset, tf = rewrite.partition
-        return read_panel(workspace, tf, {asset: uris}, SNAPSHOT_COLUMNS)
+        return read_panel(workspace.artifacts, tf, {asset: uris}, SNAPSHOT_COLUMNS)
 
     return revision_of(panel(rewrite.uris_before), panel(rewrite.uris_after), SNAPSHOT_COLUMNS)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import GridTooLarge, InvalidInput
 from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -20,6 +23,7 @@ from backtest_pipeline.storage.tables.datasets import (
 from backtest_pipeline.strategies.strategy import Strategy
 
 _SEPARATOR = "+"
+_MOST_COMBINATIONS = 20_000
 
 
 @dataclass(frozen=True)
@@ -129,19 +133,48 @@ def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tupl
 
     Args:
         strategy: the strategy.
-        params: its parameters; where one is a sequence of values to choose from, each is looked at.
+        params: its parameters; where some are sequences of values to choose from, all combinations
+            are looked at of those that decide which columns are read.
 
     Raises:
         InvalidInput: for parameters that the strategy rejects.
+        GridTooLarge: for too many combinations that read other columns.
     """
     axes = {n: v for n, v in params.items() if isinstance(v, Sequence) and not isinstance(v, str)}
-    first = {**params, **{name: axis[0] for name, axis in axes.items() if axis}}
-    sets = [first, *({**first, name: value} for name, axis in axes.items() for value in axis)]
-    read: set[str] = set()
-    for given in sets:
-        try:
-            read |= {*strategy.columns(strategy.parse(given))}
-        except InvalidInput:
-            if not axes:
-                raise
-    return tuple(sorted(name for name in read if not is_given_by_bars(name)))
+    fixed = {name: value for name, value in params.items() if name not in axes}
+    if not axes:
+        return tuple(sorted(_own_columns(strategy, fixed)))
+    # For parameters that decide nothing; some that make sense together with those that do.
+    others = [{}, *({name: axis[end] for name, axis in axes.items()} for end in (0, -1))]
+
+    def read(chosen: Mapping[str, Any]) -> frozenset[str] | None:
+        for rest in others:
+            with suppress(InvalidInput):
+                return _own_columns(strategy, {**fixed, **rest, **chosen})
+        return None
+
+    deciding: dict[str, Sequence[Any]] = {}
+    bases: list[dict[str, Any]] = [{}]
+    while more := {
+        name: axis
+        for name, axis in axes.items()
+        if name not in deciding
+        and any({read({**b, name: value}) for value in axis} - {read(b), None} for b in bases)
+    }:
+        deciding |= more
+        # What these choose may have parameters of its own, as a branch of an `if` has.
+        bases = [{name: value} for name, axis in more.items() for value in axis]
+    if (n := math.prod(map(len, deciding.values()))) > _MOST_COMBINATIONS:
+        raise GridTooLarge(
+            f"{strategy.name}: {', '.join(deciding)} decide which columns are read, in {n:,} "
+            f"combinations, and {_MOST_COMBINATIONS:,} are the limit; give fewer values"
+        )
+    found = (
+        read(dict(zip(deciding, values, strict=True))) for values in product(*deciding.values())
+    )
+    return tuple(sorted({name for names in found for name in names or ()}))
+
+
+def _own_columns(strategy: Strategy[Any], params: Mapping[str, Any]) -> frozenset[str]:
+    read = strategy.columns(strategy.parse(params))
+    return frozenset(name for name in read if not is_given_by_bars(name))

@@ -47,7 +47,6 @@ from backtest_pipeline.pipeline.stages.kept_runs import (
     missing_runs,
 )
 from backtest_pipeline.pipeline.stages.panels import (
-    read_panel,
     rows_of_dataset,
     stale_partitions,
 )
@@ -63,6 +62,7 @@ from backtest_pipeline.simulation.conditions import Failures
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
@@ -178,7 +178,9 @@ def _stored_conditions(
     """Stored conditions at the rows of the prices, uint8; none for an asset without signals."""
     tf, names = prices.timeframe.name, mask_columns(signals)
     known = [asset for asset in prices.assets if asset in upstream]
-    masks = read_panel(workspace, tf, {asset: upstream[asset].uris for asset in known}, names)
+    masks = read_panel(
+        workspace.artifacts, tf, {asset: upstream[asset].uris for asset in known}, names
+    )
     rows = np.isin(prices.segment_of_row, [prices.assets.index(asset) for asset in known])
     if not np.array_equal(prices.ts[rows], masks.ts):
         raise ArtifactCorrupt(

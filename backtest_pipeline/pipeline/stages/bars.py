@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 
 from backtest_pipeline.market.errors import UnknownName
-from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
@@ -32,7 +32,6 @@ from backtest_pipeline.storage.tables.datasets import (
 from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 
-BAR_COLUMNS = (*OHLCV, "gap_bars")
 _NEVER = np.iinfo(np.int64).min
 
 

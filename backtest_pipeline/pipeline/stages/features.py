@@ -17,13 +17,13 @@ from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
     extended_chains,
     lost_artifacts,
-    read_panel,
     rows_of_dataset,
     stale_partitions,
 )
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.provenance import whole_blocks
 from backtest_pipeline.storage.tables.datasets import read_versions, stored_versions
 from backtest_pipeline.storage.tables.dimensions import asset_ids
@@ -49,7 +49,7 @@ def load_batch(
         versions = read_versions(connection, dataset, [Partition(a, tf) for a in assets])
     stored = {p.asset: version for p, version in versions.items()}
     uris = {asset: stored[asset].uris if asset in stored else () for asset in assets}
-    return PanelBatch(read_panel(workspace, tf, uris, columns), stored)
+    return PanelBatch(read_panel(workspace.artifacts, tf, uris, columns), stored)
 
 
 def load_daily(workspace: Workspace, panel: Panel) -> DailyBars:

@@ -1,20 +1,17 @@
-"""Batches passed between stages, and panels read from and written to snapshots."""
+"""Batches passed between stages, and panels written to snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
-from itertools import pairwise
 
-import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.panel_files import read_chains
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 
@@ -153,17 +150,6 @@ def panel_table(panel: Panel, columns: Sequence[str]) -> pa.Table:
     return pa.table([names, stamps, *values], names=["asset", "ts", *columns])
 
 
-def read_panel(
-    workspace: Workspace,
-    tf: str,
-    uris_of: Mapping[str, Sequence[str]],
-    columns: Sequence[str],
-) -> Panel:
-    """Read assets of one timeframe, in the given order, each from its files, oldest rows first."""
-    parts = _read_chains(workspace, tf, uris_of, columns)
-    return Panel.join(timeframe(tf), list(uris_of), parts, columns)
-
-
 def extended_chains(
     workspace: Workspace,
     folder: str,
@@ -195,40 +181,7 @@ def extended_chains(
             n_rows, length = n_rows + older, length - 1
         kept[chain] = chain[:length]
     merged = {a: chains[a][len(kept[chains[a]]) :] for a in grown}
-    parts = [*_read_chains(workspace, rows.timeframe.name, merged, columns), rows]
+    parts = [*read_chains(artifacts, rows.timeframe.name, merged, columns), rows]
     together = Panel.join(rows.timeframe, grown, parts, columns)
     uri = artifacts.put_snapshot(f"{folder}/{rows.timeframe.name}", panel_table(together, columns))
     return {**chains, **{asset: (*kept[chains[asset]], uri) for asset in grown}}
-
-
-def _read_chains(
-    workspace: Workspace, tf: str, chains: Mapping[str, Sequence[str]], columns: Sequence[str]
-) -> list[Panel]:
-    """Panels of the snapshots in these chains, those with older rows first."""
-    assets_of: dict[str, list[str]] = {}
-    order = TopologicalSorter[str]()
-    for asset, uris in chains.items():
-        for uri in uris:
-            assets_of.setdefault(uri, []).append(asset)
-            order.add(uri)
-        for older, newer in pairwise(uris):
-            order.add(newer, older)
-    names = ["asset", "ts", *columns]
-    return [
-        _panel_of(workspace.artifacts.read_snapshot(uri, names, assets_of[uri]), tf, columns)
-        for uri in order.static_order()
-    ]
-
-
-def _panel_of(table: pa.Table, tf: str, columns: Sequence[str]) -> Panel:
-    names = table["asset"].combine_chunks()
-    codes = names.indices.to_numpy()
-    starts = np.flatnonzero(np.diff(codes, prepend=-1) != 0)
-    assets = tuple(names.dictionary.to_pylist()[code] for code in codes[starts])
-    return Panel(
-        timeframe(tf),
-        assets,
-        np.append(starts, len(codes)).astype(np.int64),
-        table["ts"].cast(pa.int64()).to_numpy(),
-        {name: table[name].to_numpy() for name in columns},
-    )

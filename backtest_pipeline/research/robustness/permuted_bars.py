@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.market.features import with_indicators
-from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
 from backtest_pipeline.research.robustness.bootstrap import FEWEST_DAYS, optimal_block_length
 from backtest_pipeline.research.robustness.draws import Purpose, batches, generator, require_draws
 from backtest_pipeline.research.robustness.repeat import Rule, RunInputs
@@ -27,7 +27,6 @@ from backtest_pipeline.trading.conditions import Conditions
 MOST_PERMUTATIONS = 200
 """Each computes features and conditions again; 200 tell 0.05 from 0.02 and from 0.1."""
 _PRICES = ("open", "high", "low", "close")
-_BARS = (*OHLCV, "gap_bars")
 _FEATURES = 100  # columns that a rule may compute for each bar
 
 
@@ -58,7 +57,7 @@ def rule_of(strategy: Strategy[Any], params: Params) -> Callable[[Panel], Condit
 
 def bars_of(panel: Panel, before: int | None = None) -> Panel:
     """The bars of a panel without its features, up to the stamp `before` if given."""
-    columns = {name: panel[name] for name in _BARS if name in panel.columns}
+    columns = {name: panel[name] for name in BAR_COLUMNS if name in panel.columns}
     bars = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
     return bars if before is None else bars.take(bars.ts < before)
 

@@ -15,7 +15,7 @@ from backtest_pipeline.market.errors import RuleError, UnknownName
 from backtest_pipeline.market.features.derive import is_derived
 from backtest_pipeline.strategies.rules.functions import FUNCTIONS
 from backtest_pipeline.strategies.rules.operators import ValueKind
-from backtest_pipeline.strategies.rules.parser import COLUMNS
+from backtest_pipeline.strategies.rules.program import COLUMNS
 from backtest_pipeline.strategies.strategy import Params
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")

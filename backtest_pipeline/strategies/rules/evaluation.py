@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features.catalogue import FEATURES
 from backtest_pipeline.market.features.derive import is_derived
 from backtest_pipeline.market.panel import OHLCV, Panel
@@ -24,6 +25,7 @@ from backtest_pipeline.strategies.rules.operators import (
     TRUE,
     VALUE,
     Facet,
+    ValueKind,
     column_of,
     defined,
 )
@@ -34,10 +36,12 @@ from backtest_pipeline.strategies.rules.program import (
     INDICATOR,
     INDICATORS,
     PARAMETER,
+    RANK,
     Limit,
     Program,
     Step,
 )
+from backtest_pipeline.strategies.rules.written import written
 from backtest_pipeline.strategies.strategy import Lookback
 
 Params = Mapping[str, float | bool]
@@ -92,6 +96,12 @@ class Settled:
             reason = limit.bounds.problem(limit.name, self.number(limit.step))
             if reason:
                 return f"{limit.where}: {reason}"
+        try:
+            for step, found in enumerate(self._program.steps):
+                if found.operator == RANK:
+                    self._column(step)
+        except InvalidInput as error:
+            return str(error)
         return None
 
     def columns(self, wanted: Iterable[Wanted]) -> tuple[str, ...]:
@@ -110,6 +120,12 @@ class Settled:
         for step in sorted({step for step, _ in self._needed(wanted)}):
             if self._program.steps[step].operator == AT:
                 return None
+            if self._program.steps[step].operator == RANK:
+                ranked = self.lookback([(self._program.steps[step].operands[0], VALUE)])
+                if ranked is None:
+                    return None
+                found[step] = ranked
+                continue
             column = self._column(step)
             if column is not None:
                 found[step] = lookback_of(column)
@@ -208,7 +224,14 @@ class Settled:
             return str(found.value)
         if found.operator == INDICATOR:
             return f"{found.value}_{self.number(found.operands[0]):.0f}"
+        if found.operator == RANK:
+            return f"{RANK}({written(self._program, found.operands[0], self._known, self._chosen)})"
         return None
+
+    def _known(self, step: int) -> float | bool | None:
+        """The value of a step that is the same at all bars."""
+        is_number = self._program.kinds[step] is ValueKind.NUMBER
+        return self.number(step) if is_number else self.condition(step)
 
 
 def lookback_of(column: str) -> Lookback:

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-UNSUPPORTED = {
-    "rank_pct": "rank_pct() needs all assets of the universe at one instant, and an asset's result "
-    "does not depend on the other assets of a run yet",
-}
-"""Functions of the language that nothing computes yet, and why."""
-
 
 @dataclass(frozen=True)
 class Function:

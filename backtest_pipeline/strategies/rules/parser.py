@@ -6,25 +6,19 @@ import ast
 import math
 from collections.abc import Mapping
 
-from backtest_pipeline.market.errors import RuleError, UnknownName
-from backtest_pipeline.market.features.catalogue import FEATURES
+from backtest_pipeline.market.errors import InvalidInput, RuleError, UnknownName
 from backtest_pipeline.market.features.derive import is_derived
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.strategies.rules.functions import FUNCTIONS, UNSUPPORTED, Function
+from backtest_pipeline.strategies.rules.functions import FUNCTIONS, Function
 from backtest_pipeline.strategies.rules.operators import (
     LONGEST_WINDOW,
     OPERATORS,
     Bounds,
     ValueKind,
 )
-from backtest_pipeline.strategies.rules.program import INDICATORS, Limit, Program
+from backtest_pipeline.strategies.rules.program import AT, COLUMNS, INDICATORS, RANK, Limit, Program
 from backtest_pipeline.strategies.rules.syntax import tree_of
-
-COLUMNS: dict[str, ValueKind] = {
-    feature.name: ValueKind.CONDITION if feature.sql_type == "BOOLEAN" else ValueKind.NUMBER
-    for feature in FEATURES
-}
-"""The columns that every panel can have: the features."""
+from backtest_pipeline.strategies.rules.written import require_writable
 
 _PERIOD = Bounds(1, LONGEST_WINDOW)
 
@@ -260,10 +254,12 @@ class _Compiler:
         if not least <= len(node.args) <= most:
             raise self._error(node, f"{name} is written {function.signature}")
         options = self._options(node, name, function)
-        if name in UNSUPPORTED:
-            self._number(node.args[0], name)  # what is wrong with it is said first
-            raise self._error(node, UNSUPPORTED[name])
-        step = self._at(node) if name == "at" else self._applied(node, name, options)
+        if name == "at":
+            step = self._at(node)
+        elif name == RANK:
+            step = self._rank(node.args[0])
+        else:
+            step = self._applied(node, name, options)
         return (
             self._program.apply("shift", step, self._program.constant(1))
             if options.get("prior")
@@ -296,9 +292,25 @@ class _Compiler:
         except UnknownName as error:
             raise self._error(first, str(error)) from None
         step = self.step_of(inner)
-        if self._program.has_at(step):
+        if self._program.has(AT, step):
             raise self._error(inner, "at() inside of at(); name one timeframe for an expression")
+        if self._program.has(RANK, step):
+            reason = "rank_pct() inside of at(); write rank_pct(at(...)), of the values known then"
+            raise self._error(inner, reason)
         return self._program.at(longer, step)
+
+    def _rank(self, inner: ast.expr) -> int:
+        """An expression ranked among all assets."""
+        step = self._number(inner, "rank_pct()")
+        if self._program.is_fixed[step]:
+            raise self._error(inner, "this is the same for all assets, so that it has no rank")
+        if self._program.has(RANK, step):
+            raise self._error(inner, "rank_pct() inside of rank_pct(); rank one expression")
+        try:
+            require_writable(self._program, step)
+        except InvalidInput as error:
+            raise self._error(inner, str(error)) from None
+        return self._program.rank(step)
 
     def _applied(self, node: ast.Call, name: str, options: Mapping[str, bool | int]) -> int:
         """The step of a function, without what `prior` says."""

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backtest_pipeline.market.features.catalogue import FEATURES
 from backtest_pipeline.strategies.rules.operators import OPERATORS, VALUE, Bounds, ValueKind
 
-CONSTANT, PARAMETER, COLUMN, INDICATOR, AT = "constant", "parameter", "column", "indicator", "at"
+CONSTANT, PARAMETER, COLUMN, INDICATOR = "constant", "parameter", "column", "indicator"
+AT, RANK = "at", "rank_pct"
 """The steps that are no operator.
 
 An indicator is a column whose period is its operand. `at` gives its operand as it is on the last
-complete bar of a longer timeframe.
+complete bar of a longer timeframe. `rank_pct` is a column too, whose name says what is ranked: it
+follows from all assets, while all other steps follow from one.
 """
+COLUMNS: dict[str, ValueKind] = {
+    feature.name: ValueKind.CONDITION if feature.sql_type == "BOOLEAN" else ValueKind.NUMBER
+    for feature in FEATURES
+}
+"""The columns that every panel can have: the features."""
 INDICATORS = {"ema": 0, "rsi": 1, "atr": 1}
 """Indicators of any period, and the bars that the first value needs beside the period."""
 _NO_ROWS = np.zeros(1, np.int64)  # offsets of a panel without assets
@@ -86,12 +94,16 @@ class Program:
             return operand
         return self._add(Step(AT, (operand,), timeframe), self.kinds[operand], is_fixed=False)
 
-    def has_at(self, step: int) -> bool:
-        """Whether a step is made of another timeframe's bars somewhere."""
+    def rank(self, operand: int) -> int:
+        """A step that gives the rank of another among all assets at the bar."""
+        return self._add(Step(RANK, (operand,)), ValueKind.NUMBER, is_fixed=False)
+
+    def has(self, operator: str, step: int) -> bool:
+        """Whether a step has one of this operator somewhere in it."""
         seen, waiting = set(), [step]
         while waiting:
             one = waiting.pop()
-            if self.steps[one].operator == AT:
+            if self.steps[one].operator == operator:
                 return True
             if one not in seen:
                 seen.add(one)

@@ -12,8 +12,8 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stage import Status
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.provenance import content_versions
 from backtest_pipeline.storage.tables.datasets import read_versions
 from backtest_pipeline_tests.pipeline.markets import (
@@ -184,7 +184,7 @@ def test_a_version_that_was_replaced_stays_readable(workspace: Workspace) -> Non
             {"version": old.version},
         ).one()
     assert tuple(row.uris) == old.uris
-    found = read_panel(workspace, "1D", {"S-ALPHA": old.uris}, BAR_COLUMNS)
+    found = read_panel(workspace.artifacts, "1D", {"S-ALPHA": old.uris}, BAR_COLUMNS)
     assert content_versions(found, BAR_COLUMNS).whole["S-ALPHA"] == old.version
     assert len(found) == row.n_rows
 

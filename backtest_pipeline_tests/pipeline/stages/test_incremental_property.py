@@ -24,10 +24,10 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.panels import read_panel
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.datasets import read_versions
 from backtest_pipeline_tests.conftest import database_like
@@ -171,7 +171,7 @@ def contents(store: Workspace, name: str, timeframes: Sequence[str]) -> dict[str
             for tf in timeframes:
                 columns = BAR_COLUMNS if dataset == "bars" else SNAPSHOT_COLUMNS
                 uris = versions[Partition(name, tf)].uris
-                panel = read_panel(store, tf, {name: uris}, columns)
+                panel = read_panel(store.artifacts, tf, {name: uris}, columns)
                 found[f"{dataset} of {tf}"] = [
                     panel.ts.tobytes(),
                     *(values.tobytes() for values in panel.columns.values()),

@@ -11,7 +11,7 @@ import pytest
 
 from backtest_pipeline.market.errors import RuleError
 from backtest_pipeline.strategies import rules
-from backtest_pipeline.strategies.rules.functions import FUNCTIONS, UNSUPPORTED
+from backtest_pipeline.strategies.rules.functions import FUNCTIONS
 from backtest_pipeline.strategies.rules.operators import ValueKind
 from backtest_pipeline.strategies.rules.parser import parse
 from backtest_pipeline.strategies.rules.program import Program
@@ -148,7 +148,9 @@ def test_sound_rules_are_conditions(text: str) -> None:
         ("at('1W', clse) > 1", 10, "did you mean close"),
         ("at('1W', at('1M', close)) > 1", 10, "inside of at"),
         ("rank_pct(close > 1) > 1", 10, "takes numbers"),
-        ("rank_pct(close) > 1", 1, "all assets of the universe"),
+        ("rank_pct(2) > 1", 10, "the same for all assets"),
+        ("close > rank_pct(close - rank_pct(open))", 18, "inside of rank_pct"),
+        ("at('1W', 1 - rank_pct(close)) > 1", 10, r"rank_pct\(\) inside of at"),
     ],
 )
 def test_what_the_language_does_not_have_is_refused_at_its_place(
@@ -235,9 +237,7 @@ def test_the_page_has_every_function_and_no_other() -> None:
         for found in ast.walk(_tree(text))
         if isinstance(found, ast.Call) and isinstance(found.func, ast.Name)
     }
-    assert shown == FUNCTIONS.keys() - UNSUPPORTED.keys()
-    for name in UNSUPPORTED:
-        assert f"`{FUNCTIONS[name].signature}`" in page
+    assert shown == FUNCTIONS.keys()
 
 
 def _tree(text: str) -> ast.AST:

@@ -16,6 +16,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.strategies.registry import strategies, strategy_of
 from backtest_pipeline.strategies.rules import from_toml
+from backtest_pipeline.strategies.rules.ranks import with_ranks
 from backtest_pipeline.strategies.strategy import conditions_of
 from backtest_pipeline_tests.market.features.panels import random_bars, with_holes
 from backtest_pipeline_tests.strategies.rules.documented import BY_NAME
@@ -117,7 +118,8 @@ def test_so_they_do_at_any_periods(seed: int, fast: int, more: int, width: float
 def test_nothing_is_read_beside_the_columns_that_are_named(random_panel: Panel) -> None:
     for rules in RULES.values():
         params = rules.parse({})
-        known = with_indicators(random_panel, rules.columns(params))
+        names = rules.columns(params)
+        known = with_indicators(with_ranks(random_panel, names), names)
         named = {name: known[name] for name in rules.columns(params)}
         alone = Panel(known.timeframe, known.assets, known.offsets, known.ts, named)
         found, expected = conditions_of(rules, alone, params), conditions_of(rules, known, params)

@@ -12,8 +12,9 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.column_sets import known_sets
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, StoredColumns
-from backtest_pipeline.pipeline.stages.panels import PanelBatch, read_panel
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.tables.datasets import read_versions
 
 
@@ -62,7 +63,7 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
                     "signals",
                 )
         uris = {a: stored.versions[a].uris if a in batch.inputs else () for a in panel.assets}
-        read = read_panel(workspace, tf, uris, stored.names)
+        read = read_panel(workspace.artifacts, tf, uris, stored.names)
         if not np.array_equal(read.ts, panel.ts) or not np.array_equal(read.offsets, panel.offsets):
             raise ArtifactCorrupt(
                 f"the stored {dataset} at {tf} are not of the bars that they were made from; "
