@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from backtest_pipeline.market.as_of import TimedValues, values_as_of
-from backtest_pipeline.market.errors import ColumnsError, UnknownName
+from backtest_pipeline.market.errors import UnknownColumn, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -169,8 +169,7 @@ class KnownSets:
         """The sets that have any of these columns.
 
         Raises:
-            ColumnsError: for a column that there is in none, with the nearest names, or the reason
-                why a file cannot be read.
+            UnknownColumn: for a column that there is in none, with the nearest names.
         """
         wanted = set(names)
         known = {name: one for one in self.sets for name in one.names}
@@ -179,8 +178,9 @@ class KnownSets:
             hint = str(UnknownName("column", name, [*features, *known, *self.of_table]))
             hint = hint.partition("; known")[0]
             own = ", ".join(sorted({*known, *self.of_table})) or "none"
-            reasons = [f"columns of your own: {own}", *self.refused.values()]
-            raise ColumnsError("; ".join([hint, *reasons]))
+            n = len(self.refused)
+            refused = f"; {n} refused, which the command columns names" if n else ""
+            raise UnknownColumn(f"{hint}; columns of your own: {own}{refused}")
         return [one for one in self.sets if wanted.intersection(one.names)]
 
 
