@@ -19,8 +19,8 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.strategies.known_strategies import look_again
 from backtest_pipeline_tests.own_columns import SCORED, scores, with_columns
 from backtest_pipeline_tests.own_strategies import own_strategies, write
+from backtest_pipeline_tests.pipeline.external_chain import PARTS, on, take
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
-from backtest_pipeline_tests.pipeline.stages.test_external_features import PARTS, on, take
 from backtest_pipeline_tests.sql import column
 from backtest_pipeline_tests.theirs import Theirs
 
