@@ -47,6 +47,7 @@ def _counts(workspace: Workspace, query: str) -> dict[str, int]:
     return {row["strategy"]: row["n"] for row in rows(workspace, query)}
 
 
+@pytest.mark.slow
 def test_twenty_edits_compute_twenty_times_that_strategy(
     workspace: Workspace, folder: Path
 ) -> None:
