@@ -28,7 +28,7 @@ from pydantic import (
     create_model,
 )
 
-from backtest_pipeline.market.errors import InvalidInput, RuleError, UnknownName
+from backtest_pipeline.market.errors import InvalidInput, StrategyRefused, UnknownName
 from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
 from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
@@ -64,7 +64,7 @@ def _readable(rules: str) -> str:
 
     try:
         load_text(rules)
-    except RuleError as error:
+    except StrategyRefused as error:
         raise ValueError(str(error)) from error
     return rules
 

@@ -14,8 +14,8 @@ from backtest_pipeline.simulation.orders import condition_bits
 from backtest_pipeline.strategies.strategy import Params, Strategy, conditions_of
 
 Rule = tuple[Strategy[Any], Params]
-Failures = dict[tuple[int, str], BacktestError]
-"""Why rules fail on assets, by position of the rule and symbol."""
+Failures = dict[str, dict[int, BacktestError]]
+"""Why rules fail on assets, by symbol and position of the rule."""
 
 
 def conditions_of_rules(panel: Panel, rules: Sequence[Rule]) -> np.ndarray:
@@ -46,7 +46,7 @@ def conditions_where_possible(panel: Panel, rules: Sequence[Rule]) -> tuple[np.n
                 try:
                     own = conditions_of_rules(known.select([asset]), [rule])
                 except BacktestError as error:
-                    failures[r, asset] = error
+                    failures.setdefault(asset, {})[r] = error
                 else:
                     conditions[r, known.rows_of(asset)] = own[0]
     return conditions, failures

@@ -158,11 +158,11 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                 )
         conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
         position = {signal.signal_id: s for s, signal in enumerate(signals)}
-        failures: Failures = {
-            (position[one.signal_id], one.partition.asset): StrategyRefused(one.reason)
-            for one in failed
-            if one.signal_id in position
-        }
+        failures: Failures = {}
+        for one in failed:
+            if one.signal_id in position:
+                own = failures.setdefault(one.partition.asset, {})
+                own[position[one.signal_id]] = StrategyRefused(one.reason)
         batch = SignalBatch(prices.panel, signals, conditions, prices.inputs, failures, prices.own)
         return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
@@ -229,16 +229,16 @@ class BacktestsStage:
             batch.stored.own,
             {},
         )
+        failures = batch.stored.failures
         failed = {
-            wanted[s * len(tradable) + tradable.index(asset)].run_id
-            for s, asset in batch.stored.failures
-            if asset in tradable
+            wanted[s * len(tradable) + a].run_id
+            for a, asset in enumerate(tradable)
+            for s in failures.get(asset, {})
         }
         kept = {} if rebuild else kept_runs(self._workspace, wanted, failed)
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, list(batch.upstream))
-            partitions = {Partition(asset, tf) for _, asset in batch.stored.failures}
-            before = read_versions(connection, self.name, partitions)
+            before = read_versions(connection, self.name, [Partition(a, tf) for a in failures])
         published = [
             self._published(batch, missing, wanted, ids)
             for missing in missing_runs(wanted, tradable, {*kept, *failed})
@@ -263,7 +263,7 @@ class BacktestsStage:
             retire_failed(
                 cursor,
                 tf,
-                [(signals[s].signal_id, ids[asset]) for s, asset in batch.stored.failures],
+                [(signals[s].signal_id, ids[asset]) for asset in failures for s in failures[asset]],
                 sorted({uri for version in before.values() for uri in version.uris}),
             )
             require_current(cursor, list(map(str, places)))

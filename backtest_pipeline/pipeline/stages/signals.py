@@ -71,8 +71,8 @@ class SignalBatch:
         signals: the presets.
         conditions: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
         inputs: versions of the features, by asset.
-        failures: why a preset could not be computed on an asset, by position of the preset and
-            symbol; its conditions there are all false.
+        failures: why presets could not be computed, by symbol and position of the preset, whose
+            conditions there are all false.
         own: the columns of the user's own that the presets read.
     """
 
@@ -85,7 +85,8 @@ class SignalBatch:
 
     def failed_on(self, asset: str) -> dict[str, str]:
         """Why presets could not be computed on an asset, by name."""
-        return {self.signals[s].name: str(e) for (s, a), e in self.failures.items() if a == asset}
+        own = self.failures.get(asset, {})
+        return {self.signals[s].name: str(error) for s, error in own.items()}
 
     @property
     def first_bars(self) -> np.ndarray:
@@ -196,8 +197,8 @@ class SignalsStage:
         versions = self._versions(batch)
         until = np.full((len(batch.signals), len(panel.assets)), _NEVER)
         failed = np.zeros(until.shape, bool)
-        for s, asset in batch.failures:
-            failed[s, panel.assets.index(asset)] = True
+        for asset, own in batch.failures.items():
+            failed[list(own), panel.assets.index(asset)] = True
         if not rebuild:
             with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
                 made_by = read_makers(cursor, tf, list(ids.values()))
@@ -355,7 +356,7 @@ def signal_states(batch: SignalBatch, ids: Mapping[str, int]) -> list[SignalStat
             int(panel.ts[last[a]]),
             long[s][a],
             short[s][a],
-            str(batch.failures.get((s, asset), "")),
+            str(batch.failures.get(asset, {}).get(s, "")),
         )
         for a, asset in enumerate(panel.assets)
         if panel.lengths[a]

@@ -96,6 +96,8 @@ def retire_failed(
         pairs: signal_id and asset id of each.
         uris: artifact directories of the refreshes before.
     """
+    if not pairs:
+        return
     copy.run(
         cursor,
         "UPDATE backtest_runs r SET is_current = FALSE"

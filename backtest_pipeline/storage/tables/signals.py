@@ -179,7 +179,8 @@ def failed_presets(
         """)
     )
     found = [FailedPreset(row[0], row[1], Partition(row[2], row[3]), row[4]) for row in rows]
-    return [one for one in found if partitions is None or one.partition in partitions]
+    wanted = None if partitions is None else set(partitions)
+    return [one for one in found if wanted is None or one.partition in wanted]
 
 
 def count_signals(

@@ -80,12 +80,12 @@ def _contracted(
 
 
 def load_text(text: str) -> Loaded:
-    """Make a strategy of rules in TOML that were given as text; errors as `from_toml`."""
+    """Make a strategy of rules in TOML that were given as text; errors as `load`."""
     content = text.encode()
     strategy = from_toml(content, GIVEN)
     main = f"{strategy.name}{RULES}"
-    source = Source(main, {main: content})
-    return Loaded(strategy, rule_hash(content, GIVEN), "rules that were given with a run", source)
+    origin = "rules that were given with a run"
+    return _contracted(strategy, rule_hash(content, GIVEN), origin, Source(main, {main: content}))
 
 
 def is_good_name(name: object) -> bool:

@@ -10,13 +10,12 @@ import pytest
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.strategies.known_strategies import look_again
-from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
+from backtest_pipeline_tests.own_strategies import own_strategies, write
 from backtest_pipeline_tests.pipeline.markets import refresh, until
 from backtest_pipeline_tests.sql import rows, scalar
 
 PARTITIONS = [Partition("S-ALPHA", "1W"), Partition("S-ZETA", "1W")]
 EDITS = 20
-ONE = DIP.replace('    grid={"z": (1.0, 2.0), "length": (10, 20)},\n', "")  # one set to be probed
 RULES = """
 name = "dip_rules"
 long_entry = "close < mean(close, n) - 2 * std(close, n, ddof=1)"
@@ -30,7 +29,7 @@ RUNS = "SELECT strategy, count(*) AS n FROM backtest_runs GROUP BY strategy"
 TRIALS = "SELECT strategy, count(*) AS n FROM trials GROUP BY strategy"
 OTHERS = """
     SELECT md5(string_agg(s.*::text, '' ORDER BY s.signal_id, s.id, s.tf, s.ts, s.action))
-    FROM signals s JOIN dim_signals d USING (signal_id) WHERE d.strategy <> 'dip'
+    FROM signals s JOIN dim_signals d USING (signal_id) WHERE d.strategy <> 'dip_rules'
 """  # with the instant at which each row was written
 FEATURES = "SELECT md5(string_agg(f.*::text, '' ORDER BY f.id, f.tf, f.ts)) FROM cmc_features f"
 
@@ -38,7 +37,7 @@ FEATURES = "SELECT md5(string_agg(f.*::text, '' ORDER BY f.id, f.tf, f.ts)) FROM
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "strategies"
-    write(folder, "dip.py", ONE)
+    write(folder, "dip.py")
     write(folder, "dip_rules.toml", RULES)
     with own_strategies(folder):
         yield folder
@@ -48,6 +47,7 @@ def _counts(workspace: Workspace, query: str) -> dict[str, int]:
     return {row["strategy"]: row["n"] for row in rows(workspace, query)}
 
 
+@pytest.mark.slow
 def test_twenty_edits_compute_twenty_times_that_strategy(
     workspace: Workspace, folder: Path
 ) -> None:
@@ -57,14 +57,14 @@ def test_twenty_edits_compute_twenty_times_that_strategy(
     assert runs["dip"] == runs["dip_rules"] == len(PARTITIONS)
     others, features = scalar(workspace, OTHERS), scalar(workspace, FEATURES)
     for n in range(EDITS):
-        write(folder, "dip.py", ONE.replace("- params.z", f"- {1 + n / 100} * params.z"))
+        write(folder, "dip_rules.toml", RULES.replace("- 2 *", f"- {1 + n / 100} *"))
         look_again()
         reports = refresh(workspace, source, PARTITIONS)
         for stage in ("bars", "features"):
             assert reports[stage].counts == {"unchanged": len(PARTITIONS)}
     made = EDITS * len(PARTITIONS)
-    assert _counts(workspace, RUNS) == {**runs, "dip": runs["dip"] + made}
-    assert _counts(workspace, TRIALS) == {**trials, "dip": trials["dip"] + made}
+    assert _counts(workspace, RUNS) == {**runs, "dip_rules": runs["dip_rules"] + made}
+    assert _counts(workspace, TRIALS) == {**trials, "dip_rules": trials["dip_rules"] + made}
     assert scalar(workspace, OTHERS) == others
     assert scalar(workspace, FEATURES) == features
     assert refresh(workspace, source, PARTITIONS)["backtests"].rows == 0
