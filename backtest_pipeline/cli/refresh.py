@@ -136,11 +136,11 @@ def _refresh(
             say(f"left out: {sentence}")
         if len(result.left_out) > _MOST_NAMED:
             say(f"left out: {len(result.left_out) - _MOST_NAMED:,} more parts; --json names them")
+    partitions = len(result.assets) * len(result.timeframes)
+    if len(result.without_bars) == partitions or not (stored.runs or result.failures):
+        fail(f"the source has no usable bars: {_first(result.without_bars)}")
     if result.failures:
         fail("\n".join(result.failures))
-    partitions = len(result.assets) * len(result.timeframes)
-    if not stored.runs or len(result.without_bars) == partitions:
-        fail(f"the source has no usable bars: {_first(result.without_bars)}")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def signals(
     store: WorkspaceResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     stage = SignalsStage(store.workspace)
     return StageRun(
         signals_of(features, stage.signals), stage, signals_summary, config.full_rebuild

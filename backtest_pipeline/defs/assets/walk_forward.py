@@ -48,7 +48,7 @@ def walk_forward(
     walk: WalkForwardResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
     return StageRun(
         features, stage, walk_forward_summary, config.full_rebuild, runs_figures(stage.name)
