@@ -50,7 +50,9 @@ _log = logging.getLogger(__name__)
 # Everything is in Dagster's event log; the console belongs to the progress bars.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 # Dagster puts an error's class before its message; ours speak for themselves.
-_CLASS_OF_OURS = re.compile(r"^backtest_pipeline\.market\.errors\.\w+: ")
+_CLASS_OF_OURS = re.compile(
+    r"^(backtest_pipeline\.market\.errors\.\w+|dagster\._core\.definitions\.events\.Failure): "
+)
 _BACKTESTS = dg.AssetKey("backtests")
 _JOBS = ("refresh", "portfolio_rollups_job")
 _BUILT = ("bars", "cmc_features", "signals", "backtests")

@@ -137,6 +137,10 @@ def _refresh(
             say(f"left out: {sentence}")
         if len(result.left_out) > _MOST_NAMED:
             say(f"left out: {len(result.left_out) - _MOST_NAMED:,} more parts; --json names them")
+    partitions = len(result.assets) * len(result.timeframes)
+    anything = stored.runs or stored.failed_presets or result.failures
+    if len(result.without_bars) == partitions or not anything:
+        fail(f"the source has no usable bars: {_first(result.without_bars)}")
     if result.failures:
         fail("\n".join(result.failures))
     if stored.failed_presets:
@@ -144,9 +148,6 @@ def _refresh(
         more = len(stored.failed_presets) - len(shown)
         shown += [f"and {more:,} more; --json names them"] if more else []
         fail("\n".join([*shown, "all else is stored; the next refresh tries these again"]))
-    partitions = len(result.assets) * len(result.timeframes)
-    if not stored.runs or len(result.without_bars) == partitions:
-        fail(f"the source has no usable bars: {_first(result.without_bars)}")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ _SNAPSHOT_COLUMNS = table_schema(
 def feature_snapshots(
     context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     reader = ExternalReader(store.workspace)
     wanted = with_days(store.workspace, partitions_of(context.partition_keys))
     taken = external_features(reader, wanted)

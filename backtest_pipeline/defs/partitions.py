@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
@@ -22,7 +22,7 @@ RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 
 
-def require_sound_run(tags: Mapping[str, str]) -> None:
+def require_sound_run(context: dg.AssetExecutionContext) -> None:
     """Cancel a run that names a range of several partitions and a single one besides.
 
     Backfills of several partitions that are launched from a job's page carry both; Dagster then
@@ -33,15 +33,18 @@ def require_sound_run(tags: Mapping[str, str]) -> None:
         DagsterExecutionInterruptedError: which ends the run as cancelled. If it failed, Dagster
             would mark partitions as failed that the run never touched.
     """
+    tags = context.run.tags
     ranged = RANGE_START in tags and tags[RANGE_START] != tags.get(RANGE_END)
     single = [t for t in tags if t.startswith("dagster/partition") and t != "dagster/partition_set"]
     if ranged and single:
-        raise dg.DagsterExecutionInterruptedError(
+        message = (
             f"this run names the partitions {tags[RANGE_START]} to {tags.get(RANGE_END)} and a "
             "single one besides, so Dagster would compute one and report all of them as done "
             "(dagster#28861); nothing was computed: launch several partitions from the asset's "
             "page, not from the job's"
         )
+        context.instance.report_run_canceling(context.run, message=message)
+        raise dg.DagsterExecutionInterruptedError(message)
 
 
 def partitions_of(keys: Iterable[str]) -> list[Partition]:

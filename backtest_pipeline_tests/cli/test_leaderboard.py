@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.sql import count, execute_sql
 
@@ -108,3 +111,16 @@ def controlled(cli: CommandLine) -> None:
     alarmed = cli(*FEW)
     assert alarmed.code == 1
     assert "more than 5% false positives" in alarmed.message
+
+
+def test_dagster_is_told_of_what_a_command_stores_of_an_asset(cli: CommandLine) -> None:
+    refreshed(cli)
+    board = cli.json("leaderboard")["board_id"]
+    assert cli("restatements").code == 0
+    assert cli("retention", "--dry-run").code == 0
+    with open_instance(load_settings(), cli.database) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("leaderboard"))
+        assert event is not None
+        assert (event.tags or {})["dagster/data_version"] == board
+        assert instance.get_latest_materialization_event(dg.AssetKey("restatements")) is not None
+        assert instance.get_latest_materialization_event(dg.AssetKey("retention")) is None

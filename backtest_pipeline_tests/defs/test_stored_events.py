@@ -14,6 +14,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe
+from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.datasets import read_versions
@@ -239,3 +240,38 @@ def of_a_job_page(asset: str) -> dict[str, str]:
         "dagster/partition/timeframe": "1D",
         "dagster/partition_set": "refresh_partition_set",
     }
+
+
+def test_an_interrupted_run_has_told_of_what_it_stored(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    class InterruptedStore(WorkspaceResource):
+        def progress(self, stage: str, done: int, total: int) -> None:
+            if stage == "features" and done:
+                raise dg.DagsterExecutionInterruptedError("somebody cancelled the run")
+
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        run_job(instance, "refresh", ALL, store=InterruptedStore())
+    (run,) = instance.get_runs(limit=1)
+    assert run.status is dg.DagsterRunStatus.CANCELED
+    for asset, dataset in CHAIN.items():
+        assert materialized(instance, asset) == set(versions(store, dataset))
+    assert materialized(instance, "cmc_features") == KEYS
+    assert not states(instance, "signals")
+    require_success(run_job(instance, "refresh", ALL))
+    assert not stale(instance)
+
+
+def test_weeks_bring_the_days_that_mark_them_up_to_date(
+    bars: Path, store: Database, instance: dg.DagsterInstance
+) -> None:
+    require_success(run_job(instance, "refresh", rectangle("AAA|1D", "AAA|1D")))
+    keep(bars, "AAA", bars_of("AAA", 1.37))
+    run = run_job(instance, "refresh", {"dagster/partition": "AAA|1W"})
+    require_success(run)
+    assert set(told(instance, run, "bars")) == {"AAA|1D", "AAA|1W"}
+    assert set(told(instance, run, "cmc_features")) == {"AAA|1D", "AAA|1W"}
+    assert set(told(instance, run, "backtests")) == {"AAA|1W"}
+    missing = {f"{asset} {key}" for asset in CHAIN for key in KEYS - {"AAA|1D"}}
+    assert stale(instance) - missing == {"signals AAA|1D"}
+    assert not {name for name in stale(instance, tf="1W") if " AAA|" in name}

@@ -37,6 +37,6 @@ def backtests(
     simulation: SimulationResource,
     stored: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     stage = BacktestsStage(store.workspace, simulation.config())
     return StageRun(stored, stage, backtests_summary, config.full_rebuild, runs_figures(stage.name))

@@ -50,7 +50,7 @@ def bars(
     store: WorkspaceResource,
     source: SourceResource,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     partitions = with_days(store.workspace, partitions_of(context.partition_keys))
     assets = sorted({p.asset for p in partitions})
     reader = SourceReader(source.source(), assets, store.workspace)
@@ -78,6 +78,6 @@ def cmc_features(
     store: WorkspaceResource,
     stored: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     wanted = stored.of(with_days(store.workspace, stored.partitions))
     return StageRun(wanted, FeaturesStage(store.workspace), features_summary, config.full_rebuild)

@@ -68,7 +68,7 @@ def portfolio_rollups(
     store: WorkspaceResource,
     simulation: SimulationResource,
 ) -> None:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     chosen = simulation.config()
     rollup = RollupConfig(
         costs=chosen.costs,

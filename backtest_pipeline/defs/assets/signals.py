@@ -40,7 +40,7 @@ def signals(
     store: WorkspaceResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     stage = SignalsStage(store.workspace)
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     conditions = signals_of(store.workspace, features, stage.signals)

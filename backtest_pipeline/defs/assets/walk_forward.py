@@ -48,7 +48,7 @@ def walk_forward(
     walk: WalkForwardResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context.run.tags)
+    require_sound_run(context)
     stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     return StageRun(

@@ -14,7 +14,7 @@ from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.table_checks import violations
-from backtest_pipeline_tests.defs.running import materialized, rectangle, require_success, run_job
+from backtest_pipeline_tests.defs.running import materialized, rectangle, require_success, run_job, told
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 ALPHA = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
@@ -34,16 +34,16 @@ def test_folds_runs_and_verdicts_are_stored_and_found_again(
     folds = count(store, "walk_forward_folds")
     assert folds == scalar(store, "SELECT sum(n_folds) FROM walk_forward_runs") > 6
     assert count(store, "trials WHERE source = 'walk_forward'") > 1000
-    (event,) = run.get_asset_materialization_events()
-    found = event.step_materialization_data.materialization.metadata
+    (event,) = told(instance, run, "walk_forward").values()
+    found = event.metadata
     assert found["runs"].value == 3
     assert found["folds"].value == folds
     (check,) = run.get_asset_check_evaluations()
     assert check.passed
 
     again = run_job(instance, "walk_forward_job", ALPHA, walk=SHORT)
-    (event,) = again.get_asset_materialization_events()
-    metadata = event.step_materialization_data.materialization.metadata
+    (event,) = told(instance, again, "walk_forward").values()
+    metadata = event.metadata
     assert metadata["partitions_unchanged"].value == 1
     assert metadata["rows_written"].value == 0
 
@@ -98,9 +98,9 @@ def test_bars_that_fill_no_fold_are_a_remark_and_no_failure(
     run_job(instance, "refresh", ALPHA)
     run = run_job(instance, "walk_forward_job", ALPHA, walk=WalkForwardResource(train_days=9000))
     require_success(run)
-    (event,) = run.get_asset_materialization_events()
-    remark = event.step_materialization_data.materialization.metadata["without_result"]
-    assert "more bars are needed" in str(remark.value)
+    (event,) = told(instance, run, "walk_forward").values()
+    assert "more bars are needed" in str(event.metadata["why"].value)
+    assert event.metadata["dagster/row_count"].value == 0
 
 
 def test_the_weekly_schedule_asks_for_everything_in_one_run() -> None:

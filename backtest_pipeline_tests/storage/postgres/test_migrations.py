@@ -12,7 +12,13 @@ from psycopg.conninfo import make_conninfo
 
 from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
 from backtest_pipeline.storage.postgres.database import Database, connect_database
-from backtest_pipeline.storage.postgres.migrations import check, migrate, schema_files, sql_folder
+from backtest_pipeline.storage.postgres.migrations import (
+    check,
+    ensure,
+    migrate,
+    schema_files,
+    sql_folder,
+)
 from backtest_pipeline_tests.other_schemas import OtherSchema
 from backtest_pipeline_tests.sql import scalar
 
@@ -211,3 +217,13 @@ def test_a_user_who_may_not_create_roles_can_migrate(empty_database: Database) -
     with psycopg.connect(empty_database.conninfo, autocommit=True) as server:
         server.execute("DROP OWNED BY plain CASCADE")
         server.execute("DROP ROLE plain")
+
+
+def test_an_embedded_store_is_set_up_by_whoever_opens_it_and_another_is_not(
+    empty_database: Database,
+) -> None:
+    with pytest.raises(SchemaNotMigrated, match="run `backtest-pipeline migrate`"):
+        ensure(empty_database, embedded=False)
+    ensure(empty_database, embedded=True)
+    ensure(empty_database, embedded=False)
+    check(empty_database)
