@@ -82,5 +82,5 @@ def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
 @pytest.mark.parametrize(("spelled", "name"), [("1d", "1D"), ("7d", "7D"), ("1m", "1m")])
 def test_a_timeframe_is_one_however_it_is_spelled(spelled: str, name: str) -> None:
     assert spec_of({**ONE, "timeframe": spelled}) == spec_of({**ONE, "timeframe": name})
-    assert RunQuery(timeframe=spelled).timeframe == name  # filters of lists too
-    assert RunQuery(timeframe="7X").timeframe == "7X"
+    assert RunQuery.model_validate({"timeframe": spelled}).timeframe == name  # filters of lists too
+    assert RunQuery.model_validate({"timeframe": "7X"}).timeframe == "7X"
