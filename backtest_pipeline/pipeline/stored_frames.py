@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.market.features import FEATURE_COLUMNS
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.market.timeframes import TIMEFRAMES, timeframe
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.audits.negative_controls import newest_controls
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, stored_bars
@@ -70,7 +70,7 @@ def _by_timeframe(workspace: Workspace, dataset: str, keys: Keys) -> dict[str, l
     for partition in sorted(stored):
         if partition in wanted:
             found[partition.timeframe].append(partition.asset)
-    return {tf: found[tf] for tf in TIMEFRAMES if tf in found}
+    return {tf: found[tf] for tf in sorted(found, key=lambda name: timeframe(name).sort_key)}
 
 
 def _together(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def _of_runs(
 
 def _portfolios(workspace: Workspace, keys: Keys) -> pd.DataFrame:
     with workspace.database.begin() as connection:
-        rows = current_portfolios(connection, list(TIMEFRAMES) if keys is None else keys)
+        rows = current_portfolios(connection, keys)
     return _frame([{**row, **row["metrics"]} for row in rows])
 
 

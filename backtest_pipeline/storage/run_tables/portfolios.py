@@ -95,18 +95,22 @@ def retire_portfolios(cursor: Cursor, tf: str) -> None:
     )
 
 
-def current_portfolios(connection: Connection, timeframes: Sequence[str]) -> list[dict[str, Any]]:
-    """Current portfolios of these timeframes, in a stable order.
+def current_portfolios(
+    connection: Connection, timeframes: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Current portfolios of these timeframes, of all by default, in a stable order.
 
     Raises:
         ProvenanceMissing: for a portfolio without recorded inputs.
     """
     rows = connection.execute(
         text(f"""
-            SELECT {_COLUMNS} FROM portfolio_runs WHERE is_current AND tf = ANY(:timeframes)
+            SELECT {_COLUMNS} FROM portfolio_runs
+            WHERE is_current
+              AND (CAST(:timeframes AS text[]) IS NULL OR tf = ANY(CAST(:timeframes AS text[])))
             ORDER BY tf, signal_id NULLS LAST, scheme
         """),  # noqa: S608 - our own column names
-        {"timeframes": list(timeframes)},
+        {"timeframes": None if timeframes is None else list(timeframes)},
     )
     return with_provenance(rows.mappings())
 
