@@ -20,7 +20,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     probe_strategies,
 )
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
-from backtest_pipeline.pipeline.presets import active_presets, presets_to_compute
+from backtest_pipeline.pipeline.presets import active_presets, presets_computed_everywhere
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
@@ -187,7 +187,7 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
     Look-ahead is a property of the code, so each version is tested once.
     """
-    code = probed_code(presets_to_compute(workspace))
+    code = probed_code(presets_computed_everywhere(workspace))
     with workspace.database.begin() as connection:
         row = last_probe(connection, code, _name(source))
     return f"{row['probed_at']:%F %T} UTC" if row and not row["leaks"] else None
