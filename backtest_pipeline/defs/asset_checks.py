@@ -35,7 +35,7 @@ from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_datas
 from backtest_pipeline.pipeline.presets import (
     failed_on_partitions,
     left_out_presets,
-    presets_to_compute,
+    presets_computed_everywhere,
 )
 from backtest_pipeline.pipeline.ranking.leaderboard import leaderboard_faults
 from backtest_pipeline.pipeline.replay.replay import (
@@ -132,7 +132,7 @@ def look_ahead(
     probe = probe_look_ahead(
         store.workspace,
         bars,
-        presets=presets_to_compute(store.workspace),
+        presets=presets_computed_everywhere(store.workspace),
         seed=config.seed,
         cuts=config.cuts,
     )

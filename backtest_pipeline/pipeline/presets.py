@@ -77,6 +77,14 @@ def left_out_presets(workspace: Workspace) -> dict[str, str]:
 
 
 @retried
+def presets_computed_everywhere(workspace: Workspace) -> tuple[SignalRow, ...]:
+    """Those of `presets_to_compute` that fail on no partition: an audit can compute them too."""
+    with workspace.database.begin() as connection:
+        failed = {one.signal_id for one in failed_presets(connection)}
+    return tuple(p for p in presets_to_compute(workspace) if p.signal_id not in failed)
+
+
+@retried
 def failed_on_partitions(
     workspace: Workspace, partitions: Collection[Partition] | None = None
 ) -> dict[str, str]:

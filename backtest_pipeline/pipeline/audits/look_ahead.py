@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
 )
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
-from backtest_pipeline.pipeline.presets import presets_to_compute
+from backtest_pipeline.pipeline.presets import active_presets, presets_computed_everywhere
 from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
@@ -205,7 +205,7 @@ def probed_before(workspace: Workspace, source: BarSource | None) -> str | None:
 
     Look-ahead is a property of the code, so each version is tested once.
     """
-    code = probed_code(presets_to_compute(workspace))
+    code = probed_code(presets_computed_everywhere(workspace))
     with workspace.database.begin() as connection:
         row = last_probe(connection, code, _name(source))
     return f"{row['probed_at']:%F %T} UTC" if row and not row["leaks"] else None
