@@ -14,7 +14,13 @@ from backtest_pipeline.defs.schedules import weekly_walk_forward
 from backtest_pipeline.market.errors import UnknownName
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.table_checks import violations
-from backtest_pipeline_tests.defs.running import materialized, rectangle, require_success, run_job, told
+from backtest_pipeline_tests.defs.running import (
+    materialized,
+    rectangle,
+    require_success,
+    run_job,
+    told,
+)
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 ALPHA = rectangle("S-ALPHA|1D", "S-ALPHA|1D")
