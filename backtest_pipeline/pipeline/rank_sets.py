@@ -29,7 +29,7 @@ from backtest_pipeline.storage.tables.datasets import (
     all_partitions,
     read_versions,
 )
-from backtest_pipeline.storage.tables.synthetic import synthetic_among
+from backtest_pipeline.storage.tables.dimensions import synthetic_among
 from backtest_pipeline.strategies.rules.ranks import RankedColumns
 
 if TYPE_CHECKING:

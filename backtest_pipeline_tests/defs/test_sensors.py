@@ -1,7 +1,5 @@
 """Portfolios are asked for where backtests were stored, and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import dagster as dg

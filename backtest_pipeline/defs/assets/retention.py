@@ -32,6 +32,7 @@ class RetentionConfig(dg.Config):
 
 @dg.asset(
     deps=["backtests"],
+    io_manager_key="stages",
     group_name="research",
     kinds={"postgres", "parquet"},
     owners=OWNERS,

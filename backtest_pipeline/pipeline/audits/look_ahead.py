@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
 )
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
-from backtest_pipeline.pipeline.presets import active_presets, presets_computed_everywhere
+from backtest_pipeline.pipeline.presets import presets_computed_everywhere, presets_to_compute
 from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
