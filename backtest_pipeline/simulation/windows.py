@@ -11,12 +11,12 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.columns import with_config_columns
-from backtest_pipeline.simulation.conditions import conditions_of_rules
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs
 from backtest_pipeline.simulation.orders import HOLD, LONG_ENTRY, SHORT_ENTRY
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
+from backtest_pipeline.simulation.strategy_conditions import conditions_of_rules
 from backtest_pipeline.strategies.strategy import Strategy
 
 NO_SIGNALS = -1

@@ -58,9 +58,9 @@ from backtest_pipeline.pipeline.stages.signals import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.conditions import Failures
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
+from backtest_pipeline.simulation.strategy_conditions import Failures
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.postgres import copy

@@ -34,18 +34,18 @@ from backtest_pipeline.pipeline.stages.panels import (
 )
 from backtest_pipeline.pipeline.versions import signal_code
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.conditions import (
-    Failures,
-    Rule,
-    conditions_of_rules,
-    conditions_where_possible,
-)
 from backtest_pipeline.simulation.orders import (
     LONG_ENTRY,
     LONG_EXIT,
     SHORT_ENTRY,
     SHORT_EXIT,
     first_bars,
+)
+from backtest_pipeline.simulation.strategy_conditions import (
+    Failures,
+    Rule,
+    conditions_of_rules,
+    conditions_where_possible,
 )
 from backtest_pipeline.storage.external.rows import feature_rows
 from backtest_pipeline.storage.provenance import combined
