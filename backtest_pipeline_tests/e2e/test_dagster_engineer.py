@@ -208,7 +208,9 @@ def engineer(
         yield Engineer(workspace, folder, database)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dagster's own, of its own
+# Dagster uses old names of its own, and leaves an event loop behind for each question.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'BaseEventLoop.shutdown_asyncgens':RuntimeWarning")
 def test_what_dagster_shows_is_what_is_stored(engineer: Engineer) -> None:
     # Not the backtests: their checks replay runs in fresh processes, which takes minutes here.
     everything = ("bars", "cmc_features", "signals")
