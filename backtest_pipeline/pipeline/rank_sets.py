@@ -7,6 +7,7 @@ assets are ranked among themselves, and all others among themselves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -236,9 +237,16 @@ def own_columns_ranked(name: str) -> tuple[str, ...]:
 
 
 def with_ranked(names: Iterable[str]) -> set[str]:
-    """Columns, with those of the user's own that the ranks among them rank."""
+    """Columns, with those of the user's own that the ranks among them rank.
+
+    A name that is no expression ranks none here; it is refused where it is read.
+    """
     given = set(names)
-    return given.union(*(own_columns_ranked(name) for name in given if is_rank(name)))
+    found = set(given)
+    for name in filter(is_rank, given):
+        with suppress(ColumnsError):
+            found |= {*own_columns_ranked(name)}
+    return found
 
 
 def follow_from_bars(names: Iterable[str]) -> bool:
