@@ -17,6 +17,7 @@
     ├── BarsError               bars that cannot be read or trusted
     │   └── SourceUnavailable   an exchange cannot be reached, or rejects the request
     ├── ColumnsError            columns of the user's own that cannot be read or trusted
+    │   └── UnknownColumn       a column that there is in no file and no table
     ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
     ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
     ├── CannotReplay            a run that cannot be replayed on this machine
@@ -233,6 +234,13 @@ class ColumnsError(BacktestError):
 
     code = "DATA_SOURCE_ERROR"
     is_public = False
+
+
+class UnknownColumn(ColumnsError):
+    """A column of the user's own that there is not; the message suggests the closest ones."""
+
+    code = "BAD_PARAMS"
+    is_public = True
 
 
 class PartitionError(BacktestError):

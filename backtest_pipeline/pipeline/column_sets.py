@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest_pipeline.market.as_of import TimedValues, values_as_of
 from backtest_pipeline.market.cross_section import is_rank
-from backtest_pipeline.market.errors import ColumnsError, GridTooLarge, UnknownName
+from backtest_pipeline.market.errors import GridTooLarge, UnknownColumn, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -174,8 +174,8 @@ class KnownSets:
         """The sets that have any of these columns; each rank is a set of its own.
 
         Raises:
-            ColumnsError: for a column that there is in none, with the nearest names, or the reason
-                why a file cannot be read; for a rank of what is no expression.
+            UnknownColumn: for a column that there is in none, with the nearest names, and for a
+                rank of what is no expression.
         """
         wanted = set(names)
         ranks = sorted(name for name in wanted if is_rank(name))
@@ -185,13 +185,14 @@ class KnownSets:
             hint = str(UnknownName("column", name, [*features, *known, *self.of_table]))
             hint = hint.partition("; known")[0]
             own = ", ".join(sorted({*known, *self.of_table})) or "none"
-            reasons = [f"columns of your own: {own}", *self.refused.values()]
-            raise ColumnsError("; ".join([hint, *reasons]))
+            n = len(self.refused)
+            refused = f"; {n} refused, which the command columns names" if n else ""
+            raise UnknownColumn(f"{hint}; columns of your own: {own}{refused}")
         found = [one for one in self.sets if wanted.intersection(one.names)]
         if not ranks:
             return found
-        own = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
-        return [*found, *rank_sets(self.workspace, own)]
+        of_ranks = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
+        return [*found, *rank_sets(self.workspace, of_ranks)]
 
 
 def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest_pipeline.market.cross_section import is_rank, rank_pct
-from backtest_pipeline.market.errors import ColumnsError, PartitionError, RuleError
+from backtest_pipeline.market.errors import PartitionError, RuleError, UnknownColumn
 from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
 from backtest_pipeline.market.partitions import Partition
@@ -227,12 +227,12 @@ def own_columns_ranked(name: str) -> tuple[str, ...]:
     """The columns that are ranked in a column and that bars do not give.
 
     Raises:
-        ColumnsError: for a name that is no expression of docs/rules.md, with the place.
+        UnknownColumn: for a name that is no expression of docs/rules.md, with the place.
     """
     try:
         reads = RankedColumns([name]).reads
     except RuleError as error:
-        raise ColumnsError(str(error)) from None
+        raise UnknownColumn(str(error)) from None
     return tuple(read for read in reads if not is_given_by_bars(read))
 
 
@@ -244,7 +244,7 @@ def with_ranked(names: Iterable[str]) -> set[str]:
     given = set(names)
     found = set(given)
     for name in filter(is_rank, given):
-        with suppress(ColumnsError):
+        with suppress(UnknownColumn):
             found |= {*own_columns_ranked(name)}
     return found
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.cli.files import daily_bars, write
-from backtest_pipeline_tests.docs.test_docs import blocks
+from backtest_pipeline_tests.documents import blocks
 
 PAGE = "docs/columns.md"
 

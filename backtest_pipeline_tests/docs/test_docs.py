@@ -13,12 +13,7 @@ import yaml
 
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres.database import Database
-
-ROOT = Path(__file__).parents[2]
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+from backtest_pipeline_tests.documents import ROOT, blocks
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

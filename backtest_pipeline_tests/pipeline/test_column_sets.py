@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 
 from backtest_pipeline.market.errors import ColumnsError
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead
+from backtest_pipeline.pipeline.audits.negative_controls import honest_grids
 from backtest_pipeline.pipeline.column_sets import known_sets
-from backtest_pipeline.pipeline.presets import left_out_presets
+from backtest_pipeline.pipeline.presets import active_presets, left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline_tests.own_columns import SCORED, scores
+from backtest_pipeline.strategies.known_strategies import look_again
+from backtest_pipeline_tests.own_columns import SCORED, scores, with_columns
 from backtest_pipeline_tests.own_strategies import own_strategies, write
-from backtest_pipeline_tests.pipeline.stages.test_external_features import PARTS, on, take
+from backtest_pipeline_tests.pipeline.external_chain import PARTS, on, take
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 from backtest_pipeline_tests.sql import column
 from backtest_pipeline_tests.theirs import Theirs
 
@@ -89,3 +94,43 @@ def test_a_file_may_not_have_a_column_of_the_table(
         assert left_out_presets(workspace) == {}
         with pytest.raises(ColumnsError, match=r"unknown column 'unred'; did you mean unread\?"):
             known.with_columns(["unred"])
+
+
+PEEK = """
+from backtest_pipeline.strategies import Params, Strategy, per_asset
+
+
+class Peek(Params):
+    pass
+
+
+def rule(features, params):
+    return {"long_entry": features["score"].shift(-1) > 0.6, "long_exit": features["score"] < 0.4}
+
+
+STRATEGY = Strategy(
+    name="peek",
+    params_type=Peek,
+    columns=lambda params: ("score",),
+    conditions=per_asset(rule),
+    presets={"peeks": {}},
+)
+"""
+
+
+def test_a_strategy_that_reads_a_later_score_is_left_out_and_the_others_are_probed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    partitions = [Partition("A", "1D")]
+    market = StaticSource({"1D": daily_panel({"A": 400})})
+    with with_columns(workspace, tmp_path, {"model.csv": scores("A")}) as (store, _):
+        write(tmp_path / "strategies", "peek.py", PEEK)
+        look_again()
+        assert "looks ahead" in left_out_presets(store)["peeks"]
+        assert not any(report.failed for report in refresh(store, market, partitions).values())
+        (scored,) = (p for p in active_presets(store) if p.name == "scored_60")
+        probe = probe_look_ahead(store, market, presets=[scored])
+        assert probe.signals > 0
+        assert probe.leaks == ()
+        assert "peek reads score" in honest_grids(store)[1]["peek"]
+        assert "scored" not in {grid.strategy.name for grid in honest_grids(store)[0]}

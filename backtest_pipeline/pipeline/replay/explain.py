@@ -225,7 +225,7 @@ def _key(sides: _Sides) -> str:
 
 def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
     """The configuration of one run on the data of another."""
-    data, assumed = runs[sides[0]], runs[sides[2]]
+    data, code, assumed = (runs[side] for side in sides)
     config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
     # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
@@ -237,7 +237,9 @@ def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
         others = ReplayRequest.of(benchmark)
         beside = others.snapshots.keys() - others.own_snapshots.keys()
         snapshots = {**{name: others.snapshots[name] for name in beside}, **snapshots}
-    return ReplayRequest(_key(sides), config, data.asset, data.timeframe, snapshots)
+    same = code.config["strategy"] == assumed.config["strategy"]
+    files = (code if same else assumed).strategy_files
+    return ReplayRequest(_key(sides), config, data.asset, data.timeframe, snapshots, files)
 
 
 def _factor(

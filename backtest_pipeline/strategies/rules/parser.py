@@ -181,7 +181,7 @@ class _Compiler:
             raise self._error(node, f"{name} is a function; write {FUNCTIONS[name].signature}")
         known = (*COLUMNS, *self._names, *FUNCTIONS)
         hint = str(UnknownName("column or parameter", name[:60], known))
-        own = "" if "did you mean" in hint else "; name columns of your own table in [columns]"
+        own = "" if "did you mean" in hint else "; name columns of your own in [columns]"
         raise self._error(node, hint.partition("; known")[0] + own)
 
     def _indicator(self, node: ast.expr, name: str, period: int) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,45 +14,16 @@ from backtest_pipeline.market.features import EMA_PERIODS
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.restatements import watch_history
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
-from backtest_pipeline.pipeline.stage import StageReport
-from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_backtests, refresh_signals
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import connect_database
+from backtest_pipeline_tests.pipeline.external_chain import on, take
 from backtest_pipeline_tests.pipeline.markets import PARTITIONS, contents, outcome, refresh, whole
 from backtest_pipeline_tests.sql import rows
 from backtest_pipeline_tests.theirs import Theirs
 
 A = Partition("ID-1", "1D")
-PARTS = tuple(Partition(f"ID-{i}", tf) for tf in ("1D", "1W") for i in (1, 2, 3))
 NewStore = Callable[[], Workspace]
-
-
-@contextmanager
-def on(store: Workspace, table: FeatureTable) -> Iterator[Workspace]:
-    """The store with features taken from a table."""
-    try:
-        yield replace(store, external=table)
-    finally:
-        table.close()
-
-
-def take(
-    store: Workspace,
-    table: FeatureTable,
-    partitions: tuple[Partition, ...] = PARTS,
-    *,
-    rebuild: bool = False,
-) -> dict[str, StageReport]:
-    """The whole chain; the report of each stage."""
-    with on(store, table) as workspace:
-        reader = ExternalReader(workspace)
-        reports = list(refresh_signals(workspace, reader, partitions, rebuild=rebuild))
-        reports.append(refresh_backtests(workspace, partitions, SimulationConfig()))
-        return {report.stage: report for report in reports}
 
 
 def version_of(store: Workspace, partition: Partition) -> dict[str, object]:

@@ -63,7 +63,7 @@ def test_sound_rules_are_conditions(text: str) -> None:
         ("clse > 3", 1, "unknown column or parameter 'clse'; did you mean close"),
         ("   clse > 3", 4, "did you mean close"),
         ("close > windw", 9, "did you mean window"),
-        ("close > xyzzy", 9, r"name columns of your own table in \[columns\]"),
+        ("close > xyzzy", 9, r"name columns of your own in \[columns\]"),
         ("close > emaa(3)", 9, "unknown function 'emaa'; did you mean ema"),
         ("close(3) > 1", 1, "close is no function"),
         ("ema > 1", 1, r"ema is a function; write ema\(n\) or ema\(x, n\)"),
