@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from backtest_pipeline.market.as_of import TimedValues, values_as_of
 from backtest_pipeline.market.cross_section import is_rank
-from backtest_pipeline.market.errors import UnknownColumn, UnknownName
+from backtest_pipeline.market.errors import GridTooLarge, UnknownColumn, UnknownName
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -173,8 +174,8 @@ class KnownSets:
         """The sets that have any of these columns; each rank is a set of its own.
 
         Raises:
-            UnknownColumn: for a column that there is in none, with the nearest names.
-            ColumnsError: for a rank of what is no expression.
+            UnknownColumn: for a column that there is in none, with the nearest names, and for a
+                rank of what is no expression.
         """
         wanted = set(names)
         ranks = sorted(name for name in wanted if is_rank(name))
@@ -190,8 +191,8 @@ class KnownSets:
         found = [one for one in self.sets if wanted.intersection(one.names)]
         if not ranks:
             return found
-        read = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
-        return [*found, *rank_sets(self.workspace, read)]
+        of_ranks = {rank: self.with_columns(own_columns_ranked(rank)) for rank in ranks}
+        return [*found, *rank_sets(self.workspace, of_ranks)]
 
 
 def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
@@ -213,8 +214,11 @@ def known_sets(workspace: Workspace, wanted: Sequence[str] = ()) -> KnownSets:
         for one in files
         if (both := sorted({*one.names} & {*table.own_columns}))
     }
-    read = {name for one in strategies().values() for name in own_columns_read(one, one.grid)}
-    needed = with_ranked(read | {*wanted})
+    needed = {*wanted}
+    for one in strategies().values():
+        with suppress(GridTooLarge):  # one whose grid nobody can explore takes nothing from others
+            needed |= {*own_columns_read(one, one.grid)}
+    needed = with_ranked(needed)
     known = [one for one in files if str(one.file.path) not in taken]
     asked = tuple(name for name in table.own_columns if name in needed)
     sets = [*known, *([TableSet(workspace, table, asked)] if asked else [])]

@@ -7,6 +7,7 @@ assets are ranked among themselves, and all others among themselves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtest_pipeline.market.cross_section import is_rank, rank_pct
-from backtest_pipeline.market.errors import ColumnsError, PartitionError, RuleError
+from backtest_pipeline.market.errors import PartitionError, RuleError, UnknownColumn
 from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
 from backtest_pipeline.market.partitions import Partition
@@ -226,19 +227,26 @@ def own_columns_ranked(name: str) -> tuple[str, ...]:
     """The columns that are ranked in a column and that bars do not give.
 
     Raises:
-        ColumnsError: for a name that is no expression of docs/rules.md, with the place.
+        UnknownColumn: for a name that is no expression of docs/rules.md, with the place.
     """
     try:
         reads = RankedColumns([name]).reads
     except RuleError as error:
-        raise ColumnsError(str(error)) from None
+        raise UnknownColumn(str(error)) from None
     return tuple(read for read in reads if not is_given_by_bars(read))
 
 
 def with_ranked(names: Iterable[str]) -> set[str]:
-    """Columns, with those of the user's own that the ranks among them rank."""
+    """Columns, with those of the user's own that the ranks among them rank.
+
+    A name that is no expression ranks none here; it is refused where it is read.
+    """
     given = set(names)
-    return given.union(*(own_columns_ranked(name) for name in given if is_rank(name)))
+    found = set(given)
+    for name in filter(is_rank, given):
+        with suppress(UnknownColumn):
+            found |= {*own_columns_ranked(name)}
+    return found
 
 
 def follow_from_bars(names: Iterable[str]) -> bool:

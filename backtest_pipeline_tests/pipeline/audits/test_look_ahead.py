@@ -38,6 +38,7 @@ from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy, conditions_of
+from backtest_pipeline_tests.own_strategies import own_strategies, write
 from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, until, us, whole
 from backtest_pipeline_tests.strategies.presets import REGISTERED
 
@@ -310,3 +311,22 @@ def test_signals_of_many_histories_at_once_are_those_of_each_alone() -> None:
         alone = conditions_by_params(panel, strategy, [signal.params])[0]
         assert np.array_equal(together[200:], alone)
         assert np.array_equal(together[:200], alone[:200])
+
+
+def test_ranks_are_probed_from_the_root_bars_of_all_tested_assets(tmp_path: Path) -> None:
+    rank = "rank_pct(ret_arith)"
+    rules = f'name = "ranked"\nlong_entry = "{rank} > 0.6"\nlong_exit = "{rank} < 0.5"'
+    write(tmp_path, "ranked.toml", rules)
+    partitions = [Partition(asset, "1D") for asset in ("S-ALPHA", "S-MU", "S-ZETA")]
+    reader = SourceReader(SampleMarket(), [p.asset for p in partitions])
+    preset = SignalRow(99, "ranked", "ranked", {})
+
+    def tomorrows(bars: Panel) -> Panel:
+        later = pd.Series(build_features(bars)["ret_arith"]).groupby(bars.segment_of_row).shift(-1)
+        return build_features(bars).with_columns({"ret_arith": later.to_numpy()})
+
+    with own_strategies(tmp_path):
+        ((whole, honest, n_futures),) = probe_root(reader, partitions, [preset], cuts=3)
+        ((_, leaking, _),) = probe_root(reader, partitions, [preset], cuts=3, features=tomorrows)
+    assert (rank in whole.columns, honest, n_futures) == (True, [], 9)
+    assert {rank, "signal ranked"} <= {leak.output for leak in leaking}
