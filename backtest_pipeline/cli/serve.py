@@ -38,6 +38,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve backtests, jobs and results over HTTP until Ctrl-C or SIGTERM."""
+    from backtest_pipeline.service.listening import listen
     from backtest_pipeline.service.settings import load_service_settings
 
     overrides = {
@@ -47,18 +48,19 @@ def serve(
         "service_auth": "off" if no_auth else None,
     }
     service = load_service_settings(**{k: v for k, v in overrides.items() if v is not None})
-    with progress_shown() as progress:
-        progress("loading", 0, 1)
-        from backtest_pipeline.cli.up import ensure_schema
-        from backtest_pipeline.service.server import serve
-        from backtest_pipeline.storage.settings import load_settings
+    with listen(service.service_host, service.service_port) as listening:
+        with progress_shown() as progress:
+            progress("loading", 0, 1)
+            from backtest_pipeline.cli.up import ensure_schema
+            from backtest_pipeline.service.server import serve
+            from backtest_pipeline.storage.settings import load_settings
 
-        settings = load_settings()
-        ensure_schema(settings)
-        progress("loading", 1, 1)
-    if service.service_auth == "off":
-        console.print("authentication is off: everyone on this machine has full access")
-    serve(settings, service)
+            settings = load_settings()
+            ensure_schema(settings)
+            progress("loading", 1, 1)
+        if service.service_auth == "off":
+            console.print("authentication is off: everyone on this machine has full access")
+        serve(settings, service, listening)
 
 
 @keys.command()

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
-import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backtest_pipeline.cli.console import console, fail, progress_shown, say
+from backtest_pipeline.cli.options import split
 
 if TYPE_CHECKING:
     from backtest_pipeline.storage.settings import Settings
 
 _log = logging.getLogger(__name__)
-_STOP_SECONDS = 20
 
 app = typer.Typer()
 
@@ -72,55 +68,69 @@ def migrate() -> None:
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the Dagster UI.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote", help="Allow an address that other machines can reach, without TLS."
+        ),
+    ] = False,
+    names: Annotated[
+        str,
+        typer.Option(help="Host names by which browsers reach it, besides localhost, by commas."),
+    ] = "",
 ) -> None:
-    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all."""
-    with progress_shown() as progress:
-        progress("store", 0, 1)
-        from backtest_pipeline.defs.instance import dagster_environment, open_instance
-        from backtest_pipeline.defs.partitions import register_partitions
-        from backtest_pipeline.defs.resources import SourceResource
-        from backtest_pipeline.launch import offered_assets
-        from backtest_pipeline.storage.postgres.database import open_database
-        from backtest_pipeline.storage.settings import load_settings
+    """Start the store, the Dagster UI, its daemon and the code location; Ctrl-C stops all.
 
-        settings = load_settings()
-        ensure_schema(settings)
-        offered = offered_assets(settings, SourceResource())
-        database = open_database(settings)
-        with open_instance(settings, database) as instance:
-            register_partitions(instance, offered.symbols)
-        environment = {**os.environ, **dagster_environment(settings, database)}
-        database.close()
-        progress("store", 1, 1)
-    for sentence in offered.left_out:
-        say(f"left out: {sentence}")
-    command = [
-        *(sys.executable, "-m", "dagster", "dev"),
-        *("-m", "backtest_pipeline.definitions", "-h", host, "-p", str(port)),
-    ]
-    console.print(f"Dagster UI: http://{host}:{port} (Ctrl-C stops everything)", highlight=False)
-    # Dagster copies how SIGINT is handled to its children: from a shell that ignores SIGINT
-    # (a background job) they could then only be killed.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        code = _stop(process)
-    sys.exit(code)
+    The address that it prints lets a browser in. What ends by itself is started again.
+    """
+    from backtest_pipeline.service.listening import listen
+    from backtest_pipeline.service.settings import is_loopback
 
+    if not (allow_remote or is_loopback(host)):
+        fail(
+            f"--host {host} can be reached from other machines, and the token can be read on the "
+            "way; use 127.0.0.1 behind a proxy with TLS, or add --allow-remote"
+        )
+    with listen(host, port) as listening:
+        with progress_shown() as progress:
+            progress("store", 0, 1)
+            from backtest_pipeline.defs.instance import open_instance
+            from backtest_pipeline.defs.partitions import register_partitions
+            from backtest_pipeline.defs.processes.up_programs import (
+                DagsterUi,
+                run_programs,
+                token_file,
+            )
+            from backtest_pipeline.defs.resources import SourceResource
+            from backtest_pipeline.launch import offered_assets
+            from backtest_pipeline.storage.postgres.database import open_database
+            from backtest_pipeline.storage.settings import load_settings
 
-def _stop(process: subprocess.Popen[bytes]) -> int:
-    """Interrupt Dagster as Ctrl-C would, and kill what is left of its group in the end."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        console.print(f"Dagster did not stop within {_STOP_SECONDS} s and was killed")
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    return 0
+            settings = load_settings()
+            ensure_schema(settings)
+            offered = offered_assets(settings, SourceResource())
+            database = open_database(settings)
+            with open_instance(settings, database) as instance:
+                register_partitions(instance, offered.symbols)
+            progress("store", 1, 1)
+        for sentence in offered.left_out:
+            say(f"left out: {sentence}")
+        ui = DagsterUi(
+            listening,
+            token_file(settings),
+            (host, *(split(names) or ())),
+            by_any_address=allow_remote,
+        )
+        say(f"Dagster UI: {ui.first_page} (Ctrl-C stops everything)")
+        # From a shell that ignores SIGINT (a background job) the processes would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            run_programs(settings, database, ui)
+        except KeyboardInterrupt:
+            say("stopped")
+        finally:
+            database.close()
 
 
 @app.command()

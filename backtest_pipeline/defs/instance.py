@@ -44,6 +44,10 @@ concurrency:
     tag_concurrency_limits:
       - key: dagster/code_location
         limit: 2
+run_queue:
+  # A run whose code server is being started again goes back to the queue, for some minutes.
+  max_user_code_failure_retries: 30
+  user_code_failure_retry_delay: 6
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180

@@ -2,6 +2,7 @@
 
     BacktestError
     ├── ConfigurationError      a setting is missing or invalid
+    │   ├── AddressInUse        another process listens at the address of a server
     │   └── TableDrift          the user's own feature table does not match its configuration
     ├── UnknownName             an asset, timeframe, strategy or parameter that does not exist
     ├── AmbiguousName           a short name shared by more than one strategy or preset
@@ -22,6 +23,8 @@
     ├── JobNotFound             no job with this id
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
+    ├── AlreadyRunning          another process does what only one may do on a store
+    ├── ProcessLost             a process that must run ends again and again
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
@@ -103,6 +106,10 @@ class ConfigurationError(BacktestError):
     """A setting is missing or invalid; the message names the variable."""
 
     is_public = False
+
+
+class AddressInUse(ConfigurationError):
+    """Another process listens at the address of a server; the message says which address."""
 
 
 class TableDrift(ConfigurationError):
@@ -259,6 +266,18 @@ class RunNotFound(BacktestError):
     """No run with this id."""
 
     code = "RUN_NOT_FOUND"
+
+
+class AlreadyRunning(BacktestError):
+    """Another process does what only one may do on a store; the message says what."""
+
+    is_public = False
+
+
+class ProcessLost(BacktestError):
+    """A process that must run ends again and again; the message says which, and how it ended."""
+
+    is_public = False
 
 
 class StoreError(BacktestError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from socket import socket
 from types import FrameType
 
 import uvicorn
@@ -14,6 +15,8 @@ from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.logs import set_up_logging
 from backtest_pipeline.storage.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 
 class Server(uvicorn.Server):
     """A server that ends its event streams when it stops, because nothing else ends them."""
@@ -21,6 +24,13 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():  # uvicorn names the addresses of its own sockets only
+            host, port = listening.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            _log.info("running on http://%s:%d (Ctrl-C or SIGTERM stops it)", host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not the parent's handler: it raises the signal again at the end and would kill the process
@@ -30,8 +40,13 @@ class Server(uvicorn.Server):
         self._app.state.stopping.set()
 
 
-def serve(settings: Settings, service: ServiceSettings) -> None:
+def serve(settings: Settings, service: ServiceSettings, listening: socket) -> None:
     """Serve until SIGTERM or SIGINT; then finish running requests and exit.
+
+    Args:
+        settings: settings of the store.
+        service: settings of the service.
+        listening: a socket that listens at the service's address.
 
     Raises:
         BacktestError: if the store cannot be opened.
@@ -49,4 +64,4 @@ def serve(settings: Settings, service: ServiceSettings) -> None:
         forwarded_allow_ips=list(service.service_trusted_proxies),
         timeout_graceful_shutdown=service.service_grace_s,
     )
-    Server(app, config).run()
+    Server(app, config).run([listening])

@@ -1,11 +1,16 @@
-"""`doctor`: what it prints, and its exit code."""
+"""`doctor`: what it prints, and its exit code; what `up` and `serve` refuse at once."""
 
 from __future__ import annotations
+
+import signal
+import socket
+from contextlib import closing
 
 import pytest
 
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.migrations import schema_files
+from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.other_schemas import OtherSchema
 
@@ -92,3 +97,34 @@ def test_a_command_warns_once_of_a_mistyped_variable_and_goes_on(
         warning = "BACKTEST_TIMEFRAME is not a setting; did you mean BACKTEST_TIMEFRAMES?"
         assert answer.err.count(warning) == 1
         assert "BACKTEST_TIMEFRAME" not in answer.out
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_used_port_is_named_before_the_store_is_opened(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", "postgresql://u@127.0.0.1:1/nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        answer = cli(command, "--port", str(port))
+    assert answer.code == 1
+    assert answer.message.startswith(f"127.0.0.1:{port} is in use by another process; ")
+
+
+def test_up_is_for_this_machine_alone_unless_told_otherwise(cli: CommandLine) -> None:
+    answer = cli("up", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    assert answer.code == 1
+    assert "can be reached from other machines" in answer.message
+    assert "--allow-remote" in answer.message
+
+
+def test_a_second_up_on_one_store_is_refused(cli: CommandLine) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with closing(SessionLock(cli.database, "Dagster daemon")):
+            answer = cli("up", "--port", "0")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert answer.code == 1
+    assert "another process is the Dagster daemon of this store" in answer.message

@@ -47,7 +47,9 @@ def environment(
     coordinator = (
         "run_coordinator: { module: dagster.core.run_coordinator, class: DefaultRunCoordinator }\n"
     )
-    before, queue, after = re.split(r"(^concurrency:\n(?: .*\n)+)", DAGSTER_YAML, flags=re.M)
+    before, queue, after = re.split(
+        r"(^concurrency:\n(?: .*\n)+run_queue:\n(?: .*\n)+)", DAGSTER_YAML, flags=re.M
+    )
     assert "tag_concurrency_limits" in queue
     (home / "dagster.yaml").write_text(before + coordinator + after)
     monkeypatch.setenv("DAGSTER_HOME", str(home))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import urllib.request
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from backtest_pipeline_tests.ports import free_port
-from backtest_pipeline_tests.waiting import LIMIT_S, until
+from backtest_pipeline.storage.postgres.database import Database, open_database
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.running_up import (
+    CODE_SERVER,
+    DAEMON,
+    WEBSERVER,
+    RunningUp,
+    arguments,
+    running_up,
+)
+from backtest_pipeline_tests.waiting import LIMIT_S, gate_for, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -28,46 +36,17 @@ CANARY = "SECRET-CANARY"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/server_info", timeout=2):  # noqa: S310 - our own server
-            return True
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
-def ui(open_folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`backtest-pipeline up` on a store of its own; its address and process."""
-    home = open_folder / "ui"
-    port = free_port()
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith(("BACKTEST_", "DAGSTER"))},
-        "BACKTEST_HOME": str(home),
-        "AWS_SECRET_ACCESS_KEY": CANARY,
-    }
-    with (open_folder / "up.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backtest_pipeline.cli.main", "up", "--port", str(port)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            until(
-                lambda: process.poll() is not None or _answers(url),
-                (open_folder / "up.log").read_text,
-            )
-            assert process.poll() is None, (open_folder / "up.log").read_text()[-3000:]
-            yield url, psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(LIMIT_S)
+def ui(open_folder: Path) -> Iterator[RunningUp]:
+    """`backtest-pipeline up` on a store of its own."""
+    folder = open_folder / "ui"
+    folder.mkdir()
+    with running_up(folder, {"AWS_SECRET_ACCESS_KEY": CANARY}) as up:
+        yield up
 
 
 @pytest.fixture
-def page(ui: tuple[str, psutil.Process]) -> Iterator[Page]:
+def page(ui: RunningUp) -> Iterator[Page]:
     """A browser's page whose relative addresses are the UI's."""
     from playwright.sync_api import sync_playwright
 
@@ -76,8 +55,10 @@ def page(ui: tuple[str, psutil.Process]) -> Iterator[Page]:
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        page = browser.new_page(base_url=ui[0], viewport={"width": 1400, "height": 1200})
+        context = browser.new_context(base_url=ui.url, viewport={"width": 1400, "height": 1200})
+        page = context.new_page()
         page.set_default_timeout(LIMIT_S * 1000)
+        page.goto(ui.first_page)
         yield page
         browser.close()
 
@@ -116,30 +97,99 @@ def test_materializing_one_partition_shows_its_backtests(page: Page) -> None:
         assert chart.evaluate("image => image.naturalWidth") > 100
 
 
-def _arguments(process: psutil.Process) -> str:
-    """What the list of processes shows of one; nothing where it has ended since."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
+@pytest.fixture
+def other_site() -> Iterator[str]:
+    """The address of another server on this machine; its page is empty."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_only_a_browser_that_was_shown_the_token_gets_in(
+    ui: RunningUp, page: Page, other_site: str
+) -> None:
+    token = ui.first_page.rpartition("=")[2]
+    assert token not in page.url
+    assert page.context.browser is not None
+    stranger = page.context.browser.new_page(base_url=ui.url)
+    stranger.goto("/runs")
+    assert "has not shown the token" in stranger.inner_text("body")
+
+    # A page of another port of this machine: browsers send it the cookie, as ports are one site.
+    opens = """url => new Promise(told => {
+        const socket = new WebSocket(url, 'graphql-ws')
+        socket.onopen = () => told(true)
+        socket.onerror = () => told(false)
+    })"""
+    websocket = f"{ui.url.replace('http', 'ws')}/graphql"
+    assert page.evaluate(opens, websocket) is True
+    elsewhere = page.context.new_page()
+    elsewhere.goto(other_site)
+    assert elsewhere.evaluate(opens, websocket) is False
+    adds = """mutation { addDynamicPartition(partitionKey: "X-EVIL", partitionsDefName: "asset",
+        repositorySelector: {repositoryLocationName: "backtest_pipeline",
+                             repositoryName: "__repository__"}) { __typename } }"""
+    posts = """([url, query]) => fetch(`${url}/graphql?query=${encodeURIComponent(query)}`,
+        {method: 'POST', mode: 'no-cors', credentials: 'include'}).then(() => null)"""
+    elsewhere.evaluate(posts, [ui.url, adds])
+    keys = """{ assetNodeOrError(assetKey: {path: ["backtests"]}) { ... on AssetNode {
+        partitionKeys } } }"""
+    assert "X-EVIL" not in str(ui.graphql(keys))
+    assert ui.graphql(adds)["addDynamicPartition"]["__typename"] == "AddDynamicPartitionSuccess"
 
 
 def test_no_process_shows_a_secret_or_the_store_in_its_arguments(
-    ui: tuple[str, psutil.Process], open_folder: Path
+    ui: RunningUp,
 ) -> None:
-    _, process = ui
-    tree = [process, *process.children(recursive=True)]
-    arguments = [shown for one in tree if (shown := _arguments(one))]
-    assert any("--instance-ref" in told for told in arguments)  # where Dagster tells its settings
-    for told in (*arguments, (open_folder / "up.log").read_text()):
+    token = ui.first_page.rpartition("=")[2]
+    shown = [told for one in ui.tree() if (told := arguments(one))]
+    assert not any(token in told for told in shown)
+    for told in (*shown, ui.log.read_text()):
         assert CANARY not in told
         assert "psycopg2://" not in told
 
 
-def test_an_interrupt_ends_the_whole_process_tree(ui: tuple[str, psutil.Process]) -> None:
-    _, process = ui
-    tree = [process, *process.children(recursive=True)]
-    assert len(tree) > 3  # the command, dagster dev, webserver, daemon, code server
-    process.send_signal(signal.SIGINT)
+@pytest.fixture
+def store(ui: RunningUp) -> Iterator[Database]:
+    """The database of that store."""
+    database = open_database(load_settings(run_store_mode="embedded", home=ui.home))
+    yield database
+    database.close()
+
+
+def test_what_is_killed_is_started_again_and_its_runs_end(ui: RunningUp, store: Database) -> None:
+    """The short version of `chaos/test_up.py`."""
+    with gate_for(store, "S-BETA") as gate:
+        doomed = ui.launch_refresh("S-BETA|1W")
+        gate.hold_up()
+        for worker in ui.child(CODE_SERVER).children():
+            worker.kill()
+    ui.wait_for(doomed, "FAILURE")
+    with gate_for(store, "S-BETA") as gate:
+        orphan = ui.launch_refresh("S-BETA|1W")
+        gate.hold_up()
+        killed_at = time.time()
+        for kind in (CODE_SERVER, WEBSERVER, DAEMON):
+            ui.child(kind).kill()
+    until(lambda: ui.is_well(killed_at), ui.log.read_text)
+    ui.wait_for(orphan, "SUCCESS")
+    ui.wait_for(ui.launch_refresh("S-GAMMA|1W"), "SUCCESS")
+
+
+def test_an_interrupt_ends_the_whole_process_tree(ui: RunningUp) -> None:
+    tree = ui.tree()
+    assert len(tree) > 4  # the command, watchdog, code server, webserver, daemon
+    ui.process.send_signal(signal.SIGINT)
     _, alive = psutil.wait_procs(tree, timeout=LIMIT_S)
-    assert [_arguments(p) for p in alive] == []
+    assert [arguments(process) for process in alive] == []

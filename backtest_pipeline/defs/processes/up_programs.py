@@ -1,0 +1,156 @@
+"""The programs of `up`: code server, webserver and daemon, kept running on one store."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from socket import AF_INET6, socket
+from typing import Any, NoReturn
+
+import httpx2
+
+from backtest_pipeline.defs.instance import dagster_environment
+from backtest_pipeline.defs.processes.guard import read_token
+from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
+from backtest_pipeline.defs.processes.watchdog import process_group
+from backtest_pipeline.defs.processes.webserver import Webserver
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.session_lock import SessionLock
+from backtest_pipeline.storage.settings import Settings
+
+LOCATION = "backtest_pipeline"
+CODE_SERVER, WEBSERVER, DAEMON = "code server", "webserver", "daemon"
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
+_HEARTBEAT_S = 120.0  # the daemon writes one every 30 s
+_RESPONSE_S = 10.0
+# Dagster's own verdicts, `loadStatus` and `healthy`, still praise a dead process minutes later.
+_HEALTH = """{
+  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {
+    __typename ... on PythonError { message } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
+}"""
+
+
+@dataclass(frozen=True)
+class DagsterUi:
+    """The Dagster UI of a store.
+
+    Attributes:
+        listening: a socket that listens at its address.
+        token: file with the token that browsers have to show.
+        names: host names that it is reached by, besides loopback's.
+        by_any_address: whether it is reached by any IP address.
+    """
+
+    listening: socket
+    token: Path
+    names: tuple[str, ...]
+    by_any_address: bool
+
+    @property
+    def url(self) -> str:
+        """Its address on this machine."""
+        host, port = self.listening.getsockname()[:2]
+        if self.listening.family == AF_INET6:
+            return f"http://[{'::1' if host in _ANYWHERE else host}]:{port}"
+        return f"http://{'127.0.0.1' if host in _ANYWHERE else host}:{port}"
+
+    @property
+    def first_page(self) -> str:
+        """The address that lets a browser in."""
+        return f"{self.url}/?token={read_token(self.token)}"
+
+
+def token_file(settings: Settings) -> Path:
+    """The file with the token of a store's Dagster UI."""
+    return settings.home / "dagster" / "ui-token"
+
+
+def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoReturn:
+    """Run code server, webserver and daemon until an interrupt, and end them all.
+
+    Raises:
+        AlreadyRunning: where another process runs them on this store.
+        ProcessLost: where one of them ends again and again.
+        KeyboardInterrupt: once all have ended.
+    """
+    with closing(SessionLock(database, "Dagster daemon")) as lock:
+        environment = {**os.environ, **dagster_environment(settings, database)}
+        folder = Path(tempfile.mkdtemp(prefix="backtest-up-"))  # short: a socket's path has limits
+        with process_group(environment, folder, inherit=[lock.fileno()]) as group:
+            keep_running(group, _programs(folder, ui), _Health(ui, lock).examine)
+
+
+def _programs(folder: Path, ui: DagsterUi) -> list[SupervisedProgram]:
+    code = folder / "code-server"  # a socket, which only its owner reaches
+    workspace = folder / "workspace.yaml"
+    server = {"socket": str(code), "location_name": LOCATION}
+    workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+    served = ui.listening.fileno()
+    webserver = Webserver(served, workspace, ui.token, ui.names, ui.by_any_address)
+    daemon = Path(sysconfig.get_path("scripts")) / "dagster-daemon"
+    return [
+        SupervisedProgram(
+            CODE_SERVER,
+            (
+                *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(code)),
+                *("-m", "backtest_pipeline.definitions", "--location-name", LOCATION),
+                *("--log-level", "warning"),
+            ),
+        ),
+        SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code),
+        SupervisedProgram(
+            DAEMON,
+            (str(daemon), "run", "-w", str(workspace), "--log-level", "warning"),
+            needs=code,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Health:
+    """How the programs are, as far as the webserver knows."""
+
+    ui: DagsterUi
+    lock: SessionLock
+
+    def examine(self) -> Mapping[str, str]:
+        """What is wrong with each program, by name; what is not known is taken for well."""
+        self.lock.keep()
+        bearer = {"Authorization": f"Bearer {read_token(self.ui.token)}"}
+        try:
+            with httpx2.Client(trust_env=False, timeout=_RESPONSE_S, headers=bearer) as client:
+                response = client.post(f"{self.ui.url}/graphql", json={"query": _HEALTH})
+        except httpx2.TransportError as error:
+            return {WEBSERVER: f"it does not respond ({type(error).__name__})"}
+        if response.status_code != httpx2.codes.OK:
+            return {}  # its store is out of reach
+        return wrong_programs(response.json().get("data") or {}, time.time())
+
+
+def wrong_programs(found: Mapping[str, Any], now: float) -> Mapping[str, str]:
+    """What is wrong with code server and daemon.
+
+    Args:
+        found: what the webserver knows.
+        now: seconds since 1970.
+    """
+    wrong = {}
+    for entry in found.get("workspaceOrError", {}).get("locationEntries", ()):
+        location = entry["locationOrLoadError"] or {}
+        if location.get("__typename") == "PythonError":
+            wrong[CODE_SERVER] = location["message"]
+    daemons = found.get("instance", {}).get("daemonHealth", {}).get("allDaemonStatuses", ())
+    for daemon in daemons:
+        beat = daemon["lastHeartbeatTime"]
+        if daemon["required"] and (beat is None or now - beat > _HEARTBEAT_S):
+            wrong[DAEMON] = f"{daemon['daemonType']} gave no sign of life for {_HEARTBEAT_S:g} s"
+    return wrong

@@ -1,0 +1,81 @@
+"""A lock on a store that lasts as long as a process, and as those that inherit its connection."""
+
+from __future__ import annotations
+
+import logging
+
+import psycopg
+
+from backtest_pipeline.market.errors import AlreadyRunning, StoreUnavailable
+from backtest_pipeline.storage.postgres.database import Database
+
+# So that the server notices within a minute that the machine of a holder is gone.
+_KEEPALIVES = (
+    "SET tcp_keepalives_idle = 30",
+    "SET tcp_keepalives_interval = 10",
+    "SET tcp_keepalives_count = 3",
+)
+_TAKE = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || %s, 0))"
+
+_log = logging.getLogger(__name__)
+
+
+class SessionLock:
+    """An advisory lock of a database session.
+
+    The server ends the session, and with it the lock, once no process has the connection open any
+    more: a process that inherits it holds the lock too, whatever becomes of the one that took it.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        """Take the lock.
+
+        Args:
+            database: the store's database.
+            name: what only one process may do on it.
+
+        Raises:
+            AlreadyRunning: where another process holds the lock.
+            StoreUnavailable: where the database cannot be reached.
+        """
+        self._database, self._name = database, name
+        self._connection = self._take()
+
+    def _take(self) -> psycopg.Connection[tuple[object, ...]]:
+        with self._database.errors():
+            connection = psycopg.connect(self._database.conninfo, autocommit=True)
+            for setting in _KEEPALIVES:
+                connection.execute(setting)
+            row = connection.execute(_TAKE, [self._name]).fetchone()
+        if row is None or not row[0]:
+            connection.close()
+            raise AlreadyRunning(
+                f"{self._database.where}: another process is the {self._name} of this store; end "
+                "that one first, or use another store"
+            )
+        return connection
+
+    def fileno(self) -> int:
+        """File descriptor of the connection, for a process to inherit."""
+        return self._connection.fileno()
+
+    def keep(self) -> None:
+        """Take the lock again if the server was restarted, and start an embedded one that died.
+
+        Raises:
+            AlreadyRunning: where another process was faster.
+        """
+        try:
+            try:
+                with self._database.errors():
+                    self._connection.execute("SELECT 1")
+            except StoreUnavailable:
+                self._connection.close()
+                self._database.retry.revive()
+                self._connection = self._take()
+        except StoreUnavailable as error:
+            _log.warning("the lock of the %s is not held: %s", self._name, error)
+
+    def close(self) -> None:
+        """Let the lock go."""
+        self._connection.close()
