@@ -94,7 +94,7 @@ def _watch(folder: Path) -> None:
     from backtest_pipeline.storage.postgres.database import open_database
     from backtest_pipeline.storage.settings import load_settings
 
-    with suppress(BacktestError):
+    with suppress(BacktestError):  # what cannot be opened need not be stopped
         open_database(load_settings()).close()
     sys.stdin.buffer.read()
     os.killpg(os.getpgrp(), signal.SIGTERM)
