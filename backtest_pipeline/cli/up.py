@@ -98,6 +98,7 @@ def up(
             progress("store", 0, 1)
             from backtest_pipeline.defs.instance import open_instance
             from backtest_pipeline.defs.partitions import register_partitions
+            from backtest_pipeline.defs.processes.guard import read_token
             from backtest_pipeline.defs.processes.up_programs import (
                 DagsterUi,
                 run_programs,
@@ -119,7 +120,7 @@ def up(
             say(f"left out: {sentence}")
         ui = DagsterUi(
             listening,
-            token_file(settings),
+            read_token(token_file(settings)),
             (host, *(split(names) or ())),
             by_any_address=allow_remote,
         )

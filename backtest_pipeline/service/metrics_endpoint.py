@@ -299,7 +299,7 @@ def _of_jobs(queue: Queue) -> Iterator[Family]:
     )
     yield _gauge(
         "backtest_leases_expired",
-        "Running jobs whose worker missed its heartbeat",
+        "Running jobs, and runs of commands, whose process missed its heartbeat",
         [((), float(queue.expired_leases))],
     )
 

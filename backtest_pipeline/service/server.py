@@ -15,6 +15,8 @@ from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.logs import set_up_logging
 from backtest_pipeline.storage.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 
 class Server(uvicorn.Server):
     """A server that ends its event streams when it stops, because nothing else ends them."""
@@ -22,6 +24,13 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():  # uvicorn names the addresses of its own sockets only
+            host, port = listening.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            _log.info("running on http://%s:%d (Ctrl-C or SIGTERM stops it)", host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not the parent's handler: it raises the signal again at the end and would kill the process

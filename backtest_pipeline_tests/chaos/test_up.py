@@ -42,6 +42,9 @@ KILLED: dict[str, Callable[[RunningUp], list[psutil.Process]]] = {
 }
 
 
+SYMBOLS = SampleMarket().symbols()[: len(KILLED)]
+
+
 def current_runs(home: Path) -> set[str]:
     """Ids of the current backtests of a store; they follow from all that decides a result."""
     database = open_database(load_settings(run_store_mode="embedded", home=home))
@@ -54,9 +57,10 @@ def current_runs(home: Path) -> set[str]:
 def undisturbed(open_folder: Path) -> set[str]:
     """What one undisturbed refresh leaves."""
     home = open_folder / "undisturbed"
-    command = (sys.executable, "-m", "backtest_pipeline.cli.main", "refresh", "--timeframes", TF)
+    command = (sys.executable, "-m", "backtest_pipeline.cli.main", "refresh")
+    what = ("--timeframes", TF, "--assets", ",".join(SYMBOLS))
     without = {k: v for k, v in os.environ.items() if not k.startswith(("BACKTEST_", "DAGSTER"))}
-    subprocess.run(command, env={**without, "BACKTEST_HOME": str(home)}, check=True)
+    subprocess.run((*command, *what), env={**without, "BACKTEST_HOME": str(home)}, check=True)
     return current_runs(home)
 
 
@@ -69,14 +73,13 @@ def test_whatever_is_killed_all_is_well_again_and_runs_end(
     folder.mkdir()
     with running_up(folder) as up:
         store = open_database(load_settings(run_store_mode="embedded", home=up.home))
-        for n, symbol in enumerate(SampleMarket().symbols()):
-            what = list(KILLED)[n % len(KILLED)]
+        for (what, chosen), symbol in zip(KILLED.items(), SYMBOLS, strict=True):
             with gate_for(store, symbol) as gate:
                 run_id = up.launch_refresh(f"{symbol}|{TF}")
                 if rng.random() < 0.7:
                     gate.hold_up()  # in the middle of its work; else it waits, or is about to start
                 killed_at = time.time()
-                for process in KILLED[what](up):
+                for process in chosen(up):
                     process.kill()
             until(lambda since=killed_at: up.is_well(since), up.log.read_text)
             well_s = time.time() - killed_at

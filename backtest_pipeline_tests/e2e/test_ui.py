@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import psutil
 import pytest
 
+from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.running_up import (
@@ -169,7 +171,10 @@ def store(ui: RunningUp) -> Iterator[Database]:
 
 
 def test_what_is_killed_is_started_again_and_its_runs_end(ui: RunningUp, store: Database) -> None:
-    """The short version of `chaos/test_up.py`."""
+    """The short version of `chaos/test_up.py`; runs that no launcher started take no place."""
+    with open_instance(load_settings(home=ui.home), store) as instance:
+        for _ in range(2):
+            instance.add_run(dg.DagsterRun(job_name="refresh", status=dg.DagsterRunStatus.STARTED))
     with gate_for(store, "S-BETA") as gate:
         doomed = ui.launch_refresh("S-BETA|1W")
         gate.hold_up()

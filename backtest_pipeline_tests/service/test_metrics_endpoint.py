@@ -91,7 +91,9 @@ def test_what_other_processes_counted_is_told_with_histograms_adding_up(
     assert found["backtest_store_up"] == 1
 
 
-def test_each_metric_is_there_before_anything_was_counted(client: TestClient) -> None:
+def test_each_metric_is_there_before_anything_was_counted(
+    workspace: Workspace, client: TestClient
+) -> None:
     told = scraped(client)
     for metric in METRICS:
         suffix = "_count" if metric.kind == "histogram" else ""
@@ -101,6 +103,10 @@ def test_each_metric_is_there_before_anything_was_counted(client: TestClient) ->
     assert told["optimizer_latency_seconds_count"] == 0
     assert told["backtest_jobs,status=pending"] == 0
     assert told["backtest_leases_expired"] == 0
+    execute_sql(
+        workspace, "INSERT INTO dagster_run_leases VALUES ('dead', 'refresh', 'x', '2020-01-01')"
+    )
+    assert scraped(client)["backtest_leases_expired"] == 1
     assert told["backtest_storage_bytes,kind=database"] > 1e6
 
 

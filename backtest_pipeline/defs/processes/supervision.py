@@ -25,7 +25,7 @@ Examine = Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Program:
+class SupervisedProgram:
     """A program to be kept running.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Kept:
         unwell_since: since when it does not respond as it should.
     """
 
-    program: Program
+    program: SupervisedProgram
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -97,7 +97,9 @@ class _Kept:
             self.process.kill()
 
 
-def keep_running(group: ProcessGroup, programs: Sequence[Program], examine: Examine) -> NoReturn:
+def keep_running(
+    group: ProcessGroup, programs: Sequence[SupervisedProgram], examine: Examine
+) -> NoReturn:
     """Keep programs running, for ever.
 
     Args:

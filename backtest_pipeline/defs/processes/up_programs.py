@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 import httpx2
 
 from backtest_pipeline.defs.instance import dagster_environment
-from backtest_pipeline.defs.processes.guard import read_token
-from backtest_pipeline.defs.processes.supervision import Program, keep_running
+from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
 from backtest_pipeline.storage.postgres.database import Database
@@ -45,13 +44,13 @@ class DagsterUi:
 
     Attributes:
         listening: a socket that listens at its address.
-        token: file with the token that browsers have to show.
+        token: what browsers have to show.
         names: host names that it is reached by, besides loopback's.
         by_any_address: whether it is reached by any IP address.
     """
 
     listening: socket
-    token: Path
+    token: str
     names: tuple[str, ...]
     by_any_address: bool
 
@@ -66,7 +65,7 @@ class DagsterUi:
     @property
     def first_page(self) -> str:
         """The address that lets a browser in."""
-        return f"{self.url}/?token={read_token(self.token)}"
+        return f"{self.url}/?token={self.token}"
 
 
 def token_file(settings: Settings) -> Path:
@@ -89,16 +88,18 @@ def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoRet
             keep_running(group, _programs(folder, ui), _Health(ui, lock).examine)
 
 
-def _programs(folder: Path, ui: DagsterUi) -> list[Program]:
+def _programs(folder: Path, ui: DagsterUi) -> list[SupervisedProgram]:
     code = folder / "code-server"  # a socket, which only its owner reaches
     workspace = folder / "workspace.yaml"
     server = {"socket": str(code), "location_name": LOCATION}
     workspace.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
+    token = folder / "token"  # not in the arguments, which everyone can list
+    token.write_text(ui.token)
     served = ui.listening.fileno()
-    webserver = Webserver(served, workspace, ui.token, ui.names, ui.by_any_address)
+    webserver = Webserver(served, workspace, token, ui.names, ui.by_any_address)
     daemon = Path(sysconfig.get_path("scripts")) / "dagster-daemon"
     return [
-        Program(
+        SupervisedProgram(
             CODE_SERVER,
             (
                 *(sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(code)),
@@ -106,8 +107,8 @@ def _programs(folder: Path, ui: DagsterUi) -> list[Program]:
                 *("--log-level", "warning"),
             ),
         ),
-        Program(WEBSERVER, webserver.command(), inherit=[served], needs=code),
-        Program(
+        SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code),
+        SupervisedProgram(
             DAEMON,
             (str(daemon), "run", "-w", str(workspace), "--log-level", "warning"),
             needs=code,
@@ -125,11 +126,11 @@ class _Health:
     def examine(self) -> Mapping[str, str]:
         """What is wrong with each program, by name; what is not known is taken for well."""
         self.lock.keep()
-        bearer = {"Authorization": f"Bearer {read_token(self.ui.token)}"}
+        bearer = {"Authorization": f"Bearer {self.ui.token}"}
         try:
             with httpx2.Client(trust_env=False, timeout=_RESPONSE_S, headers=bearer) as client:
                 response = client.post(f"{self.ui.url}/graphql", json={"query": _HEALTH})
-        except httpx2.TransportError as error:
+        except httpx2.HTTPError as error:
             return {WEBSERVER: f"it does not respond ({type(error).__name__})"}
         if response.status_code != httpx2.codes.OK:
             return {}  # its store is out of reach
@@ -144,12 +145,12 @@ def wrong_programs(found: Mapping[str, Any], now: float) -> Mapping[str, str]:
         now: seconds since 1970.
     """
     wrong = {}
-    for entry in found.get("workspaceOrError", {}).get("locationEntries", ()):
+    for entry in (found.get("workspaceOrError") or {}).get("locationEntries", ()):
         location = entry["locationOrLoadError"] or {}
         if location.get("__typename") == "PythonError":
             wrong[CODE_SERVER] = location["message"]
-    daemons = found.get("instance", {}).get("daemonHealth", {}).get("allDaemonStatuses", ())
-    for daemon in daemons:
+    health = (found.get("instance") or {}).get("daemonHealth") or {}
+    for daemon in health.get("allDaemonStatuses", ()):
         beat = daemon["lastHeartbeatTime"]
         if daemon["required"] and (beat is None or now - beat > _HEARTBEAT_S):
             wrong[DAEMON] = f"{daemon['daemonType']} gave no sign of life for {_HEARTBEAT_S:g} s"

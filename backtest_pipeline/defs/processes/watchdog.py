@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from backtest_pipeline.market.errors import StoreError
+from backtest_pipeline.market.errors import BacktestError
 
 _TERM_S, _KILL_S = 12.0, 10.0
 
@@ -55,8 +55,9 @@ class ProcessGroup:
         self.watchdog.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self.watchdog.wait(_TERM_S + 2 * _KILL_S)
-        with suppress(ProcessLookupError):  # there is somebody if the watchdog was killed itself
-            os.killpg(self.watchdog.pid, signal.SIGKILL)
+        if self.watchdog.poll() != 0:  # it was killed itself
+            with suppress(ProcessLookupError):
+                os.killpg(self.watchdog.pid, signal.SIGKILL)
         for process in self._started:
             process.wait()
 
@@ -93,7 +94,7 @@ def _watch(folder: Path) -> None:
     from backtest_pipeline.storage.postgres.database import open_database
     from backtest_pipeline.storage.settings import load_settings
 
-    with suppress(StoreError):
+    with suppress(BacktestError):  # what cannot be opened need not be stopped
         open_database(load_settings()).close()
     sys.stdin.buffer.read()
     os.killpg(os.getpgrp(), signal.SIGTERM)

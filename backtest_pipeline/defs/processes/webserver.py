@@ -22,7 +22,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from pydantic import TypeAdapter
 
-from backtest_pipeline.defs.processes.guard import Guard, read_token
+from backtest_pipeline.defs.processes.guard import Guard
 
 _GRACE_S = 3
 
@@ -60,7 +60,7 @@ class Webserver:
         ):
             guarded = Guard(
                 create_app_from_workspace_process_context(context),
-                read_token(self.token),
+                self.token.read_text(),
                 self.names,
                 by_any_address=self.by_any_address,
             )

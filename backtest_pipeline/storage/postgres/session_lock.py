@@ -62,6 +62,8 @@ class SessionLock:
     def keep(self) -> None:
         """Take the lock again if the server was restarted, and start an embedded one that died.
 
+        Those that inherited the earlier connection do not hold it then.
+
         Raises:
             AlreadyRunning: where another process was faster.
         """

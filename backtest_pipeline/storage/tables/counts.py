@@ -52,7 +52,7 @@ class Queue:
     Attributes:
         by_status: number of jobs by status; a status without jobs is left out.
         oldest_pending_s: seconds since the oldest pending job was submitted; 0 without one.
-        expired_leases: running jobs whose lease has expired.
+        expired_leases: running jobs, and Dagster runs of commands, whose lease has expired.
     """
 
     by_status: Mapping[str, int]
@@ -88,10 +88,12 @@ def read_queue(connection: Connection) -> Queue:
             " FROM backtest_jobs GROUP BY status"
         )
     ).all()
+    of_commands = text("SELECT count(*) FROM dagster_run_leases WHERE lease_expires_at < now()")
+    dead_runs = int(connection.scalar(of_commands) or 0)
     return Queue(
         {row.status: row.n for row in rows},
         max((float(row.oldest_s) for row in rows if row.status == "pending"), default=0.0),
-        sum(row.expired for row in rows),
+        sum(row.expired for row in rows) + dead_runs,
     )
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from backtest_pipeline.defs.processes import supervision
-from backtest_pipeline.defs.processes.supervision import Program, keep_running
+from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import ProcessGroup, process_group
 from backtest_pipeline.market.errors import ProcessLost
 from backtest_pipeline.storage.postgres.database import Database
@@ -63,14 +63,16 @@ def when_another(
 
 def test_a_killed_process_is_started_again(group: ProcessGroup) -> None:
     with pytest.raises(Seen):
-        keep_running(group, [Program("sleeper", _SLEEP)], when_another(psutil.Process.kill))
+        keep_running(
+            group, [SupervisedProgram("sleeper", _SLEEP)], when_another(psutil.Process.kill)
+        )
 
 
 def test_a_process_that_hangs_is_killed_and_started_again(group: ProcessGroup) -> None:
     with pytest.raises(Seen):
         keep_running(
             group,
-            [Program("sleeper", _SLEEP)],
+            [SupervisedProgram("sleeper", _SLEEP)],
             when_another(psutil.Process.suspend, "it does not respond"),
         )
 
@@ -80,7 +82,9 @@ def test_what_ends_again_and_again_is_an_error(
 ) -> None:
     with pytest.raises(ProcessLost, match="the broken one ended with code 3, 6 times in a row"):
         keep_running(
-            group, [Program("broken one", (sys.executable, "-c", "raise SystemExit(3)"))], dict
+            group,
+            [SupervisedProgram("broken one", (sys.executable, "-c", "raise SystemExit(3)"))],
+            dict,
         )
     assert caplog.text.count("the broken one ended with code 3; it is started again in") == 5
 
@@ -89,8 +93,8 @@ def test_a_program_waits_for_the_file_that_it_needs(group: ProcessGroup, tmp_pat
     needed, made = tmp_path / "needed", (tmp_path / "early", tmp_path / "late")
     touch = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); import time; time.sleep(600)"
     programs = [
-        Program("late", (sys.executable, "-c", touch, str(made[1])), needs=needed),
-        Program("early", (sys.executable, "-c", touch, str(made[0]))),
+        SupervisedProgram("late", (sys.executable, "-c", touch, str(made[1])), needs=needed),
+        SupervisedProgram("early", (sys.executable, "-c", touch, str(made[0]))),
     ]
 
     def examine() -> Mapping[str, str]:
@@ -111,4 +115,4 @@ def test_a_watchdog_that_was_killed_ends_all(group: ProcessGroup) -> None:
         return {}
 
     with pytest.raises(ProcessLost, match="the watchdog"):
-        keep_running(group, [Program("sleeper", _SLEEP)], examine)
+        keep_running(group, [SupervisedProgram("sleeper", _SLEEP)], examine)
