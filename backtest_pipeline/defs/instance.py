@@ -49,6 +49,13 @@ run_retries:
   enabled: true
   max_retries: 0
   retry_on_asset_or_op_failure: false
+retention:
+  schedule:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
+  sensor:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
+  auto_materialize:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
 python_logs:
   managed_python_loggers:
     - backtest_pipeline
@@ -81,6 +88,11 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
     }
     # Not temporary despite the name: the public way to open an instance by folder and settings.
     return dg.DagsterInstance.local_temp(str(home), overrides=reached)
+
+
+def output_of_runs(settings: Settings) -> Path:
+    """The folder in which each run has one with the output of its processes."""
+    return _home(settings) / "storage"
 
 
 def _home(settings: Settings) -> Path:

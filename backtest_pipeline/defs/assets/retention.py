@@ -1,11 +1,13 @@
-"""The asset `retention`: deletes old results."""
+"""The asset `retention`: deletes old results, and what Dagster has noted of old runs."""
 
 import dagster as dg
 
+from backtest_pipeline.defs.instance import output_of_runs
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, retain, retention_summary
+from backtest_pipeline.pipeline.runs.log_retention import retain_log, retention_summary
+from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, retain
 from backtest_pipeline.storage.settings import load_settings
 
 _COLUMNS = table_schema(
@@ -31,9 +33,17 @@ class RetentionConfig(dg.Config):
     code_version=f"retention {RETENTION_VERSION}",
     metadata={"dagster/column_schema": _COLUMNS},
     description="Deletes old results that are neither pinned nor needed by other results, with "
-    "their files; the trial ledger and the leaderboards stay.",
+    "their files; the trial ledger and the leaderboards stay. Trims Dagster's log of old runs, but "
+    "for how assets stand.",
 )
 def retention(config: RetentionConfig, store: WorkspaceResource) -> dg.MaterializeResult:
-    days = config.days or load_settings().retention_days
+    settings = load_settings()
+    days = config.days or settings.retention_days
     report = retain(store.workspace, days=days, dry_run=config.dry_run)
-    return dg.MaterializeResult(metadata=of_summary(retention_summary(report)))
+    log = retain_log(
+        store.workspace,
+        output_of_runs(settings),
+        days=settings.retention_log_days,
+        dry_run=config.dry_run,
+    )
+    return dg.MaterializeResult(metadata=of_summary(retention_summary(report, log)))
