@@ -92,16 +92,19 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
 
 def output_of_runs(settings: Settings) -> Path:
     """The folder in which each run has one with the output of its processes."""
-    return _home(settings) / "storage"
+    return _chosen_home(settings) / "storage"
 
 
 def _home(settings: Settings) -> Path:
     """The folder of `dagster.yaml`; the file is written where the folder is the project's own."""
-    own = _own_home(settings)
-    home = Path(os.environ.get("DAGSTER_HOME") or own)
-    if home == own:
+    home = _chosen_home(settings)
+    if home == _own_home(settings):
         _write_if_other(home / "dagster.yaml", DAGSTER_YAML)
     return home
+
+
+def _chosen_home(settings: Settings) -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or _own_home(settings))
 
 
 def _own_home(settings: Settings) -> Path:

@@ -5,6 +5,7 @@ Postgres and Parquet batch by batch, and skips what is already stored.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.stage import Batches, StageReport, run_stage
+from backtest_pipeline.storage.postgres.statistics import analyze_keys
 
 
 class StageIOManager(dg.ConfigurableIOManager):
@@ -33,6 +35,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             rebuild=obj.rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,
+            analyze=partial(analyze_keys, workspace.database),
         )
         count_stage(workspace, report)
         summary = obj.summary(workspace, obj.batches.partitions)

@@ -47,6 +47,10 @@ def at_once(_what: str, work: Callable[[], T], _given_up: Event | None = None, /
     return work()
 
 
+def unanalyzed(_tables: Sequence[str]) -> None:
+    """Leave the planner's statistics to the server."""
+
+
 def silent(_stage: str, _done: int, _total: int) -> None:
     """A progress listener that does nothing."""
 
@@ -114,6 +118,11 @@ class Stage(Protocol[T_contra]):
 
     name: str
 
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables that it writes in bulk."""
+        ...
+
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         """The partitions whose stored result is missing, or made from other inputs or code."""
         ...
@@ -145,6 +154,7 @@ def run_stage(
     rebuild: bool = False,
     progress: Progress = silent,
     retrying: Retrying = at_once,
+    analyze: Callable[[Sequence[str]], object] = unanalyzed,
 ) -> StageReport:
     """Load, compute and store stale partitions; a failing partition does not stop the others.
 
@@ -157,6 +167,7 @@ def run_stage(
         progress: called after each batch.
         retrying: runs each batch; if the database connection is lost, the batch is loaded,
             computed and stored again.
+        analyze: has the planner look at the tables that were written, once at the end.
 
     Raises:
         StoreError, ArtifactError, ConfigurationError: for problems that would affect every batch.
@@ -194,6 +205,8 @@ def run_stage(
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
+    if any(outcome.status is Status.STORED for outcome in outcomes):
+        retrying(f"statistics of {stage.name}", lambda: analyze(stage.tables))
     return StageReport(stage.name, tuple(sorted(outcomes, key=lambda o: o.partition)))
 
 

@@ -28,6 +28,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     without_defaults,
 )
 from backtest_pipeline.pipeline.runs.publish import (
+    TABLES_OF_RUNS,
     Publication,
     RunIdentity,
     identify_runs,
@@ -181,6 +182,7 @@ class BacktestsStage:
     """
 
     name = "backtests"
+    tables = (*TABLES_OF_RUNS, "dataset_versions")
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace

@@ -24,6 +24,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     without_defaults,
 )
 from backtest_pipeline.pipeline.runs.publish import (
+    TABLES_OF_RUNS,
     Publication,
     RunIdentity,
     identify_runs,
@@ -242,6 +243,7 @@ class WalkForwardStage:
     """Publishes the out-of-sample runs of all registered strategies that are not stored yet."""
 
     name = "walk_forward"
+    tables = (*TABLES_OF_RUNS, "walk_forward_runs", "walk_forward_folds", "dataset_versions")
 
     def __init__(
         self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan
