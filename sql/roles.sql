@@ -22,6 +22,9 @@ BEGIN
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %s TO backtest_reader', s);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO backtest_writer', s);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %s TO backtest_writer', s);
+    IF current_setting('server_version_num')::int >= 170000 THEN  -- to analyze what it has written
+        EXECUTE format('GRANT MAINTAIN ON ALL TABLES IN SCHEMA %s TO backtest_writer', s);
+    END IF;
     EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %s.schema_migrations FROM backtest_writer', s);
     EXECUTE format('REVOKE ALL ON %s.api_keys FROM backtest_reader', s);
     GRANT USAGE, CREATE ON SCHEMA dagster TO backtest_writer;

@@ -12,6 +12,7 @@ from backtest_pipeline.cli.store import open_store
 from backtest_pipeline.report.json_values import plain
 
 if TYPE_CHECKING:
+    from backtest_pipeline.pipeline.runs.log_retention import LogReport
     from backtest_pipeline.pipeline.runs.retention import RetentionReport
 
 app = typer.Typer()
@@ -26,35 +27,47 @@ def retention(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete old results that are not pinned and not needed, and files that no row refers to."""
+    """Delete old results that are not pinned and not needed, files that no row refers to, and
+    Dagster's log of old runs."""
+    from backtest_pipeline.defs.instance import output_of_runs
+    from backtest_pipeline.pipeline.runs.log_retention import retain_log
     from backtest_pipeline.pipeline.runs.retention import require_days, retain
     from backtest_pipeline.storage.settings import load_settings
 
-    kept = load_settings().retention_days if days is None else days
+    settings = load_settings()
+    kept = settings.retention_days if days is None else days
     require_days(kept)
     with open_store() as workspace:
         report = retain(workspace, days=kept, dry_run=dry_run)
+        folder = output_of_runs(settings)
+        log_days = settings.retention_log_days
+        log = retain_log(workspace, folder, days=log_days, dry_run=dry_run)
     if not dry_run:
         from backtest_pipeline.defs.assets.retention import retention_rows
         from backtest_pipeline.launch import tell_dagster
 
-        tell_dagster("retention", retention_rows(report))
+        tell_dagster("retention", retention_rows(report, log))
     if as_json:
         print_json(
             {
                 **plain(vars(report)),
                 "files": {kind: vars(removed) for kind, removed in report.files.items()},
+                "log": plain(vars(log)),
             }
         )
     else:
-        _show(report)
+        _show(report, log)
 
 
-def _show(report: RetentionReport) -> None:
-    rows = [{"what": kind, "rows": n} for kind, n in report.rows.items() if n]
+def _show(report: RetentionReport, log: LogReport) -> None:
+    removed = {**report.rows, **log.rows}
+    rows = [{"what": kind.replace("_", " "), "rows": n} for kind, n in removed.items() if n]
     files = [{"what": kind, **vars(removed)} for kind, removed in report.files.items()]
     deleted = "to delete" if report.dry_run else "deleted"
-    say(f"Results that ended before {report.cutoff:%F %T} UTC are old.")
+    say(
+        f"Results that ended before {report.cutoff:%F %T} UTC are old, and Dagster's log of runs"
+        f" that ended before {log.cutoff:%F %T} UTC."
+    )
     if rows:
         console.print(rows_table(f"Rows {deleted}", rows))
     if files:

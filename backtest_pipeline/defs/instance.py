@@ -59,6 +59,13 @@ run_retries:
   enabled: true
   max_retries: 0
   retry_on_asset_or_op_failure: false
+retention:
+  schedule:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
+  sensor:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
+  auto_materialize:
+    purge_after_days: {{ skipped: 1, success: 7, failure: 30 }}
 python_logs:
   managed_python_loggers:
     - backtest_pipeline
@@ -106,13 +113,21 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
     return dg.DagsterInstance.local_temp(str(home), overrides=reached)
 
 
+def output_of_runs(settings: Settings) -> Path:
+    """The folder in which each run has one with the output of its processes."""
+    return _chosen_home(settings) / "storage"
+
+
 def _home(settings: Settings) -> Path:
     """The folder of `dagster.yaml`; the file is written where the folder is the project's own."""
-    own = _own_home(settings)
-    home = Path(os.environ.get("DAGSTER_HOME") or own)
-    if home == own:
+    home = _chosen_home(settings)
+    if home == _own_home(settings):
         _write_if_other(home / "dagster.yaml", DAGSTER_YAML)
     return home
+
+
+def _chosen_home(settings: Settings) -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or _own_home(settings))
 
 
 def _own_home(settings: Settings) -> Path:

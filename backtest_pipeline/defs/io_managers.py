@@ -7,6 +7,7 @@ as it is stored.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.stage import Batches, Outcome, run_stage, unheard
 from backtest_pipeline.pipeline.stored_frames import read_frame
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.postgres.statistics import analyze_keys
 
 
 class StageIOManager(dg.ConfigurableIOManager):
@@ -53,6 +55,7 @@ class StageIOManager(dg.ConfigurableIOManager):
             rebuild=obj.rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,
+            analyze=partial(analyze_keys, workspace.database),
             listener=unheard if is_single else told.tell,
         )
         count_stage(workspace, report)

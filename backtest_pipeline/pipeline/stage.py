@@ -47,6 +47,10 @@ def at_once(_what: str, work: Callable[[], T], _given_up: Event | None = None, /
     return work()
 
 
+def unanalyzed(_tables: Sequence[str]) -> None:
+    """Leave the planner's statistics to the server."""
+
+
 def silent(_stage: str, _done: int, _total: int) -> None:
     """A progress listener that does nothing."""
 
@@ -149,6 +153,11 @@ class Stage(Protocol[T_contra]):
 
     name: str
 
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables that it writes in bulk."""
+        ...
+
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         """The partitions whose stored result is missing, or made from other inputs or code."""
         ...
@@ -186,6 +195,7 @@ def run_stage(
     progress: Progress = silent,
     retrying: Retrying = at_once,
     listener: Listener = unheard,
+    analyze: Callable[[Sequence[str]], object] = unanalyzed,
 ) -> StageReport:
     """Load, compute and store stale partitions; a failing partition does not stop the others.
 
@@ -200,6 +210,7 @@ def run_stage(
             computed and stored again.
         listener: called in this thread with the outcomes of what is unchanged, and then of each
             batch; after an error or an interrupt, also with those of the batches that were stored.
+        analyze: has the planner look at the tables that were written, once at the end.
 
     Raises:
         StoreError, ArtifactError, ConfigurationError: for problems that would affect every batch.
@@ -244,6 +255,8 @@ def run_stage(
                 listener(future.result())
         raise
     pool.shutdown()
+    if any(outcome.status is Status.STORED for outcome in outcomes):
+        retrying(f"statistics of {stage.name}", lambda: analyze(stage.tables))
     return StageReport(stage.name, tuple(sorted(outcomes, key=lambda o: o.partition)))
 
 

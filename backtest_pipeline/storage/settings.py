@@ -73,6 +73,8 @@ class Settings(BaseSettings):
         cache_max_days: cached bars not used for this many days are removed.
         retention_days: retention deletes results older than this many days, unless they are pinned
             or needed (docs/results.md).
+        retention_log_days: retention trims Dagster's log of runs that ended more than this many
+            days ago; how assets stand is kept (docs/operations.md).
         features_table: external feature table, `table` or `schema.table`
             (docs/external-features.md); it is used instead of `BACKTEST_BARS`. Empty to build
             features from bars.
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     cache_max_gb: float = Field(default=10, gt=0)
     cache_max_days: float = Field(default=365, gt=0)
     retention_days: float = Field(default=90, gt=0, le=36_500)
+    retention_log_days: float = Field(default=14, gt=0, le=36_500)
     features_table: str = ""
     features_dsn: SecretStr | None = None
     features_ema_table: str = ""

@@ -1,18 +1,15 @@
-"""The asset `retention`: deletes old results."""
+"""The asset `retention`: deletes old results, and what Dagster has noted of old runs."""
 
 import dagster as dg
 
 from backtest_pipeline.defs import stored_events
+from backtest_pipeline.defs.instance import output_of_runs
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
 from backtest_pipeline.defs.stored_events import StoredRows
-from backtest_pipeline.pipeline.runs.retention import (
-    RETENTION_VERSION,
-    RetentionReport,
-    retain,
-    retention_summary,
-)
+from backtest_pipeline.pipeline.runs.log_retention import LogReport, retain_log, retention_summary
+from backtest_pipeline.pipeline.runs.retention import RETENTION_VERSION, RetentionReport, retain
 from backtest_pipeline.storage.settings import load_settings
 
 _COLUMNS = table_schema(
@@ -39,21 +36,30 @@ class RetentionConfig(dg.Config):
     code_version=f"retention {RETENTION_VERSION}",
     metadata={"dagster/column_schema": _COLUMNS},
     description="Deletes old results that are neither pinned nor needed by other results, with "
-    "their files; the trial ledger and the leaderboards stay.",
+    "their files; the trial ledger and the leaderboards stay. Trims Dagster's log of old runs, but "
+    "for how assets stand.",
 )
 def retention(
     context: dg.AssetExecutionContext, config: RetentionConfig, store: WorkspaceResource
 ) -> dg.MaterializeResult | None:
-    days = config.days or load_settings().retention_days
+    settings = load_settings()
+    days = config.days or settings.retention_days
     report = retain(store.workspace, days=days, dry_run=config.dry_run)
+    log = retain_log(
+        store.workspace,
+        output_of_runs(settings),
+        days=settings.retention_log_days,
+        dry_run=config.dry_run,
+    )
     if config.dry_run:  # nothing was done that could be shown as done
-        about = of_summary(retention_summary(report))
+        about = of_summary(retention_summary(report, log))
         stored_events.observe(context.get_step_execution_context(), about, {})
         return None
-    return stored_events.result(retention_rows(report))
+    return stored_events.result(retention_rows(report, log))
 
 
-def retention_rows(report: RetentionReport) -> StoredRows:
+def retention_rows(report: RetentionReport, log: LogReport) -> StoredRows:
     """What a retention has removed; each one is a new version."""
-    about = of_summary(retention_summary(report))
-    return StoredRows(None, report.cutoff.isoformat(), sum(report.rows.values()), about)
+    removed = sum(report.rows.values()) + sum(log.rows.values())
+    about = of_summary(retention_summary(report, log))
+    return StoredRows(None, report.cutoff.isoformat(), removed, about)

@@ -40,6 +40,8 @@ from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment_hash
 from backtest_pipeline.strategies.registry import strategy_of
 
+TABLES_OF_RUNS = ("backtest_runs", "backtest_trades", "backtest_metrics", "block_events", "trials")
+"""The tables that publishing a batch of runs writes in bulk."""
 _SIDES = {1: "long", -1: "short", 0: "flat"}
 _SUMMARY = ("total_return", "benchmark_return", "sharpe", "max_drawdown", "win_rate", "fees_paid")
 

@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from uuid import UUID
 
 from backtest_pipeline.market.errors import ArtifactError, InvalidInput
-from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.backend import MANIFEST, StoredFile
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
@@ -206,27 +205,6 @@ def remove_source(workspace: Workspace, source: str) -> tuple[list[str], int]:
         lock_for_removal(connection)
         delete_assets(connection, assets)
     return sorted(assets), tally.rows["runs"]
-
-
-def retention_summary(report: RetentionReport) -> Summary:
-    """What a retention removed, as metadata of its Dagster asset."""
-    return Summary(
-        {
-            "cutoff": report.cutoff.isoformat(),
-            "dry_run": report.dry_run,
-            **{f"{kind}_removed": n for kind, n in report.rows.items()},
-            "files_removed": sum(removed.files for removed in report.files.values()),
-            "bytes_removed": report.bytes,
-            "artifacts_left": len(report.left),
-        },
-        {
-            "files_by_kind": [
-                {"kind": kind, "files": removed.files, "bytes": removed.bytes}
-                for kind, removed in report.files.items()
-            ],
-            "left": [{"artifact": uri, "why": why} for uri, why in report.left.items()],
-        },
-    )
 
 
 def _rehearse(workspace: Workspace, tally: _Tally, cutoff: datetime, settled: datetime) -> None:

@@ -30,6 +30,7 @@ from backtest_pipeline.pipeline.runs.identity import (
 )
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns
 from backtest_pipeline.pipeline.runs.publish import (
+    TABLES_OF_RUNS,
     Publication,
     RunIdentity,
     identify_runs,
@@ -201,6 +202,7 @@ class BacktestsStage:
     """
 
     name = "backtests"
+    tables = (*TABLES_OF_RUNS, "dataset_versions")
 
     def __init__(self, workspace: Workspace, config: SimulationConfig) -> None:
         self._workspace = workspace

@@ -124,6 +124,7 @@ class BarsStage:
     """Stores bars as snapshots; a partition with unchanged content keeps its version."""
 
     name = "bars"
+    tables = ("dataset_versions", "dataset_snapshots", "data_quality")
 
     def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
         self._workspace = workspace

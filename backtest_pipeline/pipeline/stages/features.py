@@ -75,6 +75,7 @@ class FeaturesStage:
     """Stores features in Postgres, and the columns that computations read as snapshots."""
 
     name = "features"
+    tables = ("cmc_features", "cmc_ema_multi_tf_u", "dataset_versions", "dataset_snapshots")
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

@@ -29,6 +29,7 @@ from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.research.portfolio.diversification import correlations
 from backtest_pipeline.research.portfolio.weights import SCHEMES
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.postgres.statistics import analyze_keys
 from backtest_pipeline.storage.run_tables.portfolios import (
     current_portfolio_ids,
     current_portfolios,
@@ -39,6 +40,7 @@ from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
 from backtest_pipeline.storage.run_tables.runs import current_runs
 from backtest_pipeline.storage.tables.dimensions import synthetic_beside_real
 
+TABLES_OF_PORTFOLIOS = ("portfolio_runs", "portfolio_weights", "portfolio_strategy_weights")
 _SHOWN = 10
 
 
@@ -77,6 +79,7 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
                 f"runs at {timeframe} were replaced while their portfolios were being built; run "
                 "the rollup again"
             )
+    analyze_keys(workspace.database, TABLES_OF_PORTFOLIOS)
     return len(portfolios)
 
 

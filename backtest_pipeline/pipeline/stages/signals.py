@@ -161,6 +161,7 @@ class SignalsStage:
     """Stores conditions, and the first bars of them with the full feature row of each."""
 
     name = "signals"
+    tables = ("signals", "signal_state", "dataset_versions")
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

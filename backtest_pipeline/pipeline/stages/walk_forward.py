@@ -26,6 +26,7 @@ from backtest_pipeline.pipeline.runs.identity import (
 )
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.publish import (
+    TABLES_OF_RUNS,
     Publication,
     RunIdentity,
     identify_runs,
@@ -252,6 +253,7 @@ class WalkForwardStage:
     """Publishes the out-of-sample runs of all registered strategies that are not stored yet."""
 
     name = "walk_forward"
+    tables = (*TABLES_OF_RUNS, "walk_forward_runs", "walk_forward_folds", "dataset_versions")
 
     def __init__(
         self, workspace: Workspace, config: SimulationConfig, plan: WalkForwardPlan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
@@ -27,6 +28,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
 from backtest_pipeline.sources.base import BarSource
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.statistics import analyze_keys
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.strategies.known_strategies import look_again
 
@@ -157,4 +159,5 @@ def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:
         "workers": workspace.workers,
         "progress": workspace.progress,
         "retrying": workspace.database.retrying,
+        "analyze": partial(analyze_keys, workspace.database),
     }
