@@ -91,6 +91,7 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
     app.add_middleware(
         RequestMiddleware,
         most_bytes=service.service_body_bytes,
+        body_s=service.service_request_s,
         hosts=_LOCAL_NAMES if service.service_auth == "off" else (),
     )
     return app

@@ -68,8 +68,8 @@ class Load(Protocol):
         ...
 
     @property
-    def inside(self) -> int:
-        """Requests that have a worker or wait for one."""
+    def busy(self) -> int:
+        """Requests that have a worker."""
         ...
 
     @property
@@ -127,7 +127,7 @@ class Metrics:
             gauge.set_function(lambda: read(load()))
 
         add("workers", "Worker processes", lambda pool: pool.size)
-        add("busy", "Busy workers", lambda pool: pool.inside - pool.waiting)
+        add("busy", "Busy workers", lambda pool: pool.busy)
         add("waiting", "Requests waiting for a worker", lambda pool: pool.waiting)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Outermost middleware: request ids, security headers, body limits and unexpected errors.
+"""Outermost middleware: request ids, security headers, limits of bodies and unexpected errors.
 
 An error that nothing below handles becomes a problem here: it is logged once with its traceback,
 and the client sees only the request id.
@@ -6,6 +6,7 @@ and the client sees only the request id.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -36,21 +37,25 @@ _SECURITY_HEADERS = {
 class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, most_bytes: int, body_s: float, hosts: Sequence[str] = ()
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: the application.
             most_bytes: longest body, whatever its Content-Length says.
+            body_s: seconds in which a body must arrive.
             hosts: allowed names in the Host header; empty allows any.
         """
-        self._app, self._most_bytes, self._hosts = app, most_bytes, frozenset(hosts)
+        self._app, self._hosts = app, frozenset(hosts)
+        self._most_bytes, self._body_s = most_bytes, body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        one = _Request(scope, receive, send, self._most_bytes)
+        one = _Request(scope, receive, send, self._most_bytes, self._body_s)
         with about(request=one.identity):
             try:
                 if self._hosts and _host(one.headers.get("host", "")) not in self._hosts:
@@ -72,9 +77,12 @@ class RequestMiddleware:
 class _Request:
     """One request: its id, its response headers and its log line."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, most_bytes: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, most_bytes: int, body_s: float
+    ) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._most_bytes, self._received = most_bytes, 0
+        self._body_s, self._is_whole = body_s, False
         self._since, self.status = time.perf_counter(), 0
         self.headers = Headers(scope=scope)
         given = self.headers.get(REQUEST_ID, "")
@@ -95,10 +103,21 @@ class _Request:
             raise Problem("PAYLOAD_TOO_LARGE", self._too_large)
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await (self._receive() if self._is_whole else self._part())
         self._received += len(message.get("body", b""))
         if self._received > self._most_bytes:
             raise HTTPException(413, self._too_large)
+        return message
+
+    async def _part(self) -> Message:
+        """The next part of the body, or the client's leaving."""
+        left_s = self._since + self._body_s - time.perf_counter()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(left_s, 0))
+        except TimeoutError:
+            too_slow = f"the body did not arrive within {self._body_s:g} s"
+            raise HTTPException(408, too_slow, {"Connection": "close"}) from None
+        self._is_whole = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:

@@ -1,8 +1,8 @@
 """Warm worker processes for synchronous computations.
 
 Each worker is a separate pool of one process, so a crash or a timeout ends only the request that it
-was computing. Requests queue in this process; more than `most_waiting` of them are refused. Slow
-computations may not take the last worker, so that a quick one never waits for all of them.
+was computing. Requests wait in this process for their turn (`service.turns`). The work of a client
+that hangs up is cancelled: its task is, which ends the process that computes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from backtest_pipeline.service.pool_worker import begin, execute_json, warm
 from backtest_pipeline.service.problems import Failure, Problem
+from backtest_pipeline.service.turns import Turns
 from backtest_pipeline.storage.logs import request_id
 from backtest_pipeline.storage.settings import Settings
 
@@ -46,20 +47,22 @@ class Pool:
     """The workers, and the queue in front of them."""
 
     def __init__(self, settings: Settings, size: int, timeout_s: float, most_waiting: int) -> None:
-        self._settings, self.size = settings, size
-        self._timeout_s, self._most_waiting = timeout_s, most_waiting
+        self._settings, self.size, self._timeout_s = settings, size, timeout_s
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._turns: Turns[_Worker] = Turns(size, most_waiting)
         self._workers = [_Worker(settings, self._context) for _ in range(size)]
-        self._slow = asyncio.Semaphore(max(1, size - 1))
         self._tasks: set[asyncio.Task[None]] = set()
-        self.inside = 0
+
+    @property
+    def busy(self) -> int:
+        """Requests that have a worker."""
+        return self._turns.busy
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a worker."""
-        return max(0, self.inside - self.size)
+        return self._turns.waiting
 
     async def start(self) -> None:
         """Start all workers and warm them up.
@@ -70,8 +73,7 @@ class Pool:
         async with asyncio.timeout(_START_S), asyncio.TaskGroup() as group:
             for one in self._workers:
                 group.create_task(one.warmed())
-        for one in self._workers:
-            self._idle.put_nowait(one)
+        self._turns.add(self._workers)
 
     async def close(self) -> None:
         """Stop all workers, busy or not."""
@@ -83,22 +85,11 @@ class Pool:
         """The result of a spec, as JSON.
 
         Raises:
-            Problem: RATE_LIMITED if the queue is full, RUN_TIMEOUT if it took too long,
+            Problem: RATE_LIMITED if too many of this user's wait, RUN_TIMEOUT if it took too long,
                 RUN_ENGINE_ERROR if its worker died, or the error of the computation.
         """
-        if self.inside >= self.size + self._most_waiting:
-            raise Problem(
-                "RATE_LIMITED",
-                f"{self._most_waiting} requests are already waiting for a worker; submit a job to "
-                "/backtest/jobs, or try again",
-                {"Retry-After": "5"},
-            )
-        self.inside += 1
-        try:
-            async with self._turn(work.slow) as one:
-                result = await self._executed(one, work)
-        finally:
-            self.inside -= 1
+        async with self._turn(work) as one:
+            result = await self._executed(one, work)
         if isinstance(result, Failure):
             raise result.problem()
         return result
@@ -116,20 +107,17 @@ class Pool:
             raise Problem("RUN_ENGINE_ERROR", "the worker process died; try again") from error
 
     @asynccontextmanager
-    async def _turn(self, slow: bool) -> AsyncIterator[_Worker]:
-        if slow:
-            await self._slow.acquire()
+    async def _turn(self, work: Work) -> AsyncIterator[_Worker]:
+        one = await self._turns.take(work.user, slow=work.slow)
         try:
-            one = await self._idle.get()
-            try:
-                yield one
-            except BaseException:
-                self._later(one)
-                raise
-            self._idle.put_nowait(one)
+            yield one
+        except BaseException:
+            self._later(one)
+            raise
+        else:
+            self._turns.add([one])
         finally:
-            if slow:
-                self._slow.release()
+            self._turns.done(slow=work.slow)
 
     def _later(self, one: _Worker) -> None:
         """Return a worker that may have died to the pool once it is warm again."""
@@ -142,7 +130,7 @@ class Pool:
             await one.warmed()
         except (RuntimeError, TimeoutError):
             _log.exception("a worker did not come back at once")
-        self._idle.put_nowait(one)
+        self._turns.add([one])
 
 
 class _Worker:

@@ -44,6 +44,7 @@ KINDS: Mapping[str, Kind] = {
     "JOB_NOT_FOUND": Kind(404, "Unknown job"),
     "RUN_NOT_FOUND": Kind(404, "Unknown run"),
     "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed"),
+    "REQUEST_TIMEOUT": Kind(408, "Request was not sent in time"),
     "CONFLICT": Kind(409, "Not allowed in its current state"),
     "RESULT_PATH_MISSING": Kind(410, "Result files are missing"),
     "PAYLOAD_TOO_LARGE": Kind(413, "Request body is too large"),
@@ -62,7 +63,7 @@ AUTHENTICATED = (
     *("BAD_PARAMS", "UNAUTHORIZED", "FORBIDDEN", "RATE_LIMITED"),
     *("ARTIFACT_CORRUPT", "RUN_ENGINE_ERROR", "STORE_UNAVAILABLE", "IDENTITY_UNAVAILABLE"),
 )
-SENT = ("BAD_REQUEST", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE")
+SENT = ("BAD_REQUEST", "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE")
 COMPUTING = (
     *SENT,
     *("BAD_RANGE", "BAD_SYMBOL", "BAD_SYMBOLS", "UNKNOWN_STRATEGY"),

@@ -9,8 +9,14 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from backtest_pipeline.service.app import build_app
+from backtest_pipeline.service.connections import (
+    most_connections,
+    protocol_with,
+    raise_descriptors,
+)
 from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.logs import set_up_logging
 from backtest_pipeline.storage.settings import Settings
@@ -53,10 +59,16 @@ def serve(settings: Settings, service: ServiceSettings, listening: socket) -> No
     """
     set_up_logging("json", logging.INFO)
     app = build_app(settings, service)
-    config = uvicorn.Config(
+    Server(app, config_of(app, service)).run([listening])
+
+
+def config_of(app: ASGIApp, service: ServiceSettings) -> uvicorn.Config:
+    """The configuration of the server, with its limits; raises that of file descriptors."""
+    descriptors = raise_descriptors()
+    return uvicorn.Config(
         app,
-        host=service.service_host,
-        port=service.service_port,
+        http=protocol_with(service.service_request_s),
+        limit_concurrency=most_connections(service.service_connections, descriptors),
         log_config=None,
         access_log=False,  # `service.middleware` logs each request, with its id and user
         server_header=False,
@@ -64,4 +76,3 @@ def serve(settings: Settings, service: ServiceSettings, listening: socket) -> No
         forwarded_allow_ips=list(service.service_trusted_proxies),
         timeout_graceful_shutdown=service.service_grace_s,
     )
-    Server(app, config).run([listening])

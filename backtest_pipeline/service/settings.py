@@ -23,6 +23,8 @@ class ServiceSettings(BaseSettings):
         service_rate_per_minute: requests per minute of a user without an API key (OIDC, `local`).
         service_failures_per_minute: wrong keys per minute from one address.
         service_body_bytes: maximum size of a request body; longer ones are refused.
+        service_request_s: seconds in which the headers of a request must arrive, and then its body.
+        service_connections: maximum number of open connections; more get 503.
         service_timeout_s: time limit of a synchronous computation, seconds.
         service_waiting: synchronous requests that may wait for a worker; more are refused.
         service_grace_s: seconds that running requests may take after SIGTERM.
@@ -49,6 +51,8 @@ class ServiceSettings(BaseSettings):
     service_rate_per_minute: int = Field(default=600, ge=1)
     service_failures_per_minute: int = Field(default=30, ge=1)
     service_body_bytes: int = Field(default=65_536, ge=1_024)
+    service_request_s: float = Field(default=20, gt=0, le=600)
+    service_connections: int = Field(default=1_000, ge=1)
     service_timeout_s: float = Field(default=60, gt=0, le=3600)
     service_waiting: int = Field(default=256, ge=0)
     service_grace_s: int = Field(default=30, ge=0)

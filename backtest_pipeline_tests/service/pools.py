@@ -10,5 +10,5 @@ class Waiting:
     """A pool of two workers with three requests."""
 
     size: int = 2
-    inside: int = 3
+    busy: int = 2
     waiting: int = 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx2
@@ -141,6 +144,44 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced(
             ended = client.post("/backtest/optimize", json=SEARCH)
         assert (ended.status_code, ended.json()["code"]) == (504, "RUN_TIMEOUT")
         assert client.post("/backtest/run", json=QUESTION).status_code == 200
+
+
+def test_work_of_a_client_that_hung_up_is_cancelled(store: Store, key: dict[str, str]) -> None:
+    headers = {**key, "Content-Type": "application/json"}
+    with serving(store, "--workers", "1") as server, gate_for(store.database, "BBB") as gate:
+        leaving = HTTPConnection(server.url.removeprefix("http://"))
+        leaving.request("POST", "/backtest/optimize", json.dumps(SEARCH), headers)
+        gate.hold_up()
+        leaving.close()
+        gate.hold_up(0)
+        assert post(server, key, "run", QUESTION).status_code == 200
+        assert "POST /backtest/optimize 499 " in server.log.read_text()
+
+
+def test_a_user_who_sends_many_requests_does_not_keep_others_waiting(
+    store: Store, key: dict[str, str]
+) -> None:
+    other = bearing(store.key(name="other"))
+    with serving(store, "--workers", "1") as server, ThreadPoolExecutor(5) as pool:
+        with gate_for(store.database, "BBB") as gate:
+            sent = [pool.submit(post, server, key, "run", GATED)]
+            gate.hold_up()
+            many = [{**GATED, "costs": {"fee_bps": fee}} for fee in (1, 2, 3)]
+            sent += [pool.submit(post, server, key, "run", one) for one in many]
+            until(lambda: _waiting(server) == 3)
+            sent.append(pool.submit(post, server, other, "run", QUESTION))
+            until(lambda: _waiting(server) == 4)
+        assert {one.result().status_code for one in sent} == {200}
+        users = re.findall(r"POST /backtest/\w+ 200 for (\S+) in", server.log.read_text())
+    assert users.index("other") <= 2
+    assert len(users) == 5
+
+
+def _waiting(server: Server) -> int:
+    """Requests that wait for a worker, as the service counts them."""
+    metrics = httpx2.get(f"{server.url}/metrics", timeout=LIMIT_S).text
+    (count,) = re.findall(r"^backtest_pool_waiting (\S+)$", metrics, re.MULTILINE)
+    return int(float(count))
 
 
 def test_nobody_who_computes_outlives_a_server_that_is_killed(

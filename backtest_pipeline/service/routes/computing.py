@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Depends, Request, Response
 
 from backtest_pipeline.pipeline.execution import declare
@@ -24,6 +26,8 @@ from backtest_pipeline.service.pool import Pool, Work
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, COMPUTING, documented
 from backtest_pipeline.service.routes.store import Store
+
+_CLIENT_LEFT = 499  # for the log: nobody reads this response
 
 router = APIRouter(
     prefix="/backtest",
@@ -69,5 +73,19 @@ async def _executed(
     spec: ExecutableSpec, user: User, request: Request, *, slow: bool = False
 ) -> Response:
     pool: Pool = request.app.state.pool
-    result = await pool.execute(Work(spec.model_dump_json(), user.name, slow))
-    return Response(result, media_type="application/json")
+    computing = asyncio.create_task(pool.execute(Work(spec.model_dump_json(), user.name, slow)))
+    leaving = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((computing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not computing.done():
+            return Response(status_code=_CLIENT_LEFT)
+        return Response(await computing, media_type="application/json")
+    finally:
+        for task in (computing, leaving):
+            task.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has hung up; its body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
