@@ -93,7 +93,7 @@ def _unsound(workspace: Workspace, presets: Sequence[SignalRow]) -> dict[str, st
         try:
             require_columns(workspace, own_columns_read(strategy, preset.params))
         except ColumnsError as error:
-            problems[preset.name] = f"{strategy.name} reads a column of your own: {error}"
+            problems[preset.name] = f"{strategy.name}: {error}"
             continue
         same = known.setdefault((strategy.name, params), preset.name)
         if same != preset.name:

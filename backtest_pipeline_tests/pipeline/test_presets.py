@@ -120,10 +120,11 @@ def test_a_preset_that_reads_what_is_not_stored_is_left_out_and_the_others_are_r
 ) -> None:
     write(folder, "dip.py", DIP.replace('("close",)', '("close", "rsi14")'))
     look_again()
-    assert "dip reads rsi14, and stored" in left_out_presets(workspace)["dip_2_20"]
+    why = "dip: unknown column 'rsi14'; did you mean rsi_14"
+    assert why in left_out_presets(workspace)["dip_2_20"]
     reports = refresh(workspace, until("2026-01-01"), [Partition("S-ALPHA", "1D")])
     assert not any(report.failed for report in reports.values())
-    with pytest.raises(InvalidInput, match="dip reads rsi14"):
+    with pytest.raises(InvalidInput, match=why):
         register_preset(workspace, "dip_3", "dip", {"z": 3.0})
 
 

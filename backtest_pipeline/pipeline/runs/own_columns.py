@@ -88,8 +88,10 @@ class OwnColumns:
         """
         return {
             asset: {
-                key: Read(self.sets[dataset_of_key(key)[1]].versions[asset], content)
+                key: Read(versions[asset], content)
                 for key, content in by_key.items()
+                # An asset without features has no version, and no run.
+                if asset in (versions := self.sets[dataset_of_key(key)[1]].versions)
             }
             for asset, by_key in self.contents(names).items()
         }

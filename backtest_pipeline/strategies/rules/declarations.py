@@ -197,7 +197,7 @@ def _number(value: object, type_name: str, place: Place) -> float:
 def kinds_of_columns(
     table: Mapping[str, Any], taken: Collection[str], place: Place
 ) -> dict[str, ValueKind]:
-    """What the columns of the user's own table are; raises RuleError for what cannot be one."""
+    """What the columns of the user's own are; raises RuleError for what cannot be one."""
     found: dict[str, ValueKind] = {}
     for name, kind in table.items():
         here = place.at(name)

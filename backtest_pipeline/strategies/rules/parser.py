@@ -60,7 +60,7 @@ def parse(program: Program, text: object, names: Mapping[str, int | ValueKind], 
         program: where its steps go.
         text: the expression.
         names: what names stand for beside the features: steps of the program, or columns of the
-            user's own table by their kind.
+            user's own by their kind.
         where: file and key, for messages.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -45,22 +46,31 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
 
     Raises:
         ColumnsError: for a column that no set has.
-        PartitionError: where stored columns were made from other features than these.
+        PartitionError: where stored columns were made from other features than these, or have been
+            stored without one of these columns.
     """
     panel, tf = batch.panel, batch.panel.timeframe.name
     own = _stored(workspace, tf, panel.assets, names)
     if not own.sets:
         return batch
     values: dict[str, np.ndarray] = {}
+
+    @cache
+    def names_in(uri: str) -> set[str]:
+        return {*workspace.artifacts.columns_of(uri)}
+
     for dataset, stored in own.sets.items():
         for asset, features in batch.inputs.items():
             version = stored.versions.get(asset)
-            if version is None or version.input_version != features.version:
+            is_there = version is not None and all(
+                names_in(uri).issuperset(stored.names) for uri in version.uris
+            )
+            if version is None or version.input_version != features.version or not is_there:
                 raise PartitionError(
                     asset,
                     tf,
-                    f"the stored {dataset} are of other features than there are now; refresh "
-                    "signals",
+                    f"the stored {dataset} are of other features or columns than there are now; "
+                    "refresh signals",
                 )
         uris = {a: stored.versions[a].uris if a in batch.inputs else () for a in panel.assets}
         read = read_panel(workspace.artifacts, tf, uris, stored.names)
