@@ -45,7 +45,7 @@ class StageIOManager(dg.ConfigurableIOManager):
         tags = stored_events.provenance(instance, stored_events.lineage_of(step))
         failed_before = stored_events.failed_so_far(instance, step.run_id)
         partitions = [p for p in obj.batches.partitions if str(p) not in failed_before]
-        told = _Told(context, workspace, obj, tags, {})
+        told = _StageEvents(context, workspace, obj, tags, {})
         # A partition on its own is told of at the end, with the tables and chart of its report.
         is_single = len(partitions) == 1
         report = run_stage(
@@ -77,7 +77,7 @@ class StageIOManager(dg.ConfigurableIOManager):
 
 
 @dataclass
-class _Told:
+class _StageEvents:
     """What Dagster was told of a stage's partitions, as they were stored.
 
     Attributes:
