@@ -124,14 +124,22 @@ def _stop(process: subprocess.Popen[bytes]) -> int:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    *,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also compare every artifact with its hash.")
+    ] = False,
+) -> None:
     """Check settings, store, schema, artifacts and disk, and say how to fix what is wrong."""
     with progress_shown() as progress:
         progress("examining", 0, 1)
         from backtest_pipeline.service.settings import ServiceSettings
-        from backtest_pipeline.storage.doctor import examine
+        from backtest_pipeline.storage.doctor import examine, examine_deeply
+        from backtest_pipeline.storage.settings import load_settings
 
         findings = list(examine(others={"service settings": ServiceSettings}))
+        if deep and all(finding.ok for finding in findings):
+            findings += examine_deeply(load_settings())
         progress("examining", 1, 1)
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"
