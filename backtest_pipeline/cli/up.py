@@ -138,10 +138,12 @@ def up(
 
 @app.command()
 def doctor(
+    *,
     deep: Annotated[
         bool,
         typer.Option(
-            "--deep", help="Also recompute all stored metrics from the stored trades and equity."
+            "--deep",
+            help="Also compare every artifact with its hash, and recompute all stored metrics.",
         ),
     ] = False,
 ) -> None:
@@ -149,11 +151,12 @@ def doctor(
     with progress_shown() as progress:
         progress("examining", 0, 1)
         from backtest_pipeline.service.settings import ServiceSettings
-        from backtest_pipeline.storage.doctor import examine
+        from backtest_pipeline.storage.doctor import examine, examine_deeply
+        from backtest_pipeline.storage.settings import load_settings
 
         findings = list(examine(others={"service settings": ServiceSettings}))
         if deep and all(finding.ok for finding in findings):
-            findings.append(_stored_metrics())
+            findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
     for finding in findings:
         mark = "[green]ok[/]  " if finding.ok else "[red]fail[/]"

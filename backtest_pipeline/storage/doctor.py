@@ -12,7 +12,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from pydantic_settings import BaseSettings
 
-from backtest_pipeline.market.errors import BacktestError, StoreError
+from backtest_pipeline.market.errors import ArtifactCorrupt, BacktestError, StoreError
 from backtest_pipeline.storage.artifact_root import require_own_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.external.open_table import open_table
@@ -21,6 +21,7 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
 from backtest_pipeline.storage.run_tables.dagster_run_leases import expired_leases
+from backtest_pipeline.storage.run_tables.retention import stored_by_rows
 from backtest_pipeline.storage.settings import (
     PREFIX,
     Settings,
@@ -31,6 +32,7 @@ from backtest_pipeline.storage.settings import (
 
 _LEAST_FREE_GB = 2.0
 _LEAST_VERSION = 15
+_MOST_NAMED = 5
 _T = TypeVar("_T")
 
 
@@ -82,6 +84,34 @@ def examine(
             yield _look("artifact root", lambda: _artifact_root(database, artifacts))
         database.close()
     yield free_space(chosen.artifacts_folder)
+
+
+def examine_deeply(settings: Settings) -> Iterator[Finding]:
+    """Check the contents of a store that `examine` found sound; reads every artifact.
+
+    Yields:
+        Whether each artifact that a row names is there and matches its hash.
+    """
+    database = open_database(settings)
+    try:
+        yield _look("artifact hashes", lambda: _hashes(database, ArtifactStore.of(settings)))
+    finally:
+        database.close()
+
+
+def _hashes(database: Database, artifacts: ArtifactStore) -> str:
+    with database.begin() as connection:
+        uris = sorted(stored_by_rows(connection))
+    unsound = [uri for uri in uris if not artifacts.sound_files(uri)]
+    if unsound:
+        named = ", ".join(unsound[:_MOST_NAMED])
+        more = f" and {len(unsound) - _MOST_NAMED:,} more" if unsound[_MOST_NAMED:] else ""
+        raise ArtifactCorrupt(
+            f"of {len(uris):,} artifacts in {artifacts.where}, {len(unsound):,} are missing or"
+            f" differ from their hash: {named}{more}; restore a backup, or refresh with"
+            " --full-rebuild"
+        )
+    return f"{len(uris):,} artifacts match their hashes"
 
 
 def _variables(others: Mapping[str, type[BaseSettings]]) -> Iterator[Finding]:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.storage.doctor import Finding, examine, free_space
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
+from backtest_pipeline.storage.doctor import Finding, examine, examine_deeply, free_space
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
+from backtest_pipeline_tests.sql import distinct
 
 
 def findings(settings: Settings) -> dict[str, Finding]:
@@ -42,6 +45,24 @@ def test_the_artifacts_of_another_store_are_told(database: Database, tmp_path: P
     assert not finding.ok
     assert "holds the artifacts of another store" in finding.detail
     assert "set BACKTEST_ARTIFACTS_URL to the artifacts of this database" in finding.fix
+
+
+def test_each_artifact_is_compared_with_its_hash(workspace: Workspace) -> None:
+    source = StaticSource({"1D": daily_panel({"A": 150})})
+    refresh(workspace, source, [Partition("A", "1D")])
+    settings = settings_for(workspace.database, workspace.artifacts.root)
+    (finding,) = examine_deeply(settings)
+    assert finding.ok
+    assert "artifacts match their hashes" in finding.detail
+    uris = distinct(workspace, "SELECT artifact_uri FROM backtest_runs")
+    damaged = workspace.artifacts.root / uris.pop() / "equity.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (finding,) = examine_deeply(settings)
+    assert not finding.ok
+    assert (
+        f"1 are missing or differ from their hash: runs/1D/{damaged.parent.name}" in finding.detail
+    )
+    assert "restore a backup" in finding.fix
 
 
 def test_an_unmigrated_store_is_told_to_migrate(empty_database: Database, tmp_path: Path) -> None:
