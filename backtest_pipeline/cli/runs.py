@@ -223,14 +223,22 @@ def export(
             "--format", help="parquet, csv, or bundle: one file with its data, code and results."
         ),
     ] = "parquet",
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEY", help="Secret key of minisign (without a password) that signs the bundle."
+        ),
+    ] = None,
 ) -> None:
     """Export a run: its tables, or a self-verifying bundle."""
     from backtest_pipeline.pipeline.replay.export import export_as, require_format
+    from backtest_pipeline.pipeline.replay.signatures import SigningKey
     from backtest_pipeline.pipeline.runs.query import find_runs
 
-    require_format(form)
+    require_format(form, signed=sign is not None)
+    key = None if sign is None else SigningKey.of_file(sign)
     with open_store() as workspace:
-        written = export_as(workspace, find_runs(workspace, [run])[0], to, form)
+        written = export_as(workspace, find_runs(workspace, [run])[0], to, form, key)
     for path in written:
         say(f"wrote {path}")
 

@@ -14,7 +14,7 @@ W = TypeVar("W")
 
 
 @dataclass(frozen=True, eq=False)
-class _Request(Generic[W]):
+class _Waiter(Generic[W]):
     """A request that waits; its future is the worker that takes it."""
 
     slow: bool
@@ -38,7 +38,7 @@ class Turns(Generic[W]):
         """
         self._size, self._most_slow, self._most_waiting = size, max(1, size - 1), most_waiting
         self._idle: deque[W] = deque()
-        self._waiting: dict[str, deque[_Request[W]]] = {}  # by user, who is next first
+        self._waiting: dict[str, deque[_Waiter[W]]] = {}  # by user, who is next first
         self._slow = self.busy = 0
 
     @property
@@ -57,7 +57,7 @@ class Turns(Generic[W]):
         Raises:
             Problem: RATE_LIMITED if too many wait, and this user has the most of them.
         """
-        request = _Request[W](slow, asyncio.get_running_loop().create_future())
+        request = _Waiter[W](slow, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(user, deque()).append(request)
         self._assign()
         if self.busy + self.waiting > self._size + self._most_waiting:
@@ -85,7 +85,7 @@ class Turns(Generic[W]):
             self._slow += request.slow
             request.worker.set_result(self._idle.popleft())
 
-    def _next(self) -> _Request[W] | None:
+    def _next(self) -> _Waiter[W] | None:
         """Remove and return the request whose turn it is, and put its user last."""
         for user, requests in self._waiting.items():
             for request in requests:
@@ -109,7 +109,7 @@ class Turns(Generic[W]):
             )
         )
 
-    def _forget(self, user: str, request: _Request[W]) -> None:
+    def _forget(self, user: str, request: _Waiter[W]) -> None:
         requests = self._waiting.get(user, deque())
         if request in requests:
             requests.remove(request)

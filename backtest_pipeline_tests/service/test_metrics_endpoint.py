@@ -209,7 +209,7 @@ def test_elsewhere_than_here_metrics_are_read_with_their_token_also_where_the_st
     app.state.authenticator = Authenticator(service, workspace.database)
     install_problem_handlers(app)
     app.include_router(Metrics(away).router, dependencies=[MetricsReader])
-    app.add_middleware(RequestMiddleware, most_bytes=1_024)
+    app.add_middleware(RequestMiddleware, most_bytes=1_024, body_s=60)
     with TestClient(app) as client:
         codes = [
             client.get("/metrics", headers={"Authorization": f"Bearer {given}"}).status_code

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.replay import bundle_verifier
+from backtest_pipeline.pipeline.replay.signatures import SUFFIX, SigningKey
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_monthly, stored_series
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
@@ -40,18 +41,29 @@ _SIDES = {"long": 1, "short": -1, "flat": 0, None: NOTHING_PENDING}
 _STAMP = pa.timestamp("us", "UTC")
 
 
-def require_format(form: str) -> None:
-    """Raise UnknownName for a form that `export_as` does not write."""
+def require_format(form: str, *, signed: bool = False) -> None:
+    """Raise UnknownName for a form that does not exist, InvalidInput for one without signature."""
     if form not in (*FORMATS, BUNDLE):
         raise UnknownName("format", form, (*FORMATS, BUNDLE))
+    if signed and form != BUNDLE:
+        raise InvalidInput(f"only a bundle can be signed; give --format {BUNDLE}")
 
 
-def export_as(workspace: Workspace, run_id: UUID, to: Path, form: str) -> list[Path]:
-    """Export a run as tables (`export_run`) or as a bundle (`export_bundle`); returns the files."""
-    require_format(form)
-    if form == BUNDLE:
-        return [export_bundle(workspace, run_id, to)]
-    return export_run(workspace, run_id, to, form)
+def export_as(
+    workspace: Workspace, run_id: UUID, to: Path, form: str, key: SigningKey | None = None
+) -> list[Path]:
+    """Export a run as tables (`export_run`) or as a bundle (`export_bundle`); returns the files.
+
+    A `key` signs the bundle, in a file beside it that `minisign -V` verifies.
+    """
+    require_format(form, signed=key is not None)
+    if form != BUNDLE:
+        return export_run(workspace, run_id, to, form)
+    bundle = export_bundle(workspace, run_id, to)
+    if key is None:
+        return [bundle]
+    signature = key.signature(bundle.read_bytes(), f"run {run_id}")
+    return [bundle, _written(bundle.with_name(bundle.name + SUFFIX), signature)]
 
 
 def export_run(

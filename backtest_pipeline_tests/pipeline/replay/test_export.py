@@ -16,9 +16,15 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from backtest_pipeline.market.errors import ArtifactCorrupt, RunNotFound, UnknownName
+from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, RunNotFound, UnknownName
 from backtest_pipeline.pipeline.replay import bundle_verifier
-from backtest_pipeline.pipeline.replay.export import bundle_files, export_bundle, export_run
+from backtest_pipeline.pipeline.replay.export import (
+    bundle_files,
+    export_as,
+    export_bundle,
+    export_run,
+)
+from backtest_pipeline.pipeline.replay.signatures import SigningKey
 from backtest_pipeline.pipeline.runs.query import get_run, list_runs, run_timeseries, run_trades
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
@@ -28,6 +34,7 @@ from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
+from backtest_pipeline_tests.pipeline.replay.minisign import require_valid, write_key
 from backtest_pipeline_tests.sql import execute_sql
 
 # Every kind of end: shorts, stops, open trades, a signal that is pending.
@@ -74,6 +81,15 @@ def test_the_same_run_gives_the_same_bytes(stored: Workspace, one: UUID, tmp_pat
     assert again == tmp_path / "folder" / f"{one}.zip"
     assert first.read_bytes() == again.read_bytes()
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_a_signed_bundle_names_its_run(stored: Workspace, one: UUID, tmp_path: Path) -> None:
+    key = SigningKey.of_file(write_key(tmp_path / "desk.key"))
+    bundle, signature = export_as(stored, one, tmp_path / "run.zip", "bundle", key)
+    assert signature == tmp_path / "run.zip.minisig"
+    assert require_valid(bundle.read_bytes(), signature.read_bytes()) == f"run {one}"
+    with pytest.raises(InvalidInput, match="only a bundle can be signed"):
+        export_as(stored, one, tmp_path, "csv", key)
 
 
 def _verified(script: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
