@@ -66,6 +66,7 @@ def examine(
         yield _attempt(name, partial(read_settings, kind), lambda _: "valid")[1]
     if chosen is None:
         return
+    schema = None
     database, finding = _attempt("database", lambda: open_database(chosen), lambda d: d.where)
     yield finding
     if database is not None:
@@ -80,7 +81,7 @@ def examine(
     artifacts, finding = _attempt("artifacts", lambda: _artifacts(chosen), _is_writable)
     yield finding
     if database is not None:
-        if artifacts is not None:
+        if artifacts is not None and schema is not None and schema.ok:
             yield _look("artifact root", lambda: _artifact_root(database, artifacts))
         database.close()
     yield free_space(chosen.artifacts_folder)
