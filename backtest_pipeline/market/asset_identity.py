@@ -237,9 +237,10 @@ def _step_before(panel: Panel, asset: str, ticker: str, later: Mapping[str, str]
 
 
 def _identical(panel: Panel) -> Iterator[Remark]:
-    """Pairs of assets whose prices are the same in FEWEST_BARS bars or more, at the same stamps.
+    """Assets whose prices are those of others in FEWEST_BARS bars or more, at the same stamps.
 
-    Bars of one price tell nothing: many series stand still at the same number.
+    Bars of one price tell nothing: many series stand still at the same number. Of more than two
+    assets with the same bars, each names its neighbours in the panel.
     """
     moving = np.flatnonzero(panel["high"] > panel["low"])
     bits = [panel.ts[moving], *(panel[n][moving].view(np.int64) for n in _PRICES)]
@@ -248,21 +249,26 @@ def _identical(panel: Panel) -> Iterator[Remark]:
     segment = panel.segment_of_row[moving][order]
     pairs = np.sort(np.stack([segment[:-1][same], segment[1:][same]]), axis=0)
     found, counts = np.unique(pairs, axis=1, return_counts=True)
+    others: dict[str, dict[str, int]] = {}
     for (i, j), n in zip(found.T.tolist(), counts.tolist(), strict=True):
-        if n < FEWEST_BARS:
-            continue
-        for one, other in ((i, j), (j, i)):
-            ts = panel.ts[panel.rows_of(panel.assets[one])]
-            detail = f"{n:,} of {len(ts):,} bars have the prices of {panel.assets[other]}"
-            yield Remark(
-                panel.assets[one],
-                panel.timeframe.name,
-                Trait.IDENTICAL,
-                int(ts[0]),
-                int(ts[-1]),
-                detail,
-                panel.assets[other],
-            )
+        if n >= FEWEST_BARS:
+            for one, other in ((i, j), (j, i)):
+                others.setdefault(panel.assets[one], {})[panel.assets[other]] = n
+    for asset, same_bars in others.items():
+        ts = panel.ts[panel.rows_of(asset)]
+        detail = "; ".join(
+            f"{n:,} of {len(ts):,} bars have the prices of {other}"
+            for other, n in same_bars.items()
+        )
+        yield Remark(
+            asset,
+            panel.timeframe.name,
+            Trait.IDENTICAL,
+            int(ts[0]),
+            int(ts[-1]),
+            detail,
+            next(iter(same_bars)),
+        )
 
 
 def _of_contract(panel: Panel, asset: str, contracts: Mapping[str, list[str]]) -> Iterator[Remark]:

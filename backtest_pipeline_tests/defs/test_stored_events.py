@@ -13,7 +13,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from backtest_pipeline.definitions import build_definitions
-from backtest_pipeline.defs.partitions import by_asset_and_timeframe
+from backtest_pipeline.defs.partitions import by_asset_and_timeframe, register_partitions
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.storage.postgres.database import Database
@@ -54,7 +54,7 @@ def bars(store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("asset", list(ASSETS))
+        register_partitions(instance, ASSETS)
         yield instance
 
 

@@ -208,6 +208,15 @@ def test_the_same_prices_under_two_names_are_told() -> None:
         ("BTC", Trait.IDENTICAL, "ETH", "60 of 60 bars have the prices of ETH"),
         ("ETH", Trait.IDENTICAL, "BTC", "60 of 60 bars have the prices of BTC"),
     ]
+    # Of three, each is remarked on once: a row is one asset's, timeframe's and trait's.
+    names = ("BTC", "ETH", "LTC")
+    alike = [daily(walk, closes, name) for name in names]
+    panel, _ = validated(Panel.join(timeframe("1D"), names, alike, list(parts[0].columns)))
+    found = remarks_on({"1D": panel}, names, {}, {"1D": int(panel.ts.max())})
+    assert [(r.asset, r.related) for r in found] == [("BTC", "ETH"), ("ETH", "BTC"), ("LTC", "ETH")]
+    assert found[1].detail == (
+        "60 of 60 bars have the prices of BTC; 60 of 60 bars have the prices of LTC"
+    )
     # Prices that stand still are no sign.
     still = [daily([1.0] * 60, name=name) for name in ("USDC", "USDT")]
     panel = Panel.join(timeframe("1D"), ("USDC", "USDT"), still, list(still[0].columns))
