@@ -14,6 +14,7 @@ import pytest
 
 from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.harness import Tally, random_of
 from backtest_pipeline_tests.running_up import (
@@ -50,6 +51,7 @@ def current_runs(home: Path) -> set[str]:
     database = open_database(load_settings(run_store_mode="embedded", home=home))
     found = distinct(database, "SELECT run_id::text FROM backtest_runs WHERE is_current")
     database.close()
+    embedded_server(home).release()  # or the server would outlive its folder
     return found
 
 

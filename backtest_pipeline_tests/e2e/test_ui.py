@@ -18,6 +18,7 @@ import pytest
 
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.storage.postgres.database import Database, open_database
+from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.running_up import (
     CODE_SERVER,
@@ -168,6 +169,7 @@ def store(ui: RunningUp) -> Iterator[Database]:
     database = open_database(load_settings(run_store_mode="embedded", home=ui.home))
     yield database
     database.close()
+    embedded_server(ui.home).release()  # or the server would outlive its folder
 
 
 def test_what_is_killed_is_started_again_and_its_runs_end(ui: RunningUp, store: Database) -> None:
