@@ -6,7 +6,8 @@ assets are ranked among themselves, and all others among themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,8 @@ from backtest_pipeline.strategies.rules.ranks import RankedColumns
 
 if TYPE_CHECKING:
     from backtest_pipeline.pipeline.column_sets import ColumnSet
+
+logger = logging.getLogger(__name__)
 
 RANKS_VERSION = 1
 """Raise it when the same features give other ranks."""
@@ -145,11 +148,14 @@ class Universe:
     def _stored_at(self, tf: str) -> _Stored:
         if tf not in self._stored:
             with self._workspace.database.begin() as connection:
-                known = [p for p in all_partitions(connection, "features") if p.timeframe == tf]
-                features = read_versions(connection, "features", known)
-                synthetic = synthetic_among(connection, [p.asset for p in features])
+                known = all_partitions(connection, "features")
+                everywhere = sorted({p.asset for p in known})
+                at_tf = [p for p in known if p.timeframe == tf]
+                features = read_versions(connection, "features", at_tf)
+                synthetic = synthetic_among(connection, everywhere)
             by_asset = {p.asset: version for p, version in sorted(features.items())}
-            self._stored[tf] = _Stored(by_asset, frozenset(synthetic))
+            self._stored[tf] = _Stored(by_asset, frozenset(synthetic) & by_asset.keys())
+            _warn_of_few(tf, by_asset.keys(), everywhere, frozenset(synthetic))
         return self._stored[tf]
 
     def _ranks_at(self, tf: str, name: str) -> Panel:
@@ -200,6 +206,25 @@ class _Stored:
 
     def assets(self, are_synthetic: bool) -> list[str]:
         return [asset for asset in self.features if (asset in self.synthetic) is are_synthetic]
+
+
+def _warn_of_few(
+    tf: str, ranked: Collection[str], everywhere: Collection[str], synthetic: Collection[str]
+) -> None:
+    """Say where ranks are among fewer assets than the store has; one that is alone has rank 1."""
+    for kind in _KINDS:
+        of_kind = [asset for asset in everywhere if (asset in synthetic) is kind]
+        n = sum(asset in ranked for asset in of_kind)
+        if 0 < n < len(of_kind):
+            logger.warning(
+                "ranks at %s are among %d of %d assets, because the others have no features at %s; "
+                "for ranks among all run: backtest-pipeline refresh --timeframes %s",
+                tf,
+                n,
+                len(of_kind),
+                tf,
+                tf,
+            )
 
 
 def _ranks_among(assets: Panel, name: str) -> Panel:

@@ -122,6 +122,16 @@ def test_a_refresh_ranks_all_stored_assets(store: Workspace) -> None:
     assert len(entries) > 5
 
 
+def test_ranks_among_a_part_of_the_assets_are_named(
+    store: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    refresh(store, MARKET, [p for p in PARTITIONS if p.timeframe == "1D"])
+    assert "ranks at" not in caplog.text
+    refresh(store, MARKET, [Partition("A", "1W")])
+    assert "ranks at 1W are among 1 of 5 assets" in caplog.text
+    assert "ranks at 1D" not in caplog.text
+
+
 def test_one_symbol_has_the_ranks_of_all(store: Workspace) -> None:
     refresh(store, MARKET, PARTITIONS)
     known = runs(store)

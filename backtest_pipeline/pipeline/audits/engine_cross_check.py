@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.stages.backtests import stored_signals
+from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
+from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
@@ -41,6 +42,8 @@ def second_opinion(
 ) -> SecondOpinion:
     """Run the orders of a sample of stored runs, spread evenly over partitions, in vectorbt.
 
+    Partitions that the next refresh computes again are left out.
+
     Args:
         workspace: the open store.
         config: simulation settings of the stored runs.
@@ -48,14 +51,17 @@ def second_opinion(
 
     Raises:
         InvalidInput: for settings that vectorbt does not support (funding, leverage, lots).
-        PartitionError: where the stored signals do not belong to the stored features.
+        PartitionError: where the stored signals are replaced meanwhile.
     """
     with workspace.database.begin() as connection:
         stored = {
             (run["symbol"], run["tf"], run["signal_name"]): run["total_return"]
             for run in current_runs(connection)
         }
-    partitions = sorted({Partition(asset, tf) for asset, tf, _ in stored})
+    everywhere = sorted({Partition(asset, tf) for asset, tf, _ in stored})
+    stages = (SignalsStage(workspace), BacktestsStage(workspace, config))
+    stale = {partition for stage in stages for partition in stage.stale(everywhere)}
+    partitions = [partition for partition in everywhere if partition not in stale]
     chosen = partitions[:: max(1, len(partitions) // n_partitions)]
     runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):

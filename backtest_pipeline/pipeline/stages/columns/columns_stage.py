@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -17,6 +18,7 @@ from backtest_pipeline.pipeline.stages.panels import (
 )
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.postgres.statistics import analyze_keys
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     stored_versions,
@@ -29,6 +31,7 @@ class ColumnsStage:
     """Stores one set as snapshots; its rows are those of the features that it lies beside."""
 
     name = "columns"
+    tables = ("dataset_versions", "dataset_snapshots")
 
     def __init__(self, workspace: Workspace, columns: ColumnSet) -> None:
         self._workspace = workspace
@@ -104,4 +107,5 @@ def refresh_columns(
             rebuild=rebuild,
             progress=workspace.progress,
             retrying=workspace.database.retrying,
+            analyze=partial(analyze_keys, workspace.database),
         )
