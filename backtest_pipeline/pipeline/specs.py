@@ -30,12 +30,19 @@ from pydantic import (
 
 from backtest_pipeline.market.errors import InvalidInput, StrategyRefused, UnknownName
 from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
-from backtest_pipeline.market.timeframes import canonical
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import SIZINGS
 from backtest_pipeline.trading.stops import StopRules
+
+
+def _timeframe_name(name: str) -> str:
+    # Help texts are made from these fields, and need not wait for what computes timeframes.
+    from backtest_pipeline.market.timeframes import canonical
+
+    return canonical(name)
+
 
 Symbol = Annotated[
     str,
@@ -50,7 +57,7 @@ Symbol = Annotated[
 ]
 """As its source writes it, `BTC/USDT:USDT` too; what is computed and stored goes by its key."""
 TimeframeName = Annotated[
-    str, Field(min_length=2, max_length=24, examples=["1D"]), AfterValidator(canonical)
+    str, Field(min_length=2, max_length=24, examples=["1D"]), AfterValidator(_timeframe_name)
 ]
 # Strict: a period must be an integer, and 9.0 is not converted to one.
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]

@@ -70,7 +70,7 @@ WRONG = {
     "jobs watch x": "'x' is not a job id",
     "jobs cancel x": "'x' is not a job id",
     "jobs resume x": "'x' is not a job id",
-    "keys create --name a --role admin": "unknown role 'admin'",
+    "keys create --name a --role root": "unknown role 'root'",
     "keys create --name a --rate 0": "a key's rate must be",
     "keys create --name a --expires-days -1": "a key's expiry must be",
     "bars pull BTCUSDT --interval 9h": "unknown interval '9h'",
