@@ -90,13 +90,10 @@ def identify_runs(
         for read in dict.fromkeys(names)
         for by_asset in [own.read_by(read)]
     }
+    walks = terms.walk_forward is not None
     codes = {
-        signal.strategy: run_code(
-            signal.strategy,
-            is_walk_forward=terms.walk_forward is not None,
-            benchmark=terms.benchmark,
-        )
-        for signal in signals
+        one.strategy: run_code(one.strategy, is_walk_forward=walks, benchmark=terms.benchmark)
+        for one in signals
     }
     return [
         RunIdentity(
