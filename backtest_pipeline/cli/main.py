@@ -13,7 +13,7 @@ import typer
 
 from backtest_pipeline import cli
 from backtest_pipeline.cli.console import console, fail, print_json, stdout_for_json
-from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import redacted, set_up_logging
 
@@ -62,10 +62,16 @@ def main() -> None:
 
 
 def _run() -> None:
+    as_json = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=not as_json))
+    except typer.TyperException as error:  # of the arguments; without --json Typer prints it
+        print_json({"error": {"code": InvalidInput.code, "message": error.format_message()}})
+        fail(error.format_message(), code=2)
+    except typer.Abort:
+        fail("aborted: a question was not answered")
     except BacktestError as error:
-        if "--json" in sys.argv:
+        if as_json:
             print_json({"error": {"code": error.code, "message": redacted(str(error))}})
         fail(str(error))
     except KeyboardInterrupt:

@@ -83,3 +83,18 @@ def test_the_help_of_a_portfolio_names_every_scheme_that_there_is() -> None:
 
     told = PortfolioSpec.model_fields["scheme"].description or ""
     assert all(name in told for name in SCHEMES)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run --json", "Missing option '--asset'."),
+        ("strategies show --json", "Missing argument 'NAME'."),
+    ],
+)
+def test_errors_of_the_arguments_are_json_too(command: str, message: str) -> None:
+    program = [sys.executable, "-m", "backtest_pipeline.cli.main", *command.split()]
+    found = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert json.loads(found.stdout) == {"error": {"code": "BAD_PARAMS", "message": message}}
+    assert message in found.stderr

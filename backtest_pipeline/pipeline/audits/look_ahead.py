@@ -25,7 +25,10 @@ from backtest_pipeline.pipeline.presets import presets_computed_everywhere, pres
 from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
-from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
+from backtest_pipeline.pipeline.stages.columns.stored_columns import (
+    where_columns_are_stored,
+    with_own_columns,
+)
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, FeaturesStage, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import signals_code
@@ -156,7 +159,8 @@ def probe_look_ahead(
     with_own = [signal for signal in signals if signal not in from_bars]
     if with_own:
         names = columns_read(with_own)
-        for batch in _stored_batches(workspace, partitions):
+        for stored_batch in _stored_batches(workspace, partitions):
+            batch = where_columns_are_stored(workspace, stored_batch, names)
             own = with_own_columns(workspace, batch, names).own
             tested.append((own.on(batch.panel), with_own))
     for panel, of_panel in tested:

@@ -53,25 +53,15 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
     own = _stored(workspace, tf, panel.assets, names)
     if not own.sets:
         return batch
+    for asset, dataset in _out_of_date(workspace, batch, own).items():
+        raise PartitionError(
+            asset,
+            tf,
+            f"the stored {dataset} are of other features or columns than there are now; "
+            "refresh signals",
+        )
     values: dict[str, np.ndarray] = {}
-
-    @cache
-    def names_in(uri: str) -> set[str]:
-        return {*workspace.artifacts.columns_of(uri)}
-
     for dataset, stored in own.sets.items():
-        for asset, features in batch.inputs.items():
-            version = stored.versions.get(asset)
-            is_there = version is not None and all(
-                names_in(uri).issuperset(stored.names) for uri in version.uris
-            )
-            if version is None or version.input_version != features.version or not is_there:
-                raise PartitionError(
-                    asset,
-                    tf,
-                    f"the stored {dataset} are of other features or columns than there are now; "
-                    "refresh signals",
-                )
         uris = {a: stored.versions[a].uris if a in batch.inputs else () for a in panel.assets}
         read = read_panel(workspace.artifacts, tf, uris, stored.names)
         if not np.array_equal(read.ts, panel.ts) or not np.array_equal(read.offsets, panel.offsets):
@@ -82,6 +72,40 @@ def with_own_columns(workspace: Workspace, batch: PanelBatch, names: Iterable[st
         values |= read.columns
     on_bars = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, values)
     return replace(batch, own=OwnColumns(on_bars, own.sets))
+
+
+def where_columns_are_stored(
+    workspace: Workspace, batch: PanelBatch, names: Iterable[str]
+) -> PanelBatch:
+    """The assets of a batch for which `with_own_columns` finds the columns; perhaps none."""
+    own = _stored(workspace, batch.panel.timeframe.name, batch.panel.assets, names)
+    lacking = _out_of_date(workspace, batch, own)
+    inputs = {asset: of for asset, of in batch.inputs.items() if asset not in lacking}
+    there = [asset for asset in batch.panel.assets if asset not in lacking]
+    return replace(batch, panel=batch.panel.select(there), inputs=inputs)
+
+
+def _out_of_date(workspace: Workspace, batch: PanelBatch, own: OwnColumns) -> dict[str, str]:
+    """The assets without columns of these features, each with the dataset that it lacks."""
+
+    @cache
+    def names_in(uri: str) -> set[str]:
+        return {*workspace.artifacts.columns_of(uri)}
+
+    def is_of(stored: StoredColumns, asset: str, features: str) -> bool:
+        version = stored.versions.get(asset)
+        return (
+            version is not None
+            and version.input_version == features
+            and all(names_in(uri).issuperset(stored.names) for uri in version.uris)
+        )
+
+    return {
+        asset: dataset
+        for dataset, stored in own.sets.items()
+        for asset, features in batch.inputs.items()
+        if not is_of(stored, asset, features.version)
+    }
 
 
 def _stored(

@@ -12,8 +12,10 @@ import pytest
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.incremental import recomputed_signals
+from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead
 from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_features
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline_tests.own_columns import scores, with_columns
 from backtest_pipeline_tests.pipeline.markets import (
@@ -158,3 +160,14 @@ def test_a_row_that_arrives_after_the_close_is_read_a_day_later(
     own = pd.Series(of_a["score"].to_numpy(), of_a["ts"].dt.floor("D"))
     expected = own.reindex(stored["ts"].dt.floor("D") - pd.Timedelta(days=1)).to_numpy()
     assert np.array_equal(stored["score"].to_numpy(), expected, equal_nan=True)
+
+
+def test_the_look_ahead_probe_leaves_out_partitions_whose_columns_wait_for_a_refresh(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    daily = [Partition(asset, "1D") for asset in "AB"]
+    with with_columns(workspace, tmp_path, {"model.parquet": scores()}) as (store, _):
+        refresh(store, _until(DAYS_LESS), daily)
+        of_all = probe_look_ahead(store, None)
+        assert not any(report.failed for report in refresh_features(store, MARKET, daily[:1]))
+        assert 0 < probe_look_ahead(store, None).signals < of_all.signals
