@@ -147,7 +147,7 @@ def read_runs_to_deflate(
 
 
 def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
-    """Replace the deflated metrics of runs.
+    """Replace the deflated metrics of runs; where none has changed, the row and its stamp stay.
 
     Args:
         cursor: cursor of the transaction.
@@ -162,6 +162,8 @@ def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
         " n_trials = s.n_trials, n_trials_effective = s.n_trials_effective,"
         " deflated_at = s.deflated_at,"
         " undefined = m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb"
-        " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid",
+        " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid AND (m.deflated_at IS NULL"
+        " OR (m.dsr, m.dsr_effective, m.n_trials, m.n_trials_effective) IS DISTINCT FROM"
+        "    (s.dsr, s.dsr_effective, s.n_trials, s.n_trials_effective))",
     )
     copy.run(cursor, "DROP TABLE staged_deflated")
