@@ -54,7 +54,7 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            on_report=_Told(context, workspace, lineages).tell,
+            on_report=_Reports(context, workspace, lineages).tell,
         )
     except DagsterExecutionInterruptedError:
         # Either Dagster is shutting down, and another attempt follows once the lease has expired,
@@ -74,7 +74,7 @@ def work_on_job(
     context.log.info(f"job {job.job_id}: {job.n_units} units, {len(job.result_run_ids)} runs")
 
 
-class _Told:
+class _Reports:
     """Reports materializations of the partitions that the stages of a refresh store, in turn."""
 
     def __init__(
