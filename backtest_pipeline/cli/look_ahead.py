@@ -63,11 +63,12 @@ def look_ahead(
                 "signals": probe.signals,
                 "seed": probe.seed,
                 "leaks": rows,
+                "failing": dict(probe.failing),
             }
         )
     elif rows:
         console.print(rows_table("Values that change when later bars change", rows[:_SHOWN]))
-    if probe.leaks:
+    if probe.leaks or probe.failing:
         fail(probe.verdict)
     if not as_json:
         say(probe.verdict)

@@ -138,7 +138,9 @@ def look_ahead(
     )
     record(store.workspace, bars, probe)
     return dg.AssetCheckResult(
-        passed=not probe.leaks,
+        passed=not (probe.leaks or probe.failing),
+        # What fails is named, and holds up nothing: it has no signals where it fails.
+        severity=dg.AssetCheckSeverity.ERROR if probe.leaks else dg.AssetCheckSeverity.WARN,
         metadata={
             "scope": probe.scope,
             "partitions": probe.partitions,
@@ -146,6 +148,7 @@ def look_ahead(
             "signals": probe.signals,
             "seed": probe.seed,
             "leaks": leak_rows(probe.leaks)[:20],
+            "failing": dict(probe.failing),
         },
         description=probe.verdict,
     )

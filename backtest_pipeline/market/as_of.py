@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.row_keys import row_keys
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,13 @@ def rows_as_of(values: TimedValues, bars: Panel, max_age_us: int | None = None) 
     """
     if not len(bars) or not len(values.known_at):
         return np.full(len(bars), -1)
-    # One sortable number per asset and instant: each asset has its own span of numbers, in which
-    # all instants before the first bar are one, and so are all after the last bar.
+    # All instants before the first bar are one, and so are all after the last bar.
     before, after = int(bars.ts.min()) - 1, int(bars.ts.max()) + 1
-    span = after - before + 1
     segment = np.repeat(np.arange(len(values.assets)), np.diff(values.offsets))
-    keys = segment * span + (np.clip(values.known_at, before, after) - before)
     place = {asset: i for i, asset in enumerate(values.assets)}
     of_asset = np.array([place.get(asset, -1) for asset in bars.assets])[bars.segment_of_row]
-    rows = np.searchsorted(keys, of_asset * span + (bars.ts - before), side="right") - 1
+    keys, closes = row_keys((segment, np.clip(values.known_at, before, after)), (of_asset, bars.ts))
+    rows = np.searchsorted(keys, closes, side="right") - 1
     known = (of_asset >= 0) & (rows >= values.offsets[of_asset])
     if max_age_us is not None:
         known &= bars.ts - values.known_at[rows] <= max_age_us

@@ -66,9 +66,9 @@ def unheard(_outcomes: Sequence[Outcome]) -> None:
 class Status(StrEnum):
     """The outcome of a partition in a stage.
 
-    PARTIAL lacks the presets that failed on it. EMPTY is a result: there are rightly no rows, as
-    before the first complete bar of a timeframe. NO_INPUT is none: what it would be computed from
-    is not stored, or cannot be used.
+    PARTIAL lacks the presets or strategies that failed on it. EMPTY is a result: there are rightly
+    no rows, as before the first complete bar of a timeframe. NO_INPUT is none: what it would be
+    computed from is not stored, or cannot be used.
     """
 
     STORED = "stored"
@@ -98,9 +98,14 @@ class Outcome:
         return self.status not in (Status.NO_INPUT, Status.FAILED)
 
 
-def stored(partition: Partition, rows: int, failed: Mapping[str, str]) -> Outcome:
-    """The outcome of a stored partition, on which these presets failed, by name and reason."""
-    detail = "; ".join(f"preset {name} fails: {why}" for name, why in failed.items())
+def stored(
+    partition: Partition, rows: int, failed: Mapping[str, str], kind: str = "preset"
+) -> Outcome:
+    """The outcome of a stored partition, on which these presets failed, by name and reason.
+
+    `kind` is what the names are of, `preset` or `strategy`.
+    """
+    detail = "; ".join(f"{kind} {name} fails: {why}" for name, why in failed.items())
     return Outcome(partition, Status.PARTIAL if failed else Status.STORED, rows, detail)
 
 
@@ -117,7 +122,7 @@ class StageReport:
 
     @property
     def incomplete(self) -> tuple[Outcome, ...]:
-        """Those that failed, and those that lack presets which failed on them."""
+        """Those that failed, and those that lack what failed on them."""
         return tuple(o for o in self.outcomes if o.status in (Status.FAILED, Status.PARTIAL))
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backtest_pipeline.market.errors import AmbiguousName, StrategyRefused, UnknownName
 from backtest_pipeline.strategies.known_strategies import FOLDER, SHORT_NAMES, catalogue
+from backtest_pipeline.strategies.own.loading import SHIPPED
 from backtest_pipeline.strategies.strategy import Strategy
 
 DEFAULT_STRATEGY = "ema_crossover"
@@ -87,3 +88,9 @@ def strategy_of(name: str) -> Strategy[Any]:
 def strategy_hash(name: str) -> str:
     """Hash of a strategy's own code; errors as `strategy_of`."""
     return catalogue().known[strategy_of(name).name].hash
+
+
+def own_version(name: str) -> str | None:
+    """Hash of the code or rules of a user's own strategy; None for a shipped or unknown one."""
+    found = catalogue().known.get(name)
+    return None if found is None or found.origin == SHIPPED else found.hash

@@ -12,6 +12,7 @@ from backtest_pipeline.market.errors import BacktestError, PartitionError
 from backtest_pipeline.market.features import FEATURES, build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.market.row_keys import row_keys
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
@@ -158,11 +159,7 @@ def place_events(
         return events
     asset = _positions([ids.get(asset, -1) for asset in panel.assets], stored["id"])
     ts = stored["ts"].cast(pa.int64()).to_numpy()
-    # One sortable number per (asset, stamp): the panel's rows ascend in it.
-    stamps = np.concatenate([panel.ts, ts])
-    first, span = stamps.min(), np.ptp(stamps) + 1
-    keys = panel.segment_of_row * span + (panel.ts - first)
-    wanted = asset * span + (ts - first)
+    keys, wanted = row_keys((panel.segment_of_row, panel.ts), (asset, ts))
     at = np.searchsorted(keys, wanted)
     lost = np.append(keys, -1)[at] != wanted
     if lost.any():

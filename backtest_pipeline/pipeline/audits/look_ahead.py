@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     CUTS,
     SIGNAL,
     TAKEN_AWAY,
+    Failing,
     Features,
     probe_root,
     probe_strategies,
@@ -61,7 +62,8 @@ class Probe:
         signals: number of signals recomputed without the bars after them.
         leaks: the outputs that changed; empty where nothing looks ahead.
         seed: seed of the sample.
-        presets: the presets tested.
+        presets: the presets that were to be tested.
+        failing: presets that fail on some of it, and where and why; they were not tested there.
     """
 
     scope: str
@@ -71,6 +73,7 @@ class Probe:
     leaks: tuple[Leak, ...]
     seed: int
     presets: tuple[SignalRow, ...]
+    failing: Mapping[str, str]
 
     @property
     def verdict(self) -> str:
@@ -86,6 +89,9 @@ class Probe:
             f"{what}: {self.partitions} partitions, {self.futures} replaced futures, "
             f"{self.signals} signals recomputed without later bars"
         )
+        if self.failing:
+            named = "; ".join(f"{name} {why}" for name, why in self.failing.items())
+            seen += f"; not tested where they fail: {named}"
         if not self.leaks:
             return f"no look-ahead; {seen}"
         outputs = list(dict.fromkeys(leak.output for leak in self.leaks))
@@ -118,6 +124,8 @@ def probe_look_ahead(
 ) -> Probe:
     """Test a sample of the stored partitions for look-ahead.
 
+    A preset that fails on a partition is not tested there; the others are.
+
     Args:
         workspace: an open store; its assets and timeframes are tested.
         source: source of the root bars; None where features come from an external table, so that
@@ -141,16 +149,23 @@ def probe_look_ahead(
         stored = [p for p in stored if p.asset in at_hand]
     partitions = _sample(stored, assets, timeframes, seed)
     leaks: list[Leak] = []
+    failing: dict[str, str] = {}
     n_futures = n_signals = 0
+
+    def note(tf: str, found: Failing) -> None:
+        for (asset, name), why in found.items():
+            failing.setdefault(name, f"on {asset}|{tf} fails: {why}")
+
     if source is not None:
         reader = SourceReader(source, sorted({p.asset for p in partitions}))
         panels = []
-        for whole, leaking, futures in probe_root(
+        for whole, leaking, futures, fails in probe_root(
             reader, partitions, from_bars, seed=seed, cuts=cuts, features=features
         ):
             panels.append(whole)
             leaks += [*leaking, *_unlike_stored(workspace, whole)]
             n_futures += futures
+            note(whole.timeframe.name, fails)
     else:
         ranks = columns_read(from_bars)
         panels = [with_ranks(b.panel, ranks) for b in _stored_batches(workspace, partitions)]
@@ -164,11 +179,21 @@ def probe_look_ahead(
             own = with_own_columns(workspace, batch, names).own
             tested.append((own.on(batch.panel), with_own))
     for panel, of_panel in tested:
-        for leaking, probed in probe_strategies(panel, of_panel):
+        for leaking, probed, fails in probe_strategies(panel, of_panel):
             leaks += leaking
             n_signals += probed
+            note(panel.timeframe.name, fails)
     scope = "strategies" if source is None else "root_bars"
-    return Probe(scope, len(partitions), n_futures, n_signals, tuple(leaks), seed, signals)
+    return Probe(
+        scope,
+        len(partitions),
+        n_futures,
+        n_signals,
+        tuple(leaks),
+        seed,
+        signals,
+        failing,
+    )
 
 
 def _stored_batches(workspace: Workspace, partitions: Sequence[Partition]) -> Iterator[PanelBatch]:
@@ -182,7 +207,8 @@ def _stored_batches(workspace: Workspace, partitions: Sequence[Partition]) -> It
 def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None:
     """Store the result of a test of this code and source, unless it had nothing to test.
 
-    A preset that looks ahead by its own code is refused from then on.
+    A preset that looks ahead by its own code is refused from then on. One that fails somewhere is
+    no part of the code that was tested.
     """
     if not probe.partitions:
         return
@@ -190,7 +216,9 @@ def record(workspace: Workspace, source: BarSource | None, probe: Probe) -> None
         record_probe(
             connection,
             {
-                "code_version": probed_code(probe.presets),
+                "code_version": probed_code(
+                    [preset for preset in probe.presets if preset.name not in probe.failing]
+                ),
                 "source": _name(source),
                 "seed": probe.seed,
                 "scope": probe.scope,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
@@ -14,7 +16,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.signals import possible_conditions
 from backtest_pipeline.research.look_ahead.look_ahead import (
     Chain,
     Leak,
@@ -35,6 +37,8 @@ ROOT_ROWS = 50_000
 
 Features = Callable[[Panel], Panel]
 Signals = Callable[[Panel], np.ndarray]
+Failing = dict[tuple[str, str], str]
+"""Why presets fail on assets, in any of their histories, by asset and name of the preset."""
 SIGNAL = "signal "
 """Precedes the name of a preset, as an output."""
 TAKEN_AWAY = "signal's own"
@@ -85,10 +89,10 @@ def probe_root(
     seed: int = 0,
     cuts: int = CUTS,
     features: Features = build_features,
-) -> Iterator[tuple[Panel, list[Leak], int]]:
+) -> Iterator[tuple[Panel, list[Leak], int, Failing]]:
     """Test partitions from the bars of their source, timeframe by timeframe.
 
-    Ranks are those among the tested partitions.
+    Ranks are those among the tested partitions. Where a preset fails, it is not tested.
 
     Args:
         reader: reader of the source.
@@ -99,7 +103,7 @@ def probe_root(
         features: function from bars to features, to test others than the project's own.
 
     Yields:
-        The original features and events, the leaks, and the number of replaced futures.
+        The original features and events, the leaks, the number of replaced futures, and what fails.
     """
     names = [f"{SIGNAL}{signal.name}" for signal in signals]
     ranks = columns_read(signals)
@@ -111,16 +115,30 @@ def probe_root(
     for (tf, base), assets in groups.items():
         rng = np.random.default_rng([seed, *tf.encode()])
         root = _beginning(reader.bars.panels[base].select(assets))
+        failing: Failing = {}
         compute = chain_of(
             tf,
             lambda bars: with_ranks(features(bars), ranks),
-            lambda panel: signal_matrix(panel, signals),
+            partial(_conditions, signals, failing),
             names,
         )
         whole = compute(root)
         drawn = draw_cuts(root, whole, names, cuts, rng)
-        changed = leaks(compute, root, whole, drawn, rng)
-        yield whole, changed, len(drawn) * len(FUTURES)
+        changed = [
+            leak
+            for leak in leaks(compute, root, whole, drawn, rng)
+            if (leak.asset, leak.output.removeprefix(SIGNAL)) not in failing
+        ]
+        yield whole, changed, len(drawn) * len(FUTURES), failing
+
+
+def _conditions(signals: Sequence[SignalRow], failing: Failing, panel: Panel) -> np.ndarray:
+    """Conditions where they can be computed; what fails is added to `failing`."""
+    conditions, failures = possible_conditions(panel, signals)
+    for asset, own in failures.items():
+        for s, error in own.items():
+            failing.setdefault((asset, signals[s].name), str(error))
+    return conditions
 
 
 def _beginning(root: Panel) -> Panel:
@@ -130,7 +148,7 @@ def _beginning(root: Panel) -> Panel:
 
 def probe_strategies(
     panel: Panel, signals: Sequence[SignalRow]
-) -> Iterator[tuple[list[Leak], int]]:
+) -> Iterator[tuple[list[Leak], int, Failing]]:
     """Test, for each signal and asset, what changes when the bars after a signal are removed.
 
     Args:
@@ -138,7 +156,7 @@ def probe_strategies(
         signals: strategies with their parameters.
 
     Yields:
-        The leaks, and the number of signals tested.
+        The leaks, the number of signals tested, and the preset where it fails on the asset.
     """
     for signal in signals:
         strategy = strategy_of(signal.strategy)
@@ -152,7 +170,11 @@ def probe_strategies(
             {name: panel[name] for name in needed},
         )
         for asset in panel.assets:
-            changed, probed = changed_signals(inputs, strategy, signal.params, asset)
+            try:
+                changed, probed = changed_signals(inputs, strategy, signal.params, asset)
+            except BacktestError as error:
+                yield [], 0, {(asset, signal.name): str(error)}
+                continue
             rows = panel.rows_of(asset)
             leak = Leak(
                 asset,
@@ -163,4 +185,4 @@ def probe_strategies(
                 changed,
                 int(panel.ts[rows.start]) if probed else 0,
             )
-            yield [leak] * (changed > 0), probed
+            yield [leak] * (changed > 0), probed, {}

@@ -39,7 +39,7 @@ from backtest_pipeline.simulation.metrics.daily import (
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.run_tables.trials import record_trials
-from backtest_pipeline.strategies.registry import strategies
+from backtest_pipeline.strategies.registry import own_version, strategies
 
 _NAMESPACE = uuid.UUID("0d0a3c9e-8a54-5b3f-9f0c-7f1f5f9c2b64")
 _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
@@ -136,6 +136,9 @@ def trials_of(
             "config_hash": assumed * n_runs,
             "dataset_version": [version for own in versions for version in own],
             "code_version": of_run(codes),
+            "strategy_version": pa.array(
+                of_run([own_version(name) for name in types]), pa.string()
+            ),
             "source": [source] * n,
             "sharpe": copy.floats(batch.metrics["sharpe"] / np.sqrt(365)),
             "n_obs": np.tile(daily_return_counts(marks.offsets, marks.ts // DAY_US), n_runs),

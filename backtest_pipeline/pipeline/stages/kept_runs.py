@@ -23,6 +23,17 @@ class Missing(NamedTuple):
     signals: tuple[int, ...]
     assets: tuple[str, ...]
 
+    @property
+    def halves(self) -> tuple[Missing, ...]:
+        """Two parts, of half the signals each, or of half the assets of one; none of one run."""
+        signals, assets = self
+        half = (len(signals) // 2, len(assets) // 2)
+        if half[0]:
+            return Missing(signals[: half[0]], assets), Missing(signals[half[0] :], assets)
+        if half[1]:
+            return Missing(signals, assets[: half[1]]), Missing(signals, assets[half[1] :])
+        return ()
+
     def of(self, identities: Sequence[RunIdentity], assets: Sequence[str]) -> list[RunIdentity]:
         """The identities of the missing runs, signal by signal.
 

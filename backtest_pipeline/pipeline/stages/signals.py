@@ -117,8 +117,7 @@ def signals_of(
 
 def conditions_batch(features: PanelBatch, signals: Sequence[SignalRow]) -> SignalBatch:
     """Conditions of these presets on a batch of features, where they can be computed."""
-    known = features.own.on(features.panel)
-    conditions, failures = conditions_where_possible(known, _rules_of(signals))
+    conditions, failures = possible_conditions(features.own.on(features.panel), signals)
     return SignalBatch(
         features.panel, tuple(signals), conditions, features.inputs, failures, features.own
     )
@@ -131,6 +130,11 @@ def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
         StrategyRefused: where the strategy of a preset fails on an asset.
     """
     return conditions_of_rules(panel, _rules_of(signals))
+
+
+def possible_conditions(panel: Panel, signals: Sequence[SignalRow]) -> tuple[np.ndarray, Failures]:
+    """As `signal_matrix`, all false where a preset fails on an asset, and why it does."""
+    return conditions_where_possible(panel, _rules_of(signals))
 
 
 def _rules_of(signals: Sequence[SignalRow]) -> list[Rule]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, LooksAhead
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
@@ -33,7 +33,7 @@ from backtest_pipeline.pipeline.runs.publish import (
     publication_of,
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
-from backtest_pipeline.pipeline.stage import Outcome, Status
+from backtest_pipeline.pipeline.stage import Outcome, Status, stored
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     codes_with_columns,
@@ -41,7 +41,12 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
 )
 from backtest_pipeline.pipeline.stages.features import codes_with_daily, load_daily
 from backtest_pipeline.pipeline.stages.folds import Destination, WalkForwardPlan, folds_of
-from backtest_pipeline.pipeline.stages.kept_runs import directories, kept_runs, missing_runs
+from backtest_pipeline.pipeline.stages.kept_runs import (
+    Missing,
+    directories,
+    kept_runs,
+    missing_runs,
+)
 from backtest_pipeline.pipeline.stages.panels import PanelBatch, rows_of_dataset, stale_partitions
 from backtest_pipeline.pipeline.stages.verdicts import (
     efficiency_row,
@@ -60,10 +65,16 @@ from backtest_pipeline.research.validation.walk_forward import (
 )
 from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.strategy_conditions import Failures
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
-from backtest_pipeline.storage.run_tables.runs import require_current, retire_others, retire_runs
+from backtest_pipeline.storage.run_tables.runs import (
+    require_current,
+    retire_failed,
+    retire_others,
+    retire_runs,
+)
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import (
     judged_by,
@@ -72,6 +83,7 @@ from backtest_pipeline.storage.run_tables.walk_forward import (
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
     QualityCount,
+    read_versions,
     replace_quality,
     write_versions,
 )
@@ -250,7 +262,10 @@ class _LaidOut(NamedTuple):
 
 
 class WalkForwardStage:
-    """Publishes the out-of-sample runs of all registered strategies that are not stored yet."""
+    """Publishes the out-of-sample runs of all registered strategies that are not stored yet.
+
+    A strategy that fails on an asset is missing there alone, and every refresh tries it again.
+    """
 
     name = "walk_forward"
     tables = (*TABLES_OF_RUNS, "walk_forward_runs", "walk_forward_folds", "dataset_versions")
@@ -302,7 +317,7 @@ class WalkForwardStage:
             outcomes[asset] = (
                 Outcome(partition, without, detail=found.detail)
                 if found.detail
-                else Outcome(partition, Status.STORED, len(self._searches))
+                else stored(partition, len(self._searches), {})
             )
             if found.reason:
                 counts.append(QualityCount(partition, found.reason, 1))
@@ -321,22 +336,38 @@ class WalkForwardStage:
             {},
         )
         kept = {} if rebuild else self._kept(wanted)
+        failures: Failures = {}
+
+        def compute(missing: Missing) -> list[WalkForwardBatch]:
+            try:
+                one = walk_forward_batch(
+                    self._workspace,
+                    batch,
+                    [task for task in tasks if task.asset in missing.assets],
+                    [self._searches[w] for w in missing.signals],
+                    self._plan,
+                    self._terms,
+                    left_out=left_out,
+                    rebuild=rebuild,
+                )
+            except (InvalidInput, LooksAhead) as error:
+                parts = missing.halves
+                if not parts:
+                    (w,), (asset,) = missing
+                    failures.setdefault(asset, {})[w] = error
+                return [one for part in parts for one in compute(part)]
+            return [one]
+
         walk_forwards = [
-            walk_forward_batch(
-                self._workspace,
-                batch,
-                [task for task in tasks if task.asset in missing.assets],
-                [self._searches[w] for w in missing.signals],
-                self._plan,
-                self._terms,
-                left_out=left_out,
-                rebuild=rebuild,
-            )
-            for missing in missing_runs(wanted, assets, kept)
+            one for missing in missing_runs(wanted, assets, kept) for one in compute(missing)
         ]
+        for asset, own in failures.items():
+            partition = Partition(asset, tf)
+            named = {self._searches[w].signal.name: str(error) for w, error in own.items()}
+            outcomes[asset] = stored(partition, len(self._searches) - len(own), named, "strategy")
         new = {run: one.publication.uri for one in walk_forwards for run in one.publication.run_ids}
         uris = directories(wanted, assets, {**kept, **new})
-        self._publish(batch, daily, walk_forwards, uris, [*kept, *new], counts)
+        self._publish(batch, daily, walk_forwards, uris, [*kept, *new], counts, failures)
         return list(outcomes.values())
 
     def _kept(self, wanted: Sequence[RunIdentity]) -> dict[UUID, str]:
@@ -368,26 +399,17 @@ class WalkForwardStage:
         uris: Mapping[str, tuple[str, ...]],
         run_ids: Sequence[UUID],
         counts: Sequence[QualityCount],
+        failures: Failures,
     ) -> None:
         tf = batch.panel.timeframe.name
         with self._workspace.database.begin() as connection:
             ids = asset_ids(connection, list(batch.inputs))
+            before = read_versions(connection, self.name, [Partition(a, tf) for a in failures])
         versions = {
-            Partition(asset, tf): DatasetVersion(
-                version=(
-                    version := daily.version_of(
-                        combined(features.version, batch.own.code_of(self._code, asset)), asset
-                    )
-                ),
-                input_version=features.version,
-                code_version=batch.own.code_of(daily.code_of(self._code, asset), asset),
-                generation=version,
-                n_rows=len(self._searches) if asset in uris else 0,
-                first_ts=features.first_ts,
-                last_ts=features.last_ts,
-                uris=uris.get(asset, ()),
+            Partition(asset, tf): self._version(
+                batch, daily, asset, uris.get(asset), failures.get(asset, {})
             )
-            for asset, features in batch.inputs.items()
+            for asset in batch.inputs
         }
         short = [asset for asset in batch.inputs if asset not in uris]
         of_refresh = sorted({uri for own in uris.values() for uri in own})
@@ -397,6 +419,36 @@ class WalkForwardStage:
                 publish_walk_forward(self._workspace.artifacts, cursor, one)
             retire_runs(cursor, tf, [ids[asset] for asset in short], split="walk_forward")
             retire_others(cursor, tf, list(ids.values()), of_refresh, list(map(str, run_ids)))
+            retire_failed(
+                cursor,
+                tf,
+                [(self.signals[w].signal_id, ids[a]) for a, own in failures.items() for w in own],
+                sorted({uri for version in before.values() for uri in version.uris}),
+            )
             require_current(cursor, list(map(str, run_ids)))
             write_versions(cursor, self.name, ids, versions, made_from="features")
             replace_quality(cursor, self.name, ids, list(versions), counts)
+
+    def _version(
+        self,
+        batch: PanelBatch,
+        daily: DailyBars,
+        asset: str,
+        uris: tuple[str, ...] | None,
+        failed: Mapping[int, Exception],
+    ) -> DatasetVersion:
+        features, names = batch.inputs[asset], [self._searches[w].signal.name for w in failed]
+        made_by = combined(features.version, batch.own.code_of(self._code, asset), *names)
+        version = daily.version_of(made_by, asset)
+        code = batch.own.code_of(daily.code_of(self._code, asset), asset)
+        return DatasetVersion(
+            version=version,
+            input_version=features.version,
+            # Other than today's code where a strategy failed, so that it is tried again.
+            code_version=combined(code, *names) if names else code,
+            generation=version,
+            n_rows=len(self._searches) - len(failed) if uris is not None else 0,
+            first_ts=features.first_ts,
+            last_ts=features.last_ts,
+            uris=uris or (),
+        )

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from backtest_pipeline.market.errors import BarsError
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.row_keys import row_keys
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage.external.probe import FeatureTable, Relation
 from backtest_pipeline.storage.postgres import copy
@@ -74,15 +75,13 @@ def read_emas(
     rows = _read(table, table.emas, panel.timeframe, ids, ("period", "ema"), of_periods)
     emas = {period: np.full(len(panel), np.nan) for period in periods}
     if len(panel) and rows.num_rows:
-        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
-        first, span = panel.ts.min(), np.ptp(panel.ts) + 1
-        keys = panel.segment_of_row * span + (panel.ts - first)
         by_id = np.argsort(ids)
         segment = by_id[np.searchsorted(np.asarray(ids)[by_id], rows["id"].to_numpy())]
-        since = copy.stamps_of(rows["ts"]) - first
-        key_of_row = segment * span + since
+        keys, key_of_row = row_keys(
+            (panel.segment_of_row, panel.ts), (segment, copy.stamps_of(rows["ts"]))
+        )
         at = np.minimum(np.searchsorted(keys, key_of_row), len(keys) - 1)
-        matched = (keys[at] == key_of_row) & (since >= 0) & (since < span)
+        matched = keys[at] == key_of_row
         of_row, values = copy.numbers(rows["period"]), copy.numbers(rows["ema"])
         for period, column in emas.items():
             chosen = matched & (of_row == period)

@@ -9,13 +9,19 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 EFFECTIVE = """
-    SELECT configuration_id, symbol, declared_at, count(*) OVER (PARTITION BY symbol, tf) AS n
-    FROM walk_forward_declarations d WHERE d.tf = $1 AND d.symbol = ANY($2::text[])
+    SELECT configuration_id, symbol, declared_at,
+           sum(greatest(versions, 1)) OVER (PARTITION BY symbol, tf)::bigint AS n
+    FROM walk_forward_declarations d, LATERAL (
+        SELECT count(DISTINCT set_id) AS versions FROM trials t
+        WHERE (t.symbol, t.tf, t.strategy, t.configuration_id)
+            = (d.symbol, d.tf, d.strategy, d.configuration_id)) tried
+    WHERE d.tf = $1 AND d.symbol = ANY($2::text[])
     AND NOT EXISTS (SELECT FROM trials t
         WHERE (t.symbol, t.tf, t.strategy) = (d.symbol, d.tf, d.strategy)
         AND t.created_at <= d.declared_at)"""
 """Query of the declarations at timeframe $1 on symbols $2 that are older than all trials of their
-strategy there: configuration_id, symbol, declared_at, and n, how many the symbol has."""
+strategy there: configuration_id, symbol, declared_at, and n, how many the symbol has. A
+declaration counts once for each version of its strategy with which it was run."""
 
 
 def insert_declaration(connection: Connection, row: Mapping[str, Any]) -> None:

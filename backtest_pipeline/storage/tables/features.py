@@ -12,6 +12,7 @@ from psycopg import sql
 
 from backtest_pipeline.market.errors import BarsError, UnknownName
 from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.row_keys import row_keys
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.postgres.database import Database
@@ -99,13 +100,12 @@ def _read_emas(
     )
     emas = np.full((len(periods), len(panel)), np.nan)
     if len(panel):
-        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
-        first, span = panel.ts.min(), panel.ts.max() - panel.ts.min() + 1
-        keys = panel.segment_of_row * span + (panel.ts - first)
-        since = copy.stamps_of(rows["ts"]) - first
-        key_of_row = np.searchsorted(ids, rows["id"].to_numpy()) * span + since
+        keys, key_of_row = row_keys(
+            (panel.segment_of_row, panel.ts),
+            (np.searchsorted(ids, rows["id"].to_numpy()), copy.stamps_of(rows["ts"])),
+        )
         at = np.minimum(np.searchsorted(keys, key_of_row), len(keys) - 1)
-        matched = (keys[at] == key_of_row) & (since >= 0) & (since < span)
+        matched = keys[at] == key_of_row
         ema = np.searchsorted(periods, rows["period"].to_numpy())
         emas[ema[matched], at[matched]] = copy.numbers(rows["ema"])[matched]
     return {f"ema_{period}": values for period, values in zip(periods, emas, strict=True)}

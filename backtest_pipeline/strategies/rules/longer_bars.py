@@ -10,6 +10,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.resample import resample
+from backtest_pipeline.market.row_keys import row_keys
 from backtest_pipeline.market.timeframes import timeframe
 
 
@@ -68,13 +69,9 @@ class LongerBars:
         panel = self._panel
         if not len(bars):
             return np.full(len(panel), -1)
-        # One sortable number per (asset, timestamp): each asset gets its own span of numbers.
-        first = min(panel.ts.min(), bars.ts.min())
-        span = max(panel.ts.max(), bars.ts.max()) - first + 1
         segment = panel.segment_of_row
-        known_from = np.searchsorted(
-            segment * span + (panel.ts - first), bars.segment_of_row * span + (bars.ts - first)
-        )
+        keys, closes = row_keys((segment, panel.ts), (bars.segment_of_row, bars.ts))
+        known_from = np.searchsorted(keys, closes)
         rows = np.cumsum(np.bincount(known_from, minlength=len(panel))[: len(panel)]) - 1
         return np.where(rows >= bars.offsets[segment], rows, -1)
 

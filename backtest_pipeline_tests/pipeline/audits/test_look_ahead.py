@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
 from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead, probed_before, record
 from backtest_pipeline.pipeline.audits.other_histories import chain_of, probe_root, probe_strategies
+from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.signals import signal_matrix
 from backtest_pipeline.pipeline.workspace import Workspace
@@ -38,7 +40,8 @@ from backtest_pipeline.sources.sample import SampleMarket
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategies
 from backtest_pipeline.strategies.strategy import Conditions, Params, Strategy, conditions_of
-from backtest_pipeline_tests.own_strategies import own_strategies, write
+from backtest_pipeline_tests.leaky import planted
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
 from backtest_pipeline_tests.pipeline.markets import daily_panel, refresh, until, us, whole
 from backtest_pipeline_tests.strategies.presets import REGISTERED
 
@@ -56,9 +59,9 @@ def probed(
 ) -> list[Leak]:
     reader = SourceReader(source, sorted({p.asset for p in partitions}))
     found: list[Leak] = []
-    for computed, leaking, _ in probe_root(reader, partitions, SHIPPED, features=features):
+    for computed, leaking, _, _ in probe_root(reader, partitions, SHIPPED, features=features):
         found += leaking
-        for of_strategy, _ in probe_strategies(computed, SHIPPED):
+        for of_strategy, _, _ in probe_strategies(computed, SHIPPED):
             found += of_strategy
     return found
 
@@ -214,7 +217,7 @@ def test_short_histories_are_probed_without_an_alarm(n: int) -> None:
     cuts = draw_cuts(panel, computed, "abcdefghi", 6, rng)
     assert len(cuts) == 6
     assert leaks(compute, panel, computed, cuts, rng) == []
-    for found, _ in probe_strategies(computed, SHIPPED):
+    for found, _, _ in probe_strategies(computed, SHIPPED):
         assert found == []
 
 
@@ -288,6 +291,27 @@ def test_of_external_features_only_the_strategies_can_be_probed(workspace: Works
     assert "the features come from an external table" in found.verdict
 
 
+def test_a_preset_that_fails_is_named_and_the_others_are_tested(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    refresh(workspace, whole(), [Partition("S-ALPHA", "1D"), Partition("S-MU", "1D")])
+    close = '    close = features["close"]\n'
+    fails = "    if abs(close.iloc[0] - 0.41546443) < 1e-9:\n        raise ValueError('no level')\n"
+    write(tmp_path, "dip.py", DIP.replace(close, close + fails))
+    with planted(tmp_path):
+        presets = [SignalRow(98, "dip_2_20", "dip", {}), SignalRow(99, "peeker", "peeker", {})]
+        probe = probe_look_ahead(workspace, whole(), presets=presets, cuts=3)
+        record(workspace, whole(), probe)
+        assert {leak.output for leak in probe.leaks} == {"signal peeker"}
+        assert list(probe.failing) == ["dip_2_20"]
+        assert re.match(r"on S-MU\|1D fails: dip.*ValueError: no level", probe.failing["dip_2_20"])
+        assert "not tested where they fail: dip_2_20 on S-MU|1D" in probe.verdict
+        assert list(refused_presets(workspace, presets)) == ["peeker"]
+        again = probe_look_ahead(workspace, whole(), presets=presets[:1], cuts=3)
+        assert (again.leaks, list(again.failing)) == ((), ["dip_2_20"])
+        assert again.signals > 0, "it is tested where it does not fail"
+
+
 def test_an_asset_that_is_not_stored_is_named_with_the_nearest(workspace: Workspace) -> None:
     refresh(workspace, whole())
     with pytest.raises(UnknownName, match="unknown stored asset 'S-ALPH'; did you mean S-ALPHA"):
@@ -326,7 +350,7 @@ def test_ranks_are_probed_from_the_root_bars_of_all_tested_assets(tmp_path: Path
         return build_features(bars).with_columns({"ret_arith": later.to_numpy()})
 
     with own_strategies(tmp_path):
-        ((whole, honest, n_futures),) = probe_root(reader, partitions, [preset], cuts=3)
-        ((_, leaking, _),) = probe_root(reader, partitions, [preset], cuts=3, features=tomorrows)
-    assert (rank in whole.columns, honest, n_futures) == (True, [], 9)
+        ((whole, honest, n_futures, failing),) = probe_root(reader, partitions, [preset], cuts=3)
+        ((_, leaking, _, _),) = probe_root(reader, partitions, [preset], cuts=3, features=tomorrows)
+    assert (rank in whole.columns, honest, n_futures, failing) == (True, [], 9, {})
     assert {rank, "signal ranked"} <= {leak.output for leak in leaking}

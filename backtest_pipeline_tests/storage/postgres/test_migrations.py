@@ -19,8 +19,9 @@ from backtest_pipeline.storage.postgres.migrations import (
     schema_files,
     sql_folder,
 )
+from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 from backtest_pipeline_tests.other_schemas import OtherSchema
-from backtest_pipeline_tests.sql import scalar
+from backtest_pipeline_tests.sql import rows, scalar
 
 
 @pytest.fixture
@@ -227,3 +228,42 @@ def test_an_embedded_store_is_set_up_by_whoever_opens_it_and_another_is_not(
     ensure(empty_database, embedded=True)
     ensure(empty_database, embedded=False)
     check(empty_database)
+
+
+def test_trials_of_before_count_by_version_where_the_strategy_is_ones_own(
+    empty_database: Database, folder: Path
+) -> None:
+    migration = folder / "migrations" / "0024_versions_of_own_strategies.sql"
+    text = migration.read_text()
+    for later in (f for f in folder.glob("migrations/*.sql") if f.name >= migration.name):
+        later.unlink()
+    migrate(empty_database, folder)
+    one, other = "0123456789abcdef", "fedcba9876543210"
+    versions = {"dip": (one, other), "ema_crossover": (one, other), "of_a_strategist": ("", "")}
+    with empty_database.begin() as connection:
+        declare_timeframes(connection, ["1D"])
+        for strategy, hashes in versions.items():
+            for own in hashes:
+                code = f"engine 1, metrics 1, {strategy} {own}" if own else "engine 1, metrics 1"
+                connection.execute(
+                    sa.text(
+                        "INSERT INTO trials (trial_id, configuration_id, strategy, params, symbol,"
+                        " tf, source, config_hash, dataset_version, code_version, n_obs,"
+                        " first_week, weekly_returns) VALUES (gen_random_uuid(),"
+                        " gen_random_uuid(), :strategy, '{}', 'A', '1D', 'run', 'c', 'd', :code,"
+                        " 1, '2024-01-01', '{}')"
+                    ),
+                    {"strategy": strategy, "code": code},
+                )
+    query = "SELECT strategy, count(DISTINCT set_id) AS n FROM trials GROUP BY 1 ORDER BY 1"
+    sets = (
+        "SELECT string_agg(set_id::text, ' ' ORDER BY set_id) FROM trials WHERE strategy <> 'dip'"
+    )
+    before = scalar(empty_database, sets)
+    migration.write_text(text)
+    assert migrate(empty_database, folder) == [f"migrations/{migration.name}"]
+    found = {row["strategy"]: row["n"] for row in rows(empty_database, query)}
+    assert found == {"dip": 2, "ema_crossover": 1, "of_a_strategist": 1}
+    assert scalar(empty_database, sets) == before
+    version = "SELECT string_agg(strategy_version, ' ' ORDER BY strategy_version) FROM trials"
+    assert scalar(empty_database, version) == f"{one} {other}"
