@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.identity import config_of
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -60,12 +61,14 @@ def second_opinion(
     runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):
         assets = [partition.asset for partition in chosen if partition.timeframe == tf]
-        batch = stored_signals(workspace, chosen).load(tf, assets)
+        batch = stored_signals(workspace, chosen, config).load(tf, assets)
         traded, signals = batch.tradable, batch.stored.signals
         if not traded or not signals:
             continue
         comparison = compare_with_vectorbt(
-            batch.traded(range(len(signals)), traded, config), config
+            batch.traded(range(len(signals)), traded, config),
+            config,
+            [config_of(signal, config).rules.sizing for signal in signals],
         )
         for column, theirs in zip(comparison.columns.tolist(), comparison.theirs, strict=True):
             signal, asset = signals[column // len(traded)], traded[column % len(traded)]
