@@ -66,7 +66,7 @@ def test_a_run_has_the_sizing_of_its_strategy_unless_it_names_one(
     assert all_of_it.metrics == plain.metrics
     assert len({own.run_id, all_of_it.run_id, plain.run_id}) == 3
     named = result(workspace, rules=rules, sizing=sizing)
-    assert (named.run_id, named.config) == (own.run_id, own.config)
+    assert (named.run_id, named.config_hash) == (own.run_id, own.config_hash)
     assert verdicts(workspace, own.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
 
 

@@ -97,7 +97,7 @@ def test_each_combination_is_sized_by_its_own_parameters(panel: Panel, sizing: s
         single = simulate_batch(bars, events, own).metrics
         expected = [float(single[metric][0]) for metric in table.columns]
         np.testing.assert_array_equal(table.iloc[position].to_numpy(float), expected)
-    assert table["total_return"].nunique() >= 3
+    assert len(np.unique(table["total_return"])) >= 3
 
 
 def test_blocks_leave_no_trace(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
