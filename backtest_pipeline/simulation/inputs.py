@@ -149,6 +149,7 @@ def _rules(
     sizings: Sequence[Sizing],
 ) -> np.ndarray:
     rules = np.zeros(len(distinct), RULES)
+    of_sizing = {sizing: position for position, sizing in enumerate(sizings)}
     rules["initial_cash"] = config.initial_cash
     rules["fee"] = config.costs.fee_bps / 1e4
     rules["slippage"] = config.costs.slippage_bps / 1e4
@@ -161,7 +162,7 @@ def _rules(
         row["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
         row["cooldown"] = one.cooldown_bars
         row["atr"] = periods.index(stops.atr_period) if stops.trailing_atr is not None else 0
-        row["sizing"] = sizings.index(one.sizing)
+        row["sizing"] = of_sizing[one.sizing]
     return rules
 
 

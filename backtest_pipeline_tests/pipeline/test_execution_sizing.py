@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backtest_pipeline.market.errors import StrategyRefused
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.execution import execute
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
@@ -15,7 +16,7 @@ from backtest_pipeline.pipeline.specs import RunSpec, spec_of
 from backtest_pipeline.pipeline.use_cases.backtest import backtest
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.settings import load_settings
-from backtest_pipeline_tests.own_strategies import own_strategies, write
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
 from backtest_pipeline_tests.pipeline.markets import refresh, until
 from backtest_pipeline_tests.sql import column
 
@@ -109,3 +110,33 @@ def test_each_fold_of_a_walk_forward_is_sized_by_its_own_choice(
     assert walked.run_id != all_of_it.run_id
     assert walked.metrics["total_return"] != all_of_it.metrics["total_return"]
     assert verdicts(workspace, walked.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
+
+
+def python(fraction: str) -> str:
+    """A strategy in Python with a sizing by expression."""
+    sized = DIP.replace("    grid=", f"    sizing=lambda p: ByExpression({fraction}),\n    grid=")
+    return sized.replace("import Params,", "import ByExpression, Params,")
+
+
+def test_a_strategy_in_python_sizes_by_an_expression(workspace: Workspace, folder: Path) -> None:
+    write(folder, "dip.py", python('f"{0.01 * p.z} / (atr_14 / close)"'))
+    run = result(workspace, strategy="dip", params={"z": 1.0})
+    configs = "SELECT config -> 'sizing' ->> 'fraction' FROM backtest_runs WHERE run_id = :run"
+    assert column(workspace, configs, run=str(run.run_id)) == ["0.01 / (atr_14 / close)"]
+    assert verdicts(workspace, run.run_id) == [ReplayVerdict.SAME]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "why"),
+    [
+        ("'score / 10'", "its sizing reads 'score'; name it in columns"),
+        ("'shift(close, -1) / close'", "a later bar is the future"),
+        ("'close > 3'", "this is a condition and must be a number"),
+    ],
+)
+def test_a_sizing_that_cannot_be_computed_is_refused(
+    workspace: Workspace, folder: Path, fraction: str, why: str
+) -> None:
+    write(folder, "dip.py", python(fraction))
+    with pytest.raises(StrategyRefused, match=why):
+        result(workspace, strategy="dip")

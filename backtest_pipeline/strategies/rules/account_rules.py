@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
@@ -101,19 +101,16 @@ class AccountRules:
 
     def _sizing_steps(self, sizing: Mapping[str, Any], place: Place) -> tuple[str, dict[str, int]]:
         mode = sizing.get("mode", _FIXED)
-        if mode not in _MODES:
+        if mode not in list(_MODES):  # it may be anything, a table too
             raise place.at("mode").error(str(UnknownName("sizing", f"{mode}"[:60], _MODES)))
-        declared = fields(_MODES[mode])
-        place.require_keys(sizing, ("mode", *(one.name for one in declared)))
+        place.require_keys(sizing, ("mode", *(one.name for one in fields(_MODES[mode]))))
         steps = {
             name: (self._fraction if mode == _FIXED else self._fixed)(value, place.at(name))
             for name, value in sizing.items()
             if name != "mode"
         }
-        for one in declared:
-            needed = one.default is MISSING or mode == _FIXED
-            if needed and one.name not in steps:
-                raise place.error(f"a {mode} sizing needs {one.name}")
+        if mode == _FIXED and "fraction" not in steps:
+            raise place.error("there is no fraction; write one, or a mode of another sizing")
         return mode, steps
 
     def _fraction(self, value: object, place: Place) -> int:

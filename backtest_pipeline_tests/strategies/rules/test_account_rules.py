@@ -79,9 +79,11 @@ def test_a_sizing_changes_the_version() -> None:
 @pytest.mark.parametrize(
     ("sizing", "message"),
     [
-        ("", "my.toml:9: sizing: a fixed sizing needs fraction"),
+        ("", "my.toml:9: sizing: there is no fraction"),
         ('mode = "atrr"', "my.toml:10: sizing.mode: unknown sizing 'atrr'; did you mean atr?"),
         ("mode = 3", "sizing.mode: unknown sizing '3'"),
+        ("mode = [3]", "sizing.mode: unknown sizing '[3]'"),
+        ('fraction = "log(risk - 9)"', "sizing: fraction must be above 0"),
         ('mode = "expression"', "sizing.mode: unknown sizing 'expression'"),
         ("fractoin = 1", "my.toml:10: sizing.fractoin: unknown key 'fractoin'"),
         ('fraction = "close > 3"', "sizing.fraction: this is a condition and must be a number"),
