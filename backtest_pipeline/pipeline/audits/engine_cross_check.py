@@ -61,7 +61,7 @@ def second_opinion(
     runs, worst_size, worst_return, disagreeing = 0, 0.0, 0.0, []
     for tf in dict.fromkeys(partition.timeframe for partition in chosen):
         assets = [partition.asset for partition in chosen if partition.timeframe == tf]
-        batch = stored_signals(workspace, chosen, config).load(tf, assets)
+        batch = stored_signals(workspace, chosen).load(tf, assets)
         traded, signals = batch.tradable, batch.stored.signals
         if not traded or not signals:
             continue

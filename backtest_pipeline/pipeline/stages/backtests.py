@@ -134,16 +134,14 @@ class StoredSignals:
         return simulate_batch(own, events, config, rules=by_run, marks=self.daily.marks(own))
 
 
-def stored_signals(
-    workspace: Workspace, partitions: Sequence[Partition], config: SimulationConfig
-) -> Batches[StoredSignals]:
-    """Conditions as they are stored, on the stored prices, with what their sizing reads.
+def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
+    """Conditions as they are stored, on the stored prices, with what their sizings read.
 
     Loading raises PartitionError where they are not those of the stored features.
     """
     signals = presets_to_compute(workspace)
     code, names = signals_code(signals), columns_read(signals)
-    sizings = [config_of(signal, config).sizing for signal in signals]
+    sizings = [config_of(signal, SimulationConfig()).sizing for signal in signals]
     sized = set(sized_by(sizings)) & set(SNAPSHOT_COLUMNS)
     columns = (*PRICE_COLUMNS, *sorted(sized - set(PRICE_COLUMNS)))
 

@@ -135,7 +135,7 @@ def refresh_backtests(
 ) -> StageReport:
     """Refresh the backtests of these partitions' stored signals."""
     return run_stage(
-        stored_signals(workspace, partitions, config),
+        stored_signals(workspace, partitions),
         BacktestsStage(workspace, config),
         **_how(workspace, rebuild),
     )
