@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from backtest_pipeline.trading.costs import CostModel
     from backtest_pipeline.trading.sizing import (
         AtrRisk,
+        ByExpression,
         EqualWeight,
         FixedFractional,
         VolatilityScaled,
@@ -95,6 +96,7 @@ _HOMES = {
     "AtrRisk": "trading.sizing",
     "BacktestError": "market.errors",
     "BookSimulation": "simulation.pandas_objects.many",
+    "ByExpression": "trading.sizing",
     "CostModel": "trading.costs",
     "EqualWeight": "trading.sizing",
     "Explanation": "pipeline.replay.explain",
@@ -141,6 +143,7 @@ __all__ = [
     "AtrRisk",
     "BacktestError",
     "BookSimulation",
+    "ByExpression",
     "CostModel",
     "Declaration",
     "EqualWeight",

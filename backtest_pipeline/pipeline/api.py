@@ -270,6 +270,8 @@ def run_backtest(
         SimulationConfig(
             stops=assumptions.pop("stops", None) or StopRules(),
             cooldown_bars=assumptions.pop("cooldown_bars", 0),
+            sizing=assumptions.pop("sizing", None),
+            max_leverage=assumptions.get("max_leverage", 1.0),
         ),
         definition,
         definition.parse(params),
@@ -289,6 +291,7 @@ def run_backtest(
         traded("short_exits", Direction.SHORT),
         stops=own.stops,
         cooldown_bars=own.cooldown_bars,
+        sizing=own.sizing,
         timeframe=timeframe,
         **assumptions,
     )

@@ -147,8 +147,13 @@ class _Text:
     kind: type = str
 
 
-def _sizing(text: str) -> dict[str, Any]:
+def _sizing(text: str) -> dict[str, Any] | None:
+    if not text.strip():
+        return None
     mode, _, values = text.partition(":")
+    if mode.strip() == "expression":  # its commas separate no fields
+        name, _, value = values.partition("=")
+        return {"mode": "expression", name.strip(): value.strip()}
     return {"mode": mode.strip(), **_numbers("sizing", values)}
 
 
@@ -269,9 +274,10 @@ def _rules(path: str) -> str:
 _TEXTS = {
     "sizing": _Text(
         f"position sizing: mode ({', '.join(SIZINGS)}) and its fields, for example "
-        "fixed:fraction=0.5, volatility:target=0.2 or atr:risk=0.01,atr_multiple=2",
+        "fixed:fraction=0.5, volatility:target=0.2 or atr:risk=0.01,atr_multiple=2; where it is "
+        "not given the sizing of the strategy, or all of the equity",
         _sizing,
-        "fixed",
+        "",
     ),
     "stops": _Text(
         "stop rules, separated by commas: stop_loss=, take_profit=, trailing= (fractions), "

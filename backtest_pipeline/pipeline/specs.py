@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_type_hints
 
@@ -109,7 +109,9 @@ class Costs(SpecModel):
 def _declared(kind: type) -> dict[str, Any]:
     """The fields of a dataclass of `simulation`, as `create_model` takes them."""
     hints = get_type_hints(kind, include_extras=True)
-    return {f.name: (hints[f.name], f.default) for f in fields(kind)}
+    return {
+        f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)
+    }
 
 
 def _model_of(kind: type, **more: Any) -> type[BaseModel]:
@@ -126,7 +128,14 @@ else:
 
 _SIMULATED = _declared(SimulationConfig) | {
     "costs": (Costs, Costs()),
-    "sizing": (Sizing, _SIZINGS["fixed"]()),
+    "sizing": (
+        Sizing | None,
+        Field(
+            default=None,
+            description="how much of the equity an entry uses; null for the sizing of the "
+            "strategy, all of it where that has none",
+        ),
+    ),
     "stops": (Stops, _STOPS()),
 }
 _OfSimulation: type[SpecModel] = create_model("_OfSimulation", __base__=SpecModel, **_SIMULATED)
@@ -142,12 +151,12 @@ class SimulationSpec(_OfSimulation):
             UnknownName, InvalidInput: for invalid settings, with the reason.
         """
         given = {name: getattr(self, name) for name in _SIMULATED}
-        sizing = given["sizing"].model_dump()
+        sizing = given["sizing"] and given["sizing"].model_dump()
         return SimulationConfig(
             **given
             | {
                 "costs": CostModel.of(**given["costs"].model_dump()),
-                "sizing": SIZINGS[sizing.pop("mode")](**sizing),
+                "sizing": sizing and SIZINGS[sizing.pop("mode")](**sizing),
                 "stops": StopRules(**given["stops"].model_dump()),
             }
         )

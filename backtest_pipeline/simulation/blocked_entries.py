@@ -21,7 +21,9 @@ class Cause(NamedTuple):
 
 CAUSES = {
     UNSIZED: Cause(
-        "missing_indicator", "quality_gate", "the indicator of the sizing is still warming up"
+        "missing_indicator",
+        "quality_gate",
+        "the sizing has no value above 0 at the signal's bar",
     ),
     NO_ROOM: Cause("insufficient_cash", "risk_valid", "gross exposure is at max_leverage"),
     BELOW_LOT: Cause("insufficient_cash", "risk_valid", "order below one lot_size"),

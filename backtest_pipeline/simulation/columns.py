@@ -9,8 +9,10 @@ import numpy as np
 from backtest_pipeline.market.features import rolling, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
+from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.trading.sizing import (
     AtrRisk,
+    ByExpression,
     EqualWeight,
     FixedFractional,
     Sizing,
@@ -28,10 +30,12 @@ def with_config_columns(
     Args:
         panel: bars.
         config: sizing and stops.
-        rules: stops of runs that have their own.
+        rules: those of runs that have their own.
     """
-    panel = with_sizing_columns(panel, config.sizing, config.delay_bars)
-    for period in atr_periods([config.rules, *rules]):
+    every = list(dict.fromkeys([config.rules, *rules]))
+    for sizing in sizings_of(every):
+        panel = with_sizing_columns(panel, sizing, config.delay_bars)
+    for period in atr_periods(every):
         panel = _with_lagged(with_indicators(panel, [f"atr_{period}"]), f"atr_{period}", 1)
     return panel
 
@@ -41,9 +45,29 @@ def atr_periods(rules: Iterable[PositionRules]) -> list[int]:
     return sorted({r.stops.atr_period for r in rules if r.stops.trailing_atr is not None})
 
 
+def sizings_of(rules: Iterable[PositionRules]) -> list[Sizing]:
+    """The different sizings of rules, in their order."""
+    return list(dict.fromkeys(one.sizing for one in rules))
+
+
+def columns_read(sizings: Iterable[Sizing | None]) -> tuple[str, ...]:
+    """The columns that sizings by expression read, in their order."""
+    read = [
+        name
+        for one in sizings
+        if isinstance(one, ByExpression)
+        for name in number_expression(one.fraction, "sizing").reads
+    ]
+    return tuple(dict.fromkeys(read))
+
+
 def volatility_column(lookback: int) -> str:
     """Name of the panel column with the annualised volatility of `lookback` returns."""
     return f"volatility_{lookback}"
+
+
+def _expression_column(sizing: ByExpression) -> str:
+    return f"fraction {sizing.fraction}"
 
 
 def lagged_column(name: str, bars: int) -> str:
@@ -65,6 +89,9 @@ def with_sizing_columns(panel: Panel, sizing: Sizing, delay_bars: int = 0) -> Pa
     """The panel with the indicator that the sizing needs, computed from its bars if missing.
 
     An entry is sized by the indicator at the close of its signal's bar.
+
+    Raises:
+        InvalidInput: where an expression reads a column that the panel does not have.
     """
     if isinstance(sizing, AtrRisk):
         name = f"atr_{sizing.atr_period}"
@@ -75,6 +102,11 @@ def with_sizing_columns(panel: Panel, sizing: Sizing, delay_bars: int = 0) -> Pa
             change = panel["close"] / rolling.previous(panel["close"], panel.offsets) - 1.0
             deviation = rolling.deviation(change, panel.offsets, sizing.lookback)
             panel = panel.with_columns({name: deviation * panel.timeframe.bars_per_year**0.5})
+    elif isinstance(sizing, ByExpression):
+        name = _expression_column(sizing)
+        if name not in panel.columns:
+            values = number_expression(sizing.fraction, "sizing").values(panel)
+            panel = panel.with_columns({name: values})
     else:
         return panel
     return _with_lagged(panel, name, 1 + delay_bars)
@@ -94,12 +126,15 @@ def entry_fractions(
 
     Returns:
         float64 `(n_rows,)`, from indicators at the close of the signal's bar; NaN during their
-        warm-up.
+        warm-up, and where an expression is undefined, 0 or less.
     """
     if isinstance(sizing, FixedFractional):
         fraction = np.full(len(panel), sizing.fraction)
     elif isinstance(sizing, EqualWeight):
         fraction = np.full(len(panel), 1.0 / (sizing.n_assets or n_members))
+    elif isinstance(sizing, ByExpression):
+        known = panel[lagged_column(_expression_column(sizing), 1 + delay_bars)]
+        fraction = np.where(known > 0, known, np.nan)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
             if isinstance(sizing, VolatilityScaled):

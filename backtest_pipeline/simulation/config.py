@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import NoneType
 from typing import Annotated, get_args
 
 from pydantic import Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.trading.bounds import require_number, require_whole
 from backtest_pipeline.trading.costs import CostModel
-from backtest_pipeline.trading.sizing import FixedFractional, Sizing
+from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
 
 
@@ -33,14 +35,15 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class PositionRules:
-    """What closes a position without a signal, and delays the next entry after one has closed."""
+    """What closes a position without a signal, delays the next entry, and sizes each entry."""
 
     stops: StopRules
     cooldown_bars: int = 0
+    sizing: Sizing = field(default_factory=FixedFractional)
 
 
 _MOST_A_DAY = 0.01  # a higher risk-free return per day is an annual one, or a percentage
-_KINDS = {"costs": (CostModel,), "sizing": get_args(Sizing), "stops": (StopRules,)}
+_KINDS = {"costs": (CostModel,), "sizing": (*get_args(Sizing), NoneType), "stops": (StopRules,)}
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class SimulationConfig:
 
     Attributes:
         costs: fees, slippage, funding.
-        sizing: how much of the equity an entry uses.
+        sizing: how much of the equity an entry uses; None for the sizing of the strategy, or all of
+            it where the strategy has none.
         stops: rules that close a position without an exit signal.
     """
 
     costs: CostModel = field(default_factory=CostModel)
-    sizing: Sizing = field(default_factory=FixedFractional)
+    sizing: Sizing | None = None
     direction: Annotated[Direction, Field(description="sides to trade: long, short or both")] = (
         Direction.BOTH
     )
@@ -100,6 +104,8 @@ class SimulationConfig:
                 f"fraction must be at most max_leverage ({self.max_leverage!r}), "
                 f"not {self.sizing.fraction!r}"
             )
+        if isinstance(self.sizing, ByExpression):
+            number_expression(self.sizing.fraction, "sizing")
         for name in ("lot_size", "min_notional"):
             given = getattr(self, name)
             for value in given.values() if isinstance(given, Mapping) else (given,):
@@ -110,8 +116,8 @@ class SimulationConfig:
 
     @property
     def rules(self) -> PositionRules:
-        """Its stops and its cooldown."""
-        return PositionRules(self.stops, self.cooldown_bars)
+        """Its stops, its cooldown and its sizing."""
+        return PositionRules(self.stops, self.cooldown_bars, self.sizing or FixedFractional())
 
     def _require_kinds(self) -> None:
         for name, kinds in _KINDS.items():

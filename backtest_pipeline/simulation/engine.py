@@ -130,7 +130,6 @@ BAR = np.dtype(
         ("high", np.float64),
         ("low", np.float64),
         ("close", np.float64),
-        ("fraction", np.float64),  # of the equity, for an entry at the open; NaN is unknown
         ("funding", np.float64),  # fraction of its notional that a long pays
         ("hole_funding", np.float64),  # the same, for the time between the bar before and it
         ("fine_first", np.int64),  # its finer bars
@@ -155,6 +154,7 @@ RULES = np.dtype(  # NaN is no such rule
         ("max_bars", np.int64),
         ("cooldown", np.int64),  # bars from the one that a position closes in, without an entry
         ("atr", np.int64),  # which of the average true ranges trailing_atr is a multiple of
+        ("sizing", np.int64),  # which of the fractions of equity an entry uses
         ("target_first", np.bool_),
     ],
     align=True,
@@ -352,16 +352,16 @@ def _refuse(account, p, wanted, offered, size, refusals):
 
 
 @njit(cache=True, nogil=True)
-def _enter_due(account, positions, table_row, bars, atr_before, rules, refusals):
+def _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals):
     """Open what is due at this open, all out of the same room."""
     equity = _worth(account, positions)
     room, need = rules.max_leverage * equity, 0.0
     for i in range(len(positions)):
         p = positions[i]
         room -= abs(p.units) * p.mark
-        if _is_entry_due(p, table_row[i]) and not np.isnan(bars[p.row].fraction):
+        if _is_entry_due(p, table_row[i]) and not np.isnan(fractions[p.row]):
             costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
-            need += bars[p.row].fraction * equity * costs
+            need += fractions[p.row] * equity * costs
     if room < 1e-9 * equity:
         room = 0.0  # what rounding leaves of a room that is used up
     share = 1.0 if need <= room or need == 0.0 else room / need
@@ -369,18 +369,18 @@ def _enter_due(account, positions, table_row, bars, atr_before, rules, refusals)
         p = positions[i]
         if not _is_entry_due(p, table_row[i]):
             continue
-        bar = bars[p.row]
-        size = offered = share * bar.fraction * equity / bar.open
+        bar, fraction = bars[p.row], fractions[p.row]
+        size = offered = share * fraction * equity / bar.open
         if p.lot_size > 0.0:
             size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
         if size > 0.0 and size * bar.open >= p.min_notional:
             _enter(account, p, p.due * size, bar.open, atr_before[p.row], rules)
         else:
-            _refuse(account, p, bar.fraction * equity / bar.open, offered, size, refusals)
+            _refuse(account, p, fraction * equity / bar.open, offered, size, refusals)
 
 
 @njit(cache=True, nogil=True)
-def _trade_due(account, positions, table_row, bars, atr_before, rules, trades, refusals):
+def _trade_due(account, positions, table_row, bars, atr_before, fractions, rules, trades, refusals):
     """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
@@ -396,7 +396,7 @@ def _trade_due(account, positions, table_row, bars, atr_before, rules, trades, r
     if leaving:
         _leave(account, positions, True, rules, trades)
     if not account.ruined:
-        _enter_due(account, positions, table_row, bars, atr_before, rules, refusals)
+        _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals)
 
 
 @njit(cache=True, nogil=True)
@@ -482,8 +482,8 @@ def _see_close(p, row, bar, event, atr, rules):
 
 @njit(cache=True, nogil=True)
 def _trade(  # noqa: C901 - see below why its loops are not functions
-    account, positions, table, events, bars, fine_bars, atr, atr_before, rules, equity, trades,
-    refusals,
+    account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, rules, equity,
+    trades, refusals,
 ):  # fmt: skip
     """Trade in one account over lines of its table; `equity` is written for each of them.
 
@@ -510,8 +510,8 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
             for i in members:
                 positions[i].mark = positions[i].worst_mark
             if due and not account.ruined:
-                _trade_due(account, positions, table[step], bars, atr_before, rules, trades,
-                           refusals)  # fmt: skip
+                _trade_due(account, positions, table[step], bars, atr_before, fractions, rules,
+                           trades, refusals)  # fmt: skip
 
             ending = False
             worst, held = 0.0, False
@@ -565,8 +565,8 @@ def _next_side(account, p, rules):
 
 @njit(cache=True, nogil=True)
 def _trade_all(
-    table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, rules, rule_of,
-    equity, trades, refusals, side, next_side, rests, ruined,
+    table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
+    rules, rule_of, equity, trades, refusals, side, next_side, rests, ruined,
 ):  # fmt: skip
     """Trade every run's accounts; returns how many trades and refusals there are."""
     n_accounts, width = len(accounts) - 1, table.shape[1]
@@ -587,8 +587,8 @@ def _trade_all(
                     continue
                 own = rules[rule_of[run, s]]
                 _trade(account, positions, table[lines], events[run], bars, fine_bars,
-                       atr[own.atr], atr_before[own.atr], own, equity[run, lines], trades,
-                       refusals)  # fmt: skip
+                       atr[own.atr], atr_before[own.atr], fractions[own.sizing], own,
+                       equity[run, lines], trades, refusals)  # fmt: skip
             if not account.ruined:
                 _mark_open(account, positions, trades)
             ruined[run * n_accounts + a] = account.ruined
@@ -634,6 +634,7 @@ def simulate(
     fine_bars: np.ndarray,
     atr: np.ndarray,
     atr_before: np.ndarray,
+    fractions: np.ndarray,
     rules: np.ndarray,
     rule_of: np.ndarray,
 ) -> Simulated:
@@ -651,6 +652,8 @@ def simulate(
         fine_bars: FINE_BAR, those that `bars` name.
         atr, atr_before: float64 `(n_periods, n_rows)`, average true ranges at the close of each
             bar, and at that of the bar before it.
+        fractions: float64 `(n_sizings, n_rows)`, of the equity, for an entry at each bar's open;
+            NaN is unknown.
         rules: RULES `(n_rules,)`; starting cash, costs and leverage are the same in all.
         rule_of: int64 `(n_runs, n_stretches)`, which rules each run trades a stretch by.
     """
@@ -667,7 +670,7 @@ def simulate(
         ruined=np.empty(n_runs * n_accounts, np.bool_),
     )
     n, m = _trade_all(
-        table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, rules,
-        rule_of, *simulated,
+        table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
+        rules, rule_of, *simulated,
     )  # fmt: skip
     return simulated._replace(trades=simulated.trades[:n], refusals=simulated.refusals[:m])

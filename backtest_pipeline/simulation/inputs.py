@@ -14,6 +14,7 @@ from backtest_pipeline.simulation.columns import (
     atr_periods,
     entry_fractions,
     lagged_column,
+    sizings_of,
     with_config_columns,
 )
 from backtest_pipeline.simulation.config import Direction, PositionRules, SimulationConfig
@@ -40,6 +41,7 @@ class AccountInputs:
         bars: BAR `(n_rows,)`.
         fine_bars: FINE_BAR.
         atr, atr_before: float64 `(n_periods, n_rows)`.
+        fractions: float64 `(n_sizings, n_rows)`.
         rules: RULES `(n_rules,)`.
         rules_of: which of them a run trades by.
     """
@@ -50,6 +52,7 @@ class AccountInputs:
     fine_bars: np.ndarray
     atr: np.ndarray
     atr_before: np.ndarray
+    fractions: np.ndarray
     rules: np.ndarray
     rules_of: RulesOfRuns
 
@@ -79,6 +82,7 @@ class AccountInputs:
             self.fine_bars,
             self.atr,
             self.atr_before,
+            self.fractions,
             self.rules,
             np.ascontiguousarray(self.rules_of.of[:, : len(stretches) - 1]),
         )
@@ -104,9 +108,6 @@ def account_inputs(
     bars = np.zeros(len(panel), BAR)
     for name in ("open", "high", "low", "close"):
         bars[name] = panel[name]
-    bars["fraction"] = entry_fractions(
-        panel, config.sizing, n_members, config.max_leverage, config.delay_bars
-    )
     bars["funding"], bars["hole_funding"] = funding_of_bars(
         panel, config.costs.funding_bps_day, funding
     )
@@ -114,7 +115,7 @@ def account_inputs(
     members["asset"] = np.arange(len(panel.assets))
     members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)
     members["min_notional"] = _by_asset(panel, "min_notional", config.min_notional)
-    periods = atr_periods(rules.distinct)
+    periods, sizings = atr_periods(rules.distinct), sizings_of(rules.distinct)
     names = [f"atr_{period}" for period in periods]
     return AccountInputs(
         events=seen_events(events, panel.offsets, config.direction, config.delay_bars),
@@ -123,7 +124,13 @@ def account_inputs(
         fine_bars=_with_finer_bars(bars, panel, finer),
         atr=_stacked(panel, names),
         atr_before=_stacked(panel, [lagged_column(name, 1) for name in names]),
-        rules=_rules(config, rules.distinct, periods),
+        fractions=np.stack(
+            [
+                entry_fractions(panel, one, n_members, config.max_leverage, config.delay_bars)
+                for one in sizings
+            ]
+        ),
+        rules=_rules(config, rules.distinct, periods, sizings),
         rules_of=rules,
     )
 
@@ -136,9 +143,13 @@ def _stacked(panel: Panel, names: Sequence[str]) -> np.ndarray:
 
 
 def _rules(
-    config: SimulationConfig, distinct: Sequence[PositionRules], periods: Sequence[int]
+    config: SimulationConfig,
+    distinct: Sequence[PositionRules],
+    periods: Sequence[int],
+    sizings: Sequence[Sizing],
 ) -> np.ndarray:
     rules = np.zeros(len(distinct), RULES)
+    of_sizing = {sizing: position for position, sizing in enumerate(sizings)}
     rules["initial_cash"] = config.initial_cash
     rules["fee"] = config.costs.fee_bps / 1e4
     rules["slippage"] = config.costs.slippage_bps / 1e4
@@ -151,6 +162,7 @@ def _rules(
         row["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
         row["cooldown"] = one.cooldown_bars
         row["atr"] = periods.index(stops.atr_period) if stops.trailing_atr is not None else 0
+        row["sizing"] = of_sizing[one.sizing]
     return rules
 
 

@@ -1,4 +1,4 @@
-"""Which stops and which cooldown each run trades by."""
+"""Which stops, cooldown and sizing each run trades by."""
 
 from __future__ import annotations
 
@@ -10,20 +10,44 @@ import numpy as np
 
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
 from backtest_pipeline.strategies.strategy import Params, Strategy
+from backtest_pipeline.trading.sizing import FixedFractional, Sizing
 
 
 def config_for(
     config: SimulationConfig, strategy: Strategy[Any], params: Params
 ) -> SimulationConfig:
-    """The configuration with the stops and the cooldown of a strategy where it names none.
+    """The configuration with the stops, cooldown and sizing of a strategy where it names none.
 
     A configuration with any stop has its own stops alone: those of the strategy are replaced.
+    Where neither names a sizing, an entry uses all of the equity. What the run does not name
+    itself is at most the leverage that it allows.
     """
     return replace(
         config,
         stops=config.stops if config.stops.any else strategy.stops(params),
         cooldown_bars=config.cooldown_bars or strategy.cooldown(params),
+        sizing=config.sizing or _allowed((strategy.sizing or _all_of_it)(params), config),
     )
+
+
+def config_of_all(config: SimulationConfig, strategy: Strategy[Any]) -> SimulationConfig:
+    """The configuration that runs of a strategy share, whatever their parameters.
+
+    Its sizing is None where the parameters of each run decide it.
+    """
+    if config.sizing is not None or strategy.sizing is not None:
+        return config
+    return replace(config, sizing=_allowed(FixedFractional(), config))
+
+
+def _allowed(sizing: Sizing, config: SimulationConfig) -> Sizing:
+    if isinstance(sizing, FixedFractional):
+        return FixedFractional(min(sizing.fraction, config.max_leverage))
+    return sizing
+
+
+def _all_of_it(_: Params) -> FixedFractional:
+    return FixedFractional()
 
 
 @dataclass(frozen=True)

@@ -126,10 +126,8 @@ def sweep_batches(
     strategy = grid.strategy
     given = [strategy.parse(dict(zip(grid.names, c, strict=True))) for c in grid.combinations]
     rules = [config_for(config, strategy, params).rules for params in given]
-    panel = with_config_columns(panel, config, rules)
     keep = np.ones(len(panel), bool) if keep is None else keep
-    traded = panel.take(keep)
-    marks = marks_of(traded, daily)
+    marks = marks_of(panel.take(keep), daily)
     indicator = strategy_indicator(strategy, panel, grid.names)
     close = pd.Series(panel["close"], name="close")  # vectorbt is slow with a datetime index
     batch = max(1, min(_BATCH_RUNS, BATCH_BYTES // (8 * max(1, len(marks)))))
@@ -144,8 +142,10 @@ def sweep_batches(
             events = np.asarray(run.events).reshape(len(panel), len(combinations))
             events = np.ascontiguousarray(events[keep].T)
             own = RulesOfRuns.by_run(rules[start : start + batch], 1)
+            # Of this batch alone: each combination may be sized by an expression of its own.
+            bars = with_config_columns(panel, config, own.distinct).take(keep)
             job = pool.submit(
-                simulate_batch, traded, events, config, rules=own, funding=funding, marks=marks
+                simulate_batch, bars, events, config, rules=own, funding=funding, marks=marks
             )
             running.append((combinations, job))
             while len(running) > (_WORKERS if start + batch < len(grid) else 0):

@@ -7,6 +7,7 @@ same fills and the same cash from vectorbt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.batch import BatchResult
-from backtest_pipeline.simulation.columns import entry_fractions, with_config_columns
+from backtest_pipeline.simulation.columns import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.trading.sizing import Sizing
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,15 @@ class EngineComparison:
         return float(np.max(np.abs(self.theirs / self.ours - 1.0), initial=0.0))
 
 
-def compare_with_vectorbt(result: BatchResult, config: SimulationConfig) -> EngineComparison:
+def compare_with_vectorbt(
+    result: BatchResult, config: SimulationConfig, sizings: Sequence[Sizing] | None = None
+) -> EngineComparison:
     """Run the orders of a batch through vectorbt, which sizes, fills and charges them itself.
 
     Args:
         result: the batch.
         config: assumptions of the batch.
+        sizings: the sizing of each run; that of `config` where not given.
 
     Raises:
         InvalidInput: for assumptions that vectorbt does not support.
@@ -53,10 +58,18 @@ def compare_with_vectorbt(result: BatchResult, config: SimulationConfig) -> Engi
     trades, n_assets = result.trades, len(result.panel.assets)
     keep = ~result.liquidated[trades.column]
     trades = trades.take(keep)
-    panel = with_config_columns(result.panel, config)
-    fractions = entry_fractions(panel, config.sizing, 1, config.max_leverage, config.delay_bars)
+    sizings = sizings or [config.rules.sizing] * len(result.equity)
+    distinct = list(dict.fromkeys(sizings))
+    panel = result.panel
+    for one in distinct:
+        panel = with_sizing_columns(panel, one, config.delay_bars)
+    fractions = np.stack(
+        [entry_fractions(panel, one, 1, config.max_leverage, config.delay_bars) for one in distinct]
+    )
+    of_run = np.array([distinct.index(one) for one in sizings], np.int64)
     entry_row = panel.offsets[trades.column % n_assets] + trades.entry_bar
-    target = np.column_stack([trades.side * fractions[entry_row], np.zeros(len(trades))])
+    fraction = fractions[of_run[trades.column // n_assets], entry_row]
+    target = np.column_stack([trades.side * fraction, np.zeros(len(trades))])
     slipped = 1.0 - trades.side * config.costs.slippage_bps / 1e4
     # An open trade is marked to market, not sold, so its last price carries no slippage.
     exit_price = np.where(trades.is_open, trades.exit_price, trades.exit_price / slipped)

@@ -17,7 +17,9 @@ from backtest_pipeline.simulation.inputs import account_inputs
 from backtest_pipeline.simulation.orders import HOLD, LONG_ENTRY, SHORT_ENTRY
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.simulation.strategy_conditions import conditions_of_rules
+from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.strategies.strategy import Strategy
+from backtest_pipeline.trading.sizing import ByExpression
 
 NO_SIGNALS = -1
 
@@ -53,6 +55,19 @@ def conditions_by_params(
         InvalidInput: for parameters that the strategy rejects.
     """
     return conditions_of_rules(panel, [(strategy, strategy.parse(given)) for given in params])
+
+
+def fractions_by_params(
+    panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """What the sizings by expression of a strategy give, float64 `(n_expressions, n_rows)`.
+
+    Arguments as `conditions_by_params`; parameter sets may share an expression, or have none.
+    """
+    sizings = strategy.sizing and [strategy.sizing(strategy.parse(given)) for given in params]
+    texts = dict.fromkeys(one.fraction for one in sizings or () if isinstance(one, ByExpression))
+    found = [number_expression(text, "sizing").values(panel) for text in texts]
+    return np.array(found, np.float64).reshape(len(found), len(panel))
 
 
 def candidates(

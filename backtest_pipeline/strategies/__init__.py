@@ -15,18 +15,41 @@ if TYPE_CHECKING:
     from backtest_pipeline.strategies.own.per_asset import per_asset
     from backtest_pipeline.strategies.strategy import Params, Strategy
     from backtest_pipeline.trading.conditions import Conditions
+    from backtest_pipeline.trading.sizing import (
+        AtrRisk,
+        ByExpression,
+        EqualWeight,
+        FixedFractional,
+        VolatilityScaled,
+    )
     from backtest_pipeline.trading.stops import StopRules
 
 # What a strategy of a user's own imports; each is loaded when it is first used.
 _HOMES = {
+    "AtrRisk": "trading.sizing",
+    "ByExpression": "trading.sizing",
     "Conditions": "trading.conditions",
+    "EqualWeight": "trading.sizing",
+    "FixedFractional": "trading.sizing",
     "Params": "strategies.strategy",
     "StopRules": "trading.stops",
     "Strategy": "strategies.strategy",
+    "VolatilityScaled": "trading.sizing",
     "per_asset": "strategies.own.per_asset",
 }
 
-__all__ = ["Conditions", "Params", "StopRules", "Strategy", "per_asset"]
+__all__ = [
+    "AtrRisk",
+    "ByExpression",
+    "Conditions",
+    "EqualWeight",
+    "FixedFractional",
+    "Params",
+    "StopRules",
+    "Strategy",
+    "VolatilityScaled",
+    "per_asset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,6 +19,7 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.trading.conditions import Conditions
+from backtest_pipeline.trading.sizing import Sizing
 from backtest_pipeline.trading.stops import StopRules
 
 SIGNALS_VERSION = 2
@@ -60,6 +61,8 @@ class Strategy(Generic[P]):
         conditions: panel and parameters to entries and exits.
         stops: the stops that a run has which names none of its own.
         cooldown: whole bars without an entry after a position closes, where the run says none.
+        sizing: the sizing that a run has which names none of its own; None where the strategy has
+            none, and an entry uses all of the equity.
         grid: values worth exploring, by parameter; the first two span the heat map.
         presets: named parameter sets that every refresh computes, of a strategy of a user's own.
         lookback: how far back the conditions look; None where the strategy does not say.
@@ -72,6 +75,7 @@ class Strategy(Generic[P]):
     conditions: Callable[[Panel, P], Conditions]
     stops: Callable[[P], StopRules] = lambda _: StopRules()
     cooldown: Callable[[P], int] = lambda _: 0
+    sizing: Callable[[P], Sizing] | None = None
     grid: Mapping[str, Sequence[float]] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lookback: Callable[[P], Lookback | None] = lambda _: None
@@ -181,6 +185,8 @@ def guarded(strategy: Strategy[P]) -> Strategy[P]:
         columns=checked("columns", "no tuple of names", are_names),
         stops=checked("stops", "no StopRules", lambda found: isinstance(found, StopRules)),
         cooldown=checked("cooldown", "no whole number from 0", is_whole),
+        sizing=strategy.sizing
+        and checked("sizing", "no sizing", lambda found: isinstance(found, get_args(Sizing))),
     )
 
 

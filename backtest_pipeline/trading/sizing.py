@@ -86,12 +86,30 @@ class AtrRisk:
         require_whole("atr_period", self.atr_period, least=2)
 
 
-Sizing = FixedFractional | EqualWeight | VolatilityScaled | AtrRisk
+@dataclass(frozen=True)
+class ByExpression:
+    """Each entry uses the fraction of equity that an expression has at its signal's bar.
+
+    An entry is blocked where the expression is undefined, 0 or less.
+
+    Examples:
+        >>> ByExpression("0.02 / (atr_14 / close)")
+        ByExpression(fraction='0.02 / (atr_14 / close)')
+    """
+
+    fraction: Annotated[
+        str,
+        Field(description="fraction of equity, an expression of docs/rules.md", max_length=2000),
+    ]
+
+
+Sizing = FixedFractional | EqualWeight | VolatilityScaled | AtrRisk | ByExpression
 
 SIZINGS: dict[str, type[Sizing]] = {
     "fixed": FixedFractional,
     "equal": EqualWeight,
     "volatility": VolatilityScaled,
     "atr": AtrRisk,
+    "expression": ByExpression,
 }
 """Sizing modes by their names in specs."""

@@ -13,6 +13,7 @@ from backtest_pipeline.pipeline.specs import RunSpec, SimulationSpec, WalkForwar
 from backtest_pipeline.service.routes.filters import RunQuery
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.dimensions import SignalRow
+from backtest_pipeline.trading.sizing import FixedFractional
 
 ONE = {"symbol": "BTC"}
 
@@ -72,7 +73,10 @@ def test_what_is_at_its_default_is_no_part_of_what_an_id_follows_from() -> None:
         "timeframe": "1D",
     }
     again = RunSpec.model_validate(found.config)
-    assert (again.symbol, again.config()) == ("BTC", SimulationConfig())
+    assert (again.symbol, again.config()) == (
+        "BTC",
+        SimulationConfig(sizing=FixedFractional()),
+    )
     other = SignalRow(2, "another name", "ema_crossover", {"slow": 21})
     assert (
         configurations([other], ["BTC"], "1D", RunTerms(SimulationConfig()))[0].hash == found.hash

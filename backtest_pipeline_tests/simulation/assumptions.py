@@ -8,12 +8,14 @@ from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import (
     AtrRisk,
+    ByExpression,
     EqualWeight,
     FixedFractional,
     Sizing,
     VolatilityScaled,
 )
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
+from backtest_pipeline_tests.simulation.reference_sizing import EXPRESSIONS
 
 
 def rarely(*values: float) -> st.SearchStrategy[float | None]:
@@ -49,6 +51,7 @@ def sizings(max_leverage: float) -> st.SearchStrategy[Sizing]:
         st.builds(EqualWeight, st.sampled_from([None, 2, 3])),
         st.builds(VolatilityScaled, st.sampled_from([0.2, 2.0]), st.sampled_from([2, 7])),
         st.builds(AtrRisk, st.sampled_from([0.01, 0.2]), st.sampled_from([1.0, 2.0]), st.just(3)),
+        st.builds(ByExpression, st.sampled_from(sorted(EXPRESSIONS))),
     )
 
 

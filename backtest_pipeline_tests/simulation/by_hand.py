@@ -19,11 +19,18 @@ from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.simulation.trades import EXIT_REASONS, STOP_KINDS, Trades
-from backtest_pipeline.trading.sizing import AtrRisk, EqualWeight, FixedFractional
+from backtest_pipeline.trading.sizing import (
+    AtrRisk,
+    ByExpression,
+    EqualWeight,
+    FixedFractional,
+    VolatilityScaled,
+)
 from backtest_pipeline.trading.stops import IntrabarOrder
 from backtest_pipeline_tests.simulation.reference import Account, Asset, Rules, run_account
 from backtest_pipeline_tests.simulation.reference_sizing import (
     average_true_range,
+    expression_fractions,
     risk_fractions,
     volatility,
     volatility_fractions,
@@ -31,7 +38,7 @@ from backtest_pipeline_tests.simulation.reference_sizing import (
 from backtest_pipeline_tests.simulation.reference_trade import Bar, Stops
 
 WHY = {
-    "no size": "the indicator of the sizing is still warming up",
+    "no size": "the sizing has no value above 0 at the signal's bar",
     "no room": "gross exposure is at max_leverage",
     "no lot": "order below one lot_size",
     "too little notional": "order below min_notional",
@@ -125,7 +132,7 @@ def _of_asset(given: float | Mapping[str, float], name: str) -> float:
 def _hand_fractions(
     bars: list[Bar], config: SimulationConfig, n_assets: int, bars_per_year: float
 ) -> list[float]:
-    sizing = config.sizing
+    sizing = config.rules.sizing
     if not bars:
         return []
     if isinstance(sizing, FixedFractional):
@@ -135,6 +142,9 @@ def _hand_fractions(
     if isinstance(sizing, AtrRisk):
         atr = average_true_range(bars, sizing.atr_period)
         return risk_fractions(bars, atr, sizing.risk, sizing.atr_multiple, config.delay_bars)
+    if isinstance(sizing, ByExpression):
+        return expression_fractions(bars, sizing.fraction, config.delay_bars)
+    assert isinstance(sizing, VolatilityScaled)
     known = volatility(bars, sizing.lookback, bars_per_year)
     return volatility_fractions(known, sizing.target, config.delay_bars)
 

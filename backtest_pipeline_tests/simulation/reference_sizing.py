@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 from backtest_pipeline_tests.simulation.reference_trade import NAN, Bar
 
@@ -55,6 +56,35 @@ def risk_fractions(
         NAN if t < 1 + late else _over(risk * bar.open, multiple * atr[t - 1 - late])
         for t, bar in enumerate(bars)
     ]
+
+
+def expression_fractions(bars: list[Bar], expression: str, late: int) -> list[float]:
+    """The same, by one of EXPRESSIONS: undefined where that is undefined, infinite, 0 or less."""
+    known = EXPRESSIONS[expression](bars)
+    wanted = [NAN if t < 1 + late else known[t - 1 - late] for t in range(len(bars))]
+    return [value if 0 < value < math.inf else NAN for value in wanted]
+
+
+def _by_range(bars: list[Bar]) -> list[float]:
+    ranges = average_true_range(bars, 3)
+    return [_over(0.02, x / bar.close) for x, bar in zip(ranges, bars, strict=True)]
+
+
+def _by_rise(bars: list[Bar]) -> list[float]:
+    rises = [bar.close / before.close - 1 for before, bar in itertools.pairwise(bars)]
+    return [NAN, *(20 * x for x in rises)]
+
+
+def _by_side(bars: list[Bar]) -> list[float]:
+    return [0.3 if bar.close > bar.open else 0.0 for bar in bars]
+
+
+EXPRESSIONS: dict[str, Callable[[list[Bar]], list[float]]] = {
+    "0.02 / (atr_3 / close)": _by_range,
+    "20 * (close / shift(close, 1) - 1)": _by_rise,
+    "0.3 if close > open else 0": _by_side,
+}
+"""Fractions of equity as the rule language has them, and at each bar's close by plain Python."""
 
 
 def _over(part: float, whole: float) -> float:

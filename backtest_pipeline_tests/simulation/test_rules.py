@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import backtest_pipeline as bp
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
-from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
+from backtest_pipeline.simulation.rules import RulesOfRuns, config_for, config_of_all
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.trading.sizing import AtrRisk, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import StopRules
 
 RSI = {"period": 14, "lower": 30, "upper": 70}
@@ -67,6 +70,34 @@ def test_a_cooldown_is_that_of_the_run_else_of_the_strategy() -> None:
     resting = crossover.parse({"cooldown_bars": 7})
     assert config_for(SimulationConfig(), crossover, resting).cooldown_bars == 7
     assert config_for(SimulationConfig(cooldown_bars=2), crossover, resting).cooldown_bars == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "leverage", "expected"),
+    [
+        (None, 1.0, FixedFractional(0.3)),
+        (None, 0.2, FixedFractional(0.2)),
+        (FixedFractional(1.0), 1.0, FixedFractional(1.0)),
+        (AtrRisk(0.02), 1.0, AtrRisk(0.02)),
+    ],
+)
+def test_a_sizing_is_that_of_the_run_else_of_the_strategy(
+    own: Sizing | None, leverage: float, expected: Sizing
+) -> None:
+    crossover = strategy_of("ema_crossover")
+    sized = replace(crossover, sizing=lambda params: FixedFractional(params.fast / 30))
+    config = SimulationConfig(sizing=own, max_leverage=leverage)
+    assert config_for(config, sized, sized.parse({"fast": 9})).sizing == expected
+    assert config_of_all(config, sized) == config
+
+
+@pytest.mark.parametrize(("leverage", "fraction"), [(2.0, 1.0), (0.4, 0.4)])
+def test_without_any_sizing_an_entry_uses_all_that_the_leverage_allows(
+    leverage: float, fraction: float
+) -> None:
+    crossover, config = strategy_of("ema_crossover"), SimulationConfig(max_leverage=leverage)
+    assert config_for(config, crossover, crossover.parse({})).sizing == FixedFractional(fraction)
+    assert config_of_all(config, crossover).sizing == FixedFractional(fraction)
 
 
 def test_runs_with_equal_rules_share_them() -> None:

@@ -12,11 +12,13 @@ from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.panel import Panel, utc_index
 from backtest_pipeline.simulation import sweep as sweeping
 from backtest_pipeline.simulation.batch import simulate_batch
+from backtest_pipeline.simulation.columns import with_config_columns
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.orders import LONG_ENTRY, LONG_EXIT, SHORT_ENTRY, SHORT_EXIT
 from backtest_pipeline.simulation.rules import config_for
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.rules.rule_file import from_toml
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline_tests.simulation.markets import random_panel
 
@@ -61,6 +63,41 @@ def test_each_combination_has_the_metrics_of_its_run_alone(panel: Panel, name: s
         np.testing.assert_array_equal(table.iloc[position].to_numpy(float), expected)
     assert table["trade_count"].to_numpy().max() > 3
     assert len(np.unique(table["total_return"])) > 1
+
+
+SIZED = b"""
+name = "sized"
+long_entry = "close > ema_21"
+long_exit = "close < ema_21"
+[params]
+risk = { default = 0.02, grid = [0.005, 0.01, 0.02] }
+days = { default = 14, grid = [5, 14] }
+[sizing]
+"""
+
+
+@pytest.mark.parametrize(
+    "sizing",
+    [
+        'fraction = "5 * risk"',
+        'mode = "atr"\nrisk = "risk"',
+        'fraction = "risk / (atr(days) / close)"',
+    ],
+)
+def test_each_combination_is_sized_by_its_own_parameters(panel: Panel, sizing: str) -> None:
+    strategy = from_toml(SIZED + sizing.encode(), "sized.toml")
+    grid, config = parameter_grid(strategy, {}, most=6), SimulationConfig(CostModel(7.0, 3.0))
+    keep = np.arange(len(panel)) >= 40
+    table = sweeping.sweep(panel, grid, config, keep=keep)
+    for position, combination in enumerate(grid.combinations):
+        params = strategy.parse(dict(zip(grid.names, combination, strict=True)))
+        own = config_for(config, strategy, params)
+        bars = with_config_columns(panel, own).take(keep)
+        events = np.ascontiguousarray(alone(panel, grid, combination)[:, keep])
+        single = simulate_batch(bars, events, own).metrics
+        expected = [float(single[metric][0]) for metric in table.columns]
+        np.testing.assert_array_equal(table.iloc[position].to_numpy(float), expected)
+    assert len(np.unique(table["total_return"])) >= 3
 
 
 def test_blocks_leave_no_trace(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.runs.identity import config_of
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace, retried
@@ -71,7 +72,9 @@ def second_opinion(
         if not traded or not signals:
             continue
         comparison = compare_with_vectorbt(
-            batch.traded(range(len(signals)), traded, config), config
+            batch.traded(range(len(signals)), traded, config),
+            config,
+            [config_of(signal, config).rules.sizing for signal in signals],
         )
         for column, theirs in zip(comparison.columns.tolist(), comparison.theirs, strict=True):
             signal, asset = signals[column // len(traded)], traded[column % len(traded)]

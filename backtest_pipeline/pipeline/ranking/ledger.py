@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -30,16 +31,19 @@ from backtest_pipeline.pipeline.runs.identity import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE, run_code
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.batch import BatchResult
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.daily import (
     daily_return_counts,
     daily_shapes,
     sampled_at_bars,
 )
+from backtest_pipeline.simulation.rules import config_for, config_of_all
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.strategies.registry import own_version, strategies
+from backtest_pipeline.trading.sizing import Sizing
 
 _NAMESPACE = uuid.UUID("0d0a3c9e-8a54-5b3f-9f0c-7f1f5f9c2b64")
 _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
@@ -93,7 +97,11 @@ def trials_of(
     windows = windows or [terms.window] * len(panel.assets)
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
-    assumed = [_config_hash(terms, asset) for asset in panel.assets]
+    sizings = [_sizing(terms.config, *one, chosen_by) for one in zip(types, params, strict=True)]
+    assumed = {
+        one: [_config_hash(terms, one, asset) for asset in panel.assets]
+        for one in dict.fromkeys(sizings)
+    }
     by_run = (
         [dataset_versions] * n_runs
         if isinstance(dataset_versions, Mapping)
@@ -104,8 +112,8 @@ def trials_of(
 
     configurations = [
         _configuration_id(name, text, asset, tf, window, config)
-        for name, text in zip(types, texts, strict=True)
-        for asset, window, config in zip(panel.assets, windows, assumed, strict=True)
+        for name, text, sizing in zip(types, texts, sizings, strict=True)
+        for asset, window, config in zip(panel.assets, windows, assumed[sizing], strict=True)
     ]
     measured_on = [
         f"{version}\0{code}" for code, own in zip(codes, versions, strict=True) for version in own
@@ -133,7 +141,7 @@ def trials_of(
             "tf": [tf] * n,
             "window_start": pa.array(starts * n_runs, pa.date32()),
             "window_end": pa.array(ends * n_runs, pa.date32()),
-            "config_hash": assumed * n_runs,
+            "config_hash": [config for sizing in sizings for config in assumed[sizing]],
             "dataset_version": [version for own in versions for version in own],
             "code_version": of_run(codes),
             "strategy_version": pa.array(
@@ -184,7 +192,8 @@ def declaration_of(
     Returns:
         A row for `storage.run_tables.declarations.insert_declaration`.
     """
-    text, config = canonical_json(_chosen(values, chosen_by)), _config_hash(terms, asset)
+    text = canonical_json(_chosen(values, chosen_by))
+    config = _config_hash(terms, _sizing(terms.config, strategy, values, chosen_by), asset)
     return {
         "configuration_id": str(_configuration_id(strategy, text, asset, tf, terms.window, config)),
         "strategy": strategy,
@@ -202,8 +211,24 @@ def _chosen(values: Mapping[str, Any], chosen_by: Mapping[str, Any]) -> dict[str
     return {"from": values, "chosen_by": chosen_by}
 
 
-def _config_hash(terms: RunTerms, asset: str) -> str:
-    simulation = without_defaults(simulation_config(terms.config))
+def _sizing(
+    config: SimulationConfig,
+    strategy: str,
+    params: Mapping[str, Any],
+    chosen_by: Mapping[str, Any] | None,
+) -> Sizing | None:
+    """The sizing of a trial; None where a walk-forward chooses it with the parameters."""
+    definition = strategies().get(strategy)
+    if definition is None:
+        return config.rules.sizing
+    shared = config_of_all(config, definition)
+    if chosen_by or shared.sizing is not None:
+        return shared.sizing
+    return config_for(config, definition, definition.parse(params)).sizing
+
+
+def _config_hash(terms: RunTerms, sizing: Sizing | None, asset: str) -> str:
+    simulation = without_defaults(simulation_config(replace(terms.config, sizing=sizing)))
     return hash_of([simulation, terms.funding.version(asset) if terms.funding else None])
 
 

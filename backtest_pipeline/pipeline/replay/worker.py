@@ -67,7 +67,7 @@ from backtest_pipeline.research.validation.walk_forward import (
     trade_stitched,
 )
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.columns import columns_read, with_config_columns
 from backtest_pipeline.simulation.engine import engine_identity
 from backtest_pipeline.simulation.marks import DAILY, MARK_COLUMNS, Marks
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmark_equity
@@ -186,9 +186,9 @@ def _traded(
     """Backtest one signal in a window."""
     terms = replace(terms, config=config_of(signal, terms.config))
     keep = rows_in(panel, terms.window)
-    prices = Panel(
-        panel.timeframe, panel.assets, panel.offsets, panel.ts, {n: panel[n] for n in BAR_COLUMNS}
-    )
+    read = [name for name in columns_read([terms.config.sizing]) if name in panel.columns]
+    columns = {name: panel[name] for name in (*BAR_COLUMNS, *read)}
+    prices = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
     bars = with_config_columns(prices, terms.config).take(keep)
     events = np.ascontiguousarray(signal_matrix(panel, [signal])[:, keep])
     marks = daily.marks(bars)

@@ -17,11 +17,11 @@ from backtest_pipeline.market.errors import BadRange
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
-from backtest_pipeline.simulation.rules import config_for
+from backtest_pipeline.simulation.rules import config_for, config_of_all
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.trading.sizing import SIZINGS
+from backtest_pipeline.trading.sizing import SIZINGS, FixedFractional
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # A separate namespace: a dataset's first generation equals its first version.
@@ -132,7 +132,8 @@ def configurations(
         differing = _differing_params(signal, whole, terms)
         # What a walk-forward chooses decides its stops as well, so that each fold has its own.
         walks = terms.walk_forward is not None
-        config = terms.config if walks else config_of(signal, terms.config)
+        decided = config_of_all(terms.config, strategy_of(signal.strategy))
+        config = decided if walks else config_of(signal, terms.config)
         rest = {**shared, **simulation_config(config)}
         short = without_defaults(rest)
         for asset, rates in zip(assets, funding, strict=True):
@@ -147,7 +148,7 @@ def configurations(
 
 
 def config_of(signal: SignalRow, config: SimulationConfig) -> SimulationConfig:
-    """The configuration with a preset's own stops and cooldown, where it names none."""
+    """The configuration with a preset's own stops, cooldown and sizing, where it names none."""
     strategy = strategy_of(signal.strategy)
     return config_for(config, strategy, strategy.parse(signal.params))
 
@@ -169,12 +170,16 @@ def _differing_params(
 
 
 def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings not at their default; sizing is compared with the defaults of its mode."""
+    """The settings not at their default; sizing is compared with the defaults of its mode.
+
+    A sizing of None, which each run's strategy decides, is not the default.
+    """
     kept = {}
     for name, value in config.items():
         usual: Any = _defaults().get(name)
-        if name == "sizing":
-            usual = {**asdict(SIZINGS[value["mode"]]()), "mode": usual["mode"]}
+        if name == "sizing" and value is not None:
+            declared = {f.name: f.default for f in fields(SIZINGS[value["mode"]])}
+            usual = {**declared, "mode": usual["mode"]}
         if isinstance(value, Mapping) and isinstance(usual, Mapping):
             if differing := {n: v for n, v in value.items() if n not in usual or v != usual[n]}:
                 kept[name] = differing
@@ -185,11 +190,13 @@ def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    return {**simulation_config(SimulationConfig()), "benchmark": "asset"}
+    return {**simulation_config(SimulationConfig(sizing=FixedFractional())), "benchmark": "asset"}
 
 
 def simulation_config(config: SimulationConfig) -> dict[str, Any]:
     """Costs, sizing, stops and account as JSON values: the fields of a `SimulationSpec`."""
+    if config.sizing is None:
+        return asdict(config)
     (mode,) = (name for name, kind in SIZINGS.items() if kind is type(config.sizing))
     return {**asdict(config), "sizing": {"mode": mode, **asdict(config.sizing)}}
 

@@ -41,6 +41,7 @@ from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.marks import marks_of
+from backtest_pipeline.simulation.rules import config_of_all
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.run_tables.walk_forward import finished_folds, store_folds
 from backtest_pipeline.strategies.grid import ParameterSpace
@@ -122,7 +123,9 @@ def fold_keys(
         "search": vars(question.search),
         "objective": dict(question.objective.weights),
         "flat_starts": question.flat_starts,
-        "simulation": without_defaults(simulation_config(question.config)),
+        "simulation": without_defaults(
+            simulation_config(config_of_all(question.config, space.strategy))
+        ),
         "code": run_code(space.strategy.name, is_walk_forward=True),
         "timeframe": panel.timeframe.name,
     }

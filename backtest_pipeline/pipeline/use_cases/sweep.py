@@ -327,5 +327,9 @@ def _in_words(value: Any) -> str:
     if not is_dataclass(value):
         return str(value)
     given = {field.name: getattr(value, field.name) for field in fields(value)}
-    words = ", ".join(f"{name} {v:g}" for name, v in given.items() if v is not None)
+    words = ", ".join(
+        f"{name} {v if isinstance(v, str) else f'{v:g}'}"
+        for name, v in given.items()
+        if v is not None
+    )
     return f"({words})"

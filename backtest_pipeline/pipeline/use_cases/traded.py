@@ -26,7 +26,7 @@ from backtest_pipeline.pipeline.stages.features import load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import simulate_batch
-from backtest_pipeline.simulation.columns import with_config_columns
+from backtest_pipeline.simulation.columns import columns_read, with_config_columns
 from backtest_pipeline.storage.run_tables.runs import runs_by_id
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, mark_stale, require_versions
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
@@ -58,7 +58,8 @@ def cut_to_window(features: PanelBatch, events: np.ndarray, terms: RunTerms) -> 
     whole = features.panel
     keep = rows_in(whole, terms.window)
     # Indicators need the bars before the window, so they are computed before the cut.
-    panel = with_config_columns(whole, terms.config).take(keep)
+    known = features.own.on(whole, columns_read([terms.config.sizing]))
+    panel = with_config_columns(known, terms.config).take(keep)
     for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True):
         if n < FEWEST_BARS:
             own = whole.select([asset])

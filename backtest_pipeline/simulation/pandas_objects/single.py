@@ -11,6 +11,7 @@ import pandas as pd
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import stamps_us, utc_index
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
+from backtest_pipeline.simulation.columns import columns_read
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.marks import marks_of
@@ -113,7 +114,8 @@ def simulate(
         short_entries: bool `(n_bars,)`, short entry conditions.
         short_exits: bool `(n_bars,)`, short exit conditions.
         costs: fees, slippage, funding; 10, 5 and 0 basis points by default.
-        sizing: how much of the equity an entry uses; all of it by default.
+        sizing: how much of the equity an entry uses; all of it by default. An expression may read
+            further columns of `bars`.
         stops: price levels and holding time that close a position; none by default.
         funding: funding rates that longs pay, by tz-aware timestamp; replaces the flat rate.
         finer: bars of the same asset at a finer timeframe, which decide whether stop or target was
@@ -177,6 +179,8 @@ def simulate(
         intrabar=IntrabarOrder.of(intrabar),
         risk_free=risk_free,
     )
+    own = [name for name in columns_read([sizing]) if name in bars.columns]
+    panel = panel.with_columns({name: bars[name].to_numpy(np.float64) for name in own})
     rates = None if funding is None else FundingRates.of({_ASSET: funding})
     marks = marks_of(panel, daily_panel(daily, _ASSET))
     batch = simulate_batch(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, StrategyRefused
+from backtest_pipeline.market.features.derive import is_given_by_bars
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.modules import strategy_of_module
 from backtest_pipeline.strategies.own.packages import (
@@ -25,7 +26,9 @@ from backtest_pipeline.strategies.own.packages import (
 )
 from backtest_pipeline.strategies.own.source import RULES, Source
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
+from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.strategies.strategy import Params, Strategy, guarded
+from backtest_pipeline.trading.sizing import ByExpression
 
 SHIPPED = "shipped"
 GIVEN = "rules"
@@ -194,8 +197,26 @@ def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any])
     except BacktestError as error:
         yield f"its {what} are refused: {error}"
         return
-    for function in (strategy.columns, strategy.stops, strategy.cooldown):
+    functions = (strategy.columns, strategy.stops, strategy.cooldown, strategy.sizing)
+    for function in filter(None, functions):
         try:
             function(params)
         except BacktestError as error:
             yield f"with its {what}: {error}"
+            return
+    sizing = strategy.sizing and strategy.sizing(params)
+    if isinstance(sizing, ByExpression):
+        yield from _problems_with_expression(sizing, strategy.columns(params), what)
+
+
+def _problems_with_expression(
+    sizing: ByExpression, columns: Sequence[str], what: str
+) -> Iterator[str]:
+    try:
+        reads = number_expression(sizing.fraction, "sizing").reads
+    except BacktestError as error:
+        yield f"with its {what}: {error}"
+        return
+    for name in reads:
+        if name not in columns and not is_given_by_bars(name):
+            yield f"with its {what}: its sizing reads {name!r}; name it in columns() too"

@@ -25,9 +25,6 @@ _RANGE = {"min": "ge", "max": "le", "above": "gt", "below": "lt"}
 _KEYS = ("type", "default", *_RANGE, "grid", "description")
 _LARGEST = 2**53  # the largest whole number up to which a float has all
 _COLUMN_KINDS = {"number": ValueKind.NUMBER, "flag": ValueKind.CONDITION}
-_NOT_YET = {
-    "sizing": "a file of rules has no sizing; it is an assumption of each run (--sizing)",
-}
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,16 @@ class Place:
         """An error at this key."""
         return RuleError(str(self), reason)
 
+    def table(self, raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """The table of a key, empty where it is left out; raises RuleError for anything else."""
+        value = raw.get(key, {})
+        if not isinstance(value, dict):
+            raise self.at(key).error(f"this is a table: a line [{key}], and keys below it")
+        return value
+
     def require_keys(self, table: Mapping[str, Any], known: Iterable[str]) -> None:
         """Raises RuleError for a key that a table does not have."""
         for key in table:
-            if key in _NOT_YET and not self.keys:
-                raise self.at(key).error(_NOT_YET[key])
             if key not in known:
                 raise self.at(key).error(str(UnknownName("key", key[:60], known)))
 

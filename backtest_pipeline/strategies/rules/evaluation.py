@@ -104,6 +104,10 @@ class Settled:
             return str(error)
         return None
 
+    def written(self, step: int) -> str:
+        """The text of a step, with the values of its parameters in it; see `written.written`."""
+        return written(self._program, step, self._known, self._chosen)
+
     def columns(self, wanted: Iterable[Wanted]) -> tuple[str, ...]:
         """The columns that are read for these, in the order of the program."""
         steps = sorted({step for step, _ in self._needed(wanted)})
@@ -225,7 +229,7 @@ class Settled:
         if found.operator == INDICATOR:
             return f"{found.value}_{self.number(found.operands[0]):.0f}"
         if found.operator == RANK:
-            return f"{RANK}({written(self._program, found.operands[0], self._known, self._chosen)})"
+            return f"{RANK}({self.written(found.operands[0])})"
         return None
 
     def _known(self, step: int) -> float | bool | None:

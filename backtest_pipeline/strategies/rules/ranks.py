@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from backtest_pipeline.market.cross_section import is_rank, rank_pct
 from backtest_pipeline.market.errors import RuleError
-from backtest_pipeline.market.features.derive import is_derived, with_indicators
+from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.rules.evaluation import Settled
-from backtest_pipeline.strategies.rules.functions import FUNCTIONS
-from backtest_pipeline.strategies.rules.operators import VALUE, ValueKind
-from backtest_pipeline.strategies.rules.parser import parse
-from backtest_pipeline.strategies.rules.program import COLUMNS, RANK, Program
-from backtest_pipeline.strategies.rules.syntax import tree_of
+from backtest_pipeline.strategies.rules.expressions import step_of
+from backtest_pipeline.strategies.rules.operators import VALUE
+from backtest_pipeline.strategies.rules.program import RANK, Program
 
 
 class RankedColumns:
@@ -63,13 +60,7 @@ def with_ranks(universe: Panel, names: Sequence[str]) -> Panel:
 def _ranked(program: Program, name: str) -> int:
     """The step of what is ranked in a column of this name."""
     where = f"column {name:.60}"
-    words = (node.id for node in ast.walk(tree_of(name, where)) if isinstance(node, ast.Name))
-    own: dict[str, int | ValueKind] = {
-        word: ValueKind.NUMBER
-        for word in words
-        if word not in COLUMNS and word not in FUNCTIONS and not is_derived(word)
-    }
-    found = program.steps[parse(program, name, own, where)]
+    found = program.steps[step_of(program, name, where)]
     if found.operator != RANK:
         raise RuleError(where, "this is no column; write rank_pct(x) alone", name, 0)
     return found.operands[0]

@@ -11,13 +11,13 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from pydantic import ValidationError, create_model, model_validator
 
-from backtest_pipeline.market.errors import InvalidInput, RuleError
+from backtest_pipeline.market.errors import RuleError
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.strategies.rules.account_rules import AccountRules
 from backtest_pipeline.strategies.rules.declarations import (
     Parameter,
     Place,
@@ -28,12 +28,11 @@ from backtest_pipeline.strategies.rules.declarations import (
     require_parameter_name,
 )
 from backtest_pipeline.strategies.rules.evaluation import Settled, Wanted
-from backtest_pipeline.strategies.rules.operators import TRUE, Bounds, ValueKind
+from backtest_pipeline.strategies.rules.operators import TRUE, ValueKind
 from backtest_pipeline.strategies.rules.parser import parse
-from backtest_pipeline.strategies.rules.program import Limit, Program
+from backtest_pipeline.strategies.rules.program import Program
 from backtest_pipeline.strategies.strategy import Params, Strategy
 from backtest_pipeline.trading.conditions import Conditions
-from backtest_pipeline.trading.stops import StopRules
 
 RULES_VERSION = 1
 """Raise it when the same rules give other conditions."""
@@ -42,13 +41,10 @@ LARGEST_FILE = 100_000
 RULES = ("long_entry", "long_exit", "short_entry", "short_exit")
 KEYS = (
     *("name", "description", *RULES, "require", "cooldown"),
-    *("params", "columns", "define", "stops", "variants", "presets"),
+    *("params", "columns", "define", "stops", "sizing", "variants", "presets"),
 )
 _FILTERS = {"entry": RULES[0:3:2], "long_entry": ("long_entry",), "short_entry": ("short_entry",)}
 """The rules that each filter of a variant is joined to."""
-_STOPS = tuple(found.name for found in fields(StopRules))
-_WHOLE_STOPS = ("atr_period", "max_bars")
-_COOLDOWN = Bounds(0, 10_000)
 _DIGEST_BYTES = 8
 _MOST_BITS = 63
 
@@ -111,28 +107,25 @@ class _RuleFile:
             for name, parameter in self._params.items()
         }
         self._columns = kinds_of_columns(
-            self._table(raw, "columns"), self._params, self._place.at("columns")
+            self._place.table(raw, "columns"), self._params, self._place.at("columns")
         )
         self._names |= self._columns
-        for name, expression in self._table(raw, "define").items():
+        for name, expression in self._place.table(raw, "define").items():
             place = self._place.at("define").at(name)
             require_free(name, self._names, place)
             self._names[name] = parse(self._program, expression, self._names, str(place))
         self._roots = self._rules(raw)
         self._require = self._requirements(raw)
-        self._stops = self._stop_steps(self._table(raw, "stops"))
-        self._cooldown = self._fixed(raw.get("cooldown", 0), self._place.at("cooldown"))
-        self._program.limits.append(
-            Limit(self._cooldown, _COOLDOWN, "cooldown", str(self._place.at("cooldown")))
-        )
+        self._account = AccountRules(raw, self._program, self._names, self._place)
         self._params_type = self._model()
-        self._presets = self._table(raw, "presets")
+        self._presets = self._place.table(raw, "presets")
         for name in self._presets:
-            self._table(self._presets, name)
+            self._place.table(self._presets, name)
 
     def strategy(self) -> Strategy[Any]:
         """The strategy that it says."""
         wanted: list[Wanted] = [(step, TRUE) for step in self._roots.values()]
+        read, account = [*wanted, *self._account.wanted], self._account
 
         def conditions(panel: Panel, params: Params) -> Conditions:
             return Conditions(*self._settled(params).computed(panel, wanted))
@@ -140,13 +133,16 @@ class _RuleFile:
         return Strategy(
             name=self.name,
             params_type=self._params_type,
-            columns=lambda params: self._settled(params).columns(wanted),
+            columns=lambda params: self._settled(params).columns(read),
             conditions=conditions,
-            stops=lambda params: self._stop_rules(self._settled(params)),
-            cooldown=lambda params: int(self._settled(params).number(self._cooldown)),
+            stops=lambda params: account.stops(self._settled(params)),
+            cooldown=lambda params: account.cooldown(self._settled(params)),
+            sizing=(lambda params: account.sizing(self._settled(params)))
+            if account.has_sizing
+            else None,
             grid={name: p.grid for name, p in self._params.items() if p.grid},
             presets=self._presets,
-            lookback=lambda params: self._settled(params).lookback(wanted),
+            lookback=lambda params: self._settled(params).lookback(read),
             description=self._description,
         )
 
@@ -160,8 +156,7 @@ class _RuleFile:
             "columns": {name: kind.value for name, kind in self._columns.items()},
             "rules": {name: digests[step] for name, step in self._roots.items()},
             "require": [digests[step] for _, step in self._require],
-            "stops": {name: digests[step] for name, step in self._stops.items()},
-            "cooldown": digests[self._cooldown],
+            **self._account.said(digests),
         }
         text = json.dumps(said, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
@@ -178,16 +173,10 @@ class _RuleFile:
             place.require_name(value)
         return value
 
-    def _table(self, raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        value = raw.get(key, {})
-        if not isinstance(value, dict):
-            raise self._place.at(key).error(f"this is a table: a line [{key}], and keys below it")
-        return value
-
     def _parameters(self, raw: Mapping[str, Any]) -> dict[str, Parameter]:
         """The parameters, and one for each variant, which turns it on."""
-        found = parameters(self._table(raw, "params"), self._place.at("params"))
-        for name, filters in self._table(raw, "variants").items():
+        found = parameters(self._place.table(raw, "params"), self._place.at("params"))
+        for name, filters in self._place.table(raw, "variants").items():
             place = self._place.at("variants").at(name)
             require_parameter_name(name, found, place)
             if not isinstance(filters, dict):
@@ -212,7 +201,7 @@ class _RuleFile:
             rule: self._condition(raw[rule], self._place.at(rule)) if rule in raw else never
             for rule in RULES
         }
-        for name, filters in self._table(raw, "variants").items():
+        for name, filters in self._place.table(raw, "variants").items():
             place = self._place.at("variants").at(name)
             is_on = program.parameter(name, ValueKind.CONDITION)
             for key, rules in _FILTERS.items():
@@ -237,42 +226,18 @@ class _RuleFile:
             found.append((text, step))
         return found
 
-    def _stop_steps(self, stops: Mapping[str, Any]) -> dict[str, int]:
-        place = self._place.at("stops")
-        place.require_keys(stops, _STOPS)
-        return {name: self._fixed(value, place.at(name)) for name, value in stops.items()}
-
-    def _fixed(self, value: object, place: Place) -> int:
-        """The step of what is one number for a whole run."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = f"{value!r}"
-        step = parse(self._program, value, self._names, str(place))
-        if self._program.kinds[step] is not ValueKind.NUMBER or not self._program.is_fixed[step]:
-            raise place.error(
-                "this is one number for a whole run: a number, a parameter, or an expression of "
-                "parameters, without columns"
-            )
-        return step
-
-    def _stop_rules(self, settled: Settled) -> StopRules:
-        values: dict[str, Any] = {name: settled.number(step) for name, step in self._stops.items()}
-        for name in _WHOLE_STOPS:
-            if name in values and values[name].is_integer():
-                values[name] = int(values[name])
-        return StopRules(**values)
-
     def _model(self) -> type[Params]:
         """The class of the parameters, which checks all that follows from them."""
 
         def check(params: Params) -> Params:
             settled = self._settled(params)
-            problem = settled.problem(self._program.limits) or self._broken(settled, params)
+            problem = (
+                settled.problem(self._program.limits)
+                or self._broken(settled, params)
+                or self._account.problem(settled)
+            )
             if problem:
                 raise ValueError(problem)
-            try:
-                self._stop_rules(settled)
-            except InvalidInput as error:
-                raise ValueError(f"stops: {error}") from None
             return params
 
         declared: dict[str, Any] = {name: p.field() for name, p in self._params.items()}

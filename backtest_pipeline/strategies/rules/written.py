@@ -29,7 +29,7 @@ _TEXTS = {
     "std_1": "std({}, {}, ddof=1)",
 }
 """Operators that are not written as a function of their own name."""
-_TOO_LONG = "this is too long or too deep with all that [define] names in it; rank a part of it"
+_TOO_LONG = "this is too long or too deep with all that [define] names in it; use a part of it"
 _LONGEST_NUMBER = -1.7976931348623157e308
 
 
@@ -116,7 +116,7 @@ def _text(
 
 def _value(value: float | bool | None) -> str:
     if value is None or np.isnan(value):
-        raise InvalidInput("a part of what is ranked is never defined with these parameters")
+        raise InvalidInput("a part of this is never defined with these parameters")
     if isinstance(value, bool):
         return "(0 < 1)" if value else "(1 < 0)"
     return f"{value:.0f}" if value % 1 == 0 and abs(value) < 2**53 else repr(value)

@@ -95,11 +95,13 @@ def test_the_subject_tells_what_is_not_as_usual(bars: pd.DataFrame) -> None:
         SMALL,
         asset="BTC",
         funding=FundingRates.of({"BTC": rates}),
+        sizing=bp.ByExpression("0.9"),
         stops=bp.StopRules(stop_loss=0.1),
         max_leverage=2.0,
     )
     assert unusual.subject.settings.endswith(
-        "a side, funding at the given rates, stops (stop_loss 0.1, atr_period 14), max_leverage 2.0"
+        "a side, funding at the given rates, sizing (fraction 0.9), "
+        "stops (stop_loss 0.1, atr_period 14), max_leverage 2.0"
     )
     assert unusual.table["funding_paid"].abs().to_numpy().min() > 0
     with pytest.raises(InvalidInput, match="ETH: no funding rates; there are rates for BTC"):

@@ -137,7 +137,7 @@ def test_a_window_follows_its_parameter_within_the_bounds_of_windows() -> None:
         (" " * 90_000, "my.toml: name: a file of rules needs name"),
         ("#" * 200_000, "my.toml: 200,000 bytes are more than a file of rules has (100,000)"),
         (SMALL + 'long_exi = "close < 1"', "my.toml:3: long_exi: unknown key 'long_exi'; did you"),
-        (SMALL + 'sizing = "fixed"', "my.toml:3: sizing: a file of rules has no sizing"),
+        (SMALL + 'sizing = "fixed"', "my.toml:3: sizing: this is a table: a line [sizing]"),
         (SMALL + 'long_exit = "close"', "long_exit: this is a number and must be a condition"),
         (SMALL + "long_exit = 3", "long_exit: a rule is text in quotes, not 3"),
         (SMALL + 'long_exit = "clse > 3"', "my.toml:3: long_exit, line 1, column 1: unknown"),

@@ -1,0 +1,81 @@
+"""Expressions of the rule language that stand alone, without a file around them."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+
+import numpy as np
+
+from backtest_pipeline.market.errors import RuleError
+from backtest_pipeline.market.features.derive import is_derived, with_indicators
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.strategies.rules.evaluation import Settled
+from backtest_pipeline.strategies.rules.functions import FUNCTIONS
+from backtest_pipeline.strategies.rules.operators import VALUE, ValueKind
+from backtest_pipeline.strategies.rules.parser import parse
+from backtest_pipeline.strategies.rules.program import COLUMNS, Program
+from backtest_pipeline.strategies.rules.syntax import tree_of
+
+
+def step_of(program: Program, text: str, where: str) -> int:
+    """The step of an expression, in which names that are no features are numbers of a user's own.
+
+    Raises:
+        RuleError: for a text that is no expression of docs/rules.md, with the place.
+    """
+    words = (node.id for node in ast.walk(tree_of(text, where)) if isinstance(node, ast.Name))
+    own: dict[str, int | ValueKind] = {
+        word: ValueKind.NUMBER
+        for word in words
+        if word not in COLUMNS and word not in FUNCTIONS and not is_derived(word)
+    }
+    return parse(program, text, own, where)
+
+
+class NumberExpression:
+    """A number at each bar, by its text.
+
+    Args:
+        text: the expression.
+        where: what it is, for messages.
+
+    Raises:
+        RuleError: for a text that is no expression, or that is a condition, with the place.
+
+    Examples:
+        >>> NumberExpression("0.02 / (atr_14 / close)", "sizing").reads
+        ('atr_14', 'close')
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        program = Program()
+        step = step_of(program, text, where)
+        if program.kinds[step] is not ValueKind.NUMBER:
+            raise RuleError(where, "this is a condition and must be a number", text, 0)
+        self._settled = Settled(program, {})
+        self._wanted = step, VALUE
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it is computed from."""
+        return self._settled.columns([self._wanted])
+
+    def values(self, panel: Panel) -> np.ndarray:
+        """Its value at the close of each bar, float64 `(n_rows,)`, NaN where undefined.
+
+        Args:
+            panel: bars from each asset's first one on, with the columns of `reads`, or bars that
+                they can be computed from.
+
+        Raises:
+            InvalidInput: for a column that is neither there nor computed from bars.
+        """
+        known = with_indicators(panel, self.reads)
+        return self._settled.computed(known, [self._wanted])[0]
+
+
+@lru_cache(maxsize=1024)
+def number_expression(text: str, where: str) -> NumberExpression:
+    """The expression of a text; each is read once."""
+    return NumberExpression(text, where)

@@ -1,0 +1,142 @@
+"""Runs of strategies with a sizing of their own: identity, refresh, replay, sweep, walk-forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtest_pipeline.market.errors import StrategyRefused
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.execution import execute
+from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
+from backtest_pipeline.pipeline.specs import RunSpec, spec_of
+from backtest_pipeline.pipeline.use_cases.backtest import backtest
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
+from backtest_pipeline_tests.pipeline.markets import refresh, until
+from backtest_pipeline_tests.sql import column
+
+RULES = """
+name = "sized"
+long_entry = "crosses_above(close, ema_21)"
+long_exit = "close < ema_21"
+[params]
+risk = { default = 0.02, above = 0, max = 1, grid = [0.01, 0.02] }
+"""
+BY_BAR = RULES + '[sizing]\nfraction = "risk / (atr_14 / close)"\n'
+BY_NUMBER = RULES + '[sizing]\nfraction = "10 * risk"\n'
+ASKED = {"symbol": "S-ALPHA", "timeframe": "1D"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "strategies"
+    folder.mkdir(mode=0o755)
+    with own_strategies(folder):
+        yield folder
+
+
+def result(workspace: Workspace, **spec: Any) -> Any:
+    return execute(workspace, load_settings(bars=""), spec_of({**ASKED, **spec}))
+
+
+def verdicts(workspace: Workspace, *run_ids: Any) -> list[ReplayVerdict]:
+    return [run.verdict for run in replay_runs(workspace, [str(one) for one in run_ids])]
+
+
+@pytest.mark.parametrize(
+    ("rules", "sizing"),
+    [
+        (BY_BAR, {"mode": "expression", "fraction": "0.02 / (atr_14 / close)"}),
+        (BY_NUMBER, {"mode": "fixed", "fraction": 0.2}),
+    ],
+)
+def test_a_run_has_the_sizing_of_its_strategy_unless_it_names_one(
+    workspace: Workspace, rules: str, sizing: dict[str, Any]
+) -> None:
+    own = result(workspace, rules=rules)
+    all_of_it = result(workspace, rules=rules, sizing={"mode": "fixed", "fraction": 1.0})
+    plain = result(workspace, rules=RULES)
+    configs = "SELECT config -> 'sizing' FROM backtest_runs WHERE run_id = :run"
+    assert column(workspace, configs, run=str(own.run_id)) == [sizing]
+    assert own.metrics["total_return"] != plain.metrics["total_return"]
+    assert all_of_it.metrics == plain.metrics
+    assert len({own.run_id, all_of_it.run_id, plain.run_id}) == 3
+    named = result(workspace, rules=rules, sizing=sizing)
+    assert (named.run_id, named.config_hash) == (own.run_id, own.config_hash)
+    assert verdicts(workspace, own.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
+
+
+@pytest.mark.parametrize("rules", [BY_BAR, BY_NUMBER])
+def test_a_refresh_sizes_as_a_run_on_demand(workspace: Workspace, folder: Path, rules: str) -> None:
+    write(folder, "sized.toml", rules + "[presets.sized_3]\nrisk = 0.03\n")
+    source, fingerprint = (
+        until("2026-01-01"),
+        "SELECT result_fingerprint FROM backtest_runs WHERE run_id = :r",
+    )
+    refresh(workspace, source, [Partition("S-ALPHA", "1D")])
+    (stored,) = column(workspace, "SELECT run_id FROM backtest_runs WHERE strategy = 'sized'")
+    refreshed = column(workspace, fingerprint, r=stored)
+    assert verdicts(workspace, stored) == [ReplayVerdict.SAME]
+    asked = RunSpec.model_validate({**ASKED, "strategy": "sized", "params": {"risk": 0.03}})
+    (again,) = backtest(workspace, source, asked, ["S-ALPHA"], rebuild=True).runs
+    assert str(again["run_id"]) == str(stored)
+    assert column(workspace, fingerprint, r=stored) == refreshed
+
+
+@pytest.mark.parametrize("rules", [BY_BAR, BY_NUMBER])
+def test_a_sweep_s_trials_are_those_of_the_runs(workspace: Workspace, rules: str) -> None:
+    swept = result(workspace, rules=rules, kind="optimize")
+    assert swept.n_combinations == 2
+    known = column(workspace, "SELECT trial_id FROM trials")
+    for risk in (0.01, 0.02):
+        result(workspace, rules=rules, params={"risk": risk})
+    assert sorted(column(workspace, "SELECT trial_id FROM trials")) == sorted(known)
+    returns = column(workspace, "SELECT total_return FROM trials")
+    assert len(set(returns)) == 2
+
+
+@pytest.mark.parametrize("rules", [BY_BAR, BY_NUMBER])
+def test_each_fold_of_a_walk_forward_is_sized_by_its_own_choice(
+    workspace: Workspace, rules: str
+) -> None:
+    walk = {"kind": "walkforward", "train_days": 400, "test_days": 200, "rules": rules}
+    walked = result(workspace, **walk)
+    all_of_it = result(workspace, **walk, sizing={"mode": "fixed", "fraction": 1.0})
+    assert walked.run_id != all_of_it.run_id
+    assert walked.metrics["total_return"] != all_of_it.metrics["total_return"]
+    assert verdicts(workspace, walked.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
+
+
+def python(fraction: str) -> str:
+    """A strategy in Python with a sizing by expression."""
+    sized = DIP.replace("    grid=", f"    sizing=lambda p: ByExpression({fraction}),\n    grid=")
+    return sized.replace("import Params,", "import ByExpression, Params,")
+
+
+def test_a_strategy_in_python_sizes_by_an_expression(workspace: Workspace, folder: Path) -> None:
+    write(folder, "dip.py", python('f"{0.01 * p.z} / (atr_14 / close)"'))
+    run = result(workspace, strategy="dip", params={"z": 1.0})
+    configs = "SELECT config -> 'sizing' ->> 'fraction' FROM backtest_runs WHERE run_id = :run"
+    assert column(workspace, configs, run=str(run.run_id)) == ["0.01 / (atr_14 / close)"]
+    assert verdicts(workspace, run.run_id) == [ReplayVerdict.SAME]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "why"),
+    [
+        ("'score / 10'", "its sizing reads 'score'; name it in columns"),
+        ("'shift(close, -1) / close'", "a later bar is the future"),
+        ("'close > 3'", "this is a condition and must be a number"),
+    ],
+)
+def test_a_sizing_that_cannot_be_computed_is_refused(
+    workspace: Workspace, folder: Path, fraction: str, why: str
+) -> None:
+    write(folder, "dip.py", python(fraction))
+    with pytest.raises(StrategyRefused, match=why):
+        result(workspace, strategy="dip")
