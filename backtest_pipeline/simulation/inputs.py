@@ -124,12 +124,12 @@ def account_inputs(
         fine_bars=_with_finer_bars(bars, panel, finer),
         atr=_stacked(panel, names),
         atr_before=_stacked(panel, [lagged_column(name, 1) for name in names]),
-        fractions=np.stack(
+        fractions=np.array(
             [
                 entry_fractions(panel, one, n_members, config.max_leverage, config.delay_bars)
                 for one in sizings
             ]
-        ),
+        ).reshape(len(sizings), len(panel)),
         rules=_rules(config, rules.distinct, periods, sizings),
         rules_of=rules,
     )
