@@ -17,6 +17,8 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import redacted, set_up_logging
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
 app = typer.Typer(
     help="Backtest strategies on crypto bars, and test how far the results can be trusted.",
     no_args_is_help=True,
@@ -74,9 +76,10 @@ def _run() -> None:
         if as_json:
             print_json({"error": {"code": error.code, "message": redacted(str(error))}})
         fail(str(error))
-    except KeyboardInterrupt:
-        console.print("interrupted: stored work is kept; run the command again to continue")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            console.print("interrupted: stored work is kept; run the command again to continue")
+        raise
 
 
 if __name__ == "__main__":

@@ -98,3 +98,16 @@ def test_errors_of_the_arguments_are_json_too(command: str, message: str) -> Non
     assert found.returncode == 2
     assert json.loads(found.stdout) == {"error": {"code": "BAD_PARAMS", "message": message}}
     assert message in found.stderr
+
+
+def test_an_interrupted_command_says_what_is_kept() -> None:
+    interrupted = """
+import os, signal, sys
+from backtest_pipeline.cli.main import app, main
+app.command("wait")(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["backtest-pipeline", "wait"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "stored work is kept" in done.stdout + done.stderr
