@@ -11,7 +11,6 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.trading.bounds import require_number, require_whole
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
@@ -105,6 +104,9 @@ class SimulationConfig:
                 f"not {self.sizing.fraction!r}"
             )
         if isinstance(self.sizing, ByExpression):
+            # Help texts are made from these fields, and need not wait for what reads rules.
+            from backtest_pipeline.strategies.rules.expressions import number_expression
+
             number_expression(self.sizing.fraction, "sizing")
         for name in ("lot_size", "min_notional"):
             given = getattr(self, name)
