@@ -28,6 +28,7 @@
     ├── NotTheirs               a run, pin or job that the user may not remove
     ├── AlreadyRunning          another process does what only one may do on a store
     ├── ProcessLost             a process that must run ends again and again
+    ├── BackupRefused           a backup that cannot be written, or not be restored here
     ├── StoreError              the database failed
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
@@ -36,6 +37,7 @@
     │   └── RowsRefused         it rejected rows that break a constraint
     └── ArtifactError           an artifact cannot be read or written
         ├── ArtifactCorrupt     a file does not match its manifest
+        ├── OtherArtifactRoot   the folder or bucket belongs to the store of another database
         └── ResultPathMissing   the artifacts of a run are gone
 
 Each message says what happened, where, and what to do. Each class has a code for programs, which

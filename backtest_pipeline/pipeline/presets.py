@@ -67,6 +67,14 @@ def presets_to_compute(workspace: Workspace) -> tuple[SignalRow, ...]:
 
 
 @retried
+def computable_presets(workspace: Workspace) -> tuple[SignalRow, ...]:
+    """The active presets that can be computed, those that look ahead too."""
+    presets = active_presets(workspace)
+    unsound = _unsound(workspace, presets)
+    return tuple(preset for preset in presets if preset.name not in unsound)
+
+
+@retried
 def left_out_presets(workspace: Workspace) -> dict[str, str]:
     """The presets that a refresh leaves out, and why.
 

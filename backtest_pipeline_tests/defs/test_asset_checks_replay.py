@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from backtest_pipeline.defs.stored_events import observations
 from backtest_pipeline.pipeline.versions import run_code
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -67,11 +68,7 @@ def test_a_run_that_was_changed_fails_the_check_until_it_is_mended(
     assert found["differs"] == len(found["unproven"]) > 10
     assert all("bars_held" in line for line in found["unproven"])
     summary = run_job(instance, "refresh", rectangle("S-ALPHA|1D", "S-BETA|2D"))
-    (observed,) = [
-        event.asset_observation_data.asset_observation.metadata
-        for event in summary.get_asset_observation_events()
-        if event.asset_key == dg.AssetKey("backtests")
-    ]
+    (observed,) = observations(instance, summary.run_id, "backtests")
     assert observed["runs_in_quarantine"].value == found["differs"]
     execute_sql(store, change.format("-"))
     passed, mended = replayed(instance)

@@ -27,7 +27,6 @@ def test_every_error_is_drawn_in_the_tree() -> None:
     [
         ("asset", "BAD_SYMBOL"),
         ("signal type", "UNKNOWN_STRATEGY"),
-        ("run", "RUN_NOT_FOUND"),
         ("parameter of ema_crossover", "BAD_PARAMS"),
     ],
 )

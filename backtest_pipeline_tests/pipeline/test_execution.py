@@ -167,7 +167,7 @@ def test_a_run_that_others_took_the_place_of_takes_it_again_when_it_is_asked_for
     [
         ({"symbol": "NOBODY"}, UnknownName),
         ({"strategy": "nonsense"}, UnknownName),
-        ({"timeframe": "9Q"}, UnknownName),
+        ({"timeframe": "9X"}, UnknownName),
         ({"params": {"fast": 21, "slow": 9}}, InvalidInput),
         ({"params": {"fast": 9, "slow": 21, "speed": 1}}, InvalidInput),
         ({"start": "2024-01-01", "end": "2023-01-01"}, BadRange),

@@ -1,5 +1,7 @@
 """The asset `retention`: deletes old results, and what Dagster has noted of old runs."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from backtest_pipeline.defs import stored_events
@@ -30,6 +32,7 @@ class RetentionConfig(dg.Config):
 @dg.asset(
     deps=["backtests"],
     io_manager_key="stages",
+    output_required=False,  # a dry run has none
     group_name="research",
     kinds={"postgres", "parquet"},
     owners=OWNERS,
@@ -41,7 +44,7 @@ class RetentionConfig(dg.Config):
 )
 def retention(
     context: dg.AssetExecutionContext, config: RetentionConfig, store: WorkspaceResource
-) -> dg.MaterializeResult | None:
+) -> Iterator[dg.MaterializeResult]:
     settings = load_settings()
     days = config.days or settings.retention_days
     report = retain(store.workspace, days=days, dry_run=config.dry_run)
@@ -54,8 +57,8 @@ def retention(
     if config.dry_run:  # nothing was done that could be shown as done
         about = of_summary(retention_summary(report, log))
         stored_events.observe(context.get_step_execution_context(), about, {})
-        return None
-    return stored_events.result(retention_rows(report, log))
+    else:
+        yield stored_events.result(retention_rows(report, log))
 
 
 def retention_rows(report: RetentionReport, log: LogReport) -> StoredRows:

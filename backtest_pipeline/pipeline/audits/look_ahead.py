@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.audits.other_histories import (
 )
 from backtest_pipeline.pipeline.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
-from backtest_pipeline.pipeline.presets import presets_computed_everywhere, presets_to_compute
+from backtest_pipeline.pipeline.presets import computable_presets, presets_computed_everywhere
 from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
@@ -130,7 +130,7 @@ def probe_look_ahead(
         workspace: an open store; its assets and timeframes are tested.
         source: source of the root bars; None where features come from an external table, so that
             only strategies can be tested.
-        presets: presets to test; all active ones where None.
+        presets: presets to test; all active ones that can be computed where None.
         assets: symbols; a sample of ASSETS of them where None.
         timeframes: names; all stored ones where None.
         seed: seed of the sample.
@@ -140,7 +140,7 @@ def probe_look_ahead(
     Raises:
         UnknownName: for a named asset or timeframe without stored features.
     """
-    signals = presets_to_compute(workspace) if presets is None else tuple(presets)
+    signals = computable_presets(workspace) if presets is None else tuple(presets)
     from_bars = [signal for signal in signals if follow_from_bars(columns_read([signal]))]
     with workspace.database.begin() as connection:
         stored = stored_partitions(connection, "features")

@@ -8,6 +8,7 @@ import psycopg
 
 from backtest_pipeline.market.errors import AlreadyRunning, StoreUnavailable
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.postgres.retry import reviving
 
 # So that the server notices within a minute that the machine of a holder is gone.
 _KEEPALIVES = (
@@ -43,7 +44,10 @@ class SessionLock:
 
     def _take(self) -> psycopg.Connection[tuple[object, ...]]:
         with self._database.errors():
-            connection = psycopg.connect(self._database.conninfo, autocommit=True)
+            connection = reviving(
+                lambda: psycopg.connect(self._database.conninfo, autocommit=True),
+                self._database.revive,
+            )
             for setting in _KEEPALIVES:
                 connection.execute(setting)
             row = connection.execute(_TAKE, [self._name]).fetchone()
@@ -73,7 +77,6 @@ class SessionLock:
                     self._connection.execute("SELECT 1")
             except StoreUnavailable:
                 self._connection.close()
-                self._database.retry.revive()
                 self._connection = self._take()
         except StoreUnavailable as error:
             _log.warning("the lock of the %s is not held: %s", self._name, error)

@@ -292,7 +292,7 @@ def worked_run_ids(workspace: Workspace, job: Job) -> list[UUID]:
     [
         (JobSpec(spec=EMA.model_copy(update={"strategy": "nonsense"})), UnknownName),
         (JobSpec(spec=EMA.model_copy(update={"params": {"fast": -1}})), InvalidInput),
-        (JobSpec(spec=EMA, timeframes=["9Q"]), UnknownName),
+        (JobSpec(spec=EMA, timeframes=["9X"]), UnknownName),
         (JobSpec(spec=WALK.model_copy(update={"objective": "luck"})), UnknownName),
         (JobSpec(spec=WALK.model_copy(update={"params": {"speed": 1}})), UnknownName),
         (JobSpec(spec=OPTIMIZE.model_copy(update={"metric": "luck"})), UnknownName),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from inspect import getmembers, isclass
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from threading import Event
 from typing import Any
 
@@ -250,7 +250,7 @@ def test_every_source_that_can_be_chosen_has_a_label() -> None:
 
 def test_every_stage_has_a_label() -> None:
     modules = [
-        import_module(f"{stages.__name__}.{found.name}") for found in iter_modules(stages.__path__)
+        import_module(found.name) for found in walk_packages(stages.__path__, f"{stages.__name__}.")
     ]
     classes = [kind for module in modules for _, kind in getmembers(module, isclass)]
     found = {vars(kind).get("name") for kind in classes if hasattr(kind, "stale")}

@@ -142,7 +142,7 @@ def test_rules_on_ranks_are_those_of_the_same_columns_by_pandas(market: Panel) -
     names = strategy.columns(params)
     found = conditions_of(strategy, with_ranks(market, names), params)
     frames = {asset: market.frame(asset) for asset in market.assets}
-    days = {asset: f.index.floor("D") for asset, f in frames.items()}
+    days = {asset: pd.DatetimeIndex(f.index).floor("D") for asset, f in frames.items()}
     wide = {
         name: pd.DataFrame({a: values(f).set_axis(days[a]) for a, f in frames.items()})
         for name, values in {
