@@ -99,7 +99,7 @@ def test_each_kind_of_bad_input_meets_its_policy(
         assert scalar(store, RUNS, asset=damaged) == 6
     else:
         status, why = outcome(reports["bars"], partitions[0])
-        assert status == "empty"
+        assert status == "no_input"
         assert f"no complete 1D bar in the 1D bars of files:bars.parquet: {N} 1D rows" in why
     for asset in (damaged, good):
         assert scalar(store, ODD_METRICS, asset=asset) == 0

@@ -182,15 +182,15 @@ def test_unsound_rows_are_left_out_and_counted(fresh_store: NewStore, theirs: Th
     assert np.isfinite(block.panel["close"]).all()
 
 
-def test_a_partition_without_a_sound_row_is_empty_and_says_why(
+def test_a_partition_without_a_sound_row_is_named_and_says_why(
     fresh_store: NewStore, theirs: Theirs
 ) -> None:
     theirs.run("UPDATE theirs.features SET close = -1 WHERE id = 2 AND tf = '1D'")
     report = take(fresh_store(), theirs.open())["features"]
     status, detail = outcome(report, Partition("ID-2", "1D"))
-    assert status == "empty"
+    assert status == "no_input"
     assert "300 rows skipped as non_positive_price" in detail
-    assert report.counts == {"stored": 5, "empty": 1}
+    assert report.counts == {"stored": 5, "no_input": 1}
 
 
 def test_a_key_that_is_there_twice_fails_its_partition_alone(
@@ -208,7 +208,7 @@ def test_a_key_that_is_there_twice_fails_its_partition_alone(
     assert "more than once" in detail
 
 
-def test_what_the_table_does_not_have_is_empty_and_what_was_taken_stays(
+def test_what_the_table_does_not_have_is_named_and_what_was_taken_stays(
     fresh_store: NewStore, theirs: Theirs
 ) -> None:
     store = fresh_store()
@@ -217,7 +217,7 @@ def test_what_the_table_does_not_have_is_empty_and_what_was_taken_stays(
     theirs.run("DELETE FROM theirs.features WHERE id = 1 AND tf = '1D'")
     report = take(store, theirs.open(), (A, Partition("ID-9", "1D")))["features"]
     assert outcome(report, Partition("ID-9", "1D")) == (
-        "empty",
+        "no_input",
         "theirs.features has no row of this asset and timeframe",
     )
     assert "the 300 rows copied earlier are kept" in outcome(report, A)[1]

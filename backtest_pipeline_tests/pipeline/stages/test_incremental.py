@@ -122,7 +122,7 @@ def test_an_asset_that_loses_all_its_bars_keeps_what_is_stored(workspace: Worksp
     refresh(workspace, _two_assets(last_of_a=299), TWO)
     before = contents(workspace)
     reports = refresh(workspace, _two_assets(last_of_a=0), TWO)
-    assert outcome(reports["bars"], TWO[0])[0] == "empty"
+    assert outcome(reports["bars"], TWO[0])[0] == "no_input"
     assert_same(contents(workspace), before)
 
 
