@@ -9,7 +9,7 @@ import dagster as dg
 from backtest_pipeline.defs.partitions import by_asset_and_timeframe
 from backtest_pipeline.defs.stored_events import StoredRows
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.monitoring.counters import count_stage
 from backtest_pipeline.pipeline.runs.summary import Summary
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Stage

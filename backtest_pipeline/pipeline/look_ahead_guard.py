@@ -22,7 +22,7 @@ from backtest_pipeline.market.errors import (
 )
 from backtest_pipeline.market.features import build_features, is_given_by_bars, with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.pipeline.rank_sets import with_ranked
+from backtest_pipeline.pipeline.columns.rank_sets import with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import probe_code
 from backtest_pipeline.pipeline.workspace import Workspace

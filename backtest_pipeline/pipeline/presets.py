@@ -12,7 +12,7 @@ from typing import Any
 
 from backtest_pipeline.market.errors import BacktestError, ColumnsError, InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import require_columns
+from backtest_pipeline.pipeline.columns.column_sets import require_columns
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace, retried

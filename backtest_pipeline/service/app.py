@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from backtest_pipeline.pipeline.workspace import open_workspace
-from backtest_pipeline.service.authentication import Authenticator, MetricsReader
+from backtest_pipeline.service.auth.authentication import Authenticator, MetricsReader
 from backtest_pipeline.service.description import openapi_schema
 from backtest_pipeline.service.job_events import JobEvents
 from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddleware

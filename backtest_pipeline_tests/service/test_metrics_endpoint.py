@@ -20,7 +20,7 @@ from backtest_pipeline.pipeline.monitoring.counters import METRICS, count_stage,
 from backtest_pipeline.pipeline.monitoring.store_size import measure_storage
 from backtest_pipeline.pipeline.stage import Outcome, StageReport, Status
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.service.authentication import Authenticator, MetricsReader
+from backtest_pipeline.service.auth.authentication import Authenticator, MetricsReader
 from backtest_pipeline.service.metrics_endpoint import Metrics, MetricsMiddleware
 from backtest_pipeline.service.middleware import RequestMiddleware
 from backtest_pipeline.service.problem_handlers import install_problem_handlers

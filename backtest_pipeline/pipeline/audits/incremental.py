@@ -14,7 +14,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.row_keys import row_keys
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (

@@ -20,10 +20,10 @@ from backtest_pipeline.pipeline.audits.other_histories import (
     probe_root,
     probe_strategies,
 )
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.look_ahead_guard import refuse_presets
 from backtest_pipeline.pipeline.presets import computable_presets, presets_computed_everywhere
-from backtest_pipeline.pipeline.rank_sets import follow_from_bars
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.stages.bars import SourceReader
 from backtest_pipeline.pipeline.stages.columns.stored_columns import (

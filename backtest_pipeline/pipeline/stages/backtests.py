@@ -12,7 +12,7 @@ import numpy as np
 from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError, StrategyRefused
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,

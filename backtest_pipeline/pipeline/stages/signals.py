@@ -15,7 +15,7 @@ import numpy as np
 from backtest_pipeline.market.features import EMA_PERIODS
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, apart

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, LooksAhead
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import columns_read
+from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.look_ahead_guard import require_choices_probed
 from backtest_pipeline.pipeline.presets import presets_to_compute
 from backtest_pipeline.pipeline.ranking.deflation import deflate_runs

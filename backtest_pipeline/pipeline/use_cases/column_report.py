@@ -8,7 +8,7 @@ import numpy as np
 
 from backtest_pipeline.market.errors import ColumnsError
 from backtest_pipeline.market.panel import Panel, utc_index
-from backtest_pipeline.pipeline.column_sets import ColumnSet, known_sets
+from backtest_pipeline.pipeline.columns.column_sets import ColumnSet, known_sets
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.tables.datasets import stored_partitions

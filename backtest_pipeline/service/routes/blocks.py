@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.pipeline.runs import blocked_entries
-from backtest_pipeline.service.authentication import Viewer
+from backtest_pipeline.service.auth.authentication import Viewer
 from backtest_pipeline.service.problems import AUTHENTICATED, documented
 from backtest_pipeline.service.routes.filters import After, BlockQuery, Limit
 from backtest_pipeline.service.routes.runs import RunId

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.specs import (
     SweepSpec,
     WalkForwardSpec,
 )
-from backtest_pipeline.service.authentication import Runner, User
+from backtest_pipeline.service.auth.authentication import Runner, User
 from backtest_pipeline.service.pool import Pool, Work
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, COMPUTING, documented

@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backtest_pipeline.pipeline.jobs import requests as jobs
 from backtest_pipeline.pipeline.specs import JobSpec
-from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.job_events import JobEvents, mark
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path
 from backtest_pipeline.pipeline.result_rows import stored_portfolio_result
 from backtest_pipeline.pipeline.results import PortfolioResult
 from backtest_pipeline.pipeline.runs import query
-from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
 from backtest_pipeline.service.routes.runs import Pin

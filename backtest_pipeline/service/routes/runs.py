@@ -15,7 +15,7 @@ from backtest_pipeline.pipeline.runs.compare import RunComparison, compare_runs
 from backtest_pipeline.pipeline.runs.query import RunDetail
 from backtest_pipeline.pipeline.runs.report import run_artifact, run_report
 from backtest_pipeline.pipeline.runs.retention import delete_runs
-from backtest_pipeline.service.authentication import Runner, Viewer
+from backtest_pipeline.service.auth.authentication import Runner, Viewer
 from backtest_pipeline.service.problem_handlers import require_json
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, Problem, documented
 from backtest_pipeline.service.routes.filters import PLAIN, After, ArtifactName, Limit, RunQuery

@@ -240,7 +240,7 @@ def test_settings_of_one_file_go_before_those_of_all(tmp_path: Path) -> None:
     [
         ("zone = 'UTC'", r"bars\.toml: unknown setting 'zone'"),
         ("tz = 'Berlin'", r"no time zone 'Berlin'"),
-        ("timeframe = '7m'", r"unknown timeframe '7m'"),
+        ("timeframe = '7X'", r"unknown timeframe '7X'"),
         ("timeframe = '1M_CAL'", r"follow the calendar"),
         ("stamp = 'begin'", r"it is 'open' or 'close'"),
         ("decimal = ';'", r"it is '\.' or ','"),

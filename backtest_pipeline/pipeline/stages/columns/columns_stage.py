@@ -7,7 +7,7 @@ from functools import partial
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import ColumnSet, known_sets
+from backtest_pipeline.pipeline.columns.column_sets import ColumnSet, known_sets
 from backtest_pipeline.pipeline.stage import Batches, Outcome, StageReport, Status, run_stage
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.stages.panels import (

@@ -11,7 +11,7 @@ import numpy as np
 from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.column_sets import known_sets
+from backtest_pipeline.pipeline.columns.column_sets import known_sets
 from backtest_pipeline.pipeline.runs.own_columns import OwnColumns, StoredColumns
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace

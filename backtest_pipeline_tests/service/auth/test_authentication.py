@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from backtest_pipeline.service.authentication import Authenticator
+from backtest_pipeline.service.auth.authentication import Authenticator
 from backtest_pipeline_tests.service.conftest import Store, app_on, bearing
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving
 

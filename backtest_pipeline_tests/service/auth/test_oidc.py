@@ -12,8 +12,8 @@ from typing import Any
 import jwt
 import pytest
 
-from backtest_pipeline.service import oidc
-from backtest_pipeline.service.oidc import OidcProvider
+from backtest_pipeline.service.auth import oidc
+from backtest_pipeline.service.auth.oidc import OidcProvider
 from backtest_pipeline.service.problems import Problem
 from backtest_pipeline.service.settings import load_service_settings
 from backtest_pipeline_tests.service.issuer import AUDIENCE, Issuer, serving

@@ -10,9 +10,9 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from backtest_pipeline.service.oidc import OidcProvider
+from backtest_pipeline.service.auth.oidc import OidcProvider
+from backtest_pipeline.service.auth.rate_limits import RateLimiter
 from backtest_pipeline.service.problems import Problem
-from backtest_pipeline.service.rate_limits import RateLimiter
 from backtest_pipeline.service.settings import ServiceSettings
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.tables.api_keys import PREFIX, Role, find_key

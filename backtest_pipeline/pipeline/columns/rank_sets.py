@@ -35,7 +35,7 @@ from backtest_pipeline.storage.tables.dimensions import synthetic_among
 from backtest_pipeline.strategies.rules.ranks import RankedColumns
 
 if TYPE_CHECKING:
-    from backtest_pipeline.pipeline.column_sets import ColumnSet
+    from backtest_pipeline.pipeline.columns.column_sets import ColumnSet
 
 logger = logging.getLogger(__name__)
 

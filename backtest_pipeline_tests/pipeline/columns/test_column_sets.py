@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import ColumnsError
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead
 from backtest_pipeline.pipeline.audits.negative_controls import honest_grids
-from backtest_pipeline.pipeline.column_sets import known_sets
+from backtest_pipeline.pipeline.columns.column_sets import known_sets
 from backtest_pipeline.pipeline.presets import active_presets, left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.strategies.known_strategies import look_again

@@ -15,7 +15,7 @@ from backtest_pipeline.market.errors import GridTooLarge, UnknownColumn, Unknown
 from backtest_pipeline.market.features import FEATURES
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.rank_sets import own_columns_ranked, rank_sets, with_ranked
+from backtest_pipeline.pipeline.columns.rank_sets import own_columns_ranked, rank_sets, with_ranked
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace
