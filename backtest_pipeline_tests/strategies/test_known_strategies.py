@@ -208,8 +208,12 @@ def test_functions_of_parameters_that_fail_with_some_name_these(
     look_again()
     strategy = strategy_of("dip")
     given = strategy.parse({"length": 30})
+
+    def both() -> object:
+        return strategy.columns(given), strategy.stops(given)
+
     with pytest.raises(StrategyRefused, match=rf"dip: {why}.*; given z 2.0, length 30"):
-        (strategy.columns(given), strategy.stops(given))
+        both()
 
 
 def test_an_archived_source_is_known_without_a_folder(folder: Path) -> None:
