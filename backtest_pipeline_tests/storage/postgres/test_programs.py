@@ -49,6 +49,7 @@ def test_programs_in_a_closed_folder_are_copied_once_and_nothing_is_opened(
     monkeypatch.setattr(programs, "find_spec", lambda _: spec)
     home = folder / "home"
     home.mkdir()
+    home.chmod(0o755)  # whatever the umask
 
     found = programs.find_programs(home)
 
