@@ -1,5 +1,8 @@
 """Sensors: symbols and timeframes become partitions, jobs and roll-ups start, dead runs fail."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 import dagster as dg
 
 from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
@@ -16,11 +19,19 @@ from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.jobs.requests import reconcile
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
-from backtest_pipeline.storage.postgres.database import open_database
+from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.migrations import ensure
-from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline.storage.settings import Settings, load_settings
 
 BACKTESTS = dg.AssetKey("backtests")
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    """The store's database; SchemaNotMigrated skips a tick, or each one would fail until then."""
+    with closing(open_database(settings)) as database:
+        ensure(database, embedded=settings.run_store_mode == "embedded")
+        yield database
 
 
 @dg.sensor(
@@ -41,14 +52,11 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
 )
 def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     settings = load_settings()
-    database = open_database(settings)
     try:
-        ensure(database, embedded=settings.run_store_mode == "embedded")
-        names = project_timeframes(database, settings.timeframes)
+        with _opened(settings) as database:
+            names = project_timeframes(database, settings.timeframes)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
-    finally:
-        database.close()
     new, gone = follow_timeframes(context.instance, names)
     changes = [f"{did} {', '.join(of)}" for did, of in (("added", new), ("deleted", gone)) if of]
     return dg.SkipReason("; ".join(changes) or "no timeframe was added or removed")
@@ -92,17 +100,13 @@ def portfolio_rollups_after_backtests(
     description="Launches requested jobs, and relaunches those whose worker was lost.",
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    settings = load_settings()
-    database = open_database(settings)
     try:
-        ensure(database, embedded=settings.run_store_mode == "embedded")
-        attempts_to_launch = reconcile(
-            database, lambda attempts: launched_runs(context.instance, attempts)
-        )
-    except SchemaNotMigrated as error:  # skipped, or every tick would fail until somebody migrates
+        with _opened(load_settings()) as database:
+            attempts_to_launch = reconcile(
+                database, lambda attempts: launched_runs(context.instance, attempts)
+            )
+    except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
-    finally:
-        database.close()
     if not attempts_to_launch:
         return dg.SkipReason("no jobs are waiting")
     return dg.SensorResult(run_requests=[run_request(attempt) for attempt in attempts_to_launch])
@@ -115,13 +119,9 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     description="Marks runs failed whose command was killed.",
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    settings = load_settings()
-    database = open_database(settings)
     try:
-        ensure(database, embedded=settings.run_store_mode == "embedded")
-        dead = fail_dead_runs(context.instance, database)
+        with _opened(load_settings()) as database:
+            dead = fail_dead_runs(context.instance, database)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
-    finally:
-        database.close()
     return dg.SkipReason("; ".join(map(str, dead)) or "no run is dead")
