@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from backtest_pipeline.pipeline.execution import plan_of
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
+from backtest_pipeline.pipeline.spec_terms import plan_of
 from backtest_pipeline.pipeline.specs import (
     RunSpec,
     SimulationSpec,

@@ -30,6 +30,7 @@ from backtest_pipeline.research.look_ahead.across_assets import leak_across_asse
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.schedule import Task
 from backtest_pipeline.research.validation.walk_forward import Chosen
+from backtest_pipeline.storage.postgres.database import Connection
 from backtest_pipeline.storage.run_tables.strategy_sources import keep_strategy
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_verdicts
@@ -68,6 +69,15 @@ def require_probed(
     refusal = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
     if refusal is not None:
         raise refusal
+
+
+def is_known_sound(
+    connection: Connection, strategy: Strategy[Any], params: Mapping[str, Any]
+) -> bool:
+    """Whether this code version of a strategy was probed under these parameters, and passed."""
+    sets, code = _sets(strategy, [params]), probe_code(strategy.name)
+    known = read_verdicts(connection, [code], list(sets))
+    return all((code, hashed) in known for hashed in sets) and not any(known.values())
 
 
 def require_choices_probed(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.runs.identity import Window
+from backtest_pipeline.pipeline.spec_terms import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
     PortfolioSpec,

@@ -56,6 +56,9 @@ class _GivenBars:
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted({a for panel in self.bars.panels.values() for a in panel.assets}))
 
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        return {}
+
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         return self.bars
 

@@ -52,7 +52,8 @@ class RetentionReport:
     Attributes:
         cutoff: results completed before it count as old.
         dry_run: whether nothing was removed.
-        rows: rows removed by kind: runs, portfolios, folds, jobs, snapshots, environments.
+        rows: rows removed by kind: runs, portfolios, folds, jobs, column_sets, snapshots,
+            restatements, environments.
         files: artifacts removed, by top-level folder.
         left: artifacts that could not be removed, and why; the next retention tries again.
     """

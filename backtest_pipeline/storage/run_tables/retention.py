@@ -14,7 +14,10 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 # The top-level artifact folders that only this package writes.
-KINDS = ("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs")
+KINDS = (
+    *("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs"),
+    "signals",
+)
 _FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
 # Runs and portfolios to keep, each with the reason; members of kept portfolios are kept.
@@ -150,6 +153,13 @@ _AGED = {
             AND NOT EXISTS (SELECT FROM run_pins p WHERE p.run_id = ANY (j.result_run_ids))
             AND NOT EXISTS (SELECT FROM backtest_job_units u JOIN run_pins p
                             ON p.run_id = ANY (u.run_ids) WHERE u.job_id = j.job_id)""",
+    # Columns of a user's own, and ranks, that no stored result reads any more: a set for each
+    # expression that was ever ranked would stay. Who asks again computes it again.
+    "column_sets": """
+        DELETE FROM dataset_versions v USING dim_assets a
+        WHERE a.id = v.id AND v.dataset LIKE 'columns:%' AND v.updated_at < :cutoff
+            AND NOT EXISTS (SELECT FROM used u WHERE u.key = input_key(a.symbol, v.tf, v.dataset))
+        """,
     # Versions that were replaced before the cutoff and that no stored result was made from.
     "snapshots": """
         DELETE FROM dataset_snapshots s
@@ -157,13 +167,25 @@ _AGED = {
         WHERE a.id = s.id
             AND NOT EXISTS (SELECT FROM dataset_versions v WHERE (v.dataset, v.id, v.tf, v.version)
                                                              = (s.dataset, s.id, s.tf, s.version))
-            AND EXISTS (SELECT FROM dataset_snapshots n
-                        WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
-                            AND n.current_since > s.current_since
-                            AND n.current_since < least(:cutoff, now() - interval '1 day'))
+            AND (EXISTS (SELECT FROM dataset_snapshots n
+                         WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
+                             AND n.current_since > s.current_since
+                             AND n.current_since < least(:cutoff, now() - interval '1 day'))
+                OR s.dataset LIKE 'columns:%'
+                    AND s.current_since < least(:cutoff, now() - interval '1 day')
+                    AND NOT EXISTS (SELECT FROM dataset_versions v
+                                    WHERE (v.dataset, v.id, v.tf) = (s.dataset, s.id, s.tf)))
             AND NOT EXISTS (SELECT FROM used u
                             WHERE u.version = s.version
                                 AND u.key = input_key(a.symbol, s.tf, s.dataset))""",
+    # Of histories that nobody can compare any more: with its snapshot one would be found again.
+    "restatements": """
+        DELETE FROM restatements r WHERE found_at < :cutoff
+            AND NOT EXISTS (SELECT FROM restatement_effects e
+                            WHERE e.restatement_id = r.restatement_id)
+            AND NOT EXISTS (SELECT FROM dataset_snapshots s
+                            WHERE s.dataset = 'features'
+                                AND (s.id, s.tf, s.version) = (r.id, r.tf, r.version_before))""",
     "environments": """
         DELETE FROM environments e WHERE recorded_at < :cutoff
             AND NOT EXISTS (SELECT FROM backtest_runs r
@@ -186,7 +208,8 @@ def delete_aged(connection: Connection, cutoff: datetime) -> dict[str, int]:
     """Delete rows that are no longer needed after runs were deleted; returns counts by kind.
 
     Portfolios that are not current, folds of abandoned walk-forwards and ended jobs are deleted if
-    older than the cutoff; snapshots and environments if no stored result was made from them.
+    older than the cutoff; column sets, snapshots and environments if no stored result was made from
+    them; restatements if the history before them is gone.
     """
     return {
         kind: connection.execute(

@@ -231,6 +231,27 @@ def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uui
     return {row["run_id"]: row for row in with_provenance(rows.mappings())}
 
 
+def runs_configured(
+    connection: Connection, tf: str, config_hashes: Sequence[str], code_version: str
+) -> dict[str, Run]:
+    """The current runs of these configurations by symbol, as `runs_by_id` returns them.
+
+    Args:
+        connection: of the store.
+        tf: their timeframe.
+        config_hashes: hashes of configurations of different symbols.
+        code_version: runs of another one are left out.
+    """
+    query = f"""
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE r.status = 'completed' AND r.is_current
+            AND r.tf = :tf AND r.config_hash = ANY(:hashes) AND r.code_version = :code
+        ORDER BY {_ORDER}
+    """  # noqa: S608 - literals
+    given = {"tf": tf, "hashes": list(config_hashes), "code": code_version}
+    rows = connection.execute(text(query), given)
+    return {row["symbol"]: row for row in with_provenance(rows.mappings())}
+
+
 def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """The rows unchanged, checked to have `snapshot_id` and `dataset_version_ids`.
 

@@ -8,7 +8,13 @@ from sqlalchemy import Connection, text
 
 _OF_ASSETS = (
     *("signals", "signal_state", "cmc_features", "cmc_ema_multi_tf_u", "feature_checkpoints"),
-    *("external_watermarks", "restatements", "walk_forward_folds", "portfolio_weights"),
+    *(
+        "external_watermarks",
+        "source_states",
+        "restatements",
+        "walk_forward_folds",
+        "portfolio_weights",
+    ),
     *("data_quality", "asset_identity", "dataset_versions", "dataset_snapshots"),
 )
 _BY_SYMBOL = ("trials",)

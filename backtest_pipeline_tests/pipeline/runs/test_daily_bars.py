@@ -18,6 +18,7 @@ from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
+from backtest_pipeline.pipeline.spec_terms import plan_of
 from backtest_pipeline.pipeline.specs import SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stage import Status
 from backtest_pipeline.pipeline.use_cases.sweep import explore
@@ -225,7 +226,7 @@ def test_a_walk_forward_is_marked_where_it_is_out_of_sample(workspace: Workspace
         strategy=spec.strategy,
         params=spec.params,
         terms=RunTerms(spec.config()),
-        plan=execution.plan_of(spec, 1000, 0.6),
+        plan=plan_of(spec, 1000, 0.6),
     )
     assert row["run_id"] not in before
     _assert_replayed(workspace, [row["run_id"]])
