@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -155,23 +156,33 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
     return job
 
 
-def tell_dagster(asset: str, stored: StoredRows) -> None:
-    """Tell Dagster what a command or a program has stored of an asset without partitions.
+def report_stored(asset: str, stored: StoredRows) -> None:
+    """Report to Dagster what a command has stored of an asset without partitions.
 
-    What is stored stays so where Dagster cannot be told; that is logged.
+    What is stored stays so where Dagster cannot be reached; that is logged.
     """
-    settings = load_settings()
     lineage = lineages_of(build_definitions())[asset]
-    database = open_database(settings)
-    try:
-        with open_instance(settings, database) as instance:
-            tags = provenance(instance, lineage)
-            event = materialization(dg.AssetKey(asset), stored, tags)
-            instance.report_runless_asset_event(event)
-    except dg.DagsterError as error:
-        _log.warning("%s is stored, but Dagster could not be told: %s", asset, error)
-    finally:
-        database.close()
+    with _instance_for_reports(asset) as instance:
+        tags = provenance(instance, lineage)
+        event = materialization(dg.AssetKey(asset), stored, tags)
+        instance.report_runless_asset_event(event)
+
+
+def report_seen(observation: dg.AssetObservation) -> None:
+    """Report to Dagster what a command has stored beside an asset; fails as `report_stored`."""
+    with _instance_for_reports(observation.asset_key.to_user_string()) as instance:
+        instance.report_runless_asset_event(observation)
+
+
+@contextmanager
+def _instance_for_reports(asset: str) -> Iterator[dg.DagsterInstance]:
+    settings = load_settings()
+    with closing(open_database(settings)) as database:
+        try:
+            with open_instance(settings, database) as instance:
+                yield instance
+        except dg.DagsterError as error:
+            _log.warning("%s is stored, but could not be reported to Dagster: %s", asset, error)
 
 
 def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from backtest_pipeline.defs.resources import (
     WorkspaceResource,
 )
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.results import WalkForwardResult
 from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
@@ -53,4 +55,22 @@ def walk_forward(
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     return StageRun(
         features, stage, walk_forward_summary, config.full_rebuild, runs_figures(stage.name)
+    )
+
+
+def ad_hoc_walk_forward(result: WalkForwardResult) -> dg.AssetObservation:
+    """The event of a walk-forward with options of its own, stored beside those of the asset.
+
+    The partition is not materialized by it: that takes the walk-forwards of every strategy.
+    """
+    return dg.AssetObservation(
+        "walk_forward",
+        partition=str(Partition(result.symbol, result.timeframe)),
+        metadata={
+            "run_id": str(result.run_id),
+            "strategy": result.strategy,
+            "folds": result.n_folds,
+            "verdict": result.verdict,
+            **({"reason": result.reason} if result.reason else {}),
+        },
     )
