@@ -259,7 +259,7 @@ def _execute(
     def execute(
         job: dg.JobDefinition, config: Mapping[str, Any], tags: Mapping[str, str]
     ) -> dg.ExecuteInProcessResult:
-        with leased_run(database, "refresh") as run_id:
+        with leased_run(database, "backtest-pipeline refresh") as run_id:
             return job.execute_in_process(
                 config, instance, tags=tags, run_id=run_id, raise_on_error=False
             )

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import httpx2
 
-from backtest_pipeline.defs.instance import dagster_environment
+from backtest_pipeline.defs.instance import dagster_home
 from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
@@ -82,7 +82,7 @@ def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoRet
         KeyboardInterrupt: once all have ended.
     """
     with closing(SessionLock(database, "Dagster daemon")) as lock:
-        environment = {**os.environ, **dagster_environment(settings, database)}
+        environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
         folder = Path(tempfile.mkdtemp(prefix="backtest-up-"))  # short: a socket's path has limits
         with process_group(environment, folder, inherit=[lock.fileno()]) as group:
             keep_running(group, _programs(folder, ui), _Health(ui, lock).examine)
