@@ -96,7 +96,7 @@ def refresh(
         assets: symbols; all that the source has where None.
         timeframes: names; all that the project has where None.
         full_rebuild: compute also what has not changed.
-        progress: told how far each stage is.
+        progress: called as stages advance.
 
     Raises:
         UnknownName: for an unknown asset or timeframe.
@@ -120,7 +120,7 @@ def refresh(
         with open_instance(settings, database) as instance:
             database.retrying("dead runs", lambda: fail_dead_runs(instance, database))
             register_partitions(instance, known, names)
-            definitions = build_definitions(store=_store_telling(progress), source=source)
+            definitions = build_definitions(store=_store_reporting(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [
@@ -238,12 +238,12 @@ def _chosen_timeframes(wanted: Sequence[str] | None, names: Sequence[str]) -> li
     return list(wanted)
 
 
-def _store_telling(progress: Progress) -> WorkspaceResource:
-    class TellingStore(WorkspaceResource):
+def _store_reporting(progress: Progress) -> WorkspaceResource:
+    class ReportingStore(WorkspaceResource):
         def progress(self, stage: str, done: int, total: int) -> None:
             progress(stage, done, total)
 
-    return TellingStore()
+    return ReportingStore()
 
 
 def _execute(
@@ -286,22 +286,24 @@ def _execute(
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
         _without_bars(instance, refreshed, stages[0]),
-        tuple(str(row[LEFT_OUT]) for row in _rows_told(instance, refreshed, stages[0], LEFT_OUT)),
+        tuple(
+            str(row[LEFT_OUT]) for row in _rows_reported(instance, refreshed, stages[0], LEFT_OUT)
+        ),
     )
 
 
 def _without_bars(
     instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str
 ) -> dict[str, str]:
-    """Why partitions have no bars, from what the first stage told Dagster."""
-    rows = _rows_told(instance, run_ids, stage, "without_result")
+    """Why partitions have no bars, from what the first stage reported to Dagster."""
+    rows = _rows_reported(instance, run_ids, stage, "without_result")
     return {str(row["partition"]): str(row["why"]) for row in rows}
 
 
-def _rows_told(
+def _rows_reported(
     instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str, name: str
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table that a stage told Dagster, also where it failed."""
+    """The rows of a table that a stage reported to Dagster, also where it failed."""
     for run_id in run_ids:
         for metadata in observations(instance, run_id, stage):
             table = metadata.get(name)
