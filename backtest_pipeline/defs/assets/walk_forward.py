@@ -15,7 +15,6 @@ from backtest_pipeline.pipeline.results import WalkForwardResult
 from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
-from backtest_pipeline.pipeline.versions import all_walk_forwards_code
 from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
 
 _COLUMNS = table_schema(
@@ -37,7 +36,6 @@ _COLUMNS = table_schema(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres", "parquet"},
-    code_version=all_walk_forwards_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "walk_forward_folds"},
     description="Walk-forward of every strategy: parameters chosen on each training window and "
     "traded on the bars after it; all folds, and the stitched out-of-sample run.",
