@@ -15,7 +15,6 @@ import dagster as dg
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
-from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     delete_partitions,
     partitions_of,
@@ -23,6 +22,7 @@ from backtest_pipeline.defs.partitions import (
     register_partitions,
     timeframe_ranges,
 )
+from backtest_pipeline.defs.processes.launched_runs import terminate_runs
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.defs.stored_events import (

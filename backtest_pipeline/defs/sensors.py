@@ -3,7 +3,6 @@
 import dagster as dg
 
 from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
-from backtest_pipeline.defs.launched_runs import launched_runs, run_request
 from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
     RANGE_START,
@@ -11,6 +10,7 @@ from backtest_pipeline.defs.partitions import (
     partitions_of,
     timeframe_ranges,
 )
+from backtest_pipeline.defs.processes.launched_runs import launched_runs, run_request
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
