@@ -47,19 +47,22 @@ def ensure_schema(settings: Settings) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database schema up to date."""
+    """Bring the database schema, and Dagster's settings in the home folder, up to date."""
     with progress_shown() as progress:
         progress("migrating", 0, 1)
+        from backtest_pipeline.defs.instance import dagster_home
         from backtest_pipeline.storage.postgres.database import open_database
         from backtest_pipeline.storage.postgres.migrations import migrate as apply
         from backtest_pipeline.storage.settings import load_settings
 
-        database = open_database(load_settings())
+        settings = load_settings()
+        database = open_database(settings)
         try:
             applied = apply(database)
             where = database.where
         finally:
             database.close()
+        dagster_home(settings)
         progress("migrating", 1, 1)
     for name in applied:
         say(f"applied {name}")

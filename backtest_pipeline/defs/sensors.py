@@ -1,12 +1,8 @@
 """Sensors: symbols and timeframes become partitions, jobs and roll-ups start, dead runs fail."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-
 import dagster as dg
 
 from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
-from backtest_pipeline.defs.launched_runs import launched_runs, run_request
 from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
     RANGE_START,
@@ -14,24 +10,16 @@ from backtest_pipeline.defs.partitions import (
     partitions_of,
     timeframe_ranges,
 )
+from backtest_pipeline.defs.processes.launched_runs import launched_runs, run_request
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.jobs.requests import reconcile
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
-from backtest_pipeline.storage.postgres.database import Database, open_database
-from backtest_pipeline.storage.postgres.migrations import ensure
-from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.postgres.migrations import opened
+from backtest_pipeline.storage.settings import load_settings
 
 BACKTESTS = dg.AssetKey("backtests")
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Database]:
-    """The store's database; SchemaNotMigrated skips a tick, or each one would fail until then."""
-    with closing(open_database(settings)) as database:
-        ensure(database, embedded=settings.run_store_mode == "embedded")
-        yield database
 
 
 @dg.sensor(
@@ -53,7 +41,7 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
 def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     settings = load_settings()
     try:
-        with _opened(settings) as database:
+        with opened(settings) as database:
             names = project_timeframes(database, settings.timeframes)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
@@ -101,7 +89,7 @@ def portfolio_rollups_after_backtests(
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     try:
-        with _opened(load_settings()) as database:
+        with opened(load_settings()) as database:
             attempts_to_launch = reconcile(
                 database, lambda attempts: launched_runs(context.instance, attempts)
             )
@@ -120,7 +108,7 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     try:
-        with _opened(load_settings()) as database:
+        with opened(load_settings()) as database:
             dead = fail_dead_runs(context.instance, database)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))

@@ -209,7 +209,7 @@ def _dagster_storage(database: Database) -> str:
 
 
 def _dagster_runs(database: Database) -> str:
-    """Whether the process of each run that a command executes is alive."""
+    """Whether the process of each run that a command executes in its own process is alive."""
     with database.begin() as connection:
         dead = expired_leases(connection)
     if dead:

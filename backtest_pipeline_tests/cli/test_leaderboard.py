@@ -113,7 +113,7 @@ def controlled(cli: CommandLine) -> None:
     assert "more than 5% false positives" in alarmed.message
 
 
-def test_dagster_is_told_of_what_a_command_stores_of_an_asset(cli: CommandLine) -> None:
+def test_what_a_command_stores_of_an_asset_is_reported_to_dagster(cli: CommandLine) -> None:
     refreshed(cli)
     board = cli.json("leaderboard")["board_id"]
     assert cli("restatements").code == 0

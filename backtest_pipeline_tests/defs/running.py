@@ -1,4 +1,4 @@
-"""Runs of the code location's jobs in this process, and what they tell."""
+"""Runs of the code location's jobs in this process, and what they report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def told(
     events = [e.asset_materialization for e in entries if e.asset_materialization is not None]
     own = [event for event in events if event.asset_key == dg.AssetKey(asset)]
     keys = [str(event.partition) for event in own]
-    assert len(set(keys)) == len(keys), "a partition was told of twice"
+    assert len(set(keys)) == len(keys), "a partition was reported twice"
     return dict(zip(keys, own, strict=True))
 
 

@@ -10,7 +10,6 @@ from backtest_pipeline.pipeline.runs.summary import signals_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
 from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of
-from backtest_pipeline.pipeline.versions import all_signals_code
 
 _COLUMNS = table_schema(
     ("signal_id", "integer", "row of dim_signals"),
@@ -29,7 +28,6 @@ _COLUMNS = table_schema(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres"},
-    code_version=all_signals_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "signals"},
     description="Entry and exit signals of every active preset, each with the full feature row of "
     "its bar.",

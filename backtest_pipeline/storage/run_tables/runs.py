@@ -186,7 +186,9 @@ def current_runs(
 def figures_by_partition(
     connection: Connection, dataset: str, *, timeframes: Sequence[str], symbols: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Trades, best Sharpe ratio and its run of each partition's latest refresh, by (symbol, tf).
+    """Trades, best Sharpe ratio, to four digits, and its run of each partition, by (symbol, tf).
+
+    Only runs of the partition's latest refresh count.
 
     Args:
         connection: of the store.
@@ -196,7 +198,7 @@ def figures_by_partition(
     rows = connection.execute(
         text("""
             SELECT r.symbol, r.tf, sum(m.trade_count)::bigint AS trades,
-                   max(m.sharpe) AS best_sharpe,
+                   round(max(m.sharpe)::numeric, 4)::float8 AS best_sharpe,
                    (array_agg(r.signal_name ORDER BY m.sharpe DESC NULLS LAST, r.signal_name))[1]
                        AS best_run
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
