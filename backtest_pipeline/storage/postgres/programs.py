@@ -161,9 +161,12 @@ def _group_of(user: str | None) -> int | None:
 
 
 def _ensure_system_user() -> None:
+    import fcntl
     import pwd
 
+    folder = os.open("/etc", os.O_RDONLY)
     try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of processes that start at once, one adds the user
         pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
@@ -174,3 +177,5 @@ def _ensure_system_user() -> None:
                 f"as root, PostgreSQL needs its own system user, and {' '.join(command)!r} failed"
                 f" ({error}); create the user, or run as an ordinary user"
             ) from error
+    finally:
+        os.close(folder)

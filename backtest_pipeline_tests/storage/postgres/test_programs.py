@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -95,3 +96,25 @@ def test_programs_see_none_of_our_postgres_variables(
     status, output = found.run("pg_ctl", "status", cwd=folder)
     assert status != 0
     assert "no database directory specified" in output
+
+
+@needs_root
+def test_of_processes_that_start_at_once_one_adds_the_system_user(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here threads, and an account database that is a file."""
+    added = folder / "added"
+    script = folder / "useradd"
+    script.write_text(f'#!/bin/sh\nsleep 0.05\necho "$3" >> {added}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def look_up(name: str) -> str:
+        if not added.exists():
+            raise KeyError(name)
+        return name
+
+    monkeypatch.setattr("pwd.getpwnam", look_up)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: programs._ensure_system_user(), range(4)))
+    assert added.read_text().split() == [programs.SYSTEM_USER]
