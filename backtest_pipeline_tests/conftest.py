@@ -46,8 +46,8 @@ SETTINGS = (
 )
 
 # How long an example takes depends on what else the machine does. The suite draws the same examples
-# each time, so that a change is judged by what it changes; `make fuzz` looks for others.
-settings.register_profile("same", deadline=None, derandomize=True, database=None)
+# each time, so that a change is judged by what it changes; `make fuzz` looks for others, and more.
+settings.register_profile("same", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.register_profile("other", deadline=None, print_blob=True)
 settings.load_profile("same")
 

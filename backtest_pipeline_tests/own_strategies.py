@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from backtest_pipeline.strategies.known_strategies import use_folder
@@ -50,12 +54,20 @@ def write(folder: Path, name: str, text: str = DIP) -> Path:
     return path
 
 
+@cache
+def tried() -> Path:
+    """A folder that remembers which files this process has tried, each of which takes a process."""
+    folder = Path(tempfile.mkdtemp(prefix="btp-tried-"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
 @contextmanager
 def own_strategies(folder: Path) -> Iterator[None]:
     """The strategies of a folder are known here, and in processes that are started meanwhile."""
     before = os.environ.get("BACKTEST_STRATEGIES")
     os.environ["BACKTEST_STRATEGIES"] = str(folder)
-    use_folder(folder)
+    use_folder(folder, tried=tried())
     try:
         yield
     finally:

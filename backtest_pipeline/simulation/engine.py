@@ -657,6 +657,8 @@ def simulate(
         rules: RULES `(n_rules,)`; starting cash, costs and leverage are the same in all.
         rule_of: int64 `(n_runs, n_stretches)`, which rules each run trades a stretch by.
     """
+    # Each memory layout would be compiled by itself, which takes many seconds.
+    table, events = np.ascontiguousarray(table), np.ascontiguousarray(events)
     n_runs, n_accounts = len(events), len(accounts) - 1
     # Each bar with an entry gives one trade at most.
     n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))

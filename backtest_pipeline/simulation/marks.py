@@ -210,7 +210,7 @@ def marked_equity(
     """
     if not len(marks.days):
         return equity
-    marked = equity[:, marks.row]
+    marked = np.take(equity, marks.row, axis=1)  # always in C order, as the kernel is compiled for
     of_bars, in_holes = funding_of_bars(panel, costs.funding_bps_day, funding)
     of_days = funding_of_bars(marks.days, costs.funding_bps_day, funding)[0]
     run, units = trades.column // len(panel.assets), trades.side * trades.size
@@ -222,8 +222,9 @@ def marked_equity(
     paid_in_holes = np.cumsum(panel["open"] * in_holes)
     before = paid[exit_row] - paid[entry_row] + paid_in_holes[exit_row] - paid_in_holes[entry_row]
     _mark_days(
-        marked, run, held, np.where(trades.is_open, -1, exit_row), units, trades.exit_price,
-        exit_fee, trades.funding - units * before, marks.row, marks.day, panel["close"],
+        marked, run, held, np.where(trades.is_open, -1, exit_row), units,
+        np.ascontiguousarray(trades.exit_price), exit_fee, trades.funding - units * before,
+        marks.row, marks.day, np.require(panel["close"], requirements="CW"),
         marks.days["close"], of_bars, of_days,
     )  # fmt: skip
     return marked

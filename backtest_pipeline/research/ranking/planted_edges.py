@@ -53,7 +53,8 @@ def with_edge(moves: BarMoves, sharpe: float) -> BarMoves:
         >>> sorted({round(float(one), 4) for one in np.abs(drift)})
         [0.0, 0.001]
     """
-    drift = _drift(moves.gap, moves.body, sharpe * moves.volatility, PLANTED.fast, PLANTED.slow)
+    gap, body = np.ascontiguousarray(moves.gap), np.ascontiguousarray(moves.body)
+    drift = _drift(gap, body, sharpe * moves.volatility, PLANTED.fast, PLANTED.slow)
     return replace(
         moves,
         high=np.maximum(moves.high + drift, 0.0),

@@ -293,9 +293,9 @@ def daily_statistics(
     if at_bars is None:
         at_bars = sampled_at_bars(offsets, ts)
     days = ts // DAY_US
-    _all_columns(
-        np.ascontiguousarray(equity), benchmark, offsets, ts, days, at_bars, risk_free, out
-    )
+    # Read-only arrays would be compiled for once more.
+    equity, ts = (np.require(array, requirements="CW") for array in (equity, ts))
+    _all_columns(equity, benchmark, offsets, ts, days, at_bars, risk_free, out)
     return out
 
 

@@ -289,14 +289,16 @@ def test_a_planted_edge_is_found_and_passes() -> None:
 
 
 @pytest.mark.parametrize("kind", RandomMarket)
-@pytest.mark.parametrize("n_bars", [550, 900, 1461])
+@pytest.mark.parametrize(
+    ("n_bars", "n"), [(550, 100), (1461, 100), pytest.param(900, 300, marks=pytest.mark.slow)]
+)
 def test_of_walk_forwards_without_an_edge_at_most_one_in_twenty_passes(
-    kind: RandomMarket, n_bars: int
+    kind: RandomMarket, n_bars: int, n: int
 ) -> None:
     """Short histories too, on which every third world reaches the efficiency by luck."""
     universe = bar_moves(SampleMarket().read(("S-ALPHA", "S-BETA", "S-ETA")).panels["1D"])
     like = daily_panel({"world": n_bars})
-    panel = random_markets(kind, universe, like, range(200), 17)
+    panel = random_markets(kind, universe, like, range(n), 17)
     tasks = [task for asset in panel.assets for task in tasks_of(panel, asset, Schedule())[0]]
     free = question(
         space=parameter_space(EMA, {"fast": [5, 12, 25], "slow": [30, 50, 90]}),
