@@ -204,19 +204,23 @@ def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any])
         except BacktestError as error:
             yield f"with its {what}: {error}"
             return
+    expressions = strategy.stops(params).expressions
     sizing = strategy.sizing and strategy.sizing(params)
     if isinstance(sizing, ByExpression):
-        yield from _problems_with_expression(sizing, strategy.columns(params), what)
+        expressions["sizing"] = sizing.fraction
+    columns = strategy.columns(params)
+    for name, text in expressions.items():
+        yield from _problems_with_expression(name, text, columns, what)
 
 
 def _problems_with_expression(
-    sizing: ByExpression, columns: Sequence[str], what: str
+    name: str, text: str, columns: Sequence[str], what: str
 ) -> Iterator[str]:
     try:
-        reads = number_expression(sizing.fraction, "sizing").reads
+        reads = number_expression(text, name).reads
     except BacktestError as error:
         yield f"with its {what}: {error}"
         return
-    for name in reads:
-        if name not in columns and not is_given_by_bars(name):
-            yield f"with its {what}: its sizing reads {name!r}; name it in columns() too"
+    for column in reads:
+        if column not in columns and not is_given_by_bars(column):
+            yield f"with its {what}: its {name} reads {column!r}; name it in columns() too"

@@ -169,7 +169,7 @@ def test_a_window_follows_its_parameter_within_the_bounds_of_windows() -> None:
         (SMALL + "[define]\nx = 'y + 1'\ny = 'close'", "my.toml:4: define.x, line 1, column 1"),
         (SMALL + "[params]\nx = 1\n[define]\nx = 'close'", "'x' is the name of another thing"),
         (SMALL + "[stops]\nstop_los = 0.1", "my.toml:4: stops.stop_los: unknown key"),
-        (SMALL + "[stops]\nstop_loss = 'close'", "this is one number for a whole run"),
+        (SMALL + "[stops]\natr_period = 'close'", "this is one number for a whole run"),
         (SMALL + "[params]\nn = 0\n[define]\nx = 'mean(close, n)'", "the defaults are not allowed"),
         (SMALL + "[stops]\nstop_loss = 2", "stop_loss must be above 0 and below 1"),
         (SMALL + "[stops]\nmax_bars = 2.5", "max_bars must be a whole number"),
