@@ -12,6 +12,7 @@
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
     │   ├── EmptyGrid           a parameter grid without a single valid combination
     │   ├── GridTooLarge        a parameter grid above the allowed number of combinations
+    │   ├── PlanRefused         a plan, or a sequence of plans, that cannot be followed
     │   └── StrategyRefused     a strategy of the user's own that cannot be loaded or executed
     │       └── RuleError       a rule, or a file of rules, that cannot be read
     ├── LooksAhead              a strategy whose signals depend on later bars
@@ -186,6 +187,10 @@ class GridTooLarge(InvalidInput):
     """More combinations than are allowed; the message names the limit and how to raise it."""
 
     code = "GRID_TOO_LARGE"
+
+
+class PlanRefused(InvalidInput):
+    """A plan, or a sequence of plans, that cannot be followed; the message names each field."""
 
 
 class StrategyRefused(InvalidInput):
