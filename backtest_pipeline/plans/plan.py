@@ -122,6 +122,25 @@ class Plan(TradeLimits):
         """
         return EqualWeight() if self.sizing is None else _sizing(self.sizing)
 
+    def until(self, valid_until: datetime) -> Plan:
+        """The plan with a later end; the plan itself where it is valid for longer already.
+
+        Examples:
+            >>> from datetime import UTC, datetime
+            >>> quiet = plan_from({"generated_at": "2024-01-31T23:59:59.999Z",
+            ...     "effective_ts": "2024-01-31T23:59:59.999Z",
+            ...     "valid_until": "2024-02-29T23:59:59.999Z", "regime": "range",
+            ...     "stance": "wait"})
+            >>> longer = quiet.until(datetime(2024, 3, 1, tzinfo=UTC))
+            >>> longer.plan_id == quiet.plan_id, longer == plan_from(longer.document())
+            (False, True)
+        """
+        if valid_until <= self.valid_until:
+            return self
+        longer = self.model_copy(update={"valid_until": _in_utc(valid_until)})
+        longer._take("plan_id", content_id("p", longer._content()))
+        return longer
+
     def document(self) -> dict[str, Any]:
         """The plan with its ids as JSON values; `plan_from` reads it again.
 
