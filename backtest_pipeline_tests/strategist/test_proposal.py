@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,6 @@ from backtest_pipeline.strategist.proposal import (
     plan_of,
     require_followable,
     terms_of,
-    text_hash,
 )
 from backtest_pipeline_tests.plans.examples import DIP, LEAVE, PLAN
 
@@ -100,7 +100,7 @@ def test_what_is_not_in_the_book_is_refused(fields: dict[str, Any], reason: str)
 
 
 def test_a_transcript_is_known_by_its_text() -> None:
-    proposal = Proposal(BEFORE, transcript="[1]")
-    assert proposal.transcript_hash == text_hash("[1]") != text_hash("[2]")
+    one, other = (Proposal(BEFORE, transcript=text) for text in ("[1]", "[2]"))
+    assert one.transcript_hash == hashlib.sha256(b"[1]").hexdigest() != other.transcript_hash
     assert Proposal(BEFORE).transcript_hash is None
     assert ModelUse(1, 10, 5).tokens == 15
