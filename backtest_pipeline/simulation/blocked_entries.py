@@ -8,7 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.simulation.engine import BELOW_LOT, BELOW_NOTIONAL, NO_ROOM, UNSIZED
+from backtest_pipeline.simulation.engine import (
+    BELOW_LOT,
+    BELOW_NOTIONAL,
+    NO_ROOM,
+    UNSIZED,
+    WITHOUT_STOP,
+)
 
 
 class Cause(NamedTuple):
@@ -24,6 +30,11 @@ CAUSES = {
         "missing_indicator",
         "quality_gate",
         "the sizing has no value above 0 at the signal's bar",
+    ),
+    WITHOUT_STOP: Cause(
+        "missing_indicator",
+        "quality_gate",
+        "the distance of a stop or target is undefined or out of bounds at the signal's bar",
     ),
     NO_ROOM: Cause("insufficient_cash", "risk_valid", "gross exposure is at max_leverage"),
     BELOW_LOT: Cause("insufficient_cash", "risk_valid", "order below one lot_size"),

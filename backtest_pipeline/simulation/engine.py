@@ -48,7 +48,9 @@ _STAYS = -1
 STOP_KINDS = ("stop_loss", "trailing_stop")
 NO_STOP = -1
 NO_REST = -1  # no cooldown
-UNSIZED, NO_ROOM, BELOW_LOT, BELOW_NOTIONAL = range(4)  # why an entry is refused
+# Why an entry is refused.
+UNSIZED, NO_ROOM, BELOW_LOT, BELOW_NOTIONAL, WITHOUT_STOP = range(5)
+BY_NUMBER = -1  # a distance of a rule is its number, not one of the distances by row
 
 ACCOUNT = np.dtype(
     [
@@ -80,6 +82,8 @@ POSITION = np.dtype(
         ("stop", np.float64),
         ("trail", np.float64),
         ("target", np.float64),
+        ("trailing", np.float64),  # distances of the trailing stop, as of the entry
+        ("trailing_atr", np.float64),
         ("entry_stop", np.float64),  # the tighter of stop and trail, and which of them it is
         ("entry_stop_kind", np.int8),
         ("rests_until", np.int64),  # row of the first bar whose entries count again
@@ -151,6 +155,12 @@ RULES = np.dtype(  # NaN is no such rule
         ("take_profit", np.float64),
         ("trailing", np.float64),
         ("trailing_atr", np.float64),
+        # Which of the distances by row stands in place of each of the four, or BY_NUMBER.
+        ("stop_loss_by", np.int64),
+        ("take_profit_by", np.int64),
+        ("trailing_by", np.int64),
+        ("trailing_atr_by", np.int64),
+        ("by_row", np.bool_),  # whether any of the four is by row
         ("max_bars", np.int64),
         ("cooldown", np.int64),  # bars from the one that a position closes in, without an entry
         ("atr", np.int64),  # which of the average true ranges trailing_atr is a multiple of
@@ -306,14 +316,38 @@ def _leave(account, positions, at_open, rules, trades):
 
 @njit(cache=True, nogil=True)
 def _trail(p, side, atr, rules):
-    """Move the trailing stop towards the price, never away from it."""
-    for level in (p.peak * (1.0 - side * rules.trailing), p.peak - side * rules.trailing_atr * atr):
+    """Move the trailing stop towards the price, never away from it.
+
+    A number is that of the rules in force, which windows of a walk-forward change under a position.
+    """
+    trailing, multiple = rules.trailing, rules.trailing_atr
+    if rules.by_row:
+        trailing = trailing if rules.trailing_by == BY_NUMBER else p.trailing
+        multiple = multiple if rules.trailing_atr_by == BY_NUMBER else p.trailing_atr
+    for level in (p.peak * (1.0 - side * trailing), p.peak - side * multiple * atr):
         if not np.isnan(level) and not side * level <= side * p.trail:
             p.trail = level
 
 
 @njit(cache=True, nogil=True)
-def _enter(account, p, units, base, atr, rules):
+def _distance(number, by, distances, row):
+    """The distance of an entry at the open of a row: a number of the rules, or the row's own."""
+    return number if by == BY_NUMBER else distances[by, row]
+
+
+@njit(cache=True, nogil=True)
+def _lacks_distance(distances, row, rules):
+    """Whether a distance that the row should give is NaN, so that a stop could not be set."""
+    if not rules.by_row:
+        return False
+    for by in (rules.stop_loss_by, rules.take_profit_by, rules.trailing_by, rules.trailing_atr_by):
+        if by != BY_NUMBER and np.isnan(distances[by, row]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _enter(account, p, units, base, atr, distances, rules):
     """Open the position, and set its levels."""
     side = np.sign(units)
     price = base * (1.0 + side * rules.slippage)
@@ -321,8 +355,15 @@ def _enter(account, p, units, base, atr, rules):
     p.entry_price, p.entry_base = price, base
     p.entry_fee = abs(units) * price * rules.fee
     p.peak = p.lowest = p.highest = price
-    p.stop = price * (1.0 - side * rules.stop_loss)
-    p.target = price * (1.0 + side * rules.take_profit)
+    loss, gain = rules.stop_loss, rules.take_profit
+    p.trailing, p.trailing_atr = rules.trailing, rules.trailing_atr
+    if rules.by_row:
+        loss = _distance(loss, rules.stop_loss_by, distances, p.row)
+        gain = _distance(gain, rules.take_profit_by, distances, p.row)
+        p.trailing = _distance(p.trailing, rules.trailing_by, distances, p.row)
+        p.trailing_atr = _distance(p.trailing_atr, rules.trailing_atr_by, distances, p.row)
+    p.stop = price * (1.0 - side * loss)
+    p.target = price * (1.0 + side * gain)
     p.trail = np.nan
     _trail(p, side, atr, rules)
     p.entry_stop, p.entry_stop_kind = _stop_of(p, side)
@@ -335,14 +376,25 @@ def _is_entry_due(p, row):
 
 
 @njit(cache=True, nogil=True)
+def _is_undefined(fractions, distances, row, rules):
+    """Whether an entry at the open of a row has no size, or no place for its stop."""
+    return np.isnan(fractions[row]) or _lacks_distance(distances, row, rules)
+
+
+@njit(cache=True, nogil=True)
 def _refuse(account, p, wanted, offered, size, refusals):
-    """Write down an entry that is not made: units wanted, left by the room, and left by lots."""
+    """Write down an entry that is not made: units wanted, left by the room, and left by lots.
+
+    Where a stop has no place, what is offered is NaN.
+    """
     refusal = refusals[account.n_refusals]
     account.n_refusals += 1
     refusal.column, refusal.row = p.column, p.row
     refusal.units, refusal.side = p.due * wanted, p.due
     if np.isnan(wanted):
         refusal.cause = UNSIZED
+    elif np.isnan(offered):
+        refusal.cause = WITHOUT_STOP
     elif not offered > 0.0:
         refusal.cause = NO_ROOM
     elif not size > 0.0:
@@ -352,14 +404,16 @@ def _refuse(account, p, wanted, offered, size, refusals):
 
 
 @njit(cache=True, nogil=True)
-def _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals):
+def _enter_due(
+    account, positions, table_row, bars, atr_before, fractions, distances, rules, refusals
+):
     """Open what is due at this open, all out of the same room."""
     equity = _worth(account, positions)
     room, need = rules.max_leverage * equity, 0.0
     for i in range(len(positions)):
         p = positions[i]
         room -= abs(p.units) * p.mark
-        if _is_entry_due(p, table_row[i]) and not np.isnan(fractions[p.row]):
+        if _is_entry_due(p, table_row[i]) and not _is_undefined(fractions, distances, p.row, rules):
             costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
             need += fractions[p.row] * equity * costs
     if room < 1e-9 * equity:
@@ -371,16 +425,20 @@ def _enter_due(account, positions, table_row, bars, atr_before, fractions, rules
             continue
         bar, fraction = bars[p.row], fractions[p.row]
         size = offered = share * fraction * equity / bar.open
+        if _lacks_distance(distances, p.row, rules):
+            size = offered = np.nan
         if p.lot_size > 0.0:
             size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
         if size > 0.0 and size * bar.open >= p.min_notional:
-            _enter(account, p, p.due * size, bar.open, atr_before[p.row], rules)
+            _enter(account, p, p.due * size, bar.open, atr_before[p.row], distances, rules)
         else:
             _refuse(account, p, fraction * equity / bar.open, offered, size, refusals)
 
 
 @njit(cache=True, nogil=True)
-def _trade_due(account, positions, table_row, bars, atr_before, fractions, rules, trades, refusals):
+def _trade_due(
+    account, positions, table_row, bars, atr_before, fractions, distances, rules, trades, refusals
+):
     """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
@@ -396,7 +454,8 @@ def _trade_due(account, positions, table_row, bars, atr_before, fractions, rules
     if leaving:
         _leave(account, positions, True, rules, trades)
     if not account.ruined:
-        _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals)
+        _enter_due(account, positions, table_row, bars, atr_before, fractions, distances, rules,
+                   refusals)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -482,8 +541,8 @@ def _see_close(p, row, bar, event, atr, rules):
 
 @njit(cache=True, nogil=True)
 def _trade(  # noqa: C901 - see below why its loops are not functions
-    account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, rules, equity,
-    trades, refusals,
+    account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, distances,
+    rules, equity, trades, refusals,
 ):  # fmt: skip
     """Trade in one account over lines of its table; `equity` is written for each of them.
 
@@ -510,8 +569,8 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
             for i in members:
                 positions[i].mark = positions[i].worst_mark
             if due and not account.ruined:
-                _trade_due(account, positions, table[step], bars, atr_before, fractions, rules,
-                           trades, refusals)  # fmt: skip
+                _trade_due(account, positions, table[step], bars, atr_before, fractions, distances,
+                           rules, trades, refusals)  # fmt: skip
 
             ending = False
             worst, held = 0.0, False
@@ -566,7 +625,7 @@ def _next_side(account, p, rules):
 @njit(cache=True, nogil=True)
 def _trade_all(
     table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
-    rules, rule_of, equity, trades, refusals, side, next_side, rests, ruined,
+    distances, rules, rule_of, equity, trades, refusals, side, next_side, rests, ruined,
 ):  # fmt: skip
     """Trade every run's accounts; returns how many trades and refusals there are."""
     n_accounts, width = len(accounts) - 1, table.shape[1]
@@ -587,7 +646,7 @@ def _trade_all(
                     continue
                 own = rules[rule_of[run, s]]
                 _trade(account, positions, table[lines], events[run], bars, fine_bars,
-                       atr[own.atr], atr_before[own.atr], fractions[own.sizing], own,
+                       atr[own.atr], atr_before[own.atr], fractions[own.sizing], distances, own,
                        equity[run, lines], trades, refusals)  # fmt: skip
             if not account.ruined:
                 _mark_open(account, positions, trades)
@@ -635,6 +694,7 @@ def simulate(
     atr: np.ndarray,
     atr_before: np.ndarray,
     fractions: np.ndarray,
+    distances: np.ndarray,
     rules: np.ndarray,
     rule_of: np.ndarray,
 ) -> Simulated:
@@ -654,6 +714,9 @@ def simulate(
             bar, and at that of the bar before it.
         fractions: float64 `(n_sizings, n_rows)`, of the equity, for an entry at each bar's open;
             NaN is unknown.
+        distances: float64 `(n_distances, n_rows)`, of stops and targets, for an entry at each
+            bar's open: fractions of the price or multiples of the average true range. Where a
+            rule reads one that is NaN, the entry is refused.
         rules: RULES `(n_rules,)`; starting cash, costs and leverage are the same in all.
         rule_of: int64 `(n_runs, n_stretches)`, which rules each run trades a stretch by.
     """
@@ -671,6 +734,6 @@ def simulate(
     )
     n, m = _trade_all(
         table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
-        rules, rule_of, *simulated,
+        distances, rules, rule_of, *simulated,
     )  # fmt: skip
     return simulated._replace(trades=simulated.trades[:n], refusals=simulated.refusals[:m])
