@@ -1,20 +1,27 @@
-"""Sensors: symbols and timeframes become partitions, jobs and roll-ups start, dead runs fail."""
+"""Sensors: new partitions, jobs, roll-ups and replans to launch, and runs that are dead."""
 
 import dagster as dg
 
-from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
+from backtest_pipeline.defs.jobs import plans_job, portfolio_rollups_job, requested_job
 from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
     RANGE_START,
     follow_timeframes,
     partitions_of,
+    register_partitions,
     timeframe_ranges,
 )
-from backtest_pipeline.defs.processes.launched_runs import launched_runs, run_request
+from backtest_pipeline.defs.processes.launched_runs import (
+    launched_runs,
+    replan_request,
+    replan_runs,
+    run_request,
+)
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.jobs.requests import reconcile
+from backtest_pipeline.pipeline.planning.due_replans import note_triggers, replans_to_launch
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.storage.postgres.migrations import opened
 from backtest_pipeline.storage.settings import load_settings
@@ -98,6 +105,30 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     if not attempts_to_launch:
         return dg.SkipReason("no jobs are waiting")
     return dg.SensorResult(run_requests=[run_request(attempt) for attempt in attempts_to_launch])
+
+
+@dg.sensor(
+    name="replans",
+    jobs=[plans_job],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Notes what triggers a replan of a plan book, and launches the replans that wait.",
+)
+def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    # Without a cursor: which triggers were seen, and which are answered, is in their rows.
+    try:
+        with opened(load_settings()) as database:
+            new = note_triggers(database)
+            to_launch = replans_to_launch(
+                database, lambda waiting: replan_runs(context.instance, waiting)
+            )
+    except SchemaNotMigrated as error:
+        return dg.SkipReason(str(error))
+    for replan in to_launch:
+        register_partitions(context.instance, replan.symbols, replan.timeframes)
+    if not to_launch:
+        return dg.SkipReason(f"{new} new triggers; no replan is to be launched")
+    return dg.SensorResult(run_requests=[replan_request(replan) for replan in to_launch])
 
 
 @dg.sensor(

@@ -12,6 +12,7 @@
     │   ├── NotEnoughBars       a window with fewer bars than a backtest needs
     │   ├── EmptyGrid           a parameter grid without a single valid combination
     │   ├── GridTooLarge        a parameter grid above the allowed number of combinations
+    │   ├── PlanRefused         a plan, or a sequence of plans, that cannot be followed
     │   └── StrategyRefused     a strategy of the user's own that cannot be loaded or executed
     │       └── RuleError       a rule, or a file of rules, that cannot be read
     ├── LooksAhead              a strategy whose signals depend on later bars
@@ -22,6 +23,7 @@
     ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
     ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
     ├── CannotReplay            a run that cannot be replayed on this machine
+    │   └── TranscriptMismatch  a recorded conversation with a model that does not fit any more
     ├── JobNotFound             no job with this id
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
@@ -188,6 +190,10 @@ class GridTooLarge(InvalidInput):
     code = "GRID_TOO_LARGE"
 
 
+class PlanRefused(InvalidInput):
+    """A plan, or a sequence of plans, that cannot be followed; the message names each field."""
+
+
 class StrategyRefused(InvalidInput):
     """A strategy of a user that cannot be loaded or executed; the message has file and cause."""
 
@@ -273,6 +279,10 @@ class ProvenanceMissing(BacktestError, ValueError):
 
 class CannotReplay(BacktestError):
     """A stored run that cannot be replayed on this machine; the message says what is needed."""
+
+
+class TranscriptMismatch(CannotReplay):
+    """A recorded conversation with a language model that does not fit what would be asked now."""
 
 
 class JobNotFound(BacktestError):

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -29,36 +28,20 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, StrategyRefused, UnknownName
-from backtest_pipeline.market.symbols import LONGEST_SYMBOL, key_of
 from backtest_pipeline.research.validation.choices import Method, Mode, Rebalance
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.fields import (
+    Symbol,
+    TimeframeName,
+    declared_fields,
+    model_of,
+    one_of,
+    sizing_models,
+)
 from backtest_pipeline.trading.sizing import SIZINGS
 from backtest_pipeline.trading.stops import StopRules
 
-
-def _timeframe_name(name: str) -> str:
-    # Help texts are made from these fields, and need not wait for what computes timeframes.
-    from backtest_pipeline.market.timeframes import canonical
-
-    return canonical(name)
-
-
-Symbol = Annotated[
-    str,
-    # A control character can be stored nowhere, and a symbol is written without blanks around it.
-    Field(
-        min_length=1,
-        max_length=LONGEST_SYMBOL,
-        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
-        examples=["S-ALPHA"],
-    ),
-    AfterValidator(key_of),
-]
-"""As its source writes it, `BTC/USDT:USDT` too; what is computed and stored goes by its key."""
-TimeframeName = Annotated[
-    str, Field(min_length=2, max_length=24, examples=["1D"]), AfterValidator(_timeframe_name)
-]
 # Strict: a period must be an integer, and 9.0 is not converted to one.
 Parameter = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Values = Parameter | Annotated[list[Parameter], Field(min_length=1, max_length=10_000)]
@@ -106,27 +89,15 @@ class Costs(SpecModel):
     )
 
 
-def _declared(kind: type) -> dict[str, Any]:
-    """The fields of a dataclass of `simulation`, as `create_model` takes them."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {
-        f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)
-    }
-
-
-def _model_of(kind: type, **more: Any) -> type[BaseModel]:
-    return create_model(kind.__name__, __base__=SpecModel, **more, **_declared(kind))
-
-
-_STOPS = _model_of(StopRules)
-_SIZINGS = {name: _model_of(k, mode=(Literal[name], name)) for name, k in SIZINGS.items()}
+_STOPS = model_of(StopRules, SpecModel)
+_SIZINGS = sizing_models(SpecModel)
 if TYPE_CHECKING:
     Stops = Sizing = BaseModel
 else:
     Stops = _STOPS
-    Sizing = Annotated[Union[tuple(_SIZINGS.values())], Field(discriminator="mode")]  # noqa: UP007
+    Sizing = one_of(_SIZINGS)
 
-_SIMULATED = _declared(SimulationConfig) | {
+_SIMULATED = declared_fields(SimulationConfig) | {
     "costs": (Costs, Costs()),
     "sizing": (
         Sizing | None,

@@ -23,6 +23,8 @@ from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION
 from backtest_pipeline.strategies.registry import strategies, strategy_hash
 from backtest_pipeline.strategies.strategy import SIGNALS_VERSION
+from backtest_pipeline.strategist.judge import JUDGE_VERSION
+from backtest_pipeline.strategist.regime_rules import RULES_VERSION
 
 _SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
 _RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}
@@ -44,6 +46,7 @@ PORTFOLIO_CODE = _text({"metrics": METRICS_VERSION, "portfolio": PORTFOLIO_VERSI
 LEADERBOARD_CODE = _text({"leaderboard": LEADERBOARD_VERSION})
 ROBUSTNESS_CODE = _text({"engine": ENGINE_VERSION, "robustness": ROBUSTNESS_VERSION})
 LOOK_AHEAD_CODE = _text({"bars": BARS_VERSION, "look_ahead": LOOK_AHEAD_VERSION})
+PLANS_CODE = _text({"features": FEATURES_VERSION, "judge": JUDGE_VERSION, "rules": RULES_VERSION})
 RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
 
 

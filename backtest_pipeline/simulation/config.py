@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import NoneType
 from typing import Annotated, get_args
 
 from pydantic import Field
 
-from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.trading.bounds import require_number, require_whole
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.direction import Direction
 from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import IntrabarOrder, StopRules
-
-
-class Direction(StrEnum):
-    """Sides that a run may trade."""
-
-    LONG = "long"
-    SHORT = "short"
-    BOTH = "both"
-
-    @staticmethod
-    def of(name: str) -> Direction:
-        """The direction with this name; raises UnknownName if there is none."""
-        if name not in list(Direction):
-            raise UnknownName("direction", name, list(Direction))
-        return Direction(name)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from backtest_pipeline.simulation.engine import (
     FINE_BAR,
     MEMBER,
     RULES,
+    Followed,
     Simulated,
     simulate,
 )
@@ -77,12 +78,25 @@ class AccountInputs:
         accounts = np.searchsorted(stretches, panel.offsets)
         return self._simulate(table, stretches, accounts, members)
 
-    def simulate_together(self, table: np.ndarray, members: np.ndarray) -> Simulated:
-        """Trade all assets in one account, whose members stand at these positions."""
-        return self._simulate(table, np.array([0, len(table)]), np.array([0, 1]), members)
+    def simulate_together(
+        self, table: np.ndarray, members: np.ndarray, followed: Followed | None = None
+    ) -> Simulated:
+        """Trade all assets in one account, whose members stand at these positions.
+
+        Args:
+            table, followed: as `engine.simulate` takes them.
+            members: positions of the account's members among the assets.
+        """
+        one = np.array([0, 1])
+        return self._simulate(table, one * len(table), one, members, followed)
 
     def _simulate(
-        self, table: np.ndarray, stretches: np.ndarray, accounts: np.ndarray, members: np.ndarray
+        self,
+        table: np.ndarray,
+        stretches: np.ndarray,
+        accounts: np.ndarray,
+        members: np.ndarray,
+        followed: Followed | None = None,
     ) -> Simulated:
         return simulate(
             table,
@@ -98,6 +112,7 @@ class AccountInputs:
             self.distances,
             self.rules,
             np.ascontiguousarray(self.rules_of.of[:, : len(stretches) - 1]),
+            followed,
         )
 
 

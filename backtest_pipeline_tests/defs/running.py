@@ -20,11 +20,16 @@ def run_job(
 
 
 def run_asset(
-    instance: dg.DagsterInstance, asset: str, tags: dict[str, str]
+    instance: dg.DagsterInstance,
+    asset: str,
+    tags: dict[str, str],
+    config: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     job = build_definitions().resolve_implicit_global_asset_job_def()
     chosen = job.get_subset(asset_selection={dg.AssetKey(asset)})
-    return chosen.execute_in_process(QUIET, instance=instance, tags=tags, raise_on_error=False)
+    return chosen.execute_in_process(
+        {**QUIET, **(config or {})}, instance=instance, tags=tags, raise_on_error=False
+    )
 
 
 def rectangle(first: str, last: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from backtest_pipeline.cli.main import app
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.market.features.catalogue import markdown
+from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
 from backtest_pipeline.simulation.metrics.metrics import metrics_page
@@ -50,6 +52,7 @@ def pages(database: Database) -> dict[str, str]:
         "cli.md": command_line(),
         "dagster.md": code_location(),
         "http.md": http(),
+        "plan.schema.json": plan_schema(),
         "settings.md": settings(),
         "strategies.md": strategy_table(),
         "tables.md": tables(database),
@@ -201,6 +204,11 @@ def _bounds(described: dict[str, Any]) -> str:
 
 def _grid(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
+
+
+def plan_schema() -> str:
+    """The JSON Schema of a plan."""
+    return json.dumps(Plan.model_json_schema(), indent=2) + "\n"
 
 
 def settings() -> str:

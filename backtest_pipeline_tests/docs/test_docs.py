@@ -85,7 +85,9 @@ def test_every_direct_dependency_has_a_reason() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
     named = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    named += [requirement for extra in extras for requirement in extra]
     reasons = (ROOT / "docs/dependencies.md").read_text()
     for requirement in named:
         name = re.split(r"[\[=><]", requirement)[0]

@@ -115,6 +115,12 @@ class Account:
 
     def at_open(self, time: int, now: dict[int, int]) -> None:
         """Funding of a hole, ruin, exits, entries; `now` is the bar of each asset that has one."""
+        self.see_opens(time, now)
+        if not self.ruined:
+            self.trade_at_open(time, now)
+
+    def see_opens(self, time: int, now: dict[int, int]) -> None:
+        """Pay the funding of holes, and see whether anything is left at the opens."""
         seen = self.prices
         self.prices = seen | {a: self.assets[a].bars[t].open for a, t in now.items()}
         for a, t in now.items():
@@ -124,7 +130,9 @@ class Account:
                 self.cash -= bar.hole_rate * trade.units * bar.open
         if self.held and self.worth(self.prices) <= 0:
             self.liquidate(time, seen, self.prices, at_open=True)
-            return
+
+    def trade_at_open(self, time: int, now: dict[int, int]) -> None:
+        """Leave and enter what signals ask for."""
         wanted = {a: self.wanted(a, t, self.signal(a, t)) for a, t in now.items()}
         entering = {a: side for a, side in wanted.items() if side not in (0, self.side(a))}
         leaving: dict[int, Exit] = {}
@@ -300,10 +308,16 @@ class Account:
 
 
 def run_account(assets: list[Asset], rules: Rules) -> Account:
-    """Walk an account over the bars of its assets."""
+    """An account that has walked over the bars of its assets."""
     account = Account(assets, rules)
+    walk(account)
+    return account
+
+
+def walk(account: Account) -> None:
+    """Walk an account over the bars of its assets."""
     calendar: dict[int, dict[int, int]] = {}
-    for a, asset in enumerate(assets):
+    for a, asset in enumerate(account.assets):
         for t, bar in enumerate(asset.bars):
             calendar.setdefault(bar.time, {})[a] = t
     for time, now in sorted(calendar.items()):
@@ -313,4 +327,3 @@ def run_account(assets: list[Asset], rules: Rules) -> Account:
             account.within(time, now)
         account.at_close(now)
     account.finish()
-    return account

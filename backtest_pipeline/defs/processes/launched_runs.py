@@ -1,4 +1,4 @@
-"""Dagster runs that were launched for requested jobs, identified by their tags."""
+"""Dagster runs that were launched for requested jobs and replans, identified by their tags."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from uuid import UUID
 
 import dagster as dg
 
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.jobs.requests import Ended, Launched
+from backtest_pipeline.pipeline.planning.due_replans import ReplanRuns
+from backtest_pipeline.storage.plan_tables.replan_requests import WaitingReplan
 from backtest_pipeline.storage.tables.job_queue import Attempt
 
 JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
+REPLAN_TAG, BOOK_TAG = "backtest/replan", "backtest/plan_book"
+REASONS_TAG, SEQUENCE_TAG = "backtest/replan_reasons", "backtest/replan_sequence"
+PLANS_JOB, PORTFOLIOS_JOB = "plans_job", "planned_portfolios_job"
 # Dagster terminates a run that is still going this long after the job's own timeout.
 _GRACE_S = 120
 _GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
@@ -52,3 +59,41 @@ def terminate_runs(instance: dg.DagsterInstance, job_id: UUID) -> list[str]:
     for run_id in runs:
         instance.run_coordinator.cancel_run(run_id)
     return runs
+
+
+def replan_request(replan: WaitingReplan) -> dg.RunRequest:
+    """A run that plans a book again and follows its plans; its key carries the attempt."""
+    alone = len(replan.symbols) == 1
+    key = replan.timeframes[0]
+    if alone:
+        key = str(Partition(replan.symbols[0], key))
+    assets = ("strategy_plans",) if alone else ("planned_portfolios",)
+    return dg.RunRequest(
+        run_key=f"replan/{replan.request_id}/{replan.attempt}",
+        job_name=PLANS_JOB if alone else PORTFOLIOS_JOB,
+        run_config={"ops": {name: {"config": {"books": [replan.book]}} for name in assets}},
+        tags={
+            RANGE_START: key,
+            RANGE_END: key,
+            BOOK_TAG: replan.book,
+            REPLAN_TAG: str(replan.request_id),
+            ATTEMPT_TAG: str(replan.attempt),
+            REASONS_TAG: ",".join(replan.reasons),
+            SEQUENCE_TAG: str(replan.sequence),
+        },
+    )
+
+
+def replan_runs(instance: dg.DagsterInstance, replans: Sequence[WaitingReplan]) -> ReplanRuns:
+    """The Dagster runs of these replans: which are under way, and how the others ended."""
+    ids = sorted({str(replan.request_id) for replan in replans})
+    under_way, ended = set(), {}
+    for run in instance.get_runs(dg.RunsFilter(tags={REPLAN_TAG: ids})):
+        key = (int(run.tags[REPLAN_TAG]), int(run.tags[ATTEMPT_TAG]))
+        if run.status in _GONE:
+            ended[key] = (
+                f"Dagster run {run.run_id} ended as {run.status.value} without having planned"
+            )
+        else:
+            under_way.add(key)
+    return ReplanRuns(frozenset(under_way), ended)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.plan_tables.plan_history import list_plans
 from backtest_pipeline.storage.postgres.pages import Page
 from backtest_pipeline.storage.run_tables import block_events
 from backtest_pipeline.storage.run_tables.block_events import BlockFilter
@@ -48,4 +49,4 @@ def run_plans(workspace: Workspace, run_id: UUID) -> list[dict[str, Any]]:
     """The plans that a run followed, in order, as rows of `plan_log`."""
     with workspace.database.begin() as connection:
         require_runs(connection, [run_id])
-        return block_events.list_plans(connection, run_id)
+        return list_plans(connection, run_id)

@@ -47,10 +47,14 @@ _PLAN = {
     "plan_id": "p-1",
     "generated_at_actual": "2024-06-01T08:00:00Z",
     "effective_ts": "2024-03-01T00:00:00Z",
+    "valid_until": "2024-03-02T00:00:00Z",
     "replan_reasons": ["initial_plan"],
+    "origin": "valid",
+    "suppressed": 0,
     "plan": {"regime": "bull", "stance": "active"},
     "prompt_hash": None,
     "response_hash": None,
+    "transcript": None,
 }
 
 
@@ -117,10 +121,14 @@ class PlanEntry(BaseModel):
     plan_id: str
     generated_at_actual: datetime = Field(description="Wall-clock time at which it was made.")
     effective_ts: datetime = Field(description="Market time from which it applies.")
+    valid_until: datetime = Field(description="No entries after it, market time.")
     replan_reasons: list[str]
+    origin: str = Field(description="valid, retried or fallback: how it came about.")
+    suppressed: int = Field(description="Replans after it that would have changed nothing.")
     plan: dict[str, Any]
-    prompt_hash: str | None = Field(description="sha256; null if no language model was used.")
+    prompt_hash: str | None = Field(description="Null if no language model was used.")
     response_hash: str | None
+    transcript: str | None = Field(description="Hash of the recorded conversation with the model.")
 
 
 class Plans(BaseModel):

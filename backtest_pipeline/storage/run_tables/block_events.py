@@ -1,4 +1,4 @@
-"""The tables `block_events` (blocked entries) and `plan_log` (plans that runs followed)."""
+"""The table `block_events`: entries that runs did not make, and why."""
 
 from __future__ import annotations
 
@@ -118,16 +118,3 @@ def count_blocks(
     """  # noqa: S608 - the conditions are the literals above, their values are bound
     rows = connection.execute(text(query), bound).mappings().all()
     return page_of(rows, limit, "completed_at", "run_id")  # pyright: ignore[reportArgumentType]
-
-
-def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
-    """The plans that a run followed, in order, without the run's id."""
-    rows = connection.execute(
-        text("""
-            SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, replan_reasons,
-                   plan, prompt_hash, response_hash
-            FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence
-        """),
-        {"run_id": run_id},
-    )
-    return [dict(row) for row in rows.mappings()]

@@ -12,7 +12,7 @@ from backtest_pipeline.market.features.derive import is_derived, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.rules.evaluation import Settled
 from backtest_pipeline.strategies.rules.functions import FUNCTIONS
-from backtest_pipeline.strategies.rules.operators import VALUE, ValueKind
+from backtest_pipeline.strategies.rules.operators import FALSE, TRUE, VALUE, ValueKind
 from backtest_pipeline.strategies.rules.parser import parse
 from backtest_pipeline.strategies.rules.program import COLUMNS, Program
 from backtest_pipeline.strategies.rules.syntax import tree_of
@@ -79,3 +79,61 @@ class NumberExpression:
 def number_expression(text: str, where: str) -> NumberExpression:
     """The expression of a text; each is read once."""
     return NumberExpression(text, where)
+
+
+class ConditionExpression:
+    """A condition at each bar, by its text, over features alone.
+
+    Args:
+        text: the expression.
+        where: what it is, for messages.
+
+    Raises:
+        RuleError: for a text that is no expression, that reads what is no feature, or that is a
+            number, with the place.
+
+    Examples:
+        >>> ConditionExpression("close > ema_50", "entry").reads
+        ('close', 'ema_50')
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        program = Program()
+        step = parse(program, text, {}, where)
+        if program.kinds[step] is not ValueKind.CONDITION:
+            raise RuleError(
+                where, "this is a number and must be a condition, such as close > ema_50", text, 0
+            )
+        self.digest = program.digests()[step]
+        """Hash of what it computes, whatever its spacing and brackets."""
+        self._settled = Settled(program, {})
+        self._wanted = [(step, TRUE), (step, FALSE)]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it is computed from."""
+        return self._settled.columns(self._wanted)
+
+    @property
+    def warm_up(self) -> int | None:
+        """Bars before the first value; None where that depends on the timeframe."""
+        found = self._settled.lookback(self._wanted)
+        return None if found is None else found.rows - 1
+
+    def known(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+        """Where it is true, and where it is false, bool `(n_rows,)` each; undefined in neither.
+
+        Args:
+            panel: as `NumberExpression.values` takes it.
+
+        Raises:
+            InvalidInput: for a column that is neither there nor computed from bars.
+        """
+        true, false = self._settled.computed(with_indicators(panel, self.reads), self._wanted)
+        return true, false
+
+
+@lru_cache(maxsize=4096)
+def condition_expression(text: str, where: str) -> ConditionExpression:
+    """The condition of a text; each is read once."""
+    return ConditionExpression(text, where)
