@@ -35,7 +35,7 @@ def _state() -> str:
     """What numba goes by: when each file with kernels was written, and its own version."""
     state = [sys.version, importlib.metadata.version("numba"), str(PACKAGE)]
     for path in sorted(PACKAGE.rglob("*.py")):
-        if "njit" in path.read_text(encoding="utf-8"):
+        if "@compiled" in path.read_text(encoding="utf-8"):
             state += [path.name, str(path.stat().st_mtime_ns), str(path.stat().st_size)]
     return hashlib.sha256("\0".join(state).encode()).hexdigest()[:16]
 

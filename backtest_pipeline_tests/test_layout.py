@@ -121,6 +121,12 @@ def test_files_of_tests_are_small() -> None:
     assert {name for name, n in lengths.items() if n > MOST_LINES_OF_TESTS} <= LONGER_TESTS
 
 
+def test_functions_are_compiled_by_the_one_decorator_that_shares_their_code() -> None:
+    found = {name for name, path in modules().items() if "numba" in _imported(path)}
+    users = {name for name in found if "njit" in (PACKAGE / name).read_text(encoding="utf-8")}
+    assert users == {"market/compiled.py"}
+
+
 def test_only_tests_of_the_benches_import_them() -> None:
     found = {
         path.relative_to(TESTS).as_posix()

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.simulation.engine import LIQUIDATION, TAKE_PROFIT
@@ -170,7 +170,7 @@ def held_marks(panel: Panel, marks: Marks, trades: Trades, slippage: float) -> n
     return held
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _until_reached(held, inside, first_mark, exit_row, level, towards, day, low, high):
     for i in inside:
         m = first_mark[exit_row[i]]
@@ -224,13 +224,13 @@ def marked_equity(
     _mark_days(
         marked, run, held, np.where(trades.is_open, -1, exit_row), units,
         np.ascontiguousarray(trades.exit_price), exit_fee, trades.funding - units * before,
-        marks.row, marks.day, np.require(panel["close"], requirements="CW"),
+        marks.row, marks.day, np.require(panel["close"], requirements=["C", "W"]),
         marks.days["close"], of_bars, of_days,
     )  # fmt: skip
     return marked
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark_days(
     marked, run, held, exit_row, units, exit_price, exit_fee, exit_funding, row, day, close,
     day_close, funding, day_funding,

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.strategies.ema_crossover import STRATEGY as PLANTED_STRATEGY
 from backtest_pipeline.strategies.ema_crossover import EmaCrossover
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
@@ -63,7 +63,7 @@ def with_edge(moves: BarMoves, sharpe: float) -> BarMoves:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drift(gap, body, size, fast, slow):
     """Drift of each bar in log price, float64 `(n_bars,)`: `size` up or down, 0 before a cross."""
     drift = np.zeros(len(body))
