@@ -122,3 +122,17 @@ def stored_portfolio(connection: Connection, run_id: uuid.UUID) -> dict[str, Any
         {"run_id": run_id},
     )
     return next(iter(with_provenance(rows.mappings())), None)
+
+
+def portfolio_figures(connection: Connection) -> list[dict[str, Any]]:
+    """What is stored of every portfolio's figures, ordered by directory of artifacts.
+
+    Columns: run_id, config, metrics, code_version, artifact_uri.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT run_id, config, metrics, code_version, artifact_uri FROM portfolio_runs
+            ORDER BY artifact_uri, run_id
+        """)
+    )
+    return [dict(row) for row in rows.mappings()]
