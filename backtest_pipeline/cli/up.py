@@ -179,18 +179,22 @@ def _stored_metrics() -> Finding:
 
     with open_workspace() as workspace:
         found = check_stored_metrics(workspace)
-    wrong = [f"run {run_id}: {figure}" for run_id, figure in found.differing.items()]
+    wrong = [f"{run_id}: {figure}" for run_id, figure in found.differing.items()]
     wrong += found.unreadable.values()
     if wrong:
         more = f"; {len(wrong)} in all" if len(wrong) > _MOST_WRONG else ""
         detail = "; ".join(wrong[:_MOST_WRONG]) + more
     else:
-        runs = "1 run follow" if found.runs == 1 else f"{found.runs:,} runs follow"
+        runs = "1 run" if found.runs == 1 else f"{found.runs:,} runs"
+        n = found.portfolios
+        if n:
+            runs += " and 1 portfolio" if n == 1 else f" and {n:,} portfolios"
         older = f"; {found.older:,} of an older version not checked" if found.older else ""
-        detail = f"those of {runs} from their trades and equity{older}"
+        detail = f"those of {runs} follow from their trades and equity{older}"
     return Finding(
         "stored metrics",
         not wrong,
         detail,
-        "`backtest-pipeline replay RUN` says what else differs; refresh with --full-rebuild",
+        "run what was run on demand again with --full-rebuild, and refresh with --full-rebuild for"
+        " the rest; `backtest-pipeline replay RUN` says what else differs",
     )

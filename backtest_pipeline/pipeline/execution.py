@@ -254,7 +254,8 @@ def _portfolio(
 ) -> PortfolioResult:
     config = rollup_config(spec)
     made = backtest(workspace, source, spec, sorted(spec.symbols), rebuild=rebuild)
-    return portfolio_result(portfolio_on_demand(workspace, made.runs, config), made.runs)
+    stored = portfolio_on_demand(workspace, made.runs, config, rebuild=rebuild)
+    return portfolio_result(stored, made.runs)
 
 
 def _plan(spec: WalkForwardSpec, settings: Settings) -> WalkForwardPlan:

@@ -245,7 +245,11 @@ def sweep_on_demand(
 
 @retried
 def portfolio_on_demand(
-    workspace: Workspace, runs: Sequence[Mapping[str, Any]], config: RollupConfig
+    workspace: Workspace,
+    runs: Sequence[Mapping[str, Any]],
+    config: RollupConfig,
+    *,
+    rebuild: bool = False,
 ) -> Mapping[str, Any]:
     """Build a portfolio of stored runs of one signal at one timeframe, and store it.
 
@@ -254,6 +258,7 @@ def portfolio_on_demand(
     Args:
         runs: as `run_tables.runs.runs_by_id` returns them; fixed weights follow their order.
         config: how to build it, with exactly one scheme.
+        rebuild: build and store it even if it is stored.
 
     Returns:
         The portfolio's row, as `storage.run_tables.portfolios.stored_portfolio` returns it.
@@ -262,7 +267,7 @@ def portfolio_on_demand(
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, plan.run_id)
         others = other_portfolios(connection, plan.timeframe, plan.run_id)
-    if stored and workspace.artifacts.is_intact(stored["artifact_uri"]):
+    if stored and not rebuild and workspace.artifacts.is_intact(stored["artifact_uri"]):
         return stored
     members = members_of(workspace, plan.runs)
     with threadpool_limits(1, user_api="blas"):  # sums must not depend on the number of cores
@@ -272,7 +277,7 @@ def portfolio_on_demand(
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         copy.lock_cells(cursor, "portfolios", plan.timeframe, [0])
         workspace.artifacts.put_directory(artifact_uri([portfolio]), files, about)
-        add_portfolio(cursor, rows_of([portfolio], current=False, others=others))
+        add_portfolio(cursor, rows_of([portfolio], current=False, others=others), replace=rebuild)
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, plan.run_id)
     assert stored is not None  # noqa: S101  (it was just stored)
