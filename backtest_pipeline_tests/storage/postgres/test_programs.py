@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +24,23 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@needs_root
+def test_a_user_that_another_process_adds_meanwhile_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, real = f"btp-{uuid.uuid4().hex[:12]}", shutil.which("useradd")
+    slow = folder / "useradd"  # the other process is done before this one begins
+    slow.write_text(f'#!/bin/sh\n{real} "$@"\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(programs, "SYSTEM_USER", name)
+    try:
+        programs.find_programs(folder)
+        assert pwd.getpwnam(name).pw_name == name
+    finally:
+        subprocess.run(["userdel", name], check=True, capture_output=True)
 
 
 @needs_root
@@ -96,25 +115,3 @@ def test_programs_see_none_of_our_postgres_variables(
     status, output = found.run("pg_ctl", "status", cwd=folder)
     assert status != 0
     assert "no database directory specified" in output
-
-
-@needs_root
-def test_of_processes_that_start_at_once_one_adds_the_system_user(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here threads, and an account database that is a file."""
-    added = folder / "added"
-    script = folder / "useradd"
-    script.write_text(f'#!/bin/sh\nsleep 0.05\necho "$3" >> {added}\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-    def look_up(name: str) -> str:
-        if not added.exists():
-            raise KeyError(name)
-        return name
-
-    monkeypatch.setattr("pwd.getpwnam", look_up)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: programs._ensure_system_user(), range(4)))
-    assert added.read_text().split() == [programs.SYSTEM_USER]
