@@ -44,6 +44,13 @@ def peeker(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    """A store that has probed no strategy yet."""
+    execute_sql(workspace, "DELETE FROM strategy_probes")
+    return workspace
+
+
+@pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The strategies that are probed, one entry for each asset."""
     probed = []

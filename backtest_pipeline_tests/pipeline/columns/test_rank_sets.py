@@ -146,10 +146,12 @@ def test_partitions_one_by_one_give_what_all_at_once_give(
     store: Workspace, fresh_store: Callable[[], Workspace]
 ) -> None:
     other = replace(fresh_store(), columns_folder=store.columns_folder)
+    partitions = [p for p in PARTITIONS if p.asset in "ADE"]
     for _ in range(2):  # the ranks of the first change with those that come after
-        for partition in reversed(PARTITIONS):
+        for partition in reversed(partitions):
             refresh(other, MARKET, [partition])
-    refresh(store, MARKET, PARTITIONS)
+    refresh(store, MARKET, partitions)
+    assert len(runs(store)) == len(partitions)
     assert runs(other) == runs(store)
 
 
