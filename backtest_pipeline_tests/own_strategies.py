@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,13 +51,20 @@ def write(folder: Path, name: str, text: str = DIP) -> Path:
 
 
 @contextmanager
-def own_strategies(folder: Path) -> Iterator[None]:
-    """The strategies of a folder are known here, and in processes that are started meanwhile."""
+def own_strategies(folder: Path, files: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The strategies of a folder are known here, and in processes that are started meanwhile.
+
+    `files` are written into it first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, text in (files or {}).items():
+        write(folder, name, text)
     before = os.environ.get("BACKTEST_STRATEGIES")
     os.environ["BACKTEST_STRATEGIES"] = str(folder)
     use_folder(folder)
     try:
-        yield
+        yield folder
     finally:
         use_folder(None)
         del os.environ["BACKTEST_STRATEGIES"]

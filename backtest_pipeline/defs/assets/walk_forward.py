@@ -12,7 +12,7 @@ from backtest_pipeline.defs.resources import (
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
 from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
-from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.pipeline.versions import all_walk_forwards_code
 from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
 
