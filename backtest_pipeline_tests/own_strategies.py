@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -63,13 +63,20 @@ def tried() -> Path:
 
 
 @contextmanager
-def own_strategies(folder: Path) -> Iterator[None]:
-    """The strategies of a folder are known here, and in processes that are started meanwhile."""
+def own_strategies(folder: Path, files: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The strategies of a folder are known here, and in processes that are started meanwhile.
+
+    `files` are written into it first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, text in (files or {}).items():
+        write(folder, name, text)
     before = os.environ.get("BACKTEST_STRATEGIES")
     os.environ["BACKTEST_STRATEGIES"] = str(folder)
     use_folder(folder, tried=tried())
     try:
-        yield
+        yield folder
     finally:
         use_folder(None)
         del os.environ["BACKTEST_STRATEGIES"]

@@ -50,7 +50,7 @@ OVER_SEVERAL = {
     "test_layout.py": "the whole tree",
 }
 # A strategy's loop and the walk-forward's properties are read in one piece.
-LONGER_TESTS = {"research/validation/test_walk_forward.py", "strategies/test_events.py"}
+LONGER_TESTS = {"strategies/test_events.py"}
 
 
 def modules() -> dict[str, Path]:

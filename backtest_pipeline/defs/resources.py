@@ -16,7 +16,7 @@ from backtest_pipeline.pipeline.specs import (
     SpecModel,
     WalkForwardSpec,
 )
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource

@@ -38,8 +38,8 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.pipeline.stages.benchmark_assets import NOT_ASSETS
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.use_cases.backtest import (
     backtest,
     portfolio_on_demand,

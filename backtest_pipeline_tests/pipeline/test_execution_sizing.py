@@ -38,9 +38,7 @@ ASKED = {"symbol": "S-ALPHA", "timeframe": "1D"}
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    folder.mkdir(mode=0o755)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies") as folder:
         yield folder
 
 

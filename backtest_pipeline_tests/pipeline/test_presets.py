@@ -29,9 +29,7 @@ SHIPPED = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "dip.py")
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"dip.py": DIP}) as folder:
         yield folder
 
 

@@ -9,7 +9,7 @@ from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns
 from backtest_pipeline.pipeline.runs.summary import signals_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
-from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of
+from backtest_pipeline.pipeline.stages.signals import SignalsStage
 
 _COLUMNS = table_schema(
     ("signal_id", "integer", "row of dim_signals"),
@@ -41,5 +41,5 @@ def signals(
     require_sound_run(context)
     stage = SignalsStage(store.workspace)
     renew_columns(store.workspace, features.partitions, stage.signals, config)
-    conditions = signals_of(store.workspace, features, stage.signals)
+    conditions = stage.computed(features, rebuild=config.full_rebuild)
     return StageRun(conditions, stage, signals_summary, config.full_rebuild)

@@ -14,7 +14,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.results import WalkForwardResult
 from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
-from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
 
 _COLUMNS = table_schema(

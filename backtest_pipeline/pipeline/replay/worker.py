@@ -54,10 +54,10 @@ from backtest_pipeline.pipeline.stages.benchmark_assets import (
     others_held,
     rows_in,
 )
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
-from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.versions import code_of_config
 from backtest_pipeline.research.validation.schedule import tasks_of
 from backtest_pipeline.research.validation.walk_forward import (

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.market.panel import OHLCV, Panel
+from backtest_pipeline.research.look_ahead.other_futures import is_flag
 from backtest_pipeline.simulation.windows import conditions_by_params, expressions_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
@@ -83,7 +84,7 @@ def _with_future(histories: Panel, at: np.ndarray, up: int) -> Panel:
         columns[name] = changed = column.copy()
         if name in _PRICES:
             changed[after] = bars[name].ravel()
-        elif column.dtype == bool:
+        elif is_flag(column):
             changed[after] = up > 0
         else:
             spread = np.nanstd(column) if np.isfinite(column).any() else 0.0

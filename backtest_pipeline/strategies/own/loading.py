@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from backtest_pipeline.market.errors import BacktestError, StrategyRefused
+from backtest_pipeline.market.errors import BacktestError, RuleError, StrategyRefused
 from backtest_pipeline.market.features.derive import is_given_by_bars
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.modules import strategy_of_module
@@ -84,7 +84,14 @@ def _contracted(
 
 def load_text(text: str) -> Loaded:
     """Make a strategy of rules in TOML that were given as text; errors as `load`."""
-    content = text.encode()
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise RuleError(
+            GIVEN,
+            f"character {error.start + 1} is half of a surrogate pair, and no character; send the "
+            "whole of it",
+        ) from error
     strategy = from_toml(content, GIVEN)
     main = f"{strategy.name}{RULES}"
     origin = "rules that were given with a run"

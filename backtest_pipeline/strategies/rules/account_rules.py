@@ -23,6 +23,14 @@ _MODES = {name: kind for name, kind in SIZINGS.items() if kind is not ByExpressi
 _FIXED = "fixed"
 
 
+def _whole_fields(kind: type[Sizing]) -> tuple[str, ...]:
+    hints = get_type_hints(kind)
+    return tuple(name for name, hint in hints.items() if hint in (int, int | None))
+
+
+_WHOLE_FIELDS = {kind: _whole_fields(kind) for kind in _MODES.values()}
+
+
 class AccountRules:
     """The stops, the cooldown and the sizing of a file of rules.
 
@@ -81,7 +89,7 @@ class AccountRules:
     def sizing(self, settled: Settled) -> Sizing:
         """The sizing with given parameters; raises InvalidInput for one out of its bounds."""
         kind = _MODES[self._mode]
-        values = self._values(settled, self._sizing, _whole_fields(kind))
+        values = self._values(settled, self._sizing, _WHOLE_FIELDS[kind])
         if isinstance(values.get("fraction"), str):
             return ByExpression(**values)
         return kind(**values)
@@ -157,8 +165,3 @@ class AccountRules:
         if self._program.kinds[step] is not ValueKind.NUMBER:
             raise place.error("this is a condition and must be a number")
         return step
-
-
-def _whole_fields(kind: type[Sizing]) -> tuple[str, ...]:
-    hints = get_type_hints(kind)
-    return tuple(name for name, hint in hints.items() if hint in (int, int | None))

@@ -58,9 +58,7 @@ PARTITIONS = [Partition(asset, tf) for asset in LENGTHS for tf in ("1D", "1W")]
 
 @pytest.fixture(autouse=True)
 def strategies(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "strongest.toml", STRONGEST)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"strongest.toml": STRONGEST}) as folder:
         yield folder
 
 

@@ -46,10 +46,8 @@ MINE = "SELECT run_id FROM backtest_runs WHERE strategy = :name ORDER BY complet
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "dip.py")
-    write(folder, "rules_dip.toml", RULES)
-    with own_strategies(folder):
+    files = {"dip.py": DIP, "rules_dip.toml": RULES}
+    with own_strategies(tmp_path / "strategies", files) as folder:
         yield folder
 
 
