@@ -9,6 +9,7 @@ import numpy as np
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.blocked_entries import Refusals, refusal_log
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.engine import Simulated
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import account_inputs, holding, require_events
 from backtest_pipeline.simulation.marks import held_marks, marks_of
@@ -79,18 +80,48 @@ def simulate_book(
         InvalidInput: as `batch.simulate_batch`.
     """
     require_events(panel, events)
-    members = _by_name(panel)
-    ts, table = _instants(panel, members)
+    members = by_name(panel)
+    ts, table = instants_of(panel, members)
     inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
     simulated = inputs.simulate_together(table, members)
-    trades = trade_log(panel, simulated.trades)
-    refusals = refusal_log(panel, simulated.refusals)
     pending = pending_sides(events, panel.offsets, config.direction, simulated)
     of_ruined = np.repeat(simulated.ruined, len(panel.assets))
-    gross, net = _exposure(panel, table, trades, simulated.equity)
     if benchmark is None:
-        benchmark = _held(panel, table, members, config)
-    n_assets = len(panel.assets)
+        benchmark = held_equally(panel, table, members, config)
+    return book_result(
+        panel,
+        (ts, table),
+        simulated,
+        config,
+        benchmark,
+        pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
+        conflicts=conflicts(inputs.events, panel.offsets).reshape(len(events), -1).sum(axis=1),
+    )
+
+
+def book_result(
+    panel: Panel,
+    instants: tuple[np.ndarray, np.ndarray],
+    simulated: Simulated,
+    config: SimulationConfig,
+    benchmark: np.ndarray,
+    *,
+    pending: np.ndarray,
+    conflicts: np.ndarray,
+) -> BookResult:
+    """The result of books that were simulated.
+
+    Args:
+        panel, config: as `simulate_book` takes them.
+        instants: from `instants_of`.
+        simulated: the accounts.
+        benchmark, pending, conflicts: as `BookResult` has them.
+    """
+    ts, table = instants
+    n_runs, n_assets = len(simulated.equity), len(panel.assets)
+    trades = trade_log(panel, simulated.trades)
+    refusals = refusal_log(panel, simulated.refusals)
+    gross, net = _exposure(panel, table, trades, simulated.equity)
     book = Panel(panel.timeframe, ("book",), np.array([0, len(ts)]), ts, {})
     of_run = replace(trades, column=trades.column // max(n_assets, 1))
     metrics = compute_metrics_batch(
@@ -108,14 +139,14 @@ def simulate_book(
         trades=trades,
         refusals=refusals,
         metrics=metrics,
-        pending=np.where(of_ruined, np.int8(NOTHING_PENDING), pending),
+        pending=pending,
         liquidated=simulated.ruined,
-        refused=np.bincount(refusals.column // max(n_assets, 1), minlength=len(events)),
-        conflicts=conflicts(inputs.events, panel.offsets).reshape(len(events), -1).sum(axis=1),
+        refused=np.bincount(refusals.column // max(n_assets, 1), minlength=n_runs),
+        conflicts=conflicts,
     )
 
 
-def _instants(panel: Panel, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def instants_of(panel: Panel, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All stamps, and the row that each member has at each of them, -1 for none."""
     ts, step = np.unique(panel.ts, return_inverse=True)
     table = np.full((len(ts), len(panel.assets)), -1, np.int64)
@@ -123,7 +154,7 @@ def _instants(panel: Panel, members: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return ts, table[:, members]
 
 
-def _by_name(panel: Panel) -> np.ndarray:
+def by_name(panel: Panel) -> np.ndarray:
     """Positions of the assets in the order of their names.
 
     Traded in this order, sums over assets come out the same to the last bit for any order given.
@@ -131,12 +162,13 @@ def _by_name(panel: Panel) -> np.ndarray:
     return np.argsort(np.array(list(map(str, panel.assets))), kind="stable")
 
 
-def _held(
+def held_equally(
     panel: Panel,
     table: np.ndarray,
     members: np.ndarray,
     config: SimulationConfig,
 ) -> np.ndarray:
+    """Equity of holding all assets in equal parts, each from its second bar on, float64."""
     events = np.zeros((1, len(panel)), np.uint8)
     events[0, panel.offsets[:-1][panel.lengths > 0]] = LONG_ENTRY
     held = holding(config, EqualWeight())

@@ -18,6 +18,7 @@ from backtest_pipeline.trading.sizing import (
     Sizing,
     VolatilityScaled,
 )
+from backtest_pipeline.trading.stops import DISTANCES
 
 
 def with_config_columns(
@@ -35,6 +36,8 @@ def with_config_columns(
     every = list(dict.fromkeys([config.rules, *rules]))
     for sizing in sizings_of(every):
         panel = with_sizing_columns(panel, sizing, config.delay_bars)
+    for name, text in distances_of(every):
+        panel = _with_expression(panel, name, text, config.delay_bars)
     for period in atr_periods(every):
         panel = _with_lagged(with_indicators(panel, [f"atr_{period}"]), f"atr_{period}", 1)
     return panel
@@ -50,13 +53,18 @@ def sizings_of(rules: Iterable[PositionRules]) -> list[Sizing]:
     return list(dict.fromkeys(one.sizing for one in rules))
 
 
-def columns_read(sizings: Iterable[Sizing | None]) -> tuple[str, ...]:
-    """The columns that sizings by expression read, in their order."""
+def distances_of(rules: Iterable[PositionRules]) -> list[tuple[str, str]]:
+    """The different distances of stops that are expressions: name and text, in their order."""
+    return list(dict.fromkeys(pair for one in rules for pair in one.stops.expressions.items()))
+
+
+def columns_read(rules: Iterable[PositionRules]) -> tuple[str, ...]:
+    """The columns that expressions of stops and sizings read, in their order."""
     read = [
         name
-        for one in sizings
-        if isinstance(one, ByExpression)
-        for name in number_expression(one.fraction, "sizing").reads
+        for one in rules
+        for what, text in one.expressions.items()
+        for name in number_expression(text, what).reads
     ]
     return tuple(dict.fromkeys(read))
 
@@ -66,8 +74,8 @@ def volatility_column(lookback: int) -> str:
     return f"volatility_{lookback}"
 
 
-def _expression_column(sizing: ByExpression) -> str:
-    return f"fraction {sizing.fraction}"
+def _expression_column(text: str) -> str:
+    return f"expression {text}"
 
 
 def lagged_column(name: str, bars: int) -> str:
@@ -83,6 +91,13 @@ def _with_lagged(panel: Panel, name: str, bars: int) -> Panel:
     for _ in range(bars):
         values = rolling.previous(values, panel.offsets)
     return panel.with_columns({lagged: values})
+
+
+def _with_expression(panel: Panel, what: str, text: str, delay_bars: int) -> Panel:
+    name = _expression_column(text)
+    if name not in panel.columns:
+        panel = panel.with_columns({name: number_expression(text, what).values(panel)})
+    return _with_lagged(panel, name, 1 + delay_bars)
 
 
 def with_sizing_columns(panel: Panel, sizing: Sizing, delay_bars: int = 0) -> Panel:
@@ -103,10 +118,7 @@ def with_sizing_columns(panel: Panel, sizing: Sizing, delay_bars: int = 0) -> Pa
             deviation = rolling.deviation(change, panel.offsets, sizing.lookback)
             panel = panel.with_columns({name: deviation * panel.timeframe.bars_per_year**0.5})
     elif isinstance(sizing, ByExpression):
-        name = _expression_column(sizing)
-        if name not in panel.columns:
-            values = number_expression(sizing.fraction, "sizing").values(panel)
-            panel = panel.with_columns({name: values})
+        return _with_expression(panel, "sizing", sizing.fraction, delay_bars)
     else:
         return panel
     return _with_lagged(panel, name, 1 + delay_bars)
@@ -133,7 +145,7 @@ def entry_fractions(
     elif isinstance(sizing, EqualWeight):
         fraction = np.full(len(panel), 1.0 / (sizing.n_assets or n_members))
     elif isinstance(sizing, ByExpression):
-        known = panel[lagged_column(_expression_column(sizing), 1 + delay_bars)]
+        known = panel[lagged_column(_expression_column(sizing.fraction), 1 + delay_bars)]
         fraction = np.where(known > 0, known, np.nan)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -144,3 +156,21 @@ def entry_fractions(
                 known = panel[lagged_column(f"atr_{sizing.atr_period}", 1 + delay_bars)]
                 fraction = sizing.risk * panel["open"] / (sizing.atr_multiple * known)
     return np.minimum(fraction, max_leverage)
+
+
+def entry_distances(panel: Panel, name: str, text: str, delay_bars: int = 0) -> np.ndarray:
+    """Distance of a stop or target for an entry at each bar's open.
+
+    Args:
+        panel: from `with_config_columns`.
+        name: which distance, a key of `DISTANCES`.
+        text: its expression.
+        delay_bars: bars by which entries are delayed beyond the next open.
+
+    Returns:
+        float64 `(n_rows,)`, the value at the close of the signal's bar; NaN where it is undefined
+        or out of bounds.
+    """
+    known = panel[lagged_column(_expression_column(text), 1 + delay_bars)]
+    most = DISTANCES[name] or np.inf
+    return np.where((known > 0) & (known < most), known, np.nan)

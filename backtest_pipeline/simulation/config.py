@@ -25,6 +25,13 @@ class PositionRules:
     cooldown_bars: int = 0
     sizing: Sizing = field(default_factory=FixedFractional)
 
+    @property
+    def expressions(self) -> dict[str, str]:
+        """The texts of what is an expression of the signal's bar: distances of stops, sizing."""
+        sizing = self.sizing
+        sized = {"sizing": sizing.fraction} if isinstance(sizing, ByExpression) else {}
+        return self.stops.expressions | sized
+
 
 _MOST_A_DAY = 0.01  # a higher risk-free return per day is an annual one, or a percentage
 _KINDS = {"costs": (CostModel,), "sizing": (*get_args(Sizing), NoneType), "stops": (StopRules,)}
@@ -88,11 +95,11 @@ class SimulationConfig:
                 f"fraction must be at most max_leverage ({self.max_leverage!r}), "
                 f"not {self.sizing.fraction!r}"
             )
-        if isinstance(self.sizing, ByExpression):
+        for name, text in self.rules.expressions.items():
             # Help texts are made from these fields, and need not wait for what reads rules.
             from backtest_pipeline.strategies.rules.expressions import number_expression
 
-            number_expression(self.sizing.fraction, "sizing")
+            number_expression(text, name)
         for name in ("lot_size", "min_notional"):
             given = getattr(self, name)
             for value in given.values() if isinstance(given, Mapping) else (given,):

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from backtest_pipeline.market.timeframes import DAY_US
+
 ENGINE = "backtest_pipeline.account"
 ENGINE_VERSION = 2
 """Raise it when the same events on the same bars give other trades, equity or benchmark."""
@@ -48,7 +50,44 @@ _STAYS = -1
 STOP_KINDS = ("stop_loss", "trailing_stop")
 NO_STOP = -1
 NO_REST = -1  # no cooldown
-UNSIZED, NO_ROOM, BELOW_LOT, BELOW_NOTIONAL = range(4)  # why an entry is refused
+# Why an entry is refused; what follows ALLOWED, by plans alone: from DAY_LOSS to COOLING_DOWN, by a
+# limit of the account at the close, and then at the open.
+(
+    UNSIZED,
+    NO_ROOM,
+    BELOW_LOT,
+    BELOW_NOTIONAL,
+    WITHOUT_STOP,
+    ALLOWED,
+    SYMBOL_NOT_ALLOWED,
+    SIDE_NOT_ALLOWED,
+    CATEGORY_NOT_ALLOWED,
+    PLAN_EXPIRED,
+    STANCE_WAITS,
+    RULE_FAILED,
+    RULE_UNDEFINED,
+    FEATURE_MISSING,
+    BOTH_SIDES,
+    OUTRANKED,
+    HELD_TOO_SHORT,
+    DAY_LOSS,
+    TRADES_OF_DAY,
+    TRADES_OF_TIMEFRAME,
+    OUT_OF_SESSION,
+    TRADES_OF_SESSION,
+    TRADES_OF_SYMBOL,
+    FLAT_TOO_SHORT,
+    COOLING_DOWN,
+    POSITION_RISK,
+    SYMBOL_EXPOSURE,
+    PORTFOLIO_EXPOSURE,
+    RISK_OF_DAY,
+    LIQUIDATED,
+    EMERGENCY_NOT_ALLOWED,
+    EMERGENCY_UNDEFINED,
+    EMERGENCY_WITHOUT_BAR,
+) = range(33)
+BY_NUMBER = -1  # a distance of a rule is its number, not one of the distances by row
 
 ACCOUNT = np.dtype(
     [
@@ -80,6 +119,8 @@ POSITION = np.dtype(
         ("stop", np.float64),
         ("trail", np.float64),
         ("target", np.float64),
+        ("trailing", np.float64),  # distances of the trailing stop, as of the entry
+        ("trailing_atr", np.float64),
         ("entry_stop", np.float64),  # the tighter of stop and trail, and which of them it is
         ("entry_stop_kind", np.int8),
         ("rests_until", np.int64),  # row of the first bar whose entries count again
@@ -88,6 +129,9 @@ POSITION = np.dtype(
         ("due", np.int8),  # side to hold from the next open on, or NOTHING_PENDING
         ("exit_reason", np.int8),  # what ends it within the bar at hand, or _STAYS
         ("exit_base", np.float64),
+        ("exit_share", np.float64),  # part of the units that an exit closes
+        ("trigger", np.int64),  # of a plan, which opened it, or which an entry is due by
+        ("exit_trigger", np.int64),  # which the exit is due by
     ],
     align=True,
 )
@@ -111,6 +155,9 @@ TRADE = np.dtype(
         ("exit_stop_kind", np.int8),
         ("reason", np.int8),
         ("at_open", np.bool_),
+        ("is_part", np.bool_),  # of a position that goes on
+        ("trigger", np.int64),
+        ("exit_trigger", np.int64),
     ],
     align=True,
 )
@@ -121,6 +168,10 @@ REFUSAL = np.dtype(
         ("units", np.float64),  # wanted, signed; NaN where unknown
         ("side", np.int8),
         ("cause", np.int8),
+        ("is_exit", np.bool_),
+        ("trigger", np.int64),
+        ("value", np.float64),  # what met the limit, and the limit; NaN where there is none
+        ("bound", np.float64),
     ],
     align=True,
 )
@@ -151,6 +202,12 @@ RULES = np.dtype(  # NaN is no such rule
         ("take_profit", np.float64),
         ("trailing", np.float64),
         ("trailing_atr", np.float64),
+        # Which of the distances by row stands in place of each of the four, or BY_NUMBER.
+        ("stop_loss_by", np.int64),
+        ("take_profit_by", np.int64),
+        ("trailing_by", np.int64),
+        ("trailing_atr_by", np.int64),
+        ("by_row", np.bool_),  # whether any of the four is by row
         ("max_bars", np.int64),
         ("cooldown", np.int64),  # bars from the one that a position closes in, without an entry
         ("atr", np.int64),  # which of the average true ranges trailing_atr is a multiple of
@@ -159,6 +216,128 @@ RULES = np.dtype(  # NaN is no such rule
     ],
     align=True,
 )
+
+
+ENTERS, REDUCES, LEAVES, LEAVES_AT_ONCE = range(4)  # what a trigger does
+NEVER = -(2**62)
+TRIGGER = np.dtype(
+    [
+        ("member", np.int64),  # position of its symbol among the account's
+        ("bits_from", np.int64),  # its event at a row is at this place plus the row
+        ("kind", np.int8),
+        ("stop_loss", np.float64),
+        ("share", np.float64),  # part of a position that it closes
+        ("cooldown", np.int64),
+        ("rests_from", np.int64),  # row that its last position closed in
+        ("n_triggered", np.int64),
+        ("n_entered", np.int64),
+    ],
+    align=True,
+)
+WISH = np.dtype(  # what a trigger of a plan asks for at the close of a bar
+    [
+        ("trigger", np.int64),
+        ("plan", np.int64),
+        ("row", np.int64),
+        ("side", np.int8),  # to enter, or of the position to leave; 0 is any
+        ("cause", np.int8),  # ALLOWED, or why the plan does not allow it
+        ("void", np.bool_),  # an entry beside the exit of its own side
+    ],
+    align=True,
+)
+LIMITS = np.dtype(  # of a plan; fractions of the equity, numbers of bars and of entries
+    [
+        ("position_risk", np.float64),
+        ("symbol_exposure", np.float64),
+        ("portfolio_exposure", np.float64),
+        ("daily_loss", np.float64),
+        ("risk_budget", np.float64),
+        ("trades_per_day", np.int64),
+        ("trades_per_symbol", np.int64),
+        ("trades_per_timeframe", np.int64),
+        ("min_hold", np.int64),
+        ("min_flat", np.int64),
+        ("cooldown", np.int64),
+        ("sizing", np.int64),
+        ("first_session", np.int64),
+        ("end_session", np.int64),
+    ],
+    align=True,
+)
+SESSION = np.dtype([("start", np.int64), ("end", np.int64), ("max_trades", np.int64)])
+ORDER = np.dtype(  # of a member: what is decided for it, and what its day was
+    [
+        ("end", np.int64),  # row after its last
+        ("trigger", np.int64),
+        ("plan", np.int64),
+        ("row", np.int64),  # of the bar that it was decided at
+        ("day", np.int64),
+        ("minute", np.int64),
+        ("priority", np.int64),
+        ("risk", np.float64),
+        ("n_today", np.int64),
+        ("wanted", np.int8),  # sides that wishes of the bar at hand ask for, as bits
+        ("entering", np.bool_),  # decided at the bar at hand
+        ("leaving", np.bool_),
+        ("waiting", np.bool_),  # an entry that is due and was not tried yet
+        ("urgent", np.bool_),  # an emergency exit is due, and has met no missing bar yet
+    ],
+    align=True,
+)
+DAY_BOOK = np.dtype(
+    [
+        ("day", np.int64),
+        ("day_start", np.float64),  # equity at the last close before the day
+        ("equity", np.float64),  # at the last close
+        ("risk_today", np.float64),
+        ("n_today", np.int64),
+        ("n_seen", np.int64),  # trades that were looked at
+        ("n_decided", np.int64),
+        ("n_triggered", np.int64),
+        ("n_entered", np.int64),
+        ("n_exits_triggered", np.int64),
+        ("n_exits", np.int64),
+    ],
+    align=True,
+)
+
+
+class Followed(NamedTuple):
+    """Plans that an account follows, as arrays.
+
+    Attributes:
+        ts: int64 `(n_lines,)`, close stamps of the lines, microseconds since 1970 UTC.
+        entries: WISH, by line, then by falling priority.
+        entry_bounds: int64 `(n_lines + 1,)`, those of each line.
+        exits: WISH of triggers that only close, by line, then by falling priority.
+        exit_bounds: int64 `(n_lines + 1,)`.
+        plan_of: int64 `(n_lines,)`, the plan in force at each line, or the last that was.
+        triggers: TRIGGER `(n_triggers,)`.
+        bits: uint8, events of the triggers.
+        limits: LIMITS `(n_plans,)`.
+        sessions: SESSION, those of all plans.
+        fractions: float64 `(n_sizings, n_rows)`, as `simulate` takes them.
+        orders: ORDER `(n_members,)`.
+        book: DAY_BOOK `(1,)`.
+        minutes: int64, of the UTC day, at which the entries of the day were decided.
+        queue: int64 `(n_members,)`, for the members whose entries are due.
+    """
+
+    ts: np.ndarray
+    entries: np.ndarray
+    entry_bounds: np.ndarray
+    exits: np.ndarray
+    exit_bounds: np.ndarray
+    plan_of: np.ndarray
+    triggers: np.ndarray
+    bits: np.ndarray
+    limits: np.ndarray
+    sessions: np.ndarray
+    fractions: np.ndarray
+    orders: np.ndarray
+    book: np.ndarray
+    minutes: np.ndarray
+    queue: np.ndarray
 
 
 @cache
@@ -224,24 +403,35 @@ def _stop_of(p, side):
 
 @njit(cache=True, nogil=True)
 def _record(account, p, price, base, fee, row, at_open, reason, cooldown, trades):
-    """Write down the position as a trade that ends, or is marked, at this price, and close it."""
+    """Write down what is left of the position as a trade that ends, or is marked, at this price.
+
+    Only an exit of a plan's leaves a part of it open: its `exit_share` is below 1.
+    """
+    share, units = p.exit_share, p.units * p.exit_share
     trade = trades[account.n_trades]
     account.n_trades += 1
     trade.column = p.column
     trade.entry_row, trade.exit_row = p.entry_row, row
     trade.entry_price, trade.exit_price = p.entry_price, price
-    trade.units = p.units
-    trade.fees = p.entry_fee + fee
-    trade.slippage_cost = abs(p.units) * (abs(p.entry_price - p.entry_base) + abs(price - base))
-    trade.funding = p.funding
+    trade.units = units
+    trade.fees = p.entry_fee * share + fee
+    trade.slippage_cost = abs(units) * (abs(p.entry_price - p.entry_base) + abs(price - base))
+    trade.funding = p.funding * share
     trade.lowest, trade.highest = min(p.lowest, price), max(p.highest, price)
     trade.bars_held = p.bars_held
     trade.entry_stop, trade.entry_stop_kind = p.entry_stop, p.entry_stop_kind
     trade.exit_stop, trade.exit_stop_kind = _stop_of(p, np.sign(p.units))
-    trade.reason, trade.at_open = reason, at_open
-    p.rests_until = p.row + cooldown
-    account.cash += p.units * price - fee
-    p.units = 0.0
+    trade.reason, trade.at_open, trade.is_part = reason, at_open, share < 1.0
+    trade.trigger, trade.exit_trigger = p.trigger, p.exit_trigger
+    account.cash += units * price - fee
+    if share < 1.0:
+        p.units -= units
+        p.entry_fee -= p.entry_fee * share
+        p.funding -= p.funding * share
+        p.exit_share = 1.0
+    else:
+        p.units = 0.0
+        p.rests_until = p.row + cooldown
 
 
 @njit(cache=True, nogil=True)
@@ -252,6 +442,8 @@ def _liquidate(account, positions, at_open, trades):
     which the worth is zero.
     """
     account.ruined = True
+    for i in range(len(positions)):
+        positions[i].exit_share = 1.0
     worth = worst = account.cash
     n_held = 0
     for i in range(len(positions)):
@@ -283,7 +475,7 @@ def _leave(account, positions, at_open, rules, trades):
         if p.units != 0.0:
             if p.exit_reason != _STAYS:
                 p.worst_mark = p.exit_base * (1.0 - np.sign(p.units) * rules.slippage)
-                fees += abs(p.units) * p.worst_mark * rules.fee
+                fees += abs(p.units) * p.exit_share * p.worst_mark * rules.fee
             left += p.units * p.worst_mark
     if left <= 0.0:
         _liquidate(account, positions, at_open, trades)
@@ -296,9 +488,9 @@ def _leave(account, positions, at_open, rules, trades):
             continue
         price, base, fee, reason = p.worst_mark, p.exit_base, 0.0, p.exit_reason
         if reason != _STAYS:
-            fee = share * abs(p.units) * price * rules.fee
+            fee = share * abs(p.units) * p.exit_share * price * rules.fee
         if account.ruined:
-            base, reason = price, LIQUIDATION
+            base, reason, p.exit_share = price, LIQUIDATION, 1.0
         gapped = p.exit_reason != _STAYS and p.exit_base == p.bar_open
         _record(account, p, price, base, fee, account.row, at_open or gapped, reason,
                 rules.cooldown, trades)  # fmt: skip
@@ -306,14 +498,38 @@ def _leave(account, positions, at_open, rules, trades):
 
 @njit(cache=True, nogil=True)
 def _trail(p, side, atr, rules):
-    """Move the trailing stop towards the price, never away from it."""
-    for level in (p.peak * (1.0 - side * rules.trailing), p.peak - side * rules.trailing_atr * atr):
+    """Move the trailing stop towards the price, never away from it.
+
+    A number is that of the rules in force, which windows of a walk-forward change under a position.
+    """
+    trailing, multiple = rules.trailing, rules.trailing_atr
+    if rules.by_row:
+        trailing = trailing if rules.trailing_by == BY_NUMBER else p.trailing
+        multiple = multiple if rules.trailing_atr_by == BY_NUMBER else p.trailing_atr
+    for level in (p.peak * (1.0 - side * trailing), p.peak - side * multiple * atr):
         if not np.isnan(level) and not side * level <= side * p.trail:
             p.trail = level
 
 
 @njit(cache=True, nogil=True)
-def _enter(account, p, units, base, atr, rules):
+def _distance(number, by, distances, row):
+    """The distance of an entry at the open of a row: a number of the rules, or the row's own."""
+    return number if by == BY_NUMBER else distances[by, row]
+
+
+@njit(cache=True, nogil=True)
+def _lacks_distance(distances, row, rules):
+    """Whether a distance that the row should give is NaN, so that a stop could not be set."""
+    if not rules.by_row:
+        return False
+    for by in (rules.stop_loss_by, rules.take_profit_by, rules.trailing_by, rules.trailing_atr_by):
+        if by != BY_NUMBER and np.isnan(distances[by, row]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _enter(account, p, units, base, atr, distances, rules):
     """Open the position, and set its levels."""
     side = np.sign(units)
     price = base * (1.0 + side * rules.slippage)
@@ -321,8 +537,15 @@ def _enter(account, p, units, base, atr, rules):
     p.entry_price, p.entry_base = price, base
     p.entry_fee = abs(units) * price * rules.fee
     p.peak = p.lowest = p.highest = price
-    p.stop = price * (1.0 - side * rules.stop_loss)
-    p.target = price * (1.0 + side * rules.take_profit)
+    loss, gain = rules.stop_loss, rules.take_profit
+    p.trailing, p.trailing_atr = rules.trailing, rules.trailing_atr
+    if rules.by_row:
+        loss = _distance(loss, rules.stop_loss_by, distances, p.row)
+        gain = _distance(gain, rules.take_profit_by, distances, p.row)
+        p.trailing = _distance(p.trailing, rules.trailing_by, distances, p.row)
+        p.trailing_atr = _distance(p.trailing_atr, rules.trailing_atr_by, distances, p.row)
+    p.stop = price * (1.0 - side * loss)
+    p.target = price * (1.0 + side * gain)
     p.trail = np.nan
     _trail(p, side, atr, rules)
     p.entry_stop, p.entry_stop_kind = _stop_of(p, side)
@@ -335,14 +558,26 @@ def _is_entry_due(p, row):
 
 
 @njit(cache=True, nogil=True)
+def _is_undefined(fractions, distances, row, rules):
+    """Whether an entry at the open of a row has no size, or no place for its stop."""
+    return np.isnan(fractions[row]) or _lacks_distance(distances, row, rules)
+
+
+@njit(cache=True, nogil=True)
 def _refuse(account, p, wanted, offered, size, refusals):
-    """Write down an entry that is not made: units wanted, left by the room, and left by lots."""
+    """Write down an entry that is not made: units wanted, left by the room, and left by lots.
+
+    Where a stop has no place, what is offered is NaN.
+    """
     refusal = refusals[account.n_refusals]
     account.n_refusals += 1
     refusal.column, refusal.row = p.column, p.row
     refusal.units, refusal.side = p.due * wanted, p.due
+    refusal.trigger, refusal.value, refusal.bound = p.trigger, np.nan, np.nan
     if np.isnan(wanted):
         refusal.cause = UNSIZED
+    elif np.isnan(offered):
+        refusal.cause = WITHOUT_STOP
     elif not offered > 0.0:
         refusal.cause = NO_ROOM
     elif not size > 0.0:
@@ -352,14 +587,16 @@ def _refuse(account, p, wanted, offered, size, refusals):
 
 
 @njit(cache=True, nogil=True)
-def _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals):
+def _enter_due(
+    account, positions, table_row, bars, atr_before, fractions, distances, rules, refusals
+):
     """Open what is due at this open, all out of the same room."""
     equity = _worth(account, positions)
     room, need = rules.max_leverage * equity, 0.0
     for i in range(len(positions)):
         p = positions[i]
         room -= abs(p.units) * p.mark
-        if _is_entry_due(p, table_row[i]) and not np.isnan(fractions[p.row]):
+        if _is_entry_due(p, table_row[i]) and not _is_undefined(fractions, distances, p.row, rules):
             costs = (1.0 + rules.slippage) * (1.0 + rules.fee) if p.due > 0 else 1.0
             need += fractions[p.row] * equity * costs
     if room < 1e-9 * equity:
@@ -371,16 +608,359 @@ def _enter_due(account, positions, table_row, bars, atr_before, fractions, rules
             continue
         bar, fraction = bars[p.row], fractions[p.row]
         size = offered = share * fraction * equity / bar.open
+        if _lacks_distance(distances, p.row, rules):
+            size = offered = np.nan
         if p.lot_size > 0.0:
             size = np.floor(size / p.lot_size + 1e-9) * p.lot_size  # 0.3 / 0.1 is three lots
         if size > 0.0 and size * bar.open >= p.min_notional:
-            _enter(account, p, p.due * size, bar.open, atr_before[p.row], rules)
+            _enter(account, p, p.due * size, bar.open, atr_before[p.row], distances, rules)
         else:
             _refuse(account, p, fraction * equity / bar.open, offered, size, refusals)
 
 
+# What follows is of accounts that follow plans; docs/plans.md is its description.
+
+_ROUNDING = 1e-9
+_MINUTE_US = 60_000_000
+
+
 @njit(cache=True, nogil=True)
-def _trade_due(account, positions, table_row, bars, atr_before, fractions, rules, trades, refusals):
+def _block(account, p, trigger, row, side, units, cause, value, bound, is_exit, refusals):
+    """Write down what a trigger asks for and does not get; `row` is of the bar it would fill at."""
+    refusal = refusals[account.n_refusals]
+    account.n_refusals += 1
+    refusal.column, refusal.row = p.column, row
+    refusal.units, refusal.side, refusal.cause = units, side, cause
+    refusal.trigger, refusal.is_exit = trigger, is_exit
+    refusal.value, refusal.bound = value, bound
+
+
+@njit(cache=True, nogil=True)
+def _take_back(order, followed):
+    """Forget an entry of the day that was decided and not made."""
+    book = followed.book[0]
+    if order.day != book.day:
+        return
+    for n in range(book.n_today):
+        if followed.minutes[n] == order.minute:
+            followed.minutes[n] = followed.minutes[book.n_today - 1]
+            break
+    book.n_today -= 1
+    order.n_today -= 1
+
+
+@njit(cache=True, nogil=True)
+def _due_by_priority(positions, table_row, followed):
+    """How many entries are due; the queue has their members, those decided first at its head."""
+    n, queue, orders = 0, followed.queue, followed.orders
+    for i in range(len(positions)):
+        if _is_entry_due(positions[i], table_row[i]):
+            at = n
+            while at > 0 and orders[queue[at - 1]].priority > orders[i].priority:
+                queue[at] = queue[at - 1]
+                at -= 1
+            queue[at] = i
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _approve(account, positions, table_row, bars, fractions, distances, refusals, followed):
+    """Block the due entries that exceed a limit of risk; returns how many entries were due.
+
+    Those that are left find their fraction of the equity and their stop at the row of their bar.
+    """
+    book, equity, gross = followed.book[0], _worth(account, positions), 0.0
+    for i in range(len(positions)):
+        gross += abs(positions[i].units) * positions[i].mark
+    n_due = _due_by_priority(positions, table_row, followed)
+    for n in range(n_due):
+        i = followed.queue[n]
+        p, order = positions[i], followed.orders[i]
+        limits, stop_loss = followed.limits[order.plan], followed.triggers[order.trigger].stop_loss
+        fraction = followed.fractions[limits.sizing, p.row]
+        fractions[p.row], distances[0, p.row] = fraction, stop_loss
+        p.trigger, order.waiting, order.risk = order.trigger, False, 0.0
+        if np.isnan(fraction):
+            continue
+        risk, room = fraction * stop_loss, 1.0 + _ROUNDING
+        exposure = gross / equity + fraction
+        cause, value, bound = ALLOWED, np.nan, np.nan
+        if risk > limits.position_risk * room:
+            cause, value, bound = POSITION_RISK, risk, limits.position_risk
+        elif fraction > limits.symbol_exposure * room:
+            cause, value, bound = SYMBOL_EXPOSURE, fraction, limits.symbol_exposure
+        elif exposure > limits.portfolio_exposure * room:
+            cause, value, bound = PORTFOLIO_EXPOSURE, exposure, limits.portfolio_exposure
+        elif book.risk_today + risk > limits.risk_budget * room:
+            cause, value, bound = RISK_OF_DAY, book.risk_today + risk, limits.risk_budget
+        if cause == ALLOWED:
+            gross += fraction * equity
+            order.risk = risk
+            book.risk_today += risk
+        else:
+            units = p.due * fraction * equity / bars[p.row].open
+            _block(account, p, order.trigger, p.row, p.due, units, cause, value, bound, False,
+                   refusals)  # fmt: skip
+            p.due = NOTHING_PENDING
+            _take_back(order, followed)
+    return n_due
+
+
+@njit(cache=True, nogil=True)
+def _settle(positions, n_due, equity, followed):
+    """Count the entries that were made, at the risk that they have, and forget the others."""
+    book = followed.book[0]
+    for n in range(n_due):
+        i = followed.queue[n]
+        p, order = positions[i], followed.orders[i]
+        if p.due == NOTHING_PENDING:
+            continue
+        trigger = followed.triggers[order.trigger]
+        book.risk_today -= order.risk
+        if p.units == 0.0:
+            _take_back(order, followed)
+            continue
+        book.risk_today += abs(p.units) * p.bar_open * trigger.stop_loss / equity
+        book.n_entered += 1
+        trigger.n_entered += 1
+
+
+@njit(cache=True, nogil=True)
+def _drop_due(account, positions, refusals, followed):
+    """Write down the entries that were still due when the account was liquidated."""
+    for i in range(len(positions)):
+        p, order = positions[i], followed.orders[i]
+        if order.waiting and order.row + 1 < order.end:
+            _block(account, p, order.trigger, order.row + 1, p.due, np.nan, LIQUIDATED, np.nan,
+                   np.nan, False, refusals)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _decide(account, positions, table_row, step, worth, bars, trades, refusals, followed):
+    """Decide at the closes of a line what is due at the next opens.
+
+    Returns whether anything is held or due.
+    """
+    book = followed.book[0]
+    _begin_line(account, positions, step, trades, followed)
+    _decide_exits(account, positions, table_row, step, refusals, followed)
+    entries = followed.entries[followed.entry_bounds[step] : followed.entry_bounds[step + 1]]
+    for e in range(len(entries)):
+        wish = entries[e]
+        if wish.cause == ALLOWED:
+            order = followed.orders[followed.triggers[wish.trigger].member]
+            order.wanted |= LONG_ENTRY if wish.side > 0 else SHORT_ENTRY
+    for e in range(len(entries)):
+        _wish_entry(account, positions, entries[e], step, worth, bars, refusals, followed)
+    book.equity = worth
+    for i in range(len(positions)):
+        if positions[i].units != 0.0 or positions[i].due != NOTHING_PENDING:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _begin_line(account, positions, step, trades, followed):
+    """See which day it is, and which positions have closed since the line before."""
+    book, day = followed.book[0], followed.ts[step] // DAY_US
+    if day != book.day:
+        book.day, book.day_start = day, book.equity
+        book.n_today, book.risk_today = 0, 0.0
+        for i in range(len(positions)):
+            followed.orders[i].n_today = 0
+    for n in range(book.n_seen, account.n_trades):
+        if not trades[n].is_part:
+            trigger = followed.triggers[trades[n].trigger]
+            trigger.rests_from = positions[trigger.member].rests_until
+    book.n_seen = account.n_trades
+    for i in range(len(positions)):
+        order = followed.orders[i]
+        order.wanted, order.entering, order.leaving = 0, False, False
+
+
+@njit(cache=True, nogil=True)
+def _decide_exits(account, positions, table_row, step, refusals, followed):
+    """Decide what is left: emergencies first, then by the triggers that entered, then others."""
+    exits = followed.exits[followed.exit_bounds[step] : followed.exit_bounds[step + 1]]
+    for e in range(len(exits)):
+        if followed.triggers[exits[e].trigger].kind == LEAVES_AT_ONCE:
+            wish = exits[e]
+            _wish_exit(account, positions, wish.trigger, wish.plan, wish.row, wish.side, wish.cause,
+                       refusals, followed)  # fmt: skip
+    for i in range(len(positions)):
+        p, row, order = positions[i], table_row[i], followed.orders[i]
+        if p.units == 0.0:
+            continue
+        if row >= 0:
+            order.urgent = order.urgent and order.leaving
+            event = followed.bits[followed.triggers[p.trigger].bits_from + row]
+            if event & (LONG_EXIT if p.units > 0.0 else SHORT_EXIT):
+                _wish_exit(account, positions, p.trigger, followed.plan_of[step], row, 0, ALLOWED,
+                           refusals, followed)  # fmt: skip
+        elif order.urgent and order.row + 1 < order.end:
+            order.urgent = False
+            followed.book[0].n_exits_triggered += 1
+            _block(account, p, p.exit_trigger, order.row + 1, np.sign(p.units), abs(p.units),
+                   EMERGENCY_WITHOUT_BAR, np.nan, np.nan, True, refusals)  # fmt: skip
+    for e in range(len(exits)):
+        if followed.triggers[exits[e].trigger].kind != LEAVES_AT_ONCE:
+            wish = exits[e]
+            _wish_exit(account, positions, wish.trigger, wish.plan, wish.row, wish.side, wish.cause,
+                       refusals, followed)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _wish_exit(account, positions, number, plan, row, side, cause, refusals, followed):
+    """Order the exit that a trigger asks for, or say why not; nothing if there is none to leave."""
+    trigger = followed.triggers[number]
+    p, order, book = positions[trigger.member], followed.orders[trigger.member], followed.book[0]
+    held = np.sign(p.units)
+    if held == 0 or side * held < 0:
+        return
+    min_hold, value, bound = followed.limits[plan].min_hold, np.nan, np.nan
+    if cause == ALLOWED and order.leaving:
+        cause = OUTRANKED
+    elif cause == ALLOWED and trigger.kind != LEAVES_AT_ONCE and p.bars_held < min_hold:
+        cause, value, bound = HELD_TOO_SHORT, p.bars_held, min_hold
+    share = _whole_lots(p, trigger.share if trigger.kind == REDUCES else 1.0)
+    if row + 1 < order.end:  # else nothing is due in these bars
+        book.n_exits_triggered += 1
+        if cause == ALLOWED:
+            book.n_exits += 1
+        else:
+            _block(account, p, number, row + 1, held, abs(p.units) * share, cause, value, bound,
+                   True, refusals)  # fmt: skip
+    if cause == ALLOWED:
+        p.due, p.exit_share, p.exit_trigger = 0, share, number
+        order.leaving, order.row, order.urgent = True, row, trigger.kind == LEAVES_AT_ONCE
+
+
+@njit(cache=True, nogil=True)
+def _whole_lots(p, share):
+    """The share of a position to close, so that whole lots are closed, at least one."""
+    if share < 1.0 and p.lot_size > 0.0:
+        lots = np.ceil(abs(p.units) * share / p.lot_size - 1e-9)
+        share = lots * p.lot_size / abs(p.units)
+    return 1.0 if share > 1.0 - _ROUNDING else share
+
+
+@njit(cache=True, nogil=True)
+def _wish_entry(account, positions, wish, step, worth, bars, refusals, followed):
+    """Order the entry that a trigger asks for, or say why not.
+
+    An entry of the side that is held is none. One of the other side closes what is held, also where
+    a limit of the account blocks it.
+    """
+    trigger = followed.triggers[wish.trigger]
+    p, order, book = positions[trigger.member], followed.orders[trigger.member], followed.book[0]
+    held = np.sign(p.units)
+    if wish.void or held == wish.side:
+        return
+    cause, value, bound = _why_not(p, order, wish, trigger, step, worth, followed)
+    if held != 0 and (cause == ALLOWED or cause >= DAY_LOSS):  # or a limit of the account
+        if not order.leaving:
+            p.exit_trigger = wish.trigger
+        p.due, p.exit_share, order.leaving, order.row = 0, 1.0, True, wish.row
+    is_known = wish.row + 1 < order.end  # else nothing is due in these bars
+    if is_known:
+        book.n_triggered += 1
+        trigger.n_triggered += 1
+    if cause == ALLOWED:
+        _order_entry(p, order, wish, step, followed)
+    elif is_known:
+        sizing = followed.limits[wish.plan].sizing
+        fraction = followed.fractions[sizing, wish.row + 1]
+        units = fraction * worth / bars[wish.row].close
+        _block(account, p, wish.trigger, wish.row + 1, wish.side, units, cause, value, bound, False,
+               refusals)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _order_entry(p, order, wish, step, followed):
+    """Let an entry be due at the symbol's next open, and count it as one of the day."""
+    book = followed.book[0]
+    p.due = wish.side
+    order.entering = order.waiting = True
+    order.trigger, order.plan, order.row = wish.trigger, wish.plan, wish.row
+    order.day, order.minute = book.day, followed.ts[step] % DAY_US // _MINUTE_US
+    order.priority = book.n_decided
+    book.n_decided += 1
+    followed.minutes[book.n_today] = order.minute
+    book.n_today += 1
+    order.n_today += 1
+
+
+@njit(cache=True, nogil=True)
+def _why_not(p, order, wish, trigger, step, worth, followed):
+    """Why an entry is not ordered, or ALLOWED; what met a limit, and the limit."""
+    limits = followed.limits[wish.plan]
+    if wish.cause != ALLOWED:
+        return wish.cause, np.nan, np.nan
+    if order.wanted == LONG_ENTRY | SHORT_ENTRY:
+        return BOTH_SIDES, np.nan, np.nan
+    if order.entering:
+        return OUTRANKED, np.nan, np.nan
+    if p.units != 0.0 and p.bars_held < limits.min_hold:
+        return HELD_TOO_SHORT, float(p.bars_held), float(limits.min_hold)
+    found = _limit_of_day(limits, worth, followed)
+    if found[0] == ALLOWED:
+        found = _limit_of_session(limits, step, followed)
+    if found[0] == ALLOWED and order.n_today >= limits.trades_per_symbol:
+        return TRADES_OF_SYMBOL, float(order.n_today), float(limits.trades_per_symbol)
+    return _limit_of_rest(p, wish, trigger, limits) if found[0] == ALLOWED else found
+
+
+@njit(cache=True, nogil=True)
+def _limit_of_day(limits, worth, followed):
+    book = followed.book[0]
+    change, n_today = worth / book.day_start - 1.0, book.n_today
+    if change <= (_ROUNDING - 1.0) * limits.daily_loss:
+        return DAY_LOSS, change, -limits.daily_loss
+    if n_today >= limits.trades_per_day:
+        return TRADES_OF_DAY, float(n_today), float(limits.trades_per_day)
+    if n_today >= limits.trades_per_timeframe:
+        return TRADES_OF_TIMEFRAME, float(n_today), float(limits.trades_per_timeframe)
+    return ALLOWED, np.nan, np.nan
+
+
+@njit(cache=True, nogil=True)
+def _limit_of_session(limits, step, followed):
+    """Of the session that a line lies in; a plan without sessions has none."""
+    minute, inside = followed.ts[step] % DAY_US // _MINUTE_US, -1
+    for s in range(limits.first_session, limits.end_session):
+        if followed.sessions[s].start <= minute < followed.sessions[s].end:
+            inside = s
+    if inside < 0:
+        cause = OUT_OF_SESSION if limits.end_session > limits.first_session else ALLOWED
+        return cause, float(minute), np.nan
+    session, n_inside = followed.sessions[inside], 0
+    for n in range(followed.book[0].n_today):
+        if session.start <= followed.minutes[n] < session.end:
+            n_inside += 1
+    cause = TRADES_OF_SESSION if n_inside >= session.max_trades else ALLOWED
+    return cause, float(n_inside), float(session.max_trades)
+
+
+@njit(cache=True, nogil=True)
+def _limit_of_rest(p, wish, trigger, limits):
+    """Of the bars since a position of the symbol, or of the trigger, closed."""
+    held = p.units != 0.0
+    closed = wish.row if held else p.rests_until
+    if wish.row < closed + limits.min_flat:
+        return FLAT_TOO_SHORT, float(wish.row - closed + 1), float(limits.min_flat)
+    cooldown = max(limits.cooldown, trigger.cooldown)
+    closed = wish.row if held and p.trigger == wish.trigger else trigger.rests_from
+    if wish.row < closed + cooldown:
+        return COOLING_DOWN, float(wish.row - closed + 1), float(cooldown)
+    return ALLOWED, np.nan, np.nan
+
+
+@njit(cache=True, nogil=True)
+def _trade_due(
+    account, positions, table_row, bars, atr_before, fractions, distances, rules, trades, refusals,
+    followed,
+):  # fmt: skip
     """Close, then open, what is due at this open."""
     leaving = False
     for i in range(len(positions)):
@@ -395,8 +975,17 @@ def _trade_due(account, positions, table_row, bars, atr_before, fractions, rules
         leaving = leaving or p.exit_reason != _STAYS
     if leaving:
         _leave(account, positions, True, rules, trades)
-    if not account.ruined:
-        _enter_due(account, positions, table_row, bars, atr_before, fractions, rules, refusals)
+    if account.ruined:
+        return
+    n_due = 0
+    if followed is not None:
+        n_due = _approve(account, positions, table_row, bars, fractions, distances, refusals,
+                         followed)  # fmt: skip
+        equity = _worth(account, positions)
+    _enter_due(account, positions, table_row, bars, atr_before, fractions, distances, rules,
+               refusals)  # fmt: skip
+    if followed is not None:
+        _settle(positions, n_due, equity, followed)
 
 
 @njit(cache=True, nogil=True)
@@ -482,10 +1071,13 @@ def _see_close(p, row, bar, event, atr, rules):
 
 @njit(cache=True, nogil=True)
 def _trade(  # noqa: C901 - see below why its loops are not functions
-    account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, rules, equity,
-    trades, refusals,
+    account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, distances,
+    rules, equity, trades, refusals, followed,
 ):  # fmt: skip
     """Trade in one account over lines of its table; `equity` is written for each of them.
+
+    Where it follows plans, they decide in place of `events`; where it does not, `followed` is None
+    and the compiler leaves out what is about them.
 
     The functions that every step calls take single records: passing arrays counts their
     references, which would make this eight times as slow.
@@ -510,8 +1102,8 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
             for i in members:
                 positions[i].mark = positions[i].worst_mark
             if due and not account.ruined:
-                _trade_due(account, positions, table[step], bars, atr_before, fractions, rules,
-                           trades, refusals)  # fmt: skip
+                _trade_due(account, positions, table[step], bars, atr_before, fractions, distances,
+                           rules, trades, refusals, followed)  # fmt: skip
 
             ending = False
             worst, held = 0.0, False
@@ -533,6 +1125,8 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
                 _leave(account, positions, False, rules, trades)
             if account.ruined:
                 equity[step:] = 0.0
+                if followed is not None:
+                    _drop_due(account, positions, refusals, followed)
                 return
         worth, busier = account.cash, False
         for i in members:
@@ -542,6 +1136,9 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
             worth += p.units * p.mark
             busier = busier or p.units != 0.0 or p.due != NOTHING_PENDING
         equity[step] = worth
+        if followed is not None:
+            busier = _decide(account, positions, table[step], step, worth, bars, trades, refusals,
+                             followed)  # fmt: skip
         busy = busier
 
 
@@ -566,7 +1163,7 @@ def _next_side(account, p, rules):
 @njit(cache=True, nogil=True)
 def _trade_all(
     table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
-    rules, rule_of, equity, trades, refusals, side, next_side, rests, ruined,
+    distances, rules, rule_of, followed, equity, trades, refusals, side, next_side, rests, ruined,
 ):  # fmt: skip
     """Trade every run's accounts; returns how many trades and refusals there are."""
     n_accounts, width = len(accounts) - 1, table.shape[1]
@@ -580,6 +1177,9 @@ def _trade_all(
                 p.column = run * len(members) + member.asset
                 p.lot_size, p.min_notional = member.lot_size, member.min_notional
                 p.units, p.mark, p.due, p.rests_until = 0.0, 0.0, NOTHING_PENDING, 0
+                p.exit_share, p.trigger, p.exit_trigger = 1.0, -1, -1
+                if followed is not None:
+                    p.rests_until = NEVER
             for s in range(accounts[a], accounts[a + 1]):
                 lines = slice(stretches[s], stretches[s + 1])
                 if account.ruined:
@@ -587,8 +1187,8 @@ def _trade_all(
                     continue
                 own = rules[rule_of[run, s]]
                 _trade(account, positions, table[lines], events[run], bars, fine_bars,
-                       atr[own.atr], atr_before[own.atr], fractions[own.sizing], own,
-                       equity[run, lines], trades, refusals)  # fmt: skip
+                       atr[own.atr], atr_before[own.atr], fractions[own.sizing], distances, own,
+                       equity[run, lines], trades, refusals, followed)  # fmt: skip
             if not account.ruined:
                 _mark_open(account, positions, trades)
             ruined[run * n_accounts + a] = account.ruined
@@ -635,8 +1235,10 @@ def simulate(
     atr: np.ndarray,
     atr_before: np.ndarray,
     fractions: np.ndarray,
+    distances: np.ndarray,
     rules: np.ndarray,
     rule_of: np.ndarray,
+    followed: Followed | None = None,
 ) -> Simulated:
     """Trade every run's conditions in its accounts.
 
@@ -654,16 +1256,25 @@ def simulate(
             bar, and at that of the bar before it.
         fractions: float64 `(n_sizings, n_rows)`, of the equity, for an entry at each bar's open;
             NaN is unknown.
+        distances: float64 `(n_distances, n_rows)`, of stops and targets, for an entry at each
+            bar's open: fractions of the price or multiples of the average true range. Where a
+            rule reads one that is NaN, the entry is refused.
         rules: RULES `(n_rules,)`; starting cash, costs and leverage are the same in all.
         rule_of: int64 `(n_runs, n_stretches)`, which rules each run trades a stretch by.
+        followed: plans that the one account of the one run follows, in place of its events. The
+            first of `fractions` and of `distances` are written to: by an entry's plan and trigger.
     """
     n_runs, n_accounts = len(events), len(accounts) - 1
-    # Each bar with an entry gives one trade at most.
+    # Each bar with an entry gives one trade at most, and so does each exit of a part.
     n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))
+    n_refusals = n_entries
+    if followed is not None:
+        n_entries = len(followed.entries) + len(followed.exits)
+        n_refusals = n_entries + len(followed.exits) + len(bars)
     simulated = Simulated(
         equity=np.empty((n_runs, len(table))),
         trades=np.zeros(n_entries, TRADE),
-        refusals=np.zeros(n_entries, REFUSAL),
+        refusals=np.zeros(n_refusals, REFUSAL),
         side=np.empty(n_runs * len(members), np.int8),
         next_side=np.empty(n_runs * len(members), np.int8),
         rests=np.empty(n_runs * len(members), np.int64),
@@ -671,6 +1282,6 @@ def simulate(
     )
     n, m = _trade_all(
         table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
-        rules, rule_of, *simulated,
+        distances, rules, rule_of, followed, *simulated,
     )  # fmt: skip
     return simulated._replace(trades=simulated.trades[:n], refusals=simulated.refusals[:m])

@@ -12,20 +12,31 @@ from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.price_levels import LARGEST_STEP, jumps
 from backtest_pipeline.simulation.columns import (
     atr_periods,
+    distances_of,
+    entry_distances,
     entry_fractions,
     lagged_column,
     sizings_of,
     with_config_columns,
 )
 from backtest_pipeline.simulation.config import Direction, PositionRules, SimulationConfig
-from backtest_pipeline.simulation.engine import BAR, FINE_BAR, MEMBER, RULES, Simulated, simulate
+from backtest_pipeline.simulation.engine import (
+    BAR,
+    BY_NUMBER,
+    FINE_BAR,
+    MEMBER,
+    RULES,
+    Followed,
+    Simulated,
+    simulate,
+)
 from backtest_pipeline.simulation.funding import FundingRates, funding_of_bars
 from backtest_pipeline.simulation.marks import Marks, held_marks, marked_equity
 from backtest_pipeline.simulation.orders import LONG_ENTRY, seen_events
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.trades import trade_log
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
-from backtest_pipeline.trading.stops import IntrabarOrder
+from backtest_pipeline.trading.stops import DISTANCES, IntrabarOrder
 
 _NEVER = 2**62
 _ROUNDING = 1e-9
@@ -42,6 +53,7 @@ class AccountInputs:
         fine_bars: FINE_BAR.
         atr, atr_before: float64 `(n_periods, n_rows)`.
         fractions: float64 `(n_sizings, n_rows)`.
+        distances: float64 `(n_distances, n_rows)`.
         rules: RULES `(n_rules,)`.
         rules_of: which of them a run trades by.
     """
@@ -53,6 +65,7 @@ class AccountInputs:
     atr: np.ndarray
     atr_before: np.ndarray
     fractions: np.ndarray
+    distances: np.ndarray
     rules: np.ndarray
     rules_of: RulesOfRuns
 
@@ -65,12 +78,25 @@ class AccountInputs:
         accounts = np.searchsorted(stretches, panel.offsets)
         return self._simulate(table, stretches, accounts, members)
 
-    def simulate_together(self, table: np.ndarray, members: np.ndarray) -> Simulated:
-        """Trade all assets in one account, whose members stand at these positions."""
-        return self._simulate(table, np.array([0, len(table)]), np.array([0, 1]), members)
+    def simulate_together(
+        self, table: np.ndarray, members: np.ndarray, followed: Followed | None = None
+    ) -> Simulated:
+        """Trade all assets in one account, whose members stand at these positions.
+
+        Args:
+            table, followed: as `engine.simulate` takes them.
+            members: positions of the account's members among the assets.
+        """
+        one = np.array([0, 1])
+        return self._simulate(table, one * len(table), one, members, followed)
 
     def _simulate(
-        self, table: np.ndarray, stretches: np.ndarray, accounts: np.ndarray, members: np.ndarray
+        self,
+        table: np.ndarray,
+        stretches: np.ndarray,
+        accounts: np.ndarray,
+        members: np.ndarray,
+        followed: Followed | None = None,
     ) -> Simulated:
         return simulate(
             table,
@@ -83,8 +109,10 @@ class AccountInputs:
             self.atr,
             self.atr_before,
             self.fractions,
+            self.distances,
             self.rules,
             np.ascontiguousarray(self.rules_of.of[:, : len(stretches) - 1]),
+            followed,
         )
 
 
@@ -116,6 +144,7 @@ def account_inputs(
     members["lot_size"] = _by_asset(panel, "lot_size", config.lot_size)
     members["min_notional"] = _by_asset(panel, "min_notional", config.min_notional)
     periods, sizings = atr_periods(rules.distinct), sizings_of(rules.distinct)
+    distances = distances_of(rules.distinct)
     names = [f"atr_{period}" for period in periods]
     return AccountInputs(
         events=seen_events(events, panel.offsets, config.direction, config.delay_bars),
@@ -130,7 +159,10 @@ def account_inputs(
                 for one in sizings
             ]
         ).reshape(len(sizings), len(panel)),
-        rules=_rules(config, rules.distinct, periods, sizings),
+        distances=np.array(
+            [entry_distances(panel, *one, config.delay_bars) for one in distances], np.float64
+        ).reshape(len(distances), len(panel)),
+        rules=_rules(config, rules.distinct, periods, sizings, distances),
         rules_of=rules,
     )
 
@@ -147,6 +179,7 @@ def _rules(
     distinct: Sequence[PositionRules],
     periods: Sequence[int],
     sizings: Sequence[Sizing],
+    distances: Sequence[tuple[str, str]],
 ) -> np.ndarray:
     rules = np.zeros(len(distinct), RULES)
     of_sizing = {sizing: position for position, sizing in enumerate(sizings)}
@@ -157,17 +190,17 @@ def _rules(
     rules["target_first"] = config.intrabar is IntrabarOrder.TARGET_FIRST
     for row, one in zip(rules, distinct, strict=True):
         stops = one.stops
-        for name in ("stop_loss", "take_profit", "trailing", "trailing_atr"):
-            row[name] = _or_nan(getattr(stops, name))
+        for name in DISTANCES:
+            given = getattr(stops, name)
+            by_row = isinstance(given, str)
+            row[name] = np.nan if given is None or by_row else float(given)
+            row[f"{name}_by"] = distances.index((name, given)) if by_row else BY_NUMBER
+        row["by_row"] = bool(stops.expressions)
         row["max_bars"] = _NEVER if stops.max_bars is None else stops.max_bars
         row["cooldown"] = one.cooldown_bars
         row["atr"] = periods.index(stops.atr_period) if stops.trailing_atr is not None else 0
         row["sizing"] = of_sizing[one.sizing]
     return rules
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else float(value)
 
 
 def _by_asset(panel: Panel, name: str, given: float | Mapping[str, float]) -> np.ndarray:

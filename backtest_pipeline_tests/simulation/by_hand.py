@@ -30,7 +30,7 @@ from backtest_pipeline.trading.stops import IntrabarOrder
 from backtest_pipeline_tests.simulation.reference import Account, Asset, Rules, run_account
 from backtest_pipeline_tests.simulation.reference_sizing import (
     average_true_range,
-    expression_fractions,
+    expression_values,
     risk_fractions,
     volatility,
     volatility_fractions,
@@ -39,19 +39,21 @@ from backtest_pipeline_tests.simulation.reference_trade import Bar, Stops
 
 WHY = {
     "no size": "the sizing has no value above 0 at the signal's bar",
+    "no stop": "the distance of a stop or target is undefined or out of bounds at the signal's bar",
     "no room": "gross exposure is at max_leverage",
     "no lot": "order below one lot_size",
     "too little notional": "order below min_notional",
 }
 ALLOWED = {Direction.LONG: 3, Direction.SHORT: 12, Direction.BOTH: 15}
 MINUTE_US = MICROSECONDS["MIN"]
+DISTANCES = ("stop_loss", "take_profit", "trailing", "trailing_atr")
+FRACTIONS = ("stop_loss", "trailing")  # of a price, which a long cannot lose more than
 PRICES = ("open", "high", "low", "close")
 Rates = Mapping[str, pd.Series]
 
 
 def hand_rules(config: SimulationConfig) -> Rules:
     """The assumptions as plain numbers."""
-    stops = config.stops
     return Rules(
         cash=config.initial_cash,
         fee=config.costs.fee_bps / 1e4,
@@ -60,14 +62,6 @@ def hand_rules(config: SimulationConfig) -> Rules:
         delay_bars=config.delay_bars,
         cooldown_bars=config.cooldown_bars,
         allowed=ALLOWED[config.direction],
-        stops=Stops(
-            stops.stop_loss,
-            stops.take_profit,
-            stops.trailing,
-            stops.trailing_atr,
-            stops.max_bars,
-            config.intrabar is IntrabarOrder.TARGET_FIRST,
-        ),
     )
 
 
@@ -106,6 +100,7 @@ def hand_asset(
         bars,
         [],
         _hand_fractions(bars, config, n_assets, panel.timeframe.bars_per_year),
+        _hand_stops(bars, config),
         average_true_range(bars, config.stops.atr_period),
         _of_asset(config.lot_size, name),
         _of_asset(config.min_notional, name),
@@ -143,10 +138,28 @@ def _hand_fractions(
         atr = average_true_range(bars, sizing.atr_period)
         return risk_fractions(bars, atr, sizing.risk, sizing.atr_multiple, config.delay_bars)
     if isinstance(sizing, ByExpression):
-        return expression_fractions(bars, sizing.fraction, config.delay_bars)
+        return expression_values(bars, sizing.fraction, config.delay_bars)
     assert isinstance(sizing, VolatilityScaled)
     known = volatility(bars, sizing.lookback, bars_per_year)
     return volatility_fractions(known, sizing.target, config.delay_bars)
+
+
+def _hand_stops(bars: list[Bar], config: SimulationConfig) -> list[Stops]:
+    """The stops of an entry at each bar's open; those that are expressions differ by bar."""
+    rules, late = config.stops, config.delay_bars
+    by_bar = {
+        name: expression_values(bars, text, late, 1.0 if name in FRACTIONS else math.inf)
+        for name, text in rules.expressions.items()
+    }
+    plain = Stops(
+        **{name: getattr(rules, name) for name in DISTANCES if name not in by_bar},
+        max_bars=rules.max_bars,
+        target_first=config.intrabar is IntrabarOrder.TARGET_FIRST,
+    )
+    return [
+        replace(plain, **{name: values[t] for name, values in by_bar.items()})
+        for t in range(len(bars))
+    ]
 
 
 def check_batch(

@@ -7,7 +7,7 @@ a reader can check it with a pencil. An account of one asset and a book of many 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from backtest_pipeline_tests.simulation.reference_trade import Bar, Exit, Stops, Trade
 
@@ -26,7 +26,6 @@ class Rules:
     delay_bars: int = 0
     cooldown_bars: int = 0
     allowed: int = 15
-    stops: Stops = field(default_factory=Stops)
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Asset:
 
     Attributes:
         fractions: of the equity that an entry at each bar's open wants; NaN where unknown.
+        stops: by which a position that is entered at each bar's open is left.
         atr: average true range at each bar's close, which the trailing ATR stop reads.
         lot, min_notional: what an entry is a multiple of, and the smallest.
     """
@@ -42,6 +42,7 @@ class Asset:
     bars: list[Bar]
     signals: list[int]
     fractions: list[float]
+    stops: list[Stops]
     atr: list[float]
     lot: float = 0.0
     min_notional: float = 0.0
@@ -114,6 +115,12 @@ class Account:
 
     def at_open(self, time: int, now: dict[int, int]) -> None:
         """Funding of a hole, ruin, exits, entries; `now` is the bar of each asset that has one."""
+        self.see_opens(time, now)
+        if not self.ruined:
+            self.trade_at_open(time, now)
+
+    def see_opens(self, time: int, now: dict[int, int]) -> None:
+        """Pay the funding of holes, and see whether anything is left at the opens."""
         seen = self.prices
         self.prices = seen | {a: self.assets[a].bars[t].open for a, t in now.items()}
         for a, t in now.items():
@@ -123,7 +130,9 @@ class Account:
                 self.cash -= bar.hole_rate * trade.units * bar.open
         if self.held and self.worth(self.prices) <= 0:
             self.liquidate(time, seen, self.prices, at_open=True)
-            return
+
+    def trade_at_open(self, time: int, now: dict[int, int]) -> None:
+        """Leave and enter what signals ask for."""
         wanted = {a: self.wanted(a, t, self.signal(a, t)) for a, t in now.items()}
         entering = {a: side for a, side in wanted.items() if side not in (0, self.side(a))}
         leaving: dict[int, Exit] = {}
@@ -146,7 +155,8 @@ class Account:
     def reason_to_leave(self, asset: int, bar: int, wanted: int) -> str:
         if asset not in self.held:
             return ""
-        trade, most = self.held[asset], self.rules.stops.max_bars
+        trade = self.held[asset]
+        most = trade.stops.max_bars
         if wanted != trade.side:
             return "reversal" if wanted else "signal"
         return "time_stop" if most is not None and bar == trade.entry_bar + most else ""
@@ -187,7 +197,7 @@ class Account:
         wants: Prices = {}
         for a in sides:
             fraction = self.assets[a].fractions[now[a]]
-            if not math.isnan(fraction):
+            if not math.isnan(fraction) and self.assets[a].stops[now[a]].known:
                 wants[a] = min(fraction, rules.max_leverage) * equity
         dearer = (1 + rules.slippage) * (1 + rules.fee)
         need = sum(want * (dearer if sides[a] > 0 else 1) for a, want in wants.items())
@@ -196,29 +206,34 @@ class Account:
             room = 0.0  # what rounding leaves of a room that is used up
         share = 1.0 if need <= room else room / need
         for a, side in sides.items():
-            asset = self.assets[a]
-            wanted = wants.get(a, math.nan) / prices[a]
-            units = offered = 0.0 if math.isnan(wanted) else wants[a] * share / prices[a]
+            t, asset = now[a], self.assets[a]
+            wanted = min(asset.fractions[t], rules.max_leverage) * equity / prices[a]
+            if a not in wants:
+                why = "no size" if math.isnan(wanted) else "no stop"
+                self.refusals[a].append(Refusal(t, side, wanted, why))
+                continue
+            wanted, offered = wants[a] / prices[a], wants[a] * share / prices[a]
+            units = offered
             if asset.lot > 0:
                 # 0.3 is three lots of 0.1, although 0.3 / 0.1 is a little less than 3 in binary.
                 units = math.floor(units / asset.lot + 1e-9) * asset.lot
-            if units <= 0 or units * prices[a] < asset.min_notional:
-                why = "too little notional"
-                if math.isnan(wanted):
-                    why = "no size"
-                elif offered <= 0:
-                    why = "no room"
-                elif units <= 0:
-                    why = "no lot"
-                self.refusals[a].append(Refusal(now[a], side, wanted, why))
+            if units > 0 and units * prices[a] >= asset.min_notional:
+                self.open(a, t, side, units)
                 continue
-            t = now[a]
-            trade = Trade(side, t, prices[a], units, rules.fee, rules.slippage)
-            trade.trail_atr(trade.entry_price, asset.atr[t - 1], rules.stops.trailing_atr)
-            trade.entry_stop = trade.stop(rules.stops)
-            self.cash -= trade.units * trade.entry_price + trade.fees
-            self.held[a] = trade
-            self.trades[a].append(trade)
+            why = "no room" if offered <= 0 else "no lot" if units <= 0 else "too little notional"
+            self.refusals[a].append(Refusal(t, side, wanted, why))
+
+    def open(self, a: int, t: int, side: int, units: float) -> None:
+        """Fill one entry at the open of a bar."""
+        asset = self.assets[a]
+        trade = Trade(
+            side, t, self.prices[a], units, self.rules.fee, self.rules.slippage, asset.stops[t]
+        )
+        trade.trail_atr(trade.entry_price, asset.atr[t - 1])
+        trade.entry_stop = trade.stop()
+        self.cash -= trade.units * trade.entry_price + trade.fees
+        self.held[a] = trade
+        self.trades[a].append(trade)
 
     # Within the bar
 
@@ -232,7 +247,7 @@ class Account:
             trade, bar = self.held[a], self.assets[a].bars[t]
             worst[a] = bar.worst(trade.side)
             funding = bar.rate * trade.units * bar.close
-            way = trade.exit_within(bar, self.rules.stops)
+            way = trade.exit_within(bar)
             if way is not None:
                 exits[a] = way
                 funding = max(0.0, funding)
@@ -273,7 +288,7 @@ class Account:
             asset = self.assets[a]
             self.prices[a] = asset.bars[t].close
             if a in self.held:
-                self.held[a].held_to_close(asset.bars[t], asset.atr[t], self.rules.stops)
+                self.held[a].held_to_close(asset.bars[t], asset.atr[t])
         equity = self.worth(self.prices)
         values = [trade.units * self.prices[a] for a, trade in self.held.items()]
         self.equity.append(equity)
@@ -293,10 +308,16 @@ class Account:
 
 
 def run_account(assets: list[Asset], rules: Rules) -> Account:
-    """Walk an account over the bars of its assets."""
+    """An account that has walked over the bars of its assets."""
     account = Account(assets, rules)
+    walk(account)
+    return account
+
+
+def walk(account: Account) -> None:
+    """Walk an account over the bars of its assets."""
     calendar: dict[int, dict[int, int]] = {}
-    for a, asset in enumerate(assets):
+    for a, asset in enumerate(account.assets):
         for t, bar in enumerate(asset.bars):
             calendar.setdefault(bar.time, {})[a] = t
     for time, now in sorted(calendar.items()):
@@ -306,4 +327,3 @@ def run_account(assets: list[Asset], rules: Rules) -> Account:
             account.within(time, now)
         account.at_close(now)
     account.finish()
-    return account

@@ -58,11 +58,16 @@ def risk_fractions(
     ]
 
 
-def expression_fractions(bars: list[Bar], expression: str, late: int) -> list[float]:
-    """The same, by one of EXPRESSIONS: undefined where that is undefined, infinite, 0 or less."""
+def expression_values(
+    bars: list[Bar], expression: str, late: int, most: float = math.inf
+) -> list[float]:
+    """What one of EXPRESSIONS gives an entry at each bar's open, of the close of its signal.
+
+    It is undefined where the expression is undefined, 0 or less, or `most` or more.
+    """
     known = EXPRESSIONS[expression](bars)
     wanted = [NAN if t < 1 + late else known[t - 1 - late] for t in range(len(bars))]
-    return [value if 0 < value < math.inf else NAN for value in wanted]
+    return [value if 0 < value < most else NAN for value in wanted]
 
 
 def _by_range(bars: list[Bar]) -> list[float]:
@@ -75,16 +80,26 @@ def _by_rise(bars: list[Bar]) -> list[float]:
     return [NAN, *(20 * x for x in rises)]
 
 
-def _by_side(bars: list[Bar]) -> list[float]:
-    return [0.3 if bar.close > bar.open else 0.0 for bar in bars]
+def _by_atr(bars: list[Bar]) -> list[float]:
+    return [_over(x, bar.close) for x, bar in zip(average_true_range(bars, 3), bars, strict=True)]
+
+
+def _of_each(value: Callable[[Bar], float]) -> Callable[[list[Bar]], list[float]]:
+    return lambda bars: [value(bar) for bar in bars]
 
 
 EXPRESSIONS: dict[str, Callable[[list[Bar]], list[float]]] = {
     "0.02 / (atr_3 / close)": _by_range,
     "20 * (close / shift(close, 1) - 1)": _by_rise,
-    "0.3 if close > open else 0": _by_side,
+    "0.3 if close > open else 0": _of_each(lambda bar: 0.3 if bar.close > bar.open else 0.0),
+    "(high - low) / close": _of_each(lambda bar: (bar.high - bar.low) / bar.close),
+    "1.5 if open > close else 3": _of_each(lambda bar: 1.5 if bar.open > bar.close else 3.0),
+    "close - open": _of_each(lambda bar: bar.close - bar.open),
+    "close / 100": _of_each(lambda bar: bar.close / 100),
+    "shift(close, 5)": lambda bars: [NAN] * 5 + [bar.close for bar in bars[:-5]],
+    "atr_3 / close": _by_atr,
 }
-"""Fractions of equity as the rule language has them, and at each bar's close by plain Python."""
+"""Numbers of each bar as the rule language has them, and by plain Python."""
 
 
 def _over(part: float, whole: float) -> float:

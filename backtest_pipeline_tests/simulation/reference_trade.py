@@ -41,7 +41,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class Stops:
-    """The rules by which a position is left without a signal; None is no such rule."""
+    """The rules by which a position is left without a signal; None is no such rule, and NaN one
+    whose distance is unknown.
+    """
 
     stop_loss: float | None = None
     take_profit: float | None = None
@@ -49,6 +51,12 @@ class Stops:
     trailing_atr: float | None = None
     max_bars: int | None = None
     target_first: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether every distance is known."""
+        given = (self.stop_loss, self.take_profit, self.trailing, self.trailing_atr)
+        return not any(one is not None and math.isnan(one) for one in given)
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,16 @@ class Trade:
     """A position from its entry on, and at last its record."""
 
     def __init__(
-        self, side: int, bar: int, open_: float, size: float, fee: float, slippage: float
+        self,
+        side: int,
+        bar: int,
+        open_: float,
+        size: float,
+        fee: float,
+        slippage: float,
+        stops: Stops,
     ) -> None:
-        self.side, self.size, self.entry_bar = side, size, bar
+        self.side, self.size, self.entry_bar, self.stops = side, size, bar, stops
         self.entry_price = open_ * (1 + side * slippage)
         self.fees = size * self.entry_price * fee
         self.slippage_cost = size * abs(self.entry_price - open_)
@@ -97,24 +112,26 @@ class Trade:
         best = self.highest if self.side > 0 else self.lowest
         return self.side * (best / self.entry_price - 1)
 
-    def trail_atr(self, anchor: float, atr: float, multiple: float | None) -> None:
+    def trail_atr(self, anchor: float, atr: float) -> None:
         """Draw the level behind the price: it comes with the first ATR, and never goes back."""
+        multiple = self.stops.trailing_atr
         if multiple is None or math.isnan(atr):
             return
         level = anchor - self.side * multiple * atr
         if math.isnan(self.atr_level) or self.side * level > self.side * self.atr_level:
             self.atr_level = level
 
-    def held_to_close(self, bar: Bar, atr: float, rules: Stops) -> None:
+    def held_to_close(self, bar: Bar, atr: float) -> None:
         """See the bar's whole range, and draw the trailing levels of the next bar."""
         self.bars_held += 1
         self.lowest, self.highest = min(self.lowest, bar.low), max(self.highest, bar.high)
         if self.side * bar.best(self.side) > self.side * self.best_price:
             self.best_price = bar.best(self.side)
-        self.trail_atr(self.best_price, atr, rules.trailing_atr)
+        self.trail_atr(self.best_price, atr)
 
-    def stop(self, rules: Stops) -> tuple[float, str] | None:
+    def stop(self) -> tuple[float, str] | None:
         """The level on the losing side that is nearest to the price, and its name."""
+        rules = self.stops
         levels: list[tuple[float, str]] = []
         if rules.stop_loss is not None:
             levels.append((self.entry_price * (1 - self.side * rules.stop_loss), "stop_loss"))
@@ -125,10 +142,10 @@ class Trade:
         # Of equals, max keeps the first.
         return max(levels, key=lambda level: self.side * level[0], default=None)
 
-    def exit_within(self, bar: Bar, rules: Stops) -> Exit | None:
+    def exit_within(self, bar: Bar) -> Exit | None:
         """The stop or target that ends the position in this bar, if one does."""
-        side, stopped, gained = self.side, None, None
-        stop = self.stop(rules)
+        side, stopped, gained, rules = self.side, None, None, self.stops
+        stop = self.stop()
         if stop is not None and side * bar.worst(side) <= side * stop[0]:
             gap = side * bar.open <= side * stop[0]
             stopped = Exit(bar.open if gap else stop[0], stop[1], gap)

@@ -186,7 +186,7 @@ def _traded(
     """Backtest one signal in a window."""
     terms = replace(terms, config=config_of(signal, terms.config))
     keep = rows_in(panel, terms.window)
-    read = [name for name in columns_read([terms.config.sizing]) if name in panel.columns]
+    read = [name for name in columns_read([terms.config.rules]) if name in panel.columns]
     columns = {name: panel[name] for name in (*BAR_COLUMNS, *read)}
     prices = Panel(panel.timeframe, panel.assets, panel.offsets, panel.ts, columns)
     bars = with_config_columns(prices, terms.config).take(keep)

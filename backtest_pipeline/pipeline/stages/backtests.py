@@ -64,7 +64,7 @@ from backtest_pipeline.pipeline.stages.signals import (
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
-from backtest_pipeline.simulation.columns import columns_read as sized_by
+from backtest_pipeline.simulation.columns import columns_read as columns_of_rules
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.strategy_conditions import Failures
@@ -130,21 +130,20 @@ class StoredSignals:
         events = np.ascontiguousarray(self.stored.conditions[list(signals)][:, keep])
         rules = [config_of(self.stored.signals[s], config).rules for s in signals]
         by_run = RulesOfRuns.by_run(rules, len(assets))
-        read = sized_by(one.sizing for one in rules)
-        own = self.stored.own.on(panel.select(assets), read)
+        own = self.stored.own.on(panel.select(assets), columns_of_rules(rules))
         return simulate_batch(own, events, config, rules=by_run, marks=self.daily.marks(own))
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
-    """Conditions as they are stored, on the stored prices, with what their sizings read.
+    """Conditions as they are stored, on the stored prices, with what their stops and sizings read.
 
     Loading raises PartitionError where they are not those of the stored features.
     """
     signals = presets_to_compute(workspace)
     code, names = signals_code(signals), columns_read(signals)
-    sizings = [config_of(signal, SimulationConfig()).sizing for signal in signals]
-    sized = set(sized_by(sizings)) & set(SNAPSHOT_COLUMNS)
-    columns = (*PRICE_COLUMNS, *sorted(sized - set(PRICE_COLUMNS)))
+    rules = [config_of(signal, SimulationConfig()).rules for signal in signals]
+    read = set(columns_of_rules(rules)) & set(SNAPSHOT_COLUMNS)
+    columns = (*PRICE_COLUMNS, *sorted(read - set(PRICE_COLUMNS)))
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = with_own_columns(

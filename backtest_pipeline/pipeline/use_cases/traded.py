@@ -58,7 +58,7 @@ def cut_to_window(features: PanelBatch, events: np.ndarray, terms: RunTerms) -> 
     whole = features.panel
     keep = rows_in(whole, terms.window)
     # Indicators need the bars before the window, so they are computed before the cut.
-    known = features.own.on(whole, columns_read([terms.config.sizing]))
+    known = features.own.on(whole, columns_read([terms.config.rules]))
     panel = with_config_columns(known, terms.config).take(keep)
     for asset, n in zip(panel.assets, panel.lengths.tolist(), strict=True):
         if n < FEWEST_BARS:

@@ -84,4 +84,4 @@ def position_values(
 def _fill_positions(values, run, held, units, close):
     for i in range(len(run)):
         for m in range(held[i, 0], held[i, 1]):
-            values[run[i], m] = units[i] * close[m]
+            values[run[i], m] += units[i] * close[m]  # a position may end in parts

@@ -179,7 +179,7 @@ def simulate(
         intrabar=IntrabarOrder.of(intrabar),
         risk_free=risk_free,
     )
-    own = [name for name in columns_read([sizing]) if name in bars.columns]
+    own = [name for name in columns_read([config.rules]) if name in bars.columns]
     panel = panel.with_columns({name: bars[name].to_numpy(np.float64) for name in own})
     rates = None if funding is None else FundingRates.of({_ASSET: funding})
     marks = marks_of(panel, daily_panel(daily, _ASSET))

@@ -114,6 +114,12 @@ class ConditionExpression:
         """The columns that it is computed from."""
         return self._settled.columns(self._wanted)
 
+    @property
+    def warm_up(self) -> int | None:
+        """Bars before the first value; None where that depends on the timeframe."""
+        found = self._settled.lookback(self._wanted)
+        return None if found is None else found.rows - 1
+
     def known(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
         """Where it is true, and where it is false, bool `(n_rows,)` each; undefined in neither.
 
