@@ -39,8 +39,8 @@ class LlmStrategist(Strategist):
 
     def __init__(self, model: AskedModel, terms: LlmTerms = _DEFAULTS) -> None:
         self.terms = terms
-        self._model = model
-        self.reads = terms.features
+        self.model, self.reads = model.name, terms.features
+        self._asked = model
 
     def plan(self, known: Known, spent: ModelUse = NOTHING_USED) -> Proposal:
         """The plan from the known instant on; see `Strategist.plan`.
@@ -51,7 +51,7 @@ class LlmStrategist(Strategist):
         """
         system = plan_prompt()
         went = converse(
-            self._model,
+            self._asked,
             system,
             question(known, self.terms),
             lambda text: plan_of_answer(text, known.occasion, self.terms),
@@ -66,12 +66,12 @@ class LlmStrategist(Strategist):
             went.value or carried_on(known.occasion),
             origin,
             went.problem,
-            model=self._model.name,
+            model=self._asked.name,
             prompt_hash=text_hash(system),
             response_hash=text_hash("\0".join(answers)),
-            transcript=transcript_of(self._model.name, went.turns),
+            transcript=transcript_of(self._asked.name, went.turns),
             use=went.use,
-            replayed=self._model.is_recorded,
+            replayed=self._asked.is_recorded,
         )
 
 
