@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.plans.content import problems_of
 from backtest_pipeline.strategist.regime_rules import RegimeRules, RulesSettings
 from backtest_pipeline.strategist.strategist import Strategist
 
@@ -73,8 +74,4 @@ def _parsed(name: str, kind: type[_Settings], config: Mapping[str, Any]) -> _Set
     try:
         return kind.model_validate(dict(config))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidInput(f"strategist {name}: {problems}") from error
+        raise InvalidInput(f"strategist {name}: {problems_of(error)}") from error

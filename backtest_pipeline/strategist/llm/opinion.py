@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.plans.content import problems_of
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import Regime
 from backtest_pipeline.strategist.llm.answers import json_object
@@ -82,8 +83,4 @@ def _read(text: str) -> JudgeAnswer:
     try:
         return JudgeAnswer.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidInput(problems) from error
+        raise InvalidInput(problems_of(error)) from error

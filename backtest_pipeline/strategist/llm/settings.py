@@ -55,7 +55,7 @@ class LlmSettings(BaseSettings):
         if name and (provider not in PROVIDERS or not model or not model.isprintable()):
             raise ValueError(
                 f"must be PROVIDER:MODEL with one of {', '.join(PROVIDERS)}, such as "
-                f"anthropic:claude-opus-5, not {name[:60]!r}"
+                "anthropic:claude-opus-5"
             )
         return name
 
