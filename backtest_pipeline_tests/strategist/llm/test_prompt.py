@@ -10,8 +10,9 @@ import pytest
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.plans.plan import plan_from
-from backtest_pipeline.strategies.rules.expressions import condition_expression
+from backtest_pipeline.strategies.rules.expressions import condition_expression, step_of
 from backtest_pipeline.strategies.rules.functions import FUNCTIONS
+from backtest_pipeline.strategies.rules.program import Program
 from backtest_pipeline.strategist.known import BookState, Known
 from backtest_pipeline.strategist.llm import prompt
 from backtest_pipeline.strategist.llm.prompt import LlmTerms, plan_prompt, question
@@ -39,6 +40,9 @@ def test_the_rules_that_the_prompt_shows_can_be_read() -> None:
     assert rules
     for rule in rules:
         condition_expression(rule, "prompt")
+    for call in re.findall(r"`([a-z_]+\([^`]+\))`", plan_prompt().partition("The data")[0]):
+        written = re.sub(r"\bx\b", "close", call.replace(" n", " 5").replace(" q", " 0.5"))
+        step_of(Program(), re.sub(r"\b(y|low|high)\b", "open", written), "prompt")
     named = set(re.findall(r"([a-z_]+)\(", plan_prompt().partition("The data")[0]))
     assert {"crosses_above", "highest", "at"} <= named <= FUNCTIONS.keys()
 
