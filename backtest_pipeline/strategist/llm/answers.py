@@ -6,7 +6,10 @@ import json
 import re
 from typing import Any, NoReturn
 
+from pydantic import ValidationError
+
 from backtest_pipeline.market.errors import PlanRefused
+from backtest_pipeline.plans.content import problems_of
 from backtest_pipeline.plans.limits import RiskLimits
 from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.plans.vocabulary import Stance
@@ -73,10 +76,15 @@ def _within(limits: RiskLimits, ceilings: RiskLimits) -> RiskLimits:
         ("max_symbol_exposure_pct", "max_portfolio_exposure_pct"),
     ):
         # A ceiling that was filled in gives way to the limit that was set.
-        bound = found[most]
-        if getattr(limits, least) is None and bound is not None:
-            found[least] = min(found[least] or bound, bound)
-    return RiskLimits(**found)
+        filled, bound = found[least], found[most]
+        if getattr(limits, least) is None and filled is not None and bound is not None:
+            found[least] = min(filled, bound)
+    try:
+        return RiskLimits(**found)
+    except ValidationError as error:
+        raise PlanRefused(
+            f"limits, with the ceilings where there is none: {problems_of(error)}"
+        ) from error
 
 
 def json_object(text: str) -> dict[str, Any]:

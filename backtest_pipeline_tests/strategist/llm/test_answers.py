@@ -58,6 +58,10 @@ def test_limits_that_are_not_set_are_the_ceilings() -> None:
     low = read(but(limits={"max_portfolio_exposure_pct": 20.0, "max_daily_risk_budget_pct": 1.0}))
     assert low.limits.max_symbol_exposure_pct == 20.0
     assert low.limits.max_position_risk_pct == 1.0
+    budget = LlmTerms(ceilings=RiskLimits(max_daily_risk_budget_pct=3.0))
+    assert read(but(limits={}), budget).limits == budget.ceilings
+    with pytest.raises(PlanRefused, match="max_position_risk_pct: 5 contradicts max_daily_risk_bu"):
+        read(but(limits={"max_position_risk_pct": 5.0}), budget)
     free = LlmTerms(ceilings=RiskLimits())
     assert read(but(limits={}), free).limits == RiskLimits()
 
