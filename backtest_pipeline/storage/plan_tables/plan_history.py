@@ -12,6 +12,7 @@ from uuid import UUID
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
+from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.storage.postgres import copy
 
 if TYPE_CHECKING:
@@ -134,6 +135,36 @@ def _plans(connection: Connection, where: str, bound: Mapping[str, Any]) -> list
         LoggedPlan(**{**row, "replan_reasons": tuple(row["replan_reasons"])})  # pyright: ignore[reportArgumentType]
         for row in rows.mappings()
     ]
+
+
+def require_newest(
+    cursor: Cursor, book_id: int, newest: LoggedPlan, versions: Mapping[str, str]
+) -> None:
+    """Raise StoreOvertaken unless a plan is the newest of its book, and features have not changed.
+
+    Args:
+        cursor: cursor of the transaction that publishes a run under the plan.
+        book_id: the book.
+        newest: the plan, as it was read.
+        versions: versions of the features by partition, as they were read.
+    """
+    found = copy.fetch(
+        cursor,
+        "SELECT (SELECT sequence || ' ' || plan_id FROM plans WHERE book_id = $1"
+        "        ORDER BY sequence DESC LIMIT 1) AS newest,"
+        " (SELECT count(*) FROM unnest($2::text[], $3::text[]) AS w (key, version)"
+        "  JOIN dim_assets a ON starts_with(w.key, a.symbol || '|')"
+        "  JOIN dataset_versions v ON v.id = a.id AND v.dataset = 'features'"
+        "   AND v.version = w.version AND input_key(a.symbol, v.tf, v.dataset) = w.key) AS n",
+        book_id,
+        list(versions),
+        list(versions.values()),
+    )
+    same = f"{newest.sequence} {newest.plan_id}"
+    if found["newest"][0].as_py() != same or found["n"][0].as_py() < len(versions):
+        raise StoreOvertaken(
+            "the book was planned again, or its data replaced, while it was run; run it again"
+        )
 
 
 def plan_log_table(run_id: str, plans: Sequence[LoggedPlan]) -> pa.Table:
