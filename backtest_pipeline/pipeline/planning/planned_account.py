@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -62,7 +62,7 @@ class PlannedAccount:
     def fingerprint(self) -> str:
         """Hash of trades, equity, benchmark, blocks, and who asked for what."""
         digest = hashlib.sha256(fingerprints(self.account)[0].encode())
-        for lines in (self._trade_lines(), _block_lines(self.blocks("").to_pylist())):
+        for lines in (self._trade_lines(), block_lines(self.blocks("").to_pylist())):
             digest.update("\n".join(lines).encode() + b"\0")
         return digest.hexdigest()
 
@@ -227,8 +227,8 @@ def _renumbered(trades: Trades, order: np.ndarray, account: Panel) -> Trades:
     )
 
 
-def _block_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Blocks as canonical text, which an exported bundle repeats."""
+def block_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of `block_events` as canonical text, which the verifier of a bundle repeats."""
     return [
         "|".join(
             (

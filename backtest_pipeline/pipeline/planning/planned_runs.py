@@ -127,7 +127,7 @@ def follow_book(
     data, config = load_book(workspace, book), planned_config(config)
     plans = [plan_from(row.plan) for row in logged]
     batch = data.with_rows(tf)
-    identity = identity_of(run_config(book, tf, plans, config), plan_key(logged), batch.inputs)
+    identity = identity_of(run_config(book, tf, plans, config), _key(logged), batch.inputs)
     with workspace.database.begin() as connection:
         uri = current_artifacts(connection, [identity.run_id]).get(identity.run_id)
     if uri is not None and not workspace.artifacts.gone([uri]):
@@ -180,9 +180,13 @@ def run_config(
     }
 
 
-def plan_key(logged: Sequence[LoggedPlan]) -> str:
-    """Hash of the content of plans and of why each was made."""
-    return hash_of([[row.plan_id, list(row.replan_reasons)] for row in logged])
+def plan_key(plans: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Hash of plans, given by the id of each, which follows from its content, and its reasons."""
+    return hash_of([[plan_id, list(reasons)] for plan_id, reasons in plans])
+
+
+def _key(logged: Sequence[LoggedPlan]) -> str:
+    return plan_key([(row.plan_id, row.replan_reasons) for row in logged])
 
 
 def identity_of(

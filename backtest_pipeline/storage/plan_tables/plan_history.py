@@ -196,6 +196,28 @@ def write_plan_log(cursor: Cursor, rows: pa.Table) -> None:
     copy.run(cursor, "DROP TABLE staged_plans")
 
 
+def plans_of_runs(
+    connection: Connection, run_ids: Sequence[UUID]
+) -> dict[UUID, list[dict[str, Any]]]:
+    """Of the plans that runs followed, by run and in order, what their results follow from.
+
+    Rows have plan_id, plan, replan_reasons, suppressed and transcript.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT run_id, plan_id, plan, replan_reasons, suppressed, transcript FROM plan_log
+            WHERE run_id = ANY(:run_ids) ORDER BY run_id, replan_sequence
+        """),
+        {"run_ids": list(run_ids)},
+    )
+    found: dict[UUID, list[dict[str, Any]]] = {}
+    for row in rows.mappings():
+        found.setdefault(row["run_id"], []).append(
+            {name: value for name, value in row.items() if name != "run_id"}
+        )
+    return found
+
+
 def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
     """The plans that a run followed, in order, without the run's id."""
     rows = connection.execute(

@@ -107,6 +107,18 @@ def group_blocks(connection: Connection, run_id: UUID, by: str) -> list[dict[str
     return [dict(row) for row in rows.mappings()]
 
 
+def stored_blocks(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
+    """All blocked entries of a run by number, without the run's id."""
+    rows = connection.execute(
+        text("""
+            SELECT event_no, ts, symbol, timeframe, trigger_id, side, qty, reason, class, detail
+            FROM block_events WHERE run_id = :run_id ORDER BY event_no
+        """),
+        {"run_id": run_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
 def count_blocks(
     connection: Connection, filters: BlockFilter, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
