@@ -220,12 +220,12 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
 def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
     """What is stored of every run's figures, ordered by directory of artifacts.
 
-    Columns: run_id, symbol, n_bars, artifact_uri, results, risk_free, and those of
+    Columns: run_id, symbol, split, n_bars, artifact_uri, results, risk_free, and those of
     `backtest_metrics`.
     """
     rows = connection.execute(
         text("""
-            SELECT r.symbol, r.n_bars, r.artifact_uri, r.results,
+            SELECT r.symbol, r.split, r.n_bars, r.artifact_uri, r.results,
                    (r.config ->> 'risk_free')::float8 AS risk_free, m.*
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             WHERE r.status = 'completed' ORDER BY r.artifact_uri, r.run_id

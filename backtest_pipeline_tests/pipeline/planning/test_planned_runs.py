@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars
+from backtest_pipeline.pipeline.audits.stored_metrics import check_stored_metrics
+from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.planning import planned_runs
 from backtest_pipeline.pipeline.planning.books import request_replan
 from backtest_pipeline.pipeline.planning.planned_runs import FollowedBook, follow_book
 from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.runs.query import RunFilter, get_run, list_runs, run_trades
-from backtest_pipeline.pipeline.runs.retention import delete_runs, retain
+from backtest_pipeline.pipeline.runs.retention import delete_runs, remove_source, retain
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
@@ -155,3 +157,41 @@ def test_retention_keeps_the_current_run_of_a_book_and_removes_older_ones(
     execute_sql(store, "DELETE FROM plan_books")
     assert delete_runs(store, [second]) == 1
     assert count(store, "plan_log") == count(store, "block_events") == 0
+
+
+def test_checks_find_what_was_taken_from_a_run_or_a_book(store: Workspace) -> None:
+    books = {"planned_backtests": SYMBOLS[:1], "planned_portfolios": SYMBOLS}
+    runs = {
+        asset: followed(store, added(store, f"of-{len(symbols)}", *symbols)).run_id
+        for asset, symbols in books.items()
+    }
+    for asset in (*books, "strategy_plans", "backtests"):
+        assert set(check_dataset(store, asset).values()) == {0}, asset
+    assert check_stored_metrics(store).differing == {}
+    asset, run_id = "planned_portfolios", runs["planned_portfolios"]
+    newest = "SELECT max(replan_sequence) FROM plan_log WHERE run_id = :run_id"
+    execute_sql(
+        store,
+        f"DELETE FROM plan_log WHERE run_id = :run_id AND replan_sequence = ({newest})",
+        run_id=run_id,
+    )
+    execute_sql(store, "UPDATE backtest_trades SET trigger_id = 't_none' WHERE trade_no = 1")
+    execute_sql(
+        store,
+        "UPDATE block_events SET reason = 'other' WHERE event_no = 1 AND run_id = :run_id",
+        run_id=run_id,
+    )
+    found = check_dataset(store, asset)
+    assert (found["plans_missing"], found["blocks_missing"]) == (1, 1)
+    assert found["trades_without_trigger"] == 1
+    assert check_dataset(store, "planned_backtests") == {
+        **dict.fromkeys(found, 0),
+        "trades_without_trigger": 1,
+    }
+
+
+def test_books_of_a_removed_source_go_with_their_runs(store: Workspace) -> None:
+    followed(store, added(store, "pair", *SYMBOLS))
+    remove_source(store, "static")
+    for table in ("plan_books", "plans", "plan_log", "backtest_runs", "dim_assets"):
+        assert count(store, table) == 0, table
