@@ -55,6 +55,7 @@ def _compile() -> None:
     from backtest_pipeline.simulation.book import simulate_book
     from backtest_pipeline.simulation.config import SimulationConfig
     from backtest_pipeline.simulation.funding import FundingRates
+    from backtest_pipeline.simulation.planned.planned_book import simulate_planned
     from backtest_pipeline.strategies.registry import strategies
     from backtest_pipeline_tests.market.features.panels import random_bars
     from backtest_pipeline_tests.simulation.markets import (
@@ -74,6 +75,7 @@ def _compile() -> None:
     for beside in ({}, {"funding": rates, "finer": finer}):
         simulate_batch(panel, events, config, **beside)
         simulate_book(panel, events, config, **beside)
+    simulate_planned(panel, [], config)
 
     with_indicators(build_features(random_bars([60, 600], 0)), ["ema_33", "rsi_33", "atr_33"])
     prices = bars_of(100 * np.exp(np.cumsum(rng.normal(0, 0.02, 600))))

@@ -977,7 +977,7 @@ def _trade_due(
         _leave(account, positions, True, rules, trades)
     if account.ruined:
         return
-    n_due = 0
+    n_due, equity = 0, 0.0
     if followed is not None:
         n_due = _approve(account, positions, table_row, bars, fractions, distances, refusals,
                          followed)  # fmt: skip

@@ -30,9 +30,10 @@ from backtest_pipeline.simulation.engine import (
 )
 from backtest_pipeline.simulation.funding import FundingRates
 from backtest_pipeline.simulation.inputs import AccountInputs, account_inputs, require_events
+from backtest_pipeline.simulation.planned.followed_plans import followed_plans
 from backtest_pipeline.simulation.planned.planned_blocks import PlannedBlocks
+from backtest_pipeline.simulation.planned.plans_on_panel import PlansOnPanel
 from backtest_pipeline.simulation.planned.trigger_events import trigger_events
-from backtest_pipeline.simulation.planned.wishes import PlansOnPanel, followed_plans
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.trading.sizing import Sizing
 from backtest_pipeline.trading.stops import StopRules

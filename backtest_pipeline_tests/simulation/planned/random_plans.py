@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from backtest_pipeline.market.panel import Panel, utc_index
+from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline_tests.simulation.markets import random_panel
-from backtest_pipeline_tests.simulation.planned.reference_plans import ENTERS, Rule
+from backtest_pipeline_tests.simulation.planned.reference_decisions import ENTERS, Rule
 from backtest_pipeline_tests.simulation.reference_trade import Bar
 
 UNDEFINED = "1 / (volume - 1) > 0.5"
@@ -68,20 +68,21 @@ def plain_rules(panel: Panel, bars: list[list[Bar]]) -> dict[str, Rule]:
 
 def random_plans(rng: np.random.Generator, panel: Panel, n_plans: int) -> list[Plan]:
     """Plans that hold some of the same triggers, under limits that are met now and then."""
-    pool = [_trigger(rng, panel) for _ in range(12)]
-    stamps = utc_index(np.unique(panel.ts))
+    drawn = [_trigger(rng, panel) for _ in range(12)]
+    pool = [one for n, one in enumerate(drawn) if one not in drawn[:n]]
+    stamps: list[int] = np.unique(panel.ts).tolist()
     starts = np.sort(rng.choice(len(stamps), min(n_plans, len(stamps)), replace=False))
     plans = []
     for start in starts.tolist():
         end = min(start + int(rng.integers(1, 60)), len(stamps) - 1)
-        effective = stamps[start].isoformat()
-        kept = rng.permutation(len(pool))[: int(rng.integers(4, len(pool) + 1))]
+        effective = stamp_text(stamps[start])
+        kept = rng.permutation(len(pool))[: int(rng.integers(4, 13))]
         plans.append(
             plan_from(
                 {
                     "generated_at": effective,
                     "effective_ts": effective,
-                    "valid_until": (stamps[end] + (stamps[1] - stamps[0])).isoformat(),
+                    "valid_until": stamp_text(stamps[end] + 1000),
                     "regime": "mixed",
                     "stance": "wait" if rng.random() < 0.05 else "active",
                     "triggers": [pool[i] for i in kept],
@@ -91,6 +92,11 @@ def random_plans(rng: np.random.Generator, panel: Panel, n_plans: int) -> list[P
             )
         )
     return plans
+
+
+def stamp_text(us: int) -> str:
+    """Microseconds since 1970 UTC as plans have them."""
+    return f"{np.datetime64(us, 'us')}Z"
 
 
 def _trigger(rng: np.random.Generator, panel: Panel) -> dict[str, Any]:
