@@ -32,8 +32,9 @@ def ensure_schema(settings: Settings) -> None:
     from backtest_pipeline.storage.postgres.migrations import check
     from backtest_pipeline.storage.postgres.migrations import migrate as apply
     from backtest_pipeline.storage.settings import Settings, unread_variables
+    from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-    for sentence in unread_variables(Settings, ServiceSettings):
+    for sentence in unread_variables(Settings, ServiceSettings, LlmSettings):
         _log.warning(sentence)
     database = open_database(settings)
     try:
@@ -153,8 +154,10 @@ def doctor(
         from backtest_pipeline.service.settings import ServiceSettings
         from backtest_pipeline.storage.doctor import examine, examine_deeply
         from backtest_pipeline.storage.settings import load_settings
+        from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-        findings = list(examine(others={"service settings": ServiceSettings}))
+        others = {"service settings": ServiceSettings, "language model settings": LlmSettings}
+        findings = list(examine(others=others))
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, PlanRefused
-from backtest_pipeline.plans.content import StrictPlanModel, content_id, require_id
+from backtest_pipeline.plans.content import StrictPlanModel, content_id, problems_of, require_id
 from backtest_pipeline.plans.limits import RiskLimits, TradeLimits
 from backtest_pipeline.plans.trigger import Trigger
 from backtest_pipeline.plans.vocabulary import Category, Regime, Stance
@@ -218,9 +218,4 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, one['loc'])) + ': ' if one['loc'] else ''}"
-            f"{one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors(include_url=False, include_input=False)
-        ]
-        raise PlanRefused(f"the plan is refused: {'; '.join(problems)}") from error
+        raise PlanRefused(f"the plan is refused: {problems_of(error)}") from error

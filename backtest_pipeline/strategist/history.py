@@ -135,7 +135,8 @@ class _Walk:
         self._symbols, self._timeframes = book_of(panels)
         self._valid_for = settings.valid_for(self._timeframes)
         self._stamps = stamps_of(panels[self._timeframes[0]])
-        self._states: dict[int, int] | None = None
+        # Of the instants that a `StateStrategist` is asked at, where they are known at once.
+        self._states: dict[int, int] = {}
         self._path: BookPath | None = None
 
     @property
@@ -240,8 +241,8 @@ class _Walk:
     def _proposed(self, instant_us: int, reasons: tuple[ReplanReason, ...]) -> Proposal:
         previous = self._last.plan if self._last else None
         book = self._path.state(instant_us) if self._path is not None else None
-        strategist = self._strategist
-        if isinstance(strategist, StateStrategist) and self._states is not None:
+        strategist, state = self._strategist, self._states.get(instant_us)
+        if isinstance(strategist, StateStrategist) and state is not None:
             occasion = Occasion(
                 instant_us,
                 self._symbols,
@@ -251,7 +252,7 @@ class _Walk:
                 previous,
                 book,
             )
-            return strategist.plan_in(self._states[instant_us], occasion)
+            return strategist.plan_in(state, occasion)
         known = known_at(
             self._panels,
             instant_us,

@@ -18,9 +18,11 @@ class Strategist(ABC):
     Attributes:
         name: as configurations and stored plans name it.
         reads: columns that it reads of the panels, besides open, high, low, close and volume.
+        model: `PROVIDER:MODEL` of the language model that it asks; None where it asks none.
     """
 
     name: str
+    model: str | None = None
     reads: tuple[str, ...] = ()
 
     @abstractmethod

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.plans.plan_sequence import in_order
 from backtest_pipeline.plans.vocabulary import ReplanReason, Stance
@@ -85,11 +86,14 @@ def test_a_plan_is_in_force_at_every_bar_where_bars_follow_each_other() -> None:
 
 
 def test_the_fast_way_is_that_of_asking_at_each_instant() -> None:
-    for panel in (up_to(MARKET, 300), up_to(HOURS, 60), random_market(3, 240, seed=2)):
-        panels = {panel.timeframe.name: panel}
-        slow = plan_history(Slowly(), panels)
+    for panel, first in ((MARKET, 360), (HOURS, 90), (random_market(3, 260, seed=2), 200)):
+        stored = planned(up_to(panel, first)).records
+        slow = plan_history(Slowly(), {panel.timeframe.name: panel}, stored=stored)
         assert [summary(r) for r in planned(panel).records] == [summary(r) for r in slow.records]
-        assert len(slow.asked) >= len(slow.records)
+        assert len(slow.asked) == len(np.unique(panel.ts // DAY_US)) - first
+    fresh = up_to(MARKET, 5)
+    slow = plan_history(Slowly(), {"1D": fresh})
+    assert [summary(r) for r in planned(fresh).records] == [summary(r) for r in slow.records]
 
 
 def summary(record: object) -> tuple[object, ...]:
