@@ -2,7 +2,12 @@
 
 import dagster as dg
 
-from backtest_pipeline.defs.jobs import plans_job, portfolio_rollups_job, requested_job
+from backtest_pipeline.defs.jobs import (
+    planned_portfolios_job,
+    plans_job,
+    portfolio_rollups_job,
+    requested_job,
+)
 from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
     RANGE_START,
@@ -12,6 +17,9 @@ from backtest_pipeline.defs.partitions import (
     timeframe_ranges,
 )
 from backtest_pipeline.defs.processes.launched_runs import (
+    REPLANS_SENSOR,
+    books_under_way,
+    follow_request,
     launched_runs,
     replan_request,
     replan_runs,
@@ -21,7 +29,11 @@ from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.jobs.requests import reconcile
-from backtest_pipeline.pipeline.planning.due_replans import note_triggers, replans_to_launch
+from backtest_pipeline.pipeline.planning.due_replans import (
+    note_triggers,
+    replans_to_launch,
+    stale_runs,
+)
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.storage.postgres.migrations import opened
 from backtest_pipeline.storage.settings import load_settings
@@ -108,27 +120,34 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 
 
 @dg.sensor(
-    name="replans",
-    jobs=[plans_job],
+    name=REPLANS_SENSOR,
+    jobs=[plans_job, planned_portfolios_job],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Notes what triggers a replan of a plan book, and launches the replans that wait.",
+    description="Notes what triggers a replan of a plan book, launches the replans that wait, and "
+    "runs books over new data.",
 )
 def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     # Without a cursor: which triggers were seen, and which are answered, is in their rows.
+    instance = context.instance
     try:
         with opened(load_settings()) as database:
             new = note_triggers(database)
-            to_launch = replans_to_launch(
-                database, lambda waiting: replan_runs(context.instance, waiting)
-            )
+            to_launch = replans_to_launch(database, lambda waiting: replan_runs(instance, waiting))
+            stale = stale_runs(database)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
+    if not to_launch and not stale:
+        return dg.SkipReason(f"{new} new triggers; nothing is to be launched")
+    busy = books_under_way(instance)
+    stale = [run for run in stale if run.book.name not in busy]
     for replan in to_launch:
-        register_partitions(context.instance, replan.symbols, replan.timeframes)
-    if not to_launch:
-        return dg.SkipReason(f"{new} new triggers; no replan is to be launched")
-    return dg.SensorResult(run_requests=[replan_request(replan) for replan in to_launch])
+        register_partitions(instance, replan.symbols, replan.timeframes)
+    for run in stale:
+        register_partitions(instance, run.book.symbols, [run.timeframe])
+    return dg.SensorResult(
+        run_requests=[*map(replan_request, to_launch), *map(follow_request, stale)]
+    )
 
 
 @dg.sensor(

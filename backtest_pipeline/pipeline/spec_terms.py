@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
 from backtest_pipeline.pipeline.specs import PortfolioSpec, SweepSpec, WalkForwardSpec
-from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.use_cases.backtest import require_several
 from backtest_pipeline.research.portfolio.portfolio import FIXED
 from backtest_pipeline.research.validation.optimizer import Objective, Search

@@ -19,7 +19,13 @@ from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs import sensors
 from backtest_pipeline.defs.partitions import register_partitions
 from backtest_pipeline.pipeline.planning import replans
+from backtest_pipeline.plans.plan import Plan
+from backtest_pipeline.plans.vocabulary import Regime, Stance
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.planned.planned_book import simulate_planned
+from backtest_pipeline.strategist.known import stamp_of
 from backtest_pipeline_tests.defs.running import QUIET
+from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.waiting import LIMIT_S
 
 KILLED = 9
@@ -50,6 +56,7 @@ def forking(environment: Mapping[str, str], instance: str, commands: Connection)
             is killed, each None for never; None ends this. Sends the exit code.
     """
     os.environ.update(environment)
+    _warm()
     while (command := commands.recv()) is not None:
         point, kill_after_s = command
         child = os.fork()
@@ -66,6 +73,15 @@ def forking(environment: Mapping[str, str], instance: str, commands: Connection)
                 break
             time.sleep(0.002)
         commands.send(os.waitstatus_to_exitcode(ended[1]))
+
+
+def _warm() -> None:
+    """Load once what is compiled, so that forks of this process need not."""
+    bars = daily_panel({"A": 30})
+    at = stamp_of(int(bars.ts[0]))
+    times = {"generated_at": at, "effective_ts": at, "valid_until": stamp_of(int(bars.ts[-1]))}
+    plan = Plan(**times, regime=Regime.MIXED, stance=Stance.WAIT)
+    simulate_planned(bars, [plan], SimulationConfig())
 
 
 def tick_and_run(instance: str, point: str | None) -> None:

@@ -130,6 +130,24 @@ def test_the_launchpad_plans_again_where_nothing_asks_for_it(
     assert rows(store, query) == [{"reason": "manual", "status": "suppressed"}]
 
 
+def test_a_run_follows_the_plans_and_new_data_within_a_plan_run_it_again(
+    store: Workspace, instance: dg.DagsterInstance
+) -> None:
+    added(store, replans={"new_day": False, "valid_days": 30.0, "judge": None})
+    added(store, "pair", "S-ALPHA", "S-BETA", replans={"new_day": False, "valid_days": 30.0})
+    executed(instance)
+    assert materialized(instance, "planned_backtests") == {"S-ALPHA|1D"}
+    assert materialized(instance, "planned_portfolios") == {"1D"}
+    first = column(store, "SELECT run_id FROM backtest_runs WHERE is_current ORDER BY book")
+    refreshed(store, without_last(3))
+    requests = executed(instance)
+    assert {request.run_key.split("/")[0] for request in requests if request.run_key} == {"follow"}
+    second = column(store, "SELECT run_id FROM backtest_runs WHERE is_current ORDER BY book")
+    assert len(first) == len(second) == 2
+    assert not set(first) & set(second)
+    assert executed(instance) == []
+
+
 def test_a_store_without_books_has_nothing_to_plan(
     store: Workspace, instance: dg.DagsterInstance
 ) -> None:
@@ -196,7 +214,7 @@ def test_a_tick_or_run_that_is_killed_anywhere_loses_no_replan_and_doubles_none(
     store: Workspace, killed: Killed, points: tuple[str, ...]
 ) -> None:
     keys = ["1"]
-    added(store)
+    added(store, replans={"judge": None})
     killed.settle()
     for n, point in enumerate(points):
         stop = 4.0 + n % 2  # another plan each time
@@ -218,7 +236,7 @@ def test_two_hundred_random_kills_lose_no_replan_and_double_none(
     store: Workspace, killed: Killed
 ) -> None:
     rng, hits = random_of("replans"), 0
-    added(store)
+    added(store, replans={"judge": None})
     killed.settle()
     for n in range(200):
         execute_sql(

@@ -174,17 +174,29 @@ CREATE INDEX backtest_runs_of_symbols ON backtest_runs USING gin (symbols)
     WHERE symbols IS NOT NULL;
 CREATE OR REPLACE VIEW visible_runs AS SELECT * FROM backtest_runs WHERE deleting_since IS NULL;
 
+CREATE FUNCTION are_synthetic(symbols TEXT[]) RETURNS BOOLEAN LANGUAGE sql STABLE
+    RETURN EXISTS (SELECT FROM dim_assets a WHERE a.symbol = ANY (symbols) AND a.is_synthetic);
+COMMENT ON FUNCTION are_synthetic IS
+    'Whether any of these symbols is an asset whose bars are of no real market';
+
 ALTER TABLE backtest_trades
     ADD COLUMN symbol TEXT,
     ADD COLUMN trigger_id TEXT,
     ADD COLUMN category TEXT,
+    ADD COLUMN exit_trigger_id TEXT,
+    ADD COLUMN is_part BOOLEAN,
     ADD CONSTRAINT backtest_trades_of_plans CHECK (
-        (symbol IS NULL) = (trigger_id IS NULL) AND (symbol IS NULL) = (category IS NULL)
+        num_nulls(symbol, trigger_id, category, is_part) IN (0, 4)
+        AND (exit_trigger_id IS NULL OR trigger_id IS NOT NULL)
     );
 COMMENT ON COLUMN backtest_trades.symbol IS
     'The asset that was traded, where the run followed plans; else the run''s own, and NULL';
 COMMENT ON COLUMN backtest_trades.trigger_id IS
     'Trigger of the plan that entered; NULL where the run followed no plans';
+COMMENT ON COLUMN backtest_trades.exit_trigger_id IS
+    'Trigger that asked for the exit; NULL for a stop, a liquidation, or a trade that is still open';
+COMMENT ON COLUMN backtest_trades.is_part IS
+    'Whether a part of the position went on after it; NULL where the run followed no plans';
 COMMENT ON COLUMN backtest_trades.category IS
     'Category of that trigger; NULL where the run followed no plans';
 

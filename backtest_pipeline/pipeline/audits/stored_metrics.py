@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.market.errors import ArtifactError
-from backtest_pipeline.pipeline.versions import PORTFOLIO_CODE
+from backtest_pipeline.pipeline.versions import PLANNED, PORTFOLIO_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.metrics.metrics import (
     METRIC_NAMES,
@@ -115,8 +115,23 @@ def _recomputed(
             np.array([row["n_bars"] for row in runs]),
             risk_free=risk_free,
         )
+        stamps = equity["ts"].cast(pa.int64()).to_numpy()[order]
+        of_trades = _positions(trades["run_id"], ids)
         for i, row in enumerate(runs):
-            yield row, {name: float(values[i]) for name, values in metrics.items()}
+            found = {name: float(values[i]) for name, values in metrics.items()}
+            if row["split"] == PLANNED:
+                own = trades.filter(pa.array(of_trades == i))
+                found["exposure"] = _share_held(stamps[offsets[i] : offsets[i + 1]], own)
+            yield row, found
+
+
+def _share_held(ts: np.ndarray, trades: pa.Table) -> float:
+    """Share of the stamps at which a book holds anything: positions of several symbols overlap."""
+    is_open = copy.numbers(trades["is_open"])
+    entries = np.sort(copy.stamps_of(trades["entry_ts"]))
+    exits = np.sort(copy.stamps_of(trades["exit_ts"])[~is_open])
+    held = np.searchsorted(entries, ts) - np.searchsorted(exits, ts, side="right")
+    return float(np.mean(held > 0))
 
 
 def _first_wrong_of_portfolio(workspace: Workspace, uri: str, row: Mapping[str, Any]) -> str | None:

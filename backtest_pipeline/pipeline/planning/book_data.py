@@ -38,6 +38,13 @@ class BookData:
             if n
         }
 
+    def with_rows(self, tf: str) -> PanelBatch:
+        """The batch of a timeframe with the symbols that have bars there."""
+        batch = self.batches[tf]
+        lengths = zip(batch.panel.assets, batch.panel.lengths.tolist(), strict=True)
+        held = [asset for asset, n in lengths if n]
+        return PanelBatch(batch.panel.select(held), {asset: batch.inputs[asset] for asset in held})
+
     @property
     def newest_us(self) -> int | None:
         """Close of the newest bar of any symbol, microseconds; None where there is none."""

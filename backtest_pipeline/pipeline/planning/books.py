@@ -11,6 +11,7 @@ from uuid import uuid4
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.planning.due_replans import initial_trigger
+from backtest_pipeline.pipeline.planning.plan_changes import PlanChanges, plan_changes
 from backtest_pipeline.pipeline.planning.strategists import settings_of, strategist_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.vocabulary import ReplanReason
@@ -171,6 +172,11 @@ def show_plan(workspace: Workspace, name: str, sequence: int) -> LoggedPlan:
             return plan
     count = f"1 to {len(plans)}" if plans else "none yet"
     raise InvalidInput(f"plan book {name} has no plan {sequence}; its plans are {count}")
+
+
+def compare_plans(workspace: Workspace, name: str, before: int, after: int) -> PlanChanges:
+    """What a plan of a book changed against another, by their numbers; raises as `show_plan`."""
+    return plan_changes(show_plan(workspace, name, before), show_plan(workspace, name, after))
 
 
 def request_replan(workspace: Workspace, name: str, user: str, key: str | None = None) -> bool:

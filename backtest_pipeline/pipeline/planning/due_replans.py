@@ -26,6 +26,7 @@ from backtest_pipeline.storage.plan_tables.replan_requests import (
     waiting_replans,
 )
 from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.run_tables.runs import followed_by_runs
 from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
 from backtest_pipeline.strategist.known import microseconds_of, stamp_of
 from backtest_pipeline.strategist.replans import due
@@ -85,6 +86,42 @@ def replans_to_launch(
         elif key not in runs.under_way and replan.is_due:
             to_launch.append(replan)
     return to_launch
+
+
+@dataclass(frozen=True)
+class StaleRun:
+    """A run under the plans of a book that is missing, or was made from other data or plans.
+
+    Attributes:
+        book: the book.
+        timeframe: that of the run.
+        state: hash of the data and the plan that a new run would follow.
+    """
+
+    book: PlanBook
+    timeframe: str
+    state: str
+
+
+def stale_runs(database: Database) -> list[StaleRun]:
+    """The runs to be made under plans that are in force; those of a replan that waits follow it."""
+    with database.begin() as connection:
+        waiting = {replan.book_id for replan in waiting_replans(connection)}
+        books = [book for book in list_books(connection) if book.book_id not in waiting]
+    found = []
+    for book in books:
+        with database.begin() as connection:
+            plan = newest_plan(connection, book.book_id)
+            followed = followed_by_runs(connection, book.name)
+        if plan is None:
+            continue
+        versions = {key: one.version for key, one in known_versions(database, book).items()}
+        for tf in book.timeframes:
+            own = {k: v for k, v in versions.items() if Partition.parse(k).timeframe == tf}
+            now = {"dataset_version_ids": own, "plan_id": plan.plan_id}
+            if own and {n: followed.get(tf, {}).get(n) for n in now} != now:
+                found.append(StaleRun(book, tf, hash_of(now)))
+    return found
 
 
 def triggers_of(database: Database, book: PlanBook) -> list[ReplanTrigger]:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from backtest_pipeline.market.errors import NotEnoughBars, StoreOvertaken
 from backtest_pipeline.pipeline.planning.book_data import BookData, load_book
+from backtest_pipeline.pipeline.planning.judgement import follows
+from backtest_pipeline.pipeline.planning.planned_account import planned_config
 from backtest_pipeline.pipeline.planning.records import (
     logged,
     record_of,
@@ -23,6 +25,7 @@ from backtest_pipeline.pipeline.planning.strategists import (
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.model_usage import DailyUse, add_use, read_use
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook, lock_book
 from backtest_pipeline.storage.plan_tables.plan_history import (
@@ -130,6 +133,7 @@ class _Replanning:
             data.panels,
             self._settings,
             stored=first,
+            follow=follows(self._book, data, planned_config(SimulationConfig())),
             spent=spent,
         )
         for one in walked.asked:

@@ -171,16 +171,16 @@ def publication_of(
         uri=uri,
         files={
             "equity.parquet": _equity_table(batch, run_ids),
-            "benchmark.parquet": _benchmark_table(batch),
-            "monthly_returns.parquet": _monthly_table(batch, run_ids),
+            "benchmark.parquet": benchmark_table(batch),
+            "monthly_returns.parquet": monthly_table(batch, run_ids),
         },
         terms=terms,
-        runs=_runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
+        runs=runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
             "trial_id",
             trials["trial_id"],
         ),
-        trades=_trades_table(batch, run_ids),
-        metrics=_metrics_table(batch, run_ids),
+        trades=trades_table(batch, run_ids),
+        metrics=metrics_table(batch, run_ids),
         blocks=block_table(batch, run_ids),
         trials=trials,
     )
@@ -213,7 +213,8 @@ def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     )
 
 
-def _benchmark_table(batch: BatchResult) -> pa.Table:
+def benchmark_table(batch: BatchResult) -> pa.Table:
+    """The file of benchmarks: columns asset, ts and benchmark, one row a mark."""
     marks = batch.marks
     return pa.table(
         {
@@ -224,7 +225,8 @@ def _benchmark_table(batch: BatchResult) -> pa.Table:
     )
 
 
-def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """The file of monthly returns: columns run_id, month and return."""
     monthly = monthly_returns(batch.marks, batch.equity)
     return pa.table(
         {
@@ -235,7 +237,8 @@ def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     )
 
 
-def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """Rows of `backtest_trades`, `run_id` as text."""
     columns = trade_columns(batch.trades)
     stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
     stops = {name: copy.floats(columns[name]) for name in ("entry_stop", "exit_stop")}
@@ -243,7 +246,8 @@ def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     return pa.table({"run_id": owner, **columns, **stamps, **stops})
 
 
-def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """Rows of `backtest_metrics`, `run_id` as text."""
     undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
     at_bars = sampled_at_bars(batch.marks.offsets, batch.marks.ts)
     return pa.table(
@@ -263,7 +267,7 @@ def _each_column(batch: BatchResult) -> list[dict[str, float]]:
     return [dict(zip(names, row, strict=True)) for row in table]
 
 
-def _runs_table(
+def runs_table(
     batch: BatchResult,
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
@@ -272,6 +276,7 @@ def _runs_table(
     started_at: datetime,
     uri: str,
 ) -> pa.Table:
+    """Rows of `backtest_runs` but `trial_id`; arguments as `publication_of` takes them."""
     panel = batch.panel
     n_assets, n = len(panel.assets), len(identities)
     engine, engine_version = engine_identity()

@@ -197,7 +197,7 @@ def remove_source(workspace: Workspace, source: str) -> tuple[list[str], int]:
     with workspace.database.begin() as connection:
         lock_for_removal(connection)
         assets = assets_of_source(connection, source)
-        capture_assets(connection, list(assets.values()))
+        capture_assets(connection, assets)
     tally = _Tally({})
     _finish_captured(workspace, tally)
     if tally.left:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -17,6 +17,7 @@ from backtest_pipeline.service.routes.runs import RunId
 from backtest_pipeline.service.routes.store import Store
 from backtest_pipeline.storage.run_tables.block_events import BlockFilter
 
+Group = Literal["reason", "trigger", "symbol", "side", "day"]
 router = APIRouter(tags=["blocks"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND")
 _RUN = "6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a5b"
@@ -92,6 +93,38 @@ class CauseCount(BaseModel):
     count: int
 
 
+class Cause(BaseModel):
+    """Blocked entries of a run that have the same reason, trigger, symbol, side or day."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "of": "daily_cap",
+                "class": "risk_valid",
+                "count": 4,
+                "share": 0.25,
+                "first_ts": "2024-03-01T23:59:59.999000Z",
+                "last_ts": "2024-05-01T23:59:59.999000Z",
+                "detail": "day loss -2.3 % <= limit -2.0 %",
+            }
+        }
+    )
+
+    of: str | None = Field(description="The reason, trigger, symbol, side or day.")
+    class_: str | None = Field(None, alias="class", description="Where counted by reason.")
+    count: int
+    share: float = Field(description="Of all blocked entries of the run, fraction.")
+    first_ts: datetime
+    last_ts: datetime
+    detail: str = Field(description="That of the newest.")
+
+
+class Causes(BaseModel):
+    """The blocked entries of a run counted, the most frequent first; by day, in order of time."""
+
+    rows: list[Cause]
+
+
 class RunBlocks(BaseModel):
     """Blocked entries of a run by reason, most frequent first."""
 
@@ -146,6 +179,15 @@ def blocks(
     """List the blocked entries of a run, by number."""
     page = blocked_entries.run_blocks(store, run_id, limit=limit, after=after)
     return Blocks.model_validate(page, from_attributes=True)
+
+
+@router.get("/backtests/{run_id}/blocks/causes", responses=_STORED)
+def causes(run_id: RunId, store: Store, _user: Viewer, by: Group = "reason") -> Causes:
+    """Count the blocked entries of a run by reason, trigger, symbol, side or day."""
+    rows = blocked_entries.run_causes(store, run_id, by)
+    column = "trigger_id" if by == "trigger" else by
+    shown = [{**row, "of": None if row[column] is None else str(row[column])} for row in rows]
+    return Causes.model_validate({"rows": shown})
 
 
 @router.get("/backtests/{run_id}/plans", responses=_STORED)

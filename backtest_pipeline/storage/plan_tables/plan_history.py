@@ -12,6 +12,7 @@ from uuid import UUID
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
+from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.storage.postgres import copy
 
 if TYPE_CHECKING:
@@ -136,6 +137,36 @@ def _plans(connection: Connection, where: str, bound: Mapping[str, Any]) -> list
     ]
 
 
+def require_newest(
+    cursor: Cursor, book_id: int, newest: LoggedPlan, versions: Mapping[str, str]
+) -> None:
+    """Raise StoreOvertaken unless a plan is the newest of its book, and features have not changed.
+
+    Args:
+        cursor: cursor of the transaction that publishes a run under the plan.
+        book_id: the book.
+        newest: the plan, as it was read.
+        versions: versions of the features by partition, as they were read.
+    """
+    found = copy.fetch(
+        cursor,
+        "SELECT (SELECT sequence || ' ' || plan_id FROM plans WHERE book_id = $1"
+        "        ORDER BY sequence DESC LIMIT 1) AS newest,"
+        " (SELECT count(*) FROM unnest($2::text[], $3::text[]) AS w (key, version)"
+        "  JOIN dim_assets a ON starts_with(w.key, a.symbol || '|')"
+        "  JOIN dataset_versions v ON v.id = a.id AND v.dataset = 'features'"
+        "   AND v.version = w.version AND input_key(a.symbol, v.tf, v.dataset) = w.key) AS n",
+        book_id,
+        list(versions),
+        list(versions.values()),
+    )
+    same = f"{newest.sequence} {newest.plan_id}"
+    if found["newest"][0].as_py() != same or found["n"][0].as_py() < len(versions):
+        raise StoreOvertaken(
+            "the book was planned again, or its data replaced, while it was run; run it again"
+        )
+
+
 def plan_log_table(run_id: str, plans: Sequence[LoggedPlan]) -> pa.Table:
     """The plans that a run followed as rows of `plan_log`, numbered from 1."""
     kinds = {
@@ -163,6 +194,28 @@ def write_plan_log(cursor: Cursor, rows: pa.Table) -> None:
     copy.stage(cursor, "staged_plans", rows)
     copy.insert(cursor, "plan_log", "staged_plans", rows.column_names)
     copy.run(cursor, "DROP TABLE staged_plans")
+
+
+def plans_of_runs(
+    connection: Connection, run_ids: Sequence[UUID]
+) -> dict[UUID, list[dict[str, Any]]]:
+    """Of the plans that runs followed, by run and in order, what their results follow from.
+
+    Rows have plan_id, plan, replan_reasons, suppressed and transcript.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT run_id, plan_id, plan, replan_reasons, suppressed, transcript FROM plan_log
+            WHERE run_id = ANY(:run_ids) ORDER BY run_id, replan_sequence
+        """),
+        {"run_ids": list(run_ids)},
+    )
+    found: dict[UUID, list[dict[str, Any]]] = {}
+    for row in rows.mappings():
+        found.setdefault(row["run_id"], []).append(
+            {name: value for name, value in row.items() if name != "run_id"}
+        )
+    return found
 
 
 def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 KINDS = (
     *("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs"),
     "signals",
+    "transcripts",
 )
 _FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -29,6 +30,9 @@ _HELD = """
         FROM dataset_versions v JOIN backtest_runs r
             ON r.artifact_uri = ANY (v.uris) AND r.id = v.id AND r.tf = v.tf
         WHERE v.dataset IN ('backtests', 'walk_forward')
+        UNION ALL
+        SELECT r.run_id, 'is the current run of plan book ' || r.book
+        FROM backtest_runs r JOIN plan_books b ON b.name = r.book WHERE r.is_current
         UNION ALL
         SELECT unnest(member_run_ids), 'is a member of portfolio ' || run_id FROM portfolio_runs
         WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)
@@ -193,6 +197,13 @@ _AGED = {
             AND NOT EXISTS (SELECT FROM portfolio_runs p
                             WHERE p.environment_hash = e.environment_hash)""",
 }
+_AGED |= {
+    # A trigger that was answered does not come again: its key is of a time that has passed.
+    "replan_requests": """
+        DELETE FROM replan_requests WHERE status <> 'waiting' AND completed_at < :cutoff""",
+    "model_usage": """
+        DELETE FROM model_usage WHERE day < least(:cutoff, now() - interval '2 days')::date""",
+}
 _USED = """
     used AS MATERIALIZED (
         SELECT u.key, u.value AS version
@@ -228,6 +239,8 @@ def referred_to(connection: Connection) -> set[str]:
             UNION SELECT code_archive FROM backtest_runs
             UNION SELECT regexp_replace(code_archive, '\\.zip$', '') FROM backtest_runs
             UNION SELECT 'funding/' || (config ->> 'funding') FROM backtest_runs
+            UNION SELECT 'transcripts/' || transcript || '.json' FROM plans
+            UNION SELECT 'transcripts/' || transcript || '.json' FROM plan_log
             UNION SELECT artifact_uri FROM run_robustness
             UNION SELECT artifact_uri FROM portfolio_runs
             UNION SELECT unnest(uris) FROM dataset_versions

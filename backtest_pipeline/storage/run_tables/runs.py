@@ -29,7 +29,8 @@ def publish_runs(
     cursor's transaction commits; the artifacts that the runs point to must exist already.
     """
     (tf,) = runs["tf"].unique().to_pylist()
-    copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
+    of_assets = runs["id"].drop_null().unique().to_pylist()  # a run of several symbols has none
+    copy.lock_cells(cursor, "backtests", tf, of_assets)
     copy.stage(cursor, "staged_runs", runs)
     copy.stage(cursor, "staged_metrics", metrics)
     copy.analyze(cursor, "staged_runs", "run_id", "config_hash", "id", "tf")
@@ -47,6 +48,16 @@ def publish_runs(
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
     copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
     copy.run(cursor, "DROP TABLE staged_runs, staged_metrics")
+
+
+def retire_run_of_book(cursor: Cursor, book: str, tf: str) -> None:
+    """Mark the run that followed the plans of a book at a timeframe as not current."""
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND book = $1 AND tf = $2",
+        book,
+        tf,
+    )
 
 
 def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
@@ -181,6 +192,42 @@ def current_runs(
         SELECT {_COLUMNS} FROM {_SOURCES} WHERE {" AND ".join(conditions)} ORDER BY {_ORDER}
     """  # noqa: S608 - the conditions are the literals above, their values are bound
     return with_provenance(connection.execute(text(query), bound).mappings())
+
+
+def runs_of_books(connection: Connection, books: Sequence[str], tf: str) -> list[dict[str, Any]]:
+    """The current runs of these plan books at a timeframe by book, with their metrics.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.book, r.symbol, r.symbols, r.tf, r.first_ts, r.last_ts, r.n_bars, r.results,
+                   r.snapshot_id, r.dataset_version_ids, r.artifact_uri, m.*
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' AND r.tf = :tf AND r.book = ANY(:books)
+            ORDER BY r.book
+        """),
+        {"tf": tf, "books": list(books)},
+    )
+    return with_provenance(rows.mappings())
+
+
+def followed_by_runs(connection: Connection, book: str) -> dict[str, dict[str, Any]]:
+    """What the current runs of a plan book followed, by timeframe.
+
+    Columns: dataset_version_ids, and plan_id, that of the newest plan.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.tf, r.dataset_version_ids, (
+                       SELECT l.plan_id FROM plan_log l WHERE l.run_id = r.run_id
+                       ORDER BY l.replan_sequence DESC LIMIT 1) AS plan_id
+            FROM visible_runs r WHERE r.is_current AND r.book = :book
+        """),
+        {"book": book},
+    )
+    return {row["tf"]: dict(row) for row in rows.mappings()}
 
 
 def figures_by_partition(

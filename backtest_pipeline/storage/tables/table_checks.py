@@ -109,6 +109,52 @@ _RULES = {
                         OR o.last_ts <> r.last_ts)) AS other_bars_than_the_run
     """,
 }
+_OF_BOOKS = """
+        WITH runs AS (
+            SELECT run_id, results FROM visible_runs
+            WHERE is_current AND status = 'completed' AND cardinality(symbols) {number}
+        ), plans AS (
+            SELECT run_id, count(*) AS total, sum(suppressed) AS suppressed,
+                   min(replan_sequence) = 1 AND max(replan_sequence) = count(*) AS is_whole
+            FROM plan_log GROUP BY run_id
+        ), by_reason AS (
+            SELECT run_id, jsonb_object_agg(reason, n) AS counts FROM (
+                SELECT run_id, unnest(replan_reasons) AS reason, count(*) AS n
+                FROM plan_log GROUP BY 1, 2) counted GROUP BY run_id
+        ), blocks AS (
+            SELECT run_id, jsonb_object_agg(reason, n) AS counts FROM (
+                SELECT run_id, reason, count(*) AS n
+                FROM block_events GROUP BY 1, 2) counted GROUP BY run_id
+        ), triggers AS (
+            SELECT l.run_id, t ->> 'id' AS trigger_id
+            FROM plan_log l, jsonb_array_elements(l.plan -> 'triggers') t
+        )
+        SELECT count(*) FILTER (WHERE (results #>> '{{plan_log,total}}')::bigint
+                                    <> coalesce(p.total, 0)
+                                OR results #> '{{plan_log,by_reason}}' <> coalesce(r.counts, '{{}}')
+                                OR (results #>> '{{plan_log,suppressed}}')::bigint
+                                    <> coalesce(p.suppressed, 0)) AS plans_missing,
+               count(*) FILTER (WHERE p.is_whole IS NOT TRUE) AS gaps_between_plans,
+               count(*) FILTER (WHERE results #> '{{limit_enforcement,by_reason}}'
+                                    <> coalesce(b.counts, '{{}}')) AS blocks_missing,
+               (SELECT count(*) FROM backtest_trades t JOIN runs USING (run_id)
+                WHERE NOT EXISTS (SELECT FROM triggers g WHERE (g.run_id, g.trigger_id)
+                                                             = (t.run_id, t.trigger_id))
+               ) AS trades_without_trigger
+        FROM runs LEFT JOIN plans p USING (run_id) LEFT JOIN by_reason r USING (run_id)
+        LEFT JOIN blocks b USING (run_id)
+    """
+_RULES |= {
+    "strategy_plans": """
+        SELECT count(*) FILTER (WHERE sequence <> number) AS gaps_between_plans,
+               count(*) FILTER (WHERE effective_ts <= before) AS plans_out_of_order,
+               count(*) FILTER (WHERE generated_at > effective_ts) AS plans_from_the_future
+        FROM (SELECT *, row_number() OVER w AS number, lag(effective_ts) OVER w AS before
+              FROM plans WINDOW w AS (PARTITION BY book_id ORDER BY sequence)) ordered
+    """,
+    "planned_backtests": _OF_BOOKS.format(number="= 1"),
+    "planned_portfolios": _OF_BOOKS.format(number="> 1"),
+}
 CHECKED = tuple(_RULES)
 
 # Where features are the user's own there is no row here to hold signals against, but the snapshot.

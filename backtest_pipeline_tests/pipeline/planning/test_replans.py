@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -20,31 +19,14 @@ from backtest_pipeline.pipeline.planning.due_replans import note_triggers
 from backtest_pipeline.pipeline.planning.replans import Replan, replan
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
-from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline_tests.pipeline.planning.stores import (
     SYMBOLS,
-    a_copy,
-    a_refreshed_store,
     added,
     refreshed,
     without_last,
 )
 from backtest_pipeline_tests.sql import column, count, execute_sql
-
-
-@pytest.fixture(scope="module")
-def refreshed_store(
-    template: Database, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workspace]:
-    """A store with the market up to five days before its end."""
-    yield from a_refreshed_store(template, tmp_path_factory.mktemp("planned"))
-
-
-@pytest.fixture
-def store(refreshed_store: Workspace) -> Iterator[Workspace]:
-    """A copy of it."""
-    yield from a_copy(refreshed_store)
 
 
 def planned(store: Workspace, book: PlanBook) -> Replan:
