@@ -224,7 +224,7 @@ def marked_equity(
     _mark_days(
         marked, run, held, np.where(trades.is_open, -1, exit_row), units,
         np.ascontiguousarray(trades.exit_price), exit_fee, trades.funding - units * before,
-        marks.row, marks.day, np.require(panel["close"], requirements="CW"),
+        marks.row, marks.day, np.require(panel["close"], requirements=["C", "W"]),
         marks.days["close"], of_bars, of_days,
     )  # fmt: skip
     return marked

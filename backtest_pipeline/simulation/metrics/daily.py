@@ -294,7 +294,7 @@ def daily_statistics(
         at_bars = sampled_at_bars(offsets, ts)
     days = ts // DAY_US
     # Read-only arrays would be compiled for once more.
-    equity, ts = (np.require(array, requirements="CW") for array in (equity, ts))
+    equity, ts = (np.require(array, requirements=["C", "W"]) for array in (equity, ts))
     _all_columns(equity, benchmark, offsets, ts, days, at_bars, risk_free, out)
     return out
 
