@@ -143,7 +143,13 @@ class BarsStage:
     """Stores bars as snapshots; a partition with unchanged content keeps its version."""
 
     name = "bars"
-    tables = ("dataset_versions", "dataset_snapshots", "data_quality")
+    tables = (
+        "dim_assets",
+        "dataset_versions",
+        "dataset_snapshots",
+        "data_quality",
+        "source_states",
+    )
 
     def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
         self._workspace = workspace

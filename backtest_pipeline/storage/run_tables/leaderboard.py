@@ -96,13 +96,12 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
-               (r.id, r.tf, r.artifact_uri) IN (
-                   SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
-               ) AS of_refresh
+               coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
+        LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
         WHERE r.is_current AND r.status = 'completed'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """  # noqa: S608 - our own literals

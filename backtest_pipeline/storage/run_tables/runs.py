@@ -178,8 +178,8 @@ def current_runs(
     """
     conditions = [
         "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
-        """(r.id, r.tf, r.artifact_uri) IN (
-            SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests')""",
+        """EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = 'backtests'
+            AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))""",
     ]
     bound: dict[str, Any] = {}
     if timeframes is not None:
@@ -252,8 +252,8 @@ def figures_by_partition(
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
                 AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
-                AND (r.id, r.tf, r.artifact_uri) IN (
-                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = :dataset)
+                AND EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = :dataset
+                    AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))
             GROUP BY r.symbol, r.tf
         """),
         {"dataset": dataset, "timeframes": list(timeframes), "symbols": list(symbols)},
