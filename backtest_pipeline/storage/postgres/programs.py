@@ -19,6 +19,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import tenacity
+
 from backtest_pipeline.market.errors import ConfigurationError
 
 MAJOR_VERSION = "18"
@@ -161,16 +163,31 @@ def _group_of(user: str | None) -> int | None:
 
 
 def _ensure_system_user() -> None:
+    """Add the system user unless it is there, or another process adds it meanwhile."""
+    command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(subprocess.CalledProcessError),
+        stop=tenacity.stop_after_delay(10),
+        wait=tenacity.wait_fixed(0.2),  # another process may hold the file of users
+        reraise=True,
+    )
+    try:
+        for attempt in tries:
+            with attempt:
+                if not _is_user(SYSTEM_USER):
+                    subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigurationError(
+            f"as root, PostgreSQL needs its own system user, and {' '.join(command)!r} failed"
+            f" ({error}); create the user, or run as an ordinary user"
+        ) from error
+
+
+def _is_user(name: str) -> bool:
     import pwd
 
     try:
-        pwd.getpwnam(SYSTEM_USER)
+        pwd.getpwnam(name)
     except KeyError:
-        command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ConfigurationError(
-                f"as root, PostgreSQL needs its own system user, and {' '.join(command)!r} failed"
-                f" ({error}); create the user, or run as an ordinary user"
-            ) from error
+        return False
+    return True

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
+import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +24,23 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@needs_root
+def test_a_user_that_another_process_adds_meanwhile_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, real = f"btp-{uuid.uuid4().hex[:12]}", shutil.which("useradd")
+    slow = folder / "useradd"  # the other process is done before this one begins
+    slow.write_text(f'#!/bin/sh\n{real} "$@"\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(programs, "SYSTEM_USER", name)
+    try:
+        programs.find_programs(folder)
+        assert pwd.getpwnam(name).pw_name == name
+    finally:
+        subprocess.run(["userdel", name], check=True, capture_output=True)
 
 
 @needs_root
