@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,7 +13,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason
-from backtest_pipeline.strategist.judge import complaints, score_of
+from backtest_pipeline.strategist.judge import JudgeSettings, complaints, score_of
 from backtest_pipeline.strategist.known import (
     Occasion,
     book_of,
@@ -30,6 +31,7 @@ from backtest_pipeline.strategist.replans import (
     due,
     settled,
     suppressed,
+    with_complaints,
 )
 from backtest_pipeline.strategist.standing import BookPath
 from backtest_pipeline.strategist.strategist import StateStrategist, Strategist
@@ -201,6 +203,9 @@ class _Walk:
             return
         codes, _ = book_regimes(self._panels[self._timeframes[-1]], regimes).at(stamps)
         if isinstance(self._strategist, StateStrategist):
+            if self._settings.new_day and np.all(np.diff(stamps // DAY_US) > 0):
+                self._judged_by_day(self._strategist, follow, judge, codes)
+                return
             states = self._strategist.states(self._panels, stamps)
             self._states = dict(zip(stamps.tolist(), states.tolist(), strict=True))
         if self.records:
@@ -209,13 +214,40 @@ class _Walk:
             instant = int(stamps[position])
             record, found = self._last, ()
             if record is not None and self._path is not None:
-                effective = microseconds_of(record.plan.effective_ts)
-                standing = self._path.standing(effective, instant)
-                now = regime_of(int(codes[position]))
-                score = score_of(standing, record.plan.regime, now, judge)
-                found = complaints(standing, score, judge)
+                found = _complaints(self._path, record.plan, instant, codes[position], judge)
             if self._ask(instant, found):
                 self._path = self._followed(follow)
+
+    def _judged_by_day(
+        self, strategist: StateStrategist, follow: Follow, judge: JudgeSettings, codes: np.ndarray
+    ) -> None:
+        """The same where each bar begins a day, on which a plan is due whatever the judge says.
+
+        What it says moves no plan of a strategist that knows no account, so that the book is
+        followed once, and its complaints are added to the reasons.
+        """
+        first = self._after(self._last.asked_us) if self._last else 0
+        self.changes(strategist)
+        path = follow([record.plan for record in self.records])
+        begins = [microseconds_of(record.plan.effective_ts) for record in self.records]
+        complained: list[list[int]] = [[] for _ in begins]
+        for position in range(first, len(self._stamps)):
+            instant = int(self._stamps[position])
+            number = bisect_left(begins, instant) - 1
+            if number >= 0:
+                plan = self.records[number].plan
+                if _complaints(path, plan, instant, codes[position], judge):
+                    began = instant in begins[number + 1 : number + 2]
+                    complained[number + began].append(instant)
+        judged_us = None
+        for number, instants in enumerate(complained):
+            record = with_complaints(self.records[number], begins[number], instants, judged_us)
+            self.records[number], judged_us = record, record.judged_us
+        reasons = dict(zip(begins, (record.reasons for record in self.records), strict=True))
+        self.asked = [
+            replace(asked, reasons=reasons.get(asked.instant_us, asked.reasons))
+            for asked in self.asked
+        ]
 
     def _followed(self, follow: Follow) -> BookPath:
         """What happens under the plans so far, the last of them until another replaces it."""
@@ -262,3 +294,12 @@ class _Walk:
             book=book,
         )
         return strategist.plan(known, self._spent)
+
+
+def _complaints(
+    path: BookPath, plan: Plan, instant_us: int, code: int, judge: JudgeSettings
+) -> tuple[str, ...]:
+    """What the judge complains of at an instant, in a regime of this code."""
+    standing = path.standing(microseconds_of(plan.effective_ts), instant_us)
+    score = score_of(standing, plan.regime, regime_of(int(code)), judge)
+    return complaints(standing, score, judge)

@@ -47,6 +47,13 @@ class ReplanSettings(BaseModel):
 
 
 DEFAULT_REPLANS = ReplanSettings()
+# As `due` gives them.
+_IN_ORDER = (
+    ReplanReason.INITIAL_PLAN,
+    ReplanReason.NEW_DAY,
+    ReplanReason.JUDGE_TRIGGERED,
+    ReplanReason.PLAN_EXPIRED,
+)
 
 
 @dataclass(frozen=True)
@@ -154,4 +161,29 @@ def suppressed(
         suppressed=record.suppressed + times,
         suppressed_reasons=dict(counts),
         judged_us=instant_us if ReplanReason.JUDGE_TRIGGERED in reasons else record.judged_us,
+    )
+
+
+def with_complaints(
+    record: PlanRecord, began_us: int, instants: Sequence[int], judged_us: int | None
+) -> PlanRecord:
+    """The record where the judge complained too, at instants at which a plan was asked for anyway.
+
+    Args:
+        record: a plan with its history.
+        began_us: when it took effect, microseconds since 1970 UTC.
+        instants: when the judge complained, in order: where it began, or of suppressed replans.
+        judged_us: when it complained last under the plans before; None if it did not.
+    """
+    reasons, counts = record.reasons, Counter(record.suppressed_reasons)
+    if began_us in instants:
+        found = {*reasons, ReplanReason.JUDGE_TRIGGERED}
+        reasons = tuple(reason for reason in _IN_ORDER if reason in found)
+    counts[ReplanReason.JUDGE_TRIGGERED] += sum(instant != began_us for instant in instants)
+    last = [at for at in (judged_us, record.judged_us, *instants) if at is not None]
+    return replace(
+        record,
+        reasons=reasons,
+        suppressed_reasons={reason: n for reason, n in counts.items() if n},
+        judged_us=max(last, default=None),
     )

@@ -45,9 +45,9 @@ class BookPath:
     Attributes:
         ts: int64, stamps, ascending, microseconds since 1970 UTC.
         equity: float64, at the stamp, in the quote currency.
-        triggered: int64, entries that triggers asked for at the stamp's close.
-        blocked: int64, those of them that were blocked.
-        taken: int64, those of them that were made.
+        triggered: int64, `blocked` and `taken` together, and other entries that were asked for.
+        blocked: int64, entries that were blocked at the stamp's close.
+        taken: int64, entries that were made at the stamp, at its open, by the close before.
         closed: int64, trades closed since the stamp before.
         won: int64, those of them with a profit.
 
@@ -82,7 +82,9 @@ class BookPath:
     def standing(self, effective_us: int, instant_us: int) -> Standing:
         """How the book stands at an instant, under a plan that took effect at another.
 
-        Stamps after the instant play no part.
+        Stamps after the instant play no part, nor does what is asked for at its close: that is
+        decided by the plan that is made at it, if one is. What was made at the stamp that the plan
+        took effect at is that of the plan before.
 
         Args:
             effective_us, instant_us: microseconds since 1970 UTC.
@@ -92,7 +94,12 @@ class BookPath:
         if end <= first:
             return Standing()
         equity = self.equity[first:end]
-        asked, made = self.triggered[first:end], self.taken[first:end]
+        asked, made, blocked = (
+            counts[first:end].copy() for counts in (self.triggered, self.taken, self.blocked)
+        )
+        asked[-1] -= blocked[-1]
+        asked[0] -= made[0]
+        made[0] = blocked[-1] = 0
         entries = np.flatnonzero(made)
         after = int(entries[-1]) + 1 if len(entries) else 0
         since = self.ts[first + after - 1] if after else effective_us
@@ -103,7 +110,7 @@ class BookPath:
             closed=int(self.closed[first + 1 : end].sum()),
             won=int(self.won[first + 1 : end].sum()),
             triggered=int(asked.sum()),
-            blocked=int(self.blocked[first:end].sum()),
+            blocked=int(blocked.sum()),
             idle_triggers=int(asked[after:].sum()),
             idle_hours=float(self.ts[end - 1] - since) / _HOUR_US,
         )

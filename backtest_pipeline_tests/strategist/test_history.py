@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.plans.plan_sequence import in_order
 from backtest_pipeline.plans.vocabulary import ReplanReason, Stance
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.planned.planned_book import simulate_planned
 from backtest_pipeline.strategist.history import PlanHistory, plan_history
+from backtest_pipeline.strategist.judge import JudgeSettings
 from backtest_pipeline.strategist.known import Known, microseconds_of
 from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse, Proposal
 from backtest_pipeline.strategist.regime_rules import RegimeRules, RulesSettings
@@ -145,6 +149,44 @@ def test_a_judged_history_can_be_continued_too() -> None:
         part = planned(up_to(HOURS, day), follow=hard)
         again = planned(HOURS, stored=part.records, follow=hard)
         assert [summary(r) for r in again.records] == [summary(r) for r in whole.records]
+
+
+def simulated(plans: Sequence[Plan]) -> BookPath:
+    """The daily market traded under plans, each order counted at the bar of its fill."""
+    result = simulate_planned(DAILY, plans, SimulationConfig())
+    ts, trades, blocks = result.book.ts, result.book.trades, result.blocks
+
+    def counted(stamps: np.ndarray) -> np.ndarray:
+        return np.bincount(np.searchsorted(ts, stamps), minlength=len(ts))
+
+    taken = counted(trades.entry_ts[~result.is_part])
+    blocked = counted(DAILY.ts[blocks.row[~blocks.is_exit]])
+    closed = ~trades.is_open
+    won = counted(trades.exit_ts[closed & (trades.pnl > 0)])
+    ended = counted(trades.exit_ts[closed])
+    return BookPath(ts, result.book.equity[0], taken + blocked, blocked, taken, ended, won)
+
+
+DAILY = with_indicators(MARKET, ("ema_21", "ema_50", "ema_200", "rsi_7", "rsi_14", "atr_14"))
+
+
+def test_on_days_the_judge_is_heard_as_if_asked_at_each_bar() -> None:
+    strict = ReplanSettings(judge=JudgeSettings(score_below=74.0, day_loss_pct=0.1))
+    fast = planned(DAILY, settings=strict, follow=simulated)
+    complaints = sum(
+        record.suppressed_reasons.get(ReplanReason.JUDGE_TRIGGERED, 0) for record in fast.records
+    )
+    assert 20 < complaints < 300
+    assert any(ReplanReason.JUDGE_TRIGGERED in record.reasons for record in fast.records)
+    stored = planned(up_to(DAILY, 370), settings=strict, follow=simulated).records
+    slow = plan_history(Slowly(), {"1D": DAILY}, strict, stored=stored, follow=simulated)
+    again = planned(DAILY, settings=strict, stored=stored, follow=simulated)
+    assert [summary(r) for r in slow.records] == [summary(r) for r in fast.records]
+    assert [summary(r) for r in again.records] == [summary(r) for r in fast.records]
+    by_instant = {asked.instant_us: asked.reasons for asked in slow.asked}
+    later = [asked for asked in fast.asked if asked.instant_us in by_instant]
+    assert later
+    assert all(asked.reasons == by_instant[asked.instant_us] for asked in later)
 
 
 def test_the_judge_hears_of_each_new_plan() -> None:
