@@ -78,9 +78,14 @@ from backtest_pipeline.storage.run_tables.runs import (
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
+from backtest_pipeline.strategist.llm.training import within_training
 
 JUDGE = "judge"
 """Who requests what the judge asks for, in `replan_requests.requested_by`."""
+
+
+_FOLLOWING = ("strategies", "models", "within_training")
+"""Fields of a run's configuration that follow from its plans."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,8 @@ def follow_book(
     data, config = load_book(workspace, book), planned_config(config)
     plans = [plan_from(row.plan) for row in logged]
     batch = data.with_rows(tf)
-    identity = identity_of(run_config(book, tf, plans, config), _key(logged), batch.inputs)
+    whole = {**run_config(book, tf, plans, config), **_models(logged)}
+    identity = identity_of(whole, _key(logged), batch.inputs)
     with workspace.database.begin() as connection:
         uri = current_artifacts(connection, [identity.run_id]).get(identity.run_id)
     if uri is not None and not workspace.artifacts.gone([uri]):
@@ -189,6 +195,20 @@ def _key(logged: Sequence[LoggedPlan]) -> str:
     return plan_key([(row.plan_id, row.replan_reasons) for row in logged])
 
 
+def _models(logged: Sequence[LoggedPlan]) -> dict[str, Any]:
+    """Which language models were asked, and whether one may have read in training what it planned.
+
+    It is decided when the run is published and kept in its configuration: what is known of a
+    model's training may change later.
+    """
+    first: dict[str, datetime] = {}
+    for row in logged:
+        if row.model is not None:
+            first.setdefault(row.model, row.effective_ts)
+    flagged = any(within_training(model, at) for model, at in first.items())
+    return {"models": sorted(first), "within_training": flagged}
+
+
 def identity_of(
     config: Mapping[str, Any], plans: str, inputs: Mapping[str, DatasetVersion]
 ) -> RunIdentity:
@@ -222,15 +242,18 @@ def planned_run_id(config: Mapping[str, Any], plans: str, snapshot_id: str, code
 
 def config_key(config: Mapping[str, Any]) -> str:
     """Hash of the configuration without plans; the newest run with it is the current one."""
-    return hash_of(without_defaults({n: v for n, v in config.items() if n != "strategies"}))
+    return hash_of(without_defaults({n: v for n, v in config.items() if n not in _FOLLOWING}))
 
 
-def results_of_plans(account: PlannedAccount, logged: Sequence[Mapping[str, Any]]) -> str:
+def results_of_plans(
+    account: PlannedAccount, logged: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> str:
     """`backtest_runs.results` of a run under plans, as canonical JSON.
 
     Args:
         account: the simulated book.
         logged: `replan_reasons` and `suppressed` of its plans.
+        config: its configuration.
     """
     (common,) = results_of(account.account)
     blocks = account.limit_enforcement()
@@ -243,6 +266,7 @@ def results_of_plans(account: PlannedAccount, logged: Sequence[Mapping[str, Any]
             "blocked_entries": blocks["total"],
             "limit_enforcement": blocks,
             "plan_log": log,
+            "within_training": config["within_training"],
         }
     )
 
@@ -304,7 +328,7 @@ def _publication(
         "signal_id": pa.array([None], pa.int32()),
         "id": pa.array([asset_id], pa.int32()),
         "split": pa.array([PLANNED]),
-        "results": pa.array([results_of_plans(account, reasons)]),
+        "results": pa.array([results_of_plans(account, reasons, json.loads(identity.config))]),
         "result_fingerprint": pa.array([account.fingerprint]),
         "book": pa.array([book.name]),
         "symbols": pa.array([list(book.symbols)], pa.list_(pa.string())),

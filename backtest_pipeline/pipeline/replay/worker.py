@@ -165,7 +165,7 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
         "run_id": str(planned_run_id(config, key, versions, code_of_config(config))),
         "fingerprint": account.fingerprint,
         "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
-        "results": json.loads(results_of_plans(account, logged)),
+        "results": json.loads(results_of_plans(account, logged, config)),
         "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
         "equity": _curve(batch.marks, batch.equity[0], series),
         "benchmark": _curve(batch.marks, batch.benchmark, series),
@@ -193,6 +193,7 @@ def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
 _NOT_SIMULATED = {
     *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
     *("benchmark", "funding", "walk_forward", "book", "symbols", "strategies"),
+    *("models", "within_training"),
 }
 
 

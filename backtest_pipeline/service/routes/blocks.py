@@ -51,6 +51,7 @@ _PLAN = {
     "valid_until": "2024-03-02T00:00:00Z",
     "replan_reasons": ["initial_plan"],
     "origin": "valid",
+    "model": None,
     "suppressed": 0,
     "plan": {"regime": "bull", "stance": "active"},
     "prompt_hash": None,
@@ -157,6 +158,7 @@ class PlanEntry(BaseModel):
     valid_until: datetime = Field(description="No entries after it, market time.")
     replan_reasons: list[str]
     origin: str = Field(description="valid, retried or fallback: how it came about.")
+    model: str | None = Field(description="Language model that was asked; null if none was.")
     suppressed: int = Field(description="Replans after it that would have changed nothing.")
     plan: dict[str, Any]
     prompt_hash: str | None = Field(description="Null if no language model was used.")

@@ -77,6 +77,8 @@ class ReplanRequest(BaseModel):
     attempt: int
     error: str | None
     sequence: int | None = Field(description="The plan that answers it.")
+    origin: str | None = Field(description="valid, retried or fallback; null while it waits.")
+    origin_detail: str | None = Field(description="Why it was retried or fell back.")
 
 
 class BookHistory(BaseModel):
