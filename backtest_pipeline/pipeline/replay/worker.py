@@ -34,11 +34,8 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
-from backtest_pipeline.pipeline.planning.planned_runs import (
-    plan_key,
-    planned_run_id,
-    results_of_plans,
-)
+from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
+from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
 from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (

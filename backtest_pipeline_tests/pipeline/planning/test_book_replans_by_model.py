@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import find_book, request_replan, stored_plans
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
 from backtest_pipeline.pipeline.planning.records import transcript_uri
-from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import get_run
