@@ -15,7 +15,12 @@ TESTS = Path(__file__).parent
 # A file of these is named after what it is about, and may share the name of what computes that.
 ROLES = {
     *("cli", "defs/assets", "pipeline/stages", "pipeline/use_cases", "service/routes"),
-    *("storage/run_tables", "storage/tables", *(f"sources/{name}" for name in EXCHANGES)),
+    *(
+        "storage/plan_tables",
+        "storage/run_tables",
+        "storage/tables",
+        *(f"sources/{name}" for name in EXCHANGES),
+    ),
 }
 # One thing in several layers beside those.
 SAME_THING = {

@@ -18,7 +18,7 @@ import dagster as dg
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs import sensors
 from backtest_pipeline.defs.partitions import register_partitions
-from backtest_pipeline.pipeline.planning import replans
+from backtest_pipeline.pipeline.planning import book_replans
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import Regime, Stance
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -36,10 +36,10 @@ POINTS = {
     "before the waiting are looked at": (sensors, "replans_to_launch", False),
     "after the waiting were looked at": (sensors, "replans_to_launch", True),
     "after a run was asked for": (sensors, "replan_request", True),
-    "before the run begins to plan": (replans, "waiting_requests", True),
-    "when the plan is made": (replans, "block_removals", False),
-    "when the plan is written": (replans, "append_plans", True),
-    "when the requests are answered": (replans, "answer_requests", True),
+    "before the run begins to plan": (book_replans, "waiting_requests", True),
+    "when the plan is made": (book_replans, "block_removals", False),
+    "when the plan is written": (book_replans, "append_plans", True),
+    "when the requests are answered": (book_replans, "answer_requests", True),
 }
 """Where a process ends itself: module, the function that it calls there, and whether after it."""
 LAUNCHED, PLANNED = "after the run was created", "after the plan was stored"
@@ -78,9 +78,14 @@ def forking(environment: Mapping[str, str], instance: str, commands: Connection)
 def _warm() -> None:
     """Load once what is compiled, so that forks of this process need not."""
     bars = daily_panel({"A": 30})
-    at = stamp_of(int(bars.ts[0]))
-    times = {"generated_at": at, "effective_ts": at, "valid_until": stamp_of(int(bars.ts[-1]))}
-    plan = Plan(**times, regime=Regime.MIXED, stance=Stance.WAIT)
+    first, last = stamp_of(int(bars.ts[0])), stamp_of(int(bars.ts[-1]))
+    plan = Plan(
+        generated_at=first,
+        effective_ts=first,
+        valid_until=last,
+        regime=Regime.MIXED,
+        stance=Stance.WAIT,
+    )
     simulate_planned(bars, [plan], SimulationConfig())
 
 

@@ -104,6 +104,9 @@ CREATE TABLE replan_requests (
     dagster_run_id TEXT,
     completed_at TIMESTAMPTZ,
     sequence     INTEGER,
+    origin       TEXT,
+    origin_detail TEXT,
+    transcript   TEXT CHECK (transcript ~ '^[0-9a-f]{64}$'),
     UNIQUE (book_id, reason, trigger_key),
     FOREIGN KEY (book_id, sequence) REFERENCES plans (book_id, sequence) ON DELETE CASCADE,
     CHECK ((status = 'waiting') = (completed_at IS NULL)),
@@ -124,6 +127,10 @@ COMMENT ON COLUMN replan_requests.dagster_run_id IS
     'Dagster run that answered it; NULL where a command did';
 COMMENT ON COLUMN replan_requests.sequence IS
     'Plan that answers it; where it was suppressed, the one that stays in force';
+COMMENT ON COLUMN replan_requests.origin IS
+    'How the proposal that answered it came about, as in plans, also where it was suppressed';
+COMMENT ON COLUMN replan_requests.origin_detail IS 'As in plans';
+COMMENT ON COLUMN replan_requests.transcript IS 'As in plans';
 CREATE INDEX replan_requests_waiting ON replan_requests (book_id, request_id)
     WHERE status = 'waiting';
 
@@ -205,6 +212,7 @@ ALTER TABLE plan_log
     ADD COLUMN valid_until TIMESTAMPTZ NOT NULL,
     ADD COLUMN origin TEXT NOT NULL CHECK (origin <> ''),
     ADD COLUMN transcript TEXT CHECK (transcript ~ '^[0-9a-f]{64}$'),
+    ADD COLUMN model TEXT,
     ADD COLUMN suppressed INTEGER NOT NULL DEFAULT 0 CHECK (suppressed >= 0),
     DROP CONSTRAINT plan_log_prompt_hash_check,
     DROP CONSTRAINT plan_log_response_hash_check,
@@ -220,6 +228,7 @@ COMMENT ON COLUMN plan_log.origin IS 'As in plans';
 COMMENT ON COLUMN plan_log.prompt_hash IS 'As in plans';
 COMMENT ON COLUMN plan_log.response_hash IS 'As in plans';
 COMMENT ON COLUMN plan_log.transcript IS 'As in plans';
+COMMENT ON COLUMN plan_log.model IS 'As in plans';
 COMMENT ON COLUMN plan_log.suppressed IS 'Replans after this plan that would have changed nothing';
 
 CREATE VIEW block_causes AS

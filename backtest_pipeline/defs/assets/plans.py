@@ -20,10 +20,10 @@ from backtest_pipeline.defs.stage_assets import OWNERS
 from backtest_pipeline.defs.stored_events import StoredRows
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import books_at, request_replan, stored_plans
 from backtest_pipeline.pipeline.planning.due_replans import SENSOR, note_triggers_of
 from backtest_pipeline.pipeline.planning.planned_runs import current_runs_of_books, follow_book
-from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.versions import PLANNED_CODE, PLANS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace

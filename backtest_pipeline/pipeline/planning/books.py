@@ -12,7 +12,7 @@ from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.planning.due_replans import initial_trigger
 from backtest_pipeline.pipeline.planning.plan_changes import PlanChanges, plan_changes
-from backtest_pipeline.pipeline.planning.strategists import settings_of, strategist_of
+from backtest_pipeline.pipeline.planning.strategists import require_strategist, settings_of
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.storage.plan_tables.plan_books import (
@@ -88,7 +88,7 @@ def add_book(
             f"plan book {name}: {len(set(symbols)):,} symbols, and a book may have at most "
             f"{_MOST_SYMBOLS:,}; split it into several books"
         )
-    strategist_of(strategist, config)
+    require_strategist(strategist, config)
     settings_of(replans)
     found = {tf.name: tf for tf in map(timeframe, timeframes)}
     shortest_first = sorted(found, key=lambda tf: found[tf].sort_key)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_data import load_book
 from backtest_pipeline.pipeline.planning.judgement import judge_triggers
 from backtest_pipeline.pipeline.planning.planned_account import (
@@ -22,6 +21,13 @@ from backtest_pipeline.pipeline.planning.planned_account import (
     plan_log_counts,
     planned_account,
     planned_config,
+)
+from backtest_pipeline.pipeline.planning.planned_identity import (
+    identity_of,
+    key_of_plans,
+    models_asked,
+    run_config,
+    strategy_name,
 )
 from backtest_pipeline.pipeline.planning.records import record_of
 from backtest_pipeline.pipeline.planning.strategists import replan_settings
@@ -35,11 +41,6 @@ from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
     canonical_json,
     hash_of,
-    run_id_of,
-    series_id_of,
-    simulation_config,
-    snapshot_id_of,
-    without_defaults,
 )
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
@@ -53,9 +54,9 @@ from backtest_pipeline.pipeline.runs.publish import (
 )
 from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.versions import PLANNED, planned_code
+from backtest_pipeline.pipeline.versions import PLANNED
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.plans.plan import Plan, plan_from
+from backtest_pipeline.plans.plan import plan_from
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.metrics.equity import drawdowns
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
@@ -127,7 +128,8 @@ def follow_book(
     data, config = load_book(workspace, book), planned_config(config)
     plans = [plan_from(row.plan) for row in logged]
     batch = data.with_rows(tf)
-    identity = identity_of(run_config(book, tf, plans, config), _key(logged), batch.inputs)
+    whole = {**run_config(book, tf, plans, config), **models_asked(logged)}
+    identity = identity_of(whole, key_of_plans(logged), batch.inputs)
     with workspace.database.begin() as connection:
         uri = current_artifacts(connection, [identity.run_id]).get(identity.run_id)
     if uri is not None and not workspace.artifacts.gone([uri]):
@@ -153,84 +155,15 @@ def current_runs_of_books(
         return runs_of_books(connection, books, tf)
 
 
-def strategy_name(strategist: str) -> str:
-    """What stands in place of a strategy's name in runs and trials of a strategist."""
-    return f"strategist:{strategist}"
-
-
-def run_config(
-    book: PlanBook, tf: str, plans: Sequence[Plan], config: SimulationConfig
-) -> dict[str, Any]:
-    """The configuration of a run under plans, as stored in `backtest_runs.config`."""
-    followed = {t.strategy for plan in plans for t in plan.triggers if t.strategy is not None}
-    return {
-        "kind": PLANNED,
-        "book": book.name,
-        "strategy": strategy_name(book.strategist),
-        "params": dict(book.config),
-        "symbols": list(book.symbols),
-        "symbol": label_of(book.symbols),
-        "timeframe": tf,
-        "start": None,
-        "end": None,
-        "benchmark": "asset",
-        "funding": None,
-        "strategies": sorted(followed),
-        **simulation_config(config),
-    }
-
-
-def plan_key(plans: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Hash of plans, given by the id of each, which follows from its content, and its reasons."""
-    return hash_of([[plan_id, list(reasons)] for plan_id, reasons in plans])
-
-
-def _key(logged: Sequence[LoggedPlan]) -> str:
-    return plan_key([(row.plan_id, row.replan_reasons) for row in logged])
-
-
-def identity_of(
-    config: Mapping[str, Any], plans: str, inputs: Mapping[str, DatasetVersion]
-) -> RunIdentity:
-    """What identifies a run under plans.
-
-    Args:
-        config: from `run_config`.
-        plans: from `plan_key`.
-        inputs: versions of the features, by symbol.
-    """
-    tf = config["timeframe"]
-    versions = {str(Partition(a, tf)): version.version for a, version in inputs.items()}
-    grown = {str(Partition(a, tf)): version.generation for a, version in inputs.items()}
-    config_hash = config_key(config)
-    snapshot_id, code = snapshot_id_of(versions), planned_code(config["strategies"])
-    return RunIdentity(
-        planned_run_id(config, plans, snapshot_id, code),
-        series_id_of(config_hash, grown, code),
-        canonical_json(dict(config)),
-        config_hash,
-        versions,
-        snapshot_id,
-        code,
-    )
-
-
-def planned_run_id(config: Mapping[str, Any], plans: str, snapshot_id: str, code: str) -> UUID:
-    """The id of a run under plans: a hash of all that can change the result."""
-    return run_id_of(f"{config_key(config)}\0{plans}", snapshot_id, code)
-
-
-def config_key(config: Mapping[str, Any]) -> str:
-    """Hash of the configuration without plans; the newest run with it is the current one."""
-    return hash_of(without_defaults({n: v for n, v in config.items() if n != "strategies"}))
-
-
-def results_of_plans(account: PlannedAccount, logged: Sequence[Mapping[str, Any]]) -> str:
+def results_of_plans(
+    account: PlannedAccount, logged: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> str:
     """`backtest_runs.results` of a run under plans, as canonical JSON.
 
     Args:
         account: the simulated book.
         logged: `replan_reasons` and `suppressed` of its plans.
+        config: its configuration.
     """
     (common,) = results_of(account.account)
     blocks = account.limit_enforcement()
@@ -243,6 +176,7 @@ def results_of_plans(account: PlannedAccount, logged: Sequence[Mapping[str, Any]
             "blocked_entries": blocks["total"],
             "limit_enforcement": blocks,
             "plan_log": log,
+            "within_training": config["within_training"],
         }
     )
 
@@ -304,7 +238,7 @@ def _publication(
         "signal_id": pa.array([None], pa.int32()),
         "id": pa.array([asset_id], pa.int32()),
         "split": pa.array([PLANNED]),
-        "results": pa.array([results_of_plans(account, reasons)]),
+        "results": pa.array([results_of_plans(account, reasons, json.loads(identity.config))]),
         "result_fingerprint": pa.array([account.fingerprint]),
         "book": pa.array([book.name]),
         "symbols": pa.array([list(book.symbols)], pa.list_(pa.string())),

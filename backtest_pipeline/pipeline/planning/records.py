@@ -18,7 +18,6 @@ def logged(
     record: PlanRecord,
     sequence: int,
     *,
-    model: str | None,
     data: Mapping[str, str],
     made_at: datetime,
 ) -> LoggedPlan:
@@ -27,7 +26,6 @@ def logged(
     Args:
         record: the plan, and how it came about.
         sequence: its number in the book.
-        model: provider and model that the strategist asks; None where it asks none.
         data: generation of each dataset that was known, by partition.
         made_at: when it was produced, wall clock.
     """
@@ -48,7 +46,7 @@ def logged(
         prompt_hash=proposal.prompt_hash,
         response_hash=proposal.response_hash,
         transcript=transcript,
-        model=None if proposal.prompt_hash is None else model,
+        model=proposal.model,
         judged_at=None if record.judged_us is None else stamp_of(record.judged_us),
         suppressed=record.suppressed,
         suppressed_reasons={r.value: n for r, n in record.suppressed_reasons.items()},
@@ -65,8 +63,9 @@ def record_of(row: LoggedPlan) -> PlanRecord:
             plan_from(row.plan),
             Origin(row.origin),
             row.origin_detail,
-            row.prompt_hash,
-            row.response_hash,
+            model=row.model,
+            prompt_hash=row.prompt_hash,
+            response_hash=row.response_hash,
         ),
         asked_us=microseconds_of(row.asked_at),
         suppressed=row.suppressed,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from backtest_pipeline.market.errors import NotEnoughBars
+from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import find_book, request_replan
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
-from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook

@@ -34,11 +34,8 @@ from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
-from backtest_pipeline.pipeline.planning.planned_runs import (
-    plan_key,
-    planned_run_id,
-    results_of_plans,
-)
+from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
+from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
 from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
@@ -165,7 +162,7 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
         "run_id": str(planned_run_id(config, key, versions, code_of_config(config))),
         "fingerprint": account.fingerprint,
         "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
-        "results": json.loads(results_of_plans(account, logged)),
+        "results": json.loads(results_of_plans(account, logged, config)),
         "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
         "equity": _curve(batch.marks, batch.equity[0], series),
         "benchmark": _curve(batch.marks, batch.benchmark, series),
@@ -193,6 +190,7 @@ def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
 _NOT_SIMULATED = {
     *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
     *("benchmark", "funding", "walk_forward", "book", "symbols", "strategies"),
+    *("models", "within_training"),
 }
 
 

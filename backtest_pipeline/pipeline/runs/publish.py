@@ -127,11 +127,9 @@ class Publication:
     """A batch ready to be published.
 
     Attributes:
-        uri: the artifact directory, named by a hash of its run ids.
-        files: its Parquet files.
+        uri, files: the artifact directory, named by a hash of its run ids, and its Parquet files.
         terms: terms of the runs.
-        runs, trades, metrics: rows of the tables of the same names.
-        blocks: rows of `block_events`.
+        runs, trades, metrics, blocks: rows of the tables of runs.
         trials: the runs as rows of the trial ledger, in the same order.
     """
 
@@ -176,8 +174,7 @@ def publication_of(
         },
         terms=terms,
         runs=runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
-            "trial_id",
-            trials["trial_id"],
+            "trial_id", trials["trial_id"]
         ),
         trades=trades_table(batch, run_ids),
         metrics=metrics_table(batch, run_ids),
@@ -277,13 +274,12 @@ def runs_table(
     uri: str,
 ) -> pa.Table:
     """Rows of `backtest_runs` but `trial_id`; arguments as `publication_of` takes them."""
-    panel = batch.panel
-    n_assets, n = len(panel.assets), len(identities)
+    panel, n = batch.panel, len(identities)
+    n_assets = len(panel.assets)
     engine, engine_version = engine_identity()
     first, last = panel.offsets[:-1], panel.offsets[1:] - 1
     by_signal = [signal for signal in signals for _ in range(n_assets)]
     by_asset = list(panel.assets) * len(signals)
-    params = [canonical_json(signal.params) for signal in signals]
 
     def same(value: Any) -> list[Any]:
         return [value] * n
@@ -295,7 +291,7 @@ def runs_table(
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
             "strategy": [signal.strategy for signal in by_signal],
-            "params": [text for text in params for _ in range(n_assets)],
+            "params": [canonical_json(signal.params) for signal in by_signal],
             "id": [ids[asset] for asset in by_asset],
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),

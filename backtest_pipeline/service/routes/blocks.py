@@ -51,6 +51,7 @@ _PLAN = {
     "valid_until": "2024-03-02T00:00:00Z",
     "replan_reasons": ["initial_plan"],
     "origin": "valid",
+    "model": None,
     "suppressed": 0,
     "plan": {"regime": "bull", "stance": "active"},
     "prompt_hash": None,
@@ -93,7 +94,7 @@ class CauseCount(BaseModel):
     count: int
 
 
-class Cause(BaseModel):
+class CauseGroup(BaseModel):
     """Blocked entries of a run that have the same reason, trigger, symbol, side or day."""
 
     model_config = ConfigDict(
@@ -119,10 +120,10 @@ class Cause(BaseModel):
     detail: str = Field(description="That of the newest.")
 
 
-class Causes(BaseModel):
+class CauseGroups(BaseModel):
     """The blocked entries of a run counted, the most frequent first; by day, in order of time."""
 
-    rows: list[Cause]
+    rows: list[CauseGroup]
 
 
 class RunBlocks(BaseModel):
@@ -157,6 +158,7 @@ class PlanEntry(BaseModel):
     valid_until: datetime = Field(description="No entries after it, market time.")
     replan_reasons: list[str]
     origin: str = Field(description="valid, retried or fallback: how it came about.")
+    model: str | None = Field(description="Language model that was asked; null if none was.")
     suppressed: int = Field(description="Replans after it that would have changed nothing.")
     plan: dict[str, Any]
     prompt_hash: str | None = Field(description="Null if no language model was used.")
@@ -182,12 +184,12 @@ def blocks(
 
 
 @router.get("/backtests/{run_id}/blocks/causes", responses=_STORED)
-def causes(run_id: RunId, store: Store, _user: Viewer, by: Group = "reason") -> Causes:
+def causes(run_id: RunId, store: Store, _user: Viewer, by: Group = "reason") -> CauseGroups:
     """Count the blocked entries of a run by reason, trigger, symbol, side or day."""
     rows = blocked_entries.run_causes(store, run_id, by)
     column = "trigger_id" if by == "trigger" else by
     shown = [{**row, "of": None if row[column] is None else str(row[column])} for row in rows]
-    return Causes.model_validate({"rows": shown})
+    return CauseGroups.model_validate({"rows": shown})
 
 
 @router.get("/backtests/{run_id}/plans", responses=_STORED)

@@ -77,6 +77,8 @@ class ReplanRequest(BaseModel):
     attempt: int
     error: str | None
     sequence: int | None = Field(description="The plan that answers it.")
+    origin: str | None = Field(description="valid, retried or fallback; null while it waits.")
+    origin_detail: str | None = Field(description="Why it was retried or fell back.")
 
 
 class BookHistory(BaseModel):
@@ -101,7 +103,7 @@ class PlanDifference(BaseModel):
     kept: int = Field(description="Triggers that both have.")
 
 
-class Asked(BaseModel):
+class ReplanKey(BaseModel):
     """A key that tells the request from others: the same one asks once."""
 
     model_config = ConfigDict(extra="forbid")
@@ -109,7 +111,7 @@ class Asked(BaseModel):
     key: str | None = Field(None, min_length=1, max_length=100, pattern=PLAIN)
 
 
-class AskedFor(BaseModel):
+class ReplanAsked(BaseModel):
     """Whether the request is new; the sensor `replans` launches it."""
 
     book: str
@@ -147,6 +149,6 @@ def show_plan(book: Book, sequence: Number, store: Store, _user: Viewer) -> Book
     responses={**_KNOWN, **documented(*SENT)},
     dependencies=[Depends(require_json)],
 )
-def replan(book: Book, asked: Asked, store: Store, user: Runner) -> AskedFor:
+def replan(book: Book, asked: ReplanKey, store: Store, user: Runner) -> ReplanAsked:
     """Ask for a replan of a book, which Dagster's daemon launches."""
-    return AskedFor(book=book, is_new=books.request_replan(store, book, user.name, asked.key))
+    return ReplanAsked(book=book, is_new=books.request_replan(store, book, user.name, asked.key))

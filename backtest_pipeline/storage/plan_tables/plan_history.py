@@ -72,7 +72,7 @@ _LOGGED = {
     "generated_at_actual": "generated_at_actual",
     **{name: name for name in ("plan_id", "effective_ts", "valid_until", "replan_reasons")},
     **{name: name for name in ("origin", "prompt_hash", "response_hash", "transcript")},
-    "suppressed": "suppressed",
+    **{name: name for name in ("model", "suppressed")},
 }
 
 
@@ -223,7 +223,8 @@ def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
     rows = connection.execute(
         text("""
             SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, valid_until,
-                   replan_reasons, origin, suppressed, plan, prompt_hash, response_hash, transcript
+                   replan_reasons, origin, model, suppressed, plan, prompt_hash, response_hash,
+                   transcript
             FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence
         """),
         {"run_id": run_id},

@@ -150,6 +150,7 @@ def answer_requests(
     status: str,
     sequence: int,
     dagster_run_id: str | None,
+    origin: tuple[str, str, str | None],
 ) -> None:
     """Mark requests as answered by a replan, in the transaction that stores its plan.
 
@@ -159,11 +160,13 @@ def answer_requests(
         status: `planned`, or `suppressed` where it changed nothing.
         sequence: the plan that answers them.
         dagster_run_id: the run that planned; None for a command.
+        origin: how the proposal came about, why, and its transcript; see `LoggedPlan`.
     """
     connection.execute(
         text("""
             UPDATE replan_requests SET status = :status, sequence = :sequence,
-                dagster_run_id = :dagster_run_id, completed_at = now(), error = NULL
+                dagster_run_id = :dagster_run_id, completed_at = now(), error = NULL,
+                origin = :origin, origin_detail = :origin_detail, transcript = :transcript
             WHERE request_id = ANY(:request_ids) AND status = 'waiting'
         """),
         {
@@ -171,6 +174,7 @@ def answer_requests(
             "status": status,
             "sequence": sequence,
             "dagster_run_id": dagster_run_id,
+            **dict(zip(("origin", "origin_detail", "transcript"), origin, strict=True)),
         },
     )
 
@@ -180,7 +184,8 @@ def list_requests(connection: Connection, book_id: int, limit: int) -> list[dict
     rows = connection.execute(
         text("""
             SELECT request_id, reason, trigger_key, detail, requested_by, requested_at, status,
-                   attempt, retry_at, error, dagster_run_id, completed_at, sequence
+                   attempt, retry_at, error, dagster_run_id, completed_at, sequence, origin,
+                   origin_detail, transcript
             FROM replan_requests WHERE book_id = :book_id ORDER BY request_id DESC LIMIT :n
         """),
         {"book_id": book_id, "n": limit},

@@ -13,9 +13,9 @@ from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars
 from backtest_pipeline.pipeline.audits.stored_metrics import check_stored_metrics
 from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.planning import planned_runs
+from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import request_replan
 from backtest_pipeline.pipeline.planning.planned_runs import FollowedBook, follow_book
-from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.runs.query import RunFilter, get_run, list_runs, run_trades
 from backtest_pipeline.pipeline.runs.retention import delete_runs, remove_source, retain
 from backtest_pipeline.pipeline.workspace import Workspace

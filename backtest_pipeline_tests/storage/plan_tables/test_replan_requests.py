@@ -54,11 +54,19 @@ def test_one_replan_answers_all_that_waited_when_it_began(database: Database) ->
     ask(database, book, ("manual", "b"))
     add_plans(database, book, a_plan(1))
     with database.begin() as connection:
-        answer_requests(connection, list(begun), status="planned", sequence=1, dagster_run_id="run")
+        answer_requests(
+            connection,
+            list(begun),
+            status="planned",
+            sequence=1,
+            dagster_run_id="run",
+            origin=("retried", "it was cut off", None),
+        )
         newest, *others = list_requests(connection, book.book_id, 10)
     assert (newest["trigger_key"], newest["status"]) == ("b", "waiting")
-    assert {(row["status"], row["sequence"], row["dagster_run_id"]) for row in others} == {
-        ("planned", 1, "run")
+    names = ("status", "sequence", "dagster_run_id", "origin", "origin_detail")
+    assert {tuple(row[name] for name in names) for row in others} == {
+        ("planned", 1, "run", "retried", "it was cut off")
     }
     (replan,) = waiting(database)
     assert (replan.reasons, replan.sequence) == (("manual",), 2)

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from backtest_pipeline.market.errors import ArtifactCorrupt
+from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
-from backtest_pipeline.pipeline.planning.replans import replan
 from backtest_pipeline.pipeline.replay import bundle_verifier
 from backtest_pipeline.pipeline.replay.explain import explain_runs
 from backtest_pipeline.pipeline.replay.export import bundle_files, export_run

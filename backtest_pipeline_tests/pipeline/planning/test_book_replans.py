@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from backtest_pipeline.market.errors import AlreadyRunning, NotEnoughBars
-from backtest_pipeline.pipeline.planning import replans
+from backtest_pipeline.pipeline.planning import book_replans
+from backtest_pipeline.pipeline.planning.book_replans import Replan, replan
 from backtest_pipeline.pipeline.planning.books import (
     find_book,
     remove_book,
@@ -16,7 +17,6 @@ from backtest_pipeline.pipeline.planning.books import (
     stored_plans,
 )
 from backtest_pipeline.pipeline.planning.due_replans import note_triggers
-from backtest_pipeline.pipeline.planning.replans import Replan, replan
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
@@ -147,12 +147,12 @@ def test_a_book_that_is_removed_meanwhile_gets_no_plan(
     store: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = added(store)
-    load = replans.load_book
+    load = book_replans.load_book
 
     def removing(workspace: Workspace, found: PlanBook) -> object:
         remove_book(workspace, found.name)
         return load(workspace, found)
 
-    monkeypatch.setattr(replans, "load_book", removing)
+    monkeypatch.setattr(book_replans, "load_book", removing)
     assert replan(store, book) is None
     assert count(store, "plans") == 0

@@ -17,11 +17,7 @@ from backtest_pipeline.pipeline.planning.records import (
     transcript_hash,
     transcript_uri,
 )
-from backtest_pipeline.pipeline.planning.strategists import (
-    model_of,
-    replan_settings,
-    strategist_for,
-)
+from backtest_pipeline.pipeline.planning.strategists import replan_settings, strategist_for
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason
@@ -99,6 +95,7 @@ class _Replanning:
     def __init__(self, workspace: Workspace, book: PlanBook, dagster_run_id: str | None) -> None:
         self._workspace, self._book, self._run_id = workspace, book, dagster_run_id
         self._transcripts: dict[str, str] = {}
+        self._newest: Proposal | None = None
         self._strategist = strategist_for(book)
         self._settings = replan_settings(book)
 
@@ -199,12 +196,13 @@ class _Replanning:
 
     def _note(self, proposal: Proposal) -> None:
         """Count at once what a proposal used, whatever becomes of it, and keep its transcript."""
+        self._newest = proposal
         digest = transcript_hash(proposal)
         if digest is not None and proposal.transcript is not None:
             self._transcripts[digest] = proposal.transcript
         if proposal.use.calls:
             use = DailyUse(proposal.use.calls, proposal.use.tokens, proposal.use.cost_usd)
-            model = model_of(self._strategist) or self._book.strategist
+            model = proposal.model or self._book.strategist
             with self._workspace.database.begin() as connection:
                 add_use(connection, datetime.now(UTC).date(), model, use)
 
@@ -212,7 +210,6 @@ class _Replanning:
         return logged(
             record,
             sequence,
-            model=model_of(self._strategist),
             data=data.generations,
             made_at=datetime.now(UTC),
         )
@@ -250,7 +247,15 @@ class _Replanning:
                 status=SUPPRESSED if suppressed else PLANNED,
                 sequence=rows[-1].sequence,
                 dagster_run_id=self._run_id,
+                origin=self._origin(rows[-1]),
             )
+
+    def _origin(self, newest: LoggedPlan) -> tuple[str, str, str | None]:
+        """How the newest proposal came about, also where it was suppressed."""
+        proposal = self._newest
+        if proposal is None:  # the history went on by itself
+            return newest.origin, newest.origin_detail, newest.transcript
+        return proposal.origin.value, proposal.reason, transcript_hash(proposal)
 
 
 def _after(previous: Plan, proposal: Proposal) -> Proposal:
