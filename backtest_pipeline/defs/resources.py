@@ -9,7 +9,6 @@ from pydantic import Field, PrivateAttr
 
 from backtest_pipeline.defs.processes.leased_runs import watched
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
-from backtest_pipeline.pipeline.spec_terms import plan_of
 from backtest_pipeline.pipeline.specs import (
     RunSpec,
     SimulationSpec,
@@ -17,6 +16,7 @@ from backtest_pipeline.pipeline.specs import (
     WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.use_cases.spec_terms import plan_of
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource

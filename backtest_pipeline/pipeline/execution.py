@@ -27,7 +27,6 @@ from backtest_pipeline.pipeline.results import (
     SweepResult,
     WalkForwardResult,
 )
-from backtest_pipeline.pipeline.spec_terms import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.specs import (
     ExecutableSpec,
     PortfolioSpec,
@@ -48,6 +47,11 @@ from backtest_pipeline.pipeline.use_cases.backtest import (
 )
 from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
+from backtest_pipeline.pipeline.use_cases.spec_terms import (
+    combinations_allowed,
+    plan_of,
+    rollup_config,
+)
 from backtest_pipeline.pipeline.use_cases.stored import stored_portfolio_of, stored_runs
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.use_cases.walk_forward import (

@@ -18,9 +18,9 @@ from backtest_pipeline.pipeline import execution
 from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.replay.replay import ReplayVerdict, replay_runs
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
-from backtest_pipeline.pipeline.spec_terms import plan_of
 from backtest_pipeline.pipeline.specs import SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stage import Status
+from backtest_pipeline.pipeline.use_cases.spec_terms import plan_of
 from backtest_pipeline.pipeline.use_cases.sweep import explore
 from backtest_pipeline.pipeline.use_cases.walk_forward import run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
