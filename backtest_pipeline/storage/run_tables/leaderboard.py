@@ -137,13 +137,16 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
     rows = connection.execute(
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
-                   m.trade_count, ARRAY(
-                       SELECT DISTINCT i.trait FROM asset_identity i JOIN dim_assets a USING (id)
-                       WHERE a.symbol = l.symbol
-                       UNION SELECT 'synthetic' FROM dim_assets a
-                       WHERE a.symbol = l.symbol AND a.is_synthetic ORDER BY 1
-                   ) AS identity
+                   m.trade_count, coalesce(remarks.traits, '{}') AS identity
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
+            LEFT JOIN (
+                SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
+                FROM (
+                    SELECT id, trait FROM asset_identity
+                    UNION ALL SELECT id, 'synthetic' FROM dim_assets WHERE is_synthetic
+                ) t JOIN dim_assets a USING (id)
+                GROUP BY a.symbol
+            ) remarks USING (symbol)
             WHERE l.board_id = :board_id
             ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id
         """),
