@@ -20,7 +20,7 @@ QUICK = {
     "external": ("pandas.read_sql", "One look at all partitions"),
     "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
     "results_store": ("the slowest filter", "Retention", "first page"),
-    "plans": ("Planned book", "with 12 triggers of each symbol"),
+    "plans": ("Planned book", "with 12 triggers of each symbol", "History of plans by rules"),
     "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
 SLOW = {
