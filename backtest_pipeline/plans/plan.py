@@ -146,10 +146,12 @@ class Plan(TradeLimits):
 
         Fields at their defaults are left out.
         """
-        return {
-            **self.model_dump(mode="json", exclude_defaults=True, exclude={"sizing"}),
-            **({} if self.sizing is None else {"sizing": self.sizing.model_dump(mode="json")}),
-        }
+        return self._dumped(exclude={"sizing"})
+
+    def _dumped(self, exclude: set[str]) -> dict[str, Any]:
+        """Its fields but for those at their defaults; a sizing has all of its own."""
+        sizing = {} if self.sizing is None else {"sizing": self.sizing.model_dump(mode="json")}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=exclude) | sizing
 
     def _require_order(self) -> None:
         if self.generated_at > self.effective_ts:
@@ -175,10 +177,10 @@ class Plan(TradeLimits):
             self._take(name, tuple(sorted(set(given))))
 
     def _content(self) -> dict[str, Any]:
-        document = {name: v for name, v in self.document().items() if name != "plan_id"}
+        others = self._dumped(exclude={"sizing", "plan_id", "limits", "triggers"})
         limits = {name: float(v) for name, v in self.limits if v is not None}
         triggers = [trigger.id for trigger in self.triggers]
-        return {**document, "limits": limits, "triggers": triggers}
+        return {**others, "limits": limits, "triggers": triggers}
 
 
 def _sizing(model: BaseModel) -> Sizing:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.plans.content import PlanModel, content_id, require_id
@@ -89,6 +97,8 @@ class Trigger(PlanModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Trigger:
+        if _CHECKED.get(id(self)) is self:
+            return self
         problems = self._problems()
         if problems:
             raise ValueError("; ".join(problems))
@@ -97,6 +107,7 @@ class Trigger(PlanModel):
         derived = content_id("t", self._content())
         require_id(self.id, derived, "trigger")
         self._take("id", derived)
+        _CHECKED[id(self)] = self
         return self
 
     def _problems(self) -> list[str]:
@@ -171,3 +182,8 @@ def _digest(rule: str | None, where: str) -> str | None:
         return condition_expression(rule, where).digest
     except BacktestError as error:
         raise ValueError(str(error)) from error
+
+
+_CHECKED: WeakValueDictionary[int, Trigger] = WeakValueDictionary()
+"""The triggers that are found sound, by their identity: those that are kept over replans come with
+each plan anew. A copy, whose fields may have been changed, is another object."""

@@ -1148,7 +1148,7 @@ def _mark_open(account, positions, trades):
     for i in range(len(positions)):
         p = positions[i]
         if p.units != 0.0:
-            units = p.units
+            units, p.exit_share = p.units, 1.0  # also of what is due to be closed in part
             _record(account, p, p.mark, p.mark, 0.0, p.row, False, END_OF_DATA, 0, trades)
             p.units = units  # marked, not closed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -46,6 +47,15 @@ def test_an_id_that_was_given_has_to_be_the_one_of_the_content() -> None:
     assert Trigger(**trigger.model_dump()) == trigger
     with pytest.raises(ValidationError, match="is not that of this trigger"):
         Trigger(**DIP, id="t_1")
+
+
+def test_a_copy_with_another_field_is_not_taken_for_the_trigger() -> None:
+    trigger = Trigger(**DIP)
+    changed = trigger.model_copy(update={"stop_loss_pct": 50.0})
+    assert Trigger.model_validate(trigger) == trigger
+    with pytest.raises(ValidationError, match="is not that of this trigger"):
+        Trigger.model_validate(changed)
+    assert pickle.loads(pickle.dumps(trigger)) == trigger  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize(

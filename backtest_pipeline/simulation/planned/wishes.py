@@ -29,7 +29,36 @@ from backtest_pipeline.trading.direction import Direction
 
 _LONG, _SHORT = (1, LONG_ENTRY, LONG_EXIT), (-1, SHORT_ENTRY, SHORT_EXIT)
 _SIDES = {Direction.LONG: (_LONG,), Direction.SHORT: (_SHORT,), Direction.BOTH: (_LONG, _SHORT)}
+_NAMES = {1: Direction.LONG, -1: Direction.SHORT}
 _HELD_SIDE = {Direction.LONG: 1, Direction.SHORT: -1, Direction.BOTH: 0}
+
+
+class _Allowed:
+    """What a plan lets its triggers do."""
+
+    def __init__(self, plan: Plan) -> None:
+        symbols, categories = plan.allowed_symbols, plan.allowed_categories
+        self._waits = plan.stance is Stance.WAIT
+        self._symbols = None if symbols is None else frozenset(symbols)
+        self._categories = frozenset(Category if categories is None else categories)
+        sides = frozenset(plan.allowed_directions or Direction)
+        self._sides = {
+            side for side, name in _NAMES.items() if name in sides or Direction.BOTH in sides
+        }
+
+    def acts(self, trigger: Trigger) -> bool:
+        """Whether the category of a trigger may act."""
+        return trigger.category in self._categories
+
+    def enters(self, trigger: Trigger, side: int) -> int:
+        """ALLOWED, or why a trigger may not enter a side."""
+        if self._waits:
+            return STANCE_WAITS
+        if self._symbols is not None and trigger.symbol not in self._symbols:
+            return SYMBOL_NOT_ALLOWED
+        if side not in self._sides:
+            return SIDE_NOT_ALLOWED
+        return ALLOWED if self.acts(trigger) else CATEGORY_NOT_ALLOWED
 
 
 class Wishes:
@@ -42,13 +71,14 @@ class Wishes:
 
     def __init__(self, on_panel: PlansOnPanel, delay: int) -> None:
         self._on, self._delay = on_panel, delay
+        self._allowed = [_Allowed(plan) for plan in on_panel.plans]
         self._ends = np.array([microseconds(plan.valid_until) for plan in on_panel.plans], np.int64)
         self._parts: list[np.ndarray] = []
         self._ranks: list[np.ndarray] = []
 
-    def plans_of(self, number: int) -> list[Plan]:
-        """The plans that hold a trigger."""
-        return [self._on.plans[position] for position in self._on.held[number][:, 0].tolist()]
+    def allowed_by(self, number: int) -> list[_Allowed]:
+        """What each plan that holds a trigger allows."""
+        return [self._allowed[position] for position in self._on.held[number][:, 0].tolist()]
 
     def first_bars(self, number: int) -> np.ndarray:
         """The first bar of its symbol at which each plan that holds a trigger is in force."""
@@ -120,20 +150,20 @@ def add_entries(
 
     One that cannot be evaluated wishes once in each plan, at its first bar, and is blocked there.
     """
-    plans, failed = wishes.plans_of(number), bool(found.failure)
+    plans, failed = wishes.allowed_by(number), bool(found.failure)
+    told = np.zeros(len(plans), bool)  # that it failed
     for side, entry, exit_ in _SIDES[trigger.direction]:
         if (side, entry, exit_) not in _SIDES[direction]:
             continue
-        allowed = np.array([_allows_entry(plan, trigger, side) for plan in plans], np.int8)
+        allowed = np.array([plan.enters(trigger, side) for plan in plans], np.int8)
         hit = (found.bits & entry) > 0
         at = wishes.first_bars(number) if failed else np.flatnonzero(hit | (found.unknown > 0))
         cause = np.where(hit[at], np.int8(ALLOWED), found.unknown[at])
         if failed:
             cause = np.full(len(at), RULE_FAILED, np.int8)
+            allowed, told = np.where(told, np.int8(SIDE_NOT_ALLOWED), allowed), allowed == ALLOWED
         void = hit[at] & ((found.bits[at] & exit_) > 0)
         wishes.add(number, at, side, allowed, cause, void, until_end=True)
-        if failed:
-            return
 
 
 def add_exits(wishes: Wishes, number: int, trigger: Trigger, found: TriggerEvents) -> None:
@@ -147,7 +177,7 @@ def add_exits(wishes: Wishes, number: int, trigger: Trigger, found: TriggerEvent
         hit &= np.concatenate(([True], ~hit[:-1]))[: len(hit)]
     not_allowed = EMERGENCY_NOT_ALLOWED if urgent else CATEGORY_NOT_ALLOWED
     allowed = np.array(
-        [ALLOWED if _allows(plan, trigger) else not_allowed for plan in wishes.plans_of(number)],
+        [ALLOWED if plan.acts(trigger) else not_allowed for plan in wishes.allowed_by(number)],
         np.int8,
     )
     unknown = np.full(len(hit), RULE_FAILED, np.int8) if found.failure else found.unknown
@@ -158,21 +188,3 @@ def add_exits(wishes: Wishes, number: int, trigger: Trigger, found: TriggerEvent
     void = np.zeros(len(at), bool)
     side = _HELD_SIDE[trigger.direction]
     wishes.add(number, at, side, allowed, cause, void, until_end=False)
-
-
-def _allows(plan: Plan, trigger: Trigger) -> bool:
-    """Whether a plan lets the category of a trigger act."""
-    return plan.allowed_categories is None or trigger.category in plan.allowed_categories
-
-
-def _allows_entry(plan: Plan, trigger: Trigger, side: int) -> int:
-    """ALLOWED, or why a plan does not allow what a trigger would enter."""
-    name = Direction.LONG if side > 0 else Direction.SHORT
-    if plan.stance is Stance.WAIT:
-        return STANCE_WAITS
-    if plan.allowed_symbols is not None and trigger.symbol not in plan.allowed_symbols:
-        return SYMBOL_NOT_ALLOWED
-    sides = plan.allowed_directions
-    if sides is not None and Direction.BOTH not in sides and name not in sides:
-        return SIDE_NOT_ALLOWED
-    return ALLOWED if _allows(plan, trigger) else CATEGORY_NOT_ALLOWED

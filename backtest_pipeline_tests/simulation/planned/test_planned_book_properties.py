@@ -186,6 +186,15 @@ def test_a_part_that_is_closed_is_a_trade_of_its_own() -> None:
     assert result.book.equity[0, -1] == 10_000 + trades.pnl.sum()
 
 
+def test_a_part_that_is_due_after_the_last_bar_is_still_held() -> None:
+    """Bar 15 asks to close half of A's 50 units."""
+    panel = hand_made()
+    result = simulate_planned(panel.take(panel.ts <= panel.ts[15]), [hand_plan({})], FREE)
+    held = result.book.trades.is_open & (result.book.trades.column == 0)
+    assert result.book.trades.size[held].tolist() == [50.0]
+    assert result.is_part[held].tolist() == [False]
+
+
 def test_what_is_due_at_the_next_open_is_pending_and_not_counted() -> None:
     panel = hand_made()
     known = panel.take(panel.ts <= panel.ts[1])  # bar 1 asks for both symbols
