@@ -88,6 +88,7 @@ def test_the_lineage_begins_with_the_users_table(monkeypatch: pytest.MonkeyPatch
     assert {s.name for s in definitions.sensors or []} == {
         "external_features",
         "portfolio_rollups_after_backtests",
+        "replans",
         "requested_jobs",
         "store_timeframes",
         "dead_runs",
