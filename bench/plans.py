@@ -12,6 +12,8 @@ from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US, timefram
 from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.planned.planned_book import simulate_planned
+from backtest_pipeline.strategist.history import plan_history
+from backtest_pipeline.strategist.regime_rules import RegimeRules
 from bench.clock import Clock
 from bench.harness import Report, Table
 
@@ -77,8 +79,31 @@ def run(*, quick: bool) -> Report:
         f"with {len(_ENTERING) + len(_CLOSING)} triggers of each symbol; warm, the best of "
         f"{_REPEATS}. The goal is less than 5 s with all limits, and at most 3 times the time "
         "without.",
-        [Table("Planned book", columns, rows)],
+        [
+            Table("Planned book", columns, rows),
+            Table("History of plans by rules", _HISTORY, _histories(panel, clock)),
+        ],
     )
+
+
+_HISTORY = ["books", "plans", "suppressed replans", "wall s", "CPU s"]
+
+
+def _histories(panel: Panel, clock: Clock) -> list[list[str | float | int]]:
+    """The plans that the strategist `rules` would have made, in one book and in many."""
+    books = {
+        "one of all symbols": [panel],
+        "one of each symbol": [panel.select([symbol]) for symbol in panel.assets],
+    }
+    plan_history(RegimeRules(), {"1D": panel})  # compiles
+    rows: list[list[str | float | int]] = []
+    for name, panels in books.items():
+        begin = clock.now()
+        made = [plan_history(RegimeRules(), {"1D": one}).records for one in panels]
+        taken = clock.now() - begin
+        counts = sum(map(len, made)), sum(record.suppressed for one in made for record in one)
+        rows.append([name, *counts, taken.wall, taken.cpu])
+    return rows
 
 
 def _market(n_assets: int, n_days: int) -> Panel:
