@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 BACKTEST_CHAOS_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
+# Many processes import the same modules: what one has compiled to bytecode, the others read.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo fmt reference test test-slow fuzz fuzz-api chaos lint bench up clean
 
 help:  ## what can be made

@@ -13,12 +13,14 @@ from typing import Any
 import dagster as dg
 
 from backtest_pipeline.defs.beta import beta_used_knowingly, ignore_beta_warnings
+from backtest_pipeline.pipeline.workspace import use_strategies
 from backtest_pipeline.storage import PRIVATE
 from backtest_pipeline.storage.logs import hide_secrets
 from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
     from backtest_pipeline.defs import asset_checks, assets, external, jobs, schedules, sensors
+    from backtest_pipeline.defs.code_versions import with_code_of_strategies
     from backtest_pipeline.defs.io_managers import StageIOManager
     from backtest_pipeline.defs.resources import (
         SimulationResource,
@@ -37,12 +39,14 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """All definitions, with the given resources instead of the default ones.
 
     If the settings name an external feature table, it replaces bars and the features built from
-    them.
+    them. Code versions are of the user's own strategies as they are now.
 
     Args:
         resource_overrides: any of `store`, `source`, `simulation`, `walk`.
     """
-    names = load_settings().external
+    settings = load_settings()
+    use_strategies(settings)
+    names = settings.external
     modules = [*_OF_ASSETS, asset_checks, jobs, schedules, sensors]
     with beta_used_knowingly():
         if names is None:
@@ -50,6 +54,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
         else:
             declared = dg.load_definitions_from_modules([*modules, external])
             declared = external.on_external_features(declared, names)
+        declared = with_code_of_strategies(declared)
     store = resource_overrides.pop("store", None) or WorkspaceResource()
     resources = {
         "store": store,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,7 +15,6 @@ import dagster as dg
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.defs.instance import open_instance
-from backtest_pipeline.defs.launched_runs import terminate_runs
 from backtest_pipeline.defs.partitions import (
     delete_partitions,
     partitions_of,
@@ -22,6 +22,7 @@ from backtest_pipeline.defs.partitions import (
     register_partitions,
     timeframe_ranges,
 )
+from backtest_pipeline.defs.processes.launched_runs import terminate_runs
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.defs.stored_events import (
@@ -95,7 +96,7 @@ def refresh(
         assets: symbols; all that the source has where None.
         timeframes: names; all that the project has where None.
         full_rebuild: compute also what has not changed.
-        progress: told how far each stage is.
+        progress: called as stages advance.
 
     Raises:
         UnknownName: for an unknown asset or timeframe.
@@ -119,7 +120,7 @@ def refresh(
         with open_instance(settings, database) as instance:
             database.retrying("dead runs", lambda: fail_dead_runs(instance, database))
             register_partitions(instance, known, names)
-            definitions = build_definitions(store=_store_telling(progress), source=source)
+            definitions = build_definitions(store=_store_reporting(progress), source=source)
             stages = _BUILT if settings.external is None else _EXTERNAL
             with beta_used_knowingly():
                 jobs = [
@@ -155,23 +156,33 @@ def cancel_job(settings: Settings, database: Database, job_id: UUID, user: str) 
     return job
 
 
-def tell_dagster(asset: str, stored: StoredRows) -> None:
-    """Tell Dagster what a command or a program has stored of an asset without partitions.
+def report_stored(asset: str, stored: StoredRows) -> None:
+    """Report to Dagster what a command has stored of an asset without partitions.
 
-    What is stored stays so where Dagster cannot be told; that is logged.
+    What is stored stays so where Dagster cannot be reached; that is logged.
     """
-    settings = load_settings()
     lineage = lineages_of(build_definitions())[asset]
-    database = open_database(settings)
-    try:
-        with open_instance(settings, database) as instance:
-            tags = provenance(instance, lineage)
-            event = materialization(dg.AssetKey(asset), stored, tags)
-            instance.report_runless_asset_event(event)
-    except dg.DagsterError as error:
-        _log.warning("%s is stored, but Dagster could not be told: %s", asset, error)
-    finally:
-        database.close()
+    with _instance_for_reports(asset) as instance:
+        tags = provenance(instance, lineage)
+        event = materialization(dg.AssetKey(asset), stored, tags)
+        instance.report_runless_asset_event(event)
+
+
+def report_seen(observation: dg.AssetObservation) -> None:
+    """Report to Dagster what a command has stored beside an asset; fails as `report_stored`."""
+    with _instance_for_reports(observation.asset_key.to_user_string()) as instance:
+        instance.report_runless_asset_event(observation)
+
+
+@contextmanager
+def _instance_for_reports(asset: str) -> Iterator[dg.DagsterInstance]:
+    settings = load_settings()
+    with closing(open_database(settings)) as database:
+        try:
+            with open_instance(settings, database) as instance:
+                yield instance
+        except dg.DagsterError as error:
+            _log.warning("%s is stored, but could not be reported to Dagster: %s", asset, error)
 
 
 def forget_partitions(symbols: Iterable[str]) -> tuple[str, ...]:
@@ -227,12 +238,12 @@ def _chosen_timeframes(wanted: Sequence[str] | None, names: Sequence[str]) -> li
     return list(wanted)
 
 
-def _store_telling(progress: Progress) -> WorkspaceResource:
-    class TellingStore(WorkspaceResource):
+def _store_reporting(progress: Progress) -> WorkspaceResource:
+    class ReportingStore(WorkspaceResource):
         def progress(self, stage: str, done: int, total: int) -> None:
             progress(stage, done, total)
 
-    return TellingStore()
+    return ReportingStore()
 
 
 def _execute(
@@ -248,7 +259,7 @@ def _execute(
     def execute(
         job: dg.JobDefinition, config: Mapping[str, Any], tags: Mapping[str, str]
     ) -> dg.ExecuteInProcessResult:
-        with leased_run(database, "refresh") as run_id:
+        with leased_run(database, "backtest-pipeline refresh") as run_id:
             return job.execute_in_process(
                 config, instance, tags=tags, run_id=run_id, raise_on_error=False
             )
@@ -275,22 +286,24 @@ def _execute(
         tuple(run.run_id for run in runs),
         tuple(message for run in runs for message in _failures(run)),
         _without_bars(instance, refreshed, stages[0]),
-        tuple(str(row[LEFT_OUT]) for row in _rows_told(instance, refreshed, stages[0], LEFT_OUT)),
+        tuple(
+            str(row[LEFT_OUT]) for row in _rows_reported(instance, refreshed, stages[0], LEFT_OUT)
+        ),
     )
 
 
 def _without_bars(
     instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str
 ) -> dict[str, str]:
-    """Why partitions have no bars, from what the first stage told Dagster."""
-    rows = _rows_told(instance, run_ids, stage, "without_result")
+    """Why partitions have no bars, from what the first stage reported to Dagster."""
+    rows = _rows_reported(instance, run_ids, stage, "without_result")
     return {str(row["partition"]): str(row["why"]) for row in rows}
 
 
-def _rows_told(
+def _rows_reported(
     instance: dg.DagsterInstance, run_ids: Iterable[str], stage: str, name: str
 ) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table that a stage told Dagster, also where it failed."""
+    """The rows of a table that a stage reported to Dagster, also where it failed."""
     for run_id in run_ids:
         for metadata in observations(instance, run_id, stage):
             table = metadata.get(name)

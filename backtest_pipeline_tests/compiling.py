@@ -35,7 +35,7 @@ def _state() -> str:
     """What numba goes by: when each file with kernels was written, and its own version."""
     state = [sys.version, importlib.metadata.version("numba"), str(PACKAGE)]
     for path in sorted(PACKAGE.rglob("*.py")):
-        if "njit" in path.read_text(encoding="utf-8"):
+        if "@compiled" in path.read_text(encoding="utf-8"):
             state += [path.name, str(path.stat().st_mtime_ns), str(path.stat().st_size)]
     return hashlib.sha256("\0".join(state).encode()).hexdigest()[:16]
 
@@ -45,9 +45,14 @@ def _compile() -> None:
 
     import backtest_pipeline.service.warm
     import backtest_pipeline_tests.pipeline.warm
-    from backtest_pipeline.market.features import build_features
+    from backtest_pipeline.market.features import build_features, rolling
     from backtest_pipeline.market.features.derive import with_indicators
+    from backtest_pipeline.market.features.recursions import Recursions
+    from backtest_pipeline.market.resample import resample
+    from backtest_pipeline.market.timeframes import timeframe
     from backtest_pipeline.pipeline.api import run_backtest
+    from backtest_pipeline.research.ranking.planted_edges import with_edge
+    from backtest_pipeline.research.ranking.random_markets import bar_moves
     from backtest_pipeline.research.ranking.trials import effective_number_of_trials
     from backtest_pipeline.research.robustness.bootstrap import resampled_rows
     from backtest_pipeline.research.validation.overfitting import cross_validate_choice
@@ -58,6 +63,7 @@ def _compile() -> None:
     from backtest_pipeline.simulation.planned.planned_book import simulate_planned
     from backtest_pipeline.strategies.registry import strategies
     from backtest_pipeline_tests.market.features.panels import random_bars
+    from backtest_pipeline_tests.pipeline.markets import daily_panel
     from backtest_pipeline_tests.simulation.markets import (
         bars_of,
         random_events,
@@ -81,6 +87,22 @@ def _compile() -> None:
     prices = bars_of(100 * np.exp(np.cumsum(rng.normal(0, 0.02, 600))))
     for strategy in strategies():
         run_backtest(prices.assign(volume=1.0), strategy, {})
+
+    daily = daily_panel({"A": 400})
+    days, weeks = (resample(daily, timeframe(tf)).frame("A") for tf in ("1D", "1W"))
+    run_backtest(weeks, "ema_crossover", {}, daily=days, timeframe="1W")
+    with_edge(bar_moves(daily)[0], 0.1)
+
+    # Arrays that may not be written to are compiled for once more.
+    fixed, bounds = np.arange(64.0), np.array([0, 64])
+    fixed.flags.writeable = False
+    for values in (fixed, fixed.copy()):
+        rolling.ema(values, bounds, 3)
+        rolling.total(values, bounds, 3)
+        Recursions.whole(bounds).ema(values, bounds, 3)
+    begin, end = bounds[:-1], bounds[1:]
+    begin.flags.writeable = end.flags.writeable = False
+    Recursions(begin, end).ema(fixed.copy(), bounds, 3)
 
     returns = rng.normal(0.0, 0.01, (64, 8))
     effective_number_of_trials(returns)

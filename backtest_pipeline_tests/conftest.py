@@ -46,8 +46,8 @@ SETTINGS = (
 )
 
 # How long an example takes depends on what else the machine does. The suite draws the same examples
-# each time, so that a change is judged by what it changes; `make fuzz` looks for others.
-settings.register_profile("same", deadline=None, derandomize=True, database=None)
+# each time, so that a change is judged by what it changes; `make fuzz` looks for others, and more.
+settings.register_profile("same", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.register_profile("other", deadline=None, print_blob=True)
 settings.load_profile("same")
 
@@ -80,7 +80,10 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def template(open_folder: Path) -> Iterator[Database]:
-    """A migrated database on an embedded server of this test process; tests get copies of it."""
+    """A migrated database on an embedded server of this test process; tests get copies of it.
+
+    The shipped strategies have passed the look-ahead guard in it, or each store would probe them.
+    """
     import psycopg
 
     from backtest_pipeline.storage.postgres.database import open_database
@@ -95,9 +98,22 @@ def template(open_folder: Path) -> Iterator[Database]:
             server.execute(f"ALTER SYSTEM SET {setting}")  # pyright: ignore[reportCallIssue, reportArgumentType]
         server.execute("SELECT pg_reload_conf()")
     migrate(database)
+    _probe_shipped_strategies(database, open_folder / "artifacts")
     database.close()
     yield database
     embedded_server(home).release()
+
+
+def _probe_shipped_strategies(database: Database, artifacts: Path) -> None:
+    from backtest_pipeline.pipeline.look_ahead_guard import refused_strategies
+    from backtest_pipeline.pipeline.presets import presets_to_compute
+    from backtest_pipeline.pipeline.workspace import Workspace
+    from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+    from backtest_pipeline.strategies.known_strategies import shipped
+
+    workspace = Workspace(database, ArtifactStore(artifacts))
+    presets_to_compute(workspace)
+    assert refused_strategies(workspace, {name: [] for name in shipped()}) == {}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
-from backtest_pipeline_tests.own_strategies import own_strategies, write
+from backtest_pipeline_tests.own_strategies import own_strategies
 
 PEEKER = dedent("""
     import numpy as np
@@ -33,6 +33,5 @@ PEEKER = dedent("""
 @contextmanager
 def planted(folder: Path, source: str = PEEKER) -> Iterator[None]:
     """The strategy `peeker` is there, with this source."""
-    write(folder, "peeker.py", source)
-    with own_strategies(folder):
+    with own_strategies(folder, {"peeker.py": source}):
         yield

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from backtest_pipeline.strategies.known_strategies import use_folder
@@ -50,14 +54,29 @@ def write(folder: Path, name: str, text: str = DIP) -> Path:
     return path
 
 
+@cache
+def tried() -> Path:
+    """A folder that remembers which files this process has tried, each of which takes a process."""
+    folder = Path(tempfile.mkdtemp(prefix="btp-tried-"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
 @contextmanager
-def own_strategies(folder: Path) -> Iterator[None]:
-    """The strategies of a folder are known here, and in processes that are started meanwhile."""
+def own_strategies(folder: Path, files: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """The strategies of a folder are known here, and in processes that are started meanwhile.
+
+    `files` are written into it first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, text in (files or {}).items():
+        write(folder, name, text)
     before = os.environ.get("BACKTEST_STRATEGIES")
     os.environ["BACKTEST_STRATEGIES"] = str(folder)
-    use_folder(folder)
+    use_folder(folder, tried=tried())
     try:
-        yield
+        yield folder
     finally:
         use_folder(None)
         del os.environ["BACKTEST_STRATEGIES"]

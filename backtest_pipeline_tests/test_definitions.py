@@ -17,7 +17,7 @@ SPECS = {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.s
 def test_each_asset_says_what_it_is(name: str) -> None:
     spec = SPECS[name]
     assert spec.description
-    assert spec.group_name in ("market", "research")
+    assert spec.group_name in ("market", "research", "strategist")
     assert spec.owners == ["team:quant-research"]
     assert spec.kinds
     assert spec.code_version

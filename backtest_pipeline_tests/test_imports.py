@@ -38,7 +38,7 @@ def test_importing_any_module_changes_nothing_of_the_process(tmp_path: Path) -> 
 def test_a_refresh_leaves_environment_logging_and_warnings_as_they_are(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("DAGSTER_HOME", "DAGSTER_PG_URL", "DAGSTER_EVENT_BATCH_SIZE"):
+    for name in ("DAGSTER_HOME", "DAGSTER_EVENT_BATCH_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {
         "BACKTEST_RUN_STORE_MODE": "postgres",

@@ -15,7 +15,12 @@ TESTS = Path(__file__).parent
 # A file of these is named after what it is about, and may share the name of what computes that.
 ROLES = {
     *("cli", "defs/assets", "pipeline/stages", "pipeline/use_cases", "service/routes"),
-    *("storage/run_tables", "storage/tables", *(f"sources/{name}" for name in EXCHANGES)),
+    *(
+        "storage/plan_tables",
+        "storage/run_tables",
+        "storage/tables",
+        *(f"sources/{name}" for name in EXCHANGES),
+    ),
 }
 # One thing in several layers beside those.
 SAME_THING = {
@@ -50,7 +55,7 @@ OVER_SEVERAL = {
     "test_layout.py": "the whole tree",
 }
 # A strategy's loop and the walk-forward's properties are read in one piece.
-LONGER_TESTS = {"research/validation/test_walk_forward.py", "strategies/test_events.py"}
+LONGER_TESTS = {"strategies/test_events.py"}
 
 
 def modules() -> dict[str, Path]:
@@ -119,6 +124,12 @@ def test_files_of_tests_are_small() -> None:
         for path in TESTS.rglob("*.py")
     }
     assert {name for name, n in lengths.items() if n > MOST_LINES_OF_TESTS} <= LONGER_TESTS
+
+
+def test_functions_are_compiled_by_the_one_decorator_that_shares_their_code() -> None:
+    found = {name for name, path in modules().items() if "numba" in _imported(path)}
+    users = {name for name in found if "njit" in (PACKAGE / name).read_text(encoding="utf-8")}
+    assert users == {"market/compiled.py"}
 
 
 def test_only_tests_of_the_benches_import_them() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest_pipeline.market.features import with_indicators
 from backtest_pipeline.market.panel import Panel
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.inputs import account_inputs

@@ -9,7 +9,7 @@ import numpy as np
 from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import DAY_US, timeframe
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.storage.tables.dimensions import SignalRow

@@ -84,9 +84,9 @@ def _rank(
 
         board = publish_leaderboard(workspace, gates=gates, late_gates=late_gates)
     from backtest_pipeline.defs.assets.judgement import leaderboard_rows
-    from backtest_pipeline.launch import tell_dagster
+    from backtest_pipeline.launch import report_stored
 
-    tell_dagster("leaderboard", leaderboard_rows(board))
+    report_stored("leaderboard", leaderboard_rows(board))
     rows = shown_rows(board, scheme=chosen, tf=tf, limit=limit)
     about = board.about
     n_unranked = len(board.rows) - about["n_ranked"]
@@ -147,9 +147,9 @@ def _control(
     with open_store() as workspace:
         rows = run_negative_controls(workspace, controls)
     from backtest_pipeline.defs.assets.judgement import negative_controls_rows
-    from backtest_pipeline.launch import tell_dagster
+    from backtest_pipeline.launch import report_stored
 
-    tell_dagster("negative_controls", negative_controls_rows(rows))
+    report_stored("negative_controls", negative_controls_rows(rows))
     shown, power = shown_controls(rows), shown_power(rows)
     if as_json:
         print_json({"control_id": rows[0]["control_id"], "worlds": shown, "power": power})

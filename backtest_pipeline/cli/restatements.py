@@ -27,9 +27,9 @@ def restatements(
             workspace, symbols=split_symbols(assets), timeframes=split(timeframes)
         )
         from backtest_pipeline.defs.assets.restatements import restatements_rows
-        from backtest_pipeline.launch import tell_dagster
+        from backtest_pipeline.launch import report_stored
 
-        tell_dagster("restatements", restatements_rows(workspace, report))
+        report_stored("restatements", restatements_rows(workspace, report))
     if as_json:
         changed = [str(partition) for partition in report.silent]
         print_json(

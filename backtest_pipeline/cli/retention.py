@@ -44,9 +44,9 @@ def retention(
         log = retain_log(workspace, folder, days=log_days, dry_run=dry_run)
     if not dry_run:
         from backtest_pipeline.defs.assets.retention import retention_rows
-        from backtest_pipeline.launch import tell_dagster
+        from backtest_pipeline.launch import report_stored
 
-        tell_dagster("retention", retention_rows(report, log))
+        report_stored("retention", retention_rows(report, log))
     if as_json:
         print_json(
             {

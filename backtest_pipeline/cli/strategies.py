@@ -66,7 +66,10 @@ def _row(one: Loaded) -> dict[str, Any]:
 
 @strategies.command()
 def show(name: Name, *, as_json: AsJson = False) -> None:
-    """Show a strategy's parameters, the columns that it reads, its grid and its files."""
+    """Show a strategy's parameters, its columns, stops, cooldown, sizing, grid and files."""
+    from backtest_pipeline.pipeline.runs.identity import simulation_config, without_defaults
+    from backtest_pipeline.simulation.config import SimulationConfig
+    from backtest_pipeline.simulation.rules import config_for
     from backtest_pipeline.strategies.registry import strategy_of
 
     found = _catalogue()
@@ -82,6 +85,9 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
             for field, value in defaults.model_dump().items()
         },
         "columns": list(strategy.columns(defaults)),
+        "account": without_defaults(
+            simulation_config(config_for(SimulationConfig(), strategy, defaults))
+        ),
         "grid": {axis: list(values) for axis, values in strategy.grid.items()},
         "files": sorted(one.source.files) if one.source else [],
     }
@@ -101,10 +107,14 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
             rows_table("Parameters", [{key: row.get(key, "") for key in keys} for row in rows])
         )
     say(f"reads {', '.join(about['columns']) or 'no column'} at its defaults")
+    for rule, value in about["account"].items():
+        fields = value if isinstance(value, Mapping) else {"": value}
+        told = ", ".join(f"{name} {given}".strip() for name, given in fields.items())
+        say(f"{rule} at its defaults, where a run names none: {told}")
     for axis, values in about["grid"].items():
         say(f"explored: {axis} {', '.join(map(str, values))}")
     for preset, params in about["presets"].items():
-        say(f"preset {preset}: {', '.join(f'{k} {v}' for k, v in params.items())}")
+        say(f"preset {preset}: {', '.join(f'{k} {v}' for k, v in params.items()) or 'defaults'}")
 
 
 def _bounds(schema: Mapping[str, Any]) -> dict[str, Any]:

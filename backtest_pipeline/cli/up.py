@@ -32,8 +32,9 @@ def ensure_schema(settings: Settings) -> None:
     from backtest_pipeline.storage.postgres.migrations import check
     from backtest_pipeline.storage.postgres.migrations import migrate as apply
     from backtest_pipeline.storage.settings import Settings, unread_variables
+    from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-    for sentence in unread_variables(Settings, ServiceSettings):
+    for sentence in unread_variables(Settings, ServiceSettings, LlmSettings):
         _log.warning(sentence)
     database = open_database(settings)
     try:
@@ -47,19 +48,22 @@ def ensure_schema(settings: Settings) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database schema up to date."""
+    """Bring the database schema, and Dagster's settings in the home folder, up to date."""
     with progress_shown() as progress:
         progress("migrating", 0, 1)
+        from backtest_pipeline.defs.instance import dagster_home
         from backtest_pipeline.storage.postgres.database import open_database
         from backtest_pipeline.storage.postgres.migrations import migrate as apply
         from backtest_pipeline.storage.settings import load_settings
 
-        database = open_database(load_settings())
+        settings = load_settings()
+        database = open_database(settings)
         try:
             applied = apply(database)
             where = database.where
         finally:
             database.close()
+        dagster_home(settings)
         progress("migrating", 1, 1)
     for name in applied:
         say(f"applied {name}")
@@ -153,8 +157,10 @@ def doctor(
         from backtest_pipeline.service.settings import ServiceSettings
         from backtest_pipeline.storage.doctor import examine, examine_deeply
         from backtest_pipeline.storage.settings import load_settings
+        from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-        findings = list(examine(others={"service settings": ServiceSettings}))
+        others = {"service settings": ServiceSettings, "language model settings": LlmSettings}
+        findings = list(examine(others=others))
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]
         progress("examining", 1, 1)
@@ -176,18 +182,22 @@ def _stored_metrics() -> Finding:
 
     with open_workspace() as workspace:
         found = check_stored_metrics(workspace)
-    wrong = [f"run {run_id}: {figure}" for run_id, figure in found.differing.items()]
+    wrong = [f"{run_id}: {figure}" for run_id, figure in found.differing.items()]
     wrong += found.unreadable.values()
     if wrong:
         more = f"; {len(wrong)} in all" if len(wrong) > _MOST_WRONG else ""
         detail = "; ".join(wrong[:_MOST_WRONG]) + more
     else:
-        runs = "1 run follow" if found.runs == 1 else f"{found.runs:,} runs follow"
+        runs = "1 run" if found.runs == 1 else f"{found.runs:,} runs"
+        n = found.portfolios
+        if n:
+            runs += " and 1 portfolio" if n == 1 else f" and {n:,} portfolios"
         older = f"; {found.older:,} of an older version not checked" if found.older else ""
-        detail = f"those of {runs} from their trades and equity{older}"
+        detail = f"those of {runs} follow from their trades and equity{older}"
     return Finding(
         "stored metrics",
         not wrong,
         detail,
-        "`backtest-pipeline replay RUN` says what else differs; refresh with --full-rebuild",
+        "run what was run on demand again with --full-rebuild, and refresh with --full-rebuild for"
+        " the rest; `backtest-pipeline replay RUN` says what else differs",
     )

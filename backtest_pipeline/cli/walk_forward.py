@@ -72,6 +72,10 @@ def walk_forward(
         else:
             result = execute(workspace, settings, spec, bars=source_name, rebuild=full_rebuild)
             assert isinstance(result, WalkForwardResult)  # noqa: S101  (it has no other)
+            from backtest_pipeline.defs.assets.walk_forward import ad_hoc_walk_forward
+            from backtest_pipeline.launch import report_seen
+
+            report_seen(ad_hoc_walk_forward(result))
     if declaration is not None:
         if as_json:
             print_json(declaration.model_dump(mode="json"))

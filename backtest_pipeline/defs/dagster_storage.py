@@ -28,7 +28,9 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
 from backtest_pipeline.storage.logs import redacted
+from backtest_pipeline.storage.postgres.migrations import opened
 from backtest_pipeline.storage.postgres.retried_engine import RetriedEngine, limit_statements
+from backtest_pipeline.storage.postgres.retry import Retry
 from backtest_pipeline.storage.settings import load_settings
 
 P = ParamSpec("P")
@@ -90,8 +92,8 @@ class _KeptConnections:
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Any:
-        """The storage that the instance's settings configure."""
-        url = pg_url_from_config(config_value)
+        """The storage that `dagster.yaml` names, by default in the store that is configured."""
+        url = _url_in(config_value) or _url_of_store()
         storage = cls(url, inst_data=inst_data)  # pyright: ignore[reportCallIssue]
         # It takes a second connection while it holds the first.
         storage._keep_connections(url, pool_size=2)
@@ -176,6 +178,22 @@ class BatchingEventLogStorage(_KeptConnections, PostgresEventLogStorage):
             }
             for event, event_id in last.values():
                 self._store_asset_event(connection, event, event_id)
+
+
+def _url_in(config: Mapping[str, Any]) -> str | None:
+    """The URL that a `dagster.yaml` names, which need not name one."""
+    named = config.get("postgres_url") or config.get("postgres_db")
+    return pg_url_from_config(config) if named else None
+
+
+def _url_of_store() -> str:
+    settings = load_settings()
+
+    def find() -> str:
+        with opened(settings) as database:
+            return database.dagster_url()
+
+    return Retry(settings.store_retry_s).outlast("opening the store", find, lambda: None)
 
 
 def _is_planned(event: dg.EventLogEntry) -> bool:

@@ -35,7 +35,7 @@ from backtest_pipeline.pipeline.stages.external_features import (
     ExternalReader,
     external_features,
 )
-from backtest_pipeline.pipeline.stages.signals import stored_features
+from backtest_pipeline.pipeline.stages.features import stored_features
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
 from backtest_pipeline.pipeline.versions import EXTERNAL_FEATURES_CODE
 from backtest_pipeline.storage.external.names import ExternalNames

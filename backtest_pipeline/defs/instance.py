@@ -11,19 +11,16 @@ from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings
 
-URL_VARIABLE = "DAGSTER_PG_URL"
-
 _MODULE = "backtest_pipeline.defs.dagster_storage"
 _STORAGES = {
     "run_storage": "KeptRunStorage",
     "event_log_storage": "BatchingEventLogStorage",
     "schedule_storage": "KeptScheduleStorage",
 }
-# By variable, never in full: a URL with its password would show in every process's arguments.
+# Without a URL: each process takes that of the store from its settings, so that no file and no list
+# of processes has the password.
 _NAMED = "\n".join(
-    f"{name}: {{ module: {_MODULE}, class: {kind}, "
-    f"config: {{ postgres_url: {{ env: {URL_VARIABLE} }} }} }}"
-    for name, kind in _STORAGES.items()
+    f"{name}: {{ module: {_MODULE}, class: {kind} }}" for name, kind in _STORAGES.items()
 )
 DAGSTER_YAML = f"""\
 {_NAMED}
@@ -73,15 +70,12 @@ python_logs:
 """
 
 
-def dagster_environment(settings: Settings, database: Database) -> dict[str, str]:
-    """The environment variables that Dagster's processes need besides those already set.
-
-    If `DAGSTER_HOME` is already set, it is kept.
-    """
-    return {
-        "DAGSTER_HOME": str(_home(settings)),
-        URL_VARIABLE: _url(database),
-    }
+def dagster_home(settings: Settings) -> Path:
+    """The folder that `DAGSTER_HOME` names, or else the project's own, with its `dagster.yaml`."""
+    home = _chosen_home(settings)
+    if home == _own_home(settings):
+        _write_if_other(home / "dagster.yaml", DAGSTER_YAML)
+    return home
 
 
 def workspace_file() -> Path:
@@ -102,10 +96,10 @@ def open_instance(settings: Settings, database: Database) -> dg.DagsterInstance:
 
     If `DAGSTER_HOME` is set to another folder, the instance configured there is opened instead.
     """
-    home = _home(settings)
+    home = dagster_home(settings)
     if home != _own_home(settings):
         return dg.DagsterInstance.get()
-    config = {"postgres_url": _url(database)}
+    config = {"postgres_url": database.dagster_url()}
     reached = {
         name: {"module": _MODULE, "class": kind, "config": config}
         for name, kind in _STORAGES.items()
@@ -119,24 +113,12 @@ def output_of_runs(settings: Settings) -> Path:
     return _chosen_home(settings) / "storage"
 
 
-def _home(settings: Settings) -> Path:
-    """The folder of `dagster.yaml`; the file is written where the folder is the project's own."""
-    home = _chosen_home(settings)
-    if home == _own_home(settings):
-        _write_if_other(home / "dagster.yaml", DAGSTER_YAML)
-    return home
-
-
 def _chosen_home(settings: Settings) -> Path:
     return Path(os.environ.get("DAGSTER_HOME") or _own_home(settings))
 
 
 def _own_home(settings: Settings) -> Path:
     return settings.home / "dagster"
-
-
-def _url(database: Database) -> str:
-    return os.environ.get(URL_VARIABLE) or database.dagster_url()
 
 
 def _write_if_other(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """The IO manager of this project's assets: it runs stages into the store, and loads what is stored.
 
 A stage asset returns a recipe, not data. When the IO manager runs the stage, it computes and writes
-Postgres and Parquet batch by batch, skips what is already stored, and tells Dagster of each batch
+Postgres and Parquet batch by batch, skips what is already stored, and reports each batch to Dagster
 as it is stored.
 """
 
@@ -45,8 +45,8 @@ class StageIOManager(dg.ConfigurableIOManager):
         tags = stored_events.provenance(instance, stored_events.lineage_of(step))
         failed_before = stored_events.failed_so_far(instance, step.run_id)
         partitions = [p for p in obj.batches.partitions if str(p) not in failed_before]
-        told = _StageEvents(context, workspace, obj, tags, {})
-        # A partition on its own is told of at the end, with the tables and chart of its report.
+        reported = _StageEvents(context, workspace, obj, tags, {})
+        # A partition on its own is reported at the end, with the tables and chart of the stage.
         is_single = len(partitions) == 1
         report = run_stage(
             obj.batches.of(partitions),
@@ -56,16 +56,16 @@ class StageIOManager(dg.ConfigurableIOManager):
             progress=workspace.progress,
             retrying=workspace.database.retrying,
             analyze=partial(analyze_keys, workspace.database),
-            listener=unheard if is_single else told.tell,
+            listener=unheard if is_single else reported.report,
         )
         count_stage(workspace, report)
         about = metadata.of_stage(report, obj.summary(workspace, partitions))
         if is_single:
-            told.tell(report.outcomes, about)
-        stored_events.observe(step, about, told.failed)
-        failed = failed_before | told.failed
-        if failed and (stored_events.is_last(step) or not told.n_stored):
-            raise stored_events.failure(failed, told.n_stored)
+            reported.report(report.outcomes, about)
+        stored_events.observe(step, about, reported.failed)
+        failed = failed_before | reported.failed
+        if failed and (stored_events.is_last(step) or not reported.n_stored):
+            raise stored_events.failure(failed, reported.n_stored)
 
     def load_input(self, context: dg.InputContext) -> Batches[Any] | pd.DataFrame | pa.Table:
         asset, kind = context.asset_key.path[-1], context.dagster_type.typing_type
@@ -78,7 +78,7 @@ class StageIOManager(dg.ConfigurableIOManager):
 
 @dataclass
 class _StageEvents:
-    """What Dagster was told of a stage's partitions, as they were stored.
+    """What was reported to Dagster of a stage's partitions, as they were stored.
 
     Attributes:
         context: of the asset's output.
@@ -96,7 +96,7 @@ class _StageEvents:
     failed: dict[str, str]
     n_stored: int = 0
 
-    def tell(self, outcomes: Sequence[Outcome], about: Mapping[str, Any] | None = None) -> None:
+    def report(self, outcomes: Sequence[Outcome], about: Mapping[str, Any] | None = None) -> None:
         """Report materializations of the stored partitions, and keep why others failed."""
         asset = self.context.asset_key
         stored, lost = self.run.stored(self.workspace, outcomes)

@@ -7,6 +7,7 @@ the asset's op), the job of a check after the check, and a schedule after what i
 import dagster as dg
 
 from backtest_pipeline.defs.ops import add_source_assets, execute_spec, work_on_job
+from backtest_pipeline.defs.processes.launched_runs import PLANS_JOB, PORTFOLIOS_JOB
 
 _SECOND_OPINION = dg.AssetSelection.checks(
     dg.AssetCheckKey(dg.AssetKey("backtests"), "second_opinion")
@@ -53,6 +54,20 @@ portfolio_rollups_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("portfolio_rollups"),
     executor_def=dg.in_process_executor,
     description="Builds portfolios of the stored backtests.",
+)
+plans_job = dg.define_asset_job(
+    PLANS_JOB,
+    selection=dg.AssetSelection.assets("strategy_plans", "planned_backtests"),
+    executor_def=dg.in_process_executor,
+    description="Plans the plan books of single symbols where a request waits, and runs backtests "
+    "under their plans.",
+)
+planned_portfolios_job = dg.define_asset_job(
+    PORTFOLIOS_JOB,
+    selection=dg.AssetSelection.assets("planned_portfolios"),
+    executor_def=dg.in_process_executor,
+    description="Plans the plan books of several symbols where a request waits, and runs "
+    "backtests under their plans.",
 )
 
 leaderboard_job = dg.define_asset_job(

@@ -54,7 +54,7 @@ def work_on_job(
             claim,
             dagster_run_id=context.run_id,
             simulation=simulation.config(),
-            on_report=_JobEvents(context, workspace, lineages).tell,
+            on_report=_JobEvents(context, workspace, lineages).report,
         )
     except DagsterExecutionInterruptedError:
         # Either Dagster is shutting down, and another attempt follows once the lease has expired,
@@ -84,10 +84,10 @@ class _JobEvents:
         lineages: Mapping[str, Lineage],
     ) -> None:
         self._context, self._workspace, self._lineages = context, workspace, lineages
-        # Of each stage from before it began: what is told of its inputs later is no part of it.
+        # Of each stage from before it began: what its inputs report later is no part of it.
         self._tags = {name: self._provenance(name) for name in self._lineages}
 
-    def tell(self, report: StageReport) -> None:
+    def report(self, report: StageReport) -> None:
         context, name = self._context, report.stage
         if name == "features":
             name = "cmc_features" if self._workspace.external is None else "feature_snapshots"

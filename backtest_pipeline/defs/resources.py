@@ -1,13 +1,13 @@
 """Resources: the workspace (database and artifacts), the bar source, and the simulation options."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from backtest_pipeline.pipeline.execution import plan_of
+from backtest_pipeline.defs.processes.leased_runs import watched
 from backtest_pipeline.pipeline.spec_options import options_of, spec_from
 from backtest_pipeline.pipeline.specs import (
     RunSpec,
@@ -15,7 +15,8 @@ from backtest_pipeline.pipeline.specs import (
     SpecModel,
     WalkForwardSpec,
 )
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.use_cases.spec_terms import plan_of
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.base import BarSource
@@ -42,7 +43,8 @@ class WorkspaceResource(dg.ConfigurableResource):
             settings, progress=self.progress, retry_s=settings.store_retry_s
         ) as workspace:
             self._workspace = workspace
-            yield self
+            with watched(workspace.database, context.run) if context.run else nullcontext():
+                yield self
 
     @property
     def workspace(self) -> Workspace:

@@ -1,37 +1,44 @@
-"""Sensors: symbols and timeframes become partitions, jobs and roll-ups start, dead runs fail."""
-
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+"""Sensors: new partitions, jobs, roll-ups and replans to launch, and runs that are dead."""
 
 import dagster as dg
 
-from backtest_pipeline.defs.jobs import portfolio_rollups_job, requested_job
-from backtest_pipeline.defs.launched_runs import launched_runs, run_request
+from backtest_pipeline.defs.jobs import (
+    planned_portfolios_job,
+    plans_job,
+    portfolio_rollups_job,
+    requested_job,
+)
 from backtest_pipeline.defs.ops import add_assets_of
 from backtest_pipeline.defs.partitions import (
     RANGE_START,
     follow_timeframes,
     partitions_of,
+    register_partitions,
     timeframe_ranges,
+)
+from backtest_pipeline.defs.processes.launched_runs import (
+    REPLANS_SENSOR,
+    books_under_way,
+    follow_request,
+    launched_runs,
+    replan_request,
+    replan_runs,
+    run_request,
 )
 from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs
 from backtest_pipeline.defs.resources import SourceResource
 from backtest_pipeline.market.errors import SchemaNotMigrated
 from backtest_pipeline.pipeline.jobs.requests import reconcile
+from backtest_pipeline.pipeline.planning.due_replans import (
+    note_triggers,
+    replans_to_launch,
+    stale_runs,
+)
 from backtest_pipeline.pipeline.use_cases.timeframes import project_timeframes
-from backtest_pipeline.storage.postgres.database import Database, open_database
-from backtest_pipeline.storage.postgres.migrations import ensure
-from backtest_pipeline.storage.settings import Settings, load_settings
+from backtest_pipeline.storage.postgres.migrations import opened
+from backtest_pipeline.storage.settings import load_settings
 
 BACKTESTS = dg.AssetKey("backtests")
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Database]:
-    """The store's database; SchemaNotMigrated skips a tick, or each one would fail until then."""
-    with closing(open_database(settings)) as database:
-        ensure(database, embedded=settings.run_store_mode == "embedded")
-        yield database
 
 
 @dg.sensor(
@@ -53,7 +60,7 @@ def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -
 def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     settings = load_settings()
     try:
-        with _opened(settings) as database:
+        with opened(settings) as database:
             names = project_timeframes(database, settings.timeframes)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))
@@ -101,7 +108,7 @@ def portfolio_rollups_after_backtests(
 )
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     try:
-        with _opened(load_settings()) as database:
+        with opened(load_settings()) as database:
             attempts_to_launch = reconcile(
                 database, lambda attempts: launched_runs(context.instance, attempts)
             )
@@ -113,6 +120,37 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 
 
 @dg.sensor(
+    name=REPLANS_SENSOR,
+    jobs=[plans_job, planned_portfolios_job],
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Notes what triggers a replan of a plan book, launches the replans that wait, and "
+    "runs books over new data.",
+)
+def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    # Without a cursor: which triggers were seen, and which are answered, is in their rows.
+    instance = context.instance
+    try:
+        with opened(load_settings()) as database:
+            new = note_triggers(database)
+            to_launch = replans_to_launch(database, lambda waiting: replan_runs(instance, waiting))
+            stale = stale_runs(database)
+    except SchemaNotMigrated as error:
+        return dg.SkipReason(str(error))
+    if not to_launch and not stale:
+        return dg.SkipReason(f"{new} new triggers; nothing is to be launched")
+    busy = books_under_way(instance)
+    stale = [run for run in stale if run.book.name not in busy]
+    for replan in to_launch:
+        register_partitions(instance, replan.symbols, replan.timeframes)
+    for run in stale:
+        register_partitions(instance, run.book.symbols, [run.timeframe])
+    return dg.SensorResult(
+        run_requests=[*map(replan_request, to_launch), *map(follow_request, stale)]
+    )
+
+
+@dg.sensor(
     name="dead_runs",
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -120,7 +158,7 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     try:
-        with _opened(load_settings()) as database:
+        with opened(load_settings()) as database:
             dead = fail_dead_runs(context.instance, database)
     except SchemaNotMigrated as error:
         return dg.SkipReason(str(error))

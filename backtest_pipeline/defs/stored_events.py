@@ -1,7 +1,7 @@
-"""Tells Dagster what is stored: one event per partition, with the version of the stored rows.
+"""Reports to Dagster what is stored: one event per partition, with the version of the stored rows.
 
 Dagster gives every partition of a range run one and the same data version, and marks all of them
-as materialized. Here a step tells of each partition itself, and only of those that are stored.
+as materialized. Here a step reports each partition itself, and only those that are stored.
 
 The only module that uses private parts of Dagster for that, because no public API does this:
 
@@ -96,8 +96,8 @@ def provenance(instance: dg.DagsterInstance, lineage: Lineage) -> dict[str, str]
     for key in lineage.inputs:
         newest = next(iter(instance.fetch_materializations(key, limit=1).records), None)
         name = key.to_user_string()
-        told = (newest.event_log_entry.tags or {}) if newest else {}
-        tags[f"dagster/input_data_version/{name}"] = told.get("dagster/data_version", "INITIAL")
+        own = (newest.event_log_entry.tags or {}) if newest else {}
+        tags[f"dagster/input_data_version/{name}"] = own.get("dagster/data_version", "INITIAL")
         tags[f"dagster/input_event_pointer/{name}"] = (
             str(newest.storage_id) if newest else _BEFORE_ALL
         )
@@ -142,17 +142,17 @@ def observe(
 ) -> None:
     """Store an observation of a step's asset now: about the whole run, and what failed and why."""
     _defer(step)
-    told = {**metadata, **({_FAILED: dg.MetadataValue.json(dict(failed))} if failed else {})}
-    DagsterEvent.asset_observation(step, dg.AssetObservation(_asset_of(step), metadata=told))
+    shown = {**metadata, **({_FAILED: dg.MetadataValue.json(dict(failed))} if failed else {})}
+    DagsterEvent.asset_observation(step, dg.AssetObservation(_asset_of(step), metadata=shown))
 
 
 def failed_so_far(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
     """Why partitions failed in the steps of a run until now, by partition key."""
     found: dict[str, str] = {}
     for metadata in observations(instance, run_id):
-        told = metadata.get(_FAILED)
-        if isinstance(told, dg.JsonMetadataValue) and isinstance(told.data, dict):
-            found = {**told.data, **found}  # what failed first is the reason of what follows
+        reasons = metadata.get(_FAILED)
+        if isinstance(reasons, dg.JsonMetadataValue) and isinstance(reasons.data, dict):
+            found = {**reasons.data, **found}  # what failed first is the reason of what follows
     return found
 
 

@@ -23,6 +23,7 @@
     ├── PartitionError          one (asset, timeframe) failed; the others are unaffected
     ├── ProvenanceMissing       a result without a record of its inputs (a ValueError too)
     ├── CannotReplay            a run that cannot be replayed on this machine
+    │   └── TranscriptMismatch  a recorded conversation with a model that does not fit any more
     ├── JobNotFound             no job with this id
     ├── JobConflict             a job whose state does not allow it to be cancelled or resumed
     ├── RunNotFound             no run with this id
@@ -278,6 +279,10 @@ class ProvenanceMissing(BacktestError, ValueError):
 
 class CannotReplay(BacktestError):
     """A stored run that cannot be replayed on this machine; the message says what is needed."""
+
+
+class TranscriptMismatch(CannotReplay):
+    """A recorded conversation with a language model that does not fit what would be asked now."""
 
 
 class JobNotFound(BacktestError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from backtest_pipeline.market.errors import BadSymbols, GridTooLarge, InvalidInput
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.given_rules import strategies_for
-from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, counted
+from backtest_pipeline.pipeline.monitoring.counters import EXTERNAL, Kind, Tally, counted
 from backtest_pipeline.pipeline.result_rows import (
     portfolio_result,
     robustness_result,
@@ -36,18 +37,22 @@ from backtest_pipeline.pipeline.specs import (
 )
 from backtest_pipeline.pipeline.stages.benchmark_assets import NOT_ASSETS
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
-from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.use_cases.backtest import (
     backtest,
     portfolio_on_demand,
-    require_several,
     shared_by,
     sweep_on_demand,
 )
 from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.robustness import assess_run
+from backtest_pipeline.pipeline.use_cases.spec_terms import (
+    combinations_allowed,
+    plan_of,
+    rollup_config,
+)
+from backtest_pipeline.pipeline.use_cases.stored import stored_portfolio_of, stored_runs
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration
 from backtest_pipeline.pipeline.use_cases.walk_forward import (
     Prepared,
@@ -55,9 +60,6 @@ from backtest_pipeline.pipeline.use_cases.walk_forward import (
     run_walk_forward,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.research.portfolio.portfolio import FIXED
-from backtest_pipeline.research.validation.optimizer import Objective, Search
-from backtest_pipeline.research.validation.schedule import FixedDates, Schedule
 from backtest_pipeline.sources.base import BarSource, require_known
 from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
@@ -91,21 +93,68 @@ def execute(
     Raises:
         BacktestError: with the error code; market/errors.py lists them all.
     """
-    is_built = workspace.external is None
-    exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
-    counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
-    taken = counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe)
-    with taken as tally, strategies_for(spec) as spec:
+    with _counted(workspace, settings, spec, bars) as tally, strategies_for(spec) as spec:
         source = source_for(workspace, settings, spec, bars)
-        result = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
-        if user:
-            with workspace.database.begin() as connection:
-                note_request(connection, result.run_ids, user)
+        result = None if rebuild else _stored(workspace, spec, source)
+        if result is None:
+            result = _EXECUTORS[type(spec)](workspace, settings, spec, source, rebuild)
+        _note_request(workspace, result, user)
         if isinstance(result, SweepResult):
             tally.combinations = result.n_combinations
         if isinstance(result, WalkForwardResult):
             tally.overfit = int(result.verdict == "overfit")
     return result
+
+
+def look_up(
+    workspace: Workspace, settings: Settings, spec: ExecutableSpec, user: str = ""
+) -> Result | None:
+    """The stored result of a spec, where `execute` would return it without computing; else None.
+
+    Only results of a single run without bands, and of a portfolio, are looked up. Arguments as
+    those of `execute`.
+
+    Raises:
+        BacktestError: as `execute`, for a spec that it refuses.
+    """
+    with _counted(workspace, settings, spec) as tally, strategies_for(spec) as spec:
+        result = _stored(workspace, spec, source_for(workspace, settings, spec))
+        tally.is_counted = result is not None
+        if result is not None:
+            _note_request(workspace, result, user)
+    return result
+
+
+def _stored(
+    workspace: Workspace, spec: ExecutableSpec | RobustnessSpec, source: Source
+) -> Result | None:
+    if type(spec) is RunSpec and not spec.bands:
+        rows = stored_runs(workspace, source, spec, [spec.symbol])
+        return run_result(workspace, rows[0], spec) if rows else None
+    if isinstance(spec, PortfolioSpec):
+        config = rollup_config(spec)
+        rows = stored_runs(workspace, source, spec, sorted(spec.symbols))
+        portfolio = stored_portfolio_of(workspace, rows, config) if rows else None
+        return portfolio_result(portfolio, rows) if rows and portfolio else None
+    return None
+
+
+def _counted(
+    workspace: Workspace,
+    settings: Settings,
+    spec: ExecutableSpec | RobustnessSpec,
+    bars: str = "",
+) -> AbstractContextManager[Tally]:
+    is_built = workspace.external is None
+    exchange = exchange_of(spec.exchange or bars or settings.bars) if is_built else EXTERNAL
+    counted_as: Kind = "run" if spec.kind == "robustness" else spec.kind
+    return counted(workspace, counted_as, exchange=exchange, timeframe=spec.timeframe)
+
+
+def _note_request(workspace: Workspace, result: Result, user: str) -> None:
+    if user:
+        with workspace.database.begin() as connection:
+            note_request(connection, result.run_ids, user)
 
 
 def _run(
@@ -209,81 +258,12 @@ def _portfolio(
 ) -> PortfolioResult:
     config = rollup_config(spec)
     made = backtest(workspace, source, spec, sorted(spec.symbols), rebuild=rebuild)
-    return portfolio_result(portfolio_on_demand(workspace, made.runs, config), made.runs)
-
-
-def combinations_allowed(spec: WalkForwardSpec | SweepSpec, most: int) -> int:
-    """The maximum number of combinations of a spec; raises GridTooLarge for more than `most`."""
-    if spec.max_combinations is not None and spec.max_combinations > most:
-        raise GridTooLarge(
-            f"max_combinations is {spec.max_combinations:,}, but at most {most:,} are allowed "
-            "here; lower it, or raise BACKTEST_OPTIMIZER_MAX_COMBINATIONS"
-        )
-    return spec.max_combinations or most
-
-
-def plan_of(spec: WalkForwardSpec, most: int, threshold: float) -> WalkForwardPlan:
-    """The plan of a walk-forward; raises UnknownName or InvalidInput for invalid settings."""
-    schedule = (
-        FixedDates(
-            [tuple(day.isoformat() for day in window) for window in spec.dates],
-            spec.purge_bars,
-            spec.embargo,
-        )
-        if spec.dates
-        else Schedule(
-            spec.train_days,
-            spec.test_days,
-            spec.mode,
-            spec.purge_bars,
-            spec.embargo,
-            spec.step_days,
-        )
-    )
-    return WalkForwardPlan(
-        schedule,
-        Search(spec.search, combinations_allowed(spec, most), spec.seed),
-        Objective.of(spec.objective),
-        threshold,
-        spec.flat_starts,
-    )
+    stored = portfolio_on_demand(workspace, made.runs, config, rebuild=rebuild)
+    return portfolio_result(stored, made.runs)
 
 
 def _plan(spec: WalkForwardSpec, settings: Settings) -> WalkForwardPlan:
     return plan_of(spec, settings.optimizer_max_combinations, settings.wfo_threshold)
-
-
-def rollup_config(spec: PortfolioSpec) -> RollupConfig:
-    """The settings of a portfolio; raises UnknownName or InvalidInput for invalid ones."""
-    require_several(spec.symbols)
-    config = spec.config()
-    return RollupConfig(
-        costs=config.costs,
-        initial_cash=config.initial_cash,
-        schemes=(spec.scheme if spec.weights is None else FIXED,),
-        rebalance=spec.rebalance,
-        lookback=spec.lookback,
-        max_weight=spec.max_weight,
-        risk_free=config.risk_free,
-        weights=_weights(spec, sorted(spec.symbols)),
-    )
-
-
-def _weights(spec: PortfolioSpec, symbols: Sequence[str]) -> tuple[float, ...]:
-    if spec.weights is None:
-        return ()
-    if spec.scheme != "equal_weight" or spec.max_weight != 1.0:
-        raise InvalidInput(
-            "fixed weights cannot be combined with scheme or max_weight: give either the weights "
-            "or the scheme"
-        )
-    unmatched = sorted(set(spec.weights) ^ set(symbols))
-    if unmatched:
-        raise BadSymbols(
-            f"symbols and weights do not match: {', '.join(unmatched)} is in only one of them; "
-            "give one weight per symbol"
-        )
-    return tuple(spec.weights[symbol] for symbol in symbols)
 
 
 def source_for(

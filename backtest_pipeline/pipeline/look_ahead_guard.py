@@ -30,6 +30,7 @@ from backtest_pipeline.research.look_ahead.across_assets import leak_across_asse
 from backtest_pipeline.research.look_ahead.look_ahead import require_no_look_ahead
 from backtest_pipeline.research.validation.schedule import Task
 from backtest_pipeline.research.validation.walk_forward import Chosen
+from backtest_pipeline.storage.postgres.database import Connection
 from backtest_pipeline.storage.run_tables.strategy_sources import keep_strategy
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.look_ahead import read_verdicts, record_verdicts
@@ -43,6 +44,7 @@ ParameterSets = Sequence[Mapping[str, Any]]
 Verdicts = dict[tuple[str, str], str | None]
 
 _SAMPLE = ("S-ETA",)  # the most volatile asset of the sample market: its rules trade often
+_SAMPLE_MARKET = "the built-in sample market, which every strategy is tried on"
 _ROWS = 4_000  # of the caller's own bars, the last ones
 _verdicts_here: Verdicts = {}
 
@@ -68,6 +70,15 @@ def require_probed(
     refusal = refused_strategies(workspace, {strategy.name: params}, panel).get(strategy.name)
     if refusal is not None:
         raise refusal
+
+
+def is_known_sound(
+    connection: Connection, strategy: Strategy[Any], params: Mapping[str, Any]
+) -> bool:
+    """Whether this code version of a strategy was probed under these parameters, and passed."""
+    sets, code = _sets(strategy, [params]), probe_code(strategy.name)
+    known = read_verdicts(connection, [code], list(sets))
+    return all((code, hashed) in known for hashed in sets) and not any(known.values())
 
 
 def require_choices_probed(
@@ -248,38 +259,48 @@ def _probe(
         universe: all assets of a market, for a strategy that compares them.
     """
     for given in params:
-        try:
-            for panel in panels:
-                for asset in panel.assets:
+        for panel in panels:
+            for asset in panel.assets:
+                try:
                     require_no_look_ahead(panel, strategy, [given], asset)
-        except LooksAhead as leak:
-            return _message(strategy, given, str(leak)), [given]
+                except LooksAhead as leak:
+                    return _message(strategy, given, str(leak), _place(asset)), [given]
+                except StrategyRefused as error:
+                    raise StrategyRefused(f"{error}; found{_place(asset)}") from error
     if universe is not None and (found := leak_across_assets(universe, strategy, params)):
         leak, given = found
-        return _message(strategy, given, leak), [given]
+        return _message(strategy, given, leak, f" on {_SAMPLE_MARKET}"), [given]
     return None, params
 
 
-def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str) -> str:
+def _place(asset: str) -> str:
+    """An asset, and where it is from where nobody has asked for it."""
+    return f" on {asset} of {_SAMPLE_MARKET}" if asset in _SAMPLE else f" on {asset}"
+
+
+def _message(strategy: Strategy[Any], params: Mapping[str, Any], leak: str, where: str = "") -> str:
     parsed = strategy.parse(params)
     given = ", ".join(f"{name} {value}" for name, value in parsed.model_dump().items())
     return (
-        f"{leak}. Found with {given or 'no parameters'}; it reads "
+        f"{leak}. Found with {given or 'no parameters'}{where}; it reads "
         f"{', '.join(strategy.columns(parsed)) or 'no column'}. No result of {strategy.name} is "
         "computed before its code is corrected; it is probed anew then"
     )
 
 
-def with_invented_columns(panel: Panel, names: Iterable[str]) -> Panel:
+def with_invented_columns(panel: Panel, strategy: Strategy[Any], names: Iterable[str]) -> Panel:
     """The panel with random values in those of the columns that neither it nor bars give.
 
-    A third of them is 0, so that they pass for flags too. What a rule does with them says nothing
-    of its worth, and all of which bars it reads. Ranks are those among the panel's assets.
+    A third of them is 0, so that they pass for flags too; what the strategy declares as one is 0 or
+    1. What a rule does with them says nothing of its worth, and all of which bars it reads. Ranks
+    are those among the panel's assets.
     """
     rng = np.random.default_rng(0)
     invented = {}
     for name in sorted(with_ranked(names)):
         values = rng.normal(size=len(panel)) * (rng.random(len(panel)) < 2 / 3)
+        if name in strategy.declared and strategy.declared[name].is_flag:
+            values = np.where(values > 0, 1.0, 0.0)
         if name not in panel.columns and not is_given_by_bars(name) and not is_rank(name):
             invented[name] = values
     return with_ranks(panel.with_columns(invented), sorted(names))
@@ -289,7 +310,7 @@ def _panels(strategy: Strategy[Any], params: ParameterSets, own: Panel | None) -
     """Inputs to probe on: the sample market's, and the caller's where they have what is read."""
     read = _columns_read(strategy, params)
     universe = _universe(strategy, params)
-    sample = with_invented_columns(_sample(), read) if universe is None else universe
+    sample = with_invented_columns(_sample(), strategy, read) if universe is None else universe
     candidates = [
         sample.select(_SAMPLE),
         *([_last_rows(own)] if own is not None and own.assets else []),
@@ -315,7 +336,7 @@ def _columns_read(strategy: Strategy[Any], params: ParameterSets) -> set[str]:
 def _universe(strategy: Strategy[Any], params: ParameterSets) -> Panel | None:
     """The sample market with all columns that a strategy reads; None where it ranks nothing."""
     read = _columns_read(strategy, params)
-    return with_invented_columns(_sample(None), read) if any(map(is_rank, read)) else None
+    return with_invented_columns(_sample(None), strategy, read) if any(map(is_rank, read)) else None
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.execution import combinations_allowed, plan_of, rollup_config
 from backtest_pipeline.pipeline.given_rules import strategies_for
 from backtest_pipeline.pipeline.runs.identity import Window
 from backtest_pipeline.pipeline.specs import (
@@ -15,6 +14,11 @@ from backtest_pipeline.pipeline.specs import (
     WalkForwardSpec,
 )
 from backtest_pipeline.pipeline.use_cases.backtest import require_one_strategy
+from backtest_pipeline.pipeline.use_cases.spec_terms import (
+    combinations_allowed,
+    plan_of,
+    rollup_config,
+)
 from backtest_pipeline.pipeline.use_cases.sweep import require_metric
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD
 from backtest_pipeline.strategies.grid import parameter_grid, parameter_space

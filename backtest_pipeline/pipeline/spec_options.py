@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from backtest_pipeline.market.errors import BadRange, InvalidInput
 from backtest_pipeline.pipeline.specs import Costs, SpecModel, checked
 from backtest_pipeline.trading.sizing import SIZINGS
+from backtest_pipeline.trading.stops import DISTANCES
 
 Number = int | float
 S = TypeVar("S", bound=SpecModel)
@@ -158,7 +159,20 @@ def _sizing(text: str) -> dict[str, Any] | None:
 
 
 def _stops(text: str) -> dict[str, Any]:
-    return _numbers("stops", text)
+    """Numbers; of distances their texts, which may be expressions with commas in brackets."""
+    parts: list[str] = []
+    depth = 0
+    for part in text.split(","):
+        if depth > 0:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+        depth += part.count("(") - part.count(")")
+    given: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, parts)):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        given |= [(name, value) if name in DISTANCES and value else _pair("stops", part)]
+    return given
 
 
 def _numbers(what: str, text: str) -> dict[str, Any]:
@@ -281,7 +295,8 @@ _TEXTS = {
     ),
     "stops": _Text(
         "stop rules, separated by commas: stop_loss=, take_profit=, trailing= (fractions), "
-        "trailing_atr=, atr_period=, max_bars=",
+        "trailing_atr=, each a number or an expression, as stop_loss=2*atr_14/close; atr_period=, "
+        "max_bars=",
         _stops,
         "",
     ),

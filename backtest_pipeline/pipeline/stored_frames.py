@@ -16,9 +16,12 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.audits.negative_controls import newest_controls
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, stored_bars
+from backtest_pipeline.pipeline.stages.features import (
+    SNAPSHOT_COLUMNS,
+    stored_bars,
+    stored_features,
+)
 from backtest_pipeline.pipeline.stages.panels import panel_table
-from backtest_pipeline.pipeline.stages.signals import stored_features
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.run_tables.leaderboard import board_rows, newest_board
 from backtest_pipeline.storage.run_tables.portfolios import current_portfolios

@@ -61,7 +61,7 @@ def check_strategy(strategy: Strategy[Any], params: Mapping[str, Any]) -> Strate
     market = SampleMarket()
     own = own_columns_read(strategy, parsed.model_dump())
     bars = market.read(market.symbols()).panels[_TIMEFRAME]
-    panel = with_invented_columns(build_features(bars), own)
+    panel = with_invented_columns(build_features(bars), strategy, own)
     panel = with_indicators(panel, strategy.columns(parsed))
     conditions = conditions_of(strategy, panel, parsed)
     require_probed(None, strategy, [parsed.model_dump()])

@@ -6,7 +6,7 @@ moving, renaming, formatting or documenting code makes no stored result stale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backtest_pipeline.market.features import FEATURES_VERSION
@@ -21,9 +21,14 @@ from backtest_pipeline.research.validation.walk_forward import WALK_FORWARD_VERS
 from backtest_pipeline.simulation.engine import ENGINE_VERSION
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION
+from backtest_pipeline.simulation.planned.planned_book import PLANS_VERSION
 from backtest_pipeline.strategies.registry import strategies, strategy_hash
 from backtest_pipeline.strategies.strategy import SIGNALS_VERSION
+from backtest_pipeline.strategist.judge import JUDGE_VERSION
+from backtest_pipeline.strategist.regime_rules import RULES_VERSION
 
+PLANNED = "planned"
+"""`kind` of the configuration, and `split`, of a run that follows the plans of a book."""
 _SIGNALS = {"features": FEATURES_VERSION, "signals": SIGNALS_VERSION}
 _RUN = {**_SIGNALS, "engine": ENGINE_VERSION, "metrics": METRICS_VERSION}
 
@@ -44,6 +49,9 @@ PORTFOLIO_CODE = _text({"metrics": METRICS_VERSION, "portfolio": PORTFOLIO_VERSI
 LEADERBOARD_CODE = _text({"leaderboard": LEADERBOARD_VERSION})
 ROBUSTNESS_CODE = _text({"engine": ENGINE_VERSION, "robustness": ROBUSTNESS_VERSION})
 LOOK_AHEAD_CODE = _text({"bars": BARS_VERSION, "look_ahead": LOOK_AHEAD_VERSION})
+PLANS_CODE = _text({"features": FEATURES_VERSION, "judge": JUDGE_VERSION, "rules": RULES_VERSION})
+PLANNED_CODE = _text({**_RUN, "plans": PLANS_VERSION})
+"""Code version of runs under plans, without the hashes of strategies that triggers follow."""
 RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
 
 
@@ -73,8 +81,15 @@ def run_code(strategy: str, *, is_walk_forward: bool = False, benchmark: str = "
     return _text(versions, strategy)
 
 
+def planned_code(strategy_names: Iterable[str]) -> str:
+    """Code version of a run under plans whose triggers follow these strategies."""
+    return _text({**_RUN, "plans": PLANS_VERSION}, *sorted(set(strategy_names)))
+
+
 def code_of_config(config: Mapping[str, Any]) -> str:
     """The code version that a run of a stored configuration would have today; see `run_code`."""
+    if config.get("kind") == PLANNED:
+        return planned_code(config["strategies"])
     return run_code(
         config["strategy"],
         is_walk_forward="walk_forward" in config,
@@ -89,7 +104,7 @@ def todays_run_codes() -> frozenset[str]:
         for name in strategies()
         for walk_forwards in (False, True)
         for benchmark in ("asset", "universe")
-    )
+    ) | {PLANNED_CODE}
 
 
 def all_signals_code() -> str:

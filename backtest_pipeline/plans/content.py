@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 _DIGEST_BYTES = 8
 
@@ -57,3 +57,12 @@ def require_id(given: str, derived: str, what: str) -> None:
             f"the id {given!r:.60} is not that of this {what}, which is {derived}; leave the id "
             "out, it follows from the content"
         )
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with JSON values, field by field, without quoting the values."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) + ': ' if one['loc'] else ''}"
+        f"{one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors(include_url=False, include_input=False)
+    )

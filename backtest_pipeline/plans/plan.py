@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, PlanRefused
-from backtest_pipeline.plans.content import StrictPlanModel, content_id, require_id
+from backtest_pipeline.plans.content import StrictPlanModel, content_id, problems_of, require_id
 from backtest_pipeline.plans.limits import RiskLimits, TradeLimits
 from backtest_pipeline.plans.trigger import Trigger
 from backtest_pipeline.plans.vocabulary import Category, Regime, Stance
@@ -122,6 +122,25 @@ class Plan(TradeLimits):
         """
         return EqualWeight() if self.sizing is None else _sizing(self.sizing)
 
+    def until(self, valid_until: datetime) -> Plan:
+        """The plan with a later end; the plan itself where it is valid for longer already.
+
+        Examples:
+            >>> from datetime import UTC, datetime
+            >>> quiet = plan_from({"generated_at": "2024-01-31T23:59:59.999Z",
+            ...     "effective_ts": "2024-01-31T23:59:59.999Z",
+            ...     "valid_until": "2024-02-29T23:59:59.999Z", "regime": "range",
+            ...     "stance": "wait"})
+            >>> longer = quiet.until(datetime(2024, 3, 1, tzinfo=UTC))
+            >>> longer.plan_id == quiet.plan_id, longer == plan_from(longer.document())
+            (False, True)
+        """
+        if valid_until <= self.valid_until:
+            return self
+        longer = self.model_copy(update={"valid_until": _in_utc(valid_until)})
+        longer._take("plan_id", content_id("p", longer._content()))
+        return longer
+
     def document(self) -> dict[str, Any]:
         """The plan with its ids as JSON values; `plan_from` reads it again.
 
@@ -201,9 +220,4 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, one['loc'])) + ': ' if one['loc'] else ''}"
-            f"{one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors(include_url=False, include_input=False)
-        ]
-        raise PlanRefused(f"the plan is refused: {'; '.join(problems)}") from error
+        raise PlanRefused(f"the plan is refused: {problems_of(error)}") from error

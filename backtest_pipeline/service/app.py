@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
 from threading import Event
 
+import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -25,8 +26,9 @@ from backtest_pipeline.service.settings import ServiceSettings, load_service_set
 from backtest_pipeline.storage.settings import Settings, load_settings
 
 _log = logging.getLogger(__name__)
-# A handler holds one connection at a time; the store's pool has this many.
-_THREADS = 12
+# A handler, or a look-up of a stored result, holds one connection at a time; the store's pool has
+# this many in all.
+_HANDLERS, _LOOK_UPS = 10, 2
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -42,7 +44,8 @@ def build_app(settings: Settings | None = None, service: ServiceSettings | None 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _HANDLERS
+        app.state.look_ups = anyio.CapacityLimiter(_LOOK_UPS)
         with ExitStack() as opened:
             workspace = await anyio.to_thread.run_sync(
                 opened.enter_context, open_workspace(settings)

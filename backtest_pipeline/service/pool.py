@@ -28,7 +28,7 @@ from backtest_pipeline.storage.settings import Settings
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_START_S = 120
+_START_S = 600  # the first start of an installation compiles the numerical code
 # Imported once, by the process that all workers are forked from, so that a replacement worker is
 # warm as soon as it is forked.
 _PRELOADED = [begin.__module__, "backtest_pipeline.service.warm"]
@@ -70,9 +70,15 @@ class Pool:
         Raises:
             RuntimeError: if a worker does not start.
         """
-        async with asyncio.timeout(_START_S), asyncio.TaskGroup() as group:
-            for one in self._workers:
-                group.create_task(one.warmed())
+        try:
+            async with asyncio.timeout(_START_S), asyncio.TaskGroup() as group:
+                for one in self._workers:
+                    group.create_task(one.warmed())
+        except TimeoutError as error:
+            raise RuntimeError(
+                f"the workers were not ready within {_START_S} s; the log says what they did, and "
+                "a machine that is busy with other work needs longer: start the service again"
+            ) from error
         self._turns.add(self._workers)
 
     async def close(self) -> None:

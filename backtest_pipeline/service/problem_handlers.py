@@ -24,6 +24,8 @@ _OF_STATUS = {
     413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
 }
+_NOT_JSON = "the body is not valid JSON, or its numbers or nesting are beyond what can be read"
+_OF_FASTAPI = "There was an error parsing the body"
 _OF_FIELD = {
     "symbol": "BAD_SYMBOL",
     "symbols": "BAD_SYMBOLS",
@@ -56,7 +58,8 @@ def install_problem_handlers(app: FastAPI) -> None:
         if error.status_code < 400:
             return Response(status_code=error.status_code, headers=error.headers)
         code = _OF_STATUS.get(error.status_code, "RUN_ENGINE_ERROR")
-        return _respond(request, Problem(code, error.detail, error.headers))
+        detail = _NOT_JSON if error.detail == _OF_FASTAPI else error.detail
+        return _respond(request, Problem(code, detail, error.headers))
 
 
 def require_json(request: Request) -> None:
@@ -70,7 +73,7 @@ def invalid(errors: Iterable[Any]) -> Problem:
     """The problem of an invalid request; the first invalid field decides its code."""
     parts = list(errors)
     if any(part["type"] == "json_invalid" for part in parts):
-        return Problem("BAD_REQUEST", "the body is not valid JSON")
+        return Problem("BAD_REQUEST", _NOT_JSON)
     fields = [
         {"where": ".".join(map(str, part["loc"])), "message": _message(part)} for part in parts
     ]

@@ -15,10 +15,17 @@ W = TypeVar("W")
 
 @dataclass(frozen=True, eq=False)
 class _Waiter(Generic[W]):
-    """A request that waits; its future is the worker that takes it."""
+    """A request that waits; its future is the worker that takes it.
+
+    A client that leaves cancels the future at once, and the request is forgotten a moment later.
+    """
 
     slow: bool
     worker: asyncio.Future[W]
+
+    @property
+    def is_here(self) -> bool:
+        return not self.worker.done()
 
 
 class Turns(Generic[W]):
@@ -44,7 +51,7 @@ class Turns(Generic[W]):
     @property
     def waiting(self) -> int:
         """Requests that wait for a worker."""
-        return sum(map(len, self._waiting.values()))
+        return sum(one.is_here for requests in self._waiting.values() for one in requests)
 
     def add(self, workers: Iterable[W]) -> None:
         """Take workers that are idle."""
@@ -89,7 +96,7 @@ class Turns(Generic[W]):
         """Remove and return the request whose turn it is, and put its user last."""
         for user, requests in self._waiting.items():
             for request in requests:
-                if not request.slow or self._slow < self._most_slow:
+                if request.is_here and (not request.slow or self._slow < self._most_slow):
                     self._forget(user, request)
                     if user in self._waiting:
                         self._waiting[user] = self._waiting.pop(user)
@@ -97,8 +104,12 @@ class Turns(Generic[W]):
         return None
 
     def _refuse_newest(self, newcomer: str) -> None:
-        user = max(self._waiting, key=lambda user: (len(self._waiting[user]), user == newcomer))
-        request = self._waiting[user][-1]
+        here = {
+            user: [one for one in requests if one.is_here]
+            for user, requests in self._waiting.items()
+        }
+        user = max(here, key=lambda user: (len(here[user]), user == newcomer))
+        request = here[user][-1]
         self._forget(user, request)
         request.worker.set_exception(
             Problem(

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.timeframes import DAY_US
 
 ENGINE = "backtest_pipeline.account"
@@ -346,7 +346,7 @@ def engine_identity() -> tuple[str, str]:
     return ENGINE, f"numba.{version('numba')}"
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decide(side: float, event: int) -> int:
     """The side to hold after seeing `event` while holding `side`."""
     long_in, short_in = event & LONG_ENTRY, event & SHORT_ENTRY
@@ -365,7 +365,7 @@ def decide(side: float, event: int) -> int:
     return 1 if long_in else 0 if event & SHORT_EXIT else -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decide_all(
     side: np.ndarray, event: np.ndarray, rests: np.ndarray, row: np.ndarray
 ) -> np.ndarray:
@@ -385,7 +385,7 @@ def decide_all(
     return wanted
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _worth(account, positions):
     worth = account.cash
     for i in range(len(positions)):
@@ -393,7 +393,7 @@ def _worth(account, positions):
     return worth
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _stop_of(p, side):
     """The stop that the price meets first, and which one it is."""
     if np.isnan(p.stop) or side * p.trail > side * p.stop:
@@ -401,7 +401,7 @@ def _stop_of(p, side):
     return p.stop, 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _record(account, p, price, base, fee, row, at_open, reason, cooldown, trades):
     """Write down what is left of the position as a trade that ends, or is marked, at this price.
 
@@ -434,7 +434,7 @@ def _record(account, p, price, base, fee, row, at_open, reason, cooldown, trades
         p.rests_until = p.row + cooldown
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _liquidate(account, positions, at_open, trades):
     """End the account whose worth at the worst marks is gone.
 
@@ -462,7 +462,7 @@ def _liquidate(account, positions, at_open, trades):
             _record(account, p, price, price, 0.0, account.row, at_open, LIQUIDATION, 0, trades)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _leave(account, positions, at_open, rules, trades):
     """Close the positions that have an exit reason, at their exit base after slippage.
 
@@ -496,7 +496,7 @@ def _leave(account, positions, at_open, rules, trades):
                 rules.cooldown, trades)  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trail(p, side, atr, rules):
     """Move the trailing stop towards the price, never away from it.
 
@@ -511,13 +511,13 @@ def _trail(p, side, atr, rules):
             p.trail = level
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _distance(number, by, distances, row):
     """The distance of an entry at the open of a row: a number of the rules, or the row's own."""
     return number if by == BY_NUMBER else distances[by, row]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lacks_distance(distances, row, rules):
     """Whether a distance that the row should give is NaN, so that a stop could not be set."""
     if not rules.by_row:
@@ -528,7 +528,7 @@ def _lacks_distance(distances, row, rules):
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _enter(account, p, units, base, atr, distances, rules):
     """Open the position, and set its levels."""
     side = np.sign(units)
@@ -552,18 +552,18 @@ def _enter(account, p, units, base, atr, distances, rules):
     account.cash -= units * price + p.entry_fee
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_entry_due(p, row):
     return row >= 0 and p.units == 0.0 and (p.due == 1 or p.due == -1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_undefined(fractions, distances, row, rules):
     """Whether an entry at the open of a row has no size, or no place for its stop."""
     return np.isnan(fractions[row]) or _lacks_distance(distances, row, rules)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _refuse(account, p, wanted, offered, size, refusals):
     """Write down an entry that is not made: units wanted, left by the room, and left by lots.
 
@@ -586,7 +586,7 @@ def _refuse(account, p, wanted, offered, size, refusals):
         refusal.cause = BELOW_NOTIONAL
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _enter_due(
     account, positions, table_row, bars, atr_before, fractions, distances, rules, refusals
 ):
@@ -624,7 +624,7 @@ _ROUNDING = 1e-9
 _MINUTE_US = 60_000_000
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _block(account, p, trigger, row, side, units, cause, value, bound, is_exit, refusals):
     """Write down what a trigger asks for and does not get; `row` is of the bar it would fill at."""
     refusal = refusals[account.n_refusals]
@@ -635,7 +635,7 @@ def _block(account, p, trigger, row, side, units, cause, value, bound, is_exit, 
     refusal.value, refusal.bound = value, bound
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_back(order, followed):
     """Forget an entry of the day that was decided and not made."""
     book = followed.book[0]
@@ -649,7 +649,7 @@ def _take_back(order, followed):
     order.n_today -= 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _due_by_priority(positions, table_row, followed):
     """How many entries are due; the queue has their members, those decided first at its head."""
     n, queue, orders = 0, followed.queue, followed.orders
@@ -664,7 +664,7 @@ def _due_by_priority(positions, table_row, followed):
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _approve(account, positions, table_row, bars, fractions, distances, refusals, followed):
     """Block the due entries that exceed a limit of risk; returns how many entries were due.
 
@@ -707,7 +707,7 @@ def _approve(account, positions, table_row, bars, fractions, distances, refusals
     return n_due
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _settle(positions, n_due, equity, followed):
     """Count the entries that were made, at the risk that they have, and forget the others."""
     book = followed.book[0]
@@ -726,7 +726,7 @@ def _settle(positions, n_due, equity, followed):
         trigger.n_entered += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drop_due(account, positions, refusals, followed):
     """Write down the entries that were still due when the account was liquidated."""
     for i in range(len(positions)):
@@ -736,7 +736,7 @@ def _drop_due(account, positions, refusals, followed):
                    np.nan, False, refusals)  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decide(account, positions, table_row, step, worth, bars, trades, refusals, followed):
     """Decide at the closes of a line what is due at the next opens.
 
@@ -760,7 +760,7 @@ def _decide(account, positions, table_row, step, worth, bars, trades, refusals, 
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _begin_line(account, positions, step, trades, followed):
     """See which day it is, and which positions have closed since the line before."""
     book, day = followed.book[0], followed.ts[step] // DAY_US
@@ -779,7 +779,7 @@ def _begin_line(account, positions, step, trades, followed):
         order.wanted, order.entering, order.leaving = 0, False, False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decide_exits(account, positions, table_row, step, refusals, followed):
     """Decide what is left: emergencies first, then by the triggers that entered, then others."""
     exits = followed.exits[followed.exit_bounds[step] : followed.exit_bounds[step + 1]]
@@ -810,7 +810,7 @@ def _decide_exits(account, positions, table_row, step, refusals, followed):
                        refusals, followed)  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _wish_exit(account, positions, number, plan, row, side, cause, refusals, followed):
     """Order the exit that a trigger asks for, or say why not; nothing if there is none to leave."""
     trigger = followed.triggers[number]
@@ -836,7 +836,7 @@ def _wish_exit(account, positions, number, plan, row, side, cause, refusals, fol
         order.leaving, order.row, order.urgent = True, row, trigger.kind == LEAVES_AT_ONCE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _whole_lots(p, share):
     """The share of a position to close, so that whole lots are closed, at least one."""
     if share < 1.0 and p.lot_size > 0.0:
@@ -845,7 +845,7 @@ def _whole_lots(p, share):
     return 1.0 if share > 1.0 - _ROUNDING else share
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _wish_entry(account, positions, wish, step, worth, bars, refusals, followed):
     """Order the entry that a trigger asks for, or say why not.
 
@@ -876,7 +876,7 @@ def _wish_entry(account, positions, wish, step, worth, bars, refusals, followed)
                refusals)  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _order_entry(p, order, wish, step, followed):
     """Let an entry be due at the symbol's next open, and count it as one of the day."""
     book = followed.book[0]
@@ -891,7 +891,7 @@ def _order_entry(p, order, wish, step, followed):
     order.n_today += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _why_not(p, order, wish, trigger, step, worth, followed):
     """Why an entry is not ordered, or ALLOWED; what met a limit, and the limit."""
     limits = followed.limits[wish.plan]
@@ -911,7 +911,7 @@ def _why_not(p, order, wish, trigger, step, worth, followed):
     return _limit_of_rest(p, wish, trigger, limits) if found[0] == ALLOWED else found
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _limit_of_day(limits, worth, followed):
     book = followed.book[0]
     change, n_today = worth / book.day_start - 1.0, book.n_today
@@ -924,7 +924,7 @@ def _limit_of_day(limits, worth, followed):
     return ALLOWED, np.nan, np.nan
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _limit_of_session(limits, step, followed):
     """Of the session that a line lies in; a plan without sessions has none."""
     minute, inside = followed.ts[step] % DAY_US // _MINUTE_US, -1
@@ -942,7 +942,7 @@ def _limit_of_session(limits, step, followed):
     return cause, float(n_inside), float(session.max_trades)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _limit_of_rest(p, wish, trigger, limits):
     """Of the bars since a position of the symbol, or of the trigger, closed."""
     held = p.units != 0.0
@@ -956,7 +956,7 @@ def _limit_of_rest(p, wish, trigger, limits):
     return ALLOWED, np.nan, np.nan
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trade_due(
     account, positions, table_row, bars, atr_before, fractions, distances, rules, trades, refusals,
     followed,
@@ -988,7 +988,7 @@ def _trade_due(
         _settle(positions, n_due, equity, followed)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _see_open(account, p, row, bar, rules):
     """See the bar's open; returns whether anything is due at it.
 
@@ -1002,7 +1002,7 @@ def _see_open(account, p, row, bar, rules):
     return p.due != NOTHING_PENDING or (p.units != 0.0 and p.bars_held >= rules.max_bars)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _target_first(p, bar, fine_bars, rules):
     """Whether the target comes before the stop in a bar that touches both from between them."""
     side, stop = np.sign(p.units), p.exit_base
@@ -1018,7 +1018,7 @@ def _target_first(p, bar, fine_bars, rules):
     return rules.target_first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _see_range(account, p, bar, rules):
     """See what lies within the bar of a position: what ends it, its worst price, its funding.
 
@@ -1045,13 +1045,13 @@ def _see_range(account, p, bar, rules):
     return stopped and reached and side * stop < side * open_ < side * p.target
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _reach_target(p, side, open_, against):
     p.exit_reason, p.worst_mark = TAKE_PROFIT, against
     p.exit_base = open_ if side * open_ >= side * p.target else p.target
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _see_close(p, row, bar, event, atr, rules):
     """Mark the position to the close, move its levels, and read the bar's conditions."""
     side = np.sign(p.units)
@@ -1069,7 +1069,7 @@ def _see_close(p, row, bar, event, atr, rules):
     p.due = NOTHING_PENDING if wanted == side else wanted
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trade(  # noqa: C901 - see below why its loops are not functions
     account, positions, table, events, bars, fine_bars, atr, atr_before, fractions, distances,
     rules, equity, trades, refusals, followed,
@@ -1142,7 +1142,7 @@ def _trade(  # noqa: C901 - see below why its loops are not functions
         busy = busier
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark_open(account, positions, trades):
     """Write down what is held after the last bar, marked to its last close."""
     for i in range(len(positions)):
@@ -1153,14 +1153,14 @@ def _mark_open(account, positions, trades):
             p.units = units  # marked, not closed
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _next_side(account, p, rules):
     if p.due != NOTHING_PENDING and not account.ruined:
         return p.due
     return 0 if p.bars_held >= rules.max_bars else np.int8(np.sign(p.units))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _trade_all(
     table, stretches, accounts, members, events, bars, fine_bars, atr, atr_before, fractions,
     distances, rules, rule_of, followed, equity, trades, refusals, side, next_side, rests, ruined,
@@ -1264,6 +1264,8 @@ def simulate(
         followed: plans that the one account of the one run follows, in place of its events. The
             first of `fractions` and of `distances` are written to: by an entry's plan and trigger.
     """
+    # Each memory layout would be compiled by itself, which takes many seconds.
+    table, events = np.ascontiguousarray(table), np.ascontiguousarray(events)
     n_runs, n_accounts = len(events), len(accounts) - 1
     # Each bar with an entry gives one trade at most, and so does each exit of a part.
     n_entries = np.count_nonzero(events & np.uint8(LONG_ENTRY | SHORT_ENTRY))

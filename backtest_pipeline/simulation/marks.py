@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.timeframes import CLOSE_STAMP_US, DAY_US
 from backtest_pipeline.simulation.engine import LIQUIDATION, TAKE_PROFIT
@@ -170,7 +170,7 @@ def held_marks(panel: Panel, marks: Marks, trades: Trades, slippage: float) -> n
     return held
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _until_reached(held, inside, first_mark, exit_row, level, towards, day, low, high):
     for i in inside:
         m = first_mark[exit_row[i]]
@@ -210,7 +210,7 @@ def marked_equity(
     """
     if not len(marks.days):
         return equity
-    marked = equity[:, marks.row]
+    marked = np.take(equity, marks.row, axis=1)  # always in C order, as the kernel is compiled for
     of_bars, in_holes = funding_of_bars(panel, costs.funding_bps_day, funding)
     of_days = funding_of_bars(marks.days, costs.funding_bps_day, funding)[0]
     run, units = trades.column // len(panel.assets), trades.side * trades.size
@@ -222,14 +222,15 @@ def marked_equity(
     paid_in_holes = np.cumsum(panel["open"] * in_holes)
     before = paid[exit_row] - paid[entry_row] + paid_in_holes[exit_row] - paid_in_holes[entry_row]
     _mark_days(
-        marked, run, held, np.where(trades.is_open, -1, exit_row), units, trades.exit_price,
-        exit_fee, trades.funding - units * before, marks.row, marks.day, panel["close"],
+        marked, run, held, np.where(trades.is_open, -1, exit_row), units,
+        np.ascontiguousarray(trades.exit_price), exit_fee, trades.funding - units * before,
+        marks.row, marks.day, np.require(panel["close"], requirements=["C", "W"]),
         marks.days["close"], of_bars, of_days,
     )  # fmt: skip
     return marked
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark_days(
     marked, run, held, exit_row, units, exit_price, exit_fee, exit_funding, row, day, close,
     day_close, funding, day_funding,

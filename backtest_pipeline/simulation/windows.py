@@ -19,7 +19,6 @@ from backtest_pipeline.simulation.rules import RulesOfRuns, config_for
 from backtest_pipeline.simulation.strategy_conditions import conditions_of_rules
 from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.strategies.strategy import Strategy
-from backtest_pipeline.trading.sizing import ByExpression
 
 NO_SIGNALS = -1
 
@@ -57,16 +56,21 @@ def conditions_by_params(
     return conditions_of_rules(panel, [(strategy, strategy.parse(given)) for given in params])
 
 
-def fractions_by_params(
+def expressions_by_params(
     panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
-    """What the sizings by expression of a strategy give, float64 `(n_expressions, n_rows)`.
+    """What the expressions of a strategy's stops and sizings give, float64.
 
     Arguments as `conditions_by_params`; parameter sets may share an expression, or have none.
+
+    Returns:
+        `(n_expressions, n_rows)`, NaN where undefined.
     """
-    sizings = strategy.sizing and [strategy.sizing(strategy.parse(given)) for given in params]
-    texts = dict.fromkeys(one.fraction for one in sizings or () if isinstance(one, ByExpression))
-    found = [number_expression(text, "sizing").values(panel) for text in texts]
+    rules = [
+        config_for(SimulationConfig(), strategy, strategy.parse(given)).rules for given in params
+    ]
+    texts = {text: what for one in rules for what, text in one.expressions.items()}
+    found = [number_expression(text, what).values(panel) for text, what in texts.items()]
     return np.array(found, np.float64).reshape(len(found), len(panel))
 
 

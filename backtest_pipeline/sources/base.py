@@ -70,6 +70,14 @@ class BarSource(Protocol):
         """The assets it has, sorted."""
         ...
 
+    def states(self, assets: Sequence[str]) -> Mapping[str, str]:
+        """What tells, without reading, whether the bars of each asset are what they were.
+
+        The same text means the same bars, as long as no bar ends in between that was unfinished.
+        An asset of which only a read tells is left out.
+        """
+        ...
+
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of the named assets, or of all.
 

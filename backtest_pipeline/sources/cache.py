@@ -178,6 +178,15 @@ class BarCache:
         self._count(hits=hit, misses=not hit)
         return held
 
+    def is_complete(self, series: Series, wanted: Span) -> bool:
+        """Whether a span is known from end to end; by the names of the segments, none is read."""
+        covered = union(segment.span for segment in files.segments_in(self.folder(series)))
+        return not minus(wanted, covered)
+
+    def content(self, series: Series) -> list[str]:
+        """The names of the segments of a series, which say what is in them."""
+        return [segment.path.name for segment in files.segments_in(self.folder(series))]
+
     def tidy(self, series: Series) -> None:
         """Merge the segments of a series where they are many, and sweep what was abandoned."""
         folder = self.folder(series)

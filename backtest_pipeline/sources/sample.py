@@ -101,6 +101,10 @@ class SampleMarket:
         """The assets, sorted."""
         return tuple(asset.symbol for asset in _ASSETS)
 
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        """One for all: the market is always the same."""
+        return dict.fromkeys(assets, f"sample {SEED}")
+
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of the named assets, or of all.
 

@@ -108,9 +108,9 @@ def _hashes(database: Database, artifacts: ArtifactStore) -> str:
         named = ", ".join(unsound[:_MOST_NAMED])
         more = f" and {len(unsound) - _MOST_NAMED:,} more" if unsound[_MOST_NAMED:] else ""
         raise ArtifactCorrupt(
-            f"of {len(uris):,} artifacts in {artifacts.where}, {len(unsound):,} are missing or"
-            f" differ from their hash: {named}{more}; restore a backup, or refresh with"
-            " --full-rebuild"
+            f"{len(unsound):,} of {len(uris):,} artifacts in {artifacts.where} are not there, or"
+            f" not as they were written: {named}{more}; restore a backup, or compute them again: a"
+            " refresh with --full-rebuild, or for runs on demand the same command with it"
         )
     return f"{len(uris):,} artifacts match their hashes"
 
@@ -209,7 +209,7 @@ def _dagster_storage(database: Database) -> str:
 
 
 def _dagster_runs(database: Database) -> str:
-    """Whether the process of each run that a command executes is alive."""
+    """Whether the process of each run that a command executes in its own process is alive."""
     with database.begin() as connection:
         dead = expired_leases(connection)
     if dead:

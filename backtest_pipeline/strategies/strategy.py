@@ -47,6 +47,19 @@ class Lookback(NamedTuple):
     recursive: bool
 
 
+@dataclass(frozen=True)
+class DeclaredColumn:
+    """A column of the user's own that a file of rules declares.
+
+    Attributes:
+        where: file, line and key.
+        is_flag: whether it holds 0 and 1 alone.
+    """
+
+    where: str
+    is_flag: bool
+
+
 P = TypeVar("P", bound=Params)
 
 
@@ -67,6 +80,7 @@ class Strategy(Generic[P]):
         presets: named parameter sets that every refresh computes, of a strategy of a user's own.
         lookback: how far back the conditions look; None where the strategy does not say.
         description: one sentence about it for people.
+        declared: the columns of the user's own that its file declares, by name.
     """
 
     name: str
@@ -80,6 +94,7 @@ class Strategy(Generic[P]):
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lookback: Callable[[P], Lookback | None] = lambda _: None
     description: str = ""
+    declared: Mapping[str, DeclaredColumn] = field(default_factory=dict)
 
     def parse(self, params: Mapping[str, Any]) -> P:
         """Typed parameters.

@@ -21,7 +21,7 @@ from pandas.util import hash_pandas_object
 
 from backtest_pipeline.pipeline.audits.stored_tables import CHECKED, check_dataset
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.storage.artifacts.artifacts import MANIFEST, ArtifactStore
+from backtest_pipeline.storage.artifacts.artifacts import MANIFEST, ROOT_ID_FILE, ArtifactStore
 from backtest_pipeline.storage.postgres.database import connect_database
 from backtest_pipeline_tests.pipeline.markets import (
     Contents,
@@ -172,7 +172,7 @@ def unnamed_files(artifacts: ArtifactStore) -> list[str]:
     for path in sorted(artifacts.root.rglob("*")):
         name = path.relative_to(artifacts.root).as_posix()
         folder = next((p for p in path.parents if (p / MANIFEST).is_file()), None)
-        if path.is_dir():
+        if path.is_dir() or name == ROOT_ID_FILE:
             continue
         uri = name if folder is None else folder.relative_to(artifacts.root).as_posix()
         if not _is_sound(artifacts, uri):

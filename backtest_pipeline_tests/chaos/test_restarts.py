@@ -89,12 +89,12 @@ DEATHS: dict[str, tuple[bool, Callable[[Server], None]]] = {
     "restarted in order": (False, lambda server: server.restart("fast")),
     "gone for a while": (False, lambda server: server.stop_for(3)),
 }
+KILLED: dict[str, tuple[bool, Callable[[Server], None]]] = {"killed": (True, Server.kill)}
 # Dagster's own storage gives up after 11 s.
-OUTAGES: dict[str, tuple[bool, Callable[[Server], None]]] = {
-    "killed": (True, Server.kill),
+GONE: dict[str, tuple[bool, Callable[[Server], None]]] = {
     "gone for 13 s": (False, lambda server: server.stop_for(13)),
 }
-LONG_OUTAGES = OUTAGES | {"gone for 30 s": (False, lambda server: server.stop_for(30))}
+OUTAGES = KILLED | GONE | {"gone for 30 s": (False, lambda server: server.stop_for(30))}
 
 
 @pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.chaos)])
@@ -128,8 +128,12 @@ def test_a_refresh_outlasts_the_death_of_its_server(
 
 @pytest.mark.parametrize(
     ("outages", "times"),
-    [(OUTAGES, 2), pytest.param(LONG_OUTAGES, 12, marks=pytest.mark.chaos)],
-    ids=["short", "long"],
+    [
+        (KILLED, 1),
+        pytest.param(GONE, 1, marks=pytest.mark.slow),
+        pytest.param(OUTAGES, 12, marks=pytest.mark.chaos),
+    ],
+    ids=["killed", "gone", "all"],
 )
 def test_a_refresh_by_dagster_outlasts_an_outage_at_any_step(
     server: Server, outages: dict[str, tuple[bool, Callable[[Server], None]]], times: int

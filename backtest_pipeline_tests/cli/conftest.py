@@ -96,7 +96,6 @@ def cli(
         "BACKTEST_ARTIFACTS_URL": str(tmp_path / "artifacts"),
         "BACKTEST_BARS": "",
         "DAGSTER_HOME": "",
-        "DAGSTER_PG_URL": "",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

@@ -75,7 +75,7 @@ def test_a_run_names_the_column_that_there_is_not(
     (tmp_path / "strategies" / "scored.toml").write_text(blocks(PAGE, "toml")[0])
     answer = cli("run", "--strategy", "scored", "--asset", "S-ALPHA")
     assert answer.code == 1
-    assert "unknown column 'score'" in answer.message
+    assert "scored.toml:7: columns.score: unknown column 'score'" in answer.message
     assert "columns of your own: none" in answer.message
     checked = cli.json("strategies", "check", "scored")
     assert checked["invented"] == ["score"]

@@ -14,7 +14,7 @@ from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.sql import count, execute_sql
 
 GATES = [{"name": "trades", "metric": "trade_count", "at_least": 5}]
-FEW = ("negative-controls", "--searches", "40", "--bars", "400")
+FEW = ("negative-controls", "--searches", "20", "--bars", "300")
 
 
 def refreshed(cli: CommandLine) -> None:
@@ -96,11 +96,11 @@ def controlled(cli: CommandLine) -> None:
     answer = cli(*FEW)
     assert answer.code == 0, answer.err
     assert "False positives in markets without an edge" in answer.out
-    planted = cli(*FEW, "--planted", "1, 3")
+    planted = cli(*FEW, "--planted", "3")
     assert planted.code == 0, planted.err
     assert "Power: markets with a planted edge" in planted.out
     assert " ± " in planted.out
-    power = cli.json(*FEW, "--planted", "1,3")["power"]
+    power = cli.json(*FEW, "--planted", "1, 3")["power"]
     assert [row["true_sharpe"] for row in power] == [1, 1, 3, 3]
     assert "such as 1,2,3, not 'one'" in cli(*FEW, "--planted", "one").message
     found = cli.json(*FEW)
@@ -113,7 +113,7 @@ def controlled(cli: CommandLine) -> None:
     assert "more than 5% false positives" in alarmed.message
 
 
-def test_dagster_is_told_of_what_a_command_stores_of_an_asset(cli: CommandLine) -> None:
+def test_what_a_command_stores_of_an_asset_is_reported_to_dagster(cli: CommandLine) -> None:
     refreshed(cli)
     board = cli.json("leaderboard")["board_id"]
     assert cli("restatements").code == 0

@@ -18,7 +18,7 @@ WRONG = {
     f"run --signal rsi {ON} --start 2024-02-01 --end 2024-01-01": "is not after its start",
     f"run --signal rsi {ON} --tf 1DD": "unknown timeframe '1DD'",
     f"run --signal rsi {ON} --fee-bps -3": "fee_bps must be at least 0",
-    f"run --signal rsi {ON} --stops stop_loss=3x": "stop_loss must be a number",
+    f"run --signal rsi {ON} --stops stop_loss=3x": "stop_loss, line 1, column 1: '3x' is no number",
     f"run --signal rsi {ON} --direction up": "unknown direction 'up'",
     f"run --signal rsi {ON} --sizing atrr:risk=1": "did you mean atr",
     f"run --strategy rsii {ON}": "did you mean rsi",

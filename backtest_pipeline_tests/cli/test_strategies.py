@@ -39,6 +39,9 @@ def test_a_copy_of_a_shipped_strategy_gives_the_same_metrics(
         shown = cli.json("strategies", "show", name)
         assert shown["columns"] == ["rsi_14"]
         assert shown["parameters"]["lower"] == {"default": 30.0, "above": 0, "below": 100}
+        assert shown["account"] == {}
+    assert cli.json("strategies", "show", "atr")["account"] == {"stops": {"trailing_atr": 2.0}}
+    assert "names none: trailing_atr 2.0" in cli("strategies", "show", "atr").out
     mine, shipped = (
         cli.json("run", "--strategy", name, "--asset", "S-ALPHA") for name in ("mine", "rsi")
     )

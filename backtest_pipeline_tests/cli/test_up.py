@@ -22,12 +22,13 @@ def test_a_sound_set_up_leaves_with_0(cli: CommandLine) -> None:
     lines = answer.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok   variables", "ok   settings", "ok   service settings"),
+        "ok   language model settings",
         *("ok   database", "ok   server version", "ok   schema"),
         *("ok   dagster storage", "ok   dagster runs"),
         *("ok   artifacts", "ok   artifact root", "ok   disk space"),
     ]
     migrations = sum(not file.in_baseline for file in schema_files())
-    assert lines[5] == f"ok   schema: baseline and {migrations} migrations applied"
+    assert lines[6] == f"ok   schema: baseline and {migrations} migrations applied"
 
 
 def test_stored_metrics_that_were_edited_are_found_if_asked_to_look_deep(
@@ -87,14 +88,16 @@ def test_all_variables_that_are_mistyped_or_make_no_sense_are_named(
         "SERVICE_RATE_PER_MINUTE": "many",
         "OIDC_ISSUER": "http://issuer.example",
         "CACHE_MAX_GB": "-1",
+        "LLM_MODEL": "gpt",
     }.items():
         monkeypatch.setenv(f"BACKTEST_{name}", value)
     answer = cli("doctor")
     assert answer.code == 1
-    assert answer.message == "needs fixing: variables, settings, service settings"
-    mistyped, settings, service = (
+    kinds = ("variables", "settings", "service settings", "language model settings")
+    assert answer.message == f"needs fixing: {', '.join(kinds)}"
+    mistyped, settings, service, models = (
         [line for line in answer.out.splitlines() if line.startswith(f"fail {name}: ")]
-        for name in ("variables", "settings", "service settings")
+        for name in kinds
     )
     assert [line.removeprefix("fail variables: ") for line in mistyped] == [
         "BACKTEST_ARTIFACT_URL is not a setting; did you mean BACKTEST_ARTIFACTS_URL?",
@@ -103,6 +106,7 @@ def test_all_variables_that_are_mistyped_or_make_no_sense_are_named(
     assert "BACKTEST_CACHE_MAX_GB: Input should be greater than 0" in settings[0]
     assert "BACKTEST_SERVICE_RATE_PER_MINUTE: Input should be a valid integer" in service[0]
     assert "BACKTEST_OIDC_ISSUER: must be an https address" in service[0]
+    assert "BACKTEST_LLM_MODEL: must be PROVIDER:MODEL with one of" in models[0]
 
 
 def test_a_command_warns_once_of_a_mistyped_variable_and_goes_on(

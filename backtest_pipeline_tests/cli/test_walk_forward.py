@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dagster as dg
 import pytest
 
+from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.sql import count
 
@@ -44,6 +47,15 @@ def test_folds_efficiency_and_verdict_are_shown_and_stored(cli: CommandLine) -> 
     assert count(cli, "walk_forward_folds") == 6
     assert count(cli, "backtest_runs WHERE split = 'walk_forward'") == 1
     assert count(cli, "backtest_trades") == found["metrics"]["trade_count"] > 0
+    with open_instance(load_settings(), cli.database) as instance:
+        asset = dg.AssetKey("walk_forward")
+        seen = instance.fetch_observations(asset, limit=9).records
+        assert [one.partition_key for one in seen] == ["S-ALPHA|1D"] * 2
+        observation = seen[0].asset_observation
+        assert observation is not None
+        assert observation.metadata["run_id"].value == found["run_id"]
+        assert observation.metadata["verdict"].value == found["verdict"]
+        assert instance.get_latest_materialization_event(asset) is None
 
 
 def test_a_walk_forward_is_declared_before_it_is_run(cli: CommandLine) -> None:

@@ -1,4 +1,4 @@
-"""Runs of the code location's jobs in this process, and what they tell."""
+"""Runs of the code location's jobs in this process, and what they report."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ def run_job(
 
 
 def run_asset(
-    instance: dg.DagsterInstance, asset: str, tags: dict[str, str]
+    instance: dg.DagsterInstance,
+    asset: str,
+    tags: dict[str, str],
+    config: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     job = build_definitions().resolve_implicit_global_asset_job_def()
     chosen = job.get_subset(asset_selection={dg.AssetKey(asset)})
-    return chosen.execute_in_process(QUIET, instance=instance, tags=tags, raise_on_error=False)
+    return chosen.execute_in_process(
+        {**QUIET, **(config or {})}, instance=instance, tags=tags, raise_on_error=False
+    )
 
 
 def rectangle(first: str, last: str) -> dict[str, str]:
@@ -43,7 +48,7 @@ def told(
     events = [e.asset_materialization for e in entries if e.asset_materialization is not None]
     own = [event for event in events if event.asset_key == dg.AssetKey(asset)]
     keys = [str(event.partition) for event in own]
-    assert len(set(keys)) == len(keys), "a partition was told of twice"
+    assert len(set(keys)) == len(keys), "a partition was reported twice"
     return dict(zip(keys, own, strict=True))
 
 

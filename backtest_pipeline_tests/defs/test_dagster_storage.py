@@ -1,4 +1,4 @@
-"""Events of partitions written together are Dagster's; what is told of a run holds no secret."""
+"""Events of partitions written together are Dagster's; what is stored of a run holds no secret."""
 
 import logging
 from collections.abc import Iterator

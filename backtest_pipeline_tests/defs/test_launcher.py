@@ -17,9 +17,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from backtest_pipeline.defs.instance import DAGSTER_YAML, dagster_environment
+from backtest_pipeline.defs.instance import DAGSTER_YAML
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.settings import load_settings
 
 START_SECONDS = 120
 # The run outlives the test unless it is killed; nothing waits for it.
@@ -53,9 +52,8 @@ def environment(
     assert "tag_concurrency_limits" in queue
     (home / "dagster.yaml").write_text(before + coordinator + after)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.delenv("DAGSTER_PG_URL", raising=False)
-    for name, value in dagster_environment(load_settings(home=tmp_path), database).items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BACKTEST_RUN_STORE_MODE", "postgres")
+    monkeypatch.setenv("BACKTEST_POSTGRES_DSN", database.conninfo)
     return dict(os.environ)
 
 

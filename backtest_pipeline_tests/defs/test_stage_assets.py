@@ -125,7 +125,7 @@ def test_costs_come_from_the_simulation_resource(
     tags = {"dagster/partition": "S-ALPHA|1D"}
     run_job(instance, "refresh", tags)
     free = SimulationResource(fee_bps=0, slippage_bps=0, direction="long")
-    assert run_job(instance, "refresh", tags, simulation=free).success
+    require_success(run_job(instance, "refresh", tags, simulation=free))
     free_runs = """
         SELECT count(*) FROM backtest_runs JOIN backtest_metrics USING (run_id)
         WHERE direction = 'long' AND fees_paid = 0

@@ -73,9 +73,11 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
 def test_the_compose_file_names_settings_that_exist() -> None:
     from backtest_pipeline.service.settings import ServiceSettings
     from backtest_pipeline.storage.settings import PREFIX, Settings
+    from backtest_pipeline.strategist.llm.settings import LlmSettings
 
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    fields = {*Settings.model_fields, *ServiceSettings.model_fields}
+    kinds = (Settings, ServiceSettings, LlmSettings)
+    fields = {name for kind in kinds for name in kind.model_fields}
     known = {PREFIX + name.upper() for name in fields}
     for name in ("migrate", "dagster", "service"):
         assert set(services[name]["environment"]) <= known, name
@@ -85,7 +87,9 @@ def test_every_direct_dependency_has_a_reason() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
     named = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    named += [requirement for extra in extras for requirement in extra]
     reasons = (ROOT / "docs/dependencies.md").read_text()
     for requirement in named:
         name = re.split(r"[\[=><]", requirement)[0]

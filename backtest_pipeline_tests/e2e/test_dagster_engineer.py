@@ -10,12 +10,15 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from dagster._cli import cli
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -24,6 +27,7 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from backtest_pipeline.defs.instance import workspace_file
+from backtest_pipeline.storage.dagster_log import trim_log
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline_tests.cli.files import PRICES, daily_bars, put, write
 from backtest_pipeline_tests.sql import rows
@@ -38,12 +42,18 @@ DATASETS = {
 }
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 KEYS = tuple(f"{symbol}|{tf}" for symbol in SYMBOLS for tf in ("1D", "2D"))
-DAGSTER_YAML = """\
+STORAGE = "backtest_pipeline.defs.dagster_storage"
+# The storage of the project, as docs/operations.md has it for an instance of one's own.
+DAGSTER_YAML = f"""\
+instance_class: {{ module: {STORAGE}, class: BatchingInstance }}
+run_storage: {{ module: {STORAGE}, class: KeptRunStorage }}
+event_log_storage: {{ module: {STORAGE}, class: BatchingEventLogStorage }}
+schedule_storage: {{ module: {STORAGE}, class: KeptScheduleStorage }}
 run_launcher:
   module: dagster._core.launcher.sync_in_memory_run_launcher
   class: SyncInMemoryRunLauncher
-run_coordinator: { module: dagster._core.run_coordinator, class: DefaultRunCoordinator }
-telemetry: { enabled: false }
+run_coordinator: {{ module: dagster._core.run_coordinator, class: DefaultRunCoordinator }}
+telemetry: {{ enabled: false }}
 """
 
 
@@ -60,7 +70,7 @@ class Engineer:
         self.workspace, self.folder, self.database = workspace, folder, store
         self.instance = workspace.instance
 
-    def shell(self, *command: str) -> str:
+    def command_in_shell(self, *command: str) -> None:
         """Dagster's command in a fresh shell, which must succeed."""
         done = subprocess.run(
             [sys.executable, "-m", "dagster", *command],
@@ -69,9 +79,13 @@ class Engineer:
             text=True,
             check=False,
         )
-        told = done.stdout + done.stderr
-        assert done.returncode == 0, told
-        return told
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def command(self, *command: str) -> str:
+        """Dagster's command, which must succeed, as a shell that has started Python already."""
+        done = CliRunner().invoke(cli, command)
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.output
 
     def ask(self, query: str, **variables: Any) -> Any:
         context = self.workspace.create_request_context()
@@ -177,6 +191,13 @@ class Engineer:
                     found_stale.add(f"{asset} {key}")
         assert found_stale == set(stale)
 
+    def prune(self) -> None:
+        """Trim Dagster's log, and forget what it remembers of the assets besides."""
+        with self.database.begin() as connection:
+            assert sum(trim_log(connection, datetime.now(UTC) + timedelta(days=1)).values()) > 0
+        for asset in DATASETS:
+            self.instance.event_log_storage.wipe_asset_cached_status(dg.AssetKey(asset))
+
 
 @pytest.fixture
 def engineer(
@@ -210,16 +231,17 @@ def engineer(
 
 # Dagster uses old names of its own, and leaves an event loop behind for each question.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::dagster.SupersessionWarning")  # of `dagster` by `dg`
 @pytest.mark.filterwarnings("ignore:coroutine 'BaseEventLoop.shutdown_asyncgens':RuntimeWarning")
 def test_what_dagster_shows_is_what_is_stored(engineer: Engineer) -> None:
     # Not the backtests: their checks replay runs in fresh processes, which takes minutes here.
     everything = ("bars", "cmc_features", "signals")
     # By command: does it load, what is there, the assets of the source, and a range.
-    engineer.shell("definitions", "validate", "-w", str(workspace_file()))
-    assert set(everything) <= set(engineer.shell("asset", "list", "-m", MODULE).split())
-    engineer.shell("job", "execute", "-m", MODULE, "-j", "add_assets")
+    engineer.command("definitions", "validate", "-w", str(workspace_file()))
+    assert set(everything) <= set(engineer.command("asset", "list", "-m", MODULE).split())
+    engineer.command("job", "execute", "-m", MODULE, "-j", "add_assets")
     select = ("--select", ",".join(everything), "--partition-range", "AAA|1D...AAA|2D")
-    engineer.shell("asset", "materialize", "-m", MODULE, *select)
+    engineer.command_in_shell("asset", "materialize", "-m", MODULE, *select)
     engineer.compare()
     # From the assets' pages: one partition, one with a hole beside it, then what is missing.
     assert engineer.launch(["BBB|1D"], everything) == "COMPLETED_SUCCESS"
@@ -230,7 +252,10 @@ def test_what_dagster_shows_is_what_is_stored(engineer: Engineer) -> None:
     # One asset of them cannot be used: its partitions fail, and the others are there.
     write(put(bars_of("CCC"), "low", -1.0, slice(None)), engineer.folder / "CCC.csv")
     assert engineer.launch(missing, everything) == "COMPLETED_FAILED"
-    engineer.compare(failed=[f"{asset} CCC|{tf}" for asset in everything for tf in ("1D", "2D")])
+    red = [f"{asset} CCC|{tf}" for asset in everything for tf in ("1D", "2D")]
+    engineer.compare(failed=red)
+    engineer.prune()
+    engineer.compare(failed=red)
     failed = [key for key, state in engineer.statuses("signals").items() if state == "failed"]
     write(bars_of("CCC"), engineer.folder / "CCC.csv")
     assert engineer.launch(failed, everything) == "COMPLETED_SUCCESS"
@@ -238,6 +263,7 @@ def test_what_dagster_shows_is_what_is_stored(engineer: Engineer) -> None:
     # Other prices: what is downstream of them is stale, and can be launched alone.
     write(bars_of("DDD", 1.37), engineer.folder / "DDD.csv")
     assert engineer.launch(["DDD|1D", "DDD|2D"], ["bars"]) == "COMPLETED_SUCCESS"
+    engineer.prune()
     engineer.compare(stale=["cmc_features DDD|1D", "cmc_features DDD|2D"])
     assert engineer.launch(["DDD|1D", "DDD|2D"], everything[1:]) == "COMPLETED_SUCCESS"
     engineer.compare()
@@ -245,4 +271,6 @@ def test_what_dagster_shows_is_what_is_stored(engineer: Engineer) -> None:
     assert engineer.launch(["AAA|1D"], job="refresh") == "COMPLETED_SUCCESS"
     assert engineer.statuses("backtests")["AAA|1D"] == "materialized"
     assert engineer.launch(["AAA|1D", "BBB|1D", "CCC|1D"], job="refresh") == "COMPLETED_FAILED"
+    engineer.compare()
+    engineer.prune()
     engineer.compare()

@@ -127,7 +127,6 @@ def fresh(
             "BACKTEST_ARTIFACTS_URL": str(folder / "artifacts"),
             "BACKTEST_BARS": "",
             "DAGSTER_HOME": "",
-            "DAGSTER_PG_URL": "",
         }.items():
             monkeypatch.setenv(name, value)
         return database

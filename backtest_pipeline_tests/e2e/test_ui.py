@@ -16,7 +16,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.instance import DAGSTER_YAML, open_instance
 from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.postgres.embedded import embedded_server
 from backtest_pipeline.storage.settings import load_settings
@@ -41,10 +41,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 
 @pytest.fixture(scope="module")
 def ui(open_folder: Path) -> Iterator[RunningUp]:
-    """`backtest-pipeline up` on a store of its own."""
+    """`backtest-pipeline up` on a store of its own, whose daemon looks after runs more often."""
     folder = open_folder / "ui"
-    folder.mkdir()
-    with running_up(folder, {"AWS_SECRET_ACCESS_KEY": CANARY}) as up:
+    instance = folder / "instance"
+    instance.mkdir(parents=True)
+    often = re.sub(r"(poll_interval_seconds|_retry_delay): \d+", r"\1: 1", DAGSTER_YAML)
+    (instance / "dagster.yaml").write_text(often)
+    environment = {"AWS_SECRET_ACCESS_KEY": CANARY, "DAGSTER_HOME": str(instance)}
+    with running_up(folder, environment) as up:
         yield up
 
 
@@ -182,7 +186,6 @@ def test_what_is_killed_is_started_again_and_its_runs_end(ui: RunningUp, store: 
         gate.hold_up()
         for worker in ui.child(CODE_SERVER).children():
             worker.kill()
-    ui.wait_for(doomed, "FAILURE")
     with gate_for(store, "S-BETA") as gate:
         orphan = ui.launch_refresh("S-BETA|1W")
         gate.hold_up()
@@ -190,6 +193,7 @@ def test_what_is_killed_is_started_again_and_its_runs_end(ui: RunningUp, store: 
         for kind in (CODE_SERVER, WEBSERVER, DAEMON):
             ui.child(kind).kill()
     until(lambda: ui.is_well(killed_at), ui.log.read_text)
+    ui.wait_for(doomed, "FAILURE")
     ui.wait_for(orphan, "SUCCESS")
     ui.wait_for(ui.launch_refresh("S-GAMMA|1W"), "SUCCESS")
 

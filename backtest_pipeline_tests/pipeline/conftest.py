@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,9 +29,35 @@ def fresh_store(template: Database, tmp_path: Path) -> Iterator[Callable[[], Wor
 
 
 @pytest.fixture(scope="session")
-def undisturbed(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contents]:
-    """What one full refresh of the whole sample source leaves in a fresh store."""
+def refreshed_once(
+    template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Name of a database and artifacts that one full refresh of the whole sample source leaves."""
+    root = tmp_path_factory.mktemp("refreshed")
     for database in database_like(template, "backtest"):
-        store = Workspace(database, ArtifactStore(tmp_path_factory.mktemp("undisturbed")))
-        refresh(store, whole())
-        yield contents(store)
+        refresh(Workspace(database, ArtifactStore(root)), whole())
+        database.close()
+        yield database.where.rpartition("/")[2], root
+
+
+@pytest.fixture
+def refreshed(
+    template: Database, refreshed_once: tuple[str, Path], tmp_path: Path
+) -> Iterator[Workspace]:
+    """That store, with a database and a folder of its own."""
+    yield from copied(template, *refreshed_once, tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(template: Database, refreshed_once: tuple[str, Path]) -> Iterator[Contents]:
+    """What that store holds."""
+    name, root = refreshed_once
+    for database in database_like(template, name):
+        yield contents(Workspace(database, ArtifactStore(root)))
+
+
+def copied(template: Database, name: str, artifacts: Path, folder: Path) -> Iterator[Workspace]:
+    """A store of its own with the contents of a database and of a folder of artifacts."""
+    shutil.copytree(artifacts, folder)
+    for database in database_like(template, name):
+        yield Workspace(database, ArtifactStore(folder))

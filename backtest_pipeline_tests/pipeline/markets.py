@@ -43,6 +43,9 @@ class StaticSource:
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted({a for panel in self.panels.values() for a in panel.assets}))
 
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        return {}
+
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         wanted = self.symbols() if assets is None else tuple(assets)
         require_known(wanted, self.symbols())

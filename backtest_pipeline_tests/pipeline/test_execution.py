@@ -74,6 +74,14 @@ def test_a_question_about_a_registered_signal_is_answered_by_the_run_of_the_refr
     assert count(workspace, "backtest_runs") == before
 
 
+def test_a_portfolio_that_was_edited_is_as_it_was_after_a_rebuild(workspace: Workspace) -> None:
+    before = portfolio_of(workspace, "S-ALPHA", "S-BETA")
+    execute_sql(workspace, "UPDATE portfolio_runs SET metrics = '{}', is_current = TRUE")
+    spec = PortfolioSpec.model_validate({**WEEKLY, "symbols": ["S-ALPHA", "S-BETA"], "params": EMA})
+    assert execute(workspace, settings(), spec, rebuild=True) == before
+    assert count(workspace, "portfolio_runs WHERE is_current") == 1
+
+
 def test_parameters_of_ones_own_are_signals_that_no_refresh_computes(
     workspace: Workspace,
 ) -> None:

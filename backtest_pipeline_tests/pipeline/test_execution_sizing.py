@@ -1,4 +1,4 @@
-"""Runs of strategies with a sizing of their own: identity, refresh, replay, sweep, walk-forward."""
+"""Runs of strategies with stops and sizings of their own through every way to compute them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ long_entry = "crosses_above(close, ema_21)"
 long_exit = "close < ema_21"
 [params]
 risk = { default = 0.02, above = 0, max = 1, grid = [0.01, 0.02] }
+[stops]
+trailing = "100 * risk * (high / low - 1)"
 """
+STOPS = {"trailing": "2 * ((high / low) - 1)", "atr_period": 14}
+NO_OTHERS = dict.fromkeys(("stop_loss", "take_profit", "trailing_atr", "max_bars"))
 BY_BAR = RULES + '[sizing]\nfraction = "risk / (atr_14 / close)"\n'
 BY_NUMBER = RULES + '[sizing]\nfraction = "10 * risk"\n'
 ASKED = {"symbol": "S-ALPHA", "timeframe": "1D"}
@@ -34,9 +38,7 @@ ASKED = {"symbol": "S-ALPHA", "timeframe": "1D"}
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    folder.mkdir(mode=0o755)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies") as folder:
         yield folder
 
 
@@ -61,12 +63,13 @@ def test_a_run_has_the_sizing_of_its_strategy_unless_it_names_one(
     own = result(workspace, rules=rules)
     all_of_it = result(workspace, rules=rules, sizing={"mode": "fixed", "fraction": 1.0})
     plain = result(workspace, rules=RULES)
-    configs = "SELECT config -> 'sizing' FROM backtest_runs WHERE run_id = :run"
-    assert column(workspace, configs, run=str(own.run_id)) == [sizing]
+    configs = "SELECT config -> :of FROM backtest_runs WHERE run_id = :run"
+    assert column(workspace, configs, run=str(own.run_id), of="sizing") == [sizing]
+    assert column(workspace, configs, run=str(own.run_id), of="stops") == [STOPS | NO_OTHERS]
     assert own.metrics["total_return"] != plain.metrics["total_return"]
     assert all_of_it.metrics == plain.metrics
     assert len({own.run_id, all_of_it.run_id, plain.run_id}) == 3
-    named = result(workspace, rules=rules, sizing=sizing)
+    named = result(workspace, rules=rules, sizing=sizing, stops=STOPS)
     assert (named.run_id, named.config_hash) == (own.run_id, own.config_hash)
     assert verdicts(workspace, own.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
 
@@ -112,31 +115,42 @@ def test_each_fold_of_a_walk_forward_is_sized_by_its_own_choice(
     assert verdicts(workspace, walked.run_id, all_of_it.run_id) == [ReplayVerdict.SAME] * 2
 
 
-def python(fraction: str) -> str:
-    """A strategy in Python with a sizing by expression."""
-    sized = DIP.replace("    grid=", f"    sizing=lambda p: ByExpression({fraction}),\n    grid=")
-    return sized.replace("import Params,", "import ByExpression, Params,")
+SIZED, STOPPED = "sizing=lambda p: ByExpression({})", "stops=lambda p: StopRules(stop_loss={})"
 
 
-def test_a_strategy_in_python_sizes_by_an_expression(workspace: Workspace, folder: Path) -> None:
-    write(folder, "dip.py", python('f"{0.01 * p.z} / (atr_14 / close)"'))
+def python(*functions: str) -> str:
+    """A strategy in Python with functions of its parameters beside its own."""
+    more = DIP.replace("    grid=", "".join(f"    {one},\n" for one in functions) + "    grid=")
+    return more.replace("import Params,", "import ByExpression, Params, StopRules,")
+
+
+def test_a_strategy_in_python_stops_and_sizes_by_expressions(
+    workspace: Workspace, folder: Path
+) -> None:
+    by_atr = 'f"{0.01 * p.z} / (atr_14 / close)"'
+    write(folder, "dip.py", python(SIZED.format(by_atr), STOPPED.format("'2 * atr_14 / close'")))
     run = result(workspace, strategy="dip", params={"z": 1.0})
-    configs = "SELECT config -> 'sizing' ->> 'fraction' FROM backtest_runs WHERE run_id = :run"
-    assert column(workspace, configs, run=str(run.run_id)) == ["0.01 / (atr_14 / close)"]
+    configs = "SELECT config -> :of ->> :name FROM backtest_runs WHERE run_id = :run"
+    told = {"sizing": "fraction", "stops": "stop_loss"}
+    assert [
+        column(workspace, configs, run=str(run.run_id), of=of, name=name)
+        for of, name in told.items()
+    ] == [["0.01 / (atr_14 / close)"], ["2 * atr_14 / close"]]
     assert verdicts(workspace, run.run_id) == [ReplayVerdict.SAME]
 
 
 @pytest.mark.parametrize(
-    ("fraction", "why"),
+    ("function", "expression", "why"),
     [
-        ("'score / 10'", "its sizing reads 'score'; name it in columns"),
-        ("'shift(close, -1) / close'", "a later bar is the future"),
-        ("'close > 3'", "this is a condition and must be a number"),
+        (SIZED, "'score / 10'", "its sizing reads 'score'; name it in columns"),
+        (STOPPED, "'score / 10'", "its stop_loss reads 'score'; name it in columns"),
+        (STOPPED, "'shift(close, -1) / close'", "a later bar is the future"),
+        (SIZED, "'close > 3'", "this is a condition and must be a number"),
     ],
 )
-def test_a_sizing_that_cannot_be_computed_is_refused(
-    workspace: Workspace, folder: Path, fraction: str, why: str
+def test_an_expression_that_cannot_be_computed_is_refused(
+    workspace: Workspace, folder: Path, function: str, expression: str, why: str
 ) -> None:
-    write(folder, "dip.py", python(fraction))
+    write(folder, "dip.py", python(function.format(expression)))
     with pytest.raises(StrategyRefused, match=why):
         result(workspace, strategy="dip")

@@ -34,9 +34,7 @@ WEEKLY = {"symbol": "S-ALPHA", "timeframe": "1W"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    folder.mkdir(mode=0o755)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies") as folder:
         yield folder
 
 
@@ -100,6 +98,7 @@ def test_every_use_case_takes_rules(workspace: Workspace, folder: Path) -> None:
             r"rules:3: long_entry, line 1, column 34: unknown column or parameter 'm'",
         ),
         ({"rules": 'name = "x"'}, "rules: there is no entry"),
+        ({"rules": "name = '\ud83d'"}, "rules: character 9 is half of a surrogate pair"),
         ({"rules": "#" * 100_001}, "100,001 bytes are more than a file of rules has"),
         ({"rules": RULES.replace("cross", "rsi", 1)}, "named rsi, and so is another .*: shipped"),
         (

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from backtest_pipeline import explore, generate_signals, load_bars, run_backtest, walk_forward
-from backtest_pipeline.market.errors import LooksAhead
+from backtest_pipeline.market.errors import LooksAhead, StrategyRefused
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline import look_ahead_guard
 from backtest_pipeline.pipeline.api import build_features, robustness
@@ -34,6 +34,7 @@ from backtest_pipeline_tests.pipeline.markets import refresh, whole
 from backtest_pipeline_tests.sql import count, execute_sql, scalar
 
 HONEST_AT_0 = PEEKER.replace("ahead: int = 1", "ahead: int = 0")
+SAMPLE = " on S-ETA of the built-in sample market, which every strategy is tried on"
 ONE = {"symbol": "S-ALPHA", "strategy": "peeker", "timeframe": "1W"}
 
 
@@ -41,6 +42,13 @@ ONE = {"symbol": "S-ALPHA", "strategy": "peeker", "timeframe": "1W"}
 def peeker(tmp_path: Path) -> Iterator[None]:
     with planted(tmp_path):
         yield
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    """A store that has probed no strategy yet."""
+    execute_sql(workspace, "DELETE FROM strategy_probes")
+    return workspace
 
 
 @pytest.fixture
@@ -77,7 +85,9 @@ def test_no_spec_stores_a_result(
     workspace: Workspace, kind: type[BaseModel], spec: dict[str, Any]
 ) -> None:
     for _ in range(2):
-        with pytest.raises(LooksAhead, match=r"peeker on .* looks ahead: .* it reads close"):
+        with pytest.raises(
+            LooksAhead, match=rf"peeker on .* looks ahead: .*{SAMPLE}; it reads close"
+        ):
             execute(workspace, load_settings(bars=""), cast(RunSpec, kind.model_validate(spec)))
     assert count(workspace.database, "backtest_runs") == 0
     assert count(workspace.database, "trials") == 0
@@ -175,6 +185,15 @@ def test_parameters_that_look_ahead_refuse_the_code_under_all(
     corrected.mkdir()
     with planted(corrected, HONEST_AT_0.replace("shift(-params.ahead)", "shift(params.ahead)")):
         assert asked(workspace, params={"ahead": 2}).run_id
+
+
+def test_what_fails_on_the_sample_market_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    failing = PEEKER.replace("shift(-params.ahead)", "missing()")
+    with (
+        planted(tmp_path, failing),
+        pytest.raises(StrategyRefused, match=rf"peeker fails: .*; found{SAMPLE}"),
+    ):
+        asked(workspace)
 
 
 def test_a_sweep_is_probed_at_the_ends_of_its_range(workspace: Workspace, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.stage import StageReport, run_stage
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.signals import stored_features
-from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.stages.features import stored_features
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig

@@ -6,7 +6,7 @@ import backtest_pipeline_tests.pipeline.processes as processes
 from backtest_pipeline.market.features import build_features
 from backtest_pipeline.market.resample import resample
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.simulation.batch import simulate_batch
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.tables.dimensions import SignalRow

@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import uvicorn
@@ -78,6 +78,16 @@ def test_headers_that_do_not_arrive_end_the_connection(sent: bytes) -> None:
     with serving(request_s=0.5) as port:
         response = answered(opened(port, sent))
         assert response.count(b"HTTP/1.1 200 OK") == sent.count(b"body")
+        assert b" 200 OK" in answered(opened(port, LAST))
+
+
+def test_headers_without_an_end_are_refused() -> None:
+    with serving(request_s=LIMIT_S) as port, opened(port, HEAD) as connection:
+        with suppress(OSError):  # it is closed while this goes on
+            for _ in range(100):
+                connection.sendall(b"X: " + b"a" * 20_000 + b"\r\n")
+        with suppress(ConnectionResetError):
+            assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
         assert b" 200 OK" in answered(opened(port, LAST))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -31,13 +32,21 @@ from backtest_pipeline_tests.waiting import gate_for, until
 
 CLIENTS = 200
 # What is asked about this symbol waits at a gate, wherever a test holds one.
-GATED = {**QUESTION, "symbol": "BBB"}
-SEARCH = {**GATED, "params": {"fast": [3, 5], "slow": [8, 13]}}
+BEHIND = {**QUESTION, "symbol": "BBB"}
+SEARCH = {**BEHIND, "params": {"fast": [3, 5], "slow": [8, 13]}}
 LIMIT_S = 300
 
 two_workers = pytest.mark.skipif(
     (os.cpu_count() or 1) < 2, reason="there is a worker for each core, and this needs two"
 )
+
+
+_numbers = itertools.count(1)
+
+
+def new(question: dict[str, Any] = QUESTION) -> dict[str, Any]:
+    """A question that nobody has asked before, so that a worker has to compute it."""
+    return {**question, "costs": {"fee_bps": next(_numbers) / 16}}
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +99,10 @@ def test_a_worker_that_is_killed_ends_its_request_and_no_other(
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
         with gate_for(store.database, "BBB") as gate:
-            held_up = [pool.submit(post, server, key, "run", GATED) for _ in range(2)]
+            held_up = [pool.submit(post, server, key, "run", new(BEHIND)) for _ in range(2)]
             gate.hold_up(2)
             workers(server)[0].send_signal(signal.SIGKILL)
-            others = [post(server, key, "run", QUESTION) for _ in range(3)]
+            others = [post(server, key, "run", new()) for _ in range(3)]
         died, lived = sorted((one.result() for one in held_up), key=lambda r: -r.status_code)
     assert (died.status_code, died.json()["code"]) == (500, "RUN_ENGINE_ERROR")
     assert lived.status_code == 200
@@ -105,7 +114,7 @@ def test_workers_that_are_killed_while_they_wait_are_replaced(
 ) -> None:
     for process in workers(server):
         process.send_signal(signal.SIGKILL)
-    answers = [post(server, key, "run", QUESTION) for _ in range(4)]
+    answers = [post(server, key, "run", new()) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200] * 4
 
 
@@ -117,7 +126,7 @@ def test_what_takes_long_leaves_a_worker_to_quick_questions(
         with gate_for(store.database, "BBB") as gate:
             slow = [pool.submit(post, server, key, "optimize", SEARCH) for _ in range(2)]
             gate.hold_up()
-            assert post(server, key, "run", QUESTION).status_code == 200
+            assert post(server, key, "run", new()).status_code == 200
             assert not any(one.done() for one in slow)
         assert [one.result().status_code for one in slow] == [200] * 2
 
@@ -129,11 +138,27 @@ def test_what_finds_no_worker_is_refused_where_nobody_may_wait(
         with gate_for(store.database, "BBB") as gate:
             slow = pool.submit(client.post, "/backtest/optimize", json=SEARCH)
             gate.hold_up()
-            refused = client.post("/backtest/run", json=QUESTION)
+            refused = client.post("/backtest/run", json=new())
         assert slow.result().status_code == 200
         assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
         assert refused.headers["Retry-After"] == "5"
-        assert client.post("/backtest/run", json=QUESTION).status_code == 200
+        assert client.post("/backtest/run", json=new()).status_code == 200
+
+
+def test_a_stored_result_needs_no_worker(store: Store, key: dict[str, str]) -> None:
+    several = {**QUESTION, "symbols": ["AAA", "CCC"]}
+    del several["symbol"]
+    with one_worker(store, key) as client, ThreadPoolExecutor(1) as pool:
+        stored = client.post("/backtest/run", json=QUESTION)
+        portfolio = client.post("/backtest/portfolio", json=several)
+        with gate_for(store.database, "BBB") as gate:
+            slow = pool.submit(client.post, "/backtest/optimize", json=SEARCH)
+            gate.hold_up()
+            again = client.post("/backtest/run", json=QUESTION)
+            assert (again.status_code, again.json()) == (200, stored.json())
+            again = client.post("/backtest/portfolio", json=several)
+            assert (again.status_code, again.json()) == (200, portfolio.json())
+        assert slow.result().status_code == 200
 
 
 def test_what_takes_too_long_is_ended_and_its_worker_replaced(
@@ -143,7 +168,7 @@ def test_what_takes_too_long_is_ended_and_its_worker_replaced(
         with gate_for(store.database, "BBB"):
             ended = client.post("/backtest/optimize", json=SEARCH)
         assert (ended.status_code, ended.json()["code"]) == (504, "RUN_TIMEOUT")
-        assert client.post("/backtest/run", json=QUESTION).status_code == 200
+        assert client.post("/backtest/run", json=new()).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +188,7 @@ def test_work_of_a_client_that_hung_up_is_cancelled(
         gate.hold_up()
         leaving.close()
         # Its only worker is free again, though what it computed would still wait.
-        assert post(lone, key, "run", QUESTION).status_code == 200
+        assert post(lone, key, "run", new()).status_code == 200
         assert "POST /backtest/optimize 499 " in lone.log.read_text()
 
 
@@ -174,12 +199,12 @@ def test_a_user_who_sends_many_requests_does_not_keep_others_waiting(
     before = len(server.log.read_text())
     with ThreadPoolExecutor(5) as pool:
         with gate_for(store.database, "BBB") as gate:
-            sent = [pool.submit(post, server, key, "run", GATED)]
+            sent = [pool.submit(post, server, key, "run", new(BEHIND))]
             gate.hold_up()
-            many = [{**GATED, "costs": {"fee_bps": fee}} for fee in (1, 2, 3)]
+            many = [new(BEHIND) for _ in range(3)]
             sent += [pool.submit(post, server, key, "run", one) for one in many]
             until(lambda: _waiting(server) == 3)
-            sent.append(pool.submit(post, server, other, "run", QUESTION))
+            sent.append(pool.submit(post, server, other, "run", new()))
             until(lambda: _waiting(server) == 4)
         assert {one.result().status_code for one in sent} == {200}
         users = re.findall(r"POST /backtest/\w+ 200 for (\S+) in", server.log.read_text()[before:])
@@ -199,7 +224,7 @@ def test_nobody_who_computes_outlives_a_server_that_is_killed(
 ) -> None:
     with serving(store, "--workers", "1") as server, ThreadPoolExecutor(1) as pool:
         with gate_for(store.database, "BBB") as gate:
-            cut = pool.submit(post, server, key, "run", GATED)
+            cut = pool.submit(post, server, key, "run", new(BEHIND))
             gate.hold_up()
             family = server.family
             server.process.kill()

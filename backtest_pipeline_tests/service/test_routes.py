@@ -163,6 +163,8 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
          "GRID_TOO_LARGE"),
         ("portfolio", {"symbol": None, "symbols": ["AAA"]}, "BAD_SYMBOLS"),
         ("portfolio", {"symbol": None, "symbols": ["AAA", "AAA"]}, "BAD_SYMBOLS"),
+        ("portfolio", {"symbol": None, "symbols": ["AAA", "BBB"],
+                       "weights": {"AAA": 1e308, "BBB": 1e308}}, "BAD_PARAMS"),
     ],
 )  # fmt: skip
 def test_a_question_that_makes_no_sense_is_told_what_is_wrong(

@@ -117,3 +117,43 @@ def test_a_request_that_is_cancelled_leaves_its_place_and_its_worker() -> None:
         await last
 
     run(check())
+
+
+def test_a_client_that_leaves_while_it_waits_takes_no_worker_with_it() -> None:
+    async def check() -> None:
+        served = Served(most_waiting=2)
+        await served.sent("ann", "a0")
+        leaving = await served.sent("bob", "b0")
+        staying = await served.sent("cy", "c0")
+        leaving.cancel()
+        served.held.clear()
+        served.turns.done(slow=False)
+        served.turns.add([0])  # before the one who left is forgotten
+        await settled()
+        assert leaving.cancelled()
+        assert staying.done()
+        assert served.order == ["a0", "c0"]
+        assert (served.turns.busy, served.turns.waiting) == (1, 0)
+        gone = await served.sent("ann", "a1")
+        gone.cancel()
+        await served.sent("bob", "b1")
+        await served.sent("bob", "b2")
+        assert (served.turns.busy, served.turns.waiting) == (1, 2)
+
+    run(check())
+
+
+def test_one_who_has_left_is_not_refused_in_place_of_another() -> None:
+    async def check() -> None:
+        served = Served(most_waiting=1)
+        await served.sent("ann", "a0")
+        leaving = await served.sent("ann", "a1")
+        leaving.cancel()
+        newcomers = [asyncio.create_task(served.request("bob", f"b{n}")) for n in range(2)]
+        await settled()
+        assert newcomers[0].done() is False
+        assert isinstance(newcomers[1].exception(), Problem)
+        await served.end("a0")
+        assert served.order == ["a0", "b0"]
+
+    run(check())

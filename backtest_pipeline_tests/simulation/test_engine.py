@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from backtest_pipeline_tests.simulation.markets import (
 
 LENGTHS = (30, 1, 0, 45, 2)
 BOOK_LENGTHS = (45, 30, 0, 40)
+EXAMPLES = int(os.environ.get("BACKTEST_EXAMPLES", "120"))
 tables = st.sampled_from([None, 1e-4, 0.02])
 
 
@@ -37,7 +39,7 @@ def drawn_case(
     return panel, finer, random_events(rng, n_runs, panel), rates
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     seed=seeds,
     volatility=volatilities,
@@ -56,7 +58,7 @@ def test_random_signals_in_random_markets_agree_with_the_simulation_by_hand(
     check_batch(panel, events, config, rates, finer if with_finer else None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     seed=seeds,
     volatility=volatilities,

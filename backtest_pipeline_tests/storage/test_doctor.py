@@ -60,7 +60,7 @@ def test_each_artifact_is_compared_with_its_hash(workspace: Workspace) -> None:
     (finding,) = examine_deeply(settings)
     assert not finding.ok
     assert (
-        f"1 are missing or differ from their hash: runs/1D/{damaged.parent.name}" in finding.detail
+        f"not there, or not as they were written: runs/1D/{damaged.parent.name}" in finding.detail
     )
     assert "restore a backup" in finding.fix
 

@@ -23,14 +23,14 @@ from backtest_pipeline.strategies.own import loading
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.registry import strategies, strategy_hash, strategy_of
 from backtest_pipeline.strategies.strategy import conditions_of
-from backtest_pipeline_tests.own_strategies import DIP, write
+from backtest_pipeline_tests.own_strategies import DIP, tried, write
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "strategies"
     write(folder, "dip.py")
-    use_folder(folder)
+    use_folder(folder, tried=tried())
     yield folder
     use_folder(None)
 

@@ -9,7 +9,6 @@ from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, runs_figures
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
-from backtest_pipeline.pipeline.versions import all_runs_code
 from backtest_pipeline.simulation.metrics.metrics import FAMILY_METRICS, METRICS
 
 _COLUMNS = table_schema(
@@ -17,7 +16,7 @@ _COLUMNS = table_schema(
     ("signal_name", "text", "strategy with its parameters"),
     ("symbol", "text", "asset"),
     ("tf", "text", "timeframe"),
-    *((metric.name, metric.unit, metric.formula) for metric in (*METRICS, *FAMILY_METRICS)),
+    *((m.name, "double", f"{m.formula} ({m.unit})") for m in (*METRICS, *FAMILY_METRICS)),
 )
 
 
@@ -25,7 +24,6 @@ _COLUMNS = table_schema(
     ins={"stored": dg.AssetIn("signals")},
     group_name="research",
     kinds={"numba", "postgres", "parquet"},
-    code_version=all_runs_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "backtest_runs"},
     description="Backtests of every active preset: runs, trades and metrics in Postgres, equity "
     "and monthly returns in Parquet. A signal fills at the next bar's open.",

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.ranking.leaderboard import (
     leaderboard_summary,
     publish_leaderboard,
 )
-from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, negative_controls_code
+from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE
 
 _LEADERBOARD = table_schema(
     ("board_id", "text", "hash of the runs, the gates, the code and the ledger's trial counts"),
@@ -104,7 +104,6 @@ def leaderboard_rows(board: StoredBoard) -> StoredRows:
     group_name="research",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version=negative_controls_code(),
     metadata={
         "dagster/column_schema": _NEGATIVE_CONTROLS,
         "dagster/table_name": "negative_controls",

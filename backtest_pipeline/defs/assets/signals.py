@@ -9,8 +9,7 @@ from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns
 from backtest_pipeline.pipeline.runs.summary import signals_summary
 from backtest_pipeline.pipeline.stage import Batches
 from backtest_pipeline.pipeline.stages.backtests import stored_signals
-from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of
-from backtest_pipeline.pipeline.versions import all_signals_code
+from backtest_pipeline.pipeline.stages.signals import SignalsStage
 
 _COLUMNS = table_schema(
     ("signal_id", "integer", "row of dim_signals"),
@@ -29,7 +28,6 @@ _COLUMNS = table_schema(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres"},
-    code_version=all_signals_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "signals"},
     description="Entry and exit signals of every active preset, each with the full feature row of "
     "its bar.",
@@ -43,5 +41,5 @@ def signals(
     require_sound_run(context)
     stage = SignalsStage(store.workspace)
     renew_columns(store.workspace, features.partitions, stage.signals, config)
-    conditions = signals_of(store.workspace, features, stage.signals)
+    conditions = stage.computed(features, rebuild=config.full_rebuild)
     return StageRun(conditions, stage, signals_summary, config.full_rebuild)

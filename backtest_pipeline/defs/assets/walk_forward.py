@@ -10,10 +10,11 @@ from backtest_pipeline.defs.resources import (
     WorkspaceResource,
 )
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.results import WalkForwardResult
 from backtest_pipeline.pipeline.runs.summary import runs_figures, walk_forward_summary
 from backtest_pipeline.pipeline.stage import Batches
-from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
-from backtest_pipeline.pipeline.versions import all_walk_forwards_code
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.research.validation.walk_forward import FOLD_METRICS
 
 _COLUMNS = table_schema(
@@ -35,7 +36,6 @@ _COLUMNS = table_schema(
     ins={"features": dg.AssetIn("cmc_features")},
     group_name="research",
     kinds={"postgres", "parquet"},
-    code_version=all_walk_forwards_code(),
     metadata={"dagster/column_schema": _COLUMNS, "dagster/table_name": "walk_forward_folds"},
     description="Walk-forward of every strategy: parameters chosen on each training window and "
     "traded on the bars after it; all folds, and the stitched out-of-sample run.",
@@ -53,4 +53,22 @@ def walk_forward(
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     return StageRun(
         features, stage, walk_forward_summary, config.full_rebuild, runs_figures(stage.name)
+    )
+
+
+def ad_hoc_walk_forward(result: WalkForwardResult) -> dg.AssetObservation:
+    """The event of a walk-forward with options of its own, stored beside those of the asset.
+
+    The partition is not materialized by it: that takes the walk-forwards of every strategy.
+    """
+    return dg.AssetObservation(
+        "walk_forward",
+        partition=str(Partition(result.symbol, result.timeframe)),
+        metadata={
+            "run_id": str(result.run_id),
+            "strategy": result.strategy,
+            "folds": result.n_folds,
+            "verdict": result.verdict,
+            **({"reason": result.reason} if result.reason else {}),
+        },
     )

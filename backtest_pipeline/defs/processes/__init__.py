@@ -1,1 +1,1 @@
-"""Dagster's processes: what `up` starts, guards and restarts, and runs whose process is gone."""
+"""Dagster's processes: what `up` starts, guards and restarts, and runs, launched or left behind."""

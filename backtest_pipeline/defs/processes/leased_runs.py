@@ -22,6 +22,7 @@ from backtest_pipeline.market.errors import StoreError
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.dagster_run_leases import (
     ExpiredLease,
+    is_leased,
     lock_expired_leases,
     release_lease,
     renew_lease,
@@ -29,26 +30,58 @@ from backtest_pipeline.storage.run_tables.dagster_run_leases import (
 )
 
 LEASE_S, BEAT_S = 30.0, 3.0
+_CODE_LOCATION = "dagster/code_location"  # only launched runs have this tag
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def leased_run(
-    database: Database, command: str, lease_s: float = LEASE_S, beat_s: float = BEAT_S
-) -> Iterator[str]:
-    """The id for a run that this process is about to execute, leased while the block runs.
+def leased_run(database: Database, command: str) -> Iterator[str]:
+    """The id for a run that this process is about to create and execute; leased as by `leased`."""
+    run_id = str(uuid4())
+    with leased(database, run_id, command):
+        yield run_id
+
+
+@contextmanager
+def watched(database: Database, run: dg.DagsterRun) -> Iterator[None]:
+    """Lease a run that this process executes, unless its death would be noticed otherwise.
+
+    A run that was launched is looked after by its launcher; one of `leased_run` has its lease.
+    """
+
+    def has_lease() -> bool:
+        with database.begin() as connection:
+            return is_leased(connection, run.run_id)
+
+    if _CODE_LOCATION in run.tags or database.retrying("lease of a run", has_lease):
+        yield
+    else:
+        with leased(database, run.run_id, "dagster"):
+            yield
+
+
+@contextmanager
+def leased(
+    database: Database,
+    run_id: str,
+    command: str,
+    lease_s: float = LEASE_S,
+    beat_s: float = BEAT_S,
+) -> Iterator[None]:
+    """Hold a lease on a run that this process executes while the block runs.
 
     Args:
         database: the store's database.
-        command: name of the command, for messages.
+        run_id: the run.
+        command: the command that executes it, for messages.
         lease_s: seconds until an unrenewed lease expires.
         beat_s: seconds between two renewals.
 
     Raises:
         StoreOutOfReach: where the database cannot be reached.
     """
-    run_id, holder = str(uuid4()), f"process {os.getpid()} on {platform.node()}"
+    holder = f"process {os.getpid()} on {platform.node()}"
 
     def take() -> None:
         with database.begin() as connection:
@@ -65,7 +98,7 @@ def leased_run(
     )
     thread.start()
     try:
-        yield run_id
+        yield
     finally:
         over.set()
         thread.join()

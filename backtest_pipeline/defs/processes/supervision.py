@@ -33,12 +33,15 @@ class SupervisedProgram:
         command: its command line.
         inherit: file descriptors that it inherits.
         needs: a file that another program makes; this one is not started before.
+        reads: says what the program reads when it starts, None while that is being changed; the
+            program is started again where it has changed since.
     """
 
     name: str
     command: Sequence[str]
     inherit: Collection[int] = ()
     needs: Path | None = None
+    reads: Callable[[], object | None] = lambda: ()
 
     @property
     def can_start(self) -> bool:
@@ -53,6 +56,7 @@ class _Kept:
         failures: how often in a row the process ended soon after its start.
         due_at: when it is started (again).
         unwell_since: since when it does not respond as it should.
+        has_read: what it read when it was started.
     """
 
     program: SupervisedProgram
@@ -61,15 +65,25 @@ class _Kept:
     failures: int = 0
     due_at: float = 0.0
     unwell_since: float | None = None
+    has_read: object | None = None
 
     def look(self, group: ProcessGroup, now: float) -> None:
-        """Start the process if it is due; note its end."""
+        """Start the process if it is due, or has to read again; note its end."""
         if self.process is None:
             if now >= self.due_at and self.program.can_start:
-                self.process = group.start(self.program.command, tuple(self.program.inherit))
-                self.started_at, self.unwell_since = now, None
+                self._start(group, now)
         elif self.process.poll() is not None:
             self._note_end(self.process.returncode, now)
+        elif self.program.reads() not in (None, self.has_read):
+            _log.warning("the %s is started again: what it reads has changed", self.program.name)
+            self.process.kill()
+            self.process.wait()
+            self._start(group, now)
+
+    def _start(self, group: ProcessGroup, now: float) -> None:
+        self.has_read = self.program.reads()
+        self.process = group.start(self.program.command, tuple(self.program.inherit))
+        self.started_at, self.unwell_since = now, None
 
     def _note_end(self, code: int, now: float) -> None:
         self.process = None

@@ -17,13 +17,14 @@ from typing import Any, NoReturn
 
 import httpx2
 
-from backtest_pipeline.defs.instance import dagster_environment
+from backtest_pipeline.defs.instance import dagster_home
 from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline.storage.settings import Settings
+from backtest_pipeline.strategies.own.folder import stamps
 
 LOCATION = "backtest_pipeline"
 CODE_SERVER, WEBSERVER, DAEMON = "code server", "webserver", "daemon"
@@ -82,13 +83,13 @@ def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoRet
         KeyboardInterrupt: once all have ended.
     """
     with closing(SessionLock(database, "Dagster daemon")) as lock:
-        environment = {**os.environ, **dagster_environment(settings, database)}
+        environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
         folder = Path(tempfile.mkdtemp(prefix="backtest-up-"))  # short: a socket's path has limits
         with process_group(environment, folder, inherit=[lock.fileno()]) as group:
-            keep_running(group, _programs(folder, ui), _Health(ui, lock).examine)
+            keep_running(group, _programs(settings, folder, ui), _Health(ui, lock).examine)
 
 
-def _programs(folder: Path, ui: DagsterUi) -> list[SupervisedProgram]:
+def _programs(settings: Settings, folder: Path, ui: DagsterUi) -> list[SupervisedProgram]:
     code = folder / "code-server"  # a socket, which only its owner reaches
     workspace = folder / "workspace.yaml"
     server = {"socket": str(code), "location_name": LOCATION}
@@ -106,6 +107,8 @@ def _programs(folder: Path, ui: DagsterUi) -> list[SupervisedProgram]:
                 *("-m", "backtest_pipeline.definitions", "--location-name", LOCATION),
                 *("--log-level", "warning"),
             ),
+            # Code versions name the user's own strategies as they were when it started.
+            reads=lambda: stamps(settings.strategies_folder),
         ),
         SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code),
         SupervisedProgram(

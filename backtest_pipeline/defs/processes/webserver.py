@@ -29,7 +29,7 @@ _GRACE_S = 3
 
 @dataclass(frozen=True)
 class Webserver:
-    """What the process is told.
+    """The arguments of the process.
 
     Attributes:
         socket: file descriptor of a listening socket.
@@ -47,8 +47,7 @@ class Webserver:
 
     def command(self) -> tuple[str, ...]:
         """The command line of the process, which has to be passed the socket."""
-        told = TypeAdapter(Webserver).dump_json(self).decode()
-        return (sys.executable, "-m", __name__, told)
+        return (sys.executable, "-m", __name__, TypeAdapter(Webserver).dump_json(self).decode())
 
     def serve(self) -> None:
         """Serve until SIGTERM."""

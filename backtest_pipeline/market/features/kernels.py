@@ -10,10 +10,11 @@ is no `fastmath`, which would let the compiler reorder sums.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from backtest_pipeline.market.compiled import compiled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndarray:
     """Exponential smoothing, seeded with the mean of the first `n` values.
 
@@ -24,7 +25,7 @@ def smooth(x: np.ndarray, offsets: np.ndarray, n: int, weight: float) -> np.ndar
     return resume_smooth(x, offsets, n, weight, offsets[:-1], offsets[1:], state)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def resume_smooth(
     x: np.ndarray,
     offsets: np.ndarray,
@@ -61,7 +62,7 @@ def resume_smooth(
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rolling_moments(x: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rolling mean of the last `n` rows, and the sum of squared deviations from it.
 
@@ -105,7 +106,7 @@ def rolling_moments(x: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.ndar
     return mean, squares
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _merge(
     older: np.ndarray,
     older_rows: int,
@@ -127,7 +128,7 @@ def _merge(
         squares[i] = older_squares[i] + newer_squares[i] + apart * apart * (share * older_rows)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rolling_sum(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Sum of the last `n` rows; NaN if the window is not full or contains a NaN.
 
@@ -154,7 +155,7 @@ def rolling_sum(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """Maximum of the last `n` rows, the current one included; NaN if any of them is NaN.
 
@@ -177,13 +178,13 @@ def rolling_max(x: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _greater(a: float, b: float) -> float:
     """The greater of two numbers; NaN if one is NaN."""
     return a if a > b or np.isnan(a) else b
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def crosses_above(x: np.ndarray, y: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Whether x crosses above y at each row, bool; False if any of the four values is NaN."""
     out = np.zeros(x.size, np.bool_)

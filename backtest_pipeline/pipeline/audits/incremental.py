@@ -21,14 +21,10 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     codes_with_columns,
     with_own_columns,
 )
+from backtest_pipeline.pipeline.stages.conditions import conditions_batch, mask_columns
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.stages.signals import (
-    conditions_batch,
-    mask_columns,
-    signal_states,
-    signals_code,
-)
+from backtest_pipeline.pipeline.stages.signals import signal_states, signals_code
 from backtest_pipeline.pipeline.versions import FEATURES_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.orders import (

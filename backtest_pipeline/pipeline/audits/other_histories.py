@@ -15,8 +15,8 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.stages.bars import SourceReader
+from backtest_pipeline.pipeline.stages.conditions import possible_conditions
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.signals import possible_conditions
 from backtest_pipeline.research.look_ahead.look_ahead import (
     Chain,
     Leak,
@@ -55,6 +55,9 @@ class _GivenBars:
 
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted({a for panel in self.bars.panels.values() for a in panel.assets}))
+
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        return {}
 
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         return self.bars

@@ -1,4 +1,4 @@
-"""Recomputation of stored metrics from the stored trades and equity that they follow from."""
+"""Recomputation of stored metrics from the trades and equity that are stored with them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backtest_pipeline.market.errors import ArtifactError
+from backtest_pipeline.pipeline.versions import PLANNED, PORTFOLIO_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.metrics.metrics import (
     METRIC_NAMES,
     METRICS_VERSION,
     TRADE_COLUMNS,
+    equity_metrics,
     metrics_of_series,
 )
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.run_tables.portfolios import portfolio_figures
 from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_directory, trades_of
 
 TOLERANCE = 1e-9
@@ -34,12 +37,15 @@ class StoredMetrics:
 
     Attributes:
         runs: number of runs whose metrics were recomputed.
-        older: number of runs left out, with metrics of an older version.
-        differing: the first figure of a run that its trades and equity do not give, by run id.
+        portfolios: number of portfolios whose metrics were recomputed.
+        older: number of runs and portfolios left out, with metrics of an older version.
+        differing: the first figure of a run or portfolio that its trades and equity do not give, by
+            id.
         unreadable: why the files of a directory could not be read, by its uri.
     """
 
     runs: int = 0
+    portfolios: int = 0
     older: int = 0
     differing: dict[UUID, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -47,13 +53,15 @@ class StoredMetrics:
 
 @retried
 def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
-    """Recompute the metrics of all stored runs, and compare them and the summaries with the rows.
+    """Recompute the metrics of all stored runs and portfolios, and compare them with the rows.
 
-    One directory of artifacts is read at a time.
+    So are the summaries of runs. Metrics of portfolios that follow from their members, and deflated
+    ones, are left out. One directory of artifacts is read at a time.
     """
     found = StoredMetrics()
     with workspace.database.begin() as connection:
         rows = figures_by_directory(connection)
+        portfolios = portfolio_figures(connection)
     for uri, group in groupby(rows, key=lambda row: row["artifact_uri"]):
         runs = [row for row in group if row["metrics_version"] == METRICS_VERSION]
         found.runs += len(runs)
@@ -63,7 +71,16 @@ def check_stored_metrics(workspace: Workspace) -> StoredMetrics:
                     found.differing[row["run_id"]] = wrong
         except ArtifactError as error:
             found.unreadable[uri] = str(error)
-    found.older = len(rows) - found.runs
+    for uri, group in groupby(portfolios, key=lambda row: row["artifact_uri"]):
+        formed = [row for row in group if row["code_version"] == PORTFOLIO_CODE]
+        found.portfolios += len(formed)
+        try:
+            for row in formed:
+                if wrong := _first_wrong_of_portfolio(workspace, uri, row):
+                    found.differing[row["run_id"]] = wrong
+        except ArtifactError as error:
+            found.unreadable[uri] = str(error)
+    found.older = len(rows) + len(portfolios) - found.runs - found.portfolios
     return found
 
 
@@ -98,8 +115,43 @@ def _recomputed(
             np.array([row["n_bars"] for row in runs]),
             risk_free=risk_free,
         )
+        stamps = equity["ts"].cast(pa.int64()).to_numpy()[order]
+        of_trades = _positions(trades["run_id"], ids)
         for i, row in enumerate(runs):
-            yield row, {name: float(values[i]) for name, values in metrics.items()}
+            found = {name: float(values[i]) for name, values in metrics.items()}
+            if row["split"] == PLANNED:
+                own = trades.filter(pa.array(of_trades == i))
+                found["exposure"] = _share_held(stamps[offsets[i] : offsets[i + 1]], own)
+            yield row, found
+
+
+def _share_held(ts: np.ndarray, trades: pa.Table) -> float:
+    """Share of the stamps at which a book holds anything: positions of several symbols overlap."""
+    is_open = copy.numbers(trades["is_open"])
+    entries = np.sort(copy.stamps_of(trades["entry_ts"]))
+    exits = np.sort(copy.stamps_of(trades["exit_ts"])[~is_open])
+    held = np.searchsorted(entries, ts) - np.searchsorted(exits, ts, side="right")
+    return float(np.mean(held > 0))
+
+
+def _first_wrong_of_portfolio(workspace: Workspace, uri: str, row: Mapping[str, Any]) -> str | None:
+    """The first figure of a portfolio that its equity and rebalances do not give, in words."""
+    own = [("run_id", "=", str(row["run_id"]))]
+    names = ["ts", "equity", "benchmark"]
+    equity = workspace.artifacts.read_table(uri, "equity.parquet", names, own)
+    rebalances = workspace.artifacts.read_table(uri, "rebalances.parquet", ["turnover"], own)
+    metrics = equity_metrics(
+        equity["ts"].cast(pa.int64()).to_numpy(),
+        np.array([0, equity.num_rows]),
+        equity["equity"].to_numpy()[None, :],
+        equity["benchmark"].to_numpy(),
+        risk_free=row["config"]["risk_free"],
+    )
+    expected = {name: float(metrics[name][0]) for name in METRIC_NAMES if name in metrics}
+    moved = rebalances["turnover"].to_numpy()[1:]
+    expected["mean_turnover"] = float(moved.mean()) if len(moved) else np.nan
+    stored = {name: row["metrics"][name] for name in expected}
+    return _first_difference("portfolio_runs.metrics", stored, expected)
 
 
 def _positions(names: pa.ChunkedArray, known: Sequence[str]) -> np.ndarray:
@@ -120,9 +172,17 @@ def _first_wrong(row: Mapping[str, Any], expected: Mapping[str, float]) -> str |
     results = {**row["results"]["summary"], "trade_count": row["results"]["trades"]}
     stored = {name: row[name] for name in METRIC_NAMES}
     for where, figures in {"backtest_metrics": stored, "backtest_runs.results": results}.items():
-        for name, value in figures.items():
-            right = expected[name]
-            given = np.nan if value is None else value
-            if not np.isclose(given, right, rtol=TOLERANCE, atol=1e-11, equal_nan=True):
-                return f"{where}: {name} is {value}, but its trades and equity give {right}"
+        if wrong := _first_difference(where, figures, expected):
+            return wrong
+    return None
+
+
+def _first_difference(
+    where: str, figures: Mapping[str, Any], expected: Mapping[str, float]
+) -> str | None:
+    for name, value in figures.items():
+        right = expected[name]
+        given = np.nan if value is None else value
+        if not np.isclose(given, right, rtol=TOLERANCE, atol=1e-11, equal_nan=True):
+            return f"{where}: {name} is {value}, but its trades and equity give {right}"
     return None

@@ -187,7 +187,9 @@ class KnownSets:
             own = ", ".join(sorted({*known, *self.of_table})) or "none"
             n = len(self.refused)
             refused = f"; {n} refused, which the command columns names" if n else ""
-            raise UnknownColumn(f"{hint}; columns of your own: {own}{refused}")
+            places = [s.declared[name].where for s in strategies().values() if name in s.declared]
+            where = "".join(f"{place}: " for place in places)
+            raise UnknownColumn(f"{where}{hint}; columns of your own: {own}{refused}")
         found = [one for one in self.sets if wanted.intersection(one.names)]
         if not ranks:
             return found

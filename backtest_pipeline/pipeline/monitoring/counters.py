@@ -138,10 +138,12 @@ class Tally:
     Attributes:
         combinations: parameter combinations evaluated.
         overfit: 1 for a walk-forward with the verdict overfit.
+        is_counted: False where nothing came of it, and somebody else does the work.
     """
 
     combinations: int = 0
     overfit: int = 0
+    is_counted: bool = True
 
 
 @contextmanager
@@ -170,6 +172,8 @@ def counted(
         # A store that was just found unavailable is not tried a second time.
         count(workspace, failed, later=isinstance(error, StoreUnavailable))
         raise
+    if not tally.is_counted:
+        return
     latency, seconds = LATENCIES[kind], time.perf_counter() - began
     took = {
         Key(f"{latency.name}_bucket", (("le", bucket_of(latency, seconds)),)): 1.0,

@@ -43,7 +43,6 @@ from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.strategies.registry import own_version, strategies
-from backtest_pipeline.trading.sizing import Sizing
 
 _NAMESPACE = uuid.UUID("0d0a3c9e-8a54-5b3f-9f0c-7f1f5f9c2b64")
 _MONDAY = 4  # 1970-01-05, the first Monday, as a day number
@@ -97,11 +96,14 @@ def trials_of(
     windows = windows or [terms.window] * len(panel.assets)
     starts = [window.start for window in windows]
     ends = [window.end for window in windows]
-    sizings = [_sizing(terms.config, *one, chosen_by) for one in zip(types, params, strict=True)]
-    assumed = {
-        one: [_config_hash(terms, one, asset) for asset in panel.assets]
-        for one in dict.fromkeys(sizings)
+    assumed = [_assumed(terms.config, *one, chosen_by) for one in zip(types, params, strict=True)]
+    # Only these differ between them, and hashing takes longer than all else.
+    differing = [(config.stops, config.cooldown_bars, config.sizing) for config in assumed]
+    hashes = {
+        one: [_config_hash(terms, config, asset) for asset in panel.assets]
+        for one, config in dict(zip(differing, assumed, strict=True)).items()
     }
+    config_hashes = [hashes[one] for one in differing]
     by_run = (
         [dataset_versions] * n_runs
         if isinstance(dataset_versions, Mapping)
@@ -112,8 +114,8 @@ def trials_of(
 
     configurations = [
         _configuration_id(name, text, asset, tf, window, config)
-        for name, text, sizing in zip(types, texts, sizings, strict=True)
-        for asset, window, config in zip(panel.assets, windows, assumed[sizing], strict=True)
+        for name, text, own in zip(types, texts, config_hashes, strict=True)
+        for asset, window, config in zip(panel.assets, windows, own, strict=True)
     ]
     measured_on = [
         f"{version}\0{code}" for code, own in zip(codes, versions, strict=True) for version in own
@@ -141,7 +143,7 @@ def trials_of(
             "tf": [tf] * n,
             "window_start": pa.array(starts * n_runs, pa.date32()),
             "window_end": pa.array(ends * n_runs, pa.date32()),
-            "config_hash": [config for sizing in sizings for config in assumed[sizing]],
+            "config_hash": [config for own in config_hashes for config in own],
             "dataset_version": [version for own in versions for version in own],
             "code_version": of_run(codes),
             "strategy_version": pa.array(
@@ -193,7 +195,7 @@ def declaration_of(
         A row for `storage.run_tables.declarations.insert_declaration`.
     """
     text = canonical_json(_chosen(values, chosen_by))
-    config = _config_hash(terms, _sizing(terms.config, strategy, values, chosen_by), asset)
+    config = _config_hash(terms, _assumed(terms.config, strategy, values, chosen_by), asset)
     return {
         "configuration_id": str(_configuration_id(strategy, text, asset, tf, terms.window, config)),
         "strategy": strategy,
@@ -211,24 +213,26 @@ def _chosen(values: Mapping[str, Any], chosen_by: Mapping[str, Any]) -> dict[str
     return {"from": values, "chosen_by": chosen_by}
 
 
-def _sizing(
+def _assumed(
     config: SimulationConfig,
     strategy: str,
     params: Mapping[str, Any],
     chosen_by: Mapping[str, Any] | None,
-) -> Sizing | None:
-    """The sizing of a trial; None where a walk-forward chooses it with the parameters."""
+) -> SimulationConfig:
+    """What a trial assumes: stops, cooldown and sizing are the strategy's where the run names none.
+
+    Of a walk-forward they are those that its choices share.
+    """
     definition = strategies().get(strategy)
     if definition is None:
-        return config.rules.sizing
-    shared = config_of_all(config, definition)
-    if chosen_by or shared.sizing is not None:
-        return shared.sizing
-    return config_for(config, definition, definition.parse(params)).sizing
+        return replace(config, sizing=config.rules.sizing)
+    if chosen_by:
+        return config_of_all(config, definition)
+    return config_for(config, definition, definition.parse(params))
 
 
-def _config_hash(terms: RunTerms, sizing: Sizing | None, asset: str) -> str:
-    simulation = without_defaults(simulation_config(replace(terms.config, sizing=sizing)))
+def _config_hash(terms: RunTerms, config: SimulationConfig, asset: str) -> str:
+    simulation = without_defaults(simulation_config(config))
     return hash_of([simulation, terms.funding.version(asset) if terms.funding else None])
 
 

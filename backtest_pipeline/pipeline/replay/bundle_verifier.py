@@ -36,6 +36,10 @@ TRADES = "trades.parquet"
 EQUITY = "equity.parquet"
 METRICS = "metrics.parquet"
 MONTHS = "monthly_returns.parquet"
+BLOCKS = "blocks.parquet"
+"""Blocked entries; only a run that follows plans has them in its fingerprint."""
+OF_PLANS = ("symbol", "trigger_id", "category", "exit_trigger_id", "is_part")
+"""Further columns of trades under plans, which enter the fingerprint too."""
 METRICS_VERSION = 2
 """The version of the formulas below."""
 LEDGER = ("dsr", "dsr_effective", "n_trials", "n_trials_effective")
@@ -73,6 +77,32 @@ def fingerprint_of(files: dict[str, bytes], about: dict[str, Any]) -> str:
     digest.update(_canonical(_numbers(equity["equity"])))
     digest.update(_canonical(_numbers(equity["benchmark"])))
     digest.update(_canonical(about["ends"]))
+    if BLOCKS not in files:
+        return digest.hexdigest()
+    return _with_plans(digest.hexdigest(), trades, _table(files[BLOCKS]))
+
+
+def _with_plans(of_account: str, trades: Any, blocks: Any) -> str:
+    """The fingerprint of a run under plans: with who asked for each trade, and what was blocked."""
+    digest = hashlib.sha256(of_account.encode())
+    asked = [trades[name].to_pylist() for name in OF_PLANS]
+    lines = [
+        "|".join((symbol, trigger, category, exit_ or "", "part" if part else ""))
+        for symbol, trigger, category, exit_, part in zip(*asked, strict=True)
+    ]
+    digest.update("\n".join(lines).encode() + b"\0")
+    lines = [
+        "|".join(
+            (
+                str(row["event_no"]),
+                row["ts"].isoformat(),
+                *(row[name] for name in ("symbol", "timeframe", "trigger_id", "side")),
+                *(repr(row["qty"]), row["reason"], row["class"], row["detail"]),
+            )
+        )
+        for row in blocks.to_pylist()
+    ]
+    digest.update("\n".join(lines).encode() + b"\0")
     return digest.hexdigest()
 
 
@@ -107,8 +137,6 @@ def metrics_of(files: dict[str, bytes]) -> dict[str, float | None]:
     run, config = json.loads(files[RUN]), json.loads(files[CONFIG])
     trades, table = _table(files[TRADES]), _table(files[EQUITY])
     ts, equity = _stamps(table["ts"]), table["equity"].to_pylist()
-    bars = _table(files[f"inputs/{run['symbol']}-{run['timeframe']}.parquet"])
-    n_bars = len({*_stamps(bars["ts"])} & {*ts})
     daily = _by_day(ts, equity)
     found = _equity_metrics(
         ts, equity, daily, _by_day(ts, table["benchmark"].to_pylist()), config["risk_free"]
@@ -119,8 +147,23 @@ def metrics_of(files: dict[str, bytes]) -> dict[str, float | None]:
     found |= _trade_metrics(rows)
     filled = [row["size"] * (row["entry_price"] + _exit_price(row)) for row in rows]
     found["turnover"] = _ratio(math.fsum(filled) * _YEAR, _mean(daily) * (len(daily) - 1))
-    found["exposure"] = _ratio(math.fsum(row["bars_held"] for row in rows), n_bars)
+    found["exposure"] = _exposure(files, rows, ts, run)
     return {name: v if v is not None and math.isfinite(v) else None for name, v in found.items()}
+
+
+def _exposure(
+    files: dict[str, bytes], rows: Sequence[dict[str, Any]], ts: Sequence[int], run: dict[str, Any]
+) -> float | None:
+    """Share of the bars that positions were held at the close of; of a book, any position."""
+    if BLOCKS in files:
+        held = [
+            any(row["entry_ts"] < at and (row["is_open"] or row["exit_ts"] > at) for row in rows)
+            for at in ts
+        ]
+        return _ratio(sum(held), len(ts))
+    bars = _table(files[f"inputs/{run['symbol']}-{run['timeframe']}.parquet"])
+    n_bars = len({*_stamps(bars["ts"])} & {*ts})
+    return _ratio(math.fsum(row["bars_held"] for row in rows), n_bars)
 
 
 def _by_day(ts: Sequence[int], values: Sequence[float]) -> list[float]:

@@ -148,6 +148,12 @@ def explain_runs(workspace: Workspace, a: UUID | str, b: UUID | str) -> Explanat
         known = recorded_environments(connection, [r.environment_hash for r in (one, other)])
         stored = [stored_metrics(connection, run_id) for run_id in ids]
     runs = (one, other)
+    if bool(one.plans) != bool(other.plans):
+        follows, alone = (one, other) if one.plans else (other, one)
+        raise CannotReplay(
+            f"{follows.name} follows plans and {alone.name} a strategy: no factor can be swapped; "
+            "use `runs compare` to see both side by side"
+        )
     codes, not_here = _codes(workspace, runs)
     words = {
         "data": data_words(workspace, *runs),
@@ -226,7 +232,8 @@ def _key(sides: _Sides) -> str:
 def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
     """The configuration of one run on the data of another."""
     data, code, assumed = (runs[side] for side in sides)
-    config = {**assumed.config, **{name: data.config[name] for name in OF_DATA}}
+    of_data = {name: data.config[name] for name in OF_DATA if name in data.config}
+    config = {**assumed.config, **of_data}
     # If both runs have the same benchmark, the rows it is built from are part of the data.
     benchmark = data if data.config["benchmark"] == config["benchmark"] else assumed
     snapshots = ReplayRequest.of(data).own_snapshots
@@ -239,7 +246,9 @@ def _mixed(runs: Sequence[RecordedRun], sides: _Sides) -> ReplayRequest:
         snapshots = {**{name: others.snapshots[name] for name in beside}, **snapshots}
     same = code.config["strategy"] == assumed.config["strategy"]
     files = (code if same else assumed).strategy_files
-    return ReplayRequest(_key(sides), config, data.asset, data.timeframe, snapshots, files)
+    return ReplayRequest(
+        _key(sides), config, data.asset, data.timeframe, snapshots, files, assumed.plans
+    )
 
 
 def _factor(

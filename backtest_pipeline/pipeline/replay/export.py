@@ -18,17 +18,21 @@ import pyarrow.parquet as pq
 
 from backtest_pipeline.market.errors import ArtifactCorrupt, InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.planning.records import transcript_uri
 from backtest_pipeline.pipeline.replay import bundle_verifier
 from backtest_pipeline.pipeline.replay.signatures import SUFFIX, SigningKey
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import RunDetail, get_run, stored_monthly, stored_series
 from backtest_pipeline.pipeline.runs.run_files import funding_uri
+from backtest_pipeline.pipeline.versions import PLANNED
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.report.json_values import plain
 from backtest_pipeline.simulation.engine import EXIT_REASONS, STOP_KINDS
 from backtest_pipeline.simulation.orders import NOTHING_PENDING
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import read_code, zipped
+from backtest_pipeline.storage.plan_tables.plan_history import list_plans
+from backtest_pipeline.storage.run_tables.block_events import stored_blocks
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs, stored_trades
 from backtest_pipeline.storage.run_tables.robustness import stored_robustness
 from backtest_pipeline.storage.run_tables.walk_forward import stored_folds
@@ -174,14 +178,19 @@ def _tables(workspace: Workspace, run: RunDetail) -> dict[str, pa.Table]:
     with workspace.database.begin() as connection:
         trades = stored_trades(connection, run.run_id)
     return {
-        "trades": _trades(trades, series["ts"].cast(pa.int64()).to_numpy(), run.timeframe),
+        "trades": _trades(
+            trades,
+            series["ts"].cast(pa.int64()).to_numpy(),
+            run.timeframe,
+            is_planned=run.split == PLANNED,
+        ),
         "metrics": pa.table(metrics),
         "equity": series,
         "monthly_returns": stored_monthly(workspace, row),
     }
 
 
-def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
+def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str, *, is_planned: bool) -> pa.Table:
     """Rows of `backtest_trades` in a fixed column order, with the position of each entry's bar."""
     opens = np.unique(timeframe(tf).period_bounds(ts)[0])  # a bar may have several marks
     bars = np.searchsorted(opens, [row["entry_ts"] for row in rows])
@@ -193,10 +202,15 @@ def _trades(rows: list[dict[str, Any]], ts: np.ndarray, tf: str) -> pa.Table:
         **dict.fromkeys(("is_open", "entry_after_gap"), pa.bool_()),
     }
     whole = [{**row, "entry_bar": int(bar)} for row, bar in zip(rows, bars, strict=True)]
+    names = bundle_verifier.FINGERPRINTED
+    if is_planned:
+        names = (*names, *bundle_verifier.OF_PLANS)
+        kinds |= dict.fromkeys(bundle_verifier.OF_PLANS, pa.string())
+        kinds["is_part"] = pa.bool_()
     return pa.table(
         {
             name: pa.array([row[name] for row in whole], kinds.get(name, pa.float64()))
-            for name in bundle_verifier.FINGERPRINTED
+            for name in names
         }
     )
 
@@ -206,11 +220,31 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     with workspace.database.begin() as connection:
         folds = stored_folds(connection, run.run_id)
         doubts = stored_robustness(connection, run.run_id)
+        plans = list_plans(connection, run.run_id)
+        blocks = stored_blocks(connection, run.run_id)
     files = {"folds.json": _json(folds)} if folds else {}
     if doubts:
         files["robustness.json"] = _json(doubts)
         files |= _directory(workspace.artifacts, doubts["artifact_uri"], "robustness")
+    if run.split == PLANNED:
+        files["plans.json"] = _json(plans)
+        files[bundle_verifier.BLOCKS] = _parquet(_blocks(blocks))
+        for digest in sorted({plan["transcript"] for plan in plans} - {None}):
+            files[f"transcripts/{digest}.json"] = workspace.artifacts.read_file(
+                transcript_uri(digest)
+            )
     return files
+
+
+def _blocks(rows: list[dict[str, Any]]) -> pa.Table:
+    kinds = {"event_no": pa.int64(), "ts": _STAMP, "qty": pa.float64()}
+    names = ("event_no", "ts", "symbol", "timeframe", "trigger_id", "side", "qty", "reason")
+    return pa.table(
+        {
+            name: pa.array([row[name] for row in rows], kinds.get(name, pa.string()))
+            for name in (*names, "class", "detail")
+        }
+    )
 
 
 def _inputs(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:

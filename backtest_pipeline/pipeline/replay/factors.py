@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from backtest_pipeline.market.panel import OHLCV, Panel
@@ -22,13 +23,20 @@ from backtest_pipeline.storage.run_tables.recorded_runs import RecordedRun
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.environment import differences
 
-OF_DATA = ("symbol", "timeframe", "funding")
+OF_DATA = ("symbol", "symbols", "timeframe", "funding")
 """The fields of a configuration that concern the data."""
 
 
 def config_words(one: RecordedRun, other: RecordedRun) -> list[str]:
     """The settings that differ, key by key."""
-    return config_differences(_assumed(one), _assumed(other))
+    plans = [[(plan["plan_id"], plan["replan_reasons"]) for plan in r.plans] for r in (one, other)]
+    words = config_differences(_assumed(one), _assumed(other))
+    if plans[0] != plans[1]:
+        pairs = enumerate(zip_longest(*plans), 1)
+        first = next(number for number, (a, b) in pairs if a != b)
+        counts = " -> ".join(str(len(own)) for own in plans)
+        words.append(f"plans: {counts} in number, the first that differs is plan {first}")
+    return words
 
 
 def _assumed(run: RecordedRun) -> dict[str, Any]:
@@ -55,7 +63,7 @@ def data_words(workspace: Workspace, one: RecordedRun, other: RecordedRun) -> li
     for key in sorted({*one.dataset_versions, *other.dataset_versions}):
         partition, dataset = dataset_of_key(key)
         is_days = str(partition) == f"{one.asset}|{DAILY}" != own[0]
-        is_own = own[0] == own[1] and (str(partition) == own[0] or is_days)
+        is_own = own[0] == own[1] and (str(partition) == own[0] or is_days or bool(one.plans))
         if not is_own and (own[0] != own[1] or not of_benchmark):
             continue
         versions = [run.dataset_versions.get(key) for run in (one, other)]

@@ -17,6 +17,7 @@ from backtest_pipeline.market.errors import (
     InvalidInput,
     UnknownName,
 )
+from backtest_pipeline.pipeline.planning.planned_account import block_lines
 from backtest_pipeline.pipeline.replay.worker import curve_hash
 from backtest_pipeline.pipeline.replay.worker_process import (
     ReplayRequest,
@@ -24,10 +25,12 @@ from backtest_pipeline.pipeline.replay.worker_process import (
     recompute,
 )
 from backtest_pipeline.pipeline.runs.differences import metric_differences, trade_difference
+from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.versions import todays_run_codes
 from backtest_pipeline.pipeline.workspace import Workspace, open_workspace, retried
 from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 from backtest_pipeline.storage.artifacts.code_archive import code_on_disk
+from backtest_pipeline.storage.run_tables.block_events import stored_blocks
 from backtest_pipeline.storage.run_tables.quarantine import quarantine_run, release_run
 from backtest_pipeline.storage.run_tables.recorded_runs import (
     RecordedRun,
@@ -287,6 +290,7 @@ def _compared(workspace: Workspace, run: RecordedRun, result: Mapping[str, Any])
     with workspace.database.begin() as connection:
         trades = stored_trades(connection, run.run_id)
         metrics = stored_metrics(connection, run.run_id)
+        blocks = stored_blocks(connection, run.run_id) if "blocks" in result else []
     names = [name for name in result["trades"] if not trades or name in trades[0]]
     stored = {name: [trade[name] for trade in trades] for name in names}
     of_trades = trade_difference(stored, result["trades"], names=("stored", "replayed"))
@@ -302,6 +306,8 @@ def _compared(workspace: Workspace, run: RecordedRun, result: Mapping[str, Any])
     except ArtifactCorrupt as error:
         differing.append(str(error))
     differing += metric_differences(metrics, result["metrics"])
+    if "blocks" in result and hash_of(block_lines(blocks)) != result["blocks"]:
+        differing.append("the stored blocked entries (block_events) differ")
     if result["results"] != run.results:
         differing.append("the stored summary (backtest_runs.results) differs")
     return differing

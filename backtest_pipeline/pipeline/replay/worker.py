@@ -5,12 +5,12 @@ the two messages are a contract between versions of the code:
 
     request   protocol, artifacts (folder), series (whether to return curves), runs: each with
               key, config (as in `backtest_runs`), asset, timeframe, and snapshots: version, uris
-              and n_rows by `input_key`; and strategy_files, the files of a user's own strategy by
-              path, in hex
+              and n_rows by `input_key`; strategy_files, the files of a user's own strategy by
+              path, in hex; and plans, those that a run of a book follows
     response  protocol, code (uri of the source archive that ran), environment, engine,
               runs: each with key, and either error or run_id, fingerprint, metrics, results,
               trades (columns of `backtest_trades`), equity and benchmark (sha256, and ts and
-              values if `series` is set)
+              values if `series` is set), and for a run of a book blocks (a hash of its rows)
 
 It reads nothing but the artifacts, and writes nothing.
 """
@@ -33,6 +33,9 @@ import numpy as np
 from backtest_pipeline.market.errors import BacktestError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.timeframes import timeframe
+from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
+from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
+from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
 from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
@@ -41,6 +44,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     config_of,
     configurations,
     fingerprints,
+    hash_of,
     run_id_of,
     snapshot_id_of,
 )
@@ -54,11 +58,12 @@ from backtest_pipeline.pipeline.stages.benchmark_assets import (
     others_held,
     rows_in,
 )
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
-from backtest_pipeline.pipeline.stages.walk_forward import space_of
-from backtest_pipeline.pipeline.versions import code_of_config
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
+from backtest_pipeline.pipeline.versions import PLANNED, code_of_config
+from backtest_pipeline.plans.plan import plan_from
 from backtest_pipeline.research.validation.schedule import tasks_of
 from backtest_pipeline.research.validation.walk_forward import (
     batches_of_tasks,
@@ -74,6 +79,7 @@ from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmar
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
 from backtest_pipeline.strategies.known_strategies import use_source
@@ -108,6 +114,8 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
     files = {name: bytes.fromhex(data) for name, data in run.get("strategy_files", {}).items()}
     use_source(Source.of(files) if files else None)
+    if config.get("kind") == PLANNED:
+        return _planned(artifacts, run, series)
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
@@ -136,6 +144,32 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     }
 
 
+def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
+    """A run under plans; no strategist and no model is asked."""
+    config, tf, snapshots = run["config"], run["timeframe"], run["snapshots"]
+    symbols = sorted(dataset_of_key(key)[0].asset for key in snapshots)
+    parts = [recorded_rows(artifacts, tf, one, snapshots, SNAPSHOT_COLUMNS) for one in symbols]
+    panel = Panel.join(timeframe(tf), symbols, parts, SNAPSHOT_COLUMNS)
+    logged = run["plans"]
+    terms = checked(SimulationSpec, _simulated(config)).config()
+    account = planned_account(panel, [plan_from(one["plan"]) for one in logged], terms)
+    key = plan_key([(one["plan_id"], one["replan_reasons"]) for one in logged])
+    versions = snapshot_id_of({name: one["version"] for name, one in snapshots.items()})
+    batch = account.account
+    trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}
+    trades |= {name: values.to_pylist() for name, values in account.trade_columns().items()}
+    return {
+        "run_id": str(planned_run_id(config, key, versions, code_of_config(config))),
+        "fingerprint": account.fingerprint,
+        "metrics": {name: _json_number(values[0]) for name, values in batch.metrics.items()},
+        "results": json.loads(results_of_plans(account, logged, config)),
+        "trades": {name: [_json_number(v) for v in values] for name, values in trades.items()},
+        "equity": _curve(batch.marks, batch.equity[0], series),
+        "benchmark": _curve(batch.marks, batch.benchmark, series),
+        "blocks": hash_of(block_lines(account.blocks("").to_pylist())),
+    }
+
+
 def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:
     start, end = (date.fromisoformat(d) if (d := config[n]) else None for n in ("start", "end"))
     rates = config["funding"]
@@ -155,7 +189,8 @@ def _simulated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 _NOT_SIMULATED = {
     *("kind", "strategy", "params", "symbol", "timeframe", "start", "end"),
-    *("benchmark", "funding", "walk_forward"),
+    *("benchmark", "funding", "walk_forward", "book", "symbols", "strategies"),
+    *("models", "within_training"),
 }
 
 

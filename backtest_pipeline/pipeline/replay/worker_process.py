@@ -41,6 +41,7 @@ class ReplayRequest:
         asset, timeframe: the partition to trade.
         snapshots: the rows to read, by `input_key`.
         strategy_files: files of its strategy by path, where it is none of this package.
+        plans: the plans that it follows, as `plans_of_runs` gives them; none for a strategy.
     """
 
     key: str
@@ -49,6 +50,7 @@ class ReplayRequest:
     timeframe: str
     snapshots: Mapping[str, Snapshot]
     strategy_files: Mapping[str, bytes] = field(default_factory=dict)
+    plans: Sequence[Mapping[str, Any]] = ()
 
     @staticmethod
     def of(run: RecordedRun) -> ReplayRequest:
@@ -71,6 +73,7 @@ class ReplayRequest:
             run.timeframe,
             run.snapshots,
             run.strategy_files,
+            run.plans,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class ReplayRequest:
             "timeframe": self.timeframe,
             "snapshots": {name: vars(snapshot) for name, snapshot in self.snapshots.items()},
             "strategy_files": {name: data.hex() for name, data in self.strategy_files.items()},
+            "plans": [dict(plan) for plan in self.plans],
         }
 
     @property
@@ -96,7 +100,9 @@ class ReplayRequest:
 
     @property
     def own_snapshots(self) -> dict[str, Snapshot]:
-        """Those of the asset that is traded: bars, own columns, and daily bars that mark it."""
+        """Those of what is traded: bars, own columns, and daily bars that mark it."""
+        if self.plans:
+            return dict(self.snapshots)
         own = (self.partition, Partition(self.asset, DAILY))
         return {
             key: snapshot

@@ -127,11 +127,9 @@ class Publication:
     """A batch ready to be published.
 
     Attributes:
-        uri: the artifact directory, named by a hash of its run ids.
-        files: its Parquet files.
+        uri, files: the artifact directory, named by a hash of its run ids, and its Parquet files.
         terms: terms of the runs.
-        runs, trades, metrics: rows of the tables of the same names.
-        blocks: rows of `block_events`.
+        runs, trades, metrics, blocks: rows of the tables of runs.
         trials: the runs as rows of the trial ledger, in the same order.
     """
 
@@ -171,16 +169,15 @@ def publication_of(
         uri=uri,
         files={
             "equity.parquet": _equity_table(batch, run_ids),
-            "benchmark.parquet": _benchmark_table(batch),
-            "monthly_returns.parquet": _monthly_table(batch, run_ids),
+            "benchmark.parquet": benchmark_table(batch),
+            "monthly_returns.parquet": monthly_table(batch, run_ids),
         },
         terms=terms,
-        runs=_runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
-            "trial_id",
-            trials["trial_id"],
+        runs=runs_table(batch, signals, identities, ids, terms, started_at, uri).append_column(
+            "trial_id", trials["trial_id"]
         ),
-        trades=_trades_table(batch, run_ids),
-        metrics=_metrics_table(batch, run_ids),
+        trades=trades_table(batch, run_ids),
+        metrics=metrics_table(batch, run_ids),
         blocks=block_table(batch, run_ids),
         trials=trials,
     )
@@ -213,7 +210,8 @@ def _equity_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     )
 
 
-def _benchmark_table(batch: BatchResult) -> pa.Table:
+def benchmark_table(batch: BatchResult) -> pa.Table:
+    """The file of benchmarks: columns asset, ts and benchmark, one row a mark."""
     marks = batch.marks
     return pa.table(
         {
@@ -224,7 +222,8 @@ def _benchmark_table(batch: BatchResult) -> pa.Table:
     )
 
 
-def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """The file of monthly returns: columns run_id, month and return."""
     monthly = monthly_returns(batch.marks, batch.equity)
     return pa.table(
         {
@@ -235,7 +234,8 @@ def _monthly_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     )
 
 
-def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """Rows of `backtest_trades`, `run_id` as text."""
     columns = trade_columns(batch.trades)
     stamps = {name: _stamps(columns[name]) for name in ("entry_ts", "exit_ts")}
     stops = {name: copy.floats(columns[name]) for name in ("entry_stop", "exit_stop")}
@@ -243,7 +243,8 @@ def _trades_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
     return pa.table({"run_id": owner, **columns, **stamps, **stops})
 
 
-def _metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+def metrics_table(batch: BatchResult, run_ids: Sequence[str]) -> pa.Table:
+    """Rows of `backtest_metrics`, `run_id` as text."""
     undefined = [canonical_json(undefined_reasons(values)) for values in _each_column(batch)]
     at_bars = sampled_at_bars(batch.marks.offsets, batch.marks.ts)
     return pa.table(
@@ -263,7 +264,7 @@ def _each_column(batch: BatchResult) -> list[dict[str, float]]:
     return [dict(zip(names, row, strict=True)) for row in table]
 
 
-def _runs_table(
+def runs_table(
     batch: BatchResult,
     signals: Sequence[SignalRow],
     identities: Sequence[RunIdentity],
@@ -272,13 +273,13 @@ def _runs_table(
     started_at: datetime,
     uri: str,
 ) -> pa.Table:
-    panel = batch.panel
-    n_assets, n = len(panel.assets), len(identities)
+    """Rows of `backtest_runs` but `trial_id`; arguments as `publication_of` takes them."""
+    panel, n = batch.panel, len(identities)
+    n_assets = len(panel.assets)
     engine, engine_version = engine_identity()
     first, last = panel.offsets[:-1], panel.offsets[1:] - 1
     by_signal = [signal for signal in signals for _ in range(n_assets)]
     by_asset = list(panel.assets) * len(signals)
-    params = [canonical_json(signal.params) for signal in signals]
 
     def same(value: Any) -> list[Any]:
         return [value] * n
@@ -290,7 +291,7 @@ def _runs_table(
             "signal_id": [signal.signal_id for signal in by_signal],
             "signal_name": [signal.name for signal in by_signal],
             "strategy": [signal.strategy for signal in by_signal],
-            "params": [text for text in params for _ in range(n_assets)],
+            "params": [canonical_json(signal.params) for signal in by_signal],
             "id": [ids[asset] for asset in by_asset],
             "symbol": by_asset,
             "tf": same(panel.timeframe.name),

@@ -52,7 +52,8 @@ class RetentionReport:
     Attributes:
         cutoff: results completed before it count as old.
         dry_run: whether nothing was removed.
-        rows: rows removed by kind: runs, portfolios, folds, jobs, snapshots, environments.
+        rows: rows removed by kind: runs, portfolios, folds, jobs, column_sets, snapshots,
+            restatements, environments.
         files: artifacts removed, by top-level folder.
         left: artifacts that could not be removed, and why; the next retention tries again.
     """
@@ -196,7 +197,7 @@ def remove_source(workspace: Workspace, source: str) -> tuple[list[str], int]:
     with workspace.database.begin() as connection:
         lock_for_removal(connection)
         assets = assets_of_source(connection, source)
-        capture_assets(connection, list(assets.values()))
+        capture_assets(connection, assets)
     tally = _Tally({})
     _finish_captured(workspace, tally)
     if tally.left:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtest_pipeline.market.errors import ArtifactCorrupt, PartitionError, StrategyRefused
-from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.errors import PartitionError, StrategyRefused
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
 from backtest_pipeline.pipeline.presets import presets_to_compute
@@ -40,6 +39,7 @@ from backtest_pipeline.pipeline.runs.run_files import keep_files
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status, stored
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
+from backtest_pipeline.pipeline.stages.conditions import SignalBatch, stored_conditions
 from backtest_pipeline.pipeline.stages.features import (
     SNAPSHOT_COLUMNS,
     codes_with_daily,
@@ -56,11 +56,7 @@ from backtest_pipeline.pipeline.stages.panels import (
     rows_of_dataset,
     stale_partitions,
 )
-from backtest_pipeline.pipeline.stages.signals import (
-    SignalBatch,
-    mask_columns,
-    signals_code,
-)
+from backtest_pipeline.pipeline.stages.signals import signals_code
 from backtest_pipeline.pipeline.versions import RUNS_CODE
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
@@ -69,7 +65,6 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns
 from backtest_pipeline.simulation.strategy_conditions import Failures
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
-from backtest_pipeline.storage.artifacts.panel_files import read_panel
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
@@ -94,7 +89,6 @@ if TYPE_CHECKING:
     from backtest_pipeline.storage.postgres.copy import Cursor
 
 FEWEST_BARS = 2  # a signal needs a next bar to fill at
-PRICE_COLUMNS = BAR_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -129,9 +123,9 @@ class StoredSignals:
         keep = np.isin(panel.segment_of_row, [panel.assets.index(asset) for asset in assets])
         events = np.ascontiguousarray(self.stored.conditions[list(signals)][:, keep])
         rules = [config_of(self.stored.signals[s], config).rules for s in signals]
-        by_run = RulesOfRuns.by_run(rules, len(assets))
         own = self.stored.own.on(panel.select(assets), columns_of_rules(rules))
-        return simulate_batch(own, events, config, rules=by_run, marks=self.daily.marks(own))
+        of_runs = RulesOfRuns.by_run(rules, len(assets))
+        return simulate_batch(own, events, config, rules=of_runs, marks=self.daily.marks(own))
 
 
 def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[StoredSignals]:
@@ -143,7 +137,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
     code, names = signals_code(signals), columns_read(signals)
     rules = [config_of(signal, SimulationConfig()).rules for signal in signals]
     read = set(columns_of_rules(rules)) & set(SNAPSHOT_COLUMNS)
-    columns = (*PRICE_COLUMNS, *sorted(read - set(PRICE_COLUMNS)))
+    columns = (*BAR_COLUMNS, *sorted(read - set(BAR_COLUMNS)))
 
     def load(tf: str, assets: Sequence[str]) -> StoredSignals:
         prices = with_own_columns(
@@ -166,7 +160,7 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
                     "the stored signals were made from other features, parameters or code than "
                     "there are now; refresh signals first",
                 )
-        conditions = _stored_conditions(workspace, prices.panel, upstream, signals)
+        conditions = stored_conditions(workspace, prices.panel, upstream, signals)
         position = {signal.signal_id: s for s, signal in enumerate(signals)}
         failures: Failures = {}
         for one in failed:
@@ -177,30 +171,6 @@ def stored_signals(workspace: Workspace, partitions: Sequence[Partition]) -> Bat
         return StoredSignals(batch, upstream, load_daily(workspace, prices.panel))
 
     return Batches(tuple(partitions), load)
-
-
-def _stored_conditions(
-    workspace: Workspace,
-    prices: Panel,
-    upstream: Mapping[str, DatasetVersion],
-    signals: Sequence[SignalRow],
-) -> np.ndarray:
-    """Stored conditions at the rows of the prices, uint8; none for an asset without signals."""
-    tf, names = prices.timeframe.name, mask_columns(signals)
-    known = [asset for asset in prices.assets if asset in upstream]
-    masks = read_panel(
-        workspace.artifacts, tf, {asset: upstream[asset].uris for asset in known}, names
-    )
-    rows = np.isin(prices.segment_of_row, [prices.assets.index(asset) for asset in known])
-    if not np.array_equal(prices.ts[rows], masks.ts):
-        raise ArtifactCorrupt(
-            f"the stored conditions at {tf} are not of the bars that they were made from; "
-            "refresh the signals with --full-rebuild"
-        )
-    conditions = np.zeros((len(signals), len(prices)), np.uint8)
-    for row, name in zip(conditions, names, strict=True):
-        row[rows] = masks[name]
-    return conditions
 
 
 class BacktestsStage:
@@ -374,8 +344,7 @@ def publish(artifacts: ArtifactStore, cursor: Cursor, published: Publication) ->
     copy.lock_cells(cursor, "backtests", tf, published.runs["id"].unique().to_pylist())
     keep_files(artifacts, published)
     record_trials(cursor, published.trials)
-    trial_ids = published.trials["trial_id"].to_pylist()
-    found = families_on(cursor, tf, symbols, trial_ids)
+    found = families_on(cursor, tf, symbols, published.trials["trial_id"].to_pylist())
     metrics = with_deflated(published.metrics, published.runs, published.trials, found)
     publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
     deflate_current_runs(cursor, tf, symbols, found, published.runs["run_id"].to_pylist())

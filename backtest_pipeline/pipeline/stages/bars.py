@@ -13,6 +13,7 @@ from backtest_pipeline.market.panel import BAR_COLUMNS, Panel
 from backtest_pipeline.market.partitions import Partition, checked_symbol
 from backtest_pipeline.market.resample import coarsest_base, divides, resample
 from backtest_pipeline.market.timeframes import DAY_US, Timeframe, timeframe
+from backtest_pipeline.market.validation import Reason
 from backtest_pipeline.pipeline.monitoring.counters import count_look_ups
 from backtest_pipeline.pipeline.stage import Batches, Outcome, Status
 from backtest_pipeline.pipeline.stages.panels import extended_chains, lost_artifacts
@@ -21,6 +22,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
+from backtest_pipeline.storage.source_states import write_states
 from backtest_pipeline.storage.tables.asset_identity import replace_remarks
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -32,6 +34,8 @@ from backtest_pipeline.storage.tables.datasets import (
 from backtest_pipeline.storage.tables.dimensions import known_ids, register_assets
 from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 
+_PASSING = (Reason.UNFINISHED_BAR, Reason.NOT_FETCHED)
+"""What a later read may find otherwise, although the source stays as it is."""
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -47,12 +51,25 @@ class SourceReader:
         self._assets = [checked_symbol(asset) for asset in assets]
         self._absent: frozenset[str] = frozenset()
         self._unread: tuple[str, ...] = ()
+        self._states: dict[str, str] = {}
         self._lock = Lock()
 
     @cached_property
     def _read(self) -> SourceBars:
+        before = self.source.states(self._assets)
+        read = self._offered()
+        after = self.source.states(self._assets)
+        if not any(issue.reason in _PASSING for issue in read.issues):
+            self._states = dict(before.items() & after.items())
+        if self._workspace is not None:
+            count_look_ups(self._workspace, read)
+        self._unread = read.unread
+        return read
+
+    def _offered(self) -> SourceBars:
+        """The bars of those of the assets that the source has."""
         try:
-            read = self.source.read(self._assets)
+            return self.source.read(self._assets)
         except UnknownName:
             # Assets that the source does not have cost those that it has nothing.
             offered = set(self.source.symbols())
@@ -60,11 +77,7 @@ class SourceReader:
             if not there or len(there) == len(self._assets):
                 raise
             self._absent = frozenset(self._assets) - offered
-            read = self.source.read(there)
-        if self._workspace is not None:
-            count_look_ups(self._workspace, read)
-        self._unread = read.unread
-        return read
+            return self.source.read(there)
 
     @property
     def bars(self) -> SourceBars:
@@ -76,6 +89,12 @@ class SourceReader:
         """A sentence on each part of the source that was not read; empty before it is read."""
         with self._lock:
             return self._unread
+
+    @property
+    def states(self) -> Mapping[str, str]:
+        """The state of the source that was read, by asset; without those that may have changed."""
+        with self._lock:
+            return self._states
 
     def bases_of(self, asset: str) -> list[Timeframe]:
         """The timeframes at which the source has the asset."""
@@ -124,7 +143,13 @@ class BarsStage:
     """Stores bars as snapshots; a partition with unchanged content keeps its version."""
 
     name = "bars"
-    tables = ("dataset_versions", "dataset_snapshots", "data_quality")
+    tables = (
+        "dim_assets",
+        "dataset_versions",
+        "dataset_snapshots",
+        "data_quality",
+        "source_states",
+    )
 
     def __init__(self, workspace: Workspace, reader: SourceReader) -> None:
         self._workspace = workspace
@@ -168,6 +193,9 @@ class BarsStage:
             sound = [p for p in partitions if p not in lost]
             versions = self._versions(batch, sound, stored, rebuild)
             write_versions(cursor, self.name, ids, versions)
+            lacking = {partition.asset for partition in lost}
+            states = {a: s for a, s in self._reader.states.items() if a not in lacking}
+            write_states(cursor, tf, ids, states)
             replace_quality(
                 cursor,
                 self.name,

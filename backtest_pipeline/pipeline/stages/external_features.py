@@ -225,7 +225,7 @@ class ExternalFeaturesStage:
     """Stores the external table's columns that computations read, as snapshots only."""
 
     name = "features"
-    tables = ("dataset_versions", "dataset_snapshots", "external_watermarks")
+    tables = ("dim_assets", "dataset_versions", "dataset_snapshots", "external_watermarks")
 
     def __init__(self, workspace: Workspace, reader: ExternalReader) -> None:
         self._workspace = workspace

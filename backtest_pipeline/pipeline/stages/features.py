@@ -41,6 +41,14 @@ def stored_bars(workspace: Workspace, partitions: Sequence[Partition]) -> Batche
     )
 
 
+def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
+    """Features as they are stored, as far as computations read them."""
+    return Batches(
+        tuple(partitions),
+        lambda tf, assets: load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
+    )
+
+
 def load_batch(
     workspace: Workspace, dataset: str, tf: str, assets: Sequence[str], columns: Sequence[str]
 ) -> PanelBatch:

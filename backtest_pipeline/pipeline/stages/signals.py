@@ -7,7 +7,7 @@ row. Backtests read the conditions themselves, which lie as masks in Parquet fil
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,11 @@ from backtest_pipeline.pipeline.stages.columns.stored_columns import (
     codes_with_columns,
     with_own_columns,
 )
-from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
+from backtest_pipeline.pipeline.stages.conditions import (
+    SignalBatch,
+    mask_columns,
+    renewed_conditions,
+)
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
     extended_chains,
@@ -39,13 +43,6 @@ from backtest_pipeline.simulation.orders import (
     LONG_EXIT,
     SHORT_ENTRY,
     SHORT_EXIT,
-    first_bars,
-)
-from backtest_pipeline.simulation.strategy_conditions import (
-    Failures,
-    Rule,
-    conditions_of_rules,
-    conditions_where_possible,
 )
 from backtest_pipeline.storage.external.rows import feature_rows
 from backtest_pipeline.storage.provenance import combined
@@ -59,91 +56,6 @@ from backtest_pipeline.storage.tables.signals import (
     failed_presets,
     read_makers,
 )
-from backtest_pipeline.strategies.registry import strategy_of
-
-
-@dataclass(frozen=True)
-class SignalBatch:
-    """Conditions of many presets on a batch.
-
-    Attributes:
-        panel: the features that they were computed from, or the bars that they are traded on.
-        signals: the presets.
-        conditions: uint8 `(n_signals, n_rows)`, bits as in `simulation.orders`.
-        inputs: versions of the features, by asset.
-        failures: why presets could not be computed, by symbol and position of the preset, whose
-            conditions there are all false.
-        own: the columns of the user's own that the presets read.
-    """
-
-    panel: Panel
-    signals: tuple[SignalRow, ...]
-    conditions: np.ndarray
-    inputs: Mapping[str, DatasetVersion]
-    failures: Failures
-    own: OwnColumns
-
-    def failed_on(self, asset: str) -> dict[str, str]:
-        """Why presets could not be computed on an asset, by name."""
-        own = self.failures.get(asset, {})
-        return {self.signals[s].name: str(error) for s, error in own.items()}
-
-    @property
-    def first_bars(self) -> np.ndarray:
-        """The signals: the first bars of conditions, uint8 `(n_signals, n_rows)`."""
-        return first_bars(self.conditions, self.panel.offsets)
-
-
-def stored_features(workspace: Workspace, partitions: Sequence[Partition]) -> Batches[PanelBatch]:
-    """Features as they are stored, as far as computations read them."""
-    return Batches(
-        tuple(partitions),
-        lambda tf, assets: load_batch(workspace, "features", tf, assets, SNAPSHOT_COLUMNS),
-    )
-
-
-def signals_of(
-    workspace: Workspace, features: Batches[PanelBatch], signals: Sequence[SignalRow]
-) -> Batches[SignalBatch]:
-    """Conditions of these presets, where they can be computed.
-
-    The stored columns of the user's own that they read are loaded.
-    """
-    names = columns_read(signals)
-    return features.map(
-        lambda batch: conditions_batch(with_own_columns(workspace, batch, names), signals)
-    )
-
-
-def conditions_batch(features: PanelBatch, signals: Sequence[SignalRow]) -> SignalBatch:
-    """Conditions of these presets on a batch of features, where they can be computed."""
-    conditions, failures = possible_conditions(features.own.on(features.panel), signals)
-    return SignalBatch(
-        features.panel, tuple(signals), conditions, features.inputs, failures, features.own
-    )
-
-
-def signal_matrix(panel: Panel, signals: Sequence[SignalRow]) -> np.ndarray:
-    """Conditions of each preset at each row, uint8 `(n_signals, n_rows)`.
-
-    Raises:
-        StrategyRefused: where the strategy of a preset fails on an asset.
-    """
-    return conditions_of_rules(panel, _rules_of(signals))
-
-
-def possible_conditions(panel: Panel, signals: Sequence[SignalRow]) -> tuple[np.ndarray, Failures]:
-    """As `signal_matrix`, all false where a preset fails on an asset, and why it does."""
-    return conditions_where_possible(panel, _rules_of(signals))
-
-
-def _rules_of(signals: Sequence[SignalRow]) -> list[Rule]:
-    return [(s := strategy_of(signal.strategy), s.parse(signal.params)) for signal in signals]
-
-
-def mask_columns(signals: Sequence[SignalRow]) -> list[str]:
-    """The columns of a file of conditions, one for each preset."""
-    return [f"signal_{signal.signal_id}" for signal in signals]
 
 
 def signals_code(signals: Sequence[SignalRow]) -> str:
@@ -177,6 +89,29 @@ class SignalsStage:
             for signal in self.signals
         }
 
+    def computed(
+        self, features: Batches[PanelBatch], *, rebuild: bool = False
+    ) -> Batches[SignalBatch]:
+        """Conditions of all presets, where they can be computed.
+
+        Those that are stored and current are read, except with `rebuild`: where one strategy was
+        edited, it alone is computed. The columns of the user's own that presets read are loaded.
+        """
+        names = columns_read(self.signals)
+
+        def conditions(batch: PanelBatch) -> SignalBatch:
+            known = with_own_columns(self._workspace, batch, names)
+            stored, until = self._stored_until(known, rebuild=rebuild)
+            gone = lost_artifacts(self._workspace, stored.values())
+            readable = [
+                asset in stored and bool(stored[asset].uris) and gone.isdisjoint(stored[asset].uris)
+                for asset in batch.panel.assets
+            ]
+            current = (until == _FOREVER) & readable
+            return renewed_conditions(self._workspace, known, self.signals, stored, current)
+
+        return features.map(conditions)
+
     def stale(self, partitions: Sequence[Partition]) -> Sequence[Partition]:
         with self._workspace.database.begin() as connection:
             failed = {one.partition for one in failed_presets(connection)}
@@ -195,24 +130,12 @@ class SignalsStage:
         one strategy was edited, or a signal registered, the events of the others stay.
         """
         panel, tf = batch.panel, batch.panel.timeframe
-        partitions = [Partition(asset, tf.name) for asset in panel.assets]
         with self._workspace.database.begin() as connection:
-            before = read_versions(connection, self.name, partitions)
             ids = asset_ids(connection, list(batch.inputs))
         versions = self._versions(batch)
-        until = np.full((len(batch.signals), len(panel.assets)), _NEVER)
-        failed = np.zeros(until.shape, bool)
+        before, until = self._stored_until(batch, rebuild=rebuild)
         for asset, own in batch.failures.items():
-            failed[list(own), panel.assets.index(asset)] = True
-        if not rebuild:
-            with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
-                made_by = read_makers(cursor, tf, list(ids.values()))
-            for a, partition in enumerate(partitions):
-                old, now = before.get(partition), versions.get(partition)
-                if old and now:
-                    own = {s: made_by.get((s, ids[partition.asset])) for s in self._makers}
-                    until[:, a] = self._written_until(old, now, own)
-        until[failed] = _NEVER
+            until[list(own), panel.assets.index(asset)] = _NEVER
         pairs = {
             (signal.signal_id, ids[asset]): int(until[s, a])
             for s, signal in enumerate(batch.signals)
@@ -237,12 +160,38 @@ class SignalsStage:
             rows_of=feature_rows_of(self._workspace),
             keep_masks=lambda new: self._with_masks(batch, before, new, rebuild),
         )
-        return [_outcome(p, versions.get(p), batch) for p in partitions]
+        return [
+            _outcome(p, versions.get(p), batch)
+            for p in (Partition(asset, tf.name) for asset in panel.assets)
+        ]
+
+    def _stored_until(
+        self, batch: PanelBatch | SignalBatch, *, rebuild: bool
+    ) -> tuple[dict[str, DatasetVersion], np.ndarray]:
+        """The stored versions by asset, and until when stored events are those of today.
+
+        The second is int64 `(n_signals, n_assets)`: the stamp, or _NEVER, or _FOREVER.
+        """
+        panel, tf = batch.panel, batch.panel.timeframe
+        until = np.full((len(self.signals), len(panel.assets)), _NEVER)
+        with self._workspace.database.begin() as connection:
+            partitions = [Partition(asset, tf.name) for asset in panel.assets]
+            stored = read_versions(connection, self.name, partitions)
+            ids = asset_ids(connection, list(batch.inputs))
+        with self._workspace.database.arrow() as connection, connection.cursor() as cursor:
+            made_by = read_makers(cursor, tf, list(ids.values()))
+        for a, partition in enumerate(partitions):
+            before, features = stored.get(partition), batch.inputs.get(partition.asset)
+            if before and features and not rebuild:
+                now = self._version(batch.own, partition.asset, features)
+                own = {s: made_by.get((s, ids[partition.asset])) for s in self._makers}
+                until[:, a] = self._written_until(before, now, own)
+        return {partition.asset: version for partition, version in stored.items()}, until
 
     def _with_masks(
         self,
         batch: SignalBatch,
-        stored: Mapping[Partition, DatasetVersion],
+        stored: Mapping[str, DatasetVersion],
         versions: Mapping[Partition, DatasetVersion],
         rebuild: bool,
     ) -> Mapping[Partition, DatasetVersion]:
@@ -252,7 +201,7 @@ class SignalsStage:
         until = np.full(len(panel.assets), _NEVER)
         chains: dict[str, tuple[str, ...]] = dict.fromkeys(panel.assets, ())
         for a, asset in enumerate(panel.assets):
-            before, now = stored.get(Partition(asset, tf)), versions.get(Partition(asset, tf))
+            before, now = stored.get(asset), versions.get(Partition(asset, tf))
             if before is None or now is None or before.last_ts is None or rebuild:
                 continue
             made_alike = apart(before.code_version)[0] == apart(now.code_version)[0]
@@ -296,22 +245,31 @@ class SignalsStage:
         by_row = np.bitwise_count(batch.first_bars).sum(axis=0)
         n_events = np.bincount(panel.segment_of_row, by_row, minlength=len(panel.assets))
         return {
-            Partition(asset, panel.timeframe.name): DatasetVersion(
-                version=combined(
-                    features.version,
-                    batch.own.code_of(self.code, asset),
-                    *batch.failed_on(asset),
-                ),
-                input_version=features.version,
-                code_version=batch.own.code_of(self.code, asset),
-                generation=batch.own.generation_of(features.generation, asset),
-                n_rows=int(n),
-                first_ts=features.first_ts,
-                last_ts=features.last_ts,
+            Partition(asset, panel.timeframe.name): self._version(
+                batch.own, asset, features, batch.failed_on(asset), int(n)
             )
             for asset, n in zip(panel.assets, n_events, strict=True)
             if (features := batch.inputs.get(asset))
         }
+
+    def _version(
+        self,
+        own: OwnColumns,
+        asset: str,
+        features: DatasetVersion,
+        failed: Iterable[str] = (),
+        n_rows: int = 0,
+    ) -> DatasetVersion:
+        code = own.code_of(self.code, asset)
+        return DatasetVersion(
+            version=combined(features.version, code, *failed),
+            input_version=features.version,
+            code_version=code,
+            generation=own.generation_of(features.generation, asset),
+            n_rows=n_rows,
+            first_ts=features.first_ts,
+            last_ts=features.last_ts,
+        )
 
 
 _NEVER, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max

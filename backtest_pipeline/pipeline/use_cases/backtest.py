@@ -32,13 +32,13 @@ from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch, load_daily
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.portfolio_members import members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, formed, planned
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
 from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade, with_fresh_columns
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration, sweep
 from backtest_pipeline.pipeline.use_cases.traded import Tradable, cut_to_window, trade_and_store
@@ -245,7 +245,11 @@ def sweep_on_demand(
 
 @retried
 def portfolio_on_demand(
-    workspace: Workspace, runs: Sequence[Mapping[str, Any]], config: RollupConfig
+    workspace: Workspace,
+    runs: Sequence[Mapping[str, Any]],
+    config: RollupConfig,
+    *,
+    rebuild: bool = False,
 ) -> Mapping[str, Any]:
     """Build a portfolio of stored runs of one signal at one timeframe, and store it.
 
@@ -254,6 +258,7 @@ def portfolio_on_demand(
     Args:
         runs: as `run_tables.runs.runs_by_id` returns them; fixed weights follow their order.
         config: how to build it, with exactly one scheme.
+        rebuild: build and store it even if it is stored.
 
     Returns:
         The portfolio's row, as `storage.run_tables.portfolios.stored_portfolio` returns it.
@@ -262,7 +267,7 @@ def portfolio_on_demand(
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, plan.run_id)
         others = other_portfolios(connection, plan.timeframe, plan.run_id)
-    if stored and workspace.artifacts.is_intact(stored["artifact_uri"]):
+    if stored and not rebuild and workspace.artifacts.is_intact(stored["artifact_uri"]):
         return stored
     members = members_of(workspace, plan.runs)
     with threadpool_limits(1, user_api="blas"):  # sums must not depend on the number of cores
@@ -272,7 +277,7 @@ def portfolio_on_demand(
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         copy.lock_cells(cursor, "portfolios", plan.timeframe, [0])
         workspace.artifacts.put_directory(artifact_uri([portfolio]), files, about)
-        add_portfolio(cursor, rows_of([portfolio], current=False, others=others))
+        add_portfolio(cursor, rows_of([portfolio], current=False, others=others), replace=rebuild)
     with workspace.database.begin() as connection:
         stored = stored_portfolio(connection, plan.run_id)
     assert stored is not None  # noqa: S101  (it was just stored)

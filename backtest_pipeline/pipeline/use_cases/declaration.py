@@ -7,8 +7,8 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.ledger import declaration_of
 from backtest_pipeline.pipeline.results import Declaration
 from backtest_pipeline.pipeline.runs.identity import RunTerms
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
-from backtest_pipeline.pipeline.stages.verdicts import judge_again
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.verdicts import judge_again
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.declarations import (

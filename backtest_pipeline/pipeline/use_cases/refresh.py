@@ -20,9 +20,9 @@ from backtest_pipeline.pipeline.stages.external_features import (
     ExternalReader,
     external_features,
 )
-from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
+from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import DAILY
@@ -124,7 +124,7 @@ def refresh_signals(
     stage = SignalsStage(workspace)
     names = columns_read(stage.signals)
     yield from refresh_columns(workspace, partitions, names, rebuild=rebuild)
-    conditions = signals_of(workspace, stored_features(workspace, partitions), stage.signals)
+    conditions = stage.computed(stored_features(workspace, partitions), rebuild=rebuild)
     yield run_stage(conditions, stage, **_how(workspace, rebuild))
 
 

@@ -29,10 +29,10 @@ from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan, enter_trials
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
-from backtest_pipeline.pipeline.stages.verdicts import judge
-from backtest_pipeline.pipeline.stages.walk_forward import (
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan, enter_trials
+from backtest_pipeline.pipeline.stages.walk_forward.verdicts import judge
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import (
     publish_walk_forward,
     space_of,
     strategy_searches,

@@ -224,7 +224,7 @@ def require_no_look_ahead(
     changed, probed = changed_by_next_bars(panel, strategy, params, asset)
     if changed:
         raise LooksAhead(
-            f"{where} looks ahead: at {changed} of {probed} tested bars, signals or sizes up to "
-            "that bar depend on whether later prices rise or fall; neither must use anything after "
-            "the close of its own bar, not even to stay out"
+            f"{where} looks ahead: at {changed} of {probed} tested bars, signals, stops or sizes "
+            "up to that bar depend on whether later prices rise or fall; none must use anything "
+            "after the close of its own bar, not even to stay out"
         )

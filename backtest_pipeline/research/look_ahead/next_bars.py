@@ -2,7 +2,7 @@
 
 A signal that a later bar suppresses is not there to be tested. So the bars after many instants are
 replaced by rising and by falling ones: the signals up to each instant must be the same,
-and so must the sizes of a strategy that gives them by an expression.
+and so must the stops and sizes of a strategy that gives them by an expression.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.market.panel import OHLCV, Panel
-from backtest_pipeline.simulation.windows import conditions_by_params, fractions_by_params
+from backtest_pipeline.research.look_ahead.other_futures import is_flag
+from backtest_pipeline.simulation.windows import conditions_by_params, expressions_by_params
 from backtest_pipeline.strategies.strategy import Strategy
 
 PAST, FUTURE = 500, 40
@@ -26,7 +27,9 @@ _PRICES = ("open", "high", "low", "close")
 def changed_by_next_bars(
     panel: Panel, strategy: Strategy[Any], params: Sequence[Mapping[str, Any]], asset: str
 ) -> tuple[int, int]:
-    """At how many instants the signals or sizes so far differ between a rise and a fall after it.
+    """At how many instants what was decided so far differs between a rise and a fall after it.
+
+    That is signals, and stops and sizes by expression.
 
     Args:
         panel: bars, and features that are not computed from them here.
@@ -49,10 +52,10 @@ def changed_by_next_bars(
     at = histories.offsets[1:] - FUTURE - 1
     futures = [_with_future(histories, at, up) for up in (1, -1)]
     rising, falling = (conditions_by_params(future, strategy, params) for future in futures)
-    high, low = (fractions_by_params(future, strategy, params) for future in futures)
-    sized_otherwise = (high != low) & ~(np.isnan(high) & np.isnan(low))
+    high, low = (expressions_by_params(future, strategy, params) for future in futures)
+    otherwise = (high != low) & ~(np.isnan(high) & np.isnan(low))
     known = np.arange(len(histories)) <= at[histories.segment_of_row]
-    differs = ((rising != falling).any(axis=0) | sized_otherwise.any(axis=0)) & known
+    differs = ((rising != falling).any(axis=0) | otherwise.any(axis=0)) & known
     return len(np.unique(histories.segment_of_row[differs])), len(instants)
 
 
@@ -81,7 +84,7 @@ def _with_future(histories: Panel, at: np.ndarray, up: int) -> Panel:
         columns[name] = changed = column.copy()
         if name in _PRICES:
             changed[after] = bars[name].ravel()
-        elif column.dtype == bool:
+        elif is_flag(column):
             changed[after] = up > 0
         else:
             spread = np.nanstd(column) if np.isfinite(column).any() else 0.0

@@ -38,6 +38,18 @@ def other_futures(
     yield "regrown", _regrown(root, future, cut_us, rng)
 
 
+def is_flag(column: np.ndarray) -> bool:
+    """Whether a column holds true and false, or 0 and 1 alone, so that its future must too.
+
+    Examples:
+        >>> is_flag(np.array([0.0, 1.0, np.nan])), is_flag(np.array([0.0, 2.0]))
+        (True, False)
+    """
+    if column.dtype == bool:
+        return True
+    return bool(np.all((column == 0) | (column == 1) | np.isnan(column)))
+
+
 def _scrambled(root: Panel, future: np.ndarray, rng: np.random.Generator) -> Panel:
     rows = np.flatnonzero(future)
     shuffled = rows[np.lexsort((rng.random(len(rows)), root.segment_of_row[rows]))]
@@ -45,7 +57,8 @@ def _scrambled(root: Panel, future: np.ndarray, rng: np.random.Generator) -> Pan
     columns = {}
     for name, column in root.columns.items():
         columns[name] = column.copy()
-        columns[name][rows] = column[shuffled] * (price if name in _PRICES else volume)
+        scale = 1 if is_flag(column) else price if name in _PRICES else volume
+        columns[name][rows] = column[shuffled] * scale
     return root.with_columns(columns)
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.strategies.ema_crossover import STRATEGY as PLANTED_STRATEGY
 from backtest_pipeline.strategies.ema_crossover import EmaCrossover
 from backtest_pipeline.strategies.grid import ParameterGrid, parameter_grid
@@ -53,7 +53,8 @@ def with_edge(moves: BarMoves, sharpe: float) -> BarMoves:
         >>> sorted({round(float(one), 4) for one in np.abs(drift)})
         [0.0, 0.001]
     """
-    drift = _drift(moves.gap, moves.body, sharpe * moves.volatility, PLANTED.fast, PLANTED.slow)
+    gap, body = np.ascontiguousarray(moves.gap), np.ascontiguousarray(moves.body)
+    drift = _drift(gap, body, sharpe * moves.volatility, PLANTED.fast, PLANTED.slow)
     return replace(
         moves,
         high=np.maximum(moves.high + drift, 0.0),
@@ -62,7 +63,7 @@ def with_edge(moves: BarMoves, sharpe: float) -> BarMoves:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drift(gap, body, size, fast, slow):
     """Drift of each bar in log price, float64 `(n_bars,)`: `size` up or down, 0 before a cross."""
     drift = np.zeros(len(body))

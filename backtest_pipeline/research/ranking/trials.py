@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.metrics.significance import (
     SharpeMoments,
@@ -216,7 +216,7 @@ def _clusters(correlation: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[labels]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cuts(merged):
     """Cluster of each trial in every cut of a dendrogram, `(n_cuts, n_trials)`, coarsest first.
 
@@ -234,7 +234,7 @@ def _cuts(merged):
     return cuts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mean_silhouettes(distance, merged):
     """Mean silhouette (Rousseeuw 1987) of every cut, float64 `(n_cuts,)`, coarsest first.
 
@@ -274,7 +274,7 @@ def _mean_silhouettes(distance, merged):
     return scores
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _nearest(total, size, alive, i, own):
     """The nearest cluster other than a trial's own; -1 if there is none."""
     nearest, least = -1, np.inf

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.research.robustness.draws import Purpose, generator, require_draws
@@ -104,7 +104,7 @@ def optimal_block_length(returns: np.ndarray) -> float:
     return float(np.clip(np.cbrt((spread / long_run_variance) ** 2 * n), 1.0, most))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _chain(start, begins_anew, n_source):
     at = start[0]
     for t in range(1, len(start)):

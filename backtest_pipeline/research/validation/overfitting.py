@@ -17,8 +17,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.errors import InvalidInput
 
 _MOST_BLOCKS = 24  # 2.7 million combinations
@@ -181,7 +181,7 @@ def _checked(returns: pd.DataFrame | np.ndarray, n_blocks: int) -> np.ndarray:
     return values
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sharpe(total, squares, n):
     mean = total / n
     spread = squares - total * mean
@@ -189,7 +189,7 @@ def _sharpe(total, squares, n):
     return mean / np.sqrt(spread / (n - 1)) if spread > 1e-12 * squares else 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sharpe_within(totals, squares, lengths, chosen, total, square, out):
     """Sharpe ratio of every strategy over the blocks that are chosen; total, square: room."""
     n = 0
@@ -205,7 +205,7 @@ def _sharpe_within(totals, squares, lengths, chosen, total, square, out):
         out[i] = _sharpe(total[i], square[i], n)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cross_validate(totals, squares, lengths, in_sample):
     """Rank and Sharpe ratios of the best of each half; in_sample: bool `(n, n_blocks)`."""
     n, n_strategies = len(in_sample), totals.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -17,6 +17,7 @@ from backtest_pipeline.service.routes.runs import RunId
 from backtest_pipeline.service.routes.store import Store
 from backtest_pipeline.storage.run_tables.block_events import BlockFilter
 
+Group = Literal["reason", "trigger", "symbol", "side", "day"]
 router = APIRouter(tags=["blocks"], responses=documented(*AUTHENTICATED))
 _STORED = documented("RUN_NOT_FOUND")
 _RUN = "6f1c2a34-5b6d-5e7f-8a9b-0c1d2e3f4a5b"
@@ -47,10 +48,15 @@ _PLAN = {
     "plan_id": "p-1",
     "generated_at_actual": "2024-06-01T08:00:00Z",
     "effective_ts": "2024-03-01T00:00:00Z",
+    "valid_until": "2024-03-02T00:00:00Z",
     "replan_reasons": ["initial_plan"],
+    "origin": "valid",
+    "model": None,
+    "suppressed": 0,
     "plan": {"regime": "bull", "stance": "active"},
     "prompt_hash": None,
     "response_hash": None,
+    "transcript": None,
 }
 
 
@@ -88,6 +94,38 @@ class CauseCount(BaseModel):
     count: int
 
 
+class CauseGroup(BaseModel):
+    """Blocked entries of a run that have the same reason, trigger, symbol, side or day."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "of": "daily_cap",
+                "class": "risk_valid",
+                "count": 4,
+                "share": 0.25,
+                "first_ts": "2024-03-01T23:59:59.999000Z",
+                "last_ts": "2024-05-01T23:59:59.999000Z",
+                "detail": "day loss -2.3 % <= limit -2.0 %",
+            }
+        }
+    )
+
+    of: str | None = Field(description="The reason, trigger, symbol, side or day.")
+    class_: str | None = Field(None, alias="class", description="Where counted by reason.")
+    count: int
+    share: float = Field(description="Of all blocked entries of the run, fraction.")
+    first_ts: datetime
+    last_ts: datetime
+    detail: str = Field(description="That of the newest.")
+
+
+class CauseGroups(BaseModel):
+    """The blocked entries of a run counted, the most frequent first; by day, in order of time."""
+
+    rows: list[CauseGroup]
+
+
 class RunBlocks(BaseModel):
     """Blocked entries of a run by reason, most frequent first."""
 
@@ -117,10 +155,15 @@ class PlanEntry(BaseModel):
     plan_id: str
     generated_at_actual: datetime = Field(description="Wall-clock time at which it was made.")
     effective_ts: datetime = Field(description="Market time from which it applies.")
+    valid_until: datetime = Field(description="No entries after it, market time.")
     replan_reasons: list[str]
+    origin: str = Field(description="valid, retried or fallback: how it came about.")
+    model: str | None = Field(description="Language model that was asked; null if none was.")
+    suppressed: int = Field(description="Replans after it that would have changed nothing.")
     plan: dict[str, Any]
-    prompt_hash: str | None = Field(description="sha256; null if no language model was used.")
+    prompt_hash: str | None = Field(description="Null if no language model was used.")
     response_hash: str | None
+    transcript: str | None = Field(description="Hash of the recorded conversation with the model.")
 
 
 class Plans(BaseModel):
@@ -138,6 +181,15 @@ def blocks(
     """List the blocked entries of a run, by number."""
     page = blocked_entries.run_blocks(store, run_id, limit=limit, after=after)
     return Blocks.model_validate(page, from_attributes=True)
+
+
+@router.get("/backtests/{run_id}/blocks/causes", responses=_STORED)
+def causes(run_id: RunId, store: Store, _user: Viewer, by: Group = "reason") -> CauseGroups:
+    """Count the blocked entries of a run by reason, trigger, symbol, side or day."""
+    rows = blocked_entries.run_causes(store, run_id, by)
+    column = "trigger_id" if by == "trigger" else by
+    shown = [{**row, "of": None if row[column] is None else str(row[column])} for row in rows]
+    return CauseGroups.model_validate({"rows": shown})
 
 
 @router.get("/backtests/{run_id}/plans", responses=_STORED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.timeframes import DAY_US
 
 DAILY_STATISTICS = (
@@ -38,14 +38,14 @@ FEWEST_DAYS_A_YEAR = 90
 _TAIL = slice(8, 12)  # value at risk, shortfall, skew, kurtosis
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _first_day(days):
     # Equity starts at the first bar's close, before which nothing can be held. If that day has
     # more bars, its end is a separate mark, and the start counts as the end of the day before.
     return days[0] - 1 if len(days) > 1 and days[1] == days[0] else days[0]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _to_days(equity, days, daily):
     """Write the starting equity and the equity at each day's end into `daily`; returns the count.
 
@@ -63,7 +63,7 @@ def _to_days(equity, days, daily):
     return last + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _returns(daily, n, out):
     for i in range(1, n):
         # After a total loss there is nothing left to earn on.
@@ -71,7 +71,7 @@ def _returns(daily, n, out):
     return max(n - 1, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drawdown(equity, ts):
     """Of every mark; the duration in days."""
     peak, peak_at, before, deepest, longest = equity[0], ts[0], ts[0], 0.0, 0
@@ -88,14 +88,14 @@ def _drawdown(equity, ts):
     return deepest, longest / DAY_US
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _varies(sum_of_squares, n):
     # Constant returns differ by rounding only, which is that of the growth factor 1 + r; their
     # variance must not be divided by.
     return sum_of_squares / n > 1e-14**2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lowest(r, n, count, mean, deviation):
     """The `count` lowest returns, the highest of them last, the others in no order."""
     # Partitioning all returns would dominate the time; few of them are far below the mean.
@@ -110,7 +110,7 @@ def _lowest(r, n, count, mean, deviation):
     return np.partition(r[:n], count - 1)[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shape_of_returns(r, n, risk_free, stats):
     mean = 0.0
     for i in range(n):
@@ -149,7 +149,7 @@ def _shape_of_returns(r, n, risk_free, stats):
         stats[7] = gains / losses
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _against_benchmark(r, b, n, risk_free, stats):
     mean_r = mean_b = mean_d = 0.0
     for i in range(n):
@@ -178,7 +178,7 @@ def _against_benchmark(r, b, n, risk_free, stats):
         stats[15] = mean_d / deviation * np.sqrt(_YEAR)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tails_of_bars(equity, r, risk_free, of_bars, stats):
     of_bars[:] = np.nan
     n = _returns(equity, len(equity), r)
@@ -187,7 +187,7 @@ def _tails_of_bars(equity, r, risk_free, of_bars, stats):
     stats[_TAIL] = of_bars[_TAIL]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _all_columns(equity, benchmark, offsets, ts, days, at_bars, risk_free, out):
     n_assets = len(offsets) - 1
     longest = 0
@@ -293,9 +293,9 @@ def daily_statistics(
     if at_bars is None:
         at_bars = sampled_at_bars(offsets, ts)
     days = ts // DAY_US
-    _all_columns(
-        np.ascontiguousarray(equity), benchmark, offsets, ts, days, at_bars, risk_free, out
-    )
+    # Read-only arrays would be compiled for once more.
+    equity, ts = (np.require(array, requirements=["C", "W"]) for array in (equity, ts))
+    _all_columns(equity, benchmark, offsets, ts, days, at_bars, risk_free, out)
     return out
 
 

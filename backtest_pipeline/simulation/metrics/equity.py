@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from backtest_pipeline.market.compiled import compiled
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.marks import Marks
 from backtest_pipeline.simulation.trades import Trades
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def drawdowns(equity: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Drawdown: equity over its running maximum, minus 1; float64 `(n_runs, n_rows)`.
 
@@ -80,7 +80,7 @@ def position_values(
     return values
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_positions(values, run, held, units, close):
     for i in range(len(run)):
         for m in range(held[i, 0], held[i, 1]):

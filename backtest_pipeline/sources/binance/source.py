@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,18 @@ class BinanceBars:
             self._client.require_listed(ticker_of(symbol, known))
         return tuple(sorted(known.union(self._named)))
 
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        """What is cached of each asset, where that is all up to the last finished bar."""
+        if self._cache is None:
+            return {}
+        now, held = _now_us(), {}
+        for asset in assets:
+            series = [Series(EXCHANGE, ticker_of(asset, ()), tf) for tf in self._timeframes]
+            if all(self._cache.is_complete(s, _until_last_bar(s, now)) for s in series):
+                names = [self._cache.content(s) for s in series]
+                held[asset] = blake2b(repr(names).encode(), digest_size=16).hexdigest()
+        return held
+
     def read(self, assets: Sequence[str] | None = None) -> SourceBars:
         """The bars of any symbols of the exchange, or of all in `symbols`.
 
@@ -168,7 +181,7 @@ class _Reading:
 
     def latest(self, series: Series) -> _Latest:
         """The series up to the last bar that is finished by this computer's clock."""
-        wanted = Span(0, _now_us() // series.length_us * series.length_us)
+        wanted = _until_last_bar(series, _now_us())
         held = self._cache.look_up(series, wanted)
         if not held.missing(wanted):
             return _Latest(series, held.bars, hit=True)
@@ -233,6 +246,11 @@ def _panel(timeframe: Timeframe, found: Sequence[_Latest]) -> Panel:
         from_open(opens, timeframe),
         {name: table[name].to_numpy() if table is not None else np.empty(0) for name in OHLCV},
     )
+
+
+def _until_last_bar(series: Series, now_us: int) -> Span:
+    """From the beginning to the end of the last bar that is over."""
+    return Span(0, now_us // series.length_us * series.length_us)
 
 
 def _now_us() -> int:

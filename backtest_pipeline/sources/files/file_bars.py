@@ -15,7 +15,7 @@ import numpy as np
 from backtest_pipeline.market.errors import BarsError, InvalidInput
 from backtest_pipeline.market.panel import OHLCV, Panel
 from backtest_pipeline.market.price_levels import StepRule
-from backtest_pipeline.market.symbols import KEYS_VARIABLE, key_of
+from backtest_pipeline.market.symbols import KEYS_VARIABLE, key_of, symbol_keys
 from backtest_pipeline.market.timeframes import Timeframe
 from backtest_pipeline.market.validation import RowIssue, validate_bars
 from backtest_pipeline.sources.base import AssetInfo, SourceBars, require_known
@@ -28,6 +28,7 @@ from backtest_pipeline.sources.files.settings_file import (
     split_query,
 )
 from backtest_pipeline.sources.files.spacing import Judged, Spacing, judge, spacing_of
+from backtest_pipeline.sources.files.states import state_of
 from backtest_pipeline.sources.stamps import from_close, from_open, stamped_at_close
 from backtest_pipeline.sources.tickers import ticker_of, told_apart
 
@@ -119,6 +120,12 @@ class FileBars:
     def symbols(self) -> tuple[str, ...]:
         """The assets, sorted; the later coins of a ticker are found by reading its bars."""
         return tuple(asset.symbol for asset in self.read().assets)
+
+    def states(self, assets: Sequence[str]) -> dict[str, str]:
+        """One for all: every file of the path may hold any asset."""
+        asked = (repr(self._asked), repr(self.as_of), self.asset_class, repr(symbol_keys()))
+        state = state_of(self.path, *asked)
+        return {} if state is None else dict.fromkeys(assets, state)
 
     def _raw(self, part: Part, settings: FileSettings) -> list[RawBars]:
         """The rows of a part, decoded once for as long as it and its settings stay as they are."""

@@ -6,11 +6,13 @@ Members are `artifacts/<uri>`, `tables/<schema>/<table>` in PostgreSQL's text fo
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 ARTIFACTS, TABLES = "artifacts/", "tables/"
 _CHUNK = 1 << 20
+_UNFINISHED, _ABANDONED_AFTER_S = ".unfinished-backup-", 60.0
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,18 @@ def _digest(content: IO[bytes]) -> str:
 def writing_archive(path: Path) -> Iterator[ArchiveWriter]:
     """Write a backup that gets its name once it is complete and on disk.
 
+    What killed backups have left in the folder is deleted.
+
     Raises:
         BackupRefused: where the file exists, or its folder cannot be written to.
     """
     if path.exists():
         raise BackupRefused(f"{path} exists; name a file that does not, or remove that one")
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
     try:
-        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _sweep(path.parent)
         with (
+            _locked(unfinished),
             pa.output_stream(str(unfinished), compression="zstd") as stream,
             tarfile.open(fileobj=stream, mode="w|") as tar,
         ):
@@ -136,6 +142,26 @@ def writing_archive(path: Path) -> Iterator[ArchiveWriter]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+@contextmanager
+def _locked(unfinished: Path) -> Iterator[None]:
+    """Create a file that its writer holds a lock on; a kill releases it."""
+    held = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the unfinished backups in a folder that nobody is writing any more."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError), path.open("rb") as file:  # others finish, or sweep, at any moment
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def verified(path: Path) -> BackupManifest:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
 
 T = TypeVar("T")
+Connection = sa.Connection
+"""A transaction, as `Database.begin` gives it."""
 
 EMBEDDED_DATABASE = "backtest"
 DAGSTER_SCHEMA = "dagster"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from backtest_pipeline.market.errors import ConfigurationError, SchemaNotMigrated, StoreError
-from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database
+from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
+from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.timeframes import sync_timeframes
 
 _FILE_NAME = re.compile(r"(baseline/\d{2}|migrations/\d{4})_[a-z0-9_]+\.sql")
@@ -139,6 +141,14 @@ def ensure(database: Database, *, embedded: bool) -> None:
         if not embedded:
             raise
         migrate(database)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """The database that the settings configure, its schema checked as by `ensure`; then closed."""
+    with closing(open_database(settings)) as database:
+        ensure(database, embedded=settings.run_store_mode == "embedded")
+        yield database
 
 
 def _apply(database: Database, connection: sa.Connection, file: SchemaFile) -> None:

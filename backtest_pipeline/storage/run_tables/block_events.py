@@ -1,4 +1,4 @@
-"""The tables `block_events` (blocked entries) and `plan_log` (plans that runs followed)."""
+"""The table `block_events`: entries that runs did not make, and why."""
 
 from __future__ import annotations
 
@@ -69,6 +69,56 @@ def list_blocks(
     return page_of(rows.mappings().all(), limit, "event_no")  # pyright: ignore[reportArgumentType]
 
 
+GROUPS = {
+    "reason": "reason, class",
+    "trigger": "trigger_id",
+    "symbol": "symbol",
+    "side": "side",
+    "day": "(ts AT TIME ZONE 'UTC')::date",
+}
+"""What the blocked entries of a run can be counted by, and the columns of each."""
+
+
+def group_blocks(connection: Connection, run_id: UUID, by: str) -> list[dict[str, Any]]:
+    """Count the blocked entries of a run, the most frequent first; by day, in order of time.
+
+    Args:
+        connection: connection to the store.
+        run_id: the run.
+        by: one of GROUPS.
+
+    Returns:
+        Rows with what is counted by (for `reason` its `class` too), `count`, `share` (a fraction of
+        all), `first_ts`, `last_ts`, and the `detail` of the newest.
+    """
+    columns = GROUPS[by]
+    named = f"{columns} AS day" if by == "day" else columns
+    order = "1" if by == "day" else "count DESC, 1"
+    rows = connection.execute(
+        text(f"""
+            SELECT {named}, count(*) AS count,
+                   count(*)::float8 / sum(count(*)) OVER ()::float8 AS share,
+                   min(ts) AS first_ts, max(ts) AS last_ts,
+                   (array_agg(detail ORDER BY event_no DESC))[1] AS detail
+            FROM block_events WHERE run_id = :run_id GROUP BY {columns} ORDER BY {order}
+        """),  # noqa: S608 - our own literals
+        {"run_id": run_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def stored_blocks(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
+    """All blocked entries of a run by number, without the run's id."""
+    rows = connection.execute(
+        text("""
+            SELECT event_no, ts, symbol, timeframe, trigger_id, side, qty, reason, class, detail
+            FROM block_events WHERE run_id = :run_id ORDER BY event_no
+        """),
+        {"run_id": run_id},
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
 def count_blocks(
     connection: Connection, filters: BlockFilter, limit: int, after: str | None = None
 ) -> Page[dict[str, Any]]:
@@ -118,16 +168,3 @@ def count_blocks(
     """  # noqa: S608 - the conditions are the literals above, their values are bound
     rows = connection.execute(text(query), bound).mappings().all()
     return page_of(rows, limit, "completed_at", "run_id")  # pyright: ignore[reportArgumentType]
-
-
-def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
-    """The plans that a run followed, in order, without the run's id."""
-    rows = connection.execute(
-        text("""
-            SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, replan_reasons,
-                   plan, prompt_hash, response_hash
-            FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence
-        """),
-        {"run_id": run_id},
-    )
-    return [dict(row) for row in rows.mappings()]

@@ -21,7 +21,7 @@ class ExpiredLease:
 
     Attributes:
         dagster_run_id: id of the run in Dagster.
-        command: name of the command that executed it.
+        command: the command that executes it.
         holder: host and process id.
         expired_at: when the lease expired.
     """
@@ -33,8 +33,8 @@ class ExpiredLease:
 
     def __str__(self) -> str:
         return (
-            f"run {self.dagster_run_id} of `backtest-pipeline {self.command}` ({self.holder}) gave "
-            f"no sign of life after {self.expired_at:%Y-%m-%d %H:%M:%S} UTC"
+            f"run {self.dagster_run_id} of `{self.command}` ({self.holder}) gave no sign of life "
+            f"after {self.expired_at:%Y-%m-%d %H:%M:%S} UTC"
         )
 
 
@@ -50,6 +50,12 @@ def take_lease(
         """),
         {"run_id": dagster_run_id, "command": command, "holder": holder, "lease_s": lease_s},
     )
+
+
+def is_leased(connection: Connection, dagster_run_id: str) -> bool:
+    """Whether there is a lease on a run, expired or not."""
+    query = "SELECT EXISTS (SELECT FROM dagster_run_leases WHERE dagster_run_id = :run_id)"
+    return bool(connection.scalar(text(query), {"run_id": dagster_run_id}))
 
 
 def renew_lease(connection: Connection, dagster_run_id: str, lease_s: float) -> bool:

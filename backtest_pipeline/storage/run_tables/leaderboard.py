@@ -96,13 +96,12 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
                t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
-               (r.id, r.tf, r.artifact_uri) IN (
-                   SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests'
-               ) AS of_refresh
+               coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
         JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
+        LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
         WHERE r.is_current AND r.status = 'completed'
         ORDER BY r.tf, r.signal_name, r.symbol, r.run_id
     """  # noqa: S608 - our own literals
@@ -138,13 +137,16 @@ def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
     rows = connection.execute(
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
-                   m.trade_count, ARRAY(
-                       SELECT DISTINCT i.trait FROM asset_identity i JOIN dim_assets a USING (id)
-                       WHERE a.symbol = l.symbol
-                       UNION SELECT 'synthetic' FROM dim_assets a
-                       WHERE a.symbol = l.symbol AND a.is_synthetic ORDER BY 1
-                   ) AS identity
+                   m.trade_count, coalesce(remarks.traits, '{}') AS identity
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
+            LEFT JOIN (
+                SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
+                FROM (
+                    SELECT id, trait FROM asset_identity
+                    UNION ALL SELECT id, 'synthetic' FROM dim_assets WHERE is_synthetic
+                ) t JOIN dim_assets a USING (id)
+                GROUP BY a.symbol
+            ) remarks USING (symbol)
             WHERE l.board_id = :board_id
             ORDER BY l.rank NULLS LAST, l.tf, l.signal_name, l.symbol, l.run_id
         """),

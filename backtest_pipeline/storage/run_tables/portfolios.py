@@ -61,12 +61,26 @@ def publish_portfolios(cursor: Cursor, tables: PortfolioTables) -> None:
     _append_weights(cursor, tables)
 
 
-def add_portfolio(cursor: Cursor, tables: PortfolioTables) -> None:
-    """Store a portfolio built on demand, next to the current ones, unless it is stored already."""
+def add_portfolio(cursor: Cursor, tables: PortfolioTables, *, replace: bool = False) -> None:
+    """Store a portfolio built on demand, next to the current ones, unless it is stored already.
+
+    With `replace` a stored one is replaced, and stays current if it is.
+    """
     (tf,) = tables.runs["tf"].to_pylist()
     copy.lock_cells(cursor, "portfolios", tf, [0])
     copy.stage(cursor, "staged_portfolios", tables.runs)
     names = tables.runs.column_names
+    if replace:
+        copy.run(
+            cursor,
+            "UPDATE staged_portfolios s SET is_current = p.is_current FROM portfolio_runs p"
+            " WHERE p.run_id = s.run_id::uuid",
+        )
+        copy.run(
+            cursor,
+            "DELETE FROM portfolio_runs WHERE run_id IN"
+            " (SELECT run_id::uuid FROM staged_portfolios)",
+        )
     if copy.insert_new(cursor, "portfolio_runs", "staged_portfolios", names, "run_id"):
         _append_weights(cursor, tables)
 
@@ -122,3 +136,17 @@ def stored_portfolio(connection: Connection, run_id: uuid.UUID) -> dict[str, Any
         {"run_id": run_id},
     )
     return next(iter(with_provenance(rows.mappings())), None)
+
+
+def portfolio_figures(connection: Connection) -> list[dict[str, Any]]:
+    """What is stored of every portfolio's figures, ordered by directory of artifacts.
+
+    Columns: run_id, config, metrics, code_version, artifact_uri.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT run_id, config, metrics, code_version, artifact_uri FROM portfolio_runs
+            ORDER BY artifact_uri, run_id
+        """)
+    )
+    return [dict(row) for row in rows.mappings()]

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from backtest_pipeline.market.errors import RunNotFound, unknown
 from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.plan_tables.plan_history import plans_of_runs
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.run_search import not_found
 from backtest_pipeline.storage.run_tables.runs import with_provenance
@@ -56,6 +57,7 @@ class RecordedRun:
         environment_hash, engine: environment, and engine as name and version.
         fingerprint, artifact_uri, results: its result.
         is_current: whether no newer run of its configuration is stored.
+        plans: the plans that it followed, as rows of `plan_log`; none for a run of a strategy.
     """
 
     run_id: uuid.UUID
@@ -75,6 +77,7 @@ class RecordedRun:
     artifact_uri: str
     results: Mapping[str, Any]
     is_current: bool
+    plans: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -129,10 +132,15 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
             raise not_found(run_id)
     versions = {item for row in by_id.values() for item in row["dataset_version_ids"].items()}
     known = _snapshots(connection, sorted(versions))
-    return [_recorded(by_id[run_id], known) for run_id in run_ids]
+    logged = plans_of_runs(connection, run_ids)
+    return [_recorded(by_id[run_id], known, logged.get(run_id, ())) for run_id in run_ids]
 
 
-def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot]) -> RecordedRun:
+def _recorded(
+    row: Mapping[str, Any],
+    known: Mapping[tuple[str, str], Snapshot],
+    plans: Sequence[Mapping[str, Any]],
+) -> RecordedRun:
     versions = row["dataset_version_ids"]
     return RecordedRun(
         run_id=row["run_id"],
@@ -152,6 +160,7 @@ def _recorded(row: Mapping[str, Any], known: Mapping[tuple[str, str], Snapshot])
         artifact_uri=row["artifact_uri"],
         results=row["results"],
         is_current=row["is_current"],
+        plans=plans,
     )
 
 
@@ -211,12 +220,12 @@ def stored_metrics(connection: Connection, run_id: uuid.UUID) -> dict[str, Any]:
 def figures_by_directory(connection: Connection) -> list[dict[str, Any]]:
     """What is stored of every run's figures, ordered by directory of artifacts.
 
-    Columns: run_id, symbol, n_bars, artifact_uri, results, risk_free, and those of
+    Columns: run_id, symbol, split, n_bars, artifact_uri, results, risk_free, and those of
     `backtest_metrics`.
     """
     rows = connection.execute(
         text("""
-            SELECT r.symbol, r.n_bars, r.artifact_uri, r.results,
+            SELECT r.symbol, r.split, r.n_bars, r.artifact_uri, r.results,
                    (r.config ->> 'risk_free')::float8 AS risk_free, m.*
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             WHERE r.status = 'completed' ORDER BY r.artifact_uri, r.run_id

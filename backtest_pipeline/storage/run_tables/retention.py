@@ -14,7 +14,11 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 # The top-level artifact folders that only this package writes.
-KINDS = ("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs")
+KINDS = (
+    *("bars", "code", "columns", "features", "funding", "portfolios", "robustness", "runs"),
+    "signals",
+    "transcripts",
+)
 _FAR_AHEAD = datetime(9999, 1, 1, tzinfo=UTC)
 
 # Runs and portfolios to keep, each with the reason; members of kept portfolios are kept.
@@ -26,6 +30,9 @@ _HELD = """
         FROM dataset_versions v JOIN backtest_runs r
             ON r.artifact_uri = ANY (v.uris) AND r.id = v.id AND r.tf = v.tf
         WHERE v.dataset IN ('backtests', 'walk_forward')
+        UNION ALL
+        SELECT r.run_id, 'is the current run of plan book ' || r.book
+        FROM backtest_runs r JOIN plan_books b ON b.name = r.book WHERE r.is_current
         UNION ALL
         SELECT unnest(member_run_ids), 'is a member of portfolio ' || run_id FROM portfolio_runs
         WHERE is_current OR completed_at >= :cutoff OR run_id IN (SELECT run_id FROM run_pins)
@@ -150,6 +157,13 @@ _AGED = {
             AND NOT EXISTS (SELECT FROM run_pins p WHERE p.run_id = ANY (j.result_run_ids))
             AND NOT EXISTS (SELECT FROM backtest_job_units u JOIN run_pins p
                             ON p.run_id = ANY (u.run_ids) WHERE u.job_id = j.job_id)""",
+    # Columns of a user's own, and ranks, that no stored result reads any more: a set for each
+    # expression that was ever ranked would stay. Who asks again computes it again.
+    "column_sets": """
+        DELETE FROM dataset_versions v USING dim_assets a
+        WHERE a.id = v.id AND v.dataset LIKE 'columns:%' AND v.updated_at < :cutoff
+            AND NOT EXISTS (SELECT FROM used u WHERE u.key = input_key(a.symbol, v.tf, v.dataset))
+        """,
     # Versions that were replaced before the cutoff and that no stored result was made from.
     "snapshots": """
         DELETE FROM dataset_snapshots s
@@ -157,19 +171,38 @@ _AGED = {
         WHERE a.id = s.id
             AND NOT EXISTS (SELECT FROM dataset_versions v WHERE (v.dataset, v.id, v.tf, v.version)
                                                              = (s.dataset, s.id, s.tf, s.version))
-            AND EXISTS (SELECT FROM dataset_snapshots n
-                        WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
-                            AND n.current_since > s.current_since
-                            AND n.current_since < least(:cutoff, now() - interval '1 day'))
+            AND (EXISTS (SELECT FROM dataset_snapshots n
+                         WHERE (n.dataset, n.id, n.tf) = (s.dataset, s.id, s.tf)
+                             AND n.current_since > s.current_since
+                             AND n.current_since < least(:cutoff, now() - interval '1 day'))
+                OR s.dataset LIKE 'columns:%'
+                    AND s.current_since < least(:cutoff, now() - interval '1 day')
+                    AND NOT EXISTS (SELECT FROM dataset_versions v
+                                    WHERE (v.dataset, v.id, v.tf) = (s.dataset, s.id, s.tf)))
             AND NOT EXISTS (SELECT FROM used u
                             WHERE u.version = s.version
                                 AND u.key = input_key(a.symbol, s.tf, s.dataset))""",
+    # Of histories that nobody can compare any more: with its snapshot one would be found again.
+    "restatements": """
+        DELETE FROM restatements r WHERE found_at < :cutoff
+            AND NOT EXISTS (SELECT FROM restatement_effects e
+                            WHERE e.restatement_id = r.restatement_id)
+            AND NOT EXISTS (SELECT FROM dataset_snapshots s
+                            WHERE s.dataset = 'features'
+                                AND (s.id, s.tf, s.version) = (r.id, r.tf, r.version_before))""",
     "environments": """
         DELETE FROM environments e WHERE recorded_at < :cutoff
             AND NOT EXISTS (SELECT FROM backtest_runs r
                             WHERE r.environment_hash = e.environment_hash)
             AND NOT EXISTS (SELECT FROM portfolio_runs p
                             WHERE p.environment_hash = e.environment_hash)""",
+}
+_AGED |= {
+    # A trigger that was answered does not come again: its key is of a time that has passed.
+    "replan_requests": """
+        DELETE FROM replan_requests WHERE status <> 'waiting' AND completed_at < :cutoff""",
+    "model_usage": """
+        DELETE FROM model_usage WHERE day < least(:cutoff, now() - interval '2 days')::date""",
 }
 _USED = """
     used AS MATERIALIZED (
@@ -186,7 +219,8 @@ def delete_aged(connection: Connection, cutoff: datetime) -> dict[str, int]:
     """Delete rows that are no longer needed after runs were deleted; returns counts by kind.
 
     Portfolios that are not current, folds of abandoned walk-forwards and ended jobs are deleted if
-    older than the cutoff; snapshots and environments if no stored result was made from them.
+    older than the cutoff; column sets, snapshots and environments if no stored result was made from
+    them; restatements if the history before them is gone.
     """
     return {
         kind: connection.execute(
@@ -205,6 +239,9 @@ def referred_to(connection: Connection) -> set[str]:
             UNION SELECT code_archive FROM backtest_runs
             UNION SELECT regexp_replace(code_archive, '\\.zip$', '') FROM backtest_runs
             UNION SELECT 'funding/' || (config ->> 'funding') FROM backtest_runs
+            UNION SELECT 'transcripts/' || transcript || '.json' FROM plans
+            UNION SELECT 'transcripts/' || transcript || '.json' FROM plan_log
+            UNION SELECT 'transcripts/' || transcript || '.json' FROM replan_requests
             UNION SELECT artifact_uri FROM run_robustness
             UNION SELECT artifact_uri FROM portfolio_runs
             UNION SELECT unnest(uris) FROM dataset_versions

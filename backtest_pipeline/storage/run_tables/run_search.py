@@ -94,11 +94,12 @@ def list_runs(
             ORDER BY completed_at DESC, run_id DESC LIMIT :n
         )
         SELECT r.run_id, r.signal_name, r.strategy, r.params, r.symbol,
-               a.is_synthetic AS synthetic, r.tf AS timeframe, r.split,
+               coalesce(a.is_synthetic, are_synthetic(r.symbols)) AS synthetic, r.tf AS timeframe,
+               r.split,
                r.window_start, r.window_end, r.status, r.completed_at, r.is_current,
                p.run_id IS NOT NULL AS pinned, q.quarantined_at, m.total_return, m.sharpe,
                m.max_drawdown, m.trade_count
-        FROM page JOIN visible_runs r USING (run_id) JOIN dim_assets a ON a.id = r.id
+        FROM page JOIN visible_runs r USING (run_id) LEFT JOIN dim_assets a ON a.id = r.id
         LEFT JOIN backtest_metrics m USING (run_id)
         LEFT JOIN run_pins p USING (run_id)
         LEFT JOIN quarantined_runs q USING (run_id)
@@ -113,11 +114,14 @@ def _conditions(filters: RunFilter, bound: dict[str, Any]) -> Iterable[str]:
     yield "completed_at IS NOT NULL"
     columns = {
         "strategy": filters.strategy,
-        "symbol": filters.symbol,
         "tf": filters.timeframe,
         "status": filters.status,
     }
     yield from equal(columns, bound)
+    if filters.symbol is not None:
+        bound["symbol"] = filters.symbol
+        yield """(symbol = :symbol OR run_id IN (
+            SELECT run_id FROM backtest_runs WHERE symbols @> ARRAY[CAST(:symbol AS text)]))"""
     for name, operator, day in (
         ("completed_from", ">=", filters.completed_from),
         ("completed_until", "<", filters.completed_until),
@@ -163,10 +167,10 @@ def read_run(connection: Connection, run_id: UUID) -> dict[str, Any]:
     """
     rows = connection.execute(
         text("""
-            SELECT r.*, a.is_synthetic AS synthetic,
+            SELECT r.*, coalesce(a.is_synthetic, are_synthetic(r.symbols)) AS synthetic,
                    to_jsonb(m) - 'run_id' AS metrics, to_jsonb(e) AS environment,
                    to_jsonb(w) - 'run_id' AS walk_forward
-            FROM visible_runs r JOIN dim_assets a ON a.id = r.id
+            FROM visible_runs r LEFT JOIN dim_assets a ON a.id = r.id
             LEFT JOIN backtest_metrics m USING (run_id)
             LEFT JOIN environments e USING (environment_hash)
             LEFT JOIN walk_forward_runs w USING (run_id)

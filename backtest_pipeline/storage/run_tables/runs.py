@@ -29,7 +29,8 @@ def publish_runs(
     cursor's transaction commits; the artifacts that the runs point to must exist already.
     """
     (tf,) = runs["tf"].unique().to_pylist()
-    copy.lock_cells(cursor, "backtests", tf, runs["id"].unique().to_pylist())
+    of_assets = runs["id"].drop_null().unique().to_pylist()  # a run of several symbols has none
+    copy.lock_cells(cursor, "backtests", tf, of_assets)
     copy.stage(cursor, "staged_runs", runs)
     copy.stage(cursor, "staged_metrics", metrics)
     copy.analyze(cursor, "staged_runs", "run_id", "config_hash", "id", "tf")
@@ -47,6 +48,16 @@ def publish_runs(
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
     copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
     copy.run(cursor, "DROP TABLE staged_runs, staged_metrics")
+
+
+def retire_run_of_book(cursor: Cursor, book: str, tf: str) -> None:
+    """Mark the run that followed the plans of a book at a timeframe as not current."""
+    copy.run(
+        cursor,
+        "UPDATE backtest_runs SET is_current = FALSE WHERE is_current AND book = $1 AND tf = $2",
+        book,
+        tf,
+    )
 
 
 def retire_runs(cursor: Cursor, tf: str, ids: Sequence[int], split: str = "full") -> None:
@@ -167,8 +178,8 @@ def current_runs(
     """
     conditions = [
         "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
-        """(r.id, r.tf, r.artifact_uri) IN (
-            SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = 'backtests')""",
+        """EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = 'backtests'
+            AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))""",
     ]
     bound: dict[str, Any] = {}
     if timeframes is not None:
@@ -183,10 +194,48 @@ def current_runs(
     return with_provenance(connection.execute(text(query), bound).mappings())
 
 
+def runs_of_books(connection: Connection, books: Sequence[str], tf: str) -> list[dict[str, Any]]:
+    """The current runs of these plan books at a timeframe by book, with their metrics.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.book, r.symbol, r.symbols, r.tf, r.first_ts, r.last_ts, r.n_bars, r.results,
+                   r.snapshot_id, r.dataset_version_ids, r.artifact_uri, m.*
+            FROM visible_runs r JOIN backtest_metrics m USING (run_id)
+            WHERE r.is_current AND r.status = 'completed' AND r.tf = :tf AND r.book = ANY(:books)
+            ORDER BY r.book
+        """),
+        {"tf": tf, "books": list(books)},
+    )
+    return with_provenance(rows.mappings())
+
+
+def followed_by_runs(connection: Connection, book: str) -> dict[str, dict[str, Any]]:
+    """What the current runs of a plan book followed, by timeframe.
+
+    Columns: dataset_version_ids, and plan_id, that of the newest plan.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT r.tf, r.dataset_version_ids, (
+                       SELECT l.plan_id FROM plan_log l WHERE l.run_id = r.run_id
+                       ORDER BY l.replan_sequence DESC LIMIT 1) AS plan_id
+            FROM visible_runs r WHERE r.is_current AND r.book = :book
+        """),
+        {"book": book},
+    )
+    return {row["tf"]: dict(row) for row in rows.mappings()}
+
+
 def figures_by_partition(
     connection: Connection, dataset: str, *, timeframes: Sequence[str], symbols: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Trades, best Sharpe ratio and its run of each partition's latest refresh, by (symbol, tf).
+    """Trades, best Sharpe ratio, to four digits, and its run of each partition, by (symbol, tf).
+
+    Only runs of the partition's latest refresh count.
 
     Args:
         connection: of the store.
@@ -196,15 +245,15 @@ def figures_by_partition(
     rows = connection.execute(
         text("""
             SELECT r.symbol, r.tf, sum(m.trade_count)::bigint AS trades,
-                   max(m.sharpe) AS best_sharpe,
+                   round(max(m.sharpe)::numeric, 4)::float8 AS best_sharpe,
                    (array_agg(r.signal_name ORDER BY m.sharpe DESC NULLS LAST, r.signal_name))[1]
                        AS best_run
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.is_current AND r.status = 'completed' AND q.run_id IS NULL
                 AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
-                AND (r.id, r.tf, r.artifact_uri) IN (
-                    SELECT id, tf, unnest(uris) FROM dataset_versions WHERE dataset = :dataset)
+                AND EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = :dataset
+                    AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))
             GROUP BY r.symbol, r.tf
         """),
         {"dataset": dataset, "timeframes": list(timeframes), "symbols": list(symbols)},
@@ -229,6 +278,27 @@ def runs_by_id(connection: Connection, run_ids: Sequence[uuid.UUID]) -> dict[uui
     """  # noqa: S608 - literals
     rows = connection.execute(text(query), {"run_ids": list(run_ids)})
     return {row["run_id"]: row for row in with_provenance(rows.mappings())}
+
+
+def runs_configured(
+    connection: Connection, tf: str, config_hashes: Sequence[str], code_version: str
+) -> dict[str, Run]:
+    """The current runs of these configurations by symbol, as `runs_by_id` returns them.
+
+    Args:
+        connection: of the store.
+        tf: their timeframe.
+        config_hashes: hashes of configurations of different symbols.
+        code_version: runs of another one are left out.
+    """
+    query = f"""
+        SELECT {_COLUMNS} FROM {_SOURCES} WHERE r.status = 'completed' AND r.is_current
+            AND r.tf = :tf AND r.config_hash = ANY(:hashes) AND r.code_version = :code
+        ORDER BY {_ORDER}
+    """  # noqa: S608 - literals
+    given = {"tf": tf, "hashes": list(config_hashes), "code": code_version}
+    rows = connection.execute(text(query), given)
+    return {row["symbol"]: row for row in with_provenance(rows.mappings())}
 
 
 def with_provenance(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
 _OF_ASSETS = (
     *("signals", "signal_state", "cmc_features", "cmc_ema_multi_tf_u", "feature_checkpoints"),
-    *("external_watermarks", "restatements", "walk_forward_folds", "portfolio_weights"),
+    *(
+        "external_watermarks",
+        "source_states",
+        "restatements",
+        "walk_forward_folds",
+        "portfolio_weights",
+    ),
     *("data_quality", "asset_identity", "dataset_versions", "dataset_snapshots"),
 )
 _BY_SYMBOL = ("trials",)
@@ -23,16 +29,18 @@ def assets_of_source(connection: Connection, source: str) -> dict[str, int]:
     return {row.symbol: row.id for row in rows}
 
 
-def capture_assets(connection: Connection, ids: Sequence[int]) -> None:
-    """Mark all runs of these assets, and delete the portfolios and boards that hold any of them.
+def capture_assets(connection: Connection, assets: Mapping[str, int]) -> None:
+    """Mark all runs of these assets, and delete what holds any of them.
+
+    That is portfolios, boards and plan books.
 
     Nobody reads the runs any more; `run_tables.retention.delete_captured` deletes them.
     """
-    given = {"ids": list(ids)}
+    given = {"ids": list(assets.values()), "symbols": list(assets)}
     connection.execute(
         text("""
             WITH RECURSIVE gone AS (
-                SELECT run_id FROM backtest_runs WHERE id = ANY(:ids)
+                SELECT run_id FROM backtest_runs WHERE id = ANY(:ids) OR symbols && :symbols
                 UNION
                 SELECT p.run_id FROM portfolio_runs p
                 JOIN gone g ON g.run_id = ANY (p.member_run_ids)
@@ -56,10 +64,11 @@ def capture_assets(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(
         text("""
             UPDATE backtest_runs SET deleting_since = now()
-            WHERE id = ANY(:ids) AND deleting_since IS NULL
+            WHERE (id = ANY(:ids) OR symbols && :symbols) AND deleting_since IS NULL
         """),
         given,
     )
+    connection.execute(text("DELETE FROM plan_books WHERE symbols && :symbols"), given)
 
 
 def delete_assets(connection: Connection, assets: dict[str, int]) -> None:

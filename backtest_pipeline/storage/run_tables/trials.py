@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from sqlalchemy import Connection, text
 
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.tables.dimensions import LEFT_OUT
@@ -146,8 +148,23 @@ def read_runs_to_deflate(
     )
 
 
+def deflated_before(connection: Connection, run_ids: Sequence[uuid.UUID]) -> bool:
+    """Whether a trial was recorded in the family of any of these runs after it was deflated."""
+    query = text(f"""
+        SELECT EXISTS (
+            SELECT FROM backtest_runs r JOIN backtest_metrics m USING (run_id)
+            JOIN trials own USING (trial_id) WHERE r.run_id = ANY(:run_ids) AND {_GREW})
+    """)  # noqa: S608 - our own literals
+    return bool(connection.execute(query, {"run_ids": list(run_ids)}).scalar_one())
+
+
+_GREW = """(m.deflated_at IS NULL OR EXISTS (
+    SELECT FROM trials t WHERE (t.symbol, t.tf, t.family) = (own.symbol, own.tf, own.family)
+    AND t.created_at > m.deflated_at))"""
+
+
 def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
-    """Replace the deflated metrics of runs; unchanged ones keep the time of their computation.
+    """Replace the deflated metrics of runs; unchanged ones are dated anew where trials were added.
 
     Args:
         cursor: cursor of the transaction.
@@ -158,11 +175,12 @@ def write_deflated(cursor: Cursor, deflated: pa.Table) -> None:
     copy.analyze(cursor, "staged_deflated", "run_id")
     copy.run(
         cursor,
-        "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"
+        "UPDATE backtest_metrics m SET dsr = s.dsr, dsr_effective = s.dsr_effective,"  # noqa: S608
         " n_trials = s.n_trials, n_trials_effective = s.n_trials_effective,"
         " deflated_at = s.deflated_at,"
         " undefined = m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb"
-        " FROM staged_deflated s WHERE m.run_id = s.run_id::uuid AND (m.deflated_at IS NULL OR"
+        " FROM staged_deflated s JOIN backtest_runs r ON r.run_id = s.run_id::uuid"
+        f" JOIN trials own USING (trial_id) WHERE m.run_id = r.run_id AND ({_GREW} OR"
         " (m.dsr, m.dsr_effective, m.n_trials, m.n_trials_effective, m.undefined)"
         " IS DISTINCT FROM (s.dsr, s.dsr_effective, s.n_trials, s.n_trials_effective,"
         " m.undefined - '{dsr,dsr_effective}'::text[] || s.undefined::jsonb))",

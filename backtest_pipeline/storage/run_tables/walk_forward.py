@@ -176,9 +176,9 @@ def current_walk_forwards(
             LEFT JOIN quarantined_runs q USING (run_id)
             WHERE r.status = 'completed'
               AND CASE WHEN CAST(:run_ids AS uuid[]) IS NULL
-                  THEN r.is_current AND (r.id, r.tf, r.artifact_uri) IN (
-                      SELECT id, tf, unnest(uris) FROM dataset_versions
-                      WHERE dataset = 'walk_forward')
+                  THEN r.is_current AND EXISTS (
+                      SELECT FROM dataset_versions v WHERE v.dataset = 'walk_forward'
+                      AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))
                       AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
             ORDER BY r.tf, r.strategy, r.symbol, r.run_id

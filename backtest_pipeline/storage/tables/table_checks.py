@@ -79,35 +79,85 @@ _RULES = {
     # whose bars are others. A run may begin with the bar before its first test, at whose close its
     # first position is decided.
     "walk_forward": """
-        WITH folds AS (
-            SELECT f.*, lag(f.test_end) OVER w AS tested_until, lag(f.fold) OVER w AS fold_before
-            FROM walk_forward_folds f JOIN visible_runs r USING (run_id)
-            WHERE r.is_current WINDOW w AS (PARTITION BY run_id ORDER BY fold)
-        ), of_run AS (
-            SELECT run_id, min(test_start) AS first_ts, max(test_end) AS last_ts,
-                   sum(n_test) AS n_bars, count(*) AS n_folds
-            FROM folds GROUP BY run_id
-        ), between_tests AS (
-            SELECT f.run_id, count(*) AS n_bars
-            FROM folds f JOIN cmc_features c
-                ON c.id = f.id AND c.tf = f.tf AND c.ts > f.tested_until AND c.ts < f.test_start
-            GROUP BY f.run_id
+        WITH of_run AS MATERIALIZED (
+            SELECT r.first_ts, r.last_ts, r.n_bars, w.n_folds, w.n_untested, o.*
+            FROM walk_forward_runs w JOIN visible_runs r USING (run_id)
+            -- Run by run, by the key: a planner that expects few folds would hold all against all.
+            CROSS JOIN LATERAL (
+                SELECT min(f.test_start) AS tested_from, max(f.test_end) AS tested_to,
+                       sum(f.n_test) AS n_tested, count(*) AS n_stored, sum(b.n) AS n_between,
+                       count(*) FILTER (WHERE f.test_start <= f.tested_until) AS twice,
+                       count(*) FILTER (WHERE f.test_start <= f.train_end) AS on_training,
+                       count(*) FILTER (WHERE f.fold <> coalesce(f.fold_before + 1, 0)) AS missing
+                FROM (
+                    SELECT own.*, lag(test_end) OVER following AS tested_until,
+                           lag(fold) OVER following AS fold_before
+                    FROM walk_forward_folds own WHERE own.run_id = w.run_id
+                    WINDOW following AS (ORDER BY fold)
+                ) f
+                CROSS JOIN LATERAL (
+                    SELECT count(*) AS n FROM cmc_features c
+                    WHERE (c.id, c.tf) = (f.id, f.tf)
+                        AND c.ts > f.tested_until AND c.ts < f.test_start
+                ) b
+            ) o
+            WHERE r.is_current
         )
-        SELECT (SELECT count(*) FROM folds WHERE test_start <= tested_until) AS tested_twice,
-               (SELECT count(*) FROM folds WHERE test_start <= train_end) AS trained_on_test,
-               (SELECT count(*) FROM folds WHERE fold <> coalesce(fold_before + 1, 0)
-               ) AS folds_missing,
-               (SELECT count(*) FROM walk_forward_runs w
-                    JOIN visible_runs r USING (run_id) LEFT JOIN between_tests b USING (run_id)
-                    WHERE r.is_current AND w.n_untested <> coalesce(b.n_bars, 0)
-               ) AS bars_untested,
-               (SELECT count(*) FROM walk_forward_runs w
-                    JOIN visible_runs r USING (run_id) LEFT JOIN of_run o USING (run_id)
-                    WHERE r.is_current AND (o.run_id IS NULL OR o.n_folds <> w.n_folds
-                        OR o.n_bars <> r.n_bars - (r.first_ts < o.first_ts)::int
-                        OR o.first_ts < r.first_ts
-                        OR o.last_ts <> r.last_ts)) AS other_bars_than_the_run
+        SELECT coalesce(sum(twice), 0)::bigint AS tested_twice,
+               coalesce(sum(on_training), 0)::bigint AS trained_on_test,
+               coalesce(sum(missing), 0)::bigint AS folds_missing,
+               count(*) FILTER (WHERE n_untested <> coalesce(n_between, 0)) AS bars_untested,
+               count(*) FILTER (WHERE n_stored = 0 OR n_stored <> n_folds
+                   OR n_tested <> n_bars - (first_ts < tested_from)::int
+                   OR tested_from < first_ts OR tested_to <> last_ts) AS other_bars_than_the_run
+        FROM of_run
     """,
+}
+_OF_BOOKS = """
+        WITH runs AS (
+            SELECT run_id, results FROM visible_runs
+            WHERE is_current AND status = 'completed' AND cardinality(symbols) {number}
+        ), plans AS (
+            SELECT run_id, count(*) AS total, sum(suppressed) AS suppressed,
+                   min(replan_sequence) = 1 AND max(replan_sequence) = count(*) AS is_whole
+            FROM plan_log GROUP BY run_id
+        ), by_reason AS (
+            SELECT run_id, jsonb_object_agg(reason, n) AS counts FROM (
+                SELECT run_id, unnest(replan_reasons) AS reason, count(*) AS n
+                FROM plan_log GROUP BY 1, 2) counted GROUP BY run_id
+        ), blocks AS (
+            SELECT run_id, jsonb_object_agg(reason, n) AS counts FROM (
+                SELECT run_id, reason, count(*) AS n
+                FROM block_events GROUP BY 1, 2) counted GROUP BY run_id
+        ), triggers AS (
+            SELECT l.run_id, t ->> 'id' AS trigger_id
+            FROM plan_log l, jsonb_array_elements(l.plan -> 'triggers') t
+        )
+        SELECT count(*) FILTER (WHERE (results #>> '{{plan_log,total}}')::bigint
+                                    <> coalesce(p.total, 0)
+                                OR results #> '{{plan_log,by_reason}}' <> coalesce(r.counts, '{{}}')
+                                OR (results #>> '{{plan_log,suppressed}}')::bigint
+                                    <> coalesce(p.suppressed, 0)) AS plans_missing,
+               count(*) FILTER (WHERE p.is_whole IS NOT TRUE) AS gaps_between_plans,
+               count(*) FILTER (WHERE results #> '{{limit_enforcement,by_reason}}'
+                                    <> coalesce(b.counts, '{{}}')) AS blocks_missing,
+               (SELECT count(*) FROM backtest_trades t JOIN runs USING (run_id)
+                WHERE NOT EXISTS (SELECT FROM triggers g WHERE (g.run_id, g.trigger_id)
+                                                             = (t.run_id, t.trigger_id))
+               ) AS trades_without_trigger
+        FROM runs LEFT JOIN plans p USING (run_id) LEFT JOIN by_reason r USING (run_id)
+        LEFT JOIN blocks b USING (run_id)
+    """
+_RULES |= {
+    "strategy_plans": """
+        SELECT count(*) FILTER (WHERE sequence <> number) AS gaps_between_plans,
+               count(*) FILTER (WHERE effective_ts <= before) AS plans_out_of_order,
+               count(*) FILTER (WHERE generated_at > effective_ts) AS plans_from_the_future
+        FROM (SELECT *, row_number() OVER w AS number, lag(effective_ts) OVER w AS before
+              FROM plans WINDOW w AS (PARTITION BY book_id ORDER BY sequence)) ordered
+    """,
+    "planned_backtests": _OF_BOOKS.format(number="= 1"),
+    "planned_portfolios": _OF_BOOKS.format(number="> 1"),
 }
 CHECKED = tuple(_RULES)
 

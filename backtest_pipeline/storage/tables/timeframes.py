@@ -146,10 +146,11 @@ def timeframe_row(timeframe: Timeframe) -> dict[str, Any]:
     word = _UNIT_WORDS[timeframe.unit] + ("s" if timeframe.quantity > 1 else "")
     kind = "calendar " if timeframe.is_calendar else ""
     anchored = ", counted anew each year" if timeframe.anchored else ""
+    of_year = " of the year" if timeframe.anchored else ""
     week = f" ({timeframe.week} weeks)" if timeframe.week else ""
     return {
         "tf": timeframe.name,
-        "label": f"{timeframe.quantity} {kind}{word}{week}",
+        "label": f"{timeframe.quantity} {kind}{word}{of_year}{week}",
         "base_unit": timeframe.unit,
         "tf_qty": timeframe.quantity,
         "tf_days_nominal": timeframe.days,

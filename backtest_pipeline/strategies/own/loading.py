@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from backtest_pipeline.market.errors import BacktestError, StrategyRefused
+from backtest_pipeline.market.errors import BacktestError, RuleError, StrategyRefused
 from backtest_pipeline.market.features.derive import is_given_by_bars
 from backtest_pipeline.strategies.code import code_hash
 from backtest_pipeline.strategies.own.modules import strategy_of_module
@@ -84,7 +84,14 @@ def _contracted(
 
 def load_text(text: str) -> Loaded:
     """Make a strategy of rules in TOML that were given as text; errors as `load`."""
-    content = text.encode()
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise RuleError(
+            GIVEN,
+            f"character {error.start + 1} is half of a surrogate pair, and no character; send the "
+            "whole of it",
+        ) from error
     strategy = from_toml(content, GIVEN)
     main = f"{strategy.name}{RULES}"
     origin = "rules that were given with a run"
@@ -204,19 +211,23 @@ def _problems_with(strategy: Strategy[Any], what: str, given: Mapping[str, Any])
         except BacktestError as error:
             yield f"with its {what}: {error}"
             return
+    expressions = strategy.stops(params).expressions
     sizing = strategy.sizing and strategy.sizing(params)
     if isinstance(sizing, ByExpression):
-        yield from _problems_with_expression(sizing, strategy.columns(params), what)
+        expressions["sizing"] = sizing.fraction
+    columns = strategy.columns(params)
+    for name, text in expressions.items():
+        yield from _problems_with_expression(name, text, columns, what)
 
 
 def _problems_with_expression(
-    sizing: ByExpression, columns: Sequence[str], what: str
+    name: str, text: str, columns: Sequence[str], what: str
 ) -> Iterator[str]:
     try:
-        reads = number_expression(sizing.fraction, "sizing").reads
+        reads = number_expression(text, name).reads
     except BacktestError as error:
         yield f"with its {what}: {error}"
         return
-    for name in reads:
-        if name not in columns and not is_given_by_bars(name):
-            yield f"with its {what}: its sizing reads {name!r}; name it in columns() too"
+    for column in reads:
+        if column not in columns and not is_given_by_bars(column):
+            yield f"with its {what}: its {name} reads {column!r}; name it in columns() too"

@@ -14,13 +14,21 @@ from backtest_pipeline.strategies.rules.parser import parse
 from backtest_pipeline.strategies.rules.program import Limit, Program
 from backtest_pipeline.strategies.rules.written import require_writable
 from backtest_pipeline.trading.sizing import SIZINGS, ByExpression, Sizing
-from backtest_pipeline.trading.stops import StopRules
+from backtest_pipeline.trading.stops import DISTANCES, StopRules
 
 _STOPS = tuple(found.name for found in fields(StopRules))
 _WHOLE_STOPS = ("atr_period", "max_bars")
 _COOLDOWN = Bounds(0, 10_000)
 _MODES = {name: kind for name, kind in SIZINGS.items() if kind is not ByExpression}
 _FIXED = "fixed"
+
+
+def _whole_fields(kind: type[Sizing]) -> tuple[str, ...]:
+    hints = get_type_hints(kind)
+    return tuple(name for name, hint in hints.items() if hint in (int, int | None))
+
+
+_WHOLE_FIELDS = {kind: _whole_fields(kind) for kind in _MODES.values()}
 
 
 class AccountRules:
@@ -58,7 +66,7 @@ class AccountRules:
     @property
     def wanted(self) -> list[Wanted]:
         """What it reads at each bar."""
-        steps = self._sizing.values()
+        steps = [*self._stops.values(), *self._sizing.values()]
         return [(step, VALUE) for step in steps if not self._program.is_fixed[step]]
 
     def said(self, digests: Sequence[str]) -> dict[str, object]:
@@ -72,7 +80,7 @@ class AccountRules:
 
     def stops(self, settled: Settled) -> StopRules:
         """The stops with given parameters; raises InvalidInput for one out of its bounds."""
-        return StopRules(**_numbers(settled, self._stops, _WHOLE_STOPS))
+        return StopRules(**self._values(settled, self._stops, _WHOLE_STOPS))
 
     def cooldown(self, settled: Settled) -> int:
         """The cooldown with given parameters."""
@@ -80,10 +88,11 @@ class AccountRules:
 
     def sizing(self, settled: Settled) -> Sizing:
         """The sizing with given parameters; raises InvalidInput for one out of its bounds."""
-        if self.wanted:
-            return ByExpression(settled.written(self._sizing["fraction"]))
         kind = _MODES[self._mode]
-        return kind(**_numbers(settled, self._sizing, _whole_fields(kind)))
+        values = self._values(settled, self._sizing, _WHOLE_FIELDS[kind])
+        if isinstance(values.get("fraction"), str):
+            return ByExpression(**values)
+        return kind(**values)
 
     def problem(self, settled: Settled) -> str | None:
         """What given parameters make wrong in it; None if nothing."""
@@ -97,7 +106,10 @@ class AccountRules:
 
     def _stop_steps(self, stops: Mapping[str, Any], place: Place) -> dict[str, int]:
         place.require_keys(stops, _STOPS)
-        return {name: self._fixed(value, place.at(name)) for name, value in stops.items()}
+        return {
+            name: (self._by_bar if name in DISTANCES else self._fixed)(value, place.at(name))
+            for name, value in stops.items()
+        }
 
     def _sizing_steps(self, sizing: Mapping[str, Any], place: Place) -> tuple[str, dict[str, int]]:
         mode = sizing.get("mode", _FIXED)
@@ -105,7 +117,7 @@ class AccountRules:
             raise place.at("mode").error(str(UnknownName("sizing", f"{mode}"[:60], _MODES)))
         place.require_keys(sizing, ("mode", *(one.name for one in fields(_MODES[mode]))))
         steps = {
-            name: (self._fraction if mode == _FIXED else self._fixed)(value, place.at(name))
+            name: (self._by_bar if mode == _FIXED else self._fixed)(value, place.at(name))
             for name, value in sizing.items()
             if name != "mode"
         }
@@ -113,8 +125,8 @@ class AccountRules:
             raise place.error("there is no fraction; write one, or a mode of another sizing")
         return mode, steps
 
-    def _fraction(self, value: object, place: Place) -> int:
-        """The step of a fraction of equity, which may differ from bar to bar."""
+    def _by_bar(self, value: object, place: Place) -> int:
+        """The step of a number that may differ from bar to bar."""
         step = self._number(value, place)
         if not self._program.is_fixed[step]:
             try:
@@ -133,6 +145,19 @@ class AccountRules:
             )
         return step
 
+    def _values(
+        self, settled: Settled, steps: Mapping[str, int], whole: Sequence[str]
+    ) -> dict[str, Any]:
+        """Numbers, and texts of what differs from bar to bar."""
+        values: dict[str, Any] = {}
+        for name, step in steps.items():
+            if not self._program.is_fixed[step]:
+                values[name] = settled.written(step)
+                continue
+            number = settled.number(step)
+            values[name] = int(number) if name in whole and number.is_integer() else number
+        return values
+
     def _number(self, value: object, place: Place) -> int:
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = f"{value!r}"
@@ -140,16 +165,3 @@ class AccountRules:
         if self._program.kinds[step] is not ValueKind.NUMBER:
             raise place.error("this is a condition and must be a number")
         return step
-
-
-def _numbers(settled: Settled, steps: Mapping[str, int], whole: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {name: settled.number(step) for name, step in steps.items()}
-    for name in whole:
-        if name in values and values[name].is_integer():
-            values[name] = int(values[name])
-    return values
-
-
-def _whole_fields(kind: type[Sizing]) -> tuple[str, ...]:
-    hints = get_type_hints(kind)
-    return tuple(name for name, hint in hints.items() if hint in (int, int | None))

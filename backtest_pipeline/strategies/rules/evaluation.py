@@ -166,7 +166,7 @@ class Settled:
                 elif column is None:
                     known[step, facet] = self._applied(step, facet, panel.offsets, known)
                 else:
-                    known[step, facet] = _read(panel[column], facet)
+                    known[step, facet] = _read(panel, column, facet)
                 # A column that nobody needs any more makes room in the processor's cache.
                 for of in self._reads(step, facet):
                     users[of] -= 1
@@ -251,9 +251,19 @@ def lookback_of(column: str) -> Lookback:
     return _CATALOGUE.get(column, Lookback(1, recursive=False))
 
 
-def _read(column: np.ndarray, facet: Facet) -> np.ndarray:
+def _read(panel: Panel, name: str, facet: Facet) -> np.ndarray:
+    column = panel[name]
     if facet is VALUE:
         return defined(np.asarray(column, np.float64))
     if column.dtype == np.bool_:
         return column if facet is TRUE else ~column
-    return (column != 0) & ~np.isnan(column) if facet is TRUE else column == 0
+    other = ~(np.isnan(column) | (column == 0) | (column == 1))
+    if other.any():
+        row = int(other.argmax())
+        raise InvalidInput(
+            f"{panel.assets[int(panel.segment_of_row[row])]}|{panel.timeframe.name}: the column "
+            f"{name!r} is declared a flag and is {float(column[row])!r} at "
+            f"{panel.ts[row : row + 1].view('M8[us]')[0]} UTC; a flag is 0, 1, true, false or "
+            f"empty: declare it a number and compare it, as {name} > 0.5"
+        )
+    return column == 1 if facet is TRUE else column == 0

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from backtest_pipeline.market.errors import RuleError
+from backtest_pipeline.market.errors import InvalidInput, RuleError
 from backtest_pipeline.market.features.derive import is_derived, with_indicators
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategies.rules.evaluation import Settled
@@ -53,7 +53,7 @@ class NumberExpression:
         step = step_of(program, text, where)
         if program.kinds[step] is not ValueKind.NUMBER:
             raise RuleError(where, "this is a condition and must be a number", text, 0)
-        self._settled = Settled(program, {})
+        self._settled, self._where = Settled(program, {}), where
         self._wanted = step, VALUE
 
     @property
@@ -71,7 +71,10 @@ class NumberExpression:
         Raises:
             InvalidInput: for a column that is neither there nor computed from bars.
         """
-        known = with_indicators(panel, self.reads)
+        try:
+            known = with_indicators(panel, self.reads)
+        except InvalidInput as error:
+            raise InvalidInput(f"{self._where}: {error}") from error
         return self._settled.computed(known, [self._wanted])[0]
 
 

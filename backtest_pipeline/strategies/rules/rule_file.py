@@ -31,7 +31,7 @@ from backtest_pipeline.strategies.rules.evaluation import Settled, Wanted
 from backtest_pipeline.strategies.rules.operators import TRUE, ValueKind
 from backtest_pipeline.strategies.rules.parser import parse
 from backtest_pipeline.strategies.rules.program import Program
-from backtest_pipeline.strategies.strategy import Params, Strategy
+from backtest_pipeline.strategies.strategy import DeclaredColumn, Params, Strategy
 from backtest_pipeline.trading.conditions import Conditions
 
 RULES_VERSION = 1
@@ -144,6 +144,12 @@ class _RuleFile:
             presets=self._presets,
             lookback=lambda params: self._settled(params).lookback(read),
             description=self._description,
+            declared={
+                name: DeclaredColumn(
+                    str(self._place.at("columns").at(name)), kind is ValueKind.CONDITION
+                )
+                for name, kind in self._columns.items()
+            },
         )
 
     def hash(self) -> str:

@@ -10,13 +10,15 @@ import dagster as dg
 import pytest
 
 from backtest_pipeline.defs.instance import open_instance
-from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased_run
+from backtest_pipeline.defs.processes.leased_runs import fail_dead_runs, leased, leased_run
+from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import dead_runs
 from backtest_pipeline.storage.doctor import examine
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.settings import load_settings
+from backtest_pipeline_tests.defs.running import QUIET
 from backtest_pipeline_tests.pipeline.processes import started
-from backtest_pipeline_tests.sql import count, execute_sql
+from backtest_pipeline_tests.sql import count, execute_sql, rows
 from backtest_pipeline_tests.waiting import until
 
 LEASES = "dagster_run_leases"
@@ -42,9 +44,8 @@ def execute(
     def waiting() -> None:
         wait()
 
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with leased_run(database, "refresh") as run_id:
-        return waiting.execute_in_process(quiet, instance, run_id=run_id, raise_on_error=False)
+    with leased_run(database, "backtest-pipeline refresh") as run_id:
+        return waiting.execute_in_process(QUIET, instance, run_id=run_id, raise_on_error=False)
 
 
 def execute_for_ever(conninfo: str, home: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_run_that_was_only_suspended_ends_as_it_does(
 
 def test_a_lease_is_renewed_while_its_run_goes_on(store: Database) -> None:
     query = f"{LEASES} WHERE lease_expires_at > now() + interval '1 min'"
-    with leased_run(store, "refresh", lease_s=3600, beat_s=0.05):
+    with leased(store, "a run", "backtest-pipeline refresh", lease_s=3600, beat_s=0.05):
         expire_all(store)
         until(lambda: count(store, query) == 1)
 
@@ -147,3 +148,33 @@ def test_whoever_comes_second_leaves_a_dead_run_to_the_first(
         assert count(store, LEASES) == 1
     fail_dead_runs(own_instance, store)
     assert count(store, LEASES) == 0
+
+
+@pytest.mark.parametrize(
+    ("tags", "has_lease"),
+    [({}, True), ({"dagster/code_location": "backtest_pipeline"}, False)],
+    ids=["by Dagster's commands", "launched"],
+)
+def test_a_run_that_no_launcher_looks_after_is_leased_while_it_has_the_store(
+    store: Database, tags: dict[str, str], has_lease: bool
+) -> None:
+    seen: list[list[tuple[str, str]]] = []
+
+    @dg.op(required_resource_keys={"store"})
+    def look(_) -> None:
+        leases = rows(store, f"SELECT dagster_run_id AS run, command FROM {LEASES}")
+        seen.append([(row["run"], row["command"]) for row in leases])
+
+    @dg.job(executor_def=dg.in_process_executor, resource_defs={"store": WorkspaceResource()})
+    def looking() -> None:
+        look()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = looking.execute_in_process(QUIET, instance, tags=tags)
+        assert seen.pop() == ([(run.run_id, "dagster")] if has_lease else [])
+        assert count(store, LEASES) == 0
+        if has_lease:  # that of a command of ours stays as it is
+            with leased_run(store, "backtest-pipeline refresh") as run_id:
+                looking.execute_in_process(QUIET, instance, run_id=run_id)
+                assert seen.pop() == [(run_id, "backtest-pipeline refresh")]
+                assert count(store, LEASES) == 1

@@ -77,6 +77,25 @@ def test_a_process_that_hangs_is_killed_and_started_again(group: ProcessGroup) -
         )
 
 
+def test_a_program_is_started_again_where_what_it_reads_has_changed(
+    group: ProcessGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    reads: list[object] = ["old"]
+
+    def change(_: psutil.Process) -> None:
+        reads[:] = [None, None, "new"]  # it is being written in between
+
+    def read() -> object:
+        return reads.pop(0) if len(reads) > 1 else reads[0]
+
+    with pytest.raises(Seen):
+        keep_running(
+            group, [SupervisedProgram("sleeper", _SLEEP, reads=read)], when_another(change)
+        )
+    assert "the sleeper is started again: what it reads has changed" in caplog.text
+    assert "ended" not in caplog.text  # or it would count as a failure
+
+
 def test_what_ends_again_and_again_is_an_error(
     group: ProcessGroup, caplog: pytest.LogCaptureFixture
 ) -> None:

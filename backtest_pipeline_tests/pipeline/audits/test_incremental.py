@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from backtest_pipeline.pipeline.audits.incremental import (
@@ -10,6 +13,10 @@ from backtest_pipeline.pipeline.audits.incremental import (
     recomputed_signals,
 )
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
+from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.pipeline.conftest import copied
 from backtest_pipeline_tests.pipeline.markets import (
     PARTITIONS,
     changed,
@@ -27,14 +34,28 @@ def tamper(workspace: Workspace, statement: str) -> None:
     assert execute_sql(workspace, statement)
 
 
-def grown(workspace: Workspace) -> None:
-    refresh(workspace, until("2025-12-20"))
-    refresh(workspace, whole())
+@pytest.fixture(scope="module")
+def grown_once(
+    template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Name of a database and artifacts that two refreshes leave."""
+    root = tmp_path_factory.mktemp("grown")
+    for database in database_like(template, "backtest"):
+        workspace = Workspace(database, ArtifactStore(root))
+        refresh(workspace, until("2025-12-20"))
+        refresh(workspace, whole())
+        database.close()
+        yield database.where.rpartition("/")[2], root
 
 
-def test_what_grew_is_what_a_whole_computation_gives(workspace: Workspace) -> None:
-    grown(workspace)
-    for found in (recomputed_features(workspace, ALL), recomputed_signals(workspace, ALL)):
+@pytest.fixture
+def grown(template: Database, grown_once: tuple[str, Path], tmp_path: Path) -> Iterator[Workspace]:
+    """That store, with a database and a folder of its own."""
+    yield from copied(template, *grown_once, tmp_path / "artifacts")
+
+
+def test_what_grew_is_what_a_whole_computation_gives(grown: Workspace) -> None:
+    for found in (recomputed_features(grown, ALL), recomputed_signals(grown, ALL)):
         assert set(found.partitions) <= set(PARTITIONS)
         assert len(found.partitions) == ALL
         assert found.rows > 1000
@@ -66,11 +87,10 @@ LAST_EVENT = f"ts = (SELECT max(ts) FROM signals WHERE {OF_ALPHA})"
     ],
 )
 def test_features_that_were_tampered_with_are_named(
-    workspace: Workspace, statement: str, named: str
+    grown: Workspace, statement: str, named: str
 ) -> None:
-    grown(workspace)
-    tamper(workspace, statement)
-    found = recomputed_features(workspace, ALL)
+    tamper(grown, statement)
+    found = recomputed_features(grown, ALL)
     assert [of.split(": ")[0] for of in found.differing] == ["S-ALPHA|1D"]
     assert named in found.differing[0]
 
@@ -86,11 +106,10 @@ def test_features_that_were_tampered_with_are_named(
     ],
 )
 def test_signals_that_were_tampered_with_are_named(
-    workspace: Workspace, statement: str, named: str
+    grown: Workspace, statement: str, named: str
 ) -> None:
-    grown(workspace)
-    tamper(workspace, statement)
-    found = recomputed_signals(workspace, ALL)
+    tamper(grown, statement)
+    found = recomputed_signals(grown, ALL)
     assert [of.split(": ")[0] for of in found.differing] == ["S-ALPHA|1D"]
     assert named in found.differing[0]
 

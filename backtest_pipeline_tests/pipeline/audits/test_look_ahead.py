@@ -22,7 +22,7 @@ from backtest_pipeline.pipeline.audits.look_ahead import probe_look_ahead, probe
 from backtest_pipeline.pipeline.audits.other_histories import chain_of, probe_root, probe_strategies
 from backtest_pipeline.pipeline.look_ahead_guard import refused_presets
 from backtest_pipeline.pipeline.stages.bars import SourceReader
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.look_ahead.look_ahead import (
     Leak,
@@ -246,29 +246,27 @@ def test_the_features_of_unsigned_zeros_and_missing_values_are_compared_by_their
     assert [(name, rows) for _, name, rows, _ in differences(one, other)] == [("x", 1)]
 
 
-def test_what_is_stored_is_probed_and_remembered_for_this_code(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    assert probed_before(workspace, whole()) is None
-    found = probe_look_ahead(workspace, whole(), seed=3)
+def test_what_is_stored_is_probed_and_remembered_for_this_code(refreshed: Workspace) -> None:
+    assert probed_before(refreshed, whole()) is None
+    found = probe_look_ahead(refreshed, whole(), seed=3)
     assert (found.scope, found.partitions, found.leaks) == ("root_bars", 10, ())
     assert found.futures == 18 * 5
     assert found.signals > 100
     assert "no look-ahead; features and signals from source bars: 10 part" in found.verdict
-    record(workspace, whole(), found)
-    assert probed_before(workspace, whole()) is not None
+    record(refreshed, whole(), found)
+    assert probed_before(refreshed, whole()) is not None
 
 
 def test_a_leaky_builder_is_caught_on_the_store_and_its_code_is_not_remembered_as_sound(
-    workspace: Workspace,
+    refreshed: Workspace,
 ) -> None:
-    refresh(workspace, whole())
     found = probe_look_ahead(
-        workspace, whole(), assets=["S-ALPHA"], features=with_leak(centred_mean)
+        refreshed, whole(), assets=["S-ALPHA"], features=with_leak(centred_mean)
     )
     assert {leak.output for leak in found.leaks} == {"leak"}
     assert "1 outputs look ahead (leak)" in found.verdict
-    record(workspace, whole(), found)
-    assert probed_before(workspace, whole()) is None
+    record(refreshed, whole(), found)
+    assert probed_before(refreshed, whole()) is None
 
 
 def test_stored_features_that_are_not_those_of_their_bars_are_found(workspace: Workspace) -> None:
@@ -283,9 +281,8 @@ def test_stored_features_that_are_not_those_of_their_bars_are_found(workspace: W
     assert {(leak.output, leak.future) for leak in found.leaks} == {("rsi_14", "stored")}
 
 
-def test_of_external_features_only_the_strategies_can_be_probed(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    found = probe_look_ahead(workspace, None)
+def test_of_external_features_only_the_strategies_can_be_probed(refreshed: Workspace) -> None:
+    found = probe_look_ahead(refreshed, None)
     assert (found.scope, found.futures, found.leaks) == ("strategies", 0, ())
     assert found.signals > 100
     assert "the features come from an external table" in found.verdict
@@ -312,10 +309,9 @@ def test_a_preset_that_fails_is_named_and_the_others_are_tested(
         assert again.signals > 0, "it is tested where it does not fail"
 
 
-def test_an_asset_that_is_not_stored_is_named_with_the_nearest(workspace: Workspace) -> None:
-    refresh(workspace, whole())
+def test_an_asset_that_is_not_stored_is_named_with_the_nearest(refreshed: Workspace) -> None:
     with pytest.raises(UnknownName, match="unknown stored asset 'S-ALPH'; did you mean S-ALPHA"):
-        probe_look_ahead(workspace, whole(), assets=["S-ALPH"])
+        probe_look_ahead(refreshed, whole(), assets=["S-ALPH"])
 
 
 def test_an_empty_store_has_nothing_to_probe(workspace: Workspace) -> None:

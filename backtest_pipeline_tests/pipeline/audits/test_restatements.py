@@ -30,14 +30,13 @@ def test_bars_that_are_only_appended_are_no_restatement(workspace: Workspace) ->
     assert (found.restated, found.effects) == (0, 0)
 
 
-def test_a_restated_bar_is_found_once_with_what_it_moved(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    refresh(workspace, changed(_crash))
-    found = watch_history(workspace)
+def test_a_restated_bar_is_found_once_with_what_it_moved(refreshed: Workspace) -> None:
+    refresh(refreshed, changed(_crash))
+    found = watch_history(refreshed)
     assert found.restated >= 1
     assert found.effects >= 6  # each signal, at least on the daily bars
     assert found.most_moved > 0
-    with workspace.database.begin() as connection:
+    with refreshed.database.begin() as connection:
         (daily,) = stored_restatements(connection, symbols=["S-ALPHA"], timeframes=["1D"])
         others = stored_restatements(connection, symbols=["S-MU"])
         moved = connection.execute(
@@ -58,7 +57,7 @@ def test_a_restated_bar_is_found_once_with_what_it_moved(workspace: Workspace) -
     for row in moved:  # both histories end at the same bar, so the equities are the final ones
         assert row.equity_before == pytest.approx(10_000 * (1 + row.before), rel=1e-12)
         assert row.equity_after == pytest.approx(10_000 * (1 + row.after), rel=1e-12)
-    again = watch_history(workspace)
+    again = watch_history(refreshed)
     assert (again.rewrites, again.effects) == (0, 0)
 
 
@@ -83,45 +82,42 @@ def test_a_rebuild_of_the_same_rows_is_no_restatement(workspace: Workspace) -> N
     assert watch_history(workspace).rewrites == 0
 
 
-def test_a_look_that_was_killed_between_its_steps_is_made_up_for(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    refresh(workspace, changed(_crash))
-    found = watch_history(workspace)
-    execute_sql(workspace, "DELETE FROM restatement_effects")
-    again = watch_history(workspace)
+def test_a_look_that_was_killed_between_its_steps_is_made_up_for(refreshed: Workspace) -> None:
+    refresh(refreshed, changed(_crash))
+    found = watch_history(refreshed)
+    execute_sql(refreshed, "DELETE FROM restatement_effects")
+    again = watch_history(refreshed)
     assert (again.rewrites, again.effects) == (0, found.effects)
     assert again.most_moved == found.most_moved
 
 
-def test_features_that_were_changed_behind_its_back_are_taken_anew(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    assert watch_history(workspace).silent == ()
+def test_features_that_were_changed_behind_its_back_are_taken_anew(refreshed: Workspace) -> None:
+    assert watch_history(refreshed).silent == ()
     execute_sql(
-        workspace,
+        refreshed,
         """
                 UPDATE cmc_features SET rsi_14 = rsi_14 + 1 WHERE (id, tf, ts) IN (
                     SELECT id, tf, max(ts) FROM signals JOIN dim_assets a USING (id)
                     WHERE a.symbol = 'S-MU' AND tf = '1D' GROUP BY id, tf)
             """,
     )
-    assert watch_history(workspace).silent == (Partition("S-MU", "1D"),)
-    assert watch_history(workspace).silent == ()  # it waits for the refresh
-    assert refresh(workspace, whole())["features"].counts["stored"] == 1
-    assert watch_history(workspace).silent == ()
+    assert watch_history(refreshed).silent == (Partition("S-MU", "1D"),)
+    assert watch_history(refreshed).silent == ()  # it waits for the refresh
+    assert refresh(refreshed, whole())["features"].counts["stored"] == 1
+    assert watch_history(refreshed).silent == ()
     differing = scalar(
-        workspace,
+        refreshed,
         "SELECT count(*) FROM signals s JOIN cmc_features f USING (id, ts, tf)"
         " WHERE (s.feature_snapshot ->> 'rsi_14')::float8 IS DISTINCT FROM f.rsi_14",
     )
     assert differing == 0
 
 
-def test_a_feature_row_that_has_gone_is_found(workspace: Workspace) -> None:
-    refresh(workspace, whole())
+def test_a_feature_row_that_has_gone_is_found(refreshed: Workspace) -> None:
     execute_sql(
-        workspace,
+        refreshed,
         "DELETE FROM cmc_features WHERE (id, tf, ts) IN"
         " (SELECT id, tf, ts FROM signals WHERE tf = '1W' LIMIT 1)",
     )
-    (partition,) = watch_history(workspace).silent
+    (partition,) = watch_history(refreshed).silent
     assert partition.timeframe == "1W"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.audits.stored_metrics import check_stored_metrics
+from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
+from backtest_pipeline.pipeline.stages.rollups import roll_up
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline_tests.pipeline.markets import PARTITIONS, as_new_process, refresh, until
+from backtest_pipeline_tests.pipeline.processes import MARKET
 from backtest_pipeline_tests.pipeline.walking_process import MARKET as WALKED
 from backtest_pipeline_tests.pipeline.walking_process import PARTITIONS as TO_WALK
 from backtest_pipeline_tests.pipeline.walking_process import walk
-from backtest_pipeline_tests.sql import count, execute_sql, scalar
+from backtest_pipeline_tests.sql import column, count, execute_sql, scalar
 
 CONFIG = SimulationConfig(direction=Direction.BOTH, risk_free=0.0001)
 
@@ -66,3 +70,30 @@ def test_directories_that_cannot_be_read_are_named_and_the_others_checked(
     assert found.unreadable.keys() == {uri}
     assert "has changed since it was written" in found.unreadable[uri]
     assert found.differing == {}
+
+
+def test_metrics_of_portfolios_are_recomputed_and_edited_ones_named(workspace: Workspace) -> None:
+    days = [Partition(asset, "1D") for asset in "ABC"]
+    refresh(workspace, MARKET, days)
+    roll_up(workspace, "1D", RollupConfig())
+    sound = check_stored_metrics(workspace)
+    assert sound.portfolios == count(workspace, "portfolio_runs") > 5
+    assert (sound.older, sound.differing, sound.unreadable) == (0, {}, {})
+    ids = column(workspace, "SELECT run_id FROM portfolio_runs ORDER BY run_id LIMIT 3")
+    change = "UPDATE portfolio_runs SET {} WHERE run_id = :id"
+    for run_id, what in zip(
+        ids,
+        (
+            """metrics = jsonb_set(metrics, '{sharpe}', '9.99')""",
+            """metrics = jsonb_set(metrics, '{mean_turnover}', '0')""",
+            "code_version = 'older'",
+        ),
+        strict=True,
+    ):
+        execute_sql(workspace, change.format(what), id=run_id)
+    found = check_stored_metrics(workspace)
+    assert (found.portfolios, found.older) == (sound.portfolios - 1, 1)
+    assert {i: why.split(", but")[0] for i, why in found.differing.items()} == {
+        ids[0]: "portfolio_runs.metrics: sharpe is 9.99",
+        ids[1]: "portfolio_runs.metrics: mean_turnover is 0",
+    }

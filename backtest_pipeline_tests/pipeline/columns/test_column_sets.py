@@ -34,9 +34,7 @@ EXTRA = """
 
 @pytest.fixture
 def strategies(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "scored.toml", SCORED)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"scored.toml": SCORED}) as folder:
         yield folder
 
 

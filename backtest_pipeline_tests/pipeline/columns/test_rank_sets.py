@@ -58,9 +58,7 @@ PARTITIONS = [Partition(asset, tf) for asset in LENGTHS for tf in ("1D", "1W")]
 
 @pytest.fixture(autouse=True)
 def strategies(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "strongest.toml", STRONGEST)
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"strongest.toml": STRONGEST}) as folder:
         yield folder
 
 
@@ -146,10 +144,12 @@ def test_partitions_one_by_one_give_what_all_at_once_give(
     store: Workspace, fresh_store: Callable[[], Workspace]
 ) -> None:
     other = replace(fresh_store(), columns_folder=store.columns_folder)
+    partitions = [p for p in PARTITIONS if p.asset in "ADE"]
     for _ in range(2):  # the ranks of the first change with those that come after
-        for partition in reversed(PARTITIONS):
+        for partition in reversed(partitions):
             refresh(other, MARKET, [partition])
-    refresh(store, MARKET, PARTITIONS)
+    refresh(store, MARKET, partitions)
+    assert len(runs(store)) == len(partitions)
     assert runs(other) == runs(store)
 
 

@@ -16,7 +16,7 @@ from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.ranking.deflation import deflate_partitions, deflated, families
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import RunTerms
-from backtest_pipeline.pipeline.stages.signals import signal_matrix
+from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.ranking.trials import MOST_CLUSTERED
 from backtest_pipeline.simulation.batch import simulate_batch

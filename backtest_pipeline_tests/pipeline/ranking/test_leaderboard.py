@@ -275,9 +275,8 @@ def test_a_real_edge_passes_every_default_gate_and_a_bad_run_none(workspace: Wor
     assert all(row["rank"] > best["rank"] for row in hopeless)
 
 
-def test_people_see_the_order_that_they_ask_for(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    board = publish_leaderboard(workspace)
+def test_people_see_the_order_that_they_ask_for(refreshed: Workspace) -> None:
+    board = publish_leaderboard(refreshed)
     weekly = shown_rows(board, scheme="low_cost", tf="1W", limit=5)
     assert len(weekly) == 5
     assert {row["timeframe"] for row in weekly} == {"1W"}

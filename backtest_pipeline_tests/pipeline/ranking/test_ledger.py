@@ -25,6 +25,7 @@ from backtest_pipeline.simulation.metrics.significance import sharpe_moments
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.trials import record_trials
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import daily_panel
 from backtest_pipeline_tests.sql import count, rows
 
@@ -82,6 +83,21 @@ def test_what_is_left_out_counts_as_its_default(database: Database) -> None:
     batch = batch_of(1, {"A": 40})
     told = [{"slow": 200, "cooldown_bars": 0, "fast": 2, "rsi_min_long": None}]
     assert record(database, entries(batch, ema(1)), entries(batch, told)) == [1, 0]
+
+
+def test_rules_of_the_strategy_count_as_if_the_run_named_them() -> None:
+    """A sweep leaves them to the strategy, while a run on demand hands them over as its own."""
+    batch, params = batch_of(2, {"A": 40}), [{"trail_mult": 2.0}, {"trail_mult": 3.0}]
+    swept = entries(batch, params, strategy="atr_breakout")
+    for row, multiple in enumerate((2.0, 3.0)):
+        stops = StopRules(trailing_atr=multiple)
+        named = RunTerms(SimulationConfig(stops=stops))
+        run = entries(batch_of(1, {"A": 40}), params[row : row + 1], named, strategy="atr_breakout")
+        assert run["trial_id"].to_pylist() == swept["trial_id"].to_pylist()[row : row + 1]
+    rested = [{"fast": 2, "slow": 200, "cooldown_bars": 3}]
+    named = RunTerms(SimulationConfig(cooldown_bars=3))
+    batch = batch_of(1, {"A": 40})
+    assert entries(batch, rested)["trial_id"] == entries(batch, rested, named)["trial_id"]
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,8 @@ MINE = "SELECT run_id FROM backtest_runs WHERE strategy = :name ORDER BY complet
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "dip.py")
-    write(folder, "rules_dip.toml", RULES)
-    with own_strategies(folder):
+    files = {"dip.py": DIP, "rules_dip.toml": RULES}
+    with own_strategies(tmp_path / "strategies", files) as folder:
         yield folder
 
 
@@ -57,29 +55,27 @@ def _runs(workspace: Workspace, name: str) -> list[str]:
     return [str(found) for found in column(workspace, MINE, name=name)]
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "old", "new"),
-    [
-        ("dip", "dip.py", "- params.z", "- 0.5 * params.z"),
-        ("rules_dip", "rules_dip.toml", "close > mean(", "close > 1.02 * mean("),
-    ],
-)
-def test_a_run_is_replayed_from_the_files_that_made_it(
-    workspace: Workspace, folder: Path, name: str, file: str, old: str, new: str
-) -> None:
+def test_a_run_is_replayed_from_the_files_that_made_it(workspace: Workspace, folder: Path) -> None:
     refresh(workspace, until("2026-01-01"), PARTITIONS)
-    text = (folder / file).read_text()
-    assert old in text
-    write(folder, file, text.replace(old, new))
+    edits = {
+        "dip.py": ("- params.z", "- 0.5 * params.z"),
+        "rules_dip.toml": ("close > mean(", "close > 1.02 * mean("),
+    }
+    for file, (old, new) in edits.items():
+        text = (folder / file).read_text()
+        assert old in text
+        write(folder, file, text.replace(old, new))
     look_again()
     refresh(workspace, until("2026-01-01"), PARTITIONS)
-    ids = _runs(workspace, name)
-    assert len(ids) == 2
-    (folder / file).unlink()
+    ids = [*_runs(workspace, "dip"), *_runs(workspace, "rules_dip")]
+    assert len(ids) == 4
+    for file in edits:
+        (folder / file).unlink()
     look_again()
     found = replay_runs(workspace, ids)
-    assert [one.verdict for one in found] == [ReplayVerdict.SAME] * 2
+    assert [one.verdict for one in found] == [ReplayVerdict.SAME] * 4
     assert found[0].found != found[1].found
+    assert found[2].found != found[3].found
     assert all(one.is_own_code for one in found)
 
 
@@ -161,29 +157,30 @@ def test_a_package_that_was_not_archived_is_named_with_its_version(
     assert "it is not installed; install deep-dips==1.2" in str(found.differences)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "why"),
-    [
-        ("close < low", "mean", "long_entry holds float64, perhaps NaN"),
-        ("close < low", "(close < low)[1:]", "long_entry has another index than the features"),
-        ("close < low", "(close < low).to_numpy()[1:]", "long_entry has shape"),
-        ('"long_exit"', '"exit"', "returns 'exit'; the names are long_entry"),
-        ("close > mean}", "close > nothing}", r"fails: NameError: .*nothing.*dip\.py line 17"),
-    ],
-)
-def test_a_strategy_that_fails_is_left_out_and_the_others_are_stored(
-    workspace: Workspace, folder: Path, old: str, new: str, why: str
+def test_strategies_that_fail_are_left_out_and_the_others_are_stored(
+    workspace: Workspace, folder: Path
 ) -> None:
-    assert old in DIP
-    write(folder, "dip.py", DIP.replace(old, new))
+    failing = {
+        "mean": ("close < low", "mean", "long_entry holds float64, perhaps NaN"),
+        "index": ("close < low", "(close < low)[1:]", "has another index than the features"),
+        "shape": ("close < low", "(close < low).to_numpy()[1:]", "long_entry has shape"),
+        "name": ('"long_exit"', '"exit"', "returns 'exit'; the names are long_entry"),
+        "line": ("close > mean}", "close > nothing}", r"NameError: .*nothing.*line\.py line 17"),
+    }
+    (folder / "dip.py").unlink()
+    for name, (old, new, _) in failing.items():
+        assert old in DIP
+        text = DIP.replace(old, new).replace('name="dip"', f'name="{name}"')
+        write(folder, f"{name}.py", text.replace("dip_2_20", f"{name}_2_20"))
     look_again()
     refresh(workspace, until("2026-01-01"), PARTITIONS)
     left_out = left_out_presets(workspace)
-    assert left_out.keys() == {"dip_2_20"}
-    assert re.search(why, left_out["dip_2_20"])
+    assert left_out.keys() == {f"{name}_2_20" for name in failing}
     assert len(_runs(workspace, "rules_dip")) == 1
-    with pytest.raises(StrategyRefused, match=why):
-        execute(workspace, load_settings(), RunSpec(strategy="dip", symbol="S-ALPHA"))
+    for name, (_, _, why) in failing.items():
+        assert re.search(why, left_out[f"{name}_2_20"])
+        with pytest.raises(StrategyRefused, match=why):
+            execute(workspace, load_settings(), RunSpec(strategy=name, symbol="S-ALPHA"))
 
 
 def test_a_file_that_looks_ahead_is_refused(workspace: Workspace, folder: Path) -> None:

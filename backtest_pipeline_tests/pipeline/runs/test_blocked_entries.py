@@ -198,6 +198,8 @@ PLAN: dict[str, Any] = {
     "plan_id": "p-1",
     "generated_at_actual": datetime(2024, 6, 1, tzinfo=UTC),
     "effective_ts": datetime(2024, 3, 1, tzinfo=UTC),
+    "valid_until": datetime(2024, 3, 2, tzinfo=UTC),
+    "origin": "valid",
     "replan_reasons": ["initial_plan"],
     "plan": '{"stance": "active"}',
     "prompt_hash": None,
@@ -217,11 +219,11 @@ def log_plan(workspace: Workspace, run_id: UUID, **changes: Any) -> None:
 def test_the_plans_of_a_run_are_read_in_their_order(stored: Workspace) -> None:
     run_id = run_with(stored, SimulationConfig())
     assert run_plans(stored, run_id) == []
+    log_plan(stored, run_id, prompt_hash="a" * 32, response_hash="b" * 32)
     log_plan(stored, run_id, replan_sequence=2, replan_reasons=["new_day", "manual"])
-    log_plan(stored, run_id, prompt_hash="a" * 64, response_hash="b" * 64)
     first, second = run_plans(stored, run_id)
     assert (first["replan_sequence"], second["replan_sequence"]) == (1, 2)
-    assert (first["plan"], first["response_hash"]) == ({"stance": "active"}, "b" * 64)
+    assert (first["plan"], first["response_hash"]) == ({"stance": "active"}, "b" * 32)
     assert second["replan_reasons"] == ["new_day", "manual"]
 
 
@@ -232,15 +234,18 @@ def test_the_plans_of_a_run_are_read_in_their_order(stored: Workspace) -> None:
         {"replan_reasons": []},
         {"replan_reasons": [None]},
         {"replan_sequence": 0},
+        {"replan_sequence": 9},
+        {"valid_until": PLAN["effective_ts"]},
+        {"origin": ""},
         {"plan": "[]"},
         {"plan_id": ""},
         {"prompt_hash": "short"},
-        {"response_hash": "b" * 64},
+        {"response_hash": "b" * 32},
         {"run_id": uuid4()},
     ],
 )
 def test_a_plan_that_makes_no_sense_is_not_logged(
     stored: Workspace, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(RowsRefused, match=r"plan_log_\w*(check|fkey)"):
+    with pytest.raises(RowsRefused, match=r"plan_log_\w*(check|fkey|without_gaps|in_order)"):
         log_plan(stored, **{"run_id": run_with(stored, SimulationConfig()), **change})

@@ -14,8 +14,8 @@ from backtest_pipeline.pipeline.runs.summary import backtests_summary, run_curve
 from backtest_pipeline.pipeline.stage import Batches, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
-from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars
-from backtest_pipeline.pipeline.stages.signals import SignalsStage, signals_of, stored_features
+from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
+from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.storage.run_tables.runs import current_runs
@@ -81,7 +81,7 @@ def _late(stage: str, workspace: Workspace, overtake: Callable[[], object]) -> N
     elif stage == "signals":
         signals = SignalsStage(workspace)
         features = overtaken(stored_features(workspace, partitions))
-        run_stage(signals_of(workspace, features, signals.signals), signals, **how)
+        run_stage(signals.computed(features, rebuild=True), signals, **how)
     else:
         config = SimulationConfig()
         traded = overtaken(stored_signals(workspace, partitions))

@@ -15,6 +15,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.runs.query import list_runs, pin
 from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.storage.run_tables.retention import KINDS
 from backtest_pipeline_tests.pipeline.markets import refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
 from backtest_pipeline_tests.pipeline.runs.old_runs import (
@@ -273,6 +274,81 @@ def test_versions_go_when_nothing_was_made_from_them(shared: Workspace) -> None:
     # The file of v0 holds the first rows of the others too.
     assert distinct(shared, "SELECT version FROM dataset_snapshots") == kept - {"v0"}
     assert {uri for uri in files(shared) if uri.startswith("features")} == stored
+
+
+def test_columns_that_nobody_asks_for_go_and_those_of_stored_runs_stay(shared: Workspace) -> None:
+    clear(shared)
+    fill(shared, 20)
+    (partition,) = distinct(
+        shared, "SELECT key FROM backtest_runs, jsonb_each_text(dataset_version_ids)"
+    )
+    symbol, tf = partition.split("|")
+    for name, days in {"read": 100, "unread": 100, "young": 30}.items():
+        put(shared, f"columns/{name}/1D/{name}.parquet")
+        for into, when in {"versions": "updated_at", "snapshots": "current_since"}.items():
+            also = ", input_version" if into == "versions" else ""
+            execute_sql(
+                shared,
+                f"INSERT INTO dataset_{into} (dataset, id, tf, version, code_version, generation,"
+                f" n_rows, first_ts, last_ts, uris, {when}{also}) SELECT 'columns:' || :name, id,"
+                f" :tf, 'v', '', '', 1, now(), now(), :uris, :at{', :tf' if also else ''}"
+                " FROM dim_assets WHERE symbol = :symbol",
+                name=name,
+                tf=tf,
+                symbol=symbol,
+                uris=[f"columns/{name}/1D/{name}.parquet"],
+                at=NEWEST - timedelta(days=days),
+            )
+    execute_sql(
+        shared,
+        "UPDATE backtest_runs SET completed_at = :at, dataset_version_ids ="
+        " dataset_version_ids || jsonb_build_object(CAST(:key AS text), 'v')",
+        at=NEWEST,
+        key=f"{partition}|columns:read",
+    )
+    report = retained(shared)
+    assert (report.rows["column_sets"], report.rows["snapshots"]) == (1, 1)
+    for table in ("dataset_versions", "dataset_snapshots"):
+        assert distinct(shared, f"SELECT dataset FROM {table}") == {
+            "columns:read",
+            "columns:young",
+        }
+    stored = {uri for uri in files(shared) if uri.startswith("columns")}
+    assert stored == {f"columns/{name}/1D/{name}.parquet" for name in ("read", "young")}
+
+
+def test_a_restatement_goes_with_the_history_before_it(shared: Workspace) -> None:
+    clear(shared)
+    fill(shared, 1)
+    for version in ("gone", "there"):
+        execute_sql(
+            shared,
+            "INSERT INTO restatements (restatement_id, id, tf, version_before, version_after,"
+            " code_changed, bars_changed, bars_added, bars_removed, columns, found_at)"
+            " SELECT gen_random_uuid(), id, '1D', :version, 'after', FALSE, 0, 0, 0, '{}', :at"
+            " FROM dim_assets LIMIT 1",
+            version=version,
+            at=NEWEST - timedelta(days=100),
+        )
+    execute_sql(
+        shared,
+        "INSERT INTO dataset_snapshots (dataset, id, tf, version, code_version, generation, n_rows,"
+        " first_ts, last_ts, uris) SELECT 'features', id, '1D', 'there', '', '', 1, now(), now(),"
+        " '{features/1D/there.parquet}' FROM dim_assets LIMIT 1",
+    )
+    assert retained(shared).rows["restatements"] == 1
+    assert distinct(shared, "SELECT version_before FROM restatements") == {"there"}
+    execute_sql(shared, "DELETE FROM restatements")
+
+
+def test_every_folder_that_is_written_to_is_swept(workspace: Workspace) -> None:
+    refresh(workspace, MARKET, PARTITIONS[:2])
+    written = {uri.split("/")[0] for uri in files(workspace)}
+    assert {"bars", "features", "signals", "runs"} <= written <= {*KINDS, "store-id"}
+    put(workspace, "signals/1D/nobody.parquet")
+    retained(workspace, days=1e5)
+    assert "signals/1D/nobody.parquet" not in files(workspace)
+    assert {uri.split("/")[0] for uri in files(workspace)} == written
 
 
 def test_runs_of_the_last_refresh_stay_however_old(workspace: Workspace) -> None:

@@ -126,15 +126,14 @@ def test_an_asset_that_loses_all_its_bars_keeps_what_is_stored(workspace: Worksp
     assert_same(contents(workspace), before)
 
 
-def test_an_unchanged_source_writes_nothing(workspace: Workspace) -> None:
-    refresh(workspace, whole())
-    before = _traces(workspace)
-    reports = refresh(workspace, whole())
+def test_an_unchanged_source_writes_nothing(refreshed: Workspace) -> None:
+    before = _traces(refreshed)
+    reports = refresh(refreshed, whole())
     for report in reports.values():
         statuses = {outcome.status for outcome in report.outcomes}
         assert statuses <= {Status.UNCHANGED, Status.EMPTY}, report.stage
         assert report.rows == 0
-    assert _traces(workspace) == before
+    assert _traces(refreshed) == before
 
 
 def test_a_full_rebuild_ends_in_the_same(workspace: Workspace, undisturbed: Contents) -> None:
@@ -144,29 +143,27 @@ def test_a_full_rebuild_ends_in_the_same(workspace: Workspace, undisturbed: Cont
     assert_same(contents(workspace), undisturbed)
 
 
-@pytest.mark.parametrize("table", ["cmc_features", "cmc_ema_multi_tf_u", "signals"])
 def test_a_full_rebuild_mends_tables_that_were_tampered_with(
-    workspace: Workspace, undisturbed: Contents, table: str
+    refreshed: Workspace, undisturbed: Contents
 ) -> None:
-    refresh(workspace, whole())
-    execute_sql(workspace, f"DELETE FROM {table} WHERE tf = '1D'")
-    refresh(workspace, whole(), rebuild=True)
-    assert_same(contents(workspace), undisturbed)
+    for table in ("cmc_features", "cmc_ema_multi_tf_u", "signals"):
+        execute_sql(refreshed, f"DELETE FROM {table} WHERE tf = '1D'")
+    refresh(refreshed, whole(), rebuild=True)
+    assert_same(contents(refreshed), undisturbed)
 
 
 _DAYS = "SELECT sum(close) FROM cmc_features WHERE tf = '1D'"
 
 
-def test_other_bars_of_other_timeframes_are_left_alone(workspace: Workspace) -> None:
-    refresh(workspace, whole())
+def test_other_bars_of_other_timeframes_are_left_alone(refreshed: Workspace) -> None:
     weekly = [p for p in PARTITIONS if p.timeframe == "1W"]
     # Not the days of these assets, which mark their weekly runs and are refreshed with them.
     others = [p for p in PARTITIONS if p.timeframe not in ("1W", "1D")]
-    before = contents(workspace, others)
-    days = scalar(workspace, _DAYS)
-    refresh(workspace, changed(_raised), weekly)
-    assert_same(contents(workspace, others), before)
-    assert scalar(workspace, _DAYS) != days
+    before = contents(refreshed, others)
+    days = scalar(refreshed, _DAYS)
+    refresh(refreshed, changed(_raised), weekly)
+    assert_same(contents(refreshed, others), before)
+    assert scalar(refreshed, _DAYS) != days
 
 
 def test_a_version_that_was_replaced_stays_readable(workspace: Workspace) -> None:

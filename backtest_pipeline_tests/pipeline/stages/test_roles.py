@@ -22,10 +22,10 @@ from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
 from backtest_pipeline.pipeline.runs.identity import RunTerms
 from backtest_pipeline.pipeline.runs.summary import backtests_summary
 from backtest_pipeline.pipeline.specs import JobSpec, RunSpec
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up
-from backtest_pipeline.pipeline.stages.walk_forward import space_of
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.use_cases.declaration import declare_walk_forward
 from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace

@@ -40,9 +40,7 @@ ALL = {"S-ALPHA dip_2_20", "S-ALPHA ema_9_21", "S-MU dip_2_20", "S-MU ema_9_21"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "strategies"
-    write(folder, "dip.py")
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"dip.py": DIP}) as folder:
         yield folder
 
 

@@ -1,4 +1,4 @@
-"""A size must not follow from a later bar, no more than a signal."""
+"""A size or a stop must not follow from a later bar, no more than a signal."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ risk = 0.02
 [sizing]
 fraction = "risk / abs(high / low - 1)"
 """
+STOPPED = RULES.replace(b"[sizing]\nfraction", b"[stops]\ntrailing")
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,16 @@ def panel() -> Panel:
     return build_features(bars.with_columns({"volume": np.ones(len(bars))}))
 
 
-def test_a_size_of_its_own_bar_passes(panel: Panel) -> None:
-    strategy = from_toml(RULES, "sized.toml")
+@pytest.mark.parametrize("rules", [RULES, STOPPED])
+def test_a_number_of_its_own_bar_passes(panel: Panel, rules: bytes) -> None:
+    strategy = from_toml(rules, "sized.toml")
     require_no_look_ahead(panel, strategy, [{}, {"risk": 0.05}], panel.assets[0])
 
 
-def test_a_size_of_the_next_bar_is_refused(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rules", [RULES, STOPPED])
+def test_a_number_of_the_next_bar_is_refused(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch, rules: bytes
+) -> None:
     """No function of the language looks ahead, so one that does is planted in it."""
 
     def next_one(_offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -45,6 +50,6 @@ def test_a_size_of_the_next_bar_is_refused(panel: Panel, monkeypatch: pytest.Mon
 
     peeking = replace(OPERATORS["abs"], ways={VALUE: Way(((0, VALUE),), next_one)})
     monkeypatch.setitem(OPERATORS, "abs", peeking)
-    strategy = from_toml(RULES, "sized.toml")
-    with pytest.raises(LooksAhead, match="signals or sizes up to that bar depend"):
+    strategy = from_toml(rules, "sized.toml")
+    with pytest.raises(LooksAhead, match="signals, stops or sizes up to that bar depend"):
         require_no_look_ahead(panel, strategy, [{}, {"risk": 0.05}], panel.assets[0])

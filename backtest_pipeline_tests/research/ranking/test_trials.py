@@ -112,7 +112,7 @@ def test_silhouettes_by_hand() -> None:
     assert found[2] == pytest.approx(np.mean(of_the_pairs))
     assert found[3] == pytest.approx(np.mean([0.4 / 0.5, 0.3 / 0.4, 0, 0, 0]))
     assert found[4] == 0
-    alone = _mean_silhouettes(distance[:2, :2], np.array([[0, 1]]))
+    alone = _mean_silhouettes(distance[:2, :2].copy(), np.array([[0, 1]]))
     np.testing.assert_allclose(alone, [1 - 0.1 / math.sqrt(0.5), 0])
 
 

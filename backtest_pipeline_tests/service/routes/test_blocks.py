@@ -42,9 +42,9 @@ def test_the_plans_of_a_run_are_listed(
         store,
         """
                 INSERT INTO plan_log (run_id, replan_sequence, plan_id, generated_at_actual,
-                    effective_ts, replan_reasons, plan)
-                VALUES (:run_id, 1, 'p-1', '2024-06-01Z', '2024-03-01Z', '{initial_plan}',
-                    '{"stance": "wait"}')
+                    effective_ts, valid_until, origin, replan_reasons, plan)
+                VALUES (:run_id, 1, 'p-1', '2024-06-01Z', '2024-03-01Z', '2024-03-02Z', 'valid',
+                    '{initial_plan}', '{"stance": "wait"}')
             """,
         run_id=run_id,
     )

@@ -182,3 +182,19 @@ def test_what_a_path_means(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="unknown interval '1x'"):
         choose_source("binance:1x", access)
     assert not (tmp_path / "cache").exists()
+
+
+def test_its_state_is_known_while_the_cache_lacks_nothing(
+    exchange: FakeBinance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = source(exchange, tmp_path)
+    assert bars.states(["BTCUSDT"]) == {}
+    bars.read(["BTCUSDT"])
+    known = bars.states(["BTCUSDT", "ETHUSDT"])
+    assert known.keys() == {"BTCUSDT"}
+    bars.read(["BTCUSDT", "ETHUSDT"])
+    assert bars.states(["BTCUSDT"]) == known
+    assert source(exchange, None).states(["BTCUSDT"]) == {}
+    # A bar has ended since, which has to be asked for.
+    monkeypatch.setattr(CLOCK, lambda: (NOW_MS + DAY_MS) * 1000)
+    assert bars.states(["BTCUSDT"]) == {}

@@ -16,7 +16,8 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifact_root import bind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.backup.backup import back_up
-from backtest_pipeline.storage.postgres.database import Database
+from backtest_pipeline.storage.backup.restore import restore
+from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.conftest import database_like
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
@@ -67,6 +68,16 @@ def filled(original: Filled, template: Database, tmp_path: Path) -> Iterator[Wor
 def backup(original: Filled, tmp_path: Path) -> Path:
     """A copy of its backup."""
     return Path(shutil.copy(original.backup, tmp_path / "b.tar.zst"))
+
+
+def back_up_in(conninfo: str, root: Path, path: Path) -> None:
+    """Back up a store, in a process of its own."""
+    back_up(connect_database(conninfo), ArtifactStore(root), path)
+
+
+def restore_in(conninfo: str, root: Path, path: Path) -> None:
+    """Restore a backup, in a process of its own."""
+    restore(connect_database(conninfo), ArtifactStore(root), path)
 
 
 def everything(database: Database) -> dict[str, object]:

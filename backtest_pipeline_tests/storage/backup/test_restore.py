@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +17,23 @@ from backtest_pipeline.storage.artifact_root import require_own_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.backup import restore as module
 from backtest_pipeline.storage.backup import table_copies
+from backtest_pipeline.storage.backup.backup import back_up
 from backtest_pipeline.storage.backup.restore import restore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.proxy import proxy_to
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
+from backtest_pipeline_tests.pipeline.processes import started
 from backtest_pipeline_tests.sql import execute_sql, scalar
-from backtest_pipeline_tests.storage.backup.conftest import PARTITIONS, SOURCE, everything, watched
+from backtest_pipeline_tests.storage.backup.conftest import (
+    PARTITIONS,
+    SOURCE,
+    everything,
+    restore_in,
+    watched,
+)
+from backtest_pipeline_tests.waiting import until
 
 HOLDS_ASSETS = "SELECT to_regclass('dim_assets') IS NOT NULL"
 
@@ -103,6 +114,40 @@ def test_a_restore_that_is_cut_off_changes_nothing_and_can_be_repeated(
     assert not scalar(empty_database, HOLDS_ASSETS)
     restore(empty_database, artifacts, backup)
     assert everything(empty_database) == everything(filled.database)
+
+
+@pytest.mark.slow
+def test_a_restore_that_is_killed_changes_nothing_and_can_be_repeated(
+    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    loading = started(restore_in, empty_database.conninfo, root, backup)
+    until(lambda: any(root.rglob("*.parquet")))
+    assert loading.pid is not None
+    os.kill(loading.pid, signal.SIGSTOP)
+    assert not scalar(empty_database, HOLDS_ASSETS)
+    loading.kill()
+    loading.join()
+    assert not scalar(empty_database, HOLDS_ASSETS)
+    restore(empty_database, ArtifactStore(root), backup)
+    assert everything(empty_database) == everything(filled.database)
+
+
+def test_a_store_with_its_artifacts_in_a_bucket_is_backed_up_and_restored(
+    filled: Workspace, backup: Path, empty_database: Database, tmp_path: Path, s3: str
+) -> None:
+    inside = ArtifactStore(tmp_path / "one machine", s3)
+    restore(filled.database, inside, backup, replace=True)
+    copied = back_up(filled.database, inside, tmp_path / "from the bucket.tar.zst")
+    assert copied.unsound == ()
+    artifacts = ArtifactStore(tmp_path / "copy")
+    restore(empty_database, artifacts, copied.path)
+    assert everything(empty_database) == everything(filled.database)
+    elsewhere = ArtifactStore(tmp_path / "another machine", s3)
+    assert_same(
+        contents(Workspace(empty_database, artifacts)),
+        contents(Workspace(filled.database, elsewhere)),
+    )
 
 
 def test_artifacts_are_never_shared_by_two_databases(

@@ -59,6 +59,14 @@ def test_every_store_has_the_shipped_rows_by_length(database: Database) -> None:
     assert [row.name for row in found.values() if row.is_refreshed] == ["45D"]  # as it was added
 
 
+def test_no_two_shipped_timeframes_are_told_alike() -> None:
+    labels = [timeframe_row(timeframe(name))["label"] for name in SHIPPED]
+    assert len(set(labels)) == len(labels)
+    week, of_year = (timeframe_row(timeframe(f"2W_CAL{x}_ISO"))["label"] for x in ("", "_ANCHOR"))
+    assert week == "2 calendar weeks (ISO weeks)"
+    assert of_year == "2 calendar weeks of the year (ISO weeks)"
+
+
 @pytest.mark.parametrize(
     ("tf", "fields"),
     [

@@ -17,6 +17,7 @@ from backtest_pipeline.trading.sizing import (
     Sizing,
     VolatilityScaled,
 )
+from backtest_pipeline.trading.stops import StopRules
 
 SMALL = b"""
 name = "my"
@@ -26,12 +27,11 @@ risk = { default = 0.02, min = 0.001, max = 2 }
 days = 14
 [define]
 room = "risk / (atr(days) / close)"
-[sizing]
 """
 
 
-def of(sizing: str) -> Strategy[Any]:
-    return from_toml(SMALL + sizing.encode(), "my.toml")
+def of(sizing: str, table: str = "sizing") -> Strategy[Any]:
+    return from_toml(SMALL + f"[{table}]\n{sizing}".encode(), "my.toml")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_sizing_follows_from_the_parameters(sizing: str, expected: Sizing) -> 
 
 
 def test_without_a_sizing_there_is_none() -> None:
-    assert from_toml(SMALL.removesuffix(b"[sizing]\n"), "my.toml").sizing is None
+    assert from_toml(SMALL, "my.toml").sizing is None
 
 
 def test_what_a_sizing_reads_is_read_by_the_strategy() -> None:
@@ -70,10 +70,54 @@ def test_what_a_sizing_reads_is_read_by_the_strategy() -> None:
 
 def test_a_sizing_changes_the_version() -> None:
     texts = ["fraction = 0.5", "fraction = 0.6", 'fraction = "room"', 'mode = "atr"']
-    hashes = {rule_hash(SMALL + text.encode(), "my.toml") for text in texts}
-    assert len({*hashes, rule_hash(SMALL.removesuffix(b"[sizing]\n"), "my.toml")}) == 5
-    spaced = rule_hash(SMALL + b"fraction = 'risk/(atr(days)/close)' # the same", "my.toml")
-    assert spaced == rule_hash(SMALL + b'fraction = "room"', "my.toml")
+    hashes = {rule_hash(SMALL + f"[sizing]\n{text}".encode(), "my.toml") for text in texts}
+    assert len({*hashes, rule_hash(SMALL, "my.toml")}) == 5
+    spaced = b"[sizing]\nfraction = 'risk/(atr(days)/close)' # the same"
+    plain = b'[sizing]\nfraction = "room"'
+    assert rule_hash(SMALL + spaced, "my.toml") == rule_hash(SMALL + plain, "my.toml")
+
+
+@pytest.mark.parametrize(
+    ("stops", "expected"),
+    [
+        ('stop_loss = "room"', StopRules(stop_loss="0.05 / (atr_14 / close)")),
+        ('trailing = "min(risk, 1)"', StopRules(trailing=0.05)),
+        (
+            'take_profit = 0.1\ntrailing_atr = "3 if close > open else risk"\natr_period = "days"',
+            StopRules(take_profit=0.1, trailing_atr="3 if (open < close) else 0.05", atr_period=14),
+        ),
+    ],
+)
+def test_stops_follow_from_the_parameters(stops: str, expected: StopRules) -> None:
+    strategy = of(stops, "stops")
+    assert strategy.stops(strategy.parse({"risk": 0.05})) == expected
+
+
+def test_what_a_stop_reads_is_read_by_the_strategy_and_changes_its_version() -> None:
+    strategy = of('trailing = "room * highest(high, 50) / high"', "stops")
+    params = strategy.parse({"days": 40})
+    assert {"atr_40", "high"} <= set(strategy.columns(params))
+    lookback = strategy.lookback(params)
+    assert lookback is not None
+    assert lookback.rows == 50
+    texts = [b"", b"[stops]\ntrailing = 'room'", b"[stops]\nstop_loss = 'room'"]
+    assert len({rule_hash(SMALL + text, "my.toml") for text in texts}) == 3
+
+
+@pytest.mark.parametrize(
+    ("stops", "message"),
+    [
+        ('max_bars = "close"', "stops.max_bars: this is one number for a whole run"),
+        ('trailing = "close > 3"', "my.toml:10: stops.trailing: this is a condition"),
+        ('stop_loss = "shift(close, -1) / close"', "a later bar is the future"),
+        ('stop_loss = "cloes / 3"', "stops.stop_loss, line 1, column 1: unknown column"),
+        ('trailing_atr = "-risk"', "stops: trailing_atr must be above 0"),
+    ],
+)
+def test_a_stop_that_cannot_be_read_is_refused(stops: str, message: str) -> None:
+    with pytest.raises(RuleError) as refused:
+        of(stops, "stops")
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

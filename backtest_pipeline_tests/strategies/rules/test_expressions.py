@@ -25,7 +25,7 @@ def test_it_reads_columns_of_a_user_s_own() -> None:
     assert expression.reads == ("score",)
     scored = panel.with_columns({"score": np.arange(40.0)})
     np.testing.assert_array_equal(expression.values(scored), np.arange(40.0) * 0.1)
-    with pytest.raises(InvalidInput, match="no feature 'score'"):
+    with pytest.raises(InvalidInput, match="sizing: no feature 'score'"):
         expression.values(panel)
 
 

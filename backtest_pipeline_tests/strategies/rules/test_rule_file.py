@@ -11,7 +11,12 @@ from backtest_pipeline.market.errors import InvalidInput, RuleError
 from backtest_pipeline.strategies.grid import parameter_grid
 from backtest_pipeline.strategies.rules import from_toml, rule_hash
 from backtest_pipeline.strategies.rules.rule_file import KEYS
-from backtest_pipeline.strategies.strategy import Lookback, Strategy, conditions_of
+from backtest_pipeline.strategies.strategy import (
+    DeclaredColumn,
+    Lookback,
+    Strategy,
+    conditions_of,
+)
 from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.strategies.rules.by_loop import panel_of
 from backtest_pipeline_tests.strategies.rules.documented import BY_NAME, PAGE
@@ -169,7 +174,7 @@ def test_a_window_follows_its_parameter_within_the_bounds_of_windows() -> None:
         (SMALL + "[define]\nx = 'y + 1'\ny = 'close'", "my.toml:4: define.x, line 1, column 1"),
         (SMALL + "[params]\nx = 1\n[define]\nx = 'close'", "'x' is the name of another thing"),
         (SMALL + "[stops]\nstop_los = 0.1", "my.toml:4: stops.stop_los: unknown key"),
-        (SMALL + "[stops]\nstop_loss = 'close'", "this is one number for a whole run"),
+        (SMALL + "[stops]\natr_period = 'close'", "this is one number for a whole run"),
         (SMALL + "[params]\nn = 0\n[define]\nx = 'mean(close, n)'", "the defaults are not allowed"),
         (SMALL + "[stops]\nstop_loss = 2", "stop_loss must be above 0 and below 1"),
         (SMALL + "[stops]\nmax_bars = 2.5", "max_bars must be a whole number"),
@@ -204,6 +209,23 @@ def test_own_columns_are_asked_of_the_panel() -> None:
     assert found["long_entry"] == [True, False, False]
     with pytest.raises(InvalidInput, match="small: the panel has no column 'in_index'"):
         held(text, {"score": [0.6]})
+    assert strategy.declared["in_index"] == DeclaredColumn(
+        "my.toml:5: columns.in_index", is_flag=True
+    )
+
+
+@pytest.mark.parametrize("flags", [[1.0, 0.0, np.nan], [True, False, False]])
+def test_a_flag_is_true_false_or_undefined(flags: list[float]) -> None:
+    text = SMALL.replace("close > 3", "not flag") + '[columns]\nflag = "flag"\n'
+    assert held(text, {"flag": flags})["long_entry"] == [False, True, flags[2] is False]
+
+
+@pytest.mark.parametrize("value", [0.37, 2.0, -1.0])
+def test_a_flag_that_holds_another_number_is_an_error_at_its_bar(value: float) -> None:
+    text = SMALL.replace("close > 3", "flag") + '[columns]\nflag = "flag"\n'
+    told = rf"'flag' is declared a flag and is {value} at .*; a flag is 0, 1, .* flag > 0.5"
+    with pytest.raises(InvalidInput, match=told):
+        held(text, {"flag": [1.0, value, 0.0]})
 
 
 BASE = """

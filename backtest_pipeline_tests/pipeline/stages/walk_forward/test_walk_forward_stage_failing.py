@@ -10,7 +10,7 @@ import pytest
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.strategies.known_strategies import look_again
-from backtest_pipeline_tests.own_strategies import DIP, own_strategies, write
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies
 from backtest_pipeline_tests.pipeline.markets import outcome, refresh
 from backtest_pipeline_tests.pipeline.walking_process import (
     MARKET,
@@ -35,10 +35,8 @@ def flag(tmp_path: Path) -> Iterator[Path]:
     first = float(MARKET.panels["1D"]["close"][MARKET.panels["1D"].rows_of("B").start])
     close, flag = '    close = features["close"]\n', tmp_path / "flag"
     check = f"    if abs(close.iloc[0] - {first!r}) < 1e-9:\n        open({str(flag)!r}).close()\n"
-    folder = tmp_path / "strategies"
-    write(folder, "dip.py", DIP.replace(close, close + check))
     flag.touch()
-    with own_strategies(folder):
+    with own_strategies(tmp_path / "strategies", {"dip.py": DIP.replace(close, close + check)}):
         look_again()
         yield flag
 

@@ -21,7 +21,7 @@ from backtest_pipeline.pipeline.runs.blocked_entries import run_blocks
 from backtest_pipeline.pipeline.runs.identity import RunTerms, Window
 from backtest_pipeline.pipeline.runs.query import get_run
 from backtest_pipeline.pipeline.stage import Status
-from backtest_pipeline.pipeline.stages.folds import WalkForwardPlan
+from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule

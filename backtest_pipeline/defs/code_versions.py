@@ -1,0 +1,33 @@
+"""Code versions that name the user's own strategies, as these are when the code location is built.
+
+An asset's module is imported once in a process, and the strategies of the user's own may change
+afterwards; so these versions are not declared there.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from backtest_pipeline.pipeline.versions import (
+    all_runs_code,
+    all_signals_code,
+    all_walk_forwards_code,
+    negative_controls_code,
+)
+
+_CODES = {
+    "signals": all_signals_code,
+    "backtests": all_runs_code,
+    "walk_forward": all_walk_forwards_code,
+    "negative_controls": negative_controls_code,
+}
+
+
+def with_code_of_strategies(declared: dg.Definitions) -> dg.Definitions:
+    """The definitions, with the code versions of assets that are computed from strategies."""
+
+    def with_code(spec: dg.AssetSpec) -> dg.AssetSpec:
+        code = _CODES.get(spec.key.path[-1])
+        return spec if code is None else spec.replace_attributes(code_version=code())
+
+    return declared.map_asset_specs(func=with_code)

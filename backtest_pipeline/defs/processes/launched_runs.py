@@ -1,0 +1,123 @@
+"""Dagster runs that were launched for requested jobs and replans, identified by their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import dagster as dg
+
+from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.pipeline.jobs.requests import Ended, Launched
+from backtest_pipeline.pipeline.planning.due_replans import ReplanRuns, StaleRun
+from backtest_pipeline.storage.plan_tables.replan_requests import WaitingReplan
+from backtest_pipeline.storage.tables.job_queue import Attempt
+
+JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
+REPLAN_TAG, BOOK_TAG = "backtest/replan", "backtest/plan_book"
+REASONS_TAG, SEQUENCE_TAG = "backtest/replan_reasons", "backtest/replan_sequence"
+REPLANS_SENSOR = "replans"
+PLANS_JOB, PORTFOLIOS_JOB = "plans_job", "planned_portfolios_job"
+# Dagster terminates a run that is still going this long after the job's own timeout.
+_GRACE_S = 120
+_GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
+
+
+def run_request(attempt: Attempt) -> dg.RunRequest:
+    """A run of the job `requested` for this attempt."""
+    job_id, number = str(attempt.job_id), attempt.attempt
+    return dg.RunRequest(
+        run_key=f"{job_id}/{number}",
+        run_config={"ops": {"work_on_job": {"config": {"job_id": job_id, "attempt": number}}}},
+        tags={
+            JOB_TAG: job_id,
+            ATTEMPT_TAG: str(number),
+            "dagster/max_runtime": str(attempt.timeout_s + _GRACE_S),
+        },
+    )
+
+
+def launched_runs(instance: dg.DagsterInstance, attempts: Sequence[Attempt]) -> Launched:
+    """The Dagster runs of these attempts: which are under way, and how the others ended."""
+    ids = sorted({str(attempt.job_id) for attempt in attempts})
+    under_way, ended = set(), {}
+    for run in instance.get_runs(dg.RunsFilter(tags={JOB_TAG: ids})):
+        key = (UUID(run.tags[JOB_TAG]), int(run.tags[ATTEMPT_TAG]))
+        if run.status in _GONE:
+            cancelled = run.status is dg.DagsterRunStatus.CANCELED
+            ended[key] = Ended(cancelled, f"Dagster run {run.run_id} ended as {run.status.value}")
+        else:
+            under_way.add(key)
+    return Launched(frozenset(under_way), ended)
+
+
+def terminate_runs(instance: dg.DagsterInstance, job_id: UUID) -> list[str]:
+    """Have Dagster cancel the queued and running runs of a job; returns their ids."""
+    unfinished = [status for status in dg.DagsterRunStatus if status not in _GONE]
+    of_job = dg.RunsFilter(tags={JOB_TAG: str(job_id)}, statuses=unfinished)
+    runs = [run.run_id for run in instance.get_runs(of_job)]
+    for run_id in runs:
+        instance.run_coordinator.cancel_run(run_id)
+    return runs
+
+
+def replan_request(replan: WaitingReplan) -> dg.RunRequest:
+    """A run that plans a book again and follows its plans; its key carries the attempt."""
+    return _book_request(
+        f"replan/{replan.request_id}/{replan.attempt}",
+        (replan.book, replan.symbols, replan.timeframes[0]),
+        {
+            REPLAN_TAG: str(replan.request_id),
+            ATTEMPT_TAG: str(replan.attempt),
+            REASONS_TAG: ",".join(replan.reasons),
+            SEQUENCE_TAG: str(replan.sequence),
+        },
+    )
+
+
+def follow_request(stale: StaleRun) -> dg.RunRequest:
+    """A run that follows the plans of a book over new data, once for the same data and plans."""
+    book = stale.book
+    key = f"follow/{book.name}/{stale.timeframe}/{stale.state}"
+    return _book_request(key, (book.name, book.symbols, stale.timeframe), {})
+
+
+def _book_request(
+    run_key: str, of: tuple[str, Sequence[str], str], tags: Mapping[str, str]
+) -> dg.RunRequest:
+    """A run on the partition of a book, given by its name, its symbols and the timeframe."""
+    book, symbols, tf = of
+    alone = len(symbols) == 1
+    key = str(Partition(symbols[0], tf)) if alone else tf
+    assets = ("strategy_plans", "planned_backtests") if alone else ("planned_portfolios",)
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=PLANS_JOB if alone else PORTFOLIOS_JOB,
+        run_config={"ops": {name: {"config": {"books": [book]}} for name in assets}},
+        tags={RANGE_START: key, RANGE_END: key, BOOK_TAG: book, **tags},
+    )
+
+
+def books_under_way(instance: dg.DagsterInstance) -> set[str]:
+    """The plan books that a run which has not ended works on."""
+    unfinished = [status for status in dg.DagsterRunStatus if status not in _GONE]
+    runs = instance.get_runs(
+        dg.RunsFilter(statuses=unfinished, tags={"dagster/sensor_name": REPLANS_SENSOR})
+    )
+    return {run.tags[BOOK_TAG] for run in runs if BOOK_TAG in run.tags}
+
+
+def replan_runs(instance: dg.DagsterInstance, replans: Sequence[WaitingReplan]) -> ReplanRuns:
+    """The Dagster runs of these replans: which are under way, and how the others ended."""
+    ids = sorted({str(replan.request_id) for replan in replans})
+    under_way, ended = set(), {}
+    for run in instance.get_runs(dg.RunsFilter(tags={REPLAN_TAG: ids})):
+        key = (int(run.tags[REPLAN_TAG]), int(run.tags[ATTEMPT_TAG]))
+        if run.status in _GONE:
+            ended[key] = (
+                f"Dagster run {run.run_id} ended as {run.status.value} without having planned"
+            )
+        else:
+            under_way.add(key)
+    return ReplanRuns(frozenset(under_way), ended)

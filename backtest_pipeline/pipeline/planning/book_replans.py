@@ -1,0 +1,272 @@
+"""A replan of a book: what waits for it, the plan, and its answer, stored in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from backtest_pipeline.market.errors import NotEnoughBars, StoreOvertaken
+from backtest_pipeline.pipeline.planning.book_data import BookData, load_book
+from backtest_pipeline.pipeline.planning.judgement import follows
+from backtest_pipeline.pipeline.planning.planned_account import planned_config
+from backtest_pipeline.pipeline.planning.records import (
+    logged,
+    record_of,
+    transcript_hash,
+    transcript_uri,
+)
+from backtest_pipeline.pipeline.planning.strategists import replan_settings, strategist_for
+from backtest_pipeline.pipeline.workspace import Workspace, retried
+from backtest_pipeline.plans.plan import Plan
+from backtest_pipeline.plans.vocabulary import ReplanReason
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.plan_tables.model_usage import DailyUse, add_use, read_use
+from backtest_pipeline.storage.plan_tables.plan_books import PlanBook, lock_book
+from backtest_pipeline.storage.plan_tables.plan_history import (
+    LoggedPlan,
+    append_plans,
+    newest_plan,
+    read_plans,
+    replace_newest,
+)
+from backtest_pipeline.storage.plan_tables.replan_requests import answer_requests, waiting_requests
+from backtest_pipeline.storage.postgres.removals import block_removals
+from backtest_pipeline.storage.postgres.session_lock import SessionLock
+from backtest_pipeline.strategist.history import plan_history
+from backtest_pipeline.strategist.known import known_at, microseconds_of, stamps_of
+from backtest_pipeline.strategist.proposal import ModelUse, Proposal, terms_of
+from backtest_pipeline.strategist.replans import PlanRecord, due, settled
+from backtest_pipeline.strategist.strategist import StateStrategist
+
+PLANNED, SUPPRESSED = "planned", "suppressed"
+_STEP = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class Replan:
+    """The outcome of a replan.
+
+    Attributes:
+        book: name of the book.
+        reasons: why it was asked for.
+        plans: the new plans in order; of the first replan the whole past, else one. Where the
+            replan changed nothing the plan that stays in force.
+        suppressed: whether it changed nothing.
+    """
+
+    book: str
+    reasons: tuple[str, ...]
+    plans: tuple[LoggedPlan, ...]
+    suppressed: bool
+
+
+@retried
+def replan(
+    workspace: Workspace, book: PlanBook, *, dagster_run_id: str | None = None
+) -> Replan | None:
+    """Plan a book again if a request waits for that; all that wait are answered at once.
+
+    The first replan plans for the past as well, each plan by what was known then. Later ones make
+    one plan at the newest bar, however long ago the last one was: what was not planned for then was
+    not traded.
+
+    Args:
+        workspace: the open store.
+        book: the book.
+        dagster_run_id: the run that does it; None for a command.
+
+    Returns:
+        What came of it; None where no request waits.
+
+    Raises:
+        AlreadyRunning: while another process plans the book.
+        NotEnoughBars: where none of its symbols has bars.
+    """
+    lock = SessionLock(workspace.database, f"planner of book {book.name}")
+    with closing(lock):
+        return _Replanning(workspace, book, dagster_run_id).answered()
+
+
+class _Replanning:
+    """One replan of a book, whose lock this process holds."""
+
+    def __init__(self, workspace: Workspace, book: PlanBook, dagster_run_id: str | None) -> None:
+        self._workspace, self._book, self._run_id = workspace, book, dagster_run_id
+        self._transcripts: dict[str, str] = {}
+        self._newest: Proposal | None = None
+        self._strategist = strategist_for(book)
+        self._settings = replan_settings(book)
+
+    def answered(self) -> Replan | None:
+        with self._workspace.database.begin() as connection:
+            requests = waiting_requests(connection, self._book.book_id)
+            history = read_plans(connection, self._book.book_id)
+        if not requests:
+            return None
+        data = load_book(self._workspace, self._book)
+        if data.newest_us is None:
+            symbols = ", ".join(self._book.symbols[:10])
+            raise NotEnoughBars(
+                f"plan book {self._book.name}: no bars of {symbols} are stored at "
+                f"{', '.join(self._book.timeframes)}; refresh them first"
+            )
+        asked = tuple(dict.fromkeys(map(ReplanReason, requests.values())))
+        if history:
+            rows, suppressed = self._next(history[-1], data, asked)
+        else:
+            rows, suppressed = self._past(data), False
+        self._store(requests, history, rows, suppressed)
+        reasons = tuple(reason.value for reason in asked)
+        return Replan(self._book.name, reasons, tuple(rows), suppressed)
+
+    def _past(self, data: BookData) -> list[LoggedPlan]:
+        """The plans of the past, from the book's first day on."""
+        spent = self._spent()
+        first = self._first(data, spent)
+        walked = plan_history(
+            self._strategist,
+            data.panels,
+            self._settings,
+            stored=first,
+            follow=follows(self._book, data, planned_config(SimulationConfig())),
+            spent=spent,
+        )
+        for one in walked.asked:
+            self._note(one.proposal)
+        return [
+            self._logged(record, number, data) for number, record in enumerate(walked.records, 1)
+        ]
+
+    def _first(self, data: BookData, spent: ModelUse) -> list[PlanRecord]:
+        """The plan of the first day, where the past does not begin at the first bar."""
+        stamps = stamps_of(data.panels[self._book.timeframes[0]])
+        if self._book.start is not None:
+            start = datetime.combine(self._book.start, datetime.min.time(), UTC)
+            later = stamps[stamps >= microseconds_of(start)]
+        elif isinstance(self._strategist, StateStrategist):
+            return []
+        else:
+            later = stamps[-1:]
+        if not len(later):
+            later = stamps[-1:]
+        reasons = (ReplanReason.INITIAL_PLAN,)
+        proposal = self._proposed(data, int(later[0]), reasons, None, spent)
+        return [settled(None, proposal, reasons, int(later[0]))[0]]
+
+    def _next(
+        self, newest: LoggedPlan, data: BookData, asked: Sequence[ReplanReason]
+    ) -> tuple[list[LoggedPlan], bool]:
+        """The plan at the newest bar, or the one in force where that changes nothing."""
+        record, instant = record_of(newest), data.newest_us or 0
+        reasons = tuple(dict.fromkeys([*due(record, instant, self._settings), *asked]))
+        proposal = self._proposed(data, instant, reasons, record, self._spent())
+        now, suppressed = settled(record, _after(record.plan, proposal), reasons, instant)
+        if suppressed:
+            kept = self._logged(now, newest.sequence, data)
+            names = ("generated_at_actual", "origin", "origin_detail", "transcript", "model")
+            return [replace(kept, **{name: getattr(newest, name) for name in names})], True
+        return [self._logged(now, newest.sequence + 1, data)], False
+
+    def _proposed(
+        self,
+        data: BookData,
+        instant_us: int,
+        reasons: tuple[ReplanReason, ...],
+        record: PlanRecord | None,
+        spent: ModelUse,
+    ) -> Proposal:
+        known = known_at(
+            data.panels,
+            instant_us,
+            reasons=reasons,
+            valid_for=self._settings.valid_for(self._book.timeframes),
+            previous=None if record is None else record.plan,
+        )
+        proposal = self._strategist.plan(known, spent)
+        self._note(proposal)
+        return proposal
+
+    def _spent(self) -> ModelUse:
+        """What models were used today, by all books."""
+        with self._workspace.database.begin() as connection:
+            use = read_use(connection, datetime.now(UTC).date())
+        return ModelUse(use.calls, use.tokens, 0, use.cost_usd)
+
+    def _note(self, proposal: Proposal) -> None:
+        """Count at once what a proposal used, whatever becomes of it, and keep its transcript."""
+        self._newest = proposal
+        digest = transcript_hash(proposal)
+        if digest is not None and proposal.transcript is not None:
+            self._transcripts[digest] = proposal.transcript
+        if proposal.use.calls:
+            use = DailyUse(proposal.use.calls, proposal.use.tokens, proposal.use.cost_usd)
+            model = proposal.model or self._book.strategist
+            with self._workspace.database.begin() as connection:
+                add_use(connection, datetime.now(UTC).date(), model, use)
+
+    def _logged(self, record: PlanRecord, sequence: int, data: BookData) -> LoggedPlan:
+        return logged(
+            record,
+            sequence,
+            data=data.generations,
+            made_at=datetime.now(UTC),
+        )
+
+    def _store(
+        self,
+        requests: Mapping[int, str],
+        history: Sequence[LoggedPlan],
+        rows: Sequence[LoggedPlan],
+        suppressed: bool,
+    ) -> None:
+        """Store the plans and answer the requests that the replan began with."""
+        book_id = self._book.book_id
+        with self._workspace.database.begin() as connection:
+            block_removals(connection)
+            if not lock_book(connection, book_id):
+                raise StoreOvertaken(
+                    f"plan book {self._book.name} was removed while it was planned; add it again"
+                )
+            newest = newest_plan(connection, book_id)
+            if newest != (history[-1] if history else None):
+                raise StoreOvertaken(
+                    f"plan book {self._book.name} was planned by another process meanwhile; "
+                    "replan it again"
+                )
+            for digest, text in self._transcripts.items():
+                self._workspace.artifacts.put_file(transcript_uri(digest), text.encode())
+            if suppressed:
+                replace_newest(connection, book_id, rows[-1])
+            else:
+                append_plans(connection, book_id, rows)
+            answer_requests(
+                connection,
+                list(requests),
+                status=SUPPRESSED if suppressed else PLANNED,
+                sequence=rows[-1].sequence,
+                dagster_run_id=self._run_id,
+                origin=self._origin(rows[-1]),
+            )
+
+    def _origin(self, newest: LoggedPlan) -> tuple[str, str, str | None]:
+        """How the newest proposal came about, also where it was suppressed."""
+        proposal = self._newest
+        if proposal is None:  # the history went on by itself
+            return newest.origin, newest.origin_detail, newest.transcript
+        return proposal.origin.value, proposal.reason, transcript_hash(proposal)
+
+
+def _after(previous: Plan, proposal: Proposal) -> Proposal:
+    """The proposal; a second one at the same bar takes effect right after it."""
+    plan, earliest = proposal.plan, previous.effective_ts + _STEP
+    if plan.effective_ts >= earliest:
+        return proposal
+    fields = {
+        **terms_of(plan),
+        "generated_at": plan.generated_at,
+        "effective_ts": earliest,
+        "valid_until": plan.valid_until,
+    }
+    return replace(proposal, plan=Plan(**fields))

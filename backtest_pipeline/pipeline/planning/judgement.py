@@ -1,0 +1,58 @@
+"""The judge of the plan in force: what it looks at, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from backtest_pipeline.pipeline.planning.book_data import BookData
+from backtest_pipeline.pipeline.planning.planned_account import book_path
+from backtest_pipeline.plans.plan import Plan
+from backtest_pipeline.plans.vocabulary import ReplanReason
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
+from backtest_pipeline.storage.plan_tables.replan_requests import ReplanTrigger
+from backtest_pipeline.strategist.history import Follow
+from backtest_pipeline.strategist.judge import complaints, score_of
+from backtest_pipeline.strategist.known import microseconds_of, stamp_of
+from backtest_pipeline.strategist.regimes import book_regimes, regime_of
+from backtest_pipeline.strategist.replans import PlanRecord, ReplanSettings, due
+
+
+def follows(book: PlanBook, data: BookData, config: SimulationConfig) -> Follow:
+    """How a book fares under plans at its shortest timeframe, by which the judge scores them."""
+    panel = data.panels[book.timeframes[0]]
+    return lambda plans: book_path(panel, plans, config)
+
+
+def judge_triggers(
+    book: PlanBook,
+    data: BookData,
+    record: PlanRecord,
+    plans: Sequence[Plan],
+    settings: ReplanSettings,
+    config: SimulationConfig,
+) -> list[ReplanTrigger]:
+    """The replan that the judge asks for at the newest bar; empty where it does not.
+
+    Args:
+        book, data: the book, and what is stored of its symbols.
+        record: the newest plan with its history.
+        plans: all plans of the book.
+        settings: when it is planned again.
+        config: costs and account of the run that is judged.
+    """
+    judge, instant = settings.judge, data.newest_us
+    if judge is None or instant is None:
+        return []
+    path = follows(book, data, config)(plans)
+    standing = path.standing(microseconds_of(record.plan.effective_ts), instant)
+    codes, _ = book_regimes(data.panels[book.timeframes[-1]], judge.regimes).at(np.array([instant]))
+    score = score_of(standing, record.plan.regime, regime_of(int(codes[0])), judge)
+    found = complaints(standing, score, judge)
+    if ReplanReason.JUDGE_TRIGGERED not in due(record, instant, settings, found):
+        return []
+    day = stamp_of(instant).date().isoformat()
+    reason = ReplanReason.JUDGE_TRIGGERED.value
+    return [ReplanTrigger(book.book_id, reason, day, "; ".join(found))]

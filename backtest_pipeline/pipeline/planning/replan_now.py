@@ -1,0 +1,57 @@
+"""A replan on request, with the runs that follow it, in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backtest_pipeline.market.errors import NotEnoughBars
+from backtest_pipeline.pipeline.planning.book_replans import replan
+from backtest_pipeline.pipeline.planning.books import find_book, request_replan
+from backtest_pipeline.pipeline.planning.planned_runs import follow_book
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
+
+
+def replan_now(
+    workspace: Workspace, name: str, user: str, config: SimulationConfig | None = None
+) -> dict[str, Any]:
+    """Plan a book again, answer all requests that wait, and run it at each of its timeframes.
+
+    Args:
+        workspace: the open store.
+        name: the book.
+        user: who asks.
+        config: costs and account of the runs; the default ones where None.
+
+    Returns:
+        book; reasons of the replan; plans, how many are new; sequence of the plan in force;
+        suppressed; and runs: timeframe, run_id, is_new, judged, or why there rightly is none.
+
+    Raises:
+        UnknownName: where there is no such book.
+        AlreadyRunning, NotEnoughBars: as `replans.replan`.
+    """
+    request_replan(workspace, name, user)
+    book = find_book(workspace, name)
+    made = replan(workspace, book)
+    runs = [_followed(workspace, book, tf, config) for tf in book.timeframes]
+    return {
+        "book": name,
+        "reasons": list(made.reasons) if made else [],
+        "plans": len(made.plans) if made and not made.suppressed else 0,
+        "sequence": made.plans[-1].sequence if made else None,
+        "suppressed": made.suppressed if made else True,
+        "runs": runs,
+    }
+
+
+def _followed(
+    workspace: Workspace, book: PlanBook, tf: str, config: SimulationConfig | None
+) -> dict[str, Any]:
+    try:
+        run = follow_book(workspace, book, tf, config or SimulationConfig())
+    except NotEnoughBars as error:
+        return {"timeframe": tf, "run_id": None, "why": str(error)}
+    judged = list(run.judged)
+    return {"timeframe": tf, "run_id": str(run.run_id), "is_new": run.is_new, "judged": judged}

@@ -1,0 +1,1 @@
+"""Stage `walk_forward`: folds, their verdicts, and the published out-of-sample runs."""

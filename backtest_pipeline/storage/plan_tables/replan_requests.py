@@ -1,0 +1,193 @@
+"""The table `replan_requests`: the triggers of replans, each once, until one has answered them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+# After the first failed attempt; each further one waits twice as long, up to an hour.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
+
+
+@dataclass(frozen=True)
+class ReplanTrigger:
+    """What asks for a replan of a book.
+
+    Attributes:
+        book_id: the book.
+        reason: one of `plans.vocabulary.ReplanReason`.
+        key: tells it from others of the reason, whoever sees it and however often.
+        detail: in words, with its numbers.
+    """
+
+    book_id: int
+    reason: str
+    key: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class WaitingReplan:
+    """The requests of a book that wait for one replan together.
+
+    Attributes:
+        book_id, book, symbols, timeframes: the book.
+        request_id: the oldest of the requests.
+        attempt: number of the attempt that is due or under way.
+        is_due: whether it may begin now.
+        reasons: of all its requests, in order of first request.
+        sequence: of the plan that will answer them.
+    """
+
+    book_id: int
+    book: str
+    symbols: tuple[str, ...]
+    timeframes: tuple[str, ...]
+    request_id: int
+    attempt: int
+    is_due: bool
+    reasons: tuple[str, ...]
+    sequence: int
+
+
+def request_replans(
+    connection: Connection, triggers: Sequence[ReplanTrigger], requested_by: str
+) -> int:
+    """Record triggers; returns how many are new. One that is recorded already stays as it is."""
+    new = 0
+    for trigger in triggers:
+        added = connection.execute(
+            text("""
+                INSERT INTO replan_requests (book_id, reason, trigger_key, detail, requested_by)
+                SELECT book_id, :reason, :key, :detail, :requested_by
+                FROM plan_books WHERE book_id = :book_id
+                ON CONFLICT (book_id, reason, trigger_key) DO NOTHING
+            """),
+            {**vars(trigger), "requested_by": requested_by},
+        )
+        new += added.rowcount
+    return new
+
+
+def waiting_replans(connection: Connection) -> list[WaitingReplan]:
+    """The books with requests that no replan has answered, oldest request first."""
+    rows = connection.execute(
+        text("""
+            SELECT w.*, b.name AS book, b.symbols, b.timeframes,
+                   1 + coalesce((SELECT max(p.sequence) FROM plans p
+                                 WHERE p.book_id = w.book_id), 0) AS sequence
+            FROM (
+                SELECT book_id, min(request_id) AS request_id,
+                       (array_agg(attempt ORDER BY request_id))[1] AS attempt,
+                       bool_or(retry_at <= now()) AS is_due,
+                       array_agg(reason ORDER BY request_id) AS reasons
+                FROM replan_requests WHERE status = 'waiting' GROUP BY book_id
+            ) w JOIN plan_books b USING (book_id)
+            ORDER BY request_id
+        """)
+    )
+    return [
+        WaitingReplan(
+            **{  # pyright: ignore[reportArgumentType]
+                **row,
+                "symbols": tuple(row["symbols"]),
+                "timeframes": tuple(row["timeframes"]),
+                "reasons": tuple(dict.fromkeys(row["reasons"])),
+            }
+        )
+        for row in rows.mappings()
+    ]
+
+
+def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
+    """Count the attempt of a replan as failed, so that another follows after a while.
+
+    Returns:
+        Whether this call did; False where a replan has answered, or somebody else has counted it.
+    """
+    changed = connection.execute(
+        text("""
+            WITH oldest AS (
+                SELECT book_id, attempt FROM replan_requests
+                WHERE request_id = :request_id AND status = 'waiting' AND attempt = :attempt
+                FOR UPDATE
+            )
+            UPDATE replan_requests r SET attempt = r.attempt + 1, error = :why,
+                retry_at = now() + make_interval(
+                    secs => least(:longest, :first * 2.0 ^ least(oldest.attempt - 1, 20)))
+            FROM oldest WHERE r.book_id = oldest.book_id AND r.status = 'waiting'
+        """),
+        {
+            "request_id": waiting.request_id,
+            "attempt": waiting.attempt,
+            "why": why,
+            "first": _FIRST_WAIT_S,
+            "longest": _LONGEST_WAIT_S,
+        },
+    )
+    return changed.rowcount > 0
+
+
+def waiting_requests(connection: Connection, book_id: int) -> dict[int, str]:
+    """The reasons of a book's requests that no replan has answered, by id, oldest first."""
+    rows = connection.execute(
+        text("""
+            SELECT request_id, reason FROM replan_requests
+            WHERE book_id = :book_id AND status = 'waiting' ORDER BY request_id
+        """),
+        {"book_id": book_id},
+    )
+    return {row.request_id: row.reason for row in rows}
+
+
+def answer_requests(
+    connection: Connection,
+    request_ids: Sequence[int],
+    *,
+    status: str,
+    sequence: int,
+    dagster_run_id: str | None,
+    origin: tuple[str, str, str | None],
+) -> None:
+    """Mark requests as answered by a replan, in the transaction that stores its plan.
+
+    Args:
+        connection: of that transaction.
+        request_ids: the requests that the replan began with.
+        status: `planned`, or `suppressed` where it changed nothing.
+        sequence: the plan that answers them.
+        dagster_run_id: the run that planned; None for a command.
+        origin: how the proposal came about, why, and its transcript; see `LoggedPlan`.
+    """
+    connection.execute(
+        text("""
+            UPDATE replan_requests SET status = :status, sequence = :sequence,
+                dagster_run_id = :dagster_run_id, completed_at = now(), error = NULL,
+                origin = :origin, origin_detail = :origin_detail, transcript = :transcript
+            WHERE request_id = ANY(:request_ids) AND status = 'waiting'
+        """),
+        {
+            "request_ids": list(request_ids),
+            "status": status,
+            "sequence": sequence,
+            "dagster_run_id": dagster_run_id,
+            **dict(zip(("origin", "origin_detail", "transcript"), origin, strict=True)),
+        },
+    )
+
+
+def list_requests(connection: Connection, book_id: int, limit: int) -> list[dict[str, Any]]:
+    """The newest requests of a book, newest first."""
+    rows = connection.execute(
+        text("""
+            SELECT request_id, reason, trigger_key, detail, requested_by, requested_at, status,
+                   attempt, retry_at, error, dagster_run_id, completed_at, sequence, origin,
+                   origin_detail, transcript
+            FROM replan_requests WHERE book_id = :book_id ORDER BY request_id DESC LIMIT :n
+        """),
+        {"book_id": book_id, "n": limit},
+    )
+    return [dict(row) for row in rows.mappings()]

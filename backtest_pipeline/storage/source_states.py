@@ -1,0 +1,62 @@
+"""The table `source_states`: as which state of the source the stored bars were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+
+from backtest_pipeline.market.partitions import Partition
+from backtest_pipeline.storage.postgres import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
+
+
+def write_states(
+    cursor: Cursor, tf: str, ids: Mapping[str, int], states: Mapping[str, str]
+) -> None:
+    """Record the states of the source, in the transaction that stores its bars.
+
+    Args:
+        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
+        tf: timeframe of the bars.
+        ids: id of each asset whose bars were compared with the source.
+        states: the state of each asset; those without one are forgotten.
+    """
+    known = sorted((ids[asset], state) for asset, state in states.items() if asset in ids)
+    copy.run(
+        cursor,
+        "DELETE FROM source_states WHERE tf = $1 AND id = ANY($2::int[]) AND id <> ALL($3::int[])",
+        tf,
+        list(ids.values()),
+        [id_ for id_, _ in known],
+    )
+    copy.run(
+        cursor,
+        "INSERT INTO source_states AS s (id, tf, state)"
+        " SELECT id, $1, state FROM unnest($2::int[], $3::text[]) AS u (id, state)"
+        " ON CONFLICT (id, tf) DO UPDATE SET state = excluded.state, read_at = now()"
+        " WHERE s.state <> excluded.state",
+        tf,
+        [id_ for id_, _ in known],
+        [state for _, state in known],
+    )
+
+
+def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, str]:
+    """The recorded states, by partition; partitions without one are left out."""
+    requested = set(partitions)
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol, s.tf, s.state FROM source_states s JOIN dim_assets a USING (id)"
+            " WHERE a.symbol = ANY(:symbols) AND s.tf = ANY(:timeframes)"
+        ),
+        {
+            "symbols": list({p.asset for p in requested}),
+            "timeframes": list({p.timeframe for p in requested}),
+        },
+    )
+    states = {Partition(symbol, tf): state for symbol, tf, state in rows}
+    return {partition: state for partition, state in states.items() if partition in requested}

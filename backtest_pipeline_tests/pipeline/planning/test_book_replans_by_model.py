@@ -1,0 +1,78 @@
+"""Plans of a language model: recorded, paid for once, replayed without asking, and flagged."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from backtest_pipeline.pipeline.planning.book_replans import replan
+from backtest_pipeline.pipeline.planning.books import find_book, request_replan, stored_plans
+from backtest_pipeline.pipeline.planning.planned_runs import follow_book
+from backtest_pipeline.pipeline.planning.records import transcript_uri
+from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
+from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
+from backtest_pipeline.pipeline.runs.query import get_run
+from backtest_pipeline.pipeline.runs.retention import retain
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, refreshed, without_last
+from backtest_pipeline_tests.sql import execute_sql, rows
+from backtest_pipeline_tests.strategist.llm.models import GOOD, KEY, completion, provider
+
+
+def good() -> str:
+    """A plan for the symbols of the store, as a model writes it."""
+    plan: dict[str, Any] = copy.deepcopy(GOOD)
+    for trigger in plan["triggers"]:
+        trigger["symbol"] = {"S-0": SYMBOLS[0], "S-1": SYMBOLS[1]}[trigger["symbol"]]
+    return json.dumps(plan)
+
+
+def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([good(), "no plan at all", "nor this", "nor that"])
+    with provider(lambda path, _: (200, completion(path, next(answers)))) as server:
+        for name, value in {
+            "MODEL": "openai:gpt-5.6",
+            "API_KEY": KEY,
+            "BASE_URL": server.url,
+        }.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        book = added(store, "asked", *SYMBOLS, strategist="llm", replans={"judge": None})
+        assert replan(store, book) is not None
+        (first,) = stored_plans(store, book)
+        refreshed(store, without_last(2))
+        request_replan(store, "asked", "ann")
+        assert replan(store, find_book(store, "asked")) is not None
+        assert len(server.requests) == 4
+    plans = stored_plans(store, book)
+    assert (first.origin, first.model) == ("valid", "openai:gpt-5.6")
+    (plan,) = plans
+    assert (plan.sequence, plan.suppressed, plan.origin) == (1, 1, "valid")
+    answered = "SELECT status, origin, origin_detail, transcript FROM replan_requests"
+    fallen = rows(store, f"{answered} WHERE reason = 'manual'")[0]
+    assert (fallen["status"], fallen["origin"]) == ("suppressed", "fallback")
+    assert fallen["origin_detail"]
+    used = rows(store, "SELECT model, calls, tokens FROM model_usage")
+    assert used == [{"model": "openai:gpt-5.6", "calls": 4, "tokens": 4 * 1200}]
+    for transcript in (plan.transcript, fallen["transcript"]):
+        assert KEY.encode() not in store.artifacts.read_file(transcript_uri(str(transcript)))
+
+    run_id = follow_book(store, book, "1D", SimulationConfig()).run_id
+    run = get_run(store, run_id)
+    assert run.results["within_training"] is True
+    assert run.config["models"] == ["openai:gpt-5.6"]
+    with store.database.begin() as connection:
+        (recorded,) = recorded_runs(connection, [run_id])
+    request = {"protocol": PROTOCOL, "artifacts": str(store.artifacts.root), "series": False}
+    (again,) = respond({**request, "runs": [ReplayRequest.of(recorded).as_json()]})["runs"]
+    assert (again["run_id"], again["fingerprint"]) == (str(run_id), recorded.fingerprint)
+
+    execute_sql(store, "UPDATE backtest_runs SET completed_at = '2020-01-01Z'")
+    retain(store, days=30)
+    assert store.artifacts.has(transcript_uri(str(first.transcript)))

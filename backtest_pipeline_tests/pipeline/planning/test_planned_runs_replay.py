@@ -1,0 +1,97 @@
+"""Runs under plans are recomputed from what is recorded, without anybody planning again."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from backtest_pipeline.market.errors import ArtifactCorrupt
+from backtest_pipeline.pipeline.planning.book_replans import replan
+from backtest_pipeline.pipeline.planning.planned_runs import follow_book
+from backtest_pipeline.pipeline.replay import bundle_verifier
+from backtest_pipeline.pipeline.replay.explain import explain_runs
+from backtest_pipeline.pipeline.replay.export import bundle_files, export_run
+from backtest_pipeline.pipeline.replay.replay import replay_runs
+from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
+from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
+from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added
+from backtest_pipeline_tests.sql import execute_sql
+
+
+def followed(store: Workspace, *symbols: str, cash: float = 10_000.0) -> UUID:
+    name = f"book-{len(symbols)}"
+    book = added(store, name, *symbols, replans={"judge": None})
+    replan(store, book)
+    return follow_book(store, book, "1D", SimulationConfig(initial_cash=cash)).run_id
+
+
+@pytest.mark.parametrize("symbols", [SYMBOLS[:1], SYMBOLS])
+def test_recorded_plans_and_rows_give_the_same_run(
+    store: Workspace, symbols: tuple[str, ...]
+) -> None:
+    run_id = followed(store, *symbols)
+    execute_sql(store, "DELETE FROM plan_books")
+    with store.database.begin() as connection:
+        (recorded,) = recorded_runs(connection, [run_id])
+    request = json.loads(json.dumps(ReplayRequest.of(recorded).as_json()))
+    answer = respond(
+        {
+            "protocol": PROTOCOL,
+            "artifacts": str(store.artifacts.root),
+            "series": False,
+            "runs": [request],
+        }
+    )
+    (result,) = answer["runs"]
+    assert result.get("error") is None
+    assert (result["run_id"], result["fingerprint"]) == (str(run_id), recorded.fingerprint)
+    assert result["results"] == recorded.results
+
+
+@pytest.mark.parametrize("symbols", [SYMBOLS[:1], SYMBOLS])
+def test_a_bundle_verifies_itself_with_blocks_and_plans(
+    store: Workspace, symbols: tuple[str, ...], tmp_path: Path
+) -> None:
+    run_id = followed(store, *symbols)
+    files = bundle_files(store, run_id)
+    assert bundle_verifier.problems_of(files) == []
+    assert "metrics recomputed" in bundle_verifier.verdict(files)
+    assert json.loads(files["plans.json"])[0]["replan_reasons"] == ["initial_plan"]
+    blocks = pq.read_table(io.BytesIO(files["blocks.parquet"]))
+    assert blocks.num_rows == json.loads(files["run.json"])["results"]["limit_enforcement"]["total"]
+    manifest = json.loads(files["manifest.json"])
+    trades = pq.read_table(io.BytesIO(files["trades.parquet"]))
+    other = pa.array(["t_other"] * trades.num_rows)
+    sink = io.BytesIO()
+    position = trades.column_names.index("trigger_id")
+    pq.write_table(trades.set_column(position, "trigger_id", other), sink)
+    changed = {**files, "trades.parquet": sink.getvalue()}
+    assert bundle_verifier.fingerprint_of(changed, manifest) != manifest["result_fingerprint"]
+    assert len(export_run(store, run_id, tmp_path)) > 3
+    execute_sql(store, "UPDATE backtest_trades SET category = 'other' WHERE trade_no = 1")
+    with pytest.raises(ArtifactCorrupt, match="has changed since it was stored"):
+        bundle_files(store, run_id)
+
+
+@pytest.mark.slow
+def test_replays_and_explanations_know_plans(store: Workspace) -> None:
+    run_id = followed(store, *SYMBOLS)
+    (same,) = replay_runs(store, [run_id])
+    assert (same.verdict.value, same.differences) == ("same", ())
+    execute_sql(store, "UPDATE block_events SET detail = 'nothing' WHERE event_no = 1")
+    (differs,) = replay_runs(store, [run_id])
+    assert differs.differences == ("the stored blocked entries (block_events) differ",)
+    assert differs.quarantine == "set"
+    other = followed(store, SYMBOLS[0])
+    explained = explain_runs(store, run_id, other)
+    assert "config" in explained.movers or "data" in explained.movers
+    assert explained.remainder == ()

@@ -1,0 +1,1 @@
+"""Tests of the columns of a user's own in stages."""
