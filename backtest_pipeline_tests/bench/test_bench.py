@@ -15,7 +15,6 @@ from bench.__main__ import CASES
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
-    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
     "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
