@@ -15,15 +15,15 @@ from bench.__main__ import CASES
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
-    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "cache": ("bars in one file", "another process reads them too", "bars from a Parquet file"),
-    "external": ("pandas.read_sql", "One look at all partitions"),
-    "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
-    "results_store": ("the slowest filter", "Retention", "first page"),
-    "plans": ("Planned book", "with 12 triggers of each symbol", "History of plans by rules"),
     "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
 SLOW = {
+    "plans": ("Planned book", "with 12 triggers of each symbol", "History of plans by rules"),
+    "results_store": ("the slowest filter", "Retention", "first page"),
+    "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
+    "external": ("pandas.read_sql", "One look at all partitions"),
+    "walk_forward": ("all folds at once", "backtesting.py, scaled"),
     "peers": ("backtesting.py", "plain vectorbt", "compiled loop"),
     "grid": ("backtesting.py", "times the simulation", "GiB at the peak"),
     "universe": ("Full rebuild", "One day appended", "features to last commit"),

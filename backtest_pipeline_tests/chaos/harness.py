@@ -73,7 +73,7 @@ def units_of(found: Contents) -> Units:
         rows = found[table]
         if rows.empty:
             continue
-        keys = rows if "symbol" in rows else owners.loc[rows["run_id"].astype(str)]
+        keys = rows if {"symbol", "tf"} <= {*rows} else owners.loc[rows["run_id"].astype(str)]
         hashes = _row_hashes(rows)
         names = (keys["symbol"] + "|" + keys["tf"]).reset_index(drop=True)
         for name, places in names.groupby(names).indices.items():

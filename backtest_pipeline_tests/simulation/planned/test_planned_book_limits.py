@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from backtest_pipeline.simulation.planned.planned_book import simulate_planned
+from backtest_pipeline.simulation.trades import EXIT_REASONS
 from backtest_pipeline.trading.block_reasons import BlockReason
 from backtest_pipeline_tests.simulation.planned.hand_market import (
     EXIT,
@@ -20,6 +22,8 @@ from backtest_pipeline_tests.simulation.planned.hand_market import (
     TRIGGERS,
     Row,
     blocked,
+    hand_made,
+    hand_plan,
     stamp,
 )
 
@@ -320,6 +324,41 @@ def test_a_reversal_that_a_limit_blocks_still_closes() -> None:
     held = "bar 1 of 1 without an entry of the symbol"
     assert (7, "A", "fade", "short", 50.0, "min_flat", held) in found
     assert (12, "A", "trend", "long", 50.0, "min_flat", held) not in found
+
+
+TRADES = [  # symbol, entry's bar, bars held, units, exit, entering and leaving trigger, pnl
+    ("A", 2, 2, 50.0, "signal", "trend", "trend", 0.0),
+    ("A", 5, 3, 50.0, "reversal", "trend", "fade", 0.0),
+    ("A", 8, 2, -50.0, "signal", "fade", "fade", 0.0),
+    ("A", 13, 3, 25.0, "signal", "trend", "reduce", -150.0),
+    ("A", 13, 4, 25.0, "signal", "trend", "trend", -150.0),
+    ("A", 18, 2, 51.5957, "signal", "trend", "panic", 0.0),
+    ("A", 25, 2, 30.9574, "signal", "trend", "off", 0.0),
+    ("A", 28, 3, 30.9574, "signal", "dip", "dip", 0.0),
+    ("B", 2, 4, 50.0, "signal", "trend", "trend", 0.0),
+    ("B", 13, 5, 50.0, "signal", "trend", "trend", 0.0),
+    ("B", 25, 5, 48.5, "signal", "trend", "trend", 0.0),
+    ("B", 35, 1, 48.5, "signal", "trend", "panic", 0.0),
+]
+
+
+def test_without_limits_these_are_the_trades() -> None:
+    """Where they change, PLANS_VERSION or ENGINE_VERSION has to be raised."""
+    result = simulate_planned(hand_made(), [hand_plan({})], FREE)
+    trades, of = result.book.trades, [*TRIGGERS, *TRIGGERS]
+    found = zip(
+        [result.book.panel.assets[column] for column in trades.column],
+        trades.entry_bar.tolist(),
+        trades.bars_held.tolist(),
+        (trades.side * trades.size).round(4).tolist(),
+        [EXIT_REASONS[reason] for reason in trades.exit_reason],
+        [of[n] for n in result.trade_trigger],
+        [of[n] for n in result.exit_trigger],
+        (trades.pnl + 0.0).round(4).tolist(),
+        strict=True,
+    )
+    assert list(found) == TRADES
+    assert result.book.equity[0, -1] == pytest.approx(9_700.0, rel=1e-15)
 
 
 def test_every_reason_occurs() -> None:

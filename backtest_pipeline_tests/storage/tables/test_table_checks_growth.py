@@ -24,7 +24,7 @@ from backtest_pipeline.pipeline.stages.features import FeaturesStage
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import roll_up
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
-from backtest_pipeline.pipeline.stages.walk_forward import WalkForwardStage
+from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_stage import WalkForwardStage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.statistics import analyze_keys
