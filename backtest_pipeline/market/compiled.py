@@ -24,12 +24,8 @@ def compiled(function: _F) -> _F:
 
     Its code is kept beside its source, or in the user's cache where that cannot be written to.
 
-    Examples:
-        >>> @compiled
-        ... def twice(x):
-        ...     return x * 2
-        >>> twice(4)
-        8
+    Raises:
+        RuntimeError: for a function that stands in no file, such as one typed at a prompt.
     """
     dispatcher = njit(cache=True, nogil=True)(function)
     if isinstance(dispatcher, Dispatcher):  # it is the function itself under NUMBA_DISABLE_JIT
