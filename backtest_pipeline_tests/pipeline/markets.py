@@ -184,7 +184,7 @@ def contents(workspace: Workspace, partitions: Sequence[Partition] | None = None
     uris = found["backtest_runs"][["run_id", "artifact_uri", "symbol", "tf"]]
     if partitions is not None:
         for table, frame in found.items():
-            if "symbol" in frame:
+            if {"symbol", "tf"} <= {*frame}:
                 keys = list(zip(frame["symbol"], frame["tf"], strict=True))
                 found[table] = frame[[key in partitions for key in keys]]
         uris = found["backtest_runs"][["run_id", "artifact_uri", "symbol", "tf"]]

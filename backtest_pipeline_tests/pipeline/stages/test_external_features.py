@@ -118,7 +118,8 @@ def assert_same_results(built: Workspace, taken: Workspace) -> None:
             "equity.parquet",
             "monthly_returns.parquet",
         ):
-            keyed = found[table].assign(run_id=found[table]["run_id"].astype(str))
+            keyed = found[table].drop(columns="symbol", errors="ignore")
+            keyed = keyed.assign(run_id=keyed["run_id"].astype(str))
             keyed = keyed.merge(ids.assign(run_id=ids["run_id"].astype(str)), on="run_id")
             order = [*runs, *(c for c in ("trade_no", "ts", "month") if c in keyed)]
             found[table] = keyed.drop(columns="run_id").sort_values(order, ignore_index=True)
