@@ -253,7 +253,7 @@ def plan_log_counts(reasons: Sequence[Sequence[str]], suppressed: int) -> dict[s
 
 
 def book_path(panel: Panel, plans: Sequence[Plan], config: SimulationConfig) -> BookPath:
-    """How a book fares under plans, stamp by stamp; each order counts at the bar of its fill.
+    """How a book fares under plans, stamp by stamp; an order counts at the bar that it is due in.
 
     Args:
         panel, plans, config: as `planned_account` takes them.
