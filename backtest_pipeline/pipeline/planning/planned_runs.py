@@ -67,7 +67,10 @@ from backtest_pipeline.storage.plan_tables.plan_history import (
     require_newest,
     write_plan_log,
 )
-from backtest_pipeline.storage.plan_tables.replan_requests import request_replans
+from backtest_pipeline.storage.plan_tables.replan_requests import (
+    ReplanTrigger,
+    request_replans_with,
+)
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
@@ -105,8 +108,8 @@ def follow_book(
 ) -> FollowedBook:
     """Run a book under its plans and publish the run, unless it is stored already.
 
-    The judge scores the plan in force by the run at the book's shortest timeframe, and asks for a
-    replan where it complains.
+    The judge scores the plan in force by the run at the book's shortest timeframe. Where it
+    complains, a replan is asked for in the transaction that publishes the run.
 
     Args:
         workspace: the open store.
@@ -136,13 +139,11 @@ def follow_book(
         return FollowedBook(identity.run_id, is_new=False)
     started_at = datetime.now(UTC)
     account = planned_account(batch.panel, plans, config)
-    _publish(workspace, book, logged, account, identity, batch, config, started_at)
     triggers = []
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
         triggers = judge_triggers(book, data, record, plans, settings, config)
-        with workspace.database.begin() as connection:
-            request_replans(connection, triggers, JUDGE)
+    _publish(workspace, book, logged, account, identity, batch, config, started_at, triggers)
     return FollowedBook(identity.run_id, is_new=True, judged=tuple(t.detail for t in triggers))
 
 
@@ -190,8 +191,9 @@ def _publish(
     batch: PanelBatch,
     config: SimulationConfig,
     started_at: datetime,
+    triggers: Sequence[ReplanTrigger],
 ) -> None:
-    """Files first, then rows, plans and blocks in one transaction.
+    """Files first, then rows, plans, blocks and what the judge asks for in one transaction.
 
     Raises:
         StoreOvertaken: where the book was planned again, or its data replaced, meanwhile.
@@ -214,6 +216,7 @@ def _publish(
         retire_run_of_book(cursor, book.name, tf)
         publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
         write_plan_log(cursor, plan_log_table(str(identity.run_id), logged))
+        request_replans_with(cursor, triggers, JUDGE)
         deflate_current_runs(cursor, tf, [label], found, published.runs["run_id"].to_pylist())
 
 

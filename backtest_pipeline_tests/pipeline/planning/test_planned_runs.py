@@ -82,6 +82,32 @@ def test_a_stored_run_is_not_computed_again_and_another_plan_makes_another(
     assert count(store, "backtest_runs") == 3
 
 
+def test_what_the_judge_asks_for_is_stored_with_the_run_or_not_at_all(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = added(store, replans={"judge": {"score_below": 100.0}})
+    replan(store, book)
+    write, asked = planned_runs.write_plan_log, "replan_requests WHERE reason = 'judge_triggered'"
+    # Of the past the judge was heard on the newest day too.
+    execute_sql(store, "UPDATE plans SET judged_at = NULL")
+
+    def killed(*args: Any) -> None:
+        write(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planned_runs, "write_plan_log", killed)
+    with pytest.raises(KeyboardInterrupt):
+        follow_book(store, book, "1D", COSTLY)
+    assert count(store, "backtest_runs") == count(store, asked) == 0
+    monkeypatch.undo()
+    run = follow_book(store, book, "1D", COSTLY)
+    assert run.is_new
+    assert run.judged == tuple(
+        column(store, f"SELECT detail FROM {asked} AND requested_by = 'judge'")
+    )
+    assert "score" in run.judged[0]
+
+
 def test_proposals_are_trials_of_the_ledger_each_once(store: Workspace) -> None:
     book = added(store)
     run_id = followed(store, book).run_id
