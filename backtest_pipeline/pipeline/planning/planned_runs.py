@@ -138,7 +138,7 @@ def follow_book(
     if uri is not None and not workspace.artifacts.gone([uri]):
         return FollowedBook(identity.run_id, is_new=False)
     started_at = datetime.now(UTC)
-    account = planned_account(batch.panel, plans, config)
+    account = planned_account(batch.panel, plans, config, label_of(book.symbols))
     triggers = []
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
