@@ -289,29 +289,49 @@ def _trials(
 ) -> pa.Table:
     """The run as a trial of the ledger, and after it each proposal that became a plan.
 
-    A proposal is measured by the run in which it appears first; equal terms at another time are the
-    same set of parameters. So each is counted, and is a row once.
+    Proposals of equal terms are one set of parameters, and a row once. How each would have done
+    alone is not known, so that it has no returns, and counts in full among independent trials too.
     """
-    batch, name = account.account, strategy_name(book.strategist)
-    label, n = batch.panel.assets[0], 1 + len(logged)
+    name, own = strategy_name(book.strategist), {"config": dict(book.config), "book": book.name}
+    proposals: dict[str, LoggedPlan] = {}
+    for row in logged:
+        proposals.setdefault(_terms_key(row), row)
+    batch, n = account.account, 1 + len(proposals)
+    label = batch.panel.assets[0]
     of_bars = combined(*(f"{asset} {v.input_version}" for asset, v in sorted(inputs.items())))
-    own = {"config": dict(book.config), "book": book.name}
     repeated = replace(
         batch,
         equity=np.repeat(batch.equity, n, axis=0),
         metrics={metric: np.repeat(values, n) for metric, values in batch.metrics.items()},
     )
-    return trials_of(
+    trials = trials_of(
         repeated,
-        [own, *({**own, "plan": _terms_key(row)} for row in logged)],
+        [own, *({**own, "plan": key} for key in proposals)],
         strategy=name,
         dataset_versions=[
             {label: of_bars},
-            *({label: f"plan {row.sequence} {row.effective_ts.isoformat()}"} for row in logged),
+            *(
+                {label: f"plan {row.sequence} {row.effective_ts.isoformat()}"}
+                for row in proposals.values()
+            ),
         ],
         terms=terms,
         source="strategist",
     )
+    return pa.concat_tables([trials.slice(0, 1), _unmeasured(trials.slice(1))])
+
+
+def _unmeasured(trials: pa.Table) -> pa.Table:
+    """These trials without returns and their moments."""
+    n, schema = trials.num_rows, trials.schema
+    moments = ("sharpe", "skew", "kurtosis", "total_return")
+    unknown = {
+        **{name: pa.nulls(n, schema.field(name).type) for name in moments},
+        "n_obs": pa.array(np.zeros(n), schema.field("n_obs").type),
+        "weekly_returns": pa.array([[]] * n, schema.field("weekly_returns").type),
+    }
+    columns = {name: unknown.get(name, trials[name]) for name in schema.names}
+    return pa.table(columns, schema=schema)
 
 
 def _terms_key(row: LoggedPlan) -> str:

@@ -22,9 +22,11 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, refreshed, without_last
-from backtest_pipeline_tests.sql import column, count, execute_sql, rows, scalar
+from backtest_pipeline_tests.sql import column, count, execute_sql, rows
 
 COSTLY = SimulationConfig()
+OF_STRATEGISTS = "trials WHERE source = 'strategist'"
+TERMS = "plan - '{plan_id,generated_at,effective_ts,valid_until,regime}'::text[]"
 
 
 def followed(store: Workspace, book: PlanBook, **config: Any) -> FollowedBook:
@@ -108,17 +110,24 @@ def test_what_the_judge_asks_for_is_stored_with_the_run_or_not_at_all(
     assert "score" in run.judged[0]
 
 
-def test_proposals_are_trials_of_the_ledger_each_once(store: Workspace) -> None:
+def test_proposals_are_trials_of_the_ledger_equal_terms_once(store: Workspace) -> None:
     book = added(store)
     run_id = followed(store, book).run_id
-    plans = count(store, "plan_log")
-    assert count(store, "trials WHERE source = 'strategist'") == plans + 1
-    assert scalar(store, "SELECT n_trials FROM backtest_metrics") > 1
+    terms = f"SELECT DISTINCT {TERMS} FROM plans"
+    n = len(rows(store, terms))
+    assert 1 < n < count(store, "plans")
+    assert count(store, OF_STRATEGISTS) == 1 + n
+    # How each proposal would have done alone is not known: all count in full.
+    (deflated,) = rows(store, "SELECT * FROM backtest_metrics")
+    assert (deflated["n_trials"], deflated["n_trials_effective"]) == (1 + n, 1 + n)
+    assert deflated["dsr_effective"] == deflated["dsr"] < deflated["psr"]
+    measured = f"{OF_STRATEGISTS} AND sharpe IS NOT NULL AND weekly_returns <> '{{}}'"
+    assert count(store, measured) == 1
     refreshed(store, without_last(3))
     request_replan(store, "core", "ann")
     assert followed(store, book).run_id != run_id
-    new = count(store, "plans") - plans
-    assert count(store, "trials WHERE source = 'strategist'") == plans + 1 + new + 1
+    assert count(store, OF_STRATEGISTS) == 2 + len(rows(store, terms))
+    assert count(store, measured) == 2
 
 
 def test_runs_of_books_are_listed_and_found_by_each_of_their_symbols(store: Workspace) -> None:
