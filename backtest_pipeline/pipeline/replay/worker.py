@@ -154,7 +154,7 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     terms = checked(SimulationSpec, _simulated(config)).config()
     plans = [plan_from(one["plan"]) for one in logged]
     account = planned_account(panel, plans, terms, config["symbol"])
-    key = plan_key([(one["plan_id"], one["replan_reasons"]) for one in logged])
+    key = plan_key([(one["plan_id"], one["replan_reasons"], one["suppressed"]) for one in logged])
     versions = snapshot_id_of({name: one["version"] for name, one in snapshots.items()})
     batch = account.account
     trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}

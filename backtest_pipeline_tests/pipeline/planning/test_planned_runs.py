@@ -15,6 +15,7 @@ from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.planning import planned_runs
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import request_replan
+from backtest_pipeline.pipeline.planning.due_replans import stale_runs
 from backtest_pipeline.pipeline.planning.planned_runs import FollowedBook, follow_book
 from backtest_pipeline.pipeline.runs.query import RunFilter, get_run, list_runs, run_trades
 from backtest_pipeline.pipeline.runs.retention import delete_runs, remove_source, retain
@@ -82,6 +83,27 @@ def test_a_stored_run_is_not_computed_again_and_another_plan_makes_another(
     current = "SELECT run_id FROM backtest_runs WHERE is_current AND book = 'core'"
     assert column(store, current) == [second.run_id]
     assert count(store, "backtest_runs") == 3
+
+
+def test_a_replan_that_changes_nothing_is_counted_by_the_next_run_too(store: Workspace) -> None:
+    book = added(store, replans={"judge": None})
+    first = followed(store, book)
+    assert stale_runs(store.database) == []
+    suppressed = "SELECT suppressed FROM plans ORDER BY sequence"
+    before = column(store, suppressed)
+    request_replan(store, "core", "ann")
+    replan(store, book)
+    now = column(store, suppressed)
+    assert now == [*before[:-1], before[-1] + 1]
+    (stale,) = stale_runs(store.database)
+    assert (stale.book.name, stale.timeframe) == ("core", "1D")
+    second = follow_book(store, book, "1D", COSTLY)
+    assert second.is_new
+    assert get_run(store, second.run_id).results["plan_log"]["suppressed"] == sum(now)
+    logged = "SELECT suppressed FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence"
+    assert column(store, logged, run_id=second.run_id) == now
+    assert get_run(store, first.run_id).results["plan_log"]["suppressed"] == sum(before)
+    assert stale_runs(store.database) == []
 
 
 def test_what_the_judge_asks_for_is_stored_with_the_run_or_not_at_all(
