@@ -12,8 +12,8 @@ from backtest_pipeline.plans.vocabulary import Regime
 from backtest_pipeline.strategist.regimes import RegimeSettings
 from backtest_pipeline.strategist.standing import Standing
 
-JUDGE_VERSION = 1
-"""Raise it when the same standing gives another score."""
+JUDGE_VERSION = 2
+"""Raise it when the same run gives another standing, or the same standing another score."""
 
 WEIGHTS = MappingProxyType(
     {

@@ -24,7 +24,8 @@ class Standing:
         closed, won: trades closed, and those of them with a profit.
         triggered, blocked: entries that triggers asked for, and those of them that were blocked.
         idle_triggers: entries asked for since the last one that was made.
-        idle_hours: hours since the last entry that was made, or since the plan took effect.
+        idle_hours: hours since the close that the last entry that was made was decided at, or
+            since the plan took effect.
     """
 
     plan_return: float = 0.0
@@ -45,9 +46,10 @@ class BookPath:
     Attributes:
         ts: int64, stamps, ascending, microseconds since 1970 UTC.
         equity: float64, at the stamp, in the quote currency.
-        triggered: int64, `blocked` and `taken` together, and other entries that were asked for.
-        blocked: int64, entries that were blocked at the stamp's close.
-        taken: int64, entries that were made at the stamp, at its open, by the close before.
+        triggered: int64, entries that were due at the open of the stamp's bar, asked for at the
+            close before: `blocked` and `taken` together, and others.
+        blocked: int64, those of them that were blocked.
+        taken: int64, those of them that were made.
         closed: int64, trades closed since the stamp before.
         won: int64, those of them with a profit.
 
@@ -82,9 +84,8 @@ class BookPath:
     def standing(self, effective_us: int, instant_us: int) -> Standing:
         """How the book stands at an instant, under a plan that took effect at another.
 
-        Stamps after the instant play no part, nor does what is asked for at its close: that is
-        decided by the plan that is made at it, if one is. What was made at the stamp that the plan
-        took effect at is that of the plan before.
+        Stamps after the instant play no part. What was due at the stamp that the plan took effect
+        at was decided at the close before, and is that of the plan before.
 
         Args:
             effective_us, instant_us: microseconds since 1970 UTC.
@@ -94,12 +95,8 @@ class BookPath:
         if end <= first:
             return Standing()
         equity = self.equity[first:end]
-        asked, made, blocked = (
-            counts[first:end].copy() for counts in (self.triggered, self.taken, self.blocked)
-        )
-        asked[-1] -= blocked[-1]
-        asked[0] -= made[0]
-        made[0] = blocked[-1] = 0
+        own = slice(first + 1, end)
+        asked, made = self.triggered[own], self.taken[own]
         entries = np.flatnonzero(made)
         after = int(entries[-1]) + 1 if len(entries) else 0
         since = self.ts[first + after - 1] if after else effective_us
@@ -107,10 +104,10 @@ class BookPath:
             plan_return=float(equity[-1] / equity[0] - 1),
             plan_drawdown=float((equity / np.maximum.accumulate(equity)).min() - 1),
             day_return=self.state(instant_us).day_return,
-            closed=int(self.closed[first + 1 : end].sum()),
-            won=int(self.won[first + 1 : end].sum()),
+            closed=int(self.closed[own].sum()),
+            won=int(self.won[own].sum()),
             triggered=int(asked.sum()),
-            blocked=int(blocked.sum()),
+            blocked=int(self.blocked[own].sum()),
             idle_triggers=int(asked[after:].sum()),
             idle_hours=float(self.ts[end - 1] - since) / _HOUR_US,
         )

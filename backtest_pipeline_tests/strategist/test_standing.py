@@ -34,12 +34,12 @@ def test_a_standing_counts_from_when_the_plan_took_effect() -> None:
     # The day began with the equity of 23:00, the last stamp before midnight.
     assert standing.day_return == pytest.approx(98 / 104 - 1)
     assert (standing.closed, standing.won) == (1, 0)
-    # What is blocked at the close of 07:00 itself is not decided yet.
-    assert (standing.triggered, standing.blocked) == (3, 2)
-    assert (standing.idle_triggers, standing.idle_hours) == (1, 7.0)
+    assert (standing.triggered, standing.blocked) == (6, 5)
+    # The entry of 00:00 was decided at the close of 23:00; what was due with it is not idle.
+    assert (standing.idle_triggers, standing.idle_hours) == (4, 8.0)
 
 
-def test_what_was_made_where_the_plan_took_effect_is_that_of_the_plan_before() -> None:
+def test_what_was_due_where_the_plan_took_effect_is_that_of_the_plan_before() -> None:
     standing = path().standing(24 * HOUR, 25 * HOUR)
     assert (standing.triggered, standing.blocked) == (1, 1)
     assert (standing.idle_triggers, standing.idle_hours) == (1, 1.0)
@@ -47,7 +47,7 @@ def test_what_was_made_where_the_plan_took_effect_is_that_of_the_plan_before() -
 
 def test_idle_hours_begin_with_the_plan_where_nothing_was_entered() -> None:
     standing = path().standing(25 * HOUR, 26 * HOUR)
-    assert (standing.idle_triggers, standing.idle_hours) == (1, 1.0)
+    assert (standing.idle_triggers, standing.idle_hours) == (0, 1.0)
     assert standing.plan_return == pytest.approx(101 / 99 - 1)
 
 

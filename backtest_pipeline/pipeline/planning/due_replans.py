@@ -118,7 +118,8 @@ def stale_runs(database: Database) -> list[StaleRun]:
         versions = {key: one.version for key, one in known_versions(database, book).items()}
         for tf in book.timeframes:
             own = {k: v for k, v in versions.items() if Partition.parse(k).timeframe == tf}
-            now = {"dataset_version_ids": own, "plan_id": plan.plan_id}
+            plans = {"plan_id": plan.plan_id, "suppressed": plan.suppressed}
+            now = {"dataset_version_ids": own, **plans}
             if own and {n: followed.get(tf, {}).get(n) for n in now} != now:
                 found.append(StaleRun(book, tf, hash_of(now)))
     return found

@@ -145,14 +145,15 @@ def label_of(symbols: Sequence[str]) -> str:
 
 
 def planned_account(
-    panel: Panel, plans: Sequence[Plan], config: SimulationConfig
+    panel: Panel, plans: Sequence[Plan], config: SimulationConfig, label: str
 ) -> PlannedAccount:
     """Simulate a book under plans.
 
     Args:
-        panel: bars and features of its symbols, from each one's first bar on.
+        panel: bars and features of its symbols that have any, from each one's first bar on.
         plans: its plans, at least one.
         config: from `planned_config`.
+        label: what all its symbols are called together, from `label_of`.
 
     Raises:
         NotEnoughBars: where fewer than two bars follow the first plan.
@@ -162,14 +163,14 @@ def planned_account(
     first = int(np.searchsorted(book.ts, first_us))
     if len(book.ts) - first < _FEWEST_BARS:
         raise NotEnoughBars(
-            f"{label_of(panel.assets)}|{panel.timeframe.name}: fewer than {_FEWEST_BARS} bars from "
+            f"{label}|{panel.timeframe.name}: fewer than {_FEWEST_BARS} bars from "
             f"the first plan on, which takes effect at {result.plans[0].effective_ts.isoformat()}"
         )
     order = _by_entry(result)
     ts, equity, benchmark = book.ts[first:], book.equity[:, first:], book.benchmark[first:]
     if first:
         benchmark = benchmark / benchmark[0] * equity[0, 0]
-    account = Panel(panel.timeframe, (label_of(panel.assets),), np.array([0, len(ts)]), ts, {})
+    account = Panel(panel.timeframe, (label,), np.array([0, len(ts)]), ts, {})
     marks = marks_of(account)
     trades = _renumbered(book.trades, order, account)
     metrics = compute_metrics_batch(
@@ -253,10 +254,11 @@ def plan_log_counts(reasons: Sequence[Sequence[str]], suppressed: int) -> dict[s
 
 
 def book_path(panel: Panel, plans: Sequence[Plan], config: SimulationConfig) -> BookPath:
-    """How a book fares under plans, stamp by stamp; each order counts at the bar of its fill.
+    """How a book fares under plans, stamp by stamp; an order counts at the bar that it is due in.
 
     Args:
-        panel, plans, config: as `planned_account` takes them.
+        panel: as `planned_account` takes it; symbols without bars may be among its assets.
+        plans, config: as `planned_account` takes them.
     """
     result = simulate_planned(panel, plans, config)
     ts, trades, blocks = result.book.ts, result.book.trades, result.blocks

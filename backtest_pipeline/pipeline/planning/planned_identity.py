@@ -58,14 +58,19 @@ def run_config(
     }
 
 
-def plan_key(plans: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Hash of plans, given by the id of each, which follows from its content, and its reasons."""
-    return hash_of([[plan_id, list(reasons)] for plan_id, reasons in plans])
+def plan_key(plans: Sequence[tuple[str, Sequence[str], int]]) -> str:
+    """Hash of plans and of what a run's results say of them.
+
+    Args:
+        plans: the id of each, which follows from its content, its reasons, and how many replans
+            after it were suppressed.
+    """
+    return hash_of([[plan_id, list(reasons), suppressed] for plan_id, reasons, suppressed in plans])
 
 
 def key_of_plans(logged: Sequence[LoggedPlan]) -> str:
     """As `plan_key`, of the plans of a book."""
-    return plan_key([(row.plan_id, row.replan_reasons) for row in logged])
+    return plan_key([(row.plan_id, row.replan_reasons, row.suppressed) for row in logged])
 
 
 def models_asked(logged: Sequence[LoggedPlan]) -> dict[str, Any]:

@@ -67,7 +67,10 @@ from backtest_pipeline.storage.plan_tables.plan_history import (
     require_newest,
     write_plan_log,
 )
-from backtest_pipeline.storage.plan_tables.replan_requests import request_replans
+from backtest_pipeline.storage.plan_tables.replan_requests import (
+    ReplanTrigger,
+    request_replans_with,
+)
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
@@ -105,8 +108,8 @@ def follow_book(
 ) -> FollowedBook:
     """Run a book under its plans and publish the run, unless it is stored already.
 
-    The judge scores the plan in force by the run at the book's shortest timeframe, and asks for a
-    replan where it complains.
+    The judge scores the plan in force by the run at the book's shortest timeframe. Where it
+    complains, a replan is asked for in the transaction that publishes the run.
 
     Args:
         workspace: the open store.
@@ -135,14 +138,12 @@ def follow_book(
     if uri is not None and not workspace.artifacts.gone([uri]):
         return FollowedBook(identity.run_id, is_new=False)
     started_at = datetime.now(UTC)
-    account = planned_account(batch.panel, plans, config)
-    _publish(workspace, book, logged, account, identity, batch, config, started_at)
+    account = planned_account(batch.panel, plans, config, label_of(book.symbols))
     triggers = []
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
         triggers = judge_triggers(book, data, record, plans, settings, config)
-        with workspace.database.begin() as connection:
-            request_replans(connection, triggers, JUDGE)
+    _publish(workspace, book, logged, account, identity, batch, config, started_at, triggers)
     return FollowedBook(identity.run_id, is_new=True, judged=tuple(t.detail for t in triggers))
 
 
@@ -190,8 +191,9 @@ def _publish(
     batch: PanelBatch,
     config: SimulationConfig,
     started_at: datetime,
+    triggers: Sequence[ReplanTrigger],
 ) -> None:
-    """Files first, then rows, plans and blocks in one transaction.
+    """Files first, then rows, plans, blocks and what the judge asks for in one transaction.
 
     Raises:
         StoreOvertaken: where the book was planned again, or its data replaced, meanwhile.
@@ -214,6 +216,7 @@ def _publish(
         retire_run_of_book(cursor, book.name, tf)
         publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
         write_plan_log(cursor, plan_log_table(str(identity.run_id), logged))
+        request_replans_with(cursor, triggers, JUDGE)
         deflate_current_runs(cursor, tf, [label], found, published.runs["run_id"].to_pylist())
 
 
@@ -286,29 +289,49 @@ def _trials(
 ) -> pa.Table:
     """The run as a trial of the ledger, and after it each proposal that became a plan.
 
-    A proposal is measured by the run in which it appears first; equal terms at another time are the
-    same set of parameters. So each is counted, and is a row once.
+    Proposals of equal terms are one set of parameters, and a row once. How each would have done
+    alone is not known, so that it has no returns, and counts in full among independent trials too.
     """
-    batch, name = account.account, strategy_name(book.strategist)
-    label, n = batch.panel.assets[0], 1 + len(logged)
+    name, own = strategy_name(book.strategist), {"config": dict(book.config), "book": book.name}
+    proposals: dict[str, LoggedPlan] = {}
+    for row in logged:
+        proposals.setdefault(_terms_key(row), row)
+    batch, n = account.account, 1 + len(proposals)
+    label = batch.panel.assets[0]
     of_bars = combined(*(f"{asset} {v.input_version}" for asset, v in sorted(inputs.items())))
-    own = {"config": dict(book.config), "book": book.name}
     repeated = replace(
         batch,
         equity=np.repeat(batch.equity, n, axis=0),
         metrics={metric: np.repeat(values, n) for metric, values in batch.metrics.items()},
     )
-    return trials_of(
+    trials = trials_of(
         repeated,
-        [own, *({**own, "plan": _terms_key(row)} for row in logged)],
+        [own, *({**own, "plan": key} for key in proposals)],
         strategy=name,
         dataset_versions=[
             {label: of_bars},
-            *({label: f"plan {row.sequence} {row.effective_ts.isoformat()}"} for row in logged),
+            *(
+                {label: f"plan {row.sequence} {row.effective_ts.isoformat()}"}
+                for row in proposals.values()
+            ),
         ],
         terms=terms,
         source="strategist",
     )
+    return pa.concat_tables([trials.slice(0, 1), _unmeasured(trials.slice(1))])
+
+
+def _unmeasured(trials: pa.Table) -> pa.Table:
+    """These trials without returns and their moments."""
+    n, schema = trials.num_rows, trials.schema
+    moments = ("sharpe", "skew", "kurtosis", "total_return")
+    unknown = {
+        **{name: pa.nulls(n, schema.field(name).type) for name in moments},
+        "n_obs": pa.array(np.zeros(n), schema.field("n_obs").type),
+        "weekly_returns": pa.array([[]] * n, schema.field("weekly_returns").type),
+    }
+    columns = {name: unknown.get(name, trials[name]) for name in schema.names}
+    return pa.table(columns, schema=schema)
 
 
 def _terms_key(row: LoggedPlan) -> str:

@@ -152,8 +152,9 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
     panel = Panel.join(timeframe(tf), symbols, parts, SNAPSHOT_COLUMNS)
     logged = run["plans"]
     terms = checked(SimulationSpec, _simulated(config)).config()
-    account = planned_account(panel, [plan_from(one["plan"]) for one in logged], terms)
-    key = plan_key([(one["plan_id"], one["replan_reasons"]) for one in logged])
+    plans = [plan_from(one["plan"]) for one in logged]
+    account = planned_account(panel, plans, terms, config["symbol"])
+    key = plan_key([(one["plan_id"], one["replan_reasons"], one["suppressed"]) for one in logged])
     versions = snapshot_id_of({name: one["version"] for name, one in snapshots.items()})
     batch = account.account
     trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}

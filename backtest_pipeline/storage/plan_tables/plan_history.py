@@ -150,7 +150,7 @@ def require_newest(
     """
     found = copy.fetch(
         cursor,
-        "SELECT (SELECT sequence || ' ' || plan_id FROM plans WHERE book_id = $1"
+        "SELECT (SELECT concat_ws(' ', sequence, plan_id, suppressed) FROM plans WHERE book_id = $1"
         "        ORDER BY sequence DESC LIMIT 1) AS newest,"
         " (SELECT count(*) FROM unnest($2::text[], $3::text[]) AS w (key, version)"
         "  JOIN dim_assets a ON starts_with(w.key, a.symbol || '|')"
@@ -160,7 +160,7 @@ def require_newest(
         list(versions),
         list(versions.values()),
     )
-    same = f"{newest.sequence} {newest.plan_id}"
+    same = f"{newest.sequence} {newest.plan_id} {newest.suppressed}"
     if found["newest"][0].as_py() != same or found["n"][0].as_py() < len(versions):
         raise StoreOvertaken(
             "the book was planned again, or its data replaced, while it was run; run it again"

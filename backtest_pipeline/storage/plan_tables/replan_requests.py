@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
+
+from backtest_pipeline.storage.postgres import copy
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Cursor
 
 # After the first failed attempt; each further one waits twice as long, up to an hour.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
@@ -53,23 +58,34 @@ class WaitingReplan:
     sequence: int
 
 
+_REQUEST = """
+    INSERT INTO replan_requests (book_id, reason, trigger_key, detail, requested_by)
+    SELECT book_id, {reason}, {key}, {detail}, {requested_by}
+    FROM plan_books WHERE book_id = {book_id}
+    ON CONFLICT (book_id, reason, trigger_key) DO NOTHING"""
+_BOUND = ("book_id", "reason", "key", "detail", "requested_by")
+
+
 def request_replans(
     connection: Connection, triggers: Sequence[ReplanTrigger], requested_by: str
 ) -> int:
     """Record triggers; returns how many are new. One that is recorded already stays as it is."""
-    new = 0
+    query = text(_REQUEST.format(**{name: f":{name}" for name in _BOUND}))
+    return sum(
+        connection.execute(query, {**vars(trigger), "requested_by": requested_by}).rowcount
+        for trigger in triggers
+    )
+
+
+def request_replans_with(
+    cursor: Cursor, triggers: Sequence[ReplanTrigger], requested_by: str
+) -> None:
+    """As `request_replans`, in the transaction that publishes the run that triggers them."""
+    casts = dict.fromkeys(_BOUND, "text") | {"book_id": "int"}
+    query = _REQUEST.format(**{name: f"${n}::{casts[name]}" for n, name in enumerate(_BOUND, 1)})
     for trigger in triggers:
-        added = connection.execute(
-            text("""
-                INSERT INTO replan_requests (book_id, reason, trigger_key, detail, requested_by)
-                SELECT book_id, :reason, :key, :detail, :requested_by
-                FROM plan_books WHERE book_id = :book_id
-                ON CONFLICT (book_id, reason, trigger_key) DO NOTHING
-            """),
-            {**vars(trigger), "requested_by": requested_by},
-        )
-        new += added.rowcount
-    return new
+        values = {**vars(trigger), "requested_by": requested_by}
+        copy.run(cursor, query, *(values[name] for name in _BOUND))
 
 
 def waiting_replans(connection: Connection) -> list[WaitingReplan]:

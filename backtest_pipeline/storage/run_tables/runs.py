@@ -216,14 +216,14 @@ def runs_of_books(connection: Connection, books: Sequence[str], tf: str) -> list
 def followed_by_runs(connection: Connection, book: str) -> dict[str, dict[str, Any]]:
     """What the current runs of a plan book followed, by timeframe.
 
-    Columns: dataset_version_ids, and plan_id, that of the newest plan.
+    Columns: dataset_version_ids; plan_id and suppressed, those of the newest plan.
     """
     rows = connection.execute(
         text("""
-            SELECT r.tf, r.dataset_version_ids, (
-                       SELECT l.plan_id FROM plan_log l WHERE l.run_id = r.run_id
-                       ORDER BY l.replan_sequence DESC LIMIT 1) AS plan_id
-            FROM visible_runs r WHERE r.is_current AND r.book = :book
+            SELECT DISTINCT ON (r.tf) r.tf, r.dataset_version_ids, l.plan_id, l.suppressed
+            FROM visible_runs r JOIN plan_log l USING (run_id)
+            WHERE r.is_current AND r.book = :book
+            ORDER BY r.tf, l.replan_sequence DESC
         """),
         {"book": book},
     )

@@ -15,6 +15,7 @@ from backtest_pipeline.pipeline.audits.stored_tables import check_dataset
 from backtest_pipeline.pipeline.planning import planned_runs
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import request_replan
+from backtest_pipeline.pipeline.planning.due_replans import stale_runs
 from backtest_pipeline.pipeline.planning.planned_runs import FollowedBook, follow_book
 from backtest_pipeline.pipeline.runs.query import RunFilter, get_run, list_runs, run_trades
 from backtest_pipeline.pipeline.runs.retention import delete_runs, remove_source, retain
@@ -22,9 +23,11 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, refreshed, without_last
-from backtest_pipeline_tests.sql import column, count, execute_sql, rows, scalar
+from backtest_pipeline_tests.sql import column, count, execute_sql, rows
 
 COSTLY = SimulationConfig()
+OF_STRATEGISTS = "trials WHERE source = 'strategist'"
+TERMS = "plan - '{plan_id,generated_at,effective_ts,valid_until,regime}'::text[]"
 
 
 def followed(store: Workspace, book: PlanBook, **config: Any) -> FollowedBook:
@@ -82,17 +85,71 @@ def test_a_stored_run_is_not_computed_again_and_another_plan_makes_another(
     assert count(store, "backtest_runs") == 3
 
 
-def test_proposals_are_trials_of_the_ledger_each_once(store: Workspace) -> None:
+def test_a_replan_that_changes_nothing_is_counted_by_the_next_run_too(store: Workspace) -> None:
+    book = added(store, replans={"judge": None})
+    first = followed(store, book)
+    assert stale_runs(store.database) == []
+    suppressed = "SELECT suppressed FROM plans ORDER BY sequence"
+    before = column(store, suppressed)
+    request_replan(store, "core", "ann")
+    replan(store, book)
+    now = column(store, suppressed)
+    assert now == [*before[:-1], before[-1] + 1]
+    (stale,) = stale_runs(store.database)
+    assert (stale.book.name, stale.timeframe) == ("core", "1D")
+    second = follow_book(store, book, "1D", COSTLY)
+    assert second.is_new
+    assert get_run(store, second.run_id).results["plan_log"]["suppressed"] == sum(now)
+    logged = "SELECT suppressed FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence"
+    assert column(store, logged, run_id=second.run_id) == now
+    assert get_run(store, first.run_id).results["plan_log"]["suppressed"] == sum(before)
+    assert stale_runs(store.database) == []
+
+
+def test_what_the_judge_asks_for_is_stored_with_the_run_or_not_at_all(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = added(store, replans={"judge": {"score_below": 100.0}})
+    replan(store, book)
+    write, asked = planned_runs.write_plan_log, "replan_requests WHERE reason = 'judge_triggered'"
+    # Of the past the judge was heard on the newest day too.
+    execute_sql(store, "UPDATE plans SET judged_at = NULL")
+
+    def killed(*args: Any) -> None:
+        write(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planned_runs, "write_plan_log", killed)
+    with pytest.raises(KeyboardInterrupt):
+        follow_book(store, book, "1D", COSTLY)
+    assert count(store, "backtest_runs") == count(store, asked) == 0
+    monkeypatch.undo()
+    run = follow_book(store, book, "1D", COSTLY)
+    assert run.is_new
+    assert run.judged == tuple(
+        column(store, f"SELECT detail FROM {asked} AND requested_by = 'judge'")
+    )
+    assert "score" in run.judged[0]
+
+
+def test_proposals_are_trials_of_the_ledger_equal_terms_once(store: Workspace) -> None:
     book = added(store)
     run_id = followed(store, book).run_id
-    plans = count(store, "plan_log")
-    assert count(store, "trials WHERE source = 'strategist'") == plans + 1
-    assert scalar(store, "SELECT n_trials FROM backtest_metrics") > 1
+    terms = f"SELECT DISTINCT {TERMS} FROM plans"
+    n = len(rows(store, terms))
+    assert 1 < n < count(store, "plans")
+    assert count(store, OF_STRATEGISTS) == 1 + n
+    # How each proposal would have done alone is not known: all count in full.
+    (deflated,) = rows(store, "SELECT * FROM backtest_metrics")
+    assert (deflated["n_trials"], deflated["n_trials_effective"]) == (1 + n, 1 + n)
+    assert deflated["dsr_effective"] == deflated["dsr"] < deflated["psr"]
+    measured = f"{OF_STRATEGISTS} AND sharpe IS NOT NULL AND weekly_returns <> '{{}}'"
+    assert count(store, measured) == 1
     refreshed(store, without_last(3))
     request_replan(store, "core", "ann")
     assert followed(store, book).run_id != run_id
-    new = count(store, "plans") - plans
-    assert count(store, "trials WHERE source = 'strategist'") == plans + 1 + new + 1
+    assert count(store, OF_STRATEGISTS) == 2 + len(rows(store, terms))
+    assert count(store, measured) == 2
 
 
 def test_runs_of_books_are_listed_and_found_by_each_of_their_symbols(store: Workspace) -> None:

@@ -24,7 +24,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
 from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added
-from backtest_pipeline_tests.sql import execute_sql
+from backtest_pipeline_tests.sql import column, execute_sql
 
 
 def followed(store: Workspace, *symbols: str, cash: float = 10_000.0) -> UUID:
@@ -34,11 +34,13 @@ def followed(store: Workspace, *symbols: str, cash: float = 10_000.0) -> UUID:
     return follow_book(store, book, "1D", SimulationConfig(initial_cash=cash)).run_id
 
 
-@pytest.mark.parametrize("symbols", [SYMBOLS[:1], SYMBOLS])
+@pytest.mark.parametrize("symbols", [SYMBOLS[:1], SYMBOLS, (SYMBOLS[0], "WITHOUT-BARS")])
 def test_recorded_plans_and_rows_give_the_same_run(
     store: Workspace, symbols: tuple[str, ...]
 ) -> None:
+    execute_sql(store, "INSERT INTO dim_assets (id, symbol) VALUES (77, 'WITHOUT-BARS')")
     run_id = followed(store, *symbols)
+    assert column(store, "SELECT symbol FROM backtest_runs") == ["+".join(symbols)]
     execute_sql(store, "DELETE FROM plan_books")
     with store.database.begin() as connection:
         (recorded,) = recorded_runs(connection, [run_id])
