@@ -55,21 +55,36 @@ class WaitingReplan:
 
 def request_replans(
     connection: Connection, triggers: Sequence[ReplanTrigger], requested_by: str
-) -> int:
-    """Record triggers; returns how many are new. One that is recorded already stays as it is."""
-    new = 0
+) -> dict[int, str]:
+    """Record triggers; returns the reasons of those that are new by the id of their request.
+
+    One that is recorded already stays as it is.
+    """
+    new = {}
     for trigger in triggers:
         added = connection.execute(
             text("""
                 INSERT INTO replan_requests (book_id, reason, trigger_key, detail, requested_by)
                 SELECT book_id, :reason, :key, :detail, :requested_by
                 FROM plan_books WHERE book_id = :book_id
-                ON CONFLICT (book_id, reason, trigger_key) DO NOTHING
+                ON CONFLICT (book_id, reason, trigger_key) DO NOTHING RETURNING request_id
             """),
             {**vars(trigger), "requested_by": requested_by},
         )
-        new += added.rowcount
+        new |= dict.fromkeys(added.scalars(), trigger.reason)
     return new
+
+
+def is_recorded(connection: Connection, trigger: ReplanTrigger) -> bool:
+    """Whether a trigger has a request, waiting or answered."""
+    found = connection.execute(
+        text("""
+            SELECT FROM replan_requests
+            WHERE book_id = :book_id AND reason = :reason AND trigger_key = :key
+        """),
+        {"book_id": trigger.book_id, "reason": trigger.reason, "key": trigger.key},
+    )
+    return found.first() is not None
 
 
 def waiting_replans(connection: Connection) -> list[WaitingReplan]:
@@ -129,6 +144,17 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
         },
     )
     return changed.rowcount > 0
+
+
+def note_error(connection: Connection, book_id: int, why: str) -> None:
+    """Say at a book's requests that wait how the attempt to answer them ended."""
+    connection.execute(
+        text("""
+            UPDATE replan_requests SET error = :why
+            WHERE book_id = :book_id AND status = 'waiting'
+        """),
+        {"book_id": book_id, "why": why},
+    )
 
 
 def waiting_requests(connection: Connection, book_id: int) -> dict[int, str]:
