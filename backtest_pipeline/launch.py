@@ -35,7 +35,6 @@ from backtest_pipeline.defs.stored_events import (
 )
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import usable_symbols
-from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.summary import LEFT_OUT
 from backtest_pipeline.pipeline.stage import Progress
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
@@ -46,6 +45,7 @@ from backtest_pipeline.storage.postgres.database import Database, open_database
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline.storage.tables.dimensions import known_symbols
 from backtest_pipeline.storage.tables.jobs import Job, request_cancel
+from backtest_pipeline.storage.tables.timeframes import require_refreshed
 
 _log = logging.getLogger(__name__)
 # Everything is in Dagster's event log; the console belongs to the progress bars.
@@ -116,7 +116,8 @@ def refresh(
     database = open_database(settings)
     try:
         names = project_timeframes(database, settings.timeframes)
-        chosen = _chosen_timeframes(timeframes, names)
+        chosen = names if timeframes is None else timeframes
+        require_refreshed(chosen, names)
         with open_instance(settings, database) as instance:
             database.retrying("dead runs", lambda: fail_dead_runs(instance, database))
             register_partitions(instance, known, names)
@@ -224,18 +225,6 @@ def offered_assets(
     with open_workspace(settings) as workspace:
         reader = ExternalReader(workspace)
         return OfferedAssets(reader.symbols(), reader.left_out)
-
-
-def _chosen_timeframes(wanted: Sequence[str] | None, names: Sequence[str]) -> list[str]:
-    if wanted is None:
-        return list(names)
-    for name in wanted:
-        if timeframe(name).name not in names:
-            raise InvalidInput(
-                f"timeframe {name} is not one of this project: {', '.join(names)}; add it to "
-                f"BACKTEST_TIMEFRAMES, or by `backtest-pipeline timeframes add {name}`"
-            )
-    return list(wanted)
 
 
 def _store_reporting(progress: Progress) -> WorkspaceResource:

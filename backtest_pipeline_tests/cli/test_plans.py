@@ -77,7 +77,7 @@ def test_what_cannot_be_a_book_is_refused_with_the_reason(planned: CommandLine) 
 
 
 def test_a_replan_in_this_process_says_why_there_is_no_run(planned: CommandLine) -> None:
-    execute_sql(planned, "UPDATE plan_books SET start = '2031-01-01'")
+    execute_sql(planned, "UPDATE plan_books SET start = '2025-12-26'")
     workspace = Workspace(planned.database, ArtifactStore.of(load_settings()))
     told = replan_now(workspace, "core", "ann")
     (run,) = told["runs"]

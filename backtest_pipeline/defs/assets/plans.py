@@ -22,7 +22,6 @@ from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import books_at, request_replan, stored_plans
-from backtest_pipeline.pipeline.planning.due_replans import SENSOR, note_triggers_of
 from backtest_pipeline.pipeline.planning.planned_runs import current_runs_of_books, follow_book
 from backtest_pipeline.pipeline.stage import of_the_environment
 from backtest_pipeline.pipeline.versions import PLANNED_CODE, PLANS_CODE
@@ -232,7 +231,6 @@ class _BookEvents:
 
 def _plan(told: _BookEvents, config: Replanning, book: PlanBook) -> str:
     """Plan a book where a request waits, what triggers one now included."""
-    note_triggers_of(told.workspace.database, book, SENSOR)
     if config.replan:
         request_replan(told.workspace, book.name, "dagster", key=f"run {told.run_id}")
     replan(told.workspace, book, dagster_run_id=told.run_id)

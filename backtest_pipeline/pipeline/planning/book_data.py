@@ -11,6 +11,7 @@ from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_ba
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
+from backtest_pipeline.storage.tables.datasets import DatasetVersion
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class BookData:
         return {tf: batch.panel for tf, batch in self.batches.items()}
 
     @property
-    def generations(self) -> dict[str, str]:
-        """The generation of each dataset with rows, by partition."""
+    def versions(self) -> dict[str, DatasetVersion]:
+        """Each dataset with rows, by partition."""
         return {
-            str(Partition(asset, tf)): batch.inputs[asset].generation
+            str(Partition(asset, tf)): batch.inputs[asset]
             for tf, batch in self.batches.items()
             for asset, n in zip(batch.panel.assets, batch.panel.lengths.tolist(), strict=True)
             if n
@@ -44,6 +45,11 @@ class BookData:
         lengths = zip(batch.panel.assets, batch.panel.lengths.tolist(), strict=True)
         held = [asset for asset, n in lengths if n]
         return PanelBatch(batch.panel.select(held), {asset: batch.inputs[asset] for asset in held})
+
+    @property
+    def without_bars(self) -> list[str]:
+        """The timeframes at which no symbol has a bar."""
+        return [tf for tf, panel in self.panels.items() if not len(panel)]
 
     @property
     def newest_us(self) -> int | None:

@@ -7,8 +7,18 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from backtest_pipeline.market.errors import NotEnoughBars, StoreOvertaken
+from backtest_pipeline.market.errors import (
+    BacktestError,
+    NotEnoughBars,
+    StoreError,
+    StoreOvertaken,
+)
 from backtest_pipeline.pipeline.planning.book_data import BookData, load_book
+from backtest_pipeline.pipeline.planning.due_replans import (
+    SENSOR,
+    note_triggers_of,
+    triggers_after,
+)
 from backtest_pipeline.pipeline.planning.judgement import follows
 from backtest_pipeline.pipeline.planning.planned_account import planned_config
 from backtest_pipeline.pipeline.planning.records import (
@@ -31,11 +41,18 @@ from backtest_pipeline.storage.plan_tables.plan_history import (
     read_plans,
     replace_newest,
 )
-from backtest_pipeline.storage.plan_tables.replan_requests import answer_requests, waiting_requests
+from backtest_pipeline.storage.plan_tables.replan_requests import (
+    ReplanTrigger,
+    answer_requests,
+    is_recorded,
+    note_error,
+    request_replans,
+    waiting_requests,
+)
 from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline.strategist.history import plan_history
-from backtest_pipeline.strategist.known import known_at, microseconds_of, stamps_of
+from backtest_pipeline.strategist.known import known_at, microseconds_of, stamp_of, stamps_of
 from backtest_pipeline.strategist.proposal import ModelUse, Proposal, terms_of
 from backtest_pipeline.strategist.replans import PlanRecord, due, settled
 from backtest_pipeline.strategist.strategist import StateStrategist
@@ -64,17 +81,27 @@ class Replan:
 
 @retried
 def replan(
-    workspace: Workspace, book: PlanBook, *, dagster_run_id: str | None = None
+    workspace: Workspace,
+    book: PlanBook,
+    *,
+    asked: ReplanTrigger | None = None,
+    user: str = SENSOR,
+    dagster_run_id: str | None = None,
 ) -> Replan | None:
     """Plan a book again if a request waits for that; all that wait are answered at once.
 
-    The first replan plans for the past as well, each plan by what was known then. Later ones make
-    one plan at the newest bar, however long ago the last one was: what was not planned for then was
-    not traded.
+    What triggers a replan by what is stored of the book is requested first. The first replan plans
+    for the past as well, each plan by what was known then. Later ones make one plan at the newest
+    bar, however long ago the last one was: what was not planned for then was not traded. A book
+    does not go back in time: where its history ends before its newest plan by now, the plan is made
+    of what is known, and takes effect after that plan.
 
     Args:
         workspace: the open store.
         book: the book.
+        asked: a request that is recorded with its answer, so that nothing of it waits where the
+            replan fails; None where only what is recorded already is answered.
+        user: who asks.
         dagster_run_id: the run that does it; None for a command.
 
     Returns:
@@ -82,37 +109,63 @@ def replan(
 
     Raises:
         AlreadyRunning: while another process plans the book.
-        NotEnoughBars: where none of its symbols has bars.
+        NotEnoughBars: where it has no bars at one of its timeframes, or none from its start on; the
+            requests that wait say so.
     """
-    lock = SessionLock(workspace.database, f"planner of book {book.name}")
+    lock = SessionLock(
+        workspace.database,
+        f"planner of book {book.name}",
+        advice="wait until it has planned, and look at its plan with `backtest-pipeline plans list "
+        f"{book.name}`",
+    )
     with closing(lock):
-        return _Replanning(workspace, book, dagster_run_id).answered()
+        try:
+            return _Replanning(workspace, book, asked, user, dagster_run_id).answered()
+        except StoreError:
+            raise  # nothing can be noted, or the replan is made again
+        except BacktestError as error:
+            with workspace.database.begin() as connection:
+                note_error(connection, book.book_id, str(error))
+            raise
 
 
 class _Replanning:
     """One replan of a book, whose lock this process holds."""
 
-    def __init__(self, workspace: Workspace, book: PlanBook, dagster_run_id: str | None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        book: PlanBook,
+        asked: ReplanTrigger | None,
+        user: str,
+        dagster_run_id: str | None,
+    ) -> None:
         self._workspace, self._book, self._run_id = workspace, book, dagster_run_id
+        self._asked, self._user = asked, user
         self._transcripts: dict[str, str] = {}
         self._newest: Proposal | None = None
         self._strategist = strategist_for(book)
         self._settings = replan_settings(book)
 
     def answered(self) -> Replan | None:
-        with self._workspace.database.begin() as connection:
-            requests = waiting_requests(connection, self._book.book_id)
-            history = read_plans(connection, self._book.book_id)
-        if not requests:
+        database, book_id = self._workspace.database, self._book.book_id
+        note_triggers_of(database, self._book, self._user)
+        with database.begin() as connection:
+            requests = waiting_requests(connection, book_id)
+            history = read_plans(connection, book_id)
+            if self._asked is not None and is_recorded(connection, self._asked):
+                self._asked = None  # by an attempt whose connection was lost after it had planned
+        if not requests and self._asked is None:
             return None
         data = load_book(self._workspace, self._book)
-        if data.newest_us is None:
-            symbols = ", ".join(self._book.symbols[:10])
-            raise NotEnoughBars(
-                f"plan book {self._book.name}: no bars of {symbols} are stored at "
-                f"{', '.join(self._book.timeframes)}; refresh them first"
-            )
-        asked = tuple(dict.fromkeys(map(ReplanReason, requests.values())))
+        _require_bars(self._book, data)
+        if history:
+            # The data may be newer than what was noted above.
+            seen = triggers_after(history[-1], self._book, data.versions)
+            with database.begin() as connection:
+                requests |= request_replans(connection, seen, self._user)
+        own = [] if self._asked is None else [self._asked.reason]
+        asked = tuple(dict.fromkeys(map(ReplanReason, [*requests.values(), *own])))
         if history:
             rows, suppressed = self._next(history[-1], data, asked)
         else:
@@ -145,11 +198,16 @@ class _Replanning:
         if self._book.start is not None:
             start = datetime.combine(self._book.start, datetime.min.time(), UTC)
             later = stamps[stamps >= microseconds_of(start)]
+            if not len(later):
+                raise NotEnoughBars(
+                    f"plan book {self._book.name} starts at {self._book.start}, and its newest bar "
+                    f"closes at {stamp_of(int(stamps[-1])).isoformat()}; refresh its symbols once "
+                    "there are bars from then on, or remove the book and add it with an earlier "
+                    "start"
+                )
         elif isinstance(self._strategist, StateStrategist):
             return []
         else:
-            later = stamps[-1:]
-        if not len(later):
             later = stamps[-1:]
         reasons = (ReplanReason.INITIAL_PLAN,)
         proposal = self._proposed(data, int(later[0]), reasons, None, spent)
@@ -159,10 +217,12 @@ class _Replanning:
         self, newest: LoggedPlan, data: BookData, asked: Sequence[ReplanReason]
     ) -> tuple[list[LoggedPlan], bool]:
         """The plan at the newest bar, or the one in force where that changes nothing."""
-        record, instant = record_of(newest), data.newest_us or 0
+        record, known = record_of(newest), data.newest_us or 0
+        instant = max(known, record.asked_us)  # also where the history ends before it by now
         reasons = tuple(dict.fromkeys([*due(record, instant, self._settings), *asked]))
-        proposal = self._proposed(data, instant, reasons, record, self._spent())
-        now, suppressed = settled(record, _after(record.plan, proposal), reasons, instant)
+        proposal = self._proposed(data, known, reasons, record, self._spent())
+        proposal = _after(record.plan, proposal, instant)
+        now, suppressed = settled(record, proposal, reasons, instant)
         if suppressed:
             kept = self._logged(now, newest.sequence, data)
             names = ("generated_at_actual", "origin", "origin_detail", "transcript", "model")
@@ -182,8 +242,10 @@ class _Replanning:
             instant_us,
             reasons=reasons,
             valid_for=self._settings.valid_for(self._book.timeframes),
-            previous=None if record is None else record.plan,
         )
+        # Which may have seen bars that the history has lost since: the new plan follows it in time.
+        previous = None if record is None else record.plan
+        known = replace(known, occasion=replace(known.occasion, previous=previous))
         proposal = self._strategist.plan(known, spent)
         self._note(proposal)
         return proposal
@@ -210,7 +272,7 @@ class _Replanning:
         return logged(
             record,
             sequence,
-            data=data.generations,
+            data={partition: one.generation for partition, one in data.versions.items()},
             made_at=datetime.now(UTC),
         )
 
@@ -221,7 +283,7 @@ class _Replanning:
         rows: Sequence[LoggedPlan],
         suppressed: bool,
     ) -> None:
-        """Store the plans and answer the requests that the replan began with."""
+        """Store the plans and answer the requests that the replan began with, its own included."""
         book_id = self._book.book_id
         with self._workspace.database.begin() as connection:
             block_removals(connection)
@@ -241,9 +303,10 @@ class _Replanning:
                 replace_newest(connection, book_id, rows[-1])
             else:
                 append_plans(connection, book_id, rows)
+            own = [] if self._asked is None else [self._asked]
             answer_requests(
                 connection,
-                list(requests),
+                [*requests, *request_replans(connection, own, self._user)],
                 status=SUPPRESSED if suppressed else PLANNED,
                 sequence=rows[-1].sequence,
                 dagster_run_id=self._run_id,
@@ -258,15 +321,26 @@ class _Replanning:
         return proposal.origin.value, proposal.reason, transcript_hash(proposal)
 
 
-def _after(previous: Plan, proposal: Proposal) -> Proposal:
-    """The proposal; a second one at the same bar takes effect right after it."""
-    plan, earliest = proposal.plan, previous.effective_ts + _STEP
+def _require_bars(book: PlanBook, data: BookData) -> None:
+    """Raise NotEnoughBars unless a symbol of the book has bars at each of its timeframes."""
+    if data.without_bars:
+        raise NotEnoughBars(
+            f"plan book {book.name}: no bars of {', '.join(book.symbols[:10])} are stored at "
+            f"{', '.join(data.without_bars)}; refresh them first, or add the book without that "
+            "timeframe"
+        )
+
+
+def _after(previous: Plan, proposal: Proposal, instant_us: int) -> Proposal:
+    """The proposal, in effect from an instant on at the earliest, and after the previous plan."""
+    plan = proposal.plan
+    earliest = max(previous.effective_ts + _STEP, stamp_of(instant_us))
     if plan.effective_ts >= earliest:
         return proposal
     fields = {
         **terms_of(plan),
         "generated_at": plan.generated_at,
         "effective_ts": earliest,
-        "valid_until": plan.valid_until,
+        "valid_until": earliest + (plan.valid_until - plan.effective_ts),
     }
     return replace(proposal, plan=Plan(**fields))

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
-from uuid import uuid4
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.timeframes import timeframe
-from backtest_pipeline.pipeline.planning.due_replans import initial_trigger
+from backtest_pipeline.pipeline.planning.due_replans import initial_trigger, manual_trigger
 from backtest_pipeline.pipeline.planning.plan_changes import PlanChanges, plan_changes
 from backtest_pipeline.pipeline.planning.strategists import require_strategist, settings_of
 from backtest_pipeline.pipeline.workspace import Workspace
-from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.storage.plan_tables.plan_books import (
     PlanBook,
     delete_book,
@@ -23,12 +21,10 @@ from backtest_pipeline.storage.plan_tables.plan_books import (
     read_book,
 )
 from backtest_pipeline.storage.plan_tables.plan_history import LoggedPlan, read_plans
-from backtest_pipeline.storage.plan_tables.replan_requests import (
-    ReplanTrigger,
-    list_requests,
-    request_replans,
-)
+from backtest_pipeline.storage.plan_tables.replan_requests import list_requests, request_replans
+from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.storage.tables.timeframes import refreshed_timeframes, require_refreshed
 
 _MOST_SYMBOLS = 1000
 _REQUESTS_SHOWN = 20
@@ -76,8 +72,8 @@ def add_book(
         user: who adds it.
 
     Raises:
-        InvalidInput: for a name that is taken or cannot be one, no symbol, too many, or an option
-            out of bounds.
+        InvalidInput: for a name that is taken or cannot be one, no symbol, too many, a timeframe
+            that no refresh computes, or an option out of bounds.
         UnknownName: for an unknown symbol, timeframe or strategist.
     """
     config, replans = dict(config or {}), dict(replans or {})
@@ -93,6 +89,7 @@ def add_book(
     found = {tf.name: tf for tf in map(timeframe, timeframes)}
     shortest_first = sorted(found, key=lambda tf: found[tf].sort_key)
     with workspace.database.begin() as connection:
+        require_refreshed(found, refreshed_timeframes(connection, load_settings().timeframes))
         known = known_symbols(connection)
         for symbol in symbols:
             if symbol not in known:
@@ -195,8 +192,6 @@ def request_replan(workspace: Workspace, name: str, user: str, key: str | None =
         UnknownName: where there is no such book.
     """
     book = find_book(workspace, name)
-    trigger = ReplanTrigger(
-        book.book_id, ReplanReason.MANUAL.value, key or str(uuid4()), f"asked for by {user}"
-    )
+    trigger = manual_trigger(book.book_id, user, key)
     with workspace.database.begin() as connection:
-        return request_replans(connection, [trigger], user) > 0
+        return bool(request_replans(connection, [trigger], user))

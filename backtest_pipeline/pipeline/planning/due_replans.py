@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import uuid4
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.records import record_of
@@ -59,7 +60,7 @@ def note_triggers_of(database: Database, book: PlanBook, user: str) -> int:
     """As `note_triggers`, of one book, for a user who asks for it."""
     triggers = triggers_of(database, book)
     with database.begin() as connection:
-        return request_replans(connection, triggers, user)
+        return len(request_replans(connection, triggers, user))
 
 
 def replans_to_launch(
@@ -131,7 +132,19 @@ def triggers_of(database: Database, book: PlanBook) -> list[ReplanTrigger]:
         plan = newest_plan(connection, book.book_id)
     if plan is None:
         return [initial_trigger(book.book_id)]
-    versions = known_versions(database, book)
+    return triggers_after(plan, book, known_versions(database, book))
+
+
+def triggers_after(
+    plan: LoggedPlan, book: PlanBook, versions: Mapping[str, DatasetVersion]
+) -> list[ReplanTrigger]:
+    """What triggers a replan of a book after its newest plan.
+
+    Args:
+        plan: the newest plan.
+        book: the book.
+        versions: the features of its symbols by partition, those that have rows.
+    """
     return [
         ReplanTrigger(book.book_id, reason.value, key, detail)
         for reason, key, detail in (
@@ -145,6 +158,12 @@ def triggers_of(database: Database, book: PlanBook) -> list[ReplanTrigger]:
 def initial_trigger(book_id: int) -> ReplanTrigger:
     """What asks for the first plan of a book."""
     return ReplanTrigger(book_id, ReplanReason.INITIAL_PLAN.value, "1", "the book has no plan yet")
+
+
+def manual_trigger(book_id: int, user: str, key: str | None = None) -> ReplanTrigger:
+    """A replan that a user asks for; one of its own where the key is None."""
+    reason = ReplanReason.MANUAL.value
+    return ReplanTrigger(book_id, reason, key or str(uuid4()), f"asked for by {user}")
 
 
 def known_versions(database: Database, book: PlanBook) -> dict[str, DatasetVersion]:

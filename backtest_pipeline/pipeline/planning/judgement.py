@@ -46,6 +46,8 @@ def judge_triggers(
     judge, instant = settings.judge, data.newest_us
     if judge is None or instant is None:
         return []
+    if instant < microseconds_of(record.plan.effective_ts):
+        return []  # the history ends before the plan by now
     path = follows(book, data, config)(plans)
     standing = path.standing(microseconds_of(record.plan.effective_ts), instant)
     codes, _ = book_regimes(data.panels[book.timeframes[-1]], judge.regimes).at(np.array([instant]))

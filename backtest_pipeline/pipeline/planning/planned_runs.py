@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from backtest_pipeline.market.errors import InvalidInput
+from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars
 from backtest_pipeline.pipeline.planning.book_data import load_book
 from backtest_pipeline.pipeline.planning.judgement import judge_triggers
 from backtest_pipeline.pipeline.planning.planned_account import (
@@ -131,6 +131,10 @@ def follow_book(
     data, config = load_book(workspace, book), planned_config(config)
     plans = [plan_from(row.plan) for row in logged]
     batch = data.with_rows(tf)
+    if not len(batch.panel):
+        raise NotEnoughBars(
+            f"{label_of(book.symbols)}|{tf}: no bars are stored; refresh them first"
+        )
     whole = {**run_config(book, tf, plans, config), **models_asked(logged)}
     identity = identity_of(whole, key_of_plans(logged), batch.inputs)
     with workspace.database.begin() as connection:

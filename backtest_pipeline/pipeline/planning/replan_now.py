@@ -6,7 +6,8 @@ from typing import Any
 
 from backtest_pipeline.market.errors import NotEnoughBars
 from backtest_pipeline.pipeline.planning.book_replans import replan
-from backtest_pipeline.pipeline.planning.books import find_book, request_replan
+from backtest_pipeline.pipeline.planning.books import find_book
+from backtest_pipeline.pipeline.planning.due_replans import manual_trigger
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -17,6 +18,8 @@ def replan_now(
     workspace: Workspace, name: str, user: str, config: SimulationConfig | None = None
 ) -> dict[str, Any]:
     """Plan a book again, answer all requests that wait, and run it at each of its timeframes.
+
+    Where that fails, nothing that this call asked for waits: the error is its answer.
 
     Args:
         workspace: the open store.
@@ -32,9 +35,8 @@ def replan_now(
         UnknownName: where there is no such book.
         AlreadyRunning, NotEnoughBars: as `replans.replan`.
     """
-    request_replan(workspace, name, user)
     book = find_book(workspace, name)
-    made = replan(workspace, book)
+    made = replan(workspace, book, asked=manual_trigger(book.book_id, user), user=user)
     runs = [_followed(workspace, book, tf, config) for tf in book.timeframes]
     return {
         "book": name,

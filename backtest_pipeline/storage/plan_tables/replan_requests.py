@@ -68,13 +68,17 @@ _BOUND = ("book_id", "reason", "key", "detail", "requested_by")
 
 def request_replans(
     connection: Connection, triggers: Sequence[ReplanTrigger], requested_by: str
-) -> int:
-    """Record triggers; returns how many are new. One that is recorded already stays as it is."""
-    query = text(_REQUEST.format(**{name: f":{name}" for name in _BOUND}))
-    return sum(
-        connection.execute(query, {**vars(trigger), "requested_by": requested_by}).rowcount
-        for trigger in triggers
-    )
+) -> dict[int, str]:
+    """Record triggers; returns the reasons of those that are new by the id of their request.
+
+    One that is recorded already stays as it is.
+    """
+    query = text(_REQUEST.format(**{name: f":{name}" for name in _BOUND}) + " RETURNING request_id")
+    new = {}
+    for trigger in triggers:
+        added = connection.execute(query, {**vars(trigger), "requested_by": requested_by})
+        new |= dict.fromkeys(added.scalars(), trigger.reason)
+    return new
 
 
 def request_replans_with(
@@ -86,6 +90,18 @@ def request_replans_with(
     for trigger in triggers:
         values = {**vars(trigger), "requested_by": requested_by}
         copy.run(cursor, query, *(values[name] for name in _BOUND))
+
+
+def is_recorded(connection: Connection, trigger: ReplanTrigger) -> bool:
+    """Whether a trigger has a request, waiting or answered."""
+    found = connection.execute(
+        text("""
+            SELECT FROM replan_requests
+            WHERE book_id = :book_id AND reason = :reason AND trigger_key = :key
+        """),
+        {"book_id": trigger.book_id, "reason": trigger.reason, "key": trigger.key},
+    )
+    return found.first() is not None
 
 
 def waiting_replans(connection: Connection) -> list[WaitingReplan]:
@@ -145,6 +161,17 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
         },
     )
     return changed.rowcount > 0
+
+
+def note_error(connection: Connection, book_id: int, why: str) -> None:
+    """Say at a book's requests that wait how the attempt to answer them ended."""
+    connection.execute(
+        text("""
+            UPDATE replan_requests SET error = :why
+            WHERE book_id = :book_id AND status = 'waiting'
+        """),
+        {"book_id": book_id, "why": why},
+    )
 
 
 def waiting_requests(connection: Connection, book_id: int) -> dict[int, str]:

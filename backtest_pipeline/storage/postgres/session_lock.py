@@ -28,18 +28,25 @@ class SessionLock:
     more: a process that inherits it holds the lock too, whatever becomes of the one that took it.
     """
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        *,
+        advice: str = "end that one first, or use another store",
+    ) -> None:
         """Take the lock.
 
         Args:
             database: the store's database.
             name: what only one process may do on it.
+            advice: what to do where another process does it.
 
         Raises:
             AlreadyRunning: where another process holds the lock.
             StoreUnavailable: where the database cannot be reached.
         """
-        self._database, self._name = database, name
+        self._database, self._name, self._advice = database, name, advice
         self._connection = self._take()
 
     def _take(self) -> psycopg.Connection[tuple[object, ...]]:
@@ -54,8 +61,8 @@ class SessionLock:
         if row is None or not row[0]:
             connection.close()
             raise AlreadyRunning(
-                f"{self._database.where}: another process is the {self._name} of this store; end "
-                "that one first, or use another store"
+                f"{self._database.where}: another process is the {self._name} of this store; "
+                f"{self._advice}"
             )
         return connection
 

@@ -6,7 +6,7 @@ its name is left out, and refused where its timeframe is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,21 @@ def timeframe_rows(connection: sa.Connection) -> list[TimeframeRow]:
         )
         for row in (row._asdict() for row in connection.execute(query))
     ]
+
+
+def require_refreshed(wanted: Iterable[str], names: Sequence[str]) -> None:
+    """Raise InvalidInput for a timeframe that refreshes do not compute.
+
+    Args:
+        wanted: the timeframes.
+        names: from `refreshed_timeframes`.
+    """
+    for name in wanted:
+        if timeframe(name).name not in names:
+            raise InvalidInput(
+                f"timeframe {name} is not one of this project: {', '.join(names)}; add it to "
+                f"BACKTEST_TIMEFRAMES, or by `backtest-pipeline timeframes add {name}`"
+            )
 
 
 def refreshed_timeframes(connection: sa.Connection, named: Iterable[str]) -> tuple[str, ...]:

@@ -6,18 +6,27 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from backtest_pipeline.market.errors import AlreadyRunning, NotEnoughBars
+from backtest_pipeline.market.errors import (
+    AlreadyRunning,
+    InvalidInput,
+    NotEnoughBars,
+    UnknownName,
+)
 from backtest_pipeline.pipeline.planning import book_replans
 from backtest_pipeline.pipeline.planning.book_replans import Replan, replan
 from backtest_pipeline.pipeline.planning.books import (
+    add_book,
     find_book,
     remove_book,
     request_replan,
     show_book,
     stored_plans,
 )
-from backtest_pipeline.pipeline.planning.due_replans import note_triggers
+from backtest_pipeline.pipeline.planning.due_replans import note_triggers, stale_runs
+from backtest_pipeline.pipeline.planning.planned_runs import follow_book
+from backtest_pipeline.pipeline.planning.replan_now import replan_now
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline_tests.pipeline.planning.stores import (
@@ -40,6 +49,11 @@ def answered(store: Workspace, status: str = "planned") -> list[str]:
     return column(store, query, status=status)
 
 
+def waiting_error(store: Workspace) -> str:
+    (error,) = column(store, "SELECT error FROM replan_requests WHERE status = 'waiting'")
+    return error
+
+
 def test_the_first_replan_plans_for_the_past_and_answers_once(store: Workspace) -> None:
     book = added(store)
     first = planned(store, book)
@@ -57,9 +71,79 @@ def test_a_start_keeps_earlier_days_unplanned(store: Workspace) -> None:
     book = added(store, start=date(2025, 11, 1))
     first = planned(store, book).plans[0]
     assert first.effective_ts.date() == date(2025, 11, 1)
-    late = added(store, "late", start=date(2031, 1, 1))
-    (only,) = planned(store, late).plans
+    last = added(store, "last", start=date(2025, 12, 26))
+    (only,) = planned(store, last).plans
     assert only.effective_ts == datetime(2025, 12, 26, 23, 59, 59, 999_000, UTC)
+
+
+def test_a_start_after_the_newest_bar_waits_for_its_bars_and_says_so(store: Workspace) -> None:
+    book = added(store, start=date(2030, 1, 1))
+    with pytest.raises(NotEnoughBars, match=r"core starts at 2030-01-01, .* at 2025-12-26T23:59"):
+        replan(store, book)
+    assert count(store, "plans") == 0
+    assert "starts at 2030-01-01" in waiting_error(store)
+
+
+def test_a_history_that_lost_its_last_bars_is_planned_by_what_is_known(store: Workspace) -> None:
+    book = added(store, replans={"judge": None})
+    before = planned(store, book).plans[-1]
+    refreshed(store, without_last(6))
+    (kept,) = planned(store, book).plans
+    assert (kept.sequence, kept.suppressed) == (before.sequence, before.suppressed + 1)
+    assert kept.valid_until >= before.valid_until
+    assert kept.suppressed_reasons["data_restated"] == 1
+    refreshed(store, without_last(95))
+    (plan,) = planned(store, book).plans
+    assert plan.replan_reasons == ("data_restated",)
+    assert plan.generated_at == before.asked_at - timedelta(days=90)
+    assert plan.effective_ts == before.asked_at == plan.asked_at
+    assert follow_book(store, book, "1D", SimulationConfig()).is_new
+    assert stale_runs(store.database) == []
+    refreshed(store, without_last(4))
+    (newer,) = planned(store, book).plans
+    assert newer.replan_reasons == ("new_day",)
+    assert newer.generated_at == newer.effective_ts == before.asked_at + timedelta(days=1)
+
+
+@pytest.mark.parametrize("timeframes", [("1D", "7D"), ("4H", "1D")])
+def test_a_timeframe_without_bars_is_named(store: Workspace, timeframes: tuple[str, ...]) -> None:
+    added(store, start=date(2025, 11, 1))
+    execute_sql(store, "UPDATE plan_books SET timeframes = :names", names=list(timeframes))
+    book = find_book(store, "core")
+    (empty,) = {*timeframes} - {"1D"}
+    said = f"plan book core: no bars of S-ALPHA are stored at {empty}; refresh them first"
+    with pytest.raises(NotEnoughBars, match=said):
+        replan(store, book)
+    assert said in waiting_error(store)
+    assert count(store, "plans") == 0
+
+
+def test_a_book_is_at_timeframes_that_are_refreshed(store: Workspace) -> None:
+    with pytest.raises(InvalidInput, match="timeframe 11D is not one of this project"):
+        add_book(store, "core", SYMBOLS[:1], ["1D", "11D"], user="ann")
+
+
+def test_a_replan_on_request_has_the_reasons_that_nobody_noted_yet(store: Workspace) -> None:
+    added(store, "core", *SYMBOLS, replans={"judge": None})
+    replan_now(store, "core", "ann")
+    refreshed(store, without_last(10), SYMBOLS[:1])
+    execute_sql(store, "UPDATE plans SET data = data - 'S-BETA|1D'")
+    told = replan_now(store, "core", "ann")
+    assert set(told["reasons"]) == {"data_restated", "new_asset", "manual"}
+    assert note_triggers(store.database) == 0
+
+
+def test_a_replan_on_request_that_fails_leaves_nothing_that_waits(store: Workspace) -> None:
+    book = added(store)
+    planned(store, book)
+    lock = SessionLock(store.database, "planner of book core")
+    with pytest.raises(AlreadyRunning, match="wait until it has planned"):
+        replan_now(store, "core", "ann")
+    lock.close()
+    execute_sql(store, "UPDATE plan_books SET strategist = 'gone'")
+    with pytest.raises(UnknownName, match="gone"):
+        replan_now(store, "core", "ann")
+    assert answered(store, "waiting") == []
 
 
 def test_three_days_without_anybody_looking_are_one_replan_with_its_reasons(

@@ -171,10 +171,12 @@ def test_a_book_without_plans_or_bars_under_them_has_no_run(store: Workspace) ->
     book = added(store)
     with pytest.raises(InvalidInput, match="plan book core has no plan yet"):
         follow_book(store, book, "1D", COSTLY)
-    execute_sql(store, "UPDATE plan_books SET start = '2031-01-01'")
-    late = replace(book, start=date(2031, 1, 1))
+    execute_sql(store, "UPDATE plan_books SET start = '2025-12-26'")
+    late = replace(book, start=date(2025, 12, 26))
     with pytest.raises(NotEnoughBars, match="fewer than 2 bars from the first plan on"):
         followed(store, late)
+    with pytest.raises(NotEnoughBars, match=r"S-ALPHA\|7D: no bars are stored"):
+        follow_book(store, replace(late, timeframes=("1D", "7D")), "7D", COSTLY)
 
 
 def test_a_run_is_not_published_under_plans_that_were_replaced_meanwhile(

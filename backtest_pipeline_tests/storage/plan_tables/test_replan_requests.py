@@ -25,7 +25,7 @@ def ask(database: Database, book: PlanBook, *triggers: tuple[str, str]) -> int:
     """Records these reasons and keys; the number of new ones."""
     wanted = [ReplanTrigger(book.book_id, reason, key, "seen") for reason, key in triggers]
     with database.begin() as connection:
-        return request_replans(connection, wanted, "sensor")
+        return len(request_replans(connection, wanted, "sensor"))
 
 
 def waiting(database: Database) -> list[WaitingReplan]:
