@@ -22,7 +22,6 @@ from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.plan_tables.model_usage import DailyUse, add_use, read_use
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook, lock_book
 from backtest_pipeline.storage.plan_tables.plan_history import (
     LoggedPlan,
@@ -36,7 +35,7 @@ from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline.strategist.history import plan_history
 from backtest_pipeline.strategist.known import known_at, microseconds_of, stamps_of
-from backtest_pipeline.strategist.proposal import ModelUse, Proposal, terms_of
+from backtest_pipeline.strategist.proposal import Proposal, terms_of
 from backtest_pipeline.strategist.replans import PlanRecord, due, settled
 from backtest_pipeline.strategist.strategist import StateStrategist
 
@@ -96,7 +95,7 @@ class _Replanning:
         self._workspace, self._book, self._run_id = workspace, book, dagster_run_id
         self._transcripts: dict[str, str] = {}
         self._newest: Proposal | None = None
-        self._strategist = strategist_for(book)
+        self._strategist = strategist_for(book, workspace.database)
         self._settings = replan_settings(book)
 
     def answered(self) -> Replan | None:
@@ -123,23 +122,20 @@ class _Replanning:
 
     def _past(self, data: BookData) -> list[LoggedPlan]:
         """The plans of the past, from the book's first day on."""
-        spent = self._spent()
-        first = self._first(data, spent)
+        first = self._first(data)
         walked = plan_history(
             self._strategist,
             data.panels,
             self._settings,
             stored=first,
             follow=follows(self._book, data, planned_config(SimulationConfig())),
-            spent=spent,
+            heard=self._note,
         )
-        for one in walked.asked:
-            self._note(one.proposal)
         return [
             self._logged(record, number, data) for number, record in enumerate(walked.records, 1)
         ]
 
-    def _first(self, data: BookData, spent: ModelUse) -> list[PlanRecord]:
+    def _first(self, data: BookData) -> list[PlanRecord]:
         """The plan of the first day, where the past does not begin at the first bar."""
         stamps = stamps_of(data.panels[self._book.timeframes[0]])
         if self._book.start is not None:
@@ -152,7 +148,7 @@ class _Replanning:
         if not len(later):
             later = stamps[-1:]
         reasons = (ReplanReason.INITIAL_PLAN,)
-        proposal = self._proposed(data, int(later[0]), reasons, None, spent)
+        proposal = self._proposed(data, int(later[0]), reasons, None)
         return [settled(None, proposal, reasons, int(later[0]))[0]]
 
     def _next(
@@ -161,7 +157,7 @@ class _Replanning:
         """The plan at the newest bar, or the one in force where that changes nothing."""
         record, instant = record_of(newest), data.newest_us or 0
         reasons = tuple(dict.fromkeys([*due(record, instant, self._settings), *asked]))
-        proposal = self._proposed(data, instant, reasons, record, self._spent())
+        proposal = self._proposed(data, instant, reasons, record)
         now, suppressed = settled(record, _after(record.plan, proposal), reasons, instant)
         if suppressed:
             kept = self._logged(now, newest.sequence, data)
@@ -175,7 +171,6 @@ class _Replanning:
         instant_us: int,
         reasons: tuple[ReplanReason, ...],
         record: PlanRecord | None,
-        spent: ModelUse,
     ) -> Proposal:
         known = known_at(
             data.panels,
@@ -184,27 +179,20 @@ class _Replanning:
             valid_for=self._settings.valid_for(self._book.timeframes),
             previous=None if record is None else record.plan,
         )
-        proposal = self._strategist.plan(known, spent)
+        proposal = self._strategist.plan(known)
         self._note(proposal)
         return proposal
 
-    def _spent(self) -> ModelUse:
-        """What models were used today, by all books."""
-        with self._workspace.database.begin() as connection:
-            use = read_use(connection, datetime.now(UTC).date())
-        return ModelUse(use.calls, use.tokens, 0, use.cost_usd)
-
     def _note(self, proposal: Proposal) -> None:
-        """Count at once what a proposal used, whatever becomes of it, and keep its transcript."""
+        """Keep the transcript of a proposal at once: it is paid for, whatever becomes of it."""
         self._newest = proposal
         digest = transcript_hash(proposal)
         if digest is not None and proposal.transcript is not None:
             self._transcripts[digest] = proposal.transcript
-        if proposal.use.calls:
-            use = DailyUse(proposal.use.calls, proposal.use.tokens, proposal.use.cost_usd)
-            model = proposal.model or self._book.strategist
-            with self._workspace.database.begin() as connection:
-                add_use(connection, datetime.now(UTC).date(), model, use)
+            self._keep(digest, proposal.transcript)
+
+    def _keep(self, digest: str, transcript: str) -> None:
+        self._workspace.artifacts.put_file(transcript_uri(digest), transcript.encode())
 
     def _logged(self, record: PlanRecord, sequence: int, data: BookData) -> LoggedPlan:
         return logged(
@@ -236,7 +224,7 @@ class _Replanning:
                     "replan it again"
                 )
             for digest, text in self._transcripts.items():
-                self._workspace.artifacts.put_file(transcript_uri(digest), text.encode())
+                self._keep(digest, text)  # a retention may have removed it before a plan named it
             if suppressed:
                 replace_newest(connection, book_id, rows[-1])
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.plans.content import problems_of
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
+from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import read_settings
 from backtest_pipeline.strategist.known_strategists import open_strategist, settings_type
 from backtest_pipeline.strategist.replans import ReplanSettings
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
-def strategist_for(book: PlanBook) -> Strategist:
+def strategist_for(book: PlanBook, database: Database) -> Strategist:
     """The strategist of a book; a language model is that of the environment.
+
+    Args:
+        book: the book.
+        database: of the store, which holds the day's budget of all who ask a model.
 
     Raises:
         UnknownName, InvalidInput, ConfigurationError: as `open_strategist`.
     """
-    return open_strategist(book.strategist, book.config, model=_live_model)
+    return open_strategist(book.strategist, book.config, model=partial(_live_model, database))
 
 
 def require_strategist(name: str, config: Mapping[str, Any]) -> None:
@@ -55,11 +61,12 @@ def settings_of(replans: Mapping[str, Any]) -> ReplanSettings:
     return _read("replans", ReplanSettings, replans)
 
 
-def _live_model() -> AskedModel:
+def _live_model(database: Database) -> AskedModel:
+    from backtest_pipeline.pipeline.planning.model_budget import StoredBudget
     from backtest_pipeline.strategist.llm.live_model import LiveModel
     from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-    return LiveModel(read_settings(LlmSettings))
+    return LiveModel(read_settings(LlmSettings), budget=StoredBudget(database))
 
 
 def _read(what: str, kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:

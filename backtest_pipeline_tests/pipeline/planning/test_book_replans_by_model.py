@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,9 +20,18 @@ from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
-from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, refreshed, without_last
+from backtest_pipeline.strategist.known import stamp_of
+from backtest_pipeline_tests.pipeline.planning.stores import (
+    SYMBOLS,
+    added,
+    market,
+    refreshed,
+    without_last,
+)
 from backtest_pipeline_tests.sql import execute_sql, rows
 from backtest_pipeline_tests.strategist.llm.models import GOOD, KEY, completion, provider
+
+NO_JUDGE = {"judge": None}
 
 
 def good() -> str:
@@ -43,7 +53,7 @@ def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
             "BASE_URL": server.url,
         }.items():
             monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
-        book = added(store, "asked", *SYMBOLS, strategist="llm", replans={"judge": None})
+        book = added(store, "asked", *SYMBOLS, strategist="llm", replans=NO_JUDGE)
         assert replan(store, book) is not None
         (first,) = stored_plans(store, book)
         refreshed(store, without_last(2))
@@ -76,3 +86,29 @@ def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
     execute_sql(store, "UPDATE backtest_runs SET completed_at = '2020-01-01Z'")
     retain(store, days=30)
     assert store.artifacts.has(transcript_uri(str(first.transcript)))
+
+
+def test_a_walk_over_the_past_counts_each_call_before_it_is_made(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def respond(path: str, _: object) -> tuple[int, str]:
+        (use,) = rows(store, "SELECT calls, tokens FROM model_usage")
+        kept = len(list((store.artifacts.root / "transcripts").glob("*.json")))
+        seen.append((use["calls"], use["tokens"], kept))
+        return 200, completion(path, good())
+
+    kept = len(list((store.artifacts.root / "transcripts").glob("*.json")))
+    with provider(respond) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        start = stamp_of(int(market().ts.max())).date() - timedelta(days=7)
+        book = added(store, "walked", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
+        assert replan(store, book) is not None
+    assert len(seen) == 3
+    for number, (calls, tokens, found) in enumerate(seen):
+        assert (calls, found) == (number + 1, kept + number)
+        assert tokens > number * 1200 + 8_000  # the most that this call can use
+    assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 3, "tokens": 3600}]
