@@ -19,7 +19,7 @@ from backtest_pipeline.pipeline.planning.records import (
 )
 from backtest_pipeline.pipeline.planning.strategists import replan_settings, strategist_for
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.plans.plan import Plan
+from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook, lock_book
@@ -34,7 +34,7 @@ from backtest_pipeline.storage.plan_tables.replan_requests import answer_request
 from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline.strategist.history import plan_history
-from backtest_pipeline.strategist.known import known_at, microseconds_of, stamps_of
+from backtest_pipeline.strategist.known import BookState, known_at, microseconds_of, stamps_of
 from backtest_pipeline.strategist.proposal import Proposal, terms_of
 from backtest_pipeline.strategist.replans import PlanRecord, due, settled
 from backtest_pipeline.strategist.strategist import StateStrategist
@@ -113,7 +113,7 @@ class _Replanning:
             )
         asked = tuple(dict.fromkeys(map(ReplanReason, requests.values())))
         if history:
-            rows, suppressed = self._next(history[-1], data, asked)
+            rows, suppressed = self._next(history, data, asked)
         else:
             rows, suppressed = self._past(data), False
         self._store(requests, history, rows, suppressed)
@@ -148,16 +148,17 @@ class _Replanning:
         if not len(later):
             later = stamps[-1:]
         reasons = (ReplanReason.INITIAL_PLAN,)
-        proposal = self._proposed(data, int(later[0]), reasons, None)
+        proposal = self._proposed(data, int(later[0]), reasons)
         return [settled(None, proposal, reasons, int(later[0]))[0]]
 
     def _next(
-        self, newest: LoggedPlan, data: BookData, asked: Sequence[ReplanReason]
+        self, history: Sequence[LoggedPlan], data: BookData, asked: Sequence[ReplanReason]
     ) -> tuple[list[LoggedPlan], bool]:
         """The plan at the newest bar, or the one in force where that changes nothing."""
-        record, instant = record_of(newest), data.newest_us or 0
+        newest, instant = history[-1], data.newest_us or 0
+        record = record_of(newest)
         reasons = tuple(dict.fromkeys([*due(record, instant, self._settings), *asked]))
-        proposal = self._proposed(data, instant, reasons, record)
+        proposal = self._proposed(data, instant, reasons, record, self._state(data, history))
         now, suppressed = settled(record, _after(record.plan, proposal), reasons, instant)
         if suppressed:
             kept = self._logged(now, newest.sequence, data)
@@ -170,7 +171,8 @@ class _Replanning:
         data: BookData,
         instant_us: int,
         reasons: tuple[ReplanReason, ...],
-        record: PlanRecord | None,
+        record: PlanRecord | None = None,
+        book: BookState | None = None,
     ) -> Proposal:
         known = known_at(
             data.panels,
@@ -178,10 +180,19 @@ class _Replanning:
             reasons=reasons,
             valid_for=self._settings.valid_for(self._book.timeframes),
             previous=None if record is None else record.plan,
+            book=book,
         )
         proposal = self._strategist.plan(known)
         self._note(proposal)
         return proposal
+
+    def _state(self, data: BookData, history: Sequence[LoggedPlan]) -> BookState | None:
+        """The account at the newest bar under the plans so far, for a strategist that asks."""
+        stamps = stamps_of(data.panels[self._book.timeframes[0]])
+        if isinstance(self._strategist, StateStrategist) or len(stamps) < 2:
+            return None
+        follow = follows(self._book, data, planned_config(SimulationConfig()))
+        return follow([plan_from(row.plan) for row in history]).state(int(stamps[-1]))
 
     def _note(self, proposal: Proposal) -> None:
         """Keep the transcript of a proposal at once: it is paid for, whatever becomes of it."""

@@ -66,8 +66,8 @@ def add_book(
     Args:
         workspace: the open store.
         name: what to call it.
-        symbols: what it trades, out of one account; each must be known to the store, and may not
-            have bars yet.
+        symbols: what it trades, at each timeframe out of one account; each must be
+            known to the store, and may not have bars yet.
         timeframes: of its bars; one run at each of them follows its plans.
         strategist, config: who plans, and its options as JSON values.
         replans: when it is planned again: fields of `strategist.replans.ReplanSettings`.

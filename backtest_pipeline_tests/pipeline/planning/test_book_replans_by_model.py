@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +43,20 @@ def good() -> str:
     return json.dumps(plan)
 
 
+def accounts(body: dict[str, Any]) -> dict[str, float] | None:
+    """The account in the question of a request."""
+    text = next(part for part in _texts(body) if part.startswith("{"))
+    return json.loads(text)["book"]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
 def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
     store: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +75,10 @@ def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
         request_replan(store, "asked", "ann")
         assert replan(store, find_book(store, "asked")) is not None
         assert len(server.requests) == 4
+    before, now = (accounts(body) for _, _, body in server.requests[:2])
+    assert before is None
+    assert now is not None
+    assert set(now) == {"day_return", "drawdown"}
     plans = stored_plans(store, book)
     assert (first.origin, first.model) == ("valid", "openai:gpt-5.6")
     (plan,) = plans
