@@ -78,7 +78,7 @@ def add_book(
     Raises:
         InvalidInput: for a name that is taken or cannot be one, no symbol, too many, or an option
             out of bounds.
-        UnknownName: for an unknown symbol, timeframe or strategist.
+        UnknownName: for an unknown symbol, timeframe, strategist or option.
     """
     config, replans = dict(config or {}), dict(replans or {})
     if not symbols or not timeframes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from backtest_pipeline.market.errors import InvalidInput
-from backtest_pipeline.plans.content import problems_of
+from backtest_pipeline.plans.content import problems_of, unknown_field
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import read_settings
@@ -41,14 +41,14 @@ def require_strategist(name: str, config: Mapping[str, Any]) -> None:
     """Check a strategist and its options, without opening a model.
 
     Raises:
-        UnknownName: for a name that is none.
-        InvalidInput: naming each option that is unknown or wrong.
+        UnknownName: for a name that is none, or an option that there is not.
+        InvalidInput: naming each option that is wrong.
     """
     _read(f"strategist {name}", settings_type(name), config)
 
 
 def replan_settings(book: PlanBook) -> ReplanSettings:
-    """When a book is planned again; raises InvalidInput as `settings_of`."""
+    """When a book is planned again; raises as `settings_of`."""
     return settings_of(book.replans)
 
 
@@ -56,7 +56,8 @@ def settings_of(replans: Mapping[str, Any]) -> ReplanSettings:
     """When a book of these settings is planned again.
 
     Raises:
-        InvalidInput: naming each setting that is unknown or wrong.
+        UnknownName: for a setting that there is not.
+        InvalidInput: naming each setting that is wrong.
     """
     return _read("replans", ReplanSettings, replans)
 
@@ -74,4 +75,6 @@ def _read(what: str, kind: type[_Settings], values: Mapping[str, Any]) -> _Setti
     try:
         return kind.model_validate_json(json.dumps(dict(values)))
     except ValidationError as error:
-        raise InvalidInput(f"{what}: {problems_of(error)}") from error
+        raise unknown_field(what, kind, error) or InvalidInput(
+            f"{what}: {problems_of(error)}"
+        ) from error
