@@ -95,13 +95,17 @@ def rows_table(
 ) -> Table:
     """A table of rows (at least one); an undefined value shows as a dash.
 
+    Where it is too wide, texts are wrapped, but for the first column, which tells rows apart.
+
     Columns in `percent` hold fractions and are shown as percentages.
     """
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in rows[0]:
+    for position, name in enumerate(rows[0]):
         is_text = isinstance(rows[0][name], str)
         title = _TITLES.get(name, name)
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+        table.add_column(
+            title, justify="left" if is_text else "right", no_wrap=not is_text or position == 0
+        )
     for row in rows:
         table.add_row(*(escape(_shown(n, value, n in percent)) for n, value in row.items()))
     return table

@@ -217,8 +217,9 @@ def _show_changes(name: str, changes: PlanChanges) -> None:
         f"plan {changes.after} of {name} against plan {changes.before}; it was made for "
         f"{', '.join(changes.replan_reasons)}"
     )
+    width = max(map(len, changes.fields), default=0)
     for field, (old, new) in changes.fields.items():
-        say(f"  {field:<32}{json.dumps(plain(old))} -> {json.dumps(plain(new))}")
+        say(f"  {field:<{width}}  {json.dumps(plain(old))} -> {json.dumps(plain(new))}")
     for title, triggers in (("added", changes.added), ("removed", changes.removed)):
         if triggers:
             console.print(rows_table(f"Triggers {title}", [_trigger_row(t) for t in triggers]))

@@ -31,7 +31,7 @@ def add_plan_book(
     replans: Mapping[str, Any] | None = None,
     start: date | None = None,
 ) -> PlanBook:
-    """Add a plan book: symbols that one strategist plans for, out of one account.
+    """Add a plan book: symbols that one strategist plans for, at each timeframe out of one account.
 
     Args:
         name: what to call it, up to 63 lower-case letters, digits, dots, dashes and underscores.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+
+from backtest_pipeline.market.errors import UnknownName
 
 _DIGEST_BYTES = 8
 
@@ -57,6 +59,66 @@ def require_id(given: str, derived: str, what: str) -> None:
             f"the id {given!r:.60} is not that of this {what}, which is {derived}; leave the id "
             "out, it follows from the content"
         )
+
+
+class _Pairs(dict[str, Any]):
+    """A JSON object, with the first key that it has twice."""
+
+    twice: str | None = None
+
+
+def key_twice(text: str | bytes) -> str | None:
+    """The place of a key that a JSON object has twice; None where there is none, or no JSON.
+
+    Examples:
+        >>> key_twice('{"triggers": [{"side": "long", "side": "short"}]}')
+        'triggers.0.side'
+    """
+
+    def pairs(found: list[tuple[str, Any]]) -> _Pairs:
+        read = _Pairs(found)
+        if len(read) < len(found):
+            names = [name for name, _ in found]
+            read.twice = next(name for name in names if names.count(name) > 1)
+        return read
+
+    try:
+        read = json.loads(text, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):  # whoever reads it as a plan says what is wrong
+        return None
+    todo: list[tuple[str, Any]] = [("", read)]
+    while todo:
+        place, value = todo.pop()
+        if isinstance(value, _Pairs) and value.twice is not None:
+            return f"{place}{value.twice}"
+        if isinstance(value, dict | list):
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f"{place}{name}.", part) for name, part in parts]
+    return None
+
+
+def unknown_field(what: str, kind: type[BaseModel], error: ValidationError) -> UnknownName | None:
+    """The first field that a model does not have, with those that it has; None where there is none.
+
+    Args:
+        what: what the model is of.
+        kind: the model.
+        error: of values that were read as it.
+    """
+    for one in error.errors(include_url=False, include_input=False):
+        if one["type"] == "extra_forbidden":
+            *path, name = map(str, one["loc"])
+            known = _fields_at(kind, path)
+            return UnknownName(f"option of {'.'.join([what, *path])}", name, known)
+    return None
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    for name in path:
+        annotation = kind.model_fields[name].annotation
+        kinds = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        kind = next(one for one in kinds if issubclass(one, BaseModel))
+    return list(kind.model_fields)
 
 
 def problems_of(error: ValidationError) -> str:

@@ -18,7 +18,13 @@ from pydantic import (
 )
 
 from backtest_pipeline.market.errors import InvalidInput, PlanRefused
-from backtest_pipeline.plans.content import StrictPlanModel, content_id, problems_of, require_id
+from backtest_pipeline.plans.content import (
+    StrictPlanModel,
+    content_id,
+    key_twice,
+    problems_of,
+    require_id,
+)
 from backtest_pipeline.plans.limits import RiskLimits, TradeLimits
 from backtest_pipeline.plans.trigger import Trigger
 from backtest_pipeline.plans.vocabulary import Category, Regime, Stance
@@ -205,7 +211,8 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
     """The plan of JSON values, or of a JSON text.
 
     Raises:
-        PlanRefused: naming each field that is missing, unknown or wrong, with the reason.
+        PlanRefused: naming each field that is missing, unknown or wrong, with the reason, or a key
+            that a text has twice.
 
     Examples:
         >>> plan_from({"generated_at": "2024-01-31T23:59:59.999Z",
@@ -217,6 +224,9 @@ def plan_from(given: Mapping[str, Any] | str | bytes) -> Plan:
 'bull', 'bear', 'range', 'high_vol' or 'mixed'
     """
     text = given if isinstance(given, str | bytes) else json.dumps(given)
+    twice = None if text is not given else key_twice(text)
+    if twice is not None:
+        raise PlanRefused(f"the plan is refused: {twice:.200}: is there twice; write it once")
     try:
         return Plan.model_validate_json(text)
     except ValidationError as error:

@@ -69,6 +69,12 @@ def require_json(request: Request) -> None:
         raise Problem("UNSUPPORTED_MEDIA_TYPE", "send the body as application/json")
 
 
+def require_json_if_any(request: Request) -> None:
+    """Raise a Problem if there is a body, and its content type is not JSON."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        require_json(request)
+
+
 def invalid(errors: Iterable[Any]) -> Problem:
     """The problem of an invalid request; the first invalid field decides its code."""
     parts = list(errors)

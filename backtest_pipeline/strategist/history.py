@@ -89,7 +89,7 @@ def plan_history(
     *,
     stored: Sequence[PlanRecord] = (),
     follow: Follow | None = None,
-    spent: ModelUse = NOTHING_USED,
+    heard: Callable[[Proposal], None] | None = None,
 ) -> PlanHistory:
     """The plans that a strategist would have made at the bars of a book.
 
@@ -104,12 +104,12 @@ def plan_history(
         stored: the history so far.
         follow: how the book fares under plans; without it the judge has nothing to score, and asks
             for no plan.
-        spent: calls of language models that were made today before, for budgets.
+        heard: is told each proposal as soon as it is made, before the next is asked for.
 
     Raises:
         InvalidInput: for panels that are no book.
     """
-    walk = _Walk(strategist, panels, settings, list(stored), spent)
+    walk = _Walk(strategist, panels, settings, list(stored), heard)
     if follow is not None and settings.judge is not None:
         walk.judged(follow, settings.judge.regimes)
     elif isinstance(strategist, StateStrategist) and settings.new_day:
@@ -128,12 +128,12 @@ class _Walk:
         panels: Mapping[str, Panel],
         settings: ReplanSettings,
         records: list[PlanRecord],
-        spent: ModelUse,
+        heard: Callable[[Proposal], None] | None,
     ) -> None:
         self.records = records
         self.asked: list[Asked] = []
         self._strategist, self._panels, self._settings = strategist, panels, settings
-        self._spent = spent
+        self._heard = heard
         self._symbols, self._timeframes = book_of(panels)
         self._valid_for = settings.valid_for(self._timeframes)
         self._stamps = stamps_of(panels[self._timeframes[0]])
@@ -261,7 +261,8 @@ class _Walk:
         if not reasons:
             return False
         proposal = self._proposed(instant_us, reasons)
-        self._spent += proposal.use
+        if self._heard is not None:
+            self._heard(proposal)
         record, is_suppressed = settled(self._last, proposal, reasons, instant_us)
         if is_suppressed:
             self.records[-1] = record
@@ -293,7 +294,7 @@ class _Walk:
             previous=previous,
             book=book,
         )
-        return strategist.plan(known, self._spent)
+        return strategist.plan(known)
 
 
 def _complaints(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -46,13 +46,11 @@ class BookState:
         equity: in the quote currency.
         day_return: change of the equity since the UTC day began, a fraction.
         drawdown: distance of the equity from its highest so far, a fraction, 0 or less.
-        positions: value of each open position over the equity by symbol, negative for shorts.
     """
 
     equity: float
     day_return: float = 0.0
     drawdown: float = 0.0
-    positions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

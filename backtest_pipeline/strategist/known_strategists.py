@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
-from backtest_pipeline.plans.content import problems_of
+from backtest_pipeline.plans.content import problems_of, unknown_field
 from backtest_pipeline.strategist.regime_rules import RegimeRules, RulesSettings
 from backtest_pipeline.strategist.strategist import Strategist
 
@@ -50,8 +50,8 @@ def open_strategist(
         model: opens the language model that `llm` asks; the others need none.
 
     Raises:
-        UnknownName: for a name that does not exist.
-        InvalidInput: naming each field of the configuration that is unknown or wrong, or where
+        UnknownName: for a name, or a field of the configuration, that does not exist.
+        InvalidInput: naming each field of the configuration that is wrong, or where
             `llm` is given no model.
         ConfigurationError: where the model cannot be opened.
 
@@ -74,4 +74,7 @@ def _parsed(name: str, kind: type[_Settings], config: Mapping[str, Any]) -> _Set
     try:
         return kind.model_validate(dict(config))
     except ValidationError as error:
-        raise InvalidInput(f"strategist {name}: {problems_of(error)}") from error
+        what = f"strategist {name}"
+        raise unknown_field(what, kind, error) or InvalidInput(
+            f"{what}: {problems_of(error)}"
+        ) from error

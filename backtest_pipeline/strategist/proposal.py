@@ -58,6 +58,14 @@ class ModelUse:
             self.cost_usd + other.cost_usd,
         )
 
+    def __sub__(self, other: ModelUse) -> ModelUse:
+        return ModelUse(
+            self.calls - other.calls,
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.cost_usd - other.cost_usd,
+        )
+
 
 NOTHING_USED = ModelUse()
 

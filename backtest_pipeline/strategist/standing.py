@@ -113,7 +113,7 @@ class BookPath:
         )
 
     def state(self, instant_us: int) -> BookState:
-        """How the account stands at an instant, without its positions.
+        """How the account stands at an instant.
 
         Raises:
             InvalidInput: where there is no stamp by then.

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.strategist.known import Known, Occasion
-from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse, Proposal
+from backtest_pipeline.strategist.proposal import Proposal
 
 
 class Strategist(ABC):
@@ -26,12 +26,11 @@ class Strategist(ABC):
     reads: tuple[str, ...] = ()
 
     @abstractmethod
-    def plan(self, known: Known, spent: ModelUse = NOTHING_USED) -> Proposal:
+    def plan(self, known: Known) -> Proposal:
         """The plan from the known instant on.
 
         Args:
             known: what is known.
-            spent: calls of language models that were made today before, for budgets.
         """
 
 
@@ -57,7 +56,7 @@ class StateStrategist(Strategist):
     def plan_in(self, state: int, occasion: Occasion) -> Proposal:
         """The plan in a state."""
 
-    def plan(self, known: Known, spent: ModelUse = NOTHING_USED) -> Proposal:
+    def plan(self, known: Known) -> Proposal:
         """The plan from the known instant on; see `Strategist.plan`."""
         instant = np.array([known.occasion.instant_us])
         return self.plan_in(int(self.states(known.panels, instant)[0]), known.occasion)

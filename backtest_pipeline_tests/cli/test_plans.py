@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from backtest_pipeline.cli.console import rows_table
+from backtest_pipeline.cli.plans import _show_changes
+from backtest_pipeline.pipeline.planning.plan_changes import PlanChanges
 from backtest_pipeline.pipeline.planning.replan_now import replan_now
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
@@ -60,6 +66,28 @@ def test_a_book_is_planned_run_compared_and_removed(planned: CommandLine) -> Non
     assert count(cli, "plan_log") > 0
 
 
+def test_a_table_that_is_too_wide_keeps_its_first_column_whole() -> None:
+    row = {
+        "day": "2022-08-14",
+        "count": 3,
+        "first (UTC)": "2022-08-14 00:00",
+        "newest": "x y " * 60,
+    }
+    written = StringIO()
+    page = Console(width=60, file=written)
+    page.print(rows_table("Blocked", [row, {**row, "day": "2022-08-15"}]))
+    shown = written.getvalue()
+    assert "2022-08-14" in shown
+    assert "2022-08-15" in shown
+    assert "\u2026" not in shown
+
+
+def test_a_long_field_of_a_difference_is_told_from_its_value(capsys: pytest.CaptureFixture) -> None:
+    fields = {"stance": ("wait", None), "limits.max_portfolio_exposure_pct": (100.0, None)}
+    _show_changes("core", PlanChanges(1, 2, ("", ""), ("new_day",), fields, (), (), 0))
+    assert "limits.max_portfolio_exposure_pct  100.0 -> null" in capsys.readouterr().out
+
+
 def test_what_cannot_be_a_book_is_refused_with_the_reason(planned: CommandLine) -> None:
     def refused(*arguments: str) -> str:
         answer = planned("plans", "book", "add", *arguments)
@@ -70,7 +98,10 @@ def test_what_cannot_be_a_book_is_refused_with_the_reason(planned: CommandLine) 
     assert "NOPE" in refused("other", "--symbols", "NOPE")
     assert "strategist" in refused("other", "--symbols", "S-ALPHA", "--strategist", "oracle")
     unknown = refused("other", "--symbols", "S-ALPHA", "--option", "mood=good")
-    assert "mood" in unknown
+    assert "unknown option of strategist rules 'mood'" in unknown
+    assert "did you mean valid_days" in refused(
+        "b", "--symbols", "S-ALPHA", "--when", "valid_day=3"
+    )
     assert "valid_days" in refused("other", "--symbols", "S-ALPHA", "--when", "valid_days=0.1")
     assert "expected name=value" in refused("other", "--symbols", "S-ALPHA", "--when", "x")
     assert "core" in planned("plans", "list", "cor").message

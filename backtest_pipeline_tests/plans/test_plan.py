@@ -92,6 +92,19 @@ def test_a_text_that_is_no_plan_is_refused(text: str | bytes) -> None:
         plan_from(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"stance": "wait", "stance": "active"}', "stance"),
+        ('{"limits": {"max_daily_loss_pct": 2.0, "max_daily_loss_pct": 9.0}}', "limits.max_daily"),
+        (b'{"triggers": [{}, {"symbol": "A", "symbol": "B"}]}', "triggers.1.symbol"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_with_its_place(text: str | bytes, place: str) -> None:
+    with pytest.raises(PlanRefused, match=f"the plan is refused: {place}.*: is there twice"):
+        plan_from(text)
+
+
 def test_a_plan_made_in_python_takes_stamps() -> None:
     plan = plan_from(PLAN)
     later: Any = plan.valid_until + timedelta(days=1)

@@ -19,7 +19,7 @@ from backtest_pipeline.simulation.planned.planned_book import simulate_planned
 from backtest_pipeline.strategist.history import PlanHistory, plan_history
 from backtest_pipeline.strategist.judge import JudgeSettings
 from backtest_pipeline.strategist.known import Known, microseconds_of
-from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse, Proposal
+from backtest_pipeline.strategist.proposal import Proposal
 from backtest_pipeline.strategist.regime_rules import RegimeRules, RulesSettings
 from backtest_pipeline.strategist.regimes import RegimeSettings
 from backtest_pipeline.strategist.replans import ReplanSettings
@@ -39,11 +39,11 @@ class Slowly(Strategist):
 
     name = "slowly"
 
-    def plan(self, known: Known, spent: ModelUse = NOTHING_USED) -> Proposal:
+    def plan(self, known: Known) -> Proposal:
         assert known.panels["1D" if "1D" in known.panels else "4H"].ts.max() == (
             known.occasion.instant_us
         )
-        return RULES.plan(known, spent)
+        return RULES.plan(known)
 
 
 def planned(panel: Panel, **given: object) -> PlanHistory:

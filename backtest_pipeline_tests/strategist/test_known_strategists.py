@@ -42,7 +42,6 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "reason"),
     [
-        ("rules", {"stop": 1}, "strategist rules: stop: Extra inputs are not permitted"),
         ("rules", {"stop_loss_pct": 90}, "strategist rules: stop_loss_pct: Input should be less"),
         ("rules", {"regimes": {"confirm_bars": "3"}}, "regimes.confirm_bars"),
         ("llm", {"most_triggers": 1}, "strategist llm: most_triggers"),
@@ -52,5 +51,11 @@ def test_a_configuration_survives_json() -> None:
 def test_what_cannot_be_configured_is_named(name: str, config: dict, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         open_strategist(name, config)
+    with pytest.raises(
+        UnknownName, match="option of strategist rules 'stop_loss'; did you mean stop_loss_pct"
+    ):
+        open_strategist("rules", {"stop_loss": 1})
+    with pytest.raises(UnknownName, match=r"strategist rules.regimes 'confirm'; .*confirm_bars"):
+        open_strategist("rules", {"regimes": {"confirm": 1}})
     with pytest.raises(UnknownName, match="unknown strategist 'rule'; did you mean rules"):
         open_strategist("rule", {})

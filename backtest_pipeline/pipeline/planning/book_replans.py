@@ -29,10 +29,9 @@ from backtest_pipeline.pipeline.planning.records import (
 )
 from backtest_pipeline.pipeline.planning.strategists import replan_settings, strategist_for
 from backtest_pipeline.pipeline.workspace import Workspace, retried
-from backtest_pipeline.plans.plan import Plan
+from backtest_pipeline.plans.plan import Plan, plan_from
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.storage.plan_tables.model_usage import DailyUse, add_use, read_use
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook, lock_book
 from backtest_pipeline.storage.plan_tables.plan_history import (
     LoggedPlan,
@@ -52,8 +51,14 @@ from backtest_pipeline.storage.plan_tables.replan_requests import (
 from backtest_pipeline.storage.postgres.removals import block_removals
 from backtest_pipeline.storage.postgres.session_lock import SessionLock
 from backtest_pipeline.strategist.history import plan_history
-from backtest_pipeline.strategist.known import known_at, microseconds_of, stamp_of, stamps_of
-from backtest_pipeline.strategist.proposal import ModelUse, Proposal, terms_of
+from backtest_pipeline.strategist.known import (
+    BookState,
+    known_at,
+    microseconds_of,
+    stamp_of,
+    stamps_of,
+)
+from backtest_pipeline.strategist.proposal import Proposal, terms_of
 from backtest_pipeline.strategist.replans import PlanRecord, due, settled
 from backtest_pipeline.strategist.strategist import StateStrategist
 
@@ -144,7 +149,7 @@ class _Replanning:
         self._asked, self._user = asked, user
         self._transcripts: dict[str, str] = {}
         self._newest: Proposal | None = None
-        self._strategist = strategist_for(book)
+        self._strategist = strategist_for(book, workspace.database)
         self._settings = replan_settings(book)
 
     def answered(self) -> Replan | None:
@@ -167,7 +172,7 @@ class _Replanning:
         own = [] if self._asked is None else [self._asked.reason]
         asked = tuple(dict.fromkeys(map(ReplanReason, [*requests.values(), *own])))
         if history:
-            rows, suppressed = self._next(history[-1], data, asked)
+            rows, suppressed = self._next(history, data, asked)
         else:
             rows, suppressed = self._past(data), False
         self._store(requests, history, rows, suppressed)
@@ -176,23 +181,20 @@ class _Replanning:
 
     def _past(self, data: BookData) -> list[LoggedPlan]:
         """The plans of the past, from the book's first day on."""
-        spent = self._spent()
-        first = self._first(data, spent)
+        first = self._first(data)
         walked = plan_history(
             self._strategist,
             data.panels,
             self._settings,
             stored=first,
             follow=follows(self._book, data, planned_config(SimulationConfig())),
-            spent=spent,
+            heard=self._note,
         )
-        for one in walked.asked:
-            self._note(one.proposal)
         return [
             self._logged(record, number, data) for number, record in enumerate(walked.records, 1)
         ]
 
-    def _first(self, data: BookData, spent: ModelUse) -> list[PlanRecord]:
+    def _first(self, data: BookData) -> list[PlanRecord]:
         """The plan of the first day, where the past does not begin at the first bar."""
         stamps = stamps_of(data.panels[self._book.timeframes[0]])
         if self._book.start is not None:
@@ -210,17 +212,18 @@ class _Replanning:
         else:
             later = stamps[-1:]
         reasons = (ReplanReason.INITIAL_PLAN,)
-        proposal = self._proposed(data, int(later[0]), reasons, None, spent)
+        proposal = self._proposed(data, int(later[0]), reasons)
         return [settled(None, proposal, reasons, int(later[0]))[0]]
 
     def _next(
-        self, newest: LoggedPlan, data: BookData, asked: Sequence[ReplanReason]
+        self, history: Sequence[LoggedPlan], data: BookData, asked: Sequence[ReplanReason]
     ) -> tuple[list[LoggedPlan], bool]:
         """The plan at the newest bar, or the one in force where that changes nothing."""
-        record, known = record_of(newest), data.newest_us or 0
+        newest, known = history[-1], data.newest_us or 0
+        record = record_of(newest)
         instant = max(known, record.asked_us)  # also where the history ends before it by now
         reasons = tuple(dict.fromkeys([*due(record, instant, self._settings), *asked]))
-        proposal = self._proposed(data, known, reasons, record, self._spent())
+        proposal = self._proposed(data, known, reasons, record, self._state(data, history))
         proposal = _after(record.plan, proposal, instant)
         now, suppressed = settled(record, proposal, reasons, instant)
         if suppressed:
@@ -234,39 +237,41 @@ class _Replanning:
         data: BookData,
         instant_us: int,
         reasons: tuple[ReplanReason, ...],
-        record: PlanRecord | None,
-        spent: ModelUse,
+        record: PlanRecord | None = None,
+        book: BookState | None = None,
     ) -> Proposal:
         known = known_at(
             data.panels,
             instant_us,
             reasons=reasons,
             valid_for=self._settings.valid_for(self._book.timeframes),
+            book=book,
         )
         # Which may have seen bars that the history has lost since: the new plan follows it in time.
         previous = None if record is None else record.plan
         known = replace(known, occasion=replace(known.occasion, previous=previous))
-        proposal = self._strategist.plan(known, spent)
+        proposal = self._strategist.plan(known)
         self._note(proposal)
         return proposal
 
-    def _spent(self) -> ModelUse:
-        """What models were used today, by all books."""
-        with self._workspace.database.begin() as connection:
-            use = read_use(connection, datetime.now(UTC).date())
-        return ModelUse(use.calls, use.tokens, 0, use.cost_usd)
+    def _state(self, data: BookData, history: Sequence[LoggedPlan]) -> BookState | None:
+        """The account at the newest bar under the plans so far, for a strategist that asks."""
+        stamps = stamps_of(data.panels[self._book.timeframes[0]])
+        if isinstance(self._strategist, StateStrategist) or len(stamps) < 2:
+            return None
+        follow = follows(self._book, data, planned_config(SimulationConfig()))
+        return follow([plan_from(row.plan) for row in history]).state(int(stamps[-1]))
 
     def _note(self, proposal: Proposal) -> None:
-        """Count at once what a proposal used, whatever becomes of it, and keep its transcript."""
+        """Keep the transcript of a proposal at once: it is paid for, whatever becomes of it."""
         self._newest = proposal
         digest = transcript_hash(proposal)
         if digest is not None and proposal.transcript is not None:
             self._transcripts[digest] = proposal.transcript
-        if proposal.use.calls:
-            use = DailyUse(proposal.use.calls, proposal.use.tokens, proposal.use.cost_usd)
-            model = proposal.model or self._book.strategist
-            with self._workspace.database.begin() as connection:
-                add_use(connection, datetime.now(UTC).date(), model, use)
+            self._keep(digest, proposal.transcript)
+
+    def _keep(self, digest: str, transcript: str) -> None:
+        self._workspace.artifacts.put_file(transcript_uri(digest), transcript.encode())
 
     def _logged(self, record: PlanRecord, sequence: int, data: BookData) -> LoggedPlan:
         return logged(
@@ -298,7 +303,7 @@ class _Replanning:
                     "replan it again"
                 )
             for digest, text in self._transcripts.items():
-                self._workspace.artifacts.put_file(transcript_uri(digest), text.encode())
+                self._keep(digest, text)  # a retention may have removed it before a plan named it
             if suppressed:
                 replace_newest(connection, book_id, rows[-1])
             else:

@@ -62,8 +62,8 @@ def add_book(
     Args:
         workspace: the open store.
         name: what to call it.
-        symbols: what it trades, out of one account; each must be known to the store, and may not
-            have bars yet.
+        symbols: what it trades, at each timeframe out of one account; each must be
+            known to the store, and may not have bars yet.
         timeframes: of its bars; one run at each of them follows its plans.
         strategist, config: who plans, and its options as JSON values.
         replans: when it is planned again: fields of `strategist.replans.ReplanSettings`.
@@ -74,7 +74,7 @@ def add_book(
     Raises:
         InvalidInput: for a name that is taken or cannot be one, no symbol, too many, a timeframe
             that no refresh computes, or an option out of bounds.
-        UnknownName: for an unknown symbol, timeframe or strategist.
+        UnknownName: for an unknown symbol, timeframe, strategist or option.
     """
     config, replans = dict(config or {}), dict(replans or {})
     if not symbols or not timeframes:

@@ -75,6 +75,9 @@ def export_run(
 ) -> list[Path]:
     """Write a run's tables to a folder: trades, metrics, equity, monthly returns, and `run.json`.
 
+    Of a run under plans also `blocks`, its blocked entries and exits, and `plan_log`, the plans
+    that it followed.
+
     Args:
         workspace: the open store.
         run_id: the run.
@@ -90,10 +93,15 @@ def export_run(
     if form not in FORMATS:
         raise UnknownName("format", form, FORMATS)
     run = get_run(workspace, run_id)
+    tables = _tables(workspace, run)
+    if run.split == PLANNED:
+        with workspace.database.begin() as connection:
+            tables["blocks"] = _blocks(stored_blocks(connection, run_id))
+            tables["plan_log"] = _plan_log(list_plans(connection, run_id))
     write = _parquet if form == "parquet" else _csv
     files = {
         "run.json": _json(vars(run)),
-        **{f"{name}.{form}": write(table) for name, table in _tables(workspace, run).items()},
+        **{f"{name}.{form}": write(table) for name, table in tables.items()},
     }
     return [_written(folder / name, data) for name, data in files.items()]
 
@@ -244,6 +252,32 @@ def _blocks(rows: list[dict[str, Any]]) -> pa.Table:
             name: pa.array([row[name] for row in rows], kinds.get(name, pa.string()))
             for name in (*names, "class", "detail")
         }
+    )
+
+
+def _plan_log(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of `plan_log`; the plan as JSON, its reasons separated by commas."""
+    stamps = ("generated_at_actual", "effective_ts", "valid_until")
+    texts = ("origin", "model", "prompt_hash", "response_hash", "transcript")
+    kinds = {
+        "replan_sequence": pa.int64(),
+        "plan_id": pa.string(),
+        **dict.fromkeys(stamps, _STAMP),
+        "replan_reasons": pa.string(),
+        "suppressed": pa.int64(),
+        **dict.fromkeys(texts, pa.string()),
+        "plan": pa.string(),
+    }
+    written = [
+        {
+            **row,
+            "replan_reasons": ",".join(row["replan_reasons"]),
+            "plan": json.dumps(plain(row["plan"]), sort_keys=True, allow_nan=False),
+        }
+        for row in rows
+    ]
+    return pa.table(
+        {name: pa.array([row[name] for row in written], kind) for name, kind in kinds.items()}
     )
 
 

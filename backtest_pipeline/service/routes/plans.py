@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backtest_pipeline.pipeline.planning import books
 from backtest_pipeline.service.auth.authentication import Runner, Viewer
-from backtest_pipeline.service.problem_handlers import require_json
+from backtest_pipeline.service.problem_handlers import require_json_if_any
 from backtest_pipeline.service.problems import AUTHENTICATED, SENT, documented
 from backtest_pipeline.service.routes.filters import PLAIN
 from backtest_pipeline.service.routes.store import Store
@@ -147,8 +147,9 @@ def show_plan(book: Book, sequence: Number, store: Store, _user: Viewer) -> Book
     "/{book}/replan",
     status_code=202,
     responses={**_KNOWN, **documented(*SENT)},
-    dependencies=[Depends(require_json)],
+    dependencies=[Depends(require_json_if_any)],
 )
-def replan(book: Book, asked: ReplanKey, store: Store, user: Runner) -> ReplanAsked:
-    """Ask for a replan of a book, which Dagster's daemon launches."""
-    return ReplanAsked(book=book, is_new=books.request_replan(store, book, user.name, asked.key))
+def replan(book: Book, store: Store, user: Runner, asked: ReplanKey | None = None) -> ReplanAsked:
+    """Ask for a replan of a book, which Dagster's daemon launches; anew each time without a key."""
+    key = None if asked is None else asked.key
+    return ReplanAsked(book=book, is_new=books.request_replan(store, book, user.name, key))

@@ -23,6 +23,11 @@ class DailyUse:
     cost_usd: float = 0.0
 
 
+def lock_use(connection: Connection) -> None:
+    """Keep others from counting until the transaction ends, so that what is read stays true."""
+    connection.execute(text("LOCK TABLE model_usage IN SHARE ROW EXCLUSIVE MODE"))
+
+
 def read_use(connection: Connection, day: date) -> DailyUse:
     """What all models together were used on a day."""
     row = connection.execute(
@@ -48,4 +53,25 @@ def add_use(connection: Connection, day: date, model: str, use: DailyUse) -> Non
                 updated_at = now()
         """),
         {"day": day, "model": model, **vars(use)},
+    )
+
+
+def settle_use(
+    connection: Connection, day: date, model: str, *, reserved: DailyUse, used: DailyUse
+) -> None:
+    """Put what was used in the place of what `add_use` had counted for it before."""
+    connection.execute(
+        text("""
+            UPDATE model_usage SET calls = greatest(calls + :calls, 0),
+                tokens = greatest(tokens + :tokens, 0),
+                cost_usd = greatest(cost_usd + :cost_usd, 0), updated_at = now()
+            WHERE day = :day AND model = :model
+        """),
+        {
+            "day": day,
+            "model": model,
+            "calls": used.calls - reserved.calls,
+            "tokens": used.tokens - reserved.tokens,
+            "cost_usd": used.cost_usd - reserved.cost_usd,
+        },
     )

@@ -45,7 +45,7 @@ class Answer:
 
 
 Ask = Callable[[list[Turn]], Answer]
-"""Asks for the next answer in a conversation; its deadline and budget began with it."""
+"""Asks for the next answer in a conversation; its deadline began with it."""
 
 
 class AskedModel(Protocol):
@@ -61,8 +61,8 @@ class AskedModel(Protocol):
     max_calls: int
     is_recorded: bool
 
-    def begin(self, spent: ModelUse) -> Ask:
-        """A conversation; `spent` was used today before it."""
+    def begin(self) -> Ask:
+        """A conversation."""
         ...
 
 
@@ -88,7 +88,6 @@ def converse(
     system: str,
     question: str,
     read: Callable[[str], Value],
-    spent: ModelUse = NOTHING_USED,
 ) -> Conversation[Value]:
     """Ask until an answer can be read, as often as the model allows.
 
@@ -97,12 +96,11 @@ def converse(
         system: what it is told to do.
         question: what it is asked.
         read: makes a value of an answer's text; raises InvalidInput with what is wrong with it.
-        spent: used today before.
 
     Raises:
         TranscriptMismatch: where a recorded model was asked something else.
     """
-    ask = model.begin(spent)
+    ask = model.begin()
     turns = [Turn("system", system), Turn("user", question)]
     use, problem = NOTHING_USED, ""
     for call in range(model.max_calls):
@@ -204,7 +202,7 @@ class RecordedModel:
             )
         self.max_calls = sum(turn.role in ("assistant", "failure") for turn in self._turns)
 
-    def begin(self, spent: ModelUse) -> Ask:
+    def begin(self) -> Ask:
         """The recorded conversation; it uses nothing."""
         return self._answer
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.strategist.llm.budget import DayBudget, DayLimits, OwnBudget
 from backtest_pipeline.strategist.llm.conversation import Answer, Ask, Turn, printable, sent
 from backtest_pipeline.strategist.llm.settings import LlmSettings
 from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse
@@ -33,13 +34,14 @@ _STATUSES = {
 
 
 class LiveModel:
-    """A model that is asked over the network; each conversation has its deadline and budget.
+    """A model that is asked over the network; each conversation has its deadline.
 
     Whatever a call ends in is an `Answer`. What a provider says of a failed call is not quoted: it
     may quote the key.
 
     Args:
         settings: provider, model, key and limits.
+        budget: counts what each call uses today; one of its own unless it is shared.
         model: a model of pydantic-ai in place of the one of the settings, for tests.
         wait_s: seconds before the second call after a failed one; twice as long before each other.
 
@@ -50,7 +52,12 @@ class LiveModel:
     is_recorded = False
 
     def __init__(
-        self, settings: LlmSettings, *, model: Model | None = None, wait_s: float = 1.0
+        self,
+        settings: LlmSettings,
+        *,
+        budget: DayBudget | None = None,
+        model: Model | None = None,
+        wait_s: float = 1.0,
     ) -> None:
         if model is None:
             settings.require_model()
@@ -65,28 +72,27 @@ class LiveModel:
         self.name = settings.llm_model
         self.max_calls = settings.llm_max_calls
         self._settings, self._model, self._wait_s = settings, model, wait_s
+        self._budget = budget or OwnBudget()
 
-    def begin(self, spent: ModelUse) -> Ask:
-        """A conversation with its own deadline; `spent` was used today before it."""
-        return _Calls(self._settings, self._model, self._wait_s, spent)
+    def begin(self) -> Ask:
+        """A conversation with its own deadline."""
+        return _Calls(self._settings, self._model, self._wait_s, self._budget)
 
 
 class _Calls:
     """The calls of one conversation."""
 
     def __init__(
-        self, settings: LlmSettings, model: Model | None, wait_s: float, spent: ModelUse
+        self, settings: LlmSettings, model: Model | None, wait_s: float, budget: DayBudget
     ) -> None:
         self._settings, self._model, self._wait_s = settings, model, wait_s
-        self._used = spent
+        self._budget = budget
+        self._limits = DayLimits(settings.llm_tokens_per_day, settings.llm_usd_per_day)
         self._ends = time.monotonic() + settings.llm_deadline_s
 
     def __call__(self, turns: list[Turn]) -> Answer:
         """The next answer; raises nothing that a provider can cause."""
         messages = sent(turns)
-        refusal = self._over_budget(messages)
-        if refusal:
-            return Answer(None, refusal, is_final=True)
         failed = sum(turn.role == "failure" for turn in turns)
         wait = self._wait_s * 2 ** (failed - 1) if turns[-1].role == "failure" else 0.0
         left = self._ends - time.monotonic()
@@ -94,8 +100,12 @@ class _Calls:
             return self._too_late()
         if wait:
             time.sleep(wait)
+        most = self._most(messages)
+        reserved = self._budget.reserve(self._settings.llm_model, most, self._limits)
+        if reserved.settle is None:
+            return Answer(None, self._over_budget(reserved.used, most), is_final=True)
         answer = self._answered(messages, left - wait)
-        self._used += answer.use
+        reserved.settle(answer.use)
         return answer
 
     def _too_late(self, use: ModelUse = NOTHING_USED) -> Answer:
@@ -169,22 +179,20 @@ class _Calls:
 
         return infer_model(settings.llm_model, provider)
 
-    def _over_budget(self, messages: Sequence[Turn]) -> str:
-        """Why the next call might use more than is left today; empty if it cannot."""
-        settings, used, call = self._settings, self._used, self._most(messages)
+    def _over_budget(self, used: ModelUse, call: ModelUse) -> str:
+        """How the next call might use more than is left today."""
+        settings = self._settings
         if used.tokens + call.tokens > settings.llm_tokens_per_day:
             return (
                 f"the day's budget of {settings.llm_tokens_per_day:,} tokens is used up: "
                 f"{used.tokens:,} used, up to {call.tokens:,} for this call "
                 "(BACKTEST_LLM_TOKENS_PER_DAY)"
             )
-        if used.cost_usd + call.cost_usd > settings.llm_usd_per_day:
-            return (
-                f"the day's budget of {settings.llm_usd_per_day:g} USD is used up: "
-                f"{used.cost_usd:.4f} spent, up to {call.cost_usd:.4f} for this call "
-                "(BACKTEST_LLM_USD_PER_DAY)"
-            )
-        return ""
+        return (
+            f"the day's budget of {settings.llm_usd_per_day:g} USD is used up: "
+            f"{used.cost_usd:.4f} spent, up to {call.cost_usd:.4f} for this call "
+            "(BACKTEST_LLM_USD_PER_DAY)"
+        )
 
     def _cost(self, input_tokens: int, output_tokens: int) -> float:
         """US dollars by the price list, or by the setting for a model that is not in it."""

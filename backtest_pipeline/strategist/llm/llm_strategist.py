@@ -12,8 +12,6 @@ from backtest_pipeline.strategist.llm.conversation import (
 )
 from backtest_pipeline.strategist.llm.prompt import LlmTerms, plan_prompt, question
 from backtest_pipeline.strategist.proposal import (
-    NOTHING_USED,
-    ModelUse,
     Origin,
     Proposal,
     carried_on,
@@ -42,7 +40,7 @@ class LlmStrategist(Strategist):
         self.model, self.reads = model.name, terms.features
         self._asked = model
 
-    def plan(self, known: Known, spent: ModelUse = NOTHING_USED) -> Proposal:
+    def plan(self, known: Known) -> Proposal:
         """The plan from the known instant on; see `Strategist.plan`.
 
         Raises:
@@ -55,7 +53,6 @@ class LlmStrategist(Strategist):
             system,
             question(known, self.terms),
             lambda text: plan_of_answer(text, known.occasion, self.terms),
-            spent,
         )
         if went.value is None:
             origin = Origin.FALLBACK

@@ -14,7 +14,7 @@ from backtest_pipeline.plans.vocabulary import Regime
 from backtest_pipeline.strategist.llm.answers import json_object
 from backtest_pipeline.strategist.llm.conversation import AskedModel, converse, transcript_of
 from backtest_pipeline.strategist.llm.prompt import as_json, judge_prompt
-from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse
+from backtest_pipeline.strategist.proposal import ModelUse
 from backtest_pipeline.strategist.standing import Standing
 
 
@@ -49,7 +49,6 @@ def opinion_of(
     plan: Plan,
     standing: Standing,
     now: Regime | None,
-    spent: ModelUse = NOTHING_USED,
 ) -> Opinion:
     """What a model thinks of the plan in force; without a good answer the judge goes on without.
 
@@ -58,7 +57,6 @@ def opinion_of(
         plan: the plan in force.
         standing: how its book has fared under it.
         now: the regime now; None where it is not known.
-        spent: calls of language models that were made today before, for budgets.
     """
     numbers: dict[str, Any] = {name: round(v, 6) for name, v in asdict(standing).items()}
     question = as_json(
@@ -68,7 +66,7 @@ def opinion_of(
             "regime_now": None if now is None else now.value,
         }
     )
-    went = converse(model, judge_prompt(), question, _read, spent)
+    went = converse(model, judge_prompt(), question, _read)
     answer = went.value
     return Opinion(
         None if answer is None else answer.score,

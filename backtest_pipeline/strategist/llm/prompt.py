@@ -132,7 +132,6 @@ def _book(book: BookState) -> dict[str, Any]:
     return {
         "day_return": _number(book.day_return),
         "drawdown": _number(book.drawdown),
-        "positions": {symbol: _number(share) for symbol, share in sorted(book.positions.items())},
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,9 +21,18 @@ from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
-from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, refreshed, without_last
+from backtest_pipeline.strategist.known import stamp_of
+from backtest_pipeline_tests.pipeline.planning.stores import (
+    SYMBOLS,
+    added,
+    market,
+    refreshed,
+    without_last,
+)
 from backtest_pipeline_tests.sql import execute_sql, rows
 from backtest_pipeline_tests.strategist.llm.models import GOOD, KEY, completion, provider
+
+NO_JUDGE = {"judge": None}
 
 
 def good() -> str:
@@ -30,6 +41,20 @@ def good() -> str:
     for trigger in plan["triggers"]:
         trigger["symbol"] = {"S-0": SYMBOLS[0], "S-1": SYMBOLS[1]}[trigger["symbol"]]
     return json.dumps(plan)
+
+
+def accounts(body: dict[str, Any]) -> dict[str, float] | None:
+    """The account in the question of a request."""
+    text = next(part for part in _texts(body) if part.startswith("{"))
+    return json.loads(text)["book"]
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
@@ -43,13 +68,17 @@ def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
             "BASE_URL": server.url,
         }.items():
             monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
-        book = added(store, "asked", *SYMBOLS, strategist="llm", replans={"judge": None})
+        book = added(store, "asked", *SYMBOLS, strategist="llm", replans=NO_JUDGE)
         assert replan(store, book) is not None
         (first,) = stored_plans(store, book)
         refreshed(store, without_last(2))
         request_replan(store, "asked", "ann")
         assert replan(store, find_book(store, "asked")) is not None
         assert len(server.requests) == 4
+    before, now = (accounts(body) for _, _, body in server.requests[:2])
+    assert before is None
+    assert now is not None
+    assert set(now) == {"day_return", "drawdown"}
     plans = stored_plans(store, book)
     assert (first.origin, first.model) == ("valid", "openai:gpt-5.6")
     (plan,) = plans
@@ -76,3 +105,29 @@ def test_a_plan_of_a_model_is_recorded_counted_flagged_and_replayed_without_it(
     execute_sql(store, "UPDATE backtest_runs SET completed_at = '2020-01-01Z'")
     retain(store, days=30)
     assert store.artifacts.has(transcript_uri(str(first.transcript)))
+
+
+def test_a_walk_over_the_past_counts_each_call_before_it_is_made(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def respond(path: str, _: object) -> tuple[int, str]:
+        (use,) = rows(store, "SELECT calls, tokens FROM model_usage")
+        kept = len(list((store.artifacts.root / "transcripts").glob("*.json")))
+        seen.append((use["calls"], use["tokens"], kept))
+        return 200, completion(path, good())
+
+    kept = len(list((store.artifacts.root / "transcripts").glob("*.json")))
+    with provider(respond) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        start = stamp_of(int(market().ts.max())).date() - timedelta(days=7)
+        book = added(store, "walked", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
+        assert replan(store, book) is not None
+    assert len(seen) == 3
+    for number, (calls, tokens, found) in enumerate(seen):
+        assert (calls, found) == (number + 1, kept + number)
+        assert tokens > number * 1200 + 8_000  # the most that this call can use
+    assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 3, "tokens": 3600}]

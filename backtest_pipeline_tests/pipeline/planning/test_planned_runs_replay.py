@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -78,7 +79,14 @@ def test_a_bundle_verifies_itself_with_blocks_and_plans(
     pq.write_table(trades.set_column(position, "trigger_id", other), sink)
     changed = {**files, "trades.parquet": sink.getvalue()}
     assert bundle_verifier.fingerprint_of(changed, manifest) != manifest["result_fingerprint"]
-    assert len(export_run(store, run_id, tmp_path)) > 3
+    export_run(store, run_id, tmp_path, "csv")
+    results = json.loads(files["run.json"])["results"]
+    written = {n: pa_csv.read_csv(tmp_path / f"{n}.csv") for n in ("blocks", "plan_log")}
+    assert written["blocks"].num_rows == results["limit_enforcement"]["total"]
+    log = written["plan_log"]
+    assert log.num_rows == results["plan_log"]["total"]
+    assert log["replan_reasons"][0].as_py() == "initial_plan"
+    assert json.loads(log["plan"][0].as_py())["plan_id"] == log["plan_id"][0].as_py()
     execute_sql(store, "UPDATE backtest_trades SET category = 'other' WHERE trade_no = 1")
     with pytest.raises(ArtifactCorrupt, match="has changed since it was stored"):
         bundle_files(store, run_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -56,6 +58,11 @@ def test_a_replan_is_asked_for_once_for_each_key_and_by_those_who_may(
     assert (first.status_code, first.json()) == (202, {"book": "core", "is_new": True})
     assert not client.post("/plans/core/replan", json=ask, headers=runner).json()["is_new"]
     told(client.post("/plans/core/replan", json=ask, headers=viewer), "FORBIDDEN")
+    plain = client.post("/plans/core/replan", headers=runner)
+    assert (plain.status_code, plain.json()) == (202, {"book": "core", "is_new": True})
+    form = {**runner, "content-type": "text/plain"}
+    answer = client.post("/plans/core/replan", content=json.dumps(ask), headers=form)
+    told(answer, "UNSUPPORTED_MEDIA_TYPE")
     (waiting, *_) = client.get("/plans/core", headers=viewer).json()["requests"]
     assert (waiting["reason"], waiting["status"]) == ("manual", "waiting")
 

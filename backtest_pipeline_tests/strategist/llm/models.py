@@ -19,6 +19,7 @@ from backtest_pipeline.market.features.derive import with_indicators
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.strategist.known import Known, known_at
+from backtest_pipeline.strategist.llm.budget import DayBudget
 from backtest_pipeline.strategist.llm.live_model import LiveModel
 from backtest_pipeline.strategist.llm.settings import LlmSettings
 from backtest_pipeline.strategist.regimes import READS
@@ -94,9 +95,10 @@ class Scripted:
     texts: tuple[str, ...]
     asked: list[list[ModelMessage]] = field(default_factory=list)
 
-    def model(self, **given: Any) -> LiveModel:
+    def model(self, budget: DayBudget | None = None, **given: Any) -> LiveModel:
         """The model, asked through the real client."""
-        return LiveModel(settings(**given), model=FunctionModel(self._say), wait_s=0)
+        fixed = FunctionModel(self._say)
+        return LiveModel(settings(**given), budget=budget, model=fixed, wait_s=0)
 
     def said(self) -> list[str]:
         """The texts of the first call."""

@@ -35,7 +35,7 @@ class Fixed:
         self.max_calls = max_calls
         self.asked: list[list[Turn]] = []
 
-    def begin(self, spent: ModelUse) -> Ask:
+    def begin(self) -> Ask:
         def ask(turns: list[Turn]) -> Answer:
             self.asked.append(list(turns))
             return self.answers[len(self.asked) - 1]
@@ -141,7 +141,7 @@ def test_what_is_no_transcript_is_refused(transcript: str, reason: str) -> None:
 def test_a_recording_without_answers_gives_none() -> None:
     empty = RecordedModel(transcript_of("m", (Turn("system", "s"), Turn("user", "q"))))
     with pytest.raises(TranscriptMismatch, match="ends after 2 turns"):
-        empty.begin(NOTHING_USED)([Turn("system", "s"), Turn("user", "q")])
+        empty.begin()([Turn("system", "s"), Turn("user", "q")])
 
 
 def test_of_a_long_answer_little_is_kept_and_less_sent_back() -> None:

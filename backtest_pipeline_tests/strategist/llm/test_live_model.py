@@ -12,9 +12,10 @@ from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.function import FunctionModel
 
 from backtest_pipeline.market.errors import ConfigurationError
+from backtest_pipeline.strategist.llm.budget import OwnBudget
 from backtest_pipeline.strategist.llm.live_model import LiveModel
 from backtest_pipeline.strategist.llm.llm_strategist import LlmStrategist
-from backtest_pipeline.strategist.proposal import NOTHING_USED, ModelUse, Origin, Proposal
+from backtest_pipeline.strategist.proposal import ModelUse, Origin, Proposal
 from backtest_pipeline_tests.strategist.llm.models import (
     GOOD,
     KEY,
@@ -134,7 +135,7 @@ def test_a_wait_that_would_pass_the_deadline_is_not_begun() -> None:
         model=FunctionModel(lambda *_: ModelResponse([TextPart("x")])),
         wait_s=3600,
     )
-    ask = failing.begin(NOTHING_USED)
+    ask = failing.begin()
     from backtest_pipeline.strategist.llm.conversation import Turn
 
     answer = ask([Turn("system", "s"), Turn("user", "q"), Turn("failure", "HTTP 429")])
@@ -146,8 +147,8 @@ def test_a_wait_that_would_pass_the_deadline_is_not_begun() -> None:
 
 def test_a_call_that_could_exceed_the_money_of_the_day_is_not_made() -> None:
     model = scripted(GOOD)
-    strategist = LlmStrategist(model.model(llm_usd_per_day=1.0))
-    proposal = strategist.plan(known(), ModelUse(9, 100, 100, 0.99))
+    budget = OwnBudget(ModelUse(9, 100, 100, 0.99))
+    proposal = LlmStrategist(model.model(budget, llm_usd_per_day=1.0)).plan(known())
     assert proposal.reason.startswith("the day's budget of 1 USD is used up: 0.9900 spent, up to")
     assert model.asked == []
 

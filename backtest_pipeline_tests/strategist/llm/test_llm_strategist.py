@@ -14,6 +14,7 @@ from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import ReplanReason, Stance
 from backtest_pipeline.strategist.history import plan_history
 from backtest_pipeline.strategist.known import Known
+from backtest_pipeline.strategist.llm.budget import OwnBudget
 from backtest_pipeline.strategist.llm.live_model import LiveModel
 from backtest_pipeline.strategist.llm.llm_strategist import LlmStrategist, replayed
 from backtest_pipeline.strategist.llm.prompt import LlmTerms, plan_prompt
@@ -155,9 +156,9 @@ def test_a_feature_that_does_not_exist_is_the_users_error_not_the_models() -> No
 
 def test_a_budget_that_is_used_up_ends_in_a_plan_without_a_call() -> None:
     model = scripted(GOOD)
-    proposal = LlmStrategist(model.model(llm_tokens_per_day=20_000)).plan(
-        known(previous()), ModelUse(5, 8_000, 2_000, 0.1)
-    )
+    budget = OwnBudget(ModelUse(5, 8_000, 2_000, 0.1))
+    strategist = LlmStrategist(model.model(budget, llm_tokens_per_day=20_000))
+    proposal = strategist.plan(known(previous()))
     assert (proposal.origin, proposal.use, model.asked) == (Origin.FALLBACK, NOTHING_USED, [])
     assert "the day's budget of 20,000 tokens is used up: 10,000 used" in proposal.reason
 

@@ -82,7 +82,7 @@ def test_the_account_and_the_previous_plan_are_shown() -> None:
     )
     plain = known()
     occasion = plain.occasion
-    book = BookState(1000.0, -0.0123456789, -0.05, {"S-1": -0.25, "S-0": 0.5})
+    book = BookState(1000.0, -0.0123456789, -0.05)
     with_both = Known(
         type(occasion)(
             occasion.instant_us,
@@ -97,11 +97,7 @@ def test_the_account_and_the_previous_plan_are_shown() -> None:
     )
     found = asked(with_both)
     assert found["previous_plan"] == before.document()
-    assert found["book"] == {
-        "day_return": -0.0123457,
-        "drawdown": -0.05,
-        "positions": {"S-0": 0.5, "S-1": -0.25},
-    }
+    assert found["book"] == {"day_return": -0.0123457, "drawdown": -0.05}
     assert (asked(plain)["book"], asked(plain)["previous_plan"]) == (None, None)
 
 
