@@ -80,6 +80,8 @@ def test_what_was_computed_is_found_until_the_source_changes(store: Store) -> No
     "damage",
     [
         "UPDATE source_states SET state = 'another' WHERE id = {id}",
+        # As older code would have stored it.
+        r"UPDATE source_states SET state = regexp_replace(state, '^bars \d+', 'bars 0')",
         "DELETE FROM source_states WHERE id = {id}",
         "UPDATE dataset_versions SET version = 'x' WHERE id = {id} AND dataset = 'bars'",
         "UPDATE dataset_versions SET input_version = 'x' WHERE id = {id} AND dataset = 'features'",
