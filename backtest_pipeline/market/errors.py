@@ -201,13 +201,17 @@ class StrategyRefused(InvalidInput):
 
 
 class RuleError(StrategyRefused):
-    """A rule, or a file of rules, that cannot be read; the message shows the place.
+    """A rule, an expression, or a file of rules, that cannot be read; the message shows the place.
+
+    The strategy is known, if any: what is wrong is a text that was given.
 
     Attributes:
         where: file, and key of the rule in it.
         reason: what is wrong, and what to write instead.
         line, column: place in the rule's text, counted from 1; None where the text itself is fine.
     """
+
+    code = "BAD_PARAMS"
 
     def __init__(self, where: str, reason: str, text: str = "", at: int | None = None) -> None:
         self.where, self.reason = where, reason

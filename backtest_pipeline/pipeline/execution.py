@@ -41,6 +41,7 @@ from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import space_of
 from backtest_pipeline.pipeline.use_cases.backtest import (
     backtest,
+    named_by_spec,
     portfolio_on_demand,
     shared_by,
     sweep_on_demand,
@@ -65,6 +66,7 @@ from backtest_pipeline.sources.choose import choose_source, exchange_of
 from backtest_pipeline.storage.run_tables.run_search import note_request
 from backtest_pipeline.storage.settings import Settings, exchange_access
 from backtest_pipeline.storage.tables.dimensions import known_symbols
+from backtest_pipeline.strategies.known_strategies import catalogue
 from backtest_pipeline.strategies.registry import DEFAULT_STRATEGY, strategy_of
 
 _MINUTES = {"1m", "5m", "15m", "30m"}
@@ -111,18 +113,28 @@ def look_up(
 ) -> Result | None:
     """The stored result of a spec, where `execute` would return it without computing; else None.
 
-    Only results of a single run without bands, and of a portfolio, are looked up. Arguments as
-    those of `execute`.
+    Only results of a single run without bands, and of a portfolio, are looked up, and only where no
+    Python of a user's own would run for it, which may take any time. Arguments as those of
+    `execute`.
 
     Raises:
         BacktestError: as `execute`, for a spec that it refuses.
     """
     with _counted(workspace, settings, spec) as tally, strategies_for(spec) as spec:
-        result = _stored(workspace, spec, source_for(workspace, settings, spec))
+        result = None
+        if not _runs_own_python(workspace, spec):
+            result = _stored(workspace, spec, source_for(workspace, settings, spec))
         tally.is_counted = result is not None
         if result is not None:
             _note_request(workspace, result, user)
     return result
+
+
+def _runs_own_python(workspace: Workspace, spec: ExecutableSpec) -> bool:
+    if not isinstance(spec, RunSpec | PortfolioSpec):
+        return False
+    strategy, _ = named_by_spec(workspace, spec)
+    return catalogue().known[strategy.name].is_own_python
 
 
 def _stored(

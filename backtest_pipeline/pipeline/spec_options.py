@@ -168,16 +168,28 @@ def _stops(text: str) -> dict[str, Any]:
         else:
             parts.append(part)
         depth += part.count("(") - part.count(")")
-    given: dict[str, Any] = {}
+    pairs: list[tuple[str, Any]] = []
     for part in filter(None, map(str.strip, parts)):
         name, _, value = (piece.strip() for piece in part.partition("="))
-        given |= [(name, value) if name in DISTANCES and value else _pair("stops", part)]
-    return given
+        pairs.append((name, value) if name in DISTANCES and value else _pair("stops", part))
+    return _each_once("stops", pairs)
 
 
 def _numbers(what: str, text: str) -> dict[str, Any]:
     """Parse `name=value,...`."""
-    return dict(_pair(what, part) for part in map(str.strip, text.split(",")) if part)
+    return _each_once(what, [_pair(what, part) for part in map(str.strip, text.split(",")) if part])
+
+
+def _each_once(what: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by name; raises InvalidInput for a name with two of them."""
+    given: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in given:
+            raise InvalidInput(
+                f"{what}: {name} is given twice, as {given[name]} and as {value}; leave one out"
+            )
+        given[name] = value
+    return given
 
 
 def _pair(what: str, text: str) -> tuple[str, Number]:

@@ -101,6 +101,7 @@ class Strategy(Generic[P]):
 
         Raises:
             InvalidInput: naming each unknown, missing or wrong key.
+            StrategyRefused: where a validator of theirs fails otherwise, with the line.
         """
         known = self.params_type.model_fields
         problems = [
@@ -114,6 +115,13 @@ class Strategy(Generic[P]):
                 for e in error.errors()
             ]
             raise InvalidInput(f"{self.name}: {'; '.join(problems)}") from error
+        except BacktestError:
+            raise
+        except (Exception, SystemExit) as error:  # of a validator of the user's own
+            raise StrategyRefused(
+                f"{self.name}: its parameters fail: {type(error).__name__}: "
+                f"{error}{_line_of(error)}"
+            ) from error
         if problems:
             raise InvalidInput(f"{self.name}: {'; '.join(problems)}")
         return parsed
@@ -178,7 +186,7 @@ def guarded(strategy: Strategy[P]) -> Strategy[P]:
                 found = function(params)
             except BacktestError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 why = f"fails: {type(error).__name__}: {error}{_line_of(error)}"
             else:
                 if is_right(found):

@@ -32,6 +32,11 @@ LACKING = {
         (("--sizing", "atr:rsk=1"), "unknown field 'rsk'; did you mean risk?"),
         (("--stops", "stop_loss=2"), "stop_loss must be above 0 and below 1, not 2"),
         (("--stops", "stop_loss"), "stops: expected name=value, not 'stop_loss'"),
+        (
+            ("--stops", "stop_loss=2*atr_14/close, stop_loss=0.1"),
+            "stops: stop_loss is given twice, as 2*atr_14/close and as 0.1; leave one out",
+        ),
+        (("--sizing", "atr:risk=0.1,risk=0.2"), "sizing: risk is given twice, as 0.1 and as 0.2"),
         (("--stops", "max_bars=many"), "max_bars must be a number, not 'many'"),
         (("--venue", "binance_prep"), "unknown venue 'binance_prep'; did you mean binance_perp"),
         (("--leverage", "0"), "max_leverage must be above 0, not 0.0"),

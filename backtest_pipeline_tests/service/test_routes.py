@@ -158,6 +158,9 @@ def test_searches_portfolios_and_walk_forwards_are_answered(
         ("run", {"unknown": 1}, "BAD_PARAMS"),
         ("run", {"costs": {"fee_bps": 1e308}}, "BAD_PARAMS"),
         ("run", {"benchmark": "NO"}, "BAD_PARAMS"),
+        *(("run", {"stops": {"stop_loss": text}}, "BAD_PARAMS")
+          for text in ("shift(low, -1) / close", "close > open", "", "0/0")),
+        ("run", {"sizing": {"mode": "expression", "fraction": "close > open"}}, "BAD_PARAMS"),
         ("optimize", {"params": {"fast": [9], "slow": [3]}}, "EMPTY_GRID"),
         ("optimize", {"params": {"fast": [*range(2, 60)], "slow": [60, *range(70, 90)]}},
          "GRID_TOO_LARGE"),

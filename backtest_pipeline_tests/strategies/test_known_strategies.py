@@ -197,6 +197,11 @@ def test_looking_again_reads_nothing_while_nothing_has_changed(folder: Path) -> 
             r"columns\(\) fails: IndexError",
         ),
         ('("close",)', '("close",) if params.length < 30 else None', r"columns\(\) returns None"),
+        (
+            '("close",)',
+            '("close",) if params.length < 30 else exit(3)',
+            r"columns\(\) fails: SystemExit: 3 \(.*dip\.py line",
+        ),
         ("grid={", "stops=lambda p: None if p.length == 30 else StopRules(),\n    grid={", "stops"),
     ],
 )
@@ -214,6 +219,15 @@ def test_functions_of_parameters_that_fail_with_some_name_these(
 
     with pytest.raises(StrategyRefused, match=rf"dip: {why}.*; given z 2.0, length 30"):
         both()
+
+
+def test_a_validator_that_ends_the_process_is_an_error_of_the_strategy(folder: Path) -> None:
+    validated = "    @field_validator('z')\n    def known(cls, z):\n        return z or exit(3)\n"
+    text = DIP.replace("import Field", "import Field, field_validator").replace("gt=0", "ge=0")
+    write(folder, "dip.py", text.replace("\n\ndef rule", f"\n{validated}\n\ndef rule", 1))
+    look_again()
+    with pytest.raises(StrategyRefused, match=r"parameters fail: SystemExit: 3 \(.*dip\.py line"):
+        strategy_of("dip").parse({"z": 0.0})
 
 
 def test_an_archived_source_is_known_without_a_folder(folder: Path) -> None:

@@ -21,7 +21,9 @@ from backtest_pipeline.simulation.rules import config_for, config_of_all
 from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.strategies.registry import strategy_of
+from backtest_pipeline.strategies.rules.expressions import number_expression
 from backtest_pipeline.trading.sizing import SIZINGS, FixedFractional
+from backtest_pipeline.trading.stops import DISTANCES
 
 _NAMESPACE = uuid.UUID("5f0b1a3e-6c3d-5d52-9d0e-0f6a5b1c7e11")
 # A separate namespace: a dataset's first generation equals its first version.
@@ -30,6 +32,9 @@ _SERIES = uuid.UUID("c1f4b0de-0a83-5f0e-8a2d-64f3f1f7a9d2")
 # from its bars, and what they cost is in its funding.
 _BESIDE = ("column", "exit_after_gap", "held_across_gap")
 _FINGERPRINTED = tuple(f.name for f in fields(Trades) if f.name not in _BESIDE)
+
+_EXPRESSIONS = {"stops": tuple(DISTANCES), "sizing": ("fraction",)}
+"""The fields of a setting whose texts are expressions."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +177,12 @@ def _differing_params(
 def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings not at their default; sizing is compared with the defaults of its mode.
 
-    A sizing of None, which each run's strategy decides, is not the default.
+    A sizing of None, which each run's strategy decides, is not the default. An expression is in one
+    spelling, so that no id, and no trial that is counted, follows from its spaces and brackets.
     """
     kept = {}
-    for name, value in config.items():
+    for name, given in config.items():
+        value = _in_one_spelling(name, given)
         usual: Any = _defaults().get(name)
         if name == "sizing" and value is not None:
             declared = {f.name: f.default for f in fields(SIZINGS[value["mode"]])}
@@ -186,6 +193,14 @@ def without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         elif value != usual:
             kept[name] = value
     return kept
+
+
+def _in_one_spelling(name: str, value: Any) -> Any:
+    """A setting, with the texts of its expressions as `NumberExpression.spelling` has them."""
+    if name not in _EXPRESSIONS or value is None:
+        return value
+    texts = {n: v for n, v in value.items() if n in _EXPRESSIONS[name] and isinstance(v, str)}
+    return {**value, **{n: number_expression(v, n).spelling for n, v in texts.items()}}
 
 
 @cache

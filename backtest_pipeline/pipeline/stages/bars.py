@@ -39,6 +39,11 @@ _PASSING = (Reason.UNFINISHED_BAR, Reason.NOT_FETCHED)
 _NEVER = np.iinfo(np.int64).min
 
 
+def states_of_bars(source: BarSource, assets: Sequence[str]) -> dict[str, str]:
+    """The state of a source by asset, with the version of the code that validates its bars."""
+    return {asset: f"{BARS_CODE}, {state}" for asset, state in source.states(assets).items()}
+
+
 class SourceReader:
     """Reads a source once, when the first batch of bars is requested."""
 
@@ -56,9 +61,9 @@ class SourceReader:
 
     @cached_property
     def _read(self) -> SourceBars:
-        before = self.source.states(self._assets)
+        before = states_of_bars(self.source, self._assets)
         read = self._offered()
-        after = self.source.states(self._assets)
+        after = states_of_bars(self.source, self._assets)
         if not any(issue.reason in _PASSING for issue in read.issues):
             self._states = dict(before.items() & after.items())
         if self._workspace is not None:

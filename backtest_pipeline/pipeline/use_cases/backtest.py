@@ -129,16 +129,27 @@ def strategy_of_spec(
         UnknownName, AmbiguousName: for an unknown or ambiguous preset, strategy or parameter.
         InvalidInput: for invalid parameters, or parameters given together with a preset.
     """
+    strategy, given = named_by_spec(workspace, spec)
+    return strategy, strategy.parse(given)
+
+
+def named_by_spec(
+    workspace: Workspace, spec: RunSpec | PortfolioSpec
+) -> tuple[Strategy[Any], Mapping[str, Any]]:
+    """The strategy of a spec and the parameters given, before any code of the strategy runs.
+
+    Raises:
+        UnknownName, AmbiguousName: for an unknown or ambiguous preset or strategy.
+        InvalidInput: for parameters given together with a preset.
+    """
     require_one_strategy(spec)
     if spec.preset is None:
-        strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
-        return strategy, strategy.parse(spec.params)
+        return strategy_of(spec.strategy or DEFAULT_STRATEGY), spec.params
     presets = {signal.name: signal for signal in active_presets(workspace)}
     if spec.preset not in presets:
         raise UnknownName("preset", spec.preset, presets)
     preset = presets[spec.preset]
-    strategy = strategy_of(preset.strategy)
-    return strategy, strategy.parse(preset.params)
+    return strategy_of(preset.strategy), preset.params
 
 
 def require_one_strategy(spec: RunSpec | PortfolioSpec) -> None:

@@ -16,6 +16,7 @@ from backtest_pipeline.pipeline.look_ahead_guard import is_known_sound
 from backtest_pipeline.pipeline.runs.identity import configurations
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec
+from backtest_pipeline.pipeline.stages.bars import states_of_bars
 from backtest_pipeline.pipeline.stages.benchmark_assets import UNIVERSE
 from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
@@ -120,7 +121,7 @@ def _is_same(
     connection: Connection, source: BarSource, features: Mapping[Partition, DatasetVersion]
 ) -> bool:
     """Whether a refresh would find the source as it was, and no features to compute."""
-    states = source.states(sorted({p.asset for p in features}))
+    states = states_of_bars(source, sorted({p.asset for p in features}))
     known = read_states(connection, features)
     if any(p not in known or known[p] != states.get(p.asset) for p in features):
         return False

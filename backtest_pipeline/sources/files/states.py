@@ -30,8 +30,10 @@ def state_of(path: Path, *others: str) -> str | None:
         for file, status in _files(path):
             if max(status.st_mtime_ns, status.st_ctime_ns) > latest:
                 return None
-            seen = (str(file), status.st_size, status.st_mtime_ns, status.st_ino)
-            found.update(repr(seen).encode())
+            # An edit in place may keep size and inode, and its tool put the time of the last one
+            # back; the time of the last change of its entry nobody can set.
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            found.update(repr((str(file), status.st_size, times, status.st_ino)).encode())
     except OSError:  # reading it says what is wrong
         return None
     return found.hexdigest()

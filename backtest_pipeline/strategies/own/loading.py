@@ -53,6 +53,12 @@ class Loaded:
     origin: str = SHIPPED
     source: Source | None = None
 
+    @property
+    def is_own_python(self) -> bool:
+        """Whether it is a user's Python, which may take any time; rules and shipped ones do not."""
+        is_rules = self.source is not None and self.source.is_rules
+        return self.origin != SHIPPED and not is_rules
+
 
 def load(source: Source) -> Loaded:
     """Make a strategy of its files.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -53,8 +53,21 @@ class NumberExpression:
         step = step_of(program, text, where)
         if program.kinds[step] is not ValueKind.NUMBER:
             raise RuleError(where, "this is a condition and must be a number", text, 0)
-        self._settled, self._where = Settled(program, {}), where
+        self._settled, self._text, self._where = Settled(program, {}), text, where
         self._wanted = step, VALUE
+
+    @cached_property
+    def spelling(self) -> str:
+        """Its text in one spelling, however the text was spaced and bracketed.
+
+        Examples:
+            >>> NumberExpression("2*atr_14/close", "stop_loss").spelling
+            '(2 * atr_14) / close'
+        """
+        try:
+            return self._settled.written(self._wanted[0])
+        except InvalidInput:  # it is too long with all its brackets
+            return ast.unparse(tree_of(self._text, self._where))
 
     @property
     def reads(self) -> tuple[str, ...]:

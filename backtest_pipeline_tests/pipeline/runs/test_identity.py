@@ -11,13 +11,20 @@ import sqlalchemy as sa
 
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
-from backtest_pipeline.pipeline.runs.identity import RunTerms
+from backtest_pipeline.pipeline.runs.identity import (
+    RunTerms,
+    hash_of,
+    simulation_config,
+    without_defaults,
+)
 from backtest_pipeline.pipeline.stages.walk_forward.folds import WalkForwardPlan
 from backtest_pipeline.pipeline.use_cases.walk_forward import prepare_walk_forward, run_walk_forward
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
+from backtest_pipeline.trading.sizing import ByExpression
+from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
     as_new_process,
@@ -31,6 +38,7 @@ PARTITIONS = [Partition(asset, "1D") for asset in "AB"]
 PANEL = daily_panel({"A": 300, "B": 250})
 WHOLE = StaticSource({"1D": PANEL})
 TERMS = RunTerms(SimulationConfig())
+LONG = "a" * 990  # with all its brackets an expression of two of them is too long
 
 
 def shortened(days: int, assets: str = "AB") -> StaticSource:
@@ -109,6 +117,28 @@ def test_a_new_store_of_the_same_bars_has_the_same_series(
     for store in (workspace, other):
         refresh(store, WHOLE, PARTITIONS)
     assert current(other) == current(workspace)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "same"),
+    [
+        ("2*atr_14/close", "( 2 * atr_14 ) / close", True),
+        # As a file of rules has it: such ids are those from before.
+        ("(2 * atr_14) / close", "2 * atr_14 / close", True),
+        ("2 * (atr_14 / close)", "2 * atr_14 / close", False),
+        (f"{LONG}_a+{LONG}_b/close+1", f"{LONG}_a+({LONG}_b/close)+1", True),
+    ],
+)
+def test_an_expression_is_one_however_it_is_spelled(text: str, other: str, same: bool) -> None:
+    for given in (
+        lambda text: SimulationConfig(stops=StopRules(trailing=text)),
+        lambda text: SimulationConfig(sizing=ByExpression(text)),
+    ):
+        one, another = (without_defaults(simulation_config(given(t))) for t in (text, other))
+        assert (hash_of(one) == hash_of(another)) is same
+    as_written = {"stops": {"trailing": "(2 * atr_14) / close"}}
+    written = SimulationConfig(stops=StopRules(trailing="(2 * atr_14) / close"))
+    assert without_defaults(simulation_config(written)) == as_written | {"sizing": None}
 
 
 def test_another_configuration_is_another_series(workspace: Workspace) -> None:

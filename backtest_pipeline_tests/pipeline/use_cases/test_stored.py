@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from backtest_pipeline.market.errors import LooksAhead, UnknownName
+from backtest_pipeline.market.errors import LooksAhead, StrategyRefused, UnknownName
 from backtest_pipeline.pipeline.execution import execute, look_up
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec
 from backtest_pipeline.pipeline.versions import probe_code
@@ -22,6 +22,7 @@ from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline_tests.cli.files import daily_bars, write
 from backtest_pipeline_tests.conftest import database_like
+from backtest_pipeline_tests.own_strategies import DIP, own_strategies
 from backtest_pipeline_tests.sql import execute_sql, scalar
 
 EMA = {"strategy": "ema_crossover", "params": {"fast": 3, "slow": 8}, "timeframe": "1D"}
@@ -80,6 +81,8 @@ def test_what_was_computed_is_found_until_the_source_changes(store: Store) -> No
     "damage",
     [
         "UPDATE source_states SET state = 'another' WHERE id = {id}",
+        # As older code would have stored it.
+        r"UPDATE source_states SET state = regexp_replace(state, '^bars \d+', 'bars 0')",
         "DELETE FROM source_states WHERE id = {id}",
         "UPDATE dataset_versions SET version = 'x' WHERE id = {id} AND dataset = 'bars'",
         "UPDATE dataset_versions SET input_version = 'x' WHERE id = {id} AND dataset = 'features'",
@@ -150,6 +153,22 @@ def test_without_its_files_it_is_computed_again(store: Store) -> None:
 def test_what_takes_computing_is_not_looked_up(store: Store, changes: dict[str, Any]) -> None:
     store.computed(spec := store.spec(**changes))
     assert store.found(spec) is None
+
+
+def test_rules_are_looked_up_and_python_of_a_users_own_is_not(store: Store, tmp_path: Path) -> None:
+    spec = store.spec(strategy=None, params={}, rules='name = "up"\nlong_entry = "close > open"\n')
+    assert store.computed(spec) == store.found(spec)
+    failing = DIP.replace('("close",)', '("close",) if params.length < 30 else exit(3)')
+    with own_strategies(tmp_path / "own", {"dip.py": failing}):
+        store.computed(spec := store.spec(strategy="dip", params={}))
+        assert store.found(spec) is None
+        preset = store.spec(strategy=None, params={}, preset="dip_2_20")
+        assert store.computed(preset) == store.computed(spec)
+        assert store.found(preset) is None
+        ending = store.spec(strategy="dip", params={"length": 30})
+        assert store.found(ending) is None  # its code did not run
+        with pytest.raises(StrategyRefused, match=r"columns\(\) fails: SystemExit: 3"):
+            store.computed(ending)
 
 
 def test_a_spec_that_is_refused_is_refused_at_once(store: Store) -> None:

@@ -30,6 +30,17 @@ def state(path: Path | str) -> str | None:
     return FileBars(path).states(["AAA"]).get("AAA")
 
 
+def edit_in_place(file: Path) -> None:
+    """Other prices of the same length in the same file, with the time that it had before."""
+    before = file.stat()
+    with file.open("r+") as opened:
+        opened.write(CSV.replace(",1,1\n", ",1,2\n"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    same = ("st_size", "st_ino", "st_mtime_ns")
+    assert all(getattr(after, name) == getattr(before, name) for name in same)
+
+
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize(
     "change",
@@ -40,6 +51,7 @@ def state(path: Path | str) -> str | None:
         lambda folder: (folder / "bars.toml").write_text('timeframe = "1D"'),
         lambda folder: os.rename(folder / "AAA.csv", folder / "ABC.csv"),
         lambda folder: os.utime(folder / "BBB.csv", ns=(1, 1)),
+        lambda folder: edit_in_place(folder / "AAA.csv"),
     ],
 )
 def test_a_change_is_seen(folder: Path, change: Callable[[Path], object]) -> None:
