@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +16,13 @@ import pytest
 from backtest_pipeline.market.errors import ArtifactError, InvalidInput, RunNotFound
 from backtest_pipeline.pipeline.runs.query import list_runs, pin, run_equity
 from backtest_pipeline.pipeline.runs.retention import delete_runs, retain
+from backtest_pipeline.pipeline.specs import RunSpec
+from backtest_pipeline.pipeline.use_cases.backtest import backtest
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
-from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline_tests.own_columns import scores, with_columns
+from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
 from backtest_pipeline_tests.pipeline.processes import MARKET, PARTITIONS
 from backtest_pipeline_tests.pipeline.runs.old_runs import (
     DAYS,
@@ -143,3 +148,26 @@ def test_who_publishes_a_run_that_is_being_deleted_has_it_whole(
     assert {row["run_id"] for row in list_runs(reader).rows} == runs
     for run in runs:
         assert len(run_equity(reader, run)) == 250
+
+
+def test_columns_that_retention_removes_during_a_run_are_computed_again(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    market = StaticSource({"1D": daily_panel({"A": 400})})
+    spec = RunSpec(symbol="A", strategy="scored", timeframe="1D")
+    removed: list[int] = []
+
+    def remove_columns(stage: str, done: int, total: int) -> None:
+        if stage == "backtest" and not removed:
+            when = "updated_at = now() - interval '1 year' WHERE dataset LIKE 'columns:%'"
+            execute_sql(workspace, f"UPDATE dataset_versions SET {when}")
+            when = when.replace("updated_at", "current_since")
+            execute_sql(workspace, f"UPDATE dataset_snapshots SET {when}")
+            removed.append(retain(workspace, days=DAYS).rows["column_sets"])
+
+    with with_columns(workspace, tmp_path, {"model.csv": scores("A")}) as (store, _):
+        made = backtest(replace(store, progress=remove_columns), market, spec, ["A"])
+        with store.database.begin() as connection:
+            (run,) = recorded_runs(connection, [made.runs[0]["run_id"]])
+    assert removed == [1]
+    assert run.snapshots.keys() == run.dataset_versions.keys() == {"A|1D", "A|1D|columns:model"}
