@@ -35,6 +35,7 @@
     │   ├── StoreUnavailable    it cannot be reached, or rejects the connection
     │   │   └── StoreOutOfReach the same after all retries, or where a retry cannot help
     │   ├── StoreOvertaken      another process replaced the inputs during the computation
+    │   ├── RemovalHeldUp       a backup or writers keep what is to be removed
     │   ├── SchemaNotMigrated   its schema is not the version that this code needs
     │   └── RowsRefused         it rejected rows that break a constraint
     └── ArtifactError           an artifact cannot be read or written
@@ -343,6 +344,10 @@ class StoreOutOfReach(StoreUnavailable):
 
 class StoreOvertaken(StoreError):
     """Another process replaced the inputs during the computation; compute again."""
+
+
+class RemovalHeldUp(StoreError):
+    """A backup or other writers keep artifacts from being removed for long; try again later."""
 
 
 class SchemaNotMigrated(StoreError):

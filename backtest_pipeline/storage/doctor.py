@@ -21,6 +21,7 @@ from backtest_pipeline.storage.external.probe import FeatureTable
 from backtest_pipeline.storage.postgres.database import DAGSTER_SCHEMA, Database, open_database
 from backtest_pipeline.storage.postgres.migrations import check, schema_files
 from backtest_pipeline.storage.run_tables.dagster_run_leases import expired_leases
+from backtest_pipeline.storage.run_tables.recorded_runs import lost_inputs
 from backtest_pipeline.storage.run_tables.retention import stored_by_rows
 from backtest_pipeline.storage.settings import (
     PREFIX,
@@ -91,11 +92,13 @@ def examine_deeply(settings: Settings) -> Iterator[Finding]:
     """Check the contents of a store that `examine` found sound; reads every artifact.
 
     Yields:
-        Whether each artifact that a row names is there and matches its hash.
+        Whether each artifact that a row names is there and matches its hash, and whether the rows
+        that each run read are known.
     """
     database = open_database(settings)
     try:
         yield _look("artifact hashes", lambda: _hashes(database, ArtifactStore.of(settings)))
+        yield _look("inputs of runs", lambda: _inputs(database))
     finally:
         database.close()
 
@@ -113,6 +116,20 @@ def _hashes(database: Database, artifacts: ArtifactStore) -> str:
             " refresh with --full-rebuild, or for runs on demand the same command with it"
         )
     return f"{len(uris):,} artifacts match their hashes"
+
+
+def _inputs(database: Database) -> str:
+    with database.begin() as connection:
+        lost = lost_inputs(connection)
+    if lost:
+        named = [f"run {run_id} ({', '.join(keys)})" for run_id, keys in lost.items()]
+        more = f" and {len(named) - _MOST_NAMED:,} more" if named[_MOST_NAMED:] else ""
+        raise StoreError(
+            f"{len(named):,} runs cannot be replayed, as rows that they read are not stored:"
+            f" {', '.join(named[:_MOST_NAMED])}{more}; compute them again: a refresh with"
+            " --full-rebuild, or for runs on demand the same command with it"
+        )
+    return "the rows that each run read are stored"
 
 
 def _variables(others: Mapping[str, type[BaseSettings]]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import pytest
 
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.migrations import schema_files
-from backtest_pipeline.storage.postgres.session_lock import SessionLock
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
 from backtest_pipeline_tests.cli.conftest import CommandLine
 from backtest_pipeline_tests.other_schemas import OtherSchema
 from backtest_pipeline_tests.sql import execute_sql
@@ -143,7 +143,7 @@ def test_up_is_for_this_machine_alone_unless_told_otherwise(cli: CommandLine) ->
 def test_a_second_up_on_one_store_is_refused(cli: CommandLine) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with closing(SessionLock(cli.database, "Dagster daemon")):
+        with closing(SessionLock(cli.database, DAEMON_LOCK)):
             answer = cli("up", "--port", "0")
     finally:
         for number, handler in before.items():

@@ -10,7 +10,7 @@ from backtest_pipeline.storage.doctor import Finding, examine, examine_deeply, f
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.settings import Settings, load_settings
 from backtest_pipeline_tests.pipeline.markets import StaticSource, daily_panel, refresh
-from backtest_pipeline_tests.sql import distinct
+from backtest_pipeline_tests.sql import distinct, execute_sql
 
 
 def findings(settings: Settings) -> dict[str, Finding]:
@@ -47,22 +47,33 @@ def test_the_artifacts_of_another_store_are_told(database: Database, tmp_path: P
     assert "set BACKTEST_ARTIFACTS_URL to the artifacts of this database" in finding.fix
 
 
-def test_each_artifact_is_compared_with_its_hash(workspace: Workspace) -> None:
+def test_each_artifact_is_compared_with_its_hash_and_the_inputs_of_runs_are_looked_for(
+    workspace: Workspace,
+) -> None:
     source = StaticSource({"1D": daily_panel({"A": 150})})
     refresh(workspace, source, [Partition("A", "1D")])
     settings = settings_for(workspace.database, workspace.artifacts.root)
-    (finding,) = examine_deeply(settings)
+    finding, inputs = examine_deeply(settings)
     assert finding.ok
+    assert inputs.ok
     assert "artifacts match their hashes" in finding.detail
     uris = distinct(workspace, "SELECT artifact_uri FROM backtest_runs")
     damaged = workspace.artifacts.root / uris.pop() / "equity.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    (finding,) = examine_deeply(settings)
+    execute_sql(workspace, "DELETE FROM dataset_snapshots WHERE dataset = 'features'")
+    finding, inputs = examine_deeply(settings)
     assert not finding.ok
     assert (
         f"not there, or not as they were written: runs/1D/{damaged.parent.name}" in finding.detail
     )
     assert "restore a backup" in finding.fix
+    assert not inputs.ok
+    (run, *_) = sorted(distinct(workspace, "SELECT run_id FROM backtest_runs"))
+    assert (
+        f"runs cannot be replayed, as rows that they read are not stored: run {run} (A|1D), "
+        in (inputs.detail)
+    )
+    assert "--full-rebuild" in inputs.fix
 
 
 def test_an_unmigrated_store_is_told_to_migrate(empty_database: Database, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
 from backtest_pipeline.storage.postgres.database import Database
-from backtest_pipeline.storage.postgres.session_lock import SessionLock
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.strategies.own.folder import stamps
 
@@ -82,7 +82,7 @@ def run_programs(settings: Settings, database: Database, ui: DagsterUi) -> NoRet
         ProcessLost: where one of them ends again and again.
         KeyboardInterrupt: once all have ended.
     """
-    with closing(SessionLock(database, "Dagster daemon")) as lock:
+    with closing(SessionLock(database, DAEMON_LOCK)) as lock:
         environment = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings))}
         folder = Path(tempfile.mkdtemp(prefix="backtest-up-"))  # short: a socket's path has limits
         with process_group(environment, folder, inherit=[lock.fileno()]) as group:

@@ -124,6 +124,7 @@ def retain(
 
     Raises:
         InvalidInput: for `days` not above 0.
+        RemovalHeldUp: where a backup or other writers hold it up for long; the next one goes on.
     """
     require_days(days)
     now = now or datetime.now(UTC)

@@ -170,6 +170,8 @@ def verified(path: Path) -> BackupManifest:
     Raises:
         BackupRefused: where it is no backup, is incomplete, or has changed since it was made.
     """
+    if path.is_dir():
+        raise BackupRefused(f"{path}: is a folder; name the file that `backup` has written")
     found: dict[str, BackedUpFile] = {}
     manifest = None
     try:

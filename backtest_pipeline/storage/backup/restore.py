@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from backtest_pipeline.market.errors import BackupRefused
+from backtest_pipeline.market.errors import AlreadyRunning, BackupRefused
 from backtest_pipeline.storage.artifact_root import bind_root, rebind_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.backup import table_copies
@@ -28,6 +29,17 @@ from backtest_pipeline.storage.postgres.migrations import (
     schema_files,
 )
 from backtest_pipeline.storage.postgres.removals import lock_for_removal
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
+
+# The lease of a killed process expires within a minute.
+_AT_WORK = {
+    "dagster_run_leases": """
+        SELECT '`' || command || '` (' || holder || ')' FROM dagster_run_leases
+        WHERE lease_expires_at >= now() ORDER BY 1""",
+    "backtest_jobs": """
+        SELECT 'job ' || job_id FROM backtest_jobs
+        WHERE status = 'running' AND lease_expires_at >= now() ORDER BY 1""",
+}
 
 
 @dataclass(frozen=True)
@@ -55,17 +67,19 @@ def restore(
             retention.
 
     Raises:
-        BackupRefused: where the backup cannot be used, or the store is not empty.
+        BackupRefused: where the backup cannot be used, the store is not empty, or somebody works on
+            it.
     """
     manifest = verified(path)
     files = schema_files()
     of_backup = _files_of(manifest, files, path)
     artifacts.require_writable()
     n = 0
-    with database.begin() as connection:
+    with _without_up(database), database.begin() as connection:
         without_limits(connection)
         lock_schema(connection)
         lock_for_removal(connection)
+        _require_idle(connection, database.where)
         _require_room(connection, artifacts, manifest, database.where, replace=replace)
         table_copies.drop_store(connection, files)
         migrate_within(database, connection, of_backup)
@@ -85,6 +99,34 @@ def restore(
         table_copies.analyze(connection, manifest.columns)
     bind_root(database, artifacts)
     return RestoreReport(manifest, n)
+
+
+@contextmanager
+def _without_up(database: Database) -> Iterator[None]:
+    """Keep `up` from the store, whose daemon would go on with other tables than it has read."""
+    try:
+        lock = SessionLock(database, DAEMON_LOCK)
+    except AlreadyRunning:
+        raise BackupRefused(
+            f"{database.where}: `up` runs on this store; end it first, then restore again"
+        ) from None
+    with closing(lock):
+        yield
+
+
+def _require_idle(connection: sa.Connection, where: str) -> None:
+    """Refuse to replace a store on which commands or jobs are at work, as their leases say."""
+    at_work = [
+        who
+        for table, query in _AT_WORK.items()
+        if connection.scalar(sa.text("SELECT to_regclass(:table) IS NOT NULL"), {"table": table})
+        for who in connection.execute(sa.text(query)).scalars()
+    ]
+    if at_work:
+        raise BackupRefused(
+            f"{where}: at work on this store: {', '.join(at_work)}; end what works first, or wait"
+            " for its end, then restore again"
+        )
 
 
 def _files_of(

@@ -18,6 +18,9 @@ _KEEPALIVES = (
 )
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '/' || %s, 0))"
 
+DAEMON_LOCK = "Dagster daemon"
+"""What `up` is to a store, by the name of its lock."""
+
 _log = logging.getLogger(__name__)
 
 

@@ -182,6 +182,22 @@ def _snapshots(
     }
 
 
+def lost_inputs(connection: Connection) -> dict[uuid.UUID, list[str]]:
+    """The input keys whose rows are not known any more, by the run that read them."""
+    rows = connection.execute(
+        text("""
+            WITH known AS (
+                SELECT input_key(a.symbol, s.tf, s.dataset) AS key, s.version
+                FROM dataset_snapshots s JOIN dim_assets a USING (id))
+            SELECT r.run_id, array_agg(u.key ORDER BY u.key) AS keys
+            FROM visible_runs r CROSS JOIN LATERAL jsonb_each_text(r.dataset_version_ids) u
+            WHERE NOT EXISTS (SELECT FROM known k WHERE (k.key, k.version) = (u.key, u.value))
+            GROUP BY r.run_id ORDER BY r.run_id
+        """)
+    )
+    return {row.run_id: row.keys for row in rows}
+
+
 def stored_trades(connection: Connection, run_id: uuid.UUID) -> list[dict[str, Any]]:
     """A run's rows of `backtest_trades` by number; timestamps in microseconds since 1970 UTC."""
     rows = connection.execute(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import ProvenanceMissing, StoreOvertaken
 from backtest_pipeline.storage.postgres import copy
+from backtest_pipeline.storage.tables.datasets import COLUMNS
 from backtest_pipeline.storage.tables.environment import record_environment
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ def publish_runs(
     All tables have a `run_id` column (text) and otherwise the columns of `backtest_runs`,
     `backtest_trades`, `backtest_metrics` and `block_events`. Everything becomes visible when the
     cursor's transaction commits; the artifacts that the runs point to must exist already.
+
+    Raises:
+        StoreOvertaken: if columns of the user's own that they read were replaced, or removed by
+            retention, since they were read.
     """
     (tf,) = runs["tf"].unique().to_pylist()
     of_assets = runs["id"].drop_null().unique().to_pylist()  # a run of several symbols has none
     copy.lock_cells(cursor, "backtests", tf, of_assets)
     copy.stage(cursor, "staged_runs", runs)
+    _require_column_sets(cursor)
     copy.stage(cursor, "staged_metrics", metrics)
     copy.analyze(cursor, "staged_runs", "run_id", "config_hash", "id", "tf")
     copy.run(
@@ -48,6 +54,27 @@ def publish_runs(
     copy.insert(cursor, "backtest_metrics", "staged_metrics", metrics.column_names)
     copy.append(cursor, "block_events", copy.as_stored(cursor, "block_events", blocks))
     copy.run(cursor, "DROP TABLE staged_runs, staged_metrics")
+
+
+def _require_column_sets(cursor: Cursor) -> None:
+    """Raise StoreOvertaken unless the staged runs read stored versions of column sets."""
+    lost = copy.fetch(
+        cursor,
+        """
+        SELECT DISTINCT u.key
+        FROM staged_runs s CROSS JOIN LATERAL jsonb_each_text(s.dataset_version_ids::jsonb) u
+        WHERE u.key LIKE '%|' || $1 || '%' AND NOT EXISTS (
+            SELECT FROM dataset_versions v JOIN dim_assets a USING (id)
+            WHERE v.version = u.value AND input_key(a.symbol, v.tf, v.dataset) = u.key)
+        ORDER BY 1
+        """,
+        COLUMNS,
+    )
+    if keys := lost["key"].to_pylist():
+        raise StoreOvertaken(
+            f"{', '.join(keys)} were replaced or removed while runs were computed from them; "
+            "try again"
+        )
 
 
 def retire_run_of_book(cursor: Cursor, book: str, tf: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import dagster as dg
 import pytest
 
 from backtest_pipeline.defs.instance import open_instance
+from backtest_pipeline.defs.processes.leased_runs import leased
 from backtest_pipeline.market.errors import BackupRefused, StoreError, StoreUnavailable
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.storage.artifact_root import require_own_root
@@ -21,6 +23,7 @@ from backtest_pipeline.storage.backup.backup import back_up
 from backtest_pipeline.storage.backup.restore import restore
 from backtest_pipeline.storage.postgres.database import Database, connect_database
 from backtest_pipeline.storage.postgres.migrations import SchemaFile, migrate, schema_files
+from backtest_pipeline.storage.postgres.session_lock import DAEMON_LOCK, SessionLock
 from backtest_pipeline.storage.settings import load_settings
 from backtest_pipeline_tests.chaos.proxy import proxy_to
 from backtest_pipeline_tests.pipeline.markets import assert_same, contents, refresh
@@ -73,6 +76,35 @@ def test_a_store_that_holds_something_is_replaced_only_if_told_to(
     assert require_own_root(filled.database, filled.artifacts)
 
 
+def test_a_store_that_somebody_works_on_is_not_replaced(filled: Workspace, backup: Path) -> None:
+    before = everything(filled.database)
+    with (
+        closing(SessionLock(filled.database, DAEMON_LOCK)),
+        pytest.raises(BackupRefused, match="`up` runs on this store; end it first"),
+    ):
+        restore(filled.database, filled.artifacts, backup, replace=True)
+    assert everything(filled.database) == before
+    with (
+        leased(filled.database, "r", "refresh"),
+        pytest.raises(BackupRefused, match=r"at work on this store: `refresh` \(process \d+ on"),
+    ):
+        restore(filled.database, filled.artifacts, backup, replace=True)
+    execute_sql(
+        filled,
+        """
+        INSERT INTO backtest_jobs (kind, status, config, config_hash, symbols, timeframes,
+            created_by, n_units, started_at, worker_id, lease_expires_at)
+        VALUES ('run', 'running', '{}', '', '{}', '{}', 'ann', 1, now(), 'w',
+            now() + interval '1 minute')
+        """,
+    )
+    with pytest.raises(BackupRefused, match="at work on this store: job "):
+        restore(filled.database, filled.artifacts, backup, replace=True)
+    execute_sql(filled, "UPDATE backtest_jobs SET lease_expires_at = now() - interval '1 s'")
+    restore(filled.database, filled.artifacts, backup, replace=True)
+    assert everything(filled.database) == before
+
+
 def test_a_view_of_the_user_s_keeps_its_table(filled: Workspace, backup: Path) -> None:
     execute_sql(filled, "CREATE VIEW theirs AS SELECT symbol FROM dim_assets")
     before = everything(filled.database)
@@ -81,7 +113,7 @@ def test_a_view_of_the_user_s_keeps_its_table(filled: Workspace, backup: Path) -
     assert everything(filled.database) == before
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "other", "missing"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "other", "missing", "folder"])
 def test_a_damaged_backup_is_refused_before_anything_is_written(
     backup: Path, damage: str, empty_database: Database, tmp_path: Path
 ) -> None:
@@ -91,10 +123,13 @@ def test_a_damaged_backup_is_refused_before_anything_is_written(
     backup.write_bytes(data[: len(data) * 2 // 3] if damage == "cut" else data)
     if damage == "other":
         backup.write_bytes(b"something else")
-    if damage == "missing":
+    if damage in ("missing", "folder"):
         backup.unlink()
+    if damage == "folder":
+        backup.mkdir()
     root = tmp_path / "copy"
-    with pytest.raises(BackupRefused, match=backup.name):
+    why = ": is a folder; name the file" if damage == "folder" else ""
+    with pytest.raises(BackupRefused, match=f"{backup.name}{why}"):
         restore(empty_database, ArtifactStore(root), backup)
     assert not scalar(empty_database, HOLDS_ASSETS)
     assert not root.exists()
