@@ -91,7 +91,7 @@ def test_replays_and_explanations_know_plans(store: Workspace) -> None:
     assert (same.verdict.value, same.differences) == ("same", ())
     execute_sql(store, "UPDATE block_events SET detail = 'nothing' WHERE event_no = 1")
     (differs,) = replay_runs(store, [run_id])
-    assert differs.differences == ("the stored blocked entries (block_events) differ",)
+    assert differs.differences == ("the stored blocked entries and exits (block_events) differ",)
     assert differs.quarantine == "set"
     other = followed(store, SYMBOLS[0])
     explained = explain_runs(store, run_id, other)
