@@ -1,4 +1,4 @@
-"""`backtest-pipeline blocks`: why entries of a run were blocked."""
+"""`backtest-pipeline blocks`: why entries and exits of a run were blocked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def blocks(
     ] = "reason",
     as_json: AsJson = False,
 ) -> None:
-    """Count the blocked entries of a run, with the numbers of the newest of each."""
+    """Count the blocked entries and exits of a run, with the numbers of the newest of each."""
     with open_store() as workspace:
         from backtest_pipeline.pipeline.runs.blocked_entries import run_causes
         from backtest_pipeline.pipeline.runs.query import find_runs
@@ -34,7 +34,7 @@ def blocks(
         print_json({"run_id": str(run_id), "by": by, "rows": [plain(row) for row in rows]})
         return
     if not rows:
-        say(f"run {run_id} has no blocked entries")
+        say(f"run {run_id} has no blocked entries or exits")
         return
     first = next(iter(rows[0]))
     shown = [
@@ -48,4 +48,4 @@ def blocks(
         }
         for row in rows
     ]
-    console.print(rows_table(f"Blocked entries of run {str(run_id)[:8]} by {by}", shown))
+    console.print(rows_table(f"Blocked entries and exits of run {str(run_id)[:8]} by {by}", shown))

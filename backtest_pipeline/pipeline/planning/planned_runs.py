@@ -178,7 +178,7 @@ def results_of_plans(
     return canonical_json(
         {
             **json.loads(common),
-            "blocked_entries": blocks["total"],
+            "blocked_entries": blocks["entries"]["blocked"],
             "limit_enforcement": blocks,
             "plan_log": log,
             "within_training": config["within_training"],

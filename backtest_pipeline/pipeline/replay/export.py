@@ -154,7 +154,10 @@ def bundle_files(workspace: Workspace, run_id: UUID) -> dict[str, bytes]:
             "ends": [
                 _SIDES[run.results["pending"]],
                 int(run.results["liquidated"]),
-                run.results["blocked_entries"],
+                # Exits that were blocked too; older runs have entries alone.
+                run.results.get("limit_enforcement", {"total": run.results["blocked_entries"]})[
+                    "total"
+                ],
             ],
             "files": {
                 name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -307,7 +307,7 @@ def _compared(workspace: Workspace, run: RecordedRun, result: Mapping[str, Any])
         differing.append(str(error))
     differing += metric_differences(metrics, result["metrics"])
     if "blocks" in result and hash_of(block_lines(blocks)) != result["blocks"]:
-        differing.append("the stored blocked entries (block_events) differ")
+        differing.append("the stored blocked entries and exits (block_events) differ")
     if result["results"] != run.results:
         differing.append("the stored summary (backtest_runs.results) differs")
     return differing

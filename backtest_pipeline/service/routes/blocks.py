@@ -1,4 +1,4 @@
-"""Blocked entries of runs, and the plans that runs followed."""
+"""Blocked entries and exits of runs, and the plans that runs followed."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ _PLAN = {
 
 
 class Block(BaseModel):
-    """A blocked entry; `qty` is the size that the sizing rule asked for, null if undefined."""
+    """A blocked entry or exit; `qty` is the size that was asked for, null if undefined."""
 
     model_config = ConfigDict(json_schema_extra={"example": _BLOCK})
 
     event_no: int
-    ts: datetime = Field(description="Close of the bar at whose open the entry was due.")
+    ts: datetime = Field(description="Close of the bar at whose open it was due.")
     symbol: str
     timeframe: str
     trigger_id: str | None
@@ -78,7 +78,7 @@ class Block(BaseModel):
 
 
 class Blocks(BaseModel):
-    """A page of blocked entries, by number."""
+    """A page of blocked entries and exits, by number."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"rows": [_BLOCK], "next": None}})
 
@@ -87,7 +87,7 @@ class Blocks(BaseModel):
 
 
 class CauseCount(BaseModel):
-    """Number of blocked entries of a run for one reason."""
+    """Number of blocked entries and exits of a run for one reason."""
 
     reason: str
     class_: str = Field(alias="class")
@@ -95,7 +95,7 @@ class CauseCount(BaseModel):
 
 
 class CauseGroup(BaseModel):
-    """Blocked entries of a run that have the same reason, trigger, symbol, side or day."""
+    """Blocked entries and exits of a run with the same reason, trigger, symbol, side or day."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -114,20 +114,20 @@ class CauseGroup(BaseModel):
     of: str | None = Field(description="The reason, trigger, symbol, side or day.")
     class_: str | None = Field(None, alias="class", description="Where counted by reason.")
     count: int
-    share: float = Field(description="Of all blocked entries of the run, fraction.")
+    share: float = Field(description="Of all blocked entries and exits of the run, fraction.")
     first_ts: datetime
     last_ts: datetime
     detail: str = Field(description="That of the newest.")
 
 
 class CauseGroups(BaseModel):
-    """The blocked entries of a run counted, the most frequent first; by day, in order of time."""
+    """Blocked entries and exits of a run, the most frequent first; by day, in order of time."""
 
     rows: list[CauseGroup]
 
 
 class RunBlocks(BaseModel):
-    """Blocked entries of a run by reason, most frequent first."""
+    """Blocked entries and exits of a run by reason, most frequent first."""
 
     run_id: UUID
     signal_name: str
@@ -140,7 +140,7 @@ class RunBlocks(BaseModel):
 
 
 class BlocksByRun(BaseModel):
-    """A page of runs with blocked entries, newest first."""
+    """A page of runs with blocked entries or exits, newest first."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"rows": [_COUNTED], "next": None}})
 
@@ -178,14 +178,14 @@ class Plans(BaseModel):
 def blocks(
     run_id: RunId, store: Store, _user: Viewer, limit: Limit = 100, after: After = None
 ) -> Blocks:
-    """List the blocked entries of a run, by number."""
+    """List the blocked entries and exits of a run, by number."""
     page = blocked_entries.run_blocks(store, run_id, limit=limit, after=after)
     return Blocks.model_validate(page, from_attributes=True)
 
 
 @router.get("/backtests/{run_id}/blocks/causes", responses=_STORED)
 def causes(run_id: RunId, store: Store, _user: Viewer, by: Group = "reason") -> CauseGroups:
-    """Count the blocked entries of a run by reason, trigger, symbol, side or day."""
+    """Count the blocked entries and exits of a run by reason, trigger, symbol, side or day."""
     rows = blocked_entries.run_causes(store, run_id, by)
     column = "trigger_id" if by == "trigger" else by
     shown = [{**row, "of": None if row[column] is None else str(row[column])} for row in rows]
@@ -202,7 +202,7 @@ def plans(run_id: RunId, store: Store, _user: Viewer) -> Plans:
 def blocks_by_run(
     filters: Annotated[BlockQuery, Query()], store: Store, _user: Viewer
 ) -> BlocksByRun:
-    """Count blocked entries by run and reason, newest run first."""
+    """Count blocked entries and exits by run and reason, newest run first."""
     blocked = BlockFilter(**filters.model_dump(exclude={"limit", "after"}))
     page = blocked_entries.blocks_by_run(store, blocked, limit=filters.limit, after=filters.after)
     return BlocksByRun.model_validate(page, from_attributes=True)

@@ -52,7 +52,7 @@ class JobQuery(ListQuery):
 
 
 class BlockQuery(ListQuery):
-    """Filters of blocked entries, counted by run; a filter that is not given matches all."""
+    """Filters of blocked entries and exits by run; a filter that is not given matches all."""
 
     reason: Word
 

@@ -1,4 +1,4 @@
-"""The table `block_events`: entries that runs did not make, and why."""
+"""The table `block_events`: entries that runs did not make, exits of plans too, and why."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ GROUPS = {
 
 
 def group_blocks(connection: Connection, run_id: UUID, by: str) -> list[dict[str, Any]]:
-    """Count the blocked entries of a run, the most frequent first; by day, in order of time.
+    """Count blocked entries and exits of a run, the most frequent first; by day, in order of time.
 
     Args:
         connection: connection to the store.

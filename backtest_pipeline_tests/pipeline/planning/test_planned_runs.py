@@ -51,7 +51,8 @@ def test_what_is_stored_of_a_run_agrees_with_itself(
     assert enforced["total"] == len(blocks)
     assert enforced["by_reason"] == Counter(block["reason"] for block in blocks)
     exits = sum(block["detail"].startswith("exit: ") for block in blocks)
-    assert enforced["entries"]["blocked"] == len(blocks) - exits
+    assert enforced["entries"]["blocked"] == len(blocks) - exits == run.results["blocked_entries"]
+    assert enforced["exits"]["blocked"] == exits
     for kind in ("entries", "exits"):
         of = enforced[kind]
         assert 0 <= of["triggered"] - of["made"] - of["blocked"] <= 1

@@ -92,6 +92,19 @@ def test_a_bundle_verifies_itself_with_blocks_and_plans(
         bundle_files(store, run_id)
 
 
+def test_exits_that_are_blocked_are_counted_apart_and_verified(store: Workspace) -> None:
+    book = added(store, replans={"judge": None})
+    replan(store, book)
+    execute_sql(store, "UPDATE plans SET plan = plan - 'plan_id' || '{\"min_hold_bars\": 30}'")
+    run_id = follow_book(store, book, "1D", SimulationConfig()).run_id
+    files = bundle_files(store, run_id)
+    assert bundle_verifier.problems_of(files) == []
+    results = json.loads(files["run.json"])["results"]
+    enforced = results["limit_enforcement"]
+    assert enforced["exits"]["blocked"] > 0
+    assert results["blocked_entries"] == enforced["total"] - enforced["exits"]["blocked"]
+
+
 @pytest.mark.slow
 def test_replays_and_explanations_know_plans(store: Workspace) -> None:
     run_id = followed(store, *SYMBOLS)
@@ -99,7 +112,7 @@ def test_replays_and_explanations_know_plans(store: Workspace) -> None:
     assert (same.verdict.value, same.differences) == ("same", ())
     execute_sql(store, "UPDATE block_events SET detail = 'nothing' WHERE event_no = 1")
     (differs,) = replay_runs(store, [run_id])
-    assert differs.differences == ("the stored blocked entries (block_events) differ",)
+    assert differs.differences == ("the stored blocked entries and exits (block_events) differ",)
     assert differs.quarantine == "set"
     other = followed(store, SYMBOLS[0])
     explained = explain_runs(store, run_id, other)
