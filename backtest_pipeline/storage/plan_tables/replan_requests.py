@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 # After the first failed attempt; each further one waits twice as long, up to an hour.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
+FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
             "request_id": waiting.request_id,
             "attempt": waiting.attempt,
             "why": why,
-            "first": _FIRST_WAIT_S,
-            "longest": _LONGEST_WAIT_S,
+            "first": FIRST_WAIT_S,
+            "longest": LONGEST_WAIT_S,
         },
     )
     return changed.rowcount > 0
