@@ -1,5 +1,7 @@
 """Sensors: new partitions, jobs, roll-ups and replans to launch, and runs that are dead."""
 
+import time
+
 import dagster as dg
 
 from backtest_pipeline.defs.jobs import (
@@ -19,7 +21,7 @@ from backtest_pipeline.defs.partitions import (
 from backtest_pipeline.defs.processes.launched_runs import (
     REPLANS_SENSOR,
     books_under_way,
-    follow_request,
+    follow_requests,
     launched_runs,
     replan_request,
     replan_runs,
@@ -145,9 +147,8 @@ def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipRea
         register_partitions(instance, replan.symbols, replan.timeframes)
     for run in stale:
         register_partitions(instance, run.book.symbols, [run.timeframe])
-    return dg.SensorResult(
-        run_requests=[*map(replan_request, to_launch), *map(follow_request, stale)]
-    )
+    following = follow_requests(instance, stale, time.time())
+    return dg.SensorResult(run_requests=[*map(replan_request, to_launch), *following])
 
 
 @dg.sensor(

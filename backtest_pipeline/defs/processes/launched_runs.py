@@ -11,17 +11,23 @@ from backtest_pipeline.defs.partitions import RANGE_END, RANGE_START
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.jobs.requests import Ended, Launched
 from backtest_pipeline.pipeline.planning.due_replans import ReplanRuns, StaleRun
-from backtest_pipeline.storage.plan_tables.replan_requests import WaitingReplan
+from backtest_pipeline.storage.plan_tables.replan_requests import (
+    FIRST_WAIT_S,
+    LONGEST_WAIT_S,
+    WaitingReplan,
+)
 from backtest_pipeline.storage.tables.job_queue import Attempt
 
 JOB_TAG, ATTEMPT_TAG = "backtest/job", "backtest/attempt"
 REPLAN_TAG, BOOK_TAG = "backtest/replan", "backtest/plan_book"
+FOLLOW_TAG = "backtest/follow"
 REASONS_TAG, SEQUENCE_TAG = "backtest/replan_reasons", "backtest/replan_sequence"
 REPLANS_SENSOR = "replans"
 PLANS_JOB, PORTFOLIOS_JOB = "plans_job", "planned_portfolios_job"
 # Dagster terminates a run that is still going this long after the job's own timeout.
 _GRACE_S = 120
-_GONE = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS)
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_GONE = (*_FAILED, dg.DagsterRunStatus.SUCCESS)
 
 
 def run_request(attempt: Attempt) -> dg.RunRequest:
@@ -76,11 +82,55 @@ def replan_request(replan: WaitingReplan) -> dg.RunRequest:
     )
 
 
-def follow_request(stale: StaleRun) -> dg.RunRequest:
-    """A run that follows the plans of a book over new data, once for the same data and plans."""
+def follow_requests(
+    instance: dg.DagsterInstance, stale: Sequence[StaleRun], now_s: float
+) -> list[dg.RunRequest]:
+    """Runs that follow the plans of books over new data, those of them that are due.
+
+    Of the same data and plans one is under way at most. After one that failed another is asked for,
+    as late as after a failed replan; after one that succeeded none is, since there rightly is no
+    result, unless another run has worked on the book's partition since.
+
+    Args:
+        instance: where the earlier runs are.
+        stale: what is missing.
+        now_s: seconds since 1970 UTC.
+    """
+    requests = []
+    for one in stale:
+        book, tf, state = one.book, one.timeframe, one.state
+        attempt = _attempt_due(instance, one, now_s)
+        if attempt is not None:
+            tags = {FOLLOW_TAG: state, ATTEMPT_TAG: str(attempt)}
+            key = f"follow/{book.name}/{tf}/{state}/{attempt}"
+            requests.append(_book_request(key, (book.name, book.symbols, tf), tags))
+    return requests
+
+
+def _attempt_due(instance: dg.DagsterInstance, stale: StaleRun, now_s: float) -> int | None:
+    """Number of the attempt to follow the plans that is to be launched now; None where none is."""
     book = stale.book
-    key = f"follow/{book.name}/{stale.timeframe}/{stale.state}"
-    return _book_request(key, (book.name, book.symbols, stale.timeframe), {})
+    here = {BOOK_TAG: book.name, RANGE_START: _book_partition(book.symbols, stale.timeframe)}
+    newest = instance.get_run_records(dg.RunsFilter(tags=here), limit=1)
+    earlier = instance.get_run_records(dg.RunsFilter(tags={**here, FOLLOW_TAG: stale.state}))
+    if not earlier:
+        return 1
+    last = earlier[0]
+    attempt = 1 + max(int(record.dagster_run.tags[ATTEMPT_TAG]) for record in earlier)
+    if newest[0].storage_id != last.storage_id:
+        return attempt  # the data was another in between
+    failed = [record.dagster_run.status in _FAILED for record in earlier]
+    if not failed[0]:
+        return None
+    times = failed.index(False) if False in failed else len(failed)
+    ended = last.end_time or last.create_timestamp.timestamp()
+    wait = min(FIRST_WAIT_S * 2 ** (times - 1), LONGEST_WAIT_S)
+    return attempt if now_s >= ended + wait else None
+
+
+def _book_partition(symbols: Sequence[str], tf: str) -> str:
+    """The partition that a book is worked on at a timeframe."""
+    return str(Partition(symbols[0], tf)) if len(symbols) == 1 else tf
 
 
 def _book_request(
@@ -88,8 +138,7 @@ def _book_request(
 ) -> dg.RunRequest:
     """A run on the partition of a book, given by its name, its symbols and the timeframe."""
     book, symbols, tf = of
-    alone = len(symbols) == 1
-    key = str(Partition(symbols[0], tf)) if alone else tf
+    alone, key = len(symbols) == 1, _book_partition(symbols, tf)
     assets = ("strategy_plans", "planned_backtests") if alone else ("planned_portfolios",)
     return dg.RunRequest(
         run_key=run_key,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
 
 # After the first failed attempt; each further one waits twice as long, up to an hour.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 60, 3600
+FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
             "request_id": waiting.request_id,
             "attempt": waiting.attempt,
             "why": why,
-            "first": _FIRST_WAIT_S,
-            "longest": _LONGEST_WAIT_S,
+            "first": FIRST_WAIT_S,
+            "longest": LONGEST_WAIT_S,
         },
     )
     return changed.rowcount > 0
