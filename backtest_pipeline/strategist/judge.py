@@ -65,6 +65,10 @@ class JudgeSettings(BaseModel):
     regimes: RegimeSettings = Field(
         default=RegimeSettings(), description="how the regime of now is told"
     )
+    opinion: bool = Field(
+        default=False,
+        description="whether a language model is asked what it thinks of the plan, after each run",
+    )
 
 
 DEFAULT_JUDGE = JudgeSettings()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.planning.book_data import BookData
 from backtest_pipeline.pipeline.planning.planned_account import book_path
+from backtest_pipeline.pipeline.planning.strategists import live_model
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.plan import Plan
-from backtest_pipeline.plans.vocabulary import ReplanReason
+from backtest_pipeline.plans.vocabulary import Regime, ReplanReason
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline.storage.plan_tables.replan_requests import ReplanTrigger
 from backtest_pipeline.strategist.history import Follow
 from backtest_pipeline.strategist.judge import complaints, score_of
 from backtest_pipeline.strategist.known import microseconds_of, stamp_of
+from backtest_pipeline.strategist.llm.conversation import printable
+from backtest_pipeline.strategist.llm.opinion import Opinion, opinion_of
 from backtest_pipeline.strategist.regimes import book_regimes, regime_of
 from backtest_pipeline.strategist.replans import PlanRecord, ReplanSettings, due
+from backtest_pipeline.strategist.standing import Standing
+
+logger = logging.getLogger(__name__)
 
 
 def follows(book: PlanBook, data: BookData, config: SimulationConfig) -> Follow:
@@ -27,6 +36,7 @@ def follows(book: PlanBook, data: BookData, config: SimulationConfig) -> Follow:
 
 
 def judge_triggers(
+    workspace: Workspace,
     book: PlanBook,
     data: BookData,
     record: PlanRecord,
@@ -37,6 +47,7 @@ def judge_triggers(
     """The replan that the judge asks for at the newest bar; empty where it does not.
 
     Args:
+        workspace: the open store.
         book, data: the book, and what is stored of its symbols.
         record: the newest plan with its history.
         plans: all plans of the book.
@@ -51,10 +62,35 @@ def judge_triggers(
     path = follows(book, data, config)(plans)
     standing = path.standing(microseconds_of(record.plan.effective_ts), instant)
     codes, _ = book_regimes(data.panels[book.timeframes[-1]], judge.regimes).at(np.array([instant]))
-    score = score_of(standing, record.plan.regime, regime_of(int(codes[0])), judge)
+    regime, thinks = regime_of(int(codes[0])), None
+    heard = ReplanReason.JUDGE_TRIGGERED in due(record, instant, settings, ("whatever it is",))
+    if judge.opinion and heard:
+        thinks = _opinion(workspace, book, record.plan, standing, regime)
+    score = score_of(
+        standing, record.plan.regime, regime, judge, opinion=thinks.score if thinks else None
+    )
     found = complaints(standing, score, judge)
     if ReplanReason.JUDGE_TRIGGERED not in due(record, instant, settings, found):
         return []
     day = stamp_of(instant).date().isoformat()
     reason = ReplanReason.JUDGE_TRIGGERED.value
+    if thinks is not None and thinks.score is not None:
+        found = (*found, f"opinion of the model {thinks.score:.1f}: {printable(thinks.reason)}")
     return [ReplanTrigger(book.book_id, reason, day, "; ".join(found))]
+
+
+def _opinion(
+    workspace: Workspace, book: PlanBook, plan: Plan, standing: Standing, now: Regime | None
+) -> Opinion | None:
+    """What the model of the environment thinks of the plan; None where none can be asked."""
+    try:
+        model = live_model(workspace.database)
+    except ConfigurationError as error:
+        logger.warning("the judge of plan book %s goes on without an opinion: %s", book.name, error)
+        return None
+    thinks = opinion_of(model, plan, standing, now)
+    if thinks.score is None:
+        logger.warning(
+            "the judge of plan book %s goes on without an opinion: %s", book.name, thinks.reason
+        )
+    return thinks

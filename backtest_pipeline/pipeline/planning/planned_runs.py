@@ -146,7 +146,7 @@ def follow_book(
     triggers = []
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
-        triggers = judge_triggers(book, data, record, plans, settings, config)
+        triggers = judge_triggers(workspace, book, data, record, plans, settings, config)
     _publish(workspace, book, logged, account, identity, batch, config, started_at, triggers)
     return FollowedBook(identity.run_id, is_new=True, judged=tuple(t.detail for t in triggers))
 

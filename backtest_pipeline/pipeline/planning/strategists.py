@@ -34,7 +34,7 @@ def strategist_for(book: PlanBook, database: Database) -> Strategist:
     Raises:
         UnknownName, InvalidInput, ConfigurationError: as `open_strategist`.
     """
-    return open_strategist(book.strategist, book.config, model=partial(_live_model, database))
+    return open_strategist(book.strategist, book.config, model=partial(live_model, database))
 
 
 def require_strategist(name: str, config: Mapping[str, Any]) -> None:
@@ -62,7 +62,12 @@ def settings_of(replans: Mapping[str, Any]) -> ReplanSettings:
     return _read("replans", ReplanSettings, replans)
 
 
-def _live_model(database: Database) -> AskedModel:
+def live_model(database: Database) -> AskedModel:
+    """The language model of the environment, within the day's budget that the store holds.
+
+    Raises:
+        ConfigurationError: where no model or no key is set, or the extra `llm` is not installed.
+    """
     from backtest_pipeline.pipeline.planning.model_budget import StoredBudget
     from backtest_pipeline.strategist.llm.live_model import LiveModel
     from backtest_pipeline.strategist.llm.settings import LlmSettings

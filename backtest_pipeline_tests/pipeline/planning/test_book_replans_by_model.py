@@ -10,18 +10,24 @@ from typing import Any
 
 import pytest
 
+from backtest_pipeline.pipeline.planning.book_data import load_book
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import find_book, request_replan, stored_plans
+from backtest_pipeline.pipeline.planning.judgement import judge_triggers
+from backtest_pipeline.pipeline.planning.planned_account import planned_config
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
-from backtest_pipeline.pipeline.planning.records import transcript_uri
+from backtest_pipeline.pipeline.planning.records import record_of, transcript_uri
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import get_run
 from backtest_pipeline.pipeline.runs.retention import retain
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.plans.plan import plan_from
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
+from backtest_pipeline.strategist.judge import JudgeSettings
 from backtest_pipeline.strategist.known import stamp_of
+from backtest_pipeline.strategist.replans import ReplanSettings
 from backtest_pipeline_tests.pipeline.planning.stores import (
     SYMBOLS,
     added,
@@ -131,3 +137,32 @@ def test_a_walk_over_the_past_counts_each_call_before_it_is_made(
         assert (calls, found) == (number + 1, kept + number)
         assert tokens > number * 1200 + 8_000  # the most that this call can use
     assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 3, "tokens": 3600}]
+
+
+def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = added(store, "judged", replans=NO_JUDGE)
+    assert replan(store, book) is not None
+    data, logged = load_book(store, book), stored_plans(store, book)
+    plans = [plan_from(row.plan) for row in logged]
+
+    def heard(score_below: float) -> str:
+        judge = JudgeSettings(
+            score_below=score_below, day_loss_pct=100.0, idle_triggers=10_000, opinion=True
+        )
+        settings, config = ReplanSettings(judge=judge), planned_config(SimulationConfig())
+        record = record_of(logged[-1])
+        found = judge_triggers(store, book, data, record, plans, settings, config)
+        return found[0].detail if found else ""
+
+    score = float(heard(100.0).split()[1])  # no model is set
+    assert heard(0.8 * score) == ""
+    texts = iter(['{"score": 0, "reason": "It\\nturns."}', *["no JSON"] * 3])
+    with provider(lambda path, _: (200, completion(path, next(texts)))) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        assert heard(0.8 * score).endswith("; opinion of the model 0.0: It turns.")
+        assert heard(0.8 * score) == ""
+    assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 4, "tokens": 4800}]
