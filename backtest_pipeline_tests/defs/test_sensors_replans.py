@@ -109,7 +109,8 @@ def test_a_replan_whose_run_failed_is_asked_for_again(
         store, "SELECT attempt, error, retry_at > now() AS waits FROM replan_requests"
     )
     assert (request["attempt"], request["waits"]) == (2, True)
-    assert "ended as FAILURE" in request["error"]
+    assert request["error"].startswith("attempt 1: ")
+    assert "'gone'" in request["error"]
     execute_sql(store, "UPDATE plan_books SET strategist = :name", name=book.strategist)
     execute_sql(store, "UPDATE replan_requests SET retry_at = now()")
     (second,) = executed(instance)

@@ -137,6 +137,8 @@ def waiting_replans(connection: Connection) -> list[WaitingReplan]:
 def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
     """Count the attempt of a replan as failed, so that another follows after a while.
 
+    What the attempt has noted itself says more than how its run ended, and stays; see `note_error`.
+
     Returns:
         Whether this call did; False where a replan has answered, or somebody else has counted it.
     """
@@ -147,7 +149,9 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
                 WHERE request_id = :request_id AND status = 'waiting' AND attempt = :attempt
                 FOR UPDATE
             )
-            UPDATE replan_requests r SET attempt = r.attempt + 1, error = :why,
+            UPDATE replan_requests r SET attempt = r.attempt + 1,
+                error = CASE WHEN starts_with(r.error, concat('attempt ', r.attempt, ': '))
+                    THEN r.error ELSE :why END,
                 retry_at = now() + make_interval(
                     secs => least(:longest, :first * 2.0 ^ least(oldest.attempt - 1, 20)))
             FROM oldest WHERE r.book_id = oldest.book_id AND r.status = 'waiting'
@@ -167,7 +171,7 @@ def note_error(connection: Connection, book_id: int, why: str) -> None:
     """Say at a book's requests that wait how the attempt to answer them ended."""
     connection.execute(
         text("""
-            UPDATE replan_requests SET error = :why
+            UPDATE replan_requests SET error = concat('attempt ', attempt, ': ', CAST(:why AS text))
             WHERE book_id = :book_id AND status = 'waiting'
         """),
         {"book_id": book_id, "why": why},

@@ -12,6 +12,7 @@ from backtest_pipeline.storage.plan_tables.replan_requests import (
     answer_requests,
     ask_again,
     list_requests,
+    note_error,
     request_replans,
     waiting_replans,
     waiting_requests,
@@ -95,7 +96,15 @@ def test_a_failed_replan_is_asked_again_later_and_later_once_for_each_attempt(
         execute_sql(database, "UPDATE replan_requests SET retry_at = now()")
     minutes = [round(wait / timedelta(minutes=1)) for wait in waits]
     assert minutes == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert scalar(database, "SELECT DISTINCT error FROM replan_requests") == "it was killed"
+    error = "SELECT DISTINCT error FROM replan_requests"
+    assert scalar(database, error) == "it was killed"
+    with database.begin() as connection:
+        note_error(connection, book.book_id, "no bars")
+        assert ask_again(connection, waiting(database)[0], "it was killed")
+    assert scalar(database, error) == "attempt 9: no bars"
+    with database.begin() as connection:
+        assert ask_again(connection, waiting(database)[0], "it was killed")
+    assert scalar(database, error) == "it was killed"
 
 
 def test_what_is_asked_meanwhile_does_not_wait_for_the_failed_one(database: Database) -> None:
