@@ -78,7 +78,7 @@ def replan_book(name: str, **simulation: Any) -> dict[str, Any]:
 
     Raises:
         UnknownName: where there is no such book.
-        NotEnoughBars: where none of its symbols has bars.
+        NotEnoughBars: where it has no bars at one of its timeframes, or none from its start on.
         AlreadyRunning: while another process plans the book.
 
     Examples:
