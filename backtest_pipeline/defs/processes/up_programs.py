@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 import httpx2
 
 from backtest_pipeline.defs.instance import dagster_home
+from backtest_pipeline.defs.processes.daemon import daemon_command
 from backtest_pipeline.defs.processes.supervision import SupervisedProgram, keep_running
 from backtest_pipeline.defs.processes.watchdog import process_group
 from backtest_pipeline.defs.processes.webserver import Webserver
@@ -98,7 +98,6 @@ def _programs(settings: Settings, folder: Path, ui: DagsterUi) -> list[Supervise
     token.write_text(ui.token)
     served = ui.listening.fileno()
     webserver = Webserver(served, workspace, token, ui.names, ui.by_any_address)
-    daemon = Path(sysconfig.get_path("scripts")) / "dagster-daemon"
     return [
         SupervisedProgram(
             CODE_SERVER,
@@ -113,7 +112,7 @@ def _programs(settings: Settings, folder: Path, ui: DagsterUi) -> list[Supervise
         SupervisedProgram(WEBSERVER, webserver.command(), inherit=[served], needs=code),
         SupervisedProgram(
             DAEMON,
-            (str(daemon), "run", "-w", str(workspace), "--log-level", "warning"),
+            daemon_command(workspace),
             needs=code,
         ),
     ]

@@ -22,6 +22,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from pydantic import TypeAdapter
 
+from backtest_pipeline.defs.processes.daemon import ignore_unreachable_locations
 from backtest_pipeline.defs.processes.guard import Guard
 
 _GRACE_S = 3
@@ -74,4 +75,5 @@ class Webserver:
 
 
 if __name__ == "__main__":
+    ignore_unreachable_locations()
     TypeAdapter(Webserver).validate_json(sys.argv[1]).serve()
