@@ -248,8 +248,7 @@ class _Replanning:
             book=book,
         )
         # Which may have seen bars that the history has lost since: the new plan follows it in time.
-        previous = None if record is None else record.plan
-        known = replace(known, occasion=replace(known.occasion, previous=previous))
+        known = replace(known, occasion=replace(known.occasion, previous=record and record.plan))
         proposal = self._strategist.plan(known)
         self._note(proposal)
         return proposal
