@@ -19,7 +19,7 @@ QUICK = {
     "rules": ("Conditions", "EMA crossover with its filters", "MACD"),
 }
 SLOW = {
-    "plans": ("Planned book", "with 12 triggers of each symbol", "History of plans by rules"),
+    "plans": ("Planned book", "blocked (exits too)", "History of plans by rules"),
     "results_store": ("the slowest filter", "Retention", "first page"),
     "interval_coverage": ("Coverage", "30 % of days in position", "percentiles"),
     "external": ("pandas.read_sql", "One look at all partitions"),
