@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,10 +35,11 @@ from backtest_pipeline.trading.sizing import SIZINGS, ByExpression, EqualWeight,
 
 MOST_TRIGGERS = 10_000
 
+_SIZING_MODELS = sizing_models(StrictPlanModel)
 if TYPE_CHECKING:
     PlanSizing = BaseModel
 else:
-    PlanSizing = one_of(sizing_models(StrictPlanModel))
+    PlanSizing = one_of(_SIZING_MODELS)
 
 
 def _text_or_stamp(value: object) -> object:
@@ -108,8 +110,7 @@ class Plan(TradeLimits):
                     f"triggers.{position}: the same as triggers.{seen[trigger.id]}; leave one out"
                 )
             seen[trigger.id] = position
-        if self.sized() == EqualWeight():
-            self._take("sizing", None)
+        self._take_sizing()
         derived = content_id("p", self._content())
         require_id(self.plan_id, derived, "plan")
         self._take("plan_id", derived)
@@ -172,6 +173,15 @@ class Plan(TradeLimits):
                 f"{_text(self.effective_ts)}"
             )
 
+    def _take_sizing(self) -> None:
+        """The sizing in one spelling, and none where it is what a plan has without any."""
+        sizing = self.sized()
+        if sizing == EqualWeight():
+            self._take("sizing", None)
+        elif self.sizing is not None:
+            (mode,) = (name for name, kind in SIZINGS.items() if kind is type(sizing))
+            self._take("sizing", _SIZING_MODELS[mode](**asdict(sizing)))
+
     def _take_allowed(self) -> None:
         """What is allowed, each once and in one order."""
         for name in ("allowed_symbols", "allowed_directions", "allowed_categories"):
@@ -190,14 +200,15 @@ class Plan(TradeLimits):
 
 
 def _sizing(model: BaseModel) -> Sizing:
-    """The sizing of its fields; raises ValueError for one out of its bounds."""
-    from backtest_pipeline.strategies.rules.expressions import number_expression
+    """The sizing of its fields, in one spelling; raises ValueError for one out of its bounds."""
+    from backtest_pipeline.strategies.rules.expressions import number_expression, plain_sizing
 
     given = model.model_dump()
     try:
         sizing = SIZINGS[given.pop("mode")](**given)
         if isinstance(sizing, ByExpression):
-            number_expression(sizing.fraction, "fraction")
+            spelling = number_expression(sizing.fraction, "fraction").spelling
+            return plain_sizing(ByExpression(spelling))
     except InvalidInput as error:
         raise ValueError(f"sizing: {error}") from error
     return sizing

@@ -88,6 +88,7 @@ class SimulationConfig:
         object.__setattr__(self, "direction", Direction.of(self.direction))
         object.__setattr__(self, "intrabar", IntrabarOrder.of(self.intrabar))
         self._require_kinds()
+        self._take_constants()
         for name in ("initial_cash", "max_leverage"):
             require_number(name, getattr(self, name), above=0)
         if isinstance(self.sizing, FixedFractional) and self.sizing.fraction > self.max_leverage:
@@ -95,11 +96,6 @@ class SimulationConfig:
                 f"fraction must be at most max_leverage ({self.max_leverage!r}), "
                 f"not {self.sizing.fraction!r}"
             )
-        for name, text in self.rules.expressions.items():
-            # Help texts are made from these fields, and need not wait for what reads rules.
-            from backtest_pipeline.strategies.rules.expressions import number_expression
-
-            number_expression(text, name)
         for name in ("lot_size", "min_notional"):
             given = getattr(self, name)
             for value in given.values() if isinstance(given, Mapping) else (given,):
@@ -112,6 +108,15 @@ class SimulationConfig:
     def rules(self) -> PositionRules:
         """Its stops, its cooldown and its sizing."""
         return PositionRules(self.stops, self.cooldown_bars, self.sizing or FixedFractional())
+
+    def _take_constants(self) -> None:
+        """Numbers in place of expressions that are numbers, so that both are the same run."""
+        if self.rules.expressions:
+            # Help texts are made from these fields, and need not wait for what reads rules.
+            from backtest_pipeline.strategies.rules.expressions import plain_sizing, plain_stops
+
+            object.__setattr__(self, "stops", plain_stops(self.stops))
+            object.__setattr__(self, "sizing", self.sizing and plain_sizing(self.sizing))
 
     def _require_kinds(self) -> None:
         for name, kinds in _KINDS.items():

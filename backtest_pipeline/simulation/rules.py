@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
+from backtest_pipeline.strategies.rules.expressions import plain_sizing
 from backtest_pipeline.strategies.strategy import Params, Strategy
 from backtest_pipeline.trading.sizing import FixedFractional, Sizing
 
@@ -41,9 +42,10 @@ def config_of_all(config: SimulationConfig, strategy: Strategy[Any]) -> Simulati
 
 
 def _allowed(sizing: Sizing, config: SimulationConfig) -> Sizing:
-    if isinstance(sizing, FixedFractional):
-        return FixedFractional(min(sizing.fraction, config.max_leverage))
-    return sizing
+    plain = plain_sizing(sizing)
+    if isinstance(plain, FixedFractional):
+        return FixedFractional(min(plain.fraction, config.max_leverage))
+    return plain
 
 
 def _all_of_it(_: Params) -> FixedFractional:

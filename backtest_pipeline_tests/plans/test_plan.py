@@ -35,6 +35,22 @@ def test_a_default_left_out_and_another_spelling_give_the_same_id(change: dict[s
     assert plan_from(PLAN | change).plan_id == plan_from(PLAN).plan_id
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"mode": "expression", "fraction": "0.01/( atr_14/close )"}, None),
+        ({"mode": "expression", "fraction": "1 / 4"}, {"mode": "fixed", "fraction": 0.25}),
+    ],
+)
+def test_a_sizing_is_one_however_it_is_spelled(
+    one: dict[str, Any], other: dict[str, Any] | None
+) -> None:
+    other = other or {"mode": "expression", "fraction": "0.01 / (atr_14 / close)"}
+    plan = plan_from(PLAN | {"sizing": one})
+    assert plan == plan_from(PLAN | {"sizing": other})
+    assert plan_from(json.dumps(plan.document())) == plan
+
+
 def test_the_order_of_what_is_allowed_plays_no_part() -> None:
     one = plan_from(PLAN | {"allowed_symbols": ["A", "B"], "allowed_directions": ["long"]})
     other = plan_from(PLAN | {"allowed_directions": ["long"], "allowed_symbols": ["B", "A", "A"]})

@@ -12,7 +12,7 @@ import backtest_pipeline as bp
 from backtest_pipeline.simulation.config import PositionRules, SimulationConfig
 from backtest_pipeline.simulation.rules import RulesOfRuns, config_for, config_of_all
 from backtest_pipeline.strategies.registry import strategy_of
-from backtest_pipeline.trading.sizing import AtrRisk, FixedFractional, Sizing
+from backtest_pipeline.trading.sizing import AtrRisk, ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import StopRules
 
 RSI = {"period": 14, "lower": 30, "upper": 70}
@@ -89,6 +89,13 @@ def test_a_sizing_is_that_of_the_run_else_of_the_strategy(
     config = SimulationConfig(sizing=own, max_leverage=leverage)
     assert config_for(config, sized, sized.parse({"fast": 9})).sizing == expected
     assert config_of_all(config, sized) == config
+
+
+def test_an_expression_of_one_number_is_sized_as_the_number() -> None:
+    crossover = strategy_of("ema_crossover")
+    sized = replace(crossover, sizing=lambda params: ByExpression(f"{params.fast} / 3"))
+    found = config_for(SimulationConfig(max_leverage=2.0), sized, sized.parse({"fast": 9}))
+    assert found.sizing == FixedFractional(2.0)
 
 
 @pytest.mark.parametrize(("leverage", "fraction"), [(2.0, 1.0), (0.4, 0.4)])

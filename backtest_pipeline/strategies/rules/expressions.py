@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -16,6 +18,8 @@ from backtest_pipeline.strategies.rules.operators import FALSE, TRUE, VALUE, Val
 from backtest_pipeline.strategies.rules.parser import parse
 from backtest_pipeline.strategies.rules.program import COLUMNS, Program
 from backtest_pipeline.strategies.rules.syntax import tree_of
+from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
+from backtest_pipeline.trading.stops import StopRules
 
 
 def step_of(program: Program, text: str, where: str) -> int:
@@ -69,6 +73,20 @@ class NumberExpression:
         except InvalidInput:  # it is too long with all its brackets
             return ast.unparse(tree_of(self._text, self._where))
 
+    @cached_property
+    def constant(self) -> float | None:
+        """Its value where that is one number at all bars; None where it is not.
+
+        Examples:
+            >>> NumberExpression("0.02 * 2", "stop_loss").constant
+            0.04
+        """
+        try:
+            number = float(self.spelling)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None  # `inf` and `nan` may be columns
+
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that it is computed from."""
@@ -95,6 +113,37 @@ class NumberExpression:
 def number_expression(text: str, where: str) -> NumberExpression:
     """The expression of a text; each is read once."""
     return NumberExpression(text, where)
+
+
+def plain_stops(stops: StopRules) -> StopRules:
+    """The stops with a number for each expression that is one at all bars.
+
+    Raises:
+        InvalidInput: for a text that is no expression, or a number out of its bounds.
+
+    Examples:
+        >>> plain_stops(StopRules(stop_loss="0.02 * 2", trailing="atr_14 / close"))
+        StopRules(stop_loss=0.04, take_profit=None, trailing='atr_14 / close', trailing_atr=None, \
+atr_period=14, max_bars=None)
+    """
+    constants = {n: number_expression(text, n).constant for n, text in stops.expressions.items()}
+    return replace(stops, **{n: value for n, value in constants.items() if value is not None})
+
+
+def plain_sizing(sizing: Sizing) -> Sizing:
+    """The sizing, a fixed fraction where its expression is one number at all bars.
+
+    Raises:
+        InvalidInput: as `plain_stops`.
+
+    Examples:
+        >>> plain_sizing(ByExpression("1 / 4"))
+        FixedFractional(fraction=0.25)
+    """
+    if not isinstance(sizing, ByExpression):
+        return sizing
+    fraction = number_expression(sizing.fraction, "sizing").constant
+    return sizing if fraction is None else FixedFractional(fraction)
 
 
 class ConditionExpression:

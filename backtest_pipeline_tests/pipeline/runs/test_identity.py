@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import DAY_US
 from backtest_pipeline.pipeline.runs.identity import (
@@ -23,7 +24,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.research.validation.schedule import Schedule
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.trading.costs import CostModel
-from backtest_pipeline.trading.sizing import ByExpression
+from backtest_pipeline.trading.sizing import ByExpression, FixedFractional
 from backtest_pipeline.trading.stops import StopRules
 from backtest_pipeline_tests.pipeline.markets import (
     StaticSource,
@@ -139,6 +140,23 @@ def test_an_expression_is_one_however_it_is_spelled(text: str, other: str, same:
     as_written = {"stops": {"trailing": "(2 * atr_14) / close"}}
     written = SimulationConfig(stops=StopRules(trailing="(2 * atr_14) / close"))
     assert without_defaults(simulation_config(written)) == as_written | {"sizing": None}
+
+
+@pytest.mark.parametrize("text", ["0.02*2", " 0.04 ", "0.04 if 1 < 2 else close"])
+def test_an_expression_of_one_number_is_the_number(text: str) -> None:
+    assert SimulationConfig(stops=StopRules(stop_loss=text)) == SimulationConfig(
+        stops=StopRules(stop_loss=0.04)
+    )
+    assert SimulationConfig(sizing=ByExpression(text)) == SimulationConfig(
+        sizing=FixedFractional(0.04)
+    )
+
+
+def test_a_number_out_of_bounds_is_refused_however_it_is_spelled() -> None:
+    with pytest.raises(InvalidInput, match="stop_loss must be above 0 and below 1"):
+        SimulationConfig(stops=StopRules(stop_loss="0.5 * 4"))
+    with pytest.raises(InvalidInput, match="fraction must be above 0"):
+        SimulationConfig(sizing=ByExpression("1 - 1"))
 
 
 def test_another_configuration_is_another_series(workspace: Workspace) -> None:

@@ -40,3 +40,20 @@ def test_it_reads_columns_of_a_user_s_own() -> None:
 def test_what_is_no_number_is_refused(text: str, message: str) -> None:
     with pytest.raises(RuleError, match=message):
         NumberExpression(text, "sizing")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0.02 * 2", 0.04),
+        ("-(-1 / 4)", 0.25),
+        ("sqrt(0.0004) if 1 < 2 else close", 0.02),
+        ("1e-3", 0.001),
+        ("inf", None),  # a column may have that name
+        ("close / close", None),
+        ("0 * close", None),  # undefined where there is no close
+        ("shift(0.04, 1)", None),
+    ],
+)
+def test_what_is_one_number_at_all_bars_is_told(text: str, number: float | None) -> None:
+    assert NumberExpression(text, "stop_loss").constant == number
