@@ -19,6 +19,7 @@ from backtest_pipeline.pipeline.columns.rank_sets import own_columns_ranked, ran
 from backtest_pipeline.pipeline.runs.identity import hash_of
 from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.sources.columns.column_file import ColumnFile
 from backtest_pipeline.sources.columns.column_folder import read_column_folder
 from backtest_pipeline.storage.external.probe import FeatureTable
@@ -233,12 +234,12 @@ def require_columns(workspace: Workspace, names: Sequence[str]) -> None:
         one.require_readable()
 
 
-def columns_read(signals: Iterable[SignalRow]) -> list[str]:
-    """The columns of the user's own that any of these presets reads, sorted."""
+def columns_read(signals: Iterable[SignalRow], config: SimulationConfig | None = None) -> list[str]:
+    """The columns of a user's own that any of these presets or terms of runs reads, sorted."""
     return sorted(
         {
             name
             for signal in signals
-            for name in own_columns_read(strategy_of(signal.strategy), signal.params)
+            for name in own_columns_read(strategy_of(signal.strategy), signal.params, config)
         }
     )

@@ -17,6 +17,7 @@ from backtest_pipeline.pipeline.runs.own_columns import (
     StoredColumns,
     own_columns_read,
 )
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.tables.datasets import COLUMNS, dataset_of_key, input_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
@@ -70,10 +71,11 @@ def with_own_columns(
     run: Mapping[str, Any],
     panel: Panel,
     signal: SignalRow,
+    config: SimulationConfig,
     contents: dict[str, str],
 ) -> Panel:
     """The panel with the recorded columns of the user's own; writes hashes into `contents`."""
-    names = own_columns_read(strategy_of(signal.strategy), signal.params)
+    names = own_columns_read(strategy_of(signal.strategy), signal.params, config)
     (asset,), tf = panel.assets, panel.timeframe.name
     values: dict[str, np.ndarray] = {}
     sets: dict[str, StoredColumns] = {}

@@ -121,7 +121,7 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
     contents = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
     daily = _daily_bars(artifacts, run, panel.take(rows_in(panel, terms.window)), contents)
-    panel = with_own_columns(artifacts, run, panel, signal, contents)
+    panel = with_own_columns(artifacts, run, panel, signal, terms.config, contents)
     if terms.walk_forward is None:
         batch = _traded(artifacts, run, panel, daily, signal, terms, contents)
     else:

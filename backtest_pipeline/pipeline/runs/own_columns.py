@@ -14,6 +14,8 @@ from backtest_pipeline.market.features import is_given_by_bars
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.runs.read_rows import Read
+from backtest_pipeline.simulation.columns import columns_read
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.provenance import combined, content_versions
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -130,22 +132,35 @@ def _with(text: str, versions: Sequence[str]) -> str:
     return f"{text}{_SEPARATOR}{combined(*versions)}" if versions else text
 
 
-def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns that a strategy reads and bars do not give, sorted.
+def own_columns_read(
+    strategy: Strategy[Any], params: Mapping[str, Any], config: SimulationConfig | None = None
+) -> tuple[str, ...]:
+    """The columns that a strategy or the terms of its run read and bars do not give, sorted.
 
     Args:
         strategy: the strategy.
         params: its parameters; where some are sequences of values to choose from, all combinations
             are looked at of those that decide which columns are read.
+        config: the terms of the run, whose stops and sizing may be expressions; None for none.
 
     Raises:
         InvalidInput: for parameters that the strategy rejects.
         GridTooLarge: for too many combinations that read other columns.
     """
+    of_terms = set(own_columns_of(config)) if config is not None else set()
+    return tuple(sorted(of_terms | _own_columns_of_all(strategy, params)))
+
+
+def own_columns_of(config: SimulationConfig) -> tuple[str, ...]:
+    """The columns that the stops and the sizing of a run read and bars do not give, sorted."""
+    return tuple(sorted(n for n in columns_read([config.rules]) if not is_given_by_bars(n)))
+
+
+def _own_columns_of_all(strategy: Strategy[Any], params: Mapping[str, Any]) -> frozenset[str]:
     axes = {n: v for n, v in params.items() if isinstance(v, Sequence) and not isinstance(v, str)}
     fixed = {name: value for name, value in params.items() if name not in axes}
     if not axes:
-        return tuple(sorted(_own_columns(strategy, fixed)))
+        return _own_columns(strategy, fixed)
     # For parameters that decide nothing; some that make sense together with those that do.
     others = [{}, *({name: axis[end] for name, axis in axes.items()} for end in (0, -1))]
 
@@ -174,7 +189,7 @@ def own_columns_read(strategy: Strategy[Any], params: Mapping[str, Any]) -> tupl
     found = (
         read(dict(zip(deciding, values, strict=True))) for values in product(*deciding.values())
     )
-    return tuple(sorted({name for names in found for name in names or ()}))
+    return frozenset(name for names in found for name in names or ())
 
 
 def _own_columns(strategy: Strategy[Any], params: Mapping[str, Any]) -> frozenset[str]:

@@ -321,7 +321,7 @@ def prepare_publication(
         simulated: of these signals, each on the assets of its panel.
         signals, identities, ids, terms, started_at: as `publication_of` takes them.
         inputs: versions of the features, by asset.
-        own: the columns of the user's own that the signals read.
+        own: the columns of the user's own that the signals, their stops and their sizing read.
         source: who tries, as in `trials.source`.
         uri: directory that holds them already.
     """
@@ -330,7 +330,9 @@ def prepare_publication(
         simulated,
         [signal.params for signal in signals],
         strategy=[signal.strategy for signal in signals],
-        dataset_versions=[own.versions_with(bars, columns_read([one])) for one in signals],
+        dataset_versions=[
+            own.versions_with(bars, columns_read([one], terms.config)) for one in signals
+        ],
         terms=terms,
         source=source,
     )

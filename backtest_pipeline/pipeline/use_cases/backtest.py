@@ -106,7 +106,7 @@ def backtest(
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
     terms = replace(terms, config=config_for(terms.config, strategy, params))
-    read = own_columns_read(strategy, params.model_dump())
+    read = own_columns_read(strategy, params.model_dump(), terms.config)
     batch = fresh_features(
         workspace, source, symbols, spec.timeframe, read, terms.benchmark, rebuild=rebuild
     )
@@ -238,7 +238,8 @@ def sweep_on_demand(
     """
     terms = shared_by(workspace, spec)
     strategy = strategy_of(spec.strategy or DEFAULT_STRATEGY)
-    read = own_columns_read(strategy, parameter_space(strategy, spec.params).axes)
+    axes = parameter_space(strategy, spec.params).axes
+    read = own_columns_read(strategy, axes, terms.config)
     batch = fresh_features(workspace, source, [spec.symbol], spec.timeframe, read, rebuild=rebuild)
     traded = batch.panel.take(rows_in(batch.panel, terms.window))
     return sweep(

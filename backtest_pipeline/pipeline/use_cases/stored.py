@@ -50,7 +50,7 @@ def stored_runs(
 ) -> Sequence[Row] | None:
     """The runs that `use_cases.backtest.backtest` would find stored; None where it has to look.
 
-    It has to for strategies that read columns of the user's own or ranks, for the benchmark
+    It has to for runs that read columns of the user's own or ranks, for the benchmark
     `universe`, and for runs whose deflated metrics lack a trial.
 
     Raises:
@@ -59,7 +59,8 @@ def stored_runs(
     strategy, params = strategy_of_spec(workspace, spec)
     terms = shared_by(workspace, spec)
     terms = replace(terms, config=config_for(terms.config, strategy, params))
-    if own_columns_read(strategy, params.model_dump()) or terms.benchmark == UNIVERSE:
+    read = own_columns_read(strategy, params.model_dump(), terms.config)
+    if read or terms.benchmark == UNIVERSE:
         return None
     tf = timeframe(spec.timeframe).name
     signal = SignalRow(0, strategy.name, strategy.name, strategy.telling(params))

@@ -233,7 +233,7 @@ def sweep(
         progress("explore", done, total)
 
     bars = content_versions(panel, [n for n in BAR_COLUMNS if n in panel.columns]).whole
-    read = [n for n in own_columns_read(definition, axes) if n in panel.columns]
+    read = [n for n in own_columns_read(definition, axes, config) if n in panel.columns]
     versions = bars
     if read:
         of_columns = content_versions(panel, read).whole

@@ -302,7 +302,7 @@ def run_walk_forward(
     """
     definition = strategy_of(strategy or DEFAULT_STRATEGY)
     space = space_of(definition.name, params)
-    read = own_columns_read(definition, space.axes)
+    read = own_columns_read(definition, space.axes, terms.config)
     batch = with_fresh_columns(workspace, prepared.batch, read, rebuild=rebuild)
     (asset,) = batch.panel.assets
     probed = batch.own.on(batch.panel)

@@ -15,7 +15,7 @@ from backtest_pipeline.pipeline.ranking.ledger import trials_of
 from backtest_pipeline.pipeline.runs.identity import (
     RunTerms,
 )
-from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_of, own_columns_read
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     identify_runs,
@@ -134,7 +134,8 @@ def walk_forward_batch(
     told = replace(terms, walk_forward=plan.as_json())
     assets = list(dict.fromkeys(task.asset for task in tasks))
     tf = batch.panel.timeframe.name
-    panel = with_config_columns(batch.panel.select(assets), terms.config)
+    bars = batch.own.on(batch.panel.select(assets), own_columns_of(terms.config))
+    panel = with_config_columns(bars, terms.config)
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, assets)
     signals = [searched.signal for searched in searches]
@@ -146,7 +147,7 @@ def walk_forward_batch(
     traded: list[Stitched] = []
     folds: list[list[Chosen]] = []
     for w, searched in enumerate(searches):
-        read = own_columns_read(searched.space.strategy, searched.signal.params)
+        read = own_columns_read(searched.space.strategy, searched.signal.params, terms.config)
         known = batch.own.on(panel, read)
         own = identities[w * len(assets) : (w + 1) * len(assets)]
         told_of.append(batch.own.versions_with(versions, read))
