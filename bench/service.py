@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,30 @@ def run(*, quick: bool) -> Report:
                 for new in (True, False)
                 for clients in crowds
             ]
+            with _all_workers_computing(url, seconds):
+                busy = _row(url, "run", False, 1, seconds)
+    rows.append(["run, repeated, all workers computing", *busy[1:-1], "-"])
     return Report("The HTTP service", about, [Table("Answers", _COLUMNS, rows)])
 
 
 def _measured(url: str, kind: str, new: bool, clients: int, seconds: int) -> list[Any]:
     while "backtest_pool_busy 0.0" not in httpx2.get(f"{url}/metrics").text:
         time.sleep(0.1)  # the last requests of the previous row are still running
+    return _row(url, kind, new, clients, seconds)
+
+
+@contextmanager
+def _all_workers_computing(url: str, seconds: int) -> Iterator[None]:
+    """Eight clients with new grids, for longer than the row inside takes."""
+    with ThreadPoolExecutor(1) as crowd:
+        row = crowd.submit(_row, url, "optimize", True, 8, 2 * seconds)
+        while "backtest_pool_busy 0.0" in httpx2.get(f"{url}/metrics").text:
+            time.sleep(0.05)
+        yield
+        row.result()
+
+
+def _row(url: str, kind: str, new: bool, clients: int, seconds: int) -> list[Any]:
     question, goal_s = _QUESTIONS[kind]
     body = json.dumps({**question, "costs": {"fee_bps": "{n}" if new else 10}})
     # One thread of wrk counts its own questions; each row begins where none has been.

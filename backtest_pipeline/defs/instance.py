@@ -51,7 +51,7 @@ run_monitoring:
   start_timeout_seconds: 180
   cancel_timeout_seconds: 60
   max_runtime_seconds: 14400
-  poll_interval_seconds: 20
+  poll_interval_seconds: 10
   free_slots_after_run_end_seconds: 10
 run_retries:
   enabled: true

@@ -29,7 +29,7 @@ from backtest_pipeline.strategies.own.folder import stamps
 LOCATION = "backtest_pipeline"
 CODE_SERVER, WEBSERVER, DAEMON = "code server", "webserver", "daemon"
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
-_HEARTBEAT_S = 120.0  # the daemon writes one every 30 s
+HEARTBEAT_S = 120.0  # the daemon writes one every 30 s
 _RESPONSE_S = 10.0
 # Dagster's own verdicts, `loadStatus` and `healthy`, still praise a dead process minutes later.
 _HEALTH = """{
@@ -154,6 +154,6 @@ def wrong_programs(found: Mapping[str, Any], now: float) -> Mapping[str, str]:
     health = (found.get("instance") or {}).get("daemonHealth") or {}
     for daemon in health.get("allDaemonStatuses", ()):
         beat = daemon["lastHeartbeatTime"]
-        if daemon["required"] and (beat is None or now - beat > _HEARTBEAT_S):
-            wrong[DAEMON] = f"{daemon['daemonType']} gave no sign of life for {_HEARTBEAT_S:g} s"
+        if daemon["required"] and (beat is None or now - beat > HEARTBEAT_S):
+            wrong[DAEMON] = f"{daemon['daemonType']} gave no sign of life for {HEARTBEAT_S:g} s"
     return wrong

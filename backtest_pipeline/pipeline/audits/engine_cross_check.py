@@ -13,7 +13,7 @@ from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
-from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.storage.run_tables.runs import current_figures
 
 TOLERANCE = 1e-9
 
@@ -57,7 +57,7 @@ def second_opinion(
     with workspace.database.begin() as connection:
         stored = {
             (run["symbol"], run["tf"], run["signal_name"]): run["total_return"]
-            for run in current_runs(connection)
+            for run in current_figures(connection, ["total_return"])
         }
     everywhere = sorted({Partition(asset, tf) for asset, tf, _ in stored})
     stages = (SignalsStage(workspace), BacktestsStage(workspace, config))

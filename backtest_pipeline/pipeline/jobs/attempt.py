@@ -30,7 +30,7 @@ from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.logs import about
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.postgres.removals import block_removals
-from backtest_pipeline.storage.run_tables.runs import current_runs, runs_by_id
+from backtest_pipeline.storage.run_tables.runs import current_figures, runs_by_id
 from backtest_pipeline.storage.settings import Settings
 from backtest_pipeline.storage.tables.job_queue import TIMEOUT
 from backtest_pipeline.storage.tables.jobs import (
@@ -255,8 +255,9 @@ def _refresh(
     if not failures and all(outcome.status in without for outcome in last.outcomes):
         return {str(outcome.partition): outcome.detail for outcome in last.outcomes}
     with workspace.database.begin() as connection:
-        runs = current_runs(
+        runs = current_figures(
             connection,
+            (),
             symbols=[p.asset for p in partitions],
             timeframes=[p.timeframe for p in partitions],
         )

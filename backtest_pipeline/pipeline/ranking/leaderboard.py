@@ -18,15 +18,16 @@ from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.ranking.leaderboard import (
     DERIVED,
+    RUN_COLUMNS,
     SCHEMES,
     TRIED,
-    Board,
     Gate,
     board,
     gates_of,
     with_significance,
 )
 from backtest_pipeline.research.ranking.trials import Family
+from backtest_pipeline.simulation.metrics.metrics import METRIC_NAMES
 from backtest_pipeline.storage.run_tables.leaderboard import (
     GateSet,
     board_faults,
@@ -40,6 +41,13 @@ from backtest_pipeline.storage.run_tables.leaderboard import (
 
 DEFAULT_GATES = "default"
 _METRICS = {metric for scheme in SCHEMES for metric in scheme.weights}
+_PAID = ("fees_paid", "slippage_cost", "funding_paid")
+_DAILY = {"daily_skew": "skew", "daily_kurtosis": "kurtosis"}
+READ = (
+    *(name for name in RUN_COLUMNS if name in METRIC_NAMES and name not in _DAILY.values()),
+    *_PAID,
+)
+"""The metrics that a board reads: of many runs, reading all takes longer than ranking them."""
 SYNTHETIC = "a synthetic asset, in a store that has runs of real ones"
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay gave a different result, see table quarantined_runs"
@@ -107,7 +115,7 @@ def publish_leaderboard(
     """
     with workspace.database.begin() as connection:
         chosen = gate_set(connection, gates)
-        runs = runs_to_rank(connection)
+        runs = runs_to_rank(connection, READ)
         newest = newest_board(connection)
     tried = strategies_tried(workspace)
     late = [run for run in runs if not _unranked(run) and run["first_tried"] < chosen.registered_at]
@@ -168,29 +176,29 @@ def _rows_of(
         ranked = judged["dsr"].notna().to_numpy()
         if ranked.any():
             ranking = board(pd.DataFrame(judged[ranked]), gates)
-            rows = [_row(ranking, i, run) for i, run in enumerate(ranking.runs.to_dict("records"))]
+            parts = (ranking.runs, ranking.scores, ranking.gates)
+            records = (part.to_dict("records") for part in parts)
+            rows = [_row(*one) for one in zip(*records, ranking.passed.tolist(), strict=True)]
         unranked += [(comparable[i], _NO_SHARPE) for i in np.flatnonzero(~ranked)]
     return rows + [_named(run) | _UNRANKED | {"unranked": why} for run, why in unranked]
 
 
 def _frame(runs: Sequence[Mapping[str, Any]], tried: Mapping[str, Family]) -> pd.DataFrame:
     """The runs as the frame that a board is computed from; each run's family is its strategy."""
-    frame = pd.DataFrame(runs)
     # What says how sure a daily Sharpe ratio is; the metrics may be of returns from bar to bar.
-    frame = frame.assign(skew=frame["daily_skew"], kurtosis=frame["daily_kurtosis"])
-    metrics = _METRICS | {"skew", "kurtosis", "trade_count", "total_return", "fees_paid"}
-    numbers = [name for name in frame if name in metrics - set(DERIVED)]
+    frame = pd.DataFrame(runs).rename(columns=_DAILY)
+    numbers = [*READ, *_DAILY.values()]
     frame[numbers] = frame[numbers].astype(float)
-    paid = frame[["fees_paid", "slippage_cost", "funding_paid"]].astype(float)
     families = [tried[name] for name in frame["strategy"]]
     return frame.assign(
         n_trials=[family.n_trials for family in families],
         n_trials_effective=[family.n_effective for family in families],
         n_families=len(tried),
-        costs_paid=paid.sum(axis=1),
+        costs_paid=frame["slippage_cost"] + frame["funding_paid"] + frame["fees_paid"],
     )
 
 
+_NEEDED = sorted({*_METRICS, *DERIVED})
 _UNRANKED = {
     **dict.fromkeys(("rank", *TRIED, *DERIVED)),
     "scores": "{}",
@@ -206,16 +214,17 @@ def _named(run: Mapping[Any, Any]) -> dict[str, Any]:
     return {"run_id": str(run["run_id"]), "n_days": n_days, "family": run["strategy"], **named}
 
 
-def _row(ranking: Board, i: int, run: Mapping[Any, Any]) -> dict[str, Any]:
-    needed = sorted({*_METRICS, *DERIVED})
+def _row(
+    run: Mapping[Any, Any], scores: Mapping[Any, float], gates: Mapping[Any, bool], passed: bool
+) -> dict[str, Any]:
     return _named(run) | {
         "rank": int(run["rank"]),
         "unranked": None,
         **{name: _number(run[name]) for name in (*TRIED, *DERIVED)},
-        "scores": canonical_json({n: float(v) for n, v in ranking.scores.iloc[i].items()}),
-        "gates": canonical_json({n: bool(v) for n, v in ranking.gates.iloc[i].items()}),
-        "passed": bool(ranking.passed[i]),
-        "undefined": [name for name in needed if np.isnan(float(run[name]))],
+        "scores": canonical_json(scores),
+        "gates": canonical_json(gates),
+        "passed": passed,
+        "undefined": [name for name in _NEEDED if np.isnan(run[name])],
     }
 
 

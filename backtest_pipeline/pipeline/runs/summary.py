@@ -17,8 +17,8 @@ from backtest_pipeline.pipeline.presets import left_out_presets
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.report.svg import Chart, Line
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_runs, figures_by_partition
-from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
+from backtest_pipeline.storage.run_tables.runs import current_figures, figures_by_partition
+from backtest_pipeline.storage.run_tables.walk_forward import walk_forward_figures
 from backtest_pipeline.storage.tables.asset_identity import remarks_of
 from backtest_pipeline.storage.tables.datasets import quality_by_reason
 from backtest_pipeline.storage.tables.dimensions import synthetic_among
@@ -38,7 +38,7 @@ _MOST_LEFT_OUT = 1000
 LEFT_OUT = "left_out"
 """Name of the table, and its one column, of the parts of a source that were not read."""
 Run = Mapping[str, Any]
-"""A row of `storage.run_tables.runs.current_runs`."""
+"""A row of `storage.run_tables.runs.current_runs` or `current_figures`."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def signals_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Su
 def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Best and worst runs by Sharpe ratio, and the equity of the best against buy and hold."""
     with workspace.database.begin() as connection:
-        runs = real_runs(current_runs(connection, **_box(partitions)._asdict()))
+        found = current_figures(connection, TABLE_METRICS, **_box(partitions)._asdict())
+    runs = real_runs(found)
     common = _runs_summary(workspace, partitions, runs, "backtests", "full")
     if not runs:
         return common
@@ -125,7 +126,7 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
         "runs": len(runs),
         "trades": int(sum(run["trade_count"] for run in runs)),
         "runs_beating_benchmark": beating_benchmark(runs),
-        "runs_liquidated": sum(run["results"]["liquidated"] for run in runs),
+        "runs_liquidated": sum(run["liquidated"] for run in runs),
     }
     tables = _extremes(by_sharpe(runs))
     return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
@@ -135,12 +136,13 @@ def backtests_summary(workspace: Workspace, partitions: Sequence[Partition]) -> 
 def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) -> Summary:
     """Walk-forward verdicts counted, and the best out-of-sample runs."""
     with workspace.database.begin() as connection:
-        runs = real_runs(current_walk_forwards(connection, **_box(partitions)._asdict()))
+        found = walk_forward_figures(connection, TABLE_METRICS, **_box(partitions)._asdict())
+    runs = real_runs(found)
     common = _runs_summary(workspace, partitions, runs, "walk_forward", "walk_forward")
     if not runs:
         return common
     verdicts = Counter(run["verdict"] for run in runs)
-    ranked = by_sharpe(runs)
+    ranked = by_sharpe(runs)[: 2 * _SHOWN]
     judged = [
         {**row, "efficiency": rounded(run["efficiency"]), "verdict": run["verdict"]}
         for row, run in zip(run_rows(ranked), ranked, strict=True)
@@ -150,7 +152,7 @@ def walk_forward_summary(workspace: Workspace, partitions: Sequence[Partition]) 
         "folds": sum(run["n_folds"] for run in runs),
         **{f"runs_{verdict}": n for verdict, n in sorted(verdicts.items())},
     }
-    tables = {"best_out_of_sample": judged[: 2 * _SHOWN]}
+    tables = {"best_out_of_sample": judged}
     return Summary({**numbers, **common.numbers}, {**common.tables, **tables}, common.chart)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from backtest_pipeline.market.errors import StoreOvertaken
 from backtest_pipeline.market.panel import utc_index
-from backtest_pipeline.pipeline.runs.summary import Summary, rounded
+from backtest_pipeline.pipeline.runs.summary import Run, Summary, rounded
 from backtest_pipeline.pipeline.stages.portfolio_members import Members, members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import (
@@ -37,7 +38,7 @@ from backtest_pipeline.storage.run_tables.portfolios import (
     retire_portfolios,
 )
 from backtest_pipeline.storage.run_tables.quarantine import quarantined_runs
-from backtest_pipeline.storage.run_tables.runs import current_runs
+from backtest_pipeline.storage.run_tables.runs import current_figures, current_runs
 from backtest_pipeline.storage.tables.dimensions import synthetic_beside_real
 
 TABLES_OF_PORTFOLIOS = ("portfolio_runs", "portfolio_weights", "portfolio_strategy_weights")
@@ -53,7 +54,7 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
     Returns:
         How many were built; 0 where all of them are stored already, or there are no runs.
     """
-    plans = _planned(workspace, timeframe, config)
+    plans = _planned(workspace, timeframe, config, current_runs)
     planned_ids = {plan.run_id for plan in plans}
     with workspace.database.begin() as connection:
         current = current_portfolio_ids(connection, timeframe)
@@ -74,7 +75,8 @@ def roll_up(workspace: Workspace, timeframe: str, config: RollupConfig) -> int:
         workspace.artifacts.put_directory(artifact_uri(portfolios), files, about)
         publish_portfolios(cursor, rows_of(portfolios))
         # Others wait for our lock now, but one that knew newer runs may have published before us.
-        if {plan.run_id for plan in _planned(workspace, timeframe, config)} != planned_ids:
+        again = _planned(workspace, timeframe, config, partial(current_figures, metrics=()))
+        if {plan.run_id for plan in again} != planned_ids:
             raise StoreOvertaken(
                 f"runs at {timeframe} were replaced while their portfolios were being built; run "
                 "the rollup again"
@@ -90,9 +92,11 @@ def stored_portfolio_ids(workspace: Workspace, timeframe: str) -> list[str]:
         return sorted(map(str, current_portfolio_ids(connection, timeframe)))
 
 
-def _planned(workspace: Workspace, timeframe: str, config: RollupConfig) -> list[PortfolioPlan]:
+def _planned(
+    workspace: Workspace, timeframe: str, config: RollupConfig, read: Callable[..., Sequence[Run]]
+) -> list[PortfolioPlan]:
     with workspace.database.begin() as connection:
-        runs = current_runs(connection, timeframes=[timeframe])
+        runs = read(connection, timeframes=[timeframe])
         synthetic = synthetic_beside_real(connection, [run["symbol"] for run in runs])
     return planned(timeframe, [run for run in runs if run["symbol"] not in synthetic], config)
 

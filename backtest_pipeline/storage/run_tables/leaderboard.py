@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.storage.postgres import copy
-from backtest_pipeline.storage.run_tables.runs import with_provenance
+from backtest_pipeline.storage.run_tables.runs import NAMES_INPUTS, with_provenance
 from backtest_pipeline.storage.tables.dimensions import REAL_RUNS
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def register_gate_set(connection: Connection, name: str, gates: str) -> GateSet:
     return first
 
 
-def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
-    """Every current, completed run with its metrics, in a stable order.
+def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Every current, completed run with these columns of its metrics, in a stable order.
 
     `of_refresh` says whether it belongs to its partition's latest refresh: an active preset over
     the whole history, with the pipeline's configuration. `n_days` is its number of daily returns,
@@ -89,11 +89,12 @@ def runs_to_rank(connection: Connection) -> list[dict[str, Any]]:
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
     """
+    of_metrics = ", ".join(f"m.{name}" for name in metrics)
     query = f"""
         SELECT r.run_id, a.is_synthetic AND {REAL_RUNS} AS synthetic_beside_real, r.signal_name,
-               r.strategy, r.symbol, r.tf, r.split,
-               r.result_fingerprint, r.snapshot_id, r.dataset_version_ids, q.quarantined_at, m.*,
-               t.n_obs AS n_days, t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
+               r.strategy, r.symbol, r.tf, r.split, r.result_fingerprint, {NAMES_INPUTS},
+               q.quarantined_at, {of_metrics}, t.n_obs AS n_days,
+               t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
                first_tried(r.run_id) AS first_tried,
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh

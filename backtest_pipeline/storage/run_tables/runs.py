@@ -184,6 +184,14 @@ _SOURCES = """visible_runs r JOIN backtest_metrics m USING (run_id)
     JOIN dim_signals d USING (signal_id) JOIN dim_assets a ON a.id = r.id
     LEFT JOIN quarantined_runs q USING (run_id)"""
 _ORDER = "r.tf, r.signal_id, r.symbol, r.run_id"
+NAMES_INPUTS = "r.snapshot_id, r.dataset_version_ids <> '{}' AS dataset_version_ids"
+"""What `with_provenance` needs, where nobody reads which inputs a run has: of many runs, reading
+that takes longer than all else."""
+_OF_REFRESH = """r.is_current AND r.status = 'completed' AND q.run_id IS NULL
+    AND EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = 'backtests'
+        AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))
+    AND (CAST(:timeframes AS text[]) IS NULL OR r.tf = ANY(CAST(:timeframes AS text[])))
+    AND (CAST(:symbols AS text[]) IS NULL OR r.symbol = ANY(CAST(:symbols AS text[])))"""
 
 
 def current_runs(
@@ -203,21 +211,42 @@ def current_runs(
     Raises:
         ProvenanceMissing: for a run that does not say what it was made from.
     """
-    conditions = [
-        "r.is_current AND r.status = 'completed' AND q.run_id IS NULL",
-        """EXISTS (SELECT FROM dataset_versions v WHERE v.dataset = 'backtests'
-            AND (v.id, v.tf) = (r.id, r.tf) AND r.artifact_uri = ANY (v.uris))""",
-    ]
-    bound: dict[str, Any] = {}
-    if timeframes is not None:
-        conditions.append("r.tf = ANY(:timeframes)")
-        bound["timeframes"] = list(timeframes)
-    if symbols is not None:
-        conditions.append("r.symbol = ANY(:symbols)")
-        bound["symbols"] = list(symbols)
-    query = f"""
-        SELECT {_COLUMNS} FROM {_SOURCES} WHERE {" AND ".join(conditions)} ORDER BY {_ORDER}
-    """  # noqa: S608 - the conditions are the literals above, their values are bound
+    return _of_refresh(connection, _COLUMNS, timeframes, symbols)
+
+
+def current_figures(
+    connection: Connection,
+    metrics: Sequence[str],
+    *,
+    timeframes: Sequence[str] | None = None,
+    symbols: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The runs of `current_runs` with these columns of their metrics, and what names them.
+
+    Columns: run_id, signal_id, signal_name, symbol, id, tf, synthetic, liquidated, artifact_uri,
+    and the metrics.
+
+    Raises:
+        ProvenanceMissing: for a run that does not say what it was made from.
+    """
+    of_metrics = "".join(f", m.{name}" for name in metrics)
+    columns = f"""r.run_id, r.signal_id, r.signal_name, r.symbol, r.id, r.tf, r.artifact_uri,
+        a.is_synthetic AS synthetic, (r.results ->> 'liquidated')::bool AS liquidated,
+        {NAMES_INPUTS}{of_metrics}"""
+    return _of_refresh(connection, columns, timeframes, symbols)
+
+
+def _of_refresh(
+    connection: Connection,
+    columns: str,
+    timeframes: Sequence[str] | None,
+    symbols: Sequence[str] | None,
+) -> list[dict[str, Any]]:
+    query = f"SELECT {columns} FROM {_SOURCES} WHERE {_OF_REFRESH} ORDER BY {_ORDER}"  # noqa: S608
+    bound = {
+        "timeframes": None if timeframes is None else list(timeframes),
+        "symbols": None if symbols is None else list(symbols),
+    }
     return with_provenance(connection.execute(text(query), bound).mappings())
 
 

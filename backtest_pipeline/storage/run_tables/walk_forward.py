@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.declarations import EFFECTIVE
-from backtest_pipeline.storage.run_tables.runs import publish_runs, with_provenance
+from backtest_pipeline.storage.run_tables.runs import NAMES_INPUTS, publish_runs, with_provenance
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -161,16 +161,48 @@ def current_walk_forwards(
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
     """
+    return _walk_forwards(connection, _WHOLE, timeframes, symbols, run_ids)
+
+
+def walk_forward_figures(
+    connection: Connection,
+    metrics: Sequence[str],
+    *,
+    timeframes: Sequence[str],
+    symbols: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The runs of `current_walk_forwards` with these columns of their metrics, and what names them.
+
+    Columns: run_id, signal_name, symbol, tf, synthetic, artifact_uri, n_folds, efficiency, verdict,
+    and the metrics.
+
+    Raises:
+        ProvenanceMissing: for a run without recorded inputs.
+    """
+    of_metrics = "".join(f", m.{name}" for name in metrics)
+    columns = f"""r.run_id, r.signal_name, r.symbol, r.tf, a.is_synthetic AS synthetic,
+        r.artifact_uri, w.n_folds, w.efficiency, w.verdict, {NAMES_INPUTS}{of_metrics}"""
+    return _walk_forwards(connection, columns, timeframes, symbols, None)
+
+
+_WHOLE = """m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.strategy, r.params,
+    r.symbol, r.id, a.is_synthetic AS synthetic, r.tf, r.config_hash, r.first_ts, r.last_ts,
+    r.n_bars, r.artifact_uri, r.result_fingerprint, r.results, r.snapshot_id, r.dataset_version_ids,
+    q.quarantined_at, w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
+    w.test_sharpe, w.efficiency, w.threshold, w.n_walk_forwards, w.declared_at, w.verdict,
+    w.reason"""
+
+
+def _walk_forwards(
+    connection: Connection,
+    columns: str,
+    timeframes: Sequence[str] | None,
+    symbols: Sequence[str] | None,
+    run_ids: Sequence[uuid.UUID] | None,
+) -> list[dict[str, Any]]:
     rows = connection.execute(
-        text("""
-            SELECT m.*, r.split, FALSE AS is_preset, r.signal_id, r.signal_name, r.strategy,
-                   r.params, r.symbol, r.id, a.is_synthetic AS synthetic,
-                   r.tf, r.config_hash, r.first_ts, r.last_ts, r.n_bars, r.artifact_uri,
-                   r.result_fingerprint,
-                   r.results, r.snapshot_id, r.dataset_version_ids, q.quarantined_at,
-                   w.n_folds, w.n_judged, w.n_left_out, w.n_untested, w.train_sharpe,
-                   w.test_sharpe, w.efficiency,
-                   w.threshold, w.n_walk_forwards, w.declared_at, w.verdict, w.reason
+        text(f"""
+            SELECT {columns}
             FROM visible_runs r JOIN backtest_metrics m USING (run_id)
             JOIN walk_forward_runs w USING (run_id) JOIN dim_assets a ON a.id = r.id
             LEFT JOIN quarantined_runs q USING (run_id)
@@ -182,7 +214,7 @@ def current_walk_forwards(
                       AND q.run_id IS NULL AND r.tf = ANY(:timeframes) AND r.symbol = ANY(:symbols)
                   ELSE r.run_id = ANY(CAST(:run_ids AS uuid[])) END
             ORDER BY r.tf, r.strategy, r.symbol, r.run_id
-        """),
+        """),  # noqa: S608 - our own column names
         {
             "run_ids": None if run_ids is None else list(run_ids),
             "timeframes": list(timeframes or ()),

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from backtest_pipeline.market.partitions import Partition
-from backtest_pipeline.pipeline.ranking.leaderboard import publish_leaderboard
+from backtest_pipeline.pipeline.ranking.leaderboard import READ, publish_leaderboard
+from backtest_pipeline.pipeline.runs.summary import TABLE_METRICS
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage
 from backtest_pipeline.pipeline.stages.bars import BarsStage
 from backtest_pipeline.pipeline.stages.features import FeaturesStage
@@ -35,12 +36,16 @@ from backtest_pipeline.storage.run_tables.recorded_runs import figures_by_direct
 from backtest_pipeline.storage.run_tables.retention import capture_aged, delete_aged, referred_to
 from backtest_pipeline.storage.run_tables.run_search import RunFilter, list_runs
 from backtest_pipeline.storage.run_tables.runs import (
+    current_figures,
     current_runs,
     figures_by_partition,
     runs_configured,
 )
 from backtest_pipeline.storage.run_tables.trials import deflated_before
-from backtest_pipeline.storage.run_tables.walk_forward import current_walk_forwards
+from backtest_pipeline.storage.run_tables.walk_forward import (
+    current_walk_forwards,
+    walk_forward_figures,
+)
 from backtest_pipeline.storage.tables.table_checks import CHECKED, violations
 from backtest_pipeline_tests.pipeline.markets import PARTITIONS, refresh, whole
 from backtest_pipeline_tests.pipeline.walking_process import walk
@@ -65,10 +70,11 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 QUESTIONS: dict[str, Callable[[sa.Connection], object]] = {
     **{name: partial(violations, dataset=name) for name in CHECKED},
     "current runs": current_runs,
+    "figures of current runs": lambda c: current_figures(c, TABLE_METRICS),
     "artifacts named": referred_to,
     "runs to delete": lambda c: capture_aged(c, LONG_AGO),
     "rows to delete": lambda c: delete_aged(c, LONG_AGO),
-    "runs of a board": runs_to_rank,
+    "runs of a board": lambda c: runs_to_rank(c, READ),
     "rows of a board": lambda c: board_rows(c, str(c.scalar(sa.text(_BOARD)))),
     "faults of a board": board_faults,
     "figures of runs": figures_by_directory,
@@ -77,6 +83,9 @@ QUESTIONS: dict[str, Callable[[sa.Connection], object]] = {
         c, "backtests", timeframes=["1D"], symbols=_symbols(c)
     ),
     "walk-forwards": lambda c: current_walk_forwards(c, timeframes=["1D"], symbols=_symbols(c)),
+    "figures of walk-forwards": lambda c: walk_forward_figures(
+        c, TABLE_METRICS, timeframes=["1D"], symbols=_symbols(c)
+    ),
     "portfolios": lambda c: current_portfolios(c, ["1D"]),
     "runs with a text": lambda c: list_runs(c, RunFilter(text="nowhere"), 50),
     "runs of nobody": lambda c: list_runs(c, RunFilter(requested_by="nobody"), 50),
