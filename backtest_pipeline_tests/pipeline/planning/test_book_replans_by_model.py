@@ -13,10 +13,11 @@ import pytest
 from backtest_pipeline.pipeline.planning.book_data import load_book
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import find_book, request_replan, stored_plans
-from backtest_pipeline.pipeline.planning.judgement import judge_triggers
+from backtest_pipeline.pipeline.planning.judgement import judged
 from backtest_pipeline.pipeline.planning.planned_account import planned_config
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
 from backtest_pipeline.pipeline.planning.records import record_of, transcript_uri
+from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import get_run
@@ -153,8 +154,8 @@ def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
         )
         settings, config = ReplanSettings(judge=judge), planned_config(SimulationConfig())
         record = record_of(logged[-1])
-        found = judge_triggers(store, book, data, record, plans, settings, config)
-        return found[0].detail if found else ""
+        found = judged(store, book, data, record, plans, settings, config)
+        return found.triggers[0].detail if found.triggers else ""
 
     score = float(heard(100.0).split()[1])  # no model is set
     assert heard(0.8 * score) == ""
@@ -166,3 +167,29 @@ def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
         assert heard(0.8 * score).endswith("; opinion of the model 0.0: It turns.")
         assert heard(0.8 * score) == ""
     assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 4, "tokens": 4800}]
+
+
+def test_what_a_model_thinks_of_a_plan_is_kept_with_the_run_that_it_judged(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = {"score_below": 1.0, "day_loss_pct": 100.0, "idle_triggers": 10_000, "opinion": True}
+    book = added(store, "judged", replans={"judge": judge})
+    assert replan(store, book) is not None
+    execute_sql(store, "UPDATE plans SET judged_at = NULL")
+    answer = '{"score": 90, "reason": "It holds."}'
+    with provider(lambda path, _: (200, completion(path, answer))) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        run = follow_book(store, book, "1D", SimulationConfig())
+    assert run.judged == ()
+    *before, last = rows(store, "SELECT opinion FROM plan_log ORDER BY replan_sequence")
+    assert {row["opinion"] for row in before} == {None}
+    uri = transcript_uri(last["opinion"])
+    said = store.artifacts.read_file(uri)
+    assert b"It holds." in said
+    assert KEY.encode() not in said
+    assert f"transcripts/{last['opinion']}.json" in bundle_files(store, run.run_id)
+    execute_sql(store, "UPDATE backtest_runs SET completed_at = '2020-01-01Z'")
+    retain(store, days=30)
+    assert store.artifacts.has(uri)
