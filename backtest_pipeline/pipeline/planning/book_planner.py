@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from backtest_pipeline.market.errors import NotEnoughBars
@@ -33,6 +33,26 @@ from backtest_pipeline.strategist.strategist import StateStrategist
 _STEP = timedelta(milliseconds=1)
 
 
+@dataclass(frozen=True)
+class MadePlans:
+    """Plans of a book that are to be stored.
+
+    Attributes:
+        kept: the plan that was in force, where its validity and counts have changed; else None.
+        new: those after it, in order.
+        spent: why plans are lacking that another day can make; empty where none is.
+    """
+
+    kept: LoggedPlan | None
+    new: tuple[LoggedPlan, ...]
+    spent: str = ""
+
+    @property
+    def suppressed(self) -> bool:
+        """Whether nothing was changed."""
+        return not self.new and not self.spent
+
+
 class BookPlanner:
     """Makes plans of a book, and keeps the conversations with a model that they come from.
 
@@ -48,12 +68,18 @@ class BookPlanner:
         self._workspace, self._book = workspace, book
         self._transcripts: set[str] = set()
         self._newest: Proposal | None = None
+        self._spent = ""
         self._strategist = strategist_for(book, workspace.database)
         self._settings = replan_settings(book)
 
-    def past(self, data: BookData) -> list[LoggedPlan]:
-        """The plans of the past, from the book's first day on."""
-        first = self._first(data)
+    def past(self, data: BookData, history: Sequence[LoggedPlan] = ()) -> MadePlans:
+        """The plans of the past, from the book's first day on, or those after its history so far.
+
+        A day at which the budget of a model is used up, and those after it, are left for another.
+        """
+        stored = [record_of(row) for row in history]
+        first = stored or self._first(data)
+        self._spent = ""  # of the walk alone: the first day has its plan
         walked = plan_history(
             self._strategist,
             data.panels,
@@ -62,9 +88,13 @@ class BookPlanner:
             follow=self._follow(data),
             heard=self._note,
         )
-        return [
-            self._logged(record, number, data) for number, record in enumerate(walked.records, 1)
-        ]
+        n, records = len(history), walked.records
+        changed = bool(n) and records[n - 1] != stored[-1]
+        return MadePlans(
+            self._kept(records[n - 1], history[-1], data) if changed else None,
+            tuple(self._logged(record, n + k, data) for k, record in enumerate(records[n:], 1)),
+            self._spent,
+        )
 
     def _first(self, data: BookData) -> list[PlanRecord]:
         """The plan of the first day, where the past does not begin at the first bar."""
@@ -89,7 +119,7 @@ class BookPlanner:
 
     def next(
         self, history: Sequence[LoggedPlan], data: BookData, asked: Sequence[ReplanReason]
-    ) -> tuple[list[LoggedPlan], bool]:
+    ) -> MadePlans:
         """The plan at the newest bar, or the one in force where that changes nothing."""
         newest, known = history[-1], data.newest_us or 0
         record = record_of(newest)
@@ -99,10 +129,14 @@ class BookPlanner:
         proposal = _after(record.plan, proposal, instant)
         now, suppressed = settled(record, proposal, reasons, instant)
         if suppressed:
-            kept = self._logged(now, newest.sequence, data)
-            names = ("generated_at_actual", "origin", "origin_detail", "transcript", "model")
-            return [replace(kept, **{name: getattr(newest, name) for name in names})], True
-        return [self._logged(now, newest.sequence + 1, data)], False
+            return MadePlans(self._kept(now, newest, data), ())
+        return MadePlans(None, (self._logged(now, newest.sequence + 1, data),))
+
+    def _kept(self, record: PlanRecord, stored: LoggedPlan, data: BookData) -> LoggedPlan:
+        """A stored plan with what suppressed replans have changed of it."""
+        kept = self._logged(record, stored.sequence, data)
+        names = ("generated_at_actual", "origin", "origin_detail", "transcript", "model")
+        return replace(kept, **{name: getattr(stored, name) for name in names})
 
     def _proposed(
         self,
@@ -137,12 +171,18 @@ class BookPlanner:
         config = planned_config(SimulationConfig())
         return follows(self._workspace, self._book, data, config)
 
-    def _note(self, proposal: Proposal) -> None:
-        """Keep the transcript of a proposal at once: it is paid for, whatever becomes of it."""
+    def _note(self, proposal: Proposal) -> bool:
+        """Keep the transcript of a proposal at once: it is paid for, whatever becomes of it.
+
+        Returns:
+            Whether a walk over the past may go on with it.
+        """
         self._newest = proposal
+        self._spent = proposal.reason if proposal.over_budget else ""
         if proposal.transcript is not None:
             self._transcripts.add(proposal.transcript)
             keep_transcript(self._workspace, proposal.transcript)
+        return not proposal.over_budget
 
     def keep_transcripts(self) -> None:
         """Store all conversations: a retention may have removed one before a plan named it."""

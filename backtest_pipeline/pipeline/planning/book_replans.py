@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 
 from backtest_pipeline.market.errors import (
     BacktestError,
@@ -13,7 +13,7 @@ from backtest_pipeline.market.errors import (
     StoreOvertaken,
 )
 from backtest_pipeline.pipeline.planning.book_data import BookData, load_book
-from backtest_pipeline.pipeline.planning.book_planner import BookPlanner
+from backtest_pipeline.pipeline.planning.book_planner import BookPlanner, MadePlans
 from backtest_pipeline.pipeline.planning.due_replans import (
     SENSOR,
     note_triggers_of,
@@ -34,6 +34,7 @@ from backtest_pipeline.storage.plan_tables.replan_requests import (
     answer_requests,
     is_recorded,
     note_error,
+    put_off,
     request_replans,
     waiting_requests,
 )
@@ -53,12 +54,14 @@ class Replan:
         plans: the new plans in order; of the first replan the whole past, else one. Where the
             replan changed nothing the plan that stays in force.
         suppressed: whether it changed nothing.
+        waits: why days of the past are left for another day; empty where none is.
     """
 
     book: str
     reasons: tuple[str, ...]
     plans: tuple[LoggedPlan, ...]
     suppressed: bool
+    waits: str = ""
 
 
 @retried
@@ -100,15 +103,16 @@ def replan(
         advice="wait until it has planned, and look at its plan with `backtest-pipeline plans list "
         f"{book.name}`",
     )
-    with closing(lock):
-        try:
-            return _Replanning(workspace, book, asked, user, dagster_run_id).answered()
-        except StoreError:
-            raise  # nothing can be noted, or the replan is made again
-        except BacktestError as error:
-            with workspace.database.begin() as connection:
-                note_error(connection, book.book_id, str(error))
-            raise
+    try:
+        return _Replanning(workspace, book, asked, user, dagster_run_id).answered()
+    except StoreError:
+        raise  # nothing can be noted, or the replan is made again
+    except BacktestError as error:
+        with workspace.database.begin() as connection:
+            note_error(connection, book.book_id, str(error))
+        raise
+    finally:
+        lock.release()
 
 
 class _Replanning:
@@ -145,22 +149,26 @@ class _Replanning:
                 requests |= request_replans(connection, seen, self._user)
         own = [] if self._asked is None else [self._asked.reason]
         asked = tuple(dict.fromkeys(map(ReplanReason, [*requests.values(), *own])))
-        if history:
-            rows, suppressed = self._planner.next(history, data, asked)
+        # The past of a book is planned while its first request waits; that may take days.
+        if history and ReplanReason.INITIAL_PLAN not in asked:
+            made = self._planner.next(history, data, asked)
         else:
-            rows, suppressed = self._planner.past(data), False
-        self._store(requests, history, rows, suppressed)
+            made = self._planner.past(data, history)
+        self._store(requests, history, made)
         reasons = tuple(reason.value for reason in asked)
-        return Replan(self._book.name, reasons, tuple(rows), suppressed)
+        plans = made.new or ((made.kept,) if made.kept else tuple(history[-1:]))
+        return Replan(self._book.name, reasons, plans, made.suppressed, made.spent)
 
     def _store(
         self,
         requests: Mapping[int, str],
         history: Sequence[LoggedPlan],
-        rows: Sequence[LoggedPlan],
-        suppressed: bool,
+        made: MadePlans,
     ) -> None:
-        """Store the plans and answer the requests that the replan began with, its own included."""
+        """Store the plans and answer the requests that the replan began with, its own included.
+
+        Where days of the past are left, the requests wait for the next day of the budget.
+        """
         book_id = self._book.book_id
         with self._workspace.database.begin() as connection:
             block_removals(connection)
@@ -175,19 +183,27 @@ class _Replanning:
                     "replan it again"
                 )
             self._planner.keep_transcripts()
-            if suppressed:
-                replace_newest(connection, book_id, rows[-1])
-            else:
-                append_plans(connection, book_id, rows)
+            if made.kept is not None:
+                replace_newest(connection, book_id, made.kept)
+            append_plans(connection, book_id, made.new)
+            if made.spent:
+                put_off(connection, book_id, _tomorrow(), made.spent)
+                return
+            newest = [*history, *([made.kept] if made.kept else []), *made.new][-1]
             own = [] if self._asked is None else [self._asked]
             answer_requests(
                 connection,
                 [*requests, *request_replans(connection, own, self._user)],
-                status=SUPPRESSED if suppressed else PLANNED,
-                sequence=rows[-1].sequence,
+                status=SUPPRESSED if made.suppressed else PLANNED,
+                sequence=newest.sequence,
                 dagster_run_id=self._run_id,
-                origin=self._planner.origin(rows[-1]),
+                origin=self._planner.origin(newest),
             )
+
+
+def _tomorrow() -> datetime:
+    """When the next day of a model's budget begins."""
+    return datetime.combine(datetime.now(UTC).date() + timedelta(days=1), time.min, UTC)
 
 
 def _require_bars(book: PlanBook, data: BookData) -> None:

@@ -81,10 +81,11 @@ from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmar
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.run_tables.strategy_sources import files_by_strategy
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
-from backtest_pipeline.strategies.known_strategies import use_source
+from backtest_pipeline.strategies.known_strategies import use_sources
 from backtest_pipeline.strategies.own.source import Source
 from backtest_pipeline.strategies.registry import strategy_of
 
@@ -116,9 +117,10 @@ def _response_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool)
 def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
     files = {name: bytes.fromhex(data) for name, data in run.get("strategy_files", {}).items()}
-    use_source(Source.of(files) if files else None)
     if config.get("kind") == PLANNED:
+        use_sources(*map(Source.of, files_by_strategy(files).values()))
         return _planned(artifacts, run, series)
+    use_sources(*([Source.of(files)] if files else []))
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
