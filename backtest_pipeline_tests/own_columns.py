@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ bound = { default = 0.6, min = 0.5, max = 0.9, grid = [0.55, 0.6, 0.65, 0.7] }
 
 
 def scores(
-    assets: str = "ABC", n: int = 400, seed: int = 0, last: str = "2025-12-31"
+    assets: Iterable[str] = "ABC", n: int = 400, seed: int = 0, last: str = "2025-12-31"
 ) -> pd.DataFrame:
     """Random scores of the days up to one, known at each day's end."""
     rng = np.random.default_rng(seed)

@@ -259,6 +259,8 @@ def _say_replan(told: Mapping[str, Any]) -> None:
     else:
         n = told["plans"]
         say(f"{told['book']}: {n} new {'plan' if n == 1 else 'plans'}, the newest is plan {last}")
+    if told["waits"]:
+        say(f"  the rest of the past waits for another day: {told['waits']}")
     for run in told["runs"]:
         what = f"run {run['run_id']}" if run["run_id"] else run["why"]
         say(f"  at {run['timeframe']}: {what}")

@@ -15,7 +15,7 @@ For the reasons, and when this can be removed, see docs/adr/0001-private-dagster
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -23,6 +23,9 @@ from uuid import uuid4
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.execution.context.system import StepExecutionContext
+
+from backtest_pipeline.market.errors import BacktestError
+from backtest_pipeline.pipeline.stage import of_the_environment
 
 _DEFERRED = "dagster/defer_asset_events"
 # The storage id before all events. Dagster compares with what came up to the id, and takes 0 and
@@ -180,6 +183,45 @@ def failure(failed: Mapping[str, str], n_stored: int) -> dg.Failure:
         text = f"{len(failed)} partitions failed, {n_stored} are stored: {text}"
     metadata = {_FAILED: dg.MetadataValue.json(dict(failed))}
     return dg.Failure(text, metadata=metadata, allow_retries=False)
+
+
+class PartitionReports:
+    """Tells Dagster of one partition after the other what is stored of it, or why it failed.
+
+    Args:
+        context: of the step that works on them; what its asset reads is looked at now.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._asset, self._step = context.asset_key, context.get_step_execution_context()
+        self._tags = provenance(context.instance, lineage_of(self._step))
+        self._failed = failed_so_far(context.instance, context.run.run_id)
+        self._n_stored = 0
+
+    def add(self, key: str, work: Callable[[], StoredRows]) -> None:
+        """Work on a partition, and report its rows; one that failed earlier in the run is left out.
+
+        Args:
+            key: of the partition.
+            work: stores its rows; what it raises of this package is the reason why it failed.
+        """
+        if key in self._failed:
+            return
+        try:
+            stored = work()
+        except BacktestError as error:
+            if of_the_environment(error):
+                raise
+            self._failed[key] = f"{self._asset.path[-1]}: {error}"
+            return
+        report(self._step, [materialization(self._asset, stored, self._tags)])
+        self._n_stored += 1
+
+    def end(self) -> None:
+        """Fail the run if a partition failed, in its last step or where nothing is stored."""
+        observe(self._step, {"partitions": self._n_stored}, self._failed)
+        if self._failed and (is_last(self._step) or not self._n_stored):
+            raise failure(self._failed, self._n_stored)
 
 
 def _defer(step: StepExecutionContext) -> None:

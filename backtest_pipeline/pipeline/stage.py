@@ -19,7 +19,9 @@ from typing import Generic, Protocol, TypeVar
 from backtest_pipeline.market.errors import (
     ArtifactCorrupt,
     ArtifactError,
+    BacktestError,
     ConfigurationError,
+    NotEnoughBars,
     RowsRefused,
     StoreError,
 )
@@ -307,3 +309,13 @@ def _run_batch(
         *_run_batch(batches, stage, batch[:half], rebuild),
         *_run_batch(batches, stage, batch[half:], rebuild),
     ]
+
+
+def require_stored(report: StageReport) -> None:
+    """Raise the error of the first partition without a result, or the reason why it has none."""
+    for outcome in report.outcomes:
+        if isinstance(outcome.error, BacktestError):
+            raise outcome.error
+        if outcome.detail:
+            kind = BacktestError if outcome.status is Status.FAILED else NotEnoughBars
+            raise kind(f"{outcome.partition}: {report.stage}: {outcome.detail}")

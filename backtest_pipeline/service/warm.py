@@ -3,7 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from backtest_pipeline.market.panel import Panel
+from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.api import run_backtest
+from backtest_pipeline.pipeline.planning.planned_account import planned_account
+from backtest_pipeline.plans.plan import plan_from
+from backtest_pipeline.simulation.config import SimulationConfig
 
 _closes = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 400)))
 _bars = pd.DataFrame(
@@ -16,3 +21,27 @@ for _name, _params in {
     "atr_breakout": {"lookback": 20, "atr_period": 14, "trail_mult": 2.0},
 }.items():
     run_backtest(_bars, _name, _params)
+
+_plan = plan_from(
+    {
+        "generated_at": "2020-01-02T00:00:00Z",
+        "effective_ts": "2020-01-02T00:00:00Z",
+        "valid_until": "2022-01-01T00:00:00Z",
+        "regime": "mixed",
+        "stance": "active",
+        "triggers": [
+            {
+                "symbol": "WARM",
+                "timeframe": "1D",
+                "category": "trend_continuation",
+                "direction": "long",
+                "entry": "close > shift(close, 1)",
+                "exit": "close < shift(close, 1)",
+                "stop_loss_pct": 5.0,
+            }
+        ],
+        "limits": {"max_position_risk_pct": 10.0},
+    }
+)
+_panel = Panel.stack(timeframe("1D"), {"WARM": _bars}, list(_bars.columns))
+planned_account(_panel, [_plan], SimulationConfig(), "WARM")

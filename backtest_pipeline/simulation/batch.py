@@ -35,8 +35,7 @@ class BatchResult:
         held: int64 `(n_trades, 2)`, the marks that each trade is held at, half-open.
         refusals: all entries that could not be sized, or for which there was too little room.
         metrics: one `(n_columns,)` array per metric of the dictionary.
-        pending: int8 `(n_columns,)`, side that the last bar's signal asks for, or
-            NOTHING_PENDING.
+        pending: int8 `(n_columns,)`, side to take at the next open, or NOTHING_PENDING.
         liquidated: bool `(n_columns,)`.
         refused: int64 `(n_columns,)`, count of the refusals.
         conflicts: int64 `(n_columns,)`, bars on which both sides would have been entered.
@@ -95,7 +94,7 @@ def simulate_batch(
     equity = marked_equity(panel, marks, simulated.equity, trades, held, config.costs, funding)
     if benchmark is None:
         benchmark = buy_and_hold(panel, marks, config)
-    pending = pending_sides(events, panel.offsets, config.direction, simulated)
+    pending = pending_sides(inputs.events, panel.offsets, simulated)
     return BatchResult(
         panel=panel,
         marks=marks,

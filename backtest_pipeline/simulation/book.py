@@ -84,7 +84,7 @@ def simulate_book(
     ts, table = instants_of(panel, members)
     inputs = account_inputs(panel, events, config, len(panel.assets), funding, finer)
     simulated = inputs.simulate_together(table, members)
-    pending = pending_sides(events, panel.offsets, config.direction, simulated)
+    pending = pending_sides(inputs.events, panel.offsets, simulated)
     of_ruined = np.repeat(simulated.ruined, len(panel.assets))
     if benchmark is None:
         benchmark = held_equally(panel, table, members, config)

@@ -99,21 +99,19 @@ def seen_events(
     return np.where(held, seen, late)
 
 
-def pending_sides(
-    events: np.ndarray, offsets: np.ndarray, direction: Direction, simulated: Simulated
-) -> np.ndarray:
-    """Side that the last bar's signal asks for, or NOTHING_PENDING, int8 `(n_columns,)`.
+def pending_sides(seen: np.ndarray, offsets: np.ndarray, simulated: Simulated) -> np.ndarray:
+    """Side to take at the next open, or NOTHING_PENDING, int8 `(n_columns,)`.
 
     Args:
-        events: uint8 `(n_runs, n_rows)`, as the strategies gave them.
+        seen: uint8 `(n_runs, n_rows)`, from `seen_events`: what is acted on at the last bar's close
+            is the signal of that bar, or of as many bars before as every condition is late.
         offsets: int64, the panel's asset bounds.
-        direction: sides that may be taken.
         simulated: where the accounts stand at the end.
     """
     side = simulated.side
-    if not events.shape[1]:
+    if not seen.shape[1]:
         return np.full(len(side), NOTHING_PENDING, np.int8)
     rows = np.maximum(offsets[1:] - 1, 0)
-    last = events[:, rows] & np.uint8(_ALLOWED[direction])
+    last = seen[:, rows]
     last[:, np.diff(offsets) == 0] = 0
-    return decide_all(side, last.ravel(), simulated.rests, np.tile(rows, len(events)))
+    return decide_all(side, last.ravel(), simulated.rests, np.tile(rows, len(seen)))

@@ -77,14 +77,14 @@ def use_folder(folder: Path | None, *, trust: bool = False, tried: Path | None =
             _place = _Place(folder, trust, tried)
 
 
-def use_source(source: Source | None) -> None:
-    """Know one archived strategy beside those installed, and none of any folder.
+def use_sources(*sources: Source) -> None:
+    """Know these archived strategies beside those installed, and none of any folder.
 
     Raises:
-        StrategyRefused: where it cannot be loaded.
+        StrategyRefused: where one cannot be loaded.
     """
     global _place
-    own = {} if source is None else {(one := load(source)).strategy.name: one}
+    own = {one.strategy.name: one for one in map(load, sources)}
     with _lock:
         _place = _Place(content=Catalogue({**_installed({}), **own}, {}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -89,7 +90,7 @@ def plan_history(
     *,
     stored: Sequence[PlanRecord] = (),
     follow: Follow | None = None,
-    heard: Callable[[Proposal], None] | None = None,
+    heard: Callable[[Proposal], bool] | None = None,
 ) -> PlanHistory:
     """The plans that a strategist would have made at the bars of a book.
 
@@ -104,19 +105,25 @@ def plan_history(
         stored: the history so far.
         follow: how the book fares under plans; without it the judge has nothing to score, and asks
             for no plan.
-        heard: is told each proposal as soon as it is made, before the next is asked for.
+        heard: is told each proposal as soon as it is made, before the next is asked for; where it
+            returns False the history ends before that one.
 
     Raises:
         InvalidInput: for panels that are no book.
     """
     walk = _Walk(strategist, panels, settings, list(stored), heard)
-    if follow is not None and settings.judge is not None:
-        walk.judged(follow, settings.judge.regimes)
-    elif isinstance(strategist, StateStrategist) and settings.new_day:
-        walk.changes(strategist)
-    else:
-        walk.unjudged()
+    with suppress(_Ended):
+        if follow is not None and settings.judge is not None:
+            walk.judged(follow, settings.judge.regimes)
+        elif isinstance(strategist, StateStrategist) and settings.new_day:
+            walk.changes(strategist)
+        else:
+            walk.unjudged()
     return PlanHistory(tuple(walk.records), tuple(walk.asked))
+
+
+class _Ended(Exception):
+    """Ends a walk where it has come to."""
 
 
 class _Walk:
@@ -128,7 +135,7 @@ class _Walk:
         panels: Mapping[str, Panel],
         settings: ReplanSettings,
         records: list[PlanRecord],
-        heard: Callable[[Proposal], None] | None,
+        heard: Callable[[Proposal], bool] | None,
     ) -> None:
         self.records = records
         self.asked: list[Asked] = []
@@ -261,8 +268,8 @@ class _Walk:
         if not reasons:
             return False
         proposal = self._proposed(instant_us, reasons)
-        if self._heard is not None:
-            self._heard(proposal)
+        if self._heard is not None and not self._heard(proposal):
+            raise _Ended
         record, is_suppressed = settled(self._last, proposal, reasons, instant_us)
         if is_suppressed:
             self.records[-1] = record

@@ -85,6 +85,7 @@ class Proposal:
             replayed; None where no model was asked.
         use: what the calls used; nothing for a replay.
         replayed: whether it came from a recorded transcript.
+        over_budget: whether it fell back because the day's budget of a model is used up.
     """
 
     plan: Plan
@@ -96,6 +97,7 @@ class Proposal:
     transcript: str | None = None
     use: ModelUse = NOTHING_USED
     replayed: bool = False
+    over_budget: bool = False
 
     @property
     def transcript_hash(self) -> str | None:

@@ -35,6 +35,8 @@ from backtest_pipeline_tests.pipeline.processes import started
 from backtest_pipeline_tests.sql import column, count, execute_sql, rows, scalar
 from backtest_pipeline_tests.waiting import LIMIT_S
 
+_CURRENT = "SELECT run_id FROM backtest_runs WHERE is_current ORDER BY book"
+_WAITING_ATTEMPTS = "SELECT attempt FROM replan_requests WHERE status = 'waiting'"
 _UNFINISHED = [s for s in dg.DagsterRunStatus if s.value not in ("SUCCESS", "FAILURE", "CANCELED")]
 
 
@@ -118,6 +120,39 @@ def test_a_replan_whose_run_failed_is_asked_for_again(
     assert count(store, "replan_requests WHERE status = 'planned'") == 1
 
 
+def test_a_book_whose_replan_keeps_failing_is_run_over_new_data_and_asked_again(
+    store: Workspace, instance: dg.DagsterInstance
+) -> None:
+    added(store, replans={"judge": None})
+    added(store, "pair", "S-ALPHA", "S-BETA", replans={"judge": None})
+    executed(instance)
+    plans, runs = count(store, "plans"), column(store, _CURRENT)
+    execute_sql(store, "UPDATE plan_books SET strategist = 'gone'")
+    refreshed(store, without_last(3))
+    first = [str(request.run_key) for request in executed(instance)]
+    assert len(first) == 2
+    assert all(key.startswith("replan/") for key in first)
+    assert column(store, _CURRENT) == runs
+    for attempt in (2, 3):
+        following = executed(instance)
+        if attempt == 2:
+            keys = [str(request.run_key).split("/")[:3] for request in following]
+            assert keys == [["follow", "core", "1D"], ["follow", "pair", "1D"]]
+            assert not {*column(store, _CURRENT)} & {*runs}
+        assert executed(instance) == []
+        assert set(column(store, _WAITING_ATTEMPTS)) == {attempt}
+        execute_sql(store, "UPDATE replan_requests SET retry_at = now()")
+        keys = [key.removesuffix("/1") + f"/{attempt}" for key in first]
+        assert [request.run_key for request in executed(instance)] == keys
+    assert count(store, "plans") == plans
+    execute_sql(store, "UPDATE plan_books SET strategist = 'rules'")
+    assert executed(instance) == []
+    execute_sql(store, "UPDATE replan_requests SET retry_at = now()")
+    executed(instance)
+    assert count(store, "replan_requests WHERE status = 'waiting'") == 0
+    assert executed(instance) == []
+
+
 def test_the_launchpad_plans_again_where_nothing_asks_for_it(
     store: Workspace, instance: dg.DagsterInstance
 ) -> None:
@@ -139,11 +174,11 @@ def test_a_run_follows_the_plans_and_new_data_within_a_plan_run_it_again(
     executed(instance)
     assert materialized(instance, "planned_backtests") == {"S-ALPHA|1D"}
     assert materialized(instance, "planned_portfolios") == {"1D"}
-    first = column(store, "SELECT run_id FROM backtest_runs WHERE is_current ORDER BY book")
+    first = column(store, _CURRENT)
     refreshed(store, without_last(3))
     requests = executed(instance)
     assert {request.run_key.split("/")[0] for request in requests if request.run_key} == {"follow"}
-    second = column(store, "SELECT run_id FROM backtest_runs WHERE is_current ORDER BY book")
+    second = column(store, _CURRENT)
     assert len(first) == len(second) == 2
     assert not set(first) & set(second)
     assert executed(instance) == []

@@ -79,7 +79,7 @@ class Account:
         trades: all trades of each asset.
         refusals: the entries of each asset that were not made.
         closed: the bar of each asset that its last position closed in.
-        pending: side that each asset's last signal asks for; None where it asks nothing.
+        pending: side that each asset takes at its next open; None where it stays as it is.
         equity, gross, net: at each time; exposures as fractions of the equity.
     """
 
@@ -296,12 +296,11 @@ class Account:
         self.net.append(sum(values) / equity if values else 0.0)
 
     def finish(self) -> None:
-        """Mark what is still open to the last close, and keep what the last signals ask for."""
+        """Mark what is still open to the last close, and keep what is due at the next opens."""
         for a, asset in enumerate(self.assets):
             if self.ruined or not asset.bars:
                 continue
-            signal = asset.signals[-1] & self.rules.allowed
-            wanted = self.wanted(a, len(asset.bars), signal)
+            wanted = self.wanted(a, len(asset.bars), self.signal(a, len(asset.bars)))
             self.pending[a] = None if wanted == self.side(a) else wanted
             if a in self.held:
                 self.held[a].end(asset.bars[-1].time, self.prices[a], "end_of_data", at_open=False)

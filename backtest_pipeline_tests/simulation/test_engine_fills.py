@@ -29,6 +29,14 @@ def test_a_signal_fills_at_the_next_open_and_the_last_one_stays_pending() -> Non
     assert asked.trades.empty
 
 
+def test_what_is_pending_is_due_at_the_next_open_however_late_orders_are() -> None:
+    bars = bars_of([100, 200, 300, 400])
+    for delay, signal, pending in ((0, 3, "long"), (1, 3, None), (1, 2, "long"), (2, 1, "long")):
+        result = simulate(bars, flags(bars, signal), flags(bars), delay_bars=delay)
+        assert result.pending == pending, (delay, signal)
+        assert result.trades.empty
+
+
 def test_a_short_dies_within_the_bar_that_eats_its_equity_and_stays_dead() -> None:
     bars = bars_of([100, 100, 150, 90, 90], highs=[100, 100, 201, 90, 90])
     never = flags(bars)

@@ -17,7 +17,7 @@ from backtest_pipeline.strategies.known_strategies import (
     look_again,
     shipped,
     use_folder,
-    use_source,
+    use_sources,
 )
 from backtest_pipeline.strategies.own import loading
 from backtest_pipeline.strategies.own.source import Source
@@ -231,9 +231,9 @@ def test_a_validator_that_ends_the_process_is_an_error_of_the_strategy(folder: P
 
 
 def test_an_archived_source_is_known_without_a_folder(folder: Path) -> None:
-    use_source(Source.of({"dip.py": DIP.replace("default=20", "default=7").encode()}))
+    use_sources(Source.of({"dip.py": DIP.replace("default=20", "default=7").encode()}))
     assert strategy_of("dip").parse({}).model_dump()["length"] == 7
-    use_source(None)
+    use_sources()
     assert "dip" not in strategies()
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import (
     by_asset_and_timeframe,
@@ -17,7 +16,7 @@ from backtest_pipeline.defs.partitions import (
 )
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.defs.stored_events import StoredRows
+from backtest_pipeline.defs.stored_events import PartitionReports, StoredRows
 from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_replans import replan
@@ -66,6 +65,11 @@ class Replanning(Books):
     replan: bool = Field(
         default=False, description="plan again even where nothing has triggered it"
     )
+    follow_only: bool = Field(
+        default=False,
+        description="plan nothing: run the books under the plans that they have; requests for "
+        "replans wait",
+    )
 
 
 @dg.asset(
@@ -85,7 +89,7 @@ def strategy_plans(
     context: dg.AssetExecutionContext, config: Replanning, store: WorkspaceResource
 ) -> None:
     require_sound_run(context)
-    told = _BookEvents(context, store.workspace)
+    told = _BookReports(context, store.workspace)
     for partition, books in _books_of_one(store.workspace, context.partition_keys, config).items():
         told.tell(str(partition), books, lambda book: _plan(told, config, book), _plan_rows)
     told.end()
@@ -111,7 +115,7 @@ def planned_backtests(
     simulation: SimulationResource,
 ) -> None:
     require_sound_run(context)
-    told, chosen = _BookEvents(context, store.workspace), simulation.config()
+    told, chosen = _BookReports(context, store.workspace), simulation.config()
     for partition, books in _books_of_one(store.workspace, context.partition_keys, config).items():
         tf = partition.timeframe
         told.tell(
@@ -147,7 +151,7 @@ def planned_portfolios(
     simulation: SimulationResource,
 ) -> None:
     require_sound_run(context)
-    told, chosen = _BookEvents(context, store.workspace), simulation.config()
+    told, chosen = _BookReports(context, store.workspace), simulation.config()
     known = context.instance.get_dynamic_partitions("timeframe")
     for tf in sorted(context.partition_keys, key=known.index):
         books = [
@@ -172,16 +176,12 @@ def planned_portfolios(
 Rows = Callable[[Workspace, str, Sequence[PlanBook]], StoredRows]
 
 
-class _BookEvents:
-    """Works on books, partition by partition, and tells Dagster what is stored and what failed."""
+class _BookReports(PartitionReports):
+    """Works on the books of one partition after the other."""
 
     def __init__(self, context: dg.AssetExecutionContext, workspace: Workspace) -> None:
+        super().__init__(context)
         self.workspace, self.run_id = workspace, context.run.run_id
-        self._asset, self._step = context.asset_key, context.get_step_execution_context()
-        lineage = stored_events.lineage_of(self._step)
-        self._tags = stored_events.provenance(context.instance, lineage)
-        self._failed = stored_events.failed_so_far(context.instance, self.run_id)
-        self._n_stored = 0
 
     def tell(
         self, key: str, books: Sequence[PlanBook], work: Callable[[PlanBook], str], rows: Rows
@@ -189,30 +189,31 @@ class _BookEvents:
         """Work on the books of a partition, and report its rows unless one of them failed.
 
         Args:
-            key: of the partition; one that failed earlier in the run is left out.
+            key: of the partition.
             books: its books.
             work: what to do with each; returns why there is no result, empty where there is one.
             rows: reads what is stored of the partition.
         """
-        if key in self._failed:
-            return
-        failed, empty = {}, {}
+        self.add(key, lambda: self._worked(key, books, work, rows))
+
+    def _worked(
+        self, key: str, books: Sequence[PlanBook], work: Callable[[PlanBook], str], rows: Rows
+    ) -> StoredRows:
+        failed, empty = [], []
         for book in books:
             try:
-                empty[book.name] = work(book)
+                reason = work(book)
             except BacktestError as error:
                 if of_the_environment(error):
                     raise
-                failed[book.name] = f"plan book {book.name}: {error}"
+                failed.append(f"plan book {book.name}: {error}")
+            else:
+                empty += [f"plan book {book.name}: {reason}"] if reason else []
         if failed:
-            self._failed[key] = f"{self._asset.path[-1]}: {'; '.join(failed.values())}"
-            return
+            raise BacktestError("; ".join(failed))
         stored = rows(self.workspace, key, books)
-        why = "; ".join(f"plan book {name}: {reason}" for name, reason in empty.items() if reason)
-        stored = replace(stored, metadata={**stored.metadata, **({"why": why} if why else {})})
-        event = stored_events.materialization(self._asset, stored, self._tags)
-        stored_events.report(self._step, [event])
-        self._n_stored += 1
+        why = {"why": "; ".join(empty)} if empty else {}
+        return replace(stored, metadata={**stored.metadata, **why})
 
     def follow(self, book: PlanBook, tf: str, config: SimulationConfig) -> str:
         """Run a book under its plans; returns why there rightly is no run yet."""
@@ -222,15 +223,11 @@ class _BookEvents:
             return str(error)
         return ""
 
-    def end(self) -> None:
-        """Fail the run if a partition failed, in its last step or where nothing is stored."""
-        stored_events.observe(self._step, {"partitions": self._n_stored}, self._failed)
-        if self._failed and (stored_events.is_last(self._step) or not self._n_stored):
-            raise stored_events.failure(self._failed, self._n_stored)
 
-
-def _plan(told: _BookEvents, config: Replanning, book: PlanBook) -> str:
+def _plan(told: _BookReports, config: Replanning, book: PlanBook) -> str:
     """Plan a book where a request waits, what triggers one now included."""
+    if config.follow_only:
+        return ""
     if config.replan:
         request_replan(told.workspace, book.name, "dagster", key=f"run {told.run_id}")
     replan(told.workspace, book, dagster_run_id=told.run_id)
@@ -260,6 +257,9 @@ def _plan_rows(workspace: Workspace, key: str, books: Sequence[PlanBook]) -> Sto
     plans = {book.name: stored_plans(workspace, book) for book in books}
     about: dict[str, Any] = {"books": len(books)}
     for name, history in plans.items():
+        if not history:
+            about[name] = "no plan yet"
+            continue
         newest = history[-1]
         about[name] = dg.MetadataValue.json(
             {

@@ -3,14 +3,11 @@
 import dagster as dg
 from pydantic import Field
 
-from backtest_pipeline.defs import stored_events
 from backtest_pipeline.defs.metadata import of_summary, table_schema
 from backtest_pipeline.defs.partitions import require_sound_run, timeframes_partitions
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import OWNERS
-from backtest_pipeline.defs.stored_events import StoredRows
-from backtest_pipeline.market.errors import BacktestError
-from backtest_pipeline.pipeline.stage import of_the_environment
+from backtest_pipeline.defs.stored_events import PartitionReports, StoredRows
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig
 from backtest_pipeline.pipeline.stages.rollups import (
     roll_up,
@@ -79,24 +76,15 @@ def portfolio_rollups(
         max_weight=config.max_weight,
         risk_free=chosen.risk_free,
     )
-    step = context.get_step_execution_context()
-    tags = stored_events.provenance(context.instance, stored_events.lineage_of(step))
-    failed: dict[str, str] = {}
-    timeframes = sorted(
-        context.partition_keys, key=context.instance.get_dynamic_partitions("timeframe").index
-    )
-    for tf in timeframes:
-        try:
-            n_built = roll_up(store.workspace, tf, rollup)
-        except BacktestError as error:
-            if of_the_environment(error):
-                raise
-            failed[tf] = f"portfolio_rollups: {error}"
-            continue
-        rows = _stored(store.workspace, tf, n_built)
-        stored_events.report(step, [stored_events.materialization(context.asset_key, rows, tags)])
-    if failed:
-        raise stored_events.failure(failed, len(timeframes) - len(failed))
+    reports = PartitionReports(context)
+    known = context.instance.get_dynamic_partitions("timeframe")
+    for tf in sorted(context.partition_keys, key=known.index):
+        reports.add(tf, lambda tf=tf: _rolled_up(store.workspace, tf, rollup))
+    reports.end()
+
+
+def _rolled_up(workspace: Workspace, tf: str, rollup: RollupConfig) -> StoredRows:
+    return _stored(workspace, tf, roll_up(workspace, tf, rollup))
 
 
 def _stored(workspace: Workspace, tf: str, n_built: int) -> StoredRows:

@@ -103,7 +103,8 @@ def follow_requests(
         if attempt is not None:
             tags = {FOLLOW_TAG: state, ATTEMPT_TAG: str(attempt)}
             key = f"follow/{book.name}/{tf}/{state}/{attempt}"
-            requests.append(_book_request(key, (book.name, book.symbols, tf), tags))
+            of = (book.name, book.symbols, tf)
+            requests.append(_book_request(key, of, tags, plans=False))
     return requests
 
 
@@ -134,16 +135,29 @@ def _book_partition(symbols: Sequence[str], tf: str) -> str:
 
 
 def _book_request(
-    run_key: str, of: tuple[str, Sequence[str], str], tags: Mapping[str, str]
+    run_key: str,
+    of: tuple[str, Sequence[str], str],
+    tags: Mapping[str, str],
+    *,
+    plans: bool = True,
 ) -> dg.RunRequest:
-    """A run on the partition of a book, given by its name, its symbols and the timeframe."""
+    """A run on the partition of a book, given by its name, its symbols and the timeframe.
+
+    Where it does not plan, requests for replans wait, and the run goes on where planning fails.
+    """
     book, symbols, tf = of
     alone, key = len(symbols) == 1, _book_partition(symbols, tf)
-    assets = ("strategy_plans", "planned_backtests") if alone else ("planned_portfolios",)
+    books = {"books": [book]}
+    planning = books if plans else {**books, "follow_only": True}
+    ops = (
+        {"strategy_plans": planning, "planned_backtests": books}
+        if alone
+        else {"planned_portfolios": planning}
+    )
     return dg.RunRequest(
         run_key=run_key,
         job_name=PLANS_JOB if alone else PORTFOLIOS_JOB,
-        run_config={"ops": {name: {"config": {"books": [book]}} for name in assets}},
+        run_config={"ops": {name: {"config": config} for name, config in ops.items()}},
         tags={RANGE_START: key, RANGE_END: key, BOOK_TAG: book, **tags},
     )
 

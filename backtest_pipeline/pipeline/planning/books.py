@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
@@ -73,7 +73,7 @@ def add_book(
 
     Raises:
         InvalidInput: for a name that is taken or cannot be one, no symbol, too many, a timeframe
-            that no refresh computes, or an option out of bounds.
+            that no refresh computes, a start in the future, or an option out of bounds.
         UnknownName: for an unknown symbol, timeframe, strategist or option.
     """
     config, replans = dict(config or {}), dict(replans or {})
@@ -83,6 +83,11 @@ def add_book(
         raise InvalidInput(
             f"plan book {name}: {len(set(symbols)):,} symbols, and a book may have at most "
             f"{_MOST_SYMBOLS:,}; split it into several books"
+        )
+    if start is not None and start > (today := datetime.now(UTC).date()):
+        raise InvalidInput(
+            f"plan book {name} cannot start at {start}, which is in the future (today is {today} "
+            "UTC); leave the start out, or give a day that has bars"
         )
     require_strategist(strategist, config)
     settings_of(replans)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 from backtest_pipeline.market.partitions import Partition
@@ -28,7 +29,11 @@ from backtest_pipeline.storage.plan_tables.replan_requests import (
 )
 from backtest_pipeline.storage.postgres.database import Database
 from backtest_pipeline.storage.run_tables.runs import followed_by_runs
-from backtest_pipeline.storage.tables.datasets import DatasetVersion, read_versions
+from backtest_pipeline.storage.tables.datasets import (
+    DatasetVersion,
+    dataset_of_key,
+    read_versions,
+)
 from backtest_pipeline.strategist.known import microseconds_of, stamp_of
 from backtest_pipeline.strategist.replans import due
 
@@ -105,10 +110,14 @@ class StaleRun:
 
 
 def stale_runs(database: Database) -> list[StaleRun]:
-    """The runs to be made under plans that are in force; those of a replan that waits follow it."""
+    """The runs to be made under plans that are in force.
+
+    That of a book whose replan may begin now follows the replan. Where the replan has failed and
+    is to be tried again later, the book goes on under the plans that it has.
+    """
     with database.begin() as connection:
-        waiting = {replan.book_id for replan in waiting_replans(connection)}
-        books = [book for book in list_books(connection) if book.book_id not in waiting]
+        planned_first = {one.book_id for one in waiting_replans(connection) if one.is_due}
+        books = [book for book in list_books(connection) if book.book_id not in planned_first]
     found = []
     for book in books:
         with database.begin() as connection:
@@ -121,9 +130,20 @@ def stale_runs(database: Database) -> list[StaleRun]:
             own = {k: v for k, v in versions.items() if Partition.parse(k).timeframe == tf}
             plans = {"plan_id": plan.plan_id, "suppressed": plan.suppressed}
             now = {"dataset_version_ids": own, **plans}
-            if own and {n: followed.get(tf, {}).get(n) for n in now} != now:
+            if own and _read_by(followed.get(tf, {})) != now:
                 found.append(StaleRun(book, tf, hash_of(now)))
     return found
+
+
+def _read_by(followed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run followed, of its data the features alone; empty where there is no run."""
+    return {
+        name: {k: v for k, v in value.items() if dataset_of_key(k)[1] == "features"}
+        if name == "dataset_version_ids"
+        else value
+        for name, value in followed.items()
+        if name != "tf"
+    }
 
 
 def triggers_of(database: Database, book: PlanBook) -> list[ReplanTrigger]:

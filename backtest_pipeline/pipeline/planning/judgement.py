@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from backtest_pipeline.market.errors import ConfigurationError
 from backtest_pipeline.pipeline.planning.book_data import BookData
 from backtest_pipeline.pipeline.planning.planned_account import book_path
 from backtest_pipeline.pipeline.planning.strategists import live_model
+from backtest_pipeline.pipeline.planning.trigger_columns import with_trigger_columns
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.plans.vocabulary import Regime, ReplanReason
@@ -24,18 +26,38 @@ from backtest_pipeline.strategist.llm.conversation import printable
 from backtest_pipeline.strategist.llm.opinion import Opinion, opinion_of
 from backtest_pipeline.strategist.regimes import book_regimes, regime_of
 from backtest_pipeline.strategist.replans import PlanRecord, ReplanSettings, due
-from backtest_pipeline.strategist.standing import Standing
+from backtest_pipeline.strategist.standing import BookPath, Standing
 
 logger = logging.getLogger(__name__)
 
 
-def follows(book: PlanBook, data: BookData, config: SimulationConfig) -> Follow:
+def follows(
+    workspace: Workspace, book: PlanBook, data: BookData, config: SimulationConfig
+) -> Follow:
     """How a book fares under plans at its shortest timeframe, by which the judge scores them."""
-    panel = data.panels[book.timeframes[0]]
-    return lambda plans: book_path(panel, plans, config)
+    batch = data.with_rows(book.timeframes[0])
+
+    def followed(plans: Sequence[Plan]) -> BookPath:
+        read = with_trigger_columns(workspace, batch, plans)
+        return book_path(read.own.on(read.panel), plans, config)
+
+    return followed
 
 
-def judge_triggers(
+@dataclass(frozen=True)
+class Judged:
+    """What the judge says of the plan in force.
+
+    Attributes:
+        triggers: the replan that it asks for; empty where it does not.
+        opinion: the conversation with the language model that it asked; None where it asked none.
+    """
+
+    triggers: tuple[ReplanTrigger, ...] = ()
+    opinion: str | None = None
+
+
+def judged(
     workspace: Workspace,
     book: PlanBook,
     data: BookData,
@@ -43,8 +65,8 @@ def judge_triggers(
     plans: Sequence[Plan],
     settings: ReplanSettings,
     config: SimulationConfig,
-) -> list[ReplanTrigger]:
-    """The replan that the judge asks for at the newest bar; empty where it does not.
+) -> Judged:
+    """What the judge says at the newest bar.
 
     Args:
         workspace: the open store.
@@ -56,10 +78,10 @@ def judge_triggers(
     """
     judge, instant = settings.judge, data.newest_us
     if judge is None or instant is None:
-        return []
+        return Judged()
     if instant < microseconds_of(record.plan.effective_ts):
-        return []  # the history ends before the plan by now
-    path = follows(book, data, config)(plans)
+        return Judged()  # the history ends before the plan by now
+    path = follows(workspace, book, data, config)(plans)
     standing = path.standing(microseconds_of(record.plan.effective_ts), instant)
     codes, _ = book_regimes(data.panels[book.timeframes[-1]], judge.regimes).at(np.array([instant]))
     regime, thinks = regime_of(int(codes[0])), None
@@ -69,14 +91,14 @@ def judge_triggers(
     score = score_of(
         standing, record.plan.regime, regime, judge, opinion=thinks.score if thinks else None
     )
-    found = complaints(standing, score, judge)
+    found, opinion = complaints(standing, score, judge), thinks.transcript if thinks else None
     if ReplanReason.JUDGE_TRIGGERED not in due(record, instant, settings, found):
-        return []
+        return Judged(opinion=opinion)
     day = stamp_of(instant).date().isoformat()
     reason = ReplanReason.JUDGE_TRIGGERED.value
     if thinks is not None and thinks.score is not None:
         found = (*found, f"opinion of the model {thinks.score:.1f}: {printable(thinks.reason)}")
-    return [ReplanTrigger(book.book_id, reason, day, "; ".join(found))]
+    return Judged((ReplanTrigger(book.book_id, reason, day, "; ".join(found)),), opinion)
 
 
 def _opinion(

@@ -15,16 +15,16 @@ from backtest_pipeline.pipeline.runs.identity import (
     run_id_of,
     series_id_of,
     simulation_config,
-    snapshot_id_of,
     without_defaults,
 )
-from backtest_pipeline.pipeline.runs.publish import RunIdentity
+from backtest_pipeline.pipeline.runs.publish import RunIdentity, made_from
+from backtest_pipeline.pipeline.runs.read_rows import Read
+from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.versions import PLANNED, planned_code
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.plan_tables.plan_books import PlanBook
 from backtest_pipeline.storage.plan_tables.plan_history import LoggedPlan
-from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.strategist.llm.training import within_training
 
 _FOLLOWING = ("strategies", "models", "within_training")
@@ -87,21 +87,20 @@ def models_asked(logged: Sequence[LoggedPlan]) -> dict[str, Any]:
     return {"models": sorted(first), "within_training": flagged}
 
 
-def identity_of(
-    config: Mapping[str, Any], plans: str, inputs: Mapping[str, DatasetVersion]
-) -> RunIdentity:
+def identity_of(config: Mapping[str, Any], plans: str, batch: PanelBatch) -> RunIdentity:
     """What identifies a run under plans.
 
     Args:
         config: from `run_config`.
         plans: from `plan_key`.
-        inputs: versions of the features, by symbol.
+        batch: the features of its symbols, and the columns beside them that its triggers read.
     """
     tf = config["timeframe"]
-    versions = {str(Partition(a, tf)): version.version for a, version in inputs.items()}
-    grown = {str(Partition(a, tf)): version.generation for a, version in inputs.items()}
-    config_hash = config_key(config)
-    snapshot_id, code = snapshot_id_of(versions), planned_code(config["strategies"])
+    read = {str(Partition(asset, tf)): Read.whole(one) for asset, one in batch.inputs.items()}
+    for of_asset in batch.own.read_by(batch.own.names).values():
+        read |= of_asset
+    versions, snapshot_id, grown = made_from(read)
+    config_hash, code = config_key(config), planned_code(config["strategies"])
     return RunIdentity(
         planned_run_id(config, plans, snapshot_id, code),
         series_id_of(config_hash, grown, code),

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from backtest_pipeline.market.errors import InvalidInput, NotEnoughBars
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_data import load_book
-from backtest_pipeline.pipeline.planning.judgement import judge_triggers
+from backtest_pipeline.pipeline.planning.judgement import Judged, judged
 from backtest_pipeline.pipeline.planning.planned_account import (
     PlannedAccount,
     label_of,
@@ -29,19 +30,17 @@ from backtest_pipeline.pipeline.planning.planned_identity import (
     run_config,
     strategy_name,
 )
-from backtest_pipeline.pipeline.planning.records import record_of
+from backtest_pipeline.pipeline.planning.probed_triggers import require_triggers_probed
+from backtest_pipeline.pipeline.planning.records import keep_transcript, record_of
 from backtest_pipeline.pipeline.planning.strategists import replan_settings
+from backtest_pipeline.pipeline.planning.trigger_columns import with_trigger_columns
 from backtest_pipeline.pipeline.ranking.deflation import (
     deflate_current_runs,
     families_on,
     with_deflated,
 )
 from backtest_pipeline.pipeline.ranking.ledger import trials_of
-from backtest_pipeline.pipeline.runs.identity import (
-    RunTerms,
-    canonical_json,
-    hash_of,
-)
+from backtest_pipeline.pipeline.runs.identity import RunTerms, canonical_json, hash_of
 from backtest_pipeline.pipeline.runs.publish import (
     Publication,
     RunIdentity,
@@ -67,10 +66,7 @@ from backtest_pipeline.storage.plan_tables.plan_history import (
     require_newest,
     write_plan_log,
 )
-from backtest_pipeline.storage.plan_tables.replan_requests import (
-    ReplanTrigger,
-    request_replans_with,
-)
+from backtest_pipeline.storage.plan_tables.replan_requests import request_replans_with
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined
 from backtest_pipeline.storage.run_tables.runs import (
@@ -80,7 +76,6 @@ from backtest_pipeline.storage.run_tables.runs import (
     runs_of_books,
 )
 from backtest_pipeline.storage.run_tables.trials import record_trials
-from backtest_pipeline.storage.tables.datasets import DatasetVersion
 from backtest_pipeline.storage.tables.dimensions import SignalRow, asset_ids
 
 JUDGE = "judge"
@@ -120,6 +115,7 @@ def follow_book(
     Raises:
         InvalidInput: where the book has no plan yet.
         NotEnoughBars: where there are fewer than two bars under its plans.
+        LooksAhead: for a strategy that a trigger follows and that reads later bars.
     """
     with workspace.database.begin() as connection:
         logged = read_plans(connection, book.book_id)
@@ -135,20 +131,23 @@ def follow_book(
         raise NotEnoughBars(
             f"{label_of(book.symbols)}|{tf}: no bars are stored; refresh them first"
         )
+    batch = with_trigger_columns(workspace, batch, plans)
     whole = {**run_config(book, tf, plans, config), **models_asked(logged)}
-    identity = identity_of(whole, key_of_plans(logged), batch.inputs)
+    identity = identity_of(whole, key_of_plans(logged), batch)
     with workspace.database.begin() as connection:
         uri = current_artifacts(connection, [identity.run_id]).get(identity.run_id)
     if uri is not None and not workspace.artifacts.gone([uri]):
         return FollowedBook(identity.run_id, is_new=False)
     started_at = datetime.now(UTC)
-    account = planned_account(batch.panel, plans, config, label_of(book.symbols))
-    triggers = []
+    panel = batch.own.on(batch.panel)
+    require_triggers_probed(workspace, panel, plans)
+    account = planned_account(panel, plans, config, label_of(book.symbols))
+    said = Judged()
     if tf == book.timeframes[0]:
         record, settings = record_of(logged[-1]), replan_settings(book)
-        triggers = judge_triggers(workspace, book, data, record, plans, settings, config)
-    _publish(workspace, book, logged, account, identity, batch, config, started_at, triggers)
-    return FollowedBook(identity.run_id, is_new=True, judged=tuple(t.detail for t in triggers))
+        said = judged(workspace, book, data, record, plans, settings, config)
+    _publish(workspace, book, logged, account, identity, batch, config, started_at, said)
+    return FollowedBook(identity.run_id, is_new=True, judged=tuple(t.detail for t in said.triggers))
 
 
 @retried
@@ -195,7 +194,7 @@ def _publish(
     batch: PanelBatch,
     config: SimulationConfig,
     started_at: datetime,
-    triggers: Sequence[ReplanTrigger],
+    said: Judged,
 ) -> None:
     """Files first, then rows, plans, blocks and what the judge asks for in one transaction.
 
@@ -206,12 +205,11 @@ def _publish(
     with workspace.database.begin() as connection:
         ids = asset_ids(connection, book.symbols)
     asset_id = ids[book.symbols[0]] if len(book.symbols) == 1 else None
-    published = _publication(
-        book, logged, account, identity, batch.inputs, config, started_at, asset_id
-    )
+    published = _publication(book, logged, account, identity, batch, config, started_at, asset_id)
+    features = {str(Partition(asset, tf)): one.version for asset, one in batch.inputs.items()}
     with workspace.database.arrow() as connection, connection.cursor() as cursor:
         copy.lock_cells(cursor, PLANNED, tf, [book.book_id])
-        require_newest(cursor, book.book_id, logged[-1], identity.dataset_versions)
+        require_newest(cursor, book.book_id, logged[-1], features)
         keep_files(workspace.artifacts, published)
         record_trials(cursor, published.trials)
         found = families_on(cursor, tf, [label], published.trials["trial_id"].to_pylist())
@@ -219,8 +217,9 @@ def _publish(
         metrics = with_deflated(published.metrics, published.runs, own, found)
         retire_run_of_book(cursor, book.name, tf)
         publish_runs(cursor, published.runs, published.trades, metrics, published.blocks)
-        write_plan_log(cursor, plan_log_table(str(identity.run_id), logged))
-        request_replans_with(cursor, triggers, JUDGE)
+        opinion = None if said.opinion is None else keep_transcript(workspace, said.opinion)
+        write_plan_log(cursor, plan_log_table(str(identity.run_id), logged, opinion))
+        request_replans_with(cursor, said.triggers, JUDGE)
         deflate_current_runs(cursor, tf, [label], found, published.runs["run_id"].to_pylist())
 
 
@@ -229,7 +228,7 @@ def _publication(
     logged: Sequence[LoggedPlan],
     account: PlannedAccount,
     identity: RunIdentity,
-    inputs: Mapping[str, DatasetVersion],
+    data: PanelBatch,
     config: SimulationConfig,
     started_at: datetime,
     asset_id: int | None,
@@ -237,7 +236,7 @@ def _publication(
     batch, run_ids = account.account, [str(identity.run_id)]
     terms, label = RunTerms(config), batch.panel.assets[0]
     uri = f"runs/{batch.panel.timeframe.name}/{hash_of(run_ids)}"
-    trials = _trials(book, logged, account, inputs, terms)
+    trials = _trials(book, logged, account, data, terms)
     signal = SignalRow(0, book.name, strategy_name(book.strategist), dict(book.config))
     runs = runs_table(batch, [signal], [identity], {label: 0}, terms, started_at, uri)
     reasons = [{"replan_reasons": p.replan_reasons, "suppressed": p.suppressed} for p in logged]
@@ -288,7 +287,7 @@ def _trials(
     book: PlanBook,
     logged: Sequence[LoggedPlan],
     account: PlannedAccount,
-    inputs: Mapping[str, DatasetVersion],
+    data: PanelBatch,
     terms: RunTerms,
 ) -> pa.Table:
     """The run as a trial of the ledger, and after it each proposal that became a plan.
@@ -302,7 +301,9 @@ def _trials(
         proposals.setdefault(_terms_key(row), row)
     batch, n = account.account, 1 + len(proposals)
     label = batch.panel.assets[0]
-    of_bars = combined(*(f"{asset} {v.input_version}" for asset, v in sorted(inputs.items())))
+    bars = {asset: version.input_version for asset, version in data.inputs.items()}
+    read = data.own.versions_with(bars, data.own.names)
+    of_bars = combined(*(f"{asset} {version}" for asset, version in sorted(read.items())))
     repeated = replace(
         batch,
         equity=np.repeat(batch.equity, n, axis=0),

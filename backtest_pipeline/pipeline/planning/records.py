@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 
+from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.plans.plan import plan_from
 from backtest_pipeline.plans.vocabulary import ReplanReason
 from backtest_pipeline.storage.plan_tables.plan_history import LoggedPlan
@@ -30,7 +31,6 @@ def logged(
         made_at: when it was produced, wall clock.
     """
     plan, proposal = record.plan, record.proposal
-    transcript = transcript_hash(proposal)
     return LoggedPlan(
         sequence=sequence,
         plan_id=plan.plan_id,
@@ -45,7 +45,7 @@ def logged(
         origin_detail=proposal.reason,
         prompt_hash=proposal.prompt_hash,
         response_hash=proposal.response_hash,
-        transcript=transcript,
+        transcript=proposal.transcript_hash,
         model=proposal.model,
         judged_at=None if record.judged_us is None else stamp_of(record.judged_us),
         suppressed=record.suppressed,
@@ -74,11 +74,11 @@ def record_of(row: LoggedPlan) -> PlanRecord:
     )
 
 
-def transcript_hash(proposal: Proposal) -> str | None:
-    """sha256 of a proposal's transcript; None where no model was asked."""
-    if proposal.transcript is None:
-        return None
-    return hashlib.sha256(proposal.transcript.encode()).hexdigest()
+def keep_transcript(workspace: Workspace, transcript: str) -> str:
+    """Store a conversation with a model among the artifacts; returns its sha256."""
+    sha256 = hashlib.sha256(transcript.encode()).hexdigest()
+    workspace.artifacts.put_file(transcript_uri(sha256), transcript.encode())
+    return sha256
 
 
 def transcript_uri(sha256: str) -> str:

@@ -29,7 +29,8 @@ def replan_now(
 
     Returns:
         book; reasons of the replan; plans, how many are new; sequence of the plan in force;
-        suppressed; and runs: timeframe, run_id, is_new, judged, or why there rightly is none.
+        suppressed; waits, why days of the past are left for another day; and runs: timeframe,
+        run_id, is_new, judged, or why there rightly is none.
 
     Raises:
         UnknownName: where there is no such book.
@@ -44,6 +45,7 @@ def replan_now(
         "plans": len(made.plans) if made and not made.suppressed else 0,
         "sequence": made.plans[-1].sequence if made else None,
         "suppressed": made.suppressed if made else True,
+        "waits": made.waits if made else "",
         "runs": runs,
     }
 

@@ -14,7 +14,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.pipeline.ranking.deflation import strategies_tried
 from backtest_pipeline.pipeline.runs.identity import canonical_json, hash_of
 from backtest_pipeline.pipeline.runs.summary import Summary, rounded
-from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE
+from backtest_pipeline.pipeline.versions import LEADERBOARD_CODE, PLANNED
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.ranking.leaderboard import (
     DERIVED,
@@ -52,6 +52,14 @@ SYNTHETIC = "a synthetic asset, in a store that has runs of real ones"
 _NO_SHARPE = "no Sharpe ratio: fewer than two daily returns, or returns that never vary"
 QUARANTINED = "in quarantine: its replay gave a different result, see table quarantined_runs"
 _BY_HAND = "not from the latest refresh: its window, signal or settings differ from the others'"
+_OF_PLANS = (
+    "a run under the plans of a book, which are chosen day by day: its dsr in backtest_metrics "
+    "counts each plan as a trial"
+)
+_IN_TRAINING = (
+    "within_training: a run under the plans of a language model that may have read these bars in "
+    "training"
+)
 _OUT_OF_SAMPLE = (
     "out-of-sample run of a walk-forward, on fewer bars than the others: see its verdict in "
     "walk_forward_runs and its dsr in backtest_metrics"
@@ -148,6 +156,8 @@ def _unranked(run: Mapping[str, Any]) -> str | None:
         return QUARANTINED
     if run["synthetic_beside_real"]:
         return SYNTHETIC
+    if run["split"] == PLANNED:
+        return _IN_TRAINING if run["within_training"] else _OF_PLANS
     if run["split"] == "walk_forward":
         return _OUT_OF_SAMPLE
     if not run["of_refresh"]:

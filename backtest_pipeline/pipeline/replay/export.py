@@ -240,7 +240,8 @@ def _beside(workspace: Workspace, run: RunDetail) -> dict[str, bytes]:
     if run.split == PLANNED:
         files["plans.json"] = _json(plans)
         files[bundle_verifier.BLOCKS] = _parquet(_blocks(blocks))
-        for digest in sorted({plan["transcript"] for plan in plans} - {None}):
+        named = {plan[name] for plan in plans for name in ("transcript", "opinion")}
+        for digest in sorted(named - {None}):
             files[f"transcripts/{digest}.json"] = workspace.artifacts.read_file(
                 transcript_uri(digest)
             )
@@ -261,7 +262,7 @@ def _blocks(rows: list[dict[str, Any]]) -> pa.Table:
 def _plan_log(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows of `plan_log`; the plan as JSON, its reasons separated by commas."""
     stamps = ("generated_at_actual", "effective_ts", "valid_until")
-    texts = ("origin", "model", "prompt_hash", "response_hash", "transcript")
+    texts = ("origin", "model", "prompt_hash", "response_hash", "transcript", "opinion")
     kinds = {
         "replan_sequence": pa.int64(),
         "plan_id": pa.string(),

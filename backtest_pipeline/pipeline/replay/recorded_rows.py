@@ -15,13 +15,9 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.runs.own_columns import (
     OwnColumns,
     StoredColumns,
-    own_columns_read,
 )
-from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.tables.datasets import COLUMNS, dataset_of_key, input_key
-from backtest_pipeline.storage.tables.dimensions import SignalRow
-from backtest_pipeline.strategies.registry import strategy_of
 
 
 def recorded_rows(
@@ -70,12 +66,10 @@ def with_own_columns(
     artifacts: ArtifactStore,
     run: Mapping[str, Any],
     panel: Panel,
-    signal: SignalRow,
-    config: SimulationConfig,
+    names: Sequence[str],
     contents: dict[str, str],
 ) -> Panel:
-    """The panel with the recorded columns of the user's own; writes hashes into `contents`."""
-    names = own_columns_read(strategy_of(signal.strategy), signal.params, config)
+    """The panel with the named columns that are recorded; writes their hashes into `contents`."""
     (asset,), tf = panel.assets, panel.timeframe.name
     values: dict[str, np.ndarray] = {}
     sets: dict[str, StoredColumns] = {}

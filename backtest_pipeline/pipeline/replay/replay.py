@@ -167,8 +167,16 @@ def replay_runs(
 def _request(run: RecordedRun, code: Code) -> ReplayRequest:
     """What to recompute; where today's code is asked for, today's files of the user's strategy."""
     request = ReplayRequest.of(run)
-    today = catalogue().known.get(run.config["strategy"])
-    if code is Code.INSTALLED and today is not None and today.source is not None:
+    if code is not Code.INSTALLED:
+        return request
+    known = catalogue().known
+    if run.plans:
+        names = run.config["strategies"]
+        own = {n: s.files for n in names if n in known and (s := known[n].source) is not None}
+        files = {f"{name}/{path}": data for name, of in own.items() for path, data in of.items()}
+        return replace(request, strategy_files=files) if own else request
+    today = known.get(run.config["strategy"])
+    if today is not None and today.source is not None:
         return replace(request, strategy_files=today.source.files)
     return request
 

@@ -36,6 +36,7 @@ from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.planning.planned_account import block_lines, planned_account
 from backtest_pipeline.pipeline.planning.planned_identity import plan_key, planned_run_id
 from backtest_pipeline.pipeline.planning.planned_runs import results_of_plans
+from backtest_pipeline.pipeline.planning.trigger_columns import columns_of_triggers
 from backtest_pipeline.pipeline.replay.recorded_rows import recorded_rows, with_own_columns
 from backtest_pipeline.pipeline.runs.daily_bars import DailyBars
 from backtest_pipeline.pipeline.runs.identity import (
@@ -48,6 +49,7 @@ from backtest_pipeline.pipeline.runs.identity import (
     run_id_of,
     snapshot_id_of,
 )
+from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.publish import results_of
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import SimulationSpec, checked
@@ -79,11 +81,13 @@ from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS, benchmar
 from backtest_pipeline.simulation.trades import trade_columns
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.artifacts.code_archive import installed_code
+from backtest_pipeline.storage.run_tables.strategy_sources import files_by_strategy
 from backtest_pipeline.storage.tables.datasets import dataset_of_key
 from backtest_pipeline.storage.tables.dimensions import SignalRow
 from backtest_pipeline.storage.tables.environment import environment
-from backtest_pipeline.strategies.known_strategies import use_source
+from backtest_pipeline.strategies.known_strategies import use_sources
 from backtest_pipeline.strategies.own.source import Source
+from backtest_pipeline.strategies.registry import strategy_of
 
 PROTOCOL = 1
 
@@ -113,15 +117,17 @@ def _response_of(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool)
 def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     config, asset, tf = run["config"], run["asset"], run["timeframe"]
     files = {name: bytes.fromhex(data) for name, data in run.get("strategy_files", {}).items()}
-    use_source(Source.of(files) if files else None)
     if config.get("kind") == PLANNED:
+        use_sources(*map(Source.of, files_by_strategy(files).values()))
         return _planned(artifacts, run, series)
+    use_sources(*([Source.of(files)] if files else []))
     signal = SignalRow(0, "", config["strategy"], config["params"])
     terms = _terms(artifacts, config, asset)
     panel = recorded_rows(artifacts, tf, asset, run["snapshots"], SNAPSHOT_COLUMNS)
     contents = {name: snapshot["version"] for name, snapshot in run["snapshots"].items()}
     daily = _daily_bars(artifacts, run, panel.take(rows_in(panel, terms.window)), contents)
-    panel = with_own_columns(artifacts, run, panel, signal, terms.config, contents)
+    names = own_columns_read(strategy_of(signal.strategy), signal.params, terms.config)
+    panel = with_own_columns(artifacts, run, panel, names, contents)
     if terms.walk_forward is None:
         batch = _traded(artifacts, run, panel, daily, signal, terms, contents)
     else:
@@ -147,15 +153,17 @@ def _recomputed(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) 
 def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> dict[str, Any]:
     """A run under plans; no strategist and no model is asked."""
     config, tf, snapshots = run["config"], run["timeframe"], run["snapshots"]
-    symbols = sorted(dataset_of_key(key)[0].asset for key in snapshots)
-    parts = [recorded_rows(artifacts, tf, one, snapshots, SNAPSHOT_COLUMNS) for one in symbols]
-    panel = Panel.join(timeframe(tf), symbols, parts, SNAPSHOT_COLUMNS)
     logged = run["plans"]
-    terms = checked(SimulationSpec, _simulated(config)).config()
     plans = [plan_from(one["plan"]) for one in logged]
+    contents = {name: snapshot["version"] for name, snapshot in snapshots.items()}
+    symbols, read = sorted(_symbols(snapshots)), columns_of_triggers(plans, tf)
+    features = [recorded_rows(artifacts, tf, one, snapshots, SNAPSHOT_COLUMNS) for one in symbols]
+    parts = [with_own_columns(artifacts, run, part, read, contents) for part in features]
+    panel = Panel.join(timeframe(tf), symbols, parts, list(parts[0].columns))
+    terms = checked(SimulationSpec, _simulated(config)).config()
     account = planned_account(panel, plans, terms, config["symbol"])
     key = plan_key([(one["plan_id"], one["replan_reasons"], one["suppressed"]) for one in logged])
-    versions = snapshot_id_of({name: one["version"] for name, one in snapshots.items()})
+    versions = snapshot_id_of(contents)
     batch = account.account
     trades = {name: values.tolist() for name, values in trade_columns(batch.trades).items()}
     trades |= {name: values.to_pylist() for name, values in account.trade_columns().items()}
@@ -169,6 +177,12 @@ def _planned(artifacts: ArtifactStore, run: Mapping[str, Any], series: bool) -> 
         "benchmark": _curve(batch.marks, batch.benchmark, series),
         "blocks": hash_of(block_lines(account.blocks("").to_pylist())),
     }
+
+
+def _symbols(snapshots: Mapping[str, Any]) -> set[str]:
+    """The symbols whose features are among the snapshots."""
+    read = [dataset_of_key(key) for key in snapshots]
+    return {partition.asset for partition, dataset in read if dataset == "features"}
 
 
 def _terms(artifacts: ArtifactStore, config: Mapping[str, Any], asset: str) -> RunTerms:

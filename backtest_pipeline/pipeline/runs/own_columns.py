@@ -56,6 +56,11 @@ class OwnColumns:
     values: Panel | None = None
     sets: Mapping[str, StoredColumns] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return () if self.values is None else tuple(self.values.columns)
+
     def on(self, panel: Panel, names: Iterable[str] | None = None) -> Panel:
         """The panel, of the same bars or of some of their assets, with these columns.
 

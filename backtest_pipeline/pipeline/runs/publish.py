@@ -85,9 +85,9 @@ def identify_runs(
     names = [
         own_columns_read(strategy_of(one.strategy), one.params, terms.config) for one in signals
     ]
-    made_from = {
+    sources = {
         read: [
-            _made_from({**of_asset, **by_asset.get(asset, {})})
+            made_from({**of_asset, **by_asset.get(asset, {})})
             for asset, of_asset in zip(assets, shared, strict=True)
         ]
         for read in dict.fromkeys(names)
@@ -110,14 +110,14 @@ def identify_runs(
         )
         for one, (of_asset, snapshot_id, grown) in zip(
             configurations(signals, assets, tf, terms),
-            [of_asset for read in names for of_asset in made_from[read]],
+            [of_asset for read in names for of_asset in sources[read]],
             strict=True,
         )
     ]
 
 
-def _made_from(read: Mapping[str, Read]) -> tuple[dict[str, str], str, dict[str, str]]:
-    """Versions of what a run read, the hash of its contents, and the generations."""
+def made_from(read: Mapping[str, Read]) -> tuple[dict[str, str], str, dict[str, str]]:
+    """Versions of what a run read by `input_key`, the hash of its contents, and the generations."""
     return (
         {key: one.version.version for key, one in read.items()},
         snapshot_id_of({key: one.content for key, one in read.items()}),

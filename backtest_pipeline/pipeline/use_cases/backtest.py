@@ -32,6 +32,7 @@ from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.runs.run_files import kept_funding
 from backtest_pipeline.pipeline.specs import PortfolioSpec, RunSpec, SweepSpec, WalkForwardSpec
 from backtest_pipeline.pipeline.stages.benchmark_assets import require_benchmark, rows_in
+from backtest_pipeline.pipeline.stages.columns.columns_stage import with_fresh_columns
 from backtest_pipeline.pipeline.stages.conditions import signal_matrix
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch, load_daily
@@ -39,7 +40,7 @@ from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.portfolio_members import members_of
 from backtest_pipeline.pipeline.stages.portfolio_tables import artifact_uri, files_of, rows_of
 from backtest_pipeline.pipeline.stages.portfolios import RollupConfig, formed, planned
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade, with_fresh_columns
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
 from backtest_pipeline.pipeline.use_cases.sweep import Exploration, sweep
 from backtest_pipeline.pipeline.use_cases.traded import Tradable, cut_to_window, trade_and_store
 from backtest_pipeline.pipeline.workspace import Workspace, retried

@@ -6,22 +6,19 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from backtest_pipeline.market.errors import BacktestError, NotEnoughBars
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.market.timeframes import timeframe
 from backtest_pipeline.pipeline.columns.column_sets import columns_read
-from backtest_pipeline.pipeline.stage import StageReport, Status, run_stage
+from backtest_pipeline.pipeline.stage import StageReport, require_stored, run_stage
 from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_signals
 from backtest_pipeline.pipeline.stages.bars import BarsStage, SourceReader, bar_batches
 from backtest_pipeline.pipeline.stages.columns.columns_stage import refresh_columns
-from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.external_features import (
     ExternalFeaturesStage,
     ExternalReader,
     external_features,
 )
 from backtest_pipeline.pipeline.stages.features import FeaturesStage, stored_bars, stored_features
-from backtest_pipeline.pipeline.stages.panels import PanelBatch
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
@@ -77,19 +74,6 @@ def refresh_to_trade(
         require_stored(report)
 
 
-def with_fresh_columns(
-    workspace: Workspace, batch: PanelBatch, names: Sequence[str], *, rebuild: bool = False
-) -> PanelBatch:
-    """A batch of stored features with these columns of the user's own, brought up to date.
-
-    Raises:
-        ColumnsError: for a column that there is not, or that cannot be read.
-    """
-    for report in refresh_columns(workspace, batch.partitions, names, rebuild=rebuild):
-        require_stored(report)
-    return with_own_columns(workspace, batch, names)
-
-
 def stored_days(database: Database, partitions: Sequence[Partition]) -> list[Partition]:
     """The stored daily bars that mark runs of these partitions and are not among them.
 
@@ -141,16 +125,6 @@ def refresh_backtests(
         BacktestsStage(workspace, config),
         **_how(workspace, rebuild),
     )
-
-
-def require_stored(report: StageReport) -> None:
-    """Raise the error of the first partition without a result, or the reason why it has none."""
-    for outcome in report.outcomes:
-        if isinstance(outcome.error, BacktestError):
-            raise outcome.error
-        if outcome.detail:
-            kind = BacktestError if outcome.status is Status.FAILED else NotEnoughBars
-            raise kind(f"{outcome.partition}: {report.stage}: {outcome.detail}")
 
 
 def _how(workspace: Workspace, rebuild: bool) -> dict[str, Any]:

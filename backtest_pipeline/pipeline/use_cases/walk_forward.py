@@ -27,6 +27,7 @@ from backtest_pipeline.pipeline.runs.own_columns import own_columns_read
 from backtest_pipeline.pipeline.stage import Progress, silent
 from backtest_pipeline.pipeline.stages.bars import BAR_COLUMNS
 from backtest_pipeline.pipeline.stages.benchmark_assets import rows_in
+from backtest_pipeline.pipeline.stages.columns.columns_stage import with_fresh_columns
 from backtest_pipeline.pipeline.stages.external_features import ExternalReader
 from backtest_pipeline.pipeline.stages.features import SNAPSHOT_COLUMNS, load_batch
 from backtest_pipeline.pipeline.stages.panels import PanelBatch
@@ -38,7 +39,7 @@ from backtest_pipeline.pipeline.stages.walk_forward.walk_forward_batch import (
     strategy_searches,
     walk_forward_batch,
 )
-from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade, with_fresh_columns
+from backtest_pipeline.pipeline.use_cases.refresh import refresh_to_trade
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.research.validation.efficiency import WFO_THRESHOLD, Efficiency
 from backtest_pipeline.research.validation.optimizer import Objective, Search

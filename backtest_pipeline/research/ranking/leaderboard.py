@@ -20,7 +20,7 @@ from backtest_pipeline.research.ranking.trials import Family, deflate
 from backtest_pipeline.research.robustness.neighbourhood import LOWER_IS_BETTER
 from backtest_pipeline.simulation.metrics.significance import SharpeMoments
 
-LEADERBOARD_VERSION = 2
+LEADERBOARD_VERSION = 3
 """Raise it when the same runs get another rank, score or gate result."""
 TRIED = ("n_trials", "n_trials_effective", "n_families")
 RUN_COLUMNS = (

@@ -57,6 +57,7 @@ _PLAN = {
     "prompt_hash": None,
     "response_hash": None,
     "transcript": None,
+    "opinion": None,
 }
 
 
@@ -164,6 +165,10 @@ class PlanEntry(BaseModel):
     prompt_hash: str | None = Field(description="Null if no language model was used.")
     response_hash: str | None
     transcript: str | None = Field(description="Hash of the recorded conversation with the model.")
+    opinion: str | None = Field(
+        description="Hash of the conversation in which a model judged it after the run; null if "
+        "none was asked."
+    )
 
 
 class Plans(BaseModel):

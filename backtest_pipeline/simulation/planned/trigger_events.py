@@ -93,12 +93,15 @@ def _with_reads(panel: Panel, triggers: Sequence[Trigger]) -> Panel:
 def _of_strategy(panel: Panel, trigger: Trigger) -> dict[str, TriggerEvents]:
     strategy = strategy_of(str(trigger.strategy))
     params = strategy.parse(trigger.params)
-    bits, failures = conditions_where_possible(panel, [(strategy, params)])
     known = np.zeros(len(panel), np.int8)
+    try:
+        bits, failures = conditions_where_possible(panel, [(strategy, params)])
+        failed = {asset: str(of_asset[0]) for asset, of_asset in failures.items()}
+    except InvalidInput as error:  # a column that it reads is not there
+        bits = np.zeros((1, len(panel)), np.uint8)
+        failed = dict.fromkeys(panel.assets, f"strategy {strategy.name}: {error}")
     return {
-        asset: TriggerEvents(
-            bits[0, rows], known[rows], str(failures[asset][0]) if asset in failures else ""
-        )
+        asset: TriggerEvents(bits[0, rows], known[rows], failed.get(asset, ""))
         for asset, rows in ((asset, panel.rows_of(asset)) for asset in panel.assets)
     }
 

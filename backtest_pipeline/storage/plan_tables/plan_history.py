@@ -167,8 +167,16 @@ def require_newest(
         )
 
 
-def plan_log_table(run_id: str, plans: Sequence[LoggedPlan]) -> pa.Table:
-    """The plans that a run followed as rows of `plan_log`, numbered from 1."""
+def plan_log_table(
+    run_id: str, plans: Sequence[LoggedPlan], opinion: str | None = None
+) -> pa.Table:
+    """The plans that a run followed as rows of `plan_log`, numbered from 1.
+
+    Args:
+        run_id: the run, as text.
+        plans: at least one.
+        opinion: transcript of what a model thought of the last of them after the run.
+    """
     kinds = {
         **dict.fromkeys(("generated_at_actual", "effective_ts", "valid_until"), copy.TIMESTAMPTZ),
         "replan_sequence": pa.int32(),
@@ -184,8 +192,14 @@ def plan_log_table(run_id: str, plans: Sequence[LoggedPlan]) -> pa.Table:
     }
     columns["replan_sequence"] = pa.array(range(1, len(plans) + 1), pa.int32())
     content = [json.dumps(dict(plan.plan), allow_nan=False) for plan in plans]
+    opinions = [None] * (len(plans) - 1) + [opinion]
     return pa.table(
-        {"run_id": [run_id] * len(plans), **columns, "plan": pa.array(content, pa.string())}
+        {
+            "run_id": [run_id] * len(plans),
+            **columns,
+            "plan": pa.array(content, pa.string()),
+            "opinion": pa.array(opinions, pa.string()),
+        }
     )
 
 
@@ -224,7 +238,7 @@ def list_plans(connection: Connection, run_id: UUID) -> list[dict[str, Any]]:
         text("""
             SELECT replan_sequence, plan_id, generated_at_actual, effective_ts, valid_until,
                    replan_reasons, origin, model, suppressed, plan, prompt_hash, response_hash,
-                   transcript
+                   transcript, opinion
             FROM plan_log WHERE run_id = :run_id ORDER BY replan_sequence
         """),
         {"run_id": run_id},

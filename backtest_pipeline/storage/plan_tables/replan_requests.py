@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
@@ -152,8 +153,8 @@ def ask_again(connection: Connection, waiting: WaitingReplan, why: str) -> bool:
             UPDATE replan_requests r SET attempt = r.attempt + 1,
                 error = CASE WHEN starts_with(r.error, concat('attempt ', r.attempt, ': '))
                     THEN r.error ELSE :why END,
-                retry_at = now() + make_interval(
-                    secs => least(:longest, :first * 2.0 ^ least(oldest.attempt - 1, 20)))
+                retry_at = greatest(r.retry_at, now() + make_interval(
+                    secs => least(:longest, :first * 2.0 ^ least(oldest.attempt - 1, 20))))
             FROM oldest WHERE r.book_id = oldest.book_id AND r.status = 'waiting'
         """),
         {
@@ -175,6 +176,18 @@ def note_error(connection: Connection, book_id: int, why: str) -> None:
             WHERE book_id = :book_id AND status = 'waiting'
         """),
         {"book_id": book_id, "why": why},
+    )
+
+
+def put_off(connection: Connection, book_id: int, until: datetime, why: str) -> None:
+    """Let a book's requests that wait wait until then, and say why."""
+    note_error(connection, book_id, why)
+    connection.execute(
+        text("""
+            UPDATE replan_requests SET retry_at = :until
+            WHERE book_id = :book_id AND status = 'waiting'
+        """),
+        {"book_id": book_id, "until": until},
     )
 
 

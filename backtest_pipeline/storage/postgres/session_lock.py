@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import psycopg
 
@@ -92,5 +93,11 @@ class SessionLock:
             _log.warning("the lock of the %s is not held: %s", self._name, error)
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Let the lock go, a little later; those that inherited the connection hold it on."""
+        self._connection.close()
+
+    def release(self) -> None:
+        """Let the lock go before this returns, for those that inherited the connection too."""
+        with suppress(psycopg.OperationalError):  # one that was lost holds nothing
+            self._connection.execute("SELECT pg_advisory_unlock_all()")
         self._connection.close()

@@ -84,14 +84,18 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
     and `first_tried` is when the ledger first recorded its signal on its asset and timeframe,
     whatever the bars, window or settings; both are None for a run that is not in the ledger.
     `quarantined_at` is None unless a replay gave a different result. `synthetic_beside_real` says
-    whether its asset is synthetic, in a store that has runs of real ones.
+    whether its asset, or one of its plan book, is synthetic, in a store that has runs of real ones;
+    `within_training` whether the model of its plans may have read its bars in training.
 
     Raises:
         ProvenanceMissing: for a run without recorded inputs.
     """
     of_metrics = ", ".join(f"m.{name}" for name in metrics)
     query = f"""
-        SELECT r.run_id, a.is_synthetic AND {REAL_RUNS} AS synthetic_beside_real, r.signal_name,
+        SELECT r.run_id, r.signal_name,
+               coalesce(a.is_synthetic, are_synthetic(r.symbols)) AND {REAL_RUNS}
+                   AS synthetic_beside_real,
+               coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training,
                r.strategy, r.symbol, r.tf, r.split, r.result_fingerprint, {NAMES_INPUTS},
                q.quarantined_at, {of_metrics}, t.n_obs AS n_days,
                t.skew AS daily_skew, t.kurtosis AS daily_kurtosis,
@@ -99,7 +103,7 @@ def runs_to_rank(connection: Connection, metrics: Sequence[str]) -> list[dict[st
                (r.config ->> 'initial_cash')::float8 AS initial_cash,
                coalesce(r.artifact_uri = ANY (v.uris), FALSE) AS of_refresh
         FROM visible_runs r JOIN backtest_metrics m USING (run_id)
-        JOIN dim_assets a ON a.id = r.id
+        LEFT JOIN dim_assets a ON a.id = r.id
         LEFT JOIN quarantined_runs q USING (run_id)
         LEFT JOIN trials t USING (trial_id)
         LEFT JOIN dataset_versions v ON (v.dataset, v.id, v.tf) = ('backtests', r.id, r.tf)
@@ -133,13 +137,16 @@ def newest_board(connection: Connection) -> dict[str, Any] | None:
 def board_rows(connection: Connection, board_id: str) -> list[dict[str, Any]]:
     """The runs of a board, best first, with their metrics where still stored.
 
-    `identity` lists today's remarks on the identity of the asset, see `market.asset_identity`.
+    `identity` lists today's remarks on the identity of the asset, see `market.asset_identity`;
+    `within_training` says whether the model of its plans may have read its bars in training.
     """
     rows = connection.execute(
         text("""
             SELECT l.*, m.sharpe, m.total_return, m.benchmark_return, m.max_drawdown,
-                   m.trade_count, coalesce(remarks.traits, '{}') AS identity
+                   m.trade_count, coalesce(remarks.traits, '{}') AS identity,
+                   coalesce((r.results ->> 'within_training')::boolean, FALSE) AS within_training
             FROM leaderboard l LEFT JOIN backtest_metrics m USING (run_id)
+            LEFT JOIN visible_runs r USING (run_id)
             LEFT JOIN (
                 SELECT a.symbol, array_agg(DISTINCT t.trait ORDER BY t.trait) AS traits
                 FROM (

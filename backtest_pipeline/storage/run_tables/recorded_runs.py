@@ -17,7 +17,7 @@ from backtest_pipeline.storage.plan_tables.plan_history import plans_of_runs
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.run_tables.run_search import not_found
 from backtest_pipeline.storage.run_tables.runs import with_provenance
-from backtest_pipeline.storage.run_tables.strategy_sources import files_in
+from backtest_pipeline.storage.run_tables.strategy_sources import files_in, files_of_strategies
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Cursor
@@ -53,7 +53,8 @@ class RecordedRun:
         snapshots: the artifacts with their rows, by input key; unknown ones are missing.
         code_version: declared versions, and the hash of the strategy's own code.
         code_archive: artifact with the source code; None for a run made before code was archived.
-        strategy_files: files of its strategy by path; none where the code archive has them.
+        strategy_files: files of its strategy by path; none where the code archive has them. Of a
+            run under plans those of all strategies that its triggers follow, each below its name.
         environment_hash, engine: environment, and engine as name and version.
         fingerprint, artifact_uri, results: its result.
         is_current: whether no newer run of its configuration is stored.
@@ -121,7 +122,15 @@ def recorded_runs(connection: Connection, run_ids: Sequence[uuid.UUID]) -> list[
                    (SELECT archive FROM strategy_sources s
                      WHERE s.strategy = config ->> 'strategy'
                        AND code_version LIKE '%, ' || s.strategy || ' ' || s.code_hash)
-                       AS strategy_archive
+                       AS strategy_archive,
+                   (SELECT array_agg(s.strategy ORDER BY s.strategy) FROM strategy_sources s
+                     WHERE jsonb_exists(config -> 'strategies', s.strategy)
+                       AND strpos(code_version, concat(', ', s.strategy, ' ', s.code_hash)) > 0)
+                       AS followed,
+                   (SELECT array_agg(s.archive ORDER BY s.strategy) FROM strategy_sources s
+                     WHERE jsonb_exists(config -> 'strategies', s.strategy)
+                       AND strpos(code_version, concat(', ', s.strategy, ' ', s.code_hash)) > 0)
+                       AS followed_archives
             FROM visible_runs WHERE run_id = ANY(:run_ids)
         """),
         {"run_ids": list(run_ids)},
@@ -142,6 +151,7 @@ def _recorded(
     plans: Sequence[Mapping[str, Any]],
 ) -> RecordedRun:
     versions = row["dataset_version_ids"]
+    archives = dict(zip(row["followed"] or (), row["followed_archives"] or (), strict=True))
     return RecordedRun(
         run_id=row["run_id"],
         signal_name=row["signal_name"],
@@ -153,7 +163,7 @@ def _recorded(
         snapshots={key: known[key, v] for key, v in versions.items() if (key, v) in known},
         code_version=row["code_version"],
         code_archive=row["code_archive"],
-        strategy_files=files_in(row["strategy_archive"]),
+        strategy_files=files_in(row["strategy_archive"]) or files_of_strategies(archives),
         environment_hash=row["environment_hash"],
         engine=(row["engine"], row["engine_version"]),
         fingerprint=row["result_fingerprint"],

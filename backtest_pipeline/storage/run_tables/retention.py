@@ -241,6 +241,7 @@ def referred_to(connection: Connection) -> set[str]:
             UNION SELECT 'funding/' || (config ->> 'funding') FROM backtest_runs
             UNION SELECT 'transcripts/' || transcript || '.json' FROM plans
             UNION SELECT 'transcripts/' || transcript || '.json' FROM plan_log
+            UNION SELECT 'transcripts/' || opinion || '.json' FROM plan_log
             UNION SELECT 'transcripts/' || transcript || '.json' FROM replan_requests
             UNION SELECT artifact_uri FROM run_robustness
             UNION SELECT artifact_uri FROM portfolio_runs

@@ -38,3 +38,26 @@ def keep_strategy(
 def files_in(archive: bytes | None) -> dict[str, bytes]:
     """The files of a column `archive`, by path; none where nothing was archived."""
     return CodeArchive(bytes(archive)).files() if archive is not None else {}
+
+
+def files_of_strategies(archives: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of several strategies, by name of the strategy and path: `dip/dip.toml`."""
+    return {
+        f"{strategy}/{path}": data
+        for strategy, archive in archives.items()
+        for path, data in files_in(archive).items()
+    }
+
+
+def files_by_strategy(files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+    """What `files_of_strategies` has put together, by name of the strategy.
+
+    Examples:
+        >>> files_by_strategy({"dip/dip.toml": b"", "surf/surf.py": b""})
+        {'dip': {'dip.toml': b''}, 'surf': {'surf.py': b''}}
+    """
+    found: dict[str, dict[str, bytes]] = {}
+    for name, data in files.items():
+        strategy, _, path = name.partition("/")
+        found.setdefault(strategy, {})[path] = data
+    return found

@@ -21,6 +21,8 @@ from backtest_pipeline.strategies.rules.syntax import tree_of
 from backtest_pipeline.trading.sizing import ByExpression, FixedFractional, Sizing
 from backtest_pipeline.trading.stops import StopRules
 
+_THROUGH_STRATEGY = "a column of your own is read through a strategy that declares it"
+
 
 def step_of(program: Program, text: str, where: str) -> int:
     """The step of an expression, in which names that are no features are numbers of a user's own.
@@ -164,7 +166,7 @@ class ConditionExpression:
 
     def __init__(self, text: str, where: str) -> None:
         program = Program()
-        step = parse(program, text, {}, where)
+        step = parse(program, text, {}, where, own_columns=_THROUGH_STRATEGY)
         if program.kinds[step] is not ValueKind.CONDITION:
             raise RuleError(
                 where, "this is a number and must be a condition, such as close > ema_50", text, 0

@@ -35,12 +35,14 @@ class Answer:
         text: of the model; None if the call failed.
         failure: why it failed; empty if it did not.
         is_final: whether another call would be of no use.
+        over_budget: whether it was not made because the day's budget is used up.
         use: what the call used.
     """
 
     text: str | None
     failure: str = ""
     is_final: bool = False
+    over_budget: bool = False
     use: ModelUse = NOTHING_USED
 
 
@@ -75,12 +77,14 @@ class Conversation(Generic[Value]):
         problem: what was wrong with the last answer that was no good; empty if all were good.
         turns: all turns in order.
         use: what all calls used.
+        over_budget: whether it ended because the day's budget is used up.
     """
 
     value: Value | None
     problem: str
     turns: tuple[Turn, ...]
     use: ModelUse
+    over_budget: bool = False
 
 
 def converse(
@@ -102,12 +106,12 @@ def converse(
     """
     ask = model.begin()
     turns = [Turn("system", system), Turn("user", question)]
-    use, problem = NOTHING_USED, ""
+    use, problem, over_budget = NOTHING_USED, "", False
     for call in range(model.max_calls):
         answer = ask(turns)
         use += answer.use
         if answer.text is None:
-            problem = answer.failure
+            problem, over_budget = answer.failure, answer.over_budget
             turns.append(Turn("failure", problem))
             if answer.is_final:
                 break
@@ -120,7 +124,7 @@ def converse(
             problem = printable(str(error))
         if call + 1 < model.max_calls:
             turns.append(Turn("user", _correction(problem)))
-    return Conversation(None, problem, tuple(turns), use)
+    return Conversation(None, problem, tuple(turns), use, over_budget)
 
 
 def _correction(problem: str) -> str:

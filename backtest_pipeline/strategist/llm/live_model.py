@@ -103,7 +103,8 @@ class _Calls:
         most = self._most(messages)
         reserved = self._budget.reserve(self._settings.llm_model, most, self._limits)
         if reserved.settle is None:
-            return Answer(None, self._over_budget(reserved.used, most), is_final=True)
+            said = self._over_budget(reserved.used, most)
+            return Answer(None, said, is_final=True, over_budget=True)
         answer = self._answered(messages, left - wait)
         reserved.settle(answer.use)
         return answer

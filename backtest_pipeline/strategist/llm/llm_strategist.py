@@ -69,6 +69,7 @@ class LlmStrategist(Strategist):
             transcript=transcript_of(self._asked.name, went.turns),
             use=went.use,
             replayed=self._asked.is_recorded,
+            over_budget=went.over_budget,
         )
 
 

@@ -60,6 +60,9 @@ def test_a_run_that_failed_is_asked_for_again_later_and_later(
         assert request is not None
         assert request.run_key == getattr(asked(instance, of, minutes + 0.1), "run_key", None)
         keys.append(request.run_key)
+        configs = {name: op["config"] for name, op in request.run_config["ops"].items()}
+        planning = "strategy_plans" if len(symbols) == 1 else "planned_portfolios"
+        assert configs[planning] == {"books": ["core"], "follow_only": True}
         assert request.tags[RANGE_START] == ("S-ALPHA|1D" if len(symbols) == 1 else "1D")
         failed(instance, request)
     assert len(set(keys)) == 4

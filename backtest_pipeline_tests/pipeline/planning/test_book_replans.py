@@ -77,11 +77,19 @@ def test_a_start_keeps_earlier_days_unplanned(store: Workspace) -> None:
 
 
 def test_a_start_after_the_newest_bar_waits_for_its_bars_and_says_so(store: Workspace) -> None:
-    book = added(store, start=date(2030, 1, 1))
-    with pytest.raises(NotEnoughBars, match=r"core starts at 2030-01-01, .* at 2025-12-26T23:59"):
+    book = added(store, start=date(2026, 1, 20))
+    with pytest.raises(NotEnoughBars, match=r"core starts at 2026-01-20, .* at 2025-12-26T23:59"):
         replan(store, book)
     assert count(store, "plans") == 0
-    assert "starts at 2030-01-01" in waiting_error(store)
+    assert "starts at 2026-01-20" in waiting_error(store)
+
+
+def test_a_start_in_the_future_is_refused(store: Workspace) -> None:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    with pytest.raises(InvalidInput, match=f"cannot start at {tomorrow}, which is in the future"):
+        added(store, start=tomorrow)
+    assert count(store, "plan_books") == 0
+    added(store, start=tomorrow - timedelta(days=1))
 
 
 def test_a_history_that_lost_its_last_bars_is_planned_by_what_is_known(store: Workspace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ import pytest
 from backtest_pipeline.pipeline.planning.book_data import load_book
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.books import find_book, request_replan, stored_plans
-from backtest_pipeline.pipeline.planning.judgement import judge_triggers
+from backtest_pipeline.pipeline.planning.judgement import judged
 from backtest_pipeline.pipeline.planning.planned_account import planned_config
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
 from backtest_pipeline.pipeline.planning.records import record_of, transcript_uri
+from backtest_pipeline.pipeline.planning.replan_now import replan_now
+from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.replay.worker import PROTOCOL, respond
 from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.runs.query import get_run
@@ -39,6 +41,8 @@ from backtest_pipeline_tests.sql import execute_sql, rows
 from backtest_pipeline_tests.strategist.llm.models import GOOD, KEY, completion, provider
 
 NO_JUDGE = {"judge": None}
+WAITING = """SELECT reason, error, retry_at, retry_at > now() AS waits FROM replan_requests
+    WHERE status = 'waiting' AND reason = 'initial_plan'"""
 
 
 def good() -> str:
@@ -139,6 +143,48 @@ def test_a_walk_over_the_past_counts_each_call_before_it_is_made(
     assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 3, "tokens": 3600}]
 
 
+def test_a_walk_whose_budget_is_used_up_goes_on_on_another_day(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = stamp_of(int(market().ts.max())).date() - timedelta(days=9)
+    days = 5  # of the store from then on
+    with provider(lambda path, _: (200, completion(path, good()))) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        whole = added(store, "whole", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
+        assert replan(store, whole) is not None
+        assert len(server.requests) == days
+        used = rows(store, "SELECT tokens FROM model_usage")[0]["tokens"]
+        monkeypatch.setenv("BACKTEST_LLM_TOKENS_PER_DAY", str(used + 12_000))
+        book = added(store, "parts", *SYMBOLS, strategist="llm", replans=NO_JUDGE, start=start)
+        first = replan_now(store, "parts", "ann")
+        assert "tokens is used up" in first["waits"]
+        assert [run["run_id"] is not None for run in first["runs"]] == [True]
+        asked = len(server.requests)
+        assert days < asked < 2 * days
+        (waiting,) = rows(store, WAITING)
+        assert (waiting["reason"], waiting["waits"]) == ("initial_plan", True)
+        assert "tokens is used up" in waiting["error"]
+        assert waiting["retry_at"].time() == time.min
+        again = replan(store, book)
+        assert again is not None
+        assert again.waits
+        assert len(server.requests) == asked
+        assert stored_plans(store, book)[-1].origin == "valid"
+        monkeypatch.delenv("BACKTEST_LLM_TOKENS_PER_DAY")  # another day
+        last = replan(store, book)
+        assert last is not None
+        assert not last.waits
+        assert len(server.requests) == 2 * days
+    assert rows(store, WAITING) == []
+    one, other = stored_plans(store, whole), stored_plans(store, book)
+    alike = ("plan_id", "replan_reasons", "suppressed", "valid_until", "asked_at")
+    assert [[getattr(p, n) for n in alike] for p in one] == [
+        [getattr(p, n) for n in alike] for p in other
+    ]
+
+
 def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
     store: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,8 +199,8 @@ def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
         )
         settings, config = ReplanSettings(judge=judge), planned_config(SimulationConfig())
         record = record_of(logged[-1])
-        found = judge_triggers(store, book, data, record, plans, settings, config)
-        return found[0].detail if found else ""
+        found = judged(store, book, data, record, plans, settings, config)
+        return found.triggers[0].detail if found.triggers else ""
 
     score = float(heard(100.0).split()[1])  # no model is set
     assert heard(0.8 * score) == ""
@@ -166,3 +212,29 @@ def test_the_judge_hears_the_opinion_of_a_model_and_goes_on_without(
         assert heard(0.8 * score).endswith("; opinion of the model 0.0: It turns.")
         assert heard(0.8 * score) == ""
     assert rows(store, "SELECT calls, tokens FROM model_usage") == [{"calls": 4, "tokens": 4800}]
+
+
+def test_what_a_model_thinks_of_a_plan_is_kept_with_the_run_that_it_judged(
+    store: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = {"score_below": 1.0, "day_loss_pct": 100.0, "idle_triggers": 10_000, "opinion": True}
+    book = added(store, "judged", replans={"judge": judge})
+    assert replan(store, book) is not None
+    execute_sql(store, "UPDATE plans SET judged_at = NULL")
+    answer = '{"score": 90, "reason": "It holds."}'
+    with provider(lambda path, _: (200, completion(path, answer))) as server:
+        for name, value in {"MODEL": "openai:gpt-5.6", "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"BACKTEST_LLM_{name}", value)
+        monkeypatch.setenv("BACKTEST_LLM_BASE_URL", server.url)
+        run = follow_book(store, book, "1D", SimulationConfig())
+    assert run.judged == ()
+    *before, last = rows(store, "SELECT opinion FROM plan_log ORDER BY replan_sequence")
+    assert {row["opinion"] for row in before} == {None}
+    uri = transcript_uri(last["opinion"])
+    said = store.artifacts.read_file(uri)
+    assert b"It holds." in said
+    assert KEY.encode() not in said
+    assert f"transcripts/{last['opinion']}.json" in bundle_files(store, run.run_id)
+    execute_sql(store, "UPDATE backtest_runs SET completed_at = '2020-01-01Z'")
+    retain(store, days=30)
+    assert store.artifacts.has(uri)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backtest_pipeline.market.errors import ArtifactCorrupt
+from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.planning.book_replans import replan
 from backtest_pipeline.pipeline.planning.planned_runs import follow_book
 from backtest_pipeline.pipeline.replay import bundle_verifier
@@ -24,7 +25,8 @@ from backtest_pipeline.pipeline.replay.worker_process import ReplayRequest
 from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.run_tables.recorded_runs import recorded_runs
-from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added
+from backtest_pipeline_tests.pipeline.markets import refresh
+from backtest_pipeline_tests.pipeline.planning.stores import SYMBOLS, added, without_last
 from backtest_pipeline_tests.sql import column, execute_sql
 
 
@@ -118,3 +120,21 @@ def test_replays_and_explanations_know_plans(store: Workspace) -> None:
     explained = explain_runs(store, run_id, other)
     assert "config" in explained.movers or "data" in explained.movers
     assert explained.remainder == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symbols", [SYMBOLS[:1], SYMBOLS])
+def test_a_run_under_plans_is_explained_against_one_of_a_strategy(
+    store: Workspace, symbols: tuple[str, ...]
+) -> None:
+    refresh(store, without_last(5), [Partition(SYMBOLS[0], "1D")])
+    planned = followed(store, *symbols)
+    query = "SELECT run_id FROM backtest_runs WHERE strategy = 'ema_crossover' LIMIT 1"
+    (traded,) = column(store, query)
+    for one, other in ((planned, traded), (traded, planned)):
+        explained = explain_runs(store, one, other)
+        assert explained.total.moved
+        assert explained.remainder == ()
+        (config,) = [factor for factor in explained.factors if factor.name == "config"]
+        assert config.moved
+        assert any(word.startswith("kind") for word in config.differences)

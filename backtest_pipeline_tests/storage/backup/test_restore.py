@@ -14,7 +14,13 @@ import pytest
 from backtest_pipeline.defs.instance import open_instance
 from backtest_pipeline.defs.processes.leased_runs import leased
 from backtest_pipeline.market.errors import BackupRefused, StoreError, StoreUnavailable
+from backtest_pipeline.pipeline.planning.book_replans import replan
+from backtest_pipeline.pipeline.planning.books import add_book, request_replan, show_book
+from backtest_pipeline.pipeline.planning.planned_runs import follow_book
+from backtest_pipeline.pipeline.replay import bundle_verifier
+from backtest_pipeline.pipeline.replay.export import bundle_files
 from backtest_pipeline.pipeline.workspace import Workspace
+from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.storage.artifact_root import require_own_root
 from backtest_pipeline.storage.artifacts.artifacts import ArtifactStore
 from backtest_pipeline.storage.backup import restore as module
@@ -57,6 +63,30 @@ def test_a_restored_store_is_the_one_that_was_backed_up(
     with open_instance(load_settings(home=tmp_path / "other"), copy.database) as instance:
         assert instance.get_latest_materialization_event(watched.key) is not None
         assert dg.materialize([watched], instance=instance).success
+
+
+def test_a_restored_plan_book_goes_on_with_its_plans_and_requests(
+    filled: Workspace, empty_database: Database, tmp_path: Path
+) -> None:
+    book = add_book(filled, "core", ["A"], ["1D"], replans={"judge": None}, user="ann")
+    replan(filled, book)
+    run = follow_book(filled, book, "1D", SimulationConfig())
+    request_replan(filled, "core", "ann", key="once")
+    saved = back_up(filled.database, filled.artifacts, tmp_path / "book.tar.zst")
+    copy = Workspace(empty_database, ArtifactStore(tmp_path / "copy"))
+    restore(copy.database, copy.artifacts, saved.path)
+    assert everything(copy.database) == everything(filled.database)
+    before, now = (show_book(store, "core") for store in (filled, copy))
+    assert now == before
+    assert [request["status"] for request in now.requests] == ["waiting", "planned"]
+    again = follow_book(copy, now.book, "1D", SimulationConfig())
+    assert (again.run_id, again.is_new) == (run.run_id, False)
+    bundle = bundle_files(copy, run.run_id)
+    assert bundle_verifier.problems_of(bundle) == []
+    assert not request_replan(copy, "core", "ann", key="once")
+    found = replan(copy, now.book)
+    assert found is not None
+    assert found.reasons == ("manual",)
 
 
 def test_a_store_that_holds_something_is_replaced_only_if_told_to(

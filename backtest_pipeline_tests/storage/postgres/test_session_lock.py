@@ -42,6 +42,15 @@ def test_a_second_one_is_refused_until_the_first_lets_go(database: Database) -> 
     assert can_take(database)
 
 
+def test_a_lock_that_is_released_can_be_taken_at_once(database: Database) -> None:
+    for _ in range(50):
+        SessionLock(database, NAME).release()
+    lost = SessionLock(database, NAME)
+    end_sessions(database)
+    lost.release()
+    assert can_take(database)
+
+
 def test_two_stores_in_one_database_have_locks_of_their_own(database: Database) -> None:
     execute_sql(database, "CREATE SCHEMA other")
     with closing(SessionLock(database, NAME)):

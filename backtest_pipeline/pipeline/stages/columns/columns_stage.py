@@ -8,7 +8,15 @@ from functools import partial
 from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.market.partitions import Partition
 from backtest_pipeline.pipeline.columns.column_sets import ColumnSet, known_sets
-from backtest_pipeline.pipeline.stage import Batches, Outcome, StageReport, Status, run_stage
+from backtest_pipeline.pipeline.stage import (
+    Batches,
+    Outcome,
+    StageReport,
+    Status,
+    require_stored,
+    run_stage,
+)
+from backtest_pipeline.pipeline.stages.columns.stored_columns import with_own_columns
 from backtest_pipeline.pipeline.stages.features import load_batch
 from backtest_pipeline.pipeline.stages.panels import (
     PanelBatch,
@@ -109,3 +117,16 @@ def refresh_columns(
             retrying=workspace.database.retrying,
             analyze=partial(analyze_keys, workspace.database),
         )
+
+
+def with_fresh_columns(
+    workspace: Workspace, batch: PanelBatch, names: Sequence[str], *, rebuild: bool = False
+) -> PanelBatch:
+    """A batch of stored features with these columns of the user's own, brought up to date.
+
+    Raises:
+        ColumnsError: for a column that there is not, or that cannot be read.
+    """
+    for report in refresh_columns(workspace, batch.partitions, names, rebuild=rebuild):
+        require_stored(report)
+    return with_own_columns(workspace, batch, names)
