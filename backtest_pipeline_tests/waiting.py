@@ -19,19 +19,26 @@ from backtest_pipeline.storage.tables.dimensions import register_assets
 from backtest_pipeline_tests.sql import execute_sql
 
 LIMIT_S = 300
+_PAUSE_S = 0.01
+# Who asks a server all the time takes from what is waited for the core that it runs on.
+_PAUSES_PER_ANSWER = 4
 
 
 def until(is_so: Callable[[], object], told: Callable[[], str] = lambda: "") -> None:
     """Return when something is so.
 
     Args:
-        is_so: asked again and again.
+        is_so: asked again and again, with pauses that are longer the longer the answers take.
         told: what to say where it never was.
     """
     deadline = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, f"it has not happened for {LIMIT_S} s; {told()}"
-        time.sleep(0.01)
+    while True:
+        asked = time.monotonic()
+        if is_so():
+            return
+        answered = time.monotonic()
+        assert answered < deadline, f"it has not happened for {LIMIT_S} s; {told()}"
+        time.sleep(min(max(_PAUSE_S, _PAUSES_PER_ANSWER * (answered - asked)), 1.0))
 
 
 @dataclass(frozen=True)
