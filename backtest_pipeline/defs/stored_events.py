@@ -111,7 +111,9 @@ def plan(step: StepExecutionContext, keys: Sequence[str]) -> None:
     """
     run, batch = step.dagster_run, str(uuid4())
     planned = [
-        (asset, key) for asset in sorted(step.job_def.asset_layer.selected_asset_keys) for key in keys
+        (asset, key)
+        for asset in sorted(step.job_def.asset_layer.selected_asset_keys)
+        for key in keys
     ]
     for number, (asset, key) in enumerate(planned, 1):
         event = DagsterEvent.build_asset_materialization_planned_event(

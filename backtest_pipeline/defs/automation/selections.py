@@ -7,7 +7,7 @@ selected, so that exactly this is shown as in progress, materialized or failed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dagster as dg
 
@@ -104,5 +104,5 @@ def selected_keys(run: dg.DagsterRun, keys: Iterable[str]) -> list[str]:
 
 def _parts_of(run: dg.DagsterRun) -> Sequence[Mapping[str, Any]]:
     """The parts of a run's selection, as the IO manager of its stages declares them."""
-    chosen = run.run_config.get("resources", {}).get(STAGES, {})
-    return chosen.get("config", {}).get("parts", ())
+    resources = cast("Mapping[str, Any]", run.run_config.get("resources", {}))
+    return resources.get(STAGES, {}).get("config", {}).get("parts", ())

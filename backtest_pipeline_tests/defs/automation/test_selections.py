@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -39,17 +40,18 @@ def light(instance: dg.DagsterInstance, seen: list[Shown], failing: set[str]) ->
         if failing and stored_events.is_last(step):
             raise stored_events.failure(dict.fromkeys(failing, "too bad"), len(rows))
 
-    how = {
-        "partitions_def": by_asset_and_timeframe,
-        "backfill_policy": dg.BackfillPolicy.single_run(),
-        "io_manager_key": STAGES,
-    }
+    stored = partial(
+        dg.asset,
+        partitions_def=by_asset_and_timeframe,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        io_manager_key=STAGES,
+    )
 
-    @dg.asset(**how)
+    @stored()
     def upper(context: dg.AssetExecutionContext) -> None:
         report(context)
 
-    @dg.asset(**how, deps=["upper"])
+    @stored(deps=["upper"])
     def lower(context: dg.AssetExecutionContext) -> None:
         report(context)
 
