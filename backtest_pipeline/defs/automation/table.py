@@ -207,7 +207,7 @@ AUTOMATIONS: Sequence[Automation] = (
         "are set",
         "none",
         "a request or mail for each failed run",
-        "notices of the last seven days are made up for",
+        "failures of the last day are notified",
         every_s=30,
     ),
     Automation(
