@@ -20,6 +20,8 @@ from backtest_pipeline.storage.settings import load_settings
 
 with beta_used_knowingly():
     from backtest_pipeline.defs import asset_checks, assets, external, jobs, schedules, sensors
+    from backtest_pipeline.defs.automation import backfills, run_failures
+    from backtest_pipeline.defs.automation.selections import STAGES
     from backtest_pipeline.defs.code_versions import with_code_of_strategies
     from backtest_pipeline.defs.io_managers import StageIOManager
     from backtest_pipeline.defs.resources import (
@@ -47,7 +49,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     settings = load_settings()
     use_strategies(settings)
     names = settings.external
-    modules = [*_OF_ASSETS, asset_checks, jobs, schedules, sensors]
+    modules = [*_OF_ASSETS, asset_checks, jobs, schedules, backfills, sensors, run_failures]
     with beta_used_knowingly():
         if names is None:
             declared = dg.load_definitions_from_modules(modules)
@@ -61,7 +63,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
         "source": SourceResource(),
         "simulation": SimulationResource(),
         "walk": WalkForwardResource(),
-        "stages": StageIOManager(store=store),
+        STAGES: StageIOManager.configure_at_launch(store=store),
         "lineages": lineages_of(declared),
         **resource_overrides,
     }

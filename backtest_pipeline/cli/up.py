@@ -27,6 +27,7 @@ def ensure_schema(settings: Settings) -> None:
     Before that, as every command that uses the store comes by here, warn of variables that look
     like settings and are none.
     """
+    from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings
     from backtest_pipeline.service.settings import ServiceSettings
     from backtest_pipeline.storage.postgres.database import open_database
     from backtest_pipeline.storage.postgres.migrations import check
@@ -34,7 +35,7 @@ def ensure_schema(settings: Settings) -> None:
     from backtest_pipeline.storage.settings import Settings, unread_variables
     from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-    for sentence in unread_variables(Settings, ServiceSettings, LlmSettings):
+    for sentence in unread_variables(Settings, ServiceSettings, LlmSettings, NoticeSettings):
         _log.warning(sentence)
     database = open_database(settings)
     try:
@@ -154,12 +155,17 @@ def doctor(
     """Check settings, store, schema, artifacts and disk, and say how to fix what is wrong."""
     with progress_shown() as progress:
         progress("examining", 0, 1)
+        from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings
         from backtest_pipeline.service.settings import ServiceSettings
         from backtest_pipeline.storage.doctor import examine, examine_deeply
         from backtest_pipeline.storage.settings import load_settings
         from backtest_pipeline.strategist.llm.settings import LlmSettings
 
-        others = {"service settings": ServiceSettings, "language model settings": LlmSettings}
+        others = {
+            "service settings": ServiceSettings,
+            "language model settings": LlmSettings,
+            "notice settings": NoticeSettings,
+        }
         findings = list(examine(others=others))
         if deep and all(finding.ok for finding in findings):
             findings += [*examine_deeply(load_settings()), _stored_metrics()]

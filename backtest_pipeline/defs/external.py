@@ -7,6 +7,8 @@ import dagster as dg
 from backtest_pipeline.defs.asset_checks import grain_check
 from backtest_pipeline.defs.assets.market import CMC_FEATURES, bars
 from backtest_pipeline.defs.assets.signals import signals
+from backtest_pipeline.defs.automation.declared import as_sensor
+from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.jobs import refresh_job
 from backtest_pipeline.defs.metadata import table_schema
 from backtest_pipeline.defs.partitions import (
@@ -16,7 +18,6 @@ from backtest_pipeline.defs.partitions import (
     partitions_of,
     rectangles,
     register_partitions,
-    require_sound_run,
 )
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.sensors import source_assets
@@ -76,9 +77,9 @@ _SNAPSHOT_COLUMNS = table_schema(
 def feature_snapshots(
     context: dg.AssetExecutionContext, config: Refresh, store: WorkspaceResource
 ) -> StageRun:
-    require_sound_run(context)
+    keys = begin_step(context)
     reader = ExternalReader(store.workspace)
-    wanted = with_days(store.workspace, partitions_of(context.partition_keys))
+    wanted = with_days(store.workspace, partitions_of(keys))
     taken = external_features(reader, wanted)
     stage = ExternalFeaturesStage(store.workspace, reader)
     return StageRun(taken, stage, snapshots_summary, config.full_rebuild)
@@ -138,14 +139,7 @@ def _reading_rows(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
     )
 
 
-@dg.sensor(
-    name="external_features",
-    job=refresh_job,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Watches the external feature table: reports changed partitions, adds new assets, "
-    "and launches a refresh of outdated partitions.",
-)
+@dg.sensor(job=refresh_job, **as_sensor("external_features"))
 def watermark_sensor(
     context: dg.SensorEvaluationContext, store: WorkspaceResource
 ) -> dg.SensorResult:

@@ -13,8 +13,10 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field
 
 from backtest_pipeline.defs import metadata, stored_events
+from backtest_pipeline.defs.automation.selections import SelectedPart, selected_keys
 from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import LOADERS, StageRun
@@ -33,6 +35,11 @@ class StageIOManager(dg.ConfigurableIOManager):
     """
 
     store: dg.ResourceDependency[WorkspaceResource]
+    parts: list[SelectedPart] = Field(
+        default=[],
+        description="parts of the run's range, to compute these alone; where any is given, the "
+        f"run needs the tag {stored_events.DEFERRED}=true",
+    )
 
     def handle_output(self, context: dg.OutputContext, obj: StageRun) -> None:
         """Run the stage.
@@ -71,7 +78,8 @@ class StageIOManager(dg.ConfigurableIOManager):
         asset, kind = context.asset_key.path[-1], context.dagster_type.typing_type
         keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else None
         if kind is Batches:
-            return LOADERS[asset](self.store.workspace, partitions_of(keys or ()))
+            chosen = selected_keys(context.step_context.dagster_run, keys or ())
+            return LOADERS[asset](self.store.workspace, partitions_of(chosen))
         frame = read_frame(self.store.workspace, asset, keys)
         return pa.Table.from_pandas(frame) if kind is pa.Table else frame
 

@@ -1,12 +1,12 @@
-"""Schedules: what runs every night and every week."""
+"""Schedules of every night and every week; those of backfills are in `automation/backfills.py`."""
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.declared import as_schedule
 from backtest_pipeline.defs.jobs import (
     leaderboard_job,
     look_ahead_job,
     negative_controls_job,
-    refresh_job,
     replay_job,
     restatements_job,
     retention_job,
@@ -19,26 +19,7 @@ from backtest_pipeline.defs.partitions import (
 )
 
 
-@dg.schedule(
-    name="nightly_refresh",
-    job=refresh_job,
-    cron_schedule="10 0 * * *",
-    execution_timezone="UTC",
-    description="Refreshes all assets and timeframes in one run, ten minutes after the UTC day "
-    "ends.",
-)
-def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    return _everything(context)
-
-
-@dg.schedule(
-    name="weekly_walk_forward",
-    job=walk_forward_job,
-    cron_schedule="10 3 * * 6",
-    execution_timezone="UTC",
-    description="Runs walk-forwards over all assets and timeframes; stored folds are reused, only "
-    "new ones are computed.",
-)
+@dg.schedule(job=walk_forward_job, **as_schedule("weekly_walk_forward"))
 def weekly_walk_forward(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return _everything(context)
 
@@ -62,44 +43,18 @@ def _everything(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Ski
 
 
 nightly_leaderboard = dg.ScheduleDefinition(
-    name="nightly_leaderboard",
-    job=leaderboard_job,
-    cron_schedule="10 2 * * *",
-    execution_timezone="UTC",
-    description="Ranks all current runs, two hours after the nightly refresh.",
+    job=leaderboard_job, **as_schedule("nightly_leaderboard")
 )
 nightly_restatements = dg.ScheduleDefinition(
-    name="nightly_restatements",
-    job=restatements_job,
-    cron_schedule="40 1 * * *",
-    execution_timezone="UTC",
-    description="Looks for restated history after the nightly refresh.",
+    job=restatements_job, **as_schedule("nightly_restatements")
 )
-nightly_retention = dg.ScheduleDefinition(
-    name="nightly_retention",
-    job=retention_job,
-    cron_schedule="10 4 * * *",
-    execution_timezone="UTC",
-    description="Deletes old results after the night's other jobs have used them.",
-)
+nightly_retention = dg.ScheduleDefinition(job=retention_job, **as_schedule("nightly_retention"))
 weekly_negative_controls = dg.ScheduleDefinition(
-    name="weekly_negative_controls",
-    job=negative_controls_job,
-    cron_schedule="10 5 * * 1",
-    execution_timezone="UTC",
-    description="Measures the false-positive rate of the strategy search on markets without an "
-    "edge.",
+    job=negative_controls_job, **as_schedule("weekly_negative_controls")
 )
 
 
-@dg.schedule(
-    name="weekly_look_ahead",
-    job=look_ahead_job,
-    cron_schedule="40 6 * * 1",
-    execution_timezone="UTC",
-    description="Repeats the look-ahead test on a new sample of assets and cut-off dates, also for "
-    "code that passed before.",
-)
+@dg.schedule(job=look_ahead_job, **as_schedule("weekly_look_ahead"))
 def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     at = context.scheduled_execution_time
     config = {"afresh": True, "seed": int(at.timestamp()) // (7 * 86_400)}
@@ -109,18 +64,8 @@ def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 
 
 weekly_second_opinion = dg.ScheduleDefinition(
-    name="weekly_second_opinion",
-    job=second_opinion_job,
-    cron_schedule="10 6 * * 1",
-    execution_timezone="UTC",
-    description="Recomputes a sample of the stored backtests with vectorbt.",
+    job=second_opinion_job, **as_schedule("weekly_second_opinion")
 )
 
 
-nightly_replay = dg.ScheduleDefinition(
-    name="nightly_replay",
-    job=replay_job,
-    cron_schedule="40 1 * * *",
-    execution_timezone="UTC",
-    description="Replays a sample of the stored backtests before they are ranked.",
-)
+nightly_replay = dg.ScheduleDefinition(job=replay_job, **as_schedule("nightly_replay"))

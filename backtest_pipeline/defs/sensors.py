@@ -4,6 +4,7 @@ import time
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.declared import as_sensor
 from backtest_pipeline.defs.jobs import (
     planned_portfolios_job,
     plans_job,
@@ -43,22 +44,12 @@ from backtest_pipeline.storage.settings import load_settings
 BACKTESTS = dg.AssetKey("backtests")
 
 
-@dg.sensor(
-    name="source_assets",
-    minimum_interval_seconds=300,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a Dagster partition for each new symbol of the bar source.",
-)
+@dg.sensor(**as_sensor("source_assets"))
 def source_assets(context: dg.SensorEvaluationContext, source: SourceResource) -> dg.SkipReason:
     return dg.SkipReason(add_assets_of(context.instance, source))
 
 
-@dg.sensor(
-    name="store_timeframes",
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Keeps the partitions by timeframe as BACKTEST_TIMEFRAMES and the store name them.",
-)
+@dg.sensor(**as_sensor("store_timeframes"))
 def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     settings = load_settings()
     try:
@@ -71,12 +62,7 @@ def store_timeframes(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason("; ".join(changes) or "no timeframe was added or removed")
 
 
-@dg.sensor(
-    name="portfolio_rollups_after_backtests",
-    job=portfolio_rollups_job,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    description="Rebuilds the portfolios of the timeframes at which backtests were stored.",
-)
+@dg.sensor(job=portfolio_rollups_job, **as_sensor("portfolio_rollups_after_backtests"))
 def portfolio_rollups_after_backtests(
     context: dg.SensorEvaluationContext,
 ) -> dg.SensorResult | dg.SkipReason:
@@ -101,13 +87,7 @@ def portfolio_rollups_after_backtests(
     return dg.SensorResult(run_requests=requests, cursor=str(newest))
 
 
-@dg.sensor(
-    name="requested_jobs",
-    job=requested_job,
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches requested jobs, and relaunches those whose worker was lost.",
-)
+@dg.sensor(job=requested_job, **as_sensor("requested_jobs"))
 def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     try:
         with opened(load_settings()) as database:
@@ -121,14 +101,7 @@ def requested_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.
     return dg.SensorResult(run_requests=[run_request(attempt) for attempt in attempts_to_launch])
 
 
-@dg.sensor(
-    name=REPLANS_SENSOR,
-    jobs=[plans_job, planned_portfolios_job],
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Notes what triggers a replan of a plan book, launches the replans that wait, and "
-    "runs books over new data.",
-)
+@dg.sensor(jobs=[plans_job, planned_portfolios_job], **as_sensor(REPLANS_SENSOR))
 def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     # Without a cursor: which triggers were seen, and which are answered, is in their rows.
     instance = context.instance
@@ -151,12 +124,7 @@ def replans(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipRea
     return dg.SensorResult(run_requests=[*map(replan_request, to_launch), *following])
 
 
-@dg.sensor(
-    name="dead_runs",
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Marks runs failed whose command was killed.",
-)
+@dg.sensor(**as_sensor("dead_runs"))
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     try:
         with opened(load_settings()) as database:

@@ -5,7 +5,10 @@ as materialized. Here a step reports each partition itself, and only those that 
 
 The only module that uses private parts of Dagster for that, because no public API does this:
 
-- the run tag `dagster/defer_asset_events`, with which Dagster emits no materializations itself;
+- the run tag `dagster/defer_asset_events`, with which Dagster emits no materializations itself, and
+  plans none where a run is created with it;
+- `DagsterEvent.build_asset_materialization_planned_event` and `AssetMaterializationPlannedData`, to
+  plan what such a run computes;
 - `DagsterEvent.asset_materialization` and `asset_observation` with `DagsterEventBatchMetadata`,
   which write the events at once and in batches;
 - the tags of an event that staleness follows from, and the asset layer of a step's job.
@@ -21,13 +24,17 @@ from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    DagsterEventBatchMetadata,
+)
 from dagster._core.execution.context.system import StepExecutionContext
 
 from backtest_pipeline.market.errors import BacktestError
 from backtest_pipeline.pipeline.stage import of_the_environment
 
-_DEFERRED = "dagster/defer_asset_events"
+DEFERRED = "dagster/defer_asset_events"
 # The storage id before all events. Dagster compares with what came up to the id, and takes 0 and
 # NULL for "no comparison".
 _BEFORE_ALL = "-2"
@@ -85,6 +92,40 @@ def is_last(step: StepExecutionContext) -> bool:
     """Whether no other asset of the run reads the one that a step computes."""
     layer = step.job_def.asset_layer
     return layer.asset_graph.get(_asset_of(step)).child_keys.isdisjoint(layer.selected_asset_keys)
+
+
+def is_first(step: StepExecutionContext) -> bool:
+    """Whether this is the first step of a run, in the order in which steps are executed."""
+    layer = step.job_def.asset_layer
+    chosen = layer.selected_asset_keys
+    roots = [k for k in chosen if layer.asset_graph.get(k).parent_keys.isdisjoint(chosen)]
+    return _asset_of(step) == min(roots)
+
+
+def is_deferred(run: dg.DagsterRun) -> bool:
+    """Whether a run was created so that Dagster plans and reports no materializations of it."""
+    return run.tags.get(DEFERRED) == "true"
+
+
+def plan(step: StepExecutionContext, keys: Sequence[str]) -> None:
+    """Report that the run is about to compute these partitions of each of its assets.
+
+    Dagster does so when it creates a run, except for one that `is_deferred`.
+    """
+    run, batch = step.dagster_run, str(uuid4())
+    planned = [
+        (asset, key)
+        for asset in sorted(step.job_def.asset_layer.selected_asset_keys)
+        for key in keys
+    ]
+    for number, (asset, key) in enumerate(planned, 1):
+        event = DagsterEvent.build_asset_materialization_planned_event(
+            run.job_name,
+            asset.to_python_identifier(),
+            AssetMaterializationPlannedData(asset, partition=key),
+        )
+        metadata = DagsterEventBatchMetadata(batch, number == len(planned))
+        step.instance.report_dagster_event(event, run.run_id, batch_metadata=metadata)
 
 
 def provenance(instance: dg.DagsterInstance, lineage: Lineage) -> dict[str, str]:
@@ -227,7 +268,7 @@ class PartitionReports:
 def _defer(step: StepExecutionContext) -> None:
     # In memory only: the stored run keeps its planned events, so that what is in progress and what
     # failed is seen.
-    cast("dict[str, str]", step.dagster_run.tags)[_DEFERRED] = "true"
+    cast("dict[str, str]", step.dagster_run.tags)[DEFERRED] = "true"
 
 
 def _asset_of(step: StepExecutionContext) -> dg.AssetKey:

@@ -57,7 +57,7 @@ _SHAPES = (
     (_NAMES, re.compile(rf"""{_NAMED}[^\s"'\\&,;)}}\]]+"""), rf"\1{HIDDEN}"),
 )
 _SECRET_NAME = re.compile(
-    r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|DSN|PG_URL|CONNECTION_STRING|_SAS|_KEY(_ID)?$"
+    r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|DSN|PG_URL|CONNECTION_STRING|WEBHOOK|SMTP_URL|_SAS|_KEY(_ID)?$"
 )
 _IN_A_DSN = re.compile(r"""://[^\s:/@]*:(\S+)@|password\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))""")
 _LEAST_LENGTH = (

@@ -1,8 +1,9 @@
-"""The table `source_states`: as which state of the source the stored bars were read."""
+"""As which state of the source the stored bars were read (`source_states`), and when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
@@ -60,3 +61,35 @@ def read_states(connection: Connection, partitions: Iterable[Partition]) -> dict
     )
     states = {Partition(symbol, tf): state for symbol, tf, state in rows}
     return {partition: state for partition, state in states.items() if partition in requested}
+
+
+def write_read_at(cursor: Cursor, tf: str, ids: Sequence[int], at_us: int) -> None:
+    """Record when the source was read for these assets' bars, in the transaction that stores them.
+
+    Args:
+        cursor: its transaction holds the lock on these assets (`copy.lock_cells`).
+        tf: timeframe of the bars.
+        ids: of the assets, whether or not their bars have changed.
+        at_us: microseconds since 1970 UTC, before the source was read.
+    """
+    copy.run(
+        cursor,
+        "UPDATE dataset_versions"
+        " SET read_at = timestamptz 'epoch' + $3::bigint * interval '1 microsecond'"
+        " WHERE dataset = 'bars' AND tf = $1 AND id = ANY($2::int[])",
+        tf,
+        list(ids),
+        at_us,
+    )
+
+
+def read_times(connection: Connection, timeframes: Sequence[str]) -> dict[Partition, datetime]:
+    """When the source was last read for stored bars, by partition; without those never recorded."""
+    rows = connection.execute(
+        text(
+            "SELECT a.symbol, v.tf, v.read_at FROM dataset_versions v JOIN dim_assets a USING (id)"
+            " WHERE v.dataset = 'bars' AND v.tf = ANY(:timeframes) AND v.read_at IS NOT NULL"
+        ),
+        {"timeframes": list(timeframes)},
+    )
+    return {Partition(symbol, tf): at for symbol, tf, at in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -13,10 +14,16 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def run_job(
-    instance: dg.DagsterInstance, job: str, tags: dict[str, str], **resources: Any
+    instance: dg.DagsterInstance,
+    job: str,
+    tags: Mapping[str, str],
+    config: Mapping[str, Any] | None = None,
+    **resources: Any,
 ) -> dg.ExecuteInProcessResult:
     definition = build_definitions(**resources).resolve_job_def(job)
-    return definition.execute_in_process(QUIET, instance=instance, tags=tags, raise_on_error=False)
+    return definition.execute_in_process(
+        {**QUIET, **(config or {})}, instance=instance, tags=tags, raise_on_error=False
+    )
 
 
 def run_asset(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -21,7 +20,6 @@ from backtest_pipeline.defs.partitions import (
     timeframe_ranges,
 )
 from backtest_pipeline.defs.resources import SourceResource
-from backtest_pipeline.defs.schedules import nightly_refresh
 from backtest_pipeline.defs.sensors import source_assets, store_timeframes
 from backtest_pipeline.market.errors import InvalidInput, UnknownName
 from backtest_pipeline.market.partitions import Partition
@@ -121,21 +119,6 @@ def test_the_sensor_adds_assets_of_the_source_once() -> None:
             assert isinstance(result, dg.SkipReason)
             assert expected in str(result.skip_message)
         assert len(instance.get_dynamic_partitions("asset")) == 12
-
-
-def test_the_nightly_schedule_asks_for_everything_in_one_run() -> None:
-    with dg.instance_for_test() as instance:
-        moment = datetime(2026, 1, 2, 0, 10, tzinfo=UTC)
-        context = dg.build_schedule_context(
-            instance, scheduled_execution_time=moment, instance_ref=instance.get_ref()
-        )
-        assert isinstance(nightly_refresh(context), dg.SkipReason)
-        register_partitions(instance, NAMES)
-        request = nightly_refresh(context)
-    assert isinstance(request, dg.RunRequest)
-    assert request.tags[RANGE_START] == f"A0|{TIMEFRAMES[0]}"
-    assert request.tags[RANGE_END] == f"A5|{TIMEFRAMES[-1]}"
-    assert request.run_key == moment.isoformat()
 
 
 def test_exactly_the_timeframes_that_are_named_are_covered() -> None:

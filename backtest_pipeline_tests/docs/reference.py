@@ -21,6 +21,7 @@ from backtest_pipeline.cli.main import app
 from backtest_pipeline.definitions import build_definitions
 from backtest_pipeline.defs.beta import beta_used_knowingly
 from backtest_pipeline.market.features.catalogue import markdown
+from backtest_pipeline.pipeline.monitoring.notices import NoticeSettings
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.service.app import build_app
 from backtest_pipeline.service.settings import ServiceSettings, load_service_settings
@@ -219,6 +220,7 @@ def settings() -> str:
         ("Store and pipeline", Settings),
         ("HTTP service", ServiceSettings),
         ("Language models", LlmSettings),
+        ("Notices of failed runs", NoticeSettings),
     ):
         meanings = _attributes(kind)
         rows = [

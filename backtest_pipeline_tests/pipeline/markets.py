@@ -164,6 +164,7 @@ _TABLES = {
 # writing shows: the content must be the same all the same.
 _PASSING = {
     *("id", "updated_at", "created_at", "started_at", "completed_at", "deflated_at"),
+    "read_at",
     *("artifact_uri", "uris"),
     *("generation", "feature_snapshot", "config", "results", "params", "undefined"),
     *("series_id", "dataset_version_ids"),

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
-from backtest_pipeline.defs.partitions import require_sound_run
 from backtest_pipeline.defs.resources import SimulationResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, stage_asset
 from backtest_pipeline.pipeline.runs.summary import backtests_summary, runs_figures
@@ -35,6 +35,6 @@ def backtests(
     simulation: SimulationResource,
     stored: Batches,
 ) -> StageRun:
-    require_sound_run(context)
+    begin_step(context)
     stage = BacktestsStage(store.workspace, simulation.config())
     return StageRun(stored, stage, backtests_summary, config.full_rebuild, runs_figures(stage.name))

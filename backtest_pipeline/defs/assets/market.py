@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
-from backtest_pipeline.defs.partitions import partitions_of, require_sound_run
+from backtest_pipeline.defs.partitions import partitions_of
 from backtest_pipeline.defs.resources import SourceResource, WorkspaceResource
 from backtest_pipeline.defs.stage_assets import (
     Refresh,
@@ -49,8 +50,7 @@ def bars(
     store: WorkspaceResource,
     source: SourceResource,
 ) -> StageRun:
-    require_sound_run(context)
-    partitions = with_days(store.workspace, partitions_of(context.partition_keys))
+    partitions = with_days(store.workspace, partitions_of(begin_step(context)))
     assets = sorted({p.asset for p in partitions})
     reader = SourceReader(source.source(), assets, store.workspace)
     stage = BarsStage(store.workspace, reader)
@@ -77,6 +77,6 @@ def cmc_features(
     store: WorkspaceResource,
     stored: Batches,
 ) -> StageRun:
-    require_sound_run(context)
+    begin_step(context)
     wanted = stored.of(with_days(store.workspace, stored.partitions))
     return StageRun(wanted, FeaturesStage(store.workspace), features_summary, config.full_rebuild)

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
-from backtest_pipeline.defs.partitions import require_sound_run
 from backtest_pipeline.defs.resources import WorkspaceResource
 from backtest_pipeline.defs.stage_assets import Refresh, StageRun, renew_columns, stage_asset
 from backtest_pipeline.pipeline.runs.summary import signals_summary
@@ -38,7 +38,7 @@ def signals(
     store: WorkspaceResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context)
+    begin_step(context)
     stage = SignalsStage(store.workspace)
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     conditions = stage.computed(features, rebuild=config.full_rebuild)

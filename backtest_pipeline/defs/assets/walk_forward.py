@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from backtest_pipeline.defs.automation.selections import begin_step
 from backtest_pipeline.defs.metadata import table_schema
-from backtest_pipeline.defs.partitions import require_sound_run
 from backtest_pipeline.defs.resources import (
     SimulationResource,
     WalkForwardResource,
@@ -48,7 +48,7 @@ def walk_forward(
     walk: WalkForwardResource,
     features: Batches,
 ) -> StageRun:
-    require_sound_run(context)
+    begin_step(context)
     stage = WalkForwardStage(store.workspace, simulation.config(), walk.plan())
     renew_columns(store.workspace, features.partitions, stage.signals, config)
     return StageRun(

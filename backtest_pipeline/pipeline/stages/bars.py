@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
@@ -22,7 +23,7 @@ from backtest_pipeline.pipeline.workspace import Workspace
 from backtest_pipeline.sources.base import BarSource, SourceBars
 from backtest_pipeline.storage.postgres import copy
 from backtest_pipeline.storage.provenance import combined, content_versions
-from backtest_pipeline.storage.source_states import write_states
+from backtest_pipeline.storage.source_states import write_read_at, write_states
 from backtest_pipeline.storage.tables.asset_identity import replace_remarks
 from backtest_pipeline.storage.tables.datasets import (
     DatasetVersion,
@@ -37,6 +38,11 @@ from backtest_pipeline.storage.tables.timeframes import declare_timeframes
 _PASSING = (Reason.UNFINISHED_BAR, Reason.NOT_FETCHED)
 """What a later read may find otherwise, although the source stays as it is."""
 _NEVER = np.iinfo(np.int64).min
+
+
+def now_us() -> int:
+    """The time, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
 
 
 def states_of_bars(source: BarSource, assets: Sequence[str]) -> dict[str, str]:
@@ -57,10 +63,12 @@ class SourceReader:
         self._absent: frozenset[str] = frozenset()
         self._unread: tuple[str, ...] = ()
         self._states: dict[str, str] = {}
+        self._read_at_us = 0
         self._lock = Lock()
 
     @cached_property
     def _read(self) -> SourceBars:
+        self._read_at_us = now_us()
         before = states_of_bars(self.source, self._assets)
         read = self._offered()
         after = states_of_bars(self.source, self._assets)
@@ -94,6 +102,12 @@ class SourceReader:
         """A sentence on each part of the source that was not read; empty before it is read."""
         with self._lock:
             return self._unread
+
+    @property
+    def read_at_us(self) -> int:
+        """When reading began, in microseconds since 1970 UTC; 0 before the source is read."""
+        with self._lock:
+            return self._read_at_us
 
     @property
     def states(self) -> Mapping[str, str]:
@@ -201,6 +215,7 @@ class BarsStage:
             lacking = {partition.asset for partition in lost}
             states = {a: s for a, s in self._reader.states.items() if a not in lacking}
             write_states(cursor, tf, ids, states)
+            write_read_at(cursor, tf, list(ids.values()), self._reader.read_at_us)
             replace_quality(
                 cursor,
                 self.name,
