@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ from backtest_pipeline.strategies.rules.expressions import (
     condition_expression,
     number_expression,
 )
+from backtest_pipeline.strategies.rules.syntax import tree_of
 from backtest_pipeline.trading.bounds import require_number, require_whole
 
 KIND = "cross_section"
@@ -129,6 +131,8 @@ class CrossSection:
         said["score"] = self.score_expression.spelling
         part = self.volatility_expression
         said["volatility"] = None if part is None else part.spelling
+        if self.universe:
+            said["universe"] = ast.unparse(tree_of(self.universe, f"{self.name}: universe"))
         return {name: value for name, value in said.items() if value is not None}
 
     @staticmethod
