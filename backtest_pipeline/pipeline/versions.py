@@ -12,16 +12,19 @@ from typing import Any
 from backtest_pipeline.market.features import FEATURES_VERSION
 from backtest_pipeline.market.revision import RESTATEMENTS_VERSION
 from backtest_pipeline.market.validation import BARS_VERSION
+from backtest_pipeline.research.cross_section.information import INFORMATION_VERSION
 from backtest_pipeline.research.look_ahead.look_ahead import LOOK_AHEAD_VERSION
 from backtest_pipeline.research.portfolio.portfolio import PORTFOLIO_VERSION
 from backtest_pipeline.research.ranking.leaderboard import LEADERBOARD_VERSION
 from backtest_pipeline.research.ranking.negative_controls import NEGATIVE_CONTROLS_VERSION
 from backtest_pipeline.research.robustness.robustness import ROBUSTNESS_VERSION
 from backtest_pipeline.research.validation.walk_forward import WALK_FORWARD_VERSION
+from backtest_pipeline.simulation.cross_section.rebalanced_account import REBALANCED_VERSION
 from backtest_pipeline.simulation.engine import ENGINE_VERSION
 from backtest_pipeline.simulation.metrics.benchmarks import BENCHMARKS
 from backtest_pipeline.simulation.metrics.metrics import METRICS_VERSION
 from backtest_pipeline.simulation.planned.planned_book import PLANS_VERSION
+from backtest_pipeline.strategies.cross_section.definition import KIND
 from backtest_pipeline.strategies.registry import strategies, strategy_hash
 from backtest_pipeline.strategies.strategy import SIGNALS_VERSION
 from backtest_pipeline.strategist.judge import JUDGE_VERSION
@@ -52,6 +55,10 @@ LOOK_AHEAD_CODE = _text({"bars": BARS_VERSION, "look_ahead": LOOK_AHEAD_VERSION}
 PLANS_CODE = _text({"features": FEATURES_VERSION, "judge": JUDGE_VERSION, "rules": RULES_VERSION})
 PLANNED_CODE = _text({**_RUN, "plans": PLANS_VERSION})
 """Code version of runs under plans, without the hashes of strategies that triggers follow."""
+CROSS_SECTION_CODE = _text(
+    {**_RUN, "information": INFORMATION_VERSION, "rebalanced": REBALANCED_VERSION}
+)
+"""Code version of runs that rank a universe; what their strategy says is in their configuration."""
 RESTATEMENTS_CODE = _text({"restatements": RESTATEMENTS_VERSION})
 
 
@@ -90,6 +97,8 @@ def code_of_config(config: Mapping[str, Any]) -> str:
     """The code version that a run of a stored configuration would have today; see `run_code`."""
     if config.get("kind") == PLANNED:
         return planned_code(config["strategies"])
+    if config.get("kind") == KIND:
+        return CROSS_SECTION_CODE
     return run_code(
         config["strategy"],
         is_walk_forward="walk_forward" in config,
@@ -104,7 +113,7 @@ def todays_run_codes() -> frozenset[str]:
         for name in strategies()
         for walk_forwards in (False, True)
         for benchmark in ("asset", "universe")
-    ) | {PLANNED_CODE}
+    ) | {PLANNED_CODE, CROSS_SECTION_CODE}
 
 
 def all_signals_code() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -174,6 +174,31 @@ def held_equally(
     held = holding(config, EqualWeight())
     inputs = account_inputs(panel, events, held, len(panel.assets))
     return inputs.simulate_together(table, members).equity[0]
+
+
+def in_order_of_entry(trades: Trades, panel: Panel, account: Panel) -> tuple[np.ndarray, Trades]:
+    """The trades of all assets of a book by entry, exit and symbol, as those of its account.
+
+    Args:
+        trades: trades on the panel.
+        panel: bars of the book's assets.
+        account: the book as one asset, with its stamps.
+
+    Returns:
+        Position of each among `trades`, and the trades with numbers and bars of the account.
+    """
+    names = np.array([str(panel.assets[column]) for column in trades.column.tolist()], str)
+    order = np.lexsort((trades.number, names, trades.exit_ts, trades.entry_ts))
+    columns = {field.name: getattr(trades, field.name)[order] for field in fields(Trades)}
+    opens = account.timeframe.period_bounds(account.ts)[0]
+    return order, Trades(
+        **{
+            **columns,
+            "column": np.zeros(len(order), np.int64),
+            "number": np.arange(len(order), dtype=np.int64) + 1,
+            "entry_bar": np.searchsorted(opens, columns["entry_ts"]),
+        }
+    )
 
 
 def _exposure(

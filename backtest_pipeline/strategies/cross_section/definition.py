@@ -1,0 +1,152 @@
+"""A strategy that ranks a universe at each rebalance and holds its ends."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from backtest_pipeline.market.errors import InvalidInput, UnknownName
+from backtest_pipeline.strategies.rules.expressions import (
+    ConditionExpression,
+    NumberExpression,
+    condition_expression,
+    number_expression,
+)
+from backtest_pipeline.strategies.rules.syntax import tree_of
+from backtest_pipeline.trading.bounds import require_number, require_whole
+
+KIND = "cross_section"
+"""`kind` of its file, and `kind` and `split` of its runs."""
+EQUAL, BY_SCORE, INVERSE_VOLATILITY = "equal", "score", "inverse_volatility"
+WEIGHTINGS = (EQUAL, BY_SCORE, INVERSE_VOLATILITY)
+LONG, LONG_SHORT = "long", "long_short"
+SIDES = (LONG, LONG_SHORT)
+CALENDARS = ("weekly", "monthly")
+_MOST_BARS = 10_000
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class CrossSection:
+    """A cross-sectional strategy; docs/cross-section.md explains each field.
+
+    Attributes:
+        name: small letters, digits and `_`.
+        score: expression of docs/rules.md, a number at each bar of each asset; the highest are
+            held long.
+        rebalance: `weekly`, `monthly`, or a number of bars; decided at a close, traded at the next
+            open.
+        count: assets held on each side; None for those of the outermost quantile.
+        quantiles: parts that the ranked assets are divided into, also for returns by quantile.
+        side: `long`, or `long_short` with half of the equity on each side.
+        weights: `equal`, `score` (in proportion to the distance from the mean score of the
+            universe), or `inverse_volatility`.
+        volatility: expression that `inverse_volatility` divides by.
+        universe: condition that an asset has to meet at the instant of a rebalance, such as
+            `mean(close * volume, 20) > 1e6`; empty for none.
+        min_history: bars that an asset must have had by then, that bar included.
+        horizon: bars that the forward returns of the information coefficients reach.
+        delisted_after: missing bars after which a held asset counts as delisted.
+        delisting_loss: fraction of its last close that is lost then; 0 is the last close itself.
+        tolerance: changes of a weight that are not traded, as a fraction of the equity.
+        description: one sentence about it for people.
+
+    Raises:
+        InvalidInput, UnknownName: naming the field that is out of bounds.
+        RuleError: for an expression that cannot be read, with its place.
+
+    Examples:
+        >>> CrossSection("momentum", score="close / shift(close, 20) - 1", count=5).reads
+        ('close',)
+    """
+
+    name: str
+    score: str
+    rebalance: str | int = "weekly"
+    count: int | None = None
+    quantiles: int = 5
+    side: str = LONG
+    weights: str = EQUAL
+    volatility: str = "vol_log_roll_20"
+    universe: str = ""
+    min_history: int = 1
+    horizon: int = 1
+    delisted_after: int = 5
+    delisting_loss: float = 0.0
+    tolerance: float = 0.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _require_one_of("weights", self.weights, WEIGHTINGS)
+        _require_one_of("side", self.side, SIDES)
+        if isinstance(self.rebalance, str):
+            _require_one_of("rebalance", self.rebalance, CALENDARS)
+        else:
+            require_whole("rebalance", self.rebalance, least=1)
+        if self.count is not None:
+            require_whole("count", self.count, least=1)
+        require_whole("quantiles", self.quantiles, least=2)
+        for name in ("min_history", "horizon", "delisted_after"):
+            require_whole(name, getattr(self, name), least=1)
+            if getattr(self, name) > _MOST_BARS:
+                raise InvalidInput(f"{name} must be at most {_MOST_BARS:,} bars")
+        require_number("delisting_loss", self.delisting_loss, least=0)
+        require_number("tolerance", self.tolerance, least=0, below=1)
+        if not self.delisting_loss <= 1 or math.isnan(self.delisting_loss):
+            raise InvalidInput(f"delisting_loss must be at most 1, not {self.delisting_loss!r}")
+        _ = self.reads
+
+    @cached_property
+    def score_expression(self) -> NumberExpression:
+        return number_expression(self.score, f"{self.name}: score")
+
+    @cached_property
+    def volatility_expression(self) -> NumberExpression | None:
+        """What `inverse_volatility` divides by; None for other weights."""
+        if self.weights != INVERSE_VOLATILITY:
+            return None
+        return number_expression(self.volatility, f"{self.name}: volatility")
+
+    @cached_property
+    def universe_expression(self) -> ConditionExpression | None:
+        if not self.universe:
+            return None
+        return condition_expression(self.universe, f"{self.name}: universe")
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it reads."""
+        parts = (self.score_expression, self.volatility_expression, self.universe_expression)
+        return tuple(dict.fromkeys(name for part in parts if part for name in part.reads))
+
+    def document(self) -> dict[str, Any]:
+        """All that changes what it computes, as JSON values; expressions in one spelling."""
+        said = asdict(self)
+        del said["description"], said["name"]
+        said["score"] = self.score_expression.spelling
+        part = self.volatility_expression
+        said["volatility"] = None if part is None else part.spelling
+        if self.universe:
+            said["universe"] = ast.unparse(tree_of(self.universe, f"{self.name}: universe"))
+        return {name: value for name, value in said.items() if value is not None}
+
+    @staticmethod
+    def of_document(name: str, document: dict[str, Any]) -> CrossSection:
+        """The strategy that `document` was made of."""
+        return CrossSection(name, **document)
+
+    @property
+    def version(self) -> str:
+        """Hash of all that changes what it computes, 16 hex digits."""
+        text = json.dumps([self.name, self.document()], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _require_one_of(field: str, given: object, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise UnknownName(f"value of {field}", str(given), known)
