@@ -15,7 +15,7 @@ from backtest_pipeline.market.panel import Panel
 from backtest_pipeline.simulation.batch import BatchResult, simulate_batch
 from backtest_pipeline.simulation.config import Direction, SimulationConfig
 from backtest_pipeline.simulation.pandas_objects.single import simulate
-from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
+from backtest_pipeline.simulation.vectorbt_engine.cross_check import compare_with_vectorbt
 from backtest_pipeline.trading.costs import CostModel
 from backtest_pipeline.trading.sizing import (
     AtrRisk,

@@ -12,7 +12,7 @@ from backtest_pipeline.pipeline.stages.backtests import BacktestsStage, stored_s
 from backtest_pipeline.pipeline.stages.signals import SignalsStage
 from backtest_pipeline.pipeline.workspace import Workspace, retried
 from backtest_pipeline.simulation.config import SimulationConfig
-from backtest_pipeline.simulation.vectorbt_engine import compare_with_vectorbt
+from backtest_pipeline.simulation.vectorbt_engine.cross_check import compare_with_vectorbt
 from backtest_pipeline.storage.run_tables.runs import current_runs
 
 TOLERANCE = 1e-9

@@ -17,6 +17,7 @@ from backtest_pipeline.market.errors import InvalidInput
 from backtest_pipeline.simulation.batch import BatchResult
 from backtest_pipeline.simulation.columns import entry_fractions, with_sizing_columns
 from backtest_pipeline.simulation.config import SimulationConfig
+from backtest_pipeline.simulation.vectorbt_engine.library import vectorbt_library
 from backtest_pipeline.trading.sizing import Sizing
 
 
@@ -104,7 +105,7 @@ def _replay(
 
     Row k of its matrices is the k-th order of each column; bars between orders are left out.
     """
-    import vectorbt as vbt
+    vbt = vectorbt_library()
     from vectorbt.portfolio.enums import Direction, SizeType
 
     if len(column) == 0:
