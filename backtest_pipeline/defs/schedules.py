@@ -108,12 +108,14 @@ def weekly_look_ahead(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     )
 
 
-weekly_second_opinion = dg.ScheduleDefinition(
-    name="weekly_second_opinion",
+nightly_second_opinion = dg.ScheduleDefinition(
+    name="nightly_second_opinion",
     job=second_opinion_job,
-    cron_schedule="10 6 * * 1",
+    cron_schedule="20 1 * * *",
     execution_timezone="UTC",
-    description="Recomputes a sample of the stored backtests with vectorbt.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Gives vectorbt the orders of each backtest that it has not seen, after the "
+    "nightly refresh. On from the start; without new backtests it imports nothing.",
 )
 
 
